@@ -1,0 +1,1 @@
+"""Perennial's training code: contracts, domain, estimators, adapters and steps. It does not know Airflow."""

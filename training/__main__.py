@@ -1,0 +1,41 @@
+"""`python -m training <step> --inputs '<json>' --result <uri>`: the one way in, for people, subprocesses and pods."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from training.contract.steps import STEPS, step_spec
+from training.runner import run_step
+
+
+def main(argv: list[str] | None = None) -> int:
+    lines = [f"  {spec.name:<12} {spec.summary}" for spec in STEPS.values()]
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Run one step of the loop.",
+        epilog="steps:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("step", choices=list(STEPS), metavar="STEP")
+    parser.add_argument("--inputs", default="{}", help="JSON, @file, or - for standard input")
+    parser.add_argument("--result", default="-", help="path of the report; - (default) is standard output")
+    parser.add_argument(
+        "--schema", action="store_true", help="print the JSON Schemas of inputs and result, run nothing"
+    )
+    args = parser.parse_args(argv)
+    if args.schema:
+        spec = step_spec(args.step)
+        print(json.dumps({part: getattr(spec, part).model_json_schema() for part in ("inputs", "result")}, indent=2))
+        return 0
+    return run_step(args.step, _read(args.inputs), args.result)
+
+
+def _read(inputs: str) -> str:
+    if inputs == "-":
+        return sys.stdin.read()
+    return Path(inputs[1:]).read_text() if inputs.startswith("@") else inputs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

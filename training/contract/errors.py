@@ -1,0 +1,67 @@
+"""Errors as types: the type says whether a retry can help, the message what failed, the hint what to do next.
+
+Exit codes follow sysexits.h (`os.EX_*`): 64 usage, 65 data, 70 software, 75 temporary failure, 78 configuration.
+"""
+
+import os
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a step process says by ending. A negative verdict still ended well: it is OK."""
+
+    OK = os.EX_OK
+    BAD_INPUT = os.EX_USAGE
+    DATA_CONTRACT = os.EX_DATAERR
+    SOFTWARE = os.EX_SOFTWARE
+    TRANSIENT = os.EX_TEMPFAIL
+    BAD_CONFIG = os.EX_CONFIG
+
+
+#: Exit codes after which the same call would fail again.
+NEVER_RETRY = frozenset({ExitCode.BAD_INPUT, ExitCode.DATA_CONTRACT, ExitCode.BAD_CONFIG})
+
+
+class StepError(Exception):
+    """A step failed. Subclasses fix the exit code; raise one of those where the cause is known.
+
+    `message` says what failed and where it looked; `hint` says what to do next.
+    """
+
+    exit_code: ExitCode = ExitCode.SOFTWARE
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def retryable(self) -> bool:
+        return self.exit_code not in NEVER_RETRY
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.hint}" if self.hint else self.message
+
+
+class InputError(StepError):
+    """The step's inputs are wrong: unknown model, malformed JSON, a version that does not exist."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class ConfigError(StepError):
+    """The settings or the model spec are wrong."""
+
+    exit_code = ExitCode.BAD_CONFIG
+
+
+class DataContractError(StepError):
+    """The data breaks a rule of the model spec that no retry will mend."""
+
+    exit_code = ExitCode.DATA_CONTRACT
+
+
+class TransientError(StepError):
+    """An outside system did not answer, or two writers met: the same call may go through later."""
+
+    exit_code = ExitCode.TRANSIENT

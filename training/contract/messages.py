@@ -1,0 +1,307 @@
+"""Inputs and results of every step. Results are small: data moves by URI and version.
+
+Inputs are explicit: no step asks for the time or for what is newest. Where an `as_of` may be None, that step is the one
+that resolves it, and its result carries what it resolved to.
+"""
+
+from datetime import date, datetime
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from training.contract.base import Days, Frozen, TableVersions
+from training.contract.model_spec import EstimatorName, Feed, Metric, Name, Trigger
+
+Metrics = dict[Metric, float]
+
+
+class StepInputs(Frozen):
+    model: Name
+
+
+# --- data ---
+
+
+class IngestInputs(StepInputs):
+    feed: Feed
+    #: The days that the file promises: `2026-01-05`, or `2026-01-05_2026-01-18` (both ends in) for a load of history.
+    partition: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$")
+    uri: str
+
+
+class IngestResult(Frozen):
+    outcome: Literal["appended", "replaced", "unchanged"]
+    content_sha256: str
+    rows_read: int
+    rows_kept: int
+    rows_quarantined: int
+    #: Rule that was broken → rows.
+    quarantine_reasons: dict[str, int]
+    #: Feature days that must be computed again; None when no feature can have changed.
+    affected: Days | None
+    table_versions: TableVersions
+    #: Great Expectations' page about this partition.
+    data_docs: str | None
+
+
+class FeaturesInputs(StepInputs):
+    #: Feature timestamps (midnight, UTC) to compute; None: nothing to do.
+    days: Days | None
+    #: Versions of `events` and `labels` to read.
+    table_versions: TableVersions
+
+
+class FeaturesResult(Frozen):
+    rows: dict[str, int]
+    #: What was read and what was written.
+    table_versions: TableVersions
+
+
+class MaterializeInputs(StepInputs):
+    #: Versions of the feature tables to read.
+    table_versions: TableVersions
+
+
+class MaterializeResult(Frozen):
+    #: Day of the newest feature rows, which are now online; None when there are no feature rows yet.
+    as_of: date | None
+    rows: dict[str, int]
+    table_versions: TableVersions
+
+
+# --- training ---
+
+
+class RequestInputs(StepInputs):
+    """One trigger for training, put to the broker."""
+
+    trigger: Trigger
+    as_of: date | None = None
+    reason: str = ""
+    evidence: dict[str, Any] = {}
+    #: Train whatever the policy says. Only a person may.
+    force: bool = False
+    #: A request that was granted before and now starts: its id in the ledger.
+    request_id: str | None = None
+
+
+class RequestResult(Frozen):
+    request_id: str
+    granted: bool
+    #: Why, in a sentence: what a person reads in the task log.
+    why: str
+    as_of: date | None
+    trigger: Trigger
+    reason: str
+    #: Granted requests that no run has taken up yet, oldest first.
+    waiting: list[str]
+
+
+class DatasetInputs(StepInputs):
+    #: The knowledge horizon: nothing that happened or was reported at or after this midnight is used.
+    #: None: the day after the newest labels, resolved here.
+    as_of: date | None = None
+    #: Overrides the spec's training.window_days.
+    window_days: int | None = Field(None, ge=1)
+    seed: int | None = None
+
+
+class Split(Frozen):
+    days: Days
+    uri: str
+    rows: int
+    positives: int
+
+
+class DatasetResult(Frozen):
+    dataset_id: str
+    uri: str
+    as_of: date
+    feature_service: str
+    #: In the order in which models take them.
+    feature_names: list[str]
+    train: Split
+    holdout: Split
+    seed: int
+    table_versions: TableVersions
+
+
+class TrainInputs(StepInputs):
+    estimator: EstimatorName
+    #: Override the spec's parameters.
+    parameters: dict[str, Any] = {}
+    dataset_uri: str
+    seed: int
+    reason: str = ""
+
+
+class TrainResult(Frozen):
+    estimator: EstimatorName
+    run_id: str
+    #: Folder of the served artifact (see contract/artifact.py).
+    artifact_uri: str
+    #: SHA-256 of model.onnx.
+    digest: str
+    #: Largest difference between the native model's and the ONNX model's scores on the holdout.
+    parity: float
+    device: str
+    fit_seconds: float
+
+
+class Candidate(Frozen):
+    estimator: EstimatorName
+    run_id: str
+    artifact_uri: str
+    digest: str
+
+
+class EvaluateInputs(StepInputs):
+    candidates: list[Candidate] = Field(min_length=1)
+    dataset_uri: str
+    seed: int
+
+
+class Verdict(Frozen):
+    """May the challenger take the champion's place? `reasons` lists every gate with its numbers."""
+
+    promote: bool
+    reasons: list[str]
+    primary: Metric
+    challenger: Metrics
+    champion: Metrics | None
+    #: Paired bootstrap interval of challenger minus champion in the primary metric.
+    difference: tuple[float, float] | None
+    confidence: float
+
+
+class EvaluateResult(Frozen):
+    challenger: Candidate
+    champion_version: int | None
+    verdict: Verdict
+    #: Estimator → holdout metrics of every candidate.
+    metrics: dict[EstimatorName, Metrics]
+    scored_rows: int
+    report_uri: str
+
+
+class RegisterInputs(StepInputs):
+    challenger: Candidate
+    dataset_uri: str
+    verdict: Verdict
+    #: Register though the verdict was negative. Only a person may ask for this.
+    force: bool = False
+    reason: str = ""
+
+
+class RegisterResult(Frozen):
+    #: None: the verdict was negative and nothing was registered.
+    version: int | None
+    digest: str
+
+
+# --- rollout ---
+
+
+class RolloutInputs(StepInputs):
+    #: None: nothing was registered, nothing to do.
+    version: int | None
+    reason: str = ""
+
+
+class RollbackInputs(StepInputs):
+    #: None: the version that the alias `previous` names, resolved here.
+    version: int | None = None
+    reason: str = ""
+
+
+class Replica(Frozen):
+    url: str
+    replica: str
+    version: int
+    since: datetime
+
+
+class RolloutResult(Frozen):
+    version: int | None
+    previous_version: int | None
+    replicas: list[Replica]
+    seconds: float
+
+
+# --- watching ---
+
+
+class DriftInputs(StepInputs):
+    #: None: the day after the newest events, resolved here.
+    as_of: date | None = None
+
+
+class ColumnDrift(Frozen):
+    score: float
+    threshold: float
+    method: str
+    drifted: bool
+
+
+class DriftResult(Frozen):
+    outcome: Literal["measured", "no champion", "no data"]
+    as_of: date | None
+    window: Days | None = None
+    champion_version: int | None = None
+    drifted: bool = False
+    drifted_share: float = 0.0
+    columns: dict[str, ColumnDrift] = {}
+    report_html: str | None = None
+    report_json: str | None = None
+    table_versions: TableVersions = {}
+
+
+class PerformanceInputs(StepInputs):
+    #: As resolved by `drift`; None: nothing to measure.
+    as_of: date | None
+    champion_version: int | None = None
+
+
+class PerformanceResult(Frozen):
+    outcome: Literal["measured", "no champion", "too few labels", "no predictions"]
+    window: Days | None = None
+    rows: int = 0
+    positives: int = 0
+    current: Metrics = {}
+    #: The champion's on its own holdout.
+    reference: Metrics = {}
+    degraded: bool = False
+    table_versions: TableVersions = {}
+
+
+class Provenance(Frozen):
+    """What made a result: enough to make it again."""
+
+    git_sha: str | None = None
+    image: str | None = None
+    config_hash: str | None = None
+    table_versions: TableVersions = {}
+
+
+class Failure(Frozen):
+    type: str
+    message: str
+    retryable: bool
+    hint: str = ""
+
+
+class StepReport(Frozen):
+    """The result file. A missing one means unknown, never success."""
+
+    schema_version: Literal[1] = 1
+    step: str
+    status: Literal["succeeded", "failed"]
+    result: dict[str, Any] | None = None
+    error: Failure | None = None
+    provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _result_or_error(self) -> "StepReport":
+        if (self.status == "succeeded") != (self.result is not None and self.error is None):
+            raise ValueError("a succeeded step has a result and no error; a failed one has an error")
+        return self

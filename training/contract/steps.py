@@ -1,0 +1,129 @@
+"""The steps, declared once. The command line, the pods' arguments, the schemas and the docs come from here."""
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from pydantic import ConfigDict
+
+from training.contract import messages as m
+from training.contract.base import Frozen
+from training.contract.errors import InputError
+
+
+class StepSpec(Frozen):
+    """One step: `python -m training <name> --inputs '<json>' --result <uri>`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str
+    summary: str
+    inputs: type[m.StepInputs]
+    result: type[Frozen]
+    #: Which image runs it in a cluster.
+    image: str = "training"
+    gpus: int = 0
+    timeout_seconds: int = 3600
+
+    @property
+    def entrypoint(self) -> str:
+        """Dotted path of `run(inputs, settings) -> result`; imported only when the step runs."""
+        return f"training.steps.{self.name}:run"
+
+    def load(self) -> Any:
+        module, function = self.entrypoint.split(":")
+        return getattr(import_module(module), function)
+
+
+STEPS: Mapping[str, StepSpec] = {
+    spec.name: spec
+    for spec in (
+        StepSpec(
+            name="ingest",
+            summary="Validate one landed partition, quarantine the rows that break a rule, put the rest in the lake.",
+            inputs=m.IngestInputs,
+            result=m.IngestResult,
+        ),
+        StepSpec(
+            name="features",
+            summary="Compute the feature rows of the affected days.",
+            inputs=m.FeaturesInputs,
+            result=m.FeaturesResult,
+        ),
+        StepSpec(
+            name="materialize",
+            summary="Put the newest feature rows into the online store.",
+            inputs=m.MaterializeInputs,
+            result=m.MaterializeResult,
+        ),
+        StepSpec(
+            name="request",
+            summary="Put a reason to train to the broker, which grants it or says why not.",
+            inputs=m.RequestInputs,
+            result=m.RequestResult,
+        ),
+        StepSpec(
+            name="dataset",
+            summary="Join labels and features point-in-time into a training and a holdout split.",
+            inputs=m.DatasetInputs,
+            result=m.DatasetResult,
+        ),
+        StepSpec(
+            name="train",
+            summary="Fit one estimator, export it to ONNX, prove parity, log the run.",
+            inputs=m.TrainInputs,
+            result=m.TrainResult,
+            timeout_seconds=6 * 3600,
+        ),
+        StepSpec(
+            name="evaluate",
+            summary="Score the candidates and the champion on the same holdout and reach a verdict.",
+            inputs=m.EvaluateInputs,
+            result=m.EvaluateResult,
+        ),
+        StepSpec(
+            name="register",
+            summary="Register the challenger as a model version.",
+            inputs=m.RegisterInputs,
+            result=m.RegisterResult,
+        ),
+        StepSpec(
+            name="rollout",
+            summary="Make a model version the champion and wait until every replica serves it.",
+            inputs=m.RolloutInputs,
+            result=m.RolloutResult,
+        ),
+        StepSpec(
+            name="rollback",
+            summary="Return to the version that served before.",
+            inputs=m.RollbackInputs,
+            result=m.RolloutResult,
+        ),
+        StepSpec(
+            name="drift",
+            summary="Compare the current window's features and scores with the champion's training reference.",
+            inputs=m.DriftInputs,
+            result=m.DriftResult,
+        ),
+        StepSpec(
+            name="performance",
+            summary="Measure the champion's predictions against the labels that have come in since.",
+            inputs=m.PerformanceInputs,
+            result=m.PerformanceResult,
+        ),
+    )
+}
+
+
+def step_spec(name: str) -> StepSpec:
+    """The step called `name`. Raises InputError for an unknown one."""
+    if name not in STEPS:
+        raise InputError(f"No step is called {name!r}", hint=f"The steps: {', '.join(STEPS)}.")
+    return STEPS[name]
+
+
+def step_command(name: str, inputs: Mapping[str, Any], result_uri: str) -> list[str]:
+    """The arguments that run a step, the same under every launcher (the interpreter comes before them)."""
+    step_spec(name)
+    return ["-m", "training", name, "--inputs", json.dumps(inputs, sort_keys=True), "--result", result_uri]

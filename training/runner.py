@@ -1,0 +1,107 @@
+"""Runs one step: parses its inputs, calls it, writes its report whatever happens, and ends with the right exit code."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from training.contract.errors import ExitCode, InputError, StepError, TransientError
+from training.contract.messages import Failure, Provenance, StepInputs, StepReport
+from training.contract.model_spec import load_model_spec
+from training.contract.steps import StepSpec, step_spec
+from training.settings import ROOT, Settings, load_settings
+
+log = logging.getLogger("perennial")
+
+
+def run_step(name: str, inputs_json: str, result_uri: str) -> int:
+    """Run step `name` and write its StepReport to `result_uri` (a local path, or `-`). Returns the exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _run(name, inputs_json, result_uri)
+    except StepError as error:
+        return _failed(name, result_uri, error, Provenance())
+
+
+def _run(name: str, inputs_json: str, result_uri: str) -> int:
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    spec = step_spec(name)
+    provenance = Provenance()
+    try:
+        inputs = parse_inputs(spec, inputs_json)
+        provenance = _provenance(inputs, settings)
+        log.info("%s: %s", name, inputs.model_dump_json(exclude_none=True))
+        result = spec.load()(inputs, settings)
+    except StepError as error:
+        return _failed(name, result_uri, error, provenance)
+    except Exception as error:
+        traceback.print_exc()
+        bug = StepError(f"{type(error).__name__}: {error}", hint="The traceback is in the step's log.")
+        return _failed(name, result_uri, bug, provenance)
+    versions = getattr(result, "table_versions", {})
+    report = StepReport(
+        step=name,
+        status="succeeded",
+        result=result.model_dump(mode="json"),
+        provenance=provenance.model_copy(update={"table_versions": versions}),
+    )
+    _write(result_uri, report)
+    log.info("%s: %s", name, json.dumps(report.result, indent=2))
+    return ExitCode.OK
+
+
+def parse_inputs(spec: StepSpec, inputs_json: str) -> StepInputs:
+    """The step's inputs. Raises InputError that names the fields which are wrong."""
+    try:
+        return spec.inputs.model_validate_json(inputs_json)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'inputs'}: {e['msg']}" for e in error.errors())
+        hint = f"`python -m training {spec.name} --schema` prints what it takes."
+        raise InputError(f"Inputs of step {spec.name} are wrong: {problems}", hint=hint) from error
+
+
+def _provenance(inputs: StepInputs, settings: Settings) -> Provenance:
+    spec = load_model_spec(inputs.model, settings.models_dir)
+    return Provenance(git_sha=settings.git_sha or _git_sha(), image=settings.image, config_hash=spec.config_hash)
+
+
+def _git_sha() -> str | None:
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _failed(name: str, result_uri: str, error: StepError, provenance: Provenance) -> int:
+    log.error("%s failed: %s", name, error)
+    failure = Failure(type=type(error).__name__, message=error.message, retryable=error.retryable, hint=error.hint)
+    _write(result_uri, StepReport(step=name, status="failed", error=failure, provenance=provenance))
+    return error.exit_code
+
+
+def _write(result_uri: str, report: StepReport) -> None:
+    """Whole or not at all: a reader never sees half a report. `-` is standard output."""
+    if result_uri == "-":
+        print(report.model_dump_json(indent=2))
+        return
+    path = Path(result_uri.removeprefix("file://"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(report.model_dump_json(indent=2))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    raise TransientError("The step was told to stop (SIGTERM)", hint="Run it again; it takes up where it was.")

@@ -1,0 +1,106 @@
+"""Where things are: `CT_*` environment variables, validated once, frozen. How things are done is the model spec's."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from training.contract.errors import ConfigError
+from training.contract.model_spec import MODELS_DIR
+
+PREFIX = "CT_"
+ROOT = Path(__file__).parent.parent
+
+
+class Settings(BaseSettings):
+    """One field per `CT_*` variable. URIs left empty are folders under `home`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=())
+
+    #: One folder for everything that is not configured to live elsewhere.
+    home: Path = ROOT / ".perennial"
+    models_dir: Path = MODELS_DIR
+    feature_repo: Path = ROOT / "feature_repo"
+
+    #: Files land at <landing>/<model>/<feed>/<partition>.parquet.
+    landing_uri: str = ""
+    #: Delta tables, <lake>/<model>/<table>.
+    lake_uri: str = ""
+    #: Datasets, reports, Data Docs, step results: everything that can be made again from the lake.
+    work_uri: str = ""
+    ledger_uri: str = ""
+
+    tracking_uri: str = "http://127.0.0.1:5000"
+    #: Feast's registry file and online store. `redis://host:port/db` or a path of an SQLite file.
+    feast_registry: str = ""
+    online_store: str = ""
+
+    #: Every replica of the prediction service, comma separated.
+    serving_urls: str = "http://127.0.0.1:3000"
+    #: The model that a prediction service serves.
+    serving_model: str = "card_fraud"
+    #: Seconds between two looks at the registry's aliases.
+    serving_poll_seconds: float = Field(1.0, gt=0)
+    #: Last good copies of models, and predictions not yet shipped to the lake.
+    serving_state: str = ""
+
+    launcher: Literal["subprocess"] = "subprocess"
+    git_sha: str | None = None
+    image: str | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("home", "models_dir", "feature_repo")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    def _or_home(self, value: str, default: str) -> str:
+        return value or str(self.home / default)
+
+    @cached_property
+    def landing(self) -> str:
+        return self._or_home(self.landing_uri, "landing")
+
+    @cached_property
+    def lake(self) -> str:
+        return self._or_home(self.lake_uri, "lake")
+
+    @cached_property
+    def work(self) -> str:
+        return self._or_home(self.work_uri, "work")
+
+    @cached_property
+    def ledger(self) -> str:
+        return self._or_home(self.ledger_uri, "ledger")
+
+    @cached_property
+    def feature_registry(self) -> str:
+        return self._or_home(self.feast_registry, "feast/registry.db")
+
+    @cached_property
+    def online(self) -> str:
+        return self._or_home(self.online_store, "feast/online.db")
+
+    @cached_property
+    def serving(self) -> str:
+        return self._or_home(self.serving_state, "serving")
+
+    @property
+    def replicas(self) -> list[str]:
+        return [url.strip().rstrip("/") for url in self.serving_urls.split(",") if url.strip()]
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment. Raises ConfigError for an unknown `CT_*` or a bad value."""
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    unknown = sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known)
+    if unknown:
+        raise ConfigError(f"Unknown setting {', '.join(unknown)}", hint=f"Known: {', '.join(sorted(known))}.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"Settings are wrong: {problems}", hint="Mend these environment variables.") from error
