@@ -1,7 +1,7 @@
 """The served artifact: a folder with `model.onnx` and `metadata.json`. Serving knows a model by nothing else.
 
-`model.onnx` takes `features` (float32, [rows, len(feature_names)]) and gives `scores` (float32, [rows]), the probability
-of the positive class. No pickle is in it, none is ever loaded by serving.
+`model.onnx` takes `features` (float32, [rows, len(feature_names)]) and gives `scores` (float32, [rows]), the
+probability of the positive class. No pickle is in it, none is ever loaded by serving.
 """
 
 from datetime import date
