@@ -1,0 +1,301 @@
+"""Generated card payments and their late labels: seeded, any day reproducible alone, with changes that can be planted.
+
+The payments follow the simulator of the Fraud Detection Handbook (Le Borgne, Siblini, Lebichot, Bontempi, chapter 3):
+each customer has an own mean amount, rate and place, and pays at terminals within reach. Three kinds of fraud: single
+large amounts; terminals compromised for 28 days, where every payment is fraudulent; customers' credentials leaked for
+14 days, in which a third of their payments is fraudulent with five times the amount. About 1.1 % are frauds.
+
+    python -m local.generator --landing DIR --start 2026-01-05 --days 42 --change amount_inflation@2026-02-02=1.8
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from local.landing import EVENTS_SCHEMA, LABELS_SCHEMA, land_table, split
+from training.contract.base import Days, Frozen
+from training.contract.model_spec import Feed
+
+LABEL_DELAY = timedelta(days=7)
+#: Transaction ids are day number × this + position in the day.
+IDS_PER_DAY = 10**9
+_DAY_MICROSECONDS = 86_400_000_000
+_UNIX_EPOCH = date(1970, 1, 1)
+
+_TERMINAL_DAYS, _TERMINAL_RATE = 28, 0.0003
+_CUSTOMER_DAYS, _CUSTOMER_RATE = 14, 0.0006
+_CUSTOMER_SHARE, _CUSTOMER_FACTOR = 1 / 3, 5
+_LARGE_RATE, _LARGE_AMOUNT = 0.0006, (220.0, 500.0)
+_NIGHT_FRAUD_DAYS, _NIGHT_FRAUD_PER_DAY = 7, 3.0
+#: Terminals within a customer's reach.
+_REACH = 30
+
+ChangeKind = Literal["new_fraud", "amount_inflation", "population_shift", "zero_amounts", "stuck_terminals"]
+_STRENGTHS: dict[ChangeKind, float] = {
+    "new_fraud": 0.002,
+    "amount_inflation": 1.5,
+    "population_shift": 0.3,
+    "zero_amounts": 0.2,
+    "stuck_terminals": 0.2,
+}
+
+
+class Change(Frozen):
+    """A planted change, from day `start` to the day before `end` (None: for good). `strength` means, per kind:
+
+    - new_fraud: customers who fall victim, per customer and day; for a week each makes about three small payments
+      a night at terminals anywhere, all fraudulent (default 0.002);
+    - amount_inflation: the factor on every amount (1.5);
+    - population_shift: new customers as a share of the old ones; they pay twice as often, twice as much, in the
+      evening (0.3);
+    - zero_amounts, stuck_terminals: the share of terminals that silently report the amount 0, or the id of one
+      terminal (0.2).
+    """
+
+    kind: ChangeKind
+    start: date
+    end: date | None = None
+    strength: float | None = Field(None, gt=0)
+
+    @property
+    def value(self) -> float:
+        return _STRENGTHS[self.kind] if self.strength is None else self.strength
+
+    def active(self, day: date) -> bool:
+        return self.start <= day and (self.end is None or day < self.end)
+
+    @classmethod
+    def parse(cls, text: str) -> "Change":
+        """From `kind@start[..end][=strength]`. Raises ValueError for anything else."""
+        match = re.fullmatch(r"(\w+)@([\d-]+)(?:\.\.([\d-]+))?(?:=([\d.]+))?", text)
+        if match is None or match[1] not in get_args(ChangeKind):
+            kinds = ", ".join(get_args(ChangeKind))
+            raise ValueError(f"{text!r} is not kind@start[..end][=strength] with a kind of {kinds}")
+        return cls.model_validate(dict(zip(("kind", "start", "end", "strength"), match.groups(), strict=True)))
+
+
+class _Stream(IntEnum):
+    """Every use of randomness has a stream of its own, so that a planted change leaves the other draws alone."""
+
+    CUSTOMERS = 0
+    TERMINALS = 1
+    PAYMENTS = 2
+    TERMINALS_COMPROMISED = 3
+    CUSTOMERS_LEAKED = 4
+    FRAUD = 5
+    NEW_CUSTOMERS = 6
+    NEW_PAYMENTS = 7
+    NIGHT_VICTIMS = 8
+    NIGHT_PAYMENTS = 9
+    FAULTY_TERMINALS = 10
+
+
+@dataclass
+class _Payments:
+    """One day's payments, one array per column. `seconds` are those since midnight."""
+
+    seconds: np.ndarray
+    customer: np.ndarray
+    terminal: np.ndarray
+    amount: np.ndarray
+    fraud: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[_Payments]") -> "_Payments":
+        names = cls.__dataclass_fields__
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+@dataclass(frozen=True)
+class _Customers:
+    """Habits, one row per customer; the first has the id `first_id`. `place` counts terminals along a ring road."""
+
+    first_id: int
+    mean: np.ndarray
+    rate: np.ndarray
+    place: np.ndarray
+    busiest_second: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, count: int, terminals: int, payments_per_day: float) -> "_Customers":
+        mean, rate = rng.uniform(5, 100, count), rng.uniform(0, 2 * payments_per_day, count)
+        return cls(0, mean, rate, rng.integers(0, terminals, count), busiest_second=43_200)
+
+    def newcomers(self, rng: np.random.Generator, share: float) -> "_Customers":
+        """`share` as many customers as these, with other habits."""
+        like = rng.integers(0, len(self.mean), round(share * len(self.mean)))
+        return _Customers(len(self.mean), 2 * self.mean[like], 2 * self.rate[like], self.place[like], 75_600)
+
+
+class Generator:
+    """Payments of `customers` at `terminals`, about `payments_per_day` per customer. Tables are those of the spec.
+
+    Arguments and day fix every row. Memory and time grow with the rows of the day asked for alone.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        customers: int = 1000,
+        terminals: int = 2000,
+        changes: Sequence[Change] = (),
+        payments_per_day: float = 2.0,
+    ) -> None:
+        self._seed = seed
+        self._changes = tuple(changes)
+        rng = self._rng(_Stream.TERMINALS)
+        #: Terminal ids along the ring road: neighbours have unlike ids.
+        self._terminals = rng.permutation(terminals)
+        self._customers = _Customers.draw(self._rng(_Stream.CUSTOMERS), customers, terminals, payments_per_day)
+
+    def events(self, day: date) -> pa.Table:
+        """The payments made on `day`, in the order of their times."""
+        payments = self._payments(day)
+        return pa.table(
+            [self._ids(payments, day), _times(payments, day), payments.customer, payments.terminal, payments.amount],
+            schema=EVENTS_SCHEMA,
+        )
+
+    def labels(self, day: date) -> pa.Table:
+        """The labels reported on `day`: those of all payments seven days before."""
+        made = day - LABEL_DELAY
+        payments = self._payments(made)
+        return pa.table(
+            [self._ids(payments, made), payments.fraud.astype(np.int64), _times(payments, day)], schema=LABELS_SCHEMA
+        )
+
+    def _rng(self, stream: _Stream, day: date | None = None) -> np.random.Generator:
+        return np.random.default_rng([self._seed, stream, 0 if day is None else day.toordinal()])
+
+    def _ids(self, payments: _Payments, day: date) -> np.ndarray:
+        return (day - _UNIX_EPOCH).days * IDS_PER_DAY + np.arange(len(payments.amount), dtype=np.int64)
+
+    def _payments(self, day: date) -> _Payments:
+        parts = [self._made_by(self._customers, self._rng(_Stream.PAYMENTS, day))]
+        for change in self._active(day, "population_shift"):
+            newcomers = self._customers.newcomers(self._rng(_Stream.NEW_CUSTOMERS, change.start), change.value)
+            parts.append(self._made_by(newcomers, self._rng(_Stream.NEW_PAYMENTS, day)))
+        payments = _Payments.concatenate(parts)
+        self._commit_frauds(payments, day)
+        parts = [payments, *(self._night_frauds(change, day) for change in self._active(day, "new_fraud"))]
+        payments = _Payments.concatenate(parts)
+        for change in self._active(day, "amount_inflation"):
+            payments.amount *= change.value
+        self._break_terminals(payments, day)
+        payments.amount = payments.amount.round(2)
+        order = np.argsort(payments.seconds, kind="stable")
+        return _Payments(**{name: column[order] for name, column in vars(payments).items()})
+
+    def _active(self, day: date, kind: ChangeKind) -> list[Change]:
+        return [change for change in self._changes if change.kind == kind and change.active(day)]
+
+    def _made_by(self, customers: _Customers, rng: np.random.Generator) -> _Payments:
+        who = np.repeat(np.arange(len(customers.mean)), rng.poisson(customers.rate))
+        count, mean = len(who), customers.mean[who]
+        amount = rng.normal(mean, mean / 2)
+        amount = np.where(amount > 0, amount, rng.uniform(0, 2 * mean))
+        where = (customers.place[who] + rng.integers(0, _REACH, count)) % len(self._terminals)
+        return _Payments(
+            seconds=rng.normal(customers.busiest_second, 20_000, count) % 86_400,
+            customer=customers.first_id + who,
+            terminal=self._terminals[where],
+            amount=amount,
+            fraud=np.zeros(count, dtype=bool),
+        )
+
+    def _commit_frauds(self, payments: _Payments, day: date) -> None:
+        rng = self._rng(_Stream.FRAUD, day)
+        count = len(payments.amount)
+        large = rng.random(count) < _LARGE_RATE
+        payments.amount[large] = rng.uniform(*_LARGE_AMOUNT, size=large.sum())
+        compromised = self._struck(_Stream.TERMINALS_COMPROMISED, day, _TERMINAL_DAYS, _TERMINAL_RATE)
+        leaked = self._struck(_Stream.CUSTOMERS_LEAKED, day, _CUSTOMER_DAYS, _CUSTOMER_RATE)
+        abused = np.isin(payments.customer, leaked) & (rng.random(count) < _CUSTOMER_SHARE)
+        payments.amount[abused] *= _CUSTOMER_FACTOR
+        payments.fraud |= large | abused | np.isin(payments.terminal, compromised)
+
+    def _struck(self, stream: _Stream, day: date, lasting: int, rate: float, since: date | None = None) -> np.ndarray:
+        """Ids struck in the `lasting` days up to `day`. Each day's draw has its own seed, so no state is carried."""
+        ids = len(self._terminals) if stream is _Stream.TERMINALS_COMPROMISED else len(self._customers.mean)
+        days = [day - timedelta(days=back) for back in range(lasting)]
+        draws = []
+        for struck in (struck for struck in days if since is None or struck >= since):
+            rng = self._rng(stream, struck)
+            draws.append(rng.integers(0, ids, rng.poisson(rate * ids)))
+        return np.concatenate(draws)
+
+    def _night_frauds(self, change: Change, day: date) -> _Payments:
+        victims = self._struck(_Stream.NIGHT_VICTIMS, day, _NIGHT_FRAUD_DAYS, change.value, since=change.start)
+        rng = self._rng(_Stream.NIGHT_PAYMENTS, day)
+        who = np.repeat(victims, rng.poisson(_NIGHT_FRAUD_PER_DAY, len(victims)))
+        return _Payments(
+            seconds=rng.uniform(3600, 5 * 3600, len(who)),
+            customer=who,
+            terminal=rng.integers(0, len(self._terminals), len(who)),
+            amount=rng.uniform(1, 10, len(who)),
+            fraud=np.ones(len(who), dtype=bool),
+        )
+
+    def _break_terminals(self, payments: _Payments, day: date) -> None:
+        for change in self._changes:
+            if change.kind not in ("zero_amounts", "stuck_terminals") or not change.active(day):
+                continue
+            shuffled = self._rng(_Stream.FAULTY_TERMINALS, change.start).permutation(len(self._terminals))
+            faulty = shuffled[: round(change.value * len(shuffled))]
+            rows = np.isin(payments.terminal, faulty)
+            if change.kind == "zero_amounts":
+                payments.amount[rows] = 0.0
+            else:
+                payments.terminal[rows] = faulty[0]
+
+
+def _times(payments: _Payments, day: date) -> pa.Array:
+    """Instants on `day`, timestamp[us, UTC]."""
+    midnight = (day - _UNIX_EPOCH).days * _DAY_MICROSECONDS
+    return pa.array(midnight + (payments.seconds * 1_000_000).astype(np.int64)).cast(EVENTS_SCHEMA.types[1])
+
+
+def land(generator: Generator, landing: Path, model: str, feed: Feed, days: Days) -> Path:
+    """Write one partition file with `feed`'s rows of `days` (labels: reported in these days). Returns its path."""
+    make = generator.events if feed == "events" else generator.labels
+    tables = [make(days.start + timedelta(days=at)) for at in range(len(days))]
+    return land_table(pa.concat_tables(tables), landing, model, feed, days)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m local.generator", description="Land generated card payments.")
+    parser.add_argument("--landing", type=Path, required=True, help="the landing folder")
+    parser.add_argument("--model", default="card_fraud")
+    parser.add_argument("--start", type=date.fromisoformat, required=True, help="the first day of payments")
+    parser.add_argument("--days", type=int, default=42, help="days of payments; labels up to the last of them")
+    parser.add_argument("--days-per-file", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--customers", type=int, default=1000)
+    parser.add_argument("--terminals", type=int, default=2000)
+    parser.add_argument("--payments-per-day", type=float, default=2.0, help="per customer, on average")
+    parser.add_argument("--change", action="append", default=[], help="kind@start[..end][=strength], may be repeated")
+    args = parser.parse_args(argv)
+    try:
+        changes = [Change.parse(text) for text in args.change]
+    except ValueError as error:
+        parser.error(str(error))
+    generator = Generator(args.seed, args.customers, args.terminals, changes, args.payments_per_day)
+    days = Days(start=args.start, end=args.start + timedelta(days=args.days))
+    for part in split(days, args.days_per_file):
+        print(land(generator, args.landing, args.model, "events", part))
+    if args.start + LABEL_DELAY < days.end:
+        for part in split(Days(start=args.start + LABEL_DELAY, end=days.end), args.days_per_file):
+            print(land(generator, args.landing, args.model, "labels", part))
+
+
+if __name__ == "__main__":
+    main()

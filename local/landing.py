@@ -1,0 +1,45 @@
+"""How a file gets into a landing folder: `<landing>/<model>/<feed>/<partition>.parquet`, whole or not at all."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.contract.base import Days
+from training.contract.model_spec import Feed
+
+_TIME = pa.timestamp("us", tz="UTC")
+#: The columns of the card_fraud spec's feeds.
+EVENTS_SCHEMA = pa.schema(
+    [
+        ("transaction_id", pa.int64()),
+        ("event_time", _TIME),
+        ("customer_id", pa.int64()),
+        ("terminal_id", pa.int64()),
+        ("amount", pa.float64()),
+    ]
+)
+LABELS_SCHEMA = pa.schema([("transaction_id", pa.int64()), ("is_fraud", pa.int64()), ("reported_at", _TIME)])
+
+
+def land_table(rows: pa.Table, landing: Path, model: str, feed: Feed, days: Days) -> Path:
+    """Write `rows` as the partition that promises `days`; a watcher sees the finished file or none."""
+    last = days.end - timedelta(days=1)
+    name = f"{days.start}" if last == days.start else f"{days.start}_{last}"
+    path = landing / model / feed / f"{name}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(rows, unfinished)
+    os.replace(unfinished, path)
+    return path
+
+
+def split(days: Days, per_file: int) -> list[Days]:
+    """`days` cut into runs of `per_file` days; the last may be shorter."""
+    starts = range(0, len(days), per_file)
+    return [
+        Days(start=days.start + timedelta(days=at), end=min(days.start + timedelta(days=at + per_file), days.end))
+        for at in starts
+    ]
