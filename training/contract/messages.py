@@ -72,31 +72,6 @@ class MaterializeResult(Frozen):
 # --- training ---
 
 
-class RequestInputs(StepInputs):
-    """One trigger for training, put to the broker."""
-
-    trigger: Trigger
-    as_of: date | None = None
-    reason: str = ""
-    evidence: dict[str, Any] = {}
-    #: Train whatever the policy says. Only a person may.
-    force: bool = False
-    #: A request that was granted before and now starts: its id in the ledger.
-    request_id: str | None = None
-
-
-class RequestResult(Frozen):
-    request_id: str
-    granted: bool
-    #: Why, in a sentence: what a person reads in the task log.
-    why: str
-    as_of: date | None
-    trigger: Trigger
-    reason: str
-    #: Granted requests that no run has taken up yet, oldest first.
-    waiting: list[str]
-
-
 class DatasetInputs(StepInputs):
     #: The knowledge horizon: nothing that happened or was reported at or after this midnight is used.
     #: None: the day after the newest labels, resolved here.
@@ -245,7 +220,10 @@ class ColumnDrift(Frozen):
 
 class DriftResult(Frozen):
     outcome: Literal["measured", "no champion", "no data"]
+    #: The knowledge horizon: events and labels before this midnight.
     as_of: date | None
+    #: Days of events before `as_of`.
+    history_days: int = 0
     window: Days | None = None
     champion_version: int | None = None
     drifted: bool = False
@@ -272,6 +250,48 @@ class PerformanceResult(Frozen):
     reference: Metrics = {}
     degraded: bool = False
     table_versions: TableVersions = {}
+
+
+# --- the broker ---
+
+
+class RequestInputs(StepInputs):
+    """One trigger for training, put to the broker; or a granted request that a training run takes up.
+
+    - A run that starts by itself: `trigger` (schedule, person, …) and `run`.
+    - A look at what was found: `drift` and `performance`, no `trigger`; the step finds the reason to train, if any.
+    - A run that takes up a granted request: `request_id` and `run`.
+    """
+
+    #: None: derived from `drift` and `performance`, or read from the request `request_id`.
+    trigger: Trigger | None = None
+    #: None: as found by `drift`; else left to the dataset step.
+    as_of: date | None = None
+    reason: str = ""
+    evidence: dict[str, Any] = {}
+    drift: DriftResult | None = None
+    performance: PerformanceResult | None = None
+    #: Train whatever the policy says. Only a person may.
+    force: bool = False
+    #: A request that was granted before and now starts: its id in the ledger.
+    request_id: str | None = None
+    #: The orchestrator's id of the training run that starts with this request, the same in every retry.
+    #: A granted request is taken up by one run. Empty: no run starts now, a granted request waits.
+    run: str = ""
+
+
+class RequestResult(Frozen):
+    #: None: there was no reason to train, and nothing was put to the broker.
+    request_id: str | None
+    #: Whether to train: for this `run` when one was given, else in a run that takes the request up.
+    granted: bool
+    #: Why, in a sentence: what a person reads in the task log.
+    why: str
+    as_of: date | None
+    trigger: Trigger | None
+    reason: str
+    #: Granted requests that no run has taken up yet, oldest first.
+    waiting: list[str]
 
 
 class Provenance(Frozen):
