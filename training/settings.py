@@ -18,38 +18,48 @@ ROOT = Path(__file__).parent.parent
 class Settings(BaseSettings):
     """One field per `CT_*` variable. URIs left empty are folders under `home`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
-    #: One folder for everything that is not configured to live elsewhere.
     home: Path = ROOT / ".perennial"
+    """One folder for everything that is not configured to live elsewhere."""
     models_dir: Path = MODELS_DIR
+    """Model specs, <m>.yaml."""
     feature_repo: Path = ROOT / "feature_repo"
+    """feature_store.yaml, and for each model <m>.py and <m>.sql."""
 
-    #: Files land at <landing>/<model>/<feed>/<partition>.parquet.
     landing_uri: str = ""
-    #: Delta tables, <lake>/<model>/<table>.
+    """Files land at <landing>/<model>/<feed>/<partition>.parquet."""
     lake_uri: str = ""
-    #: Datasets, reports, Data Docs, step results: everything that can be made again from the lake.
+    """Delta tables, <lake>/<model>/<table>."""
     work_uri: str = ""
+    """Datasets, reports, Data Docs, step results: everything that can be made again from the lake."""
     ledger_uri: str = ""
+    """Requests, decisions, rollouts: one file per entry, chained by hashes."""
 
     tracking_uri: str = "http://127.0.0.1:5000"
-    #: Feast's registry file and online store. `redis://host:port/db` or a path of an SQLite file.
+    """The MLflow server."""
     feast_registry: str = ""
+    """Feast's registry file."""
     online_store: str = ""
+    """Feast's online store: `redis://host:port/db`, or the path of an SQLite file."""
 
-    #: Every replica of the prediction service, comma separated.
     serving_urls: str = "http://127.0.0.1:3000"
-    #: The model that a prediction service serves.
+    """Every replica of the prediction service, comma separated."""
     serving_model: str = "card_fraud"
-    #: Seconds between two looks at the registry's aliases.
+    """The model that a prediction service serves."""
     serving_poll_seconds: float = Field(1.0, gt=0)
-    #: Last good copies of models, and predictions not yet shipped to the lake.
+    """Seconds between two looks at the registry's aliases."""
     serving_state: str = ""
+    """Last good copies of models, and predictions not yet shipped to the lake."""
 
     launcher: Literal["subprocess"] = "subprocess"
+    """How Airflow runs a step."""
     git_sha: str | None = None
+    """The code's commit, where there is no repository to ask."""
     image: str | None = None
+    """The image that a step runs in, for its provenance."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("home", "models_dir", "feature_repo")

@@ -29,12 +29,12 @@ class ArtifactMetadata(Frozen):
     schema_version: Literal[1] = 1
     model: Name
     estimator: EstimatorName
-    #: SHA-256 of model.onnx.
     digest: str
+    """SHA-256 of model.onnx."""
     feature_service: str
     feature_names: list[str]
-    #: Scores at or above it are flagged.
     threshold: float
+    """Scores at or above it are flagged."""
     golden: Golden
     dataset_id: str
     as_of: date

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class Frozen(BaseModel):
     """Immutable, and an unknown field is an error rather than a silent typo."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
 
 class Days(Frozen):

@@ -53,10 +53,10 @@ class FeedSpec(Frozen):
     columns: dict[str, Column]
     time_column: str
     row_count: RowCount = RowCount()
-    #: A partition may break row-level rules in at most this share of its rows; more is a table-level failure.
     maximum_quarantined: Share = 0.05
-    #: Rows may lie at most this many days outside the days that the partition's name promises.
+    """A partition may break row-level rules in at most this share of its rows; more is a table-level failure."""
     slack_days: int = Field(0, ge=0)
+    """Rows may lie at most this many days outside the days that the partition's name promises."""
 
     @model_validator(mode="after")
     def _time_column_is_a_column(self) -> "FeedSpec":
@@ -71,18 +71,18 @@ class LabelSpec(Frozen):
 
     column: str
     id_column: str
-    #: Days after the event within which its label has been reported: the gap between training and holdout.
     delay_days: int = Field(7, ge=0)
+    """Days after the event within which its label has been reported: the gap between training and holdout."""
 
 
 class FeatureSpec(Frozen):
     """Names of the Feast objects in `feature_repo/<m>.py`; the features themselves are defined there."""
 
     service: str
-    #: Feature table in the lake → its entity column. The SQL in `feature_repo/<m>.sql` fills these.
     tables: dict[Name, str]
-    #: Days after an event in which it still changes a feature row: the longest window plus the label delay.
+    """Feature table in the lake → its entity column. The SQL in `feature_repo/<m>.sql` fills these."""
     history_days: int = Field(ge=1)
+    """Days after an event in which it still changes a feature row: the longest window plus the label delay."""
 
 
 class TrainingSpec(Frozen):
@@ -91,24 +91,24 @@ class TrainingSpec(Frozen):
     minimum_rows: int = Field(1000, ge=1)
     minimum_positives: int = Field(50, ge=1)
     seed: int = 20240601
-    #: Estimator → its parameters. All are trained; the best on the holdout is the challenger.
     estimators: dict[EstimatorName, dict[str, Any]] = Field(min_length=1)
+    """Estimator → its parameters. All are trained; the best on the holdout is the challenger."""
 
 
 class EvaluationSpec(Frozen):
     """When a challenger may serve. Gates fail closed."""
 
     primary: Metric = "average_precision"
-    #: Absolute floors on the holdout; the only gates that the first model meets.
     floors: dict[Metric, float]
-    #: How much worse than the champion a metric may be.
+    """Absolute floors on the holdout; the only gates that the first model meets."""
     margins: dict[Metric, float] = {}
-    #: The k in card precision@k: cards that can be checked in a day.
+    """How much worse than the champion a metric may be."""
     k: int = Field(100, ge=1)
-    #: The entity of card precision@k, and of the rule that follows.
+    """The k in card precision@k: cards that can be checked in a day."""
     entity: str
-    #: Leave out entities whose positive label was already known at the start of the row's day.
+    """The entity of card precision@k, and of the rule that follows."""
     exclude_known_entities: bool = True
+    """Leave out entities whose positive label was already known at the start of the row's day."""
     bootstrap_samples: int = Field(500, ge=50)
     confidence: float = Field(0.9, gt=0.5, lt=1)
 
@@ -121,24 +121,24 @@ class DecisionSpec(Frozen):
 
 class DriftSpec(Frozen):
     window_days: int = Field(7, ge=1)
-    #: The model has drifted when this share of its features has.
     maximum_drifted_share: Share = 0.3
-    #: Rows sampled per window for the report: its cost grows with them (1M × 20 columns takes 2 minutes).
+    """The model has drifted when this share of its features has."""
     maximum_rows: int = Field(20_000, ge=100)
-    #: Performance on matured labels may fall this far (absolute, in the primary metric) below the holdout's.
+    """Rows sampled per window for the report: its cost grows with them (1M × 20 columns takes 2 minutes)."""
     maximum_performance_drop: float = Field(0.1, ge=0)
+    """Performance on matured labels may fall this far (absolute, in the primary metric) below the holdout's."""
     minimum_positives: int = Field(20, ge=1)
 
 
 class RetrainingSpec(Frozen):
     """The broker's policy. Days are days of data (`as_of`), so a replay decides as the original did."""
 
-    #: Successive windows that must show drift before it is a reason to train.
     persistence: int = Field(1, ge=1)
-    #: Days after a training request was granted in which drift and performance grant no other.
+    """Successive windows that must show drift before it is a reason to train."""
     cooldown_days: int = Field(7, ge=0)
-    #: Granted requests in any 30 days, those by a person apart.
+    """Days after a training request was granted in which drift and performance grant no other."""
     budget_per_30_days: int = Field(8, ge=1)
+    """Granted requests in any 30 days, those by a person apart."""
 
 
 class ScheduleSpec(Frozen):

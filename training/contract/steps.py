@@ -21,8 +21,8 @@ class StepSpec(Frozen):
     summary: str
     inputs: type[m.StepInputs]
     result: type[Frozen]
-    #: Which image runs it in a cluster.
     image: str = "training"
+    """Which image runs it in a cluster."""
     gpus: int = 0
     timeout_seconds: int = 3600
 

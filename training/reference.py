@@ -1,0 +1,89 @@
+"""docs/reference.md, made from the contracts themselves: `make docs` writes it, a test holds it to the code."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from training.contract.errors import ExitCode
+from training.contract.model_spec import ModelSpec
+from training.contract.steps import STEPS
+from training.settings import PREFIX, Settings
+
+HEAD = """# Steps, settings, model spec
+
+Made by `make docs` from `training/contract` and `training/settings.py`; do not edit.
+
+## Steps
+
+`python -m training <step> --inputs '<json>' --result <path>`, or `make step STEP=<step> INPUTS='<json>'`.
+`--schema` prints the JSON Schemas of inputs and result.
+
+"""
+
+
+def reference() -> str:
+    """The whole page, as Markdown."""
+    parts = [HEAD, _table(("step", "what it does", "inputs", "result"), _step_rows())]
+    parts += ["\n### Exit codes\n\n", _table(("code", "name"), [(str(int(c)), c.name) for c in ExitCode])]
+    parts += ["\n## Settings\n\nEnvironment variables. An unknown `CT_*` is an error.\n\n"]
+    parts += [_table(("variable", "default", "meaning"), _setting_rows())]
+    parts += ["\n## Model spec\n\n`training/models/<m>.yaml`. An unknown field is an error.\n\n"]
+    parts += [_table(("field", "default", "meaning"), _spec_rows(ModelSpec, ""))]
+    return "".join(parts)
+
+
+def _step_rows() -> list[tuple[str, ...]]:
+    return [(f"`{s.name}`", s.summary, _fields(s.inputs), _fields(s.result)) for s in STEPS.values()]
+
+
+def _fields(model: type[BaseModel]) -> str:
+    return ", ".join(f"`{name}`" for name in model.model_fields)
+
+
+def _setting_rows() -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, field in Settings.model_fields.items():
+        default = "" if name in {"home", "models_dir", "feature_repo"} else _default(field.default)
+        rows.append((f"`{PREFIX}{name.upper()}`", default, _prose(field.description)))
+    return rows
+
+
+def _spec_rows(model: type[BaseModel], prefix: str) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, field in model.model_fields.items():
+        nested = _nested(field.annotation)
+        path = f"{prefix}{name}"
+        if nested is None:
+            default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
+            rows.append((f"`{path}`", default, _prose(field.description)))
+        else:
+            inner, suffix = nested
+            rows += _spec_rows(inner, f"{path}{suffix}.")
+    return rows
+
+
+def _nested(annotation: Any) -> tuple[type[BaseModel], str] | None:
+    """The spec section that a field holds, directly or as the values of a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, ""
+    for argument in getattr(annotation, "__args__", ()):
+        if isinstance(argument, type) and issubclass(argument, BaseModel):
+            return argument, ".<name>"
+    return None
+
+
+def _prose(description: str | None) -> str:
+    return (description or "").replace("<", "&lt;")
+
+
+def _default(value: Any) -> str:
+    return "" if value in (None, "", {}, ()) else f"`{value}`"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(" ".join(cell.split()) for cell in line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
