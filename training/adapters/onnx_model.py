@@ -1,0 +1,99 @@
+"""A served artifact loaded and scored by ONNX Runtime: the way serving, evaluation and drift all get their scores."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from pydantic import ValidationError
+
+from training.contract.artifact import METADATA_FILE, ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata
+from training.contract.errors import DataContractError, InputError
+
+
+class OnnxScorer:
+    """A model.onnx with the graph of contract/artifact.py, in memory.
+
+    One thread scores one row as quickly as many do, and keeps a service's processes out of each other's way.
+    """
+
+    def __init__(self, content: bytes, threads: int = 1) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities of the positive class, float32 [n], for finite float32 features [n, d]."""
+        return np.asarray(self._session.run([ONNX_OUTPUT], {ONNX_INPUT: features})[0])
+
+
+class OnnxModel:
+    """A verified artifact: `metadata` says what it is, `score` uses it."""
+
+    def __init__(self, metadata: ArtifactMetadata, scorer: OnnxScorer) -> None:
+        self.metadata = metadata
+        self._scorer = scorer
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1) -> "OnnxModel":
+        """Load model.onnx and metadata.json from `folder`.
+
+        Raises InputError when they are not there, DataContractError when they are broken or do not belong together.
+        """
+        try:
+            content = Path(folder, ONNX_FILE).read_bytes()
+            metadata = ArtifactMetadata.model_validate_json(Path(folder, METADATA_FILE).read_bytes())
+        except OSError as error:
+            raise InputError(f"No model artifact in {folder}: {error}", hint="Train, or download it.") from error
+        except ValidationError as error:
+            problem = f"{METADATA_FILE} in {folder} breaks the contract: {error}"
+            raise DataContractError(problem, hint="It was written by another version; train again.") from error
+        if (found := digest(content)) != metadata.digest:
+            problem = f"{ONNX_FILE} in {folder} has digest {found}, its metadata says {metadata.digest}"
+            raise DataContractError(problem, hint="Delete the folder and fetch the artifact again.")
+        return cls(metadata, OnnxScorer(content, threads))
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities of the positive class, float32 [n], for features [n, d] in the order of `feature_names`.
+
+        Raises InputError for another shape and for values that are not finite.
+        """
+        values = np.ascontiguousarray(features, dtype=np.float32)
+        names = self.metadata.feature_names
+        if values.ndim != 2 or values.shape[1] != len(names):
+            problem = f"Features of shape {values.shape} given to a model that takes [n, {len(names)}]"
+            raise InputError(problem, hint=f"Its features, in order: {', '.join(names)}.")
+        if not np.isfinite(values).all():
+            bad = ", ".join(np.asarray(names)[~np.isfinite(values).all(axis=0)])
+            raise InputError(f"Features are not finite: {bad}", hint="Features have defined defaults; fill them.")
+        return self._scorer.score(values)
+
+    def check_golden(self) -> None:
+        """Raises DataContractError when the golden rows' scores are not reproduced here."""
+        golden = self.metadata.golden
+        difference = np.abs(self.score(np.asarray(golden.features)) - np.asarray(golden.scores)).max(initial=0.0)
+        if not difference <= golden.tolerance:
+            problem = f"Golden rows differ by {difference:.2g}, more than {golden.tolerance:.2g}"
+            raise DataContractError(problem, hint="This machine's ONNX Runtime scores otherwise; do not serve it.")
+
+
+def digest(content: bytes) -> str:
+    """The SHA-256 of a model.onnx, hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_artifact(folder: Path, content: bytes, metadata: ArtifactMetadata) -> Path:
+    """Write the artifact's two files into `folder`, the folder whole or not at all. One that exists is left alone."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        whole = Path(temporary, "artifact")
+        whole.mkdir()
+        (whole / ONNX_FILE).write_bytes(content)
+        (whole / METADATA_FILE).write_text(metadata.model_dump_json(indent=2))
+        os.replace(whole, folder)
+    return folder

@@ -1,0 +1,168 @@
+"""The model registry, the single truth of what serves: versions and their aliases champion, challenger, previous.
+
+A registered model has the spec's name. A version belongs to one run, whose artifact folder `served/` holds what is
+served (contract/artifact.py); its digest is kept as the version's tag `digest`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.adapters.mlflow_client import ABSENT, answering, connect
+from training.contract.artifact import METADATA_FILE, ONNX_FILE
+from training.contract.errors import DataContractError, InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+#: The run artifact that is served.
+SERVED = "served"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version. `digest` is the SHA-256 of its model.onnx; empty when a person registered it by hand."""
+
+    model: str
+    version: int
+    run_id: str
+    digest: str
+    aliases: frozenset[str]
+
+
+class Registry:
+    """The registered models at `tracking_uri`. Every method raises TransientError when MLflow does not answer."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        return connect(self._uri)
+
+    def by_alias(self, model: str, alias: str) -> ModelVersion | None:
+        """The version that `alias` names; None when the model or the alias does not exist. One request."""
+        return self._find(lambda: self._client.get_model_version_by_alias(model, alias))
+
+    def get(self, model: str, version: int) -> ModelVersion:
+        """Raises InputError when there is no such version."""
+        found = self._find(lambda: self._client.get_model_version(model, str(version)))
+        if found is None:
+            raise InputError(
+                f"{model} has no version {version} in {self._uri}", hint="MLflow's Models page lists them."
+            )
+        return found
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Every version of `model`, oldest first; empty when the model is unknown."""
+        with answering(self._uri):
+            found, token = list[int](), None
+            while True:
+                page = self._client.search_model_versions(f"name='{model}'", page_token=token)
+                found += [int(each.version) for each in page]
+                if not (token := page.token):
+                    break
+        # A search does not tell aliases; asking for one version does.
+        return [self.get(model, version) for version in sorted(found)]
+
+    def register(self, model: str, run_id: str, digest: str, tags: Mapping[str, str]) -> ModelVersion:
+        """Make the artifact of run `run_id` a version of `model`; the same run again gives the same version."""
+        with answering(self._uri):
+            self._ensure_model(model)
+            found = self._client.search_model_versions(f"name='{model}' and run_id='{run_id}'")
+            if found:
+                version = min(int(each.version) for each in found)
+                for key, value in tags.items():
+                    self._client.set_model_version_tag(model, str(version), key, value)
+            else:
+                version = self._create(model, run_id, {**tags, "digest": digest})
+        return self.get(model, version)
+
+    def set_alias(self, model: str, alias: str, version: int) -> None:
+        with answering(self._uri):
+            self._client.set_registered_model_alias(model, alias, str(version))
+
+    def remove_alias(self, model: str, alias: str) -> None:
+        """No error when the alias does not exist."""
+        if self.by_alias(model, alias) is not None:
+            with answering(self._uri):
+                self._client.delete_registered_model_alias(model, alias)
+
+    def tag(self, model: str, version: int, key: str, value: str) -> None:
+        with answering(self._uri):
+            self._client.set_model_version_tag(model, str(version), key, value)
+
+    def download(self, version: ModelVersion, folder: Path) -> Path:
+        """Put model.onnx and metadata.json of `version` into `folder`, whole or not at all. Returns `folder`.
+
+        A folder that holds this version already is left as it is. Raises DataContractError when what the registry
+        holds is not what was registered.
+        """
+        if (folder / METADATA_FILE).is_file() and _mismatch(folder, version.digest) is None:
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            with answering(self._uri):
+                self._client.download_artifacts(version.run_id, SERVED, temporary)
+            fetched = Path(temporary, SERVED)
+            if problem := _mismatch(fetched, version.digest):
+                where = f"{version.model} version {version.version} (run {version.run_id}, {SERVED}/)"
+                raise DataContractError(f"The artifact of {where} is not usable: {problem}", hint="Train again.")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(fetched, folder)
+        return folder
+
+    def _find(self, request) -> ModelVersion | None:  # type: ignore[no-untyped-def]
+        self._client  # noqa: B018 – connect first: the exception type is MLflow's
+        from mlflow.exceptions import MlflowException
+
+        with answering(self._uri):
+            try:
+                return _version(request())
+            except MlflowException as error:
+                if error.error_code in ABSENT:
+                    return None
+                raise
+
+    def _ensure_model(self, model: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _create(self, model: str, run_id: str, tags: dict[str, str]) -> int:
+        run = self._client.get_run(run_id)
+        logged = run.outputs.model_outputs if run.outputs else []
+        model_id = logged[-1].model_id if logged else None
+        # The run's logged model makes the version loadable by MLflow's own means; what is served is `served/`.
+        source = f"models:/{model_id}" if model_id else f"runs:/{run_id}/{SERVED}"
+        created = self._client.create_model_version(model, source, run_id=run_id, tags=tags, model_id=model_id)
+        return int(created.version)
+
+
+def _version(found) -> ModelVersion:  # type: ignore[no-untyped-def]
+    digest, aliases = found.tags.get("digest", ""), frozenset(found.aliases)
+    return ModelVersion(found.name, int(found.version), found.run_id or "", digest, aliases)
+
+
+def _mismatch(folder: Path, digest: str) -> str | None:
+    """What is wrong with the artifact in `folder`; None when it is whole and the one with `digest`."""
+    try:
+        content = (folder / ONNX_FILE).read_bytes()
+        metadata = json.loads((folder / METADATA_FILE).read_text())
+    except (OSError, ValueError) as error:
+        return str(error)
+    found = hashlib.sha256(content).hexdigest()
+    wanted = digest or metadata.get("digest")
+    return None if found == wanted == metadata.get("digest") else f"digest {found}, registered {wanted}"
