@@ -24,8 +24,8 @@ class StepInputs(Frozen):
 
 class IngestInputs(StepInputs):
     feed: Feed
-    #: The days that the file promises: `2026-01-05`, or `2026-01-05_2026-01-18` (both ends in) for a load of history.
     partition: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$")
+    """The days that the file promises: `2026-01-05`, or `2026-01-05_2026-01-18`, both ends in, for a load of history."""
     uri: str
 
 
@@ -35,36 +35,36 @@ class IngestResult(Frozen):
     rows_read: int
     rows_kept: int
     rows_quarantined: int
-    #: Rule that was broken → rows.
     quarantine_reasons: dict[str, int]
-    #: Feature days that must be computed again; None when no feature can have changed.
+    """Rule that was broken → rows."""
     affected: Days | None
+    """Feature days that must be computed again; None when no feature can have changed."""
     table_versions: TableVersions
-    #: Great Expectations' page about this partition.
     data_docs: str | None
+    """Great Expectations' page about this partition."""
 
 
 class FeaturesInputs(StepInputs):
-    #: Feature timestamps (midnight, UTC) to compute; None: nothing to do.
     days: Days | None
-    #: Versions of `events` and `labels` to read.
+    """Feature timestamps (midnight, UTC) to compute; None: nothing to do."""
     table_versions: TableVersions
+    """Versions of `events` and `labels` to read."""
 
 
 class FeaturesResult(Frozen):
     rows: dict[str, int]
-    #: What was read and what was written.
     table_versions: TableVersions
+    """What was read and what was written."""
 
 
 class MaterializeInputs(StepInputs):
-    #: Versions of the feature tables to read.
     table_versions: TableVersions
+    """Versions of the feature tables to read."""
 
 
 class MaterializeResult(Frozen):
-    #: Day of the newest feature rows, which are now online; None when there are no feature rows yet.
     as_of: date | None
+    """Day of the newest feature rows, which are now online; None when there are no feature rows yet."""
     rows: dict[str, int]
     table_versions: TableVersions
 
@@ -73,11 +73,11 @@ class MaterializeResult(Frozen):
 
 
 class DatasetInputs(StepInputs):
-    #: The knowledge horizon: nothing that happened or was reported at or after this midnight is used.
-    #: None: the day after the newest labels, resolved here.
     as_of: date | None = None
-    #: Overrides the spec's training.window_days.
+    """The knowledge horizon: nothing that happened or was reported at or after this midnight is used.
+    None: the day after the newest labels, resolved here."""
     window_days: int | None = Field(None, ge=1)
+    """Overrides the spec's training.window_days."""
     seed: int | None = None
 
 
@@ -93,8 +93,8 @@ class DatasetResult(Frozen):
     uri: str
     as_of: date
     feature_service: str
-    #: In the order in which models take them.
     feature_names: list[str]
+    """In the order in which models take them."""
     train: Split
     holdout: Split
     seed: int
@@ -103,8 +103,8 @@ class DatasetResult(Frozen):
 
 class TrainInputs(StepInputs):
     estimator: EstimatorName
-    #: Override the spec's parameters.
     parameters: dict[str, Any] = {}
+    """Override the spec's parameters."""
     dataset_uri: str
     seed: int
     reason: str = ""
@@ -113,12 +113,12 @@ class TrainInputs(StepInputs):
 class TrainResult(Frozen):
     estimator: EstimatorName
     run_id: str
-    #: Folder of the served artifact (see contract/artifact.py).
     artifact_uri: str
-    #: SHA-256 of model.onnx.
+    """Folder of the served artifact (see contract/artifact.py)."""
     digest: str
-    #: Largest difference between the native model's and the ONNX model's scores on the holdout.
+    """SHA-256 of model.onnx."""
     parity: float
+    """Largest difference between the native model's and the ONNX model's scores on the holdout."""
     device: str
     fit_seconds: float
 
@@ -144,8 +144,8 @@ class Verdict(Frozen):
     primary: Metric
     challenger: Metrics
     champion: Metrics | None
-    #: Paired bootstrap interval of challenger minus champion in the primary metric.
     difference: tuple[float, float] | None
+    """Paired bootstrap interval of challenger minus champion in the primary metric."""
     confidence: float
 
 
@@ -153,8 +153,8 @@ class EvaluateResult(Frozen):
     challenger: Candidate
     champion_version: int | None
     verdict: Verdict
-    #: Estimator → holdout metrics of every candidate.
     metrics: dict[EstimatorName, Metrics]
+    """Estimator → holdout metrics of every candidate."""
     scored_rows: int
     report_uri: str
 
@@ -163,14 +163,14 @@ class RegisterInputs(StepInputs):
     challenger: Candidate
     dataset_uri: str
     verdict: Verdict
-    #: Register though the verdict was negative. Only a person may ask for this.
     force: bool = False
+    """Register though the verdict was negative. Only a person may ask for this."""
     reason: str = ""
 
 
 class RegisterResult(Frozen):
-    #: None: the verdict was negative and nothing was registered.
     version: int | None
+    """None: the verdict was negative and nothing was registered."""
     digest: str
 
 
@@ -178,14 +178,14 @@ class RegisterResult(Frozen):
 
 
 class RolloutInputs(StepInputs):
-    #: None: nothing was registered, nothing to do.
     version: int | None
+    """None: nothing was registered, nothing to do."""
     reason: str = ""
 
 
 class RollbackInputs(StepInputs):
-    #: None: the version that the alias `previous` names, resolved here.
     version: int | None = None
+    """None: the version that the alias `previous` names, resolved here."""
     reason: str = ""
 
 
@@ -207,8 +207,8 @@ class RolloutResult(Frozen):
 
 
 class DriftInputs(StepInputs):
-    #: None: the day after the newest events, resolved here.
     as_of: date | None = None
+    """None: the day after the newest events, resolved here."""
 
 
 class ColumnDrift(Frozen):
@@ -220,10 +220,10 @@ class ColumnDrift(Frozen):
 
 class DriftResult(Frozen):
     outcome: Literal["measured", "no champion", "no data"]
-    #: The knowledge horizon: events and labels before this midnight.
     as_of: date | None
-    #: Days of events before `as_of`.
+    """The knowledge horizon: events and labels before this midnight."""
     history_days: int = 0
+    """Days of events before `as_of`."""
     window: Days | None = None
     champion_version: int | None = None
     drifted: bool = False
@@ -235,8 +235,8 @@ class DriftResult(Frozen):
 
 
 class PerformanceInputs(StepInputs):
-    #: As resolved by `drift`; None: nothing to measure.
     as_of: date | None
+    """As resolved by `drift`; None: nothing to measure."""
     champion_version: int | None = None
 
 
@@ -246,8 +246,8 @@ class PerformanceResult(Frozen):
     rows: int = 0
     positives: int = 0
     current: Metrics = {}
-    #: The champion's on its own holdout.
     reference: Metrics = {}
+    """The champion's on its own holdout."""
     degraded: bool = False
     table_versions: TableVersions = {}
 
@@ -263,35 +263,35 @@ class RequestInputs(StepInputs):
     - A run that takes up a granted request: `request_id` and `run`.
     """
 
-    #: None: derived from `drift` and `performance`, or read from the request `request_id`.
     trigger: Trigger | None = None
-    #: None: as found by `drift`; else left to the dataset step.
+    """None: derived from `drift` and `performance`, or read from the request `request_id`."""
     as_of: date | None = None
+    """None: as found by `drift`; else left to the dataset step."""
     reason: str = ""
     evidence: dict[str, Any] = {}
     drift: DriftResult | None = None
     performance: PerformanceResult | None = None
-    #: Train whatever the policy says. Only a person may.
     force: bool = False
-    #: A request that was granted before and now starts: its id in the ledger.
+    """Train whatever the policy says. Only a person may."""
     request_id: str | None = None
-    #: The orchestrator's id of the training run that starts with this request, the same in every retry.
-    #: A granted request is taken up by one run. Empty: no run starts now, a granted request waits.
+    """A request that was granted before and now starts: its id in the ledger."""
     run: str = ""
+    """The orchestrator's id of the training run that starts with this request, the same in every retry.
+    A granted request is taken up by one run. Empty: no run starts now, a granted request waits."""
 
 
 class RequestResult(Frozen):
-    #: None: there was no reason to train, and nothing was put to the broker.
     request_id: str | None
-    #: Whether to train: for this `run` when one was given, else in a run that takes the request up.
+    """None: there was no reason to train, and nothing was put to the broker."""
     granted: bool
-    #: Why, in a sentence: what a person reads in the task log.
+    """Whether to train: for this `run` when one was given, else in a run that takes the request up."""
     why: str
+    """Why, in a sentence: what a person reads in the task log."""
     as_of: date | None
     trigger: Trigger | None
     reason: str
-    #: Granted requests that no run has taken up yet, oldest first.
     waiting: list[str]
+    """Granted requests that no run has taken up yet, oldest first."""
 
 
 class Provenance(Frozen):
