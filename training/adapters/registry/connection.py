@@ -1,7 +1,4 @@
-"""The one connection to MLflow: quick to give up, quiet, and with its failures told apart.
-
-`registry.py` (model versions) and `tracking.py` (runs) are the two faces of MLflow and share this.
-"""
+"""The one connection to MLflow: quick to give up, quiet, and with its failures told apart."""
 
 import os
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.adapters.mlflow_client import ABSENT, answering, connect
+from training.adapters.registry.connection import ABSENT, answering, connect
 from training.contract.artifact import METADATA_FILE, ONNX_FILE
 from training.contract.errors import DataContractError, InputError
 
