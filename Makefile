@@ -1,0 +1,92 @@
+# Perennial on one machine. `make` or `make help` lists the verbs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The Python that makes the environment: 3.11 or 3.12. Empty: the first of python3.11, python3.12, python3 that is one.
+PYTHON ?=
+# cpu, or what `uv pip install --torch-backend` takes: cu126, auto, …
+TORCH_BACKEND ?= cpu
+
+# Where the programs listen, all on 127.0.0.1.
+AIRFLOW_PORT ?= 8080
+MLFLOW_PORT ?= 5000
+SERVING_PORT ?= 3000
+# The folder where payments and labels land; empty: landing/ under the state folder.
+LANDING ?=
+# Everything that is kept between runs.
+STATE ?= .perennial
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCAL = AIRFLOW_PORT=$(AIRFLOW_PORT) MLFLOW_PORT=$(MLFLOW_PORT) SERVING_PORT=$(SERVING_PORT) \
+	CT_HOME="$(abspath $(STATE))" CT_LANDING_URI="$(if $(LANDING),$(abspath $(LANDING)))" $(BIN)/python -m local
+
+.PHONY: help
+help: ## List the verbs
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.txt local/setup.sh
+	@PYTHON="$(PYTHON)" TORCH_BACKEND="$(TORCH_BACKEND)" bash local/setup.sh $(VENV)
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## Make the environment, .venv, from the lock
+
+.PHONY: demo
+demo: $(READY) ## The whole story, from first data to a retrained champion (ARGS=--exit: end when it is told)
+	@$(LOCAL) demo $(ARGS)
+
+.PHONY: up
+up: $(READY) ## The stack on your own landing folder (LANDING=dir)
+	@$(LOCAL) up
+
+.PHONY: down
+down: $(READY) ## Stop the stack; nothing is lost
+	@$(LOCAL) down
+
+.PHONY: status
+status: $(READY) ## What runs, where, and how to log in
+	@$(LOCAL) status
+
+.PHONY: clean
+clean: ## Stop the stack and delete its state
+	@if [ -f $(READY) ]; then $(LOCAL) clean; else rm -rf "$(STATE)"; fi
+
+.PHONY: step
+step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or INPUTS=@file)
+	@test -n "$(STEP)" || { echo "Name a step: make step STEP=drift INPUTS='{\"model\": \"card_fraud\"}'"; exit 1; }
+	@$(LOCAL) step $(STEP) --inputs '$(or $(INPUTS),{})'
+
+.PHONY: test
+test: $(READY) ## Everything that needs nothing but Python (PYTEST='…' adds arguments)
+	@$(BIN)/python -m pytest -m "not airflow and not redis" $(PYTEST)
+
+.PHONY: lint
+lint: $(READY) ## Style, types, and which room may import which
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@PYTHONPATH=.:plugins $(BIN)/lint-imports
+
+.PHONY: lock
+lock: $(READY) ## Resolve requirements.txt anew from pyproject.toml
+	@bash local/setup.sh $(VENV) lock
+
+.PHONY: land-handbook
+land-handbook: $(READY) ## Turn the handbook's daily files into a landing folder (DATA=dir LANDING=dir)
+	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make land-handbook DATA=dir"; exit 1; }
+	@$(BIN)/python -m local.handbook "$(DATA)" "$(or $(LANDING),$(STATE)/landing)"
+
+.PHONY: bench-handbook
+bench-handbook: $(READY) ## The handbook's protocol A through our own steps (DATA=dir)
+	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make bench-handbook DATA=dir"; exit 1; }
+	@$(BIN)/python -m benchmarks.handbook "$(DATA)" $(ARGS)
+
+.PHONY: bench-loop
+bench-loop: $(READY) ## What the loop costs beyond its steps
+	@$(BIN)/python -m benchmarks.loop $(ARGS)
+
+.PHONY: bench-generator
+bench-generator: $(READY) ## Rows per second of the generator
+	@$(BIN)/python -m benchmarks.generator $(ARGS)

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Makes the environment from the lock: `setup.sh <venv>`; `setup.sh <venv> lock` resolves the lock anew.
+set -euo pipefail
+venv=$1
+
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; }
+
+find_python() {
+    local candidates=("${PYTHON:-}") candidate
+    [ -n "${PYTHON:-}" ] || candidates=(python3.11 python3.12 python3)
+    for candidate in "${candidates[@]}"; do
+        if fits "$candidate"; then echo "$candidate"; return; fi
+    done
+    echo "Perennial needs Python 3.11 or 3.12; tried ${candidates[*]} (python3 is $(python3 --version 2>&1 | head -1))." >&2
+    echo "Install one of them (Debian: apt install python3.11 python3.11-venv), or name one: make setup PYTHON=/path/to/python3.11" >&2
+    return 1
+}
+
+if ! fits "$venv/bin/python"; then
+    python=$(find_python)
+    echo "Making $venv with $("$python" --version)"
+    if ! output=$("$python" -m venv --clear "$venv" 2>&1); then
+        printf '%s\n' "$output" >&2
+        echo "$python cannot make a virtual environment. On Debian and Ubuntu its venv module is a package of its own: apt install python3.11-venv" >&2
+        exit 1
+    fi
+fi
+if [ ! -x "$venv/bin/uv" ]; then
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip -q
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check uv
+fi
+
+# uv does not read pip's configuration; who is behind a mirror has theirs there.
+pip_setting() { "$venv/bin/python" -m pip config get "global.$1" 2>/dev/null | xargs || true; }
+index=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$(pip_setting index-url)}}
+links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(pip_setting find-links)}}
+# An empty variable would be an index without a name. pip separates the links by spaces, uv by commas.
+if [ -n "$index" ]; then export UV_DEFAULT_INDEX=$index; fi
+if [ -n "$links" ]; then export UV_FIND_LINKS=${links// /,}; fi
+
+if [ "${2:-}" = lock ]; then
+    exec "$venv/bin/uv" pip compile pyproject.toml --all-extras -o requirements.txt --python-version 3.11
+fi
+
+# PyPI's torch for Linux brings several GB of CUDA. --torch-backend picks a build of the right kind, but it asks PyTorch's
+# own index, which a closed network does not reach; there, a torch wheel among the find-links is the build to take.
+backend=(--torch-backend="${TORCH_BACKEND:-cpu}")
+for place in ${links//,/ }; do
+    if compgen -G "${place#file://}/torch-*.whl" >/dev/null; then backend=(); fi
+done
+echo "Installing $(grep -c '==' requirements.txt) packages into $venv"
+"$venv/bin/uv" pip install -q --python "$venv/bin/python" ${backend[@]+"${backend[@]}"} -r requirements.txt
