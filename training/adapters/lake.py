@@ -4,7 +4,9 @@ Every write is one atomic commit. A write replaces the rows that match a predica
 same table; `append_once` is for streams, where the caller numbers its batches. Timestamps are microseconds, UTC.
 """
 
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,6 +16,15 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from training.contract.errors import InputError, TransientError
 
 EVENTS, LABELS, QUARANTINE, PREDICTIONS = "events", "labels", "quarantine", "predictions"
+
+
+class Span(NamedTuple):
+    """One file of a partition: rows and the range of their times (UTC). A partition may have several."""
+
+    partition: str
+    rows: int
+    earliest: datetime
+    newest: datetime
 
 
 class Lake:
@@ -51,6 +62,21 @@ class Lake:
                 f"Cannot read table {table!r} at version {version} in {self._root}: {error}", hint
             ) from error
 
+    def spans(self, table: str, time_column: str) -> list[Span]:
+        """What the partitions of `table` hold, from the statistics of its files: no row is read. [] without a table.
+
+        `table` must be partitioned by `partition`.
+        """
+        opened = self._open(table)
+        if opened is None:
+            return []
+        files = pa.table(opened.get_add_actions(flatten=True))
+        wanted = ["partition.partition", "num_records", f"min.{time_column}", f"max.{time_column}"]
+        if files.num_rows == 0:
+            return []
+        rows = zip(*(files[name].to_pylist() for name in wanted), strict=True)
+        return [Span(*row) for row in rows if row[1] and row[2] is not None]
+
     def replace(
         self,
         table: str,
@@ -64,17 +90,18 @@ class Lake:
         Every row must itself match `where`. `transaction` (application, number) is kept with the commit: see `applied`.
         Raises TransientError when another writer committed meanwhile; nothing was written then.
         """
-        mode = {"mode": "overwrite", "predicate": where} if self.version(table) is not None else {"mode": "append"}
-        return self._commit(table, rows, partition_by, transaction, **mode)
+        opened = self._open_or_create(table, rows.schema, partition_by)
+        return self._commit(opened, rows, transaction, mode="overwrite", predicate=where)
 
     def append_once(
         self, table: str, rows: pa.Table, partition_by: list[str], application: str, number: int
     ) -> int | None:
         """Append batch `number` of `application`; None when it is in the table already. Numbers must grow."""
-        applied = self.applied(table, application)
+        opened = self._open_or_create(table, rows.schema, partition_by)
+        applied = opened.transaction_version(application)
         if applied is not None and number <= applied:
             return None
-        return self._commit(table, rows, partition_by, (application, number), mode="append")
+        return self._commit(opened, rows, (application, number), mode="append")
 
     def applied(self, table: str, application: str) -> int | None:
         """The number of the last transaction that `application` committed to `table`."""
@@ -87,19 +114,26 @@ class Lake:
         except TableNotFoundError:
             return None
 
-    def _commit(
-        self, table: str, rows: pa.Table, partition_by: list[str], transaction: tuple[str, int] | None, **mode: str
-    ) -> int:
+    def _open_or_create(self, table: str, schema: pa.Schema, partition_by: list[str]) -> DeltaTable:
+        """Creating is a commit of its own: two first writers then meet in a conflict instead of both creating."""
         if "://" not in self._root:
             Path(self._root).mkdir(parents=True, exist_ok=True)
+        try:
+            return self._open(table) or DeltaTable.create(self.uri(table), schema, partition_by=partition_by)
+        except DeltaError:
+            opened = self._open(table)
+            if opened is None:
+                raise
+            return opened
+
+    def _commit(self, opened: DeltaTable, rows: pa.Table, transaction: tuple[str, int] | None, **mode: str) -> int:
+        """Commit on top of what was `opened` and looked at: a write in between is a conflict, never a double."""
         transactions = [Transaction(*transaction)] if transaction else None
         properties = CommitProperties(app_transactions=transactions)
         try:
-            write_deltalake(self.uri(table), rows, partition_by=partition_by, commit_properties=properties, **mode)  # type: ignore[call-overload]
+            write_deltalake(opened, rows, commit_properties=properties, **mode)  # type: ignore[call-overload]
         except CommitFailedError as error:
             raise TransientError(
-                f"Another writer changed {self.uri(table)} meanwhile: {error}", hint="Retry."
+                f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
             ) from error
-        version = self.version(table)
-        assert version is not None
-        return version
+        return opened.version()
