@@ -1,0 +1,199 @@
+"""Every answered prediction, durably, without making a caller wait, and exactly once in the lake's `predictions`.
+
+    answer ─► queue ─► writer thread ─► spool on disk ─► shipper thread ─► Delta table
+
+The writer takes whatever has gathered in the queue, writes it and syncs it to disk, at most FLUSH_SECONDS apart: a
+`kill -9` loses at most the predictions of that moment (WORST_LOSS_SECONDS with a slow disk in mind), and what has
+reached the spool is never lost. The shipper commits sealed segments under the numbers of the spool, as Delta
+application transactions, and deletes them afterwards; killed in between, it finds its number in the table and only
+deletes. While the lake is away the spool grows up to MAXIMUM_SPOOL_BYTES; beyond that new predictions are dropped,
+counted and complained about, and callers still get their answers.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from serving.metrics import Metrics
+from serving.spool import Spool
+from training.adapters.lake import PREDICTIONS, Lake
+from training.contract.errors import StepError
+from training.contract.model_spec import ModelSpec
+
+FLUSH_SECONDS = 0.05
+WORST_LOSS_SECONDS = 0.2
+#: A segment is sealed, and so on its way to the lake, after this many rows or seconds.
+SEGMENT_ROWS = 5_000
+SEGMENT_SECONDS = 2.0
+#: After an outage many segments go in one commit.
+COMMIT_ROWS = 100_000
+RETRY_SECONDS = (1.0, 30.0)
+MAXIMUM_QUEUE = 50_000
+MAXIMUM_SPOOL_BYTES = 1 << 30
+
+log = logging.getLogger("perennial")
+
+ARROW = {
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+def prediction_schema(spec: ModelSpec) -> pa.Schema:
+    """The columns of the table `predictions`. `day` is the day of the event, and the table's partition."""
+    events = [(name, ARROW[column.type]) for name, column in spec.request_columns.items()]
+    head = [("prediction_id", pa.string()), ("predicted_at", ARROW["timestamp"])]
+    tail = [("score", pa.float64()), ("flagged", pa.bool_()), ("model_version", pa.int64()), ("features", pa.string())]
+    return pa.schema([*head, *events, *tail, ("replica", pa.string()), ("day", pa.date32())])
+
+
+class PredictionLog:
+    """Rows are dicts of the columns of `prediction_schema`."""
+
+    def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: Metrics) -> None:
+        self._spool = Spool(folder)
+        self._lake, self._metrics = lake, metrics
+        self._schema = prediction_schema(spec)
+        self._application = f"predictions-{replica}"
+        self._queue: deque[dict[str, Any]] = deque()
+        self._stop, self._written = threading.Event(), threading.Event()
+        self._to_ship = threading.Event()
+        self._full = False
+        self._complained = float("-inf")
+        self._writer = threading.Thread(target=self._write_until_stopped, name="prediction-writer", daemon=True)
+        self._shipper = threading.Thread(target=self._ship_until_stopped, name="prediction-shipper", daemon=True)
+
+    def start(self) -> None:
+        self._to_ship.set()  # what a process before this one left
+        self._writer.start()
+        self._shipper.start()
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Take `rows`; returns at once."""
+        if self._full or len(self._queue) + len(rows) > MAXIMUM_QUEUE:
+            self._drop(rows)
+        else:
+            self._queue.extend(rows)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write everything down and try to ship it. What cannot be shipped now is shipped after the next start."""
+        self._stop.set()
+        self._to_ship.set()
+        self._writer.join(timeout)
+        self._shipper.join(timeout)
+
+    # --- the writer ---
+
+    def _write_until_stopped(self) -> None:
+        opened = time.monotonic()
+        while not self._stop.wait(FLUSH_SECONDS):
+            opened = self._write(opened)
+        self._write(opened)
+        self._spool.close()
+        self._written.set()
+        self._to_ship.set()
+
+    def _write(self, opened: float) -> float:
+        """Move the queue to the spool, seal a segment that is due. Returns when the open segment got its first row."""
+        rows = [self._queue.popleft() for _ in range(len(self._queue))]
+        if rows:
+            opened = time.monotonic() if self._spool.rows == 0 else opened
+            try:
+                self._spool.write([_line(row) for row in rows])
+            except OSError as error:
+                log.error("Cannot write the prediction log: %s", error)
+                self._drop(rows)
+        if self._spool.rows >= SEGMENT_ROWS or (self._spool.rows and time.monotonic() - opened >= SEGMENT_SECONDS):
+            self._spool.seal()
+            self._to_ship.set()
+            size = self._spool.size()
+            self._full = size >= MAXIMUM_SPOOL_BYTES
+            self._metrics.spool_bytes.set(size)
+        return opened
+
+    def _drop(self, rows: list[dict[str, Any]]) -> None:
+        self._metrics.dropped.inc(len(rows))
+        if time.monotonic() - self._complained > 60:
+            self._complained = time.monotonic()
+            log.error("The prediction log is full: predictions are answered but not logged until the lake is back")
+
+    # --- the shipper ---
+
+    def _ship_until_stopped(self) -> None:
+        pause, longest = RETRY_SECONDS
+        while True:
+            self._to_ship.wait()
+            self._to_ship.clear()
+            last = self._written.is_set()
+            try:
+                while self._ship():
+                    pause = RETRY_SECONDS[0]
+            except Exception as error:
+                reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+                log.warning("Predictions stay in the spool, the lake did not take them: %s", reason)
+                if not self._stop.wait(pause):
+                    pause = min(2 * pause, longest)
+                self._to_ship.set()
+            if last:
+                return
+
+    def _ship(self) -> bool:
+        """Commit the oldest sealed segments in one go and delete them; False when there are none."""
+        rows: list[dict[str, Any]] = []
+        shipped: list[tuple[int, Path]] = []
+        for number, path in self._spool.sealed():
+            rows += _rows(path)
+            shipped.append((number, path))
+            if len(rows) >= COMMIT_ROWS:
+                break
+        if not shipped:
+            return False
+        self._commit(rows, shipped)
+        return True
+
+    def _commit(self, rows: list[dict[str, Any]], shipped: list[tuple[int, Path]]) -> None:
+        applied = self._lake.applied(PREDICTIONS, self._application)
+        new = [(number, path) for number, path in shipped if applied is None or number > applied]
+        if len(new) < len(shipped):
+            # Killed after a commit and before the segments were deleted: they are in the table.
+            rows = [row for _, path in new for row in _rows(path)]
+        if rows:
+            self._lake.append_once(PREDICTIONS, _table(rows, self._schema), ["day"], self._application, new[-1][0])
+            log.info("Shipped %d predictions to %s", len(rows), self._lake.uri(PREDICTIONS))
+        for _, path in shipped:
+            self._spool.delete(path)
+        self._metrics.shipped.inc(len(rows))
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, default=_iso, separators=(",", ":")).encode() + b"\n"
+
+
+def _iso(value: Any) -> str:
+    return value.isoformat()
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a sealed segment, as JSON has them. A line that cannot be read is reported and left out."""
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            log.error("Line %d of %s cannot be read; it is left out: %r", number, path, line[:200])
+    return rows
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """`rows` as JSON has them, that is with times and days as strings, in the types of `schema`."""
+    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in schema]
+    return pa.Table.from_pylist(rows, schema=pa.schema(texts)).cast(schema)

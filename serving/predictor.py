@@ -1,0 +1,121 @@
+"""What a worker does for its requests: take the champion, look up features, score, answer, log."""
+
+import json
+import logging
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from serving.metrics import Metrics
+from serving.prediction_log import PredictionLog
+from serving.replica import hold, replica_name
+from serving.schema import BadRequest, Prediction, Problem, Row
+from serving.slots import Scored, Slot
+from serving.watcher import Watcher
+from training.adapters.lake import Lake
+from training.adapters.registry import CHAMPION
+from training.contract.model_spec import ModelSpec
+from training.settings import Settings
+
+log = logging.getLogger("perennial")
+
+
+class Predictor:
+    """Holds the replica's folder from construction to `stop`."""
+
+    def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics | None = None) -> None:
+        state = Path(settings.serving)
+        self._lock = hold(state)
+        self._spec = spec
+        self._metrics = metrics or Metrics()
+        self.replica = replica_name(state)
+        self.watcher = Watcher(settings, spec, self._metrics)
+        lake = Lake(settings.lake, spec.name)
+        self._log = PredictionLog(state / "predictions" / spec.name, lake, spec, self.replica, self._metrics)
+        #: One thread: Feast's SQLite connection has one user, and the event loop stays free for probes.
+        self.scorer = ThreadPoolExecutor(1, thread_name_prefix="scorer")
+
+    def start(self) -> None:
+        self._log.start()
+        self.watcher.start()
+
+    def stop(self) -> None:
+        """Finish what was taken, write the log down, ship what can be shipped."""
+        self.watcher.stop()
+        self.scorer.shutdown(wait=True)
+        self._log.close()
+
+    def why_not_ready(self) -> str | None:
+        """None when a champion answers."""
+        return None if CHAMPION in self.watcher.slots else self.watcher.problem or "No champion is loaded"
+
+    def predict(self, rows: list[Row]) -> list[Prediction]:
+        """Score `rows` with the champion of this moment. Raises BadRequest (503) when that is not possible now."""
+        slot = self.watcher.slots.get(CHAMPION)
+        if slot is None:
+            raise _unavailable(f"No champion serves yet: {self.why_not_ready()}")
+        try:
+            scored = slot.score(rows)
+        except Exception as error:
+            log.exception("Version %d could not score %d rows", slot.version, len(rows))
+            raise _unavailable(f"Version {slot.version} could not score: {type(error).__name__}: {error}") from error
+        predictions = [self._prediction(slot, scored, i) for i in range(len(rows))]
+        self._log.append(self._log_rows(rows, predictions, slot, scored))
+        for prediction in predictions:
+            self._metrics.predictions.labels(self._spec.name, slot.version, prediction.decision).inc()
+        if defaulted := sum(prediction.features_defaulted for prediction in predictions):
+            self._metrics.defaulted.labels(self._spec.name).inc(defaulted)
+        return predictions
+
+    def _prediction(self, slot: Slot, scored: Scored, i: int) -> Prediction:
+        score, threshold = float(scored.scores[i]), slot.model.metadata.threshold
+        return Prediction(
+            prediction_id=uuid.uuid4().hex,
+            score=score,
+            decision="flag" if score >= threshold else "pass",
+            threshold=threshold,
+            model=self._spec.name,
+            model_version=slot.version,
+            feature_timestamp=scored.timestamps[i],
+            features_defaulted=scored.timestamps[i] is None,
+        )
+
+    def _log_rows(
+        self, rows: list[Row], predictions: list[Prediction], slot: Slot, scored: Scored
+    ) -> list[dict[str, Any]]:
+        names, now = slot.model.metadata.feature_names, datetime.now(UTC)
+        day_of = self._spec.feeds["events"].time_column
+        return [
+            {
+                **row,
+                "prediction_id": prediction.prediction_id,
+                "predicted_at": now,
+                "score": prediction.score,
+                "flagged": prediction.decision == "flag",
+                "model_version": slot.version,
+                "features": json.dumps(dict(zip(names, values.tolist(), strict=True))),
+                "replica": self.replica,
+                "day": row[day_of].date(),
+            }
+            for row, prediction, values in zip(rows, predictions, scored.features, strict=True)
+        ]
+
+    def models(self) -> dict[str, Any]:
+        """What each slot serves and since when, what was refused and why, what stands in the way: `GET /models`."""
+        watcher = self.watcher
+        slots = {
+            alias: {"version": slot.version, "digest": slot.digest, "since": slot.since.isoformat()}
+            for alias, slot in watcher.slots.items()
+        }
+        refused = {
+            str(version): {"reason": refusal.reason, "at": refusal.at.isoformat()}
+            for version, refusal in watcher.refused.items()
+        }
+        head = {"model": self._spec.name, "replica": self.replica}
+        return {**head, "slots": slots, "refused": refused, "problem": watcher.problem}
+
+
+def _unavailable(why: str) -> BadRequest:
+    return BadRequest(503, Problem(error=why))

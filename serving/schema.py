@@ -1,0 +1,166 @@
+"""What a caller sends and gets: a payment's fields come from the model spec, and every message names the field."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+
+from training.contract.base import Frozen
+from training.contract.model_spec import Column, ModelSpec
+
+MAXIMUM_BATCH = 1000
+#: Long enough for a thousand payments with generous strings.
+MAXIMUM_BODY_BYTES = 2 * 1024 * 1024
+MAXIMUM_STRING = 1000
+INT64 = 2**63
+#: What a nanosecond timestamp can hold, and no clock before Unix.
+FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
+
+Row = dict[str, Any]
+
+
+class Prediction(Frozen):
+    prediction_id: str
+    #: Probability of the positive class.
+    score: float
+    decision: Literal["flag", "pass"]
+    #: Scores at or above it are flagged.
+    threshold: float
+    model: str
+    model_version: int
+    #: The oldest of the feature rows that were used; null when an entity of the payment is unknown.
+    feature_timestamp: datetime | None
+    #: True when an entity is unknown and its features are the defaults.
+    features_defaulted: bool
+
+
+class Predictions(Frozen):
+    predictions: list[Prediction]
+
+
+class Problem(Frozen):
+    """The answer to a request that was refused. `fields` holds one message per wrong field."""
+
+    error: str
+    fields: dict[str, str] = {}
+
+
+class BadRequest(Exception):
+    """The request cannot be answered as it is: an HTTP status and what is wrong."""
+
+    def __init__(self, status: int, problem: Problem) -> None:
+        super().__init__(problem.error)
+        self.status = status
+        self.problem = problem
+
+
+class RequestSchema:
+    """Parses request bodies of one model. The pydantic models are built from the spec's event columns."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+        fields: dict[str, Any] = {name: _field(column) for name, column in spec.request_columns.items()}
+        self.payment: type[BaseModel] = create_model("Payment", __config__=config, __doc__=spec.description, **fields)
+        payments = (list[self.payment], Field(min_length=1, max_length=MAXIMUM_BATCH))  # type: ignore[name-defined]
+        self.batch: type[BaseModel] = create_model("Payments", __config__=config, payments=payments)
+        self._payments: TypeAdapter[list[BaseModel]] = TypeAdapter(Annotated[payments])  # type: ignore[arg-type]
+
+    def one(self, body: bytes) -> Row:
+        """One payment: a flat JSON object. Raises BadRequest."""
+        return _checked(self.payment.model_validate_json, body).model_dump()
+
+    def many(self, body: bytes) -> list[Row]:
+        """Payments: a JSON list, or an object whose `payments` is one. Raises BadRequest."""
+        if body.lstrip()[:1] == b"[":
+            payments: Sequence[BaseModel] = _checked(self._payments.validate_json, body)
+        else:
+            payments = _checked(self.batch.model_validate_json, body).payments
+        return [payment.model_dump() for payment in payments]
+
+    def openapi(self, model: type[BaseModel]) -> dict[str, Any]:
+        """The `requestBody` of an operation that takes `model`."""
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema.pop("$defs", None)
+        return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _field(column: Column) -> tuple[Any, Any]:
+    """The pydantic annotation and default of one event column."""
+    base = _type(column)
+    about = Field(description=column.description)
+    if column.nullable:
+        return Annotated[base | None, about], None
+    return Annotated[base, about], ...
+
+
+def _type(column: Column) -> Any:
+    if column.values is not None:
+        return Literal[column.values]
+    low, high = column.minimum, column.maximum
+    match column.type:
+        case "int64":
+            least = -INT64 if low is None else max(math.ceil(low), -INT64)
+            most = INT64 - 1 if high is None else min(math.floor(high), INT64 - 1)
+            return Annotated[int, Field(ge=least, le=most)]
+        case "float64":
+            return Annotated[float, Field(ge=low, le=high)]
+        case "string":
+            return Annotated[str, Field(max_length=MAXIMUM_STRING)]
+        case "bool":
+            return bool
+        case "timestamp":
+            return Annotated[datetime, Field(strict=False), BeforeValidator(_iso), AfterValidator(_utc)]
+
+
+def _iso(value: Any) -> str:
+    """Pydantic reads 1700000000 as seconds or milliseconds, by its size: a guess that nobody should rely on."""
+    if not isinstance(value, str) or value.strip().lstrip("+-").replace(".", "", 1).isdecimal():
+        raise ValueError("must be an ISO 8601 time such as 2026-01-05T12:30:00Z")
+    return value
+
+
+def _utc(time: datetime) -> datetime:
+    """UTC; a time without a zone is read as UTC."""
+    inside = FIRST_TIME.year <= time.year <= END_OF_TIME.year
+    time = time if not inside else time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    if not inside or not FIRST_TIME <= time < END_OF_TIME:
+        raise ValueError(f"must lie between {FIRST_TIME.year} and {END_OF_TIME.year - 1}")
+    return time
+
+
+def _checked(parse: Any, body: bytes) -> Any:
+    try:
+        return parse(body)
+    except ValidationError as error:
+        raise _bad_request(error) from None
+
+
+def _bad_request(error: ValidationError) -> BadRequest:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return BadRequest(400, Problem(error=f"The body is not JSON: {found[0]['msg']}"))
+    fields = {_place(each["loc"]): _message(each["type"], each["msg"]) for each in found[:20]}
+    more = f"; and {len(found) - 20} more" if len(found) > 20 else ""
+    text = "; ".join(f"{place}: {message}" for place, message in fields.items()) + more
+    return BadRequest(413 if found[0]["type"] == "too_long" else 422, Problem(error=text, fields=fields))
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """`amount`, `payments[3].amount`, `[3].amount`; `body` for the whole."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".") or "body"
+
+
+def _message(kind: str, message: str) -> str:
+    return "unknown field" if kind == "extra_forbidden" else message.removeprefix("Value error, ")

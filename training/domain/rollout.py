@@ -1,0 +1,85 @@
+"""Moves of the champion, as the ledger records them, and how a step that was killed finds its own move again.
+
+A move is written to the ledger when it starts, before any alias changes, and once more when it has ended. The first
+entry holds the aliases from before, so whoever takes the move up again can finish it or undo it exactly.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from training.contract.base import Frozen
+
+Kind = Literal["rollout", "rollback"]
+ROLLOUT: Kind = "rollout"
+ROLLBACK: Kind = "rollback"
+Phase = Literal["started", "finished", "failed"]
+#: Alias → version, in the order in which to set them; None removes the alias.
+Aliases = tuple[tuple[str, int | None], ...]
+
+
+class Move(Frozen):
+    """Body of a ledger entry of kind `rollout` or `rollback`."""
+
+    #: Counts the model's moves; with the phase it is the entry's key.
+    number: int
+    kind: Kind
+    phase: Phase = "started"
+    #: The version that shall serve.
+    version: int
+    #: Champion and `previous` when the move started.
+    champion: int | None
+    previous: int | None
+    #: As given by whoever asked for the move.
+    reason: str = ""
+    #: Why it failed.
+    failure: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.number}:{self.phase}"
+
+    @property
+    def previous_after(self) -> int | None:
+        """What `previous` names once the move is done: the champion from before."""
+        return self.previous if self.champion == self.version else self.champion
+
+    @property
+    def forwards(self) -> Aliases:
+        """The aliases that make the move. What serves stays named by one of them, so replicas keep it loaded."""
+        previous, champion = ("previous", self.previous_after), ("champion", self.version)
+        return (previous, champion) if self.kind == ROLLOUT else (champion, previous)
+
+    @property
+    def backwards(self) -> Aliases:
+        """The aliases from before."""
+        return ("champion", self.champion), ("previous", self.previous)
+
+    def ended(self, failure: str = "") -> "Move":
+        return self.model_copy(update={"phase": "failed" if failure else "finished", "failure": failure})
+
+
+def last_move(bodies: Sequence[Mapping[str, Any]]) -> Move | None:
+    """The newest state of the model's newest move. `bodies` are those of its rollouts and rollbacks, oldest first."""
+    return Move.model_validate(bodies[-1]) if bodies else None
+
+
+def begin(last: Move | None, kind: Kind, version: int, champion: int | None, previous: int | None, reason: str) -> Move:
+    """The move that makes `version` champion: the last one when that was interrupted, else a new one."""
+    interrupted = last is not None and (last.kind, last.phase, last.version) == (kind, "started", version)
+    if last is not None and interrupted and champion in (last.champion, last.version):
+        return last  # with another champion, somebody moved the alias since
+    number = 1 if last is None else last.number + 1
+    return Move(number=number, kind=kind, version=version, champion=champion, previous=previous, reason=reason)
+
+
+def same_rollback(last: Move | None, champion: int | None, reason: str) -> Move | None:
+    """The rollback that this request asked for before, if it did: same reason, and no other move since.
+
+    A rollback without a version returns to `previous`, and afterwards `previous` names the version that it came from.
+    Run again, it must not flip back. So such a request is known by its reason; a second rollback has another reason or
+    names its version.
+    """
+    if last is None or (last.kind, last.reason) != (ROLLBACK, reason):
+        return None
+    unmoved = last.version if last.phase == "finished" else None
+    return last if unmoved in (None, champion) else None
