@@ -25,7 +25,7 @@ class StepInputs(Frozen):
 class IngestInputs(StepInputs):
     feed: Feed
     partition: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$")
-    """The days that the file promises: `2026-01-05`, or `2026-01-05_2026-01-18`, both ends in, for a load of history."""
+    """The days that it promises: `2026-01-05`, or `2026-01-05_2026-01-18`, both ends in, for a load of past days."""
     uri: str
 
 
