@@ -1,0 +1,202 @@
+"""Great Expectations: the suites that a feed's spec means, run on one partition, with Data Docs about it.
+
+Rules come in two levels. A row that breaks a row-level rule is quarantined; a partition that breaks a table-level rule
+is refused. Each expectation carries in its `meta` which it is and what to call it.
+"""
+
+# Great Expectations must be told some things before it is imported; it is typed, but does not mark what it exports.
+# ruff: noqa: E402
+# mypy: disable-error-code="attr-defined"
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import Any
+
+# It reports its use to its makers unless told not to.
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+# At INFO it writes hundreds of lines about itself.
+logging.getLogger("great_expectations").setLevel(logging.WARNING)
+
+import great_expectations as gx
+import great_expectations.expectations as gxe
+import numpy as np
+import pandas as pd
+from great_expectations.checkpoint import UpdateDataDocsAction
+from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+from great_expectations.data_context import AbstractDataContext
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations.expectation import Expectation
+
+from training.contract.base import Days
+from training.contract.errors import StepError
+from training.contract.model_spec import Column, FeedSpec
+
+#: Types of the spec → the name by which Great Expectations knows the pandas column.
+_PANDAS_TYPES = {"int64": "int64", "float64": "float64", "string": "str", "bool": "bool", "timestamp": "Timestamp"}
+_ROW, _TABLE = "row", "table"
+_SITE = "partition"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with a partition. `rows`: rule → positions of the rows that break it. `page`: Data Docs."""
+
+    table: list[str]
+    rows: dict[str, np.ndarray]
+    page: Path
+
+
+def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Days, name: str, site: Path) -> Findings:
+    """Validate a partition's `rows` (with a RangeIndex) and render Data Docs into the folder `site`, which is replaced.
+
+    `days` has one row per promised day: `day`, `rows`, and the bounds `minimum` and `maximum` (NaN: no bound).
+    `promised` are the days in which the rows' times must lie; `name` titles the pages.
+    """
+    site.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{site.name}.", dir=site.parent) as unfinished:
+        rendered = Path(unfinished) / "site"
+        context = _context(str(rendered))
+        on_rows = _validate(context, f"{name} rows", rows, row_suite(feed, promised))
+        on_days = _validate(context, f"{name} days", days, day_suite())
+        _publish(rendered, site)
+    broken = [result for result in on_rows.results if not result.success]
+    table = [_sentence(result, rows) for result in broken if _meta(result)["level"] == _TABLE]
+    positions = {} if table else {_meta(result)["rule"]: _positions(result, rows) for result in broken}
+    table += [_day_sentence(days.iloc[at]) for at in _days_out_of_bounds(on_days)]
+    return Findings(table, positions, site / "index.html")
+
+
+def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
+    """The expectations of the spec's columns, and that the rows belong to the `promised` days."""
+    suite: list[Expectation] = []
+    for name, column in feed.columns.items():
+        suite += _column_expectations(name, column)
+    first, end = (datetime.combine(day, time(), UTC) for day in (promised.start, promised.end))
+    rule = _row_rule(f"{feed.time_column} is outside {promised}")
+    suite.append(
+        gxe.ExpectColumnValuesToBeBetween(
+            column=feed.time_column, min_value=first, max_value=end, strict_max=True, meta=rule
+        )
+    )
+    return suite
+
+
+def day_suite() -> list[Expectation]:
+    """Each day's rows lie within bounds."""
+    meta = {"level": _TABLE, "rule": "rows per day"}
+    within: dict[str, Any] = {"or_equal": True, "ignore_row_if": "either_value_is_missing", "meta": meta}
+    return [
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="rows", column_B="minimum", **within),
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="maximum", column_B="rows", **within),
+    ]
+
+
+def _column_expectations(name: str, column: Column) -> list[Expectation]:
+    expected = _PANDAS_TYPES[column.type]
+    suite: list[Expectation] = [
+        gxe.ExpectColumnToExist(column=name, meta={"level": _TABLE, "rule": f"column {name} is missing"}),
+        gxe.ExpectColumnValuesToBeOfType(
+            column=name, type_=expected, meta={"level": _TABLE, "rule": f"column {name} is not of type {column.type}"}
+        ),
+    ]
+    if not column.nullable:
+        suite.append(gxe.ExpectColumnValuesToNotBeNull(column=name, meta=_row_rule(f"{name} is missing")))
+    if column.unique:
+        suite.append(gxe.ExpectColumnValuesToBeUnique(column=name, meta=_row_rule(f"{name} is not unique")))
+    if column.minimum is not None or column.maximum is not None:
+        low, high = column.minimum, column.maximum
+        rule = _row_rule(
+            f"{name} is outside {'' if low is None else f'{low:g}'} … {'' if high is None else f'{high:g}'}"
+        )
+        suite.append(gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, meta=rule))
+    if column.values is not None:
+        allowed = list(column.values)
+        rule = _row_rule(f"{name} is none of {', '.join(map(str, allowed))}")
+        suite.append(gxe.ExpectColumnValuesToBeInSet(column=name, value_set=allowed, meta=rule))
+    return suite
+
+
+def _row_rule(rule: str) -> dict[str, str]:
+    return {"level": _ROW, "rule": rule}
+
+
+def _context(site: str) -> AbstractDataContext:
+    """A context that lives in this process and renders one site, into `site`."""
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    # The default site would leave a folder in the system's temporary one on every run.
+    default = (context.variables.data_docs_sites or {})["local_site"]["store_backend"]["base_directory"]
+    context.delete_data_docs_site("local_site")
+    shutil.rmtree(default, ignore_errors=True)
+    config: Any = {
+        "class_name": "SiteBuilder",
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": site},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "show_how_to_buttons": False,
+    }
+    context.add_data_docs_site(_SITE, config)
+    return context
+
+
+def _validate(
+    context: AbstractDataContext, name: str, frame: pd.DataFrame, suite: list[Expectation]
+) -> ExpectationSuiteValidationResult:
+    asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+    definition = gx.ValidationDefinition(
+        name=name,
+        data=asset.add_batch_definition_whole_dataframe(name),
+        suite=context.suites.add(gx.ExpectationSuite(name=name, expectations=suite)),
+    )
+    checkpoint = gx.Checkpoint(
+        name=name,
+        validation_definitions=[context.validation_definitions.add(definition)],
+        actions=[UpdateDataDocsAction(name="data docs", site_names=[_SITE])],
+        # Every row that breaks a rule, not a sample: they go to quarantine.
+        result_format={"result_format": "COMPLETE", "include_unexpected_rows": False},
+    )
+    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
+    result: ExpectationSuiteValidationResult = next(iter(outcome.run_results.values()))
+    return result
+
+
+def _publish(rendered: Path, site: Path) -> None:
+    """Move the rendered pages into place. The 4 MB of fonts and pictures are kept once for all sites beside them."""
+    with suppress(OSError):  # They are there already.
+        (rendered / "static").rename(site.parent / "static")
+    shutil.rmtree(rendered / "static", ignore_errors=True)
+    (rendered / "static").symlink_to(Path("..") / "static")
+    shutil.rmtree(site, ignore_errors=True)
+    rendered.rename(site)
+
+
+def _meta(result: ExpectationValidationResult) -> dict[str, Any]:
+    assert result.expectation_config is not None
+    return dict(result.expectation_config.meta or {})
+
+
+def _sentence(result: ExpectationValidationResult, rows: pd.DataFrame) -> str:
+    assert result.expectation_config is not None
+    column = result.expectation_config.kwargs["column"]
+    found = f" (it is {rows[column].dtype})" if column in rows else f" (found: {', '.join(map(str, rows.columns))})"
+    return str(_meta(result)["rule"]) + found
+
+
+def _positions(result: ExpectationValidationResult, rows: pd.DataFrame) -> np.ndarray:
+    if "unexpected_index_list" not in result.result:
+        raise StepError(f"Great Expectations could not check {_meta(result)['rule']!r}: {result.exception_info}")
+    return np.asarray(result.result["unexpected_index_list"] or [], dtype=np.int64)
+
+
+def _days_out_of_bounds(result: ExpectationSuiteValidationResult) -> list[int]:
+    return sorted({int(at) for r in result.results if not r.success for at in r.result["unexpected_index_list"]})
+
+
+def _day_sentence(day: pd.Series) -> str:
+    most = "" if pd.isna(day["maximum"]) else f"{day['maximum']:,.0f}"
+    return f"{day['day']}: {day['rows']:,} rows, expected {day['minimum']:,.0f} … {most}"

@@ -1,0 +1,41 @@
+"""Landed files: read whole, hashed, parsed. Local paths, `file://`, and the object stores that Arrow knows."""
+
+import hashlib
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from training.contract.errors import DataContractError, InputError, TransientError
+
+
+class Landed(NamedTuple):
+    """A landed file's bytes, and their SHA-256 in hex."""
+
+    uri: str
+    content: bytes
+    sha256: str
+
+    def table(self) -> pa.Table:
+        """The rows. Raises DataContractError when the file is not a whole Parquet file."""
+        try:
+            return pq.read_table(pa.BufferReader(self.content))
+        except (pa.ArrowException, OSError) as error:
+            hint = "Deliver it again as Parquet, under a temporary name that is renamed when all is written."
+            raise DataContractError(
+                f"{self.uri} ({len(self.content):,} bytes) is not a readable Parquet file: {error}", hint
+            ) from error
+
+
+def read_landed(uri: str) -> Landed:
+    """The file at `uri`. Raises InputError when there is none, TransientError when its store does not answer."""
+    try:
+        store, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
+        with store.open_input_stream(path, compression=None) as stream:
+            content = stream.read()
+    except (FileNotFoundError, IsADirectoryError, pa.ArrowInvalid) as error:
+        raise InputError(f"There is no file to read at {uri}: {error}", "Land the file, or mend the URI.") from error
+    except OSError as error:
+        raise TransientError(f"Cannot read {uri}: {error}", "Retry when the store answers.") from error
+    return Landed(uri, content, hashlib.sha256(content).hexdigest())

@@ -1,0 +1,83 @@
+"""Partitions: names ↔ days, which feature days a partition touches, and how many rows a delivered day should have."""
+
+from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
+from statistics import median
+from typing import NamedTuple
+
+from training.contract.base import Days
+from training.contract.errors import InputError
+from training.contract.model_spec import RowCount
+
+_DAY = timedelta(days=1)
+
+
+def partition_days(name: str) -> Days:
+    """The days that a partition's name promises: `2026-01-05`, or `2026-01-05_2026-01-18` with both ends in.
+
+    Raises InputError when the name is not made of dates or ends before it starts.
+    """
+    first, _, last = name.partition("_")
+    try:
+        start, end = date.fromisoformat(first), date.fromisoformat(last or first)
+        days = Days(start=start, end=end + _DAY)
+    except (ValueError, OverflowError) as error:
+        hint = "Name files 2026-01-05.parquet, or 2026-01-05_2026-01-18.parquet for several days."
+        raise InputError(f"{name!r} does not name the days of a partition", hint) from error
+    if partition_name(days) != name:
+        raise InputError(f"{name!r} should be written {partition_name(days)!r}", "Rename the file.")
+    return days
+
+
+def partition_name(days: Days) -> str:
+    """The inverse of `partition_days`."""
+    last = days.end - _DAY
+    return str(days.start) if last == days.start else f"{days.start}_{last}"
+
+
+def widened(days: Days, slack_days: int) -> Days:
+    """`days` and `slack_days` more on either side."""
+    return Days(start=days.start - slack_days * _DAY, end=days.end + slack_days * _DAY)
+
+
+def affected_days(changed: Days, history_days: int, horizon: date | None, since: date | None = None) -> Days | None:
+    """The feature days (midnights) that rows of the days `changed` can touch; None when there are none yet.
+
+    A row of day e counts in the features of the midnights e+1 … e+history_days. No feature row is made after
+    `horizon`, the midnight that ends the newest day with events (None: there are no events). `since` is the newest
+    day with events before `changed`: the midnights of the eventless days in between need rows too, for the windows
+    move on without events.
+    """
+    if horizon is None:
+        return None
+    start = changed.start + _DAY
+    if since is not None:
+        start = max(min(start, since + 2 * _DAY), start - history_days * _DAY)
+    last = min(changed.end - _DAY + history_days * _DAY, horizon)
+    return Days(start=start, end=last + _DAY) if start <= last else None
+
+
+def newest_before(spans: Iterable[tuple[date, date]], day: date) -> date | None:
+    """The newest day before `day` that one of `spans` (first and last day, both in) reaches."""
+    return max((min(last, day - _DAY) for first, last in spans if first < day), default=None)
+
+
+class Bounds(NamedTuple):
+    """How many rows a day may have. `maximum` is None without history."""
+
+    minimum: float
+    maximum: float | None
+
+
+def row_bounds(counts: Mapping[date, int], history: Mapping[date, float], rule: RowCount) -> dict[date, Bounds]:
+    """Bounds for each day of `counts`, from the median of the days before it, in `history` or in `counts` itself."""
+    known = {**history, **counts}
+    bounds = {}
+    for day in counts:
+        recent = [rows for other, rows in known.items() if day - rule.history_days * _DAY <= other < day]
+        typical = median(recent) if recent else None
+        if typical is None:
+            bounds[day] = Bounds(rule.minimum, None)
+        else:
+            bounds[day] = Bounds(max(rule.minimum, rule.minimum_ratio * typical), rule.maximum_ratio * typical)
+    return bounds

@@ -1,0 +1,242 @@
+"""Validate one landed partition, quarantine the rows that break a rule, put the rest in the lake.
+
+Exactly once: the quarantine is committed first, the rows last, each replacing what the partition held before. The
+rows' commit carries a fingerprint of the file and of the rules, so a partition is done when its fingerprint is there,
+and a run that was killed anywhere before does all of it again. The days to compute again depend on the partition's
+name and the lake alone, so a run that finds nothing to do reports the same ones.
+"""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from training.adapters.lake import EVENTS, LABELS, QUARANTINE, Lake
+from training.adapters.landing import Landed, read_landed
+from training.contract.base import Days
+from training.contract.errors import DataContractError
+from training.contract.messages import IngestInputs, IngestResult
+from training.contract.model_spec import FeedSpec, ModelSpec, load_model_spec
+from training.domain.conform import conform, feed_schema
+from training.domain.partitions import affected_days, newest_before, partition_days, row_bounds, widened
+from training.settings import Settings
+
+log = logging.getLogger("perennial")
+
+#: Position of a row in the file → the rules that it breaks.
+Broken = dict[int, list[str]]
+
+
+def run(inputs: IngestInputs, settings: Settings) -> IngestResult:
+    """Ingest one partition. Raises InputError without a file, DataContractError when the partition is refused."""
+    return _Ingest(inputs, settings).run()
+
+
+class _Ingest:
+    def __init__(self, inputs: IngestInputs, settings: Settings) -> None:
+        self.spec: ModelSpec = load_model_spec(inputs.model, settings.models_dir)
+        self.feed: FeedSpec = self.spec.feeds[inputs.feed]
+        self.inputs = inputs
+        self.days = widened(partition_days(inputs.partition), self.feed.slack_days)
+        self.lake = Lake(settings.lake, inputs.model)
+        self.docs = Path(settings.work) / inputs.model / "data_docs"
+
+    def run(self) -> IngestResult:
+        landed = read_landed(self.inputs.uri)
+        log.info("Read %s: %s bytes, sha256 %s", landed.uri, f"{len(landed.content):,}", landed.sha256)
+        fingerprint = self._fingerprint(landed)
+        applied = self.lake.applied(self.inputs.feed, self._application)
+        if applied == fingerprint:
+            return self._unchanged(landed, fingerprint)
+        table = landed.table()
+        broken, page = self._examine(table, fingerprint)
+        self._write(table, broken, fingerprint)
+        reasons = Counter(rule for rules in broken.values() for rule in rules)
+        outcome = "appended" if applied is None else "replaced"
+        return self._result(landed, outcome, table.num_rows - len(broken), len(broken), reasons, page)
+
+    @property
+    def _application(self) -> str:
+        """The name under which the rows' commits carry the partition's fingerprint."""
+        return f"ingest/{self.inputs.partition}"
+
+    def _fingerprint(self, landed: Landed) -> int:
+        """Of the content and of the rules it is judged by: under new rules the same file is judged again. 60 bits."""
+        rules = f"{landed.sha256} {self.feed.model_dump_json()}"
+        return int(hashlib.sha256(rules.encode()).hexdigest()[:15], 16)
+
+    # --- judging ---
+
+    def _examine(self, table: pa.Table, fingerprint: int) -> tuple[Broken, str]:
+        """The rows that break a rule, and the page about them. Raises DataContractError when the whole is refused."""
+        # Great Expectations takes seconds to import: only when there is something to validate.
+        from training.adapters.expectations import examine
+
+        conformed = conform(table, self.feed)
+        name = f"{self.inputs.feed} {self.inputs.partition}"
+        frame = _frame(conformed)
+        days = self._day_counts(conformed)
+        findings = examine(frame, days, self.feed, self.days, name, self._site(fingerprint))
+        log.info("Data Docs: %s", findings.page)
+        if findings.table:
+            raise self._refused(findings.table, findings.page)
+        broken: Broken = {}
+        rules = {rule: self._spare_copies(rule, rows, frame) for rule, rows in findings.rows.items()}
+        for rule, rows in {**rules, **self._known_elsewhere(conformed)}.items():
+            for row in rows:
+                broken.setdefault(int(row), []).append(rule)
+        self._refuse_too_many(broken, table.num_rows, findings.page)
+        return dict(sorted(broken.items())), str(findings.page)
+
+    def _site(self, fingerprint: int) -> Path:
+        return self.docs / f"{self.inputs.feed}-{self.inputs.partition}-{fingerprint:015x}"
+
+    def _day_counts(self, table: pa.Table) -> Any:
+        """One row per promised day: rows in the file and the bounds that the days before set."""
+        import pandas as pd
+
+        promised = partition_days(self.inputs.partition)
+        counts = {promised.start + timedelta(days=at): 0 for at in range(len(promised))}
+        times = table[self.feed.time_column] if self.feed.time_column in table.column_names else None
+        if times is None or not pa.types.is_timestamp(times.type):
+            return pd.DataFrame({"day": [], "rows": [], "minimum": [], "maximum": []})
+        found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()
+        counts.update({day["values"]: day["counts"] for day in found if day["values"] in counts})
+        bounds = row_bounds(counts, self._history(), self.feed.row_count)
+        rows = [(str(day), count, *bounds[day]) for day, count in counts.items()]
+        frame = pd.DataFrame(rows, columns=["day", "rows", "minimum", "maximum"])
+        return frame.astype({"minimum": "float64", "maximum": "float64"})
+
+    def _history(self) -> dict[date, float]:
+        """Day → rows of it in the lake; a partition of several days counts for each with its mean."""
+        history: dict[date, float] = {}
+        for span in self.lake.spans(self.inputs.feed, self.feed.time_column):
+            days = partition_days(span.partition)
+            for at in range(len(days) if span.partition != self.inputs.partition else 0):
+                day = days.start + timedelta(days=at)
+                history[day] = history.get(day, 0.0) + span.rows / len(days)
+        return history
+
+    def _spare_copies(self, rule: str, rows: Any, frame: Any) -> Any:
+        """Of rows delivered twice and equal in every column the first is good; where they differ none can be."""
+        column = next((name for name, c in self.feed.columns.items() if c.unique and rule.startswith(f"{name} ")), None)
+        if column is None or not rule.endswith("is not unique"):
+            return rows
+        distinct = frame.iloc[rows].drop_duplicates()
+        good = distinct[~distinct.duplicated(column, keep=False)].index
+        return [row for row in rows if row not in set(good)]
+
+    def _known_elsewhere(self, table: pa.Table) -> dict[str, list[int]]:
+        """Rows whose unique value the lake has from another partition: rule → positions."""
+        if self.lake.version(self.inputs.feed) is None:
+            return {}
+        rules: dict[str, list[int]] = {}
+        for name in (name for name, column in self.feed.columns.items() if column.unique):
+            low, high = pc.min_max(table[name]).values()
+            elsewhere = pc.field("partition") != self.inputs.partition
+            near = elsewhere & (pc.field(name) >= low) & (pc.field(name) <= high)
+            known = self.lake.scan(self.inputs.feed).to_table(columns=[name, "partition"], filter=near)
+            where = dict(zip(known[name].to_pylist(), known["partition"].to_pylist(), strict=True))
+            for row in pc.indices_nonzero(pc.is_in(table[name], known[name])).to_pylist():
+                rule = f"{name} is in partition {where[table[name][row].as_py()]} already"
+                rules.setdefault(rule, []).append(row)
+        return rules
+
+    def _refuse_too_many(self, broken: Broken, rows: int, page: Path) -> None:
+        if len(broken) <= self.feed.maximum_quarantined * rows:
+            return
+        reasons = Counter(rule for rules in broken.values() for rule in rules).most_common()
+        share = f"{len(broken):,} of {rows:,} rows ({len(broken) / rows:.1%}) break a rule"
+        limit = f"more than {self.feed.maximum_quarantined:.1%}"
+        raise self._refused([f"{share}, {limit}: " + "; ".join(f"{rule}: {n:,}" for rule, n in reasons)], page)
+
+    def _refused(self, problems: list[str], page: Path) -> DataContractError:
+        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+        hint = f"Nothing of it is in the lake. Deliver a mended file under the same name. Data Docs: {page}"
+        return DataContractError(f"{self.inputs.uri} breaks the {self.inputs.feed} rules: {shown}", hint)
+
+    # --- writing ---
+
+    def _write(self, table: pa.Table, broken: Broken, fingerprint: int) -> None:
+        feed, partition = self.inputs.feed, self.inputs.partition
+        bad = _quarantine_rows(table, broken, feed, partition)
+        if bad.num_rows or self._quarantined():
+            where = f"feed = '{feed}' AND partition = '{partition}'"
+            version = self.lake.replace(QUARANTINE, bad, where, ["feed", "partition"])
+            log.info("Quarantined %s rows in %s version %s", bad.num_rows, self.lake.uri(QUARANTINE), version)
+        keep = pa.array([row not in broken for row in range(table.num_rows)], pa.bool_())
+        good = conform(table, self.feed).filter(keep).cast(feed_schema(self.feed))
+        good = good.append_column("partition", pa.repeat(pa.scalar(partition), good.num_rows))
+        version = self.lake.replace(
+            feed, good, f"partition = '{partition}'", ["partition"], (self._application, fingerprint)
+        )
+        log.info("Wrote %s rows to %s version %s", good.num_rows, self.lake.uri(feed), version)
+
+    def _quarantined(self) -> list[str]:
+        """The reasons of this partition's rows in quarantine."""
+        if self.lake.version(QUARANTINE) is None:
+            return []
+        here = (pc.field("feed") == self.inputs.feed) & (pc.field("partition") == self.inputs.partition)
+        reasons: list[str] = self.lake.scan(QUARANTINE).to_table(columns=["reason"], filter=here)["reason"].to_pylist()
+        return reasons
+
+    # --- reporting ---
+
+    def _unchanged(self, landed: Landed, fingerprint: int) -> IngestResult:
+        log.info("%s is in the lake already", landed.uri)
+        quarantined = self._quarantined()
+        spans = self.lake.spans(self.inputs.feed, self.feed.time_column)
+        kept = sum(span.rows for span in spans if span.partition == self.inputs.partition)
+        reasons = Counter(rule for row in quarantined for rule in row.split("; "))
+        page = self._site(fingerprint) / "index.html"
+        return self._result(landed, "unchanged", kept, len(quarantined), reasons, str(page) if page.exists() else None)
+
+    def _result(
+        self, landed: Landed, outcome: Any, kept: int, quarantined: int, reasons: Counter[str], page: str | None
+    ) -> IngestResult:
+        return IngestResult(
+            outcome=outcome,
+            content_sha256=landed.sha256,
+            rows_read=kept + quarantined,
+            rows_kept=kept,
+            rows_quarantined=quarantined,
+            quarantine_reasons=dict(reasons),
+            affected=self._affected(),
+            table_versions=self.lake.versions(EVENTS, LABELS, QUARANTINE),
+            data_docs=page,
+        )
+
+    def _affected(self) -> Days | None:
+        events = self.lake.spans(EVENTS, self.spec.feeds["events"].time_column)
+        horizon = max((span.newest.date() + timedelta(days=1) for span in events), default=None)
+        since = None
+        if self.inputs.feed == "events":
+            before = [(s.earliest.date(), s.newest.date()) for s in events if s.partition != self.inputs.partition]
+            since = newest_before(before, self.days.start)
+        return affected_days(self.days, self.spec.features.history_days, horizon, since)
+
+
+def _frame(table: pa.Table) -> Any:
+    """As pandas, with types that tell a missing number from one that is not a whole number."""
+    import pandas as pd
+
+    types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
+    return table.to_pandas(types_mapper=types.get)
+
+
+def _quarantine_rows(table: pa.Table, broken: Broken, feed: str, partition: str) -> pa.Table:
+    """The rows as they were delivered, as JSON, each with every rule that it breaks."""
+    rows = table.take(pa.array(broken, pa.int64())).to_pylist()
+    columns = {
+        "feed": [feed] * len(rows),
+        "partition": [partition] * len(rows),
+        "reason": ["; ".join(rules) for rules in broken.values()],
+        "row": [json.dumps(row, default=str) for row in rows],
+    }
+    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
