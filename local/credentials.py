@@ -1,0 +1,51 @@
+"""The stack's secrets: made at random on the first start, kept in one file that only its owner may read."""
+
+import base64
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+USER = "admin"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """`password` is the login `admin` of Airflow; the others are keys that nobody types."""
+
+    password: str
+    api_secret: str
+    jwt_secret: str
+    fernet_key: str
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+    @classmethod
+    def kept_in(cls, home: Path) -> "Credentials":
+        """Those of `home`; made now when there are none."""
+        path = home / "credentials.json"
+        if not path.exists():
+            made = cls(
+                password=secrets.token_urlsafe(12),
+                api_secret=secrets.token_hex(32),
+                jwt_secret=secrets.token_hex(64),
+                fernet_key=base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            )
+            write_private(path, asdict(made))
+        return cls(**json.loads(path.read_text()))
+
+    def write_passwords_file(self, path: Path) -> None:
+        """Airflow's simple auth manager takes its passwords from here."""
+        write_private(path, {USER: self.password})
+
+
+def write_private(path: Path, content: dict[str, str]) -> None:
+    """Mode 0600 from the first byte on, and whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(content, file)
+    os.replace(part, path)

@@ -1,0 +1,110 @@
+"""Where one stack lives: its state folder, its landing folder, its ports, its URLs."""
+
+import os
+from dataclasses import asdict, dataclass
+from json import dumps, loads
+from pathlib import Path
+
+from training.contract.errors import ConfigError
+from training.settings import ROOT, load_settings
+
+HOST = "127.0.0.1"
+#: A socket's path is kept in 108 bytes by the kernel.
+LONGEST_SOCKET = 107
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What listens where; each is the make variable `<NAME>_PORT`."""
+
+    airflow: int = 8080
+    mlflow: int = 5000
+    serving: int = 3000
+
+    @classmethod
+    def from_environment(cls) -> "Ports":
+        """`AIRFLOW_PORT`, `MLFLOW_PORT`, `SERVING_PORT`. Raises ConfigError when one is no port or two are the same."""
+        found = {}
+        for name, default in asdict(cls()).items():
+            value = os.environ.get(f"{name.upper()}_PORT") or str(default)
+            if not value.isdigit() or not 0 < int(value) < 65536:
+                raise ConfigError(f"{name.upper()}_PORT is {value!r}", hint="A port is a number from 1 to 65535.")
+            found[name] = int(value)
+        if len(set(found.values())) < len(found):
+            raise ConfigError(f"Two programs on one port: {found}", hint="Give each a port of its own.")
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One stack's folders and URLs. Everything that it keeps is under `home`."""
+
+    home: Path
+    landing: Path
+    ports: Ports
+
+    @classmethod
+    def from_environment(cls) -> "Place":
+        """From the settings and the ports of this environment. Raises ConfigError."""
+        settings = load_settings()
+        place = cls(settings.home, Path(settings.landing).absolute(), Ports.from_environment())
+        if len(os.fsencode(place.socket)) > LONGEST_SOCKET:
+            hint = f"Choose a shorter state folder: make … STATE=/some/short/path (now {place.home})."
+            raise ConfigError(f"The path of the supervisor's socket is too long: {place.socket}", hint=hint)
+        return place
+
+    def as_started(self) -> "Place":
+        """As the stack in `home` was started, if one was: `down` and `status` need no ports."""
+        try:
+            kept = loads(self.record.read_text())
+        except (OSError, ValueError):
+            return self
+        return Place(self.home, Path(kept["landing"]), Ports(**kept["ports"]))
+
+    def remember(self) -> None:
+        self.record.write_text(dumps({"landing": str(self.landing), "ports": asdict(self.ports)}))
+
+    @property
+    def record(self) -> Path:
+        return self.run / "stack.json"
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pids and configuration of the running stack."""
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        """One log per program."""
+        return self.home / "logs"
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "supervisor.sock"
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.home / "airflow"
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://{HOST}:{self.ports.airflow}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://{HOST}:{self.ports.mlflow}"
+
+    @property
+    def serving_url(self) -> str:
+        return f"http://{HOST}:{self.ports.serving}"
+
+    @property
+    def step_environment(self) -> dict[str, str]:
+        """The `CT_*` variables under which steps and the prediction service find each other."""
+        return {
+            "CT_HOME": str(self.home),
+            "CT_LANDING_URI": str(self.landing),
+            "CT_TRACKING_URI": self.mlflow_url,
+            "CT_SERVING_URLS": self.serving_url,
+            "PYTHONPATH": str(ROOT),
+        }

@@ -1,0 +1,110 @@
+"""The programs of the stack: their commands, their environment, how each says that it is well."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.credentials import USER, Credentials
+from local.place import HOST, Place
+from local.program import MARK
+from training.settings import ROOT
+
+BIN = Path(sys.executable).parent
+#: Another tool's configuration in the user's shell must not change this stack.
+FOREIGN = ("AIRFLOW", "MLFLOW_", "BENTOML_", "SUPERVISOR_", "PYTHON")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process that the supervisor keeps alive."""
+
+    name: str
+    command: list[str]
+    #: Seconds in which it may end in order before it is killed.
+    patience: int = 10
+
+
+def programs(place: Place) -> list[Program]:
+    """In the order in which they are started."""
+    airflow, python = str(BIN / "airflow"), sys.executable
+    mlflow = place.home / "mlflow"
+    return [
+        Program(
+            "mlflow",
+            [
+                *(python, "-m", "mlflow", "server", "--host", HOST, "--port", str(place.ports.mlflow)),
+                *("--backend-store-uri", f"sqlite:///{mlflow}/mlflow.db", "--workers", "1"),
+                *("--serve-artifacts", "--artifacts-destination", str(mlflow / "artifacts")),
+                *("--allowed-hosts", f"{HOST}:{place.ports.mlflow},localhost:{place.ports.mlflow}"),
+            ],
+        ),
+        Program(
+            "serving",
+            [
+                *(python, "-m", "bentoml", "serve", "serving.service:Service", "--working-dir", str(ROOT)),
+                *("--host", HOST, "--port", str(place.ports.serving)),
+            ],
+        ),
+        Program("airflow-api", [airflow, "api-server", "--host", HOST, "--port", str(place.ports.airflow)]),
+        # Without --skip-serve-logs these two open log servers on all interfaces.
+        Program("airflow-scheduler", [airflow, "scheduler", "--skip-serve-logs"], patience=30),
+        Program("airflow-dag-processor", [airflow, "dag-processor"]),
+        Program("airflow-triggerer", [airflow, "triggerer", "--skip-serve-logs"]),
+    ]
+
+
+def environment(place: Place, credentials: Credentials, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What every program of the stack sees: `base` without other tools' settings, and ours."""
+    kept = {name: value for name, value in base.items() if not name.startswith(FOREIGN)}
+    ours = {
+        MARK: str(place.home),
+        # The process title is kept out of the environment's memory: the mark stays readable in /proc.
+        "SPT_NOENV": "1",
+        "PATH": f"{BIN}{os.pathsep}{base.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Background jobs of MLflow's GenAI features: processes that nothing here uses.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "BENTOML_DO_NOT_TRACK": "true",
+        "BENTOML_HOME": str(place.home / "bentoml"),
+    }
+    return kept | ours | place.step_environment | _airflow(place, credentials)
+
+
+def _airflow(place: Place, credentials: Credentials) -> dict[str, str]:
+    home = place.airflow_home
+    settings = {
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": "4",
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        # Left out, every task goes to localhost:8080, whatever the API server's port is.
+        "CORE__EXECUTION_API_SERVER_URL": f"{place.airflow_url}/execution/",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        "CORE__FERNET_KEY": credentials.fernet_key,
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "API__HOST": HOST,
+        "API__PORT": str(place.ports.airflow),
+        "API__BASE_URL": place.airflow_url,
+        "API__SECRET_KEY": credentials.api_secret,
+        "API__WORKERS": "1",
+        "API_AUTH__JWT_SECRET": credentials.jwt_secret,
+        # Together with the plugin's preloading these take a task from 1.1 s to 0.3 s.
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        # New DAG files are seen soon; known ones are not parsed over and over.
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        # A killed scheduler's tasks are taken up after seconds: by default only after five minutes.
+        "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+    }
+    return {"AIRFLOW_HOME": str(home)} | {f"AIRFLOW__{name}": value for name, value in settings.items()}

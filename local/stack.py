@@ -1,0 +1,132 @@
+"""The whole stack on one machine: started in the order of its health, watched, stopped."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import httpx
+import psutil
+
+from local.credentials import Credentials
+from local.place import Place
+from local.processes import BIN, environment, programs
+from local.program import members
+from local.supervisor import Supervisor
+from training.contract.errors import StepError
+
+#: Airflow's own three; its API server must answer before they dispatch tasks that call it.
+WORKING = ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+Tell = Callable[[str], None]
+
+
+class Stack:
+    """One stack in one place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.supervisor = Supervisor(place)
+
+    @property
+    def credentials(self) -> Credentials:
+        return Credentials.kept_in(self.place.home)
+
+    @property
+    def running(self) -> bool:
+        return self.supervisor.running
+
+    def start(self, tell: Tell, patience: float = 180) -> None:
+        """Start what does not run yet and return when all of it is healthy.
+
+        `patience` is in seconds per program. Raises StepError that names the program and its log.
+        """
+        place, credentials = self.place, self.credentials
+        for folder in (place.landing, place.home / "mlflow", place.airflow_home, place.run, place.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        credentials.write_passwords_file(place.airflow_home / "passwords.json")
+        env = environment(place, credentials)
+        if not self.running:
+            self.supervisor.boot(programs(place), env)
+            place.remember()
+        tell("MLflow and Airflow's database")
+        self.supervisor.start("mlflow")
+        self._migrate(env)
+        tell("Airflow's API server and the prediction service")
+        self.supervisor.start("airflow-api", "serving")
+        self._wait("airflow-api", patience)
+        tell("Airflow's scheduler, DAG processor and triggerer")
+        self.supervisor.start(*WORKING)
+        for program in ("mlflow", "serving", *WORKING):
+            self._wait(program, patience)
+
+    def stop(self) -> None:
+        """Stop everything; nothing is left behind."""
+        self.supervisor.shutdown()
+
+    def health(self) -> dict[str, bool]:
+        """Program → does it answer (the three without a port: does their heartbeat reach Airflow)."""
+        place = self.place
+        answers = {
+            "mlflow": _answers(f"{place.mlflow_url}/health"),
+            "serving": _answers(f"{place.serving_url}/livez"),
+            "airflow-api": _answers(f"{place.airflow_url}/api/v2/version"),
+        }
+        parts = {}
+        if answers["airflow-api"]:
+            try:
+                parts = httpx.get(f"{place.airflow_url}/api/v2/monitor/health", timeout=10).json()
+            except (httpx.HTTPError, ValueError):
+                parts = {}
+        for program in WORKING:
+            part = parts.get(program.removeprefix("airflow-").replace("-", "_"), {})
+            answers[program] = part.get("status") == "healthy"
+        return answers
+
+    def memory(self) -> int:
+        """Bytes of all processes of the stack together: PSS, which counts a shared page once."""
+        total = 0
+        for process in members(str(self.place.home)):
+            try:
+                total += process.memory_full_info().pss
+            except (psutil.Error, AttributeError):
+                continue
+        return total
+
+    def _migrate(self, env: dict[str, str]) -> None:
+        """Airflow's schema; a migration costs 9 s, so one of this version is not made twice."""
+        done = self.place.airflow_home / "migrated"
+        release = version("apache-airflow")
+        if done.exists() and done.read_text() == release:
+            return
+        log = self.place.logs / "airflow-db.log"
+        with log.open("w") as file:
+            code = subprocess.run([str(BIN / "airflow"), "db", "migrate"], env=env, stdout=file, stderr=file).returncode
+        if code:
+            raise StepError("Airflow's database could not be migrated", hint=f"See {log}.")
+        done.write_text(release)
+
+    def _wait(self, program: str, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while not self.health()[program]:
+            state = next((s.state for s in self.supervisor.states() if s.name == program), "gone")
+            if state in ("FATAL", "gone") or time.monotonic() > deadline:
+                what = "keeps failing" if state in ("FATAL", "gone") else f"is not healthy after {patience:.0f} s"
+                log = self.place.logs / f"{program}.log"
+                raise StepError(f"{program} {what} ({state}). Its log ends:\n{tail(log)}", hint=f"See {log}.")
+            time.sleep(0.5)
+
+
+def tail(log: object, lines: int = 12) -> str:
+    """The last lines of a log, indented."""
+    try:
+        with open(str(log), errors="replace") as file:
+            return "\n".join(f"    {line.rstrip()}" for line in file.readlines()[-lines:])
+    except OSError:
+        return "    (no log)"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).is_success
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,146 @@
+"""supervisord, spoken to over its socket: start it, start programs in it, see them, end it with all that it started."""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from xmlrpc.client import Fault, ProtocolError, ServerProxy
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from local.place import Place
+from local.processes import Program
+from local.program import kill, members
+from training.contract.errors import StepError
+from training.settings import ROOT
+
+DAEMON = """\
+[supervisord]
+logfile = {run}/supervisord.log
+logfile_maxbytes = 5MB
+logfile_backups = 1
+pidfile = {run}/supervisord.pid
+directory = {root}
+[unix_http_server]
+file = {socket}
+chmod = 0600
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+"""
+PROGRAM = """
+[program:{name}]
+command = {command}
+autostart = false
+autorestart = true
+startretries = 20
+stopasgroup = true
+killasgroup = true
+stopwaitsecs = {patience}
+redirect_stderr = true
+stdout_logfile = {logs}/{name}.log
+stdout_logfile_maxbytes = 20MB
+stdout_logfile_backups = 1
+"""
+
+
+@dataclass(frozen=True)
+class State:
+    """One program as the supervisor sees it: RUNNING, STARTING, BACKOFF, STOPPED, EXITED, FATAL."""
+
+    name: str
+    state: str
+    pid: int
+    seconds: int
+
+
+class Supervisor:
+    """The one supervisord of a place."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    @property
+    def running(self) -> bool:
+        try:
+            return bool(self._rpc().getState()["statename"] == "RUNNING")
+        except (OSError, Fault, ProtocolError):
+            return False
+
+    def boot(self, programs: list[Program], environment: Mapping[str, str]) -> None:
+        """Start supervisord with `programs` in it, none of them started. What a crashed stack left is ended first.
+
+        Raises StepError when it does not come up.
+        """
+        place = self._place
+        kill(members(str(place.home)))
+        for folder in (place.run, place.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        place.socket.unlink(missing_ok=True)
+        config = place.run / "supervisord.conf"
+        config.write_text(configuration(place, programs))
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
+        done = subprocess.run(command, env=dict(environment), cwd=ROOT, capture_output=True, text=True)
+        deadline = time.monotonic() + 20
+        while done.returncode == 0 and not self.running and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if not self.running:
+            said = (done.stdout + done.stderr).strip() or "nothing"
+            raise StepError(f"supervisord did not start; it said: {said}", hint=f"See {place.run}/supervisord.log.")
+
+    def start(self, *names: str) -> None:
+        """Start those of `names` that do not run yet."""
+        for state in self.states():
+            if state.name in names and state.state not in ("RUNNING", "STARTING", "BACKOFF"):
+                self._rpc().startProcess(state.name, False)
+
+    def states(self) -> list[State]:
+        """Every program; none when supervisord does not run."""
+        try:
+            found: Any = self._rpc().getAllProcessInfo()
+        except (OSError, Fault, ProtocolError):
+            return []
+        return [
+            State(p["name"], p["statename"], p["pid"], max(0, p["now"] - p["start"]) if p["pid"] else 0) for p in found
+        ]
+
+    def shutdown(self) -> None:
+        """End every program in order, then supervisord, then whatever outlived them."""
+        daemon = self._daemon()
+        children = daemon.children(recursive=True) if daemon else []
+        if self.running:
+            self._rpc().shutdown()
+        if daemon:
+            psutil.wait_procs([daemon], timeout=45)
+        kill([p for p in children if p.is_running()] + members(str(self._place.home)))
+        self._place.socket.unlink(missing_ok=True)
+        (self._place.run / "supervisord.pid").unlink(missing_ok=True)
+
+    def _daemon(self) -> psutil.Process | None:
+        try:
+            return psutil.Process(self._rpc().getPID()) if self.running else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def _rpc(self) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self._place.socket}")
+        return ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+
+def configuration(place: Place, programs: list[Program]) -> str:
+    """supervisord.conf. Programs inherit supervisord's environment, so no secret is in the file."""
+    parts = [DAEMON.format(run=_raw(place.run), root=_raw(ROOT), socket=_raw(place.socket))]
+    for program in programs:
+        command = shlex.join([sys.executable, "-m", "local.program", program.name, "--", *program.command])
+        parts.append(
+            PROGRAM.format(name=program.name, command=_raw(command), patience=program.patience, logs=_raw(place.logs))
+        )
+    return "".join(parts)
+
+
+def _raw(value: object) -> str:
+    """`%` opens an expansion in supervisord's configuration."""
+    return str(value).replace("%", "%%")
