@@ -1,0 +1,65 @@
+"""The protocol of every estimator: a module named after it, with `DEFAULTS` and `fit`.
+
+Rows come in time order, features are finite float32 [n, d], labels 0 and 1 [n]. What is fitted gives its scores in its
+own way and as an ONNX graph (contract/artifact.py); the train step proves that both agree.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from training.contract.errors import ConfigError, DataContractError
+from training.contract.model_spec import EstimatorName
+
+
+class Fitted(Protocol):
+    """A fitted model. `device` is where it was fitted: cpu or cuda."""
+
+    device: str
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """The native model's probabilities of the positive class, [n], for features [n, d]."""
+        ...
+
+    def onnx(self) -> bytes:
+        """The model as serialised ONNX; the same model gives the same bytes."""
+        ...
+
+
+class Estimator(Protocol):
+    """What a module of this package offers."""
+
+    DEFAULTS: Mapping[str, Any]
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, parameters: Mapping[str, Any], seed: int) -> Fitted:
+        """Fit with all of `parameters` (the defaults' keys). The same arguments give the same model on one machine."""
+        ...
+
+
+def load(name: EstimatorName) -> Estimator:
+    """The estimator called `name`, its library imported only now."""
+    return import_module(f"training.estimators.{name}")  # type: ignore[return-value]
+
+
+def parameters_for(name: EstimatorName, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`defaults` with what was `given` in their place. Raises ConfigError for a parameter that does not exist."""
+    if unknown := sorted(set(given) - set(defaults)):
+        problem = f"{name} has no parameter {', '.join(unknown)}"
+        raise ConfigError(problem, hint=f"Its parameters: {', '.join(sorted(defaults))}.")
+    return {**defaults, **given}
+
+
+def check_training_data(features: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
+    """Raises DataContractError unless features are finite and both classes occur. `names` are the columns'."""
+    bad = ~np.isfinite(features)
+    if bad.any():
+        columns = ", ".join(
+            f"{name} ({count} rows)" for name, count in zip(names, bad.sum(axis=0), strict=True) if count
+        )
+        raise DataContractError(f"Features are not finite: {columns}", hint="Give these features a default value.")
+    found = np.unique(labels)
+    if not np.array_equal(found, [0, 1]):
+        problem = f"Labels must be 0 and 1 and both must occur; found {found[:5].tolist()}"
+        raise DataContractError(problem, hint="Train on a longer window, or mend the label column.")
