@@ -1,0 +1,34 @@
+"""`<model>_drift`: has the world left the model behind? Daily, and when new events have become features."""
+
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
+from perennial_airflow.assets import features_asset, retrain_asset
+from perennial_airflow.operators import StepOperator
+from perennial_airflow.refs import result
+from perennial_airflow.requests import retrain_event
+from perennial_airflow.specs import dag_settings, specs
+
+DOC = """
+**drift** compares the current window with the training data of the version in service (the report's path is in the
+log), **performance** measures that version on the labels that have come in since, **request** puts what was found to
+the broker. When it grants a training run, the asset `{retrain}` gets an event and **{model}_train** starts.
+"""
+
+for spec in specs("drift"):
+    model, retrain = spec.name, retrain_asset(spec.name)
+    schedule = AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable(spec.schedule.drift, timezone="UTC"), assets=[features_asset(model)]
+    )
+    doc = DOC.format(retrain=retrain.name, model=model)
+    with DAG(**dag_settings(spec, "drift", "watch for drift"), schedule=schedule, doc_md=doc):
+        drift = StepOperator(step="drift", inputs={"model": model})
+        found = result(drift)
+        performance = StepOperator(
+            step="performance",
+            inputs={"model": model, "as_of": found["as_of"], "champion_version": found["champion_version"]},
+        )
+        request = StepOperator(
+            step="request",
+            inputs={"model": model, "drift": found, "performance": result(performance)},
+            emits=retrain,
+            event=retrain_event,
+        )

@@ -1,0 +1,146 @@
+"""Steps as Airflow tasks, and the task that turns landed files into data runs."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Asset, AssetAlias, BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from perennial_airflow.deliveries import Announced, Delivery, landing_folder, scan
+from perennial_airflow.launchers import Launcher, SubprocessLauncher, step_environment
+from perennial_airflow.reports import StepFailedError, step_result, summary
+from perennial_airflow.runs import start_run
+from training.contract.steps import step_command, step_spec
+from training.settings import Settings, load_settings
+
+#: From a step's result and the run's context to what an event of an asset carries; None: no event.
+Event = Callable[[dict[str, Any], Any], dict[str, Any] | None]
+
+
+class StepOperator(BaseOperator):
+    """Runs one step and hands its result on as XCom.
+
+    - `inputs`: the step's inputs; values may be Jinja, `result(task)[...]`, `dag.param(...)` or `FromRun(function)`.
+    - `also`: more inputs, for mapping a step over several: `.expand(also=[{"estimator": "mlp"}, …])`.
+    - `run_if`: the task is skipped unless one of these is true.
+    - `emits`, `event`: the asset that an event goes to when the step has succeeded, and what it carries.
+
+    Fails without a retry when the step says that its inputs, its configuration or the data are wrong; retries when it
+    says that the trouble will pass; tries anything else once more. A missing report is a failure.
+    """
+
+    template_fields: Sequence[str] = ("inputs", "also", "run_if")
+    template_fields_renderers = {"inputs": "json", "also": "json"}
+    ui_color = "#e8f4ea"
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        inputs: Any,
+        also: Any = None,
+        run_if: Sequence[Any] = (),
+        emits: Asset | None = None,
+        event: Event | None = None,
+        **kwargs: Any,
+    ) -> None:
+        spec = step_spec(step)
+        if kwargs.get("execution_timeout") is None:
+            # The launcher keeps the time; this is for the case that it cannot.
+            kwargs["execution_timeout"] = timedelta(seconds=spec.timeout_seconds + 60)
+        if emits is not None:
+            # An alias, because a task with a plain outlet cannot succeed without an event.
+            kwargs["outlets"] = [AssetAlias(emits.name)]
+        super().__init__(**{"task_id": step, "doc_md": spec.summary, **kwargs})
+        self.step = step
+        self.inputs = inputs
+        self.also = also
+        self.run_if = run_if
+        self.emits = emits
+        self.event = event
+        self._launcher: Launcher | None = None
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        if self.run_if and not any(self.run_if):
+            raise AirflowSkipException(f"There is nothing for {self.step} to do in this run.")
+        settings = load_settings()
+        try:
+            result = self._run(context["ti"], settings)
+        except StepFailedError as error:
+            last = error.attempts is not None and context["ti"].try_number >= error.attempts
+            raise (AirflowFailException if last else AirflowException)(str(error)) from None
+        for line in summary(self.step, result, settings.tracking_uri):
+            self.log.info("%s", line)
+        self._emit(result, context)
+        return result
+
+    def on_kill(self) -> None:
+        if self._launcher is not None:
+            self._launcher.stop()
+
+    def _run(self, ti: Any, settings: Settings) -> dict[str, Any]:
+        spec = step_spec(self.step)
+        path = _report_path(settings, ti)
+        path.unlink(missing_ok=True)
+        argv = step_command(self.step, {**self.inputs, **(self.also or {})}, str(path))
+        self.log.info("python %s", " ".join(argv))
+        self._launcher = SubprocessLauncher(self.log)
+        try:
+            code = self._launcher.launch(argv, step_environment(os.environ), spec.timeout_seconds)
+        except TimeoutError as error:
+            raise StepFailedError(f"{self.step}: {error}", attempts=2) from None
+        return step_result(spec, code, path)
+
+    def _emit(self, result: dict[str, Any], context: Any) -> None:
+        extra = self.event(result, context) if self.event else {}
+        if self.emits is None or extra is None:
+            return
+        self.log.info("Event of asset %s: %s", self.emits.name, json.dumps(extra))
+        context["outlet_events"][AssetAlias(self.emits.name)].add(self.emits, extra=extra)
+
+
+def _report_path(settings: Settings, ti: Any) -> Path:
+    """One file per try: a try never reads what an earlier one left behind."""
+    task = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}"
+    folder = Path(settings.work) / "results" / str(ti.dag_id) / str(ti.run_id) / task
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{ti.try_number}.json"
+
+
+class StartDataRunsOperator(BaseOperator):
+    """Starts one run of `<model>_data` for every delivery that has none, in their order, and writes that down.
+
+    Killed anywhere and run again it starts none twice: a run's id says which delivery it is for.
+    """
+
+    ui_color = "#e8f4ea"
+
+    def __init__(self, *, model: str, landing: Asset, **kwargs: Any) -> None:
+        super().__init__(inlets=[landing], **kwargs)
+        self.model = model
+        self.landing = landing
+
+    def execute(self, context: Any) -> list[str]:
+        store = context["asset_state_store"][self.landing]
+        folder = landing_folder(self.model)
+        announced = Announced(store.get(Announced.KEY, {}))
+        started = []
+        for delivery in announced.new(scan(folder, time.time())):
+            started.append(self._start(delivery, announced.number(delivery)))
+            announced.add(delivery)
+        store.set(Announced.KEY, announced.stored())
+        self.log.info("%s: %d new deliveries%s", folder, len(started), "".join(f"\n  {run}" for run in started))
+        return started
+
+    def _start(self, delivery: Delivery, number: int) -> str:
+        run_id = delivery.run_id(number)
+        note = f"{delivery.feed.capitalize()} of {delivery.partition.replace('_', ' to ')}"
+        note += "" if number == 1 else f", delivered again (delivery {number})"
+        conf: Mapping[str, Any] = {"feed": delivery.feed, "partition": delivery.partition}
+        start_run(f"{self.model}_data", run_id, conf, note)
+        return run_id

@@ -1,0 +1,62 @@
+"""Values that a task's inputs take from elsewhere when it runs: a field of another step's result, the run itself.
+
+Airflow's own `task.output["x"]` names an XCom key, not a field; `result(task)["x"]["y"]` names a field of the result.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from airflow.sdk import XComArg
+from airflow.sdk.definitions._internal.mixins import ResolveMixin
+
+
+class ResultRef(ResolveMixin):
+    """A step's result, or a field of it. Taking it as an input makes the step an upstream of the task."""
+
+    def __init__(self, task: Any, path: tuple[str, ...] = (), each: tuple[str, ...] = ()) -> None:
+        self._output = XComArg(task)
+        self._path = path
+        self._each = each
+
+    def __getitem__(self, field: str) -> "ResultRef":
+        return ResultRef(self._output.operator, (*self._path, field), self._each)
+
+    def each(self, *fields: str) -> "ResultRef":
+        """Of a mapped step: a list with these fields of each result."""
+        return ResultRef(self._output.operator, self._path, fields)
+
+    def iter_references(self) -> Iterable[Any]:
+        return self._output.iter_references()
+
+    def resolve(self, context: Any) -> Any:
+        value = self._output.resolve(context)
+        if self._each:
+            return [{field: one[field] for field in self._each} for one in value]
+        for field in self._path:
+            value = value[field]
+        return value
+
+    def __str__(self) -> str:
+        fields = "".join(f"[{field!r}]" for field in self._path) + (f".each{self._each}" if self._each else "")
+        return f"result({self._output.operator.task_id}){fields}"
+
+
+def result(task: Any) -> ResultRef:
+    """The result of the step that `task` runs, as an input of another task."""
+    return ResultRef(task)
+
+
+class FromRun(ResolveMixin):
+    """Inputs computed from the run's context by a function."""
+
+    def __init__(self, function: Callable[[Mapping[str, Any]], Any]) -> None:
+        self._function = function
+
+    def iter_references(self) -> Iterable[Any]:
+        return ()
+
+    def resolve(self, context: Any) -> Any:
+        return self._function(context)
+
+    def __str__(self) -> str:
+        return f"{self._function.__module__}.{self._function.__name__}(run)"

@@ -1,0 +1,83 @@
+"""Reading a step's report: its result, or what to tell the person who opens the task's log."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from training.contract.errors import NEVER_RETRY, ExitCode
+from training.contract.messages import StepReport
+from training.contract.steps import StepSpec
+
+
+class StepFailedError(Exception):
+    """The step did not succeed. `attempts` is how often this kind of failure is worth trying; None: as Airflow has it."""
+
+    def __init__(self, message: str, attempts: int | None = None) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+
+#: A failure of unknown kind is tried once more: it may have been the machine, and it may be a bug.
+UNKNOWN_ATTEMPTS = 2
+
+
+def step_result(spec: StepSpec, code: int, path: Path) -> dict[str, Any]:
+    """The result of a step that ended with exit code `code` and should have written its report to `path`.
+
+    Raises StepFailedError for anything but exit code 0 and a whole report of success that keeps to the contract.
+    """
+    report = _read(path)
+    if report is not None and report.step != spec.name:
+        raise StepFailedError(f"{path} is the report of step {report.step!r}, not {spec.name!r}", UNKNOWN_ATTEMPTS)
+    if code == ExitCode.OK and report is not None and report.result is not None:
+        try:
+            spec.result.model_validate(report.result)
+        except ValidationError as error:
+            raise StepFailedError(f"The result of {spec.name} breaks its contract: {error}", UNKNOWN_ATTEMPTS) from None
+        return report.result
+    raise StepFailedError(_explain(spec.name, code, report, path), _attempts(code))
+
+
+def _read(path: Path) -> StepReport | None:
+    try:
+        return StepReport.model_validate_json(path.read_text())
+    except (OSError, ValidationError):
+        return None
+
+
+def _attempts(code: int) -> int | None:
+    if code in NEVER_RETRY:
+        return 1
+    return None if code == ExitCode.TRANSIENT else UNKNOWN_ATTEMPTS
+
+
+def _explain(step: str, code: int, report: StepReport | None, path: Path) -> str:
+    if report is not None and report.error is not None and code != ExitCode.OK:
+        hint = f"\n  → {report.error.hint}" if report.error.hint else ""
+        return f"{step}: {report.error.message}{hint}"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"{step} was ended by {name} and left no report.\n  → After SIGKILL, look for too little memory."
+    lacking = "left no readable report" if report is None else f"its report says it {report.status}"
+    return (
+        f"{step} ended with exit code {code} but {lacking}, so what it did is unknown: {path}\n"
+        "  → Steps can be run again; the end of this log says where it was."
+    )
+
+
+def summary(step: str, result: dict[str, Any], tracking_uri: str) -> Iterator[str]:
+    """What to look at after a step, a line each: versions, paths, links."""
+    yield f"{step} is done."
+    for field, value in result.items():
+        if field == "table_versions" and value:
+            yield "  tables: " + ", ".join(f"{table} v{version}" for table, version in sorted(value.items()))
+        elif field == "run_id" and tracking_uri.startswith("http"):
+            yield f"  MLflow run: {tracking_uri.rstrip('/')}/#/runs/{value}"
+        elif (isinstance(value, str) and (field.endswith("uri") or os.path.isabs(value))) or (
+            isinstance(value, str | int | float) and not isinstance(value, bool) and field not in ("seed",)
+        ):
+            yield f"  {field.replace('_', ' ')}: {value}"

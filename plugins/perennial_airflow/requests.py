@@ -1,0 +1,40 @@
+"""The wiring of retraining requests. The broker decides and the ledger remembers; the retrain asset only rings.
+
+Airflow may merge, strand or double asset events around `max_active_runs=1`. None of that matters here: whoever asks the
+broker is told which granted requests wait, rings for the oldest of them, and a run whose request another has taken up
+ends without training.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def retrain_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
+    """What the event of the retrain asset carries after a `request` step; None when no granted request waits."""
+    if result["granted"] and result["request_id"] in result["waiting"]:
+        return {key: result[key] for key in ("request_id", "trigger", "as_of", "reason")}
+    if result["waiting"]:
+        return {"request_id": result["waiting"][0], "reason": "Granted before, and no run has taken it up yet"}
+    return None
+
+
+def training_request(context: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a training run's `request` step, but for the model: why this run is there.
+
+    By a person: the run's parameters. By the clock: the schedule. By an event of the retrain asset: the granted request
+    that it names, or, when someone posted an event without one, a request of their own.
+    """
+    run = context["dag_run"]
+    events = [event for found in context["triggering_asset_events"].values() for event in found]
+    if events:
+        extras = [event.extra or {} for event in events]
+        named = [extra["request_id"] for extra in extras if extra.get("request_id")]
+        if named:
+            return {"request_id": named[0], "run": run.run_id}
+        trigger, reason = extras[0].get("trigger", "new_data"), extras[0].get("reason", "An event of the retrain asset")
+        return {"trigger": trigger, "as_of": extras[0].get("as_of"), "reason": reason, "run": run.run_id}
+    if run.run_type == "scheduled":
+        return {"trigger": "schedule", "reason": "The weekly schedule", "run": run.run_id}
+    params = context["params"]
+    asked = {key: params[key] for key in ("as_of", "reason", "force")}
+    return {"trigger": "person", **asked, "run": run.run_id}
