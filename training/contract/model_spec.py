@@ -136,7 +136,8 @@ class RetrainingSpec(Frozen):
     persistence: int = Field(1, ge=1)
     """Successive windows that must show drift before it is a reason to train."""
     cooldown_days: int = Field(7, ge=0)
-    """Days after a training request was granted in which drift and performance grant no other."""
+    """Days after a granted request in which no other of its kind is granted: drift and performance are one kind, a
+    first champion and new data each one; schedule, code and people do not wait."""
     budget_per_30_days: int = Field(8, ge=1)
     """Granted requests in any 30 days, those by a person apart."""
 

@@ -1,0 +1,186 @@
+"""Whether to train: pure functions from what was found, what was decided before, and the spec's policy.
+
+Days are days of data (a request's `seen`), never the clock, so that a replay decides as the original did; and what was
+decided before counts as a set, whatever its order.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+from training.contract.base import Frozen
+from training.contract.messages import DriftResult, PerformanceResult
+from training.contract.model_spec import ModelSpec, RetrainingSpec, Trigger
+
+#: Triggers that watch for the same thing share one cooldown. The others are somebody's will, or bounded by a cron.
+COOLDOWN_GROUPS: tuple[frozenset[Trigger], ...] = (
+    frozenset({"drift", "performance"}),
+    frozenset({"first"}),
+    frozenset({"new_data"}),
+)
+BUDGET_DAYS = 30
+
+
+class Request(Frozen):
+    """A reason to train, put to the broker: the body of a ledger entry of kind `request`."""
+
+    id: str
+    trigger: Trigger
+    seen: date
+    """The day of data on which the reason was seen; the policy counts in these."""
+    as_of: date
+    """The knowledge horizon to train with."""
+    reason: str
+    champion_version: int | None = None
+    force: bool = False
+    evidence: dict[str, Any] = {}
+
+
+class Decision(Frozen):
+    """What became of a request: the body of a ledger entry of kind `decision`. A granted one is taken later, once."""
+
+    request_id: str
+    outcome: Literal["granted", "refused", "taken"]
+    why: str = ""
+    run: str = ""
+    """The training run that took it up."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What the ledger knows of one model's requests, oldest first."""
+
+    requests: dict[str, Request]
+    #: By request: granted or refused.
+    decisions: dict[str, Decision]
+    #: By request: the run that took it up.
+    taken: dict[str, str]
+
+    @classmethod
+    def of(cls, requests: Iterable[Mapping[str, Any]], decisions: Iterable[Mapping[str, Any]]) -> "History":
+        """From the bodies of the ledger's entries."""
+        known = [Request.model_validate(body) for body in requests]
+        made = [Decision.model_validate(body) for body in decisions]
+        return cls(
+            requests={request.id: request for request in known},
+            decisions={d.request_id: d for d in made if d.outcome != "taken"},
+            taken={d.request_id: d.run for d in made if d.outcome == "taken"},
+        )
+
+    @cached_property
+    def granted(self) -> frozenset[str]:
+        return frozenset(id_ for id_, decision in self.decisions.items() if decision.outcome == "granted")
+
+    @property
+    def waiting(self) -> list[str]:
+        """Granted requests that no run has taken up yet, oldest first."""
+        return [id_ for id_ in self.requests if id_ in self.granted and id_ not in self.taken]
+
+
+class Reason(NamedTuple):
+    trigger: Trigger
+    text: str
+
+
+def fingerprint(model: str, trigger: Trigger, as_of: date | None, what: Any) -> str:
+    """The id of a request: two requests with the same one ask for the same training. `what` is any JSON."""
+    canonical = json.dumps([model, trigger, str(as_of), what], sort_keys=True, separators=(",", ":"))
+    return f"{trigger}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+
+def history_needed(spec: ModelSpec) -> int:
+    """Days of events before the knowledge horizon that a first training needs: see domain/windows.py."""
+    return spec.training.window_days + spec.training.holdout_days + 2 * spec.label.delay_days
+
+
+def reason_to_train(
+    drift: DriftResult | None, performance: PerformanceResult | None, spec: ModelSpec, history_days: int
+) -> Reason | None:
+    """The strongest reason in what was found; None when there is none.
+
+    `history_days`: days of events before the knowledge horizon, for which labels are in; only a first champion asks.
+    Measured performance says more than drift, which only suggests that performance may suffer.
+    """
+    if performance is not None and performance.degraded:
+        primary = spec.evaluation.primary
+        now, before = performance.current.get(primary), performance.reference.get(primary)
+        return Reason("performance", f"{primary} {_number(now)} on matured labels, {_number(before)} on the holdout")
+    if drift is None:
+        return None
+    if drift.drifted:
+        drifted = sorted((c for c, d in drift.columns.items() if d.drifted), key=lambda c: -drift.columns[c].score)
+        share = f"{drift.drifted_share:.0%} of the features drifted"
+        return Reason("drift", f"{share} in {drift.window}: {', '.join(drifted)}")
+    if drift.outcome == "no champion" and history_days >= history_needed(spec):
+        return Reason("first", f"no champion yet, and {history_days} days of labelled history")
+    return None
+
+
+def decide(request: Request, history: History, policy: RetrainingSpec, window_days: int) -> Decision:
+    """Grant the request or say why not. `history` holds what came before, whatever the order.
+
+    `window_days` is the length of a drift window: two windows are successive when they adjoin or overlap.
+    """
+    why = _refusal(request, history, policy, window_days)
+    if why is None:
+        return Decision(request_id=request.id, outcome="granted", why="Granted.")
+    if request.force and request.id not in history.granted:
+        return Decision(request_id=request.id, outcome="granted", why=f"Forced by a person. ({why})")
+    return Decision(request_id=request.id, outcome="refused", why=why)
+
+
+def _refusal(request: Request, history: History, policy: RetrainingSpec, window_days: int) -> str | None:
+    if request.id in history.granted:
+        return "The same request was granted before."
+    if request.trigger == "person":
+        return None
+    others = [r for r in history.requests.values() if r.id != request.id]
+    granted = [r for r in others if r.id in history.granted]
+    return (
+        _not_persistent(request, others, policy.persistence, window_days)
+        or _cooling_down(request, granted, policy.cooldown_days)
+        or _over_budget(request, granted, policy.budget_per_30_days)
+    )
+
+
+def _not_persistent(request: Request, others: list[Request], persistence: int, window_days: int) -> str | None:
+    """Drift of one window may be chance; the same champion must show it in `persistence` successive ones."""
+    if request.trigger != "drift":
+        return None
+    same = [r for r in others if (r.trigger, r.champion_version) == ("drift", request.champion_version)]
+    successive, next_day = 1, request.seen
+    for day in sorted({r.seen for r in same if r.seen < request.seen}, reverse=True):
+        if (next_day - day).days > window_days:
+            break
+        successive, next_day = successive + 1, day
+    if successive >= persistence:
+        return None
+    return f"Drift was seen in {successive} of {persistence} successive windows that the policy asks for."
+
+
+def _cooling_down(request: Request, granted: list[Request], cooldown_days: int) -> str | None:
+    group = next((group for group in COOLDOWN_GROUPS if request.trigger in group), frozenset[Trigger]())
+    near = [r for r in granted if r.trigger in group and abs((r.seen - request.seen).days) < cooldown_days]
+    if not near:
+        return None
+    last = max(near, key=lambda r: (r.seen, r.id))
+    return f"Cooldown: {last.id} was granted on {last.seen}, less than {cooldown_days} days of data away."
+
+
+def _over_budget(request: Request, granted: list[Request], budget: int) -> str | None:
+    """No 30 days in a row may hold more granted requests than the budget; also where requests come out of order."""
+    days = [r.seen for r in granted if r.trigger != "person"]
+    length = timedelta(days=BUDGET_DAYS)
+    starts = [day for day in (*days, request.seen) if day <= request.seen < day + length]
+    fullest = max(sum(start <= day < start + length for day in days) for start in starts)
+    if fullest < budget:
+        return None
+    return f"Budget: {fullest} trainings were granted in {BUDGET_DAYS} days of data, the policy allows {budget}."
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"

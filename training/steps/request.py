@@ -1,0 +1,171 @@
+"""The broker's door: every reason to train becomes a request in the ledger, and is granted or refused there, once."""
+
+import logging
+from typing import Any
+
+from training.adapters.lake import Lake
+from training.adapters.ledger import Entry, Ledger
+from training.contract.base import Days
+from training.contract.errors import InputError
+from training.contract.messages import RequestInputs, RequestResult
+from training.contract.model_spec import Feed, ModelSpec, load_model_spec
+from training.domain.coverage import covered_days
+from training.domain.retraining import Decision, History, Reason, Request, decide, fingerprint, reason_to_train
+from training.settings import Settings
+
+log = logging.getLogger("perennial")
+
+REQUEST, DECISION = "request", "decision"
+REASONS = {"schedule": "scheduled training", "person": "asked for by a person", "new_data": "new data came in"}
+
+
+def run(inputs: RequestInputs, settings: Settings) -> RequestResult:
+    """Put a reason to train to the broker, or take up a request that was granted before.
+
+    The same inputs find the same request and the same decision. A granted request is taken up by one run: for that run
+    the result stays `granted` in every retry, for any other it is not.
+    Raises InputError when the inputs do not say what is asked, or the request to take up is unknown.
+    """
+    _check(inputs)
+    spec = load_model_spec(inputs.model, settings.models_dir)
+    ledger = Ledger(settings.ledger)
+    if inputs.request_id is not None:
+        request = _known(inputs.request_id, inputs.model, ledger)
+    else:
+        new = _new_request(inputs, spec, Lake(settings.lake, inputs.model))
+        if isinstance(new, str):
+            return _nothing(new, inputs, ledger)
+        request = _put(new, spec, ledger)
+    return _result(request, inputs, ledger)
+
+
+def _check(inputs: RequestInputs) -> None:
+    found = inputs.drift is not None or inputs.performance is not None
+    if inputs.force and inputs.trigger != "person":
+        raise InputError("Only a person may force a training", hint='Leave out "force", or set trigger to "person".')
+    if inputs.request_id is not None and (inputs.trigger is not None or not inputs.run):
+        raise InputError("A request is taken up with its request_id and a run", hint="Leave out trigger; name the run.")
+    if inputs.request_id is None and inputs.trigger is None and not found:
+        hint = "Give a trigger, or what drift and performance found, or the request_id of a granted request."
+        raise InputError("Nothing says why to train", hint)
+
+
+def _known(request_id: str, model: str, ledger: Ledger) -> Request:
+    history = _history(ledger.entries(model))
+    if request_id not in history.requests:
+        hint = f"Granted and waiting: {', '.join(history.waiting) or 'none'}."
+        raise InputError(f"{model} has no request {request_id!r} in the ledger", hint)
+    return history.requests[request_id]
+
+
+def _new_request(inputs: RequestInputs, spec: ModelSpec, lake: Lake) -> Request | str:
+    """The request that the inputs amount to; a sentence when there is nothing to ask for."""
+    events, labels = _covered(lake, "events", spec), _covered(lake, "labels", spec)
+    seen = inputs.as_of or (inputs.drift.as_of if inputs.drift else None)
+    if events is None or labels is None:
+        return "No reason to train: there are no labelled events in the lake yet."
+    as_of = inputs.as_of or min(labels.end, seen or labels.end)
+    reason = _reason(inputs, spec, (as_of - events.start).days)
+    if reason is None:
+        return "No reason to train."
+    champion = inputs.drift.champion_version if inputs.drift else None
+    if inputs.trigger is None:
+        same: dict[str, Any] = {"champion": champion}
+    else:
+        same = {"evidence": inputs.evidence, "reason": inputs.reason, "run": inputs.run}
+    # A run's retry must find its request again, though more labels may be in by then.
+    day = seen or (None if inputs.run else as_of)
+    return Request(
+        id=fingerprint(inputs.model, reason.trigger, day, same),
+        trigger=reason.trigger,
+        seen=seen or as_of,
+        as_of=as_of,
+        reason=reason.text,
+        champion_version=champion,
+        force=inputs.force,
+        evidence=_evidence(inputs),
+    )
+
+
+def _covered(lake: Lake, feed: Feed, spec: ModelSpec) -> Days | None:
+    spans = lake.spans(feed, spec.feeds[feed].time_column)
+    return covered_days((span.earliest, span.newest) for span in spans)
+
+
+def _reason(inputs: RequestInputs, spec: ModelSpec, history_days: int) -> Reason | None:
+    if inputs.trigger is None:
+        return reason_to_train(inputs.drift, inputs.performance, spec, history_days)
+    return Reason(inputs.trigger, inputs.reason or REASONS.get(inputs.trigger, inputs.trigger))
+
+
+def _evidence(inputs: RequestInputs) -> dict[str, Any]:
+    found = {"drift": inputs.drift, "performance": inputs.performance}
+    return inputs.evidence | {name: each.model_dump(mode="json") for name, each in found.items() if each is not None}
+
+
+def _put(request: Request, spec: ModelSpec, ledger: Ledger) -> Request:
+    """Request and decision in the ledger, which keeps the first of each. Returns the request as it stands there."""
+
+    def body(before: list[Entry]) -> dict[str, Any]:
+        history = _history([entry for entry in before if entry.model == spec.name])
+        return decide(request, history, spec.retraining, spec.drift.window_days).model_dump(mode="json")
+
+    entry = ledger.append(REQUEST, spec.name, request.model_dump(mode="json"), request.id)
+    request = Request.model_validate(entry.body)
+    ledger.append(DECISION, spec.name, body, request.id)
+    return request
+
+
+def _history(entries: list[Entry]) -> History:
+    """Of one model's ledger entries."""
+    return History.of(
+        requests=[entry.body for entry in entries if entry.kind == REQUEST],
+        decisions=[entry.body for entry in entries if entry.kind == DECISION],
+    )
+
+
+def _answer(request: Request, inputs: RequestInputs, ledger: Ledger) -> tuple[bool, str]:
+    """Whether to train now or, without a run, in a run that takes the request up; and why."""
+    history = _history(ledger.entries(inputs.model))
+    decision = history.decisions.get(request.id)
+    if decision is None:  # killed between the two entries: whoever put the request puts it again
+        return False, "The request has not been decided yet."
+    if decision.outcome == "refused":
+        return False, decision.why
+    run = history.taken.get(request.id)
+    if inputs.run:
+        taken = Decision(request_id=request.id, outcome="taken", run=inputs.run)
+        entry = ledger.append(DECISION, inputs.model, taken.model_dump(mode="json"), f"{request.id}:taken")
+        run = Decision.model_validate(entry.body).run
+    if run in (None, inputs.run):
+        return True, decision.why
+    return False, f"Run {run} took the request up already."
+
+
+def _result(request: Request, inputs: RequestInputs, ledger: Ledger) -> RequestResult:
+    granted, why = _answer(request, inputs, ledger)
+    history = _history(ledger.entries(inputs.model))
+    log.info("Request %s (%s, as of %s): %s", request.id, request.reason, request.as_of, why)
+    log.info("Granted and waiting for a run: %s", ", ".join(history.waiting) or "none")
+    return RequestResult(
+        request_id=request.id,
+        granted=granted,
+        why=why,
+        as_of=request.as_of,
+        trigger=request.trigger,
+        reason=request.reason,
+        waiting=history.waiting,
+    )
+
+
+def _nothing(why: str, inputs: RequestInputs, ledger: Ledger) -> RequestResult:
+    log.info(why)
+    return RequestResult(
+        request_id=None,
+        granted=False,
+        why=why,
+        as_of=None,
+        trigger=None,
+        reason="",
+        waiting=_history(ledger.entries(inputs.model)).waiting,
+    )
