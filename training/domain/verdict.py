@@ -1,0 +1,93 @@
+"""May the challenger take the champion's place? Pure: metrics in, verdict out. Every gate fails closed.
+
+Floors: each metric that the spec names must reach its floor. Against a champion further: no metric may be worse by more
+than its margin, and the primary metric must be better beyond chance. Beyond chance means that the lower end of the
+paired bootstrap interval lies above zero; each end of the interval holds, on its own, with the spec's confidence.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.contract.messages import Metrics, Verdict
+from training.contract.model_spec import EvaluationSpec
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition of a promotion, and the sentence that shows its numbers."""
+
+    passed: bool
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{'passed' if self.passed else 'FAILED'}: {self.sentence}"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model in service. `metrics` and `differences` are None when it could not be scored; `problem` says why.
+
+    `differences` are challenger minus champion in the primary metric on bootstrap samples.
+    """
+
+    version: int
+    metrics: Metrics | None = None
+    differences: np.ndarray | None = None
+    problem: str = ""
+
+
+def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None) -> Verdict:
+    """The verdict on a challenger with these holdout metrics; `champion` is None when no model serves yet."""
+    gates = list(_floors(spec, challenger))
+    difference = None
+    if champion is None:
+        gates.append(Gate(True, "no champion serves yet: only the floors count"))
+    elif champion.metrics is None or champion.differences is None:
+        gates.append(Gate(False, f"champion version {champion.version} could not be compared: {champion.problem}"))
+    else:
+        difference = interval(champion.differences, spec.confidence)
+        gates += _margins(spec, challenger, champion.metrics)
+        gates.append(_better(spec, challenger, champion.metrics, difference))
+    return Verdict(
+        promote=all(gate.passed for gate in gates),
+        reasons=[str(gate) for gate in gates],
+        primary=spec.primary,
+        challenger=challenger,
+        champion=champion.metrics if champion else None,
+        difference=difference,
+        confidence=spec.confidence,
+    )
+
+
+def interval(differences: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The percentile interval whose ends each hold with `confidence`; of no samples, one that proves nothing."""
+    if not len(differences):
+        return -1.0, 1.0
+    low, high = np.quantile(differences, [1 - confidence, confidence])
+    return float(low), float(high)
+
+
+def _floors(spec: EvaluationSpec, challenger: Metrics) -> Iterator[Gate]:
+    for metric, floor in spec.floors.items():
+        value = challenger.get(metric, float("nan"))
+        # A comparison with NaN is false, so what was not measured does not pass.
+        yield Gate(value >= floor, f"{metric} {value:.4f} must reach the floor {floor:.4f}")
+
+
+def _margins(spec: EvaluationSpec, challenger: Metrics, champion: Metrics) -> Iterator[Gate]:
+    for metric, margin in spec.margins.items():
+        ours, theirs = challenger.get(metric, float("nan")), champion.get(metric, float("nan"))
+        sentence = f"{metric} {ours:.4f} may be at most {margin:.4f} below the champion's {theirs:.4f}"
+        yield Gate(ours >= theirs - margin, sentence)
+
+
+def _better(spec: EvaluationSpec, challenger: Metrics, champion: Metrics, difference: tuple[float, float]) -> Gate:
+    ours, theirs = challenger[spec.primary], champion[spec.primary]
+    sentence = (
+        f"{spec.primary} {ours:.4f} must be above the champion's {theirs:.4f} beyond chance: difference "
+        f"{ours - theirs:+.4f}, bootstrap interval [{difference[0]:+.4f}, {difference[1]:+.4f}], "
+        f"each end at {spec.confidence:.0%}"
+    )
+    return Gate(ours > theirs and difference[0] > 0, sentence)
