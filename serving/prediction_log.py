@@ -140,8 +140,8 @@ class PredictionLog:
             except Exception as error:
                 reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
                 log.warning("Predictions stay in the spool, the lake did not take them: %s", reason)
-                if not self._stop.wait(pause):
-                    pause = min(2 * pause, longest)
+                _ = self._written.wait(pause) if self._stop.is_set() else self._stop.wait(pause)
+                pause = min(2 * pause, longest)
                 self._to_ship.set()
             if last:
                 return

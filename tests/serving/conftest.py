@@ -1,0 +1,246 @@
+"""Tiny real models, a real MLflow server, a real online store, and a real `bentoml serve`, each started once."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pyarrow as pa
+import pytest
+from onnx import TensorProto, helper
+
+from training.adapters.features import Features
+from training.adapters.lake import Lake
+from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
+from training.adapters.registry import ModelVersion, Registry
+from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata, Golden
+from training.contract.base import Days
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.settings import ROOT, Settings
+
+MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
+#: Known to the online store.
+CUSTOMER, TERMINAL = 7, 11
+PAYMENT: dict[str, Any] = {
+    "transaction_id": 1,
+    "event_time": "2026-01-05T12:30:00Z",
+    "customer_id": CUSTOMER,
+    "terminal_id": TERMINAL,
+    "amount": 25.0,
+}
+
+
+def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 0.0) -> Path:
+    """A logistic regression with weights 0.01 for every feature and `bias`."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", [ONNX_INPUT, "weights"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["logits"]),
+            helper.make_node("Sigmoid", ["logits"], ["column"]),
+            helper.make_node("Reshape", ["column", "flat"], [ONNX_OUTPUT]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info(ONNX_INPUT, TensorProto.FLOAT, ["rows", len(names)])],
+        [helper.make_tensor_value_info(ONNX_OUTPUT, TensorProto.FLOAT, ["rows"])],
+        [
+            helper.make_tensor("weights", TensorProto.FLOAT, [len(names), 1], [0.01] * len(names)),
+            helper.make_tensor("bias", TensorProto.FLOAT, [1], [bias]),
+            helper.make_tensor("flat", TensorProto.INT64, [1], [-1]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    content = model.SerializeToString()
+    onnx.checker.check_model(model)
+    rows = np.ones((2, len(names)), np.float32)
+    scores = OnnxScorer(content).score(rows) + golden_error
+    metadata = ArtifactMetadata(
+        model="card_fraud",
+        estimator="logistic_regression",
+        digest=digest(content),
+        feature_service="card_fraud",
+        feature_names=names,
+        threshold=0.5,
+        golden=Golden(features=rows.tolist(), scores=scores.tolist()),
+        dataset_id="tiny",
+        as_of=date(2026, 1, 5),
+        train_days=Days(start=date(2025, 12, 1), end=date(2025, 12, 8)),
+        holdout_days=Days(start=date(2025, 12, 15), end=date(2025, 12, 22)),
+        table_versions={},
+        holdout_metrics={},
+        parameters={},
+        config_hash="",
+    )
+    return write_artifact(folder, content, metadata)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(check: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """The first true answer of `check`; an assertion error when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass
+class Process:
+    """A server process in a session of its own, so that all of it can be ended."""
+
+    command: list[str]
+    env: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.env, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+            )
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+        self.process.wait(30)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+
+
+@dataclass
+class MlflowServer(Process):
+    url: str = ""
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=1).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+@dataclass
+class Service(Process):
+    url: str = ""
+
+    def models(self) -> dict[str, Any]:
+        try:
+            return httpx.get(f"{self.url}/models", timeout=5).json()
+        except httpx.HTTPError:
+            return {}
+
+    def serves(self, version: int) -> bool:
+        return self.models().get("slots", {}).get("champion", {}).get("version") == version
+
+    def worker(self) -> int:
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
+
+def serving_environment(settings: Settings) -> dict[str, str]:
+    keep = {key: value for key, value in os.environ.items() if not key.startswith(("CT_", "BENTOML_", "MLFLOW_"))}
+    return keep | {
+        "CT_HOME": str(settings.home),
+        "CT_TRACKING_URI": settings.tracking_uri,
+        "CT_SERVING_STATE": settings.serving,
+        "CT_SERVING_POLL_SECONDS": "0.2",
+        "BENTOML_HOME": str(settings.home / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "true",
+    }
+
+
+def service_process(settings: Settings) -> Service:
+    port = free_port()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    command = [f"{Path(sys.executable).parent}/bentoml", "serve", "serving.service:Service"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    log = settings.home / f"serving-{port}.log"
+    return Service(command, serving_environment(settings), log, url=f"http://127.0.0.1:{port}")
+
+
+@dataclass
+class Stack:
+    """MLflow, the online store with one customer and one terminal, and a running service without a champion."""
+
+    settings: Settings
+    spec: ModelSpec
+    registry: Registry
+    mlflow: MlflowServer
+    service: Service
+    names: list[str]
+    folder: Path
+    count: int = 0
+
+    def register(self, bias: float, names: list[str] | None = None, golden_error: float = 0.0) -> ModelVersion:
+        """A new version whose scores depend on `bias`."""
+        from mlflow import MlflowClient
+
+        self.count += 1
+        folder = artifact(self.folder / f"artifact{self.count}", names or self.names, bias, golden_error)
+        client = MlflowClient(self.settings.tracking_uri, self.settings.tracking_uri)
+        run = client.create_run("0").info.run_id
+        client.log_artifacts(run, str(folder), "served")
+        found = OnnxModel.load(folder).metadata.digest
+        return self.registry.register("card_fraud", run, found, {})
+
+    def predict(self, **changes: Any) -> httpx.Response:
+        return httpx.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)
+
+    def promote(self, version: ModelVersion) -> None:
+        self.registry.set_alias("card_fraud", "champion", version.version)
+        eventually(lambda: self.service.serves(version.version))
+
+
+def fill_online_store(settings: Settings, spec: ModelSpec) -> None:
+    lake = Lake(settings.lake, spec.name)
+    kinds = {"customer": (CUSTOMER, ("count", "mean")), "terminal": (TERMINAL, ("count", "fraud_share"))}
+    for entity, (key, features) in kinds.items():
+        row: dict[str, Any] = {
+            f"{entity}_id": [key],
+            "feature_timestamp": pa.array([MIDNIGHT], pa.timestamp("us", "UTC")),
+        }
+        for feature in features:
+            for window in ("1d", "7d", "30d"):
+                row[f"{entity}_{feature}_{window}"] = pa.array([0.5], pa.float32())
+        table = pa.table(row | {"day": [MIDNIGHT.date()]})
+        lake.replace(f"{entity}_features", table, "day = '2026-01-05'", ["day"])
+    Features(settings, spec).materialize(lake.versions(*spec.features.tables))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    url = f"http://127.0.0.1:{free_port()}"
+    settings = Settings(home=folder / "home", tracking_uri=url)
+    command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    mlflow = MlflowServer(command, environment, folder / "mlflow.log", url=url)
+    service = service_process(settings)
+    mlflow.start()
+    service.start()
+    try:
+        spec = load_model_spec("card_fraud")
+        names = Features(settings, spec).names()
+        eventually(mlflow.answers, 60)
+        eventually(service.models, 60)
+        yield Stack(settings, spec, Registry(url), mlflow, service, names, folder)
+    finally:
+        service.stop()
+        mlflow.stop()
