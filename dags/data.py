@@ -1,56 +1,41 @@
 """`<model>_landing` watches the landing folder; `<model>_data` takes one delivery in: ingest, features, materialize."""
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 from perennial_airflow.assets import features_asset, features_event, landing_asset
-from perennial_airflow.deliveries import FEEDS, landed_file
+from perennial_airflow.deliveries import landed_file
 from perennial_airflow.operators import StartDataRunsOperator, StepOperator
+from perennial_airflow.params import data_params
 from perennial_airflow.refs import result
 from perennial_airflow.specs import dag_settings, specs
 
 WATCH = """
-Rings when files have landed in `{landing}`, and starts one run of **{data}** for each.
-
-The watching is done by the triggerer. A file delivered again, with other content or time, gets another run.
-Switch this DAG off to let deliveries wait; nothing is lost.
+Starts one run of **{model}_data** for every file that lands at `{file}`, in the order of their days. The triggerer
+does the watching. A file that is delivered again gets another run. While this DAG is switched off, deliveries wait.
 """
 
 TAKE_IN = """
-Takes in one delivery: checks it against the model spec, quarantines the rows that break a rule, puts the rest in the
-lake, computes the feature rows that it touches and puts the newest online.
+Takes in one delivery: **ingest** checks it against the model spec, quarantines the rows that break a rule and puts the
+rest in the lake; **features** computes the feature rows that this touches; **materialize** puts the newest online.
 
-The run's id says which delivery it is: feed, partition, how often it was delivered, fingerprint. To take a partition
-in by hand, trigger this DAG and name it; the same content twice changes nothing.
+A run's id says which delivery it is for: feed, partition, how often that was delivered, fingerprint. To take a
+partition in by hand, trigger this DAG and name it. The same content twice changes nothing.
 """
 
 for spec in specs("landing"):
-    model, landing = spec.name, landing_asset(spec.name)
-    doc = WATCH.format(landing=landed_file(model, "<feed>", "<partition>"), data=f"{model}_data")
+    landing = landing_asset(spec.name)
+    doc = WATCH.format(model=spec.name, file=landed_file(spec.name, "<feed>", "<partition>"))
     with DAG(**dag_settings(spec, "landing", "landing"), schedule=[landing], doc_md=doc):
-        StartDataRunsOperator(task_id="start_data_runs", model=model, landing=landing)
+        StartDataRunsOperator(task_id="start_data_runs", model=spec.name, landing=landing)
 
 for spec in specs("data"):
-    model = spec.name
-    params = {
-        "feed": Param("events", enum=[*FEEDS], title="Feed"),
-        "partition": Param(
-            "2026-01-05", type="string", title="Partition", description="A day, or two with `_` between: both ends in"
-        ),
-    }
-    with DAG(**dag_settings(spec, "data", "take in data"), schedule=None, params=params, doc_md=TAKE_IN) as dag:
-        feed, partition = "{{ params.feed }}", "{{ params.partition }}"
-        uri = landed_file(model, feed, partition)
-        ingest = StepOperator(step="ingest", inputs={"model": model, "feed": feed, "partition": partition, "uri": uri})
-        features = StepOperator(
-            step="features",
-            inputs={
-                "model": model,
-                "days": result(ingest)["affected"],
-                "table_versions": result(ingest)["table_versions"],
-            },
-        )
-        materialize = StepOperator(
-            step="materialize",
-            inputs={"model": model, "table_versions": result(features)["table_versions"]},
-            emits=features_asset(model),
-            event=features_event,
-        )
+    model = {"model": spec.name}
+    feed, partition = "{{ params.feed }}", "{{ params.partition }}"
+    file = {"feed": feed, "partition": partition, "uri": landed_file(spec.name, feed, partition)}
+    settings = dag_settings(spec, "data", "take in data")
+    with DAG(**settings, schedule=None, params=data_params(), doc_md=TAKE_IN):
+        ingest = StepOperator(step="ingest", inputs={**model, **file})
+        touched = {"days": result(ingest)["affected"], "table_versions": result(ingest)["table_versions"]}
+        features = StepOperator(step="features", inputs={**model, **touched})
+        versions = {"table_versions": result(features)["table_versions"]}
+        online = features_asset(spec.name)
+        StepOperator(step="materialize", inputs={**model, **versions}, emits=online, event=features_event)

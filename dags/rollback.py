@@ -1,7 +1,8 @@
 """`<model>_rollback`: back to the version that served before. By hand only."""
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 from perennial_airflow.operators import StepOperator
+from perennial_airflow.params import rollback_params
 from perennial_airflow.specs import dag_settings, specs
 
 DOC = """
@@ -9,15 +10,8 @@ Makes an earlier version the champion again and waits until every replica serves
 served before the present one. The version taken out of service stays in the registry.
 """
 
-PARAMS = {
-    "version": Param(
-        None, type=["null", "integer"], minimum=1, title="Version", description="Empty: the one that served before."
-    ),
-    "reason": Param("By hand", type="string", minLength=1, title="Reason", description="Kept in the ledger."),
-}
-
 for spec in specs("rollback"):
     settings = dag_settings(spec, "rollback", "roll back")
-    with DAG(**settings, schedule=None, params=PARAMS, doc_md=DOC) as dag:
+    with DAG(**settings, schedule=None, params=rollback_params(), doc_md=DOC) as dag:
         inputs = {"model": spec.name, "version": dag.param("version"), "reason": dag.param("reason")}
         StepOperator(step="rollback", inputs=inputs)

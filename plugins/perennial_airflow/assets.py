@@ -24,6 +24,6 @@ def retrain_asset(model: str) -> Asset:
 
 
 def features_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """What the event of the features asset carries after `materialize`; None for labels: drift is a matter of events."""
+    """What the event of the features asset carries after `materialize`; None for labels: events drift."""
     params = context["params"]
     return {"as_of": result["as_of"], "partition": params["partition"]} if params["feed"] == "events" else None

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from threading import Thread
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from training.settings import ROOT
 
@@ -35,7 +35,7 @@ class Launcher(Protocol):
 class SubprocessLauncher:
     """A child process in a session of its own, on this machine, with this interpreter."""
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: Any) -> None:
         self._log = log
         self._process: subprocess.Popen[str] | None = None
 

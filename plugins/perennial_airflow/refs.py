@@ -14,16 +14,17 @@ class ResultRef(ResolveMixin):
     """A step's result, or a field of it. Taking it as an input makes the step an upstream of the task."""
 
     def __init__(self, task: Any, path: tuple[str, ...] = (), each: tuple[str, ...] = ()) -> None:
+        self._task = task
         self._output = XComArg(task)
         self._path = path
         self._each = each
 
     def __getitem__(self, field: str) -> "ResultRef":
-        return ResultRef(self._output.operator, (*self._path, field), self._each)
+        return ResultRef(self._task, (*self._path, field), self._each)
 
     def each(self, *fields: str) -> "ResultRef":
         """Of a mapped step: a list with these fields of each result."""
-        return ResultRef(self._output.operator, self._path, fields)
+        return ResultRef(self._task, self._path, fields)
 
     def iter_references(self) -> Iterable[Any]:
         return self._output.iter_references()
@@ -31,14 +32,14 @@ class ResultRef(ResolveMixin):
     def resolve(self, context: Any) -> Any:
         value = self._output.resolve(context)
         if self._each:
-            return [{field: one[field] for field in self._each} for one in value]
+            return [{field: one[field] for field in self._each} for one in value[:]]
         for field in self._path:
             value = value[field]
         return value
 
     def __str__(self) -> str:
         fields = "".join(f"[{field!r}]" for field in self._path) + (f".each{self._each}" if self._each else "")
-        return f"result({self._output.operator.task_id}){fields}"
+        return f"result({self._task.task_id}){fields}"
 
 
 def result(task: Any) -> ResultRef:

@@ -1,6 +1,5 @@
 """Reading a step's report: its result, or what to tell the person who opens the task's log."""
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from training.contract.steps import StepSpec
 
 
 class StepFailedError(Exception):
-    """The step did not succeed. `attempts` is how often this kind of failure is worth trying; None: as Airflow has it."""
+    """The step did not succeed. `attempts`: how often this kind of failure is worth trying; None: as Airflow has it."""
 
     def __init__(self, message: str, attempts: int | None = None) -> None:
         super().__init__(message)
@@ -70,14 +69,12 @@ def _explain(step: str, code: int, report: StepReport | None, path: Path) -> str
 
 
 def summary(step: str, result: dict[str, Any], tracking_uri: str) -> Iterator[str]:
-    """What to look at after a step, a line each: versions, paths, links."""
-    yield f"{step} is done."
+    """What to look at after a step, a line each: numbers, versions, paths, links."""
+    yield f"{step} is done:"
     for field, value in result.items():
         if field == "table_versions" and value:
             yield "  tables: " + ", ".join(f"{table} v{version}" for table, version in sorted(value.items()))
         elif field == "run_id" and tracking_uri.startswith("http"):
             yield f"  MLflow run: {tracking_uri.rstrip('/')}/#/runs/{value}"
-        elif (isinstance(value, str) and (field.endswith("uri") or os.path.isabs(value))) or (
-            isinstance(value, str | int | float) and not isinstance(value, bool) and field not in ("seed",)
-        ):
+        elif isinstance(value, str | int | float) and value != "":
             yield f"  {field.replace('_', ' ')}: {value}"
