@@ -1,0 +1,81 @@
+-- The batch features of card_fraud, as-of daily: a row says what was known at the midnight that begins its `day`.
+--
+-- Convention. A line `-- table: <name>` begins the SELECT that fills that feature table of the model spec. It reads
+-- two relations, `events` and `labels` (the columns of the spec's feeds, only the days that can matter), and takes two
+-- parameters, $start and $end (dates, half open): the days to compute. It yields the table's entity column, `day`,
+-- and the features, which are never null: nothing known is 0. The step adds `feature_timestamp`, the midnight of `day`.
+--
+-- Method. Payments are summed per entity and day, and each sum is laid on every later day in whose windows it can
+-- fall. One day more than the longest window is laid out, so that an entity which falls silent gets a closing row of
+-- zeros instead of leaving its last numbers to be found. Amounts are summed as decimals: exact in whatever order.
+
+-- table: customer_features
+WITH daily AS (
+    SELECT customer_id, CAST(event_time AS DATE) AS paid_on, count(*) AS n, sum(CAST(amount AS DECIMAL(18, 4))) AS total
+    FROM events
+    GROUP BY ALL
+),
+spread AS (
+    SELECT customer_id, paid_on + age AS day, age, n, total
+    FROM daily, (SELECT CAST(range AS INTEGER) AS age FROM range(1, 32))
+    WHERE paid_on + age >= $start AND paid_on + age < $end
+)
+SELECT
+    customer_id,
+    day,
+    coalesce(sum(n) FILTER (WHERE age <= 1), 0)::FLOAT AS customer_count_1d,
+    coalesce(sum(n) FILTER (WHERE age <= 7), 0)::FLOAT AS customer_count_7d,
+    coalesce(sum(n) FILTER (WHERE age <= 30), 0)::FLOAT AS customer_count_30d,
+    coalesce(sum(total) FILTER (WHERE age <= 1) / sum(n) FILTER (WHERE age <= 1), 0)::FLOAT AS customer_mean_1d,
+    coalesce(sum(total) FILTER (WHERE age <= 7) / sum(n) FILTER (WHERE age <= 7), 0)::FLOAT AS customer_mean_7d,
+    coalesce(sum(total) FILTER (WHERE age <= 30) / sum(n) FILTER (WHERE age <= 30), 0)::FLOAT AS customer_mean_30d
+FROM spread
+GROUP BY customer_id, day
+
+-- Labels come about 7 days late, so the windows end 7 days before midnight: payments of [day - 7 - w, day - 7). Of
+-- those only the ones whose label had been reported before midnight count, so that a label which comes later still
+-- changes no row of a day before it.
+-- table: terminal_features
+WITH daily AS (
+    SELECT
+        terminal_id,
+        CAST(event_time AS DATE) AS paid_on,
+        CAST(reported_at AS DATE) AS reported_on,
+        count(*) AS n,
+        sum(is_fraud) AS frauds
+    FROM events LEFT JOIN labels USING (transaction_id)
+    GROUP BY ALL
+),
+spread AS (
+    SELECT
+        terminal_id,
+        paid_on + age AS day,
+        age - 7 AS age,
+        CASE WHEN reported_on < paid_on + age THEN n ELSE 0 END AS n,
+        CASE WHEN reported_on < paid_on + age THEN frauds ELSE 0 END AS frauds
+    FROM daily, (SELECT CAST(range AS INTEGER) AS age FROM range(1, 39))
+    WHERE paid_on + age >= $start AND paid_on + age < $end
+),
+sums AS (
+    SELECT
+        terminal_id,
+        day,
+        coalesce(sum(n) FILTER (WHERE age = 1), 0) AS n1,
+        coalesce(sum(n) FILTER (WHERE age BETWEEN 1 AND 7), 0) AS n7,
+        coalesce(sum(n) FILTER (WHERE age BETWEEN 1 AND 30), 0) AS n30,
+        sum(frauds) FILTER (WHERE age = 1) AS frauds1,
+        sum(frauds) FILTER (WHERE age BETWEEN 1 AND 7) AS frauds7,
+        sum(frauds) FILTER (WHERE age BETWEEN 1 AND 30) AS frauds30
+    FROM spread
+    GROUP BY terminal_id, day
+)
+SELECT
+    terminal_id,
+    day,
+    n1::FLOAT AS terminal_count_1d,
+    n7::FLOAT AS terminal_count_7d,
+    n30::FLOAT AS terminal_count_30d,
+    coalesce(frauds1 / nullif(n1, 0), 0)::FLOAT AS terminal_fraud_share_1d,
+    coalesce(frauds7 / nullif(n7, 0), 0)::FLOAT AS terminal_fraud_share_7d,
+    coalesce(frauds30 / nullif(n30, 0), 0)::FLOAT AS terminal_fraud_share_30d
+FROM sums

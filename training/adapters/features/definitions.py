@@ -1,0 +1,123 @@
+"""The Feast objects of a model, loaded from `feature_repo/<m>.py`."""
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.contract.errors import ConfigError
+from training.contract.model_spec import ModelSpec
+
+if TYPE_CHECKING:
+    from feast import Entity, FeatureService
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What a model's file defines. Every view is over the feature table of the same name."""
+
+    entities: list["Entity"]
+    #: feast.FeatureView, each with a ttl and a FileSource.
+    views: list[Any]
+    #: feast.on_demand_feature_view.OnDemandFeatureView, in pandas mode.
+    on_demand: list[Any]
+    service: "FeatureService"
+
+    @property
+    def objects(self) -> list[Any]:
+        return [*self.entities, *self.views, *self.on_demand, self.service]
+
+    @property
+    def names(self) -> list[str]:
+        """The service's features in its order."""
+        return [feature.name for view in self.service.feature_view_projections for feature in view.features]
+
+    @property
+    def request_columns(self) -> list[str]:
+        """The columns of an event that the on-demand views take."""
+        sources = [source for view in self.on_demand for source in view.source_request_sources.values()]
+        return sorted({field.name for source in sources for field in source.schema})
+
+
+def definitions_digest(folder: Path, spec: ModelSpec) -> str:
+    """SHA-256 of the files that define the features, first 16 hex digits. Does not import Feast."""
+    found = hashlib.sha256()
+    for path in (_path(folder, spec, "py"), _path(folder, spec, "sql")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
+    """A fresh copy of the objects in `<folder>/<m>.py`; the caller may point their sources elsewhere.
+
+    Raises ConfigError when the file is missing, fails, or does not define what the spec names.
+    """
+    with _quick_feast_import():
+        from feast import Entity, FeatureService, FeatureView
+        from feast.on_demand_feature_view import OnDemandFeatureView
+    path = _path(folder, spec, "py")
+    module_spec = importlib.util.spec_from_file_location(f"perennial_features_{spec.name}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{path} failed: {type(error).__name__}: {error}", hint="Mend the definitions.") from error
+    found = list(vars(module).values())
+    views = [o for o in found if isinstance(o, FeatureView)]
+    services = {o.name: o for o in found if isinstance(o, FeatureService)}
+    entities = {o.name: o for o in found if isinstance(o, Entity)}
+    keys = {view.name: [entities[name].join_key for name in view.entities] for view in views}
+    if keys != {table: [entity] for table, entity in spec.features.tables.items()}:
+        problem = f"{path} defines feature views with the join keys {keys}, the spec has {spec.features.tables}"
+        raise ConfigError(problem, hint="Every feature table needs a view of its name, keyed by its entity.")
+    if endless := [view.name for view in views if not view.ttl]:
+        raise ConfigError(f"{path}: the feature views {endless} have no ttl", hint="Say how long a row stands.")
+    if spec.features.service not in services:
+        problem = f"{path} defines no feature service {spec.features.service!r}, but {sorted(services)}"
+        raise ConfigError(problem, hint="Make features.service and the definitions agree.")
+    on_demand = [o for o in found if isinstance(o, OnDemandFeatureView)]
+    return Definitions(list(entities.values()), views, on_demand, services[spec.features.service])
+
+
+def _path(folder: Path, spec: ModelSpec, ending: str) -> Path:
+    path = folder / f"{spec.name}.{ending}"
+    if not path.is_file():
+        raise ConfigError(f"No feature definitions at {path}", hint="A model is a spec, a .py and a .sql file.")
+    return path
+
+
+@contextlib.contextmanager
+def _quick_feast_import() -> Iterator[None]:
+    """Take from Feast's import what costs most of it: 6.0 s of CPU become 1.3 s, in every step that needs it.
+
+    It imports torch, if there, to offer tensors (1.6 s), and typeguard rewrites its classes to check types when they
+    are called (3.1 s). Neither is wanted here. Without effect when Feast has been imported.
+    """
+    if "feast" in sys.modules:
+        yield
+        return
+    import typeguard
+
+    checked, typeguard.typechecked = typeguard.typechecked, lambda target: target  # type: ignore[assignment]
+    hide_torch = "torch" not in sys.modules
+    if hide_torch:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import feast  # noqa: F401
+
+        # It says on every call that on-demand views are experimental, and that its registry cache is new.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="feast")
+        logging.getLogger("feast").setLevel(logging.WARNING)
+        yield
+    finally:
+        typeguard.typechecked = checked
+        if hide_torch:
+            del sys.modules["torch"]

@@ -1,0 +1,214 @@
+"""The features of one model: their names, their history, their newest values."""
+
+import contextlib
+import json
+import logging
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from training.adapters.features import store as stores
+from training.adapters.features.definitions import Definitions, definitions_digest, load_definitions
+from training.adapters.lake import Lake
+from training.contract.base import TableVersions
+from training.contract.errors import InputError, TransientError
+from training.contract.model_spec import ModelSpec
+from training.settings import Settings
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+log = logging.getLogger("perennial")
+
+#: Rows looked up at once: SQLite takes 32,766 variables in a query.
+_LOOKUP = 10_000
+
+
+@dataclass(frozen=True)
+class OnlineFeatures:
+    #: float32 [rows, features], columns as in Features.names().
+    values: np.ndarray
+    #: Per row the oldest of the feature timestamps used; None when an entity is unknown or its row too old.
+    timestamps: list[datetime | None]
+
+
+class Features:
+    """The features of one model. The first call that needs Feast imports it: more than a second."""
+
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        self._settings, self._spec = settings, spec
+        self._lake = Lake(settings.lake, spec.name)
+        self._time_column = spec.feeds["events"].time_column
+
+    def names(self) -> list[str]:
+        """The features of the feature service, in its order: the order in which models take them."""
+        return list(self._definitions.names)
+
+    def historical(self, rows: pd.DataFrame, versions: TableVersions) -> pd.DataFrame:
+        """`rows` (events, at least one) with the feature columns (float32): the newest feature rows at their times.
+
+        Exactly the pinned `versions` of the feature tables are read. A batch feature is 0 where there is no feature
+        row, or where it is older than its view's ttl. Same length and order as `rows`. Raises InputError when a
+        version is missing.
+        """
+        # The offline store knows microseconds only, and returns rows in no order.
+        times = pd.DatetimeIndex(rows[self._time_column]).tz_convert("UTC").as_unit("us")
+        columns = {*self._spec.features.tables.values(), *self._definitions.request_columns}
+        entities = rows[sorted(columns)].reset_index(drop=True)
+        entities = entities.assign(**{self._time_column: times, "event_timestamp": times, "row": np.arange(len(rows))})
+        definitions = load_definitions(self._settings.feature_repo, self._spec)
+        with (
+            self._snapshot(definitions, versions, times.min().date(), times.max().date()),
+            stores.private_store(self._settings, definitions, online=False) as store,
+        ):
+            joined = store.get_historical_features(entities, definitions.service).to_df().sort_values("row")
+        made = joined[self.names()].fillna(0).astype(np.float32)
+        return rows.assign(**{name: made[name].to_numpy() for name in made})
+
+    def online(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
+        """The features of `rows` (events) from the online store, with the defaults of `historical`.
+
+        A feature row counts for as long as its view's ttl says, measured at the event's time. Raises TransientError
+        when the store does not answer.
+        """
+        chunks = [self._lookup(rows[i : i + _LOOKUP]) for i in range(0, len(rows), _LOOKUP)]
+        values = [chunk.values for chunk in chunks] or [np.empty((0, len(self.names())), np.float32)]
+        return OnlineFeatures(np.concatenate(values), [stamp for chunk in chunks for stamp in chunk.timestamps])
+
+    def _lookup(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
+        times = pd.DatetimeIndex(pd.to_datetime([row[self._time_column] for row in rows], utc=True))
+        keys = {key: [row[key] for row in rows] for key in self._spec.features.tables.values()}
+        views = self._definitions.views
+        wanted = [f"{view.name}:{feature.name}" for view in views for feature in view.features]
+        try:
+            answer = self._online_store.get_online_features(wanted, keys).proto
+        except _store_errors() as error:
+            where = f"The online store at {_without_secrets(self._settings.online)} did not answer: {error}"
+            raise TransientError(where, hint="Is it up, and may this process write to its folder?") from error
+        vectors = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
+        columns = {name: [row[name] for row in rows] for name in self._definitions.request_columns}
+        frame = pd.DataFrame({**columns, self._time_column: times})
+        oldest = np.full(len(rows), np.inf)
+        for view in views:
+            stamps = np.array([stamp.seconds for stamp in vectors[view.features[0].name].event_timestamps], float)
+            age = times.as_unit("s").asi8 - stamps
+            stamps[(stamps == 0) | (age > view.ttl.total_seconds())] = np.nan
+            for feature in view.features:
+                found = np.array([_number(value) for value in vectors[feature.name].values], np.float32)
+                frame[feature.name] = np.where(np.isnan(stamps), np.float32(np.nan), found)
+            oldest = np.minimum(oldest, stamps)
+        for on_demand in self._definitions.on_demand:
+            made = on_demand.feature_transformation.udf(frame)
+            frame[list(made)] = made
+        values = np.nan_to_num(frame[self.names()].to_numpy(np.float32), nan=0.0)
+        return OnlineFeatures(values, [datetime.fromtimestamp(s, UTC) if np.isfinite(s) else None for s in oldest])
+
+    def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
+        """Put the newest feature row of each entity online. Returns the newest feature day online and rows written.
+
+        Read are the rows of the last days before and at the newest, as many as the view's ttl: an entity that has
+        fallen silent gets its closing row; what is older expires when read. Versions older than those that are online
+        already are left alone, so that a late run never undoes a newer one.
+        """
+        record = Path(self._settings.feature_registry).with_name(f"{self._spec.name}.online.json")
+        written = dict.fromkeys(self._spec.features.tables, 0)
+        with stores.registry_lock(self._settings):
+            self._publish()
+            online = json.loads(record.read_text()) if record.exists() else {}
+            for view in self._definitions.views:
+                version = self._pinned(versions, view.name)
+                if version < online.get(view.name, {}).get("version", -1):
+                    log.info("%s: version %d is online already, newer than %d", view.name, online[view.name], version)
+                    continue
+                newest = self._newest_rows(view, version)
+                if newest.num_rows:
+                    self._online_store.write_to_online_store(view.name, newest.drop_columns("day").to_pandas())
+                    day = pc.max(newest["day"]).as_py().isoformat()
+                    online[view.name] = {"version": version, "as_of": day}
+                    stores.write_atomically(record, json.dumps(online))
+                    log.info("%s: version %d up to %s, %d entities online", view.name, version, day, newest.num_rows)
+                written[view.name] = newest.num_rows
+        days = [date.fromisoformat(entry["as_of"]) for entry in online.values()]
+        return max(days, default=None), written
+
+    @cached_property
+    def _definitions(self) -> Definitions:
+        return load_definitions(self._settings.feature_repo, self._spec)
+
+    @cached_property
+    def _online_store(self) -> "FeatureStore":
+        # Open for the life of the process.
+        self._open = contextlib.ExitStack()
+        return self._open.enter_context(stores.private_store(self._settings, self._definitions, online=True))
+
+    def _publish(self) -> None:
+        definitions = load_definitions(self._settings.feature_repo, self._spec)
+        for view in definitions.views:
+            view.batch_source.file_options.uri = self._lake.uri(view.name)
+        digest = f"{definitions_digest(self._settings.feature_repo, self._spec)} {self._settings.lake}"
+        if stores.publish(self._settings, definitions, self._spec.name, digest):
+            log.info("Published the feature definitions to %s", self._settings.feature_registry)
+
+    def _pinned(self, versions: TableVersions, table: str) -> int:
+        if table not in versions:
+            raise InputError(f"table_versions names no version of {table!r}", hint="Run the features step first.")
+        return versions[table]
+
+    def _newest_rows(self, view: Any, version: int) -> pa.Table:
+        """The last row of each entity within the view's ttl of the newest day."""
+        rows = self._lake.scan(view.name, version)
+        newest = pc.max(rows.to_table(columns=["day"])["day"]).as_py()
+        if newest is None:
+            return rows.head(0)
+        found = rows.to_table(filter=ds.field("day") > newest - view.ttl)
+        key = self._spec.features.tables[view.name]
+        last = found.group_by(key).aggregate([("feature_timestamp", "max")])
+        last = last.rename_columns([key, "feature_timestamp"])
+        return found.join(last, [key, "feature_timestamp"], join_type="inner")
+
+    @contextlib.contextmanager
+    def _snapshot(self, definitions: Definitions, versions: TableVersions, first: date, last: date) -> Iterator[None]:
+        """Point the views' sources at Parquet copies of the days that events from `first` to `last` can need.
+
+        Feast's DuckDB offline store cannot read a Delta table at a version.
+        """
+        from feast.data_format import ParquetFormat
+
+        with tempfile.TemporaryDirectory(prefix="perennial-features-") as folder:
+            for view in definitions.views:
+                rows = self._lake.scan(view.name, self._pinned(versions, view.name))
+                needed = (ds.field("day") >= first - view.ttl) & (ds.field("day") <= last)
+                path = f"{folder}/{view.name}.parquet"
+                pq.write_table(rows.to_table(filter=needed), path)
+                view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
+            yield
+
+
+def _number(value: Any) -> float:
+    """The number in Feast's protobuf value; NaN when there is none."""
+    kind = value.WhichOneof("val")
+    return float("nan") if kind is None else float(getattr(value, kind))
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    try:
+        from redis.exceptions import RedisError
+    except ImportError:
+        return (sqlite3.OperationalError,)
+    return (sqlite3.OperationalError, RedisError)
+
+
+def _without_secrets(uri: str) -> str:
+    return uri.rpartition("@")[2]

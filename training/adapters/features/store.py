@@ -1,0 +1,97 @@
+"""Feast stores: a private registry for each process, and the published one.
+
+What a process computes must depend on its own code and inputs alone, so it applies its definitions to a registry file
+of its own. The registry of settings.feature_registry is a published copy, for the `feast` command and its UI.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from training.adapters.features.definitions import Definitions
+from training.contract.errors import ConfigError
+from training.settings import Settings
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+
+@contextlib.contextmanager
+def private_store(settings: Settings, definitions: Definitions, *, online: bool) -> Iterator["FeatureStore"]:
+    """A store over `definitions` whose registry lasts as long as the context; with the online store of `settings`."""
+    with tempfile.TemporaryDirectory(prefix="perennial-feast-") as folder:
+        store = _store(settings, f"{folder}/registry.db", online_store(settings) if online else None)
+        store.apply(definitions.objects)
+        yield store
+
+
+def publish(settings: Settings, definitions: Definitions, model: str, digest: str) -> bool:
+    """Apply `definitions` to the published registry unless it has them. Call it under `registry_lock`.
+
+    `digest` stands for everything that they depend on. Returns whether anything was applied.
+    """
+    registry = Path(settings.feature_registry)
+    applied = registry.with_name(f"{model}.applied")
+    if registry.exists() and applied.exists() and applied.read_text() == digest:
+        return False
+    _store(settings, str(registry), online_store(settings)).apply(definitions.objects)
+    write_atomically(applied, digest)
+    return True
+
+
+@contextlib.contextmanager
+def registry_lock(settings: Settings) -> Iterator[None]:
+    """One process at a time: Feast rewrites its registry file without a lock. A killed holder lets go."""
+    path = Path(settings.feature_registry).with_name("registry.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def online_store(settings: Settings) -> dict[str, Any]:
+    """Feast's settings of the online store: an SQLite file, made if need be, or Redis."""
+    if settings.online.startswith(("redis://", "rediss://")):
+        return _redis(settings.online)
+    if "://" in settings.online:
+        raise ConfigError(f"CT_ONLINE_STORE is {settings.online!r}", hint="A file's path or redis://host:port/db.")
+    Path(settings.online).parent.mkdir(parents=True, exist_ok=True)
+    # In this mode, which stays with the file, lookups go on while new rows are written.
+    with contextlib.closing(sqlite3.connect(settings.online, timeout=30)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    return {"type": "sqlite", "path": settings.online}
+
+
+def _redis(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    options = [f"{parts.hostname}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
+    options += [f"username={parts.username}"] if parts.username else []
+    options += [f"password={parts.password}"] if parts.password else []
+    options += ["ssl=true"] if parts.scheme == "rediss" else []
+    # Feast would skip a row whose timestamp is online already, also when a late partition has changed its values.
+    # The order of writes is kept by the record of versions (see Features.materialize).
+    return {"type": "redis", "connection_string": ",".join(options), "skip_dedup": True}
+
+
+def _store(settings: Settings, registry: str, online: dict[str, Any] | None) -> "FeatureStore":
+    from feast import FeatureStore
+    from feast.repo_config import RepoConfig
+
+    config = yaml.safe_load((settings.feature_repo / "feature_store.yaml").read_text())
+    # Never refreshed: the definitions of a process do not change.
+    config |= {"registry": {"registry_type": "file", "path": registry, "cache_ttl_seconds": 0}, "online_store": online}
+    return FeatureStore(config=RepoConfig(**config, repo_path=settings.feature_repo))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)

@@ -1,0 +1,219 @@
+"""Join labels and features point-in-time into a training and a holdout split."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from training.adapters.lake import EVENTS, LABELS, Lake
+from training.contract.base import Days, TableVersions
+from training.contract.errors import DataContractError
+from training.contract.messages import DatasetInputs, DatasetResult, Split
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.windows import Windows, known_entities, windows
+from training.settings import Settings
+
+log = logging.getLogger("perennial")
+
+MANIFEST, TRAIN, HOLDOUT, REFERENCE = "dataset.json", "train.parquet", "holdout.parquet", "reference.parquet"
+
+
+def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
+    """Write `<work>/<model>/datasets/<dataset_id>/`: train, holdout and reference as Parquet, and the manifest.
+
+    Columns: the events' id, time and entities, the label, the features (float32); in the holdout also `excluded`
+    (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features. The
+    id is a hash of all that determines the content: a dataset that exists is returned as it is.
+    Raises DataContractError when history, rows, positives or feature rows do not suffice.
+    """
+    from training.adapters.features import definitions_digest
+
+    spec = load_model_spec(inputs.model, settings.models_dir)
+    lake = Lake(settings.lake, spec.name)
+    versions = _versions(lake, spec)
+    as_of = inputs.as_of or _horizon(lake, spec, versions)
+    window_days = inputs.window_days or spec.training.window_days
+    seed = spec.training.seed if inputs.seed is None else inputs.seed
+    parts = [as_of, versions, window_days, seed, spec.config_hash, definitions_digest(settings.feature_repo, spec)]
+    dataset_id = hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(settings.work) / spec.name / "datasets" / dataset_id
+    if (folder / MANIFEST).exists():
+        log.info("Dataset %s exists already in %s", dataset_id, folder)
+        return DatasetResult.model_validate_json((folder / MANIFEST).read_text())
+    chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label.delay_days)
+    log.info("As of %s: train %s, holdout %s, from versions %s", as_of, chosen.train, chosen.holdout, versions)
+    _check_history(lake, spec, versions, chosen, as_of)
+    labelled = _labelled(lake, spec, versions, chosen, as_of)
+    train, holdout = _splits(spec, labelled, chosen)
+    _check_counts(spec, train, holdout, chosen)
+    frames, names = _with_features(settings, spec, versions, train, holdout)
+    result = DatasetResult(
+        dataset_id=dataset_id,
+        uri=str(folder),
+        as_of=as_of,
+        feature_service=spec.features.service,
+        feature_names=names,
+        train=_split(spec, folder / TRAIN, chosen.train, frames[TRAIN]),
+        holdout=_split(spec, folder / HOLDOUT, chosen.holdout, frames[HOLDOUT]),
+        seed=seed,
+        table_versions=versions,
+    )
+    chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.drift.maximum_rows]
+    frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][names]
+    _write(folder, frames, result)
+    return result
+
+
+def _versions(lake: Lake, spec: ModelSpec) -> TableVersions:
+    """The newest versions, which are pinned from here on."""
+    wanted = [EVENTS, LABELS, *spec.features.tables]
+    versions = lake.versions(*wanted)
+    if missing := [table for table in wanted if table not in versions]:
+        raise DataContractError(
+            f"The lake at {lake.uri('')} has no tables {missing}", hint="Land events and labels, and let them through."
+        )
+    return versions
+
+
+def _horizon(lake: Lake, spec: ModelSpec, versions: TableVersions) -> date:
+    """The day after the newest labels' reported day."""
+    column = spec.feeds["labels"].time_column
+    newest = pc.max(lake.scan(LABELS, versions[LABELS]).to_table(columns=[column])[column]).as_py()
+    if newest is None:
+        raise DataContractError(f"{lake.uri(LABELS)} is empty", hint="Land labels first.")
+    return newest.date() + timedelta(days=1)
+
+
+def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> None:
+    """Events must reach back to the training window's first day, and every day in use needs feature rows."""
+    column = spec.feeds["events"].time_column
+    events = lake.scan(EVENTS, versions[EVENTS])
+    start = chosen.train.start
+    if not _any_before(events, column, start + timedelta(days=1)):
+        first = pc.min(events.to_table(columns=[column])[column]).as_py()
+        since = f"events begin on {first.date()}" if first else "there are no events"
+        earliest = f"The earliest possible as_of is {first.date() + (as_of - start)}; or l" if first else "L"
+        raise DataContractError(
+            f"History is too short for as_of {as_of}: the training window begins on {start}, {since}",
+            hint=f"{earliest}and older events, or shorten training.window_days.",
+        )
+    days = {start + timedelta(days=i) for i in range(len(chosen.train))}
+    days |= {chosen.holdout.start + timedelta(days=i) for i in range(len(chosen.holdout))}
+    if not _any_before(events, column, start):
+        # On the very first day of all no entity has a past, hence no feature row.
+        days.remove(start)
+    for table in spec.features.tables:
+        within = (ds.field("day") >= start) & (ds.field("day") < chosen.holdout.end)
+        found = set(pc.unique(lake.scan(table, versions[table]).to_table(["day"], filter=within)["day"]).to_pylist())
+        if missing := sorted(days - found):
+            raise DataContractError(
+                f"{lake.uri(table)} version {versions[table]} has no rows for {len(missing)} days, {missing[0]} first",
+                hint="Run the features step for these days.",
+            )
+
+
+def _any_before(events: ds.Dataset, column: str, day: date) -> bool:
+    return events.filter(ds.field(column) < _midnight(day)).head(1, columns=[column]).num_rows > 0
+
+
+def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> pd.DataFrame:
+    """The events from the training window's start to the holdout's end whose label was known at `as_of`."""
+    event_time, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
+    start, end = _midnight(chosen.train.start), _midnight(chosen.holdout.end)
+    within = (ds.field(event_time) >= start) & (ds.field(event_time) < end)
+    events = lake.scan(EVENTS, versions[EVENTS]).to_table(list(spec.request_columns), filter=within).to_pandas()
+    known = (ds.field(reported) >= start) & (ds.field(reported) < _midnight(as_of))
+    columns = [spec.label.id_column, spec.label.column, reported]
+    labels = lake.scan(LABELS, versions[LABELS]).to_table(columns, filter=known).to_pandas()
+    # A label that was reported again is a correction: the newest known counts.
+    labels = labels.sort_values(reported).drop_duplicates(spec.label.id_column, keep="last")
+    found = events.merge(labels, on=spec.label.id_column, how="inner", validate="one_to_one")
+    log.info("%d events from %s to %s, %d with a label known at %s", len(events), start, end, len(found), as_of)
+    return found.sort_values([event_time, spec.label.id_column], ignore_index=True)
+
+
+def _splits(spec: ModelSpec, labelled: pd.DataFrame, chosen: Windows) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train and holdout; the holdout with `excluded`."""
+    times = labelled[spec.feeds["events"].time_column]
+
+    def within(days: Days) -> pd.Series:
+        return (times >= _midnight(days.start)) & (times < _midnight(days.end))
+
+    train, holdout = labelled[within(chosen.train)], labelled[within(chosen.holdout)]
+    excluded = np.zeros(len(holdout), bool)
+    if spec.evaluation.exclude_known_entities:
+        frauds = labelled[labelled[spec.label.column] == 1]
+        entity, reported = spec.evaluation.entity, spec.feeds["labels"].time_column
+        excluded = known_entities(holdout[entity], times[holdout.index], frauds[entity], frauds[reported])
+    return train, holdout.assign(excluded=excluded)
+
+
+def _check_counts(spec: ModelSpec, train: pd.DataFrame, holdout: pd.DataFrame, chosen: Windows) -> None:
+    counted = {"training": (train, chosen.train), "holdout": (holdout[~holdout["excluded"]], chosen.holdout)}
+    rows_needed = {"training": spec.training.minimum_rows, "holdout": 1}
+    positives_needed = {"training": spec.training.minimum_positives, "holdout": 1}
+    for name, (frame, days) in counted.items():
+        rows, positives = len(frame), int(frame[spec.label.column].sum())
+        if rows < rows_needed[name] or positives < positives_needed[name]:
+            raise DataContractError(
+                f"The {name} window {days} has {rows} labelled rows, {positives} positive;"
+                f" needed are {rows_needed[name]} and {positives_needed[name]}",
+                hint="Choose a later as_of or a longer window_days, or lower training.minimum_rows and"
+                " minimum_positives in the spec.",
+            )
+
+
+def _with_features(
+    settings: Settings, spec: ModelSpec, versions: TableVersions, train: pd.DataFrame, holdout: pd.DataFrame
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Both splits with their features, joined in one go; and the features' names."""
+    from training.adapters.features import Features
+
+    features = Features(settings, spec)
+    names = features.names()
+    joined = features.historical(pd.concat([train, holdout]), versions)
+    entities = sorted({*spec.features.tables.values(), spec.evaluation.entity})
+    columns = [spec.label.id_column, spec.feeds["events"].time_column, *entities, spec.label.column]
+    first, second = joined.iloc[: len(train)], joined.iloc[len(train) :]
+    frames = {
+        TRAIN: first[[*columns, *names]],
+        HOLDOUT: second[[*columns, *names]].assign(excluded=holdout["excluded"].to_numpy()),
+    }
+    return frames, names
+
+
+def _split(spec: ModelSpec, path: Path, days: Days, frame: pd.DataFrame) -> Split:
+    return Split(days=days, uri=str(path), rows=len(frame), positives=int(frame[spec.label.column].sum()))
+
+
+def _write(folder: Path, frames: dict[str, pd.DataFrame], result: DatasetResult) -> None:
+    """The whole folder or nothing. Of two that write the same dataset, one wins; they are equal."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for name, frame in frames.items():
+            pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), draft / name)
+            log.info("%s: %d rows, %d columns", folder / name, *frame.shape)
+        (draft / MANIFEST).write_text(result.model_dump_json(indent=2))
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            if not (folder / MANIFEST).exists():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
