@@ -6,7 +6,7 @@ same table; `append_once` is for streams, where the caller numbers its batches. 
 
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -15,7 +15,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from training.contract.errors import InputError, TransientError
 
-EVENTS, LABELS, QUARANTINE, PREDICTIONS = "events", "labels", "quarantine", "predictions"
+EVENTS: Final = "events"
+LABELS: Final = "labels"
+QUARANTINE: Final = "quarantine"
+PREDICTIONS: Final = "predictions"
 
 
 class Span(NamedTuple):

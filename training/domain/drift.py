@@ -8,6 +8,9 @@ import pandas as pd
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift
 
+#: Fewer rows than this differ from any reference by chance: at 500 the distance of two samples of the same data is
+#: about 0.05, half the threshold.
+MINIMUM_ROWS = 500
 #: The champion's scores, compared like a feature: prediction drift.
 SCORE = "score"
 

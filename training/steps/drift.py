@@ -1,0 +1,132 @@
+"""Compare the current window's features and scores with the champion's training reference."""
+
+import logging
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.adapters.lake import EVENTS, Lake
+from training.adapters.registry import CHAMPION, ModelVersion, Registry
+from training.contract.base import Days, TableVersions
+from training.contract.errors import InputError
+from training.contract.messages import DriftInputs, DriftResult
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.coverage import covered_days
+from training.domain.drift import MINIMUM_ROWS, SCORE, current_window, has_drifted, sample
+from training.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from training.adapters.onnx_model import OnnxModel
+
+log = logging.getLogger("perennial")
+
+
+def run(inputs: DriftInputs, settings: Settings) -> DriftResult:
+    """Write the report to `<work>/<model>/drift/<as_of>-v<version>/` and keep it with the champion's run.
+
+    Without events or a champion there is nothing to compare, and that is said. Run again, it writes the same report in
+    the same place. Raises InputError when the champion's reference is gone, TransientError when MLflow does not answer.
+    """
+    spec = load_model_spec(inputs.model, settings.models_dir)
+    lake = Lake(settings.lake, spec.name)
+    spans = lake.spans(EVENTS, spec.feeds[EVENTS].time_column)
+    events = covered_days((span.earliest, span.newest) for span in spans)
+    as_of = inputs.as_of or (events.end if events else None)
+    if events is None or as_of is None:
+        log.info("No events in %s: nothing to compare", lake.uri(EVENTS))
+        return DriftResult(outcome="no data", as_of=as_of)
+    history_days = max(0, (as_of - events.start).days)
+    champion = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
+    if champion is None:
+        log.info("%s has no champion yet; %d days of events before %s", spec.name, history_days, as_of)
+        return DriftResult(outcome="no champion", as_of=as_of, history_days=history_days)
+    versions = lake.versions(EVENTS, *spec.features.tables)
+    rows = _current_events(lake, spec, versions, current_window(as_of, spec.drift.window_days))
+    if len(rows) < MINIMUM_ROWS:
+        log.info("%d events are fewer than the %d that a comparison needs", len(rows), MINIMUM_ROWS)
+        return DriftResult(outcome="no data", as_of=as_of, history_days=history_days, champion_version=champion.version)
+    result = _compare(rows, champion, versions, as_of, spec, settings)
+    return result.model_copy(update={"history_days": history_days})
+
+
+def _current_events(lake: Lake, spec: ModelSpec, versions: TableVersions, window: Days) -> "pd.DataFrame":
+    import pyarrow.dataset as ds
+
+    time_column, id_column = spec.feeds[EVENTS].time_column, spec.label.id_column
+    start, end = (datetime.combine(day, time(), UTC) for day in (window.start, window.end))
+    within = (ds.field(time_column) >= start) & (ds.field(time_column) < end)
+    table = lake.scan(EVENTS, versions[EVENTS]).to_table(list(spec.request_columns), filter=within)
+    log.info("%d events in %s (%s version %d)", table.num_rows, window, lake.uri(EVENTS), versions[EVENTS])
+    # The lake keeps no order, and the sample must not depend on one.
+    rows = table.to_pandas().sort_values(id_column, ignore_index=True)
+    return sample(rows, spec.drift.maximum_rows, spec.training.seed)
+
+
+def _compare(
+    rows: "pd.DataFrame",
+    champion: ModelVersion,
+    versions: TableVersions,
+    as_of: date,
+    spec: ModelSpec,
+    settings: Settings,
+) -> DriftResult:
+    from training.adapters.drift_report import write_drift_report
+    from training.adapters.features import Features
+    from training.adapters.onnx_model import OnnxModel
+    from training.adapters.registry.watch import keep, record
+
+    work = Path(settings.work) / spec.name
+    artifact = Registry(settings.tracking_uri).download(champion, work / "versions" / str(champion.version))
+    model = OnnxModel.load(artifact)
+    names = model.metadata.feature_names
+    current = Features(settings, spec).historical(rows, versions)[names]
+    window = current_window(as_of, spec.drift.window_days)
+    folder = work / "drift" / f"{as_of}-v{champion.version}"
+    about = {"model": spec.name, "champion": str(champion.version), "window": str(window)}
+    report = write_drift_report(
+        _with_score(_reference(work, model, spec), model),
+        _with_score(current, model),
+        spec.drift.maximum_drifted_share,
+        folder,
+        about,
+    )
+    drifted, share = has_drifted(report.columns, spec.drift.maximum_drifted_share)
+    log.info("Reference: the training rows of %s, version %d", model.metadata.train_days, champion.version)
+    for name, column in sorted(report.columns.items(), key=lambda item: -item[1].score):
+        log.info("  %-40s %7.3f %s", name, column.score, "drifted" if column.drifted else "")
+    log.info("%s: %.0f%% of the features drifted; report in %s", drifted, 100 * share, report.html)
+    keep(settings.tracking_uri, champion, folder, f"drift/{as_of}")
+    scores = {f"drift/{name}": column.score for name, column in report.columns.items()}
+    record(settings.tracking_uri, champion, scores | {"drift/share": share}, as_of)
+    return DriftResult(
+        outcome="measured",
+        as_of=as_of,
+        window=window,
+        champion_version=champion.version,
+        drifted=drifted,
+        drifted_share=share,
+        columns=report.columns,
+        report_html=str(report.html),
+        report_json=str(report.json),
+        table_versions=versions,
+    )
+
+
+def _reference(work: Path, model: "OnnxModel", spec: ModelSpec) -> "pd.DataFrame":
+    """A sample of the features that the champion was trained on, as the dataset step wrote it."""
+    import pandas as pd
+
+    metadata = model.metadata
+    path = work / "datasets" / metadata.dataset_id / "reference.parquet"
+    if not path.is_file():
+        days = len(metadata.train_days)
+        inputs = f'{{"model": "{spec.name}", "as_of": "{metadata.as_of}", "window_days": {days}}}'
+        hint = f"Make it again with `make step STEP=dataset INPUTS='{inputs}'`, or train a new champion."
+        raise InputError(f"The champion's reference, of dataset {metadata.dataset_id}, is not at {path}", hint)
+    return sample(pd.read_parquet(path)[metadata.feature_names], spec.drift.maximum_rows, spec.training.seed)
+
+
+def _with_score(features: "pd.DataFrame", model: "OnnxModel") -> "pd.DataFrame":
+    return features.assign(**{SCORE: model.score(features.to_numpy())}).reset_index(drop=True)

@@ -1,0 +1,135 @@
+"""Measure the champion's predictions against the labels that have come in since."""
+
+import logging
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
+from training.contract.artifact import METADATA_FILE, ArtifactMetadata
+from training.contract.base import Days, TableVersions
+from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.performance import has_degraded, labelled, matured_window
+from training.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("perennial")
+
+
+def run(inputs: PerformanceInputs, settings: Settings) -> PerformanceResult:
+    """Join the champion's logged predictions with the labels reported before `as_of`, for days whose labels are all in.
+
+    Measured like the holdout, so that the two can be compared: entities already known as positive are left out where
+    the spec says so. The metrics are logged to the champion's run as of `as_of`; run again, nothing doubles.
+    Raises InputError for an unknown version, TransientError when MLflow does not answer.
+    """
+    if inputs.champion_version is None:
+        log.info("No champion: nothing to measure")
+        return PerformanceResult(outcome="no champion")
+    if inputs.as_of is None:
+        log.info("No knowledge horizon: there is no data yet")
+        return PerformanceResult(outcome="no predictions")
+    spec = load_model_spec(inputs.model, settings.models_dir)
+    lake = Lake(settings.lake, spec.name)
+    window = matured_window(inputs.as_of, spec.drift.window_days, spec.label.delay_days)
+    versions = lake.versions(PREDICTIONS, LABELS, EVENTS)
+    predictions = _predictions(lake, spec, versions, window, inputs.champion_version)
+    if predictions is None:
+        log.info("Version %d made no prediction for %s in %s", inputs.champion_version, window, lake.uri(PREDICTIONS))
+        return PerformanceResult(outcome="no predictions", window=window, table_versions=versions)
+    return _measure(predictions, inputs.as_of, inputs.champion_version, window, spec, settings, versions)
+
+
+def _predictions(
+    lake: Lake, spec: ModelSpec, versions: TableVersions, window: Days, champion_version: int
+) -> "pd.DataFrame | None":
+    import pyarrow.dataset as ds
+
+    if PREDICTIONS not in versions or LABELS not in versions:
+        return None
+    wanted = (ds.field("day") >= window.start) & (ds.field("day") < window.end)
+    wanted &= ds.field("model_version") == champion_version
+    columns = ["prediction_id", "predicted_at", "score", *spec.request_columns]
+    found = lake.scan(PREDICTIONS, versions[PREDICTIONS]).to_table(columns, filter=wanted)
+    return found.to_pandas() if found.num_rows else None
+
+
+def _measure(
+    predictions: "pd.DataFrame",
+    as_of: date,
+    champion_version: int,
+    window: Days,
+    spec: ModelSpec,
+    settings: Settings,
+    versions: TableVersions,
+) -> PerformanceResult:
+    from training.adapters.registry import Registry
+    from training.adapters.registry.watch import record
+    from training.domain.metrics import measure
+
+    registry, lake = Registry(settings.tracking_uri), Lake(settings.lake, spec.name)
+    champion = registry.get(spec.name, champion_version)
+    folder = Path(settings.work) / spec.name / "versions" / str(champion_version)
+    artifact = registry.download(champion, folder) / METADATA_FILE
+    metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
+    labels = _labels(lake, spec, versions, metadata.train_days.start, as_of)
+    rows = labelled(predictions, labels, spec.label)
+    if spec.evaluation.exclude_known_entities:
+        rows = _without_known(rows, labels, lake, spec, versions)
+    positives = int(rows[spec.label.column].sum())
+    log.info("%d predictions, %d with a label, %d positive, in %s", len(predictions), len(rows), positives, window)
+    reference = metadata.holdout_metrics
+    counted = PerformanceResult(
+        outcome="too few labels",
+        window=window,
+        rows=len(rows),
+        positives=positives,
+        reference=reference,
+        table_versions=versions,
+    )
+    if positives < spec.drift.minimum_positives or positives == len(rows):
+        log.info("Too few: the spec asks for %d positive labels, and some negative", spec.drift.minimum_positives)
+        return counted
+    days = rows[spec.feeds[EVENTS].time_column].dt.floor("D")
+    scores, entities = rows["score"].to_numpy(), rows[spec.evaluation.entity]
+    current: Metrics = measure(rows[spec.label.column], scores, entities, days, spec.evaluation.k)
+    degraded = has_degraded(current, reference, spec.evaluation.primary, spec.drift.maximum_performance_drop)
+    for name, value in current.items():
+        log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
+    record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()}, as_of)
+    return counted.model_copy(update={"outcome": "measured", "current": current, "degraded": degraded})
+
+
+def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions, start: date, as_of: date) -> "pd.DataFrame":
+    """One label per id: of those reported from `start` on and before `as_of` the one reported last."""
+    import pyarrow.dataset as ds
+
+    reported = spec.feeds[LABELS].time_column
+    known = (ds.field(reported) >= _midnight(start)) & (ds.field(reported) < _midnight(as_of))
+    table = lake.scan(LABELS, versions[LABELS]).to_table(list(spec.feeds[LABELS].columns), filter=known)
+    rows = table.to_pandas().sort_values([reported, spec.label.id_column])
+    return rows.drop_duplicates(spec.label.id_column, keep="last")
+
+
+def _without_known(
+    rows: "pd.DataFrame", labels: "pd.DataFrame", lake: Lake, spec: ModelSpec, versions: TableVersions
+) -> "pd.DataFrame":
+    """`rows` without those of entities whose positive label was known at the start of the row's day."""
+    import pyarrow.dataset as ds
+
+    from training.domain.windows import known_entities
+
+    id_column, entity, label = spec.label.id_column, spec.evaluation.entity, spec.label.column
+    positive = labels[labels[label] == 1]
+    events = lake.scan(EVENTS, versions[EVENTS])
+    named = events.to_table([id_column, entity], filter=ds.field(id_column).isin(positive[id_column].tolist()))
+    frauds = positive.merge(named.to_pandas(), on=id_column)
+    times, reported = rows[spec.feeds[EVENTS].time_column], spec.feeds[LABELS].time_column
+    return rows[~known_entities(rows[entity], times, frauds[entity], frauds[reported])]
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
