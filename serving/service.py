@@ -7,7 +7,6 @@ worker starts. Set BENTOML_DO_NOT_TRACK=true and BENTOML_HOME (see `local/`).
 import logging
 import os
 import signal
-import sys
 import threading
 
 import bentoml
@@ -31,8 +30,6 @@ app = application(spec)
 @bentoml.asgi_app(app, path="/")
 class Service:
     def __init__(self) -> None:
-        # Feast imports torch wherever it is installed, for nothing that we use: 200 MB and seconds of start.
-        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
         from serving.predictor import Predictor
 
         logging.getLogger("perennial").setLevel(settings.log_level)

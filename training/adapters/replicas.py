@@ -5,7 +5,7 @@ import logging
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import HTTPException
 from typing import Any
@@ -29,7 +29,7 @@ class Look:
     digest: str = ""
     since: datetime | None = None
     #: Version → (reason, when it was refused).
-    refused: Mapping[int, tuple[str, str]] = {}
+    refused: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     problem: str | None = None
 
     def __str__(self) -> str:
