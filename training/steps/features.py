@@ -26,7 +26,7 @@ def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
     spec = load_model_spec(inputs.model, settings.models_dir)
     lake = Lake(settings.lake, spec.name)
     versions = dict(inputs.table_versions)
-    if EVENTS not in versions:
+    if inputs.days is not None and EVENTS not in versions:
         raise InputError("table_versions names no version of `events`", hint="Pass the versions that ingest returned.")
     relations, days = _read(lake, spec, versions, inputs.days) if inputs.days else ({}, None)
     if days is None:
