@@ -112,6 +112,8 @@ class Supervisor:
         daemon = self._daemon()
         children = daemon.children(recursive=True) if daemon else []
         if self.running:
+            # shutdown() alone ends one program after the other.
+            self._rpc().stopAllProcesses(True)
             self._rpc().shutdown()
         if daemon:
             psutil.wait_procs([daemon], timeout=45)

@@ -1,0 +1,107 @@
+"""`make demo`: starts the stack, tells the story, ends with its timeline."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from local import timeline
+from local.airflow_api import Airflow
+from local.credentials import USER
+from local.plan import Plan
+from local.progress import Progress
+from local.stack import Stack
+from local.story import Story
+from local.traffic import Serving
+from local.verbs import addresses, ready_to_start
+from training.contract.errors import StepError
+
+GB = 1024**3
+
+
+def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
+    """Returns 0 when the whole story happened. Unless it `ends` by itself, the stack stays up until Ctrl-C."""
+    plan = plan or Plan()
+    if not ready_to_start(stack):
+        return 1
+    with _interruptible():
+        try:
+            told = _tell(stack, plan)
+            if not ends:
+                print("\nThe stack stays up; look around. Ctrl-C stops it, `make demo` takes it up again.", flush=True)
+                threading.Event().wait()
+        except StepError as error:
+            print(f"\n✗ {error}", flush=True)
+            print(f"  The logs of all programs are in {stack.place.logs}.", flush=True)
+            told = False
+        except KeyboardInterrupt:
+            told = False
+            print("\nStopping. Nothing is lost: `make demo` goes on from here.", flush=True)
+    stack.stop()
+    return 0 if told else 1
+
+
+def _tell(stack: Stack, plan: Plan) -> bool:
+    place = stack.place
+    with Progress() as progress:
+        progress.say("The stack goes on from where it was." if stack.running else f"Starting the stack in {place.home}")
+        stack.start(progress.now)
+        progress.say(f"The stack is up, {stack.memory() / GB:.1f} GB.\n{addresses(stack)}")
+        memory = _Memory(stack)
+        with Airflow(place.airflow_url, USER, stack.credentials.password, plan.model) as airflow:
+            serving = Serving(place.serving_url)
+            story = Story(plan, place.landing, airflow, serving, progress)
+            story.on_tick = memory.look
+            story.tell()
+            champion = serving.champion()
+            chapters = timeline.chapters(airflow)
+        progress.say(f"The story is told. Peak memory of all processes: {memory.peak / GB:.1f} GB.")
+    return _ending(chapters, champion, stack)
+
+
+def _ending(chapters: list[timeline.Chapter], champion: int | None, stack: Stack) -> bool:
+    start = min((c.run.started for c in chapters if c.run.started), default=datetime.now(UTC))
+    print("\nTimeline")
+    print("\n".join(timeline.lines(chapters, start)))
+    winner = timeline.winning(chapters)
+    if winner:
+        old, new = winner.results["rollout"]["previous_version"], timeline.version(winner)
+        print(f"\nQuality on the changed world: version {old} → version {new}")
+        print("\n".join(timeline.quality(winner)))
+        print(f"\nThe run that drift triggered: {winner.page}")
+    found = timeline.checks(chapters, champion)
+    print("\nDid it all happen?")
+    print("\n".join(f"  {'✓' if check.held else '✗'} {check.expected}: {check.found}" for check in found))
+    missing = [check for check in found if not check.held]
+    if missing:
+        print(f"\n✗ {len(missing)} of the story's parts are missing. Airflow's task logs tell why:")
+        print(f"  {stack.place.airflow_home}/logs, and {stack.place.airflow_url} while the stack runs.")
+    print(f"\n{addresses(stack)}", flush=True)
+    return not missing
+
+
+class _Memory:
+    """The largest sum seen; looking costs a walk through /proc, so it looks at every tenth tick."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack, self._ticks, self.peak = stack, 0, 0
+
+    def look(self) -> None:
+        if self._ticks % 10 == 0:
+            self.peak = max(self.peak, self._stack.memory())
+        self._ticks += 1
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does: with the stack stopped."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,214 @@
+"""The story: what is landed when, and what is waited for. Nothing here triggers a DAG; data does.
+
+Killed anywhere and told again, it goes on where it was: what is landed lies in the landing folder, what happened since
+is asked of Airflow.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from local.airflow_api import ENDED, Airflow, Run, Task
+from local.generator import LABEL_DELAY, land
+from local.plan import Plan
+from local.progress import Progress
+from local.traffic import Serving, as_json
+from training.contract.base import Days
+from training.contract.errors import StepError
+from training.contract.model_spec import Feed
+
+#: The DAGs that the story follows.
+KINDS = ("data", "drift", "train")
+POLL_SECONDS = 1.0
+#: Seconds in which a wait must end. Generous: a slow machine is not a broken one.
+FIRST_CHAMPION_PATIENCE, WEEK_PATIENCE = 900.0, 600.0
+
+
+class Story:
+    """Tells `plan` on a running stack. Raises StepError, with the log's end, when something in it fails for good."""
+
+    def __init__(self, plan: Plan, landing: Path, airflow: Airflow, serving: Serving, progress: Progress) -> None:
+        self.plan = plan
+        self._landing = landing
+        self._airflow = airflow
+        self._serving = serving
+        self._progress = progress
+        self._generator = plan.generator()
+        #: Called about once a second while waiting.
+        self.on_tick: Callable[[], None] = lambda: None
+
+    def tell(self) -> None:
+        """Until a version trained on the changed world serves, or the plan's weeks are over."""
+        self.first_champion()
+        for number in range(1, self.plan.drifted_weeks + 1):
+            if self.retrained():
+                return
+            self.drifted_week(number)
+
+    def first_champion(self) -> None:
+        """Land the history and wait until the first version serves."""
+        history = self.plan.history
+        # Labels first: when the payments become features, the drift DAG must find both to ask for a first training.
+        labels = Days(start=history.start + LABEL_DELAY, end=history.end)
+        self._land("labels", labels)
+        self._wait("labels of the history", lambda: self._data_run("labels", labels), FIRST_CHAMPION_PATIENCE)
+        self._land("events", history)
+        self._wait("first champion", lambda: self._serving.champion() or 0, FIRST_CHAMPION_PATIENCE, self._stuck)
+        payment = as_json(self._generator.events(history.end).slice(0, 1).to_pylist()[0])
+        answer = self._serving.predict(payment)
+        version = answer["model_version"]
+        self._progress.say(f"Version {version} serves: a payment of {payment['amount']} scores {answer['score']:.4f}")
+
+    def drifted_week(self, number: int) -> None:
+        """One week of the changed world: its payments are scored, then it lands, then the loop answers."""
+        days = self.plan.week(number)
+        if not self._file("events", days).exists():
+            version = self._serving.champion()
+            payments = pa.concat_tables([self._generator.events(day) for day in each_day(days)])
+            self._progress.now(f"Week {number} of the changed world: scoring {payments.num_rows} payments")
+            scored, flagged = self._serving.replay(payments)
+            self._progress.say(f"Week {number} ({days}): version {version} scored {scored}, flagged {flagged} payments")
+        self._land("labels", days)
+        self._wait(f"labels of week {number}", lambda: self._data_run("labels", days), WEEK_PATIENCE)
+        self._land("events", days)
+        self._wait(f"week {number} to be worked through", lambda: self._settled(days), WEEK_PATIENCE)
+        self._tell_outcome(number, days)
+
+    def retrained(self) -> bool:
+        """Does a version serve that came out of drift or performance?"""
+        return self._winner() is not None and (self._serving.champion() or 0) >= 2
+
+    # --- what is waited for ---
+
+    def _data_run(self, feed: Feed, days: Days) -> bool:
+        """Has the partition been taken in?"""
+        name = self._file(feed, days).stem
+        runs = [r for r in self._airflow.runs("data") if (r.conf.get("feed"), r.conf.get("partition")) == (feed, name)]
+        return bool(runs) and runs[-1].state == "success"
+
+    def _settled(self, days: Days) -> bool:
+        """The week is in, the drift DAG has looked at it, and a training that it asked for is over."""
+        if not self._data_run("events", days):
+            return False
+        looked = self._drift_run(days)
+        if looked is None:
+            return False
+        request = self._airflow.result(looked, "request") or {}
+        if request.get("granted"):
+            taken = [run for run in self._airflow.runs("train") if self._request_of(run) == request["request_id"]]
+            if not any(run.over for run in taken):
+                return False
+        return not any(not run.over for kind in KINDS for run in self._airflow.runs(kind))
+
+    def _stuck(self) -> str | None:
+        """Why the first champion will not come: everything is over, and nothing was promoted."""
+        if not any(run.state == "success" for run in self._airflow.runs("train")):
+            return None
+        if any(not run.over for kind in KINDS for run in self._airflow.runs(kind)) or self._serving.champion():
+            return None
+        run = self._airflow.runs("train")[-1]
+        verdict = (self._airflow.result(run, "evaluate") or {}).get("verdict", {})
+        return f"The first training promoted nothing: {'; '.join(verdict.get('reasons', ['no verdict']))}"
+
+    def _drift_run(self, days: Days) -> Run | None:
+        """The finished drift run that has seen these days."""
+        for run in reversed(self._airflow.runs("drift")):
+            seen = (self._airflow.result(run, "drift") or {}).get("as_of")
+            if run.state == "success" and seen is not None and seen >= str(days.end):
+                return run
+        return None
+
+    def _winner(self) -> Run | None:
+        """The first training by drift or performance that registered a version and rolled it out."""
+        for run in self._airflow.runs("train"):
+            request = self._airflow.result(run, "request") or {}
+            rollout = self._airflow.result(run, "rollout") or {}
+            if request.get("trigger") in ("drift", "performance") and rollout.get("version"):
+                return run
+        return None
+
+    def _request_of(self, run: Run) -> str | None:
+        return (self._airflow.result(run, "request") or {}).get("request_id")
+
+    def _wait(
+        self, what: str, done: Callable[[], Any], patience: float, stuck: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """Until `done`. Raises StepError when a run fails, when `stuck` says why, or after `patience` seconds."""
+        deadline = time.monotonic() + patience
+        while not done():
+            self.on_tick()
+            self._fail_with_runs()
+            why = stuck()
+            if why is None and time.monotonic() > deadline:
+                why = f"Waited {patience:.0f} s for {what}. What goes on: {self._going_on()}"
+            if why:
+                raise StepError(why, hint="Airflow's UI shows every run and its logs; `make status` every program.")
+            self._progress.now(f"Waiting for {what}: {self._going_on()}")
+            time.sleep(POLL_SECONDS)
+
+    def _fail_with_runs(self) -> None:
+        for kind in KINDS:
+            for run in self._airflow.runs(kind):
+                if run.state == "failed":
+                    raise StepError(f"Run {run.id} of {self.plan.model}_{kind} failed. {self._failure(run)}")
+
+    def _failure(self, run: Run) -> str:
+        failed = next((task for task in self._airflow.tasks(run) if task.state == "failed"), None)
+        if failed is None:
+            return f"See {self._airflow.page(run)}"
+        log = "\n".join(f"    {line}" for line in self._airflow.log(run, failed))
+        return f"Task {failed.id} ended its log with:\n{log}\n  See {self._airflow.page(run)}"
+
+    def _going_on(self) -> str:
+        """The tasks that run now, or what is queued."""
+        active = [run for kind in KINDS for run in self._airflow.runs(kind) if not run.over]
+        tasks = [f"{run.kind}/{name(task)}" for run in active for task in self._airflow.tasks(run) if _active(task)]
+        return ", ".join(tasks or [f"{run.kind} run {run.state}" for run in active]) or "nothing runs"
+
+    # --- landing and telling ---
+
+    def _land(self, feed: Feed, days: Days) -> None:
+        if not self._file(feed, days).exists():
+            path = land(self._generator, self._landing, self.plan.model, feed, days)
+            self._progress.say(f"Landed {feed} of {days}: {path}")
+
+    def _file(self, feed: Feed, days: Days) -> Path:
+        *_, last = each_day(days)
+        return self._landing / self.plan.model / feed / f"{days.start}_{last}.parquet"
+
+    def _tell_outcome(self, number: int, days: Days) -> None:
+        run = self._drift_run(days)
+        if run is None:
+            return
+        drift, request = self._airflow.result(run, "drift") or {}, self._airflow.result(run, "request") or {}
+        found = f"{drift.get('drifted_share', 0):.0%} of the features drifted"
+        self._progress.say(f"Week {number}: {found}. {request.get('reason') or ''} → {request.get('why')}")
+        for train in self._airflow.runs("train"):
+            if request.get("request_id") and self._request_of(train) == request["request_id"]:
+                verdict = (self._airflow.result(train, "evaluate") or {}).get("verdict", {})
+                outcome = "promoted" if verdict.get("promote") else "not promoted"
+                self._progress.say(f"Week {number}: trained ({request['trigger']}), {outcome}: {_primary(verdict)}")
+
+
+def each_day(days: Days) -> Iterator[Any]:
+    """Its dates, in order."""
+    return (type(days.start).fromordinal(days.start.toordinal() + at) for at in range(len(days)))
+
+
+def name(task: Task) -> str:
+    return f"{task.id} ({task.label})" if task.label else task.id
+
+
+def _active(task: Task) -> bool:
+    return task.state is not None and task.state not in ENDED and task.state != "scheduled"
+
+
+def _primary(verdict: dict[str, Any]) -> str:
+    primary = verdict.get("primary", "")
+    new, old = (verdict.get("challenger") or {}).get(primary), (verdict.get("champion") or {}).get(primary)
+    return (
+        f"{primary} {new:.3f}" + (f" against {old:.3f}" if old is not None else "") if new is not None else "no verdict"
+    )

@@ -1,0 +1,146 @@
+"""The story's end: what was triggered when and why, what the verdicts said, and whether all of it happened."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from local.airflow_api import Airflow, Run
+
+#: Which steps' results a training run is told by.
+TRAINING = ("request", "dataset", "evaluate", "register", "rollout")
+ALWAYS_TOLD = ("drift", "performance", "request")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One run with the results of its steps and the asset events that caused it."""
+
+    run: Run
+    results: dict[str, dict[str, Any]]
+    causes: list[dict[str, Any]]
+    page: str
+
+
+def chapters(airflow: Airflow) -> list[Chapter]:
+    """All drift and training runs so far, by start."""
+    found = []
+    for kind, steps in (("drift", ALWAYS_TOLD), ("train", TRAINING)):
+        for run in airflow.runs(kind):
+            results = {step: result for step in steps if (result := airflow.result(run, step))}
+            found.append(Chapter(run, results, airflow.causes(run), airflow.page(run)))
+    return sorted(found, key=lambda c: (c.run.started is None, c.run.started))
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that the story must contain; `found` says what was found instead of, or as, it."""
+
+    expected: str
+    held: bool
+    found: str
+
+
+def checks(story: list[Chapter], champion: int | None) -> list[Check]:
+    """What `--exit` answers for."""
+    trained = [c for c in story if c.run.kind == "train"]
+    first = next((c for c in trained if version(c) == 1), None)
+    winner = winning(story)
+    drifted = [c for c in story if c.results.get("drift", {}).get("drifted")]
+    made = [
+        Check("a first training made version 1", first is not None, told(first)),
+        Check("the drift DAG found drift", bool(drifted), f"in {len(drifted)} runs"),
+        Check("a training that drift or performance asked for was rolled out", winner is not None, told(winner)),
+    ]
+    if winner is None:
+        return made
+    request, evaluation = winner.results["request"], winner.results["evaluate"]
+    verdict = evaluation["verdict"]
+    primary = verdict["primary"]
+    new, old = verdict["challenger"][primary], (verdict["champion"] or {}).get(primary)
+    asset = next((c["asset"] for c in winner.causes), None)
+    return [
+        *made,
+        Check("the retrain asset started it", asset is not None, f"asset {asset}"),
+        Check("it says why", bool(request["reason"]), request["reason"]),
+        Check("the verdict was positive", verdict["promote"], "; ".join(verdict["reasons"])),
+        Check("it beats the version before on the same holdout", old is not None and new > old, f"{new} against {old}"),
+        Check("its version serves", champion == version(winner) and (champion or 0) >= 2, f"version {champion} serves"),
+    ]
+
+
+def winning(story: list[Chapter]) -> Chapter | None:
+    """The first training by drift or performance whose version was rolled out."""
+    asked = (c for c in story if c.results.get("request", {}).get("trigger") in ("drift", "performance"))
+    return next((c for c in asked if c.run.kind == "train" and version(c)), None)
+
+
+def version(chapter: Chapter) -> int | None:
+    return chapter.results.get("rollout", {}).get("version")
+
+
+def told(chapter: Chapter | None) -> str:
+    return f"run {chapter.run.id}" if chapter else "there is none"
+
+
+def lines(story: list[Chapter], start: datetime) -> Iterator[str]:
+    """The timeline, for a person."""
+    for chapter in story:
+        at = chapter.run.started or start
+        minutes, seconds = divmod(int((at - start).total_seconds()), 60)
+        heading, *details = _watched(chapter) if chapter.run.kind == "drift" else _trained(chapter)
+        yield f"  {minutes:02d}:{seconds:02d}  {chapter.run.kind:<6} {heading}"
+        yield from (f"                {detail}" for detail in details)
+
+
+def _watched(chapter: Chapter) -> Iterator[str]:
+    drift, request = chapter.results.get("drift", {}), chapter.results.get("request", {})
+    performance = chapter.results.get("performance", {})
+    if drift.get("outcome") == "measured":
+        against = f"version {drift['champion_version']}, {drift['window']['start']} and the days after"
+        yield f"as of {drift['as_of']}: {drift['drifted_share']:.0%} of the features drifted against {against}"
+    else:
+        yield f"as of {drift.get('as_of')}: {drift.get('outcome', chapter.run.state)}"
+    if performance.get("outcome") == "measured":
+        now, before = performance["current"], performance["reference"]
+        yield "on matured labels: " + ", ".join(
+            f"{m} {now[m]:.3f} ({before.get(m, 0):.3f} on its holdout)" for m in now
+        )
+    if drift.get("report_html"):
+        yield f"report: {drift['report_html']}"
+    if request:
+        yield f"request: {request.get('reason') or 'none'} → {request['why']}"
+
+
+def _trained(chapter: Chapter) -> Iterator[str]:
+    request, dataset = chapter.results.get("request", {}), chapter.results.get("dataset", {})
+    why = "; ".join(f"asset {c['asset']}" for c in chapter.causes) or chapter.run.type
+    yield f"because of {request.get('trigger')} ({request.get('reason')}), by {why}"
+    if dataset:
+        train, holdout = dataset["train"], dataset["holdout"]
+        yield f"trained on {_days(train)}, judged on {_days(holdout)}, as of {dataset['as_of']}"
+    evaluation = chapter.results.get("evaluate")
+    if evaluation:
+        verdict = evaluation["verdict"]
+        said = "promote" if verdict["promote"] else "keep the champion"
+        yield f"verdict on {evaluation['challenger']['estimator']}: {said}"
+        yield from (f"  {reason}" for reason in verdict["reasons"])
+    if version(chapter):
+        seconds = chapter.results["rollout"]["seconds"]
+        yield f"version {version(chapter)} serves, {seconds:.1f} s after its registration"
+
+
+def _days(split: dict[str, Any]) -> str:
+    return f"{split['days']['start']}…{split['days']['end']} ({split['rows']} rows, {split['positives']} frauds)"
+
+
+def quality(winner: Chapter) -> Iterator[str]:
+    """Before and after, on the same holdout."""
+    verdict = winner.results["evaluate"]["verdict"]
+    for metric, new in verdict["challenger"].items():
+        old = (verdict["champion"] or {}).get(metric)
+        before = "  –  " if old is None else f"{old:.3f}"
+        yield f"  {metric:<22} {before} → {new:.3f}"
+    if verdict["difference"]:
+        low, high = verdict["difference"]
+        yield f"  {verdict['primary']}: {low:+.3f} to {high:+.3f}, in {verdict['confidence']:.0%} of the resamples"
