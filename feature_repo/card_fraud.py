@@ -90,18 +90,20 @@ def request_features(inputs: pd.DataFrame) -> pd.DataFrame:
 
     A customer without payments in the window has no mean: the ratio is then 1, as usual as can be.
     """
-    when = pd.DatetimeIndex(pd.to_datetime(inputs["event_time"], utc=True))
+    # NumPy on the columns: a prediction waits for this, and pandas would take ten times as long over one row.
+    hours = inputs["event_time"].to_numpy("datetime64[s]").astype(np.int64) // 3600
     amount = inputs["amount"].to_numpy(np.float64)
     columns = {
         "payment_amount": amount,
-        "weekend": when.dayofweek >= 5,
-        "night": when.hour <= 6,
+        # 1970-01-01 was a Thursday.
+        "weekend": (hours // 24 + 3) % 7 >= 5,
+        "night": hours % 24 <= 6,
     }
     for window in ("7d", "30d"):
         mean = inputs[f"customer_mean_{window}"].to_numpy(np.float64)
         known = mean > 0
         columns[f"amount_over_mean_{window}"] = np.where(known, amount / np.where(known, mean, 1.0), 1.0)
-    return pd.DataFrame(columns).astype(np.float32)
+    return pd.DataFrame({name: values.astype(np.float32) for name, values in columns.items()})
 
 
 card_fraud = FeatureService(

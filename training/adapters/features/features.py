@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perennial")
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Rows looked up at once: SQLite takes 32,766 variables in a query.
 _LOOKUP = 10_000
 
@@ -80,15 +81,15 @@ class Features:
     def online(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` (events) from the online store, with the defaults of `historical`.
 
-        A feature row counts for as long as its view's ttl says, measured at the event's time. Raises TransientError
-        when the store does not answer.
+        Their times are datetimes or ISO strings. A feature row counts for as long as its view's ttl says, measured at
+        the event's time. Raises TransientError when the store does not answer.
         """
         chunks = [self._lookup(rows[i : i + _LOOKUP]) for i in range(0, len(rows), _LOOKUP)]
         values = [chunk.values for chunk in chunks] or [np.empty((0, len(self.names())), np.float32)]
         return OnlineFeatures(np.concatenate(values), [stamp for chunk in chunks for stamp in chunk.timestamps])
 
     def _lookup(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
-        times = pd.DatetimeIndex(pd.to_datetime([row[self._time_column] for row in rows], utc=True))
+        times = np.array([_microseconds(row[self._time_column]) for row in rows])
         keys = {key: [row[key] for row in rows] for key in self._spec.features.tables.values()}
         views = self._definitions.views
         wanted = [f"{view.name}:{feature.name}" for view in views for feature in view.features]
@@ -98,21 +99,23 @@ class Features:
             where = f"The online store at {_without_secrets(self._settings.online)} did not answer: {error}"
             raise TransientError(where, hint="Is it up, and may this process write to its folder?") from error
         vectors = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
-        columns = {name: [row[name] for row in rows] for name in self._definitions.request_columns}
-        frame = pd.DataFrame({**columns, self._time_column: times})
+        columns: dict[str, Any] = {c: [row[c] for row in rows] for c in self._definitions.request_columns}
+        columns[self._time_column] = pd.DatetimeIndex(times.astype("datetime64[us]"), tz="UTC")
         oldest = np.full(len(rows), np.inf)
         for view in views:
             stamps = np.array([stamp.seconds for stamp in vectors[view.features[0].name].event_timestamps], float)
-            age = times.as_unit("s").asi8 - stamps
-            stamps[(stamps == 0) | (age > view.ttl.total_seconds())] = np.nan
+            stamps[(stamps == 0) | (times / 1e6 - stamps > view.ttl.total_seconds())] = np.nan
+            gone = np.isnan(stamps)
             for feature in view.features:
                 found = np.array([_number(value) for value in vectors[feature.name].values], np.float32)
-                frame[feature.name] = np.where(np.isnan(stamps), np.float32(np.nan), found)
+                found[gone] = np.nan
+                columns[feature.name] = found
             oldest = np.minimum(oldest, stamps)
         for on_demand in self._definitions.on_demand:
-            made = on_demand.feature_transformation.udf(frame)
-            frame[list(made)] = made
-        values = np.nan_to_num(frame[self.names()].to_numpy(np.float32), nan=0.0)
+            made = on_demand.feature_transformation.udf(pd.DataFrame(columns))
+            columns |= {name: made[name].to_numpy() for name in made}
+        values = np.column_stack([columns[name] for name in self.names()]).astype(np.float32, copy=False)
+        np.nan_to_num(values, copy=False, nan=0.0)
         return OnlineFeatures(values, [datetime.fromtimestamp(s, UTC) if np.isfinite(s) else None for s in oldest])
 
     def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
@@ -130,7 +133,8 @@ class Features:
             for view in self._definitions.views:
                 version = self._pinned(versions, view.name)
                 if version < online.get(view.name, {}).get("version", -1):
-                    log.info("%s: version %d is online already, newer than %d", view.name, online[view.name], version)
+                    newer = online[view.name]["version"]
+                    log.info("%s: version %d is online already, newer than version %d", view.name, newer, version)
                     continue
                 newest = self._newest_rows(view, version)
                 if newest.num_rows:
@@ -194,6 +198,12 @@ class Features:
                 pq.write_table(rows.to_table(filter=needed), path)
                 view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
             yield
+
+
+def _microseconds(time: datetime | str) -> int:
+    """Since 1970 UTC; a time without a zone is UTC."""
+    time = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _number(value: Any) -> float:
