@@ -31,8 +31,25 @@ def connect(tracking_uri: str) -> "MlflowClient":
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    _leave_feast_out()
     with answering(tracking_uri):
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _leave_feast_out() -> None:
+    """Before its first request MLflow imports every plugin for request headers, and Feast brings one.
+
+    That is Feast, pandas and torch (6 s of CPU, 200 MB) in every process that asks the registry for an alias, for a
+    header that nothing here uses. Other plugins are left in place: they may carry an operator's login.
+    """
+    from mlflow.utils import plugins
+
+    every = plugins.get_entry_points
+    plugins.get_entry_points = lambda group: [each for each in every(group) if each.name != "feast"]
+    try:
+        import mlflow.tracking.request_header.registry  # noqa: F401 – it takes the plugins when it is imported
+    finally:
+        plugins.get_entry_points = every
 
 
 @contextmanager
