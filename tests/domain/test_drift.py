@@ -1,0 +1,88 @@
+"""The decision on drift, and the windows that drift and performance look at."""
+
+from datetime import UTC, date, datetime
+
+import pandas as pd
+import pytest
+
+from training.contract.base import Days
+from training.contract.messages import ColumnDrift
+from training.contract.model_spec import LabelSpec
+from training.domain.coverage import covered_days
+from training.domain.drift import SCORE, current_window, has_drifted, sample
+from training.domain.performance import has_degraded, labelled, matured_window
+
+
+def _columns(drifted: int, of: int, score: bool = False) -> dict[str, ColumnDrift]:
+    def column(drifted: bool) -> ColumnDrift:
+        return ColumnDrift(score=0.2 if drifted else 0.0, threshold=0.1, method="wasserstein", drifted=drifted)
+
+    return {f"f{i}": column(i < drifted) for i in range(of)} | {SCORE: column(score)}
+
+
+@pytest.mark.parametrize(
+    ("drifted", "of", "score", "expected"),
+    [
+        (0, 10, False, (False, 0.0)),
+        (2, 10, False, (False, 0.2)),
+        (3, 10, False, (True, 0.3)),
+        (10, 10, False, (True, 1.0)),
+        (0, 10, True, (True, 0.0)),
+        (0, 0, False, (False, 0.0)),
+    ],
+)
+def test_the_share_of_features_or_the_score_decides(drifted: int, of: int, score: bool, expected) -> None:
+    assert has_drifted(_columns(drifted, of, score), 0.3) == expected
+
+
+def test_a_share_of_zero_asks_for_retraining_always() -> None:
+    assert has_drifted(_columns(0, 5), 0.0) == (True, 0.0)
+
+
+def test_the_sample_depends_on_the_seed_alone_and_keeps_the_order() -> None:
+    rows = pd.DataFrame({"id": range(1000)})
+    first, again, other = sample(rows, 50, seed=1), sample(rows, 50, seed=1), sample(rows, 50, seed=2)
+    assert len(first) == 50
+    assert first.equals(again)
+    assert not first.equals(other)
+    assert first["id"].is_monotonic_increasing
+    assert sample(rows, 5000, seed=1) is rows
+
+
+def test_the_windows_lie_before_the_horizon_and_before_labels_that_are_still_out() -> None:
+    as_of = date(2026, 3, 16)
+    assert current_window(as_of, 7) == Days(start=date(2026, 3, 9), end=as_of)
+    assert matured_window(as_of, 7, 7) == Days(start=date(2026, 3, 2), end=date(2026, 3, 9))
+
+
+def test_covered_days_end_at_the_midnight_after_the_newest_row() -> None:
+    def at(day: int, hour: int) -> datetime:
+        return datetime(2026, 3, day, hour, tzinfo=UTC)
+
+    days = covered_days([(at(4, 5), at(6, 23)), (at(2, 0), at(3, 1))])
+    assert days == Days(start=date(2026, 3, 2), end=date(2026, 3, 7))
+    assert covered_days([(at(4, 0), at(4, 0))]) == Days(start=date(2026, 3, 4), end=date(2026, 3, 5))
+    assert covered_days([]) is None
+
+
+def test_of_several_predictions_for_a_payment_the_last_counts_whatever_the_order() -> None:
+    label = LabelSpec(column="is_fraud", id_column="transaction_id")
+    predictions = pd.DataFrame(
+        {
+            "prediction_id": ["a", "b", "c", "d"],
+            "predicted_at": pd.to_datetime([1, 3, 2, 1], unit="s", utc=True),
+            "transaction_id": [7, 7, 7, 8],
+            "score": [0.1, 0.3, 0.2, 0.9],
+        }
+    )
+    labels = pd.DataFrame({"transaction_id": [7, 9], "is_fraud": [1, 0]})
+    for order in (predictions, predictions.iloc[::-1]):
+        rows = labelled(order, labels, label)
+        assert rows[["transaction_id", "score", "is_fraud"]].values.tolist() == [[7, 0.3, 1]]
+
+
+def test_degraded_is_a_fall_of_more_than_the_allowed_drop() -> None:
+    reference = {"average_precision": 0.60, "roc_auc": 0.9}
+    assert not has_degraded({"average_precision": 0.55, "roc_auc": 0.1}, reference, "average_precision", 0.1)
+    assert has_degraded({"average_precision": 0.45, "roc_auc": 0.9}, reference, "average_precision", 0.1)
+    assert not has_degraded({"average_precision": 0.99}, reference, "average_precision", 0.0)

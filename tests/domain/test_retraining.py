@@ -1,0 +1,257 @@
+"""The broker's policy, by example and by property."""
+
+from datetime import date, timedelta
+from itertools import pairwise
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.contract.base import Days
+from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult
+from training.contract.model_spec import ModelSpec, RetrainingSpec, Trigger
+from training.domain.retraining import (
+    COOLDOWN_GROUPS,
+    Decision,
+    History,
+    Request,
+    decide,
+    fingerprint,
+    history_needed,
+    reason_to_train,
+)
+
+START = date(2026, 1, 5)
+WINDOW = 7
+
+
+def _request(trigger: Trigger, day: int, champion: int | None = 1) -> Request:
+    seen = START + timedelta(days=day)
+    return Request(
+        id=fingerprint("m", trigger, seen, champion),
+        trigger=trigger,
+        seen=seen,
+        as_of=seen,
+        reason="because",
+        champion_version=champion,
+    )
+
+
+def _history(*decided: tuple[Request, bool]) -> History:
+    return History(
+        requests={request.id: request for request, _ in decided},
+        decisions={
+            request.id: Decision(request_id=request.id, outcome="granted" if granted else "refused")
+            for request, granted in decided
+        },
+        taken={},
+    )
+
+
+def _replay(requests: list[Request], policy: RetrainingSpec) -> list[tuple[Request, bool]]:
+    """Put the requests one after the other, as the ledger would; a repeated one finds its first decision."""
+    decided: dict[str, tuple[Request, bool]] = {}
+    for request in requests:
+        if request.id not in decided:
+            decision = decide(request, _history(*decided.values()), policy, WINDOW)
+            decided[request.id] = (request, decision.outcome == "granted")
+    return list(decided.values())
+
+
+# --- by example ---
+
+
+def test_the_first_reason_is_granted() -> None:
+    assert decide(_request("drift", 0), _history(), RetrainingSpec(), WINDOW).outcome == "granted"
+
+
+def test_the_same_request_is_not_granted_twice() -> None:
+    request = _request("drift", 0)
+    decision = decide(request, _history((request, True)), RetrainingSpec(cooldown_days=0), WINDOW)
+    assert (decision.outcome, decision.why) == ("refused", "The same request was granted before.")
+
+
+@pytest.mark.parametrize(("days", "expected"), [(1, "refused"), (6, "refused"), (7, "granted"), (-6, "refused")])
+def test_drift_and_performance_share_a_cooldown_in_days_of_data(days: int, expected: str) -> None:
+    history = _history((_request("drift", 20), True))
+    decision = decide(_request("performance", 20 + days), history, RetrainingSpec(cooldown_days=7), WINDOW)
+    assert decision.outcome == expected
+    if expected == "refused":
+        assert decision.why.startswith("Cooldown: drift-")
+
+
+@pytest.mark.parametrize("trigger", ["schedule", "code", "person"])
+def test_what_somebody_decided_neither_waits_for_a_cooldown_nor_starts_one(trigger: Trigger) -> None:
+    drift, other = _request("drift", 10), _request(trigger, 11)
+    assert decide(other, _history((drift, True)), RetrainingSpec(), WINDOW).outcome == "granted"
+    assert decide(drift, _history((other, True)), RetrainingSpec(), WINDOW).outcome == "granted"
+
+
+def test_a_refused_request_starts_no_cooldown() -> None:
+    history = _history((_request("drift", 9), False))
+    assert decide(_request("drift", 10), history, RetrainingSpec(), WINDOW).outcome == "granted"
+
+
+@pytest.mark.parametrize(
+    ("seen_before", "expected"),
+    [
+        ([], "Drift was seen in 1 of 3 successive windows"),
+        ([29], "Drift was seen in 2 of 3 successive windows"),
+        ([28, 29], None),
+        ([22, 15], None),  # weekly windows adjoin
+        ([15, 29], "Drift was seen in 2 of 3"),  # the window of day 15 ends before that of day 29 begins
+        ([31, 32], "Drift was seen in 1 of 3"),  # later ones do not count
+    ],
+)
+def test_drift_must_persist_over_successive_windows(seen_before: list[int], expected: str | None) -> None:
+    history = _history(*((_request("drift", day), False) for day in seen_before))
+    decision = decide(_request("drift", 29 + (29 in seen_before)), history, RetrainingSpec(persistence=3), WINDOW)
+    assert decision.outcome == ("granted" if expected is None else "refused")
+    assert expected is None or decision.why.startswith(expected)
+
+
+def test_drift_from_another_champion_does_not_count_as_persistence() -> None:
+    history = _history((_request("drift", 9, champion=1), False))
+    assert (
+        decide(_request("drift", 10, champion=2), history, RetrainingSpec(persistence=2), WINDOW).outcome == "refused"
+    )
+
+
+def test_performance_needs_no_persistence() -> None:
+    assert decide(_request("performance", 9), _history(), RetrainingSpec(persistence=3), WINDOW).outcome == "granted"
+
+
+def test_the_budget_counts_thirty_days_of_data_and_leaves_people_out() -> None:
+    policy = RetrainingSpec(budget_per_30_days=2)
+    granted = [(_request("schedule", 0), True), (_request("schedule", 14), True), (_request("person", 15), True)]
+    refused = decide(_request("schedule", 29), _history(*granted), policy, WINDOW)
+    assert (refused.outcome, refused.why[:7]) == ("refused", "Budget:")
+    assert decide(_request("schedule", 30), _history(*granted), policy, WINDOW).outcome == "granted"
+    assert decide(_request("person", 29), _history(*granted), policy, WINDOW).outcome == "granted"
+
+
+def test_history_knows_what_waits_oldest_first() -> None:
+    first, second, third = (_request("schedule", day) for day in (3, 1, 2))
+    bodies = [
+        Decision(request_id=first.id, outcome="granted"),
+        Decision(request_id=second.id, outcome="refused", why="no"),
+        Decision(request_id=third.id, outcome="granted"),
+        Decision(request_id=first.id, outcome="taken", run="run-1"),
+    ]
+    requests = [each.model_dump(mode="json") for each in (first, second, third)]
+    history = History.of(requests, [body.model_dump(mode="json") for body in bodies])
+    assert history.granted == {first.id, third.id}
+    assert history.waiting == [third.id]
+    assert history.taken == {first.id: "run-1"}
+
+
+# --- the reason ---
+
+
+def _drift(**fields) -> DriftResult:
+    return DriftResult(**({"outcome": "measured", "as_of": START, "champion_version": 1} | fields))
+
+
+def test_no_finding_is_no_reason(spec: ModelSpec) -> None:
+    assert reason_to_train(_drift(), PerformanceResult(outcome="no predictions"), spec, 1000) is None
+    assert reason_to_train(_drift(outcome="no data"), None, spec, 1000) is None
+    assert reason_to_train(None, None, spec, 1000) is None
+
+
+def test_degraded_performance_says_more_than_drift(spec: ModelSpec) -> None:
+    worse = PerformanceResult(
+        outcome="measured", degraded=True, current={"average_precision": 0.3}, reference={"average_precision": 0.6}
+    )
+    reason = reason_to_train(_drift(drifted=True), worse, spec, 1000)
+    assert reason is not None
+    assert (reason.trigger, reason.text) == (
+        "performance",
+        "average_precision 0.300 on matured labels, 0.600 on the holdout",
+    )
+
+
+def test_the_reason_for_drift_names_the_columns_worst_first(spec: ModelSpec) -> None:
+    columns = {
+        name: ColumnDrift(score=score, threshold=0.1, method="wasserstein", drifted=score >= 0.1)
+        for name, score in {"a": 0.2, "b": 0.05, "c": 0.9}.items()
+    }
+    days = Days.ending(START, 7)
+    reason = reason_to_train(_drift(drifted=True, drifted_share=2 / 3, columns=columns, window=days), None, spec, 0)
+    assert reason is not None
+    assert reason.trigger == "drift"
+    assert reason.text == f"67% of the features drifted in {days}: c, a"
+
+
+def test_a_first_champion_waits_for_enough_history(spec: ModelSpec) -> None:
+    needed = history_needed(spec)
+    assert needed == 14 + 7 + 7 + 7
+    missing = _drift(outcome="no champion", champion_version=None)
+    assert reason_to_train(missing, None, spec, needed - 1) is None
+    reason = reason_to_train(missing, None, spec, needed)
+    assert reason is not None
+    assert reason.trigger == "first"
+
+
+# --- by property ---
+
+triggers = st.sampled_from(get_args(Trigger))
+policies = st.builds(
+    RetrainingSpec,
+    persistence=st.integers(1, 3),
+    cooldown_days=st.integers(0, 14),
+    budget_per_30_days=st.integers(1, 5),
+)
+requests = st.builds(_request, triggers, st.integers(0, 90), st.sampled_from([None, 1, 2]))
+in_any_order = st.lists(requests, max_size=40)
+
+
+@given(in_any_order, policies)
+def test_never_two_of_a_kind_within_the_cooldown(put: list[Request], policy: RetrainingSpec) -> None:
+    granted = [request for request, yes in _replay(put, policy) if yes]
+    for group in COOLDOWN_GROUPS:
+        days = sorted(request.seen for request in granted if request.trigger in group)
+        assert all((later - earlier).days >= policy.cooldown_days for earlier, later in pairwise(days))
+
+
+@given(in_any_order, policies)
+def test_no_thirty_days_hold_more_than_the_budget(put: list[Request], policy: RetrainingSpec) -> None:
+    days = [request.seen for request, yes in _replay(put, policy) if yes and request.trigger != "person"]
+    for start in days:
+        assert sum(start <= day < start + timedelta(days=30) for day in days) <= policy.budget_per_30_days
+
+
+@given(in_any_order, policies)
+def test_people_are_always_granted_and_nothing_twice(put: list[Request], policy: RetrainingSpec) -> None:
+    decided = _replay(put + put, policy)
+    assert all(yes for request, yes in decided if request.trigger == "person")
+    again = _history(*decided)
+    assert all(decide(request, again, policy, WINDOW).outcome == "refused" for request, yes in decided if yes)
+
+
+@given(in_any_order, requests, policies, st.randoms())
+def test_a_decision_depends_on_what_is_known_not_on_its_order(
+    put: list[Request], request_: Request, policy: RetrainingSpec, random
+) -> None:
+    known = _replay(put, policy)
+    shuffled = random.sample(known, len(known))
+    assert decide(request_, _history(*known), policy, WINDOW) == decide(request_, _history(*shuffled), policy, WINDOW)
+
+
+@given(in_any_order, policies)
+def test_granted_drift_was_seen_in_as_many_successive_windows(put: list[Request], policy: RetrainingSpec) -> None:
+    decided = _replay(put, policy)
+    for position, (request, yes) in enumerate(decided):
+        if not yes or request.trigger != "drift":
+            continue
+        same = [
+            r for r, _ in decided[:position] if (r.trigger, r.champion_version) == ("drift", request.champion_version)
+        ]
+        days = sorted({r.seen for r in same if r.seen < request.seen} | {request.seen})[-policy.persistence :]
+        assert len(days) == policy.persistence
+        assert all((later - earlier).days <= WINDOW for earlier, later in pairwise(days))
+
+
+@given(st.lists(st.tuples(triggers, st.integers(0, 90)), min_size=2, max_size=2, unique=True))
+def test_other_triggers_or_days_are_other_requests(two: list[tuple[Trigger, int]]) -> None:
+    assert len({_request(trigger, day).id for trigger, day in two}) == 2
