@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -86,14 +87,13 @@ def digest(content: bytes) -> str:
 
 
 def write_artifact(folder: Path, content: bytes, metadata: ArtifactMetadata) -> Path:
-    """Write the artifact's two files into `folder`, the folder whole or not at all. One that exists is left alone."""
-    if folder.is_dir():
-        return folder
+    """Write the artifact's two files into `folder`, the folder whole or not at all; one that exists is replaced."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         whole = Path(temporary, "artifact")
         whole.mkdir()
         (whole / ONNX_FILE).write_bytes(content)
         (whole / METADATA_FILE).write_text(metadata.model_dump_json(indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
         os.replace(whole, folder)
     return folder

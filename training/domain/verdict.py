@@ -27,7 +27,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Champion:
-    """The model in service. `metrics` and `differences` are None when it could not be scored; `problem` says why.
+    """The model in service. Without `differences` it cannot be compared, and `problem` says why.
 
     `differences` are challenger minus champion in the primary metric on bootstrap samples.
     """
@@ -45,7 +45,7 @@ def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None) 
     if champion is None:
         gates.append(Gate(True, "no champion serves yet: only the floors count"))
     elif champion.metrics is None or champion.differences is None:
-        gates.append(Gate(False, f"champion version {champion.version} could not be compared: {champion.problem}"))
+        gates.append(Gate(False, f"against champion version {champion.version}: {champion.problem}"))
     else:
         difference = interval(champion.differences, spec.confidence)
         gates += _margins(spec, challenger, champion.metrics)

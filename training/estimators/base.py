@@ -53,13 +53,20 @@ def parameters_for(name: EstimatorName, defaults: Mapping[str, Any], given: Mapp
 
 def check_training_data(features: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
     """Raises DataContractError unless features are finite and both classes occur. `names` are the columns'."""
+    check_finite(features, names)
+    found = np.unique(labels)
+    if not np.array_equal(found, [0, 1]):
+        problem = f"Labels must be 0 and 1 and both must occur; found {found[:5].tolist()}"
+        raise DataContractError(problem, hint="Train on a longer window, or mend the label column.")
+
+
+def check_finite(features: np.ndarray, names: list[str]) -> None:
+    """Raises DataContractError that names the columns which are not finite. No estimator guesses at missing values:
+    every feature has a defined default.
+    """
     bad = ~np.isfinite(features)
     if bad.any():
         columns = ", ".join(
             f"{name} ({count} rows)" for name, count in zip(names, bad.sum(axis=0), strict=True) if count
         )
         raise DataContractError(f"Features are not finite: {columns}", hint="Give these features a default value.")
-    found = np.unique(labels)
-    if not np.array_equal(found, [0, 1]):
-        problem = f"Labels must be 0 and 1 and both must occur; found {found[:5].tolist()}"
-        raise DataContractError(problem, hint="Train on a longer window, or mend the label column.")

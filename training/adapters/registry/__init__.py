@@ -1,5 +1,6 @@
 """MLflow: the registry of model versions (versions.py) and the training runs that they come from (runs.py)."""
 
+from training.adapters.registry.runs import Run, Runs
 from training.adapters.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, SERVED, ModelVersion, Registry
 
-__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "SERVED", "ModelVersion", "Registry"]
+__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "SERVED", "ModelVersion", "Registry", "Run", "Runs"]

@@ -106,19 +106,8 @@ class Registry:
         A folder that holds this version already is left as it is. Raises DataContractError when what the registry
         holds is not what was registered.
         """
-        if (folder / METADATA_FILE).is_file() and _mismatch(folder, version.digest) is None:
-            return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            with answering(self._uri):
-                self._client.download_artifacts(version.run_id, SERVED, temporary)
-            fetched = Path(temporary, SERVED)
-            if problem := _mismatch(fetched, version.digest):
-                where = f"{version.model} version {version.version} (run {version.run_id}, {SERVED}/)"
-                raise DataContractError(f"The artifact of {where} is not usable: {problem}", hint="Train again.")
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(fetched, folder)
-        return folder
+        with answering(self._uri):
+            return fetch_served(self._client, version.run_id, version.digest, folder)
 
     def _find(self, request) -> ModelVersion | None:  # type: ignore[no-untyped-def]
         self._client  # noqa: B018 – connect first: the exception type is MLflow's
@@ -146,9 +135,27 @@ class Registry:
         logged = run.outputs.model_outputs if run.outputs else []
         model_id = logged[-1].model_id if logged else None
         # The run's logged model makes the version loadable by MLflow's own means; what is served is `served/`.
-        source = f"models:/{model_id}" if model_id else f"runs:/{run_id}/{SERVED}"
+        source = f"runs:/{run_id}/{SERVED}"
+        if model_id:
+            source = self._client.get_logged_model(model_id).artifact_location
         created = self._client.create_model_version(model, source, run_id=run_id, tags=tags, model_id=model_id)
         return int(created.version)
+
+
+def fetch_served(client: "MlflowClient", run_id: str, digest: str, folder: Path) -> Path:
+    """Put the artifact of run `run_id`, whose model.onnx has this digest, into `folder`: see Registry.download."""
+    if (folder / METADATA_FILE).is_file() and _mismatch(folder, digest) is None:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        client.download_artifacts(run_id, SERVED, temporary)
+        fetched = Path(temporary, SERVED)
+        if problem := _mismatch(fetched, digest):
+            where = f"{SERVED}/ of run {run_id}"
+            raise DataContractError(f"The model artifact in {where} is not usable: {problem}", hint="Train again.")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(fetched, folder)
+    return folder
 
 
 def _version(found) -> ModelVersion:  # type: ignore[no-untyped-def]

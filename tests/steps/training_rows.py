@@ -1,0 +1,69 @@
+"""A small dataset on disk, as the dataset step writes it, whose frauds can be learnt."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.contract.base import Days
+from training.contract.messages import DatasetResult, Split
+
+NAMES = ["amount", "terminal_fraud_share_7d", "customer_count_7d", "night"]
+START = date(2026, 1, 5)
+
+
+def write_dataset(folder: Path, seed: int = 0, names: list[str] = NAMES, rows_per_day: int = 400) -> str:
+    """7 days of training rows, 7 of holdout. Frauds are large amounts or bad terminals."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    train, holdout = (_split(folder, name, start, random, names, rows_per_day) for name, start in _SPLITS.items())
+    manifest = DatasetResult(
+        dataset_id=f"{folder.name}-{seed}",
+        uri=str(folder),
+        as_of=holdout.days.end + timedelta(days=7),
+        feature_service="card_fraud",
+        feature_names=names,
+        train=train,
+        holdout=holdout,
+        seed=seed,
+        table_versions={"events": 3, "labels": 2, "customer_features": 1, "terminal_features": 1},
+    )
+    Path(folder, "dataset.json").write_text(manifest.model_dump_json())
+    return str(folder)
+
+
+_SPLITS = {"train": START, "holdout": START + timedelta(days=14)}
+
+
+def _split(
+    folder: Path, name: str, start: date, random: np.random.Generator, names: list[str], rows_per_day: int
+) -> Split:
+    n = 7 * rows_per_day
+    days = np.sort(random.integers(0, 7, n))
+    midnight = datetime(start.year, start.month, start.day, tzinfo=UTC)
+    columns = {
+        "amount": random.lognormal(3, 1, n),
+        "terminal_fraud_share_7d": np.where(random.random(n) < 0.05, random.random(n), 0),
+        "customer_count_7d": random.integers(0, 30, n),
+        "night": random.integers(0, 2, n),
+    }
+    odds = -5 + columns["amount"] / 40 + 6 * columns["terminal_fraud_share_7d"]
+    fraud = random.random(n) < 1 / (1 + np.exp(-odds))
+    table = {
+        "transaction_id": np.arange(n),
+        "event_time": pa.array(
+            [midnight + timedelta(days=int(day), seconds=i % 86_400) for i, day in enumerate(days)],
+            pa.timestamp("us", tz="UTC"),
+        ),
+        "customer_id": random.integers(0, 200, n),
+        "terminal_id": random.integers(0, 100, n),
+        "is_fraud": fraud.astype(np.int64),
+        **{column: columns[column].astype(np.float32) for column in names},
+    }
+    if name == "holdout":
+        table["excluded"] = random.random(n) < 0.1
+    path = folder / f"{name}.parquet"
+    pq.write_table(pa.table(table), path)
+    return Split(days=Days(start=start, end=start + timedelta(days=7)), uri=str(path), rows=n, positives=int(fraud.sum()))

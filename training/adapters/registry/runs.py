@@ -1,0 +1,192 @@
+"""Training runs in MLflow: one experiment per model, one run per fingerprint, however often a step is killed and rerun.
+
+A run counts once its status is FINISHED, which comes last. One that was left unfinished is taken up again: everything
+logged has a fixed name and time, so logging it again changes nothing.
+"""
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.adapters.registry.connection import answering, connect
+from training.adapters.registry.versions import SERVED, fetch_served
+from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT
+from training.contract.errors import TransientError
+from training.contract.messages import DatasetResult
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FINGERPRINT, RESULT = "fingerprint", "result"
+#: Rows of the input example.
+_EXAMPLE_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """`result` is what the step that made the run returned; None while it is unfinished."""
+
+    run_id: str
+    started: int
+    result: dict[str, Any] | None
+
+
+class Runs:
+    """The runs of `model`'s experiment at `tracking_uri`. Raises TransientError when MLflow does not answer.
+
+    `local_artifacts`: where artifacts go when there is no server between, which would decide it.
+    """
+
+    def __init__(self, tracking_uri: str, model: str, local_artifacts: str) -> None:
+        self._uri, self._model, self._local = tracking_uri, model, local_artifacts
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        return connect(self._uri)
+
+    @cached_property
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        location = None if self._uri.startswith("http") else f"{self._local}/{self._model}"
+        found = self._client.get_experiment_by_name(self._model)
+        if found is None:
+            # The other estimators' steps start at the same time: one of them wins.
+            with suppress(MlflowException):
+                return self._client.create_experiment(self._model, artifact_location=location)
+            found = self._client.get_experiment_by_name(self._model)
+        if found is None:
+            raise TransientError(f"MLflow at {self._uri} could not make experiment {self._model}", hint="Retry.")
+        return found.experiment_id
+
+    def begin(self, name: str, fingerprint: str, tags: Mapping[str, str]) -> Run:
+        """The run with this fingerprint: finished, taken up again, or new."""
+        client = self._client
+        with answering(self._uri):
+            query = f"tags.{FINGERPRINT} = '{fingerprint}'"
+            found = client.search_runs([self._experiment], query, order_by=["attributes.start_time ASC"])
+            finished = [run for run in found if run.info.status == "FINISHED" and RESULT in run.data.tags]
+            if finished:
+                run = finished[0]
+                return Run(run.info.run_id, run.info.start_time, json.loads(run.data.tags[RESULT]))
+            all_tags = {**tags, FINGERPRINT: fingerprint}
+            run = found[0] if found else client.create_run(self._experiment, run_name=name, tags=all_tags)
+            client.update_run(run.info.run_id, status="RUNNING")
+            return Run(run.info.run_id, run.info.start_time, None)
+
+    def log(self, run: Run, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Parameters and metrics, the latter at the time when the run started."""
+        with answering(self._uri):
+            from mlflow.entities import Metric, Param
+
+            self._client.log_batch(
+                run.run_id,
+                metrics=[Metric(key, value, run.started, 0) for key, value in metrics.items()],
+                params=[Param(key, str(value)) for key, value in params.items()],
+            )
+
+    def log_dataset(self, run: Run, dataset: DatasetResult) -> None:
+        """Both splits as dataset inputs; the table versions that they were made from are their tags."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        versions = [InputTag(f"table.{table}", str(version)) for table, version in dataset.table_versions.items()]
+        inputs = []
+        for context, split in (("training", dataset.train), ("holdout", dataset.holdout)):
+            described = Dataset(
+                name=f"{self._model} {context}",
+                digest=dataset.dataset_id[:36],
+                source_type="local",
+                source=json.dumps({"uri": split.uri}),
+                profile=json.dumps(
+                    {"days": str(split.days), "num_rows": split.rows, "positives": split.positives}, ensure_ascii=False
+                ),
+            )
+            inputs.append(DatasetInput(described, [InputTag("mlflow.data.context", context), *versions]))
+        with answering(self._uri):
+            self._client.log_inputs(run.run_id, inputs)
+
+    def log_files(self, run_id: str, folder: Path, name: str | None = None) -> None:
+        """The files in `folder` as run artifacts, under `name`."""
+        with answering(self._uri):
+            self._client.log_artifacts(run_id, str(folder), name)
+
+    def log_model(self, run: Run, artifact: Path, example: np.ndarray, requirements: Iterable[str]) -> None:
+        """The artifact folder as `served/` (what serving fetches) and as a logged model of MLflow's ONNX flavour."""
+        from mlflow.entities import LoggedModelOutput
+
+        self.log_files(run.run_id, artifact, SERVED)
+        with answering(self._uri):
+            query = f"source_run_id = '{run.run_id}'"
+            for left in self._client.search_logged_models([self._experiment], filter_string=query):
+                if str(left.status) == "READY":
+                    self._client.log_outputs(run.run_id, [LoggedModelOutput(left.model_id, 0)])
+                    return
+                self._client.delete_logged_model(left.model_id)
+            logged = self._client.create_logged_model(self._experiment, "model", source_run_id=run.run_id)
+            with TemporaryDirectory() as folder:
+                _save_onnx_flavour(artifact / ONNX_FILE, Path(folder, "model"), logged, example, list(requirements))
+                self._client.log_model_artifacts(logged.model_id, f"{folder}/model")
+            self._client.finalize_logged_model(logged.model_id, "READY")
+            self._client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        with answering(self._uri):
+            for key, value in tags.items():
+                self._client.set_tag(run_id, key, value)
+
+    def finish(self, run: Run, result: Mapping[str, Any]) -> None:
+        """The run counts from here on; `result` is what `begin` gives for it later."""
+        with answering(self._uri):
+            self._client.set_tag(run.run_id, RESULT, json.dumps(result))
+            self._client.set_terminated(run.run_id, "FINISHED")
+
+    def fail(self, run: Run) -> None:
+        with answering(self._uri):
+            self._client.set_terminated(run.run_id, "FAILED")
+
+    def fetch(self, run_id: str, digest: str, folder: Path) -> Path:
+        """Put the run's artifact back into `folder` when it is not there."""
+        with answering(self._uri):
+            return fetch_served(self._client, run_id, digest, folder)
+
+
+def _save_onnx_flavour(content: Path, folder: Path, logged: Any, example: np.ndarray, requirements: list[str]) -> None:
+    import onnx
+    from mlflow.models import Model, ModelSignature
+    from mlflow.onnx import save_model
+    from mlflow.types import Schema, TensorSpec
+
+    floats = np.dtype(np.float32)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(floats, (-1, example.shape[1]), ONNX_INPUT)]),
+        outputs=Schema([TensorSpec(floats, (-1,), ONNX_OUTPUT)]),
+    )
+    described = Model(
+        artifact_path=logged.artifact_location,
+        run_id=logged.source_run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+    )
+    save_model(
+        onnx.load(content),
+        folder,
+        mlflow_model=described,
+        signature=signature,
+        input_example={ONNX_INPUT: example[:_EXAMPLE_ROWS]},
+        # Named, for finding them out takes MLflow a subprocess and many seconds.
+        conda_env={
+            "name": "model",
+            "channels": ["conda-forge"],
+            "dependencies": [f"python={platform.python_version()}", "pip", {"pip": requirements}],
+        },
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+    )

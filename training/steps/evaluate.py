@@ -1,0 +1,150 @@
+"""Score the candidates and the champion on the same holdout rows and reach a verdict."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training.adapters.datasets import Dataset, Rows
+from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import CHAMPION, ModelVersion, Registry, Runs
+from training.contract.errors import DataContractError
+from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, Metrics, Verdict
+from training.contract.model_spec import EstimatorName, EvaluationSpec, load_model_spec
+from training.domain.metrics import Ranking, Truth, paired_differences
+from training.domain.verdict import Champion, judge
+from training.settings import Settings
+
+log = logging.getLogger("perennial")
+
+
+@dataclass(frozen=True)
+class _Holdout:
+    """The rows that count (`keep` of `rows`), what came true of them, and by what rules they are judged."""
+
+    rows: Rows
+    keep: np.ndarray
+    truth: Truth
+    spec: EvaluationSpec
+
+    @classmethod
+    def of(cls, rows: Rows, spec: EvaluationSpec) -> "_Holdout":
+        keep = rows.evaluated
+        return cls(rows, keep, Truth.of(rows.labels[keep], rows.entities[keep], rows.days[keep]), spec)
+
+    def rank(self, model: OnnxModel) -> Ranking:
+        """Scored with the model's own features, found by name."""
+        scores = model.score(self.rows.features(model.metadata.feature_names)[self.keep])
+        return Ranking(self.truth, scores, self.spec.k)
+
+
+def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
+    """The best candidate in the primary metric is the challenger; the verdict on it goes to
+    `<work>/<model>/verdicts/<id>/` (report.json, report.md) and to its MLflow run.
+
+    A champion that cannot be scored on these rows (it needs a feature that they lack, its artifact is broken) is a
+    gate that fails: only a person may then replace it, by force. Raises DataContractError when a candidate cannot be
+    scored, TransientError when MLflow does not answer.
+    """
+    spec = load_model_spec(inputs.model, settings.models_dir)
+    holdout = _Holdout.of(Dataset(inputs.dataset_uri, spec).holdout(), spec.evaluation)
+    log.info("Holdout of %s: %d rows count", inputs.dataset_uri, holdout.keep.sum())
+    rankings = [(candidate, holdout.rank(_load(candidate))) for candidate in inputs.candidates]
+    metrics: dict[EstimatorName, Metrics] = {each.estimator: ranking.measure() for each, ranking in rankings}
+    for name, values in metrics.items():
+        log.info("%s: %s", name, values)
+    primary = spec.evaluation.primary
+    challenger, ranking = max(rankings, key=lambda pair: np.nan_to_num(pair[1].value(primary), nan=-1.0))
+
+    registered = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
+    champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
+    verdict = judge(spec.evaluation, metrics[challenger.estimator], champion)
+    for reason in verdict.reasons:
+        log.info("%s", reason)
+    log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")
+
+    folder = Path(settings.work) / spec.name / "verdicts" / _verdict_id(inputs, registered)
+    result = EvaluateResult(
+        challenger=challenger,
+        champion_version=registered.version if registered else None,
+        verdict=verdict,
+        metrics=metrics,
+        scored_rows=int(holdout.keep.sum()),
+        report_uri=str(folder / "report.json"),
+    )
+    _write_report(folder, result)
+    runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
+    runs.log_files(challenger.run_id, folder, "verdict")
+    runs.tag(challenger.run_id, {"verdict": "promote" if verdict.promote else "keep", "report": result.report_uri})
+    return result
+
+
+def _load(candidate: Candidate) -> OnnxModel:
+    model = OnnxModel.load(Path(candidate.artifact_uri))
+    if model.metadata.digest != candidate.digest:
+        problem = f"The artifact in {candidate.artifact_uri} is {model.metadata.digest}, not {candidate.digest}"
+        raise DataContractError(problem, hint="Run the train step of this candidate again.")
+    return model
+
+
+def _champion(
+    registered: ModelVersion,
+    challenger: Candidate,
+    ranking: Ranking,
+    holdout: _Holdout,
+    inputs: EvaluateInputs,
+    settings: Settings,
+) -> Champion:
+    """The champion's showing on the same rows, and the challenger's lead over it on bootstrap samples."""
+    if registered.digest == challenger.digest:
+        return Champion(registered.version, ranking.measure(), problem="the challenger is this very model")
+    folder = Path(settings.work) / inputs.model / "versions" / str(registered.version)
+    try:
+        model = OnnxModel.load(Registry(settings.tracking_uri).download(registered, folder))
+        theirs = holdout.rank(model)
+    except DataContractError as error:
+        return Champion(registered.version, problem=f"it cannot be scored on this holdout. {error.message}")
+    log.info("Champion version %d (%s): %s", registered.version, model.metadata.estimator, theirs.measure())
+    rules = holdout.spec
+    differences = paired_differences(
+        ranking, theirs, holdout.truth, rules.primary, rules.bootstrap_samples, inputs.seed
+    )
+    return Champion(registered.version, theirs.measure(), differences)
+
+
+def _verdict_id(inputs: EvaluateInputs, champion: ModelVersion | None) -> str:
+    parts = [inputs.model_dump_json(), champion.version if champion else None]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _write_report(folder: Path, result: EvaluateResult) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("report.json", result.model_dump_json(indent=2)), ("report.md", _markdown(result))):
+        draft = folder / f".{name}.{os.getpid()}"
+        draft.write_text(text)
+        os.replace(draft, folder / name)
+
+
+def _markdown(result: EvaluateResult) -> str:
+    verdict: Verdict = result.verdict
+    rows: list[tuple[str, Metrics]] = [(name, values) for name, values in result.metrics.items()]
+    if verdict.champion is not None:
+        rows.append((f"champion, version {result.champion_version}", verdict.champion))
+    names = list(verdict.challenger)
+    lines = [
+        f"# Verdict: {'promote' if verdict.promote else 'keep the champion'}",
+        "",
+        f"Challenger: {result.challenger.estimator}, run {result.challenger.run_id}.",
+        f"Measured on {result.scored_rows} holdout rows.",
+        "",
+        f"| model | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+        *(f"| {name} | {' | '.join(f'{values[metric]:.4f}' for metric in names)} |" for name, values in rows),
+        "",
+        *(f"- {reason}" for reason in verdict.reasons),
+    ]
+    return "\n".join(lines) + "\n"

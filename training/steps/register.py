@@ -1,0 +1,54 @@
+"""Register the challenger as a model version, when the verdict or a person says so."""
+
+import logging
+from pathlib import Path
+
+from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from training.contract.artifact import ArtifactMetadata
+from training.contract.errors import DataContractError
+from training.contract.messages import RegisterInputs, RegisterResult
+from training.contract.model_spec import load_model_spec
+from training.settings import Settings
+
+log = logging.getLogger("perennial")
+
+
+def run(inputs: RegisterInputs, settings: Settings) -> RegisterResult:
+    """One version per run, however often this is called; the alias `challenger` then names it.
+
+    A version that serves already, or did before, keeps its alias. Raises DataContractError when the artifact
+    is not the one judged or does not reproduce its golden rows, TransientError when MLflow does not answer.
+    """
+    spec, challenger = load_model_spec(inputs.model, settings.models_dir), inputs.challenger
+    if not (inputs.verdict.promote or inputs.force):
+        log.info("The verdict was negative, nothing is registered: %s", "; ".join(inputs.verdict.reasons))
+        return RegisterResult(version=None, digest=challenger.digest)
+    artifact = OnnxModel.load(Path(challenger.artifact_uri))
+    if artifact.metadata.digest != challenger.digest:
+        problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, judged was {challenger.digest}"
+        raise DataContractError(problem, hint="Evaluate again.")
+    artifact.check_golden()
+    registry = Registry(settings.tracking_uri)
+    version = registry.register(spec.name, challenger.run_id, challenger.digest, _tags(inputs, artifact.metadata))
+    if not version.aliases & {CHAMPION, PREVIOUS}:
+        registry.set_alias(spec.name, CHALLENGER, version.version)
+    forced = "" if inputs.verdict.promote else ", by force"
+    log.info(
+        "%s version %d is %s of run %s%s", spec.name, version.version, challenger.estimator, version.run_id, forced
+    )
+    return RegisterResult(version=version.version, digest=version.digest)
+
+
+def _tags(inputs: RegisterInputs, metadata: ArtifactMetadata) -> dict[str, str]:
+    tags = {
+        "verdict": "promote" if inputs.verdict.promote else "keep",
+        "verdict_reasons": "\n".join(inputs.verdict.reasons),
+        "forced": str(inputs.force and not inputs.verdict.promote).lower(),
+        "reason": inputs.reason,
+        "estimator": metadata.estimator,
+        "dataset_id": metadata.dataset_id,
+        "as_of": str(metadata.as_of),
+        "config_hash": metadata.config_hash,
+    }
+    return tags | {f"table.{table}": str(version) for table, version in metadata.table_versions.items()}
