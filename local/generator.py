@@ -9,21 +9,21 @@ large amounts; terminals compromised for 28 days, where every payment is fraudul
 """
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import IntEnum
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
-from local.landing import EVENTS_SCHEMA, LABELS_SCHEMA, land_table, split
-from training.contract.base import Days, Frozen
+from local.changes import Change, ChangeKind
+from local.landing import EVENTS_SCHEMA, LABELS_SCHEMA, land_table, positive, split
+from training.contract.base import Days
 from training.contract.model_spec import Feed
+
+__all__ = ["LABEL_DELAY", "Change", "Generator", "land"]
 
 LABEL_DELAY = timedelta(days=7)
 #: Transaction ids are day number × this + position in the day.
@@ -39,49 +39,6 @@ _NIGHT_FRAUD_DAYS, _NIGHT_FRAUD_PER_DAY = 7, 3.0
 #: Terminals within a customer's reach.
 _REACH = 30
 
-ChangeKind = Literal["new_fraud", "amount_inflation", "population_shift", "zero_amounts", "stuck_terminals"]
-_STRENGTHS: dict[ChangeKind, float] = {
-    "new_fraud": 0.002,
-    "amount_inflation": 1.5,
-    "population_shift": 0.3,
-    "zero_amounts": 0.2,
-    "stuck_terminals": 0.2,
-}
-
-
-class Change(Frozen):
-    """A planted change, from day `start` to the day before `end` (None: for good). `strength` means, per kind:
-
-    - new_fraud: customers who fall victim, per customer and day; for a week each makes about three small payments
-      a night at terminals anywhere, all fraudulent (default 0.002);
-    - amount_inflation: the factor on every amount (1.5);
-    - population_shift: new customers as a share of the old ones; they pay twice as often, twice as much, in the
-      evening (0.3);
-    - zero_amounts, stuck_terminals: the share of terminals that silently report the amount 0, or the id of one
-      terminal (0.2).
-    """
-
-    kind: ChangeKind
-    start: date
-    end: date | None = None
-    strength: float | None = Field(None, gt=0)
-
-    @property
-    def value(self) -> float:
-        return _STRENGTHS[self.kind] if self.strength is None else self.strength
-
-    def active(self, day: date) -> bool:
-        return self.start <= day and (self.end is None or day < self.end)
-
-    @classmethod
-    def parse(cls, text: str) -> "Change":
-        """From `kind@start[..end][=strength]`. Raises ValueError for anything else."""
-        match = re.fullmatch(r"(\w+)@([\d-]+)(?:\.\.([\d-]+))?(?:=([\d.]+))?", text)
-        if match is None or match[1] not in get_args(ChangeKind):
-            kinds = ", ".join(get_args(ChangeKind))
-            raise ValueError(f"{text!r} is not kind@start[..end][=strength] with a kind of {kinds}")
-        return cls.model_validate(dict(zip(("kind", "start", "end", "strength"), match.groups(), strict=True)))
-
 
 class _Stream(IntEnum):
     """Every use of randomness has a stream of its own, so that a planted change leaves the other draws alone."""
@@ -91,12 +48,11 @@ class _Stream(IntEnum):
     PAYMENTS = 2
     TERMINALS_COMPROMISED = 3
     CUSTOMERS_LEAKED = 4
-    FRAUD = 5
-    NEW_CUSTOMERS = 6
-    NEW_PAYMENTS = 7
-    NIGHT_VICTIMS = 8
-    NIGHT_PAYMENTS = 9
-    FAULTY_TERMINALS = 10
+    NEW_CUSTOMERS = 5
+    NEW_PAYMENTS = 6
+    NIGHT_VICTIMS = 7
+    NIGHT_PAYMENTS = 8
+    FAULTY_TERMINALS = 9
 
 
 @dataclass
@@ -130,10 +86,10 @@ class _Customers:
         mean, rate = rng.uniform(5, 100, count), rng.uniform(0, 2 * payments_per_day, count)
         return cls(0, mean, rate, rng.integers(0, terminals, count), busiest_second=43_200)
 
-    def newcomers(self, rng: np.random.Generator, share: float) -> "_Customers":
+    def newcomers(self, rng: np.random.Generator, share: float, first_id: int) -> "_Customers":
         """`share` as many customers as these, with other habits."""
         like = rng.integers(0, len(self.mean), round(share * len(self.mean)))
-        return _Customers(len(self.mean), 2 * self.mean[like], 2 * self.rate[like], self.place[like], 75_600)
+        return _Customers(first_id, 2 * self.mean[like], 2 * self.rate[like], self.place[like], 75_600)
 
 
 class Generator:
@@ -152,9 +108,8 @@ class Generator:
     ) -> None:
         self._seed = seed
         self._changes = tuple(changes)
-        rng = self._rng(_Stream.TERMINALS)
         #: Terminal ids along the ring road: neighbours have unlike ids.
-        self._terminals = rng.permutation(terminals)
+        self._terminals = self._rng(_Stream.TERMINALS).permutation(terminals)
         self._customers = _Customers.draw(self._rng(_Stream.CUSTOMERS), customers, terminals, payments_per_day)
 
     def events(self, day: date) -> pa.Table:
@@ -173,47 +128,50 @@ class Generator:
             [self._ids(payments, made), payments.fraud.astype(np.int64), _times(payments, day)], schema=LABELS_SCHEMA
         )
 
-    def _rng(self, stream: _Stream, day: date | None = None) -> np.random.Generator:
-        return np.random.default_rng([self._seed, stream, 0 if day is None else day.toordinal()])
+    def _rng(self, stream: _Stream, day: date | None = None, change: int = 0) -> np.random.Generator:
+        """The randomness of one use, on one day, for the planted change at position `change`."""
+        return np.random.default_rng([self._seed, stream, 0 if day is None else day.toordinal(), change])
 
     def _ids(self, payments: _Payments, day: date) -> np.ndarray:
         return (day - _UNIX_EPOCH).days * IDS_PER_DAY + np.arange(len(payments.amount), dtype=np.int64)
 
     def _payments(self, day: date) -> _Payments:
-        parts = [self._made_by(self._customers, self._rng(_Stream.PAYMENTS, day))]
-        for change in self._active(day, "population_shift"):
-            newcomers = self._customers.newcomers(self._rng(_Stream.NEW_CUSTOMERS, change.start), change.value)
-            parts.append(self._made_by(newcomers, self._rng(_Stream.NEW_PAYMENTS, day)))
+        parts = [self._made_by(self._customers, self._rng(_Stream.PAYMENTS, day), day)]
+        for at, change in self._active(day, "population_shift"):
+            first_id = len(self._customers.mean) * (1 + at)
+            drawn = self._rng(_Stream.NEW_CUSTOMERS, change=at)
+            newcomers = self._customers.newcomers(drawn, change.value, first_id)
+            parts.append(self._made_by(newcomers, self._rng(_Stream.NEW_PAYMENTS, day, at), day))
+        parts += [self._night_frauds(at, change, day) for at, change in self._active(day, "new_fraud")]
         payments = _Payments.concatenate(parts)
-        self._commit_frauds(payments, day)
-        parts = [payments, *(self._night_frauds(change, day) for change in self._active(day, "new_fraud"))]
-        payments = _Payments.concatenate(parts)
-        for change in self._active(day, "amount_inflation"):
+        for _, change in self._active(day, "amount_inflation"):
             payments.amount *= change.value
         self._break_terminals(payments, day)
         payments.amount = payments.amount.round(2)
         order = np.argsort(payments.seconds, kind="stable")
         return _Payments(**{name: column[order] for name, column in vars(payments).items()})
 
-    def _active(self, day: date, kind: ChangeKind) -> list[Change]:
-        return [change for change in self._changes if change.kind == kind and change.active(day)]
+    def _active(self, day: date, kind: ChangeKind) -> list[tuple[int, Change]]:
+        """The changes of `kind` in force, each with its position."""
+        return [(at, change) for at, change in enumerate(self._changes) if change.kind == kind and change.active(day)]
 
-    def _made_by(self, customers: _Customers, rng: np.random.Generator) -> _Payments:
+    def _made_by(self, customers: _Customers, rng: np.random.Generator, day: date) -> _Payments:
         who = np.repeat(np.arange(len(customers.mean)), rng.poisson(customers.rate))
         count, mean = len(who), customers.mean[who]
         amount = rng.normal(mean, mean / 2)
         amount = np.where(amount > 0, amount, rng.uniform(0, 2 * mean))
         where = (customers.place[who] + rng.integers(0, _REACH, count)) % len(self._terminals)
-        return _Payments(
+        payments = _Payments(
             seconds=rng.normal(customers.busiest_second, 20_000, count) % 86_400,
             customer=customers.first_id + who,
             terminal=self._terminals[where],
             amount=amount,
             fraud=np.zeros(count, dtype=bool),
         )
+        self._commit_frauds(payments, rng, day)
+        return payments
 
-    def _commit_frauds(self, payments: _Payments, day: date) -> None:
-        rng = self._rng(_Stream.FRAUD, day)
+    def _commit_frauds(self, payments: _Payments, rng: np.random.Generator, day: date) -> None:
         count = len(payments.amount)
         large = rng.random(count) < _LARGE_RATE
         payments.amount[large] = rng.uniform(*_LARGE_AMOUNT, size=large.sum())
@@ -223,19 +181,21 @@ class Generator:
         payments.amount[abused] *= _CUSTOMER_FACTOR
         payments.fraud |= large | abused | np.isin(payments.terminal, compromised)
 
-    def _struck(self, stream: _Stream, day: date, lasting: int, rate: float, since: date | None = None) -> np.ndarray:
+    def _struck(
+        self, stream: _Stream, day: date, lasting: int, rate: float, since: date = date.min, change: int = 0
+    ) -> np.ndarray:
         """Ids struck in the `lasting` days up to `day`. Each day's draw has its own seed, so no state is carried."""
         ids = len(self._terminals) if stream is _Stream.TERMINALS_COMPROMISED else len(self._customers.mean)
-        days = [day - timedelta(days=back) for back in range(lasting)]
-        draws = []
-        for struck in (struck for struck in days if since is None or struck >= since):
-            rng = self._rng(stream, struck)
-            draws.append(rng.integers(0, ids, rng.poisson(rate * ids)))
+        draws = [np.empty(0, dtype=np.int64)]
+        for struck in (day - timedelta(days=back) for back in range(lasting)):
+            if struck >= since:
+                rng = self._rng(stream, struck, change)
+                draws.append(rng.integers(0, ids, rng.poisson(rate * ids)))
         return np.concatenate(draws)
 
-    def _night_frauds(self, change: Change, day: date) -> _Payments:
-        victims = self._struck(_Stream.NIGHT_VICTIMS, day, _NIGHT_FRAUD_DAYS, change.value, since=change.start)
-        rng = self._rng(_Stream.NIGHT_PAYMENTS, day)
+    def _night_frauds(self, at: int, change: Change, day: date) -> _Payments:
+        victims = self._struck(_Stream.NIGHT_VICTIMS, day, _NIGHT_FRAUD_DAYS, change.value, change.start, at)
+        rng = self._rng(_Stream.NIGHT_PAYMENTS, day, at)
         who = np.repeat(victims, rng.poisson(_NIGHT_FRAUD_PER_DAY, len(victims)))
         return _Payments(
             seconds=rng.uniform(3600, 5 * 3600, len(who)),
@@ -246,16 +206,15 @@ class Generator:
         )
 
     def _break_terminals(self, payments: _Payments, day: date) -> None:
-        for change in self._changes:
-            if change.kind not in ("zero_amounts", "stuck_terminals") or not change.active(day):
-                continue
-            shuffled = self._rng(_Stream.FAULTY_TERMINALS, change.start).permutation(len(self._terminals))
+        broken = [*self._active(day, "zero_amounts"), *self._active(day, "stuck_terminals")]
+        for at, change in broken:
+            shuffled = self._rng(_Stream.FAULTY_TERMINALS, change=at).permutation(len(self._terminals))
             faulty = shuffled[: round(change.value * len(shuffled))]
             rows = np.isin(payments.terminal, faulty)
             if change.kind == "zero_amounts":
                 payments.amount[rows] = 0.0
             else:
-                payments.terminal[rows] = faulty[0]
+                payments.terminal[rows] = faulty[:1]
 
 
 def _times(payments: _Payments, day: date) -> pa.Array:
@@ -276,11 +235,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--landing", type=Path, required=True, help="the landing folder")
     parser.add_argument("--model", default="card_fraud")
     parser.add_argument("--start", type=date.fromisoformat, required=True, help="the first day of payments")
-    parser.add_argument("--days", type=int, default=42, help="days of payments; labels up to the last of them")
-    parser.add_argument("--days-per-file", type=int, default=1)
+    parser.add_argument("--days", type=positive, default=42, help="days of payments; labels up to the last of them")
+    parser.add_argument("--days-per-file", type=positive, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--customers", type=int, default=1000)
-    parser.add_argument("--terminals", type=int, default=2000)
+    parser.add_argument("--customers", type=positive, default=1000)
+    parser.add_argument("--terminals", type=positive, default=2000)
     parser.add_argument("--payments-per-day", type=float, default=2.0, help="per customer, on average")
     parser.add_argument("--change", action="append", default=[], help="kind@start[..end][=strength], may be repeated")
     args = parser.parse_args(argv)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from local.landing import EVENTS_SCHEMA, LABELS_SCHEMA, land_table, split
+from local.landing import EVENTS_SCHEMA, LABELS_SCHEMA, land_table, positive, split
 from training.contract.base import Days
 from training.contract.errors import InputError
 
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="card_fraud")
     parser.add_argument("--start", type=date.fromisoformat, help="the first day of payments (default: the first file)")
     parser.add_argument("--end", type=date.fromisoformat, help="the last day of payments (default: the last file)")
-    parser.add_argument("--days-per-file", type=int, default=1)
+    parser.add_argument("--days-per-file", type=positive, default=1)
     args = parser.parse_args(argv)
     try:
         for path in convert(args.data, args.landing, args.model, args.start, args.end, args.days_per_file):

@@ -43,3 +43,11 @@ def split(days: Days, per_file: int) -> list[Days]:
         Days(start=days.start + timedelta(days=at), end=min(days.start + timedelta(days=at + per_file), days.end))
         for at in starts
     ]
+
+
+def positive(text: str) -> int:
+    """For command lines: a whole number above zero. Raises ValueError for anything else."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text} is not above zero")
+    return number

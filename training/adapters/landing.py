@@ -18,14 +18,18 @@ class Landed(NamedTuple):
     sha256: str
 
     def table(self) -> pa.Table:
-        """The rows. Raises DataContractError when the file is not a whole Parquet file."""
+        """The rows. Raises DataContractError when it is not a whole Parquet file, or names two columns alike."""
         try:
-            return pq.read_table(pa.BufferReader(self.content))
+            table = pq.ParquetFile(pa.BufferReader(self.content)).read()
         except (pa.ArrowException, OSError) as error:
             hint = "Deliver it again as Parquet, under a temporary name that is renamed when all is written."
             raise DataContractError(
                 f"{self.uri} ({len(self.content):,} bytes) is not a readable Parquet file: {error}", hint
             ) from error
+        names = table.column_names
+        if len(set(names)) < len(names):
+            raise DataContractError(f"{self.uri} names two columns alike: {', '.join(names)}", "Deliver it mended.")
+        return table
 
 
 def read_landed(uri: str) -> Landed:

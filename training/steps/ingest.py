@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,10 @@ class _Ingest:
         if applied == fingerprint:
             return self._unchanged(landed, fingerprint)
         table = landed.table()
-        broken, page = self._examine(table, fingerprint)
-        self._write(table, broken, fingerprint)
+        conformed = conform(table, self.feed)
+        broken, page = self._examine(conformed, fingerprint)
+        self._quarantine(_quarantine_rows(table, broken, self.inputs.feed, self.inputs.partition))
+        self._write(conformed, broken, fingerprint)
         reasons = Counter(rule for rules in broken.values() for rule in rules)
         outcome = "appended" if applied is None else "replaced"
         return self._result(landed, outcome, table.num_rows - len(broken), len(broken), reasons, page)
@@ -78,17 +81,15 @@ class _Ingest:
         # Great Expectations takes seconds to import: only when there is something to validate.
         from training.adapters.expectations import examine
 
-        conformed = conform(table, self.feed)
         name = f"{self.inputs.feed} {self.inputs.partition}"
-        frame = _frame(conformed)
-        days = self._day_counts(conformed)
-        findings = examine(frame, days, self.feed, self.days, name, self._site(fingerprint))
+        days = self._day_counts(table)
+        findings = examine(_frame(table), days, self.feed, self.days, name, self._site(fingerprint))
         log.info("Data Docs: %s", findings.page)
         if findings.table:
             raise self._refused(findings.table, findings.page)
         broken: Broken = {}
-        rules = {rule: self._spare_copies(rule, rows, frame) for rule, rows in findings.rows.items()}
-        for rule, rows in {**rules, **self._known_elsewhere(conformed)}.items():
+        rules: dict[str, Iterable[int]] = {**findings.rows, **self._known_elsewhere(table)}
+        for rule, rows in rules.items():
             for row in rows:
                 broken.setdefault(int(row), []).append(rule)
         self._refuse_too_many(broken, table.num_rows, findings.page)
@@ -123,25 +124,19 @@ class _Ingest:
                 history[day] = history.get(day, 0.0) + span.rows / len(days)
         return history
 
-    def _spare_copies(self, rule: str, rows: Any, frame: Any) -> Any:
-        """Of rows delivered twice and equal in every column the first is good; where they differ none can be."""
-        column = next((name for name, c in self.feed.columns.items() if c.unique and rule.startswith(f"{name} ")), None)
-        if column is None or not rule.endswith("is not unique"):
-            return rows
-        distinct = frame.iloc[rows].drop_duplicates()
-        good = distinct[~distinct.duplicated(column, keep=False)].index
-        return [row for row in rows if row not in set(good)]
-
     def _known_elsewhere(self, table: pa.Table) -> dict[str, list[int]]:
         """Rows whose unique value the lake has from another partition: rule → positions."""
-        if self.lake.version(self.inputs.feed) is None:
-            return {}
         rules: dict[str, list[int]] = {}
+        if self.lake.version(self.inputs.feed) is None:
+            return rules
         for name in (name for name, column in self.feed.columns.items() if column.unique):
             low, high = pc.min_max(table[name]).values()
+            if not low.is_valid:
+                continue
             elsewhere = pc.field("partition") != self.inputs.partition
             near = elsewhere & (pc.field(name) >= low) & (pc.field(name) <= high)
             known = self.lake.scan(self.inputs.feed).to_table(columns=[name, "partition"], filter=near)
+            known = known.filter(pc.is_in(known[name], table[name]))
             where = dict(zip(known[name].to_pylist(), known["partition"].to_pylist(), strict=True))
             for row in pc.indices_nonzero(pc.is_in(table[name], known[name])).to_pylist():
                 rule = f"{name} is in partition {where[table[name][row].as_py()]} already"
@@ -163,19 +158,20 @@ class _Ingest:
 
     # --- writing ---
 
+    def _quarantine(self, bad: pa.Table) -> None:
+        if not bad.num_rows and not self._quarantined():
+            return
+        where = f"feed = '{self.inputs.feed}' AND partition = '{self.inputs.partition}'"
+        version = self.lake.replace(QUARANTINE, bad, where, ["feed", "partition"])
+        log.info("Quarantined %s rows in %s version %s", bad.num_rows, self.lake.uri(QUARANTINE), version)
+
     def _write(self, table: pa.Table, broken: Broken, fingerprint: int) -> None:
         feed, partition = self.inputs.feed, self.inputs.partition
-        bad = _quarantine_rows(table, broken, feed, partition)
-        if bad.num_rows or self._quarantined():
-            where = f"feed = '{feed}' AND partition = '{partition}'"
-            version = self.lake.replace(QUARANTINE, bad, where, ["feed", "partition"])
-            log.info("Quarantined %s rows in %s version %s", bad.num_rows, self.lake.uri(QUARANTINE), version)
         keep = pa.array([row not in broken for row in range(table.num_rows)], pa.bool_())
-        good = conform(table, self.feed).filter(keep).cast(feed_schema(self.feed))
+        good = table.filter(keep).cast(feed_schema(self.feed))
         good = good.append_column("partition", pa.repeat(pa.scalar(partition), good.num_rows))
-        version = self.lake.replace(
-            feed, good, f"partition = '{partition}'", ["partition"], (self._application, fingerprint)
-        )
+        where, done = f"partition = '{partition}'", (self._application, fingerprint)
+        version = self.lake.replace(feed, good, where, ["partition"], done)
         log.info("Wrote %s rows to %s version %s", good.num_rows, self.lake.uri(feed), version)
 
     def _quarantined(self) -> list[str]:

@@ -1,0 +1,126 @@
+"""The suite that a feed's spec means, run by Great Expectations."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from training.adapters.expectations import Findings, examine
+from training.contract.base import Days
+from training.contract.model_spec import Column, FeedSpec
+
+FEED = FeedSpec(
+    time_column="time",
+    columns={
+        "id": Column(type="int64", unique=True, minimum=0),
+        "kind": Column(type="string", values=("in", "out")),
+        "flag": Column(type="bool", nullable=True),
+        "amount": Column(type="float64", nullable=True, maximum=10),
+        "time": Column(type="timestamp"),
+    },
+)
+PROMISED = Days(start=date(2026, 1, 5), end=date(2026, 1, 7))
+TYPES = {"id": "Int64", "kind": "string", "flag": "boolean", "amount": "float64", "time": "datetime64[us, UTC]"}
+
+
+def good(count: int = 4) -> pd.DataFrame:
+    times = [datetime(2026, 1, 5 + n % 2, 12, tzinfo=UTC) for n in range(count)]
+    columns: dict[str, Any] = {"id": range(count), "kind": "in", "flag": True, "amount": 1.5, "time": times}
+    return pd.DataFrame(columns).astype(TYPES)
+
+
+def days(*rows: tuple[str, int, float, float]) -> pd.DataFrame:
+    return pd.DataFrame(rows or [("2026-01-05", 4, 1.0, np.nan)], columns=["day", "rows", "minimum", "maximum"])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    return tmp_path / "data_docs" / "events-2026-01-05"
+
+
+def check(frame: pd.DataFrame, site: Path, counts: pd.DataFrame | None = None) -> Findings:
+    return examine(frame, days() if counts is None else counts, FEED, PROMISED, "events 2026-01-05", site)
+
+
+def broken(findings: Findings) -> dict[str, list[int]]:
+    return {rule: rows.tolist() for rule, rows in findings.rows.items()}
+
+
+def test_good_rows_break_nothing(site: Path) -> None:
+    findings = check(good(), site)
+    assert (findings.table, findings.rows) == ([], {})
+
+
+def test_each_row_level_rule_names_its_rows(site: Path) -> None:
+    frame = good(8)
+    frame.loc[0, "id"] = -1
+    frame.loc[1, "kind"] = "sideways"
+    frame.loc[2, "kind"] = None
+    frame.loc[3, ["flag", "amount"]] = None
+    frame.loc[4, "amount"] = np.inf
+    frame.loc[5, "time"] = datetime(2026, 1, 7, tzinfo=UTC)
+    frame.loc[7, "id"] = frame.loc[6, "id"]
+    findings = check(frame, site)
+    assert findings.table == []
+    assert broken(findings) == {
+        "id is below 0": [0],
+        "kind is none of in, out": [1],
+        "kind is missing": [2],
+        "amount is above 10": [4],
+        "time is outside 2026-01-05 … 2026-01-06": [5],
+        "id is not unique": [6, 7],
+    }
+
+
+def test_of_equal_copies_the_first_is_good(site: Path) -> None:
+    frame = good(5)
+    frame.loc[3] = frame.loc[1]
+    frame.loc[4] = frame.loc[1]
+    assert broken(check(frame, site)) == {"id is not unique": [3, 4]}
+
+
+def test_whole_numbers_beyond_float_precision_are_told_apart(site: Path) -> None:
+    frame = good(3)
+    frame["id"] = pd.array([2**60, 2**60 + 1, 2**60 + 2], "Int64")
+    assert broken(check(frame, site)) == {}
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("id", ["1", "2"]), ("id", [1.5, 2.5]), ("amount", ["x", "y"]), ("time", ["x", "y"])]
+)
+def test_a_wrong_type_is_a_table_level_rule(site: Path, column: str, values: list) -> None:
+    findings = check(good(2).assign(**{column: values}), site)
+    assert [rule for rule in findings.table if rule.startswith(f"column {column} is not of type")] == findings.table
+    assert len(findings.table) == 1
+    assert findings.rows == {}
+
+
+def test_a_missing_column_is_a_table_level_rule(site: Path) -> None:
+    findings = check(good().drop(columns="kind"), site)
+    assert any(rule.startswith("column kind is missing") for rule in findings.table)
+
+
+def test_days_with_too_few_or_too_many_rows_are_named_with_their_bounds(site: Path) -> None:
+    counts = days(("2026-01-05", 4, 1.0, np.nan), ("2026-01-06", 1, 2.4, 9.0), ("2026-01-07", 12, 2.4, 9.0))
+    assert check(good(), site, counts).table == [
+        "2026-01-06: 1 rows, expected 2.4 … 9.0",
+        "2026-01-07: 12 rows, expected 2.4 … 9.0",
+    ]
+
+
+def test_data_docs_show_the_rules_that_failed_and_share_their_pictures(site: Path) -> None:
+    frame = good()
+    frame.loc[0, "amount"] = 99.5
+    first = check(frame, site)
+    second = check(good(), site.with_name("events-2026-01-06"))
+    for page in (first.page, second.page):
+        assert page.is_file()
+        assert (page.parent / "static" / "images").is_dir()
+    pages = "".join(path.read_text() for path in site.glob("validations/**/*.html"))
+    assert "99.5" in pages
+    assert sorted(path.name for path in site.parent.iterdir()) == ["events-2026-01-05", "events-2026-01-06", "static"]
+    again = check(good(), site)
+    assert "99.5" not in "".join(path.read_text() for path in again.page.parent.glob("validations/**/*.html"))

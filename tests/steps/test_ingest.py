@@ -1,0 +1,389 @@
+"""Ingest: what enters the lake, what is quarantined, what is refused, and that a kill changes none of it."""
+
+import json
+import multiprocessing
+import random
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from local.generator import Generator
+from local.landing import land_table
+from training.adapters.lake import EVENTS, LABELS, QUARANTINE, Lake
+from training.contract.base import Days
+from training.contract.errors import DataContractError, ExitCode, InputError, TransientError
+from training.contract.messages import IngestInputs, IngestResult
+from training.contract.model_spec import Feed
+from training.domain.partitions import partition_days, partition_name
+from training.settings import Settings
+from training.steps.ingest import run
+
+MODEL = "card_fraud"
+GENERATOR = Generator(customers=100, terminals=200)
+FIRST = date(2026, 1, 5)
+
+
+def day(number: int) -> date:
+    """The day `number` days after the first."""
+    return FIRST + timedelta(days=number)
+
+
+class Deliveries:
+    """A landing folder and the step that empties it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lake = Lake(settings.lake, MODEL)
+
+    def land(self, rows: pa.Table, name: str, feed: Feed = "events") -> IngestInputs:
+        path = land_table(rows, Path(self.settings.landing), MODEL, feed, partition_days(name))
+        return IngestInputs(model=MODEL, feed=feed, partition=name, uri=str(path))
+
+    def deliver(self, rows: pa.Table, name: str, feed: Feed = "events") -> IngestResult:
+        return run(self.land(rows, name, feed), self.settings)
+
+    def events(self, number: int) -> IngestResult:
+        return self.deliver(GENERATOR.events(day(number)), str(day(number)))
+
+    def labels(self, number: int) -> IngestResult:
+        return self.deliver(GENERATOR.labels(day(number)), str(day(number)), "labels")
+
+    def rows(self, table: str) -> list[dict]:
+        if self.lake.version(table) is None:
+            return []
+        rows = self.lake.scan(table).to_table()
+        return sorted(rows.to_pylist(), key=lambda row: json.dumps(row, default=str, sort_keys=True))
+
+
+@pytest.fixture
+def deliveries(settings: Settings) -> Deliveries:
+    return Deliveries(settings)
+
+
+def changed(rows: pa.Table, column: str, change: Callable[[list], list]) -> pa.Table:
+    """`rows` with the values of `column` put through `change`."""
+    at = rows.column_names.index(column)
+    return rows.set_column(at, column, pa.array(change(rows[column].to_pylist()), rows[column].type))
+
+
+def first(*values: object) -> Callable[[list], list]:
+    return lambda column: [*values, *column[len(values) :]]
+
+
+# --- what enters ---
+
+
+def test_a_good_partition_enters_whole_and_its_page_is_written(deliveries: Deliveries) -> None:
+    rows = GENERATOR.events(FIRST)
+    result = deliveries.deliver(rows, "2026-01-05")
+    kept = deliveries.lake.scan(EVENTS).to_table()
+    assert kept.drop_columns("partition").sort_by("transaction_id").equals(rows)
+    assert set(kept["partition"].to_pylist()) == {"2026-01-05"}
+    assert (result.outcome, result.rows_read, result.rows_kept, result.rows_quarantined) == (
+        "appended",
+        rows.num_rows,
+        rows.num_rows,
+        0,
+    )
+    assert result.table_versions == {EVENTS: deliveries.lake.version(EVENTS)}
+    assert result.affected == Days(start=day(1), end=day(2))
+    assert result.data_docs is not None
+    assert "Great Expectations" in Path(result.data_docs).read_text()
+    validations = list(Path(result.data_docs).parent.glob("validations/**/*.html"))
+    assert len(validations) == 2
+
+
+def test_casts_that_lose_nothing_are_made(deliveries: Deliveries) -> None:
+    rows = GENERATOR.events(FIRST)
+    small = pa.schema(
+        [
+            ("transaction_id", pa.float64()),
+            ("event_time", pa.timestamp("ns", tz="Europe/Paris")),
+            ("customer_id", pa.int16()),
+            ("terminal_id", pa.uint32()),
+            ("amount", pa.float64()),
+        ]
+    )
+    deliveries.deliver(rows.cast(small).append_column("note", pa.repeat("new", rows.num_rows)), "2026-01-05")
+    kept = deliveries.lake.scan(EVENTS).to_table()
+    assert kept.drop_columns("partition").sort_by("transaction_id").equals(rows)
+
+
+def test_labels_of_unknown_payments_are_kept(deliveries: Deliveries) -> None:
+    result = deliveries.labels(7)
+    assert result.rows_kept == GENERATOR.labels(day(7)).num_rows
+    assert result.affected is None
+
+
+def test_a_load_of_history_enters_as_one_partition(deliveries: Deliveries) -> None:
+    rows = pa.concat_tables([GENERATOR.events(day(n)) for n in range(4)])
+    result = deliveries.deliver(rows, "2026-01-05_2026-01-08")
+    assert result.rows_kept == rows.num_rows
+    assert result.affected == Days(start=day(1), end=day(5))
+
+
+# --- quarantine ---
+
+
+def test_rows_that_break_rules_are_quarantined_with_every_reason(deliveries: Deliveries) -> None:
+    rows = changed(GENERATOR.events(FIRST), "amount", first(-1.0, None, 2e5, 1.0))
+    rows = changed(rows, "customer_id", first(-5, None))
+    tomorrow = datetime(2026, 1, 6, tzinfo=UTC)
+    rows = changed(rows, "event_time", lambda times: [*times[:4], tomorrow, *times[5:]])
+    result = deliveries.deliver(rows, "2026-01-05")
+    quarantined = deliveries.rows(QUARANTINE)
+    reasons = {json.loads(row["row"])["transaction_id"]: row["reason"].split("; ") for row in quarantined}
+    ids = rows["transaction_id"].to_pylist()
+    assert {key: set(value) for key, value in reasons.items()} == {
+        ids[0]: {"amount is outside 0 … 100000", "customer_id is below 0"},
+        ids[1]: {"amount is missing", "customer_id is missing"},
+        ids[2]: {"amount is outside 0 … 100000"},
+        ids[4]: {"event_time is outside 2026-01-05"},
+    }
+    assert result.quarantine_reasons["amount is outside 0 … 100000"] == 2
+    assert (result.rows_quarantined, result.rows_kept) == (4, rows.num_rows - 4)
+    kept = {row["transaction_id"] for row in deliveries.rows(EVENTS)}
+    assert kept == set(ids) - set(reasons)
+
+
+def test_a_value_outside_its_set_is_quarantined(deliveries: Deliveries) -> None:
+    result = deliveries.deliver(changed(GENERATOR.labels(day(7)), "is_fraud", first(2)), "2026-01-12", "labels")
+    assert result.quarantine_reasons == {"is_fraud is none of 0, 1": 1}
+
+
+def test_copies_keep_the_first_and_contradictions_none(deliveries: Deliveries) -> None:
+    rows = GENERATOR.events(FIRST)
+    contradiction = changed(rows.slice(1, 1), "amount", lambda _: [1.23])
+    result = deliveries.deliver(pa.concat_tables([rows, rows.slice(0, 1), contradiction]), "2026-01-05")
+    assert result.quarantine_reasons == {"transaction_id is not unique": 3}
+    kept = [row["transaction_id"] for row in deliveries.rows(EVENTS)]
+    ids = rows["transaction_id"].to_pylist()
+    assert kept.count(ids[0]) == 1
+    assert kept.count(ids[1]) == 0
+
+
+def test_a_payment_from_another_partition_is_quarantined(deliveries: Deliveries) -> None:
+    deliveries.events(0)
+    rows = changed(
+        GENERATOR.events(day(1)), "transaction_id", first(GENERATOR.events(FIRST)["transaction_id"][3].as_py())
+    )
+    result = deliveries.deliver(rows, "2026-01-06")
+    assert result.quarantine_reasons == {"transaction_id is in partition 2026-01-05 already": 1}
+    ids = [row["transaction_id"] for row in deliveries.rows(EVENTS)]
+    assert len(ids) == len(set(ids))
+
+
+# --- refusal ---
+
+
+def wrong_type(rows: pa.Table) -> pa.Table:
+    return rows.set_column(4, "amount", rows["amount"].cast(pa.string()))
+
+
+def zoneless(rows: pa.Table) -> pa.Table:
+    return rows.set_column(1, "event_time", rows["event_time"].cast(pa.timestamp("us")))
+
+
+def fractional(rows: pa.Table) -> pa.Table:
+    return rows.set_column(2, "customer_id", pc.add(rows["customer_id"].cast(pa.float64()), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (wrong_type, "column amount is not of type float64"),
+        (zoneless, "column event_time is not of type timestamp"),
+        (fractional, "column customer_id is not of type int64"),
+        (lambda rows: rows.drop_columns("terminal_id"), "column terminal_id is missing"),
+        (lambda rows: rows.drop_columns("event_time"), "column event_time is missing"),
+        (lambda rows: rows.slice(0, 0), "2026-01-06: 0 rows, expected"),
+        (lambda rows: rows.slice(0, 30), "2026-01-06: 30 rows, expected"),
+        (lambda rows: pa.concat_tables([rows] * 4), "rows, expected"),
+        (
+            lambda rows: changed(rows, "amount", lambda values: [-1.0] * 20 + values[20:]),
+            "amount is outside 0 … 100000: 20",
+        ),
+        (lambda rows: GENERATOR.events(FIRST), "2026-01-06: 0 rows, expected"),
+        (lambda rows: rows.append_column("amount", rows["amount"]), "two columns alike"),
+    ],
+)
+def test_a_partition_that_breaks_a_table_rule_is_refused_whole(
+    deliveries: Deliveries, spoil: Callable[[pa.Table], pa.Table], said: str
+) -> None:
+    deliveries.events(0)
+    before = deliveries.lake.versions(EVENTS, QUARANTINE)
+    with pytest.raises(DataContractError, match="2026-01-06") as refusal:
+        deliveries.deliver(spoil(GENERATOR.events(day(1))), "2026-01-06")
+    assert said in str(refusal.value)
+    assert refusal.value.exit_code == ExitCode.DATA_CONTRACT
+    assert deliveries.lake.versions(EVENTS, QUARANTINE) == before
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(deliveries: Deliveries, part: float) -> None:
+    inputs = deliveries.land(GENERATOR.events(FIRST), "2026-01-05")
+    content = Path(inputs.uri).read_bytes()
+    Path(inputs.uri).write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(DataContractError, match="not a readable Parquet file"):
+        run(inputs, deliveries.settings)
+    assert deliveries.lake.version(EVENTS) is None
+
+
+def test_a_day_missing_inside_a_load_of_history_is_refused(deliveries: Deliveries) -> None:
+    rows = pa.concat_tables([GENERATOR.events(day(n)) for n in (0, 1, 3)])
+    with pytest.raises(DataContractError, match="2026-01-07: 0 rows"):
+        deliveries.deliver(rows, "2026-01-05_2026-01-08")
+
+
+def test_a_refused_correction_leaves_the_rows_that_were_there(deliveries: Deliveries) -> None:
+    deliveries.events(0)
+    before = deliveries.rows(EVENTS)
+    with pytest.raises(DataContractError):
+        deliveries.deliver(wrong_type(GENERATOR.events(FIRST)), "2026-01-05")
+    assert deliveries.rows(EVENTS) == before
+
+
+def test_a_missing_file_and_an_impossible_day_are_bad_input(deliveries: Deliveries) -> None:
+    with pytest.raises(InputError, match="There is no file"):
+        run(IngestInputs(model=MODEL, feed="events", partition="2026-01-05", uri="/nowhere"), deliveries.settings)
+    with pytest.raises(InputError, match="2026-02-30"):
+        run(IngestInputs(model=MODEL, feed="events", partition="2026-02-30", uri="/nowhere"), deliveries.settings)
+
+
+# --- order, repetition, correction ---
+
+
+def test_the_same_file_again_changes_nothing_and_names_the_same_days(deliveries: Deliveries) -> None:
+    rows = changed(GENERATOR.events(FIRST), "amount", first(-1.0))
+    once = deliveries.deliver(rows, "2026-01-05")
+    again = deliveries.deliver(rows, "2026-01-05")
+    assert again == once.model_copy(update={"outcome": "unchanged"})
+
+
+def test_a_corrected_file_takes_the_place_of_the_first(deliveries: Deliveries) -> None:
+    deliveries.events(1)
+    deliveries.deliver(changed(GENERATOR.events(FIRST), "amount", first(-1.0, -2.0)), "2026-01-05")
+    corrected = changed(GENERATOR.events(FIRST), "amount", first(10.0, 20.0))
+    result = deliveries.deliver(corrected, "2026-01-05")
+    assert result.outcome == "replaced"
+    assert result.affected == Days(start=day(1), end=day(3))
+    assert deliveries.rows(QUARANTINE) == []
+    kept = deliveries.lake.scan(EVENTS).to_table(filter=pc.field("partition") == "2026-01-05")
+    assert kept.drop_columns("partition").sort_by("transaction_id").equals(corrected)
+    assert len(deliveries.rows(EVENTS)) == corrected.num_rows + GENERATOR.events(day(1)).num_rows
+
+
+def test_partitions_in_any_order_make_the_same_tables(settings: Settings, tmp_path: Path) -> None:
+    in_order, shuffled = (Deliveries(Settings(home=tmp_path / name)) for name in ("in_order", "shuffled"))
+    steps = [("events", n) for n in range(3)] + [("labels", n) for n in (7, 8)]
+    for feed, number in steps:
+        getattr(in_order, feed)(number)
+    for feed, number in random.Random(3).sample(steps, len(steps)):
+        getattr(shuffled, feed)(number)
+    for table in (EVENTS, LABELS):
+        assert in_order.rows(table) == shuffled.rows(table)
+
+
+def test_late_partitions_name_the_days_up_to_the_newest_events(deliveries: Deliveries) -> None:
+    deliveries.events(0)
+    # The days 2 and 3 have no events yet, but their feature rows are due.
+    assert deliveries.events(4).affected == Days(start=day(2), end=day(6))
+    assert deliveries.events(2).affected == Days(start=day(2), end=day(6))
+    assert deliveries.labels(3).affected == Days(start=day(4), end=day(6))
+    assert deliveries.labels(5).affected is None
+
+
+# --- kills ---
+
+
+def crash(*args: object, **kwargs: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_killed_between_its_commits_it_heals_when_run_again(
+    deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = changed(GENERATOR.events(FIRST), "amount", first(-1.0))
+    inputs = deliveries.land(rows, "2026-01-05")
+    replace = Lake.replace
+
+    def replace_only_quarantine(lake: Lake, table: str, *args: object) -> int:
+        return replace(lake, table, *args) if table == QUARANTINE else crash()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "replace", replace_only_quarantine)
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, deliveries.settings)
+    assert deliveries.lake.version(EVENTS) is None
+    result = run(inputs, deliveries.settings)
+    assert (result.outcome, result.rows_kept) == ("appended", rows.num_rows - 1)
+    assert len(deliveries.rows(QUARANTINE)) == 1
+
+
+def test_killed_before_its_report_it_names_the_same_days_when_run_again(
+    deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliveries.events(0)
+    inputs = deliveries.land(GENERATOR.events(day(2)), "2026-01-07")
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "versions", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, deliveries.settings)
+    deliveries.events(3)
+    result = run(inputs, deliveries.settings)
+    assert result.outcome == "unchanged"
+    assert result.affected == Days(start=day(2), end=day(5))
+
+
+def test_sigkill_at_any_moment_and_a_rerun_leave_every_row_once(deliveries: Deliveries) -> None:
+    """Real processes, killed at random times while they replace one version of a partition by another."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["training.steps.ingest", "training.adapters.expectations"])
+    chance = random.Random(7)
+    versions = [changed(GENERATOR.events(FIRST), "amount", first(bad, 5.0 + bad)) for bad in (-1.0, -2.0, -3.0, -4.0)]
+    survived = 0
+    for rows in versions:
+        inputs = deliveries.land(rows, "2026-01-05")
+        for _ in range(2):
+            process = processes.Process(target=run, args=(inputs, deliveries.settings))
+            process.start()
+            process.join(chance.uniform(0.3, 1.5))
+            process.kill()
+            process.join()
+            survived += process.exitcode == 0
+        result = run(inputs, deliveries.settings)
+        kept, quarantined = deliveries.rows(EVENTS), deliveries.rows(QUARANTINE)
+        assert (len(kept), len(quarantined)) == (result.rows_kept, result.rows_quarantined)
+        ids = [row["transaction_id"] for row in kept]
+        ids += [json.loads(row["row"])["transaction_id"] for row in quarantined]
+        assert sorted(ids) == rows["transaction_id"].to_pylist()
+        assert next(json.loads(row["row"])["amount"] for row in quarantined) == rows["amount"][0].as_py()
+    assert survived < 2 * len(versions)
+
+
+def test_ingests_at_the_same_time_lose_nothing(deliveries: Deliveries) -> None:
+    """Different partitions at once, each with a row for quarantine: all go through, or ask to be run again."""
+    spoiled = {n: changed(GENERATOR.events(day(n)), "amount", first(-1.0)) for n in range(4)}
+    inputs = [deliveries.land(rows, partition_name(Days.ending(day(n + 1), 1))) for n, rows in spoiled.items()]
+    retries: list[IngestInputs] = []
+
+    def ingest(one: IngestInputs) -> None:
+        try:
+            run(one, deliveries.settings)
+        except TransientError:
+            retries.append(one)
+
+    threads = [threading.Thread(target=ingest, args=(one,)) for one in inputs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in retries:
+        run(one, deliveries.settings)
+    assert len(deliveries.rows(EVENTS)) == sum(rows.num_rows - 1 for rows in spoiled.values())
+    assert len(deliveries.rows(QUARANTINE)) == len(spoiled)
