@@ -1,0 +1,103 @@
+"""The DAG files, loaded as Airflow loads them, in processes of their own: from specs to DAGs, and light."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from training.contract.model_spec import MODELS_DIR, load_model_spec
+
+ROOT = Path(__file__).parent.parent.parent
+KINDS = ("data", "drift", "landing", "rollback", "train")
+FILES = sorted((ROOT / "dags").glob("*.py"))
+
+#: Prints what a DAG file makes, and which modules that took.
+LOAD = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+bag = DagBag(sys.argv[1])
+dags = {dag_id: json.loads(json.dumps(DagSerialization.to_dict(dag)["dag"])) for dag_id, dag in bag.dags.items()}
+print("LOADED", json.dumps({"dags": dags, "errors": bag.import_errors, "modules": list(sys.modules)}))
+"""
+
+HEAVY = {
+    "bentoml", "deltalake", "duckdb", "evidently", "feast", "great_expectations", "ibis", "mlflow", "numpy", "onnx",
+    "onnxruntime", "pandas", "polars", "pyarrow", "sklearn", "torch",
+}  # fmt: skip
+
+
+def load(path: Path, **environ: str) -> dict[str, Any]:
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}", **environ}
+    done = subprocess.run([sys.executable, "-c", LOAD, str(path)], env=env, cwd="/", capture_output=True, text=True)
+    loaded = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    assert loaded, done.stdout + done.stderr
+    return json.loads(loaded[0].removeprefix("LOADED "))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, Any]:
+    return load(ROOT / "dags")
+
+
+def tasks(dag: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {task["__var"]["task_id"]: task["__var"] for task in dag["tasks"]}
+
+
+def test_every_spec_has_its_dags(loaded: dict[str, Any]) -> None:
+    assert loaded["errors"] == {}
+    assert sorted(loaded["dags"]) == [f"card_fraud_{kind}" for kind in KINDS]
+
+
+def test_no_ml_library_is_imported(loaded: dict[str, Any]) -> None:
+    assert HEAVY.isdisjoint(name.partition(".")[0] for name in loaded["modules"])
+    assert not any(
+        name.startswith(("training.steps", "training.domain", "training.adapters")) for name in loaded["modules"]
+    )
+
+
+def test_the_dags_say_what_they_are(loaded: dict[str, Any]) -> None:
+    for dag_id, dag in loaded["dags"].items():
+        assert dag["dag_display_name"].startswith("Card fraud: "), dag_id
+        assert dag["doc_md"], dag_id
+        assert dag["max_active_runs"] == 1, dag_id
+        assert dag["default_args"]["__var"]["owner"] == "payments-ml", dag_id
+        for name, param in dag["params"]:
+            assert param["schema"]["__var"]["title"], (dag_id, name)
+
+
+def test_the_training_dag_runs_its_steps_in_order(loaded: dict[str, Any]) -> None:
+    found = tasks(loaded["dags"]["card_fraud_train"])
+    after = {name: set(task.get("downstream_task_ids", [])) for name, task in found.items()}
+    chain = ["request", "dataset", "train", "evaluate", "register", "rollout"]
+    for earlier, later in pairwise(chain):
+        assert later in after[earlier], (earlier, later)
+    assert set(found) == {*chain, "estimators"}
+
+
+def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_its_own(tmp_path: Path) -> None:
+    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    for name, change in (("card_fraud", {}), ("other", {"name": "other", "title": "Other"}), ("broken", {"typo": 1})):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, **change}))
+    assert load_model_spec("other", tmp_path).title == "Other"
+    loaded = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))
+    assert sorted(loaded["dags"]) == sorted(f"{model}_{kind}" for model in ("card_fraud", "other") for kind in KINDS)
+    ((file, error),) = loaded["errors"].items()
+    assert Path(file).name == "broken_specs.py"
+    assert "typo" in error
+
+
+def test_a_task_loads_only_the_dag_that_it_belongs_to() -> None:
+    loaded = load(ROOT / "dags", _AIRFLOW_PARSING_CONTEXT_DAG_ID="card_fraud_data")
+    assert list(loaded["dags"]) == ["card_fraud_data"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_dag_files_are_short(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 60

@@ -1,0 +1,107 @@
+"""A step's process: its output, its end, and that nothing of it is left."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Timer
+
+import psutil
+import pytest
+from perennial_airflow.launchers import SubprocessLauncher, step_environment
+
+#: Writes its child's pid to argv[1] and waits, as a step with worker processes does; the child ignores SIGTERM.
+FAMILY = """
+import signal, subprocess, sys, time
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+child.stdout.readline()
+open(sys.argv[1], "w").write(str(child.pid))
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def launcher() -> SubprocessLauncher:
+    return SubprocessLauncher(logging.getLogger("test.launcher"))
+
+
+def gone(pid: int, seconds: float = 5) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def written(path: Path) -> int:
+    while not path.exists() or not path.read_text():
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+def test_it_returns_the_exit_code_and_logs_lines_with_the_steps_own_levels(
+    launcher: SubprocessLauncher, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    code = """
+import sys
+print("2026-01-05 10:00:00,123 WARNING 3 rows quarantined", file=sys.stderr)
+print("plain % output")
+sys.exit(75)
+"""
+    assert launcher.launch(["-c", code], os.environ, 30) == 75
+    assert set(caplog.record_tuples) == {
+        ("test.launcher", logging.WARNING, "3 rows quarantined"),
+        ("test.launcher", logging.INFO, "plain % output"),
+    }
+
+
+def test_a_timeout_ends_the_whole_family(launcher: SubprocessLauncher, tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError, match="longer than 2 s"):
+        launcher.launch(["-c", FAMILY, str(tmp_path / "pid")], os.environ, 2)
+    assert gone(written(tmp_path / "pid"))
+
+
+def test_stop_ends_the_whole_family_at_once(launcher: SubprocessLauncher, tmp_path: Path) -> None:
+    stopping = Timer(2, launcher.stop)
+    stopping.start()
+    begun = time.monotonic()
+    assert launcher.launch(["-c", FAMILY, str(tmp_path / "pid")], os.environ, 60) == -signal.SIGTERM
+    assert time.monotonic() - begun < 10
+    assert gone(written(tmp_path / "pid"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_task_that_is_killed_outright_takes_its_step_with_it(tmp_path: Path) -> None:
+    task = """
+import logging, os, sys
+from perennial_airflow.launchers import SubprocessLauncher
+step = f"import os, time; open({sys.argv[1]!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+SubprocessLauncher(logging.getLogger()).launch(["-c", step], os.environ, 60)
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", task, str(tmp_path / "pid")], env=env)
+    step = written(tmp_path / "pid")
+    process.kill()
+    process.wait()
+    assert gone(step)
+
+
+def test_a_step_sees_its_settings_and_none_of_airflows() -> None:
+    environ = {
+        "PATH": "/bin",
+        "HOME": "/home/me",
+        "CT_HOME": "/data",
+        "AWS_SECRET_ACCESS_KEY": "the lake's",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://airflow:secret@db",
+        "AIRFLOW_HOME": "/airflow",
+        "_AIRFLOW_PROCESS_CONTEXT": "client",
+        "__AIRFLOW_SUPERVISOR_FD": "7",
+    }
+    seen = step_environment(environ)
+    assert set(seen) == {"PATH", "HOME", "CT_HOME", "AWS_SECRET_ACCESS_KEY", "PYTHONUNBUFFERED"}

@@ -1,0 +1,121 @@
+"""Steps as tasks, run by Airflow in this process. The steps are the real ones, on an empty lake or with bad inputs."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.models.asset import AssetEvent
+from airflow.sdk import DAG, Asset, Param, task
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState as State
+from perennial_airflow.operators import StepOperator
+from perennial_airflow.refs import FromRun, result
+from perennial_airflow.requests import training_request
+from sqlalchemy import select
+
+pytestmark = pytest.mark.usefixtures("airflow_database", "step_settings")
+
+MODEL = {"model": "card_fraud"}
+#: Granted nothing: there is no data yet.
+ASK = {**MODEL, "trigger": "new_data", "run": "a-run"}
+
+
+def dag(name: str, **kwargs: Any) -> DAG:
+    return DAG(name, schedule=None, default_args={"retries": 2, "retry_delay": timedelta(0)}, **kwargs)
+
+
+def run(subject: DAG, **kwargs: Any) -> dict[str, Any]:
+    """Task (and map index) → its instance, after one run."""
+    DagBundlesManager().sync_bundles_to_db()
+    bag = DagBag(None)
+    bag.bag_dag(subject)
+    sync_bag_to_db(bag, "dags-folder", None)
+    instances = subject.test(**kwargs).get_task_instances()
+    return {ti.task_id if ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}": ti for ti in instances}
+
+
+def result_of(ti: Any) -> Any:
+    return ti.xcom_pull(task_ids=ti.task_id)
+
+
+def test_the_result_is_handed_on_and_its_fields_are_inputs_with_their_types(tmp_path: Path) -> None:
+    @task
+    def look(granted, waiting, text):
+        return [granted, waiting, text]
+
+    with dag("handing_on", params={"model": Param("card_fraud")}) as subject:
+        asked = StepOperator(step="request", inputs={**ASK, "model": "{{ params.model }}"})
+        look(result(asked)["granted"], result(asked)["waiting"], result(asked)["reason"])
+    tis = run(subject)
+    assert result_of(tis["look"]) == [False, [], ""]
+    assert result_of(tis["request"])["why"].startswith("No reason to train")
+    (report,) = (tmp_path / "home" / "work" / "results" / "handing_on").rglob("*.json")
+    assert report.relative_to(report.parents[1]) == Path("request/1.json")
+
+
+def test_a_task_is_skipped_unless_one_of_its_conditions_holds() -> None:
+    with dag("conditions") as subject:
+        asked = StepOperator(step="request", inputs=FromRun(training_request), also=MODEL)
+        granted = result(asked)["granted"]
+        no = StepOperator(step="request", task_id="no", run_if=[granted], inputs=ASK)
+        StepOperator(step="request", task_id="yes", run_if=[granted, True], inputs=ASK)
+        StepOperator(step="request", task_id="after", inputs={**ASK, "reason": result(no)["why"]})
+    subject.params.update({"as_of": None, "reason": "a test", "force": False})
+    states = {name: ti.state for name, ti in run(subject).items()}
+    assert states == {"request": State.SUCCESS, "yes": State.SUCCESS, "no": State.SKIPPED, "after": State.SKIPPED}
+
+
+def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> None:
+    @task
+    def names():
+        return [{"reason": "one"}, {"reason": "two"}]
+
+    @task
+    def look(collected):
+        return collected
+
+    with dag("mapping") as subject:
+        asked = StepOperator.partial(task_id="ask", step="request", inputs=ASK).expand(also=names())
+        look(result(asked).each("granted", "request_id"))
+    tis = run(subject)
+    assert result_of(tis["look"]) == [{"granted": False, "request_id": None}] * 2
+    assert {"ask-0", "ask-1"} < set(tis)
+
+
+@pytest.mark.parametrize(
+    ("case", "step", "inputs", "tries"),
+    [
+        ("bad_input", "request", {**MODEL, "request_id": "unknown", "run": "a-run"}, 1),
+        ("unknown_field", "request", {**ASK, "typo": 1}, 1),
+        ("bad_data", "ingest", {**MODEL, "feed": "events", "partition": "2026-01-05", "uri": "GARBAGE"}, 1),
+        ("transient", "rollback", {**MODEL, "version": 1}, 3),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(
+    case: str, step: str, inputs: dict[str, Any], tries: int, tmp_path: Path
+) -> None:
+    garbage = tmp_path / "2026-01-05.parquet"
+    garbage.write_text("not parquet")
+    if "uri" in inputs:
+        inputs = {**inputs, "uri": str(garbage)}
+    with dag(f"failing_{case}") as subject:
+        StepOperator(step=step, inputs=inputs)
+    ti = run(subject)[step]
+    assert ti.state == State.FAILED
+    assert ti.try_number == tries
+
+
+def test_an_event_is_emitted_only_when_there_is_one_to_emit() -> None:
+    def emit_why(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
+        return {"why": result["why"], "of": context["dag"].dag_id}
+
+    for name, event in (("ringing", emit_why), ("silent", lambda result, context: None)):
+        with dag(name) as subject:
+            StepOperator(step="request", inputs=ASK, emits=Asset(f"{name}_bell"), event=event)
+        run(subject)
+    with create_session() as session:
+        events = list(session.scalars(select(AssetEvent)))
+        assert [(event.name, event.extra["of"]) for event in events] == [("ringing_bell", "ringing")]

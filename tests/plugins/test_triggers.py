@@ -1,0 +1,142 @@
+"""The landing watcher against a real folder: when it rings, and when it keeps still."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import perennial_airflow.triggers as triggers
+import pytest
+from perennial_airflow.deliveries import Announced, Delivery
+from perennial_airflow.triggers import LandingTrigger
+
+
+class Store:
+    """Airflow's asset state store, as the trigger sees it."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.broken = False
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        if self.broken:
+            raise RuntimeError("the API server does not answer")
+        return self.values.get(key, default)
+
+
+Watch = Callable[[Store, Callable[[list[Any]], Awaitable[None]]], list[Any]]
+
+
+@pytest.fixture
+def watch(step_settings: Path) -> Watch:
+    """Runs a watcher beside `what_happens`, which sees the events so far; gives all events."""
+
+    def run(store: Store, what_happens: Callable[[list[Any]], Awaitable[None]]) -> list[Any]:
+        async def both() -> list[Any]:
+            trigger = LandingTrigger("card_fraud", poll_seconds=0.01, settle_seconds=0)
+            trigger.asset_state_store = store  # type: ignore[assignment]
+            events: list[Any] = []
+
+            async def listen() -> None:
+                async for event in trigger.run():
+                    events.append(event.payload)
+
+            listening = asyncio.create_task(listen())
+            await what_happens(events)
+            listening.cancel()
+            return events
+
+        return asyncio.run(asyncio.wait_for(both(), 20))
+
+    return run
+
+
+@pytest.fixture
+def land(step_settings: Path) -> Callable[[str], None]:
+    def write(name: str) -> None:
+        path = step_settings / "landing" / "card_fraud" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+    return write
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def taken(*names: str) -> dict[str, Any]:
+    """The landing DAG's account after it has started runs for these."""
+    announced = Announced()
+    for name in names:
+        announced.add(Delivery(*name.split("/"), "any"))
+    return {Announced.KEY: announced.stored()}
+
+
+def test_it_rings_for_each_change_and_is_silent_between(watch: Watch, land: Callable[[str], None]) -> None:
+    async def happens(events: list[Any]) -> None:
+        await asyncio.sleep(0.1)
+        assert events == []
+        land("events/2026-01-05")
+        await until(lambda: len(events) == 1)
+        land("events/2026-01-06")
+        await until(lambda: len(events) == 2)
+        await asyncio.sleep(0.2)
+
+    events = watch(Store(), happens)
+    assert [event["files"] for event in events] == [1, 2]
+    assert (events[1]["first"], events[1]["last"]) == ("events/2026-01-05", "events/2026-01-06")
+
+
+def test_it_rings_again_until_the_landing_dag_has_taken_the_file_up(
+    watch: Watch, land: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "REPEAT_SECONDS", 0.1)
+    store = Store()
+    land("events/2026-01-05")
+
+    async def happens(events: list[Any]) -> None:
+        await until(lambda: len(events) == 3)
+        announced = Announced()
+        for delivery in triggers.scan(triggers.landing_folder("card_fraud"), 2**40):
+            announced.add(delivery)
+        store.values[Announced.KEY] = announced.stored()
+        await asyncio.sleep(0.1)
+        heard = len(events)
+        await asyncio.sleep(1)
+        assert len(events) == heard
+
+    watch(store, happens)
+
+
+def test_a_new_watcher_rings_for_what_landed_while_none_was_there(watch: Watch, land: Callable[[str], None]) -> None:
+    land("events/2026-01-05")
+    store = Store()
+    store.values = taken("events/2026-01-05")  # with another fingerprint: this file was delivered again
+
+    async def happens(events: list[Any]) -> None:
+        await until(lambda: len(events) == 1)
+
+    assert watch(store, happens)[0]["first"] == "events/2026-01-05"
+
+
+def test_it_survives_a_store_that_does_not_answer(watch: Watch, land: Callable[[str], None]) -> None:
+    store = Store()
+    store.broken = True
+    land("events/2026-01-05")
+
+    async def happens(events: list[Any]) -> None:
+        await asyncio.sleep(0.1)
+        assert events == []
+        store.broken = False
+        await until(lambda: len(events) == 1)
+
+    watch(store, happens)
+
+
+def test_it_can_be_made_again_from_what_airflow_stores() -> None:
+    trigger = LandingTrigger("card_fraud", poll_seconds=2)
+    path, kwargs = trigger.serialize()
+    assert path == f"{LandingTrigger.__module__}.{LandingTrigger.__qualname__}"
+    assert LandingTrigger(**kwargs).serialize() == (path, kwargs)
