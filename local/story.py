@@ -153,7 +153,10 @@ class Story:
         for kind in KINDS:
             for run in self._airflow.runs(kind):
                 if run.state == "failed":
-                    raise StepError(f"Run {run.id} of {self.plan.model}_{kind} failed. {self._failure(run)}")
+                    raise StepError(
+                        f"Run {run.id} of {self.plan.model}_{kind} failed. {self._failure(run)}",
+                        hint="Mend the cause; then `make up`, clear the task in Airflow's UI, and `make demo` goes on.",
+                    )
 
     def _failure(self, run: Run) -> str:
         failed = next((task for task in self._airflow.tasks(run) if task.state == "failed"), None)
