@@ -1,4 +1,4 @@
-"""Tiny real models, a real MLflow server, a real online store, and a real `bentoml serve`, each started once."""
+"""What the tests of serving and of rollouts stand on: tiny real models, real servers, a real online store."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,7 +17,6 @@ import httpx
 import numpy as np
 import onnx
 import pyarrow as pa
-import pytest
 from onnx import TensorProto, helper
 
 from training.adapters.features import Features
@@ -207,6 +207,29 @@ class Stack:
         eventually(lambda: self.service.serves(version.version))
 
 
+@contextmanager
+def running_stack(folder: Path) -> Iterator[Stack]:
+    """MLflow and the service, both up; the online store is still empty and nothing is registered."""
+    url = f"http://127.0.0.1:{free_port()}"
+    settings = Settings(home=folder / "home", tracking_uri=url)
+    command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    mlflow = MlflowServer(command, os.environ | quiet, folder / "mlflow.log", url=url)
+    service = service_process(settings)
+    mlflow.start()
+    service.start()
+    try:
+        spec = load_model_spec("card_fraud")
+        names = Features(settings, spec).names()
+        eventually(mlflow.answers, 60)
+        eventually(service.models, 60)
+        yield Stack(settings, spec, Registry(url), mlflow, service, names, folder)
+    finally:
+        service.stop()
+        mlflow.stop()
+
+
 def fill_online_store(settings: Settings, spec: ModelSpec) -> None:
     lake = Lake(settings.lake, spec.name)
     kinds = {"customer": (CUSTOMER, ("count", "mean")), "terminal": (TERMINAL, ("count", "fraud_share"))}
@@ -221,26 +244,3 @@ def fill_online_store(settings: Settings, spec: ModelSpec) -> None:
         table = pa.table(row | {"day": [MIDNIGHT.date()]})
         lake.replace(f"{entity}_features", table, "day = '2026-01-05'", ["day"])
     Features(settings, spec).materialize(lake.versions(*spec.features.tables))
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
-    url = f"http://127.0.0.1:{free_port()}"
-    settings = Settings(home=folder / "home", tracking_uri=url)
-    command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    mlflow = MlflowServer(command, environment, folder / "mlflow.log", url=url)
-    service = service_process(settings)
-    mlflow.start()
-    service.start()
-    try:
-        spec = load_model_spec("card_fraud")
-        names = Features(settings, spec).names()
-        eventually(mlflow.answers, 60)
-        eventually(service.models, 60)
-        yield Stack(settings, spec, Registry(url), mlflow, service, names, folder)
-    finally:
-        service.stop()
-        mlflow.stop()

@@ -1,0 +1,233 @@
+"""The service as its callers meet it: a real `bentoml serve`, a real MLflow server, a real online store.
+
+The tests run in order on one stack: from a fresh machine to a registry that is gone.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.serving.stack import MIDNIGHT, PAYMENT, Stack, eventually, fill_online_store, running_stack, service_process
+from training.adapters.lake import PREDICTIONS, Lake
+from training.contract.messages import RollbackInputs, RolloutInputs
+from training.steps import rollback, rollout
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> str:
+    return stack.service.url
+
+
+def test_before_a_champion_it_lives_but_is_not_ready(stack: Stack, url: str) -> None:
+    eventually(lambda: "no champion" in (stack.service.models().get("problem") or ""))
+    assert httpx.get(f"{url}/livez").status_code == 200
+    ready = httpx.get(f"{url}/readyz")
+    assert (ready.status_code, "no champion" in ready.text) == (503, True)
+    answer = stack.predict()
+    assert answer.status_code == 503
+    assert "no champion in the registry yet" in answer.json()["error"]
+
+
+def test_the_first_champion_is_taken_up_without_a_restart(stack: Stack, url: str) -> None:
+    fill_online_store(stack.settings, stack.spec)
+    stack.promote(stack.register(bias=-1.0))
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    models = eventually(lambda: (now := stack.service.models())["problem"] is None and now)
+    assert (models["model"], models["refused"]) == ("card_fraud", {})
+    assert datetime.fromisoformat(models["slots"]["champion"]["since"]).tzinfo is not None
+
+
+def test_a_payment_is_answered(stack: Stack) -> None:
+    answer = stack.predict()
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert 0 < said["score"] < 1
+    assert said["decision"] == ("flag" if said["score"] >= said["threshold"] else "pass")
+    assert (said["model"], said["model_version"], said["features_defaulted"]) == ("card_fraud", 1, False)
+    assert datetime.fromisoformat(said["feature_timestamp"]) == MIDNIGHT
+
+
+def test_an_unknown_customer_gets_defaults_and_a_flag(stack: Stack) -> None:
+    said = stack.predict(customer_id=999).json()
+    assert (said["features_defaulted"], said["feature_timestamp"]) == (True, None)
+
+
+def test_a_batch_is_answered_in_order(stack: Stack, url: str) -> None:
+    payments = [PAYMENT | {"transaction_id": i, "amount": i / 10} for i in range(1000)]
+    for content in (payments, {"payments": payments}):
+        said = httpx.post(f"{url}/predict_batch", json=content, timeout=30).json()["predictions"]
+        scores = [each["score"] for each in said]
+        assert len({each["prediction_id"] for each in said}) == 1000
+        assert scores == sorted(scores)
+    single = stack.predict(amount=50.0).json()["score"]
+    assert single == pytest.approx(scores[500], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (json.dumps(PAYMENT | {"amount": -1}), 422, "amount"),
+        (json.dumps(PAYMENT | {"amount": float("nan")}), 422, "amount"),
+        (json.dumps(PAYMENT | {"colour": "red"}), 422, "colour"),
+        (json.dumps({k: v for k, v in PAYMENT.items() if k != "terminal_id"}), 422, "terminal_id"),
+        ("not json", 400, "JSON"),
+        (b"x" * 3_000_000, 413, "bytes"),
+    ],
+)
+def test_a_bad_request_names_what_is_wrong(url: str, content: str | bytes, status: int, said: str) -> None:
+    answer = httpx.post(f"{url}/predict", content=content)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+
+
+def test_a_batch_that_is_too_large_is_refused(url: str) -> None:
+    assert httpx.post(f"{url}/predict_batch", json=[PAYMENT] * 1001).status_code == 413
+
+
+def test_the_openapi_document_describes_the_payment(url: str) -> None:
+    paths = httpx.get(f"{url}/docs.json").json()["paths"]
+    schema = paths["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(schema["properties"]) == set(PAYMENT)
+    assert {"/predict_batch", "/models"} <= set(paths)
+
+
+def test_metrics_count_predictions(url: str) -> None:
+    text = httpx.get(f"{url}/metrics").text
+    assert 'perennial_predictions_total{decision="pass",model="card_fraud",version="1"}' in text
+    assert "perennial_champion_version" in text
+
+
+def test_the_worker_holds_no_training_library(stack: Stack) -> None:
+    maps = Path(f"/proc/{stack.service.worker()}/maps").read_text()
+    assert "onnxruntime" in maps
+    for library in ("/torch/", "/sklearn/", "/airflow/"):
+        assert library not in maps, library
+
+
+def test_importing_the_service_loads_no_training_library() -> None:
+    code = """
+import sys
+import serving.predictor, serving.service
+from training.adapters.features import Features
+Features(serving.service.settings, serving.service.spec).names()
+print(sorted({"torch", "sklearn", "airflow", "training.steps"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_swaps_under_load_fail_no_request(stack: Stack) -> None:
+    stop, answers = threading.Event(), []
+
+    def hammer() -> None:
+        with httpx.Client(base_url=stack.service.url, timeout=30) as client:
+            while not stop.is_set():
+                answer = client.post("/predict", json=PAYMENT)
+                answers.append((answer.status_code, answer.json().get("model_version"), answer.json().get("score")))
+
+    threads = [threading.Thread(target=hammer) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    versions = [stack.register(bias) for bias in (-0.5, 0.5)]
+    for version in (*versions, versions[0]):
+        stack.promote(version)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert {status for status, _, _ in answers} == {200}
+    assert {version for _, version, _ in answers} == {1, 2, 3}
+    # Each version has one score for this payment: no answer mixes two versions.
+    assert len({(version, score) for _, version, score in answers}) == 3
+
+
+def test_rollout_and_rollback_move_the_running_service(stack: Stack) -> None:
+    settings = stack.settings.model_copy(update={"serving_urls": stack.service.url})
+    version = stack.register(bias=1.0).version
+    moved = rollout.run(RolloutInputs(model="card_fraud", version=version, reason="better"), settings)
+    assert (moved.version, moved.previous_version, moved.replicas[0].version) == (version, 2, version)
+    assert stack.predict().json()["model_version"] == version
+    back = rollback.run(RollbackInputs(model="card_fraud", reason="worse"), settings)
+    assert (back.version, back.previous_version) == (2, version)
+    assert stack.predict().json()["model_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("golden", "Golden rows differ"), ("features", "lacks colour_of_card"), ("bytes", "not usable: digest")],
+)
+def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, fault: str, reason: str) -> None:
+    names = [*stack.names, "colour_of_card"] if fault == "features" else None
+    version = stack.register(bias=2.0, names=names, golden_error=0.1 if fault == "golden" else 0.0)
+    if fault == "bytes":
+        [stored] = (stack.folder / "art").rglob(f"{version.run_id}/artifacts/served/model.onnx")
+        stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    stack.registry.set_alias("card_fraud", "champion", version.version)
+    refused = eventually(lambda: stack.service.models()["refused"].get(str(version.version)))
+    assert reason in refused["reason"]
+    assert stack.service.serves(2)
+    assert stack.predict().json()["model_version"] == 2
+    stack.promote(stack.registry.get("card_fraud", 2))
+
+
+def test_predictions_reach_the_lake(stack: Stack) -> None:
+    said = stack.predict(transaction_id=424242).json()
+    lake = Lake(stack.settings.lake, "card_fraud")
+
+    def row() -> dict[str, Any] | None:
+        found = lake.scan(PREDICTIONS).to_table().to_pylist()
+        return next((each for each in found if each["transaction_id"] == 424242), None)
+
+    found = eventually(row)
+    assert found is not None
+    assert (found["prediction_id"], found["score"]) == (said["prediction_id"], pytest.approx(said["score"]))
+    assert (found["model_version"], found["replica"]) == (2, stack.service.models()["replica"])
+    assert found["event_time"] == datetime(2026, 1, 5, 12, 30, tzinfo=UTC)
+    assert list(json.loads(found["features"])) == stack.names
+
+
+def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack: Stack) -> None:
+    replica = stack.service.models()["replica"]
+    stack.predict(transaction_id=515151)
+    assert stack.service.process is not None
+    os.kill(stack.service.process.pid, signal.SIGKILL)  # the worker is not told
+    stack.service.process.wait()
+    eventually(lambda: stack.service.models() == {})
+    stack.service.start()
+    eventually(lambda: stack.service.serves(2), 60)
+    assert stack.service.models()["replica"] == replica
+    transactions = Lake(stack.settings.lake, "card_fraud").scan(PREDICTIONS).to_table()["transaction_id"].to_pylist()
+    assert transactions.count(515151) == 1
+
+
+def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(stack: Stack) -> None:
+    stack.mlflow.signal(signal.SIGKILL)
+    eventually(lambda: "did not answer" in (stack.service.models()["problem"] or ""), 60)
+    assert stack.predict().json()["model_version"] == 2
+    stack.service.stop()
+    cold = service_process(stack.settings)
+    cold.start()
+    try:
+        eventually(lambda: cold.serves(2), 90)
+        eventually(lambda: "last good copy" in cold.models()["problem"])
+        assert httpx.get(f"{cold.url}/readyz").status_code == 200
+        stack.mlflow.start()
+        eventually(lambda: cold.models()["problem"] is None, 90)
+        assert cold.serves(2)
+    finally:
+        cold.stop()
