@@ -1,0 +1,129 @@
+"""The drift step on a real champion: quiet weeks, a planted change, nothing to compare, a step that dies midway."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.steps.watched import DRIFTED, MODEL, QUIET, START, World, build, land, settings_in
+from training.adapters.registry import CHAMPION, Registry, watch
+from training.adapters.registry.connection import connect
+from training.contract.base import Days
+from training.contract.errors import InputError, TransientError
+from training.contract.messages import DriftInputs
+from training.steps import drift
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("watched"))
+
+
+def _artifacts(world: World, path: str) -> list[str]:
+    client = connect(world.settings.tracking_uri)
+    return sorted(file.path for file in client.list_artifacts(world.champion.run_id, path))
+
+
+def test_a_quiet_week_is_no_drift(world: World) -> None:
+    result = drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
+    assert result.outcome == "measured"
+    assert result.window == Days.ending(QUIET, 7)
+    assert (result.champion_version, result.history_days) == (1, 77)
+    assert not result.drifted, result.columns
+    assert set(result.columns) == {*world.dataset.feature_names, "score"}
+    assert result.table_versions.keys() == {"events", "customer_features", "terminal_features"}
+
+
+def test_inflation_is_found_named_and_kept_with_the_run(world: World) -> None:
+    result = drift.run(DriftInputs(model=MODEL), world.settings)  # resolves as_of itself
+    assert (result.as_of, result.drifted) == (DRIFTED, True)
+    assert result.columns["payment_amount"].drifted
+    assert result.columns["score"].drifted
+    assert not result.columns["terminal_count_30d"].drifted
+    folder = Path(world.settings.work) / MODEL / "drift" / f"{DRIFTED}-v1"
+    assert (result.report_html, result.report_json) == (str(folder / "report.html"), str(folder / "report.json"))
+    assert "<html" in (folder / "report.html").read_text()[:2000]
+    assert len(json.loads((folder / "report.json").read_text())["metrics"]) == 1 + len(result.columns)
+    assert _artifacts(world, f"drift/{DRIFTED}") == [f"drift/{DRIFTED}/report.{end}" for end in ("html", "json")]
+
+
+def test_the_same_inputs_give_the_same_result_and_double_nothing(world: World) -> None:
+    inputs = DriftInputs(model=MODEL, as_of=DRIFTED)
+    assert drift.run(inputs, world.settings) == drift.run(inputs, world.settings)
+    history = connect(world.settings.tracking_uri).get_metric_history(world.champion.run_id, "drift/share")
+    days = [point.step for point in history]
+    assert DRIFTED.toordinal() in days
+    assert len(days) == len(set(days))
+
+
+def test_killed_before_the_report_is_kept_it_does_so_when_run_again(world: World, monkeypatch) -> None:
+    day = DRIFTED - timedelta(days=2)
+
+    def unreachable(*_: object) -> None:
+        raise TransientError("MLflow did not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watch, "keep", unreachable)
+        with pytest.raises(TransientError):
+            drift.run(DriftInputs(model=MODEL, as_of=day), world.settings)
+    assert _artifacts(world, f"drift/{day}") == []
+    result = drift.run(DriftInputs(model=MODEL, as_of=day), world.settings)
+    assert result.outcome == "measured"
+    assert len(_artifacts(world, f"drift/{day}")) == 2
+
+
+def test_a_reference_that_is_gone_says_how_to_make_it_again(world: World) -> None:
+    away = world.reference.with_suffix(".away")
+    world.reference.rename(away)
+    try:
+        with pytest.raises(InputError, match="is not at") as raised:
+            drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
+    finally:
+        away.rename(world.reference)
+    assert f'"as_of": "{QUIET}"' in raised.value.hint
+    assert "STEP=dataset" in raised.value.hint
+
+
+def test_a_window_with_too_few_events_is_no_data(world: World) -> None:
+    result = drift.run(DriftInputs(model=MODEL, as_of=START - timedelta(days=30)), world.settings)
+    assert (result.outcome, result.champion_version, result.drifted) == ("no data", 1, False)
+
+
+def test_without_events_there_is_no_data(tmp_path: Path) -> None:
+    result = drift.run(DriftInputs(model=MODEL), settings_in(tmp_path))
+    assert (result.outcome, result.as_of) == ("no data", None)
+
+
+@pytest.fixture
+def no_champion(world: World) -> Iterator[str]:
+    """The tracking URI of a registry whose champion has just been taken away."""
+    registry = Registry(world.settings.tracking_uri)
+    registry.remove_alias(MODEL, CHAMPION)
+    yield world.settings.tracking_uri
+    registry.set_alias(MODEL, CHAMPION, world.champion.version)
+
+
+def test_without_a_champion_the_history_is_told_and_nothing_heavy_imported(tmp_path: Path, no_champion: str) -> None:
+    settings = settings_in(tmp_path).model_copy(update={"tracking_uri": no_champion})
+    land(settings, Days.ending(DRIFTED, 3), customers=20)
+    program = (
+        "import sys; from training.contract.messages import DriftInputs; from training.settings import Settings\n"
+        "from training.steps import drift\n"
+        "result = drift.run(DriftInputs(model='card_fraud'), Settings(home=sys.argv[1], tracking_uri=sys.argv[2]))\n"
+        "print(result.outcome, result.as_of, result.history_days)\n"
+        "print(sorted({'evidently', 'feast', 'onnxruntime', 'torch'} & set(sys.modules)))"
+    )
+    arguments = [sys.executable, "-W", "ignore", "-c", program, str(settings.home), settings.tracking_uri]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [f"no champion {DRIFTED} 3", "[]"]
+
+
+def test_mlflow_that_does_not_answer_is_worth_a_retry(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path).model_copy(update={"tracking_uri": "http://127.0.0.1:9"})
+    land(settings, Days.ending(DRIFTED, 1), customers=20)
+    with pytest.raises(TransientError):
+        drift.run(DriftInputs(model=MODEL), settings)
