@@ -42,7 +42,8 @@ class FeatureQueries:
         not run, DataContractError when it yields nulls.
         """
         entity = self._tables[table]
-        query = f"SELECT * FROM ({self._queries[table]}\n) ORDER BY day, {entity}"
+        within = "day >= $start AND day < $end"
+        query = f"SELECT * FROM ({self._queries[table]}\n) WHERE {within} ORDER BY day, {entity}"
         with duckdb.connect() as connection:
             # Days are UTC days, whatever the machine's time zone.
             connection.execute("SET TimeZone = 'UTC'")
@@ -52,11 +53,9 @@ class FeatureQueries:
                 found = connection.execute(query, {"start": days.start, "end": days.end}).to_arrow_table()
             except duckdb.Error as error:
                 raise ConfigError(f"Query {table!r} of {self._path} failed: {error}", hint="Mend the SQL.") from error
-        return self._timestamped(table, entity, found)
+        return self._with_timestamps(table, entity, found)
 
-    def _timestamped(self, table: str, entity: str, found: pa.Table) -> pa.Table:
-        if missing := {entity, "day"} - set(found.column_names):
-            raise ConfigError(f"Query {table!r} of {self._path} yields no column {sorted(missing)}", hint="Add it.")
+    def _with_timestamps(self, table: str, entity: str, found: pa.Table) -> pa.Table:
         if nulls := [name for name in found.column_names if found[name].null_count]:
             where = f"Query {table!r} of {self._path} yielded nulls in {nulls}"
             raise DataContractError(where, hint="Coalesce them: a feature without data is 0.")

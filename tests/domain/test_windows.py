@@ -1,0 +1,63 @@
+"""Windows of days, and the rows whose entity was known already."""
+
+from datetime import date, timedelta
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.contract.base import Days
+from training.domain.windows import known_entities, windows
+
+
+def test_the_handbooks_protocol() -> None:
+    found = windows(date(2018, 8, 22), window_days=7, holdout_days=7, delay_days=7)
+    assert found.train == Days(start=date(2018, 7, 25), end=date(2018, 8, 1))
+    assert found.holdout == Days(start=date(2018, 8, 8), end=date(2018, 8, 15))
+    assert found.gap_days == 7
+
+
+@given(
+    as_of=st.dates(date(2000, 1, 1), date(2100, 1, 1)),
+    window=st.integers(1, 400),
+    holdout=st.integers(1, 60),
+    delay=st.integers(0, 60),
+)
+def test_no_window_holds_what_was_not_known(as_of: date, window: int, holdout: int, delay: int) -> None:
+    found = windows(as_of, window, holdout, delay)
+    assert (len(found.train), len(found.holdout), found.gap_days) == (window, holdout, delay)
+    late = timedelta(days=delay)
+    # A label that comes `delay` days after the last payment of a window is there when it is used.
+    assert found.holdout.end + late <= as_of
+    assert found.train.end + late <= found.holdout.start
+
+
+def times(*texts: str) -> pd.Series:
+    return pd.Series(pd.to_datetime(list(texts), utc=True, format="ISO8601"))
+
+
+@pytest.mark.parametrize(
+    ("reported", "known"),
+    [
+        ("2026-01-09T23:59:59.999999", True),
+        ("2026-01-10T00:00:00", False),
+        ("2026-01-10T08:00:00", False),
+        ("2026-01-12", False),
+    ],
+)
+def test_an_entity_is_known_when_reported_before_the_rows_day(reported: str, known: bool) -> None:
+    rows = pd.Series([1], index=[17]), times("2026-01-10T09:00").set_axis([17])
+    assert known_entities(*rows, pd.Series([1]), times(reported)).tolist() == [known]
+
+
+def test_the_first_report_counts_and_others_are_not_touched() -> None:
+    entities = pd.Series([1, 2, 3, 1])
+    when = times("2026-01-10T09:00", "2026-01-10T09:00", "2026-01-10T09:00", "2026-01-04T09:00")
+    frauds = pd.Series([1, 1, 2]), times("2026-01-20", "2026-01-05", "2026-01-11")
+    assert known_entities(entities, when, *frauds).tolist() == [True, False, False, False]
+
+
+def test_without_frauds_nobody_is_known() -> None:
+    none = pd.Series([], dtype="int64"), times()
+    assert known_entities(pd.Series([1, 2]), times("2026-01-10", "2026-01-11"), *none).tolist() == [False, False]
