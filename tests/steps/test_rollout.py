@@ -1,0 +1,310 @@
+"""Rollout and rollback: aliases, ledger and replicas agree, whatever is killed and run again.
+
+MLflow is real (SQLite); the replicas are HTTP servers that answer as the prediction service does and follow the
+aliases, or do not. The same steps against the real service are in tests/serving.
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.adapters.ledger import Ledger
+from training.adapters.registry import Registry
+from training.contract.errors import InputError, StepError, TransientError
+from training.contract.messages import RollbackInputs, RolloutInputs
+from training.settings import Settings
+from training.steps import rollback, rollout
+
+MODEL = "card_fraud"
+
+
+class Replica:
+    """Answers GET /models. It serves the champion of `registry` unless told otherwise."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.stuck_at: int | None = None
+        self.refuses: int | None = None
+        self.model = MODEL
+        self._registry, self._served = registry, None
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = json.dumps(outer.models()).encode()
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def models(self) -> dict[str, Any]:
+        with self._lock:
+            champion = self._registry.by_alias(MODEL, "champion")
+            wanted, refused = champion.version if champion else None, {}
+            if wanted is not None and wanted == self.refuses:
+                refused = {str(wanted): {"reason": "Golden rows differ by 0.1", "at": "2026-01-05T00:00:00+00:00"}}
+            else:
+                self._served = self.stuck_at or wanted
+        served = {"version": self._served, "digest": "d", "since": "2026-01-05T00:00:00+00:00"}
+        slots = {"champion": served} if self._served else {}
+        return {"model": self.model, "replica": "r", "slots": slots, "refused": refused, "problem": None}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with four versions and no alias; making the database takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    registry, client = Registry(uri), MlflowClient(uri, uri)
+    experiment = client.create_experiment("tiny", artifact_location=str(folder / "artifacts"))
+    for _ in range(4):
+        registry.register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def registry(template: Path, tmp_path: Path) -> Registry:
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture
+def fleet(registry: Registry) -> Iterator[list[Replica]]:
+    running = [Replica(registry), Replica(registry)]
+    yield running
+    for replica in running:
+        replica.server.shutdown()
+        replica.server.server_close()
+
+
+@pytest.fixture
+def settings(settings: Settings, spec: Any, tmp_path: Path, fleet: list[Replica]) -> Settings:
+    """The two replicas, and a spec that waits one second for them."""
+    text = Path(settings.models_dir / f"{MODEL}.yaml").read_text()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{MODEL}.yaml").write_text(f"{text}\nrollout: {{timeout_seconds: 1}}\n")
+    urls = ",".join(replica.url for replica in fleet)
+    return settings.model_copy(update={"serving_urls": urls, "models_dir": tmp_path / "models"})
+
+
+def roll(settings: Settings, version: int | None, reason: str = "") -> tuple[int | None, int | None]:
+    result = rollout.run(RolloutInputs(model=MODEL, version=version, reason=reason), settings)
+    return result.version, result.previous_version
+
+
+def back(settings: Settings, version: int | None = None, reason: str = "") -> tuple[int | None, int | None]:
+    result = rollback.run(RollbackInputs(model=MODEL, version=version, reason=reason), settings)
+    return result.version, result.previous_version
+
+
+def aliases(registry: Registry) -> dict[str, int]:
+    found = {alias: registry.by_alias(MODEL, alias) for alias in ("champion", "previous", "challenger")}
+    return {alias: version.version for alias, version in found.items() if version}
+
+
+def ledger(settings: Settings) -> list[tuple[str, str, int]]:
+    entries = Ledger(settings.ledger).entries(MODEL)
+    return [(entry.kind, entry.body["phase"], entry.body["version"]) for entry in entries]
+
+
+def test_nothing_registered_is_nothing_to_do(settings: Settings, registry: Registry) -> None:
+    assert roll(settings, None) == (None, None)
+    assert (aliases(registry), ledger(settings)) == ({}, [])
+
+
+def test_versions_follow_each_other(settings: Settings, registry: Registry) -> None:
+    assert roll(settings, 1) == (1, None)
+    registry.set_alias(MODEL, "challenger", 2)
+    assert roll(settings, 2) == (2, 1)
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+    kinds = [("rollout", phase, version) for version in (1, 2) for phase in ("started", "finished")]
+    assert ledger(settings) == kinds
+
+
+def test_run_again_it_changes_nothing(settings: Settings, registry: Registry) -> None:
+    roll(settings, 1)
+    roll(settings, 2)
+    before = ledger(settings)
+    assert roll(settings, 2) == (2, 1)
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+    assert ledger(settings) == before
+
+
+def test_a_later_challenger_stays(settings: Settings, registry: Registry) -> None:
+    registry.set_alias(MODEL, "challenger", 3)
+    roll(settings, 1)
+    assert aliases(registry) == {"champion": 1, "challenger": 3}
+
+
+def test_an_unknown_version_is_bad_input(settings: Settings, registry: Registry) -> None:
+    with pytest.raises(InputError, match="no version 99"):
+        roll(settings, 99)
+    assert (aliases(registry), ledger(settings)) == ({}, [])
+
+
+def test_every_replica_is_waited_for(settings: Settings, fleet: list[Replica]) -> None:
+    fleet[1].stuck_at = 3
+    threading.Timer(0.4, lambda: setattr(fleet[1], "stuck_at", None)).start()
+    result = rollout.run(RolloutInputs(model=MODEL, version=1), settings)
+    assert [(replica.url, replica.version) for replica in result.replicas] == [(each.url, 1) for each in fleet]
+    assert result.seconds > 0.3
+
+
+def test_a_replica_that_lags_undoes_the_rollout(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
+    roll(settings, 1)
+    roll(settings, 2)
+    fleet[1].stuck_at = 2
+    with pytest.raises(TransientError, match=rf"{fleet[1].url} serves version 2") as failed:
+        roll(settings, 3)
+    assert fleet[0].url not in failed.value.message
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+    assert ledger(settings)[-1] == ("rollout", "failed", 3)
+    fleet[1].stuck_at = None
+    assert roll(settings, 3) == (3, 2)
+
+
+def test_the_first_rollout_that_fails_leaves_no_champion(
+    settings: Settings, registry: Registry, fleet: list[Replica]
+) -> None:
+    fleet[0].server.shutdown()
+    fleet[0].server.server_close()
+    with pytest.raises(TransientError, match="did not answer"):
+        roll(settings, 1)
+    assert aliases(registry) == {}
+
+
+def test_a_refusal_fails_at_once_with_its_reason(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
+    roll(settings, 1)
+    fleet[0].refuses = 2
+    with pytest.raises(StepError, match=rf"{fleet[0].url} refuses .* version 2: Golden rows differ.*serves version 1"):
+        roll(settings, 2)
+    assert aliases(registry) == {"champion": 1}
+
+
+def test_a_service_of_another_model_is_named(settings: Settings, fleet: list[Replica]) -> None:
+    fleet[0].model = "churn"
+    with pytest.raises(TransientError, match="a service of model churn, not card_fraud"):
+        roll(settings, 1)
+
+
+def test_a_champion_moved_meanwhile_is_left(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
+    roll(settings, 1)
+    fleet[0].stuck_at = 1
+    threading.Timer(0.4, lambda: registry.set_alias(MODEL, "champion", 4)).start()
+    with pytest.raises(TransientError):
+        roll(settings, 2)
+    assert aliases(registry)["champion"] == 4
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after it runs, no handler of errors either."""
+
+
+def killing(call: Callable[..., Any], survive: int) -> Callable[..., Any]:
+    """`call` that dies right after its `survive`-th use has taken effect."""
+    used = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal used
+        result = call(*args, **kwargs)
+        used += 1
+        if used == survive:
+            raise Killed
+        return result
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "use"),
+    [(Ledger, "append", 1), (Registry, "set_alias", 1), (Registry, "set_alias", 2), (Ledger, "append", 2)],
+)
+def test_killed_anywhere_a_rerun_ends_the_same(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, use: int
+) -> None:
+    roll(settings, 1)
+    roll(settings, 2)
+    for step, wanted in ((lambda: roll(settings, 3), (3, 2)), (lambda: back(settings, reason="bad"), (2, 3))):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, killing(getattr(owner, method), use))
+            with pytest.raises(Killed):
+                step()
+        assert step() == wanted
+        assert step() == wanted
+        assert aliases(registry) == dict(zip(("champion", "previous"), wanted, strict=True))
+    started = [(kind, version) for kind, phase, version in ledger(settings) if phase == "started"]
+    finished = [(kind, version) for kind, phase, version in ledger(settings) if phase == "finished"]
+    assert started == finished == [("rollout", 1), ("rollout", 2), ("rollout", 3), ("rollback", 2)]
+    assert Ledger(settings.ledger).verify() == 8
+
+
+# --- rollback ---
+
+
+@pytest.fixture
+def rolled_out(settings: Settings) -> Settings:
+    """Settings of a stack where version 2 has followed version 1."""
+    roll(settings, 1)
+    roll(settings, 2)
+    return settings
+
+
+def test_it_returns_to_previous_and_a_second_one_returns_again(rolled_out: Settings, registry: Registry) -> None:
+    assert back(rolled_out, reason="false alarms") == (1, 2)
+    assert aliases(registry) == {"champion": 1, "previous": 2}
+    assert back(rolled_out, reason="it was not the model") == (2, 1)
+    assert ledger(rolled_out)[-2:] == [("rollback", "started", 2), ("rollback", "finished", 2)]
+
+
+def test_the_same_request_again_does_not_flip_back(rolled_out: Settings, registry: Registry) -> None:
+    for _ in range(3):
+        assert back(rolled_out, reason="false alarms") == (1, 2)
+    assert aliases(registry) == {"champion": 1, "previous": 2}
+
+
+def test_the_same_reason_after_another_rollout_is_a_new_request(rolled_out: Settings) -> None:
+    back(rolled_out, reason="false alarms")
+    roll(rolled_out, 3)
+    assert back(rolled_out, reason="false alarms") == (1, 3)
+
+
+def test_a_named_version(rolled_out: Settings) -> None:
+    roll(rolled_out, 3)
+    assert back(rolled_out, version=1) == (1, 3)
+    assert back(rolled_out, version=1) == (1, 3)
+    with pytest.raises(InputError, match="no version 99"):
+        back(rolled_out, version=99)
+
+
+def test_without_a_previous_it_says_what_can_be_named(rolled_out: Settings, registry: Registry) -> None:
+    registry.remove_alias(MODEL, "previous")
+    with pytest.raises(InputError, match="no alias 'previous'") as failed:
+        back(rolled_out)
+    assert "1, 2, 3, 4" in failed.value.hint
+
+
+def test_a_lagging_replica_fails_the_step_but_not_the_rollback(
+    rolled_out: Settings,
+    registry: Registry,
+    fleet: list[Replica],
+) -> None:
+    fleet[0].stuck_at = 2
+    with pytest.raises(TransientError, match="serves version 2"):
+        back(rolled_out, reason="false alarms")
+    assert aliases(registry) == {"champion": 1, "previous": 2}
+    fleet[0].stuck_at = None
+    assert back(rolled_out, reason="false alarms") == (1, 2)
+    assert ledger(rolled_out)[-1] == ("rollback", "finished", 1)
