@@ -88,6 +88,7 @@ def _in_a_process_of_its_own(stack: Stack, generator: Generator, home: Path) -> 
     registry.remove_alias(MODEL, "champion")
     files = land_all(generator, home / "landing")
     environment = os.environ | stack.place.step_environment | {"CT_HOME": str(home), "CT_LANDING_URI": ""}
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # As the runner does for every step.
     command = [sys.executable, "-m", "benchmarks.loop", "--in-process", str(files[0].parents[1])]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     timings: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -1,11 +1,15 @@
 """What every room's tests share: settings in a folder of their own, and the reference model's spec."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.settings import Settings
+
+# As in the runner: threads that wait by spinning slow a shared machine tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture
