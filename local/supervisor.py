@@ -135,11 +135,11 @@ class Supervisor:
 def configuration(place: Place, programs: list[Program]) -> str:
     """supervisord.conf. Programs inherit supervisord's environment, so no secret is in the file."""
     parts = [DAEMON.format(run=_raw(place.run), root=_raw(ROOT), socket=_raw(place.socket))]
+    # Of all values, supervisord expands the logs' paths twice.
+    logs = _raw(_raw(place.logs))
     for program in programs:
         command = shlex.join([sys.executable, "-m", "local.program", program.name, "--", *program.command])
-        parts.append(
-            PROGRAM.format(name=program.name, command=_raw(command), patience=program.patience, logs=_raw(place.logs))
-        )
+        parts.append(PROGRAM.format(name=program.name, command=_raw(command), patience=program.patience, logs=logs))
     return "".join(parts)
 
 
