@@ -100,7 +100,13 @@ def test_a_wrong_type_is_a_table_level_rule(site: Path, column: str, values: lis
 
 def test_a_missing_column_is_a_table_level_rule(site: Path) -> None:
     findings = check(good().drop(columns="kind"), site)
-    assert any(rule.startswith("column kind is missing") for rule in findings.table)
+    assert findings.table == ["column kind is missing (found: id, flag, amount, time)"]
+
+
+def test_every_broken_column_is_named(site: Path) -> None:
+    frame = good(2).drop(columns="kind").assign(id=["1", "2"], time=["x", "y"])
+    said = sorted(rule.split(" (")[0] for rule in check(frame, site).table)
+    assert said == ["column id is not of type int64", "column kind is missing", "column time is not of type timestamp"]
 
 
 def test_days_with_too_few_or_too_many_rows_are_named_with_their_bounds(site: Path) -> None:

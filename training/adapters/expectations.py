@@ -69,7 +69,8 @@ def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Da
         on_days = _validate(context, f"{name} days", days, day_suite())
         _publish(rendered, site)
     broken = [result for result in on_rows.results if not result.success]
-    table = [_sentence(result, rows) for result in broken if _meta(result)["level"] == _TABLE]
+    # A missing column fails the rule about its type, too: said once is enough.
+    table = list({_column(r): _sentence(r, rows) for r in reversed(broken) if _meta(r)["level"] == _TABLE}.values())
     positions = {} if table else {_meta(result)["rule"]: _positions(result, rows) for result in broken}
     table += [_day_sentence(days.iloc[at]) for at in _days_out_of_bounds(on_days)]
     return Findings(table, positions, site / "index.html")
@@ -185,20 +186,24 @@ def _meta(result: ExpectationValidationResult) -> dict[str, Any]:
     return dict(result.expectation_config.meta or {})
 
 
-def _sentence(result: ExpectationValidationResult, rows: pd.DataFrame) -> str:
+def _column(result: ExpectationValidationResult) -> str:
     assert result.expectation_config is not None
-    column = result.expectation_config.kwargs["column"]
+    return str(result.expectation_config.kwargs["column"])
+
+
+def _sentence(result: ExpectationValidationResult, rows: pd.DataFrame) -> str:
+    column = _column(result)
     found = f" (it is {rows[column].dtype})" if column in rows else f" (found: {', '.join(map(str, rows.columns))})"
     return str(_meta(result)["rule"]) + found
 
 
 def _positions(result: ExpectationValidationResult, rows: pd.DataFrame) -> np.ndarray:
-    assert result.expectation_config is not None
     if "unexpected_index_list" not in result.result:
         raise StepError(f"Great Expectations could not check {_meta(result)['rule']!r}: {result.exception_info}")
     found = np.asarray(result.result["unexpected_index_list"] or [], dtype=np.int64)
+    assert result.expectation_config is not None
     if result.expectation_config.type == "expect_column_values_to_be_unique":
-        return found[~np.isin(found, _spare_copies(rows.iloc[found], result.expectation_config.kwargs["column"]))]
+        return found[~np.isin(found, _spare_copies(rows.iloc[found], _column(result)))]
     return found
 
 
