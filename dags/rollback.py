@@ -13,5 +13,5 @@ served before the present one. The version taken out of service stays in the reg
 for spec in specs("rollback"):
     settings = dag_settings(spec, "rollback", "roll back")
     with DAG(**settings, schedule=None, params=rollback_params(), doc_md=DOC) as dag:
-        inputs = {"model": spec.name, "version": dag.param("version"), "reason": dag.param("reason")}
-        StepOperator(step="rollback", inputs=inputs)
+        asked = {"version": dag.param("version"), "reason": dag.param("reason"), "run": "{{ run_id }}"}
+        StepOperator(step="rollback", inputs={"model": spec.name, **asked})

@@ -105,8 +105,10 @@ def roll(settings: Settings, version: int | None, reason: str = "") -> tuple[int
     return result.version, result.previous_version
 
 
-def back(settings: Settings, version: int | None = None, reason: str = "") -> tuple[int | None, int | None]:
-    result = rollback.run(RollbackInputs(model=MODEL, version=version, reason=reason), settings)
+def back(
+    settings: Settings, version: int | None = None, reason: str = "", run: str = ""
+) -> tuple[int | None, int | None]:
+    result = rollback.run(RollbackInputs(model=MODEL, version=version, reason=reason, run=run), settings)
     return result.version, result.previous_version
 
 
@@ -273,6 +275,11 @@ def test_the_same_request_again_does_not_flip_back(rolled_out: Settings, registr
     for _ in range(3):
         assert back(rolled_out, reason="false alarms") == (1, 2)
     assert aliases(registry) == {"champion": 1, "previous": 2}
+
+
+def test_two_runs_with_the_same_reason_are_two_requests_and_a_retry_is_none(rolled_out: Settings) -> None:
+    for run, versions in (("manual-1", (1, 2)), ("manual-1", (1, 2)), ("manual-2", (2, 1)), ("manual-2", (2, 1))):
+        assert back(rolled_out, reason="By hand", run=run) == versions
 
 
 def test_the_same_reason_after_another_rollout_is_a_new_request(rolled_out: Settings) -> None:

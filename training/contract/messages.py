@@ -187,6 +187,9 @@ class RollbackInputs(StepInputs):
     version: int | None = None
     """None: the version that the alias `previous` names, resolved here."""
     reason: str = ""
+    run: str = ""
+    """The orchestrator's run id, the same in every retry. Without a version, a rollback is known by it, or by its
+    reason where there is none: asked for again, it changes nothing."""
 
 
 class Replica(Frozen):

@@ -31,6 +31,8 @@ class Move(Frozen):
     previous: int | None
     #: As given by whoever asked for the move.
     reason: str = ""
+    #: The run that asked, if an orchestrator did.
+    run: str = ""
     #: Why it failed.
     failure: str = ""
 
@@ -63,23 +65,31 @@ def last_move(bodies: Sequence[Mapping[str, Any]]) -> Move | None:
     return Move.model_validate(bodies[-1]) if bodies else None
 
 
-def begin(last: Move | None, kind: Kind, version: int, champion: int | None, previous: int | None, reason: str) -> Move:
+def begin(
+    last: Move | None,
+    kind: Kind,
+    version: int,
+    champion: int | None,
+    previous: int | None,
+    reason: str,
+    run: str = "",
+) -> Move:
     """The move that makes `version` champion: the last one when that was interrupted, else a new one."""
     interrupted = last is not None and (last.kind, last.phase, last.version) == (kind, "started", version)
     if last is not None and interrupted and champion in (last.champion, last.version):
         return last  # with another champion, somebody moved the alias since
     number = 1 if last is None else last.number + 1
-    return Move(number=number, kind=kind, version=version, champion=champion, previous=previous, reason=reason)
+    return Move(number=number, kind=kind, version=version, champion=champion, previous=previous, reason=reason, run=run)
 
 
-def same_rollback(last: Move | None, champion: int | None, reason: str) -> Move | None:
-    """The rollback that this request asked for before, if it did: same reason, and no other move since.
+def same_rollback(last: Move | None, champion: int | None, reason: str, run: str) -> Move | None:
+    """The rollback that this request asked for before, if it did: the same run and reason, and no other move since.
 
     A rollback without a version returns to `previous`, and afterwards `previous` names the version that it came from.
-    Run again, it must not flip back. So such a request is known by its reason; a second rollback has another reason or
-    names its version.
+    Run again, it must not flip back. So such a request is known by its run, or by its reason when no orchestrator asks;
+    a second rollback has another or names its version.
     """
-    if last is None or (last.kind, last.reason) != (ROLLBACK, reason):
+    if last is None or (last.kind, last.reason, last.run) != (ROLLBACK, reason, run):
         return None
     unmoved = last.version if last.phase == "finished" else None
     return last if unmoved in (None, champion) else None

@@ -19,7 +19,7 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
-    """Without a version the request is known by its `reason`: asked again for the same reason, it changes nothing.
+    """Without a version the request is known by its `run` and `reason`: asked again, it changes nothing.
 
     Raises InputError for an unknown version and when there is no previous one, StepError when a replica refuses the
     version, TransientError when one lags.
@@ -50,14 +50,14 @@ def _begin(inputs: RollbackInputs, registry: Registry, ledger: Ledger) -> Move:
     champion, previous = (registry.by_alias(model, alias) for alias in (CHAMPION, PREVIOUS))
     now, before = (each.version if each else None for each in (champion, previous))
     last = last_move([e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)])
-    same = same_rollback(last, now, inputs.reason) if inputs.version is None else None
+    same = same_rollback(last, now, inputs.reason, inputs.run) if inputs.version is None else None
     wanted = inputs.version or (same.version if same else before)
     if wanted is None:
         known = ", ".join(str(each.version) for each in registry.versions(model)) or "none"
         hint = f"Name a version. {model}'s versions: {known}."
         raise InputError(f"{model} has no alias {PREVIOUS!r} to return to", hint)
     version = registry.get(model, wanted).version
-    move = begin(last, ROLLBACK, version, now, before, inputs.reason)
+    move = begin(last, ROLLBACK, version, now, before, inputs.reason, inputs.run)
     unfinished = last is not None and (last.kind, last.version) == (ROLLBACK, version) and last.phase != "finished"
     if now == version and not unfinished:
         log.info("Version %d of %s is the champion already", version, model)
