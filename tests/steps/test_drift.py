@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.steps.watched import DRIFTED, MODEL, QUIET, START, World, build, land, settings_in
+from tests.steps.watched import DRIFTED, MODEL, QUIET, START, World, land, settings_in
 from training.adapters.registry import CHAMPION, Registry, watch
 from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
 from training.contract.messages import DriftInputs
 from training.steps import drift
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return build(tmp_path_factory.mktemp("watched"))
 
 
 def _artifacts(world: World, path: str) -> list[str]:

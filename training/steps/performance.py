@@ -75,7 +75,9 @@ def _measure(
     folder = Path(settings.work) / spec.name / "versions" / str(champion_version)
     artifact = registry.download(champion, folder) / METADATA_FILE
     metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
-    labels = _labels(lake, spec, versions, metadata.train_days.start, as_of)
+    # Entities count as known for as long back as they did in the holdout; longer, and an old champion has none left.
+    since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
+    labels = _labels(lake, spec, versions, since, as_of)
     rows = labelled(predictions, labels, spec.label)
     if spec.evaluation.exclude_known_entities:
         rows = _without_known(rows, labels, lake, spec, versions)

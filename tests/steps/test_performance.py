@@ -1,0 +1,183 @@
+"""The performance step: logged predictions of a real champion against labels that have matured."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from serving.prediction_log import prediction_schema
+from tests.steps.watched import DRIFTED, MODEL, World
+from training.adapters.registry.connection import connect
+from training.contract.base import Days
+from training.contract.errors import InputError
+from training.contract.messages import PerformanceInputs, PerformanceResult
+from training.contract.model_spec import load_model_spec
+from training.steps import performance
+
+#: Seven days whose labels have all been reported before DRIFTED.
+WINDOW = Days(start=DRIFTED - timedelta(days=14), end=DRIFTED - timedelta(days=7))
+Scores = Callable[[pd.Series], np.ndarray]
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _events(world: World, days: Days) -> pd.DataFrame:
+    within = (ds.field("event_time") >= _midnight(days.start)) & (ds.field("event_time") < _midnight(days.end))
+    columns = ["transaction_id", "event_time", "customer_id", "terminal_id", "amount"]
+    events = world.lake.scan("events").to_table(columns, filter=within).to_pandas()
+    labels = world.lake.scan("labels").to_table(["transaction_id", "is_fraud"]).to_pandas()
+    return events.merge(labels, how="left").fillna({"is_fraud": 0})
+
+
+def _predict(world: World, days: Days, scores: Scores, version: int = 1, later: int = 0) -> pd.DataFrame:
+    """Predictions for all events of `days`, as the service logs them: `later` seconds after the event."""
+    events = _events(world, days)
+    return events.assign(
+        prediction_id=[f"{i}-{version}-{later}" for i in range(len(events))],
+        predicted_at=events["event_time"] + pd.Timedelta(seconds=later),
+        score=scores(events["is_fraud"]),
+        flagged=False,
+        model_version=version,
+        features="{}",
+        replica="test",
+        day=events["event_time"].dt.date,
+    )
+
+
+def _log(world: World, *predictions: pd.DataFrame) -> pd.DataFrame:
+    """Put exactly these into the lake's prediction log."""
+    rows = pd.concat(predictions, ignore_index=True)
+    table = pa.Table.from_pandas(rows, schema=prediction_schema(load_model_spec(MODEL)), preserve_index=False)
+    world.lake.replace("predictions", table, "true", ["day"])
+    return rows
+
+
+def _good(frauds: pd.Series) -> np.ndarray:
+    noise = np.random.default_rng(0).random(len(frauds))
+    return 0.9 * frauds.to_numpy() * (noise > 0.1) + 0.1 * noise
+
+
+def _blind(frauds: pd.Series) -> np.ndarray:
+    return np.random.default_rng(1).random(len(frauds))
+
+
+def _run(world: World, as_of: date = DRIFTED, version: int = 1) -> PerformanceResult:
+    return performance.run(PerformanceInputs(model=MODEL, as_of=as_of, champion_version=version), world.settings)
+
+
+def test_good_predictions_are_measured_like_the_holdout(world: World) -> None:
+    rows = _log(world, _predict(world, WINDOW, _good))
+    result = _run(world)
+    assert (result.outcome, result.window, result.degraded) == ("measured", WINDOW, False)
+    assert set(result.current) == set(result.reference) == {"roc_auc", "average_precision", "card_precision_at_k"}
+    assert result.table_versions.keys() == {"predictions", "labels", "events"}
+    # Customers whose fraud was known before are left out, the others are all there.
+    assert 0.7 * len(rows) < result.rows < len(rows)
+
+
+def test_the_numbers_are_those_of_scikit_learn(world: World) -> None:
+    rows = _log(world, _predict(world, WINDOW, _good))
+    frauds = _frauds(world, WINDOW.start - (world.dataset.holdout.days.start - world.dataset.train.days.start))
+    known_since = rows["customer_id"].map(frauds.groupby("customer_id")["reported_at"].min())
+    counted = rows[~(known_since < rows["event_time"].dt.floor("D"))]
+    result = _run(world)
+    assert (result.rows, result.positives) == (len(counted), counted["is_fraud"].sum())
+    expected = average_precision_score(counted["is_fraud"], counted["score"])
+    assert result.current["average_precision"] == pytest.approx(expected)
+    assert result.current["roc_auc"] == pytest.approx(roc_auc_score(counted["is_fraud"], counted["score"]))
+
+
+def _frauds(world: World, since: date) -> pd.DataFrame:
+    """Positive labels reported from `since` on, with their customers."""
+    labels = world.lake.scan("labels").to_table().to_pandas()
+    events = world.lake.scan("events").to_table(["transaction_id", "customer_id"]).to_pandas()
+    return labels[(labels.is_fraud == 1) & (labels.reported_at >= _midnight(since))].merge(events)
+
+
+def test_blind_predictions_have_degraded(world: World) -> None:
+    _log(world, _predict(world, WINDOW, _blind))
+    result = _run(world)
+    assert (result.outcome, result.degraded) == ("measured", True)
+    assert result.current["average_precision"] < result.reference["average_precision"] - 0.1
+
+
+def test_the_last_prediction_for_a_payment_counts(world: World) -> None:
+    _log(world, _predict(world, WINDOW, _good, later=5))
+    alone = _run(world)
+    _log(world, _predict(world, WINDOW, _good, later=5), _predict(world, WINDOW, _blind, later=1))
+    both = _run(world)
+    assert (both.rows, both.current) == (alone.rows, alone.current)
+
+
+def test_other_versions_and_days_without_all_their_labels_do_not_count(world: World) -> None:
+    _log(world, _predict(world, WINDOW, _good))
+    alone = _run(world)
+    other_days = [Days.ending(WINDOW.start, 3), Days(start=WINDOW.end, end=DRIFTED)]
+    others = [_predict(world, days, _blind) for days in other_days]
+    _log(world, _predict(world, WINDOW, _good), *others, _predict(world, WINDOW, _blind, version=2, later=9))
+    both = _run(world)
+    assert (both.rows, both.current) == (alone.rows, alone.current)
+
+
+def test_labels_reported_after_the_horizon_are_not_used(world: World) -> None:
+    _log(world, _predict(world, WINDOW, _good))
+    before = _run(world)
+    labels = world.lake.scan("labels").to_table()
+    wrong = labels.to_pandas().query("reported_at >= @start", local_dict={"start": _midnight(WINDOW.end)})
+    wrong = wrong.assign(is_fraud=1, reported_at=_midnight(DRIFTED) + timedelta(hours=1))
+    corrected = pa.concat_tables([labels, pa.Table.from_pandas(wrong, schema=labels.schema, preserve_index=False)])
+    version = world.lake.replace("labels", corrected, "true", ["partition"])
+    try:
+        after = _run(world)
+        later = _run(world, DRIFTED + timedelta(days=1))
+    finally:
+        world.lake.replace("labels", labels, "true", ["partition"])
+    assert (after.rows, after.current, after.table_versions["labels"]) == (before.rows, before.current, version)
+    assert later.positives > after.positives
+
+
+def test_few_labels_decide_nothing(world: World) -> None:
+    one_day = Days(start=WINDOW.start, end=WINDOW.start + timedelta(days=1))
+    _log(world, _predict(world, one_day, _blind))
+    result = _run(world)
+    assert (result.outcome, result.degraded, result.current) == ("too few labels", False, {})
+    assert result.rows > 0
+    assert result.positives < 20
+
+
+def test_twice_is_the_same_and_logged_once(world: World) -> None:
+    _log(world, _predict(world, WINDOW, _good))
+    as_of = DRIFTED
+    assert _run(world, as_of) == _run(world, as_of)
+    client = connect(world.settings.tracking_uri)
+    points = client.get_metric_history(world.champion.run_id, "live/average_precision")
+    same = [
+        p
+        for p in points
+        if (p.step, p.value) == (as_of.toordinal(), pytest.approx(_run(world).current["average_precision"]))
+    ]
+    assert len(same) == 1
+
+
+def test_nothing_to_measure(world: World) -> None:
+    def outcome(**fields) -> str:
+        return performance.run(PerformanceInputs(model=MODEL, **fields), world.settings).outcome
+
+    assert outcome(as_of=DRIFTED) == "no champion"
+    assert outcome(as_of=None, champion_version=1) == "no predictions"
+    _log(world, _predict(world, WINDOW, _good))
+    assert outcome(as_of=DRIFTED + timedelta(days=90), champion_version=1) == "no predictions"
+    assert outcome(as_of=DRIFTED, champion_version=2) == "no predictions"
+
+
+def test_a_version_that_predicted_but_is_not_registered_is_an_input_error(world: World) -> None:
+    _log(world, _predict(world, WINDOW, _good, version=99))
+    with pytest.raises(InputError, match="99"):
+        _run(world, version=99)

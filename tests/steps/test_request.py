@@ -1,0 +1,237 @@
+"""The broker's door: what becomes a request, who is granted, which run takes it up, and what a retry finds."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from training.adapters.lake import Lake
+from training.adapters.ledger import Entry, Ledger
+from training.contract.base import Days
+from training.contract.errors import InputError
+from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, RequestInputs, RequestResult
+from training.settings import Settings
+from training.steps.request import run
+
+MODEL = "card_fraud"
+START = date(2026, 1, 5)
+TODAY = START + timedelta(days=35)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A lake with events and labels of the 35 days before TODAY, one of each a day."""
+    made = Settings(home=tmp_path / "home")
+    _land(made, "events", START, TODAY)
+    _land(made, "labels", START, TODAY)
+    return made
+
+
+def _land(settings: Settings, feed: str, start: date, end: date) -> None:
+    noons = [datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in _days(start, end)]
+    column = {"events": "event_time", "labels": "reported_at"}[feed]
+    times = pa.array(noons, pa.timestamp("us", tz="UTC"))
+    table = pa.table({column: times, "partition": pa.array([str(t.date()) for t in noons])})
+    Lake(settings.lake, MODEL).replace(feed, table, "true", ["partition"])
+
+
+def _days(start: date, end: date) -> list[date]:
+    return [start + timedelta(days=i) for i in range((end - start).days)]
+
+
+def _drifted(as_of: date, champion: int = 1) -> DriftResult:
+    return DriftResult(
+        outcome="measured",
+        as_of=as_of,
+        window=Days.ending(as_of, 7),
+        champion_version=champion,
+        drifted=True,
+        drifted_share=0.5,
+        columns={"amount": ColumnDrift(score=0.4, threshold=0.1, method="wasserstein", drifted=True)},
+        report_html="/reports/report.html",
+    )
+
+
+def _ask(settings: Settings, **fields) -> RequestResult:
+    return run(RequestInputs(model=MODEL, **fields), settings)
+
+
+def _entries(settings: Settings, kind: str | None = None) -> list[Entry]:
+    ledger = Ledger(settings.ledger)
+    ledger.verify()
+    return ledger.entries(MODEL, kind)
+
+
+# --- what is a reason ---
+
+
+def test_nothing_found_is_no_request(settings: Settings) -> None:
+    quiet = DriftResult(outcome="measured", as_of=TODAY, champion_version=1)
+    result = _ask(settings, drift=quiet, performance=PerformanceResult(outcome="no predictions"))
+    assert (result.request_id, result.granted, result.trigger) == (None, False, None)
+    assert result.why == "No reason to train."
+    assert _entries(settings) == []
+
+
+def test_drift_becomes_a_request_with_its_evidence(settings: Settings) -> None:
+    result = _ask(settings, drift=_drifted(TODAY), performance=PerformanceResult(outcome="too few labels"))
+    assert (result.granted, result.trigger, result.as_of) == (True, "drift", TODAY)
+    assert result.reason.startswith("50% of the features drifted in 2026-02-02")
+    assert result.waiting == [result.request_id]
+    request, decision = _entries(settings)
+    assert (request.kind, request.key, decision.kind) == ("request", result.request_id, "decision")
+    assert request.body["evidence"]["drift"]["report_html"] == "/reports/report.html"
+    assert request.body["evidence"]["performance"]["outcome"] == "too few labels"
+    assert decision.body["outcome"] == "granted"
+
+
+def test_a_first_champion_is_asked_for_when_the_labelled_history_suffices(settings: Settings) -> None:
+    found = DriftResult(outcome="no champion", as_of=TODAY, history_days=35)
+    _land(settings, "labels", START, TODAY - timedelta(days=1))
+    assert _ask(settings, drift=found).request_id is None
+    _land(settings, "labels", START, TODAY)
+    result = _ask(settings, drift=found)
+    assert (result.granted, result.trigger, result.as_of) == (True, "first", TODAY)
+
+
+def test_without_labels_nothing_is_asked_for(tmp_path: Path) -> None:
+    empty = Settings(home=tmp_path)
+    _land(empty, "events", START, TODAY)
+    result = _ask(empty, trigger="schedule", run="run-1")
+    assert (result.granted, result.request_id) == (False, None)
+    assert "no labelled events" in result.why
+
+
+def test_training_looks_no_further_than_the_labels(settings: Settings) -> None:
+    _land(settings, "labels", START, TODAY - timedelta(days=3))
+    assert _ask(settings, drift=_drifted(TODAY)).as_of == TODAY - timedelta(days=3)
+    assert _ask(settings, trigger="schedule", run="run-1").as_of == TODAY - timedelta(days=3)
+
+
+def test_an_as_of_that_is_given_is_kept(settings: Settings) -> None:
+    day = TODAY - timedelta(days=10)
+    result = _ask(settings, trigger="person", as_of=day, reason="a look back", run="manual-1")
+    assert (result.as_of, result.reason, result.granted) == (day, "a look back", True)
+
+
+# --- the same inputs again ---
+
+
+def test_the_same_drift_is_one_request_however_often_it_is_found(settings: Settings) -> None:
+    first = _ask(settings, drift=_drifted(TODAY))
+    assert _ask(settings, drift=_drifted(TODAY)) == first
+    assert len(_entries(settings, "request")) == len(_entries(settings, "decision")) == 1
+
+
+def test_drift_of_the_next_day_waits_for_the_cooldown(settings: Settings) -> None:
+    first = _ask(settings, drift=_drifted(TODAY))
+    refused = _ask(settings, drift=_drifted(TODAY + timedelta(days=1)))
+    assert not refused.granted
+    assert refused.why.startswith(f"Cooldown: {first.request_id} was granted on {TODAY}")
+    assert refused.waiting == [first.request_id]
+    assert _ask(settings, drift=_drifted(TODAY + timedelta(days=7))).granted
+
+
+def test_a_retry_finds_its_request_though_more_labels_came_in_between(settings: Settings) -> None:
+    first = _ask(settings, trigger="schedule", run="scheduled-1")
+    _land(settings, "labels", START, TODAY + timedelta(days=5))
+    assert _ask(settings, trigger="schedule", run="scheduled-1") == first
+    assert first.as_of == TODAY
+    assert _ask(settings, trigger="schedule", run="scheduled-2").request_id != first.request_id
+
+
+def test_two_people_are_both_heard(settings: Settings) -> None:
+    results = [_ask(settings, trigger="person", reason="try again", run=f"manual-{i}") for i in range(2)]
+    assert [result.granted for result in results] == [True, True]
+    assert len({result.request_id for result in results}) == 2
+
+
+def test_killed_between_request_and_decision_it_is_decided_when_run_again(settings: Settings, monkeypatch) -> None:
+    append = Ledger.append
+
+    def killed(self: Ledger, kind: str, *arguments, **named) -> Entry:
+        if kind == "decision":
+            raise KeyboardInterrupt
+        return append(self, kind, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _ask(settings, drift=_drifted(TODAY))
+    (request,) = _entries(settings)
+    undecided = _ask(settings, request_id=request.key, run="run-1")
+    assert (undecided.granted, undecided.waiting) == (False, [])
+    assert _ask(settings, drift=_drifted(TODAY)).granted
+    assert [entry.kind for entry in _entries(settings)] == ["request", "decision"]
+
+
+# --- taking up ---
+
+
+def test_a_granted_request_is_taken_up_by_one_run(settings: Settings) -> None:
+    request_id = _ask(settings, drift=_drifted(TODAY)).request_id
+    taken = _ask(settings, request_id=request_id, run="train-1")
+    assert (taken.granted, taken.trigger, taken.as_of, taken.waiting) == (True, "drift", TODAY, [])
+    assert _ask(settings, request_id=request_id, run="train-1") == taken  # a retry of the same run
+    late = _ask(settings, request_id=request_id, run="train-2")
+    assert (late.granted, late.why) == (False, "Run train-1 took the request up already.")
+    again = _ask(settings, drift=_drifted(TODAY))
+    assert (again.granted, again.request_id) == (False, request_id)
+
+
+def test_of_many_runs_at_once_one_takes_the_request(settings: Settings) -> None:
+    request_id = _ask(settings, drift=_drifted(TODAY)).request_id
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda i: _ask(settings, request_id=request_id, run=f"train-{i}"), range(6)))
+    assert sum(result.granted for result in results) == 1
+
+
+def test_a_run_that_starts_by_itself_takes_its_request_at_once(settings: Settings) -> None:
+    result = _ask(settings, trigger="schedule", run="scheduled-1")
+    assert (result.granted, result.waiting) == (True, [])
+    assert [entry.body.get("outcome") for entry in _entries(settings)] == [None, "granted", "taken"]
+
+
+def test_what_waits_is_told_to_every_caller_oldest_first(settings: Settings) -> None:
+    asked = [_ask(settings, drift=_drifted(TODAY + timedelta(days=7 * i))).request_id for i in range(3)]
+    quiet = DriftResult(outcome="measured", as_of=TODAY, champion_version=1)
+    assert _ask(settings, drift=quiet).waiting == asked
+    assert _ask(settings, request_id=asked[0], run="train-1").waiting == asked[1:]
+
+
+def test_a_refused_request_cannot_be_taken_up(settings: Settings) -> None:
+    _ask(settings, drift=_drifted(TODAY))
+    refused = _ask(settings, drift=_drifted(TODAY + timedelta(days=1)))
+    result = _ask(settings, request_id=refused.request_id, run="train-1")
+    assert not result.granted
+    assert result.why.startswith("Cooldown")
+    assert refused.request_id not in result.waiting
+
+
+# --- what is refused outright ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"trigger": "drift", "force": True}, "Only a person may force"),
+        ({"drift": _drifted(TODAY), "force": True}, "Only a person may force"),
+        ({}, "Nothing says why to train"),
+        ({"request_id": "drift-123"}, "with its request_id and a run"),
+        ({"request_id": "drift-123", "run": "r", "trigger": "drift"}, "with its request_id and a run"),
+        ({"request_id": "drift-123", "run": "r"}, "no request 'drift-123'"),
+    ],
+)
+def test_inputs_that_do_not_say_what_is_asked(settings: Settings, fields: dict, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        _ask(settings, **fields)
+    assert _entries(settings) == []
+
+
+def test_a_person_is_granted_within_the_cooldown(settings: Settings) -> None:
+    _ask(settings, drift=_drifted(TODAY))
+    result = _ask(settings, trigger="person", as_of=TODAY, force=True, run="manual-1")
+    assert result.granted
+    assert _entries(settings, "request")[-1].body["force"] is True
