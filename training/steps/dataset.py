@@ -57,6 +57,7 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     labelled = _labelled(lake, spec, versions, chosen, as_of)
     train, holdout = _splits(spec, labelled, chosen)
     _check_counts(spec, train, holdout, chosen)
+    _check_features(lake, spec, versions, pd.concat([train, holdout]))
     frames, names = _with_features(settings, spec, versions, train, holdout)
     result = DatasetResult(
         dataset_id=dataset_id,
@@ -96,7 +97,7 @@ def _horizon(lake: Lake, spec: ModelSpec, versions: TableVersions) -> date:
 
 
 def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> None:
-    """Events must reach back to the training window's first day, and every day in use needs feature rows."""
+    """Events must reach back to the training window's first day."""
     column = spec.feeds["events"].time_column
     events = lake.scan(EVENTS, versions[EVENTS])
     start = chosen.train.start
@@ -108,15 +109,20 @@ def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen:
             f"History is too short for as_of {as_of}: the training window begins on {start}, {since}",
             hint=f"{earliest}and older events, or shorten training.window_days.",
         )
-    days = {start + timedelta(days=i) for i in range(len(chosen.train))}
-    days |= {chosen.holdout.start + timedelta(days=i) for i in range(len(chosen.holdout))}
-    if not _any_before(events, column, start):
+
+
+def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, rows: pd.DataFrame) -> None:
+    """Every day of `rows` needs feature rows: without them all would train on defaults and nobody would notice."""
+    column = spec.feeds["events"].time_column
+    days = set(rows[column].dt.date.unique())
+    first, last = min(days), max(days)
+    if not _any_before(lake.scan(EVENTS, versions[EVENTS]), column, first):
         # On the very first day of all no entity has a past, hence no feature row.
-        days.remove(start)
+        days.remove(first)
+    within = (ds.field("day") >= first) & (ds.field("day") <= last)
     for table in spec.features.tables:
-        within = (ds.field("day") >= start) & (ds.field("day") < chosen.holdout.end)
-        found = set(pc.unique(lake.scan(table, versions[table]).to_table(["day"], filter=within)["day"]).to_pylist())
-        if missing := sorted(days - found):
+        found = pc.unique(lake.scan(table, versions[table]).to_table(["day"], filter=within)["day"]).to_pylist()
+        if missing := sorted(days - set(found)):
             raise DataContractError(
                 f"{lake.uri(table)} version {versions[table]} has no rows for {len(missing)} days, {missing[0]} first",
                 hint="Run the features step for these days.",

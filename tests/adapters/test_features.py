@@ -1,0 +1,328 @@
+"""Features through Feast: history, online values, and that both are the same."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.feature_repo.world import MODEL, compute, day, expected, midnight, payments, put, rows_of
+from training.adapters.features import Features, definitions_digest
+from training.adapters.lake import Lake
+from training.contract.base import TableVersions
+from training.contract.errors import ConfigError, InputError, TransientError
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.settings import Settings
+
+DAYS = 50
+
+
+@dataclass
+class World:
+    settings: Settings
+    spec: ModelSpec
+    events: pd.DataFrame
+    labels: pd.DataFrame
+    versions: TableVersions
+
+    @property
+    def features(self) -> Features:
+        """As a process of its own would have it."""
+        return Features(self.settings, self.spec)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Fifty days of payments with labels of any delay; feature rows for all of them."""
+    settings = Settings(home=tmp_path_factory.mktemp("features"))
+    events, labels = payments(DAYS, per_day=6, delays=(2, 7, 12, -1))
+    put(settings, events, labels)
+    versions = compute(settings, 0, DAYS + 1)
+    return World(settings, load_model_spec(MODEL), events, labels, versions)
+
+
+@pytest.fixture
+def world(filled: World, tmp_path: Path) -> World:
+    """The filled lake, to be changed at will; nothing online yet."""
+    home = tmp_path / "home"
+    shutil.copytree(filled.settings.home / "lake", home / "lake")
+    settings = Settings(home=home)
+    return World(settings, filled.spec, filled.events, filled.labels, dict(filled.versions))
+
+
+def requests(world: World, n: int, **changes: object) -> list[dict]:
+    """Payments of day n, as a client would send them."""
+    rows = world.events[world.events["event_time"].dt.date == day(n)]
+    return rows.assign(**changes).to_dict("records")
+
+
+def test_names_are_those_of_the_service_in_its_order(filled: World) -> None:
+    names = filled.features.names()
+    assert names[0] == "customer_count_1d"
+    assert names[-5:] == ["payment_amount", "weekend", "night", "amount_over_mean_7d", "amount_over_mean_30d"]
+    assert len(names) == len(set(names)) == 17
+
+
+def test_history_is_what_was_known_at_the_midnight_before(filled: World) -> None:
+    rows = filled.events.sample(80, random_state=1)
+    found = filled.features.historical(rows, filled.versions)
+    want = expected(filled.events, filled.labels, rows)
+    pd.testing.assert_frame_equal(found[list(rows)], rows)
+    assert list(found) == list(rows) + filled.features.names()
+    assert set(found[filled.features.names()].dtypes) == {np.dtype(np.float32)}
+    np.testing.assert_allclose(found[list(want)], want, rtol=1e-5)
+    assert found["terminal_fraud_share_30d"].max() > 0
+
+
+def test_history_takes_equal_rows_apart_and_other_clocks(filled: World) -> None:
+    rows = pd.concat([filled.events.iloc[[200, 200, 40]]] * 2)
+    elsewhere = rows.assign(event_time=rows["event_time"].dt.tz_convert("Asia/Tokyo").dt.as_unit("ns"))
+    names = filled.features.names()
+    found = filled.features.historical(elsewhere, filled.versions)
+    assert found.index.tolist() == [200, 200, 40] * 2
+    np.testing.assert_array_equal(found[names], filled.features.historical(rows, filled.versions)[names])
+
+
+def test_unknown_entities_have_defaults_in_history_and_online(world: World) -> None:
+    stranger = pd.DataFrame(requests(world, 40)[:1]).assign(customer_id=999, terminal_id=998, amount=20.0)
+    past = world.features.historical(stranger, world.versions)[world.features.names()]
+    world.features.materialize(world.versions)
+    online = world.features.online(stranger.to_dict("records"))
+    assert online.timestamps == [None]
+    np.testing.assert_array_equal(online.values, past)
+    batch = [n for n in past if n.startswith(("customer", "terminal"))]
+    assert not past[batch].to_numpy().any()
+    assert past["amount_over_mean_7d"].tolist() == [1.0]
+
+
+def test_online_and_history_give_the_same_bits(world: World) -> None:
+    """The pledge of training and serving: the same entities in the same state have the same features."""
+    as_of, written = world.features.materialize(world.versions)
+    assert as_of == day(DAYS)
+    assert written == {"customer_features": 6, "terminal_features": 6}
+    rng = np.random.default_rng(3)
+    n = 60
+    rows = pd.DataFrame(
+        {
+            "transaction_id": np.arange(n),
+            "event_time": pd.DatetimeIndex(
+                [midnight(DAYS) + timedelta(seconds=int(s)) for s in rng.integers(0, 86_400, n)]
+            ),
+            "customer_id": rng.integers(0, 8, n),
+            "terminal_id": rng.integers(100, 108, n),
+            "amount": rng.random(n) * 300,
+        }
+    )
+    online = world.features.online(rows.to_dict("records"))
+    past = world.features.historical(rows, world.versions)[world.features.names()].to_numpy()
+    assert online.values.dtype == np.float32
+    np.testing.assert_array_equal(online.values, past)
+    known = (rows["customer_id"] < 6) & (rows["terminal_id"] < 106)
+    assert online.timestamps == [midnight(DAYS) if k else None for k in known]
+    assert known.any()
+    assert not known.all()
+
+
+def test_times_may_be_text_and_no_rows_are_no_values(world: World) -> None:
+    world.features.materialize(world.versions)
+    (row, *_) = requests(world, DAYS - 1)
+    text = row | {"event_time": row["event_time"].isoformat().replace("+00:00", "Z")}
+    features = world.features
+    np.testing.assert_array_equal(features.online([text]).values, features.online([row]).values)
+    assert features.online([]).values.shape == (0, 17)
+
+
+def test_rows_too_old_do_not_count_in_history_nor_online(world: World) -> None:
+    world.features.materialize(world.versions)
+    for age, counts in ((timedelta(days=7), True), (timedelta(days=7, seconds=1), False)):
+        rows = pd.DataFrame(requests(world, DAYS - 1)).assign(
+            event_time=pd.Timestamp(midnight(DAYS) + age).as_unit("us")
+        )
+        online = world.features.online(rows.to_dict("records"))
+        past = world.features.historical(rows, world.versions)[world.features.names()]
+        np.testing.assert_array_equal(online.values, past)
+        assert (past["customer_count_30d"] > 0).all() == counts
+        assert all(stamp is not None for stamp in online.timestamps) == counts
+
+
+def test_history_reads_the_pinned_versions_only(world: World) -> None:
+    rows = world.events.tail(20)
+    before = world.features.historical(rows, world.versions)
+    put(world.settings, world.events.assign(amount=1.0), world.labels)
+    newer = compute(world.settings, 0, DAYS + 1)
+    assert newer["customer_features"] > world.versions["customer_features"]
+    pd.testing.assert_frame_equal(world.features.historical(rows, world.versions), before)
+    assert (world.features.historical(rows, newer)["customer_mean_30d"] == 1).all()
+
+
+def test_a_missing_version_is_an_input_error(world: World) -> None:
+    with pytest.raises(InputError, match="terminal_features"):
+        world.features.historical(world.events.tail(2), {"customer_features": 0})
+    with pytest.raises(InputError, match="99"):
+        world.features.materialize({**world.versions, "customer_features": 99})
+
+
+def test_an_older_version_never_undoes_a_newer_one_online(world: World) -> None:
+    old = world.versions
+    put(world.settings, world.events.assign(amount=7.0), world.labels)
+    new = compute(world.settings, DAYS, DAYS + 1)
+    world.features.materialize(new)
+    as_of, written = world.features.materialize(old)
+    assert as_of == day(DAYS)
+    assert set(written.values()) == {0}
+    values = dict(zip(world.features.names(), world.features.online(requests(world, DAYS - 1)).values.T, strict=True))
+    assert set(values["customer_mean_30d"]) == {7.0}
+    assert world.features.materialize(new)[1] == {"customer_features": 6, "terminal_features": 6}
+
+
+def test_an_entity_that_falls_silent_does_not_keep_its_values_online(world: World) -> None:
+    world.features.materialize(world.versions)
+    # Customer 0 stops; the others go on for longer than any window.
+    more, labels = payments(DAYS + 33, per_day=6, seed=5)
+    kept = more[(more["customer_id"] != 0) & (more["event_time"] >= midnight(DAYS))]
+    put(world.settings, kept.assign(transaction_id=kept["transaction_id"] + 10_000), labels.iloc[:0], "more")
+    versions = compute(world.settings, DAYS, DAYS + 34)
+    rows = [row | {"customer_id": 0} for row in requests(world, DAYS - 1)]
+    world.features.materialize(versions)
+    online = world.features.online([row | {"event_time": midnight(DAYS + 33)} for row in rows])
+    values = dict(zip(world.features.names(), online.values.T, strict=True))
+    assert set(values["customer_count_30d"]) == {0.0}
+
+
+def test_materialize_without_rows_is_no_error(world: World) -> None:
+    lake = Lake(world.settings.lake, MODEL)
+    for table in world.spec.features.tables:
+        empty = lake.scan(table).head(0)
+        lake.replace(table, empty, "true", ["day"])
+    versions = lake.versions(*world.spec.features.tables)
+    assert world.features.materialize(versions) == (None, {"customer_features": 0, "terminal_features": 0})
+
+
+def test_online_before_anything_was_materialized_knows_nobody(world: World) -> None:
+    online = world.features.online(requests(world, 40))
+    assert set(online.timestamps) == {None}
+
+
+def test_an_online_store_that_cannot_be_read_is_transient(world: World) -> None:
+    world.features.materialize(world.versions)
+    features = world.features
+    features.online(requests(world, 40))
+    with sqlite3.connect(world.settings.online) as connection:
+        connection.execute("DROP TABLE perennial_customer_features")
+    with pytest.raises(TransientError, match=r"online\.db"):
+        features.online(requests(world, 40))
+
+
+def test_lookups_go_on_while_rows_are_written(world: World) -> None:
+    world.features.materialize(world.versions)
+    features, rows = world.features, requests(world, DAYS - 1)
+    want = features.online(rows).values
+    writer = threading.Thread(target=lambda: [world.features.materialize(world.versions) for _ in range(3)])
+    writer.start()
+    slowest = 0.0
+    while writer.is_alive():
+        began = time.monotonic()
+        np.testing.assert_array_equal(features.online(rows).values, want)
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 2
+
+
+PROCESS = """
+import json, sys
+from training.adapters.features import Features
+from training.contract.model_spec import load_model_spec
+from training.settings import load_settings
+print(Features(load_settings(), load_model_spec("card_fraud")).materialize(json.loads(sys.argv[1]))[0], flush=True)
+"""
+
+
+def process(world: World) -> subprocess.Popen:
+    environment = os.environ | {"CT_HOME": str(world.settings.home)}
+    command = [sys.executable, "-c", PROCESS, json.dumps(world.versions)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_may_materialize_at_once(world: World) -> None:
+    running = [process(world) for _ in range(2)]
+    assert [p.communicate()[0].strip() for p in running] == [str(day(DAYS))] * 2
+    assert [p.returncode for p in running] == [0, 0]
+    assert set(world.features.online(requests(world, DAYS - 1)).timestamps) == {midnight(DAYS)}
+
+
+def test_a_killed_materialization_is_done_by_the_next(world: World) -> None:
+    want = world.features.historical(pd.DataFrame(requests(world, DAYS - 1)), world.versions)
+    for seconds in (0.5, 1.5, 2.0, 2.5):
+        running = process(world)
+        time.sleep(seconds)
+        running.kill()
+        running.communicate()
+    assert world.features.materialize(world.versions)[0] == day(DAYS)
+    rows = pd.DataFrame(requests(world, DAYS - 1)).assign(event_time=pd.Timestamp(midnight(DAYS)).as_unit("us"))
+    want = world.features.historical(rows, world.versions)[world.features.names()]
+    np.testing.assert_array_equal(world.features.online(rows.to_dict("records")).values, want)
+
+
+def test_definitions_that_do_not_fit_the_spec_are_named(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    shutil.copytree(world.settings.feature_repo, folder)
+    settings = Settings(home=world.settings.home, feature_repo=folder)
+    good = (folder / "card_fraud.py").read_text()
+    before = definitions_digest(folder, world.spec)
+    for change, said in (
+        (good.replace('name="card_fraud",', 'name="other",'), "no feature service 'card_fraud'"),
+        (good.replace('join_keys=["customer_id"]', 'join_keys=["card"]'), "join keys"),
+        (good.replace("    ttl=TTL,\n", ""), "no ttl"),
+        (good + "\nraise RuntimeError('boom')\n", "boom"),
+    ):
+        assert change != good
+        (folder / "card_fraud.py").write_text(change)
+        with pytest.raises(ConfigError, match=said):
+            Features(settings, world.spec).names()
+    assert definitions_digest(folder, world.spec) != before
+    (folder / "card_fraud.py").unlink()
+    with pytest.raises(ConfigError, match=r"card_fraud\.py"):
+        Features(settings, world.spec).names()
+
+
+@pytest.mark.redis
+def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
+    pytest.importorskip("redis", reason="the redis client is not installed")
+    server = shutil.which("redis-server") or pytest.skip("redis-server is not on the PATH")
+    port = 20_000 + os.getpid() % 20_000
+    command = [server, "--port", str(port), "--save", "", "--dir", str(tmp_path)]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(1)
+        settings = Settings(home=world.settings.home, online_store=f"redis://127.0.0.1:{port}/1")
+        rows = requests(world, DAYS - 1)
+        world.features.materialize(world.versions)
+        features = Features(settings, world.spec)
+        features.materialize(world.versions)
+        there, here = features.online(rows), world.features.online(rows)
+        np.testing.assert_array_equal(there.values, here.values)
+        assert there.timestamps == here.timestamps
+        # The same day with other values must arrive too.
+        put(settings, world.events.assign(amount=7.0), world.labels)
+        features.materialize(compute(settings, DAYS, DAYS + 1))
+        assert not np.array_equal(features.online(rows).values, here.values)
+    finally:
+        running.kill()
+        running.wait()
+    with pytest.raises(TransientError, match=r"127\.0\.0\.1"):
+        features.online(rows)
+
+
+def test_the_feature_rows_are_in_the_lake_as_float32(filled: World) -> None:
+    rows = rows_of(filled.settings, "customer_features")
+    assert rows["customer_mean_30d"].dtype == np.float32
+    assert not rows.duplicated(["customer_id", "day"]).any()

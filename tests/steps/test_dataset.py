@@ -1,0 +1,242 @@
+"""The dataset step: what is in the splits, that nothing of the future is, and that it may be killed and run again."""
+
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.feature_repo.world import MODEL, START, compute, day, expected, midnight, payments, put
+from training.adapters.features import Features
+from training.adapters.lake import Lake
+from training.contract.errors import DataContractError
+from training.contract.messages import DatasetInputs, DatasetResult
+from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.settings import Settings
+from training.steps import dataset
+
+DAYS, AS_OF = 40, 38
+HORIZON = day(AS_OF)
+WINDOWS = dict.fromkeys(("window_days", "holdout_days"), 7)
+
+
+def models(folder: Path, **training: int) -> Path:
+    """card_fraud's spec with a small training section."""
+    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    spec["training"] |= {**WINDOWS, "minimum_rows": 20, "minimum_positives": 3, **training}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """A lake with features, and the events and labels that are in it: labels after 5, 7 or 10 days, or never."""
+    home = tmp_path_factory.mktemp("dataset")
+    settings = Settings(home=home)
+    events, labels = payments(DAYS, per_day=12, entities=9, delays=(5, 7, 7, 10, -1), fraud=0.15)
+    put(settings, events, labels)
+    compute(settings, 0, DAYS + 1)
+    return home, events, labels
+
+
+@pytest.fixture
+def settings(filled: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path) -> Settings:
+    shutil.copytree(filled[0] / "lake", tmp_path / "home" / "lake")
+    return Settings(home=tmp_path / "home", models_dir=models(tmp_path / "models"))
+
+
+def run(settings: Settings, as_of: date | None = HORIZON, **inputs: int) -> DatasetResult:
+    return dataset.run(DatasetInputs(model=MODEL, as_of=as_of, **inputs), settings)
+
+
+def test_the_splits_hold_the_labelled_events_of_their_days(
+    settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame]
+) -> None:
+    _, events, labels = filled
+    result = run(settings)
+    assert (result.train.days.start, result.train.days.end) == (day(AS_OF - 28), day(AS_OF - 21))
+    assert (result.holdout.days.start, result.holdout.days.end) == (day(AS_OF - 14), day(AS_OF - 7))
+    known = events.merge(labels[labels["reported_at"] < midnight(AS_OF)], on="transaction_id")
+    for split in (result.train, result.holdout):
+        within = known["event_time"].dt.date.between(split.days.start, split.days.end - timedelta(days=1))
+        want = known[within].sort_values("event_time")
+        found = pd.read_parquet(split.uri)
+        assert found["transaction_id"].tolist() == want["transaction_id"].tolist()
+        assert found["is_fraud"].tolist() == want["is_fraud"].tolist()
+        assert (split.rows, split.positives) == (len(want), want["is_fraud"].sum())
+        features = expected(events, labels, want)
+        np.testing.assert_allclose(found[list(features)], features, rtol=1e-5)
+        assert set(found[result.feature_names].dtypes) == {np.dtype(np.float32)}
+    # Some labels of the holdout's days came after as_of, or never.
+    assert result.holdout.rows < 7 * 12
+
+
+def test_the_columns_and_the_manifest(settings: Settings) -> None:
+    result = run(settings)
+    names = Features(settings, load_model_spec(MODEL, settings.models_dir)).names()
+    assert result.feature_names == names
+    keys = ["transaction_id", "event_time", "customer_id", "terminal_id", "is_fraud"]
+    assert pq.read_schema(result.train.uri).names == keys + names
+    assert pq.read_schema(result.holdout.uri).names == [*keys, *names, "excluded"]
+    folder = Path(result.uri)
+    assert folder == Path(settings.work) / MODEL / "datasets" / result.dataset_id
+    assert DatasetResult.model_validate_json((folder / "dataset.json").read_text()) == result
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "dataset.json", "holdout.parquet", "reference.parquet", "train.parquet",
+    ]  # fmt: skip
+    tables = ("events", "labels", "customer_features", "terminal_features")
+    assert result.table_versions == Lake(settings.lake, MODEL).versions(*tables)
+
+
+def test_customers_known_before_the_day_are_excluded(
+    settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame]
+) -> None:
+    _, events, labels = filled
+    result = run(settings)
+    holdout = pd.read_parquet(result.holdout.uri)
+    frauds = events.merge(labels[labels["is_fraud"] == 1], on="transaction_id")
+    frauds = frauds[frauds["event_time"] >= midnight(AS_OF - 28)]
+    for _, row in holdout.iterrows():
+        own = frauds[
+            (frauds["customer_id"] == row["customer_id"]) & (frauds["reported_at"] < row["event_time"].floor("D"))
+        ]
+        assert row["excluded"] == (len(own) > 0)
+    assert 0 < holdout["excluded"].sum() < len(holdout)
+
+
+def test_what_comes_after_the_horizon_changes_nothing(
+    settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    """A world that ends at as_of gives the same rows as one that went on."""
+    _, events, labels = filled
+    ended = Settings(home=tmp_path / "ended", models_dir=settings.models_dir)
+    put(ended, events[events["event_time"] < midnight(AS_OF)], labels[labels["reported_at"] < midnight(AS_OF)])
+    compute(ended, 0, AS_OF + 1)
+    there, here = run(ended), run(settings)
+    for name in ("train", "holdout"):
+        left, right = getattr(there, name).uri, getattr(here, name).uri
+        pd.testing.assert_frame_equal(pd.read_parquet(left), pd.read_parquet(right))
+
+
+def test_without_as_of_it_is_the_day_after_the_newest_label(
+    settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame]
+) -> None:
+    _, events, labels = filled
+    put(settings, events, labels[labels["reported_at"] < midnight(AS_OF)])
+    result = run(settings, as_of=None)
+    assert result.as_of == HORIZON
+    assert run(settings) == result
+
+
+def test_the_same_again_is_the_same_dataset_untouched(settings: Settings) -> None:
+    first = run(settings)
+    stamp = Path(first.train.uri).stat().st_mtime_ns
+    assert run(settings) == first
+    assert Path(first.train.uri).stat().st_mtime_ns == stamp
+
+
+def test_the_id_changes_with_all_that_determines_the_content(settings: Settings, tmp_path: Path) -> None:
+    ids = [run(settings).dataset_id, run(settings, seed=1).dataset_id, run(settings, window_days=5).dataset_id]
+    ids.append(run(settings, as_of=day(AS_OF - 1)).dataset_id)
+    policy = Settings(home=settings.home, models_dir=models(tmp_path / "other", minimum_rows=21))
+    ids.append(run(policy).dataset_id)
+    repo = tmp_path / "repo"
+    shutil.copytree(settings.feature_repo, repo)
+    with (repo / "card_fraud.sql").open("a") as file:
+        file.write("-- changed\n")
+    ids.append(run(Settings(home=settings.home, models_dir=settings.models_dir, feature_repo=repo)).dataset_id)
+    compute(settings, DAYS, DAYS + 1)
+    ids.append(run(settings).dataset_id)
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_same_content_written_anew_is_equal_byte_for_byte(settings: Settings) -> None:
+    first = run(settings)
+    before = {p.name: p.read_bytes() for p in Path(first.uri).iterdir()}
+    shutil.rmtree(first.uri)
+    again = run(settings)
+    assert {p.name: p.read_bytes() for p in Path(again.uri).iterdir()} == before
+
+
+def test_killed_at_any_file_leaves_no_dataset_and_the_next_run_makes_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = pq.write_table
+
+    def break_at(name: str) -> None:
+        def broken(table: object, path: object, *args: object, **kwargs: object) -> None:
+            if Path(str(path)).name == name:
+                raise OSError("No space left on device")
+            write(table, path, *args, **kwargs)
+
+        monkeypatch.setattr(pq, "write_table", broken)
+
+    for name in ("train.parquet", "holdout.parquet", "reference.parquet"):
+        break_at(name)
+        with pytest.raises(OSError, match="No space"):
+            run(settings)
+        assert list((Path(settings.work) / MODEL / "datasets").iterdir()) == []
+    monkeypatch.undo()
+    assert Path(run(settings).uri, "dataset.json").exists()
+
+
+def test_the_reference_is_a_seeded_sample_of_the_training_features(settings: Settings, tmp_path: Path) -> None:
+    spec = yaml.safe_load((settings.models_dir / "card_fraud.yaml").read_text())
+    spec["drift"] = {"maximum_rows": 100}
+    spec["training"]["window_days"] = 15
+    (settings.models_dir / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
+    results = [run(settings, seed=1), run(settings, seed=2)]
+    samples = [pd.read_parquet(Path(r.uri) / "reference.parquet") for r in results]
+    train = pd.read_parquet(results[0].train.uri)[results[0].feature_names]
+    for sample in samples:
+        assert len(sample) == 100
+        assert len(sample.merge(train.drop_duplicates())) == 100
+    assert not samples[0].equals(samples[1])
+
+
+def test_a_corrected_label_counts_as_known_at_the_horizon(
+    settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame]
+) -> None:
+    _, events, labels = filled
+    holdout = pd.read_parquet(run(settings).holdout.uri)
+    row = holdout[holdout["is_fraud"] == 0].iloc[0]["transaction_id"]
+    for at, label in ((AS_OF - 1, 1), (AS_OF, 0)):
+        correction = labels[labels["transaction_id"] == row].assign(is_fraud=1, reported_at=midnight(at))
+        put(settings, events.iloc[:0], correction, partition="corrected")
+        found = pd.read_parquet(run(settings).holdout.uri).set_index("transaction_id")
+        assert found["is_fraud"].loc[row] == label
+
+
+def test_too_little_history_says_when_there_is_enough(settings: Settings) -> None:
+    with pytest.raises(DataContractError, match="begin on 2026-01-01") as caught:
+        run(settings, window_days=30)
+    enough = START + timedelta(days=7 + 7 + 7 + 30)
+    assert str(enough) in caught.value.hint
+    assert run(settings, as_of=day(28)).train.days.start == START
+
+
+def test_too_few_rows_or_positives_are_counted_in_the_error(settings: Settings, tmp_path: Path) -> None:
+    for name, needed in (("minimum_rows", 5000), ("minimum_positives", 400)):
+        strict = Settings(home=settings.home, models_dir=models(tmp_path / name, **{name: needed}))
+        with pytest.raises(DataContractError, match=str(needed)) as caught:
+            run(strict)
+        assert "training window 2026-01-11 … 2026-01-17" in caught.value.message
+        assert "minimum_positives" in caught.value.hint
+
+
+def test_days_without_feature_rows_are_not_trained_on(settings: Settings) -> None:
+    lake = Lake(settings.lake, MODEL)
+    gone = lake.scan("terminal_features").head(0)
+    lake.replace("terminal_features", gone, f"day = '{day(AS_OF - 10)}'", ["day"])
+    with pytest.raises(DataContractError, match=f"1 days, {day(AS_OF - 10)} first"):
+        run(settings)
+
+
+def test_an_empty_lake_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataContractError, match="events"):
+        run(Settings(home=tmp_path))
