@@ -1,0 +1,279 @@
+"""The story's parts that need no running stack; tests/e2e tells the whole of it."""
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from local import timeline
+from local.airflow_api import Airflow, Run
+from local.plan import Plan
+from local.progress import Progress
+from local.story import Story, each_day
+from local.traffic import Serving, as_json
+from training.contract.errors import StepError, TransientError
+from training.contract.model_spec import ModelSpec, load_model_spec
+
+Answer = tuple[int, Any]
+
+
+@contextmanager
+def server(answers: dict[str, list[Answer]]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Answers each path with its answers in turn, the last of them for good. Yields its URL and what it was asked."""
+    asked: list[tuple[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            length = int(self.headers.get("Content-Length") or 0)
+            asked.append((path, json.loads(self.rfile.read(length)) if length else None))
+            left = answers.get(path, [(404, {})])
+            status, body = left.pop(0) if len(left) > 1 else left[0]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}", asked
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+
+def dag_run(id_: str, state: str = "success") -> dict[str, Any]:
+    return {
+        "dag_run_id": id_,
+        "state": state,
+        "run_type": "asset_triggered",
+        "start_date": "2026-01-05T00:00:00Z",
+        "end_date": None,
+        "conf": None,
+    }
+
+
+def test_the_client_logs_in_and_again_when_it_is_told_to() -> None:
+    runs = "/api/v2/dags/m_train/dagRuns"
+    answers: dict[str, list[Answer]] = {
+        "/auth/token": [(201, {"access_token": "t"})],
+        runs: [(401, {}), (200, {"dag_runs": [dag_run("second"), dag_run("first")]})],
+    }
+    with server(answers) as (url, asked), Airflow(url, "admin", "secret", "m", patience=5) as airflow:
+        assert [run.id for run in airflow.runs("train")] == ["first", "second"]
+    assert ("/auth/token", {"username": "admin", "password": "secret"}) in asked
+
+
+def test_the_client_bridges_a_server_that_stumbles() -> None:
+    answers: dict[str, list[Answer]] = {"/api/v2/dags/m_data/dagRuns": [(503, {}), (200, {"dag_runs": []})]}
+    with server(answers) as (url, _), Airflow(url, "admin", "secret", "m", patience=10) as airflow:
+        assert airflow.runs("data") == []
+
+
+def test_the_client_gives_up_with_a_hint() -> None:
+    nowhere = Airflow("http://127.0.0.1:9", "admin", "secret", "m", patience=0)
+    with nowhere as airflow, pytest.raises(TransientError) as raised:
+        airflow.runs("data")
+    assert "airflow-api" in raised.value.hint
+
+
+def test_a_result_is_read_as_json_and_absent_when_the_step_did_not_run() -> None:
+    run = Run("train", "r 1", "success", "manual", None, None, {})
+    path = "/api/v2/dags/m_train/dagRuns/r%201/taskInstances/request/xcomEntries/return_value"
+    with server({path: [(200, {"value": '{"granted": true}'})]}) as (url, _), Airflow(url, "a", "b", "m") as airflow:
+        assert airflow.result(run, "request") == {"granted": True}
+        assert airflow.result(run, "rollout") is None
+
+
+def test_serving_is_asked_in_batches_with_times_as_text() -> None:
+    events = Plan(customers=400).generator().events(date(2026, 1, 5))
+    answers: dict[str, list[Answer]] = {"/predict_batch": [(200, {"predictions": [{"decision": "flag"}]})]}
+    with server(answers) as (url, asked):
+        batches, flagged = Serving(url).replay(events)
+    sent = [payment for _, batch in asked for payment in batch]
+    assert batches == flagged == len(asked) > 1
+    assert len(sent) == events.num_rows
+    assert datetime.fromisoformat(sent[0]["event_time"]) == events["event_time"][0].as_py()
+
+
+def test_serving_that_starts_again_is_waited_for_and_a_refusal_is_not() -> None:
+    payment = as_json({"amount": 1.0})
+    with server({"/predict": [(503, {}), (200, {"model_version": 1})]}) as (url, _):
+        assert Serving(url, patience=10).predict(payment) == {"model_version": 1}
+    with server({"/predict": [(422, {"error": "amount: …"})]}) as (url, _), pytest.raises(StepError, match="amount"):
+        Serving(url, patience=10).predict(payment)
+
+
+def test_no_champion_without_an_answer() -> None:
+    assert Serving("http://127.0.0.1:9").champion() is None
+
+
+def test_the_plan_gives_the_changed_days_time_to_reach_the_training_window() -> None:
+    plan, spec = Plan(), load_model_spec("card_fraud")
+    needed = spec.label.delay_days + spec.training.holdout_days + spec.label.delay_days
+    assert plan.drifted_weeks * 7 > needed
+    assert len(plan.history) >= needed + spec.training.window_days + spec.label.delay_days
+    assert plan.week(1).start == plan.history.end
+    assert plan.week(2).start == plan.week(1).end
+
+
+def test_the_change_begins_with_the_first_drifted_week(spec: ModelSpec) -> None:
+    plan = Plan(customers=300)
+    before, after = (plan.generator().events(day)["amount"] for day in (date(2026, 3, 1), plan.drift_start))
+    assert plan.drift_start == date(2026, 3, 2)
+    assert sum(after.to_pylist()) / len(after) > 1.2 * sum(before.to_pylist()) / len(before)
+
+
+def test_a_failed_run_ends_the_story_with_its_log(tmp_path: Path) -> None:
+    data = "/api/v2/dags/card_fraud_data/dagRuns"
+    answers: dict[str, list[Answer]] = {
+        data: [(200, {"dag_runs": [dag_run("labels_1", "failed")]})],
+        f"{data}/labels_1/taskInstances": [
+            (200, {"task_instances": [{"task_id": "ingest", "state": "failed", "map_index": -1, "try_number": 1}]})
+        ],
+        f"{data}/labels_1/taskInstances/ingest/logs/1": [(200, {"content": [{"event": "the disk is full"}]})],
+    }
+    out = Progress(Console(file=io.StringIO()))
+    with server(answers) as (url, _), Airflow(url, "a", "b", "card_fraud", patience=5) as airflow:
+        story = Story(Plan(customers=50, history_weeks=2), tmp_path, airflow, Serving(url), out)
+        with pytest.raises(StepError, match="the disk is full") as raised:
+            story.tell()
+    assert "labels_1 of card_fraud_data" in raised.value.message
+    assert "make demo" in raised.value.hint
+    assert list((tmp_path / "card_fraud" / "labels").glob("*.parquet"))
+
+
+def test_what_is_landed_is_not_landed_again(tmp_path: Path) -> None:
+    plan = Plan(customers=50, history_weeks=2)
+    answers: dict[str, list[Answer]] = {
+        "/api/v2/dags/card_fraud_data/dagRuns": [(200, {"dag_runs": [dag_run("x", "failed")]})]
+    }
+    landed = []
+    with server(answers) as (url, _), Airflow(url, "a", "b", "card_fraud", patience=5) as airflow:
+        for _ in range(2):
+            with pytest.raises(StepError):
+                Story(plan, tmp_path, airflow, Serving(url), Progress(Console(file=io.StringIO()))).tell()
+            landed.append([path.stat().st_ino for path in tmp_path.rglob("*.parquet")])
+    assert landed[0] == landed[1] != []
+
+
+def test_without_a_terminal_progress_is_plain_lines() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, soft_wrap=True)) as progress:
+        progress.say("Landed [events]")
+        progress.now("waiting")
+    assert out.getvalue() == "00:00  Landed [events]\n"
+
+
+def test_each_day() -> None:
+    days = list(each_day(Plan().week(1)))
+    assert days[0] == date(2026, 3, 2)
+    assert days[-1] == date(2026, 3, 8)
+
+
+# --- the timeline ---
+
+
+def chapter(kind: str, minute: int, causes: list[dict[str, Any]] | None = None, **results: Any) -> timeline.Chapter:
+    started = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
+    return timeline.Chapter(
+        Run(kind, f"{kind}-{minute}", "success", "asset", started, None, {}), results, causes or [], ""
+    )
+
+
+def trained(minute: int, trigger: str, version: int | None, new: float, old: float | None) -> timeline.Chapter:
+    verdict = {
+        "promote": version is not None,
+        "reasons": ["average_precision …"],
+        "primary": "average_precision",
+        "challenger": {"average_precision": new},
+        "champion": None if old is None else {"average_precision": old},
+        "difference": None if old is None else (0.1, 0.3),
+        "confidence": 0.9,
+    }
+    return chapter(
+        "train",
+        minute,
+        [{"asset": "m_retrain", "extra": {}, "source": None}],
+        request={
+            "trigger": trigger,
+            "reason": f"{trigger} says so",
+            "request_id": "r",
+            "granted": True,
+            "why": "Granted.",
+        },
+        evaluate={"verdict": verdict, "challenger": {"estimator": "mlp"}},
+        rollout={"version": version, "previous_version": (version or 1) - 1, "seconds": 1.5},
+    )
+
+
+DRIFTED = chapter(
+    "drift",
+    2,
+    drift={
+        "outcome": "measured",
+        "drifted": True,
+        "drifted_share": 0.5,
+        "as_of": "2026-03-09",
+        "champion_version": 1,
+        "window": {"start": "2026-03-02", "end": "2026-03-09"},
+        "report_html": "/home/report.html",
+    },
+    request={"reason": "drift", "why": "Granted."},
+)
+STORY = [trained(1, "first", 1, 0.7, None), DRIFTED, trained(3, "drift", 2, 0.6, 0.4)]
+
+
+def missing(story: list[timeline.Chapter], champion: int | None) -> list[str]:
+    return [check.expected for check in timeline.checks(story, champion) if not check.held]
+
+
+def test_the_whole_story() -> None:
+    assert missing(STORY, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("story", "champion", "lacking"),
+    [
+        ([], None, "a first training made version 1"),
+        ([STORY[0], STORY[2]], 2, "the drift DAG found drift"),
+        (STORY[:2], 1, "a training that drift or performance asked for was rolled out"),
+        (
+            [*STORY[:2], trained(3, "person", 2, 0.6, 0.4)],
+            2,
+            "a training that drift or performance asked for was rolled out",
+        ),
+        ([*STORY[:2], replace(STORY[2], causes=[])], 2, "the retrain asset started it"),
+        ([*STORY[:2], trained(3, "drift", 2, 0.4, 0.4)], 2, "it beats the version before on the same holdout"),
+        (STORY, 1, "its version serves"),
+        (STORY, None, "its version serves"),
+    ],
+)
+def test_what_is_missing_is_named(story: list[timeline.Chapter], champion: int | None, lacking: str) -> None:
+    assert lacking in missing(story, champion)
+
+
+def test_the_timeline_says_when_why_and_with_what_numbers() -> None:
+    text = "\n".join(timeline.lines(STORY, STORY[0].run.started or datetime.now(UTC)))
+    assert "01:00  drift" in text
+    assert "50% of the features drifted against version 1" in text
+    assert "/home/report.html" in text
+    assert "because of drift (drift says so), by asset m_retrain" in text
+    assert "version 2 serves" in text
+    assert "average_precision      0.400 → 0.600" in "\n".join(timeline.quality(STORY[2]))
