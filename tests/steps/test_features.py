@@ -92,6 +92,20 @@ def test_a_late_partition_changes_the_days_that_it_affects(
     same(everything(settings), everything(elsewhere))
 
 
+def test_an_old_run_that_is_run_again_does_not_undo_a_late_partition(settings: Settings) -> None:
+    events, labels = payments(20)
+    late = events["event_time"].dt.date == day(10)
+    old = put(settings, events[~late], labels[~late])
+    inputs = FeaturesInputs(model=MODEL, days=Days(start=day(0), end=day(21)), table_versions=old)
+    first = features.run(inputs, settings)
+    put(settings, events[late], labels[late], partition="late")
+    run(settings, 11, 49)
+    want = everything(settings)
+    again = features.run(inputs, settings)
+    same(everything(settings), want)
+    assert first.table_versions["events"] == old["events"] < again.table_versions["events"]
+
+
 def test_before_the_first_labels_terminals_have_none(settings: Settings) -> None:
     events, labels = payments(10)
     put(settings, events, labels)

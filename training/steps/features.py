@@ -16,11 +16,16 @@ from training.settings import Settings
 
 log = logging.getLogger("perennial")
 
+#: Each commit of feature rows carries, under this name, the versions that it read: events' × _BASE + labels' + 1.
+_APPLICATION, _BASE = "sources", 10**9
+
 
 def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
     """Replace the feature rows of `inputs.days`, table by table, each in one commit.
 
-    Days after the midnight that follows the newest event are left out: they have not happened yet.
+    Days after the midnight that follows the newest event are left out: they have not happened yet. When a later run
+    has written feature rows meanwhile, the versions that it read are read here too: an old run that is run again never
+    undoes what a late partition changed.
     Raises InputError when a version is missing, TransientError when another writer commits to the same days.
     """
     spec = load_model_spec(inputs.model, settings.models_dir)
@@ -28,6 +33,7 @@ def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
     versions = dict(inputs.table_versions)
     if inputs.days is not None and EVENTS not in versions:
         raise InputError("table_versions names no version of `events`", hint="Pass the versions that ingest returned.")
+    versions = _not_older(lake, spec, versions)
     relations, days = _read(lake, spec, versions, inputs.days) if inputs.days else ({}, None)
     if days is None:
         log.info("No feature days to compute (asked for %s)", inputs.days)
@@ -37,10 +43,26 @@ def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
     for table in spec.features.tables:
         found = queries.run(table, days, relations)
         where = f"day >= '{days.start}' AND day < '{days.end}'"
-        versions[table] = lake.replace(table, found, where, partition_by=["day"])
+        versions[table] = lake.replace(table, found, where, ["day"], transaction=(_APPLICATION, _number(versions)))
         rows[table] = found.num_rows
         log.info("Wrote %d rows of %s to %s, version %d", rows[table], days, lake.uri(table), versions[table])
     return FeaturesResult(rows=rows, table_versions=versions)
+
+
+def _number(versions: TableVersions) -> int:
+    return versions[EVENTS] * _BASE + versions.get(LABELS, -1) + 1
+
+
+def _not_older(lake: Lake, spec: ModelSpec, versions: TableVersions) -> TableVersions:
+    """`versions`, or those that the newest feature rows were made of when these are newer."""
+    if EVENTS not in versions:
+        return versions
+    applied = max((lake.applied(table, _APPLICATION) or 0 for table in spec.features.tables), default=0)
+    if applied <= _number(versions):
+        return versions
+    events, labels = divmod(applied, _BASE)
+    log.info("A later run has read events version %d and labels version %d: so does this one", events, labels - 1)
+    return {**versions, EVENTS: events, **({LABELS: labels - 1} if labels else {})}
 
 
 def _read(
