@@ -19,7 +19,7 @@ class Plan:
 
     model: str = "card_fraud"
     seed: int = 7
-    customers: int = 1500
+    customers: int = 1000
     terminals: int = 2000
     start: date = date(2026, 1, 5)
     history_weeks: int = 8
