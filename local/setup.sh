@@ -49,4 +49,4 @@ for place in ${links//,/ }; do
     if compgen -G "${place#file://}/torch-*.whl" >/dev/null; then backend=(); fi
 done
 echo "Installing $(grep -c '==' requirements.txt) packages into $venv"
-"$venv/bin/uv" pip install -q --python "$venv/bin/python" ${backend[@]+"${backend[@]}"} -r requirements.txt
+"$venv/bin/uv" pip install -q --compile-bytecode --python "$venv/bin/python" ${backend[@]+"${backend[@]}"} -r requirements.txt
