@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from training.adapters.lake import Lake
 from training.adapters.ledger import Entry, Ledger
 from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, RequestInputs, RequestResult
+from training.contract.model_spec import MODELS_DIR
 from training.settings import Settings
 from training.steps.request import run
 
@@ -22,8 +24,12 @@ TODAY = START + timedelta(days=35)
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """A lake with events and labels of the 35 days before TODAY, one of each a day."""
-    made = Settings(home=tmp_path / "home")
+    """A lake with events and labels of the 35 days before TODAY, one of each a day; the broker's default policy."""
+    spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec | {"retraining": {}}, sort_keys=False))
+    made = Settings(home=tmp_path / "home", models_dir=models)
     _land(made, "events", START, TODAY)
     _land(made, "labels", START, TODAY)
     return made
