@@ -325,6 +325,7 @@ class StepReport(Frozen):
 
     @model_validator(mode="after")
     def _result_or_error(self) -> "StepReport":
-        if (self.status == "succeeded") != (self.result is not None and self.error is None):
+        given = [name for name in ("result", "error") if getattr(self, name) is not None]
+        if given != (["result"] if self.status == "succeeded" else ["error"]):
             raise ValueError("a succeeded step has a result and no error; a failed one has an error")
         return self

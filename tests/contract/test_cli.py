@@ -1,0 +1,50 @@
+"""`python -m training`: the one way in."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from training.__main__ import main
+from training.contract.steps import STEPS
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CT_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_schema_prints_what_a_step_takes_and_gives_and_runs_nothing(name: str, capsys) -> None:
+    assert main([name, "--schema"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {
+        "inputs": STEPS[name].inputs.model_json_schema(),
+        "result": STEPS[name].result.model_json_schema(),
+    }
+
+
+def test_help_lists_every_step(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(spec.name in printed and spec.summary in printed for spec in STEPS.values())
+
+
+def test_inputs_come_from_the_line_a_file_or_standard_input(tmp_path: Path, capsys, monkeypatch) -> None:
+    inputs = '{"model": "card_fraud"}'
+    (tmp_path / "inputs.json").write_text(inputs)
+    monkeypatch.setattr("sys.stdin", io.StringIO(inputs))
+    for given in (inputs, f"@{tmp_path}/inputs.json", "-"):
+        assert main(["drift", "--inputs", given]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["status"], report["result"]["outcome"]) == ("succeeded", "no data")
+
+
+def test_an_unknown_step_is_refused_with_the_known_ones(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["trian"])
+    assert ended.value.code != 0
+    assert "drift" in capsys.readouterr().err

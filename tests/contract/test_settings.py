@@ -1,0 +1,43 @@
+"""Settings: the environment, validated; an unknown or bad one is named."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from training.contract.errors import ConfigError
+from training.settings import Settings, load_settings
+
+
+def test_everything_lies_under_home_unless_it_is_put_elsewhere(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CT_HOME", str(tmp_path))
+    monkeypatch.setenv("CT_LAKE_URI", "s3://bucket/lake")
+    settings = load_settings()
+    assert settings.lake == "s3://bucket/lake"
+    elsewhere = [settings.landing, settings.work, settings.ledger, settings.feature_registry, settings.online]
+    assert all(uri.startswith(f"{tmp_path}/") for uri in elsewhere)
+
+
+def test_an_unknown_setting_is_an_error_that_names_the_known(monkeypatch) -> None:
+    monkeypatch.setenv("CT_LAKE_URL", "s3://bucket/lake")
+    with pytest.raises(ConfigError, match="Unknown setting CT_LAKE_URL") as raised:
+        load_settings()
+    assert "CT_LAKE_URI" in raised.value.hint
+
+
+def test_a_bad_value_names_its_variable(monkeypatch) -> None:
+    monkeypatch.setenv("CT_SERVING_POLL_SECONDS", "often")
+    with pytest.raises(ConfigError, match="CT_SERVING_POLL_SECONDS"):
+        load_settings()
+
+
+def test_paths_are_absolute_and_settings_do_not_change() -> None:
+    settings = Settings(home="somewhere")
+    assert settings.home == Path.cwd() / "somewhere"
+    with pytest.raises(ValidationError):
+        settings.home = Path("/")
+
+
+def test_replicas_are_a_list_without_blanks_and_slashes() -> None:
+    settings = Settings(serving_urls="http://a:3000/, http://b:3000 ,,")
+    assert settings.replicas == ["http://a:3000", "http://b:3000"]

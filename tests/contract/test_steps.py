@@ -1,0 +1,36 @@
+"""The steps' declarations and the code behind them agree."""
+
+import json
+from inspect import signature
+from typing import get_type_hints
+
+import pytest
+
+from training.contract.errors import InputError
+from training.contract.steps import STEPS, step_command, step_spec
+from training.settings import Settings
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_can_be_imported_and_takes_what_it_declares(name: str) -> None:
+    spec = STEPS[name]
+    run = spec.load()
+    assert list(signature(run).parameters) == ["inputs", "settings"]
+    assert get_type_hints(run) == {"inputs": spec.inputs, "settings": Settings, "return": spec.result}
+    assert run.__doc__ or __import__(run.__module__, fromlist=["_"]).__doc__
+
+
+def test_an_unknown_step_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match="'trian'") as raised:
+        step_spec("trian")
+    assert "train" in raised.value.hint
+
+
+def test_the_command_is_the_same_whatever_the_order_of_the_inputs() -> None:
+    first = step_command("drift", {"model": "card_fraud", "as_of": "2026-01-05"}, "out.json")
+    assert first == step_command("drift", {"as_of": "2026-01-05", "model": "card_fraud"}, "out.json")
+    assert first[:4] == ["-m", "training", "drift", "--inputs"]
+    assert json.loads(first[4]) == {"as_of": "2026-01-05", "model": "card_fraud"}
+    assert first[5:] == ["--result", "out.json"]
+    with pytest.raises(InputError):
+        step_command("trian", {}, "out.json")
