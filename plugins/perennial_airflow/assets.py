@@ -26,4 +26,7 @@ def retrain_asset(model: str) -> Asset:
 def features_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
     """What the event of the features asset carries after `materialize`; None for labels: events drift."""
     params = context["params"]
-    return {"as_of": result["as_of"], "partition": params["partition"]} if params["feed"] == "events" else None
+    if params["feed"] != "events":
+        return None
+    partition = params["partition"]
+    return {"as_of": result["as_of"], "partition": partition, "reason": f"New events: {partition.replace('_', ' to ')}"}

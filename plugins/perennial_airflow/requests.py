@@ -34,7 +34,7 @@ def training_request(context: Mapping[str, Any]) -> dict[str, Any]:
         trigger, reason = extras[0].get("trigger", "new_data"), extras[0].get("reason", "An event of the retrain asset")
         return {"trigger": trigger, "as_of": extras[0].get("as_of"), "reason": reason, "run": run.run_id}
     if run.run_type == "scheduled":
-        return {"trigger": "schedule", "reason": "The weekly schedule", "run": run.run_id}
+        return {"trigger": "schedule", "reason": "By schedule", "run": run.run_id}
     params = context["params"]
     asked = {key: params[key] for key in ("as_of", "reason", "force")}
     return {"trigger": "person", **asked, "run": run.run_id}

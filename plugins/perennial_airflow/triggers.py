@@ -43,7 +43,8 @@ class LandingTrigger(BaseEventTrigger):
             if new and (new != rung or time.monotonic() >= again_at):
                 wait = min(2 * wait, LONGEST_REPEAT_SECONDS) if new == rung else REPEAT_SECONDS
                 rung, again_at = new, time.monotonic() + wait
-                yield TriggerEvent({"files": len(new), "first": new[0].key, "last": new[-1].key})
+                keys = ", ".join(delivery.key for delivery in new[:3]) + (", …" if len(new) > 3 else "")
+                yield TriggerEvent({"files": len(new), "reason": f"Landed: {keys}"})
             await asyncio.sleep(self.poll_seconds)
 
     async def _new(self, folder: Path) -> list[Delivery]:

@@ -86,7 +86,7 @@ def test_it_rings_for_each_change_and_is_silent_between(watch: Watch, land: Call
 
     events = watch(Store(), happens)
     assert [event["files"] for event in events] == [1, 2]
-    assert (events[1]["first"], events[1]["last"]) == ("events/2026-01-05", "events/2026-01-06")
+    assert events[1]["reason"] == "Landed: events/2026-01-05, events/2026-01-06"
 
 
 def test_it_rings_again_until_the_landing_dag_has_taken_the_file_up(
@@ -118,7 +118,7 @@ def test_a_new_watcher_rings_for_what_landed_while_none_was_there(watch: Watch, 
     async def happens(events: list[Any]) -> None:
         await until(lambda: len(events) == 1)
 
-    assert watch(store, happens)[0]["first"] == "events/2026-01-05"
+    assert watch(store, happens)[0]["reason"] == "Landed: events/2026-01-05"
 
 
 def test_it_survives_a_store_that_does_not_answer(watch: Watch, land: Callable[[str], None]) -> None:
