@@ -35,7 +35,7 @@ class Truth:
         if positives in (0, len(values)):
             problem = f"{positives} of {len(values)} rows to measure on are positive: nothing can be ranked"
             raise DataContractError(problem, hint="Measure on a longer window.")
-        return cls(values, pd.factorize(entities, sort=True)[0], pd.factorize(days, sort=True)[0])
+        return cls(values, _numbered(entities), _numbered(days))
 
     @cached_property
     def entity_count(self) -> int:
@@ -121,6 +121,10 @@ class Ranking:
         cards = rows.groupby(["day", "entity"], as_index=False).max()
         cards = cards.sort_values(["day", "score", "entity"], ascending=[True, False, True])
         return [(day["entity"].to_numpy(), day["label"].to_numpy()) for _, day in cards.groupby("day")]
+
+
+def _numbered(values: Rows) -> np.ndarray:
+    return pd.factorize(pd.Series(values), sort=True)[0]
 
 
 def measure(labels: Rows, scores: np.ndarray, entities: Rows, days: Rows, k: int) -> Metrics:
