@@ -43,21 +43,24 @@ def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
 
 
 def _tell(stack: Stack, plan: Plan) -> bool:
-    place = stack.place
-    with Progress() as progress:
-        progress.say("The stack goes on from where it was." if stack.running else f"Starting the stack in {place.home}")
+    place, memory = stack.place, _Memory(stack)
+    with Progress() as progress, _airflow(stack, plan) as airflow:
+        serving = Serving(place.serving_url)
+        story = Story(plan, place.landing, airflow, serving, progress)
+        story.on_tick = memory.look
+        story.prepare()
+        progress.say("The stack runs already." if stack.running else f"Starting the stack in {place.home}")
         stack.start(progress.now)
         progress.say(f"The stack is up, {stack.memory() / GB:.1f} GB.\n{addresses(stack)}")
-        memory = _Memory(stack)
-        with Airflow(place.airflow_url, USER, stack.credentials.password, plan.model) as airflow:
-            serving = Serving(place.serving_url)
-            story = Story(plan, place.landing, airflow, serving, progress)
-            story.on_tick = memory.look
-            story.tell()
-            champion = serving.champion()
-            chapters = timeline.chapters(airflow)
+        story.tell()
+        champion = serving.champion()
+        chapters = timeline.chapters(airflow)
         progress.say(f"The story is told. Peak memory of all processes: {memory.peak / GB:.1f} GB.")
     return _ending(chapters, champion, stack)
+
+
+def _airflow(stack: Stack, plan: Plan) -> Airflow:
+    return Airflow(stack.place.airflow_url, USER, stack.credentials.password, plan.model)
 
 
 def _ending(chapters: list[timeline.Chapter], champion: int | None, stack: Stack) -> bool:

@@ -39,9 +39,17 @@ class Story:
         self._generator = plan.generator()
         #: Called about once a second while waiting.
         self.on_tick: Callable[[], None] = lambda: None
+        self._runs: dict[str, list[Run]] = {}
+        # Labels come first: when payments become features, the drift DAG must find both to ask for a first training.
+        self._first_labels = Days(start=plan.history.start + LABEL_DELAY, end=plan.history.end)
+
+    def prepare(self) -> None:
+        """Land what the stack may find when it starts."""
+        self._land("labels", self._first_labels)
 
     def tell(self) -> None:
         """Until a version trained on the changed world serves, or the plan's weeks are over."""
+        self.prepare()
         self.first_champion()
         for number in range(1, self.plan.drifted_weeks + 1):
             if self.retrained():
@@ -50,13 +58,10 @@ class Story:
 
     def first_champion(self) -> None:
         """Land the history and wait until the first version serves."""
-        history = self.plan.history
-        # Labels first: when the payments become features, the drift DAG must find both to ask for a first training.
-        labels = Days(start=history.start + LABEL_DELAY, end=history.end)
-        self._land("labels", labels)
-        self._wait("labels of the history", lambda: self._data_run("labels", labels), FIRST_CHAMPION_PATIENCE)
+        history, labels = self.plan.history, self._first_labels
+        self._wait("the labels of the history", lambda: self._data_run("labels", labels), FIRST_CHAMPION_PATIENCE)
         self._land("events", history)
-        self._wait("first champion", lambda: self._serving.champion() or 0, FIRST_CHAMPION_PATIENCE, self._stuck)
+        self._wait("the first champion", lambda: self._serving.champion() or 0, FIRST_CHAMPION_PATIENCE, self._stuck)
         payment = as_json(self._generator.events(history.end).slice(0, 1).to_pylist()[0])
         answer = self._serving.predict(payment)
         version = answer["model_version"]
@@ -72,7 +77,7 @@ class Story:
             scored, flagged = self._serving.replay(payments)
             self._progress.say(f"Week {number} ({days}): version {version} scored {scored}, flagged {flagged} payments")
         self._land("labels", days)
-        self._wait(f"labels of week {number}", lambda: self._data_run("labels", days), WEEK_PATIENCE)
+        self._wait(f"the labels of week {number}", lambda: self._data_run("labels", days), WEEK_PATIENCE)
         self._land("events", days)
         self._wait(f"week {number} to be worked through", lambda: self._settled(days), WEEK_PATIENCE)
         self._tell_outcome(number, days)
@@ -85,45 +90,45 @@ class Story:
 
     def _data_run(self, feed: Feed, days: Days) -> bool:
         """Has the partition been taken in?"""
-        name = self._file(feed, days).stem
-        runs = [r for r in self._airflow.runs("data") if (r.conf.get("feed"), r.conf.get("partition")) == (feed, name)]
+        asked = (feed, self._file(feed, days).stem)
+        runs = [run for run in self._runs["data"] if (run.conf.get("feed"), run.conf.get("partition")) == asked]
         return bool(runs) and runs[-1].state == "success"
 
     def _settled(self, days: Days) -> bool:
         """The week is in, the drift DAG has looked at it, and a training that it asked for is over."""
-        if not self._data_run("events", days):
+        if not self._data_run("events", days) or self._active():
             return False
         looked = self._drift_run(days)
         if looked is None:
             return False
         request = self._airflow.result(looked, "request") or {}
-        if request.get("granted"):
-            taken = [run for run in self._airflow.runs("train") if self._request_of(run) == request["request_id"]]
-            if not any(run.over for run in taken):
-                return False
-        return not any(not run.over for kind in KINDS for run in self._airflow.runs(kind))
+        trained = {self._request_of(run) for run in self._runs["train"]}
+        return not request.get("granted") or request["request_id"] in trained
 
     def _stuck(self) -> str | None:
-        """Why the first champion will not come: everything is over, and nothing was promoted."""
-        if not any(run.state == "success" for run in self._airflow.runs("train")):
+        """Why the first champion will not come: a training is over, nothing goes on, and nothing serves."""
+        if not self._runs["train"] or self._active() or self._serving.champion():
             return None
-        if any(not run.over for kind in KINDS for run in self._airflow.runs(kind)) or self._serving.champion():
+        verdict = (self._airflow.result(self._runs["train"][-1], "evaluate") or {}).get("verdict", {})
+        if verdict.get("promote"):
             return None
-        run = self._airflow.runs("train")[-1]
-        verdict = (self._airflow.result(run, "evaluate") or {}).get("verdict", {})
         return f"The first training promoted nothing: {'; '.join(verdict.get('reasons', ['no verdict']))}"
+
+    def _active(self) -> list[Run]:
+        return [run for kind in KINDS for run in self._runs[kind] if not run.over]
 
     def _drift_run(self, days: Days) -> Run | None:
         """The finished drift run that has seen these days."""
-        for run in reversed(self._airflow.runs("drift")):
-            seen = (self._airflow.result(run, "drift") or {}).get("as_of")
-            if run.state == "success" and seen is not None and seen >= str(days.end):
-                return run
+        for run in reversed(self._runs["drift"]):
+            if run.state == "success":
+                seen = (self._airflow.result(run, "drift") or {}).get("as_of")
+                return run if seen is not None and seen >= str(days.end) else None
         return None
 
     def _winner(self) -> Run | None:
         """The first training by drift or performance that registered a version and rolled it out."""
-        for run in self._airflow.runs("train"):
+        self._look()
+        for run in self._runs["train"]:
             request = self._airflow.result(run, "request") or {}
             rollout = self._airflow.result(run, "rollout") or {}
             if request.get("trigger") in ("drift", "performance") and rollout.get("version"):
@@ -138,6 +143,7 @@ class Story:
     ) -> None:
         """Until `done`. Raises StepError when a run fails, when `stuck` says why, or after `patience` seconds."""
         deadline = time.monotonic() + patience
+        self._look()
         while not done():
             self.on_tick()
             self._fail_with_runs()
@@ -148,10 +154,15 @@ class Story:
                 raise StepError(why, hint="Airflow's UI shows every run and its logs; `make status` every program.")
             self._progress.now(f"Waiting for {what}: {self._going_on()}")
             time.sleep(POLL_SECONDS)
+            self._look()
+
+    def _look(self) -> None:
+        """What Airflow knows now; everything that is decided in one round is decided on the same."""
+        self._runs = {kind: self._airflow.runs(kind) for kind in KINDS}
 
     def _fail_with_runs(self) -> None:
         for kind in KINDS:
-            for run in self._airflow.runs(kind):
+            for run in self._runs[kind]:
                 if run.state == "failed":
                     raise StepError(
                         f"Run {run.id} of {self.plan.model}_{kind} failed. {self._failure(run)}",
@@ -167,8 +178,8 @@ class Story:
 
     def _going_on(self) -> str:
         """The tasks that run now, or what is queued."""
-        active = [run for kind in KINDS for run in self._airflow.runs(kind) if not run.over]
-        tasks = [f"{run.kind}/{name(task)}" for run in active for task in self._airflow.tasks(run) if _active(task)]
+        active = self._active()
+        tasks = [f"{run.kind}/{name(task)}" for run in active for task in self._airflow.tasks(run) if _runs(task)]
         return ", ".join(tasks or [f"{run.kind} run {run.state}" for run in active]) or "nothing runs"
 
     # --- landing and telling ---
@@ -189,7 +200,7 @@ class Story:
         drift, request = self._airflow.result(run, "drift") or {}, self._airflow.result(run, "request") or {}
         found = f"{drift.get('drifted_share', 0):.0%} of the features drifted"
         self._progress.say(f"Week {number}: {found}. {request.get('reason') or ''} → {request.get('why')}")
-        for train in self._airflow.runs("train"):
+        for train in self._runs["train"]:
             if request.get("request_id") and self._request_of(train) == request["request_id"]:
                 verdict = (self._airflow.result(train, "evaluate") or {}).get("verdict", {})
                 outcome = "promoted" if verdict.get("promote") else "not promoted"
@@ -205,7 +216,7 @@ def name(task: Task) -> str:
     return f"{task.id} ({task.label})" if task.label else task.id
 
 
-def _active(task: Task) -> bool:
+def _runs(task: Task) -> bool:
     return task.state is not None and task.state not in ENDED and task.state != "scheduled"
 
 
