@@ -111,6 +111,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level="WARNING", format="%(message)s")
     logging.getLogger("perennial").setLevel("INFO" if args.verbose else "WARNING")
+    # As the runner does for a step of its own process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     with tempfile.TemporaryDirectory(prefix="perennial-") as folder:
         loop = Loop(settings_under(Path(folder)))

@@ -124,11 +124,12 @@ class Runs:
 
         self.log_files(run.run_id, artifact, SERVED)
         with answering(self._uri):
+            outputs = self._client.get_run(run.run_id).outputs
+            if outputs and outputs.model_outputs:
+                return
+            # The run names its model last, so one that no run names was left by a step that was killed.
             query = f"source_run_id = '{run.run_id}'"
             for left in self._client.search_logged_models([self._experiment], filter_string=query):
-                if str(left.status) == "READY":
-                    self._client.log_outputs(run.run_id, [LoggedModelOutput(left.model_id, 0)])
-                    return
                 self._client.delete_logged_model(left.model_id)
             logged = self._client.create_logged_model(self._experiment, "model", source_run_id=run.run_id)
             with TemporaryDirectory() as folder:

@@ -1,0 +1,75 @@
+"""A served artifact is whole, is the one that it says it is, and refuses what it cannot score."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.adapters.artifacts import make_artifact
+from training.adapters.onnx_model import OnnxModel, write_artifact
+from training.contract.errors import DataContractError, InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_artifact(tmp_path / "artifact")
+    return tmp_path / "artifact"
+
+
+def test_scores_rows_in_float32(folder: Path) -> None:
+    model = OnnxModel.load(folder)
+    scores = model.score(np.array([[1, 2], [3, 4.5]]))
+    assert scores.dtype == np.float32
+    assert scores.tolist() == [3.0, 7.5]
+    assert model.score(np.empty((0, 2))).shape == (0,)
+    model.check_golden()
+
+
+def test_columns_in_fortran_order_score_the_same(folder: Path) -> None:
+    features = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(3, 2))
+    assert OnnxModel.load(folder).score(features).tolist() == [1.0, 5.0, 9.0]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 3), (1, 1)])
+def test_another_shape_is_refused_with_the_names(folder: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="takes") as error:
+        OnnxModel.load(folder).score(np.zeros(shape))
+    assert "amount, night" in error.value.hint
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_value_that_is_not_finite_in_float32_is_named(folder: Path, value: float) -> None:
+    with pytest.raises(InputError, match="not finite: night"), np.errstate(over="ignore"):
+        OnnxModel.load(folder).score(np.array([[1.0, value]]))
+
+
+def test_a_missing_artifact_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=str(tmp_path)):
+        OnnxModel.load(tmp_path)
+
+
+def test_a_changed_model_is_not_loaded(folder: Path) -> None:
+    path = folder / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"scores", b"scoreZ"))
+    with pytest.raises(DataContractError, match="digest"):
+        OnnxModel.load(folder)
+
+
+def test_metadata_that_breaks_the_contract_are_refused(folder: Path) -> None:
+    (folder / "metadata.json").write_text("{}")
+    with pytest.raises(DataContractError, match=r"metadata\.json"):
+        OnnxModel.load(folder)
+
+
+def test_golden_rows_that_are_not_reproduced_are_told(tmp_path: Path) -> None:
+    make_artifact(tmp_path / "artifact", golden_score=3.1)
+    with pytest.raises(DataContractError, match=r"differ by 0\.1"):
+        OnnxModel.load(tmp_path / "artifact").check_golden()
+
+
+def test_an_artifact_is_replaced_whole(folder: Path) -> None:
+    (folder / "left-over").touch()
+    metadata = OnnxModel.load(folder).metadata
+    write_artifact(folder, (folder / "model.onnx").read_bytes(), metadata)
+    assert sorted(path.name for path in folder.iterdir()) == ["metadata.json", "model.onnx"]
+    assert [path.name for path in folder.parent.iterdir()] == ["artifact"]

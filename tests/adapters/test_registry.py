@@ -1,0 +1,238 @@
+"""The registry and the runs, against MLflow as a file and as a server with proxied artifacts."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.adapters.artifacts import WEEK, make_artifact
+from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import Registry, Runs
+from training.contract.errors import DataContractError, InputError, StepError, TransientError
+from training.contract.messages import DatasetResult, Split
+
+_names = count()
+
+
+@dataclass(frozen=True)
+class World:
+    """A model name of its own at one of the two kinds of MLflow."""
+
+    uri: str
+    model: str
+    folder: Path
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.uri)
+
+    @property
+    def runs(self) -> Runs:
+        return Runs(self.uri, self.model, str(self.folder / "artifacts"))
+
+    def trained(self, fingerprint: str = "f") -> str:
+        """A finished run with an artifact. Returns its id."""
+        artifact = self.folder / f"made-{fingerprint}"
+        make_artifact(artifact, self.model)
+        run = self.runs.begin("logistic_regression", fingerprint, {"reason": "test"})
+        self.runs.log_model(run, artifact, np.ones((5, 2), dtype=np.float32), ["onnxruntime"])
+        self.runs.finish(run, {"done": True})
+        return run.run_id
+
+    def registered(self, fingerprint: str = "f"):  # type: ignore[no-untyped-def]
+        digest = make_artifact(self.folder / "digest", self.model).digest
+        return self.registry.register(self.model, self.trained(fingerprint), digest, {"verdict": "promote"})
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, for making one takes seconds."""
+    folder = tmp_path_factory.mktemp("database")
+    assert Registry(f"sqlite:///{folder}/mlflow.db").by_alias("nothing", "champion") is None
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(database, folder / "mlflow.db")
+    port = _free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+@pytest.fixture(params=["file", "server"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, database: Path) -> World:
+    model = f"tiny_{next(_names)}"
+    if request.param == "server":
+        return World(request.getfixturevalue("server"), model, tmp_path)
+    shutil.copy(database, tmp_path / "mlflow.db")
+    return World(f"sqlite:///{tmp_path}/mlflow.db", model, tmp_path)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(url: str, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the MLflow server ended"
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"{url} did not answer within a minute")
+
+
+def test_nothing_is_registered_at_first(world: World) -> None:
+    assert world.registry.by_alias(world.model, "champion") is None
+    assert world.registry.versions(world.model) == []
+    with pytest.raises(InputError, match="no version 1"):
+        world.registry.get(world.model, 1)
+    world.registry.remove_alias(world.model, "champion")
+
+
+def test_a_run_becomes_one_version_however_often(world: World) -> None:
+    first = world.registered()
+    again = world.registry.register(world.model, first.run_id, first.digest, {"forced": "true"})
+    other = world.registered("g")
+    assert (first.version, again.version, other.version) == (1, 1, 2)
+    assert [version.version for version in world.registry.versions(world.model)] == [1, 2]
+
+
+def test_aliases_move(world: World) -> None:
+    first, second, registry = world.registered(), world.registered("g"), world.registry
+    registry.set_alias(world.model, "champion", first.version)
+    registry.set_alias(world.model, "champion", second.version)
+    registry.set_alias(world.model, "previous", first.version)
+    found = registry.by_alias(world.model, "champion")
+    assert found is not None
+    assert (found.version, found.run_id, found.digest) == (2, second.run_id, second.digest)
+    assert [set(version.aliases) for version in registry.versions(world.model)] == [{"previous"}, {"champion"}]
+    registry.remove_alias(world.model, "previous")
+    assert registry.by_alias(world.model, "previous") is None
+    assert registry.get(world.model, 1).aliases == frozenset()
+
+
+def test_download_brings_the_whole_artifact_once(world: World) -> None:
+    version, folder = world.registered(), world.folder / "versions" / "1"
+    assert world.registry.download(version, folder) == folder
+    OnnxModel.load(folder).check_golden()
+    written = (folder / "model.onnx").stat().st_mtime_ns
+    world.registry.download(version, folder)
+    assert (folder / "model.onnx").stat().st_mtime_ns == written
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+def test_download_replaces_a_broken_copy(world: World) -> None:
+    version, folder = world.registered(), world.folder / "copy"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"half")
+    OnnxModel.load(world.registry.download(version, folder)).check_golden()
+
+
+def test_download_refuses_what_was_not_registered(world: World) -> None:
+    run_id = world.trained()
+    version = world.registry.register(world.model, run_id, "0" * 64, {})
+    with pytest.raises(DataContractError, match="not usable"):
+        world.registry.download(version, world.folder / "copy")
+    assert not (world.folder / "copy").exists()
+
+
+def test_a_finished_run_is_found_by_its_fingerprint(world: World) -> None:
+    run_id = world.trained()
+    again = world.runs.begin("logistic_regression", "f", {})
+    assert (again.run_id, again.result) == (run_id, {"done": True})
+    assert world.runs.begin("logistic_regression", "other", {}).run_id != run_id
+
+
+def test_an_unfinished_run_is_taken_up_and_nothing_doubles(world: World) -> None:
+    artifact = world.folder / "made"
+    make_artifact(artifact, world.model)
+    ids = set()
+    for _ in range(2):
+        run = world.runs.begin("mlp", "f", {"reason": "test"})
+        assert run.result is None
+        world.runs.log(run, {"depth": 3}, {"roc_auc": 0.9})
+        world.runs.log_dataset(run, dataset())
+        world.runs.log_model(run, artifact, np.ones((5, 2), dtype=np.float32), ["onnxruntime"])
+        world.runs.fail(run)
+        ids.add(run.run_id)
+    (run_id,) = ids
+    client = world.runs._client
+    logged = client.get_run(run_id)
+    assert logged.data.params == {"depth": "3"}
+    assert len(client.get_metric_history(run_id, "roc_auc")) == 1
+    assert [each.dataset.name for each in logged.inputs.dataset_inputs] == [
+        f"{world.model} training",
+        f"{world.model} holdout",
+    ]
+    assert {tag.key: tag.value for tag in logged.inputs.dataset_inputs[0].tags}["table.events"] == "3"
+    assert len(client.search_logged_models([logged.info.experiment_id])) == 1
+
+
+def test_a_version_loads_by_mlflows_own_means(world: World) -> None:
+    import mlflow
+
+    world.registry.set_alias(world.model, "champion", world.registered().version)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(world.uri)
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/{world.model}@champion")
+        scores = loaded.predict({"features": np.array([[1, 2]], dtype=np.float32)})["scores"]
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert scores.tolist() == [3.0]
+    assert loaded.metadata.signature is not None
+
+
+def test_a_server_that_is_down_is_transient_and_quick() -> None:
+    uri = f"http://127.0.0.1:{_free_port()}"
+    started = time.monotonic()
+    with pytest.raises(TransientError, match="did not answer"):
+        Registry(uri).by_alias("tiny", "champion")
+    assert time.monotonic() - started < 20
+
+
+def test_what_mlflow_refuses_is_not_called_unreachable(world: World) -> None:
+    with pytest.raises(StepError, match="refused") as error:
+        world.registry.set_alias(world.model, "champion", 1)
+    assert not isinstance(error.value, TransientError)
+
+
+def dataset() -> DatasetResult:
+    split = Split(days=WEEK, uri="rows.parquet", rows=10, positives=1)
+    return DatasetResult(
+        dataset_id="0123456789abcdef",
+        uri="folder",
+        as_of=WEEK.end + timedelta(days=14),
+        feature_service="tiny",
+        feature_names=["amount", "night"],
+        train=split,
+        holdout=split,
+        seed=0,
+        table_versions={"events": 3, "labels": 2},
+    )
