@@ -66,4 +66,5 @@ def _split(
         table["excluded"] = random.random(n) < 0.1
     path = folder / f"{name}.parquet"
     pq.write_table(pa.table(table), path)
-    return Split(days=Days(start=start, end=start + timedelta(days=7)), uri=str(path), rows=n, positives=int(fraud.sum()))
+    days_of = Days(start=start, end=start + timedelta(days=7))
+    return Split(days=days_of, uri=str(path), rows=n, positives=int(fraud.sum()))

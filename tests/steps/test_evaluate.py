@@ -1,0 +1,199 @@
+"""Evaluation and registration: candidates, champion and verdict on the same rows; one version per run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.steps.training_rows import NAMES, write_dataset
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from training.contract.errors import DataContractError, TransientError
+from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, RegisterInputs, TrainInputs
+from training.settings import Settings
+from training.steps import evaluate, register, train
+
+MODEL = "card_fraud"
+
+
+class World:
+    """Three candidates of one dataset: a good one, a poor one, and one that needs a feature of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db")
+        self.registry = Registry(self.settings.tracking_uri)
+        self.uri = write_dataset(folder / "dataset")
+        self.narrow_uri = write_dataset(folder / "narrow", names=NAMES[:2])
+        self.good = self.train(self.uri, "logistic_regression")
+        self.poor = self.train(self.uri, "hist_gradient_boosting", max_iter=2, max_leaf_nodes=2)
+        self.narrow = self.train(self.narrow_uri, "logistic_regression")
+
+    def train(self, uri: str, estimator: str, **parameters: float) -> Candidate:
+        inputs = TrainInputs(model=MODEL, estimator=estimator, parameters=parameters, dataset_uri=uri, seed=1)
+        trained = train.run(inputs, self.settings)
+        return Candidate(**trained.model_dump(include=set(Candidate.model_fields)))
+
+    def evaluate(self, *candidates: Candidate, uri: str = "") -> EvaluateResult:
+        inputs = EvaluateInputs(model=MODEL, candidates=list(candidates), dataset_uri=uri or self.uri, seed=1)
+        return evaluate.run(inputs, self.settings)
+
+    def register(self, evaluated: EvaluateResult, **changes: object) -> int | None:
+        inputs = {"challenger": evaluated.challenger, "verdict": evaluated.verdict, "dataset_uri": self.uri}
+        return register.run(RegisterInputs(model=MODEL, **{**inputs, **changes}), self.settings).version
+
+    def serve(self, candidate: Candidate) -> int:
+        """Make `candidate` the champion, as rollout does."""
+        version = self.registry.register(MODEL, candidate.run_id, candidate.digest, {}).version
+        self.registry.set_alias(MODEL, CHAMPION, version)
+        return version
+
+    def clear(self) -> "World":
+        for alias in (CHAMPION, CHALLENGER, PREVIOUS):
+            self.registry.remove_alias(MODEL, alias)
+        return self
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("evaluate"))
+
+
+@pytest.fixture
+def world(made: World) -> World:
+    return made.clear()
+
+
+def test_the_best_candidate_is_the_challenger(world: World) -> None:
+    result = world.evaluate(world.poor, world.good)
+    assert result.challenger == world.good
+    assert result.champion_version is None
+    assert result.verdict.promote
+    assert set(result.metrics) == {"logistic_regression", "hist_gradient_boosting"}
+    # A tenth of the 2800 holdout rows is excluded.
+    assert 2400 < result.scored_rows < 2650
+
+
+def test_the_report_lies_in_work_and_in_the_run(world: World) -> None:
+    world.serve(world.poor)
+    result = world.evaluate(world.good)
+    assert json.loads(Path(result.report_uri).read_text()) == result.model_dump(mode="json")
+    page = Path(result.report_uri).with_suffix(".md").read_text()
+    assert all(reason in page for reason in result.verdict.reasons)
+    assert "| champion, version" in page
+    client = world.registry._client
+    assert {file.path for file in client.list_artifacts(world.good.run_id, "verdict")} == {
+        "verdict/report.json",
+        "verdict/report.md",
+    }
+    assert client.get_run(world.good.run_id).data.tags["verdict"] == "promote"
+
+
+def test_better_than_the_champion_is_promoted(world: World) -> None:
+    version = world.serve(world.poor)
+    result = world.evaluate(world.good)
+    assert result.champion_version == version
+    assert result.verdict.promote
+    assert result.verdict.champion is not None
+    assert result.verdict.difference is not None
+    assert result.verdict.difference[0] > 0
+    assert result.verdict == world.evaluate(world.good).verdict
+
+
+def test_worse_than_the_champion_is_kept_out(world: World) -> None:
+    world.serve(world.good)
+    result = world.evaluate(world.poor)
+    assert not result.verdict.promote
+    assert result.verdict.difference is not None
+    assert result.verdict.difference[1] < 0
+
+
+def test_the_champion_itself_is_no_challenger(world: World) -> None:
+    world.serve(world.good)
+    verdict = world.evaluate(world.good, world.poor).verdict
+    assert not verdict.promote
+    assert "this very model" in verdict.reasons[-1]
+
+
+def test_a_champion_is_scored_with_its_own_features_by_name(world: World) -> None:
+    world.serve(world.narrow)
+    result = world.evaluate(world.good)
+    assert result.verdict.champion is not None
+    assert result.verdict.champion["roc_auc"] > 0.7
+
+
+def test_a_champion_that_lacks_a_feature_stays(world: World) -> None:
+    world.serve(world.good)
+    verdict = world.evaluate(world.narrow, uri=world.narrow_uri).verdict
+    assert not verdict.promote
+    assert verdict.champion is None
+    assert "no column customer_count_7d, night" in verdict.reasons[-1]
+
+
+def test_an_artifact_other_than_the_candidate_is_refused(world: World) -> None:
+    swapped = world.good.model_copy(update={"artifact_uri": world.poor.artifact_uri})
+    with pytest.raises(DataContractError, match="not"):
+        world.evaluate(swapped)
+
+
+def test_a_negative_verdict_registers_nothing(world: World) -> None:
+    world.serve(world.good)
+    before = world.registry.versions(MODEL)
+    assert world.register(world.evaluate(world.poor)) is None
+    assert world.registry.versions(MODEL) == before
+
+
+def test_a_promoted_challenger_becomes_one_version(world: World) -> None:
+    world.serve(world.poor)
+    evaluated = world.evaluate(world.good)
+    version = world.register(evaluated, reason="weekly")
+    assert version == world.register(evaluated, reason="weekly")
+    found = world.registry.by_alias(MODEL, CHALLENGER)
+    assert found is not None
+    assert (found.version, found.run_id, found.digest) == (version, world.good.run_id, world.good.digest)
+    tags = world.registry._client.get_model_version(MODEL, str(version)).tags
+    assert tags["verdict"] == "promote"
+    assert tags["forced"] == "false"
+    assert tags["reason"] == "weekly"
+    assert tags["table.events"] == "3"
+    assert "bootstrap interval" in tags["verdict_reasons"]
+
+
+def test_force_registers_a_negative_verdict_and_says_so(world: World) -> None:
+    world.serve(world.good)
+    version = world.register(world.evaluate(world.poor), force=True)
+    assert version is not None
+    tags = world.registry._client.get_model_version(MODEL, str(version)).tags
+    assert (tags["verdict"], tags["forced"]) == ("keep", "true")
+
+
+def test_registering_again_after_the_rollout_changes_no_alias(world: World) -> None:
+    evaluated = world.evaluate(world.good)
+    version = world.register(evaluated)
+    world.registry.remove_alias(MODEL, CHALLENGER)
+    world.registry.set_alias(MODEL, CHAMPION, version)
+    assert world.register(evaluated) == version
+    assert world.registry.get(MODEL, version).aliases == {CHAMPION}
+
+
+def test_killed_between_version_and_alias(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated = world.evaluate(world.good)
+
+    def killed(*args: object) -> None:
+        raise TransientError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "set_alias", killed)
+        with pytest.raises(TransientError):
+            world.register(evaluated)
+    before = len(world.registry.versions(MODEL))
+    version = world.register(evaluated)
+    assert len(world.registry.versions(MODEL)) == before
+    found = world.registry.by_alias(MODEL, CHALLENGER)
+    assert found is not None
+    assert found.version == version
+
+
+def test_what_was_judged_is_what_is_registered(world: World) -> None:
+    evaluated = world.evaluate(world.good)
+    swapped = world.good.model_copy(update={"artifact_uri": world.poor.artifact_uri})
+    with pytest.raises(DataContractError, match="judged was"):
+        world.register(evaluated, challenger=swapped)

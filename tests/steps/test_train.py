@@ -1,0 +1,191 @@
+"""Training: what a run leaves behind, that it is made once, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.steps.training_rows import NAMES, write_dataset
+from training.adapters.onnx_model import OnnxModel
+from training.adapters.plots import draw
+from training.adapters.registry import Registry, Runs
+from training.contract.errors import ConfigError, DataContractError, InputError, StepError, TransientError
+from training.contract.messages import TrainInputs, TrainResult
+from training.settings import Settings
+from training.steps import train
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("train")
+
+
+@pytest.fixture(scope="module")
+def at(place: Path) -> Settings:
+    """One MLflow for the module: making its database takes seconds."""
+    return Settings(home=place / "home", tracking_uri=f"sqlite:///{place}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def uri(place: Path) -> str:
+    return write_dataset(place / "dataset")
+
+
+def inputs(uri: str, **changes) -> TrainInputs:  # type: ignore[no-untyped-def]
+    given = {"model": "card_fraud", "estimator": "hist_gradient_boosting", "parameters": {"max_iter": 20}}
+    return TrainInputs(**{**given, "dataset_uri": uri, "seed": 1, "reason": "test", **changes})
+
+
+@pytest.fixture(scope="module")
+def result(uri: str, at: Settings) -> TrainResult:
+    return train.run(inputs(uri), at)
+
+
+def client_of(at: Settings):  # type: ignore[no-untyped-def]
+    return Registry(at.tracking_uri)._client
+
+
+def runs_of(at: Settings) -> list:
+    client = client_of(at)
+    return client.search_runs([client.get_experiment_by_name("card_fraud").experiment_id])
+
+
+def test_the_artifact_says_what_it_was_made_of(result: TrainResult) -> None:
+    model = OnnxModel.load(Path(result.artifact_uri))
+    metadata = model.metadata
+    assert metadata.digest == result.digest
+    assert metadata.feature_names == NAMES
+    assert metadata.table_versions["events"] == 3
+    assert metadata.parameters["max_iter"] == 20
+    assert metadata.holdout_metrics["roc_auc"] > 0.7
+    assert len(metadata.golden.scores) == 20
+    model.check_golden()
+    assert result.parity <= train.PARITY_TOLERANCE
+
+
+def test_the_threshold_flags_the_alert_rate_of_the_holdout(result: TrainResult, uri: str) -> None:
+    model = OnnxModel.load(Path(result.artifact_uri))
+    holdout = pq.read_table(f"{uri}/holdout.parquet")
+    scores = model.score(np.column_stack([holdout[name].to_numpy() for name in NAMES]))
+    # Twenty trees give many rows the very same highest score; more cannot be told apart.
+    tied = (scores == scores.max()).sum()
+    assert 0 < (scores >= model.metadata.threshold).sum() <= max(0.005 * len(scores), tied)
+
+
+def test_the_run_holds_everything(result: TrainResult, at: Settings) -> None:
+    client = client_of(at)
+    run = client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "hist_gradient_boosting"
+    assert run.data.params["max_iter"] == "20"
+    assert {"roc_auc", "average_precision", "card_precision_at_k", "parity", "fit_seconds"} <= set(run.data.metrics)
+    assert run.data.tags["reason"] == "test"
+    assert run.data.tags["table.events"] == "3"
+    assert len(run.inputs.dataset_inputs) == 2
+    files = [file.path for folder in ("plots", "served") for file in client.list_artifacts(result.run_id, folder)]
+    for name in ("plots/pr_curve.png", "plots/calibration.png", "plots/feature_importance.png", "served/model.onnx"):
+        assert name in files
+    (logged,) = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{result.run_id}'")
+    assert str(logged.status) == "READY"
+
+
+def test_the_same_inputs_give_the_same_run(result: TrainResult, uri: str, at: Settings) -> None:
+    before = len(runs_of(at))
+    assert train.run(inputs(uri, reason="another reason"), at) == result
+    assert len(runs_of(at)) == before
+    shutil.rmtree(result.artifact_uri)
+    assert train.run(inputs(uri), at) == result
+    OnnxModel.load(Path(result.artifact_uri)).check_golden()
+
+
+def test_other_inputs_give_another_run(result: TrainResult, uri: str, at: Settings) -> None:
+    other = train.run(inputs(uri, parameters={"max_iter": 21}), at)
+    assert other.run_id != result.run_id
+    assert other.digest != result.digest
+
+
+@pytest.mark.parametrize("broken", [(Runs, "log_dataset"), (Runs, "log_model"), (Runs, "finish")])
+def test_killed_midway_and_run_again(
+    uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
+) -> None:
+    """Whatever was not yet logged when the step was killed is logged by the next, in the same run."""
+    mine = inputs(uri, estimator="logistic_regression", parameters={}, seed=len(broken[1]))
+    before = len(runs_of(at))
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise TransientError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*broken, killed)
+        # A process that is killed cannot say that it failed either.
+        patched.setattr(Runs, "fail", lambda *args: None)
+        with pytest.raises(TransientError):
+            train.run(mine, at)
+    result = train.run(mine, at)
+    client = client_of(at)
+    assert len(runs_of(at)) == before + 1
+    run = client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(result.run_id, "roc_auc")) == 1
+    assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{result.run_id}'")) == 1
+
+
+def test_a_step_that_fails_says_so_in_mlflow(at: Settings, place: Path) -> None:
+    uri = write_dataset(place / "one-kind")
+    _change(Path(uri, "train.parquet"), "is_fraud", 0)
+    with pytest.raises(DataContractError, match="both must occur"):
+        train.run(inputs(uri), at)
+    assert runs_of(at)[0].info.status == "FAILED"
+
+
+@pytest.mark.parametrize("split", ["train", "holdout"])
+def test_features_that_are_not_finite_are_refused(at: Settings, place: Path, split: str) -> None:
+    uri = write_dataset(place / f"not-finite-{split}")
+    _change(Path(uri, f"{split}.parquet"), "amount", float("nan"))
+    with pytest.raises(DataContractError, match=r"amount \(2800 rows\)"):
+        train.run(inputs(uri), at)
+
+
+def test_disparity_names_rows_and_the_largest_difference() -> None:
+    native = np.full(1000, 0.5)
+    onnx = native.copy()
+    onnx[[17, 400]] = 0.5002, 0.51
+    with pytest.raises(StepError, match=r"2 of 1000 holdout rows.*0\.01.*\[17, 400\]"):
+        train.prove_parity(native, onnx)
+    assert train.prove_parity(native, native + 1e-6) == pytest.approx(1e-6, rel=0.1)
+    with pytest.raises(StepError, match="otherwise"):
+        train.prove_parity(native, np.full(1000, np.nan))
+
+
+def test_a_dataset_that_is_not_there(at: Settings, place: Path) -> None:
+    with pytest.raises(InputError, match=r"No dataset at .*dataset\.json"):
+        train.run(inputs(str(place / "nowhere")), at)
+
+
+def test_an_unknown_parameter_is_a_configuration_error(at: Settings, uri: str) -> None:
+    with pytest.raises(ConfigError, match="no parameter leaves"):
+        train.run(inputs(uri, parameters={"leaves": 3}), at)
+
+
+def test_plots_of_scores_that_are_all_equal(tmp_path: Path) -> None:
+    labels = np.array([0, 1, 0, 1])
+    draw(tmp_path, labels, np.zeros(4), {"a": 0.0, "b": -0.1}, "average_precision")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".png"] * 3
+
+
+def _change(path: Path, column: str, value: float) -> None:
+    table = pq.read_table(path)
+    at = table.column_names.index(column)
+    values = pa.array([value] * len(table), table.schema.field(column).type)
+    pq.write_table(table.set_column(at, column, values), path)
+
+
+def test_importance_is_kept_as_numbers_too(result: TrainResult, at: Settings, tmp_path: Path) -> None:
+    path = client_of(at).download_artifacts(result.run_id, "plots/feature_importance.json", str(tmp_path))
+    importance = json.loads(Path(path).read_text())
+    assert set(importance) == set(NAMES)
+    assert importance["amount"] > importance["night"]
