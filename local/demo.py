@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from local import timeline
 from local.airflow_api import Airflow
@@ -64,15 +63,14 @@ def _airflow(stack: Stack, plan: Plan) -> Airflow:
 
 
 def _ending(chapters: list[timeline.Chapter], champion: int | None, stack: Stack) -> bool:
-    start = min((c.run.started for c in chapters if c.run.started), default=datetime.now(UTC))
     print("\nTimeline")
-    print("\n".join(timeline.lines(chapters, start)))
+    print("\n".join(timeline.lines(chapters)))
     winner = timeline.winning(chapters)
     if winner:
         old, new = winner.results["rollout"]["previous_version"], timeline.version(winner)
         print(f"\nQuality on the changed world: version {old} → version {new}")
         print("\n".join(timeline.quality(winner)))
-        print(f"\nThe run that drift triggered: {winner.page}")
+        print(f"\nThe training run that it took, in Airflow: {winner.page}")
     found = timeline.checks(chapters, champion)
     print("\nDid it all happen?")
     print("\n".join(f"  {'✓' if check.held else '✗'} {check.expected}: {check.found}" for check in found))

@@ -198,8 +198,8 @@ class Story:
         if run is None:
             return
         drift, request = self._airflow.result(run, "drift") or {}, self._airflow.result(run, "request") or {}
-        found = f"{drift.get('drifted_share', 0):.0%} of the features drifted"
-        self._progress.say(f"Week {number}: {found}. {request.get('reason') or ''} → {request.get('why')}")
+        found = request.get("reason") or f"{drift.get('drifted_share', 0):.0%} of the features drifted"
+        self._progress.say(f"Week {number}: {found} → {request.get('why')}")
         for train in self._runs["train"]:
             if request.get("request_id") and self._request_of(train) == request["request_id"]:
                 verdict = (self._airflow.result(train, "evaluate") or {}).get("verdict", {})

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from local.airflow_api import Airflow, Run
@@ -58,13 +57,14 @@ def checks(story: list[Chapter], champion: int | None) -> list[Check]:
     verdict = evaluation["verdict"]
     primary = verdict["primary"]
     new, old = verdict["challenger"][primary], (verdict["champion"] or {}).get(primary)
+    compared = f"{primary} {new:.3f} against " + ("none" if old is None else f"{old:.3f}")
     asset = next((c["asset"] for c in winner.causes), None)
     return [
         *made,
         Check("the retrain asset started it", asset is not None, f"asset {asset}"),
         Check("it says why", bool(request["reason"]), request["reason"]),
-        Check("the verdict was positive", verdict["promote"], "; ".join(verdict["reasons"])),
-        Check("it beats the version before on the same holdout", old is not None and new > old, f"{new} against {old}"),
+        Check("the verdict was positive", verdict["promote"], f"{len(verdict['reasons'])} gates passed"),
+        Check("it beats the version before on the same holdout", old is not None and new > old, compared),
         Check("its version serves", champion == version(winner) and (champion or 0) >= 2, f"version {champion} serves"),
     ]
 
@@ -83,22 +83,22 @@ def told(chapter: Chapter | None) -> str:
     return f"run {chapter.run.id}" if chapter else "there is none"
 
 
-def lines(story: list[Chapter], start: datetime) -> Iterator[str]:
-    """The timeline, for a person."""
+def lines(story: list[Chapter]) -> Iterator[str]:
+    """The timeline, for a person. Times are UTC, as in Airflow's UI."""
     for chapter in story:
-        at = chapter.run.started or start
-        minutes, seconds = divmod(int((at - start).total_seconds()), 60)
+        at = f"{chapter.run.started:%H:%M:%S}" if chapter.run.started else "waiting "
         heading, *details = _watched(chapter) if chapter.run.kind == "drift" else _trained(chapter)
-        yield f"  {minutes:02d}:{seconds:02d}  {chapter.run.kind:<6} {heading}"
-        yield from (f"                {detail}" for detail in details)
+        yield f"  {at}  {chapter.run.kind:<6} {heading}"
+        yield from (f"                   {detail}" for detail in details)
 
 
 def _watched(chapter: Chapter) -> Iterator[str]:
     drift, request = chapter.results.get("drift", {}), chapter.results.get("request", {})
     performance = chapter.results.get("performance", {})
     if drift.get("outcome") == "measured":
-        against = f"version {drift['champion_version']}, {drift['window']['start']} and the days after"
-        yield f"as of {drift['as_of']}: {drift['drifted_share']:.0%} of the features drifted against {against}"
+        window = f"{drift['window']['start']} up to {drift['window']['end']}"
+        share = f"{drift['drifted_share']:.0%} of the features drifted"
+        yield f"{window}: {share} against what version {drift['champion_version']} was trained on"
     else:
         yield f"as of {drift.get('as_of')}: {drift.get('outcome', chapter.run.state)}"
     if performance.get("outcome") == "measured":
@@ -118,7 +118,7 @@ def _trained(chapter: Chapter) -> Iterator[str]:
     yield f"because of {request.get('trigger')} ({request.get('reason')}), by {why}"
     if dataset:
         train, holdout = dataset["train"], dataset["holdout"]
-        yield f"trained on {_days(train)}, judged on {_days(holdout)}, as of {dataset['as_of']}"
+        yield f"trained on {_days(train)}, judged on {_days(holdout)}, with what was known by {dataset['as_of']}"
     evaluation = chapter.results.get("evaluate")
     if evaluation:
         verdict = evaluation["verdict"]
@@ -131,7 +131,7 @@ def _trained(chapter: Chapter) -> Iterator[str]:
 
 
 def _days(split: dict[str, Any]) -> str:
-    return f"{split['days']['start']}…{split['days']['end']} ({split['rows']} rows, {split['positives']} frauds)"
+    return f"{split['days']['start']} up to {split['days']['end']} ({split['rows']} rows, {split['positives']} frauds)"
 
 
 def quality(winner: Chapter) -> Iterator[str]:
@@ -143,4 +143,4 @@ def quality(winner: Chapter) -> Iterator[str]:
         yield f"  {metric:<22} {before} → {new:.3f}"
     if verdict["difference"]:
         low, high = verdict["difference"]
-        yield f"  {verdict['primary']}: {low:+.3f} to {high:+.3f}, in {verdict['confidence']:.0%} of the resamples"
+        yield f"  {verdict['primary']}: {low:+.3f} to {high:+.3f}, each end at {verdict['confidence']:.0%}"
