@@ -20,9 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("step", choices=list(STEPS), metavar="STEP")
     parser.add_argument("--inputs", default="{}", help="JSON, @file, or - for standard input")
     parser.add_argument("--result", default="-", help="path of the report; - (default) is standard output")
-    parser.add_argument(
-        "--schema", action="store_true", help="print the step's JSON Schemas, run nothing"
-    )
+    parser.add_argument("--schema", action="store_true", help="print the step's JSON Schemas, run nothing")
     args = parser.parse_args(argv)
     if args.schema:
         spec = step_spec(args.step)
