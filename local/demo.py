@@ -51,6 +51,9 @@ def _tell(stack: Stack, plan: Plan) -> bool:
         progress.say("The stack runs already." if stack.running else f"Starting the stack in {place.home}")
         stack.start(progress.now)
         progress.say(f"The stack is up, {stack.memory() / GB:.1f} GB.\n{addresses(stack)}")
+        memory.look()
+        if story.retrained():
+            progress.say("The story was told here before. `make clean` and it can be told anew.")
         story.tell()
         champion = serving.champion()
         chapters = timeline.chapters(airflow)
