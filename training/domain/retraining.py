@@ -140,7 +140,7 @@ def _refusal(request: Request, history: History, policy: RetrainingSpec, window_
     granted = [r for r in others if r.id in history.granted]
     return (
         _not_persistent(request, others, policy.persistence, window_days)
-        or _cooling_down(request, granted, policy.cooldown_days)
+        or _cooling_down(request, granted, policy.cooldown_days, history.taken)
         or _over_budget(request, granted, policy.budget_per_30_days)
     )
 
@@ -160,13 +160,16 @@ def _not_persistent(request: Request, others: list[Request], persistence: int, w
     return f"Drift was seen in {successive} of {persistence} successive windows that the policy asks for."
 
 
-def _cooling_down(request: Request, granted: list[Request], cooldown_days: int) -> str | None:
+def _cooling_down(
+    request: Request, granted: list[Request], cooldown_days: int, taken: Mapping[str, str]
+) -> str | None:
     group = next((group for group in COOLDOWN_GROUPS if request.trigger in group), frozenset[Trigger]())
     near = [r for r in granted if r.trigger in group and abs((r.seen - request.seen).days) < cooldown_days]
     if not near:
         return None
     last = max(near, key=lambda r: (r.seen, r.id))
-    return f"Cooldown: {last.id} was granted on {last.seen}, less than {cooldown_days} days of data away."
+    why = f"Cooldown: {last.id} was granted on {last.seen}, less than {cooldown_days} days of data away"
+    return f"{why}; run {taken[last.id]} took it up." if last.id in taken else f"{why}; no run has taken it up yet."
 
 
 def _over_budget(request: Request, granted: list[Request], budget: int) -> str | None:
