@@ -123,7 +123,7 @@ def reason_to_train(
 def decide(request: Request, history: History, policy: RetrainingSpec, window_days: int) -> Decision:
     """Grant the request or say why not. `history` holds what came before, whatever the order. A person is always heard.
 
-    `window_days` is the length of a drift window: two windows are successive when they adjoin or overlap.
+    `window_days` is the length of a drift window: two are successive when they do not overlap and none fits between.
     """
     why = _refusal(request, history, policy, window_days)
     if why is not None:
@@ -146,15 +146,19 @@ def _refusal(request: Request, history: History, policy: RetrainingSpec, window_
 
 
 def _not_persistent(request: Request, others: list[Request], persistence: int, window_days: int) -> str | None:
-    """Drift of one window may be chance; the same champion must show it in `persistence` successive ones."""
+    """Drift of one window may be chance; the same champion must show it in `persistence` successive ones.
+
+    Windows that overlap share their evidence and count once: each that counts ends at least `window_days` before the
+    next, and less than twice that, for else a whole window between them went without drift. The longest such row of
+    windows that ends with the request's counts.
+    """
     if request.trigger != "drift":
         return None
-    same = [r for r in others if (r.trigger, r.champion_version) == ("drift", request.champion_version)]
-    successive, next_day = 1, request.seen
-    for day in sorted({r.seen for r in same if r.seen < request.seen}, reverse=True):
-        if (next_day - day).days > window_days:
-            break
-        successive, next_day = successive + 1, day
+    days = {r.seen for r in others if (r.trigger, r.champion_version) == ("drift", request.champion_version)}
+    successive, reached = 0, {request.seen}
+    while reached and successive < persistence:
+        successive += 1
+        reached = {d for d in days for next_ in reached if window_days <= (next_ - d).days < 2 * window_days}
     if successive >= persistence:
         return None
     return f"Drift was seen in {successive} of {persistence} successive windows that the policy asks for."
