@@ -5,7 +5,7 @@ from perennial_airflow.assets import retrain_asset
 from perennial_airflow.operators import StepOperator
 from perennial_airflow.params import training_params
 from perennial_airflow.refs import FromRun, result
-from perennial_airflow.requests import retrain_event, training_request
+from perennial_airflow.requests import WHEN_THE_RUN_FAILED, retrain_event, training_request
 from perennial_airflow.specs import dag_settings, specs
 
 DOC = """
@@ -51,4 +51,8 @@ for spec in specs("train"):
         ask = {"force": force, "reason": why["reason"]}
         register = StepOperator(step="register", run_if=[verdict["promote"], force], inputs={**model, **case, **ask})
         version = result(register)["version"]
-        StepOperator(step="rollout", inputs={**model, "version": version, "reason": why["reason"]})
+        rollout = StepOperator(step="rollout", inputs={**model, "version": version, "reason": why["reason"]})
+
+        failed = {**model, "request_id": why["request_id"], "run": "{{ run_id }}", "failed": True}
+        back = StepOperator(step="request", task_id="give_back", inputs=failed, **WHEN_THE_RUN_FAILED)
+        [dataset, train, evaluate, register, rollout] >> back

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -29,6 +30,8 @@ class StepOperator(BaseOperator):
     - `also`: more inputs, for mapping a step over several: `.expand(also=[{"estimator": "mlp"}, …])`.
     - `run_if`: the task is skipped unless one of these is true.
     - `emits`, `event`: the asset that an event goes to when the step has succeeded, and what it carries.
+    - `then_fail`: why the task fails when the step has succeeded. For one that cleans up after a failure: as the last
+      of its run it decides the run's state.
 
     Fails without a retry when the step says that its inputs, its configuration or the data are wrong; retries when it
     says that the trouble will pass; tries anything else once more. A missing report is a failure.
@@ -47,6 +50,7 @@ class StepOperator(BaseOperator):
         run_if: Sequence[Any] = (),
         emits: Asset | None = None,
         event: Event | None = None,
+        then_fail: str = "",
         **kwargs: Any,
     ) -> None:
         spec = step_spec(step)
@@ -63,6 +67,7 @@ class StepOperator(BaseOperator):
         self.run_if = run_if
         self.emits = emits
         self.event = event
+        self.then_fail = then_fail
         self._launcher: Launcher | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -77,6 +82,8 @@ class StepOperator(BaseOperator):
         for line in summary(self.step, result, settings.tracking_uri):
             self.log.info("%s", line)
         self._emit(result, context)
+        if self.then_fail:
+            raise AirflowFailException(self.then_fail)
         return result
 
     def on_kill(self) -> None:
@@ -88,7 +95,7 @@ class StepOperator(BaseOperator):
         path = _report_path(settings, ti)
         path.unlink(missing_ok=True)
         argv = step_command(self.step, {**self.inputs, **(self.also or {})}, str(path))
-        self.log.info("python %s", " ".join(argv))
+        self.log.info("%s", shlex.join(["python", *argv]))
         self._launcher = SubprocessLauncher(self.log)
         try:
             code = self._launcher.launch(argv, step_environment(os.environ), spec.timeout_seconds)

@@ -11,7 +11,7 @@ Params = dict[str, Param]
 def data_params() -> Params:
     day = "A day, or two with `_` between them, both ends in: 2026-01-05_2026-01-18."
     return {
-        "feed": Param("events", enum=[*FEEDS], title="Feed"),
+        "feed": Param("events", enum=[*FEEDS], title="Feed", description="What the partition holds"),
         # No pattern: a file with an odd name gets its run too, and the ingest step says what is wrong with it.
         "partition": Param("2026-01-05", type="string", minLength=1, title="Partition", description=day),
     }

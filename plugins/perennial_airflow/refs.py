@@ -34,7 +34,8 @@ class ResultRef(ResolveMixin):
         if self._each:
             return [{field: one[field] for field in self._each} for one in value[:]]
         for field in self._path:
-            value = value[field]
+            # Of a task that failed there is no result; only a task that runs all the same comes here then.
+            value = None if value is None else value[field]
         return value
 
     def __str__(self) -> str:

@@ -2,11 +2,17 @@
 
 Airflow may merge, strand or double asset events around `max_active_runs=1`. None of that matters here: whoever asks the
 broker is told which granted requests wait, rings for the oldest of them, and a run whose request another has taken up
-ends without training.
+ends without training. A run that fails gives its request back: it waits, and the drift DAG rings for it again.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+#: How the task of a training run that gives the request back differs from others.
+WHEN_THE_RUN_FAILED = {
+    "trigger_rule": "one_failed",
+    "then_fail": "The run failed. Unless a person asked for it, its request waits for another run.",
+}
 
 
 def retrain_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:

@@ -70,6 +70,7 @@ def test_the_dags_say_what_they_are(loaded: dict[str, Any]) -> None:
         assert dag["default_args"]["__var"]["owner"] == "payments-ml", dag_id
         for name, param in dag["params"]:
             assert param["schema"]["__var"]["title"], (dag_id, name)
+            assert param["description"] or param["schema"]["__var"].get("description"), (dag_id, name)
 
 
 def test_the_training_dag_runs_its_steps_in_order(loaded: dict[str, Any]) -> None:
@@ -78,7 +79,8 @@ def test_the_training_dag_runs_its_steps_in_order(loaded: dict[str, Any]) -> Non
     chain = ["request", "dataset", "train", "evaluate", "register", "rollout"]
     for earlier, later in pairwise(chain):
         assert later in after[earlier], (earlier, later)
-    assert set(found) == {*chain, "estimators"}
+    assert set(found) == {*chain, "estimators", "give_back"}
+    assert all("give_back" in after[step] for step in chain)
 
 
 def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_its_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState as State
 from perennial_airflow.operators import StepOperator
 from perennial_airflow.refs import FromRun, result
-from perennial_airflow.requests import training_request
+from perennial_airflow.requests import WHEN_THE_RUN_FAILED, training_request
 from sqlalchemy import select
 
 pytestmark = pytest.mark.usefixtures("airflow_database", "step_settings")
@@ -83,6 +83,18 @@ def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> No
     tis = run(subject)
     assert result_of(tis["look"]) == [{"granted": False, "request_id": None}] * 2
     assert {"ask-0", "ask-1"} < set(tis)
+
+
+def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skipped_without_one() -> None:
+    states = {}
+    for name, run_ in (("fails", "a-run"), ("succeeds", "")):
+        with dag(f"cleaning_up_{name}") as subject:
+            asked = StepOperator(step="request", inputs={**ASK, "request_id": "unknown" if run_ else None})
+            clean = StepOperator(step="request", task_id="clean", inputs=ASK, **WHEN_THE_RUN_FAILED)
+            asked >> clean
+        tis = run(subject)
+        states[name] = tis["clean"].state, tis["clean"].get_dagrun().state
+    assert states == {"fails": (State.FAILED, "failed"), "succeeds": (State.SKIPPED, "success")}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, RequestInputs, RequestResult
 from training.contract.model_spec import MODELS_DIR
+from training.domain.retraining import MAXIMUM_RUNS
 from training.settings import Settings
 from training.steps.request import run
 
@@ -185,6 +186,25 @@ def test_a_granted_request_is_taken_up_by_one_run(settings: Settings) -> None:
     assert (late.granted, late.why) == (False, "Run train-1 took the request up already.")
     again = _ask(settings, drift=_drifted(TODAY))
     assert (again.granted, again.request_id) == (False, request_id)
+
+
+def test_a_failed_run_gives_its_request_back_for_another_and_not_for_ever(settings: Settings) -> None:
+    request_id = _ask(settings, drift=_drifted(TODAY)).request_id
+    for number in range(1, MAXIMUM_RUNS + 1):
+        run = f"train-{number}"
+        assert _ask(settings, request_id=request_id, run=run).granted
+        stranger = _ask(settings, request_id=request_id, run="another", failed=True)
+        assert (stranger.granted, stranger.waiting) == (False, [])
+        for _ in range(2):  # as a retry would
+            back = _ask(settings, request_id=request_id, run=run, failed=True)
+            assert (back.granted, back.waiting) == (False, [request_id] if number < MAXIMUM_RUNS else [])
+    assert not _ask(settings, request_id=request_id, run="one-more").granted
+
+
+def test_a_persons_request_is_not_offered_to_others_when_its_run_fails(settings: Settings) -> None:
+    asked = _ask(settings, trigger="person", reason="curious", run="manual-1")
+    assert asked.granted
+    assert _ask(settings, request_id=asked.request_id, run="manual-1", failed=True).waiting == []
 
 
 def test_of_many_runs_at_once_one_takes_the_request(settings: Settings) -> None:

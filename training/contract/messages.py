@@ -79,6 +79,9 @@ class DatasetInputs(StepInputs):
     window_days: int | None = Field(None, ge=1)
     """Overrides the spec's training.window_days."""
     seed: int | None = None
+    table_versions: TableVersions | None = None
+    """Versions of events, labels and the feature tables to read, to make an old dataset again.
+    None: the newest, resolved here."""
 
 
 class Split(Frozen):
@@ -281,6 +284,8 @@ class RequestInputs(StepInputs):
     run: str = ""
     """The orchestrator's id of the training run that starts with this request, the same in every retry.
     A granted request is taken up by one run. Empty: no run starts now, a granted request waits."""
+    failed: bool = False
+    """With request_id and run: the run that took the request up has failed, the request may wait for another."""
 
 
 class RequestResult(Frozen):

@@ -7,7 +7,7 @@ decided before counts as a set, whatever its order.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -23,6 +23,8 @@ COOLDOWN_GROUPS: tuple[frozenset[Trigger], ...] = (
     frozenset({"new_data"}),
 )
 BUDGET_DAYS = 30
+#: Runs that may take one request up, each after the one before has failed: a cause that stays would fail them all.
+MAXIMUM_RUNS = 3
 
 
 class Request(Frozen):
@@ -41,10 +43,13 @@ class Request(Frozen):
 
 
 class Decision(Frozen):
-    """What became of a request: the body of a ledger entry of kind `decision`. A granted one is taken later, once."""
+    """What became of a request: the body of a ledger entry of kind `decision`.
+
+    A granted one is taken later by a run; given back when that run fails, it may be taken by another.
+    """
 
     request_id: str
-    outcome: Literal["granted", "refused", "taken"]
+    outcome: Literal["granted", "refused", "taken", "given back"]
     why: str = ""
     run: str = ""
     """The training run that took it up."""
@@ -57,18 +62,29 @@ class History:
     requests: dict[str, Request]
     #: By request: granted or refused.
     decisions: dict[str, Decision]
-    #: By request: the run that took it up.
+    #: By request: the run that has it.
     taken: dict[str, str]
+    #: By request: how many runs gave it back.
+    given_back: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, requests: Iterable[Mapping[str, Any]], decisions: Iterable[Mapping[str, Any]]) -> "History":
         """From the bodies of the ledger's entries."""
         known = [Request.model_validate(body) for body in requests]
         made = [Decision.model_validate(body) for body in decisions]
+        taken: dict[str, str] = {}
+        given_back: dict[str, int] = {}
+        for decision in made:
+            if decision.outcome == "taken":
+                taken[decision.request_id] = decision.run
+            elif decision.outcome == "given back":
+                taken.pop(decision.request_id, None)
+                given_back[decision.request_id] = given_back.get(decision.request_id, 0) + 1
         return cls(
             requests={request.id: request for request in known},
-            decisions={d.request_id: d for d in made if d.outcome != "taken"},
-            taken={d.request_id: d.run for d in made if d.outcome == "taken"},
+            decisions={d.request_id: d for d in made if d.outcome in ("granted", "refused")},
+            taken=taken,
+            given_back=given_back,
         )
 
     @cached_property
@@ -164,9 +180,7 @@ def _not_persistent(request: Request, others: list[Request], persistence: int, w
     return f"Drift was seen in {successive} of {persistence} successive windows that the policy asks for."
 
 
-def _cooling_down(
-    request: Request, granted: list[Request], cooldown_days: int, taken: Mapping[str, str]
-) -> str | None:
+def _cooling_down(request: Request, granted: list[Request], cooldown_days: int, taken: Mapping[str, str]) -> str | None:
     group = next((group for group in COOLDOWN_GROUPS if request.trigger in group), frozenset[Trigger]())
     near = [r for r in granted if r.trigger in group and abs((r.seen - request.seen).days) < cooldown_days]
     if not near:

@@ -10,7 +10,16 @@ from training.contract.errors import InputError
 from training.contract.messages import RequestInputs, RequestResult
 from training.contract.model_spec import Feed, ModelSpec, load_model_spec
 from training.domain.coverage import covered_days
-from training.domain.retraining import Decision, History, Reason, Request, decide, fingerprint, reason_to_train
+from training.domain.retraining import (
+    MAXIMUM_RUNS,
+    Decision,
+    History,
+    Reason,
+    Request,
+    decide,
+    fingerprint,
+    reason_to_train,
+)
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
@@ -23,7 +32,8 @@ def run(inputs: RequestInputs, settings: Settings) -> RequestResult:
     """Put a reason to train to the broker, or take up a request that was granted before.
 
     The same inputs find the same request and the same decision. A granted request is taken up by one run: for that run
-    the result stays `granted` in every retry, for any other it is not.
+    the result stays `granted` in every retry, for any other it is not. A run that has failed gives its request back for
+    another run to take up, unless it was a person's: they see the failure, and choose.
     Raises InputError when the inputs do not say what is asked, or the request to take up is unknown.
     """
     _check(inputs)
@@ -36,6 +46,8 @@ def run(inputs: RequestInputs, settings: Settings) -> RequestResult:
         if isinstance(new, str):
             return _nothing(new, inputs, ledger)
         request = _put(new, spec, ledger)
+    if inputs.failed:
+        _give_back(request, inputs, ledger)
     return _result(request, inputs, ledger)
 
 
@@ -45,6 +57,8 @@ def _check(inputs: RequestInputs) -> None:
         raise InputError("Only a person may force a training", hint='Leave out "force", or set trigger to "person".')
     if inputs.request_id is not None and (inputs.trigger is not None or not inputs.run):
         raise InputError("A request is taken up with its request_id and a run", hint="Leave out trigger; name the run.")
+    if inputs.failed and inputs.request_id is None:
+        raise InputError("A failed run gives back the request that it took up", hint="Name it with request_id.")
     if inputs.request_id is None and inputs.trigger is None and not found:
         hint = "Give a trigger, or what drift and performance found, or the request_id of a granted request."
         raise InputError("Nothing says why to train", hint)
@@ -124,6 +138,20 @@ def _history(entries: list[Entry]) -> History:
     )
 
 
+def _give_back(request: Request, inputs: RequestInputs, ledger: Ledger) -> None:
+    history = _history(ledger.entries(inputs.model))
+    times = history.given_back.get(request.id, 0) + 1
+    if history.taken.get(request.id) != inputs.run:
+        log.info("Run %s does not have request %s: nothing to give back", inputs.run, request.id)
+    elif request.trigger == "person":
+        log.info("Request %s is a person's: it waits for nobody else", request.id)
+    elif times >= MAXIMUM_RUNS:
+        log.warning("%d runs failed on request %s: it is not offered again. Train by hand.", times, request.id)
+    else:
+        body = Decision(request_id=request.id, outcome="given back", run=inputs.run, why="The run failed.")
+        ledger.append(DECISION, inputs.model, body.model_dump(mode="json"), f"{request.id}:given back:{times}")
+
+
 def _answer(request: Request, inputs: RequestInputs, ledger: Ledger) -> tuple[bool, str]:
     """Whether to train now or, without a run, in a run that takes the request up; and why."""
     history = _history(ledger.entries(inputs.model))
@@ -132,10 +160,14 @@ def _answer(request: Request, inputs: RequestInputs, ledger: Ledger) -> tuple[bo
         return False, "The request has not been decided yet."
     if decision.outcome == "refused":
         return False, decision.why
+    if inputs.failed:
+        return False, "The run failed."
     run = history.taken.get(request.id)
-    if inputs.run:
+    if inputs.run and run is None:
         taken = Decision(request_id=request.id, outcome="taken", run=inputs.run)
-        entry = ledger.append(DECISION, inputs.model, taken.model_dump(mode="json"), f"{request.id}:taken")
+        # One key for each time that it is there to be taken: of two runs that meet, the ledger keeps the first.
+        key = f"{request.id}:taken:{history.given_back.get(request.id, 0)}"
+        entry = ledger.append(DECISION, inputs.model, taken.model_dump(mode="json"), key)
         run = Decision.model_validate(entry.body).run
     if run in (None, inputs.run):
         return True, decision.why
