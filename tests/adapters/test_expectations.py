@@ -32,8 +32,9 @@ def good(count: int = 4) -> pd.DataFrame:
     return pd.DataFrame(columns).astype(TYPES)
 
 
-def days(*rows: tuple[str, int, float, float]) -> pd.DataFrame:
-    return pd.DataFrame(rows or [("2026-01-05", 4, 1.0, np.nan)], columns=["day", "rows", "minimum", "maximum"])
+def days(*rows: tuple[str, int, float, float], gap: float = np.nan) -> pd.DataFrame:
+    frame = pd.DataFrame(rows or [("2026-01-05", 4, 1.0, np.nan)], columns=["day", "rows", "minimum", "maximum"])
+    return frame.assign(gap=[gap] + [np.nan] * (len(frame) - 1))
 
 
 @pytest.fixture
@@ -115,6 +116,21 @@ def test_days_with_too_few_or_too_many_rows_are_named_with_their_bounds(site: Pa
         "2026-01-06: 1 rows, expected 2.4 … 9.0",
         "2026-01-07: 12 rows, expected 2.4 … 9.0",
     ]
+
+
+@pytest.mark.parametrize("gap", [-400, 1, 31])
+def test_a_day_near_or_before_the_newest_is_no_gap(site: Path, gap: int) -> None:
+    assert check(good(), site, days(gap=gap)).table == []
+
+
+def test_a_day_far_ahead_is_named_with_its_gap_and_its_bounds(site: Path) -> None:
+    counts = days(("2026-01-05", 1, 2.4, 9.0), ("2026-01-06", 4, 2.4, 9.0), gap=1032)
+    found = check(good(), site, counts)
+    assert found.table == [
+        "2026-01-05 is 1,032 days after 2023-03-10, the newest day in the lake: maximum_gap_days is 31",
+        "2026-01-05: 1 rows, expected 2.4 … 9.0",
+    ]
+    assert "1032" in "".join(path.read_text() for path in site.glob("validations/**/*.html"))
 
 
 def test_data_docs_show_the_rules_that_failed_and_share_their_pictures(site: Path) -> None:

@@ -232,6 +232,28 @@ def test_a_partition_that_breaks_a_table_rule_is_refused_whole(
     assert after_one_day.lake.versions(EVENTS, QUARANTINE) == before
 
 
+def on_days(number: int, count: int = 1) -> pa.Table:
+    return pa.concat_tables([GENERATOR.events(day(n)) for n in range(number, number + count)])
+
+
+def test_a_partition_far_ahead_of_the_lake_is_refused(after_one_day: Deliveries) -> None:
+    before = after_one_day.lake.versions(EVENTS, QUARANTINE)
+    with pytest.raises(DataContractError, match=r"2026-02-06 is 32 days after 2026-01-05.*is 31") as refusal:
+        after_one_day.deliver(on_days(32, 2), "2026-02-06_2026-02-07")
+    assert "feeds.events.maximum_gap_days" in refusal.value.hint
+    assert after_one_day.lake.versions(EVENTS, QUARANTINE) == before
+
+
+def test_a_gap_is_judged_against_the_other_partitions_of_the_feed_alone(deliveries: Deliveries) -> None:
+    """The first may be any, and 31 days ahead or any before may follow; what a partition holds itself says nothing."""
+    deliveries.events(100)
+    deliveries.labels(7)
+    deliveries.events(131)
+    deliveries.events(0)
+    assert deliveries.deliver(changed(on_days(131), "amount", first(1.0)), str(day(131))).outcome == "replaced"
+    assert {row["partition"] for row in deliveries.rows(EVENTS)} == {str(day(n)) for n in (0, 100, 131)}
+
+
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
 def test_a_truncated_file_is_refused(deliveries: Deliveries, part: float) -> None:
     inputs = deliveries.land(GENERATOR.events(FIRST), "2026-01-05")

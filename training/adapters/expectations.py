@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ logging.getLogger("great_expectations.data_context.types.base").setLevel(logging
 #: Types of the spec → the name by which Great Expectations knows the pandas column.
 _PANDAS_TYPES = {"int64": "int64", "float64": "float64", "string": "str", "bool": "bool", "timestamp": "Timestamp"}
 _ROW, _TABLE = "row", "table"
+_ROWS, _GAP = "rows per day", "days since the newest day in the lake"
 _SITE = "partition"
 
 
@@ -58,7 +59,8 @@ class Findings:
 def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Days, name: str, site: Path) -> Findings:
     """Validate a partition's `rows` (with a RangeIndex) and render Data Docs into the folder `site`, which is replaced.
 
-    `days` has one row per promised day: `day`, `rows`, and the bounds `minimum` and `maximum` (NaN: no bound).
+    `days` has one row per promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and `gap`,
+    the days from the newest day in the lake to this one (NaN: no rule).
     `promised` are the days in which the rows' times must lie; `name` titles the pages.
     """
     site.parent.mkdir(parents=True, exist_ok=True)
@@ -66,13 +68,13 @@ def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Da
         rendered = Path(unfinished) / "site"
         context = _context(str(rendered))
         on_rows = _validate(context, f"{name} rows", rows, row_suite(feed, promised))
-        on_days = _validate(context, f"{name} days", days, day_suite())
+        on_days = _validate(context, f"{name} days", days, day_suite(feed))
         _publish(rendered, site)
     broken = [result for result in on_rows.results if not result.success]
     # A missing column fails the rule about its type, too: said once is enough.
     table = list({_column(r): _sentence(r, rows) for r in reversed(broken) if _meta(r)["level"] == _TABLE}.values())
     positions = {} if table else {_meta(result)["rule"]: _positions(result, rows) for result in broken}
-    table += [_day_sentence(days.iloc[at]) for at in _days_out_of_bounds(on_days)]
+    table += [_day_sentence(days.iloc[at], rule, feed) for at, rule in _days_out_of_bounds(on_days)]
     return Findings(table, positions, site / "index.html")
 
 
@@ -91,13 +93,14 @@ def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
     return suite
 
 
-def day_suite() -> list[Expectation]:
-    """Each day's rows lie within bounds."""
-    meta = {"level": _TABLE, "rule": "rows per day"}
+def day_suite(feed: FeedSpec) -> list[Expectation]:
+    """Each day's rows lie within bounds, and no day lies too far ahead of the lake."""
+    meta, ahead = {"level": _TABLE, "rule": _ROWS}, {"level": _TABLE, "rule": _GAP}
     within: dict[str, Any] = {"or_equal": True, "ignore_row_if": "either_value_is_missing", "meta": meta}
     return [
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="rows", column_B="minimum", **within),
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="maximum", column_B="rows", **within),
+        gxe.ExpectColumnValuesToBeBetween(column="gap", max_value=feed.maximum_gap_days, meta=ahead),
     ]
 
 
@@ -213,10 +216,16 @@ def _spare_copies(doubles: pd.DataFrame, column: str) -> np.ndarray:
     return np.asarray(distinct.index[~distinct.duplicated(column, keep=False)])
 
 
-def _days_out_of_bounds(result: ExpectationSuiteValidationResult) -> list[int]:
-    return sorted({int(at) for r in result.results if not r.success for at in r.result["unexpected_index_list"]})
+def _days_out_of_bounds(result: ExpectationSuiteValidationResult) -> list[tuple[int, str]]:
+    """Position of the day, and the rule that it breaks."""
+    broken = [r for r in result.results if not r.success]
+    return sorted({(int(at), _meta(r)["rule"]) for r in broken for at in r.result["unexpected_index_list"]})
 
 
-def _day_sentence(day: pd.Series) -> str:
+def _day_sentence(day: pd.Series, rule: str, feed: FeedSpec) -> str:
+    if rule == _GAP:
+        newest = date.fromisoformat(day["day"]) - timedelta(days=int(day["gap"]))
+        after = f"{day['gap']:,.0f} days after {newest}, the newest day in the lake"
+        return f"{day['day']} is {after}: maximum_gap_days is {feed.maximum_gap_days}"
     most = "" if pd.isna(day["maximum"]) else f"{day['maximum']:,.1f}"
     return f"{day['day']}: {day['rows']:,} rows, expected {day['minimum']:,.1f} … {most}"

@@ -57,6 +57,10 @@ class FeedSpec(Frozen):
     """A partition may break row-level rules in at most this share of its rows; more is a table-level failure."""
     slack_days: int = Field(0, ge=0)
     """Rows may lie at most this many days outside the days that the partition's name promises."""
+    maximum_gap_days: int = Field(31, ge=1)
+    """A partition may begin at most this many days after the newest day that the other partitions of its feed reach;
+    one that is further ahead, such as one dated by a wrong clock, is refused. While the lake is empty any may be first.
+    """
 
     @model_validator(mode="after")
     def _time_column_is_a_column(self) -> "FeedSpec":
@@ -88,6 +92,8 @@ class FeatureSpec(Frozen):
 class TrainingSpec(Frozen):
     window_days: int = Field(ge=1)
     holdout_days: int = Field(7, ge=1)
+    minimum_labelled_share: Share = 0.9
+    """Of each day's events in training window and holdout: a day with fewer labels lacks a delivery."""
     minimum_rows: int = Field(1000, ge=1)
     minimum_positives: int = Field(50, ge=1)
     seed: int = 20240601

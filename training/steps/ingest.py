@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.adapters.lake import EVENTS, LABELS, QUARANTINE, Lake
+from training.adapters.lake import EVENTS, LABELS, QUARANTINE, Lake, Span
 from training.adapters.landing import Landed, read_landed
 from training.contract.base import Days
 from training.contract.errors import DataContractError
@@ -99,27 +99,40 @@ class _Ingest:
         return self.docs / f"{self.inputs.feed}-{self.inputs.partition}-{fingerprint:015x}"
 
     def _day_counts(self, table: pa.Table) -> Any:
-        """One row per promised day: rows in the file and the bounds that the days before set."""
+        """One row per promised day: rows in the file, the bounds that the days before set, and the first day's gap."""
         import pandas as pd
 
         promised = partition_days(self.inputs.partition)
         counts = {promised.start + timedelta(days=at): 0 for at in range(len(promised))}
         times = table[self.feed.time_column] if self.feed.time_column in table.column_names else None
         if times is None or not pa.types.is_timestamp(times.type):
-            return pd.DataFrame({"day": [], "rows": [], "minimum": [], "maximum": []})
+            return pd.DataFrame({name: [] for name in ("day", "rows", "minimum", "maximum", "gap")})
         found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()
         counts.update({day["values"]: day["counts"] for day in found if day["values"] in counts})
         bounds = row_bounds(counts, self._history(), self.feed.row_count)
-        rows = [(str(day), count, *bounds[day]) for day, count in counts.items()]
-        frame = pd.DataFrame(rows, columns=["day", "rows", "minimum", "maximum"])
-        return frame.astype({"minimum": "float64", "maximum": "float64"})
+        gaps = {promised.start: self._gap()}
+        rows = [(str(day), count, *bounds[day], gaps.get(day)) for day, count in counts.items()]
+        frame = pd.DataFrame(rows, columns=["day", "rows", "minimum", "maximum", "gap"])
+        return frame.astype({"minimum": "float64", "maximum": "float64", "gap": "float64"})
+
+    def _gap(self) -> int | None:
+        """Days from the newest day of the feed's other partitions to the first that this one promises.
+
+        None while there are no others. Judged against data, never the clock: a replay is judged as the original was.
+        """
+        newest = max((span.newest.date() for span in self._others()), default=None)
+        return None if newest is None else (partition_days(self.inputs.partition).start - newest).days
+
+    def _others(self) -> list[Span]:
+        spans = self.lake.spans(self.inputs.feed, self.feed.time_column)
+        return [span for span in spans if span.partition != self.inputs.partition]
 
     def _history(self) -> dict[date, float]:
         """Day → rows of it in the lake; a partition of several days counts for each with its mean."""
         history: dict[date, float] = {}
-        for span in self.lake.spans(self.inputs.feed, self.feed.time_column):
+        for span in self._others():
             days = partition_days(span.partition)
-            for at in range(len(days) if span.partition != self.inputs.partition else 0):
+            for at in range(len(days)):
                 day = days.start + timedelta(days=at)
                 history[day] = history.get(day, 0.0) + span.rows / len(days)
         return history
@@ -153,8 +166,14 @@ class _Ingest:
 
     def _refused(self, problems: list[str], page: Path) -> DataContractError:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        hint = f"Nothing of it is in the lake. Deliver a mended file under the same name. Data Docs: {page}"
+        hint = f"Nothing of it is in the lake. {self._remedy()} Data Docs: {page}"
         return DataContractError(f"{self.inputs.uri} breaks the {self.inputs.feed} rules: {shown}", hint)
+
+    def _remedy(self) -> str:
+        if (self._gap() or 0) <= self.feed.maximum_gap_days:
+            return "Deliver a mended file under the same name."
+        wrong = "If its days are wrong (a producer's clock?), remove it and deliver it under the right ones"
+        return f"{wrong}; else deliver the days before it first or raise feeds.{self.inputs.feed}.maximum_gap_days."
 
     # --- writing ---
 
