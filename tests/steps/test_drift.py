@@ -1,6 +1,8 @@
 """The drift step on a real champion: quiet weeks, a planted change, nothing to compare, a step that dies midway."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +16,9 @@ from training.adapters.registry import CHAMPION, Registry, watch
 from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
-from training.contract.messages import DriftInputs
-from training.steps import drift
+from training.contract.messages import DatasetInputs, DriftInputs
+from training.contract.model_spec import MODELS_DIR
+from training.steps import dataset, drift
 
 
 def _artifacts(world: World, path: str) -> list[str]:
@@ -71,16 +74,64 @@ def test_killed_before_the_report_is_kept_it_does_so_when_run_again(world: World
     assert len(_artifacts(world, f"drift/{day}")) == 2
 
 
-def test_a_reference_that_is_gone_says_how_to_make_it_again(world: World) -> None:
-    away = world.reference.with_suffix(".away")
-    world.reference.rename(away)
-    try:
-        with pytest.raises(InputError, match="is not at") as raised:
-            drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
-    finally:
-        away.rename(world.reference)
-    assert f'"as_of": "{QUIET}"' in raised.value.hint
-    assert "STEP=dataset" in raised.value.hint
+@pytest.fixture
+def no_reference(world: World) -> Iterator[None]:
+    """The dataset of the champion has just been deleted, and nothing was fetched in its place."""
+    folder, away = world.reference.parent, world.reference.parent.with_name("away")
+    folder.rename(away)
+    yield
+    for left in (folder, Path(world.settings.work) / MODEL / "references"):
+        shutil.rmtree(left, ignore_errors=True)
+    away.rename(folder)
+
+
+@pytest.fixture
+def no_artifact(world: World) -> Iterator[None]:
+    kept = Path(world.settings.home) / "mlflow" / MODEL / world.champion.run_id / "artifacts" / "reference"
+    kept.rename(kept.with_name("away"))
+    yield
+    kept.with_name("away").rename(kept)
+
+
+def test_without_the_dataset_the_reference_comes_from_the_champions_run(world: World, no_reference: None) -> None:
+    inputs = DriftInputs(model=MODEL, as_of=QUIET)
+    result = drift.run(inputs, world.settings)
+    (folder,) = (Path(world.settings.work) / MODEL / "references").iterdir()
+    assert [file.name for file in folder.iterdir()] == ["reference.parquet"]
+    assert drift.run(inputs, world.settings) == result
+    # It is no hindrance to making the dataset again, and the comparison is the same with it.
+    made = dataset.run(DatasetInputs(model=MODEL, as_of=QUIET), world.settings)
+    assert (made, world.reference.is_file()) == (world.dataset, True)
+    assert drift.run(inputs, world.settings) == result
+
+
+def test_the_hint_of_a_reference_that_is_gone_makes_it_again(
+    world: World, no_reference: None, no_artifact: None
+) -> None:
+    # Meanwhile the lake has moved on.
+    rows = world.lake.scan("labels").to_table()
+    world.lake.replace("labels", rows, "partition = 'all'", ["partition"])
+    with pytest.raises(InputError, match=r"neither in .* nor in its run as reference/reference\.parquet") as raised:
+        drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
+    (command,) = re.findall(r"`make step STEP=dataset INPUTS='(.*)'`", raised.value.hint)
+    dataset.run(DatasetInputs.model_validate_json(command), world.settings)
+    assert drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings).outcome == "measured"
+
+
+def test_under_another_spec_the_hint_is_to_train(
+    world: World, no_reference: None, no_artifact: None, tmp_path: Path
+) -> None:
+    text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
+    changed = text.replace("  window_days: 14\n", "  window_days: 15\n", 1)
+    assert changed != text
+    (tmp_path / f"{MODEL}.yaml").write_text(changed)
+    settings = world.settings.model_copy(update={"models_dir": tmp_path})
+    with pytest.raises(InputError, match="neither in") as raised:
+        drift.run(DriftInputs(model=MODEL, as_of=QUIET), settings)
+    assert (
+        raised.value.hint
+        == f"The model spec has changed since, so train a new champion (run {MODEL}_train with Force)."
+    )
 
 
 def test_a_window_with_too_few_events_is_no_data(world: World) -> None:

@@ -15,10 +15,11 @@ START = date(2026, 1, 5)
 
 
 def write_dataset(folder: Path, seed: int = 0, names: list[str] = NAMES, rows_per_day: int = 400) -> str:
-    """7 days of training rows, 7 of holdout. Frauds are large amounts or bad terminals."""
+    """7 days of training rows, 7 of holdout, and the reference. Frauds are large amounts or bad terminals."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     train, holdout = (_split(folder, name, start, random, names, rows_per_day) for name, start in _SPLITS.items())
+    pq.write_table(pq.read_table(train.uri, columns=names), folder / "reference.parquet")
     manifest = DatasetResult(
         dataset_id=f"{folder.name}-{seed}",
         uri=str(folder),

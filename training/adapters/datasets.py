@@ -1,4 +1,6 @@
-"""A dataset on disk: its manifest `dataset.json` and two Parquet files, training and holdout rows, in time order."""
+"""A dataset on disk: its manifest `dataset.json`, training and holdout rows as Parquet, in time order, and a sample of
+the training features, `reference.parquet`, which drift is measured against.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetResult
 from training.contract.model_spec import ModelSpec
 
-MANIFEST = "dataset.json"
+MANIFEST, REFERENCE = "dataset.json", "reference.parquet"
 #: A holdout row that evaluation leaves out.
 EXCLUDED = "excluded"
 
@@ -61,7 +63,7 @@ class Dataset:
     def __init__(self, uri: str, spec: ModelSpec) -> None:
         """Raises InputError when there is none, DataContractError when its manifest is broken."""
         path = Path(uri, MANIFEST)
-        self._spec = spec
+        self._folder, self._spec = Path(uri), spec
         try:
             self.manifest = DatasetResult.model_validate_json(path.read_bytes())
         except OSError as error:
@@ -75,6 +77,14 @@ class Dataset:
 
     def holdout(self) -> Rows:
         return self._read(self.manifest.holdout.uri)
+
+    @property
+    def reference(self) -> Path:
+        """Where the sample of the training features lies. Raises InputError when it is gone."""
+        path = self._folder / REFERENCE
+        if not path.is_file():
+            raise InputError(f"{path} is gone", hint="Run the dataset step again.")
+        return path
 
     def _read(self, uri: str) -> Rows:
         try:

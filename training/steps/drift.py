@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.adapters.lake import EVENTS, Lake
-from training.adapters.registry import CHAMPION, ModelVersion, Registry
+from training.adapters.registry import CHAMPION, REFERENCE, ModelVersion, Registry
 from training.contract.base import Days, TableVersions
 from training.contract.errors import InputError
-from training.contract.messages import DriftInputs, DriftResult
+from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.coverage import covered_days
 from training.domain.drift import MINIMUM_ROWS, SCORE, current_window, has_drifted, sample
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from training.adapters.onnx_model import OnnxModel
+    from training.contract.artifact import ArtifactMetadata
 
 log = logging.getLogger("perennial")
 
@@ -27,7 +28,8 @@ def run(inputs: DriftInputs, settings: Settings) -> DriftResult:
     """Write the report to `<work>/<model>/drift/<as_of>-v<version>/` and keep it with the champion's run.
 
     Without events or a champion there is nothing to compare, and that is said. Run again, it writes the same report in
-    the same place. Raises InputError when the champion's reference is gone, TransientError when MLflow does not answer.
+    the same place. Raises InputError when the champion's reference is gone from disk and from its run, TransientError
+    when MLflow does not answer.
     """
     spec = load_model_spec(inputs.model, settings.models_dir)
     lake = Lake(settings.lake, spec.name)
@@ -86,7 +88,7 @@ def _compare(
     folder = work / "drift" / f"{as_of}-v{champion.version}"
     about = {"model": spec.name, "champion": str(champion.version), "window": str(window)}
     report = write_drift_report(
-        _with_score(_reference(work, model, spec), model),
+        _with_score(_reference(champion, model, spec, settings), model),
         _with_score(current, model),
         spec.drift.maximum_drifted_share,
         folder,
@@ -114,18 +116,38 @@ def _compare(
     )
 
 
-def _reference(work: Path, model: "OnnxModel", spec: ModelSpec) -> "pd.DataFrame":
-    """A sample of the features that the champion was trained on, as the dataset step wrote it."""
+def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, settings: Settings) -> "pd.DataFrame":
+    """A sample of the features that the champion was trained on, from its dataset or, when that is gone, its run."""
     import pandas as pd
 
-    metadata = model.metadata
-    path = work / "datasets" / metadata.dataset_id / "reference.parquet"
+    from training.adapters import datasets
+
+    metadata, work = model.metadata, Path(settings.work) / spec.name
+    path = work / "datasets" / metadata.dataset_id / datasets.REFERENCE
     if not path.is_file():
-        days = len(metadata.train_days)
-        inputs = f'{{"model": "{spec.name}", "as_of": "{metadata.as_of}", "window_days": {days}}}'
-        hint = f"Make it again with `make step STEP=dataset INPUTS='{inputs}'`, or train a new champion."
-        raise InputError(f"The champion's reference, of dataset {metadata.dataset_id}, is not at {path}", hint)
+        # Not beside the dataset's files: a folder with some of them is no dataset.
+        path = work / "references" / metadata.dataset_id / datasets.REFERENCE
+    kept = f"{REFERENCE}/{datasets.REFERENCE}"
+    if not path.is_file() and not Registry(settings.tracking_uri).download_file(champion, kept, path):
+        problem = f"The champion's reference, of dataset {metadata.dataset_id}, is neither in {work} nor in its run as"
+        raise InputError(f"{problem} {kept}", hint=_again(metadata, spec))
+    log.info("Reference read from %s", path)
     return sample(pd.read_parquet(path)[metadata.feature_names], spec.drift.maximum_rows, spec.training.seed)
+
+
+def _again(metadata: "ArtifactMetadata", spec: ModelSpec) -> str:
+    """What to do for want of a reference: the dataset step makes the same dataset only under the same spec."""
+    anew = f"train a new champion (run {spec.name}_train with Force)"
+    if metadata.config_hash != spec.config_hash:
+        return f"The model spec has changed since, so {anew}."
+    inputs = DatasetInputs(
+        model=spec.name,
+        as_of=metadata.as_of,
+        window_days=len(metadata.train_days),
+        table_versions=metadata.table_versions,
+    )
+    command = f"make step STEP=dataset INPUTS='{inputs.model_dump_json(exclude_none=True)}'"
+    return f"Make it again with `{command}`. If the features' definitions have changed since, {anew}."
 
 
 def _with_score(features: "pd.DataFrame", model: "OnnxModel") -> "pd.DataFrame":

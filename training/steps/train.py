@@ -14,10 +14,10 @@ import numpy as np
 
 from training.adapters.datasets import Dataset
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
-from training.adapters.registry import Run, Runs
+from training.adapters.registry import REFERENCE, Run, Runs
 from training.contract.artifact import ArtifactMetadata, Golden
 from training.contract.errors import StepError
-from training.contract.messages import DatasetResult, TrainInputs, TrainResult
+from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.importance import permutation_importance
 from training.domain.metrics import Ranking, Truth, threshold_at
@@ -58,7 +58,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
         trained = _train(inputs, spec, dataset, estimator, parameters)
         write_artifact(folder, trained.content, trained.metadata)
         log.info("Artifact written to %s", folder)
-        _log(runs, mlflow_run, inputs, spec, dataset.manifest, trained, folder)
+        _log(runs, mlflow_run, inputs, spec, dataset, trained, folder)
     except BaseException:
         runs.fail(mlflow_run)
         raise
@@ -144,24 +144,26 @@ def _log(
     mlflow_run: Run,
     inputs: TrainInputs,
     spec: ModelSpec,
-    manifest: DatasetResult,
+    dataset: Dataset,
     trained: _Trained,
     folder: Path,
 ) -> None:
     """Everything about the run but that it is finished."""
     from training.adapters.plots import draw
 
-    metadata, evaluation = trained.metadata, spec.evaluation
+    metadata, evaluation, names = trained.metadata, spec.evaluation, dataset.manifest.feature_names
     numbers: dict[str, float] = {str(name): value for name, value in metadata.holdout_metrics.items()}
     numbers |= {"parity": trained.parity, "fit_seconds": trained.seconds, "threshold": metadata.threshold}
     parameters = {**metadata.parameters, "seed": inputs.seed, "device": trained.device}
     runs.log(mlflow_run, parameters, numbers)
-    runs.log_dataset(mlflow_run, manifest)
+    runs.log_dataset(mlflow_run, dataset.manifest)
+    # Datasets may be deleted, and the lake's old versions too; the champion's reference lives as long as its run.
+    runs.log_file(mlflow_run.run_id, dataset.reference, REFERENCE)
     importance = permutation_importance(
         OnnxScorer(trained.content).score,
         trained.features[trained.counted],
         trained.truth,
-        manifest.feature_names,
+        names,
         evaluation.primary,
         evaluation.k,
         inputs.seed,

@@ -1,6 +1,14 @@
 """MLflow: the registry of model versions (versions.py) and the training runs that they come from (runs.py)."""
 
 from training.adapters.registry.runs import Run, Runs
-from training.adapters.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, SERVED, ModelVersion, Registry
+from training.adapters.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    REFERENCE,
+    SERVED,
+    ModelVersion,
+    Registry,
+)
 
-__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "SERVED", "ModelVersion", "Registry", "Run", "Runs"]
+__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "REFERENCE", "SERVED", "ModelVersion", "Registry", "Run", "Runs"]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-#: The run artifact that is served.
-SERVED = "served"
+#: The run artifact that is served, and the one that holds the sample of the training features.
+SERVED, REFERENCE = "served", "reference"
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,19 @@ class Registry:
         """
         with answering(self._uri):
             return fetch_served(self._client, version.run_id, version.digest, folder)
+
+    def download_file(self, version: ModelVersion, path: str, to: Path) -> bool:
+        """Put the file `path` of the run's artifacts in place of `to`, whole or not at all. False: the run has none."""
+        if not version.run_id:
+            return False
+        with answering(self._uri):
+            kept = self._client.list_artifacts(version.run_id, str(Path(path).parent))
+            if path not in {file.path for file in kept}:
+                return False
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as temporary:
+                os.replace(self._client.download_artifacts(version.run_id, path, temporary), to)
+        return True
 
     def _find(self, request) -> ModelVersion | None:  # type: ignore[no-untyped-def]
         self._client  # noqa: B018 – connect first: the exception type is MLflow's
