@@ -2,13 +2,14 @@
 
 from datetime import date, timedelta
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.contract.base import Days
-from training.domain.windows import known_entities, windows
+from training.domain.windows import known_entities, thinly_labelled, windows
 
 
 def test_the_handbooks_protocol() -> None:
@@ -61,3 +62,17 @@ def test_the_first_report_counts_and_others_are_not_touched() -> None:
 def test_without_frauds_nobody_is_known() -> None:
     none = pd.Series([], dtype="int64"), times()
     assert known_entities(pd.Series([1, 2]), times("2026-01-10", "2026-01-11"), *none).tolist() == [False, False]
+
+
+def test_days_with_too_few_labels_are_found_in_the_windows_alone() -> None:
+    noons = times(*(f"2026-01-{day:02} 12:00" for day in (1, 1, 2, 2, 3, 4, 4, 4, 4)))
+    labelled = np.array([True, True, True, False, False, False, True, True, True])
+    both = [Days(start=date(2026, 1, 1), end=date(2026, 1, 3)), Days(start=date(2026, 1, 4), end=date(2026, 1, 6))]
+    assert thinly_labelled(noons, labelled, both, 0.8) == {date(2026, 1, 2): 0.5, date(2026, 1, 4): 0.75}
+    assert thinly_labelled(noons, labelled, both, 0.5) == {}
+
+
+def test_no_events_lack_no_labels() -> None:
+    none = times()
+    window = Days(start=date(2026, 1, 1), end=date(2026, 1, 3))
+    assert thinly_labelled(none, np.array([], dtype=bool), [window], 0.9) == {}

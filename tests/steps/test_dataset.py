@@ -3,6 +3,7 @@
 import shutil
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import yaml
 from tests.feature_repo.world import MODEL, START, compute, day, expected, midnight, payments, put
 from training.adapters.features import Features
 from training.adapters.lake import Lake
-from training.contract.errors import DataContractError
+from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetInputs, DatasetResult
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.settings import Settings
@@ -24,10 +25,10 @@ HORIZON = day(AS_OF)
 WINDOWS = dict.fromkeys(("window_days", "holdout_days"), 7)
 
 
-def models(folder: Path, **training: int) -> Path:
+def models(folder: Path, **training: float) -> Path:
     """card_fraud's spec with a small training section."""
     spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
-    spec["training"] |= {**WINDOWS, "minimum_rows": 20, "minimum_positives": 3, **training}
+    spec["training"] |= {**WINDOWS, "minimum_rows": 20, "minimum_positives": 3, "minimum_labelled_share": 0, **training}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
     return folder
@@ -50,7 +51,7 @@ def settings(filled: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path) ->
     return Settings(home=tmp_path / "home", models_dir=models(tmp_path / "models"))
 
 
-def run(settings: Settings, as_of: date | None = HORIZON, **inputs: int) -> DatasetResult:
+def run(settings: Settings, as_of: date | None = HORIZON, **inputs: Any) -> DatasetResult:
     return dataset.run(DatasetInputs(model=MODEL, as_of=as_of, **inputs), settings)
 
 
@@ -235,6 +236,53 @@ def test_days_without_feature_rows_are_not_trained_on(settings: Settings) -> Non
     lake.replace("terminal_features", gone, f"day = '{day(AS_OF - 10)}'", ["day"])
     with pytest.raises(DataContractError, match=f"1 days, {day(AS_OF - 10)} first"):
         run(settings)
+
+
+def test_days_whose_labels_did_not_arrive_are_named_with_their_shares(settings: Settings, tmp_path: Path) -> None:
+    """A lost day of the holdout and half a day of the training window; what lies in the gap does not matter."""
+    events, labels = payments(DAYS, per_day=12, entities=9, fraud=0.15)
+    days = dict(zip(events["transaction_id"], events["event_time"].dt.date, strict=True))
+    of = labels["transaction_id"].map(days)
+    lost, half, gap = day(AS_OF - 10), day(AS_OF - 25), day(AS_OF - 18)
+    arrived = ~of.isin([lost, gap]) & ~((of == half) & (labels["transaction_id"] % 2 == 0))
+    strict = Settings(home=settings.home, models_dir=models(tmp_path / "strict", minimum_labelled_share=0.9))
+    put(strict, events, labels[arrived])
+    share = arrived[of == half].mean()
+    with pytest.raises(DataContractError, match="Of the events of 2 days, fewer than 90%") as caught:
+        run(strict)
+    assert f": {half} ({share:.1%}), {lost} (0.0%)" in caught.value.message
+    assert "Land the label partitions" in caught.value.hint
+    put(strict, events, labels)
+    assert run(strict).holdout.rows == (events["event_time"].dt.date.between(day(AS_OF - 14), day(AS_OF - 8))).sum()
+
+
+def test_an_old_dataset_is_made_again_from_the_versions_that_its_result_names(settings: Settings) -> None:
+    first = run(settings)
+    before = {p.name: p.read_bytes() for p in Path(first.uri).iterdir()}
+    shutil.rmtree(first.uri)
+    put(settings, *payments(DAYS, per_day=12, entities=9, seed=1))
+    compute(settings, 0, DAYS + 1)
+    assert run(settings).dataset_id != first.dataset_id
+    again = run(settings, table_versions={**first.table_versions, "predictions": 7})
+    assert again == first
+    assert {p.name: p.read_bytes() for p in Path(again.uri).iterdir()} == before
+
+
+def test_versions_that_do_not_suffice_are_refused(settings: Settings) -> None:
+    versions = Lake(settings.lake, MODEL).versions("events", "labels")
+    with pytest.raises(InputError, match=r"customer_features.*terminal_features"):
+        run(settings, table_versions=versions)
+    with pytest.raises(InputError, match="at version 99"):
+        run(settings, table_versions={**versions, "events": 99, "customer_features": 0, "terminal_features": 0})
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "train.parquet", "holdout.parquet", "reference.parquet"])
+def test_a_dataset_that_lost_a_file_is_made_again(settings: Settings, name: str) -> None:
+    first = run(settings)
+    before = {p.name: p.read_bytes() for p in Path(first.uri).iterdir()}
+    Path(first.uri, name).unlink()
+    assert run(settings) == first
+    assert {p.name: p.read_bytes() for p in Path(first.uri).iterdir()} == before
 
 
 def test_an_empty_lake_says_what_to_do(tmp_path: Path) -> None:

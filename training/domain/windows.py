@@ -1,5 +1,6 @@
 """Which days a model learns from, which it is judged on, and which rows of the latter would be too easy."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -30,6 +31,18 @@ def windows(as_of: date, window_days: int, holdout_days: int, delay_days: int) -
     """
     holdout = Days.ending(as_of - timedelta(days=delay_days), holdout_days)
     return Windows(train=Days.ending(holdout.start - timedelta(days=delay_days), window_days), holdout=holdout)
+
+
+def thinly_labelled(
+    times: pd.Series, labelled: np.ndarray, windows: Iterable[Days], minimum: float
+) -> dict[date, float]:
+    """The days of `windows` of whose events a smaller share than `minimum` has its label → that share.
+
+    `times` (tz-aware) are n events, `labelled` (bool [n]) says which have their label. A day without events is fine.
+    """
+    shares = pd.Series(labelled).groupby(times.dt.date.to_numpy()).mean()
+    inside = [any(days.start <= day < days.end for days in windows) for day in shares.index]
+    return {day: float(share) for day, share in shares[inside].items() if share < minimum}
 
 
 def known_entities(

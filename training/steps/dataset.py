@@ -16,17 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from training.adapters.datasets import MANIFEST, REFERENCE
 from training.adapters.lake import EVENTS, LABELS, Lake
 from training.contract.base import Days, TableVersions
-from training.contract.errors import DataContractError
+from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetInputs, DatasetResult, Split
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain.windows import Windows, known_entities, windows
+from training.domain.windows import Windows, known_entities, thinly_labelled, windows
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
 
-MANIFEST, TRAIN, HOLDOUT, REFERENCE = "dataset.json", "train.parquet", "holdout.parquet", "reference.parquet"
+TRAIN, HOLDOUT = "train.parquet", "holdout.parquet"
 
 
 def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
@@ -35,20 +36,20 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     Columns: the events' id, time and entities, the label, the features (float32); in the holdout also `excluded`
     (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features. The
     id is a hash of all that determines the content: a dataset that exists is returned as it is.
-    Raises DataContractError when history, rows, positives or feature rows do not suffice.
+    Raises DataContractError when history, labels, rows, positives or feature rows do not suffice.
     """
     from training.adapters.features import definitions_digest
 
     spec = load_model_spec(inputs.model, settings.models_dir)
     lake = Lake(settings.lake, spec.name)
-    versions = _versions(lake, spec)
+    versions = _versions(lake, spec, inputs.table_versions)
     as_of = inputs.as_of or _horizon(lake, spec, versions)
     window_days = inputs.window_days or spec.training.window_days
     seed = spec.training.seed if inputs.seed is None else inputs.seed
     parts = [as_of, versions, window_days, seed, spec.config_hash, definitions_digest(settings.feature_repo, spec)]
     dataset_id = hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(settings.work) / spec.name / "datasets" / dataset_id
-    if (folder / MANIFEST).exists():
+    if _complete(folder):
         log.info("Dataset %s exists already in %s", dataset_id, folder)
         return DatasetResult.model_validate_json((folder / MANIFEST).read_text())
     chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label.delay_days)
@@ -76,9 +77,13 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     return result
 
 
-def _versions(lake: Lake, spec: ModelSpec) -> TableVersions:
-    """The newest versions, which are pinned from here on."""
+def _versions(lake: Lake, spec: ModelSpec, given: TableVersions | None) -> TableVersions:
+    """The `given` versions or, without, the newest: pinned from here on."""
     wanted = [EVENTS, LABELS, *spec.features.tables]
+    if given is not None:
+        if missing := [table for table in wanted if table not in given]:
+            raise InputError(f"table_versions names no version of {missing}", hint=f"Name one of each of {wanted}.")
+        return {table: given[table] for table in wanted}
     versions = lake.versions(*wanted)
     if missing := [table for table in wanted if table not in versions]:
         raise DataContractError(
@@ -134,7 +139,10 @@ def _any_before(events: ds.Dataset, column: str, day: date) -> bool:
 
 
 def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> pd.DataFrame:
-    """The events from the training window's start to the holdout's end whose label was known at `as_of`."""
+    """The events from the training window's start to the holdout's end whose label was known at `as_of`.
+
+    Raises DataContractError when a day's labels are missing: what is left of it would be no fair picture.
+    """
     event_time, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
     start, end = _midnight(chosen.train.start), _midnight(chosen.holdout.end)
     within = (ds.field(event_time) >= start) & (ds.field(event_time) < end)
@@ -144,9 +152,22 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
     labels = lake.scan(LABELS, versions[LABELS]).to_table(columns, filter=known).to_pandas()
     # A label that was reported again is a correction: the newest known counts.
     labels = labels.sort_values(reported).drop_duplicates(spec.label.id_column, keep="last")
+    has_label = events[spec.label.id_column].isin(labels[spec.label.id_column]).to_numpy()
+    _check_labels(spec, events[event_time], has_label, chosen, as_of)
     found = events.merge(labels, on=spec.label.id_column, how="inner", validate="one_to_one")
     log.info("%d events from %s to %s, %d with a label known at %s", len(events), start, end, len(found), as_of)
     return found.sort_values([event_time, spec.label.id_column], ignore_index=True)
+
+
+def _check_labels(spec: ModelSpec, times: pd.Series, has_label: np.ndarray, chosen: Windows, as_of: date) -> None:
+    minimum = spec.training.minimum_labelled_share
+    thin = thinly_labelled(times, has_label, (chosen.train, chosen.holdout), minimum)
+    if thin:
+        named = ", ".join(f"{day} ({share:.1%})" for day, share in thin.items())
+        raise DataContractError(
+            f"Of the events of {len(thin)} days, fewer than {minimum:.0%} had a label reported before {as_of}: {named}",
+            hint="Land the label partitions that are missing, or lower training.minimum_labelled_share in the spec.",
+        )
 
 
 def _splits(spec: ModelSpec, labelled: pd.DataFrame, chosen: Windows) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -203,6 +224,10 @@ def _split(spec: ModelSpec, path: Path, days: Days, frame: pd.DataFrame) -> Spli
     return Split(days=days, uri=str(path), rows=len(frame), positives=int(frame[spec.label.column].sum()))
 
 
+def _complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (MANIFEST, TRAIN, HOLDOUT, REFERENCE))
+
+
 def _write(folder: Path, frames: dict[str, pd.DataFrame], result: DatasetResult) -> None:
     """The whole folder or nothing. Of two that write the same dataset, one wins; they are equal."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -212,10 +237,13 @@ def _write(folder: Path, frames: dict[str, pd.DataFrame], result: DatasetResult)
             pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), draft / name)
             log.info("%s: %d rows, %d columns", folder / name, *frame.shape)
         (draft / MANIFEST).write_text(result.model_dump_json(indent=2))
+        if folder.exists() and not _complete(folder):
+            log.info("%s lacks files, it is made anew", folder)
+            shutil.rmtree(folder)
         try:
             os.rename(draft, folder)
         except OSError:
-            if not (folder / MANIFEST).exists():
+            if not _complete(folder):
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
