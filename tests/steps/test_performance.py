@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from serving.prediction_log import prediction_schema
 from tests.steps.watched import DRIFTED, MODEL, World
+from training.adapters.datasets import Rows
+from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import Registry
 from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError
@@ -64,6 +69,17 @@ def _good(frauds: pd.Series) -> np.ndarray:
     return 0.9 * frauds.to_numpy() * (noise > 0.1) + 0.1 * noise
 
 
+def _champions_own(world: World) -> pd.DataFrame:
+    """What the champion would have logged for every payment of its holdout."""
+    rows = Rows(pq.read_table(world.dataset.holdout.uri), load_model_spec(MODEL))
+    folder = Path(world.settings.work) / "own"
+    model = OnnxModel.load(Registry(world.settings.tracking_uri).download(world.champion, folder))
+    scores = model.score(rows.features(model.metadata.feature_names))
+    by_payment = pd.Series(scores, index=rows.table["transaction_id"].to_numpy())
+    predictions = _predict(world, world.dataset.holdout.days, _blind, later=1)
+    return predictions.assign(score=predictions["transaction_id"].map(by_payment))
+
+
 def _blind(frauds: pd.Series) -> np.ndarray:
     return np.random.default_rng(1).random(len(frauds))
 
@@ -82,6 +98,15 @@ def test_good_predictions_are_measured_like_the_holdout(world: World) -> None:
     assert 0.7 * len(rows) < result.rows < len(rows)
 
 
+def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: World) -> None:
+    _log(world, _champions_own(world))
+    result = _run(world, world.dataset.as_of)
+    holdout = pq.read_table(world.dataset.holdout.uri).to_pandas().query("not excluded")
+    assert result.window == world.dataset.holdout.days
+    assert (result.rows, result.positives) == (len(holdout), holdout["is_fraud"].sum())
+    assert result.current == pytest.approx(result.reference)
+
+
 def test_the_numbers_are_those_of_scikit_learn(world: World) -> None:
     rows = _log(world, _predict(world, WINDOW, _good))
     frauds = _frauds(world, WINDOW.start - (world.dataset.holdout.days.start - world.dataset.train.days.start))
@@ -95,10 +120,10 @@ def test_the_numbers_are_those_of_scikit_learn(world: World) -> None:
 
 
 def _frauds(world: World, since: date) -> pd.DataFrame:
-    """Positive labels reported from `since` on, with their customers."""
-    labels = world.lake.scan("labels").to_table().to_pandas()
-    events = world.lake.scan("events").to_table(["transaction_id", "customer_id"]).to_pandas()
-    return labels[(labels.is_fraud == 1) & (labels.reported_at >= _midnight(since))].merge(events)
+    """Positive labels of events from `since` on, with their customers."""
+    labels = world.lake.scan("labels").to_table().to_pandas().query("is_fraud == 1")
+    events = world.lake.scan("events").to_table(["transaction_id", "customer_id", "event_time"]).to_pandas()
+    return labels.merge(events[events.event_time >= _midnight(since)])
 
 
 def test_blind_predictions_have_degraded(world: World) -> None:
@@ -108,11 +133,13 @@ def test_blind_predictions_have_degraded(world: World) -> None:
     assert result.current["average_precision"] < result.reference["average_precision"] - 0.1
 
 
-def test_the_last_prediction_for_a_payment_counts(world: World) -> None:
-    _log(world, _predict(world, WINDOW, _good, later=5))
+def test_predictions_made_again_once_the_labels_are_in_hide_nothing(world: World) -> None:
+    first, again = _predict(world, WINDOW, _blind, later=1), _predict(world, WINDOW, _good, later=8 * 24 * 3600)
+    _log(world, first)
     alone = _run(world)
-    _log(world, _predict(world, WINDOW, _good, later=5), _predict(world, WINDOW, _blind, later=1))
+    _log(world, again, first)
     both = _run(world)
+    assert both.degraded
     assert (both.rows, both.current) == (alone.rows, alone.current)
 
 

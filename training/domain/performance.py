@@ -15,12 +15,13 @@ def matured_window(as_of: date, window_days: int, delay_days: int) -> Days:
 
 
 def labelled(predictions: pd.DataFrame, labels: pd.DataFrame, label: LabelSpec) -> pd.DataFrame:
-    """`predictions` (with `predicted_at`) whose label is in `labels`, with it; of several for one id the last made.
+    """`predictions` (with `predicted_at`) whose label is in `labels`, with it; of several for one id the first made.
 
-    Ties are broken by `prediction_id`, so the order of the rows does not matter.
+    The first is what was acted upon; one made again later may have seen features that know the label. Ties are broken
+    by `prediction_id`, so the order of the rows does not matter.
     """
-    newest = predictions.sort_values(["predicted_at", "prediction_id"]).drop_duplicates(label.id_column, keep="last")
-    return newest.merge(labels[[label.id_column, label.column]], on=label.id_column, validate="one_to_one")
+    first = predictions.sort_values(["predicted_at", "prediction_id"]).drop_duplicates(label.id_column, keep="first")
+    return first.merge(labels[[label.id_column, label.column]], on=label.id_column, validate="one_to_one")
 
 
 def has_degraded(

@@ -75,12 +75,12 @@ def _measure(
     folder = Path(settings.work) / spec.name / "versions" / str(champion_version)
     artifact = registry.download(champion, folder) / METADATA_FILE
     metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
-    # Entities count as known for as long back as they did in the holdout; longer, and an old champion has none left.
+    # Frauds make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
     since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
     labels = _labels(lake, spec, versions, since, as_of)
     rows = labelled(predictions, labels, spec.label)
     if spec.evaluation.exclude_known_entities:
-        rows = _without_known(rows, labels, lake, spec, versions)
+        rows = _without_known(rows, labels, lake, spec, versions, Days(start=since, end=window.end))
     positives = int(rows[spec.label.column].sum())
     log.info("%d predictions, %d with a label, %d positive, in %s", len(predictions), len(rows), positives, window)
     reference = metadata.holdout_metrics
@@ -117,20 +117,22 @@ def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions, start: date, a
 
 
 def _without_known(
-    rows: "pd.DataFrame", labels: "pd.DataFrame", lake: Lake, spec: ModelSpec, versions: TableVersions
+    rows: "pd.DataFrame", labels: "pd.DataFrame", lake: Lake, spec: ModelSpec, versions: TableVersions, days: Days
 ) -> "pd.DataFrame":
-    """`rows` without those of entities whose positive label was known at the start of the row's day."""
+    """`rows` without those of entities of which a positive label was known at the start of the row's day.
+
+    As in the dataset step only events of `days` count: a label reported in them may be that of an earlier event.
+    """
     import pyarrow.dataset as ds
 
     from training.domain.windows import known_entities
 
-    id_column, entity, label = spec.label.id_column, spec.evaluation.entity, spec.label.column
-    positive = labels[labels[label] == 1]
-    events = lake.scan(EVENTS, versions[EVENTS])
-    named = events.to_table([id_column, entity], filter=ds.field(id_column).isin(positive[id_column].tolist()))
-    frauds = positive.merge(named.to_pandas(), on=id_column)
-    times, reported = rows[spec.feeds[EVENTS].time_column], spec.feeds[LABELS].time_column
-    return rows[~known_entities(rows[entity], times, frauds[entity], frauds[reported])]
+    id_column, entity, event_time = spec.label.id_column, spec.evaluation.entity, spec.feeds[EVENTS].time_column
+    within = (ds.field(event_time) >= _midnight(days.start)) & (ds.field(event_time) < _midnight(days.end))
+    events = lake.scan(EVENTS, versions[EVENTS]).to_table([id_column, entity], filter=within).to_pandas()
+    frauds = labels[labels[spec.label.column] == 1].merge(events, on=id_column)
+    reported = frauds[spec.feeds[LABELS].time_column]
+    return rows[~known_entities(rows[entity], rows[event_time], frauds[entity], reported)]
 
 
 def _midnight(day: date) -> datetime:
