@@ -7,7 +7,8 @@ The writer takes whatever has gathered in the queue, writes it and syncs it to d
 reached the spool is never lost. The shipper commits sealed segments under the numbers of the spool, as Delta
 application transactions, and deletes them afterwards; killed in between, it finds its number in the table and only
 deletes. While the lake is away the spool grows up to MAXIMUM_SPOOL_BYTES; beyond that new predictions are dropped,
-counted and complained about, and callers still get their answers.
+counted and complained about, and callers still get their answers. While the disk takes nothing, rows wait in the
+queue, and `problem` says so: a service that cannot log is not ready.
 """
 
 import json
@@ -15,6 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,11 @@ from training.contract.model_spec import ModelSpec
 
 FLUSH_SECONDS = 0.05
 WORST_LOSS_SECONDS = 0.2
+#: The pause after the disk refused something, and how often that is tried when the service stops.
+DISK_RETRY_SECONDS = 1.0
+LAST_TRIES = 3
+#: So long may the disk refuse, or take for one write, before the service is not ready.
+PATIENCE_SECONDS = 5.0
 #: A segment is sealed, and so on its way to the lake, after this many rows or seconds.
 SEGMENT_ROWS = 5_000
 SEGMENT_SECONDS = 2.0
@@ -68,7 +75,10 @@ class PredictionLog:
         self._stop, self._written = threading.Event(), threading.Event()
         self._to_ship = threading.Event()
         self._full = False
-        self._complained = float("-inf")
+        self._complained = self._measured = float("-inf")
+        self._opened = self._well = time.monotonic()
+        #: What the disk said, in a spell of failures.
+        self._refused: str | None = None
         self._writer = threading.Thread(target=self._write_until_stopped, name="prediction-writer", daemon=True)
         self._shipper = threading.Thread(target=self._ship_until_stopped, name="prediction-shipper", daemon=True)
 
@@ -84,6 +94,16 @@ class PredictionLog:
         else:
             self._queue.extend(rows)
 
+    def problem(self) -> str | None:
+        """Why predictions cannot be logged; None when they are."""
+        dead = [thread.name for thread in (self._writer, self._shipper) if not thread.is_alive()]
+        if dead:
+            return f"The prediction log does not run: {' and '.join(dead)} ended"
+        seconds = time.monotonic() - self._well
+        if seconds < PATIENCE_SECONDS:
+            return None
+        return f"The prediction log could not be written for {seconds:.0f} s: {self._refused or 'the disk is stuck'}"
+
     def close(self, timeout: float = 10.0) -> None:
         """Write everything down and try to ship it. What cannot be shipped now is shipped after the next start."""
         self._stop.set()
@@ -94,37 +114,62 @@ class PredictionLog:
     # --- the writer ---
 
     def _write_until_stopped(self) -> None:
-        opened = time.monotonic()
-        while not self._stop.wait(FLUSH_SECONDS):
-            opened = self._write(opened)
-        self._write(opened)
-        self._spool.close()
-        self._written.set()
-        self._to_ship.set()
+        try:
+            while not self._stop.wait(DISK_RETRY_SECONDS if self._refused else FLUSH_SECONDS):
+                self._try(self._write)
+            for _ in range(LAST_TRIES):
+                if self._try(self._finish):
+                    break
+                time.sleep(DISK_RETRY_SECONDS)
+        finally:
+            if self._queue:
+                log.error("The prediction log ends without %d predictions that it could not write", len(self._queue))
+                self._metrics.dropped.inc(len(self._queue))
+            self._written.set()
+            self._to_ship.set()
 
-    def _write(self, opened: float) -> float:
-        """Move the queue to the spool, seal a segment that is due. Returns when the open segment got its first row."""
+    def _try(self, work: Callable[[], None]) -> bool:
+        """Do `work`, unless the disk refuses: then it can be done again. Says once that this begins, and ends."""
+        try:
+            work()
+        except OSError as error:
+            if self._refused is None:
+                log.error("Cannot write the prediction log, predictions wait in memory: %s", error)
+            self._refused = str(error)
+            return False
+        if self._refused is not None:
+            log.warning("The prediction log is written again")
+        self._refused, self._well = None, time.monotonic()
+        return True
+
+    def _write(self) -> None:
+        """Move the queue to the spool, seal a segment that is due, measure the spool now and then."""
         rows = [self._queue.popleft() for _ in range(len(self._queue))]
         if rows:
-            opened = time.monotonic() if self._spool.rows == 0 else opened
+            self._opened = time.monotonic() if self._spool.rows == 0 else self._opened
             try:
                 self._spool.write([_line(row) for row in rows])
-            except OSError as error:
-                log.error("Cannot write the prediction log: %s", error)
-                self._drop(rows)
-        if self._spool.rows >= SEGMENT_ROWS or (self._spool.rows and time.monotonic() - opened >= SEGMENT_SECONDS):
+            except Exception:
+                self._queue.extendleft(reversed(rows))
+                raise
+        now = time.monotonic()
+        if self._spool.rows >= SEGMENT_ROWS or (self._spool.rows and now - self._opened >= SEGMENT_SECONDS):
             self._spool.seal()
             self._to_ship.set()
+        if now - self._measured >= SEGMENT_SECONDS:
             size = self._spool.size()
-            self._full = size >= MAXIMUM_SPOOL_BYTES
+            self._measured, self._full = now, size >= MAXIMUM_SPOOL_BYTES
             self._metrics.spool_bytes.set(size)
-        return opened
+
+    def _finish(self) -> None:
+        self._write()
+        self._spool.close()
 
     def _drop(self, rows: list[dict[str, Any]]) -> None:
         self._metrics.dropped.inc(len(rows))
         if time.monotonic() - self._complained > 60:
             self._complained = time.monotonic()
-            log.error("The prediction log is full: predictions are answered but not logged until the lake is back")
+            log.error("The prediction log is full: predictions are answered but not logged until it empties")
 
     # --- the shipper ---
 

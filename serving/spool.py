@@ -9,6 +9,7 @@ is opened again.
 """
 
 import os
+from io import FileIO
 from pathlib import Path
 
 OPEN, SEALED = ".open", ".jsonl"
@@ -25,32 +26,38 @@ class Spool:
                 path.rename(path.with_suffix(SEALED))
         numbers = [_number(path) for path in folder.iterdir() if path.suffix in (OPEN, SEALED)]
         leftover = list(folder.glob(f"*{OPEN}"))
-        self._open(max(numbers, default=0) + 1)
+        self._go_on_in(*self._make(max(numbers, default=0) + 1))
         for path in leftover:
             path.unlink()
 
     def write(self, lines: list[bytes]) -> None:
-        """Append `lines`, each ending in a newline; on disk when this returns. Raises OSError, with nothing written."""
-        whole, content = self._file.tell(), memoryview(b"".join(lines))
-        try:
-            while content:
-                content = content[self._file.write(content) :]
-            os.fsync(self._file.fileno())
-        except OSError:
-            self._file.truncate(whole)
-            self._file.seek(whole)
-            raise
+        """Append `lines`, each ending in a newline; on disk when this returns. After an OSError: write them again."""
+        self._cut_failed_write()
+        content = memoryview(b"".join(lines))
+        while content:
+            content = content[self._file.write(content) :]
+        os.fsync(self._file.fileno())
+        self._whole = self._file.tell()
         self.rows += len(lines)
 
     def seal(self) -> None:
-        """End the open segment and start the next one; nothing happens when it is empty."""
+        """End the open segment and start the next one; nothing happens when it is empty.
+
+        After an OSError the open segment is still the open one. The rename is not synced: should a crash undo it, the
+        next start does it again.
+        """
         if self.rows == 0:
             return
-        done, file = self._path, self._file
-        self._open(self.number + 1)
-        file.close()
-        done.rename(done.with_suffix(SEALED))
-        self._sync_folder()
+        self._cut_failed_write()
+        path, file = self._make(self.number + 1)
+        try:
+            self._path.rename(self._path.with_suffix(SEALED))
+        except OSError:
+            file.close()
+            raise
+        done = self._file
+        self._go_on_in(path, file)
+        done.close()
 
     def close(self) -> None:
         self.seal()
@@ -73,11 +80,25 @@ class Spool:
                 continue
         return total
 
-    def _open(self, number: int) -> None:
+    def _make(self, number: int) -> tuple[Path, FileIO]:
+        """A new segment, empty; one that is left of an attempt that failed is taken."""
         path = self._folder / f"{number:012d}{OPEN}"
-        self._file = path.open("xb", buffering=0)
-        self._sync_folder()
-        self._path, self.number, self.rows = path, number, 0
+        file = path.open("wb", buffering=0)
+        try:
+            self._sync_folder()
+        except OSError:
+            file.close()
+            raise
+        return path, file
+
+    def _go_on_in(self, path: Path, file: FileIO) -> None:
+        self._path, self._file, self.number, self.rows = path, file, _number(path), 0
+        self._whole = 0  # bytes of the lines that count
+
+    def _cut_failed_write(self) -> None:
+        if self._file.tell() != self._whole:
+            self._file.truncate(self._whole)
+            self._file.seek(self._whole)
 
     def _sync_folder(self) -> None:
         folder = os.open(self._folder, os.O_RDONLY)

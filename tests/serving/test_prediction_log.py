@@ -5,9 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,29 +14,10 @@ from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
 from serving.spool import Spool
+from tests.serving.rows import make_log, row, shipped
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import ConfigError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
-
-NOW = datetime(2026, 1, 5, 12, 30, 0, 5, tzinfo=UTC)
-
-
-def row(number: int) -> dict[str, Any]:
-    head = {"prediction_id": f"p{number}", "predicted_at": NOW, "transaction_id": number, "event_time": NOW}
-    tail = {"score": 0.25, "flagged": False, "model_version": 3, "features": "{}", "replica": "r", "day": NOW.date()}
-    return {**head, "customer_id": 7, "terminal_id": 11, "amount": 2.5, **tail}
-
-
-def make_log(folder: Path, lake: Lake, spec: ModelSpec) -> PredictionLog:
-    log = PredictionLog(folder / "spool", lake, spec, "r", Metrics(CollectorRegistry()))
-    log.start()
-    return log
-
-
-def shipped(lake: Lake) -> list[int]:
-    if lake.version(PREDICTIONS) is None:
-        return []
-    return sorted(lake.scan(PREDICTIONS).to_table(columns=["transaction_id"])["transaction_id"].to_pylist())
 
 
 @pytest.fixture

@@ -201,6 +201,21 @@ def test_predictions_reach_the_lake(stack: Stack) -> None:
     assert list(json.loads(found["features"])) == stack.names
 
 
+def test_a_log_that_cannot_write_makes_it_not_ready_until_it_can(stack: Stack, url: str) -> None:
+    spool = Path(stack.settings.serving) / "predictions" / "card_fraud"
+    away = spool.rename(spool.with_name("away"))
+    assert stack.predict(transaction_id=616161).status_code == 200
+    ready = eventually(lambda: (now := httpx.get(f"{url}/readyz")).status_code == 503 and now)
+    assert "The prediction log could not be written" in ready.text
+    away.rename(spool)
+    eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+    lake = Lake(stack.settings.lake, "card_fraud")
+    transactions = eventually(
+        lambda: 616161 in (all_ := lake.scan(PREDICTIONS).to_table()["transaction_id"].to_pylist()) and all_
+    )
+    assert transactions.count(616161) == 1
+
+
 def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack: Stack) -> None:
     replica = stack.service.models()["replica"]
     stack.predict(transaction_id=515151)
