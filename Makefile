@@ -20,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCAL = AIRFLOW_PORT=$(AIRFLOW_PORT) MLFLOW_PORT=$(MLFLOW_PORT) SERVING_PORT=$(SERVING_PORT) \
-	CT_HOME="$(abspath $(STATE))" CT_LANDING_URI="$(if $(LANDING),$(abspath $(LANDING)))" $(BIN)/python -m local
+	CT_HOME="$(STATE)" CT_LANDING_URI="$(LANDING)" $(BIN)/python -m local
 
 .PHONY: help
 help: ## List the verbs
@@ -54,9 +54,10 @@ clean: ## Stop the stack and delete its state
 	@if [ -f $(READY) ]; then $(LOCAL) clean; else rm -rf "$(STATE)"; fi
 
 .PHONY: step
+step: export STEP_INPUTS = $(or $(INPUTS),{})
 step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or INPUTS=@file)
 	@test -n "$(STEP)" || { echo "Name a step: make step STEP=drift INPUTS='{\"model\": \"card_fraud\"}'"; exit 1; }
-	@$(LOCAL) step $(STEP) --inputs '$(or $(INPUTS),{})'
+	@$(LOCAL) step $(STEP) --inputs "$$STEP_INPUTS"
 
 .PHONY: test
 test: $(READY) ## Everything that needs nothing but Python (PYTEST='…' adds arguments)
@@ -73,10 +74,14 @@ lint: $(READY) ## Style, types, and which room may import which
 lock: $(READY) ## Resolve requirements.txt anew from pyproject.toml
 	@bash local/setup.sh $(VENV) lock
 
+.PHONY: docs
+docs: $(READY) ## Write docs/reference.md anew from the contracts
+	@$(BIN)/python -m training.reference > docs/reference.md
+
 .PHONY: land-handbook
-land-handbook: $(READY) ## Turn the handbook's daily files into a landing folder (DATA=dir LANDING=dir)
+land-handbook: $(READY) ## The handbook's daily files as a landing folder (DATA=dir LANDING=dir ARGS=…)
 	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make land-handbook DATA=dir"; exit 1; }
-	@$(BIN)/python -m local.handbook "$(DATA)" "$(or $(LANDING),$(STATE)/landing)"
+	@$(BIN)/python -m local.handbook --data "$(DATA)" --landing "$(or $(LANDING),$(STATE)/landing)" $(ARGS)
 
 .PHONY: bench-handbook
 bench-handbook: $(READY) ## The handbook's protocol A through our own steps (DATA=dir)
@@ -86,6 +91,10 @@ bench-handbook: $(READY) ## The handbook's protocol A through our own steps (DAT
 .PHONY: bench-loop
 bench-loop: $(READY) ## What the loop costs beyond its steps
 	@$(BIN)/python -m benchmarks.loop $(ARGS)
+
+.PHONY: bench-imports
+bench-imports: $(READY) ## What a step's process spends before the step begins
+	@$(BIN)/python -m benchmarks.imports $(ARGS)
 
 .PHONY: bench-generator
 bench-generator: $(READY) ## Rows per second of the generator

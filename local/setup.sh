@@ -26,7 +26,7 @@ if ! fits "$venv/bin/python"; then
     fi
 fi
 if [ ! -x "$venv/bin/uv" ]; then
-    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip -q
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null
     "$venv/bin/python" -m pip install -q --disable-pip-version-check uv
 fi
 
@@ -39,7 +39,10 @@ if [ -n "$index" ]; then export UV_DEFAULT_INDEX=$index; fi
 if [ -n "$links" ]; then export UV_FIND_LINKS=${links// /,}; fi
 
 if [ "${2:-}" = lock ]; then
-    exec "$venv/bin/uv" pip compile pyproject.toml --all-extras -o requirements.txt --python-version 3.11
+    "$venv/bin/uv" pip compile pyproject.toml --all-extras -o requirements.txt --python-version 3.11 -q
+    # A lock made where torch's CPU build is at hand names that build; which build to take is for the install to say.
+    sed -i.old 's/^\(torch==[^+]*\)+.*/\1/' requirements.txt && rm requirements.txt.old
+    exit
 fi
 
 # PyPI's torch for Linux brings several GB of CUDA. --torch-backend picks a build of the right kind, but it asks PyTorch's
