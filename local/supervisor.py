@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from xmlrpc.client import Fault, ProtocolError, ServerProxy
@@ -111,7 +112,8 @@ class Supervisor:
         """End every program in order, then supervisord, then whatever outlived them."""
         daemon = self._daemon()
         children = daemon.children(recursive=True) if daemon else []
-        if self.running:
+        # Somebody else may be stopping it, too.
+        with suppress(OSError, Fault, ProtocolError):
             # shutdown() alone ends one program after the other.
             self._rpc().stopAllProcesses(True)
             self._rpc().shutdown()
