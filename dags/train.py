@@ -48,6 +48,7 @@ for spec in specs("train"):
         evaluate = StepOperator(step="evaluate", inputs={**on, "candidates": candidates})
         best, verdict = result(evaluate)["challenger"], result(evaluate)["verdict"]
         case = {"challenger": best, "dataset_uri": on["dataset_uri"], "verdict": verdict}
+        case["champion_version"] = result(evaluate)["champion_version"]
         ask = {"force": force, "reason": why["reason"]}
         register = StepOperator(step="register", run_if=[verdict["promote"], force], inputs={**model, **case, **ask})
         version = result(register)["version"]

@@ -62,6 +62,16 @@ def test_the_confidence_decides_how_sure_is_sure() -> None:
     assert not judge(SPEC.model_copy(update={"confidence": 0.95}), GOOD, champion).promote
 
 
+def test_the_best_of_several_must_be_surer() -> None:
+    # 92 of 100 samples are above zero: enough for one candidate at 90%, too few for the best of three (96.7%).
+    champion = Champion(4, {**GOOD, "average_precision": 0.57}, np.linspace(-0.008, 0.0911, 100))
+    alone, best = judge(SPEC, GOOD, champion), judge(SPEC, GOOD, champion, candidates=3)
+    assert (alone.promote, best.promote) == (True, False)
+    assert (alone.confidence, best.confidence) == (pytest.approx(0.9), pytest.approx(1 - 0.1 / 3))
+    assert alone.reasons[-1].endswith("each end at 90.0%")
+    assert best.reasons[-1].endswith("each end at 96.7%, which is 90% for the best of 3 candidates")
+
+
 @pytest.mark.parametrize(
     ("metric", "theirs", "promoted"),
     [

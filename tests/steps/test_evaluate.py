@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tests.steps.training_rows import NAMES, write_dataset
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from training.contract.errors import DataContractError, TransientError
+from training.contract.errors import DataContractError, InputError, TransientError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, RegisterInputs, TrainInputs
 from training.settings import Settings
 from training.steps import evaluate, register, train
@@ -37,8 +38,9 @@ class World:
         return evaluate.run(inputs, self.settings)
 
     def register(self, evaluated: EvaluateResult, **changes: object) -> int | None:
-        inputs = {"challenger": evaluated.challenger, "verdict": evaluated.verdict, "dataset_uri": self.uri}
-        return register.run(RegisterInputs(model=MODEL, **{**inputs, **changes}), self.settings).version
+        inputs = evaluated.model_dump(include={"challenger", "verdict", "champion_version"})
+        inputs |= {"model": MODEL, "dataset_uri": self.uri, **changes}
+        return register.run(RegisterInputs.model_validate(inputs), self.settings).version
 
     def serve(self, candidate: Candidate) -> int:
         """Make `candidate` the champion, as rollout does."""
@@ -172,6 +174,36 @@ def test_registering_again_after_the_rollout_changes_no_alias(world: World) -> N
     world.registry.set_alias(MODEL, CHAMPION, version)
     assert world.register(evaluated) == version
     assert world.registry.get(MODEL, version).aliases == {CHAMPION}
+
+
+@pytest.mark.parametrize(("before", "now"), [(False, True), (True, True), (True, False)])
+def test_a_verdict_holds_for_the_champion_it_was_reached_against(world: World, before: bool, now: bool) -> None:
+    judged = world.serve(world.poor) if before else None
+    evaluated = world.evaluate(world.good)
+    assert evaluated.verdict.promote
+    serving = world.clear().serve(world.narrow) if now else world.clear() and None
+    versions = world.registry.versions(MODEL)
+    told = [f"version {version}" if version else "no champion" for version in (judged, serving)]
+    with pytest.raises(InputError, match=f"judged against {told[0]} of {MODEL}, {told[1]} serves now") as raised:
+        world.register(evaluated)
+    assert "clear the evaluate task" in raised.value.hint
+    assert world.registry.versions(MODEL) == versions
+    assert world.register(evaluated, force=True) is not None
+
+
+def test_two_candidates_of_one_estimator_are_refused(world: World) -> None:
+    with pytest.raises(ValidationError, match="more than one candidate is a logistic_regression"):
+        world.evaluate(world.good, world.poor, world.narrow)
+
+
+def test_the_more_candidates_the_surer_the_lead_must_be(world: World) -> None:
+    world.serve(world.narrow)
+    alone, best = world.evaluate(world.good).verdict, world.evaluate(world.good, world.poor).verdict
+    assert (alone.confidence, best.confidence) == (pytest.approx(0.9), pytest.approx(0.95))
+    assert alone.difference is not None
+    assert best.difference is not None
+    assert best.difference[0] < alone.difference[0]
+    assert "for the best of 2 candidates" in best.reasons[-1]
 
 
 def test_killed_between_version_and_alias(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,13 @@ class EvaluateInputs(StepInputs):
     dataset_uri: str
     seed: int
 
+    @model_validator(mode="after")
+    def _one_of_each_estimator(self) -> "EvaluateInputs":
+        names = [candidate.estimator for candidate in self.candidates]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"more than one candidate is a {', '.join(doubled)}: name one of each estimator")
+        return self
+
 
 class Verdict(Frozen):
     """May the challenger take the champion's place? `reasons` lists every gate with its numbers."""
@@ -150,6 +157,7 @@ class Verdict(Frozen):
     difference: tuple[float, float] | None
     """Paired bootstrap interval of challenger minus champion in the primary metric."""
     confidence: float
+    """Of each end of the interval: the spec's, widened for the number of candidates."""
 
 
 class EvaluateResult(Frozen):
@@ -166,6 +174,8 @@ class RegisterInputs(StepInputs):
     challenger: Candidate
     dataset_uri: str
     verdict: Verdict
+    champion_version: int | None
+    """The champion that the verdict was reached against; None: there was none."""
     force: bool = False
     """Register though the verdict was negative. Only a person may ask for this."""
     reason: str = ""

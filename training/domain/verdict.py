@@ -3,6 +3,9 @@
 Floors: each metric that the spec names must reach its floor. Against a champion further: no metric may be worse by more
 than its margin, and the primary metric must be better beyond chance. Beyond chance means that the lower end of the
 paired bootstrap interval lies above zero; each end of the interval holds, on its own, with the spec's confidence.
+
+The challenger is the best of several candidates on the very rows that it is judged on, so luck had several chances. The
+chance of error is therefore divided among the candidates (Bonferroni): of n, each must be better with 1 - (1 - c) / n.
 """
 
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.contract.messages import Metrics, Verdict
-from training.contract.model_spec import EvaluationSpec
+from training.contract.model_spec import EvaluationSpec, Metric
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,12 @@ class Champion:
     problem: str = ""
 
 
-def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None) -> Verdict:
-    """The verdict on a challenger with these holdout metrics; `champion` is None when no model serves yet."""
+def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None, candidates: int = 1) -> Verdict:
+    """The verdict on a challenger with these holdout metrics, the best of so many `candidates`.
+
+    `champion` is None when no model serves yet.
+    """
+    confidence = 1 - (1 - spec.confidence) / candidates
     gates = list(_floors(spec, challenger))
     difference = None
     if champion is None:
@@ -47,9 +54,12 @@ def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None) 
     elif champion.metrics is None or champion.differences is None:
         gates.append(Gate(False, f"against champion version {champion.version}: {champion.problem}"))
     else:
-        difference = interval(champion.differences, spec.confidence)
+        difference = interval(champion.differences, confidence)
         gates += _margins(spec, challenger, champion.metrics)
-        gates.append(_better(spec, challenger, champion.metrics, difference))
+        certainty = f"each end at {confidence:.1%}"
+        if candidates > 1:
+            certainty += f", which is {spec.confidence:.0%} for the best of {candidates} candidates"
+        gates.append(_better(spec.primary, challenger, champion.metrics, difference, certainty))
     return Verdict(
         promote=all(gate.passed for gate in gates),
         reasons=[str(gate) for gate in gates],
@@ -57,7 +67,7 @@ def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None) 
         challenger=challenger,
         champion=champion.metrics if champion else None,
         difference=difference,
-        confidence=spec.confidence,
+        confidence=confidence,
     )
 
 
@@ -83,11 +93,12 @@ def _margins(spec: EvaluationSpec, challenger: Metrics, champion: Metrics) -> It
         yield Gate(ours >= theirs - margin, sentence)
 
 
-def _better(spec: EvaluationSpec, challenger: Metrics, champion: Metrics, difference: tuple[float, float]) -> Gate:
-    ours, theirs = challenger[spec.primary], champion[spec.primary]
+def _better(
+    primary: Metric, challenger: Metrics, champion: Metrics, difference: tuple[float, float], certainty: str
+) -> Gate:
+    ours, theirs = challenger[primary], champion[primary]
     sentence = (
-        f"{spec.primary} {ours:.4f} must be above the champion's {theirs:.4f} beyond chance: difference "
-        f"{ours - theirs:+.4f}, bootstrap interval [{difference[0]:+.4f}, {difference[1]:+.4f}], "
-        f"each end at {spec.confidence:.0%}"
+        f"{primary} {ours:.4f} must be above the champion's {theirs:.4f} beyond chance: difference "
+        f"{ours - theirs:+.4f}, bootstrap interval [{difference[0]:+.4f}, {difference[1]:+.4f}], {certainty}"
     )
     return Gate(ours > theirs and difference[0] > 0, sentence)

@@ -44,7 +44,8 @@ class _Holdout:
 
 def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
     """The best candidate in the primary metric is the challenger; the verdict on it goes to
-    `<work>/<model>/verdicts/<id>/` (report.json, report.md) and to its MLflow run.
+    `<work>/<model>/verdicts/<id>/` (report.json, report.md) and to its MLflow run. The more candidates, the surer the
+    lead over the champion must be (domain/verdict.py).
 
     A champion that cannot be scored on these rows (it needs a feature that they lack, its artifact is broken) is a
     gate that fails: only a person may then replace it, by force. Raises DataContractError when a candidate cannot be
@@ -62,7 +63,7 @@ def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
 
     registered = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
     champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
-    verdict = judge(spec.evaluation, metrics[challenger.estimator], champion)
+    verdict = judge(spec.evaluation, metrics[challenger.estimator], champion, len(rankings))
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 
 from training.adapters.onnx_model import OnnxModel
-from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry
 from training.contract.artifact import ArtifactMetadata
-from training.contract.errors import DataContractError
+from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RegisterInputs, RegisterResult
 from training.contract.model_spec import load_model_spec
 from training.settings import Settings
@@ -17,19 +17,22 @@ log = logging.getLogger("perennial")
 def run(inputs: RegisterInputs, settings: Settings) -> RegisterResult:
     """One version per run, however often this is called; the alias `challenger` then names it.
 
-    A version that serves already, or did before, keeps its alias. Raises DataContractError when the artifact
-    is not the one judged or does not reproduce its golden rows, TransientError when MLflow does not answer.
+    A version that serves already, or did before, keeps its alias. Raises InputError when another champion serves by
+    now than the one judged against, unless forced; DataContractError when the artifact is not the one judged or does
+    not reproduce its golden rows; TransientError when MLflow does not answer.
     """
     spec, challenger = load_model_spec(inputs.model, settings.models_dir), inputs.challenger
     if not (inputs.verdict.promote or inputs.force):
         log.info("The verdict was negative, nothing is registered: %s", "; ".join(inputs.verdict.reasons))
         return RegisterResult(version=None, digest=challenger.digest)
+    registry = Registry(settings.tracking_uri)
+    if not inputs.force:
+        _check_champion(inputs, registry.by_alias(spec.name, CHAMPION))
     artifact = OnnxModel.load(Path(challenger.artifact_uri))
     if artifact.metadata.digest != challenger.digest:
         problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, judged was {challenger.digest}"
         raise DataContractError(problem, hint="Evaluate again.")
     artifact.check_golden()
-    registry = Registry(settings.tracking_uri)
     version = registry.register(spec.name, challenger.run_id, challenger.digest, _tags(inputs, artifact.metadata))
     if not version.aliases & {CHAMPION, PREVIOUS}:
         registry.set_alias(spec.name, CHALLENGER, version.version)
@@ -38,6 +41,21 @@ def run(inputs: RegisterInputs, settings: Settings) -> RegisterResult:
         "%s version %d is %s of run %s%s", spec.name, version.version, challenger.estimator, version.run_id, forced
     )
     return RegisterResult(version=version.version, digest=version.digest)
+
+
+def _check_champion(inputs: RegisterInputs, champion: ModelVersion | None) -> None:
+    """A verdict holds for the champion that it was reached against.
+
+    The challenger itself may be it by now: then this step runs again after its rollout.
+    """
+    judged, serving = inputs.champion_version, champion.version if champion else None
+    if serving == judged or (champion is not None and champion.run_id == inputs.challenger.run_id):
+        return
+    told = ["no champion" if version is None else f"version {version}" for version in (judged, serving)]
+    raise InputError(
+        f"The challenger was judged against {told[0]} of {inputs.model}, {told[1]} serves now",
+        hint="Evaluate again (clear the evaluate task).",
+    )
 
 
 def _tags(inputs: RegisterInputs, metadata: ArtifactMetadata) -> dict[str, str]:
