@@ -48,14 +48,17 @@ class Predictor:
         self._log.close()
 
     def why_not_ready(self) -> str | None:
-        """None when a champion answers."""
+        """None when a champion answers and what it answers is logged."""
+        return self._no_champion() or self._log.problem()
+
+    def _no_champion(self) -> str | None:
         return None if CHAMPION in self.watcher.slots else self.watcher.problem or "No champion is loaded"
 
     def predict(self, rows: list[Row]) -> list[Prediction]:
         """Score `rows` with the champion of this moment. Raises BadRequest (503) when that is not possible now."""
         slot = self.watcher.slots.get(CHAMPION)
         if slot is None:
-            raise _unavailable(f"No champion serves yet: {self.why_not_ready()}")
+            raise _unavailable(f"No champion serves yet: {self._no_champion()}")
         try:
             scored = slot.score(rows)
         except Exception as error:

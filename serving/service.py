@@ -38,7 +38,7 @@ class Service:
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent-watcher", daemon=True).start()
 
     def __is_ready__(self) -> bool:
-        reason = self.predictor.why_not_ready() or self.predictor._log.problem()
+        reason = self.predictor.why_not_ready()
         if reason is not None:
             raise HTTPException(503, detail=reason)
         return True
