@@ -34,16 +34,26 @@ GROUP BY customer_id, day
 
 -- Labels come about 7 days late, so the windows end 7 days before midnight: payments of [day - 7 - w, day - 7). Of
 -- those only the ones whose label had been reported before midnight count, so that a label which comes later still
--- changes no row of a day before it.
+-- changes no row of a day before it. A label reported again is a correction: it counts from the midnight after its own
+-- report on, and the one before it until then.
 -- table: terminal_features
-WITH daily AS (
+WITH dated AS (
+    SELECT transaction_id, is_fraud, reported_at, CAST(reported_at AS DATE) AS reported_on FROM labels
+),
+known AS (
+    SELECT transaction_id, is_fraud, reported_on, lead(reported_on, 1, 'infinity') OVER reports AS corrected_on
+    FROM dated
+    WINDOW reports AS (PARTITION BY transaction_id ORDER BY reported_at, is_fraud)
+),
+daily AS (
     SELECT
         terminal_id,
         CAST(event_time AS DATE) AS paid_on,
-        CAST(reported_at AS DATE) AS reported_on,
+        reported_on,
+        corrected_on,
         count(*) AS n,
         sum(is_fraud) AS frauds
-    FROM events LEFT JOIN labels USING (transaction_id)
+    FROM events LEFT JOIN known USING (transaction_id)
     GROUP BY ALL
 ),
 spread AS (
@@ -51,8 +61,8 @@ spread AS (
         terminal_id,
         paid_on + age AS day,
         age - 7 AS age,
-        CASE WHEN reported_on < paid_on + age THEN n ELSE 0 END AS n,
-        CASE WHEN reported_on < paid_on + age THEN frauds ELSE 0 END AS frauds
+        CASE WHEN reported_on < paid_on + age AND paid_on + age <= corrected_on THEN n ELSE 0 END AS n,
+        CASE WHEN reported_on < paid_on + age AND paid_on + age <= corrected_on THEN frauds ELSE 0 END AS frauds
     FROM daily, (SELECT CAST(range AS INTEGER) AS age FROM range(1, 39))
     WHERE paid_on + age >= $start AND paid_on + age < $end
 ),

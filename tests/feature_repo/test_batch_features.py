@@ -7,7 +7,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tests.feature_repo.world import TIME, customer_features, day, midnight, payments, terminal_features
+from tests.feature_repo.world import (
+    TIME,
+    customer_features,
+    day,
+    midnight,
+    payments,
+    terminal_features,
+    with_corrections,
+)
 from training.adapters.feature_query import FeatureQueries
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
@@ -47,8 +55,11 @@ def test_customer_rows_are_as_defined(queries: FeatureQueries, seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_terminal_rows_are_as_defined_with_labels_of_any_delay(queries: FeatureQueries, seed: int) -> None:
+def test_terminal_rows_are_as_defined_with_labels_of_any_delay_and_corrected(
+    queries: FeatureQueries, seed: int
+) -> None:
     events, labels = payments(45, per_day=3, entities=4, seed=seed, delays=LATE)
+    labels = with_corrections(labels, seed)
     found = run(queries, "terminal_features", 0, 90, events, labels).set_index(["terminal_id", "feature_timestamp"])
     some = False
     for n in range(90):
@@ -65,6 +76,7 @@ def test_terminal_rows_are_as_defined_with_labels_of_any_delay(queries: FeatureQ
 
 def test_a_label_that_comes_later_changes_no_earlier_row(queries: FeatureQueries) -> None:
     events, labels = payments(45, entities=4, delays=LATE)
+    labels = with_corrections(labels)
     for n in (20, 33, 46):
         known = labels[labels["reported_at"] < midnight(n)]
         before = run(queries, "terminal_features", n - 5, n + 1, events, known)
@@ -72,16 +84,29 @@ def test_a_label_that_comes_later_changes_no_earlier_row(queries: FeatureQueries
         pd.testing.assert_frame_equal(before, after)
 
 
+def test_a_corrected_label_counts_from_its_own_report_on(queries: FeatureQueries) -> None:
+    """A payment of day 0, reported good on day 7 and a fraud on day 12."""
+    events, labels = payments(1, per_day=1, fraud=0)
+    correction = labels.assign(is_fraud=1, reported_at=labels["reported_at"] + pd.Timedelta(days=5))
+    for order in ([labels, correction], [correction, labels]):
+        found = run(queries, "terminal_features", 0, 40, events, pd.concat(order)).set_index("day")
+        assert found["terminal_fraud_share_30d"].loc[day(8) : day(12)].tolist() == [0] * 5
+        assert found["terminal_fraud_share_30d"].loc[day(13) : day(37)].tolist() == [1] * 25
+        assert found["terminal_count_30d"].loc[day(8) : day(37)].tolist() == [1] * 30
+
+
 @pytest.mark.parametrize("table", ["customer_features", "terminal_features"])
 def test_one_day_alone_is_bit_for_bit_the_same_as_within_many(
     queries: FeatureQueries, spec: ModelSpec, table: str
 ) -> None:
     events, labels = payments(60, delays=LATE)
+    labels = with_corrections(labels)
     many = run(queries, table, 0, 60, events, labels)
     for n in (5, 38, 59):
         # What the step reads for this day: the history that the spec promises is enough.
         since = midnight(n - spec.features.history_days)
-        alone = run(queries, table, n, n + 1, events[events["event_time"] >= since], labels)
+        recent = events[events["event_time"] >= since], labels[labels["reported_at"] >= since]
+        alone = run(queries, table, n, n + 1, *recent)
         same = many[many["day"] == day(n)].reset_index(drop=True)
         pd.testing.assert_frame_equal(alone, same)
 

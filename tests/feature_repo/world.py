@@ -54,6 +54,18 @@ def payments(
     return events, labels[delay >= 0].reset_index(drop=True)
 
 
+def with_corrections(labels: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Half of the labels turned round one to twenty days after they were reported, and half of those turned back."""
+    rng = np.random.default_rng(seed)
+    found, last = [labels], labels
+    for _ in range(2):
+        last = last[rng.random(len(last)) < 0.5]
+        later = pd.to_timedelta(rng.integers(1, 21, len(last)), unit="D")
+        last = last.assign(is_fraud=1 - last["is_fraud"], reported_at=last["reported_at"] + later)
+        found.append(last)
+    return pd.concat(found, ignore_index=True)
+
+
 def put(settings: Settings, events: pd.DataFrame, labels: pd.DataFrame, partition: str = "all") -> TableVersions:
     """The rows into the lake, as one partition. Returns the versions."""
     lake = Lake(settings.lake, MODEL)
@@ -92,7 +104,9 @@ def customer_features(events: pd.DataFrame, customer: int, at: datetime) -> dict
 def terminal_features(events: pd.DataFrame, labels: pd.DataFrame, terminal: int, at: datetime) -> dict[str, float]:
     """What is known of `terminal` at midnight `at`, by definition."""
     found = {}
-    known = events[events["terminal_id"] == terminal].merge(labels[labels["reported_at"] < at], on="transaction_id")
+    reported = labels[labels["reported_at"] < at].sort_values("reported_at")
+    newest = reported.drop_duplicates("transaction_id", keep="last")
+    known = events[events["terminal_id"] == terminal].merge(newest, on="transaction_id")
     known = known[known["event_time"] < at - timedelta(days=7)]
     for window in (1, 7, 30):
         recent = known[known["event_time"] >= at - timedelta(days=7 + window)]

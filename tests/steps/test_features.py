@@ -92,6 +92,24 @@ def test_a_late_partition_changes_the_days_that_it_affects(
     same(everything(settings), everything(elsewhere))
 
 
+def test_a_correction_changes_the_days_after_its_report_alone(settings: Settings) -> None:
+    events, labels = payments(30, fraud=0)
+    put(settings, events, labels)
+    run(settings, 0, 31)
+    before = rows_of(settings, "terminal_features")
+    wrong = labels[labels["reported_at"].dt.date == day(20)]
+    correction = wrong.assign(is_fraud=1, reported_at=wrong["reported_at"] + timedelta(days=5))
+    put(settings, events.iloc[:0], correction, partition="correction")
+    run(settings, 26, 26 + 38)
+    after = rows_of(settings, "terminal_features")
+    counts = ["terminal_id", "day", "terminal_count_1d", "terminal_count_7d", "terminal_count_30d"]
+    pd.testing.assert_frame_equal(after[counts], before[counts])
+    assert (after[after["day"] <= day(25)]["terminal_fraud_share_30d"] == 0).all()
+    corrected = after[after["day"] == day(26)].set_index("terminal_id")
+    frauds = (corrected["terminal_fraud_share_30d"] * corrected["terminal_count_30d"]).sum()
+    assert frauds == pytest.approx(len(correction))
+
+
 def test_an_old_run_that_is_run_again_does_not_undo_a_late_partition(settings: Settings) -> None:
     events, labels = payments(20)
     late = events["event_time"].dt.date == day(10)

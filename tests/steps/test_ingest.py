@@ -179,6 +179,17 @@ def test_a_payment_from_another_partition_is_quarantined(deliveries: Deliveries)
     assert len(ids) == len(set(ids))
 
 
+def test_a_label_reported_again_is_a_correction_and_enters(deliveries: Deliveries) -> None:
+    first_report = GENERATOR.labels(day(7))
+    known, was = (first_report[name][0].as_py() for name in ("transaction_id", "is_fraud"))
+    deliveries.labels(7)
+    rows = changed(GENERATOR.labels(day(8)), "transaction_id", first(known))
+    result = deliveries.deliver(changed(rows, "is_fraud", first(1 - was)), str(day(8)), "labels")
+    assert (result.rows_kept, result.rows_quarantined) == (rows.num_rows, 0)
+    reports = [row for row in deliveries.rows(LABELS) if row["transaction_id"] == known]
+    assert {row["partition"]: row["is_fraud"] for row in reports} == {str(day(7)): was, str(day(8)): 1 - was}
+
+
 # --- refusal ---
 
 

@@ -27,7 +27,10 @@ Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code
 
 
 class Column(Frozen):
-    """One column of a feed. `minimum`, `maximum` and `values` are inclusive row-level rules."""
+    """One column of a feed. `minimum`, `maximum` and `values` are inclusive row-level rules.
+
+    `unique` holds within a partition; in events over all partitions. A label reported again is a correction.
+    """
 
     type: Literal["int64", "float64", "string", "bool", "timestamp"]
     description: str = ""

@@ -138,9 +138,12 @@ class _Ingest:
         return history
 
     def _known_elsewhere(self, table: pa.Table) -> dict[str, list[int]]:
-        """Rows whose unique value the lake has from another partition: rule → positions."""
+        """Events whose unique value the lake has from another partition: rule → positions.
+
+        Labels may come again: a later report corrects an earlier one, and those who read them take the newest.
+        """
         rules: dict[str, list[int]] = {}
-        if self.lake.version(self.inputs.feed) is None:
+        if self.inputs.feed != EVENTS or self.lake.version(EVENTS) is None:
             return rules
         for name in (name for name, column in self.feed.columns.items() if column.unique):
             low, high = pc.min_max(table[name]).values()
