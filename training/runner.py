@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import traceback
@@ -17,7 +16,7 @@ from training.contract.errors import ExitCode, InputError, StepError, TransientE
 from training.contract.messages import Failure, Provenance, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
 from training.contract.steps import StepSpec, step_spec
-from training.settings import ROOT, Settings, load_settings
+from training.settings import Settings, load_settings
 
 log = logging.getLogger("perennial")
 
@@ -74,15 +73,7 @@ def parse_inputs(spec: StepSpec, inputs_json: str) -> StepInputs:
 
 def _provenance(inputs: StepInputs, settings: Settings) -> Provenance:
     spec = load_model_spec(inputs.model, settings.models_dir)
-    return Provenance(git_sha=settings.git_sha or _git_sha(), image=settings.image, config_hash=spec.config_hash)
-
-
-def _git_sha() -> str | None:
-    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return Provenance(git_sha=settings.git_sha, image=settings.image, config_hash=spec.config_hash)
 
 
 def _failed(name: str, result_uri: str, error: StepError, provenance: Provenance) -> int:

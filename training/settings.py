@@ -1,7 +1,8 @@
 """Where things are: `CT_*` environment variables, validated once, frozen. How things are done is the model spec's."""
 
 import os
-from functools import cached_property
+import subprocess
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -57,7 +58,7 @@ class Settings(BaseSettings):
     launcher: Literal["subprocess"] = "subprocess"
     """How Airflow runs a step."""
     git_sha: str | None = None
-    """The code's commit, where there is no repository to ask."""
+    """The code's commit. Unset: asked of the repository that the code lies in, if any."""
     image: str | None = None
     """The image that a step runs in, for its provenance."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -104,13 +105,27 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """The settings of this process's environment. Raises ConfigError for an unknown `CT_*` or a bad value."""
+    """The settings of this process's environment, the code's commit looked up.
+
+    Raises ConfigError for an unknown `CT_*` or a bad value.
+    """
     known = {PREFIX + field.upper() for field in Settings.model_fields}
     unknown = sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known)
     if unknown:
         raise ConfigError(f"Unknown setting {', '.join(unknown)}", hint=f"Known: {', '.join(sorted(known))}.")
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         problems = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"Settings are wrong: {problems}", hint="Mend these environment variables.") from error
+    return settings.model_copy(update={"git_sha": settings.git_sha or _commit(ROOT)})
+
+
+@cache
+def _commit(folder: Path) -> str | None:
+    """Asked once per process: the scheduler loads the settings with every DAG file."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

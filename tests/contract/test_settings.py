@@ -1,5 +1,6 @@
 """Settings: the environment, validated; an unknown or bad one is named."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,22 @@ def test_a_bad_value_names_its_variable(monkeypatch) -> None:
     monkeypatch.setenv("CT_SERVING_POLL_SECONDS", "often")
     with pytest.raises(ConfigError, match="CT_SERVING_POLL_SECONDS"):
         load_settings()
+
+
+def test_the_commit_is_the_repositorys_unless_it_is_given(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CT_GIT_SHA", raising=False)
+    place = tmp_path / "code"
+    place.mkdir()
+    monkeypatch.setattr("training.settings.ROOT", tmp_path / "no-repository")
+    assert load_settings().git_sha is None
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", str(place), *arguments], check=True)
+    (name,) = (place / ".git" / "refs" / "heads").iterdir()
+    monkeypatch.setattr("training.settings.ROOT", place)
+    assert load_settings().git_sha == name.read_text().strip()
+    monkeypatch.setenv("CT_GIT_SHA", "abc")
+    assert load_settings().git_sha == "abc"
 
 
 def test_paths_are_absolute_and_settings_do_not_change() -> None:

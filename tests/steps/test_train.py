@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from requests import RequestException
 
 from tests.steps.training_rows import NAMES, write_dataset
 from training.adapters.onnx_model import OnnxModel
@@ -82,13 +86,20 @@ def test_the_run_holds_everything(result: TrainResult, at: Settings) -> None:
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "hist_gradient_boosting"
     assert run.data.params["max_iter"] == "20"
-    assert {"roc_auc", "average_precision", "card_precision_at_k", "parity", "fit_seconds"} <= set(run.data.metrics)
+    assert {"roc_auc", "average_precision", "card_precision_at_k", "parity"} <= set(run.data.metrics)
+    assert run.data.tags["device"] == result.device
+    assert float(run.data.tags["fit_seconds"]) == result.fit_seconds
     assert run.data.tags["reason"] == "test"
     assert run.data.tags["table.events"] == "3"
     assert len(run.inputs.dataset_inputs) == 2
-    files = [file.path for folder in ("plots", "served") for file in client.list_artifacts(result.run_id, folder)]
+    files = [
+        file.path
+        for folder in ("plots", "reference", "served")
+        for file in client.list_artifacts(result.run_id, folder)
+    ]
     for name in ("plots/pr_curve.png", "plots/calibration.png", "plots/feature_importance.png", "served/model.onnx"):
         assert name in files
+    assert "reference/reference.parquet" in files
     (logged,) = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{result.run_id}'")
     assert str(logged.status) == "READY"
 
@@ -100,6 +111,29 @@ def test_the_same_inputs_give_the_same_run(result: TrainResult, uri: str, at: Se
     shutil.rmtree(result.artifact_uri)
     assert train.run(inputs(uri), at) == result
     OnnxModel.load(Path(result.artifact_uri)).check_golden()
+
+
+def test_another_commit_is_no_reason_to_train_again(result: TrainResult, uri: str, at: Settings) -> None:
+    elsewhere = at.model_copy(update={"git_sha": "0123456"})
+    assert train.run(inputs(uri), elsewhere) == result
+
+
+def test_an_edited_estimator_trains_anew_though_nothing_was_committed(
+    result: TrainResult, uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(train.ESTIMATORS, tmp_path / "estimators")
+    monkeypatch.setattr(train, "ESTIMATORS", tmp_path / "estimators")
+    assert train.run(inputs(uri), at) == result
+    with (tmp_path / "estimators" / "graph.py").open("a") as file:
+        file.write("# edited\n")
+    assert train.run(inputs(uri), at).run_id != result.run_id
+
+
+def test_another_library_trains_anew(
+    result: TrainResult, uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "version", lambda name: "99.0" if name == "scikit-learn" else version(name))
+    assert train.run(inputs(uri), at).run_id != result.run_id
 
 
 def test_other_inputs_give_another_run(result: TrainResult, uri: str, at: Settings) -> None:
@@ -132,6 +166,47 @@ def test_killed_midway_and_run_again(
     assert run.info.status == "FINISHED"
     assert len(client.get_metric_history(result.run_id, "roc_auc")) == 1
     assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{result.run_id}'")) == 1
+
+
+def test_another_try_on_another_device_takes_the_run_up(
+    uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = inputs(uri, seed=77)
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise TransientError("killed")
+
+    fit = train._fit
+
+    def elsewhere(*args: Any) -> tuple[Any, float]:
+        fitted, seconds = fit(*args)
+        return replace(fitted, device="cuda"), seconds + 60
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runs, "log_dataset", killed)
+        patched.setattr(train, "_fit", elsewhere)
+        with pytest.raises(TransientError):
+            train.run(mine, at)
+    result = train.run(mine, at)
+    tags = client_of(at).get_run(result.run_id).data.tags
+    assert (tags["device"], float(tags["fit_seconds"])) == (result.device, result.fit_seconds)
+    assert result.fit_seconds < 60
+
+
+def test_the_error_is_told_though_mlflow_went_away_with_it(
+    at: Settings, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = write_dataset(place / "one-kind-and-no-mlflow")
+    _change(Path(uri, "train.parquet"), "is_fraud", 0)
+
+    def gone(*args: object, **kwargs: object) -> None:
+        raise RequestException("connection refused")
+
+    monkeypatch.setattr(type(client_of(at)), "set_terminated", gone)
+    with pytest.raises(DataContractError, match="both must occur"):
+        train.run(inputs(uri), at)
+    assert "could not be marked as failed" in caplog.text
+    assert "connection refused" in caplog.text
 
 
 def test_a_step_that_fails_says_so_in_mlflow(at: Settings, place: Path) -> None:

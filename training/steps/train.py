@@ -30,6 +30,9 @@ log = logging.getLogger("perennial")
 #: a row on the wrong side of one split by more.
 PARITY_TOLERANCE = 1e-4
 _GOLDEN_ROWS = 20
+ESTIMATORS = Path(base.__file__).parent
+#: Distributions that fit and export.
+_LIBRARIES = ("onnx", "scikit-learn", "torch")
 
 
 def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
@@ -44,7 +47,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
     estimator = base.load(inputs.estimator)
     given = {**spec.training.estimators.get(inputs.estimator, {}), **inputs.parameters}
     parameters = base.parameters_for(inputs.estimator, estimator.DEFAULTS, given)
-    fingerprint = _fingerprint(inputs, dataset.manifest.dataset_id, parameters, spec, settings)
+    fingerprint = _fingerprint(inputs, dataset.manifest.dataset_id, parameters, spec)
     folder = Path(settings.work) / spec.name / "artifacts" / fingerprint
 
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
@@ -153,9 +156,10 @@ def _log(
 
     metadata, evaluation, names = trained.metadata, spec.evaluation, dataset.manifest.feature_names
     numbers: dict[str, float] = {str(name): value for name, value in metadata.holdout_metrics.items()}
-    numbers |= {"parity": trained.parity, "fit_seconds": trained.seconds, "threshold": metadata.threshold}
-    parameters = {**metadata.parameters, "seed": inputs.seed, "device": trained.device}
-    runs.log(mlflow_run, parameters, numbers)
+    numbers |= {"parity": trained.parity, "threshold": metadata.threshold}
+    runs.log(mlflow_run, {**metadata.parameters, "seed": inputs.seed}, numbers)
+    # Another try may run elsewhere and take longer. A tag is replaced; a parameter cannot be, a metric is doubled.
+    runs.tag(mlflow_run.run_id, {"device": trained.device, "fit_seconds": f"{trained.seconds:.3f}"})
     runs.log_dataset(mlflow_run, dataset.manifest)
     # Datasets may be deleted, and the lake's old versions too; the champion's reference lives as long as its run.
     runs.log_file(mlflow_run.run_id, dataset.reference, REFERENCE)
@@ -176,12 +180,21 @@ def _log(
     runs.log_model(mlflow_run, folder, trained.features, requirements)
 
 
-def _fingerprint(
-    inputs: TrainInputs, dataset_id: str, parameters: dict[str, Any], spec: ModelSpec, settings: Settings
-) -> str:
-    """What decides the model. The reason does not, nor where the dataset lies."""
-    parts = [inputs.estimator, parameters, dataset_id, inputs.seed, spec.config_hash, settings.git_sha]
+def _fingerprint(inputs: TrainInputs, dataset_id: str, parameters: dict[str, Any], spec: ModelSpec) -> str:
+    """What decides the model. The reason does not, nor where the dataset lies.
+
+    Of the code it is the estimators' source and their libraries, not the commit: an edit that nobody committed must
+    train anew, a commit that changes a page of the documentation must not.
+    """
+    libraries = {name: version(name) for name in _LIBRARIES}
+    parts = [inputs.estimator, parameters, dataset_id, inputs.seed, spec.config_hash, _source_digest(), libraries]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _source_digest() -> str:
+    """SHA-256 of the estimators' modules: all of them, for they share some."""
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in ESTIMATORS.glob("*.py")}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _tags(inputs: TrainInputs, dataset: Dataset, spec: ModelSpec, settings: Settings) -> dict[str, str]:

@@ -5,6 +5,7 @@ logged has a fixed name and time, so logging it again changes nothing.
 """
 
 import json
+import logging
 import platform
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -24,6 +25,8 @@ from training.contract.messages import DatasetResult
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+log = logging.getLogger("perennial")
 
 FINGERPRINT, RESULT = "fingerprint", "result"
 #: Rows of the input example.
@@ -155,8 +158,12 @@ class Runs:
             self._client.set_terminated(run.run_id, "FINISHED")
 
     def fail(self, run: Run) -> None:
-        with answering(self._uri):
-            self._client.set_terminated(run.run_id, "FAILED")
+        """Called for an error that is under way, which is the one to tell: one of its own is logged, never raised."""
+        try:
+            with answering(self._uri):
+                self._client.set_terminated(run.run_id, "FAILED")
+        except Exception as error:
+            log.warning("Run %s could not be marked as failed: %s", run.run_id, error)
 
     def fetch(self, run_id: str, digest: str, folder: Path) -> Path:
         """Put the run's artifact back into `folder` when it is not there."""
