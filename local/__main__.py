@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from xmlrpc.client import Fault
 
 from local.place import Place
 from local.stack import Stack
@@ -31,6 +32,10 @@ def main(argv: list[str] | None = None) -> int:
         return VERBS[args.verb][0](stack)
     except StepError as error:
         print(f"✗ {error}", file=sys.stderr)
+        return 1
+    except (OSError, Fault) as error:
+        print(f"✗ {type(error).__name__}: {error}", file=sys.stderr)
+        print("  → Is there room, and may you write to the state and landing folders?", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. `make status` says what runs, `make down` stops it.", file=sys.stderr)

@@ -123,7 +123,7 @@ class Airflow:
                 answer = self._client.get(path, params=params)
                 if answer.status_code == 401:
                     self._log_in()
-                    continue
+                    answer = self._client.get(path, params=params)
                 if answer.status_code == 404:
                     return None
                 return answer.raise_for_status().json()

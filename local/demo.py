@@ -37,7 +37,8 @@ def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
         except KeyboardInterrupt:
             told = False
             print("\nStopping. Nothing is lost: `make demo` goes on from here.", flush=True)
-    stack.stop()
+        finally:
+            stack.stop()
     return 0 if told else 1
 
 

@@ -51,5 +51,11 @@ backend=(--torch-backend="${TORCH_BACKEND:-cpu}")
 for place in ${links//,/ }; do
     if compgen -G "${place#file://}/torch-*.whl" >/dev/null; then backend=(); fi
 done
+# The environment takes 3.1 GB, and uv's cache as much again where it lies on another disk.
+free=$(df -Pk . | awk 'NR == 2 {print $4}')
+if [ "$free" -lt $((4 * 1024 * 1024)) ]; then
+    echo "Only $((free / 1024 / 1024)) GB are free at $PWD; the environment needs 4 GB. Free some." >&2
+    exit 1
+fi
 echo "Installing $(grep -c '==' requirements.txt) packages into $venv"
 "$venv/bin/uv" pip install -q --compile-bytecode --python "$venv/bin/python" ${backend[@]+"${backend[@]}"} -r requirements.txt

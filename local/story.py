@@ -109,10 +109,12 @@ class Story:
         """Why the first champion will not come: a training is over, nothing goes on, and nothing serves."""
         if not self._runs["train"] or self._active() or self._serving.champion():
             return None
-        verdict = (self._airflow.result(self._runs["train"][-1], "evaluate") or {}).get("verdict", {})
-        if verdict.get("promote"):
+        # A run whose request was not granted reached no verdict: by the clock, say, before there was data.
+        found = (self._airflow.result(run, "evaluate") for run in reversed(self._runs["train"]))
+        verdict = next((result["verdict"] for result in found if result), None)
+        if verdict is None or verdict["promote"]:
             return None
-        return f"The first training promoted nothing: {'; '.join(verdict.get('reasons', ['no verdict']))}"
+        return f"The first training promoted nothing: {'; '.join(verdict['reasons'])}"
 
     def _active(self) -> list[Run]:
         return [run for kind in KINDS for run in self._runs[kind] if not run.over]

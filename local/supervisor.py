@@ -77,7 +77,7 @@ class Supervisor:
         Raises StepError when it does not come up.
         """
         place = self._place
-        kill(members(str(place.home)))
+        self.clear_away()
         for folder in (place.run, place.logs):
             folder.mkdir(parents=True, exist_ok=True)
         place.socket.unlink(missing_ok=True)
@@ -91,6 +91,11 @@ class Supervisor:
         if not self.running:
             said = (done.stdout + done.stderr).strip() or "nothing"
             raise StepError(f"supervisord did not start; it said: {said}", hint=f"See {place.run}/supervisord.log.")
+
+    def clear_away(self) -> None:
+        """End what a stack left whose supervisord is gone; it would hold the ports."""
+        if not self.running:
+            kill(members(str(self._place.home)))
 
     def start(self, *names: str) -> None:
         """Start those of `names` that do not run yet."""

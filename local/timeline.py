@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from local.airflow_api import Airflow, Run
@@ -46,9 +47,13 @@ def checks(story: list[Chapter], champion: int | None) -> list[Check]:
     first = next((c for c in trained if version(c) == 1), None)
     winner = winning(story)
     drifted = [c for c in story if c.results.get("drift", {}).get("drifted")]
+    reports = [Path(c.results["drift"]["report_html"]) for c in drifted if c.results["drift"].get("report_html")]
+    measured = [c for c in story if c.results.get("performance", {}).get("outcome") == "measured"]
     made = [
         Check("a first training made version 1", first is not None, told(first)),
         Check("the drift DAG found drift", bool(drifted), f"in {len(drifted)} runs"),
+        Check("its reports are there", bool(reports) and all(r.is_file() for r in reports), f"{len(reports)} reports"),
+        Check("logged predictions met their late labels", bool(measured), f"in {len(measured)} runs"),
         Check("a training that drift or performance asked for was rolled out", winner is not None, told(winner)),
     ]
     if winner is None:

@@ -8,6 +8,10 @@ import time
 from local.credentials import USER
 from local.preflight import problems
 from local.stack import Stack
+from training.contract.errors import InputError
+
+#: What a stack puts into its state folder.
+KEPT = frozenset("airflow bentoml credentials.json feast lake landing ledger logs mlflow run serving work".split())
 
 
 def ready_to_start(stack: Stack) -> bool:
@@ -22,6 +26,7 @@ def ready_to_start(stack: Stack) -> bool:
         print(f"    asked:   {asked.ports}, landing {asked.landing}", file=sys.stderr)
         print("  → make down, then again; or give the same settings.", file=sys.stderr)
         return False
+    stack.supervisor.clear_away()
     found = problems(stack.place)
     for problem in found:
         print(f"✗ {problem}", file=sys.stderr)
@@ -74,9 +79,17 @@ def status(stack: Stack) -> int:
 
 
 def clean(stack: Stack) -> int:
+    """Deletes what a stack made, and no other folder. Raises InputError for one that does not look like a stack's."""
+    home = stack.place.home
     stack.stop()
-    shutil.rmtree(stack.place.home, ignore_errors=True)
-    print(f"Deleted {stack.place.home}.")
+    if not home.exists():
+        print(f"There is no {home}.")
+        return 0
+    if strange := sorted(entry.name for entry in home.iterdir() if entry.name not in KEPT):
+        problem = f"{home} holds what no stack puts there: {', '.join(strange[:5])}"
+        raise InputError(problem, hint="Is it the folder that you mean? Nothing was deleted.")
+    shutil.rmtree(home)
+    print(f"Deleted {home}.")
     return 0
 
 

@@ -76,17 +76,20 @@ def test_a_socket_path_that_the_kernel_cannot_hold(monkeypatch: pytest.MonkeyPat
         Place.from_environment()
 
 
+def local(verb: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "local", verb]
+    return subprocess.run(command, env=os.environ | env, cwd=ROOT, capture_output=True, text=True)
+
+
 def test_up_says_what_is_wrong_without_a_traceback(tmp_path: Path, taken: int) -> None:
-    env = os.environ | {"CT_HOME": str(tmp_path), "AIRFLOW_PORT": str(taken), "MLFLOW_PORT": str(free_port())}
-    done = subprocess.run([sys.executable, "-m", "local", "up"], env=env, cwd=ROOT, capture_output=True, text=True)
+    done = local("up", CT_HOME=str(tmp_path), AIRFLOW_PORT=str(taken), MLFLOW_PORT=str(free_port()))
     assert done.returncode == 1
     assert f"Port {taken} is in use" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 
 def test_an_unknown_setting_is_said_without_a_traceback(tmp_path: Path) -> None:
-    env = os.environ | {"CT_HOME": str(tmp_path), "CT_TRACKING_URL": "http://elsewhere"}
-    done = subprocess.run([sys.executable, "-m", "local", "status"], env=env, cwd=ROOT, capture_output=True, text=True)
+    done = local("status", CT_HOME=str(tmp_path), CT_TRACKING_URL="http://elsewhere")
     assert done.returncode == 1
     assert "CT_TRACKING_URL" in done.stderr
     assert "Traceback" not in done.stderr
@@ -99,3 +102,23 @@ def test_setup_names_the_python_that_it_needs(tmp_path: Path, python: str) -> No
     assert done.returncode == 1
     assert "needs Python 3.11 or 3.12" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_a_state_folder_that_cannot_be_is_said_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = local("up", CT_HOME=str(tmp_path / "file" / "state"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr
+
+
+def test_clean_deletes_a_stacks_state_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "state" / "lake").mkdir(parents=True)
+    (tmp_path / "state" / "thesis.tex").write_text("years of work")
+    done = local("clean", CT_HOME=str(tmp_path / "state"))
+    assert done.returncode == 1
+    assert "thesis.tex" in done.stderr
+    assert (tmp_path / "state" / "lake").exists()
+    (tmp_path / "state" / "thesis.tex").unlink()
+    assert local("clean", CT_HOME=str(tmp_path / "state")).returncode == 0
+    assert not (tmp_path / "state").exists()

@@ -233,10 +233,13 @@ DRIFTED = chapter(
         "as_of": "2026-03-09",
         "champion_version": 1,
         "window": {"start": "2026-03-02", "end": "2026-03-09"},
-        "report_html": "/home/report.html",
+        "report_html": __file__,
     },
+    performance={"outcome": "measured", "current": {"roc_auc": 0.6}, "reference": {"roc_auc": 0.8}},
     request={"reason": "drift", "why": "Granted."},
 )
+UNREPORTED = replace(DRIFTED, results=DRIFTED.results | {"drift": DRIFTED.results["drift"] | {"report_html": "/gone"}})
+UNMEASURED = replace(DRIFTED, results={k: v for k, v in DRIFTED.results.items() if k != "performance"})
 STORY = [trained(1, "first", 1, 0.7, None), DRIFTED, trained(3, "drift", 2, 0.6, 0.4)]
 
 
@@ -253,6 +256,8 @@ def test_the_whole_story() -> None:
     [
         ([], None, "a first training made version 1"),
         ([STORY[0], STORY[2]], 2, "the drift DAG found drift"),
+        ([STORY[0], UNREPORTED, STORY[2]], 2, "its reports are there"),
+        ([STORY[0], UNMEASURED, STORY[2]], 2, "logged predictions met their late labels"),
         (STORY[:2], 1, "a training that drift or performance asked for was rolled out"),
         (
             [*STORY[:2], trained(3, "person", 2, 0.6, 0.4)],
@@ -273,7 +278,7 @@ def test_the_timeline_says_when_why_and_with_what_numbers() -> None:
     text = "\n".join(timeline.lines(STORY))
     assert "00:02:00  drift" in text
     assert "50% of the features drifted against what version 1 was trained on" in text
-    assert "/home/report.html" in text
+    assert __file__ in text
     assert "because of drift (drift says so), by asset m_retrain" in text
     assert "version 2 serves" in text
     assert "average_precision      0.400 → 0.600" in "\n".join(timeline.quality(STORY[2]))
