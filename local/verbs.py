@@ -11,7 +11,22 @@ from local.stack import Stack
 from training.contract.errors import InputError
 
 #: What a stack puts into its state folder.
-KEPT = frozenset("airflow bentoml credentials.json feast lake landing ledger logs mlflow run serving work".split())
+KEPT = frozenset(
+    [
+        "airflow",
+        "bentoml",
+        "credentials.json",
+        "feast",
+        "lake",
+        "landing",
+        "ledger",
+        "logs",
+        "mlflow",
+        "run",
+        "serving",
+        "work",
+    ]
+)
 
 
 def ready_to_start(stack: Stack) -> bool:
