@@ -179,6 +179,51 @@ def test_a_payment_from_another_partition_is_quarantined(deliveries: Deliveries)
     assert len(ids) == len(set(ids))
 
 
+@pytest.fixture
+def given_way(deliveries: Deliveries) -> pa.Table:
+    """The second day's file, one row of which is in quarantine: the first day came with the same payment."""
+    rows = GENERATOR.events(day(1))
+    taken = rows["transaction_id"][3].as_py()
+    deliveries.deliver(changed(GENERATOR.events(FIRST), "transaction_id", first(taken)), "2026-01-05")
+    assert deliveries.deliver(rows, "2026-01-06").rows_quarantined == 1
+    return rows
+
+
+def test_a_row_that_gave_way_enters_with_the_same_file_once_the_other_is_gone(
+    deliveries: Deliveries, given_way: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    deliveries.events(0)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "1 quarantined rows of 2026-01-06 gave way to rows that 2026-01-05 no longer holds" in warning
+    result = deliveries.deliver(given_way, "2026-01-06")
+    assert (result.outcome, result.rows_kept, result.rows_quarantined) == ("replaced", given_way.num_rows, 0)
+    assert result.affected == Days(start=day(2), end=day(3))
+    assert deliveries.rows(QUARANTINE) == []
+    assert deliveries.deliver(given_way, "2026-01-06").outcome == "unchanged"
+
+
+def test_a_row_whose_other_is_still_there_stays_in_quarantine(
+    deliveries: Deliveries, given_way: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    corrected = changed(GENERATOR.events(FIRST), "transaction_id", first(given_way["transaction_id"][3].as_py()))
+    deliveries.deliver(changed(corrected, "amount", first(1.0, 2.0)), "2026-01-05")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    before = deliveries.rows(EVENTS), deliveries.rows(QUARANTINE)
+    deliveries.deliver(given_way, "2026-01-06")
+    assert (deliveries.rows(EVENTS), deliveries.rows(QUARANTINE)) == before
+
+
+def test_killed_before_its_warning_a_replacement_warns_when_run_again(
+    deliveries: Deliveries, given_way: pa.Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(pc, "match_substring", crash)
+        with pytest.raises(KeyboardInterrupt):
+            deliveries.events(0)
+    assert deliveries.events(0).outcome == "unchanged"
+    assert "2026-01-06 gave way" in caplog.text
+
+
 def test_a_label_reported_again_is_a_correction_and_enters(deliveries: Deliveries) -> None:
     first_report = GENERATOR.labels(day(7))
     known, was = (first_report[name][0].as_py() for name in ("transaction_id", "is_fraud"))

@@ -1,5 +1,7 @@
 """A landed table against the spec's types: casts that lose nothing are made, all others are left for the rules."""
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.types as pt
 
@@ -27,6 +29,14 @@ def conform(landed: pa.Table, feed: FeedSpec) -> pa.Table:
     """
     present = {name: column for name, column in feed.columns.items() if name in landed.column_names}
     return pa.table({name: _cast(landed[name], column) for name, column in present.items()})
+
+
+def as_pandas(table: pa.Table) -> Any:
+    """`table` as a DataFrame, with types that tell a missing number from one that is not a whole number."""
+    import pandas as pd  # Slow to import, and a partition that is in the lake already needs none of it.
+
+    types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
+    return table.to_pandas(types_mapper=types.get)
 
 
 def _cast(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:

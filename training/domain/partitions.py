@@ -62,6 +62,17 @@ def newest_before(spans: Iterable[tuple[date, date]], day: date) -> date | None:
     return max((min(last, day - _DAY) for first, last in spans if first < day), default=None)
 
 
+def daily_rows(partitions: Iterable[tuple[str, int]]) -> dict[date, float]:
+    """Day → rows of it in `partitions` (name and rows); one of several days counts for each with its mean."""
+    found: dict[date, float] = {}
+    for name, rows in partitions:
+        days = partition_days(name)
+        for at in range(len(days)):
+            day = days.start + at * _DAY
+            found[day] = found.get(day, 0.0) + rows / len(days)
+    return found
+
+
 class Bounds(NamedTuple):
     """How many rows a day may have. `maximum` is None without history."""
 

@@ -2,16 +2,16 @@
 
 Exactly once: the quarantine is committed first, the rows last, each replacing what the partition held before. The
 rows' commit carries a fingerprint of the file and of the rules, so a partition is done when its fingerprint is there,
-and a run that was killed anywhere before does all of it again. The days to compute again depend on the partition's
-name and the lake alone, so a run that finds nothing to do reports the same ones.
+and a run that was killed anywhere before does all of it again. Rows that gave way to another partition's are judged
+again even so: that one may have been replaced. The days to compute again depend on the partition's name and the lake
+alone, so a run that finds nothing to do reports the same ones.
 """
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from training.contract.base import Days
 from training.contract.errors import DataContractError
 from training.contract.messages import IngestInputs, IngestResult
 from training.contract.model_spec import FeedSpec, ModelSpec, load_model_spec
-from training.domain.conform import conform, feed_schema
-from training.domain.partitions import affected_days, newest_before, partition_days, row_bounds, widened
+from training.domain.conform import as_pandas, conform, feed_schema
+from training.domain.partitions import affected_days, daily_rows, newest_before, partition_days, row_bounds, widened
+from training.domain.quarantine import known_in, known_rule, quarantine_rows, released
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
@@ -53,12 +54,12 @@ class _Ingest:
         log.info("Read %s: %s bytes, sha256 %s", landed.uri, f"{len(landed.content):,}", landed.sha256)
         fingerprint = self._fingerprint(landed)
         applied = self.lake.applied(self.inputs.feed, self._application)
-        if applied == fingerprint:
+        if applied == fingerprint and not any(known_in(reason) for reason in self._quarantined()):
             return self._unchanged(landed, fingerprint)
         table = landed.table()
         conformed = conform(table, self.feed)
         broken, page = self._examine(conformed, fingerprint)
-        self._quarantine(_quarantine_rows(table, broken, self.inputs.feed, self.inputs.partition))
+        self._quarantine(quarantine_rows(table, broken, self.inputs.feed, self.inputs.partition))
         self._write(conformed, broken, fingerprint)
         reasons = Counter(rule for rules in broken.values() for rule in rules)
         outcome = "appended" if applied is None else "replaced"
@@ -83,7 +84,7 @@ class _Ingest:
 
         name = f"{self.inputs.feed} {self.inputs.partition}"
         days = self._day_counts(table)
-        findings = examine(_frame(table), days, self.feed, self.days, name, self._site(fingerprint))
+        findings = examine(as_pandas(table), days, self.feed, self.days, name, self._site(fingerprint))
         log.info("Data Docs: %s", findings.page)
         if findings.table:
             raise self._refused(findings.table, findings.page)
@@ -109,7 +110,8 @@ class _Ingest:
             return pd.DataFrame({name: [] for name in ("day", "rows", "minimum", "maximum", "gap")})
         found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()
         counts.update({day["values"]: day["counts"] for day in found if day["values"] in counts})
-        bounds = row_bounds(counts, self._history(), self.feed.row_count)
+        history = daily_rows((span.partition, span.rows) for span in self._others())
+        bounds = row_bounds(counts, history, self.feed.row_count)
         gaps = {promised.start: self._gap()}
         rows = [(str(day), count, *bounds[day], gaps.get(day)) for day, count in counts.items()]
         frame = pd.DataFrame(rows, columns=["day", "rows", "minimum", "maximum", "gap"])
@@ -127,16 +129,6 @@ class _Ingest:
         spans = self.lake.spans(self.inputs.feed, self.feed.time_column)
         return [span for span in spans if span.partition != self.inputs.partition]
 
-    def _history(self) -> dict[date, float]:
-        """Day → rows of it in the lake; a partition of several days counts for each with its mean."""
-        history: dict[date, float] = {}
-        for span in self._others():
-            days = partition_days(span.partition)
-            for at in range(len(days)):
-                day = days.start + timedelta(days=at)
-                history[day] = history.get(day, 0.0) + span.rows / len(days)
-        return history
-
     def _known_elsewhere(self, table: pa.Table) -> dict[str, list[int]]:
         """Events whose unique value the lake has from another partition: rule → positions.
 
@@ -145,7 +137,7 @@ class _Ingest:
         rules: dict[str, list[int]] = {}
         if self.inputs.feed != EVENTS or self.lake.version(EVENTS) is None:
             return rules
-        for name in (name for name, column in self.feed.columns.items() if column.unique):
+        for name in self._unique_columns():
             low, high = pc.min_max(table[name]).values()
             if not low.is_valid:
                 continue
@@ -155,9 +147,11 @@ class _Ingest:
             known = known.filter(pc.is_in(known[name], table[name]))
             where = dict(zip(known[name].to_pylist(), known["partition"].to_pylist(), strict=True))
             for row in pc.indices_nonzero(pc.is_in(table[name], known[name])).to_pylist():
-                rule = f"{name} is in partition {where[table[name][row].as_py()]} already"
-                rules.setdefault(rule, []).append(row)
+                rules.setdefault(known_rule(name, where[table[name][row].as_py()]), []).append(row)
         return rules
+
+    def _unique_columns(self) -> list[str]:
+        return [name for name, column in self.feed.columns.items() if column.unique]
 
     def _refuse_too_many(self, broken: Broken, rows: int, page: Path) -> None:
         if len(broken) <= self.feed.maximum_quarantined * rows:
@@ -204,6 +198,28 @@ class _Ingest:
         reasons: list[str] = self.lake.scan(QUARANTINE).to_table(columns=["reason"], filter=here)["reason"].to_pylist()
         return reasons
 
+    def _warn_of_released(self) -> None:
+        """Other partitions' rows gave way to this one's; say so when it no longer holds what they gave way to."""
+        partition = self.inputs.partition
+        if self.inputs.feed != EVENTS or self.lake.version(QUARANTINE) is None:
+            return
+        gave_way = pc.match_substring(pc.field("reason"), known_rule("", partition))
+        there = (pc.field("feed") == EVENTS) & (pc.field("partition") != partition) & gave_way
+        quarantined = self.lake.scan(QUARANTINE).to_table(["partition", "reason", "row"], filter=there).to_pylist()
+        if not quarantined:
+            return
+        here = pc.field("partition") == partition
+        held = self.lake.scan(EVENTS).to_table(self._unique_columns(), filter=here).to_pydict()
+        free = released(quarantined, partition, {name: set(values) for name, values in held.items()})
+        if free:
+            log.warning(
+                "%d quarantined rows of %s gave way to rows that %s no longer holds. Deliver these partitions again "
+                "(the same files will do) or clear their ingest tasks: the rows are judged again then.",
+                free.total(),
+                ", ".join(sorted(free)),
+                partition,
+            )
+
     # --- reporting ---
 
     def _unchanged(self, landed: Landed, fingerprint: int) -> IngestResult:
@@ -218,6 +234,7 @@ class _Ingest:
     def _result(
         self, landed: Landed, outcome: Any, kept: int, quarantined: int, reasons: Counter[str], page: str | None
     ) -> IngestResult:
+        self._warn_of_released()
         return IngestResult(
             outcome=outcome,
             content_sha256=landed.sha256,
@@ -238,23 +255,3 @@ class _Ingest:
             before = [(s.earliest.date(), s.newest.date()) for s in events if s.partition != self.inputs.partition]
             since = newest_before(before, self.days.start)
         return affected_days(self.days, self.spec.features.history_days, horizon, since)
-
-
-def _frame(table: pa.Table) -> Any:
-    """As pandas, with types that tell a missing number from one that is not a whole number."""
-    import pandas as pd
-
-    types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
-    return table.to_pandas(types_mapper=types.get)
-
-
-def _quarantine_rows(table: pa.Table, broken: Broken, feed: str, partition: str) -> pa.Table:
-    """The rows as they were delivered, as JSON, each with every rule that it breaks."""
-    rows = table.take(pa.array(broken, pa.int64())).to_pylist()
-    columns = {
-        "feed": [feed] * len(rows),
-        "partition": [partition] * len(rows),
-        "reason": ["; ".join(rules) for rules in broken.values()],
-        "row": [json.dumps(row, default=str) for row in rows],
-    }
-    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
