@@ -65,7 +65,7 @@ def test_covered_days_end_at_the_midnight_after_the_newest_row() -> None:
     assert covered_days([]) is None
 
 
-def test_of_several_predictions_for_a_payment_the_last_counts_whatever_the_order() -> None:
+def test_of_several_predictions_for_a_payment_the_first_counts_whatever_the_order() -> None:
     label = LabelSpec(column="is_fraud", id_column="transaction_id")
     predictions = pd.DataFrame(
         {
@@ -78,7 +78,7 @@ def test_of_several_predictions_for_a_payment_the_last_counts_whatever_the_order
     labels = pd.DataFrame({"transaction_id": [7, 9], "is_fraud": [1, 0]})
     for order in (predictions, predictions.iloc[::-1]):
         rows = labelled(order, labels, label)
-        assert rows[["transaction_id", "score", "is_fraud"]].values.tolist() == [[7, 0.3, 1]]
+        assert rows[["transaction_id", "score", "is_fraud"]].values.tolist() == [[7, 0.1, 1]]
 
 
 def test_degraded_is_a_fall_of_more_than_the_allowed_drop() -> None:
