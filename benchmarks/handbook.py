@@ -4,6 +4,10 @@
 
 Train on 2018-07-25 … 31, test on 2018-08-08 … 14, labels seven days late, cards known as compromised left out. Prints
 ours beside the published numbers, the ratios to the goals, and the seconds of every step. Nothing is kept.
+
+The estimators' defaults were chosen on three earlier weeks (as of 2018-07-25, 08-01 and 08-08). This week's result was
+known as well when the forest's smallest leaf was set to 5, which the earlier weeks favour by .002 in AUC only. Another
+seed moves the forest's AUC on this week between .853 and .866 and its average precision by .001.
 """
 
 import argparse
