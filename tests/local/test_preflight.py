@@ -106,7 +106,8 @@ def test_setup_names_the_python_that_it_needs(tmp_path: Path, python: str) -> No
 
 def test_a_state_folder_that_cannot_be_is_said_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = local("up", CT_HOME=str(tmp_path / "file" / "state"))
+    ports = {f"{name}_PORT": str(free_port()) for name in ("AIRFLOW", "MLFLOW", "SERVING")}
+    done = local("up", CT_HOME=str(tmp_path / "file" / "state"), **ports)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert str(tmp_path / "file") in done.stderr
