@@ -1,4 +1,4 @@
-"""`<model>_drift`: has the world left the model behind? Daily, and when new events have become features."""
+"""`<model>_drift`: has the world left the model behind? Daily, and when new events or labels have become features."""
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 from perennial_airflow.assets import features_asset, retrain_asset

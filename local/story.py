@@ -40,7 +40,7 @@ class Story:
         #: Called about once a second while waiting.
         self.on_tick: Callable[[], None] = lambda: None
         self._runs: dict[str, list[Run]] = {}
-        # Labels come first: when payments become features, the drift DAG must find both to ask for a first training.
+        # Labels come first: the drift run that the events start then finds all there is.
         self._first_labels = Days(start=plan.history.start + LABEL_DELAY, end=plan.history.end)
 
     def prepare(self) -> None:

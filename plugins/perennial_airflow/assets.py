@@ -14,7 +14,7 @@ def landing_asset(model: str) -> Asset:
 
 
 def features_asset(model: str) -> Asset:
-    """Feature rows of newly landed events are online."""
+    """Newly landed events or labels have become features."""
     return Asset(name=f"{model}_features", uri=f"x-perennial://{model}/features", group=model)
 
 
@@ -23,10 +23,7 @@ def retrain_asset(model: str) -> Asset:
     return Asset(name=f"{model}_retrain", uri=f"x-perennial://{model}/retrain", group=model)
 
 
-def features_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """What the event of the features asset carries after `materialize`; None for labels: events drift."""
-    params = context["params"]
-    if params["feed"] != "events":
-        return None
-    partition = params["partition"]
-    return {"as_of": result["as_of"], "partition": partition, "reason": f"New events: {partition.replace('_', ' to ')}"}
+def features_event(result: dict[str, Any], context: Any) -> dict[str, Any]:
+    """What the event of the features asset carries after `materialize`: events may have drifted, labels tell it."""
+    feed, partition = context["params"]["feed"], context["params"]["partition"]
+    return {"as_of": result["as_of"], "partition": partition, "reason": f"New {feed}: {partition.replace('_', ' to ')}"}
