@@ -8,6 +8,8 @@ import pytest
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.settings import Settings
 
+pytest_plugins = ["tests.airflow_home"]
+
 # As in the runner: threads that wait by spinning slow a shared machine tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -1,13 +1,16 @@
-"""An Airflow home of its own, chosen before anything imports Airflow."""
+"""For the tests of dags/ and plugins/: an Airflow home of its own, chosen before anything imports Airflow."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 _HOME = Path(tempfile.mkdtemp(prefix="perennial-airflow-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 (_HOME / "no-dags").mkdir()
 os.environ.setdefault("AIRFLOW_HOME", str(_HOME))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
