@@ -14,6 +14,7 @@ from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, RequestInputs, RequestResult
 from training.contract.model_spec import MODELS_DIR
+from training.domain import sources
 from training.domain.retraining import MAXIMUM_RUNS
 from training.settings import Settings
 from training.steps.request import run
@@ -92,6 +93,24 @@ def test_drift_becomes_a_request_with_its_evidence(settings: Settings) -> None:
     assert request.body["evidence"]["drift"]["report_html"] == "/reports/report.html"
     assert request.body["evidence"]["performance"]["outcome"] == "too few labels"
     assert decision.body["outcome"] == "granted"
+
+
+def test_a_first_champion_waits_until_the_labels_have_become_features(settings: Settings) -> None:
+    lake, found = Lake(settings.lake, MODEL), DriftResult(outcome="no champion", as_of=TODAY, history_days=35)
+
+    def compute(versions: dict[str, int]) -> None:
+        rows = pa.table({"day": pa.array([TODAY]), "feature": [0.0]})
+        for table in ("customer_features", "terminal_features"):
+            made_of = (sources.APPLICATION, sources.number(versions))
+            lake.replace(table, rows, f"day = '{TODAY}'", ["day"], transaction=made_of)
+
+    now = lake.versions("events", "labels")
+    compute({"events": now["events"]})  # as when the events landed first
+    early = _ask(settings, drift=found)
+    assert (early.granted, early.waiting, _entries(settings)) == (False, [], [])
+    assert "have not become features" in early.why
+    compute(now)
+    assert _ask(settings, drift=found).granted
 
 
 def test_a_first_champion_is_asked_for_when_the_labelled_history_suffices(settings: Settings) -> None:

@@ -12,12 +12,10 @@ from training.contract.base import Days, TableVersions
 from training.contract.errors import InputError
 from training.contract.messages import FeaturesInputs, FeaturesResult
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain import sources
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
-
-#: Each commit of feature rows carries, under this name, the versions that it read: events' × _BASE + labels' + 1.
-_APPLICATION, _BASE = "sources", 10**9
 
 
 def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
@@ -43,26 +41,22 @@ def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
     for table in spec.features.tables:
         found = queries.run(table, days, relations)
         where = f"day >= '{days.start}' AND day < '{days.end}'"
-        versions[table] = lake.replace(table, found, where, ["day"], transaction=(_APPLICATION, _number(versions)))
+        made_of = (sources.APPLICATION, sources.number(versions))
+        versions[table] = lake.replace(table, found, where, ["day"], transaction=made_of)
         rows[table] = found.num_rows
         log.info("Wrote %d rows of %s to %s, version %d", rows[table], days, lake.uri(table), versions[table])
     return FeaturesResult(rows=rows, table_versions=versions)
-
-
-def _number(versions: TableVersions) -> int:
-    return versions[EVENTS] * _BASE + versions.get(LABELS, -1) + 1
 
 
 def _not_older(lake: Lake, spec: ModelSpec, versions: TableVersions) -> TableVersions:
     """`versions`, or those that the newest feature rows were made of when these are newer."""
     if EVENTS not in versions:
         return versions
-    applied = max((lake.applied(table, _APPLICATION) or 0 for table in spec.features.tables), default=0)
-    if applied <= _number(versions):
+    applied = max((lake.applied(table, sources.APPLICATION) or 0 for table in spec.features.tables), default=0)
+    if applied <= sources.number(versions):
         return versions
-    events, labels = divmod(applied, _BASE)
-    log.info("A later run has read events version %d and labels version %d: so does this one", events, labels - 1)
-    return {**versions, EVENTS: events, **({LABELS: labels - 1} if labels else {})}
+    log.info("A later run has read the versions %s: so does this one", sources.versions_of(applied))
+    return versions | sources.versions_of(applied)
 
 
 def _read(

@@ -9,6 +9,7 @@ from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.messages import RequestInputs, RequestResult
 from training.contract.model_spec import Feed, ModelSpec, load_model_spec
+from training.domain import sources
 from training.domain.coverage import covered_days
 from training.domain.retraining import (
     MAXIMUM_RUNS,
@@ -82,6 +83,8 @@ def _new_request(inputs: RequestInputs, spec: ModelSpec, lake: Lake) -> Request 
     reason = _reason(inputs, spec, (as_of - events.start).days)
     if reason is None:
         return "No reason to train."
+    if reason.trigger == "first" and inputs.trigger is None and _features_lag(lake, spec):
+        return "No training yet: the newest labels have not become features. Their own data run rings again."
     champion = inputs.drift.champion_version if inputs.drift else None
     if inputs.trigger is None:
         same: dict[str, Any] = {"champion": champion}
@@ -99,6 +102,13 @@ def _new_request(inputs: RequestInputs, spec: ModelSpec, lake: Lake) -> Request 
         force=inputs.force,
         evidence=_evidence(inputs),
     )
+
+
+def _features_lag(lake: Lake, spec: ModelSpec) -> bool:
+    """Events may have become features before their labels landed; a first model would learn without those."""
+    made_of = [lake.applied(table, sources.APPLICATION) for table in spec.features.tables]
+    oldest = min((number for number in made_of if number is not None), default=None)
+    return oldest is not None and oldest < sources.number(lake.versions("events", "labels"))
 
 
 def _covered(lake: Lake, feed: Feed, spec: ModelSpec) -> Days | None:
