@@ -1,0 +1,63 @@
+"""Who answers a request and who scores along, at one moment.
+
+The watcher builds a new `Traffic` whenever the registry's aliases or tags change and swaps it in whole; a request
+takes it once and keeps it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from serving.slots import Slot
+
+Mode = Literal["full", "shadow", "canary", "ab"]
+Role = Literal["champion", "challenger", "previous", "pinned"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """`slot` answers as `role`; `shadow`, where there is one, scores the same features after the answer has gone."""
+
+    slot: Slot
+    role: Role
+    shadow: Slot | None = None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """`weight` is the percentage of keys that the challenger answers; `stage` names the rollout's stage."""
+
+    champion: Slot | None = None
+    challenger: Slot | None = None
+    previous: Slot | None = None
+    mode: Mode = "full"
+    weight: float = 0.0
+    stage: str = ""
+    experiment: str = ""
+
+    def route(self, key: str) -> Route | None:
+        """Who serves the request with this sticky `key`; None when no champion is loaded.
+
+        What the challenger answers or shadows, the champion scores too: signals compare them on the same requests.
+        """
+        if self.champion is None:
+            return None
+        if self.challenger is None or self.mode == "full":
+            return Route(self.champion, "champion")
+        if self.mode == "shadow":
+            return Route(self.champion, "champion", self.challenger)
+        if bucket(key, self.experiment or self.mode) < self.weight:
+            return Route(self.challenger, "challenger", self.champion)
+        return Route(self.champion, "champion")
+
+    def pinned(self, wanted: str) -> Slot | None:
+        """The slot with this alias or version number; None when it is not loaded."""
+        slots = {"champion": self.champion, "challenger": self.challenger, "previous": self.previous}
+        found = [slot for alias, slot in slots.items() if slot and wanted in (alias, str(slot.version))]
+        return found[0] if found else None
+
+
+def bucket(key: str, salt: str) -> float:
+    """Where `key` lies in [0, 100): the same for the same key and salt in every process."""
+    digest = hashlib.blake2b(f"{salt}:{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 * 100
