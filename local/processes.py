@@ -12,6 +12,8 @@ from local.program import MARK
 from training.settings import ROOT
 
 BIN = Path(sys.executable).parent
+#: The step server, where there is one.
+STEPS = "steps"
 #: Another tool's configuration in the user's shell must not change this stack.
 FOREIGN = ("AIRFLOW", "MLFLOW_", "BENTOML_", "SUPERVISOR_", "PYTHON")
 
@@ -40,6 +42,7 @@ def programs(place: Place) -> list[Program]:
                 *("--allowed-hosts", f"{HOST}:{place.ports.mlflow},localhost:{place.ports.mlflow}"),
             ],
         ),
+        *_step_server(place),
         Program(
             "serving",
             [
@@ -53,6 +56,14 @@ def programs(place: Place) -> list[Program]:
         Program("airflow-dag-processor", [airflow, "dag-processor"]),
         Program("airflow-triggerer", [airflow, "triggerer", "--skip-serve-logs"]),
     ]
+
+
+def _step_server(place: Place) -> list[Program]:
+    """On Linux: elsewhere a process that has its libraries loaded must not be forked, and steps start from nothing."""
+    if sys.platform != "linux":
+        return []
+    command = [sys.executable, "-m", "training.forkserver", "--socket", str(place.step_server)]
+    return [Program(STEPS, command, patience=30)]
 
 
 def environment(place: Place, credentials: Credentials, base: Mapping[str, str] = os.environ) -> dict[str, str]:
