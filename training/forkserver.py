@@ -47,7 +47,9 @@ LIBRARIES = (
     "mlflow.onnx",
     "great_expectations.checkpoint",
     "evidently.presets",
-    "torch",
+    "ibis.backends.duckdb",
+    # torch itself, and what its optimizers import when they are made.
+    "torch._dynamo",
 )
 #: Processes of this kind end as Python's own do, but for the C libraries' clean-up, which would wait for threads that a
 #: fork leaves behind.

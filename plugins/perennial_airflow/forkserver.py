@@ -36,10 +36,12 @@ class ForkServerLauncher:
         settings = {name: value for name, value in env.items() if name.startswith("CT_")}
         request = json.dumps({"argv": list(argv), "env": settings, "grace": GRACE_SECONDS}).encode() + b"\n"
         read, write = os.pipe()
-        with os.fdopen(read, errors="replace") as output, self._connect() as self._connection:
+        with self._connect() as self._connection:
             sent = socket.send_fds(self._connection, [request], [write])
             os.close(write)
             self._connection.sendall(request[sent:])
+            # The thread closes it: closing here would wait for whatever outlived the step with its output open.
+            output = os.fdopen(read, errors="replace")
             reader = Thread(target=copy_output, args=(output, self._log), daemon=True)
             reader.start()
             try:
