@@ -69,6 +69,10 @@ class TransientError(StepError):
     exit_code = ExitCode.TRANSIENT
 
 
+class Stopped(TransientError):
+    """The step's process was told to end; run again, it takes up where it was."""
+
+
 class NotToServe(StepError):
     """A rollout was stopped and undone: a guard tripped, or a rollback asked for another version."""
 

@@ -49,6 +49,8 @@ class GuardSpec(Frozen):
     """
 
     confidence: float = Field(0.999, gt=0.5, lt=1)
+    minimum_requests: int = Field(50, ge=1)
+    """With fewer, times and comparisons are looked at only when the stage ends."""
     maximum_error_rate: Share | None = 0.01
     """Requests that the version could not score, of those that it was to."""
     maximum_nan_share: Share | None = 0.0

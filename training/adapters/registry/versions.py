@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +124,14 @@ class Registry:
     def set_alias(self, model: str, alias: str, version: int) -> None:
         with answering(self._uri):
             self._client.set_registered_model_alias(model, alias, str(version))
+
+    def point(self, model: str, aliases: Iterable[tuple[str, int | None]]) -> None:
+        """Set aliases in this order; None removes one."""
+        for alias, version in aliases:
+            if version is None:
+                self.remove_alias(model, alias)
+            else:
+                self.set_alias(model, alias, version)
 
     def remove_alias(self, model: str, alias: str) -> None:
         """No error when the alias does not exist."""

@@ -15,7 +15,7 @@ from training.contract.messages.data import (
 )
 from training.contract.messages.inputs import Metrics, StepInputs
 from training.contract.messages.report import Failure, Provenance, StepReport
-from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult
+from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult, StageResult
 from training.contract.messages.training import (
     Candidate,
     DatasetInputs,
@@ -30,14 +30,20 @@ from training.contract.messages.training import (
     Verdict,
 )
 from training.contract.messages.watching import (
+    AuditInputs,
+    AuditResult,
     ColumnDrift,
     DriftInputs,
     DriftResult,
+    FeatureSkew,
     PerformanceInputs,
     PerformanceResult,
+    SkewExample,
 )
 
 __all__ = [
+    "AuditInputs",
+    "AuditResult",
     "Candidate",
     "ColumnDrift",
     "DatasetInputs",
@@ -47,6 +53,7 @@ __all__ = [
     "EvaluateInputs",
     "EvaluateResult",
     "Failure",
+    "FeatureSkew",
     "FeaturesInputs",
     "FeaturesResult",
     "IngestInputs",
@@ -65,7 +72,9 @@ __all__ = [
     "RollbackInputs",
     "RolloutInputs",
     "RolloutResult",
+    "SkewExample",
     "Split",
+    "StageResult",
     "StepInputs",
     "StepReport",
     "TrainInputs",

@@ -28,8 +28,21 @@ class Replica(Frozen):
     since: datetime
 
 
+class StageResult(Frozen):
+    """One stage that was passed."""
+
+    stage: str
+    requests: int
+    findings: list[str]
+    """What each guard found, with its numbers."""
+    comparison: list[str] = []
+    """Of an A/B stage: challenger and champion, each measure with its interval."""
+
+
 class RolloutResult(Frozen):
     version: int | None
     previous_version: int | None
     replicas: list[Replica]
     seconds: float
+    stages: list[StageResult] = []
+    """Of a staged rollout, in their order."""

@@ -51,3 +51,45 @@ class PerformanceResult(Frozen):
     """The champion's on its own holdout."""
     degraded: bool = False
     table_versions: TableVersions = {}
+
+
+class AuditInputs(StepInputs):
+    as_of: date | None
+    """As resolved by `drift`; None: nothing to audit."""
+    table_versions: TableVersions | None = None
+    """Versions of the feature tables to read. None: the newest, resolved here."""
+
+
+class SkewExample(Frozen):
+    id: str
+    logged: float
+    offline: float
+    """At the request's own time."""
+
+
+class FeatureSkew(Frozen):
+    values: int
+    mismatches: int
+    """Logged values that no offline value explains."""
+    share: float
+    largest: float
+    """The largest absolute difference among them."""
+    behind: int
+    """Explained by the online store being behind: it had an older feature row."""
+    defaulted: int
+    """Explained by the entity being unknown to the online store then."""
+    examples: list[SkewExample] = []
+    """Those of the largest difference."""
+
+
+class AuditResult(Frozen):
+    outcome: Literal["measured", "no predictions"]
+    as_of: date | None
+    window: Days | None = None
+    rows: int = 0
+    """Requests that were audited."""
+    share: float = 0.0
+    """Of all their values: those that no offline value explains."""
+    features: dict[str, FeatureSkew] = {}
+    report: str | None = None
+    table_versions: TableVersions = {}
