@@ -151,6 +151,11 @@ class Features:
         days = [date.fromisoformat(entry["as_of"]) for entry in online.values()]
         return max(days, default=None), written
 
+    def publish(self) -> None:
+        """Put the definitions into the published registry, for the `feast` command and its UI, unless it has them."""
+        with stores.registry_lock(self._settings):
+            self._publish()
+
     @cached_property
     def _definitions(self) -> Definitions:
         return load_definitions(self._settings.feature_repo, self._spec)
