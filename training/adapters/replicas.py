@@ -10,6 +10,7 @@ from datetime import datetime
 from http.client import HTTPException
 from typing import Any
 
+from training.adapters.replica_urls import expand
 from training.contract.errors import StepError, TransientError
 
 POLL_SECONDS = 0.25
@@ -57,6 +58,17 @@ def look(url: str, model: str) -> Look:
         return Look(url, problem=f"its answer is not that of a prediction service: {error!r}")
 
 
+def look_at(urls: Sequence[str], model: str) -> list[Look]:
+    """A look at every replica behind `urls`, of which one may stand for many. Never raises."""
+    looks: list[Look] = []
+    for url in urls:
+        try:
+            looks += [look(each, model) for each in expand(url)]
+        except (OSError, ValueError) as error:
+            looks.append(Look(url, problem=f"it leads to no replica: {error}"))
+    return looks
+
+
 def wait_until_served(
     urls: Sequence[str], model: str, version: int, timeout: float, before: Sequence[Look] = ()
 ) -> list[Look]:
@@ -68,7 +80,7 @@ def wait_until_served(
     known = {each.url: each.refused.get(version) for each in before}
     deadline, waiting_for = time.monotonic() + timeout, list(urls)
     while True:
-        looks = [look(url, model) for url in urls]
+        looks = look_at(urls, model)
         lagging = [each for each in looks if each.version != version]
         if not lagging:
             return looks

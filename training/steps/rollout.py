@@ -8,7 +8,7 @@ import time
 
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from training.adapters.replicas import look, wait_until_served
+from training.adapters.replicas import look_at, wait_until_served
 from training.contract.errors import StepError, TransientError
 from training.contract.messages import Replica, RolloutInputs, RolloutResult
 from training.contract.model_spec import load_model_spec
@@ -28,7 +28,7 @@ def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
     version = registry.get(model, inputs.version).version
     move = _begin(inputs.model, version, inputs.reason, registry, ledger)
-    before = [look(url, model) for url in settings.replicas]
+    before = look_at(settings.replicas, model)
     if move is not None:
         _point(registry, model, move.forwards)
         log.info("Champion of %s: version %s → %d", model, move.champion or "none", version)
