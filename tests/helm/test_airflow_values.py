@@ -58,7 +58,10 @@ def test_the_trial_mounts_the_state_where_the_settings_say(trial: list[Manifest]
 
 
 def test_every_container_is_restricted_and_says_what_it_needs() -> None:
-    assert AIRFLOW["securityContexts"]["containers"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert AIRFLOW["securityContexts"]["containers"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
     assert AIRFLOW["securityContexts"]["pod"]["runAsNonRoot"] is True
     for part in ("apiServer", "scheduler", "dagProcessor", "triggerer", "migrateDatabaseJob"):
         assert {"requests", "limits"} <= TRIAL[part]["resources"].keys(), part
@@ -66,7 +69,9 @@ def test_every_container_is_restricted_and_says_what_it_needs() -> None:
 
 
 def test_no_secret_is_in_the_values() -> None:
-    assert {AIRFLOW[key] for key in ("fernetKeySecretName", "apiSecretKeySecretName", "jwtSecretName")} == {"perennial-airflow"}
+    assert {AIRFLOW[key] for key in ("fernetKeySecretName", "apiSecretKeySecretName", "jwtSecretName")} == {
+        "perennial-airflow"
+    }
     assert AIRFLOW["data"] == {"metadataSecretName": "perennial-airflow"}
     assert not {"fernetKey", "apiSecretKey", "jwtSecret", "webserverSecretKey"} & AIRFLOW.keys()
 
@@ -76,7 +81,9 @@ def test_the_trials_secrets_are_all_that_is_named(trial: list[Manifest], secrets
     for name in ("perennial-postgresql", "perennial-redis", "perennial-credentials"):
         assert name in text
         assert name in secrets
-    assert {"connection", "fernet-key", "api-secret-key", "jwt-secret", "passwords.json"} == set(secrets["perennial-airflow"])
+    assert {"connection", "fernet-key", "api-secret-key", "jwt-secret", "passwords.json"} == set(
+        secrets["perennial-airflow"]
+    )
 
 
 def test_the_trials_passwords_agree_and_are_well_formed(secrets: dict[str, dict[str, str]]) -> None:

@@ -50,7 +50,9 @@ class Network:
 
     def outside(self, source: str) -> set[int]:
         """The ports on which `source` may reach addresses outside the cluster."""
-        mine = [p for p in self.policies if "Egress" in p["policyTypes"] and selects(p["podSelector"], self.labels[source])]
+        mine = [
+            p for p in self.policies if "Egress" in p["policyTypes"] and selects(p["podSelector"], self.labels[source])
+        ]
         rules = [rule for policy in mine for rule in policy.get("egress", [])]
         return {p["port"] for r in rules if any("ipBlock" in each for each in r.get("to", [])) for p in r["ports"]}
 
@@ -64,7 +66,11 @@ def _table() -> set[tuple[str, str, int]]:
 
 
 def test_the_readme_shows_every_way_that_is_open_and_no_other() -> None:
-    network = Network(render(merged(TRIAL, nested("networkPolicy.servingClients", [{"podSelector": {"matchLabels": {"app": "caller"}}}]))))
+    network = Network(
+        render(
+            merged(TRIAL, nested("networkPolicy.servingClients", [{"podSelector": {"matchLabels": {"app": "caller"}}}]))
+        )
+    )
     network.labels["caller"] = {"app": "caller"}
     names = set(network.labels)
     found = {(s, t, p) for s in names for t, p in PORTS.items() if s != t and network.may(s, t, p)}
@@ -119,7 +125,9 @@ def test_predictions_are_for_those_that_are_named() -> None:
     assert closed.may("caller", "serving", 3000)
     assert closed.may("step", "serving", 3000)
     assert not closed.may("stranger", "serving", 3000)
-    rule = named(render(merged(TRIAL, nested("networkPolicy.servingClients", clients))), "NetworkPolicy", "perennial-serving")
+    rule = named(
+        render(merged(TRIAL, nested("networkPolicy.servingClients", clients))), "NetworkPolicy", "perennial-serving"
+    )
     peers: list[Any] = rule["spec"]["ingress"][0]["from"]
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}} in peers
     assert Network(render(TRIAL)).may("stranger", "serving", 3000)

@@ -99,7 +99,9 @@ def test_rollouts_find_every_replica_ready_or_not(production: list[Manifest]) ->
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
     settings = named(production, "ConfigMap", "perennial-settings")["data"]
-    assert settings["CT_SERVING_URLS"] == f"dns+http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    assert (
+        settings["CT_SERVING_URLS"] == f"dns+http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    )
 
 
 def test_outside_ways_lead_to_serving(everything: list[Manifest]) -> None:
@@ -178,7 +180,9 @@ def test_what_is_kept_outlives_the_release() -> None:
 def test_the_launcher_may_do_what_the_operator_does_and_nothing_else(production: list[Manifest]) -> None:
     (role,) = of_kind(production, "Role")
     assert not of_kind(production, "ClusterRole", "ClusterRoleBinding")
-    allowed = {(g, r, v) for rule in role["rules"] for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+    allowed = {
+        (g, r, v) for rule in role["rules"] for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]
+    }
     managed = ("create", "get", "list", "watch", "patch", "delete")
     assert allowed == {
         *(("", "pods", verb) for verb in managed),
@@ -200,7 +204,15 @@ def test_limits_count_step_pods_only(production: list[Manifest]) -> None:
     (scope,) = quota["scopeSelector"]["matchExpressions"]
     assert scope["values"] == ["perennial-step"]
     # What Kubernetes lets a quota with this scope count (pkg/apis/core/validation).
-    assert set(quota["hard"]) <= {"pods", "cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"}
+    assert set(quota["hard"]) <= {
+        "pods",
+        "cpu",
+        "memory",
+        "requests.cpu",
+        "requests.memory",
+        "limits.cpu",
+        "limits.memory",
+    }
     assert named(production, "PriorityClass", "perennial-step")["preemptionPolicy"] == "Never"
     values = {m["metadata"]["name"]: m["value"] for m in of_kind(production, "PriorityClass")}
     assert values["perennial-serving"] > values["perennial-step"]
@@ -214,7 +226,10 @@ def test_limits_count_step_pods_only(production: list[Manifest]) -> None:
 def test_hooks_come_when_what_they_need_is_there(everything: list[Manifest]) -> None:
     def when(manifests: list[Manifest]) -> dict[str, str]:
         jobs = of_kind(manifests, "Job")
-        return {j["metadata"]["labels"]["app.kubernetes.io/component"]: j["metadata"]["annotations"]["helm.sh/hook"] for j in jobs}
+        return {
+            j["metadata"]["labels"]["app.kubernetes.io/component"]: j["metadata"]["annotations"]["helm.sh/hook"]
+            for j in jobs
+        }
 
     assert when(everything) == {
         "migrate": "pre-install,pre-upgrade",
@@ -227,7 +242,9 @@ def test_hooks_come_when_what_they_need_is_there(everything: list[Manifest]) -> 
         spec = job["spec"]["template"]["spec"]
         assert "serviceAccountName" not in spec
         assert not before or "priorityClassName" not in spec, "not there yet"
-        assert not before or not any("configMapRef" in each for c in spec["containers"] for each in c.get("envFrom", []))
+        assert not before or not any(
+            "configMapRef" in each for c in spec["containers"] for each in c.get("envFrom", [])
+        )
 
 
 # --- monitoring ---

@@ -1,9 +1,9 @@
 """The `CT_*` of the ConfigMap are settings that the code knows, with values that it takes."""
 
-from training.contract.model_spec import model_names
-from training.settings import PREFIX, Settings
 from tests.helm.chart import PRODUCTION, Manifest, merged, named, pods, render
 from tests.helm.conftest import LOCAL
+from training.contract.model_spec import model_names
+from training.settings import PREFIX, Settings
 
 
 def _settings(manifests: list[Manifest]) -> dict[str, str]:
