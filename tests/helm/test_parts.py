@@ -123,11 +123,11 @@ def test_outside_ways_lead_to_serving(everything: list[Manifest]) -> None:
 def test_images_have_registry_and_tag_or_digest(everything: list[Manifest]) -> None:
     images = {c["image"] for _, pod in pods(everything) for c in pod["spec"]["containers"]}
     parts = ("serving", "mlflow", "training")
-    assert images == {f"registry.example/ml/perennial-{part}:abc1234" for part in parts}
+    assert images == {f"registry.example/ml/perennial/{part}:abc1234" for part in parts}
     digest = "sha256:" + "0" * 64
     pinned = render(merged(PRODUCTION, nested("images.serving.digest", digest)))
     container = named(pinned, "Deployment", "perennial-serving")["spec"]["template"]["spec"]["containers"][0]
-    assert container["image"] == f"perennial-serving@{digest}"
+    assert container["image"] == f"perennial/serving@{digest}"
     assert _env(container)["CT_IMAGE"] == container["image"]
 
 
