@@ -203,6 +203,7 @@ def serving_environment(settings: Settings) -> dict[str, str]:
         "CT_HOME": str(settings.home),
         "CT_TRACKING_URI": settings.tracking_uri,
         "CT_SERVING_STATE": settings.serving,
+        "CT_ONLINE_STORE": settings.online_store,
         "CT_SERVING_POLL_SECONDS": "0.2",
         "BENTOML_HOME": str(settings.home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
@@ -262,10 +263,10 @@ class Stack:
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[Stack]:
+def running_stack(folder: Path, online_store: str = "") -> Iterator[Stack]:
     """MLflow and the service, both up; the online store is still empty and nothing is registered."""
     url = f"http://127.0.0.1:{free_port()}"
-    settings = Settings(home=folder / "home", tracking_uri=url)
+    settings = Settings(home=folder / "home", tracking_uri=url, online_store=online_store)
     command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
