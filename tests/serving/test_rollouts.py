@@ -82,7 +82,7 @@ class Callers:
 
 def test_a_good_model_passes_its_stages_and_nobody_notices(stack: Stack) -> None:
     version = stack.register(bias=-0.9).version
-    settings = stack.planned([SHADOW, CANARY, FULL])
+    settings = stack.planned([SHADOW, CANARY, FULL], {"maximum_p99_ms": 1000})
     with Callers([stack.service.url]) as callers:
         result = rollout.run(RolloutInputs(model=MODEL, version=version, reason="better"), settings)
         time.sleep(0.5)
@@ -99,8 +99,8 @@ def test_a_good_model_passes_its_stages_and_nobody_notices(stack: Stack) -> None
     ("fault", "stage", "guard"),
     [
         ({"bias": -0.92, "worse": True}, SHADOW, "agreement"),
-        ({"bias": -0.92, "slow": 60}, SHADOW, "p99"),
-        ({"bias": -0.92, "slow": 60}, CANARY, "p99"),
+        ({"bias": -0.92, "slow": 400}, SHADOW, "p99"),
+        ({"bias": -0.92, "slow": 400}, CANARY, "p99"),
         ({"bias": -0.92, "nan": True}, SHADOW, "nan_share"),
         ({"bias": -0.92, "nan": True}, CANARY, "nan_share"),
         ({"bias": -0.4}, CANARY, "alert_rate"),
@@ -111,7 +111,9 @@ def test_a_bad_model_is_rolled_back_by_the_guard_that_should(
     stack: Stack, fault: dict[str, Any], stage: dict[str, Any], guard: str
 ) -> None:
     version = stack.register(**fault).version
-    settings = stack.planned([{**stage, "requests": 5000}, FULL], {"maximum_p99_ms": 20, "maximum_p99_ratio": None})
+    # On a busy machine a good model may be late, too: times are looked at where they are the point.
+    guards = {} if guard == "p99" else {"maximum_p99_ms": None, "maximum_p99_ratio": None}
+    settings = stack.planned([{**stage, "requests": 5000}, FULL], guards)
     with Callers([stack.service.url]) as callers, pytest.raises(NotToServe) as failed:
         rollout.run(RolloutInputs(model=MODEL, version=version), settings)
     assert guard in failed.value.message.partition(" tripped")[0], failed.value.message
@@ -178,7 +180,7 @@ def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack
         urls = [service.url for service in services]
         for service in services:
             eventually(lambda service=service: service.serves(1), 90)
-        settings = stack.planned([SHADOW, CANARY, FULL], urls=",".join(urls))
+        settings = stack.planned([SHADOW, CANARY, FULL], {"maximum_p99_ms": 1000}, ",".join(urls))
         with Callers(urls) as callers:
             result = rollout.run(RolloutInputs(model=MODEL, version=version), settings)
             assert len(result.replicas) == 3
