@@ -47,6 +47,11 @@ def read(signals: RolloutSignals) -> Signals:
     return Signals.model_validate(signals.snapshot())
 
 
+@pytest.fixture(autouse=True)
+def _counting_has_begun(signals: RolloutSignals) -> None:
+    signals._began -= 10.0  # requests below say that they took a while
+
+
 def scores(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
@@ -95,8 +100,13 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     signals.begin(replace(traffic, stage="1.2-canary"))
     fresh = read(signals)
     assert (fresh.of(1).answered, fresh.of(2).scored, fresh.of(2).nans) == (0, 0, 0)
-    # A request from before the change, of a version that is not there now.
-    signals.answered(7, "champion", 0.004, scores(0.1), np.array([False]))
+    # Requests from before the change: one of a version that is not there now, one that took until now, one beside
+    # which the challenger scored.
+    signals.answered(7, "champion", 0.0, scores(0.1), np.array([False]))
+    signals.answered(1, "champion", 60.0, scores(0.1), np.array([False]))
+    signals.begin(replace(traffic, mode="canary", weight=10.0))
+    signals.compared(1, 2, scores(0.1), scores(0.1))
+    assert read(signals).of(1).asked == read(signals).pair.rows == 0
     assert 7 not in read(signals).versions
 
 
@@ -105,6 +115,7 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
     for seconds in (0.001, 0.1):
         signals = RolloutSignals(spec, f"r{seconds}")
         signals.begin(traffic)
+        signals._began -= 10.0
         for _ in range(50):
             signals.answered(1, "champion", seconds, scores(0.1, 0.9), np.array([False, True]))
         signals.compared(1, 2, scores(0.1), scores(0.9))

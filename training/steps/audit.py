@@ -87,6 +87,8 @@ def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None)
     if rows.empty:
         return None
     rows["feature_timestamp"] = pd.to_datetime(rows["feature_timestamp"], utc=True)
+    if rows["feature_timestamp"].isna().all():
+        log.warning("The log has no feature timestamps: what an online store that was behind gave counts as skew")
     rows["horizon"] = horizons(rows["predicted_at"], rows["feature_timestamp"])
     # The lake keeps no order, and the sample must not depend on one.
     if len(rows) > MAXIMUM_ROWS:
