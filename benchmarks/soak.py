@@ -37,6 +37,7 @@ from tests.serving.stack import (
     Process,
     Service,
     Stack,
+    changed,
     eventually,
     fill_online_store,
     free_port,
@@ -148,7 +149,7 @@ def soak(folder: Path, requests: int, rate: float, swaps: int, rollbacks: int) -
     try:
         with running_stack(folder, online_store=f"redis://127.0.0.1:{port}/0") as stack:
             eventually(lambda: _fills(stack.settings, stack.spec), 30)
-            second = service_process(stack.settings.model_copy(update={"serving_state": str(folder / "second")}))
+            second = service_process(changed(stack.settings, serving_state=str(folder / "second")))
             second.start()
             try:
                 return _run(stack, second, redis, Soak(requests, rate), swaps, rollbacks)

@@ -197,6 +197,11 @@ class Service(Process):
         return int(children[0])
 
 
+def changed(settings: Settings, **fields: Any) -> Settings:
+    """`settings` with other fields. A copy of the model would keep the paths that have been asked for already."""
+    return Settings(**{**settings.model_dump(), **fields})
+
+
 def serving_environment(settings: Settings) -> dict[str, str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("CT_", "BENTOML_", "MLFLOW_"))}
     return keep | {
@@ -255,7 +260,7 @@ class Stack:
         spec["rollout"] = {"timeout_seconds": 30, "stages": stages, "guards": guards or {}}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         (folder / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
-        return self.settings.model_copy(update={"serving_urls": urls or self.service.url, "models_dir": folder})
+        return changed(self.settings, serving_urls=urls or self.service.url, models_dir=folder)
 
     def promote(self, version: ModelVersion) -> None:
         self.registry.set_alias("card_fraud", "champion", version.version)

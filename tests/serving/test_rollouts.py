@@ -23,6 +23,7 @@ from tests.serving.stack import (
     PAYMENT,
     Service,
     Stack,
+    changed,
     eventually,
     fill_online_store,
     running_stack,
@@ -112,7 +113,9 @@ def test_a_bad_model_is_rolled_back_by_the_guard_that_should(
 ) -> None:
     version = stack.register(**fault).version
     # On a busy machine a good model may be late, too: times are looked at where they are the point.
-    guards = {} if guard == "p99" else {"maximum_p99_ms": None, "maximum_p99_ratio": None}
+    guards: dict[str, Any] = {} if guard == "p99" else {"maximum_p99_ms": None, "maximum_p99_ratio": None}
+    # Whoever flags more also decides otherwise.
+    guards |= {"minimum_agreement": None} if guard == "alert_rate" else {}
     settings = stack.planned([{**stage, "requests": 5000}, FULL], guards)
     with Callers([stack.service.url]) as callers, pytest.raises(NotToServe) as failed:
         rollout.run(RolloutInputs(model=MODEL, version=version), settings)
@@ -164,7 +167,7 @@ def more_replicas(stack: Stack, count: int) -> Iterator[list[Service]]:
     made = []
     for number in range(count):
         state = str(stack.folder / f"replica{number}")
-        made.append(service_process(stack.settings.model_copy(update={"serving_state": state})))
+        made.append(service_process(changed(stack.settings, serving_state=state)))
         made[-1].start()
     try:
         yield made
@@ -196,7 +199,7 @@ def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack
 
 
 def test_what_no_longer_serves_is_freed(stack: Stack) -> None:
-    settings = stack.settings.model_copy(update={"serving_state": str(stack.folder / "watched")})
+    settings = changed(stack.settings, serving_state=str(stack.folder / "watched"))
     watcher = Watcher(settings, stack.spec, Metrics(CollectorRegistry()))
     watcher.start()
     try:

@@ -17,6 +17,7 @@ from training.adapters.ledger import Ledger
 from training.contract.base import Days
 from training.contract.messages import AuditInputs, AuditResult
 from training.contract.model_spec import load_model_spec
+from training.settings import Settings
 from training.steps import audit
 
 WINDOW = Days.ending(DRIFTED, 7)
@@ -126,7 +127,7 @@ def test_the_ledger_keeps_the_share_once(world: World, tmp_path: Path) -> None:
     rows = served(world)
     rows["terminal_count_1d"] += 1
     log(world, rows)
-    settings = world.settings.model_copy(update={"ledger_uri": str(tmp_path / "ledger")})
+    settings = Settings(**{**world.settings.model_dump(), "ledger_uri": str(tmp_path / "ledger")})
     inputs = AuditInputs(model=MODEL, as_of=DRIFTED)
     assert audit.run(inputs, settings) == audit.run(inputs, settings)
     [entry] = Ledger(settings.ledger).entries(MODEL)
