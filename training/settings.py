@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     """Feast's online store: `redis://host:port/db`, or the path of an SQLite file."""
 
     serving_urls: str = "http://127.0.0.1:3000"
-    """Every replica of the prediction service, comma separated."""
+    """Every replica of the prediction service, comma separated; `dns+http://name:port` is all addresses of the name."""
     serving_model: str = "card_fraud"
     """The model that a prediction service serves."""
     serving_poll_seconds: float = Field(1.0, gt=0)

@@ -14,6 +14,7 @@ import pytest
 from requests import RequestException
 
 from tests.steps.training_rows import NAMES, write_dataset
+from training import code
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.plots import draw
 from training.adapters.registry import Registry, Runs
@@ -121,8 +122,8 @@ def test_another_commit_is_no_reason_to_train_again(result: TrainResult, uri: st
 def test_an_edited_estimator_trains_anew_though_nothing_was_committed(
     result: TrainResult, uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shutil.copytree(train.ESTIMATORS, tmp_path / "estimators")
-    monkeypatch.setattr(train, "ESTIMATORS", tmp_path / "estimators")
+    shutil.copytree(code.ESTIMATORS, tmp_path / "estimators")
+    monkeypatch.setattr(code, "ESTIMATORS", tmp_path / "estimators")
     assert train.run(inputs(uri), at) == result
     with (tmp_path / "estimators" / "graph.py").open("a") as file:
         file.write("# edited\n")

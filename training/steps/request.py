@@ -90,8 +90,8 @@ def _new_request(inputs: RequestInputs, spec: ModelSpec, lake: Lake) -> Request 
         same: dict[str, Any] = {"champion": champion}
     else:
         same = {"evidence": inputs.evidence, "reason": inputs.reason, "run": inputs.run}
-    # A run's retry must find its request again, though more labels may be in by then.
-    day = seen or (None if inputs.run else as_of)
+    # A run's retry must find its request again, though more labels may be in by then; so must code deployed again.
+    day = seen or (None if inputs.run or inputs.trigger == "code" else as_of)
     return Request(
         id=fingerprint(inputs.model, reason.trigger, day, same),
         trigger=reason.trigger,

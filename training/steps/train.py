@@ -15,6 +15,7 @@ import numpy as np
 from training.adapters.datasets import Dataset
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.registry import REFERENCE, Run, Runs
+from training.code import estimators_digest, training_code
 from training.contract.artifact import ArtifactMetadata, Golden
 from training.contract.errors import StepError
 from training.contract.messages import TrainInputs, TrainResult
@@ -30,7 +31,6 @@ log = logging.getLogger("perennial")
 #: a row on the wrong side of one split by more.
 PARITY_TOLERANCE = 1e-4
 _GOLDEN_ROWS = 20
-ESTIMATORS = Path(base.__file__).parent
 #: Distributions that fit and export.
 _LIBRARIES = ("onnx", "scikit-learn", "torch")
 
@@ -187,14 +187,8 @@ def _fingerprint(inputs: TrainInputs, dataset_id: str, parameters: dict[str, Any
     train anew, a commit that changes a page of the documentation must not.
     """
     libraries = {name: version(name) for name in _LIBRARIES}
-    parts = [inputs.estimator, parameters, dataset_id, inputs.seed, spec.config_hash, _source_digest(), libraries]
+    parts = [inputs.estimator, parameters, dataset_id, inputs.seed, spec.config_hash, estimators_digest(), libraries]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _source_digest() -> str:
-    """SHA-256 of the estimators' modules: all of them, for they share some."""
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in ESTIMATORS.glob("*.py")}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _tags(inputs: TrainInputs, dataset: Dataset, spec: ModelSpec, settings: Settings) -> dict[str, str]:
@@ -208,6 +202,7 @@ def _tags(inputs: TrainInputs, dataset: Dataset, spec: ModelSpec, settings: Sett
         "holdout_days": str(manifest.holdout.days),
         "config_hash": spec.config_hash,
         "git_sha": settings.git_sha or "",
+        "training_code": training_code(settings, spec),
     }
     return tags | {f"table.{table}": str(number) for table, number in manifest.table_versions.items()}
 

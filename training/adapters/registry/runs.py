@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.adapters.registry.connection import answering, connect
+from training.adapters.registry.connection import ABSENT, answering, connect
 from training.adapters.registry.versions import SERVED, fetch_served
 from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT
 from training.contract.errors import TransientError
@@ -84,6 +84,19 @@ class Runs:
             run = found[0] if found else client.create_run(self._experiment, run_name=name, tags=all_tags)
             client.update_run(run.info.run_id, status="RUNNING")
             return Run(run.info.run_id, run.info.start_time, None)
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """Of a run; empty when there is none with this id."""
+        self._client  # noqa: B018 – connect first: the exception type is MLflow's
+        from mlflow.exceptions import MlflowException
+
+        with answering(self._uri):
+            try:
+                return dict(self._client.get_run(run_id).data.tags)
+            except MlflowException as error:
+                if error.error_code in ABSENT:
+                    return {}
+                raise
 
     def log(self, run: Run, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Parameters and metrics, the latter at the time when the run started."""

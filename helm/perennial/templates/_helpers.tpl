@@ -1,0 +1,153 @@
+{{- define "perennial.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* Short enough for the longest ending that is put behind it. */ -}}
+{{- define "perennial.fullname" -}}
+{{- $name := include "perennial.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What selects the pods of a component: (list . "serving"). Never changes between versions of the chart. */ -}}
+{{- define "perennial.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "perennial.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- /* (list . "serving") */ -}}
+{{- define "perennial.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "perennial.selector" . }}
+app.kubernetes.io/part-of: perennial
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- /* Of pods. What changes with every version of the chart would restart them all. */ -}}
+{{- define "perennial.podLabels" -}}
+{{ include "perennial.selector" . }}
+app.kubernetes.io/part-of: perennial
+{{- end -}}
+
+{{- /* What selects step pods, whoever's: the pod launcher gives them these labels. */ -}}
+{{- define "perennial.stepSelector" -}}
+app.kubernetes.io/part-of: perennial
+app.kubernetes.io/component: step
+{{- end -}}
+
+{{- /* One of the project's images: (list . "serving") */ -}}
+{{- define "perennial.image" -}}
+{{- $root := index . 0 -}}
+{{- $images := $root.Values.images -}}
+{{- $image := index $images (index . 1) -}}
+{{- $name := list $images.registry $image.repository | compact | join "/" -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $name $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (coalesce $image.tag $images.tag $root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* An image of somebody else: {repository, tag, digest} */ -}}
+{{- define "perennial.officialImage" -}}
+{{- if .digest -}}{{ printf "%s@%s" .repository .digest }}{{- else -}}{{ printf "%s:%s" .repository .tag }}{{- end -}}
+{{- end -}}
+
+{{- define "perennial.pullSecrets" -}}
+{{- with .Values.images.pullSecrets -}}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- /* The restricted pod security standard, for pods ... */ -}}
+{{- define "perennial.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.security.runAsUser }}
+runAsGroup: {{ .Values.security.runAsGroup }}
+fsGroup: {{ .Values.security.fsGroup }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- /* ... and containers. */ -}}
+{{- define "perennial.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* Where pods of one component run: the component's values. */ -}}
+{{- define "perennial.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* What every process of ours knows: settings, and credentials by reference. */ -}}
+{{- define "perennial.environment" -}}
+- configMapRef: {name: {{ include "perennial.fullname" . }}-settings}
+{{- with .Values.credentials.existingSecret }}
+- secretRef: {name: {{ . }}}
+{{- end }}
+{{- end -}}
+
+{{- define "perennial.home" -}}/var/lib/perennial{{- end -}}
+
+{{- /* The home folder: the shared volume, or the pod's own for what need not last. */ -}}
+{{- define "perennial.homeVolume" -}}
+- name: home
+{{- if .Values.state.volume.enabled }}
+  persistentVolumeClaim: {claimName: {{ include "perennial.stateClaim" . }}}
+{{- else }}
+  emptyDir: {sizeLimit: 2Gi}
+{{- end }}
+- name: tmp
+  emptyDir: {sizeLimit: 2Gi}
+{{- end -}}
+
+{{- define "perennial.homeMounts" -}}
+- {name: home, mountPath: {{ include "perennial.home" . }}}
+- {name: tmp, mountPath: /tmp}
+{{- end -}}
+
+{{- define "perennial.stateClaim" -}}
+{{- default (printf "%s-state" (include "perennial.fullname" .)) .Values.state.volume.existingClaim -}}
+{{- end -}}
+
+{{- define "perennial.priorityPrefix" -}}
+{{- default (include "perennial.fullname" .) .Values.priorityClasses.prefix -}}
+{{- end -}}
+
+{{- /* (list . "serving"): a line of a pod's spec, or nothing. */ -}}
+{{- define "perennial.priority" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.priorityClasses.enabled -}}
+priorityClassName: {{ include "perennial.priorityPrefix" $root }}-{{ index . 1 }}
+{{- end -}}
+{{- end -}}
+
+{{- define "perennial.mlflowUrl" -}}
+{{- if .Values.mlflow.enabled -}}
+{{- printf "http://%s-mlflow:%v" (include "perennial.fullname" .) .Values.mlflow.port -}}
+{{- else -}}
+{{- .Values.mlflow.externalUrl -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,55 @@
+{{- /* A Job that Helm runs around a change of the release. Each may be run any number of times.
+dict: root, name (the component), when (hooks), image, command, env or environment, storage (the home folder). */ -}}
+{{- define "perennial.hook" -}}
+{{- $root := .root -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ include "perennial.fullname" $root }}-{{ .name }}
+  labels: {{- include "perennial.labels" (list $root .name) | nindent 4 }}
+  annotations:
+    helm.sh/hook: {{ .when }}
+    helm.sh/hook-weight: {{ default 0 .weight | quote }}
+    # The last one stays, with its log, until the next.
+    helm.sh/hook-delete-policy: before-hook-creation
+spec:
+  backoffLimit: 4
+  activeDeadlineSeconds: 900
+  template:
+    metadata:
+      labels: {{- include "perennial.podLabels" (list $root .name) | nindent 8 }}
+    spec:
+      {{- include "perennial.pullSecrets" $root | nindent 6 }}
+      restartPolicy: Never
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      securityContext: {{- include "perennial.podSecurity" $root | nindent 8 }}
+      containers:
+        - name: {{ .name }}
+          image: {{ include "perennial.image" (list $root .image) }}
+          imagePullPolicy: {{ $root.Values.images.pullPolicy }}
+          command: {{ .command | toJson }}
+          {{- if .storage }}
+          envFrom: {{- include "perennial.environment" $root | nindent 12 }}
+          {{- end }}
+          env:
+            - {name: HOME, value: /tmp}
+            {{- with .env }}
+            {{- . | nindent 12 }}
+            {{- end }}
+          resources: {{- toYaml $root.Values.hooks.resources | nindent 12 }}
+          securityContext: {{- include "perennial.containerSecurity" $root | nindent 12 }}
+          volumeMounts:
+            {{- if .storage }}
+            {{- include "perennial.homeMounts" $root | nindent 12 }}
+            {{- else }}
+            - {name: tmp, mountPath: /tmp}
+            {{- end }}
+      volumes:
+        {{- if .storage }}
+        {{- include "perennial.homeVolume" $root | nindent 8 }}
+        {{- else }}
+        - name: tmp
+          emptyDir: {sizeLimit: 256Mi}
+        {{- end }}
+{{- end -}}

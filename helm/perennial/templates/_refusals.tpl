@@ -1,0 +1,105 @@
+{{- /* What cannot work together: each a condition and a sentence that says what to change. */ -}}
+{{- define "perennial.refusals" -}}
+{{- $v := .Values -}}
+{{- $problems := list -}}
+
+{{- $missing := list -}}
+{{- range $name, $uri := $v.state.uris -}}{{- if not $uri -}}{{- $missing = append $missing (printf "state.uris.%s" $name) -}}{{- end -}}{{- end -}}
+{{- if and $missing (not $v.state.volume.enabled) -}}
+{{- $problems = append $problems (printf "Nowhere to keep state: set %s to URIs of an object store, or state.volume.enabled." (join ", " $missing)) -}}
+{{- end -}}
+
+{{- if and (not $v.redis.enabled) (not $v.onlineStore.url) (not $v.credentials.existingSecret) -}}
+{{- $problems = append $problems "No online store: set onlineStore.url, or name a Secret with CT_ONLINE_STORE in credentials.existingSecret; for a trial, redis.enabled." -}}
+{{- end -}}
+{{- if contains "@" $v.onlineStore.url -}}
+{{- $problems = append $problems "onlineStore.url carries a password: put the URL into the key CT_ONLINE_STORE of the Secret credentials.existingSecret." -}}
+{{- end -}}
+{{- if and $v.redis.enabled $v.onlineStore.url -}}
+{{- $problems = append $problems "Two online stores: redis.enabled starts one, onlineStore.url names another." -}}
+{{- end -}}
+{{- if and $v.redis.enabled (not $v.redis.existingSecret) -}}
+{{- $problems = append $problems "redis.enabled needs redis.existingSecret, a Secret with the key password; none is made by itself." -}}
+{{- end -}}
+{{- if and $v.redis.enabled (not $v.credentials.existingSecret) -}}
+{{- $problems = append $problems (printf "redis.enabled needs credentials.existingSecret, a Secret with CT_ONLINE_STORE=redis://:<password>@%s-redis:6379/0." (include "perennial.fullname" .)) -}}
+{{- end -}}
+
+{{- if $v.mlflow.enabled -}}
+{{- if and (not $v.postgresql.enabled) (not $v.mlflow.database.existingSecret) -}}
+{{- $problems = append $problems "No database for MLflow: name a Secret with its URI in mlflow.database.existingSecret; for a trial, postgresql.enabled." -}}
+{{- end -}}
+{{- if and $v.postgresql.enabled $v.mlflow.database.existingSecret -}}
+{{- $problems = append $problems "Two databases for MLflow: postgresql.enabled starts one, mlflow.database.existingSecret names another." -}}
+{{- end -}}
+{{- if and (not $v.mlflow.artifacts.uri) (not $v.mlflow.artifacts.volume.enabled) -}}
+{{- $problems = append $problems "Nowhere to keep models: set mlflow.artifacts.uri to an object store, or mlflow.artifacts.volume.enabled." -}}
+{{- end -}}
+{{- if and $v.mlflow.artifacts.uri $v.mlflow.artifacts.volume.enabled -}}
+{{- $problems = append $problems "Models can be kept in one place: mlflow.artifacts.uri or mlflow.artifacts.volume, not both." -}}
+{{- end -}}
+{{- if and (gt (int $v.mlflow.replicas) 1) $v.mlflow.artifacts.volume.enabled (ne $v.mlflow.artifacts.volume.accessMode "ReadWriteMany") -}}
+{{- $problems = append $problems "mlflow.replicas above 1 needs artifacts that all of them reach: an object store, or accessMode ReadWriteMany." -}}
+{{- end -}}
+{{- if $v.mlflow.externalUrl -}}
+{{- $problems = append $problems "Two MLflow servers: mlflow.enabled starts one, mlflow.externalUrl names another." -}}
+{{- end -}}
+{{- else if not $v.mlflow.externalUrl -}}
+{{- $problems = append $problems "No MLflow: set mlflow.externalUrl, or mlflow.enabled." -}}
+{{- end -}}
+
+{{- if and $v.postgresql.enabled (not $v.postgresql.existingSecret) -}}
+{{- $problems = append $problems "postgresql.enabled needs postgresql.existingSecret, a Secret with the key password; none is made by itself." -}}
+{{- end -}}
+
+{{- if $v.serving.enabled -}}
+{{- $scaling := $v.serving.autoscaling -}}
+{{- $shared := and $v.state.volume.enabled (ne $v.state.volume.accessMode "ReadWriteMany") -}}
+{{- if and $scaling.enabled $shared -}}
+{{- $problems = append $problems "serving.autoscaling cannot spread pods that share a ReadWriteOnce volume, which ties them to one node: set state.volume.accessMode to ReadWriteMany, use state.uris, or switch autoscaling off." -}}
+{{- end -}}
+{{- if and $scaling.enabled $v.serving.spool.persistence.enabled -}}
+{{- $problems = append $problems "serving.autoscaling with serving.spool.persistence would leave predictions on the volumes of pods that were scaled away: switch one of them off." -}}
+{{- end -}}
+{{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- $problems = append $problems "serving.autoscaling.minReplicas is above maxReplicas." -}}
+{{- end -}}
+{{- if and $scaling.enabled (not $scaling.cpu) (not $scaling.concurrency.enabled) -}}
+{{- $problems = append $problems "serving.autoscaling has nothing to scale on: set cpu, or concurrency.enabled." -}}
+{{- end -}}
+{{- if and $scaling.enabled $scaling.cpu (not (dig "requests" "cpu" "" $v.serving.resources)) -}}
+{{- $problems = append $problems "serving.autoscaling.cpu is a share of serving.resources.requests.cpu, which is not set." -}}
+{{- end -}}
+{{- if ge (int $v.serving.drainSeconds) (int $v.serving.terminationGracePeriodSeconds) -}}
+{{- $problems = append $problems "serving.terminationGracePeriodSeconds must leave time after serving.drainSeconds to ship the prediction log." -}}
+{{- end -}}
+{{- if and $v.serving.ingress.enabled (not $v.serving.ingress.host) -}}
+{{- $problems = append $problems "serving.ingress.enabled needs serving.ingress.host." -}}
+{{- end -}}
+{{- if $v.serving.httpRoute.enabled -}}
+{{- if not $v.serving.httpRoute.hostnames -}}
+{{- $problems = append $problems "serving.httpRoute.enabled needs serving.httpRoute.hostnames." -}}
+{{- end -}}
+{{- if not $v.serving.httpRoute.parentRefs -}}
+{{- $problems = append $problems "serving.httpRoute.enabled needs serving.httpRoute.parentRefs, the gateways it is attached to." -}}
+{{- end -}}
+{{- end -}}
+{{- else if or $v.serving.ingress.enabled $v.serving.httpRoute.enabled -}}
+{{- $problems = append $problems "serving.ingress and serving.httpRoute lead to serving, which is not enabled." -}}
+{{- end -}}
+
+{{- if and $v.steps.quota.enabled (not $v.priorityClasses.enabled) -}}
+{{- $problems = append $problems "steps.quota counts pods by their priority class: it needs priorityClasses.enabled." -}}
+{{- end -}}
+
+{{- $own := keys (include "perennial.settings" . | fromYaml) -}}
+{{- range $name, $_ := $v.settings -}}
+{{- if has $name $own -}}
+{{- $problems = append $problems (printf "settings.%s is made from the chart's other values; change those." $name) -}}
+{{- end -}}
+{{- end -}}
+
+{{- if $problems -}}
+{{- fail (printf "\n\n  - %s\n" (join "\n  - " $problems)) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,77 @@
+{{- /* The pod of a replica, for the Deployment and the StatefulSet. */ -}}
+{{- define "perennial.servingPod" -}}
+{{- $serving := .Values.serving -}}
+{{- $selector := include "perennial.selector" (list . "serving") -}}
+metadata:
+  labels: {{- include "perennial.podLabels" (list . "serving") | nindent 4 }}
+  annotations:
+    # A changed setting is a new rollout of the pods.
+    checksum/settings: {{ include "perennial.settings" . | cat (toYaml .Values.settings) (toYaml .Values.env) | sha256sum }}
+    {{- with $serving.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  {{- include "perennial.pullSecrets" . | nindent 2 }}
+  serviceAccountName: {{ include "perennial.fullname" . }}-serving
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  {{- include "perennial.priority" (list . "serving") | nindent 2 }}
+  terminationGracePeriodSeconds: {{ $serving.terminationGracePeriodSeconds }}
+  securityContext: {{- include "perennial.podSecurity" . | nindent 4 }}
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: topology.kubernetes.io/zone
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector: {matchLabels: {{ $selector | fromYaml | toJson }}}
+      matchLabelKeys: [{{ ternary "controller-revision-hash" "pod-template-hash" $serving.spool.persistence.enabled }}]
+    - maxSkew: 1
+      topologyKey: kubernetes.io/hostname
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector: {matchLabels: {{ $selector | fromYaml | toJson }}}
+      matchLabelKeys: [{{ ternary "controller-revision-hash" "pod-template-hash" $serving.spool.persistence.enabled }}]
+  {{- include "perennial.placement" $serving | nindent 2 }}
+  containers:
+    - name: serving
+      image: {{ include "perennial.image" (list . "serving") }}
+      imagePullPolicy: {{ .Values.images.pullPolicy }}
+      ports:
+        - {name: http, containerPort: {{ $serving.port }}}
+      envFrom:
+        {{- include "perennial.environment" . | nindent 8 }}
+        {{- with $serving.existingSecret }}
+        - secretRef: {name: {{ . }}}
+        {{- end }}
+      env:
+        - {name: CT_SERVING_STATE, value: /var/lib/perennial-serving}
+        - {name: CT_IMAGE, value: {{ include "perennial.image" (list . "serving") }}}
+        - {name: HOME, value: /tmp}
+        - {name: BENTOML_HOME, value: /tmp/bentoml}
+      startupProbe:
+        httpGet: {path: /livez, port: http}
+        periodSeconds: 3
+        failureThreshold: {{ div (add $serving.startupSeconds 2) 3 }}
+      livenessProbe:
+        httpGet: {path: /livez, port: http}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: {path: /readyz, port: http}
+        periodSeconds: 2
+        timeoutSeconds: 2
+        failureThreshold: 3
+      lifecycle:
+        # Endpoints forget the pod before it stops answering.
+        preStop: {sleep: {seconds: {{ $serving.drainSeconds }}}}
+      resources: {{- toYaml $serving.resources | nindent 8 }}
+      securityContext: {{- include "perennial.containerSecurity" . | nindent 8 }}
+      volumeMounts:
+        {{- include "perennial.homeMounts" . | nindent 8 }}
+        - {name: spool, mountPath: /var/lib/perennial-serving}
+  volumes:
+    {{- include "perennial.homeVolume" . | nindent 4 }}
+    {{- if not $serving.spool.persistence.enabled }}
+    - name: spool
+      emptyDir: {sizeLimit: {{ $serving.spool.sizeLimit }}}
+    {{- end }}
+{{- end -}}

@@ -1,0 +1,119 @@
+"""One URL for many replicas: what a name resolves to is who is looked at, also while a rollout waits."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from training.adapters.replica_urls import expand
+from training.adapters.replicas import Replicas
+from training.contract.errors import TransientError
+from training.contract.signals import Signals
+
+MODEL = "card_fraud"
+
+
+class Fleet:
+    """Replicas on addresses of the loopback network and one port, behind the name `replicas`."""
+
+    def __init__(self) -> None:
+        self.served = {"127.0.0.1": 1, "127.0.0.2": 1}
+        self.named = list(self.served)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                address = self.connection.getsockname()[0]
+                slot = {"version": outer.served[address], "digest": "d", "since": "2026-01-05T00:00:00+00:00"}
+                said = {"model": MODEL, "replica": address, "slots": {"champion": slot}, "refused": {}}
+                if self.path == "/signals":
+                    said = Signals(replica=address, champion=outer.served[address]).model_dump(mode="json")
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(said).encode())
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._handler = Handler
+        self.servers = [self._listen("127.0.0.1", 0)]
+        self.port = self.servers[0].server_port
+        self.servers.append(self._listen("127.0.0.2", self.port))
+        self.url = f"dns+http://replicas:{self.port}"
+
+    def _listen(self, address: str, port: int) -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer((address, port), self._handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    def resolve(self, system: Callable[..., Any]) -> Callable[..., Any]:
+        """The system's resolver, which also knows `replicas`."""
+
+        def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+            if host != "replicas":
+                return system(host, *args, **kwargs)
+            if not self.named:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            # Twice, as a resolver may.
+            return [found for address in self.named * 2 for found in system(address, *args, **kwargs)]
+
+        return getaddrinfo
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    try:
+        fleet = Fleet()
+    except OSError as error:
+        pytest.skip(f"127.0.0.2 cannot be bound here: {error}")
+    monkeypatch.setattr(socket, "getaddrinfo", fleet.resolve(socket.getaddrinfo))
+    yield fleet
+    for server in fleet.servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_plain_url_is_itself() -> None:
+    assert expand("http://a:3000") == ["http://a:3000"]
+
+
+@pytest.mark.parametrize("url", ["dns+http://replicas", "dns+https://replicas:3000", "dns+http://:3000"])
+def test_what_cannot_be_expanded_is_said(url: str) -> None:
+    with pytest.raises(ValueError, match="not of the form"):
+        expand(url)
+
+
+def test_a_name_is_all_of_its_addresses(fleet: Fleet) -> None:
+    assert expand(fleet.url) == [f"http://127.0.0.1:{fleet.port}", f"http://127.0.0.2:{fleet.port}"]
+    looks = Replicas([fleet.url], MODEL).look()
+    assert [(each.replica, each.version) for each in looks] == [("127.0.0.1", 1), ("127.0.0.2", 1)]
+
+
+def test_a_name_without_addresses_is_a_replica_that_does_not_serve(fleet: Fleet) -> None:
+    fleet.named = []
+    (look,) = Replicas([fleet.url], MODEL).look()
+    assert look.version is None
+    assert "leads to no replica" in str(look)
+    with pytest.raises(TransientError, match="leads to no replica"):
+        Replicas([fleet.url], MODEL).wait_until_served(1, timeout=0.1)
+
+
+def test_a_rollout_waits_for_those_that_come_and_not_for_those_that_go(fleet: Fleet) -> None:
+    fleet.served = {"127.0.0.1": 1, "127.0.0.2": 2}
+
+    def replace() -> None:
+        time.sleep(0.4)
+        fleet.named = ["127.0.0.2"]
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    looks = Replicas([fleet.url], MODEL).wait_until_served(2, timeout=10)
+    thread.join()
+    assert [each.replica for each in looks] == ["127.0.0.2"]
+    fleet.named = ["127.0.0.1", "127.0.0.2"]
+    with pytest.raises(TransientError, match="serves version 1"):
+        Replicas([fleet.url], MODEL).wait_until_served(2, timeout=0.3)

@@ -1,0 +1,84 @@
+"""Rendering the chart, and finding things in what was rendered."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.settings import ROOT
+
+HELM = ROOT / "helm"
+CHART = HELM / "perennial"
+NAMESPACE = "ml"
+Manifest = dict[str, Any]
+
+#: What a production install must say at least.
+PRODUCTION: dict[str, Any] = {
+    "state": {"uris": {name: f"s3://bucket/{name}" for name in ("landing", "lake", "work", "ledger")}},
+    "credentials": {"existingSecret": "perennial-credentials"},
+    "mlflow": {"database": {"existingSecret": "mlflow-database"}, "artifacts": {"uri": "s3://bucket/mlflow"}},
+}
+
+
+def values_file(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CHART / name).read_text())
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """As Helm merges `-f a -f b`."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+            result[key] = merged(result[key], value) if both else deepcopy(value)
+    return result
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """`nested("a.b", 1)` is {"a": {"b": 1}}."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+@cache
+def _chart() -> Any:
+    import helm_python
+
+    return helm_python.Chart.load(CHART)
+
+
+def render(values: Mapping[str, Any], name: str = "perennial", **kwargs: Any) -> list[Manifest]:
+    """Every object of the release, hooks included. Raises helm_python.HelmError when the chart refuses the values."""
+    rendered = _chart().render(dict(values), name=name, namespace=NAMESPACE, **kwargs)
+    texts = [text for path, text in rendered.items() if path.endswith(".yaml")]
+    return [manifest for text in texts for manifest in yaml.safe_load_all(text) if manifest]
+
+
+def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] in kinds]
+
+
+def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    (found,) = [m for m in of_kind(manifests, kind) if m["metadata"]["name"] == name]
+    return found
+
+
+def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Name of its owner and pod template of everything that makes pods."""
+    for manifest in of_kind(manifests, "Deployment", "StatefulSet", "Job"):
+        yield manifest["metadata"]["name"], manifest["spec"]["template"]
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a label selector of `matchLabels` alone takes these labels."""
+    assert set(selector) <= {"matchLabels"}
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+def yaml_files(folder: Path) -> list[Manifest]:
+    found = [m for path in sorted(folder.rglob("*.yaml")) for m in yaml.safe_load_all(path.read_text())]
+    return [manifest for manifest in found if manifest]

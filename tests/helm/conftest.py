@@ -1,0 +1,76 @@
+"""Helm comes as a Python package with Helm's own library in it; where that has no wheel, these tests are skipped."""
+
+from typing import Any
+
+import pytest
+
+from tests.helm.chart import PRODUCTION, Manifest, merged, nested, render, values_file
+
+try:
+    import helm_python
+
+    helm_python.helm_sdk_version()
+    problem = None
+except (ImportError, OSError, RuntimeError) as error:
+    problem = f"Helm's library (helm-python-sdk) cannot be loaded here: {error}"
+
+LOCAL, GPU = values_file("values-local.yaml"), values_file("values-gpu.yaml")
+SECURE = {"redis": {"enabled": False}, "onlineStore": {"url": "rediss://redis.example:6379/0"}}
+EVERYTHING: dict[str, Any] = {
+    "images": {"registry": "registry.example/ml", "tag": "abc1234", "pullSecrets": ["pull"]},
+    "settings": {"CT_LOG_LEVEL": "DEBUG"},
+    "env": {"AWS_REGION": "eu-central-1"},
+    "serving": {
+        "existingSecret": "callers",
+        "autoscaling": {"concurrency": {"enabled": True}},
+        "nodeSelector": {"pool": "serving"},
+        "tolerations": [{"key": "serving", "operator": "Exists"}],
+        "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/serving"}},
+        "ingress": {"enabled": True, "className": "nginx", "host": "fraud.example", "tlsSecret": "fraud-tls"},
+        "httpRoute": {"enabled": True, "hostnames": ["fraud.example"], "parentRefs": [{"name": "public"}]},
+    },
+    "mlflow": {"credentials": {"existingSecret": "mlflow-s3"}, "replicas": 2, "allowedHosts": ["mlflow.example"]},
+    "monitoring": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboards")},
+    "networkPolicy": {"servingClients": [{"namespaceSelector": {"matchLabels": {"team": "payments"}}}]},
+    "hooks": {"codeChange": {"enabled": True}},
+}
+#: Values files as their users combine them, and switches that change what is rendered.
+MATRIX: dict[str, dict[str, Any]] = {
+    "production": PRODUCTION,
+    "local": LOCAL,
+    "gpu": merged(PRODUCTION, GPU),
+    "everything": merged(PRODUCTION, EVERYTHING),
+    "spool kept": merged(
+        PRODUCTION, nested("serving.spool.persistence.enabled", True), nested("serving.autoscaling.enabled", False)
+    ),
+    "shared volume": merged(PRODUCTION, {"state": {"uris": {"landing": "", "lake": ""}, "volume": {"enabled": True}}}),
+    "mlflow elsewhere": merged(PRODUCTION, {"mlflow": {"enabled": False, "externalUrl": "https://mlflow.example"}}),
+    "open online store": merged(PRODUCTION, SECURE),
+    "no serving": merged(PRODUCTION, nested("serving.enabled", False)),
+    "bare": merged(
+        LOCAL,
+        nested("networkPolicy.enabled", False),
+        nested("priorityClasses.enabled", False),
+        {"steps": {"quota": {"enabled": False}, "limits": {"enabled": False}}},
+        {"hooks": {"migrate": {"enabled": False}, "featureDefinitions": {"enabled": False}}},
+        nested("serving.podDisruptionBudget.enabled", False),
+    ),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if problem is not None:
+        for item in items:
+            if "/tests/helm/" in str(item.path):
+                item.add_marker(pytest.mark.skip(reason=problem))
+
+
+@pytest.fixture(params=MATRIX)
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    """The release for one row of the matrix."""
+    return render(MATRIX[request.param])
+
+
+@pytest.fixture
+def production() -> list[Manifest]:
+    return render(PRODUCTION)

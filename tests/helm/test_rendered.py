@@ -1,0 +1,167 @@
+"""What holds for every object of the release, whatever the values."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.helm.chart import Manifest, of_kind, pods, selects
+
+#: The newest three minor versions that kubernetes-validate knows.
+VERSIONS = ("1.35", "1.36", "1.37")
+#: Custom resources, which no schema of Kubernetes describes: their shape is asserted in test_parts.py.
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_every_object(manifests: list[Manifest], version: str) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    for manifest in manifests:
+        if manifest["kind"] not in CUSTOM:
+            assert validate(manifest, version, strict=True) == version
+
+
+def test_no_two_objects_have_the_same_name(manifests: list[Manifest]) -> None:
+    names = [(m["apiVersion"], m["kind"], m["metadata"]["name"]) for m in manifests]
+    assert len(names) == len(set(names))
+
+
+def test_objects_say_what_they_belong_to(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        labels = manifest["metadata"]["labels"]
+        assert labels["app.kubernetes.io/instance"] == "perennial"
+        assert labels["app.kubernetes.io/managed-by"] == "Helm"
+        assert "namespace" not in manifest["metadata"], "the release's namespace, whatever its name"
+
+
+def test_pods_are_restricted(manifests: list[Manifest]) -> None:
+    """The restricted pod security standard, and a root filesystem that cannot be written."""
+    for name, pod in pods(manifests):
+        spec = pod["spec"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] > 0, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert {kind for volume in spec["volumes"] for kind in set(volume) - {"name"}} <= {
+            "emptyDir",
+            "configMap",
+            "persistentVolumeClaim",
+        }, name
+        for container in spec["containers"] + spec.get("initContainers", []):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert not security.get("privileged"), name
+            assert not any("hostPort" in port for port in container.get("ports", [])), name
+
+
+def test_pods_have_no_token(manifests: list[Manifest]) -> None:
+    assert all(pod["spec"]["automountServiceAccountToken"] is False for _, pod in pods(manifests))
+    assert all(account["automountServiceAccountToken"] is False for account in of_kind(manifests, "ServiceAccount"))
+
+
+def test_containers_say_what_they_need(manifests: list[Manifest]) -> None:
+    for name, pod in pods(manifests):
+        for container in pod["spec"]["containers"]:
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), name
+            assert "memory" in container["resources"]["limits"], name
+
+
+def test_servers_are_probed_and_jobs_end(manifests: list[Manifest]) -> None:
+    for manifest in of_kind(manifests, "Deployment", "StatefulSet"):
+        for container in manifest["spec"]["template"]["spec"]["containers"]:
+            assert {"readinessProbe", "livenessProbe"} <= container.keys(), manifest["metadata"]["name"]
+    for job in of_kind(manifests, "Job"):
+        assert job["spec"]["activeDeadlineSeconds"] > 0
+
+
+def test_selectors_find_their_pods_and_no_others(manifests: list[Manifest]) -> None:
+    templates = dict(pods(manifests))
+    for manifest in of_kind(manifests, "Deployment", "StatefulSet"):
+        name = manifest["metadata"]["name"]
+        found = {n for n, pod in templates.items() if selects(manifest["spec"]["selector"], pod["metadata"]["labels"])}
+        assert found == {name}
+    for service in of_kind(manifests, "Service"):
+        selector = {"matchLabels": service["spec"]["selector"]}
+        found = [pod for pod in templates.values() if selects(selector, pod["metadata"]["labels"])]
+        assert len(found) == 1, service["metadata"]["name"]
+        ports = {p["name"]: p["containerPort"] for c in found[0]["spec"]["containers"] for p in c["ports"]}
+        for port in service["spec"]["ports"]:
+            assert ports[port["targetPort"]] == port["port"]
+
+
+def test_probes_and_mounts_lead_somewhere(manifests: list[Manifest]) -> None:
+    for manifest in of_kind(manifests, "Deployment", "StatefulSet", "Job"):
+        name, pod = manifest["metadata"]["name"], manifest["spec"]["template"]
+        claims = {claim["metadata"]["name"] for claim in manifest["spec"].get("volumeClaimTemplates", [])}
+        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+        for container in pod["spec"]["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes | claims, name
+            paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+            assert len(paths) == len(set(paths)), name
+            ports = {port["name"] for port in container.get("ports", [])}
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                action = container.get(probe, {})
+                for way in ("httpGet", "tcpSocket"):
+                    assert action.get(way, {}).get("port") in {None, *ports}, name
+
+
+def test_what_is_referenced_exists_or_is_named_in_the_values(
+    manifests: list[Manifest], request: pytest.FixtureRequest
+) -> None:
+    """ConfigMaps, Secrets, claims, service accounts, services, priority classes."""
+    from tests.helm.conftest import MATRIX
+
+    values = MATRIX[request.node.callspec.params["manifests"]]
+    external = set(re.findall(r"'(?:existingSecret|existingClaim|tlsSecret)': '([^']+)'", str(values)))
+    external |= set(values.get("images", {}).get("pullSecrets", []))
+    have = {(m["kind"], m["metadata"]["name"]) for m in manifests}
+    for kind, name in _references([spec for _, pod in pods(manifests) for spec in [pod["spec"]]]):
+        assert (kind, name) in have or (kind in {"Secret", "PersistentVolumeClaim"} and name in external), (kind, name)
+    assert not of_kind(manifests, "Secret"), "none is made silently"
+    for route in of_kind(manifests, "Ingress"):
+        backend = route["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+        assert ("Service", backend["name"]) in have
+        assert {tls["secretName"] for tls in route["spec"].get("tls", [])} <= external
+    for binding in of_kind(manifests, "RoleBinding"):
+        assert ("Role", binding["roleRef"]["name"]) in have
+    for stateful in of_kind(manifests, "StatefulSet"):
+        assert ("Service", stateful["spec"]["serviceName"]) in have
+    for scaler in of_kind(manifests, "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        assert (target["kind"], target["name"]) in have
+
+
+def _references(node: Any, key: str = "") -> set[tuple[str, str]]:
+    kinds = {"configMapRef": "ConfigMap", "configMap": "ConfigMap", "secretRef": "Secret", "secretKeyRef": "Secret"}
+    found: set[tuple[str, str]] = set()
+    if isinstance(node, list):
+        return {each for item in node for each in _references(item, key)}
+    if not isinstance(node, dict):
+        return found
+    if key in kinds or key == "imagePullSecrets":
+        found.add((kinds.get(key, "Secret"), node["name"]))
+    if key == "persistentVolumeClaim":
+        found.add(("PersistentVolumeClaim", node["claimName"]))
+    for name, value in node.items():
+        if name == "serviceAccountName":
+            found.add(("ServiceAccount", value))
+        elif name == "priorityClassName":
+            found.add(("PriorityClass", value))
+        else:
+            found |= _references(value, name)
+    return found
+
+
+def test_a_second_release_beside_the_first_takes_no_name_of_it() -> None:
+    from tests.helm.chart import PRODUCTION, render
+
+    names = [{(m["kind"], m["metadata"]["name"]) for m in render(PRODUCTION, name=name)} for name in ("perennial", "b")]
+    assert names[0] & names[1] == set()
+
+
+def test_the_same_values_give_the_same_objects() -> None:
+    from tests.helm.chart import PRODUCTION, render
+
+    assert render(PRODUCTION) == render(PRODUCTION)

@@ -1,0 +1,161 @@
+"""Other training code than the champion's becomes one granted request, which wakes the training DAG; and no other.
+
+MLflow is real (SQLite), and so are lake, ledger and broker.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from perennial_airflow.requests import retrain_event, training_request
+
+from training import code, code_change
+from training.adapters.lake import Lake
+from training.adapters.ledger import Ledger
+from training.adapters.registry import CHAMPION, Registry
+from training.contract.messages import DriftResult, RequestInputs
+from training.contract.model_spec import ModelSpec
+from training.settings import ROOT, Settings
+from training.steps import request
+
+MODEL = "card_fraud"
+DAY = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with a version that no run tag says anything about; making the database takes seconds."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    client = MlflowClient(uri, uri)
+    experiment = client.create_experiment(MODEL, artifact_location=str(folder / "artifacts"))
+    Registry(uri).register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def deployed(template: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings as the process's environment has them, with a champion, and five days of events and labels."""
+    shutil.copy(template, settings.tracking_uri.removeprefix("sqlite:///"))
+    Registry(settings.tracking_uri).set_alias(MODEL, CHAMPION, 1)
+    _land(settings, 5)
+    monkeypatch.setenv("CT_HOME", str(settings.home))
+    monkeypatch.setenv("CT_TRACKING_URI", settings.tracking_uri)
+    return settings
+
+
+def _land(settings: Settings, days: int) -> None:
+    noons = [DAY + timedelta(days=i) for i in range(days)]
+    for feed, column in {"events": "event_time", "labels": "reported_at"}.items():
+        table = pa.table(
+            {column: pa.array(noons, pa.timestamp("us", tz="UTC")), "partition": [str(d.date()) for d in noons]}
+        )
+        Lake(settings.lake, MODEL).replace(feed, table, "true", ["partition"])
+
+
+def _trained_by(settings: Settings, digest: str) -> None:
+    from mlflow import MlflowClient
+
+    run = Registry(settings.tracking_uri).get(MODEL, 1).run_id
+    MlflowClient(settings.tracking_uri).set_tag(run, code_change.TAG, digest)
+
+
+def _requests(settings: Settings) -> list[str]:
+    return [entry.key for entry in Ledger(settings.ledger).entries(MODEL, "request")]
+
+
+def test_other_code_asks_once_and_the_granted_request_wakes_the_training_dag(
+    deployed: Settings, spec: ModelSpec, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _trained_by(deployed, "0123456789abcdef")
+    assert code_change.main() == 0
+    assert '"granted":true' in capfd.readouterr().out.replace(" ", "")
+    (asked,) = _requests(deployed)
+    assert asked.startswith("code-")
+    _land(deployed, 6)
+    assert code_change.main() == 0, "deployed again, a day later"
+    assert _requests(deployed) == [asked]
+
+    # The drift DAG's next look, which finds nothing by itself, rings for it …
+    quiet = DriftResult(outcome="measured", as_of=DAY.date() + timedelta(days=6), champion_version=1)
+    looked = request.run(RequestInputs(model=MODEL, drift=quiet), deployed)
+    event = retrain_event(looked.model_dump(mode="json"), {})
+    assert event is not None
+    assert event["request_id"] == asked
+
+    # … and the training run that the event starts takes it up.
+    class Run:
+        run_id, run_type = "asset_triggered__1", "asset_triggered"
+
+    class Event:
+        extra = event
+
+    context = {"dag_run": Run, "triggering_asset_events": {"card_fraud_retrain": [Event]}, "params": {}}
+    taken = request.run(RequestInputs(model=MODEL, **training_request(context)), deployed)
+    assert (taken.granted, taken.trigger) == (True, "code")
+    assert taken.reason == f"The training code is now {code.training_code(deployed, spec)}"
+    assert code_change.main() == 0
+    assert request.run(RequestInputs(model=MODEL, drift=quiet), deployed).waiting == []
+
+
+def test_the_champions_own_code_asks_for_nothing(deployed: Settings, spec: ModelSpec) -> None:
+    _trained_by(deployed, code.training_code(deployed, spec))
+    assert code_change.main() == 0
+    assert _requests(deployed) == []
+
+
+def test_without_a_champion_there_is_nothing_to_train_anew(deployed: Settings) -> None:
+    Registry(deployed.tracking_uri).remove_alias(MODEL, CHAMPION)
+    assert code_change.main() == 0
+    assert _requests(deployed) == []
+
+
+def test_a_champion_that_nobody_knows_the_code_of_is_trained_anew(deployed: Settings) -> None:
+    assert code_change.main() == 0
+    assert len(_requests(deployed)) == 1
+
+
+def test_the_code_is_what_a_model_learns_from(
+    settings: Settings, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = code.training_code(settings, spec)
+    assert now == code.training_code(settings, spec.model_copy(update={"title": "Another title"}))
+    retrained = spec.training.model_copy(update={"window_days": spec.training.window_days + 1})
+    assert now != code.training_code(settings, spec.model_copy(update={"training": retrained}))
+    features = Path(shutil.copytree(settings.feature_repo, tmp_path / "features"))
+    elsewhere = settings.model_copy(update={"feature_repo": features})
+    assert now == code.training_code(elsewhere, spec)
+    with (features / f"{MODEL}.sql").open("a") as file:
+        file.write("-- another feature\n")
+    assert now != code.training_code(elsewhere, spec)
+    monkeypatch.setattr(code, "ESTIMATORS", Path(shutil.copytree(code.ESTIMATORS, tmp_path / "estimators")))
+    assert now == code.training_code(settings, spec)
+    (code.ESTIMATORS / "mlp.py").write_text("# another network\n")
+    assert now != code.training_code(settings, spec)
+
+
+def test_no_registry_is_a_failure_that_says_so(deployed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CT_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert code_change.main() == 75
+    monkeypatch.setenv("CT_TRAKING_URI", "typo")
+    assert code_change.main() == 78
+
+
+def test_publish_applies_the_definitions_to_an_empty_registry_and_again(tmp_path: Path) -> None:
+    env = {**os.environ, "CT_HOME": str(tmp_path)}
+    for time in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "training.publish"], cwd=ROOT, env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        published = "Published the feature definitions" in done.stderr
+        assert published == (time == 0), "once"
+    assert (tmp_path / "feast" / "registry.db").is_file()
