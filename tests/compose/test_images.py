@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 HAS = {
     "airflow": ["airflow", "psycopg2", "asyncpg", "perennial_airflow.specs", "training.contract.steps"],
-    "training": ["torch", "sklearn", "feast", "mlflow", "training.steps.train", "local.demo"],
+    "training": ["torch", "sklearn", "feast", "mlflow", "training.steps.train", "local.visit"],
     "serving": ["bentoml", "onnxruntime", "feast", "mlflow", "serving.predictor"],
     "mlflow": ["mlflow.server", "psycopg2"],
 }
