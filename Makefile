@@ -64,7 +64,7 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or I
 
 .PHONY: test
 test: $(READY) ## Everything that needs nothing but Python (PYTEST='…' adds arguments)
-	@$(BIN)/python -m pytest -m "not airflow and not redis" $(PYTEST)
+	@$(BIN)/python -m pytest -m "not airflow and not redis and not docker" $(PYTEST)
 
 .PHONY: lint
 lint: $(READY) ## Style, types, and which room may import which
