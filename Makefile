@@ -13,6 +13,9 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 3000
 # The folder where payments and labels land; empty: landing/ under the state folder.
 LANDING ?=
+# What images are called: <IMAGES>/airflow:<TAG>, …/training, …/serving, …/mlflow.
+IMAGES ?= perennial
+TAG ?= dev
 # Everything that is kept between runs.
 STATE ?= .perennial
 
@@ -73,6 +76,14 @@ lint: $(READY) ## Style, types, and which room may import which
 .PHONY: lock
 lock: $(READY) ## Resolve requirements.txt anew from pyproject.toml
 	@bash local/setup.sh $(VENV) lock
+
+.PHONY: env
+env: ## .env with random secrets and landing/, for `docker compose up`
+	@sh deploy/env.sh
+
+.PHONY: images
+images: ## The four images (IMAGES=prefix TAG=tag TORCH_BACKEND=cpu)
+	@GIT_SHA="$$(git rev-parse HEAD)" IMAGES="$(IMAGES)" TAG="$(TAG)" TORCH_BACKEND="$(TORCH_BACKEND)" sh deploy/images.sh
 
 .PHONY: docs
 docs: $(READY) ## Write docs/reference.md anew from the contracts

@@ -1,6 +1,7 @@
 """Where one stack lives: its state folder, its landing folder, its ports, its URLs."""
 
 import os
+import sys
 from dataclasses import asdict, dataclass
 from json import dumps, loads
 from pathlib import Path
@@ -83,6 +84,10 @@ class Place:
         return self.run / "supervisor.sock"
 
     @property
+    def step_server(self) -> Path:
+        return self.run / "steps.sock"
+
+    @property
     def airflow_home(self) -> Path:
         return self.home / "airflow"
 
@@ -106,5 +111,7 @@ class Place:
             "CT_LANDING_URI": str(self.landing),
             "CT_TRACKING_URI": self.mlflow_url,
             "CT_SERVING_URLS": self.serving_url,
+            "CT_LAUNCHER": "forkserver" if sys.platform == "linux" else "subprocess",
+            "CT_FORKSERVER_SOCKET": str(self.step_server),
             "PYTHONPATH": str(ROOT),
         }

@@ -12,6 +12,8 @@ from local.program import MARK
 from training.settings import ROOT
 
 BIN = Path(sys.executable).parent
+#: The step server, where there is one.
+STEPS = "steps"
 #: Another tool's configuration in the user's shell must not change this stack.
 FOREIGN = ("AIRFLOW", "MLFLOW_", "BENTOML_", "SUPERVISOR_", "PYTHON")
 
@@ -40,6 +42,7 @@ def programs(place: Place) -> list[Program]:
                 *("--allowed-hosts", f"{HOST}:{place.ports.mlflow},localhost:{place.ports.mlflow}"),
             ],
         ),
+        *_step_server(place),
         Program(
             "serving",
             [
@@ -53,6 +56,14 @@ def programs(place: Place) -> list[Program]:
         Program("airflow-dag-processor", [airflow, "dag-processor"]),
         Program("airflow-triggerer", [airflow, "triggerer", "--skip-serve-logs"]),
     ]
+
+
+def _step_server(place: Place) -> list[Program]:
+    """On Linux: elsewhere a process that has its libraries loaded must not be forked, and steps start from nothing."""
+    if sys.platform != "linux":
+        return []
+    command = [sys.executable, "-m", "training.forkserver", "--socket", str(place.step_server)]
+    return [Program(STEPS, command, patience=30)]
 
 
 def environment(place: Place, credentials: Credentials, base: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -77,12 +88,8 @@ def environment(place: Place, credentials: Credentials, base: Mapping[str, str] 
 def _airflow(place: Place, credentials: Credentials) -> dict[str, str]:
     home = place.airflow_home
     settings = {
-        "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "4",
-        "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         # Left out, every task goes to localhost:8080, whatever the API server's port is.
         "CORE__EXECUTION_API_SERVER_URL": f"{place.airflow_url}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
@@ -93,18 +100,13 @@ def _airflow(place: Place, credentials: Credentials) -> dict[str, str]:
         "API__PORT": str(place.ports.airflow),
         "API__BASE_URL": place.airflow_url,
         "API__SECRET_KEY": credentials.api_secret,
-        "API__WORKERS": "1",
         "API_AUTH__JWT_SECRET": credentials.jwt_secret,
-        # Together with the plugin's preloading these take a task from 1.1 s to 0.3 s.
-        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-        # New DAG files are seen soon; known ones are not parsed over and over.
-        "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
-        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
-        # A killed scheduler's tasks are taken up after seconds: by default only after five minutes.
-        "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
-        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
-        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     }
-    return {"AIRFLOW_HOME": str(home)} | {f"AIRFLOW__{name}": value for name, value in settings.items()}
+    ours = {f"AIRFLOW__{name}": value for name, value in settings.items()}
+    return {"AIRFLOW_HOME": str(home)} | _everywhere() | ours
+
+
+def _everywhere() -> dict[str, str]:
+    """Airflow's settings that compose has as well."""
+    lines = (ROOT / "deploy" / "airflow.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

@@ -1,16 +1,18 @@
 """The whole stack on one machine: started in the order of its health, watched, stopped."""
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import httpx
 import psutil
 
 from local.credentials import Credentials
 from local.place import Place
-from local.processes import BIN, environment, programs
+from local.processes import BIN, STEPS, environment, programs
 from local.program import members
 from local.supervisor import Supervisor
 from training.contract.errors import StepError
@@ -48,15 +50,15 @@ class Stack:
         if not self.running:
             self.supervisor.boot(programs(place), env)
             place.remember()
-        tell("MLflow and Airflow's database")
-        self.supervisor.start("mlflow")
+        tell("MLflow, the step server and Airflow's database")
+        self.supervisor.start("mlflow", STEPS)
         self._migrate(env)
         tell("Airflow's API server and the prediction service")
         self.supervisor.start("airflow-api", "serving")
         self._wait("airflow-api", patience)
         tell("Airflow's scheduler, DAG processor and triggerer")
         self.supervisor.start(*WORKING)
-        for program in ("mlflow", "serving", *WORKING):
+        for program in self.health():
             self._wait(program, patience)
 
     def stop(self) -> None:
@@ -71,6 +73,8 @@ class Stack:
             "serving": _answers(f"{place.serving_url}/livez"),
             "airflow-api": _answers(f"{place.airflow_url}/api/v2/version"),
         }
+        if any(program.name == STEPS for program in programs(place)):
+            answers[STEPS] = _listens(place.step_server)
         parts = {}
         if answers["airflow-api"]:
             try:
@@ -123,6 +127,11 @@ def tail(log: object, lines: int = 12) -> str:
             return "\n".join(f"    {line.rstrip()}" for line in file.readlines()[-lines:])
     except OSError:
         return "    (no log)"
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
 
 
 def _answers(url: str) -> bool:

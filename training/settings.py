@@ -55,8 +55,10 @@ class Settings(BaseSettings):
     serving_state: str = ""
     """Last good copies of models, and predictions not yet shipped to the lake."""
 
-    launcher: Literal["subprocess"] = "subprocess"
-    """How Airflow runs a step."""
+    launcher: Literal["subprocess", "forkserver"] = "subprocess"
+    """How Airflow runs a step: a process of its own interpreter, or one forked by the step server."""
+    forkserver_socket: str = ""
+    """Where the step server listens (`python -m training.forkserver`)."""
     git_sha: str | None = None
     """The code's commit. Unset: asked of the repository that the code lies in, if any."""
     image: str | None = None
@@ -98,6 +100,10 @@ class Settings(BaseSettings):
     @cached_property
     def serving(self) -> str:
         return self._or_home(self.serving_state, "serving")
+
+    @cached_property
+    def step_server(self) -> Path:
+        return Path(self._or_home(self.forkserver_socket, "run/steps.sock"))
 
     @property
     def replicas(self) -> list[str]:

@@ -16,6 +16,7 @@ from training.settings import ROOT
 
 #: Between SIGTERM and SIGKILL. Airflow kills a task 5 s after asking it to stop; the step must be gone by then.
 GRACE_SECONDS = 3.0
+TOO_LONG = "The step ran longer than {:.0f} s and was stopped"
 
 #: How steps format their log lines (training/runner.py): Airflow's log has its own time and level.
 _LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) (.*)$")
@@ -54,12 +55,12 @@ class SubprocessLauncher:
         )
         self._process = process
         assert process.stdout is not None
-        reader = Thread(target=self._copy_output, args=(process.stdout,), daemon=True)
+        reader = Thread(target=copy_output, args=(process.stdout, self._log), daemon=True)
         reader.start()
         try:
             return process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"The step ran longer than {timeout:.0f} s and was stopped") from None
+            raise TimeoutError(TOO_LONG.format(timeout)) from None
         finally:
             self.stop()
             reader.join(GRACE_SECONDS)
@@ -78,11 +79,14 @@ class SubprocessLauncher:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    def _copy_output(self, output: IO[str]) -> None:
+
+def copy_output(output: IO[str], log: Any) -> None:
+    """Copy a step's output to the task's log, line by line as it comes, and close it."""
+    with output:
         for line in output:
             match = _LINE.match(line.rstrip())
             level, text = match.groups() if match else ("INFO", line.rstrip())
-            self._log.log(logging.getLevelNamesMapping()[level], "%s", text)
+            log.log(logging.getLevelNamesMapping()[level], "%s", text)
 
 
 def step_environment(environ: Mapping[str, str]) -> dict[str, str]:

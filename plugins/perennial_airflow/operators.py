@@ -13,6 +13,7 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from perennial_airflow.deliveries import Announced, Delivery, landing_folder, scan
+from perennial_airflow.forkserver import ForkServerLauncher
 from perennial_airflow.launchers import Launcher, SubprocessLauncher, step_environment
 from perennial_airflow.reports import StepFailedError, step_result, summary
 from perennial_airflow.runs import start_run
@@ -96,7 +97,7 @@ class StepOperator(BaseOperator):
         path.unlink(missing_ok=True)
         argv = step_command(self.step, {**self.inputs, **(self.also or {})}, str(path))
         self.log.info("%s", shlex.join(["python", *argv]))
-        self._launcher = SubprocessLauncher(self.log)
+        self._launcher = _launcher(settings, self.log)
         try:
             code = self._launcher.launch(argv, step_environment(os.environ), spec.timeout_seconds)
         except TimeoutError as error:
@@ -109,6 +110,12 @@ class StepOperator(BaseOperator):
             return
         self.log.info("Event of asset %s: %s", self.emits.name, json.dumps(extra))
         context["outlet_events"][AssetAlias(self.emits.name)].add(self.emits, extra=extra)
+
+
+def _launcher(settings: Settings, log: Any) -> Launcher:
+    if settings.launcher == "forkserver":
+        return ForkServerLauncher(log, settings.step_server)
+    return SubprocessLauncher(log)
 
 
 def _report_path(settings: Settings, ti: Any) -> Path:

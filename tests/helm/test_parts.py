@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_outside_ways_lead_to_serving(everything: list[Manifest]) -> None:
 def test_images_have_registry_and_tag_or_digest(everything: list[Manifest]) -> None:
     images = {c["image"] for _, pod in pods(everything) for c in pod["spec"]["containers"]}
     parts = ("serving", "mlflow", "training")
-    assert images == {f"registry.example/ml/perennial/{part}:abc1234" for part in parts}
+    assert images == {f"registry.example/ml/{part}:abc1234" for part in parts}
     digest = "sha256:" + "0" * 64
     pinned = render(merged(PRODUCTION, nested("images.serving.digest", digest)))
     container = named(pinned, "Deployment", "perennial-serving")["spec"]["template"]["spec"]["containers"][0]
@@ -321,3 +322,10 @@ def test_the_chart_is_of_the_packages_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == project["version"]
     assert re.fullmatch(r">=1\.\d+\.0-0", chart["kubeVersion"])
+
+
+def test_the_modules_that_hooks_run_are_there(everything: list[Manifest]) -> None:
+    commands = [job["spec"]["template"]["spec"]["containers"][0]["command"] for job in of_kind(everything, "Job")]
+    modules = [command[2] for command in commands if command[:2] == ["python", "-m"]]
+    assert len(modules) == 2
+    assert all(find_spec(module) for module in modules)

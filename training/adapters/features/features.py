@@ -118,11 +118,6 @@ class Features:
         np.nan_to_num(values, copy=False, nan=0.0)
         return OnlineFeatures(values, [datetime.fromtimestamp(s, UTC) if np.isfinite(s) else None for s in oldest])
 
-    def publish(self) -> None:
-        """Apply the definitions to the published registry, for the `feast` command and its UI, unless it has them."""
-        with stores.registry_lock(self._settings):
-            self._publish()
-
     def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
         """Put the newest feature row of each entity online. Returns the newest feature day online and rows written.
 
@@ -151,6 +146,11 @@ class Features:
                 written[view.name] = newest.num_rows
         days = [date.fromisoformat(entry["as_of"]) for entry in online.values()]
         return max(days, default=None), written
+
+    def publish(self) -> None:
+        """Put the definitions into the published registry, for the `feast` command and its UI, unless it has them."""
+        with stores.registry_lock(self._settings):
+            self._publish()
 
     @cached_property
     def _definitions(self) -> Definitions:

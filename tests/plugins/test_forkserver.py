@@ -1,0 +1,153 @@
+"""Steps from the step server: the same ends as those of a process of their own, and begun at once."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Timer
+
+import psutil
+import pytest
+from airflow.sdk.exceptions import AirflowException
+from perennial_airflow import forkserver
+from perennial_airflow.forkserver import ForkServerLauncher
+
+from training.contract.steps import step_command
+from training.settings import ROOT
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the step server is Linux's: macOS must not fork so")
+
+LOGGER = logging.getLogger("test.forkserver")
+#: A module that a step server is asked to run in the place of a step; it says who it is, and does as it is told.
+PROBE = """
+import os, subprocess, sys, time
+sys.stdout.reconfigure(line_buffering=True)
+print("2026-01-05 10:00:00,123 WARNING settings", sorted(n for n in os.environ if n.startswith("CT_")))
+print("preloaded" if "sklearn" in sys.modules else "bare", "stale" if "training.settings" in sys.modules else "fresh")
+if sys.argv[1] == "exit":
+    sys.exit(int(sys.argv[2]))
+child = subprocess.Popen(["sleep", "60"])
+open(sys.argv[2], "w").write(f"{os.getpid()} {child.pid}")
+if sys.argv[1] == "deaf":
+    import signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[psutil.Process, Path]]:
+    # A socket's path is kept short by the kernel; pytest's folders are long.
+    with tempfile.TemporaryDirectory(prefix="steps-") as folder:
+        Path(folder, "probe.py").write_text(PROBE)
+        path = Path(folder, "steps.sock")
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "CT_FORKSERVER_SOCKET": "the server's own"}
+        command = [sys.executable, "-W", "ignore", "-m", "training.forkserver", "--socket", str(path)]
+        with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
+            yield psutil.Process(process.pid), path
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+@pytest.fixture
+def launcher(server: tuple[psutil.Process, Path]) -> ForkServerLauncher:
+    return ForkServerLauncher(LOGGER, server[1])
+
+
+def family(path: Path) -> list[int]:
+    """The pids of the probe and of its child."""
+    while not path.exists() or len(path.read_text().split()) < 2:
+        time.sleep(0.02)
+    return [int(pid) for pid in path.read_text().split()]
+
+
+def gone(pids: list[int], seconds: float = 5) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_step_has_its_exit_code_its_settings_and_its_libraries(
+    launcher: ForkServerLauncher, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert launcher.launch(["-m", "probe", "exit", "75"], {"CT_HOME": "/data", "PATH": "/nowhere"}, 60) == 75
+    assert caplog.record_tuples == [
+        (LOGGER.name, logging.WARNING, "settings ['CT_HOME']"),
+        (LOGGER.name, logging.INFO, "preloaded fresh"),
+    ]
+
+
+def test_a_real_step_writes_its_report(launcher: ForkServerLauncher, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    argv = step_command("rollout", {"model": "card_fraud", "version": None}, str(report))
+    assert launcher.launch(argv, {"CT_HOME": str(tmp_path)}, 60) == 0
+    assert json.loads(report.read_text())["status"] == "succeeded"
+
+
+def test_a_timeout_ends_the_whole_family(launcher: ForkServerLauncher, tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError, match="longer than 2 s"):
+        launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, 2)
+    assert gone(family(tmp_path / "pids"))
+
+
+def test_stop_ends_the_whole_family(launcher: ForkServerLauncher, tmp_path: Path) -> None:
+    Timer(2, launcher.stop).start()
+    assert launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, 60) == -signal.SIGTERM
+    assert gone(family(tmp_path / "pids"))
+
+
+def test_a_step_that_is_deaf_to_sigterm_is_killed(launcher: ForkServerLauncher, tmp_path: Path) -> None:
+    Timer(2, launcher.stop).start()
+    assert launcher.launch(["-m", "probe", "deaf", str(tmp_path / "pids")], {}, 60) == -signal.SIGKILL
+    assert gone(family(tmp_path / "pids"))
+
+
+def test_a_task_that_is_killed_outright_takes_its_step_with_it(
+    server: tuple[psutil.Process, Path], tmp_path: Path
+) -> None:
+    task = """
+import logging, sys
+from pathlib import Path
+from perennial_airflow.forkserver import ForkServerLauncher
+ForkServerLauncher(logging.getLogger(), Path(sys.argv[1])).launch(["-m", "probe", "wait", sys.argv[2]], {}, 60)
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", task, str(server[1]), str(tmp_path / "pids")], env=env)
+    found = family(tmp_path / "pids")
+    process.kill()
+    process.wait()
+    assert gone(found)
+
+
+def test_a_killed_keeper_takes_its_step_with_it_and_is_no_success(
+    launcher: ForkServerLauncher, server: tuple[psutil.Process, Path], tmp_path: Path
+) -> None:
+    def kill() -> None:
+        keeper = psutil.Process(family(tmp_path / "pids")[0]).parent()
+        assert keeper is not None
+        keeper.kill()
+
+    Timer(1, kill).start()
+    assert launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, 60) == -signal.SIGKILL
+    assert gone(family(tmp_path / "pids")[:1])
+
+
+def test_a_second_server_leaves_the_first_one_alone(server: tuple[psutil.Process, Path]) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "training.forkserver", "--socket", str(server[1])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Another step server listens" in done.stderr
+
+
+def test_no_server_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forkserver, "CONNECT_SECONDS", 0.1)
+    with pytest.raises(AirflowException, match=r"No step server answers at .*\n  → Start it"):
+        ForkServerLauncher(LOGGER, tmp_path / "none.sock").launch(["-m", "probe"], {}, 1)
