@@ -45,6 +45,11 @@ def application(spec: ModelSpec) -> FastAPI:
         """What serves since when, what was refused and why."""
         return request.app.state.predictor.models()
 
+    @app.get("/signals")
+    async def signals(request: Request) -> dict[str, Any]:
+        """What a rollout's guards look at: counts since the state of traffic last changed."""
+        return dict(request.app.state.predictor.watcher.signals.snapshot())
+
     return app
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from training.adapters.replica_urls import expand
-from training.adapters.replicas import look_at, wait_until_served
+from training.adapters.replicas import Replicas
 from training.contract.errors import TransientError
+from training.contract.signals import Signals
 
 MODEL = "card_fraud"
 
@@ -30,9 +31,10 @@ class Fleet:
                 address = self.connection.getsockname()[0]
                 slot = {"version": outer.served[address], "digest": "d", "since": "2026-01-05T00:00:00+00:00"}
                 said = {"model": MODEL, "replica": address, "slots": {"champion": slot}, "refused": {}}
+                signals = Signals(replica=address, champion=outer.served[address]).model_dump_json()
                 self.send_response(200)
                 self.end_headers()
-                self.wfile.write(json.dumps(said).encode())
+                self.wfile.write((signals if self.path == "/signals" else json.dumps(said)).encode())
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -86,17 +88,17 @@ def test_what_cannot_be_expanded_is_said(url: str) -> None:
 
 def test_a_name_is_all_of_its_addresses(fleet: Fleet) -> None:
     assert expand(fleet.url) == [f"http://127.0.0.1:{fleet.port}", f"http://127.0.0.2:{fleet.port}"]
-    looks = look_at([fleet.url], MODEL)
+    looks = Replicas([fleet.url], MODEL).look()
     assert [(each.replica, each.version) for each in looks] == [("127.0.0.1", 1), ("127.0.0.2", 1)]
 
 
 def test_a_name_without_addresses_is_a_replica_that_does_not_serve(fleet: Fleet) -> None:
     fleet.named = []
-    (look,) = look_at([fleet.url], MODEL)
+    (look,) = Replicas([fleet.url], MODEL).look()
     assert look.version is None
     assert "leads to no replica" in str(look)
     with pytest.raises(TransientError, match="leads to no replica"):
-        wait_until_served([fleet.url], MODEL, 1, timeout=0.1)
+        Replicas([fleet.url], MODEL).wait_until_served(1, timeout=0.1)
 
 
 def test_a_rollout_waits_for_those_that_come_and_not_for_those_that_go(fleet: Fleet) -> None:
@@ -108,9 +110,9 @@ def test_a_rollout_waits_for_those_that_come_and_not_for_those_that_go(fleet: Fl
 
     thread = threading.Thread(target=replace)
     thread.start()
-    looks = wait_until_served([fleet.url], MODEL, 2, timeout=10)
+    looks = Replicas([fleet.url], MODEL).wait_until_served(2, timeout=10)
     thread.join()
     assert [each.replica for each in looks] == ["127.0.0.2"]
     fleet.named = ["127.0.0.1", "127.0.0.2"]
     with pytest.raises(TransientError, match="serves version 1"):
-        wait_until_served([fleet.url], MODEL, 2, timeout=0.3)
+        Replicas([fleet.url], MODEL).wait_until_served(2, timeout=0.3)

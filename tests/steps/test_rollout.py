@@ -4,90 +4,20 @@ MLflow is real (SQLite); the replicas are HTTP servers that answer as the predic
 aliases, or do not. The same steps against the real service are in tests/serving.
 """
 
-import json
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.steps.fleet import MODEL, Replica
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import InputError, StepError, TransientError
 from training.contract.messages import RollbackInputs, RolloutInputs
 from training.settings import Settings
 from training.steps import rollback, rollout
-
-MODEL = "card_fraud"
-
-
-class Replica:
-    """Answers GET /models. It serves the champion of `registry` unless told otherwise."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.stuck_at: int | None = None
-        self.refuses: int | None = None
-        self.model = MODEL
-        self._registry, self._served = registry, None
-        self._lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = json.dumps(outer.models()).encode()
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def models(self) -> dict[str, Any]:
-        with self._lock:
-            champion = self._registry.by_alias(MODEL, "champion")
-            wanted, refused = champion.version if champion else None, {}
-            if wanted is not None and wanted == self.refuses:
-                refused = {str(wanted): {"reason": "Golden rows differ by 0.1", "at": "2026-01-05T00:00:00+00:00"}}
-            else:
-                self._served = self.stuck_at or wanted
-        served = {"version": self._served, "digest": "d", "since": "2026-01-05T00:00:00+00:00"}
-        slots = {"champion": served} if self._served else {}
-        return {"model": self.model, "replica": "r", "slots": slots, "refused": refused, "problem": None}
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with four versions and no alias; making the database takes seconds, copying it none."""
-    from mlflow import MlflowClient
-
-    folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    registry, client = Registry(uri), MlflowClient(uri, uri)
-    experiment = client.create_experiment("tiny", artifact_location=str(folder / "artifacts"))
-    for _ in range(4):
-        registry.register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def registry(template: Path, tmp_path: Path) -> Registry:
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
-
-
-@pytest.fixture
-def fleet(registry: Registry) -> Iterator[list[Replica]]:
-    running = [Replica(registry), Replica(registry)]
-    yield running
-    for replica in running:
-        replica.server.shutdown()
-        replica.server.server_close()
 
 
 @pytest.fixture
