@@ -65,12 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=problem))
 
 
-@pytest.fixture(params=MATRIX)
+@pytest.fixture(scope="session", params=MATRIX)
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
     """The release for one row of the matrix."""
     return render(MATRIX[request.param])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def production() -> list[Manifest]:
     return render(PRODUCTION)

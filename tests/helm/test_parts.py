@@ -1,9 +1,12 @@
 """What each part of the chart promises."""
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -167,6 +170,39 @@ def test_the_trial_database_serves_mlflow_and_airflow() -> None:
     env = _env(stateful["containers"][0])
     assert (env["POSTGRES_USER"], env["POSTGRES_DB"]) == ("perennial", "mlflow")
     assert "CREATE DATABASE airflow" in named(manifests, "ConfigMap", "perennial-postgresql")["data"]["databases.sql"]
+
+
+@pytest.mark.redis
+def test_the_trials_redis_asks_for_its_password(tmp_path: Path) -> None:
+    """The container's own command and probe, with a real Redis in folders of the test."""
+    server, client = shutil.which("redis-server"), shutil.which("redis-cli")
+    if server is None or client is None:
+        pytest.skip("redis-server is not on the PATH")
+    (container,) = named(render(LOCAL), "StatefulSet", "perennial-redis")["spec"]["template"]["spec"]["containers"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folders = {"/run/redis": str(tmp_path), "dir /data": f"dir {tmp_path}\\nport {port}\\nbind 127.0.0.1"}
+    command = container["command"][-1]
+    for mounted, folder in folders.items():
+        assert mounted in command
+        command = command.replace(mounted, folder)
+    env = {"REDIS_PASSWORD": "secret", "PATH": os.environ["PATH"]}
+    process = subprocess.Popen(["sh", "-c", command], env=env, stdout=subprocess.DEVNULL)
+    try:
+        probe = container["readinessProbe"]["exec"]["command"][-1].replace("redis-cli", f"redis-cli -p {port}")
+        ready = False
+        deadline = time.monotonic() + 20
+        while not ready and time.monotonic() < deadline:
+            ready = subprocess.run(["sh", "-c", probe], env=env, capture_output=True).returncode == 0
+            time.sleep(0.1)
+        assert ready
+        refused = subprocess.run([client, "-p", str(port), "ping"], capture_output=True, text=True)
+        assert "NOAUTH" in refused.stdout
+        assert (tmp_path / "redis.conf").stat().st_mode & 0o077 == 0
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def test_what_is_kept_outlives_the_release() -> None:

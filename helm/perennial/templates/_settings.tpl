@@ -7,6 +7,8 @@ CT_HOME: {{ include "perennial.home" . }}
 CT_{{ upper $name }}_URI: {{ $uri | quote }}
 {{- end }}
 {{- end }}
+# Steps run in this image, whoever starts them.
+CT_IMAGE: {{ include "perennial.image" (list . "training") }}
 CT_TRACKING_URI: {{ include "perennial.mlflowUrl" . | quote }}
 {{- with .Values.onlineStore.url }}
 CT_ONLINE_STORE: {{ . | quote }}
