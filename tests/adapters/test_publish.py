@@ -12,7 +12,7 @@ def test_publish_applies_the_definitions_to_an_empty_registry_and_again(tmp_path
     env = {**os.environ, "CT_HOME": str(tmp_path)}
     for time in range(2):
         done = subprocess.run(
-            [sys.executable, "-m", "training.adapters.features"], cwd=ROOT, env=env, capture_output=True, text=True
+            [sys.executable, "-m", "training.publish"], cwd=ROOT, env=env, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         published = "Published the feature definitions" in done.stderr

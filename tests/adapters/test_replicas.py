@@ -31,10 +31,11 @@ class Fleet:
                 address = self.connection.getsockname()[0]
                 slot = {"version": outer.served[address], "digest": "d", "since": "2026-01-05T00:00:00+00:00"}
                 said = {"model": MODEL, "replica": address, "slots": {"champion": slot}, "refused": {}}
-                signals = Signals(replica=address, champion=outer.served[address]).model_dump_json()
+                if self.path == "/signals":
+                    said = Signals(replica=address, champion=outer.served[address]).model_dump(mode="json")
                 self.send_response(200)
                 self.end_headers()
-                self.wfile.write((signals if self.path == "/signals" else json.dumps(said)).encode())
+                self.wfile.write(json.dumps(said).encode())
 
             def log_message(self, *_: Any) -> None: ...
 

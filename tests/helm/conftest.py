@@ -21,7 +21,6 @@ EVERYTHING: dict[str, Any] = {
     "settings": {"CT_LOG_LEVEL": "DEBUG"},
     "env": {"AWS_REGION": "eu-central-1"},
     "serving": {
-        "existingSecret": "callers",
         "autoscaling": {"concurrency": {"enabled": True}},
         "nodeSelector": {"pool": "serving"},
         "tolerations": [{"key": "serving", "operator": "Exists"}],

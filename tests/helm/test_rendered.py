@@ -50,6 +50,7 @@ def test_pods_are_restricted(manifests: list[Manifest]) -> None:
             "emptyDir",
             "configMap",
             "persistentVolumeClaim",
+            "secret",
         }, name
         for container in spec["containers"] + spec.get("initContainers", []):
             security = container["securityContext"]
@@ -144,6 +145,8 @@ def _references(node: Any, key: str = "") -> set[tuple[str, str]]:
         return found
     if key in kinds or key == "imagePullSecrets":
         found.add((kinds.get(key, "Secret"), node["name"]))
+    if key == "secret" and "secretName" in node:
+        found.add(("Secret", node["secretName"]))
     if key == "persistentVolumeClaim":
         found.add(("PersistentVolumeClaim", node["claimName"]))
     for name, value in node.items():

@@ -47,7 +47,10 @@ class Look:
 
 
 class Replicas:
-    """The replicas of `model` at `urls`, which are asked at the same time. `api_key`: for services that want one."""
+    """The replicas of `model` behind `urls`, which are asked at the same time; one name may stand for many replicas.
+
+    `api_key`: for services that want one.
+    """
 
     def __init__(self, urls: Sequence[str], model: str, api_key: SecretStr | None = None) -> None:
         self._urls, self._model = list(urls), model
@@ -55,14 +58,14 @@ class Replicas:
 
     def look(self, signals: bool = False) -> list[Look]:
         """What each serves. Never raises: who does not answer is reported as such."""
-        urls, looks = [], []
+        replicas, lost = list[str](), list[Look]()
         for url in self._urls:
             try:
-                urls += expand(url)
+                replicas += expand(url)
             except (OSError, ValueError) as error:
-                looks.append(Look(url, problem=f"it leads to no replica: {error}"))
-        with ThreadPoolExecutor(min(len(urls), 16) or 1) as pool:
-            return looks + list(pool.map(lambda url: self._look(url, signals), urls))
+                lost.append(Look(url, problem=f"it leads to no replica: {error}"))
+        with ThreadPoolExecutor(min(len(replicas), 16) or 1) as pool:
+            return [*pool.map(lambda url: self._look(url, signals), replicas), *lost]
 
     def wait_until_served(self, version: int, timeout: float, before: Sequence[Look] = ()) -> list[Look]:
         """Wait until every replica serves `version` to everyone. `before` are looks from before it was asked for.
