@@ -5,13 +5,12 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import traceback
-from pathlib import Path
 from types import FrameType
 
 from pydantic import ValidationError
 
+from training import storage
 from training.contract.errors import ExitCode, InputError, StepError, Stopped
 from training.contract.messages import Failure, Provenance, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
@@ -22,7 +21,7 @@ log = logging.getLogger("perennial")
 
 
 def run_step(name: str, inputs_json: str, result_uri: str) -> int:
-    """Run step `name` and write its StepReport to `result_uri` (a local path, or `-`). Returns the exit code."""
+    """Run step `name` and write its StepReport to `result_uri` (`-`: standard output). Returns the exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     # Steps share their machine. OpenMP's threads wait for each other by spinning: with the cores taken, a fit of 2 s
     # becomes one of 36 s. Read when the library is loaded, so before the step is.
@@ -85,16 +84,11 @@ def _failed(name: str, result_uri: str, error: StepError, provenance: Provenance
 
 def _write(result_uri: str, report: StepReport) -> None:
     """Whole or not at all: a reader never sees half a report. `-` is standard output."""
+    text = report.model_dump_json(indent=2)
     if result_uri == "-":
-        print(report.model_dump_json(indent=2))
-        return
-    path = Path(result_uri.removeprefix("file://"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(report.model_dump_json(indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+        print(text)
+    else:
+        storage.write(result_uri, text.encode())
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:

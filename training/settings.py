@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     lake_uri: str = ""
     """Delta tables, <lake>/<model>/<table>."""
     work_uri: str = ""
-    """Datasets, reports, Data Docs, step results: everything that can be made again from the lake."""
+    """A folder for datasets, reports, Data Docs: everything that can be made again from the lake."""
+    results_uri: str = ""
+    """Where steps leave their reports for Airflow; empty: results/ in the work folder."""
     ledger_uri: str = ""
     """Requests, decisions, rollouts: one file per entry, chained by hashes."""
 
@@ -84,6 +86,10 @@ class Settings(BaseSettings):
     @cached_property
     def work(self) -> str:
         return self._or_home(self.work_uri, "work")
+
+    @cached_property
+    def results(self) -> str:
+        return self.results_uri or f"{self.work.rstrip('/')}/results"
 
     @cached_property
     def ledger(self) -> str:

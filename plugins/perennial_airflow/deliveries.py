@@ -1,11 +1,10 @@
 """What lies in a model's landing folder: one delivery per file, `<landing>/<model>/<feed>/<partition>.parquet`."""
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
+from training import storage
 from training.settings import load_settings
 
 FEEDS = ("events", "labels")
@@ -14,13 +13,13 @@ FEEDS = ("events", "labels")
 SETTLE_SECONDS = 1.0
 
 
-def landing_folder(model: str) -> Path:
-    return Path(load_settings().landing) / model
+def landing_folder(model: str) -> str:
+    return storage.join(load_settings().landing, model)
 
 
 def landed_file(model: str, feed: str, partition: str) -> str:
     """Where a partition lands; the arguments may be templates."""
-    return str(landing_folder(model) / feed / f"{partition}.parquet")
+    return storage.join(landing_folder(model), feed, f"{partition}.parquet")
 
 
 @dataclass(frozen=True)
@@ -45,29 +44,20 @@ class Delivery:
         return f"{self.feed}_{partition}_{number}_{self.fingerprint}"
 
 
-def scan(folder: Path, now: float, settle_seconds: float = SETTLE_SECONDS) -> list[Delivery]:
+def scan(folder: str, now: float, settle_seconds: float = SETTLE_SECONDS) -> list[Delivery]:
     """The deliveries in a model's landing folder, in the order to take them in: older days first, events before labels.
 
     Names that begin with a dot are not looked at, nor are files that changed less than `settle_seconds` before `now`
-    (seconds since the epoch). The inode's change time decides: it cannot be set back as the modification time can.
+    (seconds since the epoch). Raises what training/storage.py does.
     """
     found = []
     for feed in FEEDS:
-        try:
-            entries = list(os.scandir(folder / feed))
-        except FileNotFoundError:
-            continue
-        for entry in entries:
-            if entry.name.startswith(".") or not entry.name.endswith(".parquet"):
+        for file in storage.files(storage.join(folder, feed)):
+            if file.name.startswith(".") or not file.name.endswith(".parquet"):
                 continue
-            try:
-                stat = entry.stat()
-            except FileNotFoundError:  # Replaced or taken away since the folder was read; the next look will tell.
-                continue
-            if now - stat.st_ctime >= settle_seconds:
-                identity = f"{stat.st_size}-{stat.st_mtime_ns}"
-                fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:8]
-                found.append(Delivery(feed, entry.name.removesuffix(".parquet"), fingerprint))
+            if now - file.changed.timestamp() >= settle_seconds:
+                fingerprint = hashlib.sha256(file.stamp.encode()).hexdigest()[:8]
+                found.append(Delivery(feed, file.name.removesuffix(".parquet"), fingerprint))
     return sorted(found, key=lambda d: (d.partition[:10], FEEDS.index(d.feed), d.partition))
 
 

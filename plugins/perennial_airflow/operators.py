@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
@@ -17,6 +16,7 @@ from perennial_airflow.forkserver import ForkServerLauncher
 from perennial_airflow.launchers import Launcher, SubprocessLauncher, step_environment
 from perennial_airflow.reports import StepFailedError, step_result, summary
 from perennial_airflow.runs import start_run
+from training import storage
 from training.contract.steps import step_command, step_spec
 from training.settings import Settings, load_settings
 
@@ -93,16 +93,16 @@ class StepOperator(BaseOperator):
 
     def _run(self, ti: Any, settings: Settings) -> dict[str, Any]:
         spec = step_spec(self.step)
-        path = _report_path(settings, ti)
-        path.unlink(missing_ok=True)
-        argv = step_command(self.step, {**self.inputs, **(self.also or {})}, str(path))
+        uri = _report_uri(settings, ti)
+        storage.remove(uri)
+        argv = step_command(self.step, {**self.inputs, **(self.also or {})}, uri)
         self.log.info("%s", shlex.join(["python", *argv]))
         self._launcher = _launcher(settings, self.log)
         try:
             code = self._launcher.launch(argv, step_environment(os.environ), spec.timeout_seconds)
         except TimeoutError as error:
             raise StepFailedError(f"{self.step}: {error}", attempts=2) from None
-        return step_result(spec, code, path)
+        return step_result(spec, code, uri)
 
     def _emit(self, result: dict[str, Any], context: Any) -> None:
         extra = self.event(result, context) if self.event else {}
@@ -118,12 +118,10 @@ def _launcher(settings: Settings, log: Any) -> Launcher:
     return SubprocessLauncher(log)
 
 
-def _report_path(settings: Settings, ti: Any) -> Path:
+def _report_uri(settings: Settings, ti: Any) -> str:
     """One file per try: a try never reads what an earlier one left behind."""
     task = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}"
-    folder = Path(settings.work) / "results" / str(ti.dag_id) / str(ti.run_id) / task
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{ti.try_number}.json"
+    return storage.join(settings.results, str(ti.dag_id), str(ti.run_id), task, f"{ti.try_number}.json")
 
 
 class StartDataRunsOperator(BaseOperator):

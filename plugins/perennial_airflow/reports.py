@@ -2,11 +2,11 @@
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from training import storage
 from training.contract.errors import NEVER_RETRY, ExitCode
 from training.contract.messages import StepReport
 from training.contract.steps import StepSpec
@@ -24,26 +24,26 @@ class StepFailedError(Exception):
 UNKNOWN_ATTEMPTS = 2
 
 
-def step_result(spec: StepSpec, code: int, path: Path) -> dict[str, Any]:
-    """The result of a step that ended with exit code `code` and should have written its report to `path`.
+def step_result(spec: StepSpec, code: int, uri: str) -> dict[str, Any]:
+    """The result of a step that ended with exit code `code` and should have written its report to `uri`.
 
     Raises StepFailedError for anything but exit code 0 and a whole report of success that keeps to the contract.
     """
-    report = _read(path)
+    report = _read(uri)
     if report is not None and report.step != spec.name:
-        raise StepFailedError(f"{path} is the report of step {report.step!r}, not {spec.name!r}", UNKNOWN_ATTEMPTS)
+        raise StepFailedError(f"{uri} is the report of step {report.step!r}, not {spec.name!r}", UNKNOWN_ATTEMPTS)
     if code == ExitCode.OK and report is not None and report.result is not None:
         try:
             spec.result.model_validate(report.result)
         except ValidationError as error:
             raise StepFailedError(f"The result of {spec.name} breaks its contract: {error}", UNKNOWN_ATTEMPTS) from None
         return report.result
-    raise StepFailedError(_explain(spec.name, code, report, path), _attempts(code))
+    raise StepFailedError(_explain(spec.name, code, report, uri), _attempts(code))
 
 
-def _read(path: Path) -> StepReport | None:
+def _read(uri: str) -> StepReport | None:
     try:
-        return StepReport.model_validate_json(path.read_text())
+        return StepReport.model_validate_json(storage.read(uri) or b"")
     except (OSError, ValidationError):
         return None
 
@@ -54,7 +54,7 @@ def _attempts(code: int) -> int | None:
     return None if code == ExitCode.TRANSIENT else UNKNOWN_ATTEMPTS
 
 
-def _explain(step: str, code: int, report: StepReport | None, path: Path) -> str:
+def _explain(step: str, code: int, report: StepReport | None, uri: str) -> str:
     if report is not None and report.error is not None and code != ExitCode.OK:
         hint = f"\n  → {report.error.hint}" if report.error.hint else ""
         return f"{step}: {report.error.message}{hint}"
@@ -63,7 +63,7 @@ def _explain(step: str, code: int, report: StepReport | None, path: Path) -> str
         return f"{step} was ended by {name} and left no report.\n  → After SIGKILL, look for too little memory."
     lacking = "left no readable report" if report is None else f"its report says it {report.status}"
     return (
-        f"{step} ended with exit code {code} but {lacking}, so what it did is unknown: {path}\n"
+        f"{step} ended with exit code {code} but {lacking}, so what it did is unknown: {uri}\n"
         "  → Steps can be run again; the end of this log says where it was."
     )
 

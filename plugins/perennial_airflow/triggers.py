@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -47,7 +46,7 @@ class LandingTrigger(BaseEventTrigger):
                 yield TriggerEvent({"files": len(new), "reason": f"Landed: {keys}"})
             await asyncio.sleep(self.poll_seconds)
 
-    async def _new(self, folder: Path) -> list[Delivery]:
+    async def _new(self, folder: str) -> list[Delivery]:
         """Deliveries without a data run. None when that cannot be told now: a watcher that raises is not restarted."""
         try:
             found = await asyncio.to_thread(scan, folder, time.time(), self.settle_seconds)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from training.adapters.ledger import FIRST_HASH, Ledger
-from training.contract.errors import ConfigError, DataContractError, InputError
+from training.contract.errors import DataContractError, InputError
 
 
 @pytest.fixture
@@ -132,8 +132,3 @@ def test_a_body_that_is_not_json_is_refused(ledger: Ledger, value: object) -> No
     with pytest.raises(InputError, match="'verdict' is not JSON"):
         ledger.append("verdict", "card_fraud", {"value": value}, "a")
     assert ledger.entries() == []
-
-
-def test_a_ledger_in_an_object_store_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigError, match="s3://bucket"):
-        Ledger("s3://bucket/ledger")

@@ -21,7 +21,7 @@ def report(path: Path, **fields: Any) -> Path:
 
 def failed(code: int, path: Path) -> StepFailedError:
     with pytest.raises(StepFailedError) as raised:
-        step_result(SPEC, code, path)
+        step_result(SPEC, code, str(path))
     return raised.value
 
 
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_success_is_exit_code_zero_and_a_result_that_keeps_to_the_contract(path: Path) -> None:
-    assert step_result(SPEC, 0, report(path, status="succeeded", result=RESULT)) == RESULT
+    assert step_result(SPEC, 0, str(report(path, status="succeeded", result=RESULT))) == RESULT
 
 
 def test_a_missing_or_torn_report_is_never_success(path: Path) -> None:

@@ -1,12 +1,12 @@
-"""Landed files: read whole, hashed, parsed. Local paths, `file://`, and the object stores that Arrow knows."""
+"""Landed files: read whole, hashed, parsed."""
 
 import hashlib
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
+from training import storage
 from training.contract.errors import DataContractError, InputError, TransientError
 
 
@@ -35,11 +35,11 @@ class Landed(NamedTuple):
 def read_landed(uri: str) -> Landed:
     """The file at `uri`. Raises InputError when there is none, TransientError when its store does not answer."""
     try:
-        store, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
-        with store.open_input_stream(path, compression=None) as stream:
-            content = stream.read()
-    except (FileNotFoundError, IsADirectoryError, pa.ArrowInvalid) as error:
-        raise InputError(f"There is no file to read at {uri}: {error}", "Land the file, or mend the URI.") from error
+        content = storage.read(uri)
+    except IsADirectoryError:
+        content = None
     except OSError as error:
         raise TransientError(f"Cannot read {uri}: {error}", "Retry when the store answers.") from error
+    if content is None:
+        raise InputError(f"There is no file to read at {uri}", "Land the file, or mend the URI.")
     return Landed(uri, content, hashlib.sha256(content).hexdigest())

@@ -1,4 +1,5 @@
-"""The ledger: an append-only folder of decisions, where each entry carries the hash of the one before.
+"""The ledger: an append-only folder of decisions, local or in an object store, where each entry carries the hash of the
+one before.
 
 One file per entry, `00000042.json`, created exclusively: of two writers one takes the number, the other looks again. An
 entry is never changed, so a changed or a missing one breaks the chain, which `verify` finds. (Entries cut off at the
@@ -7,21 +8,21 @@ end leave a shorter chain that is whole: keep the newest hash elsewhere where th
 
 import hashlib
 import json
-import os
-import tempfile
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ValidationError
 
+from training import storage
 from training.contract.base import Frozen
-from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
+from training.contract.errors import DataContractError, InputError, TransientError
 
 FIRST_HASH = "0" * 64
 #: Writers that may get in between before we give up; each time somebody made progress.
 ATTEMPTS = 100
+_ENTRY = re.compile(r"\d{8,}\.json")
 
 Body = dict[str, Any]
 
@@ -48,12 +49,10 @@ class Entry(Frozen):
 
 
 class Ledger:
-    """The ledger in the local folder `uri`, made when the first entry is written."""
+    """The ledger in the folder `uri` (training/storage.py), made when the first entry is written."""
 
     def __init__(self, uri: str) -> None:
-        if "://" in uri and not uri.startswith("file://"):
-            raise ConfigError(f"The ledger cannot be kept at {uri}", hint="Set CT_LEDGER_URI to a local folder.")
-        self._folder = Path(uri.removeprefix("file://"))
+        self._folder = uri
 
     def append(self, kind: str, model: str, body: Body | Callable[[list[Entry]], Body], key: str) -> Entry:
         """Append an entry and return it; when (kind, model, key) is there already, return that one unchanged.
@@ -76,7 +75,7 @@ class Ledger:
                 at=datetime.now(UTC),
                 previous_hash=history[-1].hash if history else FIRST_HASH,
             ).sealed()
-            if self._create(_file_name(entry.seq), entry.model_dump_json(indent=2)):
+            if storage.create(self._uri(entry.seq), entry.model_dump_json(indent=2).encode()):
                 return entry
         raise TransientError(f"{ATTEMPTS} other writers got in first at the ledger {self._folder}", hint="Retry.")
 
@@ -101,46 +100,30 @@ class Ledger:
         entries = self.entries()
         for entry in entries:
             if entry.hash != entry.sealed().hash:
-                raise _broken(self._folder / _file_name(entry.seq), "its content does not match its hash")
+                raise _broken(self._uri(entry.seq), "its content does not match its hash")
             if entry.previous_hash != previous:
-                raise _broken(self._folder / _file_name(entry.seq), "it does not follow the entry before it")
+                raise _broken(self._uri(entry.seq), "it does not follow the entry before it")
             previous = entry.hash
         return len(entries)
 
     def _read(self, name: str, seq: int) -> Entry:
-        path = self._folder / name
-        if name != _file_name(seq):
-            raise _broken(self._folder / _file_name(seq), "it is missing")
+        uri = self._uri(seq)
+        content = storage.read(uri) if name == _file_name(seq) else None
+        if content is None:
+            raise _broken(uri, "it is missing")
         try:
-            entry = Entry.model_validate_json(path.read_bytes())
+            entry = Entry.model_validate_json(content)
         except ValidationError as error:
-            raise _broken(path, f"it is not an entry: {error.errors()[0]['msg']}") from error
+            raise _broken(uri, f"it is not an entry: {error.errors()[0]['msg']}") from error
         if entry.seq != seq:
-            raise _broken(path, f"it is numbered {entry.seq} inside")
+            raise _broken(uri, f"it is numbered {entry.seq} inside")
         return entry
 
-    # An object store needs these two: a sorted listing, and "create unless it exists" (If-None-Match: *).
-
     def _names(self) -> list[str]:
-        return sorted(path.name for path in self._folder.glob("[0-9]*.json"))
+        return [file.name for file in storage.files(self._folder) if _ENTRY.fullmatch(file.name)]
 
-    def _create(self, name: str, content: str) -> bool:
-        """Create the file whole, on disk; False when the name is taken."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self._folder, prefix=f".{name}.") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            try:
-                os.link(file.name, self._folder / name)
-            except FileExistsError:
-                return False
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return True
+    def _uri(self, seq: int) -> str:
+        return storage.join(self._folder, _file_name(seq))
 
 
 def _file_name(seq: int) -> str:
@@ -155,6 +138,6 @@ def _as_json(body: Body, kind: str) -> Body:
         raise InputError(f"The body of a ledger entry of kind {kind!r} is not JSON: {error}", hint) from error
 
 
-def _broken(path: Path, why: str) -> DataContractError:
+def _broken(uri: str, why: str) -> DataContractError:
     hint = "Nothing is written to a ledger that is not whole: restore the folder from a backup."
-    return DataContractError(f"The ledger is broken at {path}: {why}", hint)
+    return DataContractError(f"The ledger is broken at {uri}: {why}", hint)

@@ -1,0 +1,174 @@
+"""State in a local folder and in an S3-compatible store: one behaviour."""
+
+import json
+import os
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from moto.server import ThreadedMotoServer
+from perennial_airflow.deliveries import scan
+from perennial_airflow.reports import step_result
+
+from training import storage
+from training.adapters.lake import Lake
+from training.adapters.landing import read_landed
+from training.adapters.ledger import Ledger
+from training.contract.errors import ConfigError, InputError, TransientError
+from training.contract.steps import STEPS
+from training.runner import run_step
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URI of a bucket; the environment leads there."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ALLOW_HTTP", "true")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "tests")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder that does not exist yet."""
+    if request.param == "local":
+        return str(tmp_path / "state")
+    return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+
+
+def test_what_is_written_is_read_and_replaced_whole(folder: str) -> None:
+    uri = storage.join(folder, "a", "report.json")
+    assert storage.read(uri) is None
+    storage.write(uri, b"first")
+    storage.write(uri, b"second")
+    assert storage.read(uri) == b"second"
+    storage.remove(uri)
+    storage.remove(uri)
+    assert storage.read(uri) is None
+
+
+def test_of_many_creators_one_wins(folder: str) -> None:
+    uri = storage.join(folder, "one")
+    gate = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        gate.wait()
+        return storage.create(uri, str(number).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, range(8)))
+    assert won.count(True) == 1
+    assert storage.read(uri) == str(won.index(True)).encode()
+
+
+def test_a_folder_lists_its_own_files_with_stamps_that_change(folder: str) -> None:
+    assert storage.files(folder) == []
+    for name in ("b", "a", "deeper/c"):
+        storage.write(storage.join(folder, name), b"content")
+    first = storage.files(folder)
+    assert [file.name for file in first] == ["a", "b"]
+    assert abs(first[0].changed.timestamp() - time.time()) < 60
+    storage.write(storage.join(folder, "a"), b"other content")
+    second = storage.files(folder)
+    assert second[0].stamp != first[0].stamp
+    assert second[1] == first[1]
+
+
+def test_a_folder_travels_there_and_back(s3: str, tmp_path: Path) -> None:
+    for name in ("dataset.json", "train/part-0.parquet"):
+        storage.write(str(tmp_path / "here" / name), name.encode())
+    storage.upload(tmp_path / "here", f"{s3}/there")
+    storage.download(f"{s3}/there", tmp_path / "back")
+    assert (tmp_path / "back" / "train" / "part-0.parquet").read_text() == "train/part-0.parquet"
+    assert (tmp_path / "back" / "dataset.json").read_text() == "dataset.json"
+
+
+def test_a_store_that_does_not_answer_is_a_reason_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "RETRY_TIMEOUT", storage.timedelta(seconds=0.2))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name in ("AWS_ALLOW_HTTP", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "true")
+    with pytest.raises(TransientError, match="s3://nowhere did not answer for a/b"):
+        storage.read("s3://nowhere/a/b")
+
+
+def test_a_store_that_nobody_knows_is_a_wrong_setting() -> None:
+    with pytest.raises(ConfigError, match="gopher://host is no object store"):
+        storage.read("gopher://host/a")
+
+
+def test_two_writers_share_a_ledger(folder: str) -> None:
+    ledgers = [Ledger(folder), Ledger(folder)]
+
+    def append(number: int) -> None:
+        ledgers[number % 2].append("request", "card_fraud", {"number": number}, str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(append, range(12)))
+    assert ledgers[0].verify() == 12
+    assert sorted(entry.body["number"] for entry in ledgers[1].entries()) == list(range(12))
+
+
+def test_a_step_leaves_its_report_where_airflow_reads_it(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CT_HOME", str(tmp_path))
+    uri = storage.join(folder, "results", "1.json")
+    code = run_step("rollout", json.dumps({"model": "card_fraud", "version": None}), uri)
+    assert step_result(STEPS["rollout"], code, uri)["version"] is None
+
+
+def test_deliveries_are_found_and_read(folder: str) -> None:
+    events = storage.join(folder, "events", "2026-01-05.parquet")
+    storage.write(events, b"rows")
+    storage.write(storage.join(folder, "events", ".2026-01-06.parquet"), b"not whole yet")
+    assert scan(folder, time.time() - 10) == []
+    (delivery,) = scan(folder, time.time() + 10)
+    assert delivery.key == "events/2026-01-05"
+    assert read_landed(events).content == b"rows"
+    storage.write(events, b"mended rows")
+    assert scan(folder, time.time() + 10) != [delivery]
+    with pytest.raises(InputError, match="no file to read"):
+        read_landed(storage.join(folder, "events", "2026-01-07.parquet"))
+
+
+def test_the_lake_commits_each_batch_once_and_tells_writers_of_each_other(folder: str) -> None:
+    lake, rows = Lake(folder, "card_fraud"), pa.table({"day": ["2026-01-05"], "score": [0.5]})
+    assert lake.append_once("predictions", rows, ["day"], "replica", 1) is not None
+    assert lake.append_once("predictions", rows, ["day"], "replica", 1) is None
+    assert lake.scan("predictions").to_table().num_rows == 1
+    gate = threading.Barrier(4)
+
+    def replace(number: int) -> str:
+        mine = pa.table({"day": ["2026-01-06"], "score": [float(number)]})
+        gate.wait()
+        try:
+            lake.replace("predictions", mine, "day = '2026-01-06'", ["day"])
+        except TransientError:
+            return "told to come again"
+        return "committed"
+
+    with ThreadPoolExecutor(4) as pool:
+        ends = list(pool.map(replace, range(4)))
+    assert "committed" in ends
+    assert lake.scan("predictions").to_table().num_rows == 2
+
+
+def test_nothing_of_a_failed_write_is_left(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        storage.write(str(tmp_path / "taken"), b"content")
+    assert os.listdir(tmp_path) == ["taken"]
