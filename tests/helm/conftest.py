@@ -20,6 +20,7 @@ EVERYTHING: dict[str, Any] = {
     "images": {"registry": "registry.example/ml", "tag": "abc1234", "pullSecrets": ["pull"]},
     "settings": {"CT_LOG_LEVEL": "DEBUG"},
     "env": {"AWS_REGION": "eu-central-1"},
+    "state": {"uris": {"results": "s3://bucket/results"}},
     "serving": {
         "autoscaling": {"concurrency": {"enabled": True}},
         "nodeSelector": {"pool": "serving"},

@@ -4,7 +4,9 @@
 {{- $problems := list -}}
 
 {{- $missing := list -}}
-{{- range $name, $uri := $v.state.uris -}}{{- if not $uri -}}{{- $missing = append $missing (printf "state.uris.%s" $name) -}}{{- end -}}{{- end -}}
+{{- range $name := list "landing" "lake" "work" "ledger" -}}
+{{- if not (index $v.state.uris $name) -}}{{- $missing = append $missing (printf "state.uris.%s" $name) -}}{{- end -}}
+{{- end -}}
 {{- if and $missing (not $v.state.volume.enabled) -}}
 {{- $problems = append $problems (printf "Nowhere to keep state: set %s to URIs of an object store, or state.volume.enabled." (join ", " $missing)) -}}
 {{- end -}}
