@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from training.contract.model_spec import ModelSpec
+
 
 class Signals(Protocol):
     """Called on the request path: cheap, never raises, safe from any thread."""
@@ -20,3 +22,26 @@ class Signals(Protocol):
 
     def snapshot(self) -> Mapping[str, Any]:
         """What `GET /signals` answers."""
+
+
+class RolloutSignals:
+    """Counts answers and failures per version."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._counts: dict[str, dict[str, int]] = {}
+
+    def answered(self, version: int, role: str, seconds: float, scores: np.ndarray, flagged: np.ndarray) -> None:
+        self._count(version, "answered", len(scores))
+
+    def failed(self, version: int, role: str, seconds: float) -> None:
+        self._count(version, "failed", 1)
+
+    def compared(self, answering: int, shadow: int, scores: np.ndarray, shadow_scores: np.ndarray | None) -> None:
+        self._count(shadow, "compared", len(scores))
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return {"versions": self._counts}
+
+    def _count(self, version: int, what: str, number: int) -> None:
+        counts = self._counts.setdefault(str(version), {"answered": 0, "failed": 0, "compared": 0})
+        counts[what] += number

@@ -19,6 +19,7 @@ from typing import Any
 from serving.metrics import Metrics
 from serving.replica import write_atomically
 from serving.slots import Slot, load_model, open_slot
+from serving.traffic import Traffic
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
 from training.contract.errors import StepError, TransientError
@@ -56,6 +57,10 @@ class Watcher:
         self._last_good = self._copies / f"{CHAMPION}.json"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="registry-watcher", daemon=True)
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(champion=self.slots.get(CHAMPION), previous=self.slots.get(PREVIOUS))
 
     def start(self) -> None:
         self._thread.start()
