@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     serving_state: str = ""
     """Last good copies of models, and predictions not yet shipped to the lake."""
 
-    serving_lookup_seconds: float = Field(0.25, gt=0)
+    serving_lookup_seconds: float = Field(0.5, gt=0)
     """A lookup of up to 100 payments in the online store may take so long, one of more in proportion."""
     serving_store_down: Literal["refuse", "defaults"] = "refuse"
     """The online store slow or away: 503, or an answer from the features' defaults, flagged as such."""
