@@ -9,8 +9,9 @@ from perennial_airflow.specs import dag_settings, specs
 
 DOC = """
 **drift** compares the current window with the training data of the version in service (the report's path is in the
-log), **performance** measures that version on the labels that have come in since, **request** puts what was found to
-the broker. When it grants a training run, the asset `{retrain}` gets an event and **{model}_train** starts.
+log), **performance** measures that version on the labels that have come in since, **audit** computes logged features
+again and reports those that differ, **request** puts what was found to the broker. When it grants a training run, the
+asset `{retrain}` gets an event and **{model}_train** starts.
 """
 
 for spec in specs("drift"):
@@ -26,6 +27,7 @@ for spec in specs("drift"):
             step="performance",
             inputs={"model": model, "as_of": found["as_of"], "champion_version": found["champion_version"]},
         )
+        StepOperator(step="audit", inputs={"model": model, "as_of": found["as_of"]})
         request = StepOperator(
             step="request",
             inputs={"model": model, "drift": found, "performance": result(performance)},

@@ -19,7 +19,7 @@ from serving.replica import hold, replica_name
 from serving.schema import BadRequest, Problem, Row
 from serving.scoring import Scorer
 from serving.shadows import Shadowed, Shadows
-from serving.signals import RolloutSignals, Signals
+from serving.signals import RolloutSignals
 from serving.slots import Slot
 from serving.traffic import Route, Traffic
 from serving.watcher import Watcher
@@ -53,15 +53,14 @@ class Predictor:
         self._settings, self._spec = settings, spec
         self.metrics = metrics or Metrics()
         self.replica = replica_name(state)
-        self.watcher = Watcher(settings, spec, self.metrics)
-        self.signals: Signals = RolloutSignals(spec)
+        self.signals = RolloutSignals(spec, self.replica)
+        self.watcher = Watcher(settings, spec, self.metrics, self.signals)
         self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
         self._lookup = Lookup(settings, spec, self.metrics)
         lake = Lake(settings.lake, spec.name)
         self._log = PredictionLog(state / "predictions" / spec.name, lake, spec, self.replica, self.metrics)
         self._scorer = Scorer()
         self._shadows = Shadows(self.signals, self._log_shadow, self.metrics.shadow_dropped.inc)
-        self._key = getattr(spec.rollout, "sticky_by", None) or spec.evaluation.entity
         self._day_of = spec.feeds["events"].time_column
 
     def start(self) -> None:
@@ -112,7 +111,7 @@ class Predictor:
             return [(Route(slot, "pinned"), list(range(len(asked.rows))))]
         parts: dict[tuple[int, str], tuple[Route, list[int]]] = {}
         for place, row in enumerate(asked.rows):
-            route = traffic.route(str(row[self._key]))
+            route = traffic.route(str(row[self._spec.rollout.sticky_by]))
             if route is None:
                 raise _unavailable(f"No champion serves yet: {self._no_champion()}")
             parts.setdefault((route.slot.version, route.role), (route, []))[1].append(place)
@@ -230,12 +229,13 @@ class Predictor:
             alias: {"version": slot.version, "digest": slot.digest, "since": slot.since.isoformat()}
             for alias, slot in watcher.slots.items()
         }
+        traffic = watcher.traffic.state.model_dump()
         refused = {
             str(version): {"reason": refusal.reason, "at": refusal.at.isoformat()}
             for version, refusal in watcher.refused.items()
         }
         head = {"model": self._spec.name, "replica": self.replica}
-        return {**head, "slots": slots, "refused": refused, "problem": watcher.problem}
+        return {**head, "slots": slots, "traffic": traffic, "refused": refused, "problem": watcher.problem}
 
     def state(self) -> dict[str, Any]:
         """How the replica is doing: `GET /admin/state`."""

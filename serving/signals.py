@@ -1,11 +1,19 @@
-"""What a rollout's guards look at: per version and stage, what this replica has seen since the stage began."""
+"""What a rollout's guards look at: per version, what this replica has seen since the state of traffic last changed."""
 
+import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
 
+from serving.slots import MeasuredModel
+from serving.traffic import Traffic
+from training.contract import signals as contract
 from training.contract.model_spec import ModelSpec
+from training.contract.signals import NO_SCORES, NO_TIMES, SCORE_BOUNDS, TIME_BUCKETS, PairSignals, VersionSignals
 
 
 class Signals(Protocol):
@@ -24,24 +32,127 @@ class Signals(Protocol):
         """What `GET /signals` answers."""
 
 
-class RolloutSignals:
-    """Counts answers and failures per version."""
+@dataclass
+class _Version:
+    """Counts of one version, and what its model had counted before."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        self._counts: dict[str, dict[str, int]] = {}
+    model: MeasuredModel
+    threshold: float
+    scored_before: int
+    nans_before: int
+    times_before: list[int]
+    asked: int = 0
+    errors: int = 0
+    rows: int = 0
+    answered: int = 0
+    flagged: int = 0
+    times: list[int] = field(default_factory=lambda: list(NO_TIMES))
+
+    @classmethod
+    def of(cls, model: MeasuredModel) -> "_Version":
+        return cls(model, model.metadata.threshold, model.scored, model.nans, list(model.times))
+
+    def state(self) -> VersionSignals:
+        calls = tuple(now - before for now, before in zip(self.model.times, self.times_before, strict=True))
+        return VersionSignals(
+            asked=self.asked,
+            errors=self.errors,
+            rows=self.rows,
+            answered=self.answered,
+            flagged=self.flagged,
+            times=tuple(self.times),
+            scored=self.model.scored - self.scored_before,
+            nans=self.model.nans - self.nans_before,
+            scoring_times=calls,
+        )
+
+
+class RolloutSignals:
+    """Implements Signals. `begin` is the watcher's: it starts the counts anew for another state of traffic."""
+
+    def __init__(self, spec: ModelSpec, replica: str = "") -> None:
+        self._model, self._replica = spec.name, replica
+        self._lock = threading.Lock()
+        self._begin(Traffic())
+
+    def begin(self, traffic: Traffic) -> None:
+        """Counts start at zero, unless `traffic` is the same as before in all that requests see of it."""
+        with self._lock:
+            if _identity(traffic) != _identity(self._traffic):
+                self._begin(traffic)
+
+    def _begin(self, traffic: Traffic) -> None:
+        self._traffic, self._since = traffic, datetime.now(UTC)
+        slots = [slot for slot in (traffic.champion, traffic.challenger, traffic.previous) if slot is not None]
+        self._versions = {slot.version: _Version.of(slot.model) for slot in slots}
+        self._pair = dict.fromkeys(("rows", "both_flagged", "champion_flagged", "challenger_flagged"), 0)
+        self._champion_scores, self._challenger_scores = list(NO_SCORES), list(NO_SCORES)
 
     def answered(self, version: int, role: str, seconds: float, scores: np.ndarray, flagged: np.ndarray) -> None:
-        self._count(version, "answered", len(scores))
+        with self._lock:
+            counts = self._versions.get(version)
+            if counts is None or role == "pinned":  # a request that began before the last change, or one for debugging
+                return
+            counts.asked += 1
+            counts.rows += len(scores)
+            counts.answered += len(scores)
+            counts.flagged += int(np.count_nonzero(flagged))
+            counts.times[bisect_left(TIME_BUCKETS, seconds)] += 1
 
     def failed(self, version: int, role: str, seconds: float) -> None:
-        self._count(version, "failed", 1)
+        with self._lock:
+            counts = self._versions.get(version)
+            if counts is None or role == "pinned":
+                return
+            counts.asked += 1
+            counts.errors += 1
+            counts.times[bisect_left(TIME_BUCKETS, seconds)] += 1
 
     def compared(self, answering: int, shadow: int, scores: np.ndarray, shadow_scores: np.ndarray | None) -> None:
-        self._count(shadow, "compared", len(scores))
+        with self._lock:
+            counts, traffic = self._versions.get(shadow), self._traffic
+            if counts is None:
+                return
+            counts.asked += 1
+            if shadow_scores is None:
+                counts.errors += 1
+                return
+            counts.rows += len(shadow_scores)
+            champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
+            if {answering, shadow} == {champion, challenger}:
+                pair = (scores, shadow_scores) if answering == champion else (shadow_scores, scores)
+                self._compare(self._versions[champion or 0], self._versions[challenger or 0], *pair)
+
+    def _compare(self, champion: _Version, challenger: _Version, old: np.ndarray, new: np.ndarray) -> None:
+        pair = self._pair
+        for a, b in zip(np.asarray(old).tolist(), np.asarray(new).tolist(), strict=True):
+            pair["rows"] += 1
+            flagged = (a >= champion.threshold, b >= challenger.threshold)
+            pair["both_flagged"] += flagged == (True, True)
+            pair["champion_flagged"] += flagged == (True, False)
+            pair["challenger_flagged"] += flagged == (False, True)
+            self._champion_scores[bisect_right(SCORE_BOUNDS, a)] += 1
+            self._challenger_scores[bisect_right(SCORE_BOUNDS, b)] += 1
 
     def snapshot(self) -> Mapping[str, Any]:
-        return {"versions": self._counts}
+        with self._lock:
+            traffic = self._traffic
+            return contract.Signals(
+                replica=self._replica,
+                traffic=traffic.state,
+                champion=traffic.champion.version if traffic.champion else None,
+                challenger=traffic.challenger.version if traffic.challenger else None,
+                since=self._since,
+                versions={version: counts.state() for version, counts in self._versions.items()},
+                pair=PairSignals(
+                    champion_scores=tuple(self._champion_scores),
+                    challenger_scores=tuple(self._challenger_scores),
+                    **self._pair,
+                ),
+            ).model_dump(mode="json")
 
-    def _count(self, version: int, what: str, number: int) -> None:
-        counts = self._counts.setdefault(str(version), {"answered": 0, "failed": 0, "compared": 0})
-        counts[what] += number
+
+def _identity(traffic: Traffic) -> tuple[Any, ...]:
+    """What makes a state of traffic another one. `previous` answers nobody."""
+    slots = ((slot.version, slot.digest) if slot else None for slot in (traffic.champion, traffic.challenger))
+    return (*slots, traffic.state)

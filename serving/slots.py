@@ -1,5 +1,8 @@
-"""A model version made ready to answer: verified, warm, and tied to the features that it was trained on."""
+"""A model version made ready to answer: verified, warm, measured, and tied to the features that it was trained on."""
 
+import threading
+import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +15,29 @@ from training.adapters.features import Features
 from training.adapters.onnx_model import OnnxModel
 from training.contract.errors import DataContractError
 from training.contract.model_spec import Column, ModelSpec
+from training.contract.signals import NO_TIMES, TIME_BUCKETS
 from training.settings import Settings
+
+
+class MeasuredModel(OnnxModel):
+    """Counts what the model itself does, whoever calls it: rows, scores that are not numbers, seconds of each call."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._lock = threading.Lock()
+        self.scored = self.nans = 0
+        self.times = list(NO_TIMES)
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        begun = time.perf_counter()
+        scores = super().score(features)
+        bucket = bisect_left(TIME_BUCKETS, time.perf_counter() - begun)
+        finite = np.isfinite(scores)
+        with self._lock:
+            self.scored += len(scores)
+            self.times[bucket] += 1
+            self.nans += 0 if finite.all() else int((~finite).sum())
+        return scores
 
 
 @dataclass(frozen=True)
@@ -28,7 +53,7 @@ class Scored:
 class Slot:
     version: int
     digest: str
-    model: OnnxModel
+    model: MeasuredModel
     features: Features
     #: Where the model's features are among those of the feature service.
     columns: list[int]
@@ -48,19 +73,19 @@ class Slot:
         return replace(self, since=datetime.now(UTC))
 
 
-def load_model(folder: Path, spec: ModelSpec) -> OnnxModel:
+def load_model(folder: Path, spec: ModelSpec) -> MeasuredModel:
     """The artifact in `folder`, verified against its digest and its golden predictions.
 
     Raises InputError or DataContractError: it must not serve.
     """
-    model = OnnxModel.load(folder)
+    model = MeasuredModel.load(folder)
     if model.metadata.model != spec.name:
         raise DataContractError(f"The artifact is of model {model.metadata.model!r}, not {spec.name!r}")
     model.check_golden()
     return model
 
 
-def open_slot(version: int, model: OnnxModel, settings: Settings, spec: ModelSpec) -> Slot:
+def open_slot(version: int, model: MeasuredModel, settings: Settings, spec: ModelSpec) -> Slot:
     """Tie `model` to the features as they are defined now, and score one made-up row to warm the way.
 
     Raises DataContractError when the feature service lacks a feature of the model, and whatever the online store does.

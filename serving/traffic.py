@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serving.slots import Slot
+from training.contract.traffic import Desired, Mode
 
-Mode = Literal["full", "shadow", "canary", "ab"]
 Role = Literal["champion", "challenger", "previous", "pinned"]
 
 
@@ -42,7 +42,7 @@ class Traffic:
         """
         if self.champion is None:
             return None
-        if self.challenger is None or self.mode == "full":
+        if self.challenger is None or self.challenger.version == self.champion.version or self.mode == "full":
             return Route(self.champion, "champion")
         if self.mode == "shadow":
             return Route(self.champion, "champion", self.challenger)
@@ -50,10 +50,20 @@ class Traffic:
             return Route(self.challenger, "challenger", self.champion)
         return Route(self.champion, "champion")
 
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """Alias → slot, of those that are loaded."""
+        slots = {"champion": self.champion, "challenger": self.challenger, "previous": self.previous}
+        return {alias: slot for alias, slot in slots.items() if slot is not None}
+
+    @property
+    def state(self) -> Desired:
+        """The state of traffic that this is."""
+        return Desired(mode=self.mode, weight=self.weight, stage=self.stage, experiment=self.experiment)
+
     def pinned(self, wanted: str) -> Slot | None:
         """The slot with this alias or version number; None when it is not loaded."""
-        slots = {"champion": self.champion, "challenger": self.challenger, "previous": self.previous}
-        found = [slot for alias, slot in slots.items() if slot and wanted in (alias, str(slot.version))]
+        found = [slot for alias, slot in self.slots.items() if wanted in (alias, str(slot.version))]
         return found[0] if found else None
 
 

@@ -1,76 +1,73 @@
 """Follows the registry: whatever the aliases name is loaded beside what serves, checked, and swapped in whole.
 
-The registry away: what is loaded keeps serving, and a cold start takes the last good copy on disk. A version that fails
-is refused with the reason, and tried again now and then; meanwhile the old one serves. `previous` is kept loaded, so a
+The registry away: what is loaded keeps serving, a split of traffic included, and a cold start takes the last good
+copies on disk. A version that cannot be loaded leaves the one before it in its place. `previous` is kept loaded, so a
 rollback costs no download.
 """
 
 import json
 import logging
-import shutil
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from serving.loader import Loader, NotLoaded, Refusal
 from serving.metrics import Metrics
 from serving.replica import write_atomically
-from serving.slots import Slot, load_model, open_slot
+from serving.signals import RolloutSignals
+from serving.slots import Slot
 from serving.traffic import Traffic
-from training.adapters.onnx_model import OnnxModel
-from training.adapters.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
-from training.contract.errors import StepError, TransientError
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelState, ModelVersion, Registry
+from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec
+from training.contract.traffic import FULL, Desired, desired
 from training.settings import Settings
 
-FOLLOWED = (CHAMPION, PREVIOUS)
-REFUSED_RETRY_SECONDS = 30.0
+FOLLOWED = (CHAMPION, CHALLENGER, PREVIOUS)
 
 log = logging.getLogger("perennial")
 
 
-@dataclass(frozen=True)
-class Refusal:
-    reason: str
-    at: datetime
-    retry: float
-
-
-class NotNow(Exception):
-    """A version cannot be loaded for a reason that is not its own: try again soon."""
-
-
 class Watcher:
-    """`slots`, alias → slot, is replaced whole and never changed: a request takes it once and keeps it."""
+    """`traffic` is replaced whole and never changed: a request takes it once and keeps it."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics) -> None:
-        self.slots: Mapping[str, Slot] = {}
-        self.refused: Mapping[int, Refusal] = {}
-        #: Why the slots are not what the registry asks for; None when they are.
+    def __init__(
+        self, settings: Settings, spec: ModelSpec, metrics: Metrics, signals: RolloutSignals | None = None
+    ) -> None:
+        self.traffic = Traffic()
+        #: What the replica has seen in this state of traffic.
+        self.signals = signals or RolloutSignals(spec)
+        #: Why traffic is not what the registry asks for; None when it is.
         self.problem: str | None = "The service is starting"
         self._settings, self._spec, self._metrics = settings, spec, metrics
         self._registry = Registry(settings.tracking_uri)
-        self._copies = Path(settings.serving) / "models" / spec.name
-        self._last_good = self._copies / f"{CHAMPION}.json"
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
+        self._loader = Loader(settings, spec, metrics, self._wake.set)
+        self._last_good = Path(settings.serving) / "models" / spec.name / "traffic.json"
+        #: (when the registered model was made, version) → what does not change about a version.
+        self._known: dict[tuple[int, int], ModelVersion] = {}
         self._thread = threading.Thread(target=self._watch, name="registry-watcher", daemon=True)
 
     @property
-    def traffic(self) -> Traffic:
-        return Traffic(champion=self.slots.get(CHAMPION), previous=self.slots.get(PREVIOUS))
+    def slots(self) -> Mapping[str, Slot]:
+        return self.traffic.slots
+
+    @property
+    def refused(self) -> Mapping[int, Refusal]:
+        return self._loader.refused
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         self._stop.set()
+        self._wake.set()
         self._thread.join(timeout)
 
     def _watch(self) -> None:
-        while True:
+        while not self._stop.is_set():
+            self._wake.clear()
             try:
                 problem = self.look()
             except Exception as error:
@@ -79,94 +76,89 @@ class Watcher:
             if problem != self.problem:
                 log.log(logging.WARNING if problem else logging.INFO, "%s", problem or "Serving what is asked for")
             self.problem = problem
-            if self._stop.wait(self._settings.serving_poll_seconds):
-                return
+            self._wake.wait(self._settings.serving_poll_seconds)
 
     def look(self) -> str | None:
         """One look at the registry. Returns what stands in the way of serving what it asks for."""
         try:
-            wanted = {alias: self._registry.by_alias(self._spec.name, alias) for alias in FOLLOWED}
+            state = self._registry.state(self._spec.name)
+            wanted = {alias: self._version(state, state.aliases.get(alias)) for alias in FOLLOWED}
         except TransientError as error:
-            return error.message if CHAMPION in self.slots else self._from_disk(error.message)
-        loaded = {(slot.version, slot.digest): slot for slot in self.slots.values()}
-        problem = self._follow(CHAMPION, wanted[CHAMPION], loaded)
-        if problem is None:
-            # It only makes a rollback quicker: no reason to call the replica anything but well.
-            self._follow(PREVIOUS, wanted[PREVIOUS], loaded)
-            self._forget_old_copies()
-        return problem
+            return error.message if self.traffic.champion else self._from_disk(error.message)
+        asked, nonsense = desired(state.tags, wanted[CHALLENGER] is not None)
+        # The champion is asked for first: of several that are not loaded yet, its load is the first.
+        champion, problem = self._take(CHAMPION, wanted[CHAMPION])
+        challenger, hitch = self._take(CHALLENGER, wanted[CHALLENGER])
+        # It only makes a rollback quicker: no reason to call the replica anything but well.
+        previous, _ = self._take(PREVIOUS, wanted[PREVIOUS])
+        if challenger is None:
+            asked = asked if asked.mode == "full" else FULL
+        self._swap(champion, challenger, previous, asked)
+        versions = {version.version for version in wanted.values() if version}
+        self._loader.keep(self.traffic.slots.values(), versions)
+        return problem or nonsense or hitch
 
-    def _follow(self, alias: str, wanted: ModelVersion | None, loaded: Mapping[tuple[int, str], Slot]) -> str | None:
-        """Put `wanted` in the place `alias`. Returns why that was not possible."""
-        name, now = self._spec.name, self.slots.get(alias)
+    def _version(self, state: ModelState, version: int | None) -> ModelVersion | None:
+        if version is None:
+            return None
+        key = (state.created, version)
+        if key not in self._known:
+            self._known[key] = self._registry.get(self._spec.name, version)
+        return self._known[key]
+
+    def _take(self, alias: str, wanted: ModelVersion | None) -> tuple[Slot | None, str | None]:
+        """Who takes the place `alias`, and why it is not the version wanted. A champion keeps it until another can."""
+        now = self.traffic.slots.get(alias)
+        kept = now if alias == CHAMPION else None
         if wanted is None:
-            kept = f"; version {now.version} keeps serving" if now else ""
-            return f"{name} has no {alias} in the registry yet{kept}"
-        if now is not None and (now.version, now.digest) == (wanted.version, wanted.digest or now.digest):
-            return None
+            if alias != CHAMPION:
+                return None, None
+            still = f"; version {now.version} keeps serving" if now else ""
+            return kept, f"{self._spec.name} has no {alias} in the registry yet{still}"
         try:
-            slot = loaded.get((wanted.version, wanted.digest)) or self._load(wanted)
-        except NotNow as reason:
-            return f"Cannot load {name} version {wanted.version} yet: {reason}"
-        if slot is None:
-            return f"{name} version {wanted.version} is refused: {self.refused[wanted.version].reason}"
-        self._place(alias, slot)
-        return None
+            slot = self._loader.take(wanted)
+        except NotLoaded as reason:
+            return kept, str(reason)
+        same = now is not None and (now.version, now.digest) == (slot.version, slot.digest)
+        return (now if same else slot.taking_place_now()), None
 
-    def _place(self, alias: str, slot: Slot) -> None:
-        before = self.slots.get(alias)
-        self.slots = {**self.slots, alias: slot.taking_place_now()}
-        self.refused = {version: refusal for version, refusal in self.refused.items() if version != slot.version}
-        if alias == CHAMPION:
-            self._metrics.champion.labels(self._spec.name).set(slot.version)
-            write_atomically(self._last_good, json.dumps({"version": slot.version, "digest": slot.digest}))
-        log.info("%s is version %d now, it was %s", alias, slot.version, before.version if before else "none")
+    def _swap(self, champion: Slot | None, challenger: Slot | None, previous: Slot | None, asked: Desired) -> None:
+        """Put the new state of traffic in the place of the old one, if they differ."""
+        before = self.traffic
+        traffic = Traffic(champion, challenger, previous, asked.mode, asked.weight, asked.stage, asked.experiment)
+        if traffic == before:
+            return
+        self.signals.begin(traffic)
+        self.traffic = traffic
+        if champion is not None:
+            self._metrics.champion.labels(self._spec.name).set(champion.version)
+            self._remember(traffic)
+        for alias in FOLLOWED:
+            old, new = (each.slots[alias].version if alias in each.slots else None for each in (before, traffic))
+            if old != new:
+                log.info("%s is version %s now, it was %s", alias, new or "none", old or "none")
+        if traffic.state != before.state:
+            log.info("Traffic is now: %s", traffic.state)
 
-    def _load(self, wanted: ModelVersion) -> Slot | None:
-        """The version, ready to answer; None when it is refused. Raises NotNow."""
-        refusal = self.refused.get(wanted.version)
-        if refusal is not None and time.monotonic() < refusal.retry:
-            return None
-        try:
-            model = load_model(self._registry.download(wanted, self._copy(wanted.version)), self._spec)
-            return self._open(wanted.version, model)
-        except (TransientError, NotNow) as error:
-            raise NotNow(str(error)) from error
-        except Exception as error:
-            reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
-            retry = time.monotonic() + REFUSED_RETRY_SECONDS
-            self.refused = {**self.refused, wanted.version: Refusal(reason, datetime.now(UTC), retry)}
-            self._metrics.refused.labels(self._spec.name).inc()
-            log.error("%s version %d is refused: %s", self._spec.name, wanted.version, reason)
-            return None
-
-    def _open(self, version: int, model: OnnxModel) -> Slot:
-        try:
-            return open_slot(version, model, self._settings, self._spec)
-        except StepError:
-            raise
-        except Exception as error:
-            # The online store is not the model's fault; on a fresh machine it does not exist yet.
-            raise NotNow(f"features cannot be looked up: {type(error).__name__}: {error}") from error
+    def _remember(self, traffic: Traffic) -> None:
+        slots = {alias: {"version": slot.version, "digest": slot.digest} for alias, slot in traffic.slots.items()}
+        write_atomically(self._last_good, json.dumps({"slots": slots, "traffic": traffic.state.model_dump()}))
 
     def _from_disk(self, why: str) -> str:
-        """Serve the last good copy until the registry is back."""
+        """Serve the last good copies, in the state of traffic they were in, until the registry is back."""
         try:
             last: dict[str, Any] = json.loads(self._last_good.read_text())
-            model = load_model(self._copy(last["version"]), self._spec)
-            if model.metadata.digest != last["digest"]:
-                return f"{why}; the copy on disk of version {last['version']} is not the one that served"
-            slot = self._open(last["version"], model)
+            copies = last["slots"]
+            champion = self._loader.from_disk(**copies[CHAMPION])
         except Exception as error:
             return f"{why}; no last good copy on disk: {error}"
-        self._place(CHAMPION, slot)
-        return f"{why}; serving the last good copy, version {slot.version}"
-
-    def _copy(self, version: int) -> Path:
-        return self._copies / str(version)
-
-    def _forget_old_copies(self) -> None:
-        keep = {self._copy(slot.version) for slot in self.slots.values()}
-        for folder in self._copies.glob("[0-9]*"):
-            if folder not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+        others: dict[str, Slot | None] = {CHALLENGER: None, PREVIOUS: None}
+        for alias in others.keys() & copies.keys():
+            try:
+                same = copies[alias]["version"] == champion.version
+                others[alias] = champion if same else self._loader.from_disk(**copies[alias])
+            except Exception as error:
+                log.warning("The %s of before cannot be loaded from disk: %s", alias, error)
+        asked = Desired.model_validate(last["traffic"]) if others[CHALLENGER] else FULL
+        self._swap(champion, others[CHALLENGER], others[PREVIOUS], asked)
+        return f"{why}; serving the last good copy, version {champion.version}"

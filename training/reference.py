@@ -1,6 +1,6 @@
 """docs/reference.md, made from the contracts themselves: `make docs` writes it, a test holds it to the code."""
 
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
@@ -63,12 +63,12 @@ def _spec_rows(model: type[BaseModel], prefix: str) -> list[tuple[str, ...]]:
 
 
 def _nested(annotation: Any) -> tuple[type[BaseModel], str] | None:
-    """The spec section that a field holds, directly or as the values of a mapping."""
+    """The spec section that a field holds, directly, as the values of a mapping or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, ""
     for argument in getattr(annotation, "__args__", ()):
         if isinstance(argument, type) and issubclass(argument, BaseModel):
-            return argument, ".<name>"
+            return argument, "[]" if get_origin(annotation) is tuple else ".<name>"
     return None
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from training.contract.errors import ExitCode, InputError, StepError, TransientError
+from training.contract.errors import ExitCode, InputError, StepError, Stopped
 from training.contract.messages import Failure, Provenance, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
 from training.contract.steps import StepSpec, step_spec
@@ -98,4 +98,4 @@ def _write(result_uri: str, report: StepReport) -> None:
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:
-    raise TransientError("The step was told to stop (SIGTERM)", hint="Run it again; it takes up where it was.")
+    raise Stopped("The step was told to stop (SIGTERM)", hint="Run it again; it takes up where it was.")

@@ -149,7 +149,7 @@ def test_told_to_stop_it_ends_with_75_and_a_report(tmp_path: Path) -> None:
     assert process.wait(20) == 75
     report = StepReport.model_validate_json(result.read_text())
     assert report.error is not None
-    assert (report.error.type, report.error.retryable) == ("TransientError", True)
+    assert (report.error.type, report.error.retryable) == ("Stopped", True)
 
 
 def test_the_report_replaces_the_one_before_and_leaves_no_other_file(in_process, tmp_path: Path) -> None:

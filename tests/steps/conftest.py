@@ -1,10 +1,57 @@
 """What the tests of several steps share, made once: it takes a quarter of a minute."""
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from tests.steps.fleet import MODEL, Replica
 from tests.steps.watched import World, build
+from training.adapters.registry import Registry
+from training.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return build(tmp_path_factory.mktemp("watched"))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with four versions and no alias; making the database takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    registry, client = Registry(uri), MlflowClient(uri, uri)
+    experiment = client.create_experiment("tiny", artifact_location=str(folder / "artifacts"))
+    for _ in range(4):
+        registry.register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def registry(template: Path, tmp_path: Path) -> Registry:
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture
+def fleet(registry: Registry) -> Iterator[list[Replica]]:
+    running = [Replica(registry), Replica(registry)]
+    yield running
+    for replica in running:
+        replica.server.shutdown()
+        replica.server.server_close()
+
+
+@pytest.fixture
+def quick(settings: Settings, spec: Any, tmp_path: Path, fleet: list[Replica]) -> Settings:
+    """The two replicas, and a spec that waits one second for them."""
+    text = Path(settings.models_dir / f"{MODEL}.yaml").read_text()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{MODEL}.yaml").write_text(f"{text}\nrollout: {{timeout_seconds: 1}}\n")
+    urls = ",".join(replica.url for replica in fleet)
+    return settings.model_copy(update={"serving_urls": urls, "models_dir": tmp_path / "models"})

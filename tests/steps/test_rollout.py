@@ -4,122 +4,23 @@ MLflow is real (SQLite); the replicas are HTTP servers that answer as the predic
 aliases, or do not. The same steps against the real service are in tests/serving.
 """
 
-import json
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.steps.fleet import MODEL, Replica
+from tests.steps.moves import Killed, aliases, back, killing, ledger, roll
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import InputError, StepError, TransientError
-from training.contract.messages import RollbackInputs, RolloutInputs
+from training.contract.messages import RolloutInputs
 from training.settings import Settings
-from training.steps import rollback, rollout
-
-MODEL = "card_fraud"
-
-
-class Replica:
-    """Answers GET /models. It serves the champion of `registry` unless told otherwise."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.stuck_at: int | None = None
-        self.refuses: int | None = None
-        self.model = MODEL
-        self._registry, self._served = registry, None
-        self._lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = json.dumps(outer.models()).encode()
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def models(self) -> dict[str, Any]:
-        with self._lock:
-            champion = self._registry.by_alias(MODEL, "champion")
-            wanted, refused = champion.version if champion else None, {}
-            if wanted is not None and wanted == self.refuses:
-                refused = {str(wanted): {"reason": "Golden rows differ by 0.1", "at": "2026-01-05T00:00:00+00:00"}}
-            else:
-                self._served = self.stuck_at or wanted
-        served = {"version": self._served, "digest": "d", "since": "2026-01-05T00:00:00+00:00"}
-        slots = {"champion": served} if self._served else {}
-        return {"model": self.model, "replica": "r", "slots": slots, "refused": refused, "problem": None}
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with four versions and no alias; making the database takes seconds, copying it none."""
-    from mlflow import MlflowClient
-
-    folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    registry, client = Registry(uri), MlflowClient(uri, uri)
-    experiment = client.create_experiment("tiny", artifact_location=str(folder / "artifacts"))
-    for _ in range(4):
-        registry.register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
-    return folder / "mlflow.db"
+from training.steps import rollout
 
 
 @pytest.fixture
-def registry(template: Path, tmp_path: Path) -> Registry:
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
-
-
-@pytest.fixture
-def fleet(registry: Registry) -> Iterator[list[Replica]]:
-    running = [Replica(registry), Replica(registry)]
-    yield running
-    for replica in running:
-        replica.server.shutdown()
-        replica.server.server_close()
-
-
-@pytest.fixture
-def settings(settings: Settings, spec: Any, tmp_path: Path, fleet: list[Replica]) -> Settings:
-    """The two replicas, and a spec that waits one second for them."""
-    text = Path(settings.models_dir / f"{MODEL}.yaml").read_text()
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{MODEL}.yaml").write_text(f"{text}\nrollout: {{timeout_seconds: 1}}\n")
-    urls = ",".join(replica.url for replica in fleet)
-    return settings.model_copy(update={"serving_urls": urls, "models_dir": tmp_path / "models"})
-
-
-def roll(settings: Settings, version: int | None, reason: str = "") -> tuple[int | None, int | None]:
-    result = rollout.run(RolloutInputs(model=MODEL, version=version, reason=reason), settings)
-    return result.version, result.previous_version
-
-
-def back(
-    settings: Settings, version: int | None = None, reason: str = "", run: str = ""
-) -> tuple[int | None, int | None]:
-    result = rollback.run(RollbackInputs(model=MODEL, version=version, reason=reason, run=run), settings)
-    return result.version, result.previous_version
-
-
-def aliases(registry: Registry) -> dict[str, int]:
-    found = {alias: registry.by_alias(MODEL, alias) for alias in ("champion", "previous", "challenger")}
-    return {alias: version.version for alias, version in found.items() if version}
-
-
-def ledger(settings: Settings) -> list[tuple[str, str, int]]:
-    entries = Ledger(settings.ledger).entries(MODEL)
-    return [(entry.kind, entry.body["phase"], entry.body["version"]) for entry in entries]
+def settings(quick: Settings) -> Settings:
+    return quick
 
 
 def test_nothing_registered_is_nothing_to_do(settings: Settings, registry: Registry) -> None:
@@ -209,25 +110,6 @@ def test_a_champion_moved_meanwhile_is_left(settings: Settings, registry: Regist
     with pytest.raises(TransientError):
         roll(settings, 2)
     assert aliases(registry)["champion"] == 4
-
-
-class Killed(BaseException):
-    """The process is gone: nothing after it runs, no handler of errors either."""
-
-
-def killing(call: Callable[..., Any], survive: int) -> Callable[..., Any]:
-    """`call` that dies right after its `survive`-th use has taken effect."""
-    used = 0
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nonlocal used
-        result = call(*args, **kwargs)
-        used += 1
-        if used == survive:
-            raise Killed
-        return result
-
-    return wrapped
 
 
 @pytest.mark.parametrize(

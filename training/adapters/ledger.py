@@ -80,6 +80,13 @@ class Ledger:
                 return entry
         raise TransientError(f"{ATTEMPTS} other writers got in first at the ledger {self._folder}", hint="Retry.")
 
+    def claim(self, kind: str, model: str, body: Body, key: str) -> Entry:
+        """Append an entry about a version. Raises TransientError when the one that is there is about another."""
+        entry = self.append(kind, model, body, key)
+        if entry.body["version"] != body["version"]:
+            raise TransientError(f"Another {kind} of {model} is under way: {entry.body}", hint="Retry when it ended.")
+        return entry
+
     def entries(self, model: str | None = None, kind: str | None = None) -> list[Entry]:
         """All entries, oldest first; only those of `model` and of `kind` where given.
 

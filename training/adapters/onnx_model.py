@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnxruntime as ort
@@ -39,7 +40,7 @@ class OnnxModel:
         self._scorer = scorer
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> "OnnxModel":
+    def load(cls, folder: Path, threads: int = 1) -> Self:
         """Load model.onnx and metadata.json from `folder`.
 
         Raises InputError when they are not there, DataContractError when they are broken or do not belong together.

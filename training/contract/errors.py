@@ -1,6 +1,7 @@
 """Errors as types: the type says whether a retry can help, the message what failed, the hint what to do next.
 
-Exit codes follow sysexits.h (`os.EX_*`): 64 usage, 65 data, 70 software, 75 temporary failure, 78 configuration.
+Exit codes follow sysexits.h (`os.EX_*`): 64 usage, 65 data, 70 software, 75 temporary failure, 77 no permission,
+78 configuration.
 """
 
 import os
@@ -15,11 +16,12 @@ class ExitCode(IntEnum):
     DATA_CONTRACT = os.EX_DATAERR
     SOFTWARE = os.EX_SOFTWARE
     TRANSIENT = os.EX_TEMPFAIL
+    NOT_TO_SERVE = os.EX_NOPERM
     BAD_CONFIG = os.EX_CONFIG
 
 
 #: Exit codes after which the same call would fail again.
-NEVER_RETRY = frozenset({ExitCode.BAD_INPUT, ExitCode.DATA_CONTRACT, ExitCode.BAD_CONFIG})
+NEVER_RETRY = frozenset({ExitCode.BAD_INPUT, ExitCode.DATA_CONTRACT, ExitCode.BAD_CONFIG, ExitCode.NOT_TO_SERVE})
 
 
 class StepError(Exception):
@@ -65,3 +67,13 @@ class TransientError(StepError):
     """An outside system did not answer, or two writers met: the same call may go through later."""
 
     exit_code = ExitCode.TRANSIENT
+
+
+class Stopped(TransientError):
+    """The step's process was told to end; run again, it takes up where it was."""
+
+
+class NotToServe(StepError):
+    """A rollout was stopped and undone: a guard tripped, or a rollback asked for another version."""
+
+    exit_code = ExitCode.NOT_TO_SERVE

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from training.contract.base import Frozen
 from training.contract.errors import ConfigError
+from training.contract.rollout_spec import RolloutSpec
 
 MODELS_DIR = Path(__file__).parent.parent / "models"
 
@@ -158,10 +159,6 @@ class ScheduleSpec(Frozen):
     drift: str = "0 6 * * *"
 
 
-class RolloutSpec(Frozen):
-    timeout_seconds: int = Field(120, ge=1)
-
-
 class ModelSpec(Frozen):
     name: Name
     title: str
@@ -178,6 +175,16 @@ class ModelSpec(Frozen):
     schedule: ScheduleSpec = ScheduleSpec()
     rollout: RolloutSpec = RolloutSpec()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _stick_to_the_entity(cls, fields: Any) -> Any:
+        """Without `rollout.sticky_by` the entity of evaluation decides which version answers."""
+        entity = fields.get("evaluation", {}).get("entity") if isinstance(fields, dict) else None
+        rollout = fields.get("rollout", {}) if isinstance(fields, dict) else None
+        return (
+            {**fields, "rollout": {"sticky_by": entity, **rollout}} if entity and isinstance(rollout, dict) else fields
+        )
+
     @model_validator(mode="after")
     def _names_agree(self) -> "ModelSpec":
         if set(self.feeds) != {"events", "labels"}:
@@ -187,6 +194,7 @@ class ModelSpec(Frozen):
         wanted += [("label.id_column", self.label.id_column, events)]
         wanted += [("evaluation.entity", self.evaluation.entity, events)]
         wanted += [(f"features.tables.{t}", entity, events) for t, entity in self.features.tables.items()]
+        wanted += [("rollout.sticky_by", self.rollout.sticky_by, events)]
         for field, column, columns in wanted:
             if column not in columns:
                 raise ValueError(f"{field} names {column!r}, which is not one of the columns {sorted(columns)}")

@@ -90,9 +90,11 @@ STEPS: Mapping[str, StepSpec] = {
         ),
         StepSpec(
             name="rollout",
-            summary="Make a model version the champion and wait until every replica serves it.",
+            summary="Bring a model version into service through its stages; roll it back when a guard trips.",
             inputs=m.RolloutInputs,
             result=m.RolloutResult,
+            # As long as the stages of its plan take. Ended by the clock and run again, it takes up its stage.
+            timeout_seconds=24 * 3600,
         ),
         StepSpec(
             name="rollback",
@@ -111,6 +113,12 @@ STEPS: Mapping[str, StepSpec] = {
             summary="Measure the champion's predictions against the labels that have come in since.",
             inputs=m.PerformanceInputs,
             result=m.PerformanceResult,
+        ),
+        StepSpec(
+            name="audit",
+            summary="Compute logged features again offline and report the values that differ.",
+            inputs=m.AuditInputs,
+            result=m.AuditResult,
         ),
     )
 }

@@ -1,17 +1,23 @@
 """Moves of the champion, as the ledger records them, and how a step that was killed finds its own move again.
 
 A move is written to the ledger when it starts, before any alias changes, and once more when it has ended. The first
-entry holds the aliases from before, so whoever takes the move up again can finish it or undo it exactly.
+entry holds the aliases from before, so whoever takes the move up again can finish it or undo it exactly. In between a
+rollout passes the stages of its plan, each with an entry of its own when it begins and when it is over.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from training.contract.base import Frozen
+from training.contract.rollout_spec import StageSpec
+from training.contract.traffic import Desired
 
 Kind = Literal["rollout", "rollback"]
 ROLLOUT: Kind = "rollout"
 ROLLBACK: Kind = "rollback"
+#: Ledger entries of a rollout's stages.
+STAGE = "stage"
 Phase = Literal["started", "finished", "failed"]
 #: Alias → version, in the order in which to set them; None removes the alias.
 Aliases = tuple[tuple[str, int | None], ...]
@@ -60,9 +66,59 @@ class Move(Frozen):
         return self.model_copy(update={"phase": "failed" if failure else "finished", "failure": failure})
 
 
+class Stage(Frozen):
+    """Body of a ledger entry of kind `stage`: one stage of a move."""
+
+    move: int
+    #: Its place in the plan, from 1.
+    number: int
+    spec: StageSpec
+    version: int
+    phase: Literal["begun", "passed", "tripped"] = "begun"
+    #: When it began, in UTC; kept by whoever takes it up again.
+    began: datetime
+    #: Requests that the version scored.
+    requests: int = 0
+    #: What the guards found, a sentence each, when it was over.
+    findings: tuple[str, ...] = ()
+    #: Of an A/B stage: the final comparison.
+    comparison: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The value of the tag `rollout.stage`: no other stage ever has it."""
+        weight = "" if self.spec.weight is None else f"-{self.spec.weight:g}"
+        return f"{self.move}.{self.number}-{self.spec.mode}{weight}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.id}:{self.phase}"
+
+    @property
+    def desired(self) -> Desired:
+        spec = self.spec
+        return Desired(mode=spec.mode, weight=spec.weight or 0.0, stage=self.id, experiment=spec.experiment)
+
+    def over(self, requests: int, now: datetime) -> Literal["no", "yes", "silent"]:
+        """Whether it is over; `silent`: its time is, but there were too few requests."""
+        lasted = now - self.began
+        if requests >= self.spec.requests and lasted >= timedelta(minutes=self.spec.minutes):
+            return "yes"
+        return "silent" if lasted >= timedelta(minutes=self.spec.maximum_minutes) else "no"
+
+
 def last_move(bodies: Sequence[Mapping[str, Any]]) -> Move | None:
     """The newest state of the model's newest move. `bodies` are those of its rollouts and rollbacks, oldest first."""
-    return Move.model_validate(bodies[-1]) if bodies else None
+    moves = [Move.model_validate(body) for body in bodies]
+    # A rollback that cancels a rollout begins before that one ends.
+    return max(reversed(moves), key=lambda move: move.number, default=None)
+
+
+def open_rollout(bodies: Sequence[Mapping[str, Any]]) -> Move | None:
+    """The rollout that has started and not ended, if there is one: a rollback cancels it."""
+    states = {body["number"]: Move.model_validate(body) for body in bodies}
+    running = [move for move in states.values() if (move.kind, move.phase) == (ROLLOUT, "started")]
+    return running[-1] if running else None
 
 
 def begin(

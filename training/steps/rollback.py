@@ -1,18 +1,20 @@
 """Return to the version that served before, or to a named one, and wait until every replica serves it.
 
-Desired state is not undone when a replica lags: a rollback is asked for because what served was bad.
+A rollout under way is cancelled; without a named version the one that served before it goes on serving. Desired state
+is not undone when a replica lags: a rollback is asked for because what served was bad.
 """
 
 import logging
 import time
 
 from training.adapters.ledger import Ledger
-from training.adapters.registry import CHAMPION, PREVIOUS, Registry
-from training.adapters.replicas import Look, wait_until_served
-from training.contract.errors import InputError, StepError, TransientError
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from training.adapters.replicas import Look, Replicas
+from training.contract.errors import InputError, StepError
 from training.contract.messages import Replica, RollbackInputs, RolloutResult
 from training.contract.model_spec import load_model_spec
-from training.domain.rollout import ROLLBACK, ROLLOUT, Move, begin, last_move, same_rollback
+from training.contract.traffic import FULL, MODE
+from training.domain.rollout import ROLLBACK, ROLLOUT, Move, begin, last_move, open_rollout, same_rollback
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
@@ -27,31 +29,34 @@ def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
     started = time.monotonic()
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
+    replicas = Replicas(settings.replicas, model, getattr(settings, "serving_api_key", None))
     move = _begin(inputs, registry, ledger)
     if move.phase == "started":
-        for alias, version in move.forwards:
-            if version is not None:
-                registry.set_alias(model, alias, version)
-        log.info("Champion of %s: version %s → %d", model, move.champion or "none", move.version)
+        _point(move, model, registry)
     try:
-        looks = wait_until_served(settings.replicas, model, move.version, spec.rollout.timeout_seconds)
+        looks = replicas.wait_until_served(move.version, spec.rollout.timeout_seconds)
+        if move.phase == "started" and registry.state(model).aliases.get(CHAMPION) != move.version:
+            # The rollout that was cancelled was just moving the alias, and has found out by now.
+            _point(move, model, registry)
+            looks = replicas.wait_until_served(move.version, spec.rollout.timeout_seconds)
     except StepError as error:
         if move.phase == "started":
-            _record(ledger, model, move.ended(error.message))
+            ended = move.ended(error.message)
+            ledger.claim(ROLLBACK, model, ended.model_dump(mode="json"), ended.key)
         raise
     if move.phase == "started":
-        _record(ledger, model, move.ended())
+        ledger.claim(ROLLBACK, model, move.ended().model_dump(mode="json"), move.ended().key)
     return _result(looks, move, time.monotonic() - started)
 
 
 def _begin(inputs: RollbackInputs, registry: Registry, ledger: Ledger) -> Move:
     """The move to make, written down, or the finished one when it was made before."""
-    model = inputs.model
-    champion, previous = (registry.by_alias(model, alias) for alias in (CHAMPION, PREVIOUS))
-    now, before = (each.version if each else None for each in (champion, previous))
-    last = last_move([e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)])
+    model, aliases = inputs.model, registry.state(inputs.model).aliases
+    now, before = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+    bodies = [e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)]
+    last, cancelled = last_move(bodies), open_rollout(bodies)
     same = same_rollback(last, now, inputs.reason, inputs.run) if inputs.version is None else None
-    wanted = inputs.version or (same.version if same else before)
+    wanted = inputs.version or (same.version if same else cancelled.champion if cancelled else before)
     if wanted is None:
         known = ", ".join(str(each.version) for each in registry.versions(model)) or "none"
         hint = f"Name a version. {model}'s versions: {known}."
@@ -59,17 +64,26 @@ def _begin(inputs: RollbackInputs, registry: Registry, ledger: Ledger) -> Move:
     version = registry.get(model, wanted).version
     move = begin(last, ROLLBACK, version, now, before, inputs.reason, inputs.run)
     unfinished = last is not None and (last.kind, last.version) == (ROLLBACK, version) and last.phase != "finished"
-    if now == version and not unfinished:
+    if now == version and not unfinished and not cancelled:
         log.info("Version %d of %s is the champion already", version, model)
         return move.ended()
-    return _record(ledger, model, move)
-
-
-def _record(ledger: Ledger, model: str, move: Move) -> Move:
-    entry = ledger.append(move.kind, model, move.model_dump(mode="json"), move.key)
-    if entry.body["version"] != move.version:
-        raise TransientError(f"Another {move.kind} of {model} is under way: {entry.body}", hint="Retry when it ended.")
+    ledger.claim(ROLLBACK, model, move.model_dump(mode="json"), move.key)
+    if cancelled:
+        # After this move has begun: whoever is killed in between finds it again.
+        ended = cancelled.ended(f"cancelled by rollback {move.number}: {inputs.reason or 'no reason given'}")
+        ledger.claim(ROLLOUT, model, ended.model_dump(mode="json"), ended.key)
+        log.info("The rollout of version %d is cancelled", cancelled.version)
     return move
+
+
+def _point(move: Move, model: str, registry: Registry) -> None:
+    """The champion first, then the traffic that a challenger had, and with it the challenger."""
+    registry.point(model, [(alias, version) for alias, version in move.forwards if version is not None])
+    split = MODE in registry.state(model).tags
+    registry.set_traffic(model, FULL)
+    if split:
+        registry.remove_alias(model, CHALLENGER)
+    log.info("Champion of %s: version %s → %d", model, move.champion or "none", move.version)
 
 
 def _result(looks: list[Look], move: Move, seconds: float) -> RolloutResult:

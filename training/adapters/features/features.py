@@ -50,9 +50,12 @@ class Features:
         """The features of the feature service, in its order: the order in which models take them."""
         return list(self._definitions.names)
 
-    def historical(self, rows: pd.DataFrame, versions: TableVersions) -> pd.DataFrame:
+    def historical(
+        self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
+    ) -> pd.DataFrame:
         """`rows` (events, at least one) with the feature columns (float32): the newest feature rows at their times.
 
+        `at` (UTC, one per row): the newest feature rows at these times instead, for a look at what could be known then.
         Exactly the pinned `versions` of the feature tables are read. A batch feature is 0 where there is no feature
         row, or where it is older than its view's ttl. Same length and order as `rows`. Raises InputError when a
         version is missing.
@@ -61,10 +64,11 @@ class Features:
         times = pd.DatetimeIndex(rows[self._time_column]).tz_convert("UTC").as_unit("us")
         columns = {*self._spec.features.tables.values(), *self._definitions.request_columns}
         entities = rows[sorted(columns)].reset_index(drop=True)
-        entities = entities.assign(**{self._time_column: times, "event_timestamp": times, "row": np.arange(len(rows))})
+        looked = times if at is None else at.as_unit("us")
+        entities = entities.assign(**{self._time_column: times, "event_timestamp": looked, "row": np.arange(len(rows))})
         definitions = load_definitions(self._settings.feature_repo, self._spec)
         with (
-            self._snapshot(definitions, versions, times.min().date(), times.max().date()),
+            self._snapshot(definitions, versions, looked.min().date(), looked.max().date()),
             stores.private_store(self._settings, definitions, online=False) as store,
         ):
             joined = store.get_historical_features(entities, definitions.service).to_df().sort_values("row")

@@ -7,8 +7,20 @@ from training.adapters.registry.versions import (
     PREVIOUS,
     REFERENCE,
     SERVED,
+    ModelState,
     ModelVersion,
     Registry,
 )
 
-__all__ = ["CHALLENGER", "CHAMPION", "PREVIOUS", "REFERENCE", "SERVED", "ModelVersion", "Registry", "Run", "Runs"]
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "PREVIOUS",
+    "REFERENCE",
+    "SERVED",
+    "ModelState",
+    "ModelVersion",
+    "Registry",
+    "Run",
+    "Runs",
+]

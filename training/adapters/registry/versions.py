@@ -9,8 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from training.adapters.registry.connection import ABSENT, answering, connect
 from training.contract.artifact import METADATA_FILE, ONNX_FILE
 from training.contract.errors import DataContractError, InputError
+from training.contract.traffic import Desired
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,6 +39,15 @@ class ModelVersion:
     aliases: frozenset[str]
 
 
+@dataclass(frozen=True)
+class ModelState:
+    """Which version each alias names, and the tags of the registered model. `created`: when it was made, in ms."""
+
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    created: int = 0
+
+
 class Registry:
     """The registered models at `tracking_uri`. Every method raises TransientError when MLflow does not answer."""
 
@@ -47,6 +57,31 @@ class Registry:
     @cached_property
     def _client(self) -> "MlflowClient":
         return connect(self._uri)
+
+    def state(self, model: str) -> ModelState:
+        """Aliases and tags of `model` at one moment; empty when it does not exist. One request."""
+        self._client  # noqa: B018 – connect first: the exception type is MLflow's
+        from mlflow.exceptions import MlflowException
+
+        with answering(self._uri):
+            try:
+                found = self._client.get_registered_model(model)
+            except MlflowException as error:
+                if error.error_code in ABSENT:
+                    return ModelState()
+                raise
+        aliases = {alias: int(version) for alias, version in found.aliases.items()}
+        return ModelState(aliases, dict(found.tags), found.creation_timestamp or 0)
+
+    def set_traffic(self, model: str, desired: Desired) -> None:
+        """Write the tags of a state of traffic, in the order that contract/traffic.py gives them."""
+        present = self.state(model).tags
+        with answering(self._uri):
+            for tag, value in desired.tags.items():
+                if value is not None and present.get(tag) != value:
+                    self._client.set_registered_model_tag(model, tag, value)
+                elif value is None and tag in present:
+                    self._client.delete_registered_model_tag(model, tag)
 
     def by_alias(self, model: str, alias: str) -> ModelVersion | None:
         """The version that `alias` names; None when the model or the alias does not exist. One request."""
@@ -89,6 +124,14 @@ class Registry:
     def set_alias(self, model: str, alias: str, version: int) -> None:
         with answering(self._uri):
             self._client.set_registered_model_alias(model, alias, str(version))
+
+    def point(self, model: str, aliases: Iterable[tuple[str, int | None]]) -> None:
+        """Set aliases in this order; None removes one."""
+        for alias, version in aliases:
+            if version is None:
+                self.remove_alias(model, alias)
+            else:
+                self.set_alias(model, alias, version)
 
     def remove_alias(self, model: str, alias: str) -> None:
         """No error when the alias does not exist."""

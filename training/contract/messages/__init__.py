@@ -1,0 +1,83 @@
+"""Inputs and results of every step, a module per part of the loop. Results are small: data moves by URI and version.
+
+Inputs are explicit: no step asks for the time or for what is newest. Where an `as_of` may be None, that step is the one
+that resolves it, and its result carries what it resolved to.
+"""
+
+from training.contract.messages.broker import RequestInputs, RequestResult
+from training.contract.messages.data import (
+    FeaturesInputs,
+    FeaturesResult,
+    IngestInputs,
+    IngestResult,
+    MaterializeInputs,
+    MaterializeResult,
+)
+from training.contract.messages.inputs import Metrics, StepInputs
+from training.contract.messages.report import Failure, Provenance, StepReport
+from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult, StageResult
+from training.contract.messages.training import (
+    Candidate,
+    DatasetInputs,
+    DatasetResult,
+    EvaluateInputs,
+    EvaluateResult,
+    RegisterInputs,
+    RegisterResult,
+    Split,
+    TrainInputs,
+    TrainResult,
+    Verdict,
+)
+from training.contract.messages.watching import (
+    AuditInputs,
+    AuditResult,
+    ColumnDrift,
+    DriftInputs,
+    DriftResult,
+    FeatureSkew,
+    PerformanceInputs,
+    PerformanceResult,
+    SkewExample,
+)
+
+__all__ = [
+    "AuditInputs",
+    "AuditResult",
+    "Candidate",
+    "ColumnDrift",
+    "DatasetInputs",
+    "DatasetResult",
+    "DriftInputs",
+    "DriftResult",
+    "EvaluateInputs",
+    "EvaluateResult",
+    "Failure",
+    "FeatureSkew",
+    "FeaturesInputs",
+    "FeaturesResult",
+    "IngestInputs",
+    "IngestResult",
+    "MaterializeInputs",
+    "MaterializeResult",
+    "Metrics",
+    "PerformanceInputs",
+    "PerformanceResult",
+    "Provenance",
+    "RegisterInputs",
+    "RegisterResult",
+    "Replica",
+    "RequestInputs",
+    "RequestResult",
+    "RollbackInputs",
+    "RolloutInputs",
+    "RolloutResult",
+    "SkewExample",
+    "Split",
+    "StageResult",
+    "StepInputs",
+    "StepReport",
+    "TrainInputs",
+    "TrainResult",
+    "Verdict",
+]

@@ -1,0 +1,57 @@
+"""From a landed file to features online."""
+
+from datetime import date
+from typing import Literal
+
+from pydantic import Field
+
+from training.contract.base import Days, Frozen, TableVersions
+from training.contract.messages.inputs import StepInputs
+from training.contract.model_spec import Feed
+
+
+class IngestInputs(StepInputs):
+    feed: Feed
+    partition: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$")
+    """The days that it promises: `2026-01-05`, or `2026-01-05_2026-01-18`, both ends in, for a load of past days."""
+    uri: str
+
+
+class IngestResult(Frozen):
+    outcome: Literal["appended", "replaced", "unchanged"]
+    content_sha256: str
+    rows_read: int
+    rows_kept: int
+    rows_quarantined: int
+    quarantine_reasons: dict[str, int]
+    """Rule that was broken → rows."""
+    affected: Days | None
+    """Feature days that must be computed again; None when no feature can have changed."""
+    table_versions: TableVersions
+    data_docs: str | None
+    """Great Expectations' page about this partition."""
+
+
+class FeaturesInputs(StepInputs):
+    days: Days | None
+    """Feature timestamps (midnight, UTC) to compute; None: nothing to do."""
+    table_versions: TableVersions
+    """Versions of `events` and `labels` to read."""
+
+
+class FeaturesResult(Frozen):
+    rows: dict[str, int]
+    table_versions: TableVersions
+    """What was read and what was written."""
+
+
+class MaterializeInputs(StepInputs):
+    table_versions: TableVersions
+    """Versions of the feature tables to read."""
+
+
+class MaterializeResult(Frozen):
+    as_of: date | None
+    """Day of the newest feature rows, which are now online; None when there are no feature rows yet."""
+    rows: dict[str, int]
+    table_versions: TableVersions

@@ -1,0 +1,10 @@
+"""What every step's inputs have in common."""
+
+from training.contract.base import Frozen
+from training.contract.model_spec import Metric, Name
+
+Metrics = dict[Metric, float]
+
+
+class StepInputs(Frozen):
+    model: Name

@@ -1,0 +1,48 @@
+"""Which version serves."""
+
+from datetime import datetime
+
+from training.contract.base import Frozen
+from training.contract.messages.inputs import StepInputs
+
+
+class RolloutInputs(StepInputs):
+    version: int | None
+    """None: nothing was registered, nothing to do."""
+    reason: str = ""
+
+
+class RollbackInputs(StepInputs):
+    version: int | None = None
+    """None: the version that the alias `previous` names, resolved here."""
+    reason: str = ""
+    run: str = ""
+    """The orchestrator's run id, the same in every retry. Without a version, a rollback is known by it, or by its
+    reason where there is none: asked for again, it changes nothing."""
+
+
+class Replica(Frozen):
+    url: str
+    replica: str
+    version: int
+    since: datetime
+
+
+class StageResult(Frozen):
+    """One stage that was passed."""
+
+    stage: str
+    requests: int
+    findings: list[str]
+    """What each guard found, with its numbers."""
+    comparison: list[str] = []
+    """Of an A/B stage: challenger and champion, each measure with its interval."""
+
+
+class RolloutResult(Frozen):
+    version: int | None
+    previous_version: int | None
+    replicas: list[Replica]
+    seconds: float
+    stages: list[StageResult] = []
+    """Of a staged rollout, in their order."""

@@ -1,0 +1,125 @@
+"""From labels and features to a registered version."""
+
+from datetime import date
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from training.contract.base import Days, Frozen, TableVersions
+from training.contract.messages.inputs import Metrics, StepInputs
+from training.contract.model_spec import EstimatorName, Metric
+
+
+class DatasetInputs(StepInputs):
+    as_of: date | None = None
+    """The knowledge horizon: nothing that happened or was reported at or after this midnight is used.
+    None: the day after the newest labels, resolved here."""
+    window_days: int | None = Field(None, ge=1)
+    """Overrides the spec's training.window_days."""
+    seed: int | None = None
+    table_versions: TableVersions | None = None
+    """Versions of events, labels and the feature tables to read, to make an old dataset again.
+    None: the newest, resolved here."""
+
+
+class Split(Frozen):
+    days: Days
+    uri: str
+    rows: int
+    positives: int
+
+
+class DatasetResult(Frozen):
+    dataset_id: str
+    uri: str
+    as_of: date
+    feature_service: str
+    feature_names: list[str]
+    """In the order in which models take them."""
+    train: Split
+    holdout: Split
+    seed: int
+    table_versions: TableVersions
+
+
+class TrainInputs(StepInputs):
+    estimator: EstimatorName
+    parameters: dict[str, Any] = {}
+    """Override the spec's parameters."""
+    dataset_uri: str
+    seed: int
+    reason: str = ""
+
+
+class TrainResult(Frozen):
+    estimator: EstimatorName
+    run_id: str
+    artifact_uri: str
+    """Folder of the served artifact (see contract/artifact.py)."""
+    digest: str
+    """SHA-256 of model.onnx."""
+    parity: float
+    """Largest difference between the native model's and the ONNX model's scores on the holdout."""
+    device: str
+    fit_seconds: float
+
+
+class Candidate(Frozen):
+    estimator: EstimatorName
+    run_id: str
+    artifact_uri: str
+    digest: str
+
+
+class EvaluateInputs(StepInputs):
+    candidates: list[Candidate] = Field(min_length=1)
+    dataset_uri: str
+    seed: int
+
+    @model_validator(mode="after")
+    def _one_of_each_estimator(self) -> "EvaluateInputs":
+        names = [candidate.estimator for candidate in self.candidates]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"more than one candidate is a {', '.join(doubled)}: name one of each estimator")
+        return self
+
+
+class Verdict(Frozen):
+    """May the challenger take the champion's place? `reasons` lists every gate with its numbers."""
+
+    promote: bool
+    reasons: list[str]
+    primary: Metric
+    challenger: Metrics
+    champion: Metrics | None
+    difference: tuple[float, float] | None
+    """Paired bootstrap interval of challenger minus champion in the primary metric."""
+    confidence: float
+    """Of each end of the interval: the spec's, widened for the number of candidates."""
+
+
+class EvaluateResult(Frozen):
+    challenger: Candidate
+    champion_version: int | None
+    verdict: Verdict
+    metrics: dict[EstimatorName, Metrics]
+    """Estimator → holdout metrics of every candidate."""
+    scored_rows: int
+    report_uri: str
+
+
+class RegisterInputs(StepInputs):
+    challenger: Candidate
+    dataset_uri: str
+    verdict: Verdict
+    champion_version: int | None
+    """The champion that the verdict was reached against; None: there was none."""
+    force: bool = False
+    """Register though the verdict was negative. Only a person may ask for this."""
+    reason: str = ""
+
+
+class RegisterResult(Frozen):
+    version: int | None
+    """None: the verdict was negative and nothing was registered."""
+    digest: str

@@ -1,0 +1,101 @@
+"""What a replica has seen since a stage of a rollout began: `GET /signals`. Counts only, so replicas add up.
+
+Times fall into buckets that grow by a tenth, scores into buckets of half a unit of log-odds: fine where scores of rare
+events lie.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Self, TypeVar
+
+from pydantic import Field
+
+from training.contract.base import Frozen
+from training.contract.traffic import Desired
+
+#: Upper ends of the buckets of time, in seconds, from 0.1 ms; a last bucket takes what is slower (a minute and more).
+TIME_BUCKETS = tuple(1e-4 * 1.1**i for i in range(141))
+#: Bounds between the buckets of score.
+SCORE_BOUNDS = tuple(1 / (1 + math.exp(-x / 2)) for x in range(-20, 21))
+
+Counts = tuple[int, ...]
+NO_TIMES: Counts = (0,) * (len(TIME_BUCKETS) + 1)
+NO_SCORES: Counts = (0,) * (len(SCORE_BOUNDS) + 1)
+Summed = TypeVar("Summed", bound=Frozen)
+
+
+class VersionSignals(Frozen):
+    """One version in one stage. A request may have many rows."""
+
+    asked: int = 0
+    """Requests that it was to score, to answer them or beside the version that did."""
+    errors: int = 0
+    """Of these, the ones that it could not score: an exception, or scores that are not numbers."""
+    rows: int = 0
+    """Rows that it scored, as answers or beside them."""
+    answered: int = 0
+    """Rows that it answered."""
+    flagged: int = 0
+    """Rows that it answered and flagged."""
+    times: Counts = NO_TIMES
+    """Requests that it answered, by seconds from receipt to answer."""
+    scored: int = 0
+    """Rows that went through the model."""
+    nans: int = 0
+    """Of these, the ones whose score was not a number."""
+    scoring_times: Counts = NO_TIMES
+    """Calls of the model, by seconds."""
+
+
+class PairSignals(Frozen):
+    """Rows that champion and challenger both scored."""
+
+    rows: int = 0
+    both_flagged: int = 0
+    champion_flagged: int = 0
+    """By the champion alone."""
+    challenger_flagged: int = 0
+    """By the challenger alone."""
+    champion_scores: Counts = NO_SCORES
+    challenger_scores: Counts = NO_SCORES
+
+
+class Signals(Frozen):
+    """One replica's, or with `merged` those of several."""
+
+    replica: str = ""
+    traffic: Desired = Desired()
+    champion: int | None = None
+    challenger: int | None = None
+    since: datetime | None = None
+    """When the replica took up this state of traffic."""
+    versions: dict[int, VersionSignals] = Field(default_factory=dict)
+    pair: PairSignals = PairSignals()
+
+    def of(self, version: int | None) -> VersionSignals:
+        return self.versions.get(version, VersionSignals()) if version is not None else VersionSignals()
+
+    @classmethod
+    def merged(cls, parts: Sequence[Self]) -> Self:
+        """The sum over replicas in the same state of traffic; the latest `since`."""
+        if not parts:
+            return cls()
+        versions = {v for part in parts for v in part.versions}
+        return parts[0].model_copy(
+            update={
+                "replica": ", ".join(dict.fromkeys(part.replica for part in parts)),
+                "since": max((part.since for part in parts if part.since), default=None),
+                "versions": {v: _sum([part.of(v) for part in parts]) for v in sorted(versions)},
+                "pair": _sum([part.pair for part in parts]),
+            }
+        )
+
+
+def _sum(parts: Sequence[Summed]) -> Summed:
+    values = [part.model_dump() for part in parts]
+    return type(parts[0])(**{name: _added([value[name] for value in values]) for name in values[0]})
+
+
+def _added(values: Sequence[Any]) -> Any:
+    return tuple(map(sum, zip(*values, strict=True))) if isinstance(values[0], tuple) else sum(values)

@@ -1,0 +1,94 @@
+"""The final comparison of an A/B stage: two groups of keys, one version each."""
+
+import numpy as np
+
+from training.contract.base import Frozen
+from training.contract.model_spec import Metric
+from training.contract.signals import VersionSignals
+from training.domain.guards import wilson
+from training.domain.metrics import Ranking, Truth
+
+
+class Difference(Frozen):
+    """Challenger minus champion: the estimate and a two-sided interval at `confidence`."""
+
+    measure: str
+    champion: float
+    challenger: float
+    low: float
+    high: float
+    confidence: float
+    champion_rows: int
+    challenger_rows: int
+
+    @property
+    def beyond_chance(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        said = f"{self.measure}: champion {self.champion:.4f} ({self.champion_rows} requests), challenger "
+        said += f"{self.challenger:.4f} ({self.challenger_rows}), difference {self.challenger - self.champion:+.4f}"
+        sure = "beyond chance" if self.beyond_chance else "within chance"
+        return f"{said} [{self.low:+.4f}, {self.high:+.4f}] at {self.confidence:.0%}: {sure}"
+
+
+def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence: float) -> Difference | None:
+    """Two proportions by Newcombe's hybrid score interval; None when one version has answered nothing.
+
+    R. G. Newcombe, Interval estimation for the difference between independent proportions, Statist. Med. 17 (1998),
+    method 10.
+    """
+    if not (champion.answered and challenger.answered):
+        return None
+    old, new = (each.flagged / each.answered for each in (champion, challenger))
+    (old_low, old_high), (new_low, new_high) = (
+        wilson(each.flagged, each.answered, (1 + confidence) / 2) for each in (champion, challenger)
+    )
+    return Difference(
+        measure="alert rate",
+        champion=old,
+        challenger=new,
+        low=new - old - float(np.hypot(new - new_low, old_high - old)),
+        high=new - old + float(np.hypot(new_high - new, old - old_low)),
+        confidence=confidence,
+        champion_rows=champion.answered,
+        challenger_rows=challenger.answered,
+    )
+
+
+def qualities(
+    champion: tuple[Truth, np.ndarray],
+    challenger: tuple[Truth, np.ndarray],
+    metric: Metric,
+    k: int,
+    confidence: float,
+    samples: int,
+    seed: int,
+) -> Difference:
+    """`metric` of each version on the labelled requests that it answered: truth and scores, entities resampled.
+
+    The groups share no key, so each is resampled on its own.
+    """
+    random = np.random.default_rng(seed)
+    rankings = [(truth, Ranking(truth, scores, k)) for truth, scores in (champion, challenger)]
+    drawn = np.empty((samples, 2))
+    for i in range(samples):
+        for j, (truth, ranking) in enumerate(rankings):
+            count = truth.entity_count
+            copies = np.bincount(random.integers(count, size=count), minlength=count)
+            drawn[i, j] = ranking.value(metric, copies)
+    differences = drawn[:, 1] - drawn[:, 0]
+    differences = differences[np.isfinite(differences)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(differences, (tail, 1 - tail)) if len(differences) else (-np.inf, np.inf)
+    (old_truth, old), (new_truth, new) = rankings
+    return Difference(
+        measure=metric,
+        champion=old.value(metric),
+        challenger=new.value(metric),
+        low=float(low),
+        high=float(high),
+        confidence=confidence,
+        champion_rows=len(old_truth.labels),
+        challenger_rows=len(new_truth.labels),
+    )

@@ -1,0 +1,170 @@
+"""Does a new version keep to the guards of its rollout? Pure: counts in, findings out.
+
+What is counted is judged beyond chance: a guard trips when the end of the interval that is kinder to the version lies
+beyond the limit. So five requests that all fail trip at once, and one that fails among five hundred does not.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from training.contract.rollout_spec import GuardSpec
+from training.contract.signals import TIME_BUCKETS, Signals, VersionSignals
+
+#: So many groups of score are compared, as is custom for the population stability index.
+SCORE_GROUPS = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one guard found. `value` and `limit` are in the unit of the guard's name: a share, ms, an index."""
+
+    guard: str
+    value: float
+    limit: float
+    tripped: bool
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{'TRIPPED' if self.tripped else 'kept'}: {self.sentence}"
+
+
+def wilson(count: int, total: int, confidence: float) -> tuple[float, float]:
+    """Lower and upper end of the Wilson score interval of a share, each end one-sided at `confidence`.
+
+    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+    """
+    if total == 0:
+        return 0.0, 1.0
+    z, share = NormalDist().inv_cdf(confidence), count / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def p99(times: Sequence[int]) -> float:
+    """The 99th percentile in ms, as the upper end of its bucket; 0 when there is nothing."""
+    counts = np.cumsum(times)
+    if not counts[-1]:
+        return 0.0
+    bucket = int(np.searchsorted(counts, 0.99 * counts[-1]))
+    return 1000 * TIME_BUCKETS[min(bucket, len(TIME_BUCKETS) - 1)]
+
+
+def population_stability(expected: Sequence[int], found: Sequence[int]) -> tuple[float, int]:
+    """Population stability index Σ (fᵢ − eᵢ) ln(fᵢ / eᵢ) of two histograms over the same buckets, and its groups.
+
+    Buckets are put together into about ten groups in which `expected` has as many rows each; an empty group counts
+    half a row.
+    """
+    e, f = np.asarray(expected, float), np.asarray(found, float)
+    if not (e.sum() and f.sum()):
+        return 0.0, 1
+    # A bucket belongs to the group in which its middle row lies.
+    middle = (np.cumsum(e) - e / 2) / e.sum()
+    group = np.minimum((middle * SCORE_GROUPS).astype(int), SCORE_GROUPS - 1)
+    e, f = (np.bincount(group, weights=each, minlength=SCORE_GROUPS) for each in (e, f))
+    used = (e > 0) | (f > 0)
+    e, f = np.maximum(e[used], 0.5), np.maximum(f[used], 0.5)
+    e, f = e / e.sum(), f / f.sum()
+    return float(((f - e) * np.log(f / e)).sum()), int(used.sum())
+
+
+def examine(signals: Signals, guards: GuardSpec, alert_rate: float, final: bool = False) -> list[Finding]:
+    """What the guards find in the signals of a stage, summed over the replicas.
+
+    In a full stage the new version is the champion and there is nothing to compare it with. `final`: the stage is
+    over, so few requests are no reason to wait. `alert_rate`: the share that decisions are made to flag.
+    """
+    full = signals.traffic.mode == "full"
+    new = signals.of(signals.champion if full else signals.challenger)
+    old = VersionSignals() if full else signals.of(signals.champion)
+    found = [*_faults(new, guards)]
+    found += _latency(new, old, guards, final, shadow=signals.traffic.mode == "shadow")
+    if not full and (final or signals.pair.rows >= guards.minimum_requests):
+        found += _comparison(signals, guards, alert_rate)
+    return found
+
+
+def _faults(new: VersionSignals, guards: GuardSpec) -> Iterator[Finding]:
+    counted = (
+        ("error_rate", "error rate", new.errors, new.asked, "requests", guards.maximum_error_rate),
+        ("nan_share", "share of NaN", new.nans, new.scored, "scores", guards.maximum_nan_share),
+    )
+    for guard, name, count, total, of, limit in counted:
+        if limit is not None and total:
+            least, _ = wilson(count, total, guards.confidence)
+            sentence = f"{name} {count / total:.2%} ({count} of {total} {of}), at most {limit:.2%}"
+            # Where none may be, one is one too many.
+            yield Finding(guard, count / total, limit, count > 0 if limit == 0 else least > limit, sentence)
+
+
+def _latency(
+    new: VersionSignals, old: VersionSignals, guards: GuardSpec, final: bool, shadow: bool
+) -> Iterator[Finding]:
+    times, before = (new.scoring_times, old.scoring_times) if shadow else (new.times, old.times)
+    what, count = "p99 of scoring" if shadow else "p99 latency", sum(times)
+    if not count or (not final and count < guards.minimum_requests):
+        return
+    limits = [] if guards.maximum_p99_ms is None else [(guards.maximum_p99_ms, f"{guards.maximum_p99_ms:g} ms")]
+    if guards.maximum_p99_ratio is not None and sum(before) >= guards.minimum_requests:
+        champion = p99(before)
+        limit = max(champion * guards.maximum_p99_ratio, champion + guards.p99_slack_ms)
+        limits.append((limit, f"{limit:.1f} ms for the champion's {champion:.1f} ms"))
+    if not limits:
+        return
+    limit, said = min(limits)
+    # The p99 lies beyond the limit when more than one in a hundred does.
+    starts = 1000 * np.array([0.0, *TIME_BUCKETS])
+    slower = int(np.asarray(times)[starts >= limit].sum())
+    tripped = wilson(slower, count, guards.confidence)[0] > 0.01
+    yield Finding("p99", p99(times), limit, tripped, f"{what} {p99(times):.1f} ms over {count} calls, at most {said}")
+
+
+def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Iterator[Finding]:
+    pair, on = signals.pair, f"of {signals.pair.rows} requests that both scored"
+    if not pair.rows:
+        return
+    if guards.maximum_score_shift is not None:
+        index, groups = population_stability(pair.champion_scores, pair.challenger_scores)
+        noise = _chi_square(groups - 1, guards.confidence) * 2 / pair.rows if groups > 1 else 0.0
+        limit = guards.maximum_score_shift
+        sentence = f"score shift (PSI) {index:.3f} on the scores {on}, at most {limit:g} (and {noise:.3f} by chance)"
+        yield Finding("score_shift", index, limit, index > limit + noise, sentence)
+    new, old = pair.both_flagged + pair.challenger_flagged, pair.both_flagged + pair.champion_flagged
+    least, most = wilson(new, pair.rows, guards.confidence)
+    said = f"alert rate {new / pair.rows:.2%} ({new} {on}), the champion's {old / pair.rows:.2%}"
+    if guards.maximum_alert_ratio is not None:
+        limit = guards.maximum_alert_ratio * max(old / pair.rows, alert_rate)
+        yield Finding("alert_rate", new / pair.rows, limit, least > limit, f"{said}, at most {limit:.2%}")
+    if guards.minimum_alert_ratio is not None:
+        limit = guards.minimum_alert_ratio * old / pair.rows
+        yield Finding("alert_rate", new / pair.rows, limit, most < limit, f"{said}, at least {limit:.2%}")
+    if guards.minimum_agreement is not None:
+        differ = pair.champion_flagged + pair.challenger_flagged
+        agreement, limit = 1 - differ / pair.rows, guards.minimum_agreement
+        tripped = wilson(differ, pair.rows, guards.confidence)[0] > 1 - limit
+        sentence = f"agreement {agreement:.2%} ({differ} {on} decided otherwise), at least {limit:.2%}"
+        yield Finding("agreement", agreement, limit, tripped, sentence)
+
+
+def quality(differences: np.ndarray, metric: str, rows: int, positives: int, guards: GuardSpec) -> Finding:
+    """The finding on `differences`, the version minus the champion in `metric` on bootstrap samples of the same rows.
+
+    The interval's upper end has the spec's confidence as far as the number of samples can show it.
+    """
+    limit = guards.maximum_quality_drop or 0.0
+    most = float(np.quantile(differences, guards.confidence)) if len(differences) else 0.0
+    middle = float(np.median(differences)) if len(differences) else 0.0
+    said = f"{metric} {middle:+.4f} against the champion (at most {most:+.4f}) on {rows} labelled requests"
+    sentence = f"{said}, {positives} of them positive; may fall by {limit:g}"
+    return Finding("quality", middle, -limit, most < -limit, sentence)
+
+
+def _chi_square(freedom: int, confidence: float) -> float:
+    """Quantile of χ² by Wilson and Hilferty (1931). Without a shift, PSI · n / 2 of two samples of n is about χ²
+    (Yurdakul, Statistical Properties of Population Stability Index, 2018)."""
+    z, k = NormalDist().inv_cdf(confidence), freedom
+    return float(k * (1 - 2 / (9 * k) + z * np.sqrt(2 / (9 * k))) ** 3)

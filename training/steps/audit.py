@@ -1,0 +1,140 @@
+"""Compute the features of logged predictions again, offline and point-in-time, and report the values that differ."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from training.adapters.lake import PREDICTIONS, Lake
+from training.adapters.ledger import Ledger
+from training.contract.base import Days
+from training.contract.messages import AuditInputs, AuditResult, FeatureSkew
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.audit import AUDIT, Audit, Offline, compare, horizons
+from training.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Rows that only a shadow scored carry the features of the request that another row has.
+SHADOW = "shadow"
+
+log = logging.getLogger("perennial")
+
+
+def run(inputs: AuditInputs, settings: Settings) -> AuditResult:
+    """Audit the predictions of the drift window before `as_of`, at most drift.maximum_rows of them.
+
+    Writes `skew.json` and `skew.md` to `<work>/<model>/skew/<as_of>/` and the share to the ledger, where a rollout
+    whose spec limits the skew looks. Run again, it writes the same in the same place. Raises InputError for a table
+    version that does not exist.
+    """
+    if inputs.as_of is None:
+        log.info("No knowledge horizon: there is no data yet")
+        return AuditResult(outcome="no predictions", as_of=None)
+    spec = load_model_spec(inputs.model, settings.models_dir)
+    lake = Lake(settings.lake, spec.name)
+    window = Days.ending(inputs.as_of, spec.drift.window_days)
+    versions = {**lake.versions(PREDICTIONS, *spec.features.tables), **(inputs.table_versions or {})}
+    rows = _predictions(lake, spec, window, versions.get(PREDICTIONS))
+    if rows is None:
+        log.info("Nothing was predicted for %s in %s", window, lake.uri(PREDICTIONS))
+        return AuditResult(outcome="no predictions", as_of=inputs.as_of, window=window, table_versions=versions)
+    found = _audit(rows, versions, spec, settings)
+    body = Audit(
+        as_of=inputs.as_of,
+        rows=len(rows),
+        values=sum(each.values for each in found.values()),
+        mismatches=sum(each.mismatches for each in found.values()),
+        features={name: each.share for name, each in found.items() if each.mismatches},
+    )
+    result = AuditResult(
+        outcome="measured",
+        as_of=inputs.as_of,
+        window=window,
+        rows=len(rows),
+        share=body.share,
+        features=found,
+        table_versions=versions,
+    )
+    report = _write(result, spec, settings)
+    key = f"{inputs.as_of}:{':'.join(f'{table}={version}' for table, version in sorted(versions.items()))}"
+    Ledger(settings.ledger).append(AUDIT, spec.name, body.model_dump(mode="json"), key)
+    for line in _table(result):
+        log.info("%s", line)
+    return result.model_copy(update={"report": str(report)})
+
+
+def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None) -> "pd.DataFrame | None":
+    """Answered predictions of the window, sampled, with `features` read and `horizon` of the online store."""
+    import pandas as pd
+    import pyarrow.dataset as ds
+
+    if version is None:
+        return None
+    table = lake.scan(PREDICTIONS, version)
+    wanted = (ds.field("day") >= window.start) & (ds.field("day") < window.end)
+    optional = [name for name in ("slot", "feature_timestamp") if name in table.schema.names]
+    columns = ["prediction_id", "predicted_at", "features", *spec.request_columns, *optional]
+    rows = table.to_table(columns, filter=wanted).to_pandas()
+    for name in {"slot", "feature_timestamp"} - set(optional):
+        rows[name] = None
+    rows = rows[rows["slot"].isna() | (rows["slot"] != SHADOW)].sort_values("prediction_id", ignore_index=True)
+    if rows.empty:
+        return None
+    rows["feature_timestamp"] = pd.to_datetime(rows["feature_timestamp"], utc=True)
+    rows["horizon"] = horizons(rows["predicted_at"], rows["feature_timestamp"])
+    # The lake keeps no order, and the sample must not depend on one.
+    if len(rows) > spec.drift.maximum_rows:
+        rows = rows.sample(spec.drift.maximum_rows, random_state=spec.training.seed).sort_index()
+    return rows.reset_index(drop=True)
+
+
+def _audit(
+    rows: "pd.DataFrame", versions: dict[str, int], spec: ModelSpec, settings: Settings
+) -> dict[str, FeatureSkew]:
+    import pandas as pd
+
+    from training.adapters.features import Features
+
+    features = Features(settings, spec)
+    served = [json.loads(text) for text in rows["features"]]
+    names = [name for name in features.names() if any(name in each for each in served)]
+    logged = np.array([[each.get(name, np.nan) for name in names] for each in served], np.float64)
+    events = rows[list(spec.request_columns)]
+    times = pd.DatetimeIndex(rows[spec.feeds["events"].time_column]).tz_convert("UTC")
+    tables = {table: versions[table] for table in spec.features.tables if table in versions}
+
+    def offline(at: pd.DatetimeIndex | None, explains: np.ndarray) -> Offline:
+        # Features of a request that no feature row can explain are those of an entity that nobody knows.
+        return Offline(features.historical(events, tables, at)[names].to_numpy(np.float64), explains)
+
+    everyone, known = np.ones(len(rows), bool), rows["horizon"].notna().to_numpy()
+    now = offline(None, everyone)
+    horizon = pd.DatetimeIndex(rows["horizon"].fillna(pd.Series(times, index=rows.index)))
+    behind = offline(horizon.where(horizon < times, times), known)
+    before_any = pd.DatetimeIndex([pd.Timestamp("2000-01-01", tz="UTC")] * len(rows))
+    unknown = offline(before_any, rows["feature_timestamp"].isna().to_numpy())
+    return compare(names, rows["prediction_id"].tolist(), logged, now, behind, unknown)
+
+
+def _write(result: AuditResult, spec: ModelSpec, settings: Settings) -> Path:
+    folder = Path(settings.work) / spec.name / "skew" / str(result.as_of)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "skew.json").write_text(result.model_dump_json(indent=2))
+    page = folder / "skew.md"
+    page.write_text("\n".join([f"# Skew of {spec.name}, {result.window}", "", *_table(result), ""]))
+    return page
+
+
+def _table(result: AuditResult) -> list[str]:
+    head = f"{result.rows} requests, {result.share:.3%} of their values are not explained by the features' history."
+    lines = [head, "", "| feature | not explained | share | largest | store behind | defaulted | logged → offline |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, each in sorted(result.features.items(), key=lambda item: (-item[1].mismatches, item[0])):
+        shown = ", ".join(f"{x.id}: {x.logged:g} → {x.offline:g}" for x in each.examples)
+        counts = f"{each.mismatches} | {each.share:.2%} | {each.largest:g} | {each.behind} | {each.defaulted}"
+        lines.append(f"| {name} | {counts} | {shown} |")
+    return lines

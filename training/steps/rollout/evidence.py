@@ -1,0 +1,151 @@
+"""What a rollout knows from elsewhere, late labels and the skew audit, and what it leaves behind for people to read."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.adapters.lake import LABELS, PREDICTIONS, Lake
+from training.adapters.ledger import Ledger
+from training.adapters.registry import Registry
+from training.adapters.registry.watch import keep
+from training.contract.errors import StepError
+from training.contract.model_spec import ModelSpec
+from training.contract.signals import Signals
+from training.domain.audit import AUDIT, Audit
+from training.domain.guards import Finding, quality
+from training.domain.rollout import Move, Stage
+from training.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Of answered requests in the prediction log; a table from before that column has nothing else.
+ANSWERED = ("champion", "challenger")
+
+log = logging.getLogger("perennial")
+
+
+class Labels:
+    """The labels that have come in for requests of `stage`, looked at now and then: reading them takes a while."""
+
+    def __init__(self, stage: Stage, move: Move | None, spec: ModelSpec, settings: Settings) -> None:
+        self._stage, self._spec, self._lake = stage, spec, Lake(settings.lake, spec.name)
+        self._champion = move.champion if move else None
+        self._looked = time.monotonic()
+        self._found: list[Finding] = []
+
+    def look(self, final: bool) -> list[Finding]:
+        """The quality guard's finding, when the spec has one and enough labels are there."""
+        guards = self._spec.rollout.guards
+        if guards.maximum_quality_drop is None or self._stage.spec.mode == "full":
+            return []
+        if final or time.monotonic() - self._looked > 60 * guards.quality_minutes:
+            self._looked = time.monotonic()
+            self._found = self._paired()
+        return self._found
+
+    def of(self, version: int | None) -> "pd.DataFrame":
+        """The requests that `version` answered, first answer each, that have a label."""
+        rows = self._labelled()
+        slots = rows["slot"].isna() | rows["slot"].isin(ANSWERED)
+        return rows[(rows["model_version"] == version) & slots]
+
+    def _paired(self) -> list[Finding]:
+        """Both versions on the requests that both scored."""
+        from training.domain.metrics import Ranking, Truth, paired_differences
+
+        rows, spec = self._labelled(), self._spec
+        identity, label, evaluation = spec.label.id_column, spec.label.column, spec.evaluation
+        new = rows[rows["model_version"] == self._stage.version]
+        old = rows.loc[rows["model_version"] == self._champion, [identity, "score"]]
+        both = new.merge(old, on=identity, suffixes=("", "_champion"))
+        positives = int(both[label].sum())
+        if positives < spec.drift.minimum_positives or positives == len(both):
+            return []
+        truth = Truth.of(both[label], both[evaluation.entity], both["day"])
+        rankings = [Ranking(truth, both[column].to_numpy(), evaluation.k) for column in ("score", "score_champion")]
+        samples, seed = evaluation.bootstrap_samples, spec.training.seed
+        differences = paired_differences(rankings[0], rankings[1], truth, evaluation.primary, samples, seed)
+        return [quality(differences, evaluation.primary, len(both), positives, spec.rollout.guards)]
+
+    def _labelled(self) -> "pd.DataFrame":
+        """What both versions have predicted since the stage began, with the labels that are known by now."""
+        import pandas as pd
+        import pyarrow.dataset as ds
+
+        spec, identity = self._spec, self._spec.label.id_column
+        columns = ["prediction_id", "predicted_at", "score", "model_version", "day", *spec.request_columns]
+        versions = self._lake.versions(PREDICTIONS, LABELS)
+        if versions.keys() != {PREDICTIONS, LABELS}:
+            return pd.DataFrame(columns=[*columns, "slot", spec.label.column])
+        predictions = self._lake.scan(PREDICTIONS, versions[PREDICTIONS])
+        wanted = ds.field("predicted_at") >= self._stage.began
+        wanted &= ds.field("model_version").isin([self._stage.version, self._champion])
+        slot = ["slot"] if "slot" in predictions.schema.names else []
+        rows = predictions.to_table([*columns, *slot], filter=wanted).to_pandas()
+        rows = rows if slot else rows.assign(slot=None)
+        rows = rows.sort_values(["predicted_at", "prediction_id"]).drop_duplicates([identity, "model_version"])
+        known = ds.field(identity).isin(rows[identity].unique())
+        reported = spec.feeds[LABELS].time_column
+        labels = self._lake.scan(LABELS, versions[LABELS]).to_table(filter=known).to_pandas().sort_values(reported)
+        labels = labels.drop_duplicates(identity, keep="last")[[identity, spec.label.column]]
+        return rows.merge(labels, on=identity)
+
+
+def comparison(stage: Stage, signals: Signals, labels: Labels, spec: ModelSpec) -> list[str]:
+    """The final comparison of an A/B stage: alert rates, and the primary metric when enough labels are in."""
+    from training.domain.experiment import alert_rates, qualities
+    from training.domain.metrics import Truth
+
+    confidence, evaluation, label = spec.evaluation.confidence, spec.evaluation, spec.label.column
+    rates = alert_rates(signals.of(signals.champion), signals.of(signals.challenger), confidence)
+    said = [str(rates)] if rates else []
+    groups = [labels.of(version) for version in (signals.champion, signals.challenger)]
+    positives = [int(group[label].sum()) for group in groups]
+    if any(n < spec.drift.minimum_positives or n == len(g) for n, g in zip(positives, groups, strict=True)):
+        counts = " and ".join(map(str, positives))
+        return [*said, f"{evaluation.primary}: too few positive labels have come in ({counts})"]
+    old, new = ((Truth.of(g[label], g[evaluation.entity], g["day"]), g["score"].to_numpy()) for g in groups)
+    samples, seed = evaluation.bootstrap_samples, spec.training.seed
+    return [*said, str(qualities(old, new, evaluation.primary, evaluation.k, confidence, samples, seed))]
+
+
+def skew_problem(ledger: Ledger, spec: ModelSpec) -> str | None:
+    """Why the latest skew audit stands against a rollout; None when it does not, or the spec does not ask for one."""
+    limit = spec.rollout.guards.maximum_skew
+    if limit is None:
+        return None
+    audits = [Audit.model_validate(entry.body) for entry in ledger.entries(spec.name, AUDIT)]
+    if not audits:
+        return f"The spec wants a skew of at most {limit:.2%}, and no audit is in the ledger"
+    audit = max(reversed(audits), key=lambda each: each.as_of)
+    if audit.share <= limit:
+        log.info("Skew as of %s: %s, at most %.2f%%", audit.as_of, audit, 100 * limit)
+        return None
+    return f"Skew as of {audit.as_of}: {audit}, at most {limit:.2%}"
+
+
+def keep_report(model: str, stages: Sequence[Stage], move: Move, registry: Registry, settings: Settings) -> None:
+    """`rollout.md` and `rollout.json` in `<work>/<model>/rollouts/<number>/`, kept with the version's run."""
+    folder = Path(settings.work) / model / "rollouts" / str(move.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"move": move.model_dump(mode="json"), "stages": [stage.model_dump(mode="json") for stage in stages]}
+    (folder / "rollout.json").write_text(json.dumps(content, indent=2))
+    (folder / "rollout.md").write_text(_page(model, stages, move))
+    try:
+        keep(settings.tracking_uri, registry.get(model, move.version), folder, f"rollout/{move.number}")
+    except StepError as error:  # it is in the ledger, which is what counts
+        log.warning("The rollout's report stays in %s, MLflow did not take it: %s", folder, error.message)
+
+
+def _page(model: str, stages: Sequence[Stage], move: Move) -> str:
+    outcome = f"failed: {move.failure}" if move.failure else move.phase
+    lines = [f"# Rollout {move.number} of {model}: version {move.version}", "", f"{outcome}", ""]
+    lines += [f"Champion before: {move.champion or 'none'}. Reason: {move.reason or 'none given'}.", ""]
+    for stage in stages:
+        lines += [f"## Stage {stage.id}: {stage.phase}", "", f"{stage.requests} requests since {stage.began}.", ""]
+        lines += [f"- {line}" for line in (*stage.findings, *stage.comparison)] + [""]
+    return "\n".join(lines)
