@@ -22,6 +22,7 @@ EVERYTHING: dict[str, Any] = {
     "env": {"AWS_REGION": "eu-central-1"},
     "state": {"uris": {"results": "s3://bucket/results"}},
     "serving": {
+        "apiKeys": {"existingSecret": "callers"},
         "autoscaling": {"concurrency": {"enabled": True}},
         "nodeSelector": {"pool": "serving"},
         "tolerations": [{"key": "serving", "operator": "Exists"}],

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helm.chart import CHART, NAMESPACE, PRODUCTION, Manifest, merged, named, nested, of_kind, pods, render
+from tests.helm.chart import CHART, HELM, NAMESPACE, PRODUCTION, Manifest, merged, named, nested, of_kind, pods, render
 from tests.helm.conftest import EVERYTHING, GPU, LOCAL
 
 SPOOL = merged(
@@ -71,6 +71,31 @@ def test_the_autoscaler_follows_cpu_and_requests_in_flight(everything: list[Mani
     assert cpu["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
     assert concurrency["pods"]["target"] == {"type": "AverageValue", "averageValue": "16"}
     assert spec["scaleTargetRef"]["kind"] == "Deployment"
+
+
+def test_the_metric_of_requests_in_flight_is_made_of_what_serving_says(everything: list[Manifest]) -> None:
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from serving.metrics import Metrics
+
+    (rule,) = yaml.safe_load((HELM / "prometheus-adapter-values.yaml").read_text())["rules"]["custom"]
+    scaler = named(everything, "HorizontalPodAutoscaler", "perennial-serving")["spec"]
+    assert rule["name"]["as"] == scaler["metrics"][1]["pods"]["metric"]["name"]
+    registry = CollectorRegistry()
+    Metrics(registry).answered("/predict", 0.004)
+    series = rule["seriesQuery"].partition("{")[0]
+    assert re.search(rf"^{series}{{", generate_latest(registry).decode(), re.MULTILINE)
+    assert "sum(rate(" in rule["metricsQuery"]
+
+
+def test_callers_keys_are_a_file_that_follows_its_secret(everything: list[Manifest]) -> None:
+    spec = named(everything, "Deployment", "perennial-serving")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    path = Path(_env(container)["CT_SERVING_KEYS_FILE"])
+    (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == str(path.parent)]
+    assert "subPath" not in mount
+    (volume,) = [v for v in spec["volumes"] if v["name"] == mount["name"]]
+    assert volume["secret"] == {"secretName": "callers", "items": [{"key": "keys", "path": path.name}]}
 
 
 def test_the_spool_is_the_pods_own_or_outlives_it(production: list[Manifest]) -> None:

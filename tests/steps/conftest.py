@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.steps.fleet import MODEL, Replica
 from tests.steps.watched import World, build
 from training.adapters.registry import Registry
+from training.settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,13 @@ def fleet(registry: Registry) -> Iterator[list[Replica]]:
     for replica in running:
         replica.server.shutdown()
         replica.server.server_close()
+
+
+@pytest.fixture
+def quick(settings: Settings, spec: Any, tmp_path: Path, fleet: list[Replica]) -> Settings:
+    """The two replicas, and a spec that waits one second for them."""
+    text = Path(settings.models_dir / f"{MODEL}.yaml").read_text()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{MODEL}.yaml").write_text(f"{text}\nrollout: {{timeout_seconds: 1}}\n")
+    urls = ",".join(replica.url for replica in fleet)
+    return settings.model_copy(update={"serving_urls": urls, "models_dir": tmp_path / "models"})

@@ -5,51 +5,22 @@ aliases, or do not. The same steps against the real service are in tests/serving
 """
 
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.steps.fleet import MODEL, Replica
+from tests.steps.moves import Killed, aliases, back, killing, ledger, roll
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import InputError, StepError, TransientError
-from training.contract.messages import RollbackInputs, RolloutInputs
+from training.contract.messages import RolloutInputs
 from training.settings import Settings
-from training.steps import rollback, rollout
+from training.steps import rollout
 
 
 @pytest.fixture
-def settings(settings: Settings, spec: Any, tmp_path: Path, fleet: list[Replica]) -> Settings:
-    """The two replicas, and a spec that waits one second for them."""
-    text = Path(settings.models_dir / f"{MODEL}.yaml").read_text()
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{MODEL}.yaml").write_text(f"{text}\nrollout: {{timeout_seconds: 1}}\n")
-    urls = ",".join(replica.url for replica in fleet)
-    return settings.model_copy(update={"serving_urls": urls, "models_dir": tmp_path / "models"})
-
-
-def roll(settings: Settings, version: int | None, reason: str = "") -> tuple[int | None, int | None]:
-    result = rollout.run(RolloutInputs(model=MODEL, version=version, reason=reason), settings)
-    return result.version, result.previous_version
-
-
-def back(
-    settings: Settings, version: int | None = None, reason: str = "", run: str = ""
-) -> tuple[int | None, int | None]:
-    result = rollback.run(RollbackInputs(model=MODEL, version=version, reason=reason, run=run), settings)
-    return result.version, result.previous_version
-
-
-def aliases(registry: Registry) -> dict[str, int]:
-    found = {alias: registry.by_alias(MODEL, alias) for alias in ("champion", "previous", "challenger")}
-    return {alias: version.version for alias, version in found.items() if version}
-
-
-def ledger(settings: Settings) -> list[tuple[str, str, int]]:
-    entries = Ledger(settings.ledger).entries(MODEL)
-    return [(entry.kind, entry.body["phase"], entry.body["version"]) for entry in entries]
+def settings(quick: Settings) -> Settings:
+    return quick
 
 
 def test_nothing_registered_is_nothing_to_do(settings: Settings, registry: Registry) -> None:
@@ -139,25 +110,6 @@ def test_a_champion_moved_meanwhile_is_left(settings: Settings, registry: Regist
     with pytest.raises(TransientError):
         roll(settings, 2)
     assert aliases(registry)["champion"] == 4
-
-
-class Killed(BaseException):
-    """The process is gone: nothing after it runs, no handler of errors either."""
-
-
-def killing(call: Callable[..., Any], survive: int) -> Callable[..., Any]:
-    """`call` that dies right after its `survive`-th use has taken effect."""
-    used = 0
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nonlocal used
-        result = call(*args, **kwargs)
-        used += 1
-        if used == survive:
-            raise Killed
-        return result
-
-    return wrapped
 
 
 @pytest.mark.parametrize(
