@@ -53,7 +53,7 @@ if REDIS:
     def number(field: bytes | None) -> float:
         return Value.FromString(field).float_val if field else 0.0
 
-    async def predict(request: Request) -> Response:  # noqa: F811
+    async def predict(request: Request) -> Response:
         body = orjson.loads(await request.body())
         pipe = client.pipeline(transaction=False)
         pipe.hmget(key("customer_id", body["customer_id"]), CUSTOMER)
