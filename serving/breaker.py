@@ -13,7 +13,10 @@ REST_SECONDS = 1.0
 
 
 class Breaker:
-    """Closed: calls go through. Open: none does, for REST_SECONDS. Half-open: one does, and decides what is next."""
+    """Closed: calls go through. Open: none does, for REST_SECONDS. Half-open: one does, and decides what is next.
+
+    What becomes of calls from before it opened decides nothing any more.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -37,14 +40,17 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        if self._opened is not None:
+        if self._opened is None:
+            self._failed.append(False)
+        elif self._trying:
+            self._opened, self._trying = None, False
             self._failed.clear()
-        self._opened, self._trying = None, False
-        self._failed.append(False)
 
     def failed(self) -> None:
-        self._failed.append(True)
-        failures = sum(self._failed)
-        if self._opened is not None or (failures >= FAILURES and 2 * failures >= len(self._failed)):
-            self._opened = self._clock()
-        self._trying = False
+        if self._opened is None:
+            self._failed.append(True)
+            failures = sum(self._failed)
+            if failures >= FAILURES and 2 * failures >= len(self._failed):
+                self._opened = self._clock()
+        elif self._trying:
+            self._opened, self._trying = self._clock(), False

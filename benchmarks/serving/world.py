@@ -24,6 +24,7 @@ from training.adapters.registry import Registry
 from training.contract.artifact import ArtifactMetadata, Golden
 from training.contract.base import Days
 from training.contract.model_spec import load_model_spec
+from training.contract.traffic import Desired
 from training.estimators.base import load
 from training.settings import ROOT, Settings
 
@@ -110,7 +111,7 @@ def _definitions(folder: Path, names: list[str]) -> None:
 
 
 def _artifact(folder: Path, model: str, content: bytes, names: list[str], rows: np.ndarray) -> Path:
-    day = date(2026, 1, 5)
+    day, days = date(2026, 1, 5), Days(start=date(2025, 12, 1), end=date(2025, 12, 8))
     metadata = ArtifactMetadata(
         model=model,
         estimator="hist_gradient_boosting",
@@ -121,8 +122,8 @@ def _artifact(folder: Path, model: str, content: bytes, names: list[str], rows: 
         golden=Golden(features=rows.tolist(), scores=OnnxScorer(content).score(rows).tolist()),
         dataset_id="bench",
         as_of=day,
-        train_days=Days(start=day, end=day),
-        holdout_days=Days(start=day, end=day),
+        train_days=days,
+        holdout_days=days,
         table_versions={},
         holdout_metrics={},
         parameters={},
@@ -131,7 +132,7 @@ def _artifact(folder: Path, model: str, content: bytes, names: list[str], rows: 
     return write_artifact(folder, content, metadata)
 
 
-def _register(settings: Settings, model: str, artifact: Path) -> None:
+def _register(settings: Settings, model: str, artifact: Path, alias: str = "champion") -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(settings.tracking_uri, settings.tracking_uri)
@@ -140,7 +141,7 @@ def _register(settings: Settings, model: str, artifact: Path) -> None:
     content = (artifact / "model.onnx").read_bytes()
     registry = Registry(settings.tracking_uri)
     version = registry.register(model, run, digest(content), {})
-    registry.set_alias(model, "champion", version.version)
+    registry.set_alias(model, alias, version.version)
 
 
 def _feature_rows(settings: Settings, names: list[str]) -> None:
@@ -188,3 +189,9 @@ def _answers(url: str) -> bool:
     except OSError as error:
         # A server without such a page is up, too.
         return getattr(error, "code", 503) in (404, 405)
+
+
+def challenge(world: World) -> None:
+    """Put a second version of card_fraud up as a canary for a tenth of the customers."""
+    _register(world.settings, "card_fraud", world.model.parent / "card_fraud", "challenger")
+    Registry(world.settings.tracking_uri).set_traffic("card_fraud", Desired(mode="canary", weight=10, stage="canary"))
