@@ -46,13 +46,17 @@ class Task:
 
 
 class Airflow:
-    """The DAGs of one model. Keeps asking for `patience` seconds while the API server does not answer."""
+    """The DAGs of one model. Keeps asking for `patience` seconds while the API server does not answer.
 
-    def __init__(self, url: str, user: str, password: str, model: str, patience: float = 120) -> None:
+    `pages` is the URL under which a person sees it; empty: the same.
+    """
+
+    def __init__(self, url: str, user: str, password: str, model: str, patience: float = 120, pages: str = "") -> None:
         self._client = httpx.Client(base_url=url, timeout=20)
         self._login = {"username": user, "password": password}
         self._model = model
         self._patience = patience
+        self._pages = (pages or url).rstrip("/")
 
     def __enter__(self) -> "Airflow":
         return self
@@ -110,7 +114,7 @@ class Airflow:
 
     def page(self, run: Run) -> str:
         """Where a person looks at the run."""
-        return f"{self._client.base_url}/dags/{self._model}_{run.kind}/runs/{quote(run.id)}".replace("//dags", "/dags")
+        return f"{self._pages}/dags/{self._model}_{run.kind}/runs/{quote(run.id)}"
 
     def _run_path(self, run: Run) -> str:
         return f"/api/v2/dags/{self._model}_{run.kind}/dagRuns/{quote(run.id, safe='')}"

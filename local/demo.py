@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from local import timeline
 from local.airflow_api import Airflow
 from local.credentials import USER
+from local.ending import told
 from local.plan import Plan
 from local.progress import Progress
 from local.stack import Stack
@@ -26,20 +27,20 @@ def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
         return 1
     with _interruptible():
         try:
-            told = _tell(stack, plan)
+            complete = _tell(stack, plan)
             if not ends:
                 print("\nThe stack stays up; look around. Ctrl-C stops it, `make demo` takes it up again.", flush=True)
                 threading.Event().wait()
         except StepError as error:
             print(f"\n✗ {error}", flush=True)
             print(f"  The logs of all programs are in {stack.place.logs}.", flush=True)
-            told = False
+            complete = False
         except KeyboardInterrupt:
-            told = False
+            complete = False
             print("\nStopping. Nothing is lost: `make demo` goes on from here.", flush=True)
         finally:
             stack.stop()
-    return 0 if told else 1
+    return 0 if complete else 1
 
 
 def _tell(stack: Stack, plan: Plan) -> bool:
@@ -59,31 +60,13 @@ def _tell(stack: Stack, plan: Plan) -> bool:
         champion = serving.champion()
         chapters = timeline.chapters(airflow)
         progress.say(f"The story is told. Peak memory of all processes: {memory.peak / GB:.1f} GB.")
-    return _ending(chapters, champion, stack)
+    complete = told(chapters, champion, f"{place.airflow_home}/logs, and {place.airflow_url} while the stack runs.")
+    print(f"\n{addresses(stack)}", flush=True)
+    return complete
 
 
 def _airflow(stack: Stack, plan: Plan) -> Airflow:
     return Airflow(stack.place.airflow_url, USER, stack.credentials.password, plan.model)
-
-
-def _ending(chapters: list[timeline.Chapter], champion: int | None, stack: Stack) -> bool:
-    print("\nTimeline")
-    print("\n".join(timeline.lines(chapters)))
-    winner = timeline.winning(chapters)
-    if winner:
-        old, new = winner.results["rollout"]["previous_version"], timeline.version(winner)
-        print(f"\nQuality on the changed world: version {old} → version {new}")
-        print("\n".join(timeline.quality(winner)))
-        print(f"\nThe training run that it took, in Airflow: {winner.page}")
-    found = timeline.checks(chapters, champion)
-    print("\nDid it all happen?")
-    print("\n".join(f"  {'✓' if check.held else '✗'} {check.expected}: {check.found}" for check in found))
-    missing = [check for check in found if not check.held]
-    if missing:
-        print(f"\n✗ {len(missing)} of the story's parts are missing. Airflow's task logs tell why:")
-        print(f"  {stack.place.airflow_home}/logs, and {stack.place.airflow_url} while the stack runs.")
-    print(f"\n{addresses(stack)}", flush=True)
-    return not missing
 
 
 class _Memory:

@@ -103,10 +103,10 @@ def _airflow(place: Place, credentials: Credentials) -> dict[str, str]:
         "API_AUTH__JWT_SECRET": credentials.jwt_secret,
     }
     ours = {f"AIRFLOW__{name}": value for name, value in settings.items()}
-    return {"AIRFLOW_HOME": str(home)} | _everywhere() | ours
+    return {"AIRFLOW_HOME": str(home)} | airflow_everywhere() | ours
 
 
-def _everywhere() -> dict[str, str]:
+def airflow_everywhere() -> dict[str, str]:
     """Airflow's settings that compose has as well."""
     lines = (ROOT / "deploy" / "airflow.env").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

@@ -42,6 +42,9 @@ if [ "${2:-}" = lock ]; then
     "$venv/bin/uv" pip compile pyproject.toml --all-extras -o requirements.txt --python-version 3.11 -q
     # A lock made where torch's CPU build is at hand names that build; which build to take is for the install to say.
     sed -i.old 's/^\(torch==[^+]*\)+.*/\1/' requirements.txt && rm requirements.txt.old
+    # A Bento takes its requirements from a file: the serving extra, at the versions of the lock.
+    "$venv/bin/uv" pip compile pyproject.toml --extra serving -c requirements.txt -o serving/requirements.txt \
+        --python-version 3.11 --no-annotate -q
     exit
 fi
 

@@ -88,6 +88,9 @@ def _store(settings: Settings, registry: str, online: dict[str, Any] | None) -> 
     config = yaml.safe_load((settings.feature_repo / "feature_store.yaml").read_text())
     # Never refreshed: the definitions of a process do not change.
     config |= {"registry": {"registry_type": "file", "path": registry, "cache_ttl_seconds": 0}, "online_store": online}
+    if online:
+        # Lookups and writes online need no offline store: where only they are done, its library is not installed.
+        config["offline_store"] = {"type": "dask"}
     return FeatureStore(config=RepoConfig(**config, repo_path=settings.feature_repo))
 
 

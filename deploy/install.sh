@@ -1,0 +1,12 @@
+#!/bin/sh
+# In the Dockerfile: extras of pyproject.toml, at the lock's versions, into /opt/venv. `install.sh --extra NAME …`
+set -eu
+here=$(dirname "$0")
+backend=${TORCH_BACKEND:+--torch-backend=$TORCH_BACKEND}
+# A torch wheel among the find-links is the build to take; --torch-backend would ask PyTorch's own index.
+for wheel in "${UV_FIND_LINKS:-/none}"/torch-*.whl; do
+    if [ -e "$wheel" ]; then backend=; fi
+done
+export UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_CACHE_DIR=/root/.cache/uv
+exec "$here/bin/uv" pip install --quiet --python /opt/venv/bin/python $backend \
+    -r "$here/pyproject.toml" -c "$here/requirements.txt" "$@"

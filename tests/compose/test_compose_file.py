@@ -1,0 +1,87 @@
+"""docker-compose.yaml as it is written: needs no Docker, but for what Compose itself says of a missing secret."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local.processes import airflow_everywhere
+from tests.compose.stack import ONCE, RUNNING, compose, engine, write_env
+from training.settings import ROOT
+
+TEXT = (ROOT / "docker-compose.yaml").read_text()
+FILE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, Any] = FILE["services"]
+ALWAYS = {name: service for name, service in SERVICES.items() if not service.get("profiles")}
+REQUIRED = set(re.findall(r"\$\{([A-Z_]+):\?", TEXT))
+
+
+def test_the_services_are_the_loops_parts() -> None:
+    assert set(ALWAYS) == RUNNING | ONCE
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONCE - {"demo"}))
+def test_a_service_that_goes_on_says_how_it_is_and_is_started_again(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"]
+    assert SERVICES[name]["restart"] == "unless-stopped"
+    assert SERVICES[name]["deploy"]["resources"]["limits"]["memory"]
+
+
+def test_services_wait_for_what_they_need_to_be_well() -> None:
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            expected = "service_completed_successfully" if needed in ONCE else "service_healthy"
+            assert how["condition"] == expected, f"{name} needs {needed}"
+
+
+def test_the_example_names_every_variable_and_no_secret() -> None:
+    used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", TEXT)) - {"IMAGES", "TAG", "GIT_SHA", "TORCH_BACKEND"}
+    example = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert used - {"CT_LOG_LEVEL"} == set(example)
+    assert {name for name, value in example.items() if not value} == REQUIRED
+
+
+def test_the_environment_that_make_writes_is_random_and_private(tmp_path: Path) -> None:
+    secrets = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        path = write_env(folder)
+        assert path.stat().st_mode & 0o077 == 0
+        assert (folder / "landing").is_dir()
+        values = dict(re.findall(r"^([A-Z_]+)=(.*)$", path.read_text(), re.MULTILINE))
+        secrets.append([values[name] for name in sorted(REQUIRED)])
+    assert all(len(value) >= 16 and one != value for one, value in zip(*secrets, strict=True))
+    again = path.read_text()
+    subprocess.run(["sh", str(ROOT / "deploy" / "env.sh")], cwd=folder, check=True, capture_output=True)
+    assert path.read_text() == again
+
+
+def test_airflow_is_set_up_as_the_supervisor_sets_it_up() -> None:
+    assert SERVICES["airflow-scheduler"]["env_file"] == "deploy/airflow.env"
+    assert airflow_everywhere()["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert not airflow_everywhere().keys() & SERVICES["airflow-scheduler"]["environment"].keys()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_compose_names_the_secret_that_is_missing(name: str, tmp_path: Path) -> None:
+    if why := engine():
+        pytest.skip(f"No Docker engine: {why}")
+    assert compose(write_env(tmp_path), "--profile", "*", "config", "--quiet").returncode == 0
+    refused = compose(write_env(tmp_path, **{name: ""}), "--profile", "*", "config", "--quiet")
+    assert refused.returncode != 0
+    assert name in refused.stderr
+    assert "make env" in refused.stderr
