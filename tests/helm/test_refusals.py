@@ -43,7 +43,7 @@ def test_an_unknown_key_is_an_error(path: str) -> None:
     [
         ("serving.replicas", 0),
         ("serving.replicas", "two"),
-        ("serving.port", 70000),
+        ("mlflow.port", 70000),
         ("serving.model", "Card Fraud"),
         ("images.pullPolicy", "Sometimes"),
         ("images.serving.digest", "abc"),

@@ -35,7 +35,7 @@ spec:
       image: {{ include "perennial.image" (list . "serving") }}
       imagePullPolicy: {{ .Values.images.pullPolicy }}
       ports:
-        - {name: http, containerPort: {{ $serving.port }}}
+        - {name: http, containerPort: 3000}
       envFrom:
         {{- include "perennial.environment" . | nindent 8 }}
       env:

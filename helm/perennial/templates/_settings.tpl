@@ -15,7 +15,7 @@ CT_ONLINE_STORE: {{ . | quote }}
 {{- end }}
 {{- if .Values.serving.enabled }}
 # Every address behind the headless service is a replica.
-CT_SERVING_URLS: dns+http://{{ $full }}-serving-replicas:{{ .Values.serving.port }}
+CT_SERVING_URLS: dns+http://{{ $full }}-serving-replicas:3000
 CT_SERVING_MODEL: {{ .Values.serving.model }}
 {{- end }}
 {{- end -}}
