@@ -45,6 +45,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         PRODUCTION, nested("serving.spool.persistence.enabled", True), nested("serving.autoscaling.enabled", False)
     ),
     "shared volume": merged(PRODUCTION, {"state": {"uris": {"landing": "", "lake": ""}, "volume": {"enabled": True}}}),
+    "work on a volume": merged(PRODUCTION, {"state": {"uris": {"work": ""}, "volume": {"enabled": True}}}),
     "mlflow elsewhere": merged(PRODUCTION, {"mlflow": {"enabled": False, "externalUrl": "https://mlflow.example"}}),
     "open online store": merged(PRODUCTION, SECURE),
     "no serving": merged(PRODUCTION, nested("serving.enabled", False)),

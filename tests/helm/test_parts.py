@@ -113,6 +113,21 @@ def test_the_spool_is_the_pods_own_or_outlives_it(production: list[Manifest]) ->
     assert set(stateful["spec"]["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}
 
 
+def test_serving_mounts_the_shared_volume_for_the_lake_alone() -> None:
+    def home(lake: str) -> Manifest:
+        values = merged(PRODUCTION, {"state": {"uris": {"work": "", "lake": lake}, "volume": {"enabled": True}}})
+        spec = named(render(values), "Deployment", "perennial-serving")["spec"]["template"]["spec"]
+        (volume,) = [v for v in spec["volumes"] if v["name"] == "home"]
+        return volume
+
+    assert home("")["persistentVolumeClaim"] == {"claimName": "perennial-state"}
+    assert "emptyDir" in home("s3://bucket/lake")
+    once = merged(
+        PRODUCTION, {"state": {"uris": {"work": ""}, "volume": {"enabled": True, "accessMode": "ReadWriteOnce"}}}
+    )
+    assert of_kind(render(once), "HorizontalPodAutoscaler"), "the volume is the steps' alone"
+
+
 def test_a_changed_setting_restarts_serving(production: list[Manifest]) -> None:
     def checksum(manifests: list[Manifest]) -> str:
         template = named(manifests, "Deployment", "perennial-serving")["spec"]["template"]

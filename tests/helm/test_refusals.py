@@ -99,7 +99,7 @@ def test_the_schema_knows_every_default_and_every_default_is_described() -> None
     same(schema["properties"], defaults, "")
 
 
-RWO = {"state": {"volume": {"enabled": True, "accessMode": "ReadWriteOnce"}}}
+RWO = {"state": {"uris": {"lake": ""}, "volume": {"enabled": True, "accessMode": "ReadWriteOnce"}}}
 AUTOSCALED = nested("serving.autoscaling.enabled", True)
 
 

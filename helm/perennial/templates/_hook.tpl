@@ -48,7 +48,7 @@ spec:
             {{- end }}
       volumes:
         {{- if .storage }}
-        {{- include "perennial.homeVolume" $root | nindent 8 }}
+        {{- include "perennial.homeVolume" (list $root $root.Values.state.volume.enabled) | nindent 8 }}
         {{- else }}
         - name: tmp
           emptyDir: {sizeLimit: 256Mi}

@@ -73,7 +73,7 @@ spec:
         - {name: api-keys, mountPath: /etc/perennial/api-keys, readOnly: true}
         {{- end }}
   volumes:
-    {{- include "perennial.homeVolume" . | nindent 4 }}
+    {{- include "perennial.homeVolume" (list . (include "perennial.servingSharesVolume" .)) | nindent 4 }}
     {{- with $serving.apiKeys }}
     {{- if .existingSecret }}
     - name: api-keys
