@@ -1,11 +1,14 @@
 """What each part of the chart promises."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -322,6 +325,21 @@ def test_hooks_come_when_what_they_need_is_there(everything: list[Manifest]) -> 
         assert not before or not any(
             "configMapRef" in each for c in spec["containers"] for each in c.get("envFrom", [])
         )
+
+
+def test_the_migration_makes_tables_and_finds_them_made(everything: list[Manifest], tmp_path: Path) -> None:
+    """The hook's own command, on SQLite: on an empty database, and after a rollback or an upgrade that changes nothing."""
+    (container,) = named(everything, "Job", "perennial-migrate")["spec"]["template"]["spec"]["containers"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {"PATH": path, "HOME": str(tmp_path), "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    versions = []
+    for _ in range(2):
+        done = subprocess.run(container["command"], env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+            versions.append(database.execute("SELECT version_num FROM alembic_version").fetchall())
+    assert len(versions[0]) == 1
+    assert versions[0] == versions[1]
 
 
 # --- monitoring ---
