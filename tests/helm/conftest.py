@@ -76,3 +76,8 @@ def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
 @pytest.fixture(scope="session")
 def production() -> list[Manifest]:
     return render(PRODUCTION)
+
+
+@pytest.fixture(scope="session")
+def everything() -> list[Manifest]:
+    return render(MATRIX["everything"])

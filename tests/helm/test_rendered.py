@@ -11,7 +11,7 @@ from tests.helm.conftest import MATRIX
 
 #: The newest three minor versions that kubernetes-validate knows.
 VERSIONS = ("1.35", "1.36", "1.37")
-#: Custom resources, which no schema of Kubernetes describes: their shape is asserted in test_parts.py.
+#: Custom resources, which no schema of Kubernetes describes: their shape is asserted in the parts' tests.
 CUSTOM = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 
 
