@@ -11,15 +11,17 @@ counted and complained about, and callers still get their answers. While the dis
 queue, and `problem` says so: a service that cannot log is not ready.
 """
 
-import json
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
 import pyarrow as pa
 
 from serving.metrics import Metrics
@@ -56,15 +58,29 @@ ARROW = {
 
 
 def prediction_schema(spec: ModelSpec) -> pa.Schema:
-    """The columns of the table `predictions`. `day` is the day of the event, and the table's partition."""
+    """The columns of the table `predictions`. `day` is the day of the event, and the table's partition.
+
+    `slot` says who scored: champion, challenger, previous, pinned; or shadow, whose score was no answer. A shadow's row
+    has the prediction_id of the answer that it stood beside.
+    """
     events = [(name, ARROW[column.type]) for name, column in spec.request_columns.items()]
     head = [("prediction_id", pa.string()), ("predicted_at", ARROW["timestamp"])]
     tail = [("score", pa.float64()), ("flagged", pa.bool_()), ("model_version", pa.int64()), ("features", pa.string())]
-    return pa.schema([*head, *events, *tail, ("replica", pa.string()), ("day", pa.date32())])
+    tail += [("features_defaulted", pa.bool_()), ("feature_timestamp", ARROW["timestamp"]), ("slot", pa.string())]
+    tail += [("latency_seconds", pa.float64()), ("replica", pa.string()), ("day", pa.date32())]
+    return pa.schema([*head, *events, *tail])
+
+
+@dataclass(frozen=True)
+class LoggedFeatures:
+    """Features as a request leaves them; they become JSON when they are written, and no caller waits for that."""
+
+    names: Sequence[str]
+    values: np.ndarray
 
 
 class PredictionLog:
-    """Rows are dicts of the columns of `prediction_schema`."""
+    """Rows are dicts of the columns of `prediction_schema`; `features` may be LoggedFeatures."""
 
     def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: Metrics) -> None:
         self._spool = Spool(folder)
@@ -93,6 +109,11 @@ class PredictionLog:
             self._drop(rows)
         else:
             self._queue.extend(rows)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are in memory alone."""
+        return len(self._queue)
 
     def problem(self) -> str | None:
         """Why predictions cannot be logged; None when they are."""
@@ -220,11 +241,13 @@ class PredictionLog:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, default=_iso, separators=(",", ":")).encode() + b"\n"
+    return orjson.dumps(row, _text, orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
-def _iso(value: Any) -> str:
-    return value.isoformat()
+def _text(value: Any) -> str:
+    if isinstance(value, LoggedFeatures):
+        return orjson.dumps(dict(zip(value.names, value.values.tolist(), strict=True))).decode()
+    raise TypeError(f"{value!r} cannot be logged")
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -232,7 +255,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            rows.append(json.loads(line))
+            rows.append(orjson.loads(line))
         except ValueError:
             log.error("Line %d of %s cannot be read; it is left out: %r", number, path, line[:200])
     return rows

@@ -30,6 +30,14 @@ FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1,
 Row = dict[str, Any]
 
 
+class Explanation(Frozen):
+    """What each feature adds to `base_score`, the model's mean score over its reference rows; they sum to the score."""
+
+    method: str
+    base_score: float
+    contributions: dict[str, float]
+
+
 class Prediction(Frozen):
     prediction_id: str
     #: Probability of the positive class.
@@ -39,10 +47,13 @@ class Prediction(Frozen):
     threshold: float
     model: str
     model_version: int
+    #: Who answered: champion, challenger, previous, or pinned.
+    slot: str
     #: The oldest of the feature rows that were used; null when an entity of the payment is unknown.
     feature_timestamp: datetime | None
-    #: True when an entity is unknown and its features are the defaults.
+    #: True when an entity is unknown, or the online store away, and features are the defaults.
     features_defaulted: bool
+    explanation: Explanation | None = None
 
 
 class Predictions(Frozen):
@@ -57,12 +68,13 @@ class Problem(Frozen):
 
 
 class BadRequest(Exception):
-    """The request cannot be answered as it is: an HTTP status and what is wrong."""
+    """The request cannot be answered as it is: an HTTP status, what is wrong, and after how many seconds to retry."""
 
-    def __init__(self, status: int, problem: Problem) -> None:
+    def __init__(self, status: int, problem: Problem, retry_after: int | None = None) -> None:
         super().__init__(problem.error)
         self.status = status
         self.problem = problem
+        self.retry_after = retry_after
 
 
 class RequestSchema:
@@ -93,6 +105,18 @@ class RequestSchema:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
         return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def made_up_row(spec: ModelSpec) -> Row:
+    """A payment that nobody made, to look up and score when the way is tried."""
+    return {name: _made_up(column) for name, column in spec.request_columns.items()}
+
+
+def _made_up(column: Column) -> Any:
+    if column.values is not None:
+        return column.values[0]
+    made_up = {"int64": 0, "float64": 0.0, "string": "", "bool": False, "timestamp": FIRST_TIME}
+    return made_up[column.type]
 
 
 def _field(column: Column) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -79,6 +78,6 @@ def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return selector.get("matchLabels", {}).items() <= labels.items()
 
 
-def yaml_files(folder: Path) -> list[Manifest]:
-    found = [m for path in sorted(folder.rglob("*.yaml")) for m in yaml.safe_load_all(path.read_text())]
-    return [manifest for manifest in found if manifest]
+def environment(container: Manifest) -> dict[str, Any]:
+    """Name → value, or where it comes from."""
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container["env"]}

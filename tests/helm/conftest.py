@@ -20,8 +20,9 @@ EVERYTHING: dict[str, Any] = {
     "images": {"registry": "registry.example/ml", "tag": "abc1234", "pullSecrets": ["pull"]},
     "settings": {"CT_LOG_LEVEL": "DEBUG"},
     "env": {"AWS_REGION": "eu-central-1"},
+    "state": {"uris": {"results": "s3://bucket/results"}},
     "serving": {
-        "existingSecret": "callers",
+        "apiKeys": {"existingSecret": "callers"},
         "autoscaling": {"concurrency": {"enabled": True}},
         "nodeSelector": {"pool": "serving"},
         "tolerations": [{"key": "serving", "operator": "Exists"}],
@@ -44,6 +45,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         PRODUCTION, nested("serving.spool.persistence.enabled", True), nested("serving.autoscaling.enabled", False)
     ),
     "shared volume": merged(PRODUCTION, {"state": {"uris": {"landing": "", "lake": ""}, "volume": {"enabled": True}}}),
+    "work on a volume": merged(PRODUCTION, {"state": {"uris": {"work": ""}, "volume": {"enabled": True}}}),
     "mlflow elsewhere": merged(PRODUCTION, {"mlflow": {"enabled": False, "externalUrl": "https://mlflow.example"}}),
     "open online store": merged(PRODUCTION, SECURE),
     "no serving": merged(PRODUCTION, nested("serving.enabled", False)),
@@ -65,12 +67,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=problem))
 
 
-@pytest.fixture(params=MATRIX)
+@pytest.fixture(scope="session", params=MATRIX)
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
     """The release for one row of the matrix."""
     return render(MATRIX[request.param])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def production() -> list[Manifest]:
     return render(PRODUCTION)
+
+
+@pytest.fixture(scope="session")
+def everything() -> list[Manifest]:
+    return render(MATRIX["everything"])

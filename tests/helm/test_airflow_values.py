@@ -68,6 +68,13 @@ def test_every_container_is_restricted_and_says_what_it_needs() -> None:
     assert {"requests", "limits"} <= AIRFLOW["workers"]["kubernetes"]["resources"].keys()
 
 
+def test_every_part_of_airflow_reaches_the_api_server() -> None:
+    """With policies on and nobody named, the official chart lets nobody in: no task could report."""
+    assert AIRFLOW["networkPolicies"]["enabled"] is True
+    peers = AIRFLOW["apiServer"]["networkPolicy"]["ingress"]["from"]
+    assert {"podSelector": {"matchLabels": {"tier": "airflow"}}} in peers
+
+
 def test_no_secret_is_in_the_values() -> None:
     assert {AIRFLOW[key] for key in ("fernetKeySecretName", "apiSecretKeySecretName", "jwtSecretName")} == {
         "perennial-airflow"

@@ -89,7 +89,7 @@ def test_kubernetes_takes_the_build(build: Manifest, version: str) -> None:
 def test_what_is_deployed_is_what_is_built(build: Manifest, deployed: list[Manifest]) -> None:
     env = _env(build)
     assert env["REVISION"] == _yaml(PRODUCTION / "images.yaml")["images"]["tag"]
-    built = {f"{env['REGISTRY']}/perennial/{target}:{env['REVISION']}" for target in env["TARGETS"].split()}
+    built = {f"{env['REGISTRY']}/{target}:{env['REVISION']}" for target in env["TARGETS"].split()}
     airflow = _yaml(PRODUCTION / "airflow.yaml")
     used = {container["image"] for _, pod in pods(deployed) for container in pod["spec"]["containers"]}
     used.add(f"{airflow['defaultAirflowRepository']}:{airflow['defaultAirflowTag']}")

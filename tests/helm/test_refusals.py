@@ -43,7 +43,7 @@ def test_an_unknown_key_is_an_error(path: str) -> None:
     [
         ("serving.replicas", 0),
         ("serving.replicas", "two"),
-        ("serving.port", 70000),
+        ("mlflow.port", 70000),
         ("serving.model", "Card Fraud"),
         ("images.pullPolicy", "Sometimes"),
         ("images.serving.digest", "abc"),
@@ -99,7 +99,7 @@ def test_the_schema_knows_every_default_and_every_default_is_described() -> None
     same(schema["properties"], defaults, "")
 
 
-RWO = {"state": {"volume": {"enabled": True, "accessMode": "ReadWriteOnce"}}}
+RWO = {"state": {"uris": {"lake": ""}, "volume": {"enabled": True, "accessMode": "ReadWriteOnce"}}}
 AUTOSCALED = nested("serving.autoscaling.enabled", True)
 
 

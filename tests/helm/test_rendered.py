@@ -1,24 +1,28 @@
 """What holds for every object of the release, whatever the values."""
 
+import json
 import re
 from typing import Any
 
 import pytest
 
-from tests.helm.chart import Manifest, of_kind, pods, selects
+from tests.helm.chart import PRODUCTION, Manifest, of_kind, pods, render, selects
+from tests.helm.conftest import MATRIX
 
 #: The newest three minor versions that kubernetes-validate knows.
 VERSIONS = ("1.35", "1.36", "1.37")
-#: Custom resources, which no schema of Kubernetes describes: their shape is asserted in test_parts.py.
+#: Custom resources, which no schema of Kubernetes describes: their shape is asserted in the parts' tests.
 CUSTOM = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_takes_every_object(manifests: list[Manifest], version: str) -> None:
+def test_kubernetes_takes_every_object_of_every_row(version: str) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
-    for manifest in manifests:
+    # Most objects are the same in several rows.
+    distinct = {json.dumps(manifest): (row, manifest) for row in MATRIX for manifest in render(MATRIX[row])}
+    for row, manifest in distinct.values():
         if manifest["kind"] not in CUSTOM:
-            assert validate(manifest, version, strict=True) == version
+            assert validate(manifest, version, strict=True) == version, row
 
 
 def test_no_two_objects_have_the_same_name(manifests: list[Manifest]) -> None:
@@ -46,6 +50,7 @@ def test_pods_are_restricted(manifests: list[Manifest]) -> None:
             "emptyDir",
             "configMap",
             "persistentVolumeClaim",
+            "secret",
         }, name
         for container in spec["containers"] + spec.get("initContainers", []):
             security = container["securityContext"]
@@ -111,8 +116,6 @@ def test_what_is_referenced_exists_or_is_named_in_the_values(
     manifests: list[Manifest], request: pytest.FixtureRequest
 ) -> None:
     """ConfigMaps, Secrets, claims, service accounts, services, priority classes."""
-    from tests.helm.conftest import MATRIX
-
     values = MATRIX[request.node.callspec.params["manifests"]]
     external = set(re.findall(r"'(?:existingSecret|existingClaim|tlsSecret)': '([^']+)'", str(values)))
     external |= set(values.get("images", {}).get("pullSecrets", []))
@@ -142,6 +145,8 @@ def _references(node: Any, key: str = "") -> set[tuple[str, str]]:
         return found
     if key in kinds or key == "imagePullSecrets":
         found.add((kinds.get(key, "Secret"), node["name"]))
+    if key == "secret" and "secretName" in node:
+        found.add(("Secret", node["secretName"]))
     if key == "persistentVolumeClaim":
         found.add(("PersistentVolumeClaim", node["claimName"]))
     for name, value in node.items():
@@ -155,13 +160,9 @@ def _references(node: Any, key: str = "") -> set[tuple[str, str]]:
 
 
 def test_a_second_release_beside_the_first_takes_no_name_of_it() -> None:
-    from tests.helm.chart import PRODUCTION, render
-
     names = [{(m["kind"], m["metadata"]["name"]) for m in render(PRODUCTION, name=name)} for name in ("perennial", "b")]
     assert names[0] & names[1] == set()
 
 
 def test_the_same_values_give_the_same_objects() -> None:
-    from tests.helm.chart import PRODUCTION, render
-
     assert render(PRODUCTION) == render(PRODUCTION)

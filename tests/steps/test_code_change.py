@@ -3,10 +3,7 @@
 MLflow is real (SQLite), and so are lake, ledger and broker.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry
 from training.contract.messages import DriftResult, RequestInputs
 from training.contract.model_spec import ModelSpec
-from training.settings import ROOT, Settings
+from training.settings import Settings
 from training.steps import request
 
 MODEL = "card_fraud"
@@ -147,15 +144,3 @@ def test_no_registry_is_a_failure_that_says_so(deployed: Settings, monkeypatch: 
     assert code_change.main() == 75
     monkeypatch.setenv("CT_TRAKING_URI", "typo")
     assert code_change.main() == 78
-
-
-def test_publish_applies_the_definitions_to_an_empty_registry_and_again(tmp_path: Path) -> None:
-    env = {**os.environ, "CT_HOME": str(tmp_path)}
-    for time in range(2):
-        done = subprocess.run(
-            [sys.executable, "-m", "training.publish"], cwd=ROOT, env=env, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        published = "Published the feature definitions" in done.stderr
-        assert published == (time == 0), "once"
-    assert (tmp_path / "feast" / "registry.db").is_file()

@@ -111,11 +111,16 @@ affinity: {{- toYaml . | nindent 2 }}
 
 {{- define "perennial.home" -}}/var/lib/perennial{{- end -}}
 
-{{- /* The home folder: the shared volume, or the pod's own for what need not last. */ -}}
+{{- /* Serving needs the shared volume for the lake alone: "true" or nothing. */ -}}
+{{- define "perennial.servingSharesVolume" -}}
+{{- if and .Values.state.volume.enabled (not .Values.state.uris.lake) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The home folder: the shared volume, or the pod's own for what need not last: (list . true) */ -}}
 {{- define "perennial.homeVolume" -}}
 - name: home
-{{- if .Values.state.volume.enabled }}
-  persistentVolumeClaim: {claimName: {{ include "perennial.stateClaim" . }}}
+{{- if index . 1 }}
+  persistentVolumeClaim: {claimName: {{ include "perennial.stateClaim" (index . 0) }}}
 {{- else }}
   emptyDir: {sizeLimit: 2Gi}
 {{- end }}

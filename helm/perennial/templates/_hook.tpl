@@ -10,11 +10,12 @@ metadata:
   annotations:
     helm.sh/hook: {{ .when }}
     helm.sh/hook-weight: {{ default 0 .weight | quote }}
-    # The last one stays, with its log, until the next.
+    # The last one stays for a day, with its log, or until the next.
     helm.sh/hook-delete-policy: before-hook-creation
 spec:
   backoffLimit: 4
   activeDeadlineSeconds: 900
+  ttlSecondsAfterFinished: 86400
   template:
     metadata:
       labels: {{- include "perennial.podLabels" (list $root .name) | nindent 8 }}
@@ -47,7 +48,7 @@ spec:
             {{- end }}
       volumes:
         {{- if .storage }}
-        {{- include "perennial.homeVolume" $root | nindent 8 }}
+        {{- include "perennial.homeVolume" (list $root $root.Values.state.volume.enabled) | nindent 8 }}
         {{- else }}
         - name: tmp
           emptyDir: {sizeLimit: 256Mi}

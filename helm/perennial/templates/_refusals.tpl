@@ -4,7 +4,9 @@
 {{- $problems := list -}}
 
 {{- $missing := list -}}
-{{- range $name, $uri := $v.state.uris -}}{{- if not $uri -}}{{- $missing = append $missing (printf "state.uris.%s" $name) -}}{{- end -}}{{- end -}}
+{{- range $name := list "landing" "lake" "work" "ledger" -}}
+{{- if not (index $v.state.uris $name) -}}{{- $missing = append $missing (printf "state.uris.%s" $name) -}}{{- end -}}
+{{- end -}}
 {{- if and $missing (not $v.state.volume.enabled) -}}
 {{- $problems = append $problems (printf "Nowhere to keep state: set %s to URIs of an object store, or state.volume.enabled." (join ", " $missing)) -}}
 {{- end -}}
@@ -54,9 +56,9 @@
 
 {{- if $v.serving.enabled -}}
 {{- $scaling := $v.serving.autoscaling -}}
-{{- $shared := and $v.state.volume.enabled (ne $v.state.volume.accessMode "ReadWriteMany") -}}
+{{- $shared := and (include "perennial.servingSharesVolume" .) (ne $v.state.volume.accessMode "ReadWriteMany") -}}
 {{- if and $scaling.enabled $shared -}}
-{{- $problems = append $problems "serving.autoscaling cannot spread pods that share a ReadWriteOnce volume, which ties them to one node: set state.volume.accessMode to ReadWriteMany, use state.uris, or switch autoscaling off." -}}
+{{- $problems = append $problems "serving.autoscaling cannot spread pods that share a ReadWriteOnce volume, which ties them to one node: set state.volume.accessMode to ReadWriteMany, or state.uris.lake, or switch autoscaling off." -}}
 {{- end -}}
 {{- if and $scaling.enabled $v.serving.spool.persistence.enabled -}}
 {{- $problems = append $problems "serving.autoscaling with serving.spool.persistence would leave predictions on the volumes of pods that were scaled away: switch one of them off." -}}

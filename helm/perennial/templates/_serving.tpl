@@ -35,15 +35,15 @@ spec:
       image: {{ include "perennial.image" (list . "serving") }}
       imagePullPolicy: {{ .Values.images.pullPolicy }}
       ports:
-        - {name: http, containerPort: {{ $serving.port }}}
+        - {name: http, containerPort: 3000}
       envFrom:
         {{- include "perennial.environment" . | nindent 8 }}
-        {{- with $serving.existingSecret }}
-        - secretRef: {name: {{ . }}}
-        {{- end }}
       env:
         - {name: CT_SERVING_STATE, value: /var/lib/perennial-serving}
         - {name: CT_IMAGE, value: {{ include "perennial.image" (list . "serving") }}}
+        {{- if $serving.apiKeys.existingSecret }}
+        - {name: CT_SERVING_KEYS_FILE, value: /etc/perennial/api-keys/keys}
+        {{- end }}
         - {name: HOME, value: /tmp}
         - {name: BENTOML_HOME, value: /tmp/bentoml}
       startupProbe:
@@ -68,8 +68,18 @@ spec:
       volumeMounts:
         {{- include "perennial.homeMounts" . | nindent 8 }}
         - {name: spool, mountPath: /var/lib/perennial-serving}
+        {{- if $serving.apiKeys.existingSecret }}
+        # A folder, so that a changed Secret reaches the running service.
+        - {name: api-keys, mountPath: /etc/perennial/api-keys, readOnly: true}
+        {{- end }}
   volumes:
-    {{- include "perennial.homeVolume" . | nindent 4 }}
+    {{- include "perennial.homeVolume" (list . (include "perennial.servingSharesVolume" .)) | nindent 4 }}
+    {{- with $serving.apiKeys }}
+    {{- if .existingSecret }}
+    - name: api-keys
+      secret: {secretName: {{ .existingSecret }}, items: [{key: {{ .key }}, path: keys}]}
+    {{- end }}
+    {{- end }}
     {{- if not $serving.spool.persistence.enabled }}
     - name: spool
       emptyDir: {sizeLimit: {{ $serving.spool.sizeLimit }}}

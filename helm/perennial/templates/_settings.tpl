@@ -7,13 +7,15 @@ CT_HOME: {{ include "perennial.home" . }}
 CT_{{ upper $name }}_URI: {{ $uri | quote }}
 {{- end }}
 {{- end }}
+# Steps run in this image, whoever starts them.
+CT_IMAGE: {{ include "perennial.image" (list . "training") }}
 CT_TRACKING_URI: {{ include "perennial.mlflowUrl" . | quote }}
 {{- with .Values.onlineStore.url }}
 CT_ONLINE_STORE: {{ . | quote }}
 {{- end }}
 {{- if .Values.serving.enabled }}
 # Every address behind the headless service is a replica.
-CT_SERVING_URLS: dns+http://{{ $full }}-serving-replicas:{{ .Values.serving.port }}
+CT_SERVING_URLS: dns+http://{{ $full }}-serving-replicas:3000
 CT_SERVING_MODEL: {{ .Values.serving.model }}
 {{- end }}
 {{- end -}}
