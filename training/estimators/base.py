@@ -28,13 +28,47 @@ class Fitted(Protocol):
         ...
 
 
+class Checkpoint(Protocol):
+    """Where a fit keeps its place, so that the next try of the same fit goes on from there."""
+
+    def load(self) -> bytes | None:
+        """What was saved last; None when nothing was."""
+        ...
+
+    def save(self, content: bytes) -> None:
+        """Replace what was saved before, whole or not at all."""
+        ...
+
+
+class NoCheckpoint:
+    """Keeps nothing."""
+
+    def load(self) -> None:
+        return None
+
+    def save(self, content: bytes) -> None:
+        pass
+
+
+NO_CHECKPOINT = NoCheckpoint()
+
+
 class Estimator(Protocol):
     """What a module of this package offers."""
 
     DEFAULTS: Mapping[str, Any]
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, parameters: Mapping[str, Any], seed: int) -> Fitted:
-        """Fit with all of `parameters` (the defaults' keys). The same arguments give the same model on one machine."""
+    def fit(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        parameters: Mapping[str, Any],
+        seed: int,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> Fitted:
+        """Fit with all of `parameters` (the defaults' keys). The same arguments give the same model on one machine,
+        whether or not the fit was resumed from `checkpoint`. One that takes seconds may leave the checkpoint alone.
+        """
         ...
 
 

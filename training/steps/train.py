@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from training.adapters.checkpoints import FileCheckpoint
 from training.adapters.datasets import Dataset
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.registry import REFERENCE, Run, Runs
@@ -38,9 +39,10 @@ _LIBRARIES = ("onnx", "scikit-learn", "torch")
 def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
     """Train on a dataset; the artifact goes to `<work>/<model>/artifacts/<fingerprint>/` and to the MLflow run.
 
-    The same inputs again give the run that they gave before; one left unfinished is taken up. Raises DataContractError
-    for features that are not finite or labels of one kind, StepError when the ONNX model scores otherwise than the
-    native one, TransientError when MLflow does not answer.
+    The same inputs again give the run that they gave before; one left unfinished is taken up, and so is its fit, from
+    the checkpoint in `<work>/<model>/checkpoints/<fingerprint>/`, which is kept until the run is finished. Raises
+    DataContractError for features that are not finite or labels of one kind, StepError when the ONNX model scores
+    otherwise than the native one, TransientError when MLflow does not answer.
     """
     spec = load_model_spec(inputs.model, settings.models_dir)
     dataset = Dataset(inputs.dataset_uri, spec)
@@ -50,15 +52,18 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
     fingerprint = _fingerprint(inputs, dataset.manifest.dataset_id, parameters, spec)
     folder = Path(settings.work) / spec.name / "artifacts" / fingerprint
 
+    checkpoint = FileCheckpoint(Path(settings.work) / spec.name / "checkpoints" / fingerprint)
+
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     mlflow_run = runs.begin(inputs.estimator, fingerprint, _tags(inputs, dataset, spec, settings))
     if mlflow_run.result is not None:
         log.info("These inputs were trained on before, in run %s", mlflow_run.run_id)
         result = TrainResult.model_validate(mlflow_run.result)
         runs.fetch(result.run_id, result.digest, folder)
+        checkpoint.remove()
         return result.model_copy(update={"artifact_uri": str(folder)})
     try:
-        trained = _train(inputs, spec, dataset, estimator, parameters)
+        trained = _train(inputs, spec, dataset, estimator, parameters, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
         log.info("Artifact written to %s", folder)
         _log(runs, mlflow_run, inputs, spec, dataset, trained, folder)
@@ -75,6 +80,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
         fit_seconds=round(trained.seconds, 3),
     )
     runs.finish(mlflow_run, result.model_dump(mode="json"))
+    checkpoint.remove()
     return result
 
 
@@ -94,10 +100,15 @@ class _Trained:
 
 
 def _train(
-    inputs: TrainInputs, spec: ModelSpec, dataset: Dataset, estimator: base.Estimator, parameters: dict[str, Any]
+    inputs: TrainInputs,
+    spec: ModelSpec,
+    dataset: Dataset,
+    estimator: base.Estimator,
+    parameters: dict[str, Any],
+    checkpoint: base.Checkpoint,
 ) -> _Trained:
     manifest = dataset.manifest
-    fitted, seconds = _fit(inputs, dataset, estimator, parameters)
+    fitted, seconds = _fit(inputs, dataset, estimator, parameters, checkpoint)
     content, holdout = fitted.onnx(), dataset.holdout()
     features, counted = holdout.features(manifest.feature_names), holdout.evaluated
     base.check_finite(features, manifest.feature_names)
@@ -128,7 +139,11 @@ def _train(
 
 
 def _fit(
-    inputs: TrainInputs, dataset: Dataset, estimator: base.Estimator, parameters: dict[str, Any]
+    inputs: TrainInputs,
+    dataset: Dataset,
+    estimator: base.Estimator,
+    parameters: dict[str, Any],
+    checkpoint: base.Checkpoint,
 ) -> tuple[base.Fitted, float]:
     """The fitted estimator and the seconds that fitting took."""
     rows, names = dataset.train(), dataset.manifest.feature_names
@@ -136,7 +151,7 @@ def _fit(
     base.check_training_data(features, labels, names)
     log.info("Fitting %s on %d rows, %d positive: %s", inputs.estimator, len(labels), labels.sum(), parameters)
     started = time.monotonic()
-    fitted = estimator.fit(features, labels, parameters, inputs.seed)
+    fitted = estimator.fit(features, labels, parameters, inputs.seed, checkpoint)
     seconds = time.monotonic() - started
     log.info("Fitted in %.1f s on %s", seconds, fitted.device)
     return fitted, seconds
