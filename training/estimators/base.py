@@ -1,4 +1,4 @@
-"""The protocol of every estimator: a module named after it, with `DEFAULTS` and `fit`.
+"""The protocol of every estimator: a module named after it, with `DEFAULTS`, `DISTRIBUTED` and `fit`.
 
 Rows come in time order, features are finite float32 [n, d], labels 0 and 1 [n]. What is fitted gives its scores in its
 own way and as an ONNX graph (contract/artifact.py); the train step proves that both agree.
@@ -57,6 +57,8 @@ class Estimator(Protocol):
     """What a module of this package offers."""
 
     DEFAULTS: Mapping[str, Any]
+    #: Whether several processes, joined by torch.distributed, may fit one model together.
+    DISTRIBUTED: bool
 
     def fit(
         self,

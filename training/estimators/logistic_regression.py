@@ -12,6 +12,7 @@ from training.estimators.base import NO_CHECKPOINT, Checkpoint
 from training.estimators.sklearn_fitted import SklearnFitted
 
 DEFAULTS: Mapping[str, Any] = {"C": 1.0, "max_iter": 1000}
+DISTRIBUTED = False
 
 
 def fit(

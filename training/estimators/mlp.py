@@ -30,7 +30,6 @@ DEFAULTS: Mapping[str, Any] = {
     "validation_share": 0.15,
     "positive_weight": 5.0,
 }
-#: Several processes may fit one model together.
 DISTRIBUTED = True
 #: Rows scored at once, so that a long holdout does not fill the device.
 _SCORING_ROWS = 65_536

@@ -16,6 +16,7 @@ DEFAULTS: Mapping[str, Any] = {
     "min_samples_leaf": 5,
     "max_features": "sqrt",
 }
+DISTRIBUTED = False
 
 
 def fit(
