@@ -45,7 +45,7 @@ class Training:
         """Leaves the weights of the epoch with the least validation loss in the network."""
         self._resume()
         # Gradients are averaged over the processes; the network itself stays the one that is exported.
-        module = DistributedDataParallel(self._network, broadcast_buffers=False) if self._group.size > 1 else None
+        module = DistributedDataParallel(self._network, forward_sync_buffers=False) if self._group.size > 1 else None
         while self._epoch < self._parameters["max_epochs"] and self._waited < self._parameters["patience"]:
             self._train(module or self._network, train)
             self._judge(validation)

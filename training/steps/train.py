@@ -18,19 +18,16 @@ from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.processes import Processes
 from training.adapters.registry import REFERENCE, Run, Runs
 from training.contract.artifact import ArtifactMetadata, Golden
-from training.contract.errors import StepError
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.importance import permutation_importance
 from training.domain.metrics import Ranking, Truth, threshold_at
+from training.domain.parity import PARITY_TOLERANCE, prove_parity
 from training.estimators import base
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
 
-#: Largest difference between native and ONNX scores: float32 sums of a few hundred trees differ by less than 1e-6,
-#: a row on the wrong side of one split by more.
-PARITY_TOLERANCE = 1e-4
 _GOLDEN_ROWS = 20
 ESTIMATORS = Path(base.__file__).parent
 #: Distributions that fit and export.
@@ -249,20 +246,6 @@ def _tags(job: _Job, settings: Settings) -> dict[str, str]:
         "git_sha": settings.git_sha or "",
     }
     return tags | {f"table.{table}": str(number) for table, number in manifest.table_versions.items()}
-
-
-def prove_parity(native: np.ndarray, onnx: np.ndarray) -> float:
-    """The largest difference on the holdout. Raises StepError when it is above the tolerance."""
-    differences = np.abs(native - onnx)
-    largest = float(differences.max())
-    if not largest <= PARITY_TOLERANCE:
-        bad = np.flatnonzero(~(differences <= PARITY_TOLERANCE))
-        raise StepError(
-            f"The ONNX model scores {len(bad)} of {len(native)} holdout rows otherwise than the native one: largest "
-            f"difference {largest:.2g}, tolerance {PARITY_TOLERANCE:.0e}, first rows {bad[:5].tolist()}",
-            hint="Nothing was registered. Look at the export of this estimator in training/estimators/.",
-        )
-    return largest
 
 
 def _golden(values: np.ndarray, scores: np.ndarray) -> Golden:
