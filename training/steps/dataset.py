@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from training.adapters.datasets import MANIFEST, REFERENCE
 from training.adapters.lake import EVENTS, LABELS, Lake
-from training.contract.base import Days, TableVersions
+from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetInputs, DatasetResult, Split
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -135,7 +135,7 @@ def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, rows: 
 
 
 def _any_before(events: ds.Dataset, column: str, day: date) -> bool:
-    return events.filter(ds.field(column) < _midnight(day)).head(1, columns=[column]).num_rows > 0
+    return events.filter(ds.field(column) < midnight(day)).head(1, columns=[column]).num_rows > 0
 
 
 def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> pd.DataFrame:
@@ -144,10 +144,10 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
     Raises DataContractError when a day's labels are missing: what is left of it would be no fair picture.
     """
     event_time, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
-    start, end = _midnight(chosen.train.start), _midnight(chosen.holdout.end)
+    start, end = midnight(chosen.train.start), midnight(chosen.holdout.end)
     within = (ds.field(event_time) >= start) & (ds.field(event_time) < end)
     events = lake.scan(EVENTS, versions[EVENTS]).to_table(list(spec.request_columns), filter=within).to_pandas()
-    known = (ds.field(reported) >= start) & (ds.field(reported) < _midnight(as_of))
+    known = (ds.field(reported) >= start) & (ds.field(reported) < midnight(as_of))
     columns = [spec.label.id_column, spec.label.column, reported]
     labels = lake.scan(LABELS, versions[LABELS]).to_table(columns, filter=known).to_pandas()
     # A label that was reported again is a correction: the newest known counts.
@@ -175,7 +175,7 @@ def _splits(spec: ModelSpec, labelled: pd.DataFrame, chosen: Windows) -> tuple[p
     times = labelled[spec.feeds["events"].time_column]
 
     def within(days: Days) -> pd.Series:
-        return (times >= _midnight(days.start)) & (times < _midnight(days.end))
+        return (times >= midnight(days.start)) & (times < midnight(days.end))
 
     train, holdout = labelled[within(chosen.train)], labelled[within(chosen.holdout)]
     excluded = np.zeros(len(holdout), bool)
@@ -247,7 +247,3 @@ def _write(folder: Path, frames: dict[str, pd.DataFrame], result: DatasetResult)
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
