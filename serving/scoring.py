@@ -17,7 +17,8 @@ from training.contract.errors import DataContractError
 
 #: More rows than this are scored in a thread.
 LOOP_ROWS = 16
-#: A version whose calls take longer than this, smoothed over some ten calls, goes to the threads; back below a fourth.
+#: A version whose calls take more of the processor than this, smoothed over some ten calls, goes to the threads; back
+#: below a fourth.
 SLOW_SECONDS = 0.002
 THREADS = 2
 
@@ -49,10 +50,10 @@ class Scorer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     def _timed(self, key: tuple[int, str], slot: Slot, values: np.ndarray) -> np.ndarray:
-        began = time.perf_counter()
+        began = time.thread_time()
         scores = score(slot, values)
         if len(values) <= LOOP_ROWS:
-            took = time.perf_counter() - began
+            took = time.thread_time() - began
             mean = self._seconds.get(key, 0.0)
             self._seconds[key] = mean = mean + 0.1 * (took - mean)
             if mean > SLOW_SECONDS:

@@ -1,5 +1,6 @@
 """What the contenders stand on: a real model, a registry, Redis with feature rows, and processes to run them in."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -180,6 +181,16 @@ def running(command: list[str], env: dict[str, str], url: str, log: Path, patien
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 process.wait()
+
+
+def cpu_seconds(session: int) -> float:
+    """What the processes of a session have used of the processors so far."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(") ")[2].split()
+            ticks += int(fields[11]) + int(fields[12]) if int(fields[3]) == session else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _answers(url: str) -> bool:

@@ -88,7 +88,7 @@ class Features:
     def plan(self, wanted: Iterable[str] | None = None) -> Plan:
         """How the features `wanted` (None: all) are made online."""
         names = self.names() if wanted is None else wanted
-        return Plan(self._definitions, self._spec.features.tables, self._time_column, names)
+        return Plan(self._definitions, self._spec, names)
 
     def redis_layout(self) -> "RedisLayout":
         """Where the rows lie in a Redis online store, for who reads them itself."""

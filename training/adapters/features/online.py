@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from training.adapters.features.definitions import Definitions
+from training.contract.model_spec import ModelSpec
 
 Transform = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -45,25 +46,31 @@ class Found:
 class Plan:
     """The reads and transformations that give the features `wanted`; others of the service stay 0."""
 
-    def __init__(
-        self, definitions: Definitions, tables: Mapping[str, str], time_column: str, wanted: Iterable[str]
-    ) -> None:
+    def __init__(self, definitions: Definitions, spec: ModelSpec, wanted: Iterable[str]) -> None:
         made = [view for view in definitions.on_demand if {f.name for f in view.features} & set(wanted)]
         needed = set(wanted)
         for view in made:
             sources = view.source_feature_view_projections.values()
             needed |= {feature.name for source in sources for feature in source.features}
         views = [
-            View(view, tables[view.name], names, view.ttl.total_seconds())
+            View(view, spec.features.tables[view.name], names, view.ttl.total_seconds())
             for view in definitions.views
             if (names := tuple(f.name for f in view.features if f.name in needed))
         ]
         self.views = tuple(views)
         self._transforms: list[Transform] = [view.feature_transformation.udf for view in made]
-        self._request_columns = definitions.request_columns
-        self._time_column = time_column
-        self._places = [(name, i) for i, name in enumerate(definitions.names) if name in set(wanted)]
-        self._width = len(definitions.names)
+        self._time_column = spec.feeds["events"].time_column
+        columns = [name for name in definitions.request_columns if name != self._time_column]
+        kinds = {name: spec.request_columns[name].type for name in columns}
+        nullable = {name for name in columns if spec.request_columns[name].nullable}
+        #: Columns of one type become one array: for a single row the arrays are what costs.
+        self._numbers = [
+            (found, dtype)
+            for kind, dtype in (("float64", np.float64), ("int64", np.int64))
+            if (found := [name for name in columns if kinds[name] == kind and name not in nullable])
+        ]
+        self._others = [name for name in columns if not any(name in found for found, _ in self._numbers)]
+        self._wanted = [name if name in set(wanted) else None for name in definitions.names]
 
     def assemble(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> OnlineFeatures:
         """The features of `rows` (events) with what was `found` in each of `views`.
@@ -72,7 +79,9 @@ class Plan:
         after the transformations have seen it as NaN.
         """
         times = np.array([_microseconds(row[self._time_column]) for row in rows], np.int64)
-        columns = {name: np.array([row[name] for row in rows]) for name in self._request_columns}
+        columns = {name: np.array([row[name] for row in rows]) for name in self._others}
+        for names, dtype in self._numbers:
+            columns.update(zip(names, np.array([[row[name] for name in names] for row in rows], dtype).T, strict=True))
         columns[self._time_column] = times.astype("datetime64[us]")
         oldest = np.full(len(rows), np.inf)
         for view, part in zip(self.views, found, strict=True):
@@ -82,9 +91,9 @@ class Plan:
             oldest = np.minimum(oldest, stamps)
         for transform in self._transforms:
             columns.update(transform(columns))
-        made = np.zeros((len(rows), self._width), np.float32)
-        for name, place in self._places:
-            made[:, place] = columns[name]
+        nothing = np.zeros(len(rows), np.float32)
+        made = np.array([nothing if name is None else columns[name] for name in self._wanted], np.float32).T
+        made = np.ascontiguousarray(made)
         made[np.isnan(made)] = 0.0
         if not self.views:
             oldest = times / 1e6  # nothing was looked up: as fresh as the event
