@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.serving import load, others
-from benchmarks.serving.world import BIN, World, challenge, make, payment, running
+from benchmarks.serving.world import BIN, World, challenge, cpu_seconds, make, payment, running
 
 PORT = 21_000
 RATE = 500
