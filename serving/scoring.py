@@ -17,9 +17,9 @@ from training.contract.errors import DataContractError
 
 #: More rows than this are scored in a thread.
 LOOP_ROWS = 16
-#: A version whose calls take more of the processor than this, smoothed over some ten calls, goes to the threads; back
-#: below a fourth.
-SLOW_SECONDS = 0.002
+#: A version goes to the threads when even the quickest of so many calls took longer than this; back below a fourth. The
+#: quickest, because on a busy machine any call may have been made to wait.
+CALLS, SLOW_SECONDS = 8, 0.002
 THREADS = 2
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ T = TypeVar("T")
 class Scorer:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scorer")
-        self._seconds: dict[tuple[int, str], float] = {}
+        #: Calls since the last judgement, and the seconds of the quickest.
+        self._quickest: dict[tuple[int, str], tuple[int, float]] = {}
         self._slow: set[tuple[int, str]] = set()
 
     def close(self) -> None:
@@ -42,25 +43,30 @@ class Scorer:
         key = (slot.version, slot.digest)
         if len(values) <= LOOP_ROWS and key not in self._slow:
             return self._timed(key, slot, values)
-        loop = asyncio.get_running_loop()
-        return await asyncio.wait_for(loop.run_in_executor(self._threads, self._timed, key, slot, values), seconds)
+        return await asyncio.wait_for(self.run(self._timed, key, slot, values), seconds)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """`work(*args)` in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     def _timed(self, key: tuple[int, str], slot: Slot, values: np.ndarray) -> np.ndarray:
-        began = time.thread_time()
+        began = time.perf_counter()
         scores = score(slot, values)
         if len(values) <= LOOP_ROWS:
-            took = time.thread_time() - began
-            mean = self._seconds.get(key, 0.0)
-            self._seconds[key] = mean = mean + 0.1 * (took - mean)
-            if mean > SLOW_SECONDS:
-                self._slow.add(key)
-            elif mean < SLOW_SECONDS / 4:
-                self._slow.discard(key)
+            self._note(key, time.perf_counter() - began)
         return scores
+
+    def _note(self, key: tuple[int, str], seconds: float) -> None:
+        calls, quickest = self._quickest.get(key, (0, seconds))
+        calls, quickest = calls + 1, min(quickest, seconds)
+        if calls < CALLS:
+            self._quickest[key] = (calls, quickest)
+            return
+        self._quickest.pop(key, None)
+        if quickest > SLOW_SECONDS:
+            self._slow.add(key)
+        elif quickest < SLOW_SECONDS / 4:
+            self._slow.discard(key)
 
 
 def score(slot: Slot, values: np.ndarray) -> np.ndarray:

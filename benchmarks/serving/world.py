@@ -1,6 +1,5 @@
 """What the contenders stand on: a real model, a registry, Redis with feature rows, and processes to run them in."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import yaml
 
@@ -183,14 +183,10 @@ def running(command: list[str], env: dict[str, str], url: str, log: Path, patien
                 process.wait()
 
 
-def cpu_seconds(session: int) -> float:
-    """What the processes of a session have used of the processors so far."""
-    ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(") ")[2].split()
-            ticks += int(fields[11]) + int(fields[12]) if int(fields[3]) == session else 0
-    return ticks / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pid: int) -> float:
+    """What a process and its descendants have used of the processors so far."""
+    process = psutil.Process(pid)
+    return sum(sum(each.cpu_times()[:2]) for each in [process, *process.children(recursive=True)])
 
 
 def _answers(url: str) -> bool:
