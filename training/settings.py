@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     """A request that cannot be answered in this time is refused with 503."""
     serving_maximum_in_flight: int = Field(256, ge=1)
     """Requests worked on at a time; further ones are refused with 503 and Retry-After."""
-    serving_maximum_lag_seconds: float = Field(0.25, gt=0)
+    serving_maximum_lag_seconds: float = Field(1.0, gt=0)
     """Requests are refused, too, while those before them wait longer than this for their turn."""
     serving_drain_seconds: float = Field(0.0, ge=0)
     """On SIGTERM: not ready, but answering, for so long before it stops to listen. Longer than a readiness probe."""
