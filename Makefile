@@ -59,6 +59,11 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or I
 	@test -n "$(STEP)" || { echo "Name a step: make step STEP=drift INPUTS='{\"model\": \"card_fraud\"}'"; exit 1; }
 	@$(LOCAL) step $(STEP) --inputs "$$STEP_INPUTS"
 
+.PHONY: api-key
+api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=predict|admin)
+	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }
+	@$(BIN)/python -m serving.keys "$(NAME)" $(ROLE)
+
 .PHONY: test
 test: $(READY) ## Everything that needs nothing but Python (PYTEST='…' adds arguments)
 	@$(BIN)/python -m pytest -m "not airflow and not redis" $(PYTEST)
@@ -95,6 +100,10 @@ bench-loop: $(READY) ## What the loop costs beyond its steps
 .PHONY: bench-imports
 bench-imports: $(READY) ## What a step's process spends before the step begins
 	@$(BIN)/python -m benchmarks.imports $(ARGS)
+
+.PHONY: bench-serving
+bench-serving: $(READY) ## The prediction service against its yardsticks (needs wrk and redis-server)
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
 .PHONY: bench-generator
 bench-generator: $(READY) ## Rows per second of the generator

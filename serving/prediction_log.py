@@ -11,16 +11,19 @@ counted and complained about, and callers still get their answers. While the dis
 queue, and `problem` says so: a service that cannot log is not ready.
 """
 
-import json
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
 import pyarrow as pa
+import pyarrow.json as pj
 
 from serving.metrics import Metrics
 from serving.spool import Spool
@@ -56,15 +59,29 @@ ARROW = {
 
 
 def prediction_schema(spec: ModelSpec) -> pa.Schema:
-    """The columns of the table `predictions`. `day` is the day of the event, and the table's partition."""
+    """The columns of the table `predictions`. `day` is the day of the event, and the table's partition.
+
+    `slot` says who scored: champion, challenger, previous, pinned; or shadow, whose score was no answer. A shadow's row
+    has the prediction_id of the answer that it stood beside.
+    """
     events = [(name, ARROW[column.type]) for name, column in spec.request_columns.items()]
     head = [("prediction_id", pa.string()), ("predicted_at", ARROW["timestamp"])]
     tail = [("score", pa.float64()), ("flagged", pa.bool_()), ("model_version", pa.int64()), ("features", pa.string())]
-    return pa.schema([*head, *events, *tail, ("replica", pa.string()), ("day", pa.date32())])
+    tail += [("features_defaulted", pa.bool_()), ("feature_timestamp", ARROW["timestamp"]), ("slot", pa.string())]
+    tail += [("latency_seconds", pa.float64()), ("replica", pa.string()), ("day", pa.date32())]
+    return pa.schema([*head, *events, *tail])
+
+
+@dataclass(frozen=True)
+class LoggedFeatures:
+    """Features as a request leaves them; they become JSON when they are written, and no caller waits for that."""
+
+    names: Sequence[str]
+    values: np.ndarray
 
 
 class PredictionLog:
-    """Rows are dicts of the columns of `prediction_schema`."""
+    """Rows are dicts of the columns of `prediction_schema`; `features` may be LoggedFeatures."""
 
     def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: Metrics) -> None:
         self._spool = Spool(folder)
@@ -93,6 +110,11 @@ class PredictionLog:
             self._drop(rows)
         else:
             self._queue.extend(rows)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are in memory alone."""
+        return len(self._queue)
 
     def problem(self) -> str | None:
         """Why predictions cannot be logged; None when they are."""
@@ -193,52 +215,58 @@ class PredictionLog:
 
     def _ship(self) -> bool:
         """Commit the oldest sealed segments in one go and delete them; False when there are none."""
-        rows: list[dict[str, Any]] = []
-        shipped: list[tuple[int, Path]] = []
-        for number, path in self._spool.sealed():
-            rows += _rows(path)
-            shipped.append((number, path))
-            if len(rows) >= COMMIT_ROWS:
-                break
-        if not shipped:
+        sealed = self._spool.sealed()
+        if not sealed:
             return False
-        self._commit(rows, shipped)
-        return True
-
-    def _commit(self, rows: list[dict[str, Any]], shipped: list[tuple[int, Path]]) -> None:
         applied = self._lake.applied(PREDICTIONS, self._application)
-        new = [(number, path) for number, path in shipped if applied is None or number > applied]
-        if len(new) < len(shipped):
+        tables: list[pa.Table] = []
+        shipped: list[tuple[int, Path]] = []
+        for number, path in sealed:
+            shipped.append((number, path))
             # Killed after a commit and before the segments were deleted: they are in the table.
-            rows = [row for _, path in new for row in _rows(path)]
+            if applied is None or number > applied:
+                tables.append(_segment(path, self._schema))
+            if sum(table.num_rows for table in tables) >= COMMIT_ROWS:
+                break
+        rows = sum(table.num_rows for table in tables)
         if rows:
-            self._lake.append_once(PREDICTIONS, _table(rows, self._schema), ["day"], self._application, new[-1][0])
-            log.info("Shipped %d predictions to %s", len(rows), self._lake.uri(PREDICTIONS))
+            table = pa.concat_tables(tables)
+            self._lake.append_once(PREDICTIONS, table, ["day"], self._application, shipped[-1][0])
+            log.info("Shipped %d predictions to %s", rows, self._lake.uri(PREDICTIONS))
         for _, path in shipped:
             self._spool.delete(path)
-        self._metrics.shipped.inc(len(rows))
+        self._metrics.shipped.inc(rows)
+        return True
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, default=_iso, separators=(",", ":")).encode() + b"\n"
+    return orjson.dumps(row, _text, orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
-def _iso(value: Any) -> str:
-    return value.isoformat()
+def _text(value: Any) -> str:
+    if isinstance(value, LoggedFeatures):
+        return orjson.dumps(dict(zip(value.names, value.values.tolist(), strict=True))).decode()
+    raise TypeError(f"{value!r} cannot be logged")
+
+
+def _segment(path: Path, schema: pa.Schema) -> pa.Table:
+    """The rows of a sealed segment. A line that cannot be read is reported and left out.
+
+    Arrow reads a whole segment without holding up the threads that answer; only when it stumbles is each line read.
+    """
+    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in schema]
+    options = pj.ParseOptions(explicit_schema=pa.schema(texts), unexpected_field_behavior="ignore")
+    try:
+        return pj.read_json(path, parse_options=options).select(schema.names).cast(schema)
+    except pa.ArrowInvalid:
+        return pa.Table.from_pylist(_rows(path), schema=pa.schema(texts)).cast(schema)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a sealed segment, as JSON has them. A line that cannot be read is reported and left out."""
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            rows.append(json.loads(line))
+            rows.append(orjson.loads(line))
         except ValueError:
             log.error("Line %d of %s cannot be read; it is left out: %r", number, path, line[:200])
     return rows
-
-
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """`rows` as JSON has them, that is with times and days as strings, in the types of `schema`."""
-    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in schema]
-    return pa.Table.from_pylist(rows, schema=pa.schema(texts)).cast(schema)

@@ -1,74 +1,184 @@
-"""The HTTP face: `POST /predict`, `POST /predict_batch`, `GET /models`. BentoML adds /livez, /readyz, /metrics, docs.
+"""The HTTP face: `/predict`, `/predict_batch`, `/models`, `/signals`, `/admin`. BentoML adds probes, /metrics, docs.
 
-Bodies are parsed straight from bytes by the pydantic models of the spec, and handlers return finished responses:
-FastAPI routes, and writes the OpenAPI document.
+`Answerer` turns the bytes of a request into the bytes of an answer. It has two doors: `Front`, which takes the
+predictions out of the stream of requests before BentoML's middlewares see them, and the FastAPI application, which
+documents them and routes everything else.
 """
 
-import asyncio
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
+import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
 
-from serving.schema import MAXIMUM_BODY_BYTES, BadRequest, Prediction, Predictions, Problem, RequestSchema, Row
+from serving.auth import Auth, Role
+from serving.limits import Overloaded
+from serving.schema import BadRequest, Prediction, Predictions, Problem, RequestSchema
 from training.contract.model_spec import ModelSpec
+from training.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.predictor import Predictor
 
 JSON = "application/json"
+PIN = b"x-perennial-version"
+PREDICT, PREDICT_BATCH = "/predict", "/predict_batch"
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is not JSON"},
+    401: {"model": Problem, "description": "An API key is needed"},
+    403: {"model": Problem, "description": "Not allowed to this key, or not by the service's settings"},
+    404: {"model": Problem, "description": "The version that the request is pinned to is not loaded"},
     413: {"model": Problem, "description": "Too many payments, or too many bytes"},
     422: {"model": Problem, "description": "A field is wrong, missing or unknown: the message names it"},
-    503: {"model": Problem, "description": "No champion serves, or the online store does not answer"},
+    503: {"model": Problem, "description": "No champion, no features, or too much to do; Retry-After says when again"},
+}
+GUARDED: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (401, 403)}
+PARAMETERS = [
+    {
+        "name": "X-Perennial-Version",
+        "in": "header",
+        "description": "The alias or version that shall answer, where the service allows it",
+        "schema": {"type": "string"},
+    }
+]
+EXPLAIN = {
+    "name": "explain",
+    "in": "query",
+    "description": "What each feature contributes to the score, where the service allows it",
+    "schema": {"type": "boolean"},
 }
 
+#: Status, body, further headers.
+Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
 
-def application(spec: ModelSpec) -> FastAPI:
-    """The app of model `spec`; its `state.predictor` must be set before it takes requests."""
-    schema = RequestSchema(spec)
+
+class Answerer:
+    """Answers predictions. `predictor` must be set before it takes requests."""
+
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        self.schema = RequestSchema(spec)
+        self.auth = Auth(settings)
+        self.predictor: Predictor | None = None
+        self._pinning, self._explaining = settings.serving_pinning, settings.serving_explain
+
+    async def answer(
+        self, path: str, body: bytes, headers: Mapping[bytes, bytes], query: bytes, peer: str | None, received: float
+    ) -> Answer:
+        """The answer to a POST of `body` to `path`."""
+        from serving.predictor import Asked
+
+        predictor = self.predictor
+        assert predictor is not None
+        try:
+            self.auth.check(headers, peer)
+            with predictor.limits:
+                rows = [self.schema.one(body)] if path == PREDICT else self.schema.many(body)
+                pinned, explain = headers.get(PIN), bool(query) and self._explain(path, query)
+                asked = Asked(rows, received, self._pinned(pinned) if pinned else None, explain)
+                predictions = await predictor.predict(asked)
+        except BadRequest as refused:
+            return self.refuse(refused)
+        content = orjson.dumps(predictions[0] if path == PREDICT else {"predictions": predictions})
+        predictor.metrics.answered(path, time.perf_counter() - received)
+        return 200, content, []
+
+    def refuse(self, refused: BadRequest) -> Answer:
+        """The answer that says why there is none."""
+        if self.predictor is not None:
+            self.predictor.metrics.refusals.labels(refused.status).inc()
+            if isinstance(refused, Overloaded):
+                self.predictor.metrics.shed.inc()
+        headers = [(b"retry-after", str(refused.retry_after).encode())] if refused.retry_after else []
+        headers += [(b"www-authenticate", b"Bearer")] if refused.status == 401 else []
+        return refused.status, refused.problem.model_dump_json().encode(), headers
+
+    def _pinned(self, wanted: bytes) -> str:
+        if not self._pinning:
+            raise BadRequest(403, Problem(error="X-Perennial-Version: pinning is off (CT_SERVING_PINNING)"))
+        return wanted.decode("latin-1").strip()
+
+    def _explain(self, path: str, query: bytes) -> bool:
+        wanted = parse_qs(query.decode("latin-1")).get("explain", ["false"])[-1].lower()
+        if wanted not in ("true", "1", "false", "0"):
+            raise BadRequest(422, Problem(error="explain: must be true or false", fields={"explain": "true or false"}))
+        if wanted in ("false", "0"):
+            return False
+        if path != PREDICT:
+            raise BadRequest(422, Problem(error="explain: one payment at a time", fields={"explain": "not here"}))
+        if not self._explaining:
+            raise BadRequest(403, Problem(error="explain: explanations are off (CT_SERVING_EXPLAIN)"))
+        return True
+
+
+def application(spec: ModelSpec, answerer: Answerer) -> FastAPI:
+    """The app of model `spec`: everything that `answerer` answers, documented, and what is not a prediction."""
+    schema = answerer.schema
     app = FastAPI(title=spec.title, openapi_url=None)
 
-    @app.post("/predict", response_model=Prediction, responses=REFUSALS, openapi_extra=schema.openapi(schema.payment))
+    async def answered(request: Request) -> Response:
+        received = time.perf_counter()
+        headers = dict(request.headers.raw)
+        peer = request.client.host if request.client else None
+        query = request.scope["query_string"]
+        body = await request.body()
+        return _response(await answerer.answer(request.url.path, body, headers, query, peer, received))
+
+    def documented(model: Any, *more: Any) -> dict[str, Any]:
+        return schema.openapi(model) | {"parameters": [*PARAMETERS, *more]}
+
+    @app.post(PREDICT, response_model=Prediction, responses=REFUSALS, openapi_extra=documented(schema.payment, EXPLAIN))
     async def predict(request: Request) -> Response:
         """Score one payment: a flat JSON object."""
-        return await _answer(request, lambda body: [schema.one(body)], lambda predictions: predictions[0])
+        return await answered(request)
 
-    @app.post(
-        "/predict_batch", response_model=Predictions, responses=REFUSALS, openapi_extra=schema.openapi(schema.batch)
-    )
+    @app.post(PREDICT_BATCH, response_model=Predictions, responses=REFUSALS, openapi_extra=documented(schema.batch))
     async def predict_batch(request: Request) -> Response:
         """Score up to 1,000 payments: a JSON list, or an object whose `payments` is one."""
-        return await _answer(request, schema.many, lambda predictions: Predictions(predictions=predictions))
+        return await answered(request)
 
-    @app.get("/models")
-    async def models(request: Request) -> dict[str, Any]:
+    @app.get("/models", responses=GUARDED)
+    async def models(request: Request) -> Response:
         """What serves since when, what was refused and why."""
-        return request.app.state.predictor.models()
+        return _guarded(answerer, request, "predict", lambda predictor: predictor.models())
 
-    @app.get("/signals")
-    async def signals(request: Request) -> dict[str, Any]:
-        """What a rollout's guards look at: counts since the state of traffic last changed."""
-        return dict(request.app.state.predictor.watcher.signals.snapshot())
+    @app.get("/signals", responses=GUARDED)
+    async def signals(request: Request) -> Response:
+        """What a rollout's guards look at: per version and stage, what this replica has seen."""
+        return _guarded(answerer, request, "predict", lambda predictor: predictor.signals.snapshot())
+
+    @app.get("/admin/state", responses=GUARDED)
+    async def state(request: Request) -> Response:
+        """How the replica is doing: load, circuit breaker, prediction log. For admins."""
+        return _guarded(answerer, request, "admin", lambda predictor: predictor.state())
+
+    @app.post("/admin/drain", responses=GUARDED)
+    async def drain(request: Request) -> Response:
+        """Take the replica out of the rotation: not ready, but answering. For admins."""
+        return _guarded(answerer, request, "admin", lambda predictor: _drain(predictor, True))
+
+    @app.post("/admin/resume", responses=GUARDED)
+    async def resume(request: Request) -> Response:
+        """Put the replica back into the rotation. For admins."""
+        return _guarded(answerer, request, "admin", lambda predictor: _drain(predictor, False))
 
     return app
 
 
-async def _answer(
-    request: Request, parse: Callable[[bytes], list[Row]], wrap: Callable[[list[Prediction]], BaseModel]
-) -> Response:
-    predictor = request.app.state.predictor
+def _drain(predictor: "Predictor", draining: bool) -> dict[str, Any]:
+    predictor.limits.draining = draining
+    return predictor.state()
+
+
+def _guarded(answerer: Answerer, request: Request, role: Role, make: Any) -> Response:
     try:
-        rows = parse(await _body(request))
-        predictions = await asyncio.get_running_loop().run_in_executor(predictor.scorer, predictor.predict, rows)
+        answerer.auth.check(dict(request.headers.raw), request.client.host if request.client else None, role)
     except BadRequest as refused:
-        return Response(refused.problem.model_dump_json(), refused.status, media_type=JSON)
-    return Response(wrap(predictions).model_dump_json(), media_type=JSON)
+        return _response(answerer.refuse(refused))
+    return Response(orjson.dumps(make(answerer.predictor), option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAXIMUM_BODY_BYTES:
-            raise BadRequest(413, Problem(error=f"body: more than {MAXIMUM_BODY_BYTES} bytes"))
-    return bytes(body)
+def _response(answer: Answer) -> Response:
+    status, body, headers = answer
+    return Response(body, status, {name.decode(): value.decode() for name, value in headers}, JSON)

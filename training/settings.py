@@ -6,7 +6,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from training.contract.errors import ConfigError
@@ -54,6 +54,31 @@ class Settings(BaseSettings):
     """Seconds between two looks at the registry's aliases."""
     serving_state: str = ""
     """Last good copies of models, and predictions not yet shipped to the lake."""
+
+    serving_lookup_seconds: float = Field(0.5, gt=0)
+    """A lookup of up to 100 payments in the online store may take so long, one of more in proportion."""
+    serving_store_down: Literal["refuse", "defaults"] = "refuse"
+    """The online store slow or away: 503, or an answer from the features' defaults, flagged as such."""
+    serving_deadline_seconds: float = Field(10.0, gt=0)
+    """A request that cannot be answered in this time is refused with 503."""
+    serving_maximum_in_flight: int = Field(256, ge=1)
+    """Requests worked on at a time; further ones are refused with 503 and Retry-After."""
+    serving_maximum_lag_seconds: float = Field(1.0, gt=0)
+    """Requests are refused, too, while those before them wait longer than this for their turn."""
+    serving_drain_seconds: float = Field(0.0, ge=0)
+    """On SIGTERM: not ready, but answering, for so long before it stops to listen. Longer than a readiness probe."""
+    serving_pinning: bool = False
+    """Whether a request may choose the version that answers, by the header X-Perennial-Version."""
+    serving_explain: bool = False
+    """Whether /predict?explain=true is answered."""
+    serving_keys_file: str = ""
+    """Who may call: a file of hashed API keys (`make api-key`), read again when it changes. Empty: no key is asked."""
+    serving_trusted_header: str = ""
+    """A header that a gateway sets for callers that it has authenticated. It must strip the header from outside."""
+    serving_trusted_peers: str = ""
+    """Addresses or networks whose trusted header counts, comma separated. Empty: every peer's."""
+    serving_api_key: SecretStr | None = None
+    """The API key that the steps send to the prediction service."""
 
     launcher: Literal["subprocess"] = "subprocess"
     """How Airflow runs a step."""

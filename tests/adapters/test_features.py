@@ -1,5 +1,6 @@
 """Features through Feast: history, online values, and that both are the same."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 
 from tests.feature_repo.world import MODEL, compute, day, expected, midnight, payments, put, rows_of
-from training.adapters.features import Features, definitions_digest
+from training.adapters.features import Features, OnlineFeatures, definitions_digest
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions
 from training.contract.errors import ConfigError, InputError, TransientError
@@ -294,6 +295,31 @@ def test_definitions_that_do_not_fit_the_spec_are_named(world: World, tmp_path: 
         Features(settings, world.spec).names()
 
 
+async def directly(settings: Settings, features: Features, rows: list[dict]) -> OnlineFeatures:
+    """As the service reads them, without Feast's code around."""
+    from training.adapters.features.redis_rows import RedisReader
+
+    plan, layout, reader = features.plan(), features.redis_layout(), RedisReader(settings.online, 1.0)
+    try:
+        answers = await reader.read(layout.reads(plan, rows))
+        return plan.assemble(rows, layout.found(plan, len(rows), answers))
+    finally:
+        await reader.close()
+
+
+def test_a_plan_makes_what_is_wanted_and_nothing_else(world: World) -> None:
+    world.features.materialize(world.versions)
+    features, rows = world.features, requests(world, DAYS - 1)
+    plan = features.plan(["terminal_count_7d", "payment_amount"])
+    assert [(view.feast.name, view.names) for view in plan.views] == [
+        ("customer_features", tuple(n for n in features.names() if n.startswith("customer"))),  # the ratios' means
+        ("terminal_features", ("terminal_count_7d",)),
+    ]
+    made = plan.defaults(rows)
+    assert set(made.timestamps) == {None}
+    assert made.values[:, features.names().index("payment_amount")].all()
+
+
 @pytest.mark.redis
 def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
     pytest.importorskip("redis", reason="the redis client is not installed")
@@ -311,6 +337,11 @@ def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
         there, here = features.online(rows), world.features.online(rows)
         np.testing.assert_array_equal(there.values, here.values)
         assert there.timestamps == here.timestamps
+        strangers = [row | {"customer_id": 999} for row in rows[:2]]
+        read_directly = asyncio.run(directly(settings, features, [*rows, *strangers]))
+        want = features.online([*rows, *strangers])
+        np.testing.assert_array_equal(read_directly.values, want.values)
+        assert read_directly.timestamps == want.timestamps
         # The same day with other values must arrive too.
         put(settings, world.events.assign(amount=7.0), world.labels)
         features.materialize(compute(settings, DAYS, DAYS + 1))

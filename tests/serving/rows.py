@@ -16,8 +16,10 @@ NOW = datetime(2026, 1, 5, 12, 30, 0, 5, tzinfo=UTC)
 
 def row(number: int) -> dict[str, Any]:
     head = {"prediction_id": f"p{number}", "predicted_at": NOW, "transaction_id": number, "event_time": NOW}
-    tail = {"score": 0.25, "flagged": False, "model_version": 3, "features": "{}", "replica": "r", "day": NOW.date()}
-    return {**head, "customer_id": 7, "terminal_id": 11, "amount": 2.5, **tail}
+    tail = {"score": 0.25, "flagged": False, "model_version": 3, "features": "{}"}
+    tail |= {"features_defaulted": False, "feature_timestamp": NOW, "slot": "champion", "latency_seconds": 0.001}
+    place = {"replica": "r", "day": NOW.date()}
+    return {**head, "customer_id": 7, "terminal_id": 11, "amount": 2.5, **tail, **place}
 
 
 def make_log(folder: Path, lake: Lake, spec: ModelSpec) -> PredictionLog:

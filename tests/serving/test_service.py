@@ -109,7 +109,7 @@ def test_the_openapi_document_describes_the_payment(url: str) -> None:
 
 def test_metrics_count_predictions(url: str) -> None:
     text = httpx.get(f"{url}/metrics").text
-    assert 'perennial_predictions_total{decision="pass",model="card_fraud",version="1"}' in text
+    assert 'perennial_predictions_total{decision="pass",model="card_fraud",slot="champion",version="1"}' in text
     assert "perennial_champion_version" in text
 
 

@@ -99,12 +99,15 @@ class Lake:
     def append_once(
         self, table: str, rows: pa.Table, partition_by: list[str], application: str, number: int
     ) -> int | None:
-        """Append batch `number` of `application`; None when it is in the table already. Numbers must grow."""
+        """Append batch `number` of `application`; None when it is in the table already. Numbers must grow.
+
+        Columns that the table lacks are added to it, null in the rows that it has.
+        """
         opened = self._open_or_create(table, rows.schema, partition_by)
         applied = opened.transaction_version(application)
         if applied is not None and number <= applied:
             return None
-        return self._commit(opened, rows, (application, number), mode="append")
+        return self._commit(opened, rows, (application, number), mode="append", schema_mode="merge")
 
     def applied(self, table: str, application: str) -> int | None:
         """The number of the last transaction that `application` committed to `table`."""

@@ -53,7 +53,11 @@ def _predictions(
     wanted = (ds.field("day") >= window.start) & (ds.field("day") < window.end)
     wanted &= ds.field("model_version") == champion_version
     columns = ["prediction_id", "predicted_at", "score", *spec.request_columns]
-    found = lake.scan(PREDICTIONS, versions[PREDICTIONS]).to_table(columns, filter=wanted)
+    logged = lake.scan(PREDICTIONS, versions[PREDICTIONS])
+    if "slot" in logged.schema.names:
+        # What scored along decided nothing. Rows from before there were slots were all answers.
+        wanted &= (ds.field("slot") != "shadow") | ds.field("slot").is_null()
+    found = logged.to_table(columns, filter=wanted)
     return found.to_pandas() if found.num_rows else None
 
 

@@ -1,6 +1,7 @@
 """Features through Feast: the point-in-time join for training, the online store for serving."""
 
 from training.adapters.features.definitions import definitions_digest
-from training.adapters.features.features import Features, OnlineFeatures
+from training.adapters.features.features import Features
+from training.adapters.features.online import OnlineFeatures, Plan
 
-__all__ = ["Features", "OnlineFeatures", "definitions_digest"]
+__all__ = ["Features", "OnlineFeatures", "Plan", "definitions_digest"]

@@ -5,9 +5,8 @@ import json
 import logging
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from training.adapters.features import store as stores
 from training.adapters.features.definitions import Definitions, definitions_digest, load_definitions
+from training.adapters.features.online import NAN, Found, OnlineFeatures, Plan, number
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions
 from training.contract.errors import InputError, TransientError
@@ -30,19 +30,12 @@ from training.settings import Settings
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from training.adapters.features.redis_rows import RedisLayout
+
 log = logging.getLogger("perennial")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Rows looked up at once: SQLite takes 32,766 variables in a query.
 _LOOKUP = 10_000
-
-
-@dataclass(frozen=True)
-class OnlineFeatures:
-    #: float32 [rows, features], columns as in Features.names().
-    values: np.ndarray
-    #: Per row the oldest of the feature timestamps used; None when an entity is unknown or its row too old.
-    timestamps: list[datetime | None]
 
 
 class Features:
@@ -92,35 +85,40 @@ class Features:
         values = [chunk.values for chunk in chunks] or [np.empty((0, len(self.names())), np.float32)]
         return OnlineFeatures(np.concatenate(values), [stamp for chunk in chunks for stamp in chunk.timestamps])
 
+    def plan(self, wanted: Iterable[str] | None = None) -> Plan:
+        """How the features `wanted` (None: all) are made online."""
+        names = self.names() if wanted is None else wanted
+        return Plan(self._definitions, self._spec, names)
+
+    def redis_layout(self) -> "RedisLayout":
+        """Where the rows lie in a Redis online store, for who reads them itself."""
+        from training.adapters.features.redis_rows import RedisLayout
+
+        return RedisLayout(self._online_store)
+
+    @cached_property
+    def _whole(self) -> Plan:
+        return self.plan()
+
     def _lookup(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
-        times = np.array([_microseconds(row[self._time_column]) for row in rows])
+        plan = self._whole
         keys = {key: [row[key] for row in rows] for key in self._spec.features.tables.values()}
-        views = self._definitions.views
-        wanted = [f"{view.name}:{feature.name}" for view in views for feature in view.features]
+        wanted = [f"{view.feast.name}:{name}" for view in plan.views for name in view.names]
+        if not wanted:
+            return plan.assemble(rows, [])
         try:
             answer = self._online_store.get_online_features(wanted, keys).proto
         except _store_errors() as error:
             where = f"The online store at {_without_secrets(self._settings.online)} did not answer: {error}"
             raise TransientError(where, hint="Is it up, and may this process write to its folder?") from error
         vectors = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
-        columns: dict[str, Any] = {c: [row[c] for row in rows] for c in self._definitions.request_columns}
-        columns[self._time_column] = pd.DatetimeIndex(times.astype("datetime64[us]"), tz="UTC")
-        oldest = np.full(len(rows), np.inf)
-        for view in views:
-            stamps = np.array([stamp.seconds for stamp in vectors[view.features[0].name].event_timestamps], float)
-            stamps[(stamps == 0) | (times / 1e6 - stamps > view.ttl.total_seconds())] = np.nan
-            gone = np.isnan(stamps)
-            for feature in view.features:
-                found = np.array([_number(value) for value in vectors[feature.name].values], np.float32)
-                found[gone] = np.nan
-                columns[feature.name] = found
-            oldest = np.minimum(oldest, stamps)
-        for on_demand in self._definitions.on_demand:
-            made = on_demand.feature_transformation.udf(pd.DataFrame(columns))
-            columns |= {name: made[name].to_numpy() for name in made}
-        values = np.column_stack([columns[name] for name in self.names()]).astype(np.float32, copy=False)
-        np.nan_to_num(values, copy=False, nan=0.0)
-        return OnlineFeatures(values, [datetime.fromtimestamp(s, UTC) if np.isfinite(s) else None for s in oldest])
+        found = []
+        for view in plan.views:
+            # Feast gives the epoch for a row that is not there.
+            stamps = [stamp.seconds or NAN for stamp in vectors[view.names[0]].event_timestamps]
+            values = [[number(value) for value in vectors[name].values] for name in view.names]
+            found.append(Found([list(row) for row in zip(*values, strict=True)], stamps))
+        return plan.assemble(rows, found)
 
     def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
         """Put the newest feature row of each entity online. Returns the newest feature day online and rows written.
@@ -202,18 +200,6 @@ class Features:
                 pq.write_table(rows.to_table(filter=needed), path)
                 view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
             yield
-
-
-def _microseconds(time: datetime | str) -> int:
-    """Since 1970 UTC; a time without a zone is UTC."""
-    time = datetime.fromisoformat(time) if isinstance(time, str) else time
-    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
-
-
-def _number(value: Any) -> float:
-    """The number in Feast's protobuf value; NaN when there is none."""
-    kind = value.WhichOneof("val")
-    return float("nan") if kind is None else float(getattr(value, kind))
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

@@ -1,0 +1,71 @@
+"""Scores where they cost least: a quick model's on the event loop, a slow one's and large batches in threads.
+
+ONNX Runtime takes some ten microseconds for a row, a thread's hand-over a hundred. But a model that turns out slow must
+not hold up the answers of the others.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from serving.slots import Slot
+from training.contract.errors import DataContractError
+
+#: More rows than this are scored in a thread.
+LOOP_ROWS = 16
+#: A version whose calls take more of the processor than this, smoothed over some ten calls, goes to the threads; back
+#: below a fourth.
+SLOW_SECONDS = 0.002
+THREADS = 2
+
+T = TypeVar("T")
+
+
+class Scorer:
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scorer")
+        self._seconds: dict[tuple[int, str], float] = {}
+        self._slow: set[tuple[int, str]] = set()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+
+    async def score(self, slot: Slot, values: np.ndarray, seconds: float) -> np.ndarray:
+        """Scores of `values`, all features of the service, within `seconds`.
+
+        Raises DataContractError for scores that are not numbers, TimeoutError, and what the model raises.
+        """
+        key = (slot.version, slot.digest)
+        if len(values) <= LOOP_ROWS and key not in self._slow:
+            return self._timed(key, slot, values)
+        loop = asyncio.get_running_loop()
+        return await asyncio.wait_for(loop.run_in_executor(self._threads, self._timed, key, slot, values), seconds)
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """`work(*args)` in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+    def _timed(self, key: tuple[int, str], slot: Slot, values: np.ndarray) -> np.ndarray:
+        began = time.thread_time()
+        scores = score(slot, values)
+        if len(values) <= LOOP_ROWS:
+            took = time.thread_time() - began
+            mean = self._seconds.get(key, 0.0)
+            self._seconds[key] = mean = mean + 0.1 * (took - mean)
+            if mean > SLOW_SECONDS:
+                self._slow.add(key)
+            elif mean < SLOW_SECONDS / 4:
+                self._slow.discard(key)
+        return scores
+
+
+def score(slot: Slot, values: np.ndarray) -> np.ndarray:
+    """Scores of `values` [n, all features of the service]. Raises DataContractError when one is not a number."""
+    scores = slot.model.score(values[:, slot.columns])
+    if not np.isfinite(scores).all():
+        raise DataContractError(f"Version {slot.version} gave scores that are not numbers", hint="Roll back.")
+    return scores
