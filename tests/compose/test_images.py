@@ -8,7 +8,7 @@ import pytest
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 HAS = {
-    "airflow": ["airflow", "psycopg2", "asyncpg", "perennial_airflow.specs", "training.contract.steps"],
+    "airflow": ["airflow", "psycopg2", "asyncpg", "perennial_airflow.operators", "perennial_airflow.triggers"],
     "training": ["torch", "sklearn", "feast", "mlflow", "training.steps.train", "local.visit"],
     "serving": ["bentoml", "onnxruntime", "feast", "mlflow", "serving.predictor"],
     "mlflow": ["mlflow.server", "psycopg2"],
@@ -16,7 +16,7 @@ HAS = {
 LACKS = {
     "airflow": ["torch", "sklearn", "mlflow", "feast", "numpy", "pandas", "training.steps", "serving"],
     "training": ["airflow", "bentoml", "perennial_airflow", "serving"],
-    "serving": ["airflow", "torch", "sklearn", "training.steps", "training.estimators", "training.code", "local"],
+    "serving": ["airflow", "torch", "sklearn", "training.steps", "training.estimators", "local"],
     "mlflow": ["airflow", "torch", "feast", "bentoml", "training", "serving"],
 }
 LOOK = """
