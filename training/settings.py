@@ -82,10 +82,34 @@ class Settings(BaseSettings):
     serving_api_key: SecretStr | None = None
     """The API key that the steps send to the prediction service."""
 
-    launcher: Literal["subprocess", "forkserver"] = "subprocess"
-    """How Airflow runs a step: a process of its own interpreter, or one forked by the step server."""
+    launcher: Literal["subprocess", "forkserver", "pod"] = "subprocess"
+    """How Airflow runs a step: a process of its own interpreter, one forked by the step server, or a pod of CT_IMAGE.
+    """
     forkserver_socket: str = ""
     """Where the step server listens (`python -m training.forkserver`)."""
+    pod_namespace: str = ""
+    """Where step pods are made; empty: Airflow's own namespace, or the connection's."""
+    pod_connection: str = ""
+    """Airflow's connection to the cluster; empty: the service account of Airflow's pod, or KUBECONFIG."""
+    pod_service_account: str = ""
+    """What step pods run as. They get no token of it."""
+    pod_user: int = Field(10001, ge=1)
+    """The user of the training image. Its group, and the volume's, is 0."""
+    pod_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pod_image_pull_secrets: str = ""
+    """Names of Secrets, comma separated."""
+    pod_config_map: str = ""
+    """A ConfigMap whose keys are environment variables of step pods. A `CT_*` of the task comes before it."""
+    pod_secrets: str = ""
+    """Names of Secrets, comma separated, whose keys are environment variables of step pods."""
+    pod_volume_claim: str = ""
+    """The PersistentVolumeClaim with the shared state; not needed when all of it is in an object store."""
+    pod_volume_path: str = ""
+    """Where it is mounted; empty: CT_HOME."""
+    pod_priority_class: str = ""
+    """Of step pods whose model spec names none."""
+    pod_keep_failed_seconds: int = Field(86_400, ge=0)
+    """How long a failed step pod stays, to be looked at."""
     git_sha: str | None = None
     """The code's commit. Unset: asked of the repository that the code lies in, if any."""
     image: str | None = None
