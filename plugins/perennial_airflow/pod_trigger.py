@@ -44,7 +44,7 @@ class StepPodTrigger(KubernetesPodTrigger):
 class _PodManager(AsyncPodManager):
     async def fetch_container_logs_before_current_sec(
         self, pod: Any, container_name: str, since_time: datetime | None = None
-    ) -> datetime | None:
+    ) -> Any:
         """Copy the lines since `since_time` up to a whole second, and return that second."""
         # A line may come a moment after its time stamp.
         until = datetime.fromtimestamp(math.floor(datetime.now(UTC).timestamp()) - 1, UTC)
