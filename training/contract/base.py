@@ -1,6 +1,6 @@
 """The one kind of pydantic model used for everything that crosses a process boundary."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -33,6 +33,11 @@ class Days(Frozen):
 
     def __str__(self) -> str:
         return f"{self.start} … {self.end - timedelta(days=1)}"
+
+
+def midnight(day: date) -> datetime:
+    """The start of `day`, UTC."""
+    return datetime.combine(day, time(), UTC)
 
 
 #: Delta table name (as in the lake, without the model's prefix) → version.

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from training.adapters import datasets
 from training.adapters.datasets import Dataset
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.registry import REFERENCE, Run, Runs
@@ -24,6 +25,7 @@ from training.domain.importance import permutation_importance
 from training.domain.metrics import Ranking, Truth, threshold_at
 from training.estimators import base
 from training.settings import Settings
+from training.workspace import share
 
 log = logging.getLogger("perennial")
 
@@ -48,7 +50,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
     given = {**spec.training.estimators.get(inputs.estimator, {}), **inputs.parameters}
     parameters = base.parameters_for(inputs.estimator, estimator.DEFAULTS, given)
     fingerprint = _fingerprint(inputs, dataset.manifest.dataset_id, parameters, spec)
-    folder = Path(settings.work) / spec.name / "artifacts" / fingerprint
+    folder = settings.scratch / spec.name / "artifacts" / fingerprint
 
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     mlflow_run = runs.begin(inputs.estimator, fingerprint, _tags(inputs, dataset, spec, settings))
@@ -56,7 +58,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
         log.info("These inputs were trained on before, in run %s", mlflow_run.run_id)
         result = TrainResult.model_validate(mlflow_run.result)
         runs.fetch(result.run_id, result.digest, folder)
-        return result.model_copy(update={"artifact_uri": str(folder)})
+        return result.model_copy(update={"artifact_uri": share(settings, folder)})
     try:
         trained = _train(inputs, spec, dataset, estimator, parameters)
         write_artifact(folder, trained.content, trained.metadata)
@@ -68,7 +70,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
     result = TrainResult(
         estimator=inputs.estimator,
         run_id=mlflow_run.run_id,
-        artifact_uri=str(folder),
+        artifact_uri=share(settings, folder),
         digest=trained.metadata.digest,
         parity=trained.parity,
         device=trained.device,
@@ -162,7 +164,9 @@ def _log(
     runs.tag(mlflow_run.run_id, {"device": trained.device, "fit_seconds": f"{trained.seconds:.3f}"})
     runs.log_dataset(mlflow_run, dataset.manifest)
     # Datasets may be deleted, and the lake's old versions too; the champion's reference lives as long as its run.
-    runs.log_file(mlflow_run.run_id, dataset.reference, REFERENCE)
+    with TemporaryDirectory() as kept:
+        Path(kept, datasets.REFERENCE).write_bytes(dataset.reference())
+        runs.log_files(mlflow_run.run_id, Path(kept), REFERENCE)
     importance = permutation_importance(
         OnnxScorer(trained.content).score,
         trained.features[trained.counted],
