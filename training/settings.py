@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from training import storage
 from training.contract.errors import ConfigError
 from training.contract.model_spec import MODELS_DIR
 
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
     lake_uri: str = ""
     """Delta tables, <lake>/<model>/<table>."""
     work_uri: str = ""
-    """A folder for datasets, reports, Data Docs: everything that can be made again from the lake."""
+    """Datasets, artifacts, reports, Data Docs: everything that can be made again from the lake."""
     results_uri: str = ""
     """Where steps leave their reports for Airflow; empty: results/ in the work folder."""
     ledger_uri: str = ""
@@ -135,6 +136,11 @@ class Settings(BaseSettings):
     @cached_property
     def work(self) -> str:
         return self._or_home(self.work_uri, "work")
+
+    @cached_property
+    def scratch(self) -> Path:
+        """The local folder that steps work in: `work` itself or, where that is an object store, a folder of home."""
+        return self.home / "work" if storage.is_remote(self.work) else storage.local(self.work)
 
     @cached_property
     def results(self) -> str:

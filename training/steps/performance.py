@@ -2,7 +2,6 @@
 
 import logging
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
@@ -76,7 +75,7 @@ def _measure(
 
     registry, lake = Registry(settings.tracking_uri), Lake(settings.lake, spec.name)
     champion = registry.get(spec.name, champion_version)
-    folder = Path(settings.work) / spec.name / "versions" / str(champion_version)
+    folder = settings.scratch / spec.name / "versions" / str(champion_version)
     artifact = registry.download(champion, folder) / METADATA_FILE
     metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
     # Frauds make their entity known for as long back as in the holdout: longer, and the two cannot be compared.

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from training.adapters.checkpoints import FileCheckpoint
+from training import storage
+from training.adapters import datasets
+from training.adapters.checkpoints import StoredCheckpoint
 from training.adapters.datasets import Dataset
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.processes import Processes
@@ -26,6 +28,7 @@ from training.domain.metrics import Ranking, Truth, threshold_at
 from training.domain.parity import PARITY_TOLERANCE, prove_parity
 from training.estimators import base
 from training.settings import Settings
+from training.workspace import share
 
 log = logging.getLogger("perennial")
 
@@ -44,8 +47,8 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
     """
     job = _Job.of(inputs, settings)
     fingerprint, spec = job.fingerprint, job.spec
-    folder = Path(settings.work) / spec.name / "artifacts" / fingerprint
-    checkpoint = FileCheckpoint(Path(settings.work) / spec.name / "checkpoints" / fingerprint)
+    folder = settings.scratch / spec.name / "artifacts" / fingerprint
+    checkpoint = StoredCheckpoint(storage.join(settings.work, spec.name, "checkpoints", fingerprint))
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     mlflow_run = runs.begin(inputs.estimator, fingerprint, _tags(job, settings))
     if mlflow_run.result is not None:
@@ -54,7 +57,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
             result = TrainResult.model_validate(mlflow_run.result)
         runs.fetch(result.run_id, result.digest, folder)
         checkpoint.remove()
-        return result.model_copy(update={"artifact_uri": str(folder)})
+        return result.model_copy(update={"artifact_uri": share(settings, folder)})
     try:
         trained = _train(job, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
@@ -66,7 +69,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
     result = TrainResult(
         estimator=inputs.estimator,
         run_id=mlflow_run.run_id,
-        artifact_uri=str(folder),
+        artifact_uri=share(settings, folder),
         digest=trained.metadata.digest,
         parity=trained.parity,
         device=trained.device,
@@ -209,7 +212,9 @@ def _log(runs: Runs, mlflow_run: Run, job: _Job, trained: _Trained, folder: Path
     runs.tag(mlflow_run.run_id, {"device": trained.device, "fit_seconds": f"{trained.seconds:.3f}"})
     runs.log_dataset(mlflow_run, dataset.manifest)
     # Datasets may be deleted, and the lake's old versions too; the champion's reference lives as long as its run.
-    runs.log_file(mlflow_run.run_id, dataset.reference, REFERENCE)
+    with TemporaryDirectory() as kept:
+        Path(kept, datasets.REFERENCE).write_bytes(dataset.reference())
+        runs.log_files(mlflow_run.run_id, Path(kept), REFERENCE)
     importance = permutation_importance(
         OnnxScorer(trained.content).score,
         trained.features[trained.counted],
