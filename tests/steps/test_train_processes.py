@@ -20,6 +20,9 @@ from training.contract.messages import StepReport
 from training.contract.steps import distributed_command, step_command
 from training.settings import ROOT
 
+# Every test starts processes that import torch and MLflow.
+pytestmark = pytest.mark.slow
+
 #: Long enough to be interrupted, and dropout 0, so that any number of processes fits the same model.
 SLOW = {"hidden": [64, 64], "max_epochs": 60, "patience": 60, "batch_size": 128, "dropout": 0.0}
 TWO = {"nodes": 1, "processes": 2, "rendezvous": "127.0.0.1:25000"}
@@ -161,6 +164,7 @@ def test_two_processes_told_to_stop_resume(place: Place, dataset: str, whole: di
     assert len(place.runs()) == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes in /proc: Linux only")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_of_two_killed_ends_all_and_can_be_tried_again(place: Place, rank: int) -> None:
     process = place.start(distributed=True)
@@ -178,8 +182,11 @@ def test_one_of_two_killed_ends_all_and_can_be_tried_again(place: Place, rank: i
 
 def workers_of(parent: int) -> list[int]:
     """The processes that torchrun, the child of `parent`, has started."""
-    children = lambda pid: [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]  # noqa: E731
-    return [worker for torchrun in children(parent) for worker in children(torchrun)]
+    return [worker for torchrun in children_of(parent) for worker in children_of(torchrun)]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def environment_of(pid: int) -> dict[str, str]:
