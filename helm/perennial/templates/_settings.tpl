@@ -7,6 +7,24 @@ CT_HOME: {{ include "perennial.home" . }}
 CT_{{ upper $name }}_URI: {{ $uri | quote }}
 {{- end }}
 {{- end }}
+CT_LAUNCHER: pod
+CT_POD_NAMESPACE: {{ .Release.Namespace }}
+CT_POD_SERVICE_ACCOUNT: {{ $full }}-step
+CT_POD_USER: {{ .Values.security.runAsUser | quote }}
+CT_POD_IMAGE_PULL_POLICY: {{ .Values.images.pullPolicy }}
+{{- with .Values.images.pullSecrets }}
+CT_POD_IMAGE_PULL_SECRETS: {{ join "," . }}
+{{- end }}
+CT_POD_CONFIG_MAP: {{ $full }}-settings
+{{- with .Values.credentials.existingSecret }}
+CT_POD_SECRETS: {{ . }}
+{{- end }}
+{{- if .Values.state.volume.enabled }}
+CT_POD_VOLUME_CLAIM: {{ include "perennial.stateClaim" . }}
+{{- end }}
+{{- if .Values.priorityClasses.enabled }}
+CT_POD_PRIORITY_CLASS: {{ include "perennial.priorityPrefix" . }}-step
+{{- end }}
 CT_TRACKING_URI: {{ include "perennial.mlflowUrl" . | quote }}
 {{- with .Values.onlineStore.url }}
 CT_ONLINE_STORE: {{ . | quote }}
