@@ -10,10 +10,11 @@ from typing import Any, Never
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator  # noqa: TID253 only CT_LAUNCHER=pod
-from kubernetes.client import ApiException
+from kubernetes.client import ApiException, BatchV1Api
 from kubernetes.client import models as k8s
 from urllib3.exceptions import HTTPError
 
+from perennial_airflow import pod_group
 from perennial_airflow.launchers import log_line
 from perennial_airflow.operators import StepTask, report_uri
 from perennial_airflow.pod_ends import ended_at, exit_code, finished, gone, not_in_time
@@ -80,6 +81,9 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         self.log.info("Pod %s: %s", identity.name, shlex.join(["python", *argv]))
         self.name = identity.name
         request = self.build_pod_request_obj(context)
+        if asks.nodes > 1:
+            wait = asks.schedule_timeout_seconds + asks.startup_timeout_seconds
+            self._start_group(pod_group.job(request, asks.nodes, deadline + wait, settings.pod_keep_failed_seconds))
         try:
             self.pod = self.get_or_create_pod(request, context)
         except ApiException as error:
@@ -101,6 +105,10 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Where the task goes on when the trigger has seen the pod's end, or lost sight of it."""
         return self.conclude(lambda: self._resume(context, event), context)
+
+    def group_reentry(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """As trigger_reentry, for a step of several nodes."""
+        return self.conclude(lambda: self._resume_group(context, event), context)
 
     def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> k8s.V1Pod:
         # To Airflow this flag says that the result is kept, to the provider that there is a sidecar to read it from.
@@ -138,8 +146,11 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         return Identity.of(context["ti"], spec.name, self.step), asks
 
     def _argv(self, identity: Identity, asks: Resources, uri: str) -> list[str]:
-        if asks.gpus > 1:
-            return distributed_command(self.step, self.all_inputs, uri, nodes=1, processes=asks.gpus, rendezvous="")
+        if asks.nodes > 1 or asks.gpus > 1:
+            where, processes = pod_group.rendezvous(identity), max(1, asks.gpus)
+            return distributed_command(
+                self.step, self.all_inputs, uri, nodes=asks.nodes, processes=processes, rendezvous=where
+            )
         return step_command(self.step, self.all_inputs, uri)
 
     def _resume(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +171,27 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             raise not_in_time(self.pod)
         result = step_result(spec, exit_code(self.pod), uri)
         end(self.client, self.pod, wait=False)
+        return result
+
+    def _start_group(self, manifest: k8s.V1Job) -> Never:
+        try:
+            pod_group.start(self.client, BatchV1Api(self.client.api_client), manifest, self.log)
+        except ApiException as error:
+            raise _refused(manifest.metadata.name, error) from None
+        StepTask.defer(
+            self, trigger=pod_group.trigger(manifest, str(self.kubernetes_conn_id)), method_name="group_reentry"
+        )
+
+    def _resume_group(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        spec, uri = step_spec(self.step), report_uri(load_settings(), context["ti"])
+        pod = pod_group.telling_pod(self.client, event["namespace"], event["name"])
+        if pod is None:
+            if event["status"] != "success":
+                raise StepFailedError(f"{event['name']}: {event['message']}", attempts=2)
+            return _result_without_pod(spec, event["name"], uri)
+        self._copy_log(pod, None)
+        result = step_result(spec, exit_code(pod), uri)
+        pod_group.end(BatchV1Api(self.client.api_client), event["namespace"], event["name"])
         return result
 
     def _watch_again(self, context: Any, event: dict[str, Any], since: Any) -> None:

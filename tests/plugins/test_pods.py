@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,7 +43,10 @@ def fails(code: int) -> Any:
 @pytest.fixture
 def cluster(tmp_path: Path, step_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     cluster = Cluster(succeeds)
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+    config = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": config}}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
     monkeypatch.setenv("CT_POD_NAMESPACE", "ml")
     monkeypatch.setenv("CT_IMAGE", "training")
     monkeypatch.setenv("CT_POD_VOLUME_CLAIM", "state")
@@ -287,35 +289,24 @@ def test_pods_that_failed_long_ago_are_swept_away_by_the_next_step(cluster: Clus
     assert new.pod in cluster.pods
 
 
-def test_every_line_of_the_log_is_copied_once_at_its_level(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_line_of_the_log_is_copied_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    for module in ("pods", "pod_trigger"):
+        monkeypatch.setattr(f"perennial_airflow.{module}.log_line", lambda line, log: lines.append(line.rstrip()))
     cluster.ends = lambda pod: None
     task = Task()
     trigger = task.start()
     now = datetime.now(UTC).replace(microsecond=0)
-    early = [(now - timedelta(seconds=30 - n), f"2026-01-05 10:00:00,000 WARNING line {n}") for n in range(3)]
-    cluster.logs[task.pod] = early
-    # What comes while the triggerer reads.
-    cluster.logs[task.pod] += [(now + timedelta(seconds=5), "line 3"), (now + timedelta(seconds=5.5), "line 4")]
-    with caplog.at_level(logging.INFO):
-        copied = asyncio.run(trigger.pod_manager.fetch_container_logs_before_current_sec(cluster_pod(task), "step"))
-        twice = asyncio.run(
-            type(trigger)(**trigger.serialize()[1]).pod_manager.fetch_container_logs_before_current_sec(
-                cluster_pod(task), "step", copied
-            )
-        )
-    assert copied <= twice
-    by_triggerer = [(record.levelname, record.message) for record in caplog.records if "line" in record.message]
-    assert by_triggerer == [("WARNING", f"line {n}") for n in range(3)]
+    # Two come while the triggerer reads.
+    cluster.logs[task.pod] = [(now + timedelta(seconds=at), f"line {at}") for at in (-30, -29.5, -10, 5, 5.5)]
+    copied = None
+    for _ in range(2):
+        manager = type(trigger)(**trigger.serialize()[1]).pod_manager
+        copied = asyncio.run(manager.fetch_container_logs_before_current_sec(cluster_pod(task), "step", copied))
+    assert lines == ["line -30", "line -29.5", "line -10"]
     cluster.pods[task.pod]["status"] = succeeds(cluster.pods[task.pod])
-    lines: list[str] = []
-    task.operator = task._operator()
-    end = {"status": "success", "name": task.pod, "namespace": "ml", "last_log_time": twice.isoformat()}
-    from perennial_airflow import pods
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pods, "log_line", lambda line, log: lines.append(line.rstrip()))
-        task.operator.trigger_reentry(task.context, {**end, "last_log_time": twice})
-    assert lines == ["line 3", "line 4"]
+    task.resume({"status": "success", "name": task.pod, "namespace": "ml", "last_log_time": copied})
+    assert lines == ["line -30", "line -29.5", "line -10", "line 5", "line 5.5"]
 
 
 def cluster_pod(task: Task) -> Any:
