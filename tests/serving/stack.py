@@ -84,6 +84,18 @@ def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 
     return write_artifact(folder, content, metadata)
 
 
+def registered(settings: Settings, artifact: Path) -> ModelVersion:
+    """The artifact as a new version; without a server its files stay beside it."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(settings.tracking_uri, settings.tracking_uri)
+    where = None if settings.tracking_uri.startswith("http") else str(artifact.with_name("runs"))
+    run = client.create_run(client.create_experiment(artifact.name, where)).info.run_id
+    client.log_artifacts(run, str(artifact), "served")
+    digest = OnnxModel.load(artifact).metadata.digest
+    return Registry(settings.tracking_uri).register("card_fraud", run, digest, {})
+
+
 def _faulty(names: list[str]) -> list[TensorProto]:
     return [
         helper.make_tensor("worth", TensorProto.FLOAT, [len(names), 1], [float(n == "payment_amount") for n in names]),
@@ -243,15 +255,9 @@ class Stack:
         self, bias: float, names: list[str] | None = None, golden_error: float = 0.0, **faults: Any
     ) -> ModelVersion:
         """A new version whose scores depend on `bias`, with the `faults` of `_nodes`."""
-        from mlflow import MlflowClient
-
         self.count += 1
         folder = artifact(self.folder / f"artifact{self.count}", names or self.names, bias, golden_error, **faults)
-        client = MlflowClient(self.settings.tracking_uri, self.settings.tracking_uri)
-        run = client.create_run("0").info.run_id
-        client.log_artifacts(run, str(folder), "served")
-        found = OnnxModel.load(folder).metadata.digest
-        return self.registry.register("card_fraud", run, found, {})
+        return registered(self.settings, folder)
 
     def predict(self, **changes: Any) -> httpx.Response:
         return httpx.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)

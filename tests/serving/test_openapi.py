@@ -9,9 +9,8 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 
-from tests.serving.stack import Service, artifact, eventually, fill_online_store, service_process
+from tests.serving.stack import Service, artifact, eventually, fill_online_store, registered, service_process
 from training.adapters.features import Features
-from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
 from training.contract.model_spec import load_model_spec
 from training.settings import Settings
@@ -22,19 +21,12 @@ OURS = ("/predict", "/predict_batch", "/models", "/signals", "/admin/state")
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A champion, explanations and pinning on; no key is asked."""
-    from mlflow import MlflowClient
-
     folder = tmp_path_factory.mktemp("openapi")
     where = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db")
     spec = load_model_spec("card_fraud")
     fill_online_store(where, spec)
     path = artifact(folder / "model", Features(where, spec).names(), -1.0)
-    client = MlflowClient(where.tracking_uri, where.tracking_uri)
-    run = client.create_run("0").info.run_id
-    client.log_artifacts(run, str(path), "served")
-    registry = Registry(where.tracking_uri)
-    registry.register("card_fraud", run, OnnxModel.load(path).metadata.digest, {})
-    registry.set_alias("card_fraud", "champion", 1)
+    Registry(where.tracking_uri).set_alias("card_fraud", "champion", registered(where, path).version)
     made = service_process(where)
     # A slow machine is no defect of an answer.
     made.env |= {"CT_SERVING_EXPLAIN": "true", "CT_SERVING_PINNING": "true", "CT_SERVING_STORE_DOWN": "defaults"}

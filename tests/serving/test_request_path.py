@@ -25,11 +25,11 @@ from tests.serving.stack import (
     eventually,
     fill_online_store,
     free_port,
+    registered,
     service_process,
 )
 from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
-from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
 from training.contract.model_spec import load_model_spec
 from training.contract.traffic import Desired
@@ -70,16 +70,9 @@ class World:
 
 
 def _register(settings: Settings, folder: Path, names: list[str], bias: float, alias: str) -> int:
-    from mlflow import MlflowClient
-
-    path = artifact(folder, names, bias)
-    client = MlflowClient(settings.tracking_uri, settings.tracking_uri)
-    run = client.create_run("0").info.run_id
-    client.log_artifacts(run, str(path), "served")
-    registry = Registry(settings.tracking_uri)
-    version = registry.register("card_fraud", run, OnnxModel.load(path).metadata.digest, {})
-    registry.set_alias("card_fraud", alias, version.version)
-    return version.version
+    version = registered(settings, artifact(folder, names, bias)).version
+    Registry(settings.tracking_uri).set_alias("card_fraud", alias, version)
+    return version
 
 
 @pytest.fixture(scope="module")
