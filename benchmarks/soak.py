@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx
@@ -53,6 +54,14 @@ MODEL = "card_fraud"
 #: Seconds that the registry is gone, and between two events.
 OUTAGE, PAUSE = 8.0, 1.0
 TIMEOUT = 30.0
+#: Answers from defaults while Redis is away; and none refused for lateness, for a soak is about what goes wrong and not
+#: about load. How late they were is in the table.
+POLICY: dict[str, Any] = {
+    "serving_store_down": "defaults",
+    "serving_deadline_seconds": TIMEOUT,
+    "serving_maximum_lag_seconds": TIMEOUT,
+    "serving_maximum_in_flight": 10_000,
+}
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ def soak(folder: Path, requests: int, rate: float, swaps: int, rollbacks: int) -
     redis = Process(command, dict(os.environ), folder / "redis.log")
     redis.start()
     try:
-        with running_stack(folder, online_store=f"redis://127.0.0.1:{port}/0") as stack:
+        with running_stack(folder, online_store=f"redis://127.0.0.1:{port}/0", **POLICY) as stack:
             eventually(lambda: _fills(stack.settings, stack.spec), 30)
             second = service_process(changed(stack.settings, serving_state=str(folder / "second")))
             second.start()

@@ -5,8 +5,12 @@ from importlib import import_module
 
 from airflow.plugins_manager import AirflowPlugin
 
+from training.settings import load_settings
+
 if "scheduler" in sys.argv:
+    pods = ("perennial_airflow.pods",) if load_settings().launcher == "pod" else ()
     for module in (
+        *pods,
         "airflow.dag_processing.bundles.manager",
         "airflow.dag_processing.dagbag",
         "airflow.providers.standard.operators.python",

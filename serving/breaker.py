@@ -8,7 +8,7 @@ from typing import Literal
 State = Literal["closed", "open", "half-open"]
 
 #: It opens when at least FAILURES of the last WINDOW calls failed and they are at least half of them.
-WINDOW, FAILURES = 20, 5
+WINDOW, FAILURES = 10, 5
 REST_SECONDS = 1.0
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.json as pj
 
 from serving.metrics import Metrics
 from serving.spool import Spool
@@ -214,30 +215,28 @@ class PredictionLog:
 
     def _ship(self) -> bool:
         """Commit the oldest sealed segments in one go and delete them; False when there are none."""
-        rows: list[dict[str, Any]] = []
-        shipped: list[tuple[int, Path]] = []
-        for number, path in self._spool.sealed():
-            rows += _rows(path)
-            shipped.append((number, path))
-            if len(rows) >= COMMIT_ROWS:
-                break
-        if not shipped:
+        sealed = self._spool.sealed()
+        if not sealed:
             return False
-        self._commit(rows, shipped)
-        return True
-
-    def _commit(self, rows: list[dict[str, Any]], shipped: list[tuple[int, Path]]) -> None:
         applied = self._lake.applied(PREDICTIONS, self._application)
-        new = [(number, path) for number, path in shipped if applied is None or number > applied]
-        if len(new) < len(shipped):
+        tables: list[pa.Table] = []
+        shipped: list[tuple[int, Path]] = []
+        for number, path in sealed:
+            shipped.append((number, path))
             # Killed after a commit and before the segments were deleted: they are in the table.
-            rows = [row for _, path in new for row in _rows(path)]
+            if applied is None or number > applied:
+                tables.append(_segment(path, self._schema))
+            if sum(table.num_rows for table in tables) >= COMMIT_ROWS:
+                break
+        rows = sum(table.num_rows for table in tables)
         if rows:
-            self._lake.append_once(PREDICTIONS, _table(rows, self._schema), ["day"], self._application, new[-1][0])
-            log.info("Shipped %d predictions to %s", len(rows), self._lake.uri(PREDICTIONS))
+            table = pa.concat_tables(tables)
+            self._lake.append_once(PREDICTIONS, table, ["day"], self._application, shipped[-1][0])
+            log.info("Shipped %d predictions to %s", rows, self._lake.uri(PREDICTIONS))
         for _, path in shipped:
             self._spool.delete(path)
-        self._metrics.shipped.inc(len(rows))
+        self._metrics.shipped.inc(rows)
+        return True
 
 
 def _line(row: dict[str, Any]) -> bytes:
@@ -250,8 +249,20 @@ def _text(value: Any) -> str:
     raise TypeError(f"{value!r} cannot be logged")
 
 
+def _segment(path: Path, schema: pa.Schema) -> pa.Table:
+    """The rows of a sealed segment. A line that cannot be read is reported and left out.
+
+    Arrow reads a whole segment without holding up the threads that answer; only when it stumbles is each line read.
+    """
+    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in schema]
+    options = pj.ParseOptions(explicit_schema=pa.schema(texts), unexpected_field_behavior="ignore")
+    try:
+        return pj.read_json(path, parse_options=options).select(schema.names).cast(schema)
+    except pa.ArrowInvalid:
+        return pa.Table.from_pylist(_rows(path), schema=pa.schema(texts)).cast(schema)
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a sealed segment, as JSON has them. A line that cannot be read is reported and left out."""
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
@@ -259,9 +270,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             log.error("Line %d of %s cannot be read; it is left out: %r", number, path, line[:200])
     return rows
-
-
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """`rows` as JSON has them, that is with times and days as strings, in the types of `schema`."""
-    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in schema]
-    return pa.Table.from_pylist(rows, schema=pa.schema(texts)).cast(schema)

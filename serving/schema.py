@@ -1,5 +1,6 @@
 """What a caller sends and gets: a payment's fields come from the model spec, and every message names the field."""
 
+import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -85,12 +86,17 @@ class RequestSchema:
         fields: dict[str, Any] = {name: _field(column) for name, column in spec.request_columns.items()}
         self.payment: type[BaseModel] = create_model("Payment", __config__=config, __doc__=spec.description, **fields)
         payments = (list[self.payment], Field(min_length=1, max_length=MAXIMUM_BATCH))  # type: ignore[name-defined]
+        quoted = [(name, f'"{name}"'.encode(), column.nullable) for name, column in spec.request_columns.items()]
+        self._required = [key for _, key, nullable in quoted if not nullable]
+        self._nullable = [(name, key) for name, key, nullable in quoted if nullable]
         self.batch: type[BaseModel] = create_model("Payments", __config__=config, payments=payments)
         self._payments: TypeAdapter[list[BaseModel]] = TypeAdapter(Annotated[payments])  # type: ignore[arg-type]
 
     def one(self, body: bytes) -> Row:
         """One payment: a flat JSON object. Raises BadRequest."""
-        return _checked(self.payment.model_validate_json, body).model_dump()
+        payment = _checked(self.payment.model_validate_json, body)
+        self._refuse_repeated(body, [payment])
+        return dict(payment.__dict__)
 
     def many(self, body: bytes) -> list[Row]:
         """Payments: a JSON list, or an object whose `payments` is one. Raises BadRequest."""
@@ -98,7 +104,22 @@ class RequestSchema:
             payments: Sequence[BaseModel] = _checked(self._payments.validate_json, body)
         else:
             payments = _checked(self.batch.model_validate_json, body).payments
-        return [payment.model_dump() for payment in payments]
+        self._refuse_repeated(body, payments)
+        return [dict(payment.__dict__) for payment in payments]
+
+    def _refuse_repeated(self, body: bytes, payments: Sequence[BaseModel]) -> None:
+        """A key given twice means two things: who checked the one may not have meant the other.
+
+        Pydantic takes the last. A body without escapes that holds each key as often as it was used has none twice; only
+        others are read again, key by key.
+        """
+        n = len(payments)
+        repeated = b"\\" in body or body.count(b'"payments"') > 1
+        repeated = repeated or any(body.count(key) > n for key in self._required)
+        for name, key in self._nullable:
+            repeated = repeated or body.count(key) > sum(name in payment.model_fields_set for payment in payments)
+        if repeated:
+            orderly_json(body)
 
     def openapi(self, model: type[BaseModel]) -> dict[str, Any]:
         """The `requestBody` of an operation that takes `model`."""
@@ -161,6 +182,19 @@ def _utc(time: datetime) -> datetime:
     if not inside or not FIRST_TIME <= time < END_OF_TIME:
         raise ValueError(f"must lie between {FIRST_TIME.year} and {END_OF_TIME.year - 1}")
     return time
+
+
+def orderly_json(body: bytes) -> None:
+    """Raises BadRequest when an object in `body` has a key twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise BadRequest(422, Problem(error=f"{key}: given twice", fields={key: "given twice"}))
+            seen.add(key)
+
+    json.loads(body, object_pairs_hook=unique)
 
 
 def _checked(parse: Any, body: bytes) -> Any:

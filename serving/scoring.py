@@ -17,8 +17,9 @@ from training.contract.errors import DataContractError
 
 #: More rows than this are scored in a thread.
 LOOP_ROWS = 16
-#: A version whose calls take longer than this, smoothed over some ten calls, goes to the threads; back below a fourth.
-SLOW_SECONDS = 0.002
+#: A version goes to the threads when even the quickest of so many calls took longer than this; back below a fourth. The
+#: quickest, because on a busy machine any call may have been made to wait.
+CALLS, SLOW_SECONDS = 8, 0.002
 THREADS = 2
 
 T = TypeVar("T")
@@ -27,7 +28,8 @@ T = TypeVar("T")
 class Scorer:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="scorer")
-        self._seconds: dict[tuple[int, str], float] = {}
+        #: Calls since the last judgement, and the seconds of the quickest.
+        self._quickest: dict[tuple[int, str], tuple[int, float]] = {}
         self._slow: set[tuple[int, str]] = set()
 
     def close(self) -> None:
@@ -41,8 +43,7 @@ class Scorer:
         key = (slot.version, slot.digest)
         if len(values) <= LOOP_ROWS and key not in self._slow:
             return self._timed(key, slot, values)
-        loop = asyncio.get_running_loop()
-        return await asyncio.wait_for(loop.run_in_executor(self._threads, self._timed, key, slot, values), seconds)
+        return await asyncio.wait_for(self.run(self._timed, key, slot, values), seconds)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """`work(*args)` in a thread."""
@@ -52,14 +53,20 @@ class Scorer:
         began = time.perf_counter()
         scores = score(slot, values)
         if len(values) <= LOOP_ROWS:
-            took = time.perf_counter() - began
-            mean = self._seconds.get(key, 0.0)
-            self._seconds[key] = mean = mean + 0.1 * (took - mean)
-            if mean > SLOW_SECONDS:
-                self._slow.add(key)
-            elif mean < SLOW_SECONDS / 4:
-                self._slow.discard(key)
+            self._note(key, time.perf_counter() - began)
         return scores
+
+    def _note(self, key: tuple[int, str], seconds: float) -> None:
+        calls, quickest = self._quickest.get(key, (0, seconds))
+        calls, quickest = calls + 1, min(quickest, seconds)
+        if calls < CALLS:
+            self._quickest[key] = (calls, quickest)
+            return
+        self._quickest.pop(key, None)
+        if quickest > SLOW_SECONDS:
+            self._slow.add(key)
+        elif quickest < SLOW_SECONDS / 4:
+            self._slow.discard(key)
 
 
 def score(slot: Slot, values: np.ndarray) -> np.ndarray:

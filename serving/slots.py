@@ -55,8 +55,8 @@ class Slot:
     digest: str
     model: MeasuredModel
     features: Features
-    #: Where the model's features are among those of the feature service.
-    columns: list[int]
+    #: Where the model's features are among those of the feature service; a slice where they are all of them in order.
+    columns: slice | np.ndarray
     #: When it took its present place.
     since: datetime
 
@@ -96,7 +96,8 @@ def open_slot(version: int, model: MeasuredModel, settings: Settings, spec: Mode
     if missing:
         problem = f"Feature service {spec.features.service!r} lacks {', '.join(missing)}"
         raise DataContractError(problem, hint="Apply the feature definitions that the model was trained on.")
-    columns = [names.index(name) for name in model.metadata.feature_names]
+    places = [names.index(name) for name in model.metadata.feature_names]
+    columns = slice(None) if places == list(range(len(names))) else np.array(places)
     slot = Slot(version, model.metadata.digest, model, features, columns, datetime.now(UTC))
     slot.score([{name: _made_up(column) for name, column in spec.request_columns.items()}])
     return slot

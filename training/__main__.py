@@ -26,10 +26,11 @@ def main(argv: list[str] | None = None) -> int:
         spec = step_spec(args.step)
         print(json.dumps({part: getattr(spec, part).model_json_schema() for part in ("inputs", "result")}, indent=2))
         return 0
-    return run_step(args.step, _read(args.inputs), args.result)
+    return run_step(args.step, read_inputs(args.inputs), args.result)
 
 
-def _read(inputs: str) -> str:
+def read_inputs(inputs: str) -> str:
+    """The JSON that `--inputs` names."""
     if inputs == "-":
         return sys.stdin.read()
     return Path(inputs[1:]).read_text() if inputs.startswith("@") else inputs

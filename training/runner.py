@@ -19,22 +19,41 @@ from training.settings import Settings, load_settings
 
 log = logging.getLogger("perennial")
 
+_UNKNOWN = Provenance()
+
 
 def run_step(name: str, inputs_json: str, result_uri: str) -> int:
     """Run step `name` and write its StepReport to `result_uri` (`-`: standard output). Returns the exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     # Steps share their machine. OpenMP's threads wait for each other by spinning: with the cores taken, a fit of 2 s
     # becomes one of 36 s. Read when the library is loaded, so before the step is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _run(name, inputs_json, result_uri)
     except StepError as error:
-        return _failed(name, result_uri, error, Provenance())
+        return _failed(name, result_uri, error, _UNKNOWN)
+
+
+def assist_step(name: str, inputs_json: str) -> int:
+    """The part of a process that helps another to run step `name`: it writes no report. Returns the exit code."""
+    try:
+        settings, spec = _set_up(), step_spec(name)
+        if assist := spec.load_assistant():
+            assist(parse_inputs(spec, inputs_json), settings)
+        return ExitCode.OK
+    except StepError as error:
+        log.error("Assisting %s failed: %s", name, error)
+        return error.exit_code
+
+
+def _set_up() -> Settings:
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    return settings
 
 
 def _run(name: str, inputs_json: str, result_uri: str) -> int:
-    settings = load_settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings = _set_up()
     spec = step_spec(name)
     provenance = Provenance()
     try:
@@ -55,7 +74,7 @@ def _run(name: str, inputs_json: str, result_uri: str) -> int:
         result=result.model_dump(mode="json"),
         provenance=provenance.model_copy(update={"table_versions": versions}),
     )
-    _write(result_uri, report)
+    write_report(result_uri, report)
     log.info("%s: %s", name, json.dumps(report.result, indent=2))
     return ExitCode.OK
 
@@ -77,12 +96,17 @@ def _provenance(inputs: StepInputs, settings: Settings) -> Provenance:
 
 def _failed(name: str, result_uri: str, error: StepError, provenance: Provenance) -> int:
     log.error("%s failed: %s", name, error)
-    failure = Failure(type=type(error).__name__, message=error.message, retryable=error.retryable, hint=error.hint)
-    _write(result_uri, StepReport(step=name, status="failed", error=failure, provenance=provenance))
+    write_report(result_uri, failure_report(name, error, provenance))
     return error.exit_code
 
 
-def _write(result_uri: str, report: StepReport) -> None:
+def failure_report(name: str, error: StepError, provenance: Provenance = _UNKNOWN) -> StepReport:
+    """The report of step `name` that ended with `error`."""
+    failure = Failure(type=type(error).__name__, message=error.message, retryable=error.retryable, hint=error.hint)
+    return StepReport(step=name, status="failed", error=failure, provenance=provenance)
+
+
+def write_report(result_uri: str, report: StepReport) -> None:
     """Whole or not at all: a reader never sees half a report. `-` is standard output."""
     text = report.model_dump_json(indent=2)
     if result_uri == "-":
@@ -91,5 +115,6 @@ def _write(result_uri: str, report: StepReport) -> None:
         storage.write(result_uri, text.encode())
 
 
-def _terminated(signum: int, frame: FrameType | None) -> None:
+def terminated(signum: int, frame: FrameType | None) -> None:
+    """A handler for SIGTERM: the step ends as one that can be tried again."""
     raise Stopped("The step was told to stop (SIGTERM)", hint="Run it again; it takes up where it was.")

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from training import storage
 from training.contract.errors import ConfigError
 from training.contract.model_spec import MODELS_DIR
 
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
     lake_uri: str = ""
     """Delta tables, <lake>/<model>/<table>."""
     work_uri: str = ""
-    """A folder for datasets, reports, Data Docs: everything that can be made again from the lake."""
+    """Datasets, artifacts, reports, Data Docs: everything that can be made again from the lake."""
     results_uri: str = ""
     """Where steps leave their reports for Airflow; empty: results/ in the work folder."""
     ledger_uri: str = ""
@@ -65,7 +66,7 @@ class Settings(BaseSettings):
     """A request that cannot be answered in this time is refused with 503."""
     serving_maximum_in_flight: int = Field(256, ge=1)
     """Requests worked on at a time; further ones are refused with 503 and Retry-After."""
-    serving_maximum_lag_seconds: float = Field(0.25, gt=0)
+    serving_maximum_lag_seconds: float = Field(1.0, gt=0)
     """Requests are refused, too, while those before them wait longer than this for their turn."""
     serving_drain_seconds: float = Field(0.0, ge=0)
     """On SIGTERM: not ready, but answering, for so long before it stops to listen. Longer than a readiness probe."""
@@ -82,10 +83,34 @@ class Settings(BaseSettings):
     serving_api_key: SecretStr | None = None
     """The API key that the steps send to the prediction service."""
 
-    launcher: Literal["subprocess", "forkserver"] = "subprocess"
-    """How Airflow runs a step: a process of its own interpreter, or one forked by the step server."""
+    launcher: Literal["subprocess", "forkserver", "pod"] = "subprocess"
+    """How Airflow runs a step: a process of its own interpreter, one forked by the step server, or a pod of CT_IMAGE.
+    """
     forkserver_socket: str = ""
     """Where the step server listens (`python -m training.forkserver`)."""
+    pod_namespace: str = ""
+    """Where step pods are made; empty: Airflow's own namespace, or the connection's."""
+    pod_connection: str = ""
+    """Airflow's connection to the cluster; empty: the service account of Airflow's pod, or KUBECONFIG."""
+    pod_service_account: str = ""
+    """What step pods run as. They get no token of it."""
+    pod_user: int = Field(10001, ge=1)
+    """The user of the training image. Its group, and the volume's, is 0."""
+    pod_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pod_image_pull_secrets: str = ""
+    """Names of Secrets, comma separated."""
+    pod_config_map: str = ""
+    """A ConfigMap whose keys are environment variables of step pods. A `CT_*` of the task comes before it."""
+    pod_secrets: str = ""
+    """Names of Secrets, comma separated, whose keys are environment variables of step pods."""
+    pod_volume_claim: str = ""
+    """The PersistentVolumeClaim with the shared state; not needed when all of it is in an object store."""
+    pod_volume_path: str = ""
+    """Where it is mounted; empty: CT_HOME."""
+    pod_priority_class: str = ""
+    """Of step pods whose model spec names none."""
+    pod_keep_failed_seconds: int = Field(86_400, ge=0)
+    """How long a failed step pod stays, to be looked at."""
     git_sha: str | None = None
     """The code's commit. Unset: asked of the repository that the code lies in, if any."""
     image: str | None = None
@@ -111,6 +136,11 @@ class Settings(BaseSettings):
     @cached_property
     def work(self) -> str:
         return self._or_home(self.work_uri, "work")
+
+    @cached_property
+    def scratch(self) -> Path:
+        """The local folder that steps work in: `work` itself or, where that is an object store, a folder of home."""
+        return self.home / "work" if storage.is_remote(self.work) else storage.local(self.work)
 
     @cached_property
     def results(self) -> str:

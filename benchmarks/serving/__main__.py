@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.serving import load, others
-from benchmarks.serving.world import BIN, World, challenge, make, payment, running
+from benchmarks.serving.world import BIN, World, challenge, cpu_seconds, make, payment, running
 
 PORT = 21_000
 RATE = 500
@@ -109,13 +110,19 @@ def compare(
     """Median requests per second."""
     found: dict[str, list[load.Load]] = {name: [] for name in contenders}
     with contextlib.ExitStack() as stack:
-        for command, env, url in contenders.values():
-            stack.enter_context(running(command, env, url, folder / "contenders.log"))
-        for _, _, url in contenders.values():
-            load.full(_predict(url), bodies, 2, folder)  # warm
+        sessions = {
+            name: stack.enter_context(running(command, env, url, folder / "contenders.log"))
+            for name, (command, env, url) in contenders.items()
+        }
+        sent = {name: _wrapped(bodies) if "stock" in name else bodies for name in contenders}
+        for name, (_, _, url) in contenders.items():
+            load.full(_predict(url), sent[name], 2, folder)  # warm
         for _ in range(args.rounds):
             for name, (_, _, url) in contenders.items():
-                found[name].append(load.full(_predict(url), bodies, args.seconds, folder))
+                before = cpu_seconds(sessions[name])
+                loaded = load.full(_predict(url), sent[name], args.seconds, folder)
+                used = (cpu_seconds(sessions[name]) - before) / (loaded.per_second * args.seconds)
+                found[name].append(replace(loaded, cpu=used * 1e6))
     for name, loads in found.items():
         line(name, loads)
     return {name: median(each.per_second for each in loads) for name, loads in found.items()}
@@ -159,6 +166,11 @@ def _quiet_bento(world: World) -> dict[str, str]:
     return {"BENTOML_HOME": str(world.settings.home / "bentoml"), "BENTOML_DO_NOT_TRACK": "true"}
 
 
+def _wrapped(bodies: list[Any]) -> list[Any]:
+    """BentoML takes an endpoint's parameters by their names."""
+    return [{"payment": body} for body in bodies]
+
+
 def _model(world: World) -> dict[str, str]:
     return {"BENCH_MODEL": str(world.model / "model.onnx"), "BENCH_NAMES": ",".join(world.names)}
 
@@ -171,7 +183,9 @@ def line(name: str, loads: list[load.Load]) -> None:
     rate, p50, p99 = (median(getattr(each, field) for each in loads) for field in ("per_second", "p50", "p99"))
     spread = f"{min(each.per_second for each in loads):,.0f}–{max(each.per_second for each in loads):,.0f}"
     failed = sum(each.failed for each in loads)
+    cpu = median(each.cpu for each in loads)
     text = f"  {name:30} {rate:9,.0f}/s ({spread})  p50 {p50:6.2f} ms  p99 {p99:7.2f} ms"
+    text += f"  {cpu:5.0f} µs of CPU" if cpu else ""
     print(text + (f"  {failed} failed" if failed else ""), flush=True)
 
 

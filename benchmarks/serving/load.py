@@ -29,6 +29,8 @@ class Load:
     p50: float
     p99: float
     failed: int
+    #: Microseconds of processor per request, all of the server's processes; on a busy machine the steadier figure.
+    cpu: float = 0.0
 
 
 def full(url: str, bodies: list[Any], seconds: int, folder: Path, connections: int = CONNECTIONS) -> Load:

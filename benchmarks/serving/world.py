@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import yaml
 
@@ -180,6 +181,12 @@ def running(command: list[str], env: dict[str, str], url: str, log: Path, patien
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and its descendants have used of the processors so far."""
+    process = psutil.Process(pid)
+    return sum(sum(each.cpu_times()[:2]) for each in [process, *process.children(recursive=True)])
 
 
 def _answers(url: str) -> bool:

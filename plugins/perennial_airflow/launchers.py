@@ -84,9 +84,14 @@ def copy_output(output: IO[str], log: Any) -> None:
     """Copy a step's output to the task's log, line by line as it comes, and close it."""
     with output:
         for line in output:
-            match = _LINE.match(line.rstrip())
-            level, text = match.groups() if match else ("INFO", line.rstrip())
-            log.log(logging.getLevelNamesMapping()[level], "%s", text)
+            log_line(line, log)
+
+
+def log_line(line: str, log: Any) -> None:
+    """One line of a step's output, at the level that the step gave it."""
+    match = _LINE.match(line.rstrip())
+    level, text = match.groups() if match else ("INFO", line.rstrip())
+    log.log(logging.getLevelNamesMapping()[level], "%s", text)
 
 
 def step_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -24,8 +24,8 @@ from training.settings import Settings, load_settings
 Event = Callable[[dict[str, Any], Any], dict[str, Any] | None]
 
 
-class StepOperator(BaseOperator):
-    """Runs one step and hands its result on as XCom.
+class StepTask(BaseOperator):
+    """Runs one step and hands its result on as XCom. DAG files say `StepOperator`, which is the launcher's kind of it.
 
     - `inputs`: the step's inputs; values may be Jinja, `result(task)[...]`, `dag.param(...)` or `FromRun(function)`.
     - `also`: more inputs, for mapping a step over several: `.expand(also=[{"estimator": "mlp"}, …])`.
@@ -69,40 +69,33 @@ class StepOperator(BaseOperator):
         self.emits = emits
         self.event = event
         self.then_fail = then_fail
-        self._launcher: Launcher | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
         if self.run_if and not any(self.run_if):
             raise AirflowSkipException(f"There is nothing for {self.step} to do in this run.")
-        settings = load_settings()
+        return self.conclude(lambda: self.run_step(context), context)
+
+    def run_step(self, context: Any) -> dict[str, Any]:
+        """Run the step to its end and return its result. Raises StepFailedError."""
+        raise NotImplementedError
+
+    def conclude(self, run: Callable[[], dict[str, Any]], context: Any) -> dict[str, Any]:
+        """What follows a step that `run` has run: its result and its event, or a failure of the right kind."""
         try:
-            result = self._run(context["ti"], settings)
+            result = run()
         except StepFailedError as error:
             last = error.attempts is not None and context["ti"].try_number >= error.attempts
             raise (AirflowFailException if last else AirflowException)(str(error)) from None
-        for line in summary(self.step, result, settings.tracking_uri):
+        for line in summary(self.step, result, load_settings().tracking_uri):
             self.log.info("%s", line)
         self._emit(result, context)
         if self.then_fail:
             raise AirflowFailException(self.then_fail)
         return result
 
-    def on_kill(self) -> None:
-        if self._launcher is not None:
-            self._launcher.stop()
-
-    def _run(self, ti: Any, settings: Settings) -> dict[str, Any]:
-        spec = step_spec(self.step)
-        uri = _report_uri(settings, ti)
-        storage.remove(uri)
-        argv = step_command(self.step, {**self.inputs, **(self.also or {})}, uri)
-        self.log.info("%s", shlex.join(["python", *argv]))
-        self._launcher = _launcher(settings, self.log)
-        try:
-            code = self._launcher.launch(argv, step_environment(os.environ), spec.timeout_seconds)
-        except TimeoutError as error:
-            raise StepFailedError(f"{self.step}: {error}", attempts=2) from None
-        return step_result(spec, code, uri)
+    @property
+    def all_inputs(self) -> dict[str, Any]:
+        return {**self.inputs, **(self.also or {})}
 
     def _emit(self, result: dict[str, Any], context: Any) -> None:
         extra = self.event(result, context) if self.event else {}
@@ -112,13 +105,50 @@ class StepOperator(BaseOperator):
         context["outlet_events"][AssetAlias(self.emits.name)].add(self.emits, extra=extra)
 
 
+class ProcessStepOperator(StepTask):
+    """A step on this machine."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._launcher: Launcher | None = None
+
+    def on_kill(self) -> None:
+        if self._launcher is not None:
+            self._launcher.stop()
+
+    def run_step(self, context: Any) -> dict[str, Any]:
+        settings = load_settings()
+        spec = step_spec(self.step)
+        uri = report_uri(settings, context["ti"])
+        storage.remove(uri)
+        argv = step_command(self.step, self.all_inputs, uri)
+        self.log.info("%s", shlex.join(["python", *argv]))
+        self._launcher = _launcher(settings, self.log)
+        try:
+            code = self._launcher.launch(argv, step_environment(os.environ), spec.timeout_seconds)
+        except TimeoutError as error:
+            raise StepFailedError(f"{self.step}: {error}", attempts=2) from None
+        return step_result(spec, code, uri)
+
+
+def __getattr__(name: str) -> Any:
+    """`StepOperator`, chosen by CT_LAUNCHER where a DAG file imports it: only pods pay for Kubernetes' client."""
+    if name != "StepOperator":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if load_settings().launcher != "pod":
+        return ProcessStepOperator
+    from perennial_airflow.pods import PodStepOperator
+
+    return PodStepOperator
+
+
 def _launcher(settings: Settings, log: Any) -> Launcher:
     if settings.launcher == "forkserver":
         return ForkServerLauncher(log, settings.step_server)
     return SubprocessLauncher(log)
 
 
-def _report_uri(settings: Settings, ti: Any) -> str:
+def report_uri(settings: Settings, ti: Any) -> str:
     """One file per try: a try never reads what an earlier one left behind."""
     task = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}"
     return storage.join(settings.results, str(ti.dag_id), str(ti.run_id), task, f"{ti.try_number}.json")

@@ -69,6 +69,19 @@ def test_a_batch_is_appended_once(lake: Lake) -> None:
     assert lake.applied("t", "replica-1") == 2
 
 
+def test_an_appended_batch_may_bring_a_column(lake: Lake) -> None:
+    lake.append_once("t", rows("a", 1), ["partition"], "replica", 1)
+    more = rows("a", 2).append_column("slot", pa.array(["champion"]))
+    lake.append_once("t", more, ["partition"], "replica", 2)
+    lake.append_once("t", rows("a", 3), ["partition"], "replica", 3)
+    found = lake.scan("t").to_table()
+    assert sorted(zip(found["value"].to_pylist(), found["slot"].to_pylist(), strict=True)) == [
+        (1, None),
+        (2, "champion"),
+        (3, None),
+    ]
+
+
 def test_spans_tell_what_partitions_hold(lake: Lake) -> None:
     replace(lake, "a", 1, 2, 3)
     replace(lake, "b", 4)

@@ -7,7 +7,7 @@ from typing import get_type_hints
 import pytest
 
 from training.contract.errors import InputError
-from training.contract.steps import STEPS, step_command, step_spec
+from training.contract.steps import STEPS, distributed_command, step_command, step_spec
 from training.settings import Settings
 
 
@@ -34,3 +34,16 @@ def test_the_command_is_the_same_whatever_the_order_of_the_inputs() -> None:
     assert first[5:] == ["--result", "out.json"]
     with pytest.raises(InputError):
         step_command("trian", {}, "out.json")
+
+
+def test_several_processes_run_the_same_step_with_the_same_arguments() -> None:
+    alone = step_command("train", {"b": 1, "a": 2}, "out.json")
+    together = distributed_command(
+        "train", {"b": 1, "a": 2}, "out.json", nodes=2, processes=4, rendezvous="train-0.train:29500"
+    )
+    assert together[: -len(alone[2:])] == [
+        *("-m", "training.distributed", "--nodes", "2", "--processes", "4", "--rendezvous", "train-0.train:29500")
+    ]
+    assert together[-len(alone[2:]) :] == alone[2:]
+    one = distributed_command("train", {}, "out.json", nodes=1, processes=2, rendezvous="")
+    assert "--rendezvous" not in one

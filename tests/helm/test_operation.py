@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helm.chart import CHART, NAMESPACE, PRODUCTION, Manifest, merged, named, of_kind, render
-from tests.helm.conftest import EVERYTHING, GPU, LOCAL
+from tests.helm.chart import CHART, NAMESPACE, PRODUCTION, Manifest, merged, named, nested, of_kind, pods, render
+from tests.helm.conftest import EVERYTHING, GPU, LOCAL, MATRIX
 
 
 def test_the_launcher_may_do_what_the_operator_does_and_nothing_else(production: list[Manifest]) -> None:
@@ -34,6 +34,36 @@ def test_step_pods_have_no_rights(production: list[Manifest]) -> None:
     bound = [s["name"] for binding in of_kind(production, "RoleBinding") for s in binding["subjects"]]
     assert bound == ["airflow-worker", "airflow-triggerer"]
     assert named(production, "ServiceAccount", "perennial-step")["metadata"]["name"] not in bound
+
+
+@pytest.mark.parametrize("row", MATRIX)
+def test_step_pods_are_told_what_the_chart_has_for_them(row: str) -> None:
+    manifests = render(MATRIX[row])
+    told = named(manifests, "ConfigMap", "perennial-settings")["data"]
+    assert (told["CT_LAUNCHER"], told["CT_POD_NAMESPACE"]) == ("pod", NAMESPACE)
+    have = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+    assert ("ServiceAccount", told["CT_POD_SERVICE_ACCOUNT"]) in have
+    assert ("ConfigMap", told["CT_POD_CONFIG_MAP"]) in have
+    if "CT_POD_VOLUME_CLAIM" in told:
+        assert ("PersistentVolumeClaim", told["CT_POD_VOLUME_CLAIM"]) in have
+    if of_kind(manifests, "PriorityClass"):
+        assert ("PriorityClass", told["CT_POD_PRIORITY_CLASS"]) in have
+        (quota,) = [q for q in of_kind(manifests, "ResourceQuota") if "scopeSelector" in q["spec"]]
+        scope = quota["spec"]["scopeSelector"]["matchExpressions"][0]
+        assert scope["values"] == [told["CT_POD_PRIORITY_CLASS"]]
+    used = [ref["secretRef"]["name"] for _, pod in pods(manifests) for ref in _env_from(pod) if "secretRef" in ref]
+    assert told.get("CT_POD_SECRETS") in {*used, None}
+
+
+def _env_from(pod: Manifest) -> list[Manifest]:
+    return [each for container in pod["spec"]["containers"] for each in container.get("envFrom", [])]
+
+
+def test_users_with_many_digits_stay_numbers() -> None:
+    manifests = render(merged(PRODUCTION, nested("security.runAsUser", 1000660000)))
+    assert named(manifests, "ConfigMap", "perennial-settings")["data"]["CT_POD_USER"] == "1000660000"
+    users = {pod["spec"]["securityContext"]["runAsUser"] for _, pod in pods(manifests)}
+    assert users == {1000660000}
 
 
 def test_limits_count_step_pods_only(production: list[Manifest]) -> None:

@@ -204,7 +204,9 @@ def changed(settings: Settings, **fields: Any) -> Settings:
 
 def serving_environment(settings: Settings) -> dict[str, str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("CT_", "BENTOML_", "MLFLOW_"))}
+    policy = ("store_down", "lookup_seconds", "deadline_seconds", "maximum_lag_seconds", "maximum_in_flight")
     return keep | {
+        **{f"CT_SERVING_{name.upper()}": str(getattr(settings, f"serving_{name}")) for name in policy},
         "CT_HOME": str(settings.home),
         "CT_TRACKING_URI": settings.tracking_uri,
         "CT_SERVING_STATE": settings.serving,
@@ -268,10 +270,13 @@ class Stack:
 
 
 @contextmanager
-def running_stack(folder: Path, online_store: str = "") -> Iterator[Stack]:
-    """MLflow and the service, both up; the online store is still empty and nothing is registered."""
+def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
+    """MLflow and the service, both up; the online store is still empty and nothing is registered.
+
+    `fields`: of the settings.
+    """
     url = f"http://127.0.0.1:{free_port()}"
-    settings = Settings(home=folder / "home", tracking_uri=url, online_store=online_store)
+    settings = Settings(home=folder / "home", tracking_uri=url, **fields)
     command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

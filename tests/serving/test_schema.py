@@ -88,6 +88,15 @@ def test_a_missing_field_is_named(schema: RequestSchema, field: str) -> None:
     assert list(refusal(schema, json.dumps(rest).encode()).problem.fields) == [field]
 
 
+def test_a_key_given_twice_is_refused_however_it_is_written(schema: RequestSchema) -> None:
+    for again in (b'"amount": 9', b'"am\\u006funt": 9'):
+        refused = refusal(schema, body()[:-1] + b", " + again + b"}")
+        assert (refused.status, list(refused.problem.fields)) == (422, ["amount"])
+        with pytest.raises(BadRequest, match="given twice"):
+            schema.many(b"[" + body() + b"," + body()[:-1] + b", " + again + b"}]")
+    assert schema.one(body()[:-1].replace(b"amount", b"am\\u006funt") + b"}") == schema.one(body())
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"amount": }'])
 def test_what_is_not_json_is_a_bad_request(schema: RequestSchema, content: bytes) -> None:
     assert refusal(schema, content).status == 400

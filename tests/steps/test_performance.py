@@ -51,6 +51,10 @@ def _predict(world: World, days: Days, scores: Scores, version: int = 1, later: 
         flagged=False,
         model_version=version,
         features="{}",
+        features_defaulted=False,
+        feature_timestamp=events["event_time"],
+        slot="champion",
+        latency_seconds=0.001,
         replica="test",
         day=events["event_time"].dt.date,
     )
@@ -151,6 +155,15 @@ def test_other_versions_and_days_without_all_their_labels_do_not_count(world: Wo
     _log(world, _predict(world, WINDOW, _good), *others, _predict(world, WINDOW, _blind, version=2, later=9))
     both = _run(world)
     assert (both.rows, both.current) == (alone.rows, alone.current)
+
+
+def test_what_scored_along_does_not_count(world: World) -> None:
+    _log(world, _predict(world, WINDOW, _good))
+    alone = _run(world)
+    answers = _predict(world, WINDOW, _good)
+    answers.loc[answers.index[::2], "slot"] = None  # from before there were slots
+    _log(world, answers, _predict(world, WINDOW, _blind, later=1).assign(slot="shadow"))
+    assert _run(world).current == alone.current
 
 
 def test_labels_reported_after_the_horizon_are_not_used(world: World) -> None:

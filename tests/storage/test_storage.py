@@ -1,5 +1,6 @@
 """State in a local folder and in an S3-compatible store: one behaviour."""
 
+import io
 import json
 import os
 import threading
@@ -7,8 +8,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from moto.server import ThreadedMotoServer
@@ -16,12 +19,18 @@ from perennial_airflow.deliveries import scan
 from perennial_airflow.reports import step_result
 
 from training import storage
+from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, write_dataset
 from training.adapters.lake import Lake
 from training.adapters.landing import read_landed
 from training.adapters.ledger import Ledger
+from training.contract.base import Days
 from training.contract.errors import ConfigError, InputError, TransientError
+from training.contract.messages import DatasetResult, Split
+from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.steps import STEPS
 from training.runner import run_step
+from training.settings import Settings
+from training.workspace import share
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +181,36 @@ def test_nothing_of_a_failed_write_is_left(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="taken"):
         storage.write(str(tmp_path / "taken"), b"content")
     assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_what_a_step_shares_lies_under_work(folder: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", work_uri=folder)
+    page = settings.scratch / "card_fraud" / "drift" / "report.html"
+    storage.write(str(page), b"page")
+    uri = share(settings, page.parent)
+    assert uri == storage.join(folder, "card_fraud", "drift")
+    assert storage.read(storage.join(uri, "report.html")) == b"page"
+
+
+def test_a_dataset_is_whole_with_its_manifest(folder: str) -> None:
+    uri, days = storage.join(folder, "d"), Days(start=date(2026, 1, 5), end=date(2026, 1, 6))
+    frame = pd.DataFrame({"a": [1.0]})
+    split = {name: Split(days=days, uri=storage.join(uri, name), rows=1, positives=0) for name in (TRAIN, HOLDOUT)}
+    manifest = DatasetResult(
+        dataset_id="d",
+        uri=uri,
+        as_of=date(2026, 1, 7),
+        feature_service="s",
+        feature_names=["a"],
+        train=split[TRAIN],
+        holdout=split[HOLDOUT],
+        seed=0,
+        table_versions={},
+    )
+    write_dataset(uri, {TRAIN: frame, HOLDOUT: frame, REFERENCE: frame}, manifest)
+    assert is_complete(uri)
+    read = Dataset(uri, load_model_spec("card_fraud", MODELS_DIR))
+    assert read.manifest == manifest
+    assert pd.read_parquet(io.BytesIO(read.reference())).equals(frame)
+    storage.remove(storage.join(uri, "dataset.json"))
+    assert not is_complete(uri)

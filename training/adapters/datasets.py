@@ -2,20 +2,29 @@
 the training features, `reference.parquet`, which drift is measured against.
 """
 
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from training import storage
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetResult
 from training.contract.model_spec import ModelSpec
 
-MANIFEST, REFERENCE = "dataset.json", "reference.parquet"
+log = logging.getLogger("perennial")
+
+MANIFEST, TRAIN, HOLDOUT, REFERENCE = "dataset.json", "train.parquet", "holdout.parquet", "reference.parquet"
 #: A holdout row that evaluation leaves out.
 EXCLUDED = "excluded"
 
@@ -62,15 +71,16 @@ class Dataset:
 
     def __init__(self, uri: str, spec: ModelSpec) -> None:
         """Raises InputError when there is none, DataContractError when its manifest is broken."""
-        path = Path(uri, MANIFEST)
-        self._folder, self._spec = Path(uri), spec
-        try:
-            self.manifest = DatasetResult.model_validate_json(path.read_bytes())
-        except OSError as error:
+        self._uri, self._spec = uri, spec
+        manifest = storage.join(uri, MANIFEST)
+        content = storage.read(manifest)
+        if content is None:
             hint = "Run the dataset step; datasets can be made again from the lake."
-            raise InputError(f"No dataset at {path}: {error}", hint) from error
+            raise InputError(f"No dataset at {manifest}", hint)
+        try:
+            self.manifest = DatasetResult.model_validate_json(content)
         except ValidationError as error:
-            raise DataContractError(f"{path} is not a dataset's manifest: {error}", hint="Make it again.") from error
+            raise DataContractError(f"{manifest} is not a dataset's manifest: {error}", "Make it again.") from error
 
     def train(self) -> Rows:
         return self._read(self.manifest.train.uri)
@@ -78,18 +88,56 @@ class Dataset:
     def holdout(self) -> Rows:
         return self._read(self.manifest.holdout.uri)
 
-    @property
-    def reference(self) -> Path:
-        """Where the sample of the training features lies. Raises InputError when it is gone."""
-        path = self._folder / REFERENCE
-        if not path.is_file():
-            raise InputError(f"{path} is gone", hint="Run the dataset step again.")
-        return path
+    def reference(self) -> bytes:
+        """The sample of the training features, as Parquet. Raises InputError when it is gone."""
+        return self._content(storage.join(self._uri, REFERENCE))
+
+    def _content(self, uri: str) -> bytes:
+        content = storage.read(uri)
+        if content is None:
+            raise InputError(f"{uri} is gone", hint="Run the dataset step again.")
+        return content
 
     def _read(self, uri: str) -> Rows:
         try:
-            table = pq.read_table(uri)
+            table = pq.read_table(pa.BufferReader(self._content(uri)))
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"Cannot read {uri}: {error}", hint="Run the dataset step again.") from error
         keys = [(self._spec.feeds["events"].time_column, "ascending"), (self._spec.label.id_column, "ascending")]
         return Rows(table.take(pc.sort_indices(table, sort_keys=keys)), self._spec)
+
+
+def is_complete(uri: str) -> bool:
+    """Whether all of a dataset is at `uri`."""
+    return {MANIFEST, TRAIN, HOLDOUT, REFERENCE} <= {file.name for file in storage.files(uri)}
+
+
+def write_dataset(uri: str, frames: Mapping[str, pd.DataFrame], manifest: DatasetResult) -> None:
+    """The whole dataset or none. Of two that write the same one, one wins; they are equal."""
+    beside = None if storage.is_remote(uri) else storage.local(uri).parent
+    if beside:
+        beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside, prefix=f".{manifest.dataset_id}.") as temporary:
+        draft = Path(temporary, "dataset")
+        draft.mkdir()
+        for name, frame in frames.items():
+            pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), draft / name)
+            log.info("%s: %d rows, %d columns", storage.join(uri, name), *frame.shape)
+        (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2))
+        if beside:
+            _move(draft, storage.local(uri))
+            return
+        # The manifest last: a folder without it is no dataset.
+        for name in (*frames, MANIFEST):
+            storage.write(storage.join(uri, name), (draft / name).read_bytes())
+
+
+def _move(draft: Path, folder: Path) -> None:
+    if folder.exists() and not is_complete(str(folder)):
+        log.info("%s lacks files, it is made anew", folder)
+        shutil.rmtree(folder)
+    try:
+        os.rename(draft, folder)
+    except OSError:
+        if not is_complete(str(folder)):
+            raise

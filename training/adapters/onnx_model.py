@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from pydantic import ValidationError
 
+from training import storage
 from training.contract.artifact import METADATA_FILE, ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
 
@@ -40,16 +41,17 @@ class OnnxModel:
         self._scorer = scorer
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Self:
-        """Load model.onnx and metadata.json from `folder`.
+    def load(cls, folder: Path | str, threads: int = 1) -> Self:
+        """Load model.onnx and metadata.json from `folder`, a path or a URI.
 
         Raises InputError when they are not there, DataContractError when they are broken or do not belong together.
         """
+        content, described = (storage.read(storage.join(str(folder), name)) for name in (ONNX_FILE, METADATA_FILE))
+        if content is None or described is None:
+            problem = f"No model artifact in {folder}: it needs {ONNX_FILE} and {METADATA_FILE}"
+            raise InputError(problem, hint="Train, or download it.")
         try:
-            content = Path(folder, ONNX_FILE).read_bytes()
-            metadata = ArtifactMetadata.model_validate_json(Path(folder, METADATA_FILE).read_bytes())
-        except OSError as error:
-            raise InputError(f"No model artifact in {folder}: {error}", hint="Train, or download it.") from error
+            metadata = ArtifactMetadata.model_validate_json(described)
         except ValidationError as error:
             problem = f"{METADATA_FILE} in {folder} breaks the contract: {error}"
             raise DataContractError(problem, hint="It was written by another version; train again.") from error

@@ -1,6 +1,6 @@
 """The one kind of pydantic model used for everything that crosses a process boundary."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -9,6 +9,11 @@ class Frozen(BaseModel):
     """Immutable, and an unknown field is an error rather than a silent typo."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+
+
+def midnight(day: date) -> datetime:
+    """The moment in UTC when `day` begins."""
+    return datetime.combine(day, time(), UTC)
 
 
 class Days(Frozen):

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from training.contract.base import Frozen
 from training.contract.errors import ConfigError
+from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
 
 MODELS_DIR = Path(__file__).parent.parent / "models"
@@ -174,6 +175,7 @@ class ModelSpec(Frozen):
     retraining: RetrainingSpec = RetrainingSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     rollout: RolloutSpec = RolloutSpec()
+    resources: ResourcesSpec = ResourcesSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -198,6 +200,8 @@ class ModelSpec(Frozen):
         for field, column, columns in wanted:
             if column not in columns:
                 raise ValueError(f"{field} names {column!r}, which is not one of the columns {sorted(columns)}")
+        if untrained := sorted(set(self.resources.estimators) - set(self.training.estimators)):
+            raise ValueError(f"resources.estimators names {untrained}, which training.estimators does not")
         if self.evaluation.primary not in self.evaluation.floors:
             raise ValueError(f"evaluation.floors must hold a floor for the primary metric {self.evaluation.primary!r}")
         return self

@@ -35,6 +35,10 @@ class StepSpec(Frozen):
         module, function = self.entrypoint.split(":")
         return getattr(import_module(module), function)
 
+    def load_assistant(self) -> Any:
+        """What further processes of the step do, `assist(inputs, settings)`; None: the step is one process's work."""
+        return getattr(import_module(self.entrypoint.split(":")[0]), "assist", None)
+
 
 STEPS: Mapping[str, StepSpec] = {
     spec.name: spec
@@ -135,3 +139,16 @@ def step_command(name: str, inputs: Mapping[str, Any], result_uri: str) -> list[
     """The arguments that run a step, the same under every launcher (the interpreter comes before them)."""
     step_spec(name)
     return ["-m", "training", name, "--inputs", json.dumps(inputs, sort_keys=True), "--result", result_uri]
+
+
+def distributed_command(
+    name: str, inputs: Mapping[str, Any], result_uri: str, *, nodes: int, processes: int, rendezvous: str
+) -> list[str]:
+    """As `step_command`, by `processes` processes on each of `nodes` nodes under torchrun (training/distributed.py).
+
+    Every node runs the same command; JOB_COMPLETION_INDEX in its environment tells it which it is. `rendezvous` is
+    host:port on the first node, where the others find it; one node needs none.
+    """
+    step = step_command(name, inputs, result_uri)[2:]
+    where = ["--rendezvous", rendezvous] if nodes > 1 else []
+    return ["-m", "training.distributed", "--nodes", str(nodes), "--processes", str(processes), *where, *step]

@@ -7,7 +7,8 @@ import pyarrow.types as pt
 
 from training.contract.model_spec import Column, FeedSpec
 
-_ARROW: dict[str, pa.DataType] = {
+#: Column type in the spec → Arrow type, in the lake and everywhere else.
+ARROW_TYPES: dict[str, pa.DataType] = {
     "int64": pa.int64(),
     "float64": pa.float64(),
     "string": pa.string(),
@@ -18,7 +19,7 @@ _ARROW: dict[str, pa.DataType] = {
 
 def feed_schema(feed: FeedSpec) -> pa.Schema:
     """The Arrow schema of the feed's columns, in the spec's order."""
-    return pa.schema([pa.field(name, _ARROW[column.type]) for name, column in feed.columns.items()])
+    return pa.schema([pa.field(name, ARROW_TYPES[column.type]) for name, column in feed.columns.items()])
 
 
 def conform(landed: pa.Table, feed: FeedSpec) -> pa.Table:
@@ -40,7 +41,7 @@ def as_pandas(table: pa.Table) -> Any:
 
 
 def _cast(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
-    target = _ARROW[column.type]
+    target = ARROW_TYPES[column.type]
     if not _may_cast(values.type, target):
         return values
     try:

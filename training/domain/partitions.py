@@ -3,11 +3,17 @@
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from statistics import median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.model_spec import RowCount
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DAY = timedelta(days=1)
 
@@ -92,3 +98,23 @@ def row_bounds(counts: Mapping[date, int], history: Mapping[date, float], rule: 
         else:
             bounds[day] = Bounds(max(rule.minimum, rule.minimum_ratio * typical), rule.maximum_ratio * typical)
     return bounds
+
+
+def day_counts(
+    times: pa.ChunkedArray | None, promised: Days, history: Mapping[date, float], rule: RowCount, gap: int | None
+) -> "pd.DataFrame":
+    """One row per `promised` day: `day`, its `rows` among `times`, their bounds `minimum` and `maximum` (row_bounds).
+
+    `gap` stands with the first day. No rows when `times` are not there or are no times.
+    """
+    import pandas as pd  # Slow to import, and only what is validated needs it.
+
+    columns = ["day", "rows", "minimum", "maximum", "gap"]
+    if times is None or not pa.types.is_timestamp(times.type):
+        return pd.DataFrame({name: [] for name in columns})
+    counts = {promised.start + at * _DAY: 0 for at in range(len(promised))}
+    found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()
+    counts.update({day["values"]: day["counts"] for day in found if day["values"] in counts})
+    bounds, gaps = row_bounds(counts, history, rule), {promised.start: gap}
+    rows = [(str(day), count, *bounds[day], gaps.get(day)) for day, count in counts.items()]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], "float64"))

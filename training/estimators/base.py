@@ -1,4 +1,4 @@
-"""The protocol of every estimator: a module named after it, with `DEFAULTS` and `fit`.
+"""The protocol of every estimator: a module named after it, with `DEFAULTS`, `DISTRIBUTED` and `fit`.
 
 Rows come in time order, features are finite float32 [n, d], labels 0 and 1 [n]. What is fitted gives its scores in its
 own way and as an ONNX graph (contract/artifact.py); the train step proves that both agree.
@@ -28,13 +28,49 @@ class Fitted(Protocol):
         ...
 
 
+class Checkpoint(Protocol):
+    """Where a fit keeps its place, so that the next try of the same fit goes on from there."""
+
+    def load(self) -> bytes | None:
+        """What was saved last; None when nothing was."""
+        ...
+
+    def save(self, content: bytes) -> None:
+        """Replace what was saved before, whole or not at all."""
+        ...
+
+
+class NoCheckpoint:
+    """Keeps nothing."""
+
+    def load(self) -> None:
+        return None
+
+    def save(self, content: bytes) -> None:
+        pass
+
+
+NO_CHECKPOINT = NoCheckpoint()
+
+
 class Estimator(Protocol):
     """What a module of this package offers."""
 
     DEFAULTS: Mapping[str, Any]
+    #: Whether several processes, joined by torch.distributed, may fit one model together.
+    DISTRIBUTED: bool
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, parameters: Mapping[str, Any], seed: int) -> Fitted:
-        """Fit with all of `parameters` (the defaults' keys). The same arguments give the same model on one machine."""
+    def fit(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        parameters: Mapping[str, Any],
+        seed: int,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> Fitted:
+        """Fit with all of `parameters` (the defaults' keys). The same arguments give the same model on one machine,
+        whether or not the fit was resumed from `checkpoint`. One that takes seconds may leave the checkpoint alone.
+        """
         ...
 
 

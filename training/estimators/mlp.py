@@ -4,7 +4,6 @@ It standardises its inputs itself, so what is exported takes the features as the
 are in time order, decides when to stop: a random part would share its cards with the rows trained on.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,10 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT
+from training.estimators.base import NO_CHECKPOINT, Checkpoint
 from training.estimators.graph import serialise
+from training.estimators.group import Group
+from training.estimators.mlp_training import Training
 
 DEFAULTS: Mapping[str, Any] = {
     "hidden": [128, 64],
@@ -28,6 +30,7 @@ DEFAULTS: Mapping[str, Any] = {
     "validation_share": 0.15,
     "positive_weight": 5.0,
 }
+DISTRIBUTED = True
 #: Rows scored at once, so that a long holdout does not fill the device.
 _SCORING_ROWS = 65_536
 
@@ -85,16 +88,25 @@ class Standardise(nn.Module):
         return (x - self.mean) * self.factor
 
 
-def fit(features: np.ndarray, labels: np.ndarray, parameters: Mapping[str, Any], seed: int) -> MlpFitted:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def fit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    parameters: Mapping[str, Any],
+    seed: int,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+) -> MlpFitted:
+    """As the protocol; every epoch ends with a checkpoint. In a group of processes each has all rows and fits the same
+    network (mlp_training.py).
+    """
+    group = Group.here()
     # Seeded without touching the caller's generators.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         split = len(features) - int(len(features) * parameters["validation_share"])
-        network = _network(features[:split], parameters).to(device)
-        x, y = (torch.from_numpy(np.asarray(part, dtype=np.float32)).to(device) for part in (features, labels))
-        _train(network, (x[:split], y[:split]), (x[split:], y[split:]), parameters, device)
-    return MlpFitted(network.cpu().eval(), device)
+        network = _network(features[:split], parameters).to(group.device)
+        x, y = (torch.from_numpy(np.asarray(part, dtype=np.float32)).to(group.device) for part in (features, labels))
+        Training(network, parameters, seed, group, checkpoint).run((x[:split], y[:split]), (x[split:], y[split:]))
+    return MlpFitted(network.cpu().eval(), group.device)
 
 
 def _network(features: np.ndarray, parameters: Mapping[str, Any]) -> nn.Sequential:
@@ -104,39 +116,6 @@ def _network(features: np.ndarray, parameters: Mapping[str, Any]) -> nn.Sequenti
         layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(parameters["dropout"])]
         width = hidden
     return nn.Sequential(*layers, nn.Linear(width, 1))
-
-
-Rows = tuple[torch.Tensor, torch.Tensor]
-
-
-def _train(network: nn.Sequential, train: Rows, validation: Rows, parameters: Mapping[str, Any], device: str) -> None:
-    """Leaves the weights of the epoch with the least validation loss in `network`."""
-    x, y = train
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=parameters["learning_rate"], weight_decay=parameters["weight_decay"]
-    )
-    loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(parameters["positive_weight"], device=device))
-    best, best_state, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
-    for _ in range(parameters["max_epochs"]):
-        network.train()
-        for rows in torch.randperm(len(x)).to(device).split(parameters["batch_size"]):
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-                batch_loss = loss(network(x[rows]).squeeze(1), y[rows])
-            batch_loss.backward()
-            optimizer.step()
-        found = _loss(network, validation, loss)
-        if found < best:
-            best, best_state, waited = found, copy.deepcopy(network.state_dict()), 0
-        elif (waited := waited + 1) >= parameters["patience"]:
-            break
-    network.load_state_dict(best_state)
-
-
-@torch.inference_mode()
-def _loss(network: nn.Sequential, rows: Rows, loss: nn.Module) -> float:
-    network.eval()
-    return float(loss(network(rows[0]).squeeze(1), rows[1]))
 
 
 def _constant(name: str, tensor: torch.Tensor):  # type: ignore[no-untyped-def]

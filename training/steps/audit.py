@@ -2,11 +2,11 @@
 
 import json
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training import storage
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
@@ -14,6 +14,7 @@ from training.contract.messages import AuditInputs, AuditResult, FeatureSkew
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.audit import AUDIT, Audit, Offline, compare, horizons
 from training.settings import Settings
+from training.workspace import share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,13 +133,13 @@ def _nobody(spec: ModelSpec, entity: str) -> int | str:
     return "\0" if spec.request_columns[entity].type == "string" else np.iinfo(np.int64).min + 1
 
 
-def _write(result: AuditResult, spec: ModelSpec, settings: Settings) -> Path:
-    folder = Path(settings.work) / spec.name / "skew" / str(result.as_of)
+def _write(result: AuditResult, spec: ModelSpec, settings: Settings) -> str:
+    """The URI of the page."""
+    folder = settings.scratch / spec.name / "skew" / str(result.as_of)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "skew.json").write_text(result.model_dump_json(indent=2))
-    page = folder / "skew.md"
-    page.write_text("\n".join([f"# Skew of {spec.name}, {result.window}", "", *_table(result), ""]))
-    return page
+    (folder / "skew.md").write_text("\n".join([f"# Skew of {spec.name}, {result.window}", "", *_table(result), ""]))
+    return storage.join(share(settings, folder), "skew.md")
 
 
 def _table(result: AuditResult) -> list[str]:

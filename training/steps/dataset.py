@@ -3,22 +3,17 @@
 import hashlib
 import json
 import logging
-import os
-import shutil
-import tempfile
-from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
+from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from training.adapters.datasets import MANIFEST, REFERENCE
+from training import storage
+from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, write_dataset
 from training.adapters.lake import EVENTS, LABELS, Lake
-from training.contract.base import Days, TableVersions
+from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetInputs, DatasetResult, Split
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -26,8 +21,6 @@ from training.domain.windows import Windows, known_entities, thinly_labelled, wi
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
-
-TRAIN, HOLDOUT = "train.parquet", "holdout.parquet"
 
 
 def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
@@ -48,10 +41,10 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     seed = spec.training.seed if inputs.seed is None else inputs.seed
     parts = [as_of, versions, window_days, seed, spec.config_hash, definitions_digest(settings.feature_repo, spec)]
     dataset_id = hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(settings.work) / spec.name / "datasets" / dataset_id
-    if _complete(folder):
-        log.info("Dataset %s exists already in %s", dataset_id, folder)
-        return DatasetResult.model_validate_json((folder / MANIFEST).read_text())
+    uri = storage.join(settings.work, spec.name, "datasets", dataset_id)
+    if is_complete(uri):
+        log.info("Dataset %s exists already in %s", dataset_id, uri)
+        return Dataset(uri, spec).manifest
     chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label.delay_days)
     log.info("As of %s: train %s, holdout %s, from versions %s", as_of, chosen.train, chosen.holdout, versions)
     _check_history(lake, spec, versions, chosen, as_of)
@@ -62,18 +55,18 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     frames, names = _with_features(settings, spec, versions, train, holdout)
     result = DatasetResult(
         dataset_id=dataset_id,
-        uri=str(folder),
+        uri=uri,
         as_of=as_of,
         feature_service=spec.features.service,
         feature_names=names,
-        train=_split(spec, folder / TRAIN, chosen.train, frames[TRAIN]),
-        holdout=_split(spec, folder / HOLDOUT, chosen.holdout, frames[HOLDOUT]),
+        train=_split(spec, storage.join(uri, TRAIN), chosen.train, frames[TRAIN]),
+        holdout=_split(spec, storage.join(uri, HOLDOUT), chosen.holdout, frames[HOLDOUT]),
         seed=seed,
         table_versions=versions,
     )
     chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.drift.maximum_rows]
     frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][names]
-    _write(folder, frames, result)
+    write_dataset(uri, frames, result)
     return result
 
 
@@ -135,7 +128,7 @@ def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, rows: 
 
 
 def _any_before(events: ds.Dataset, column: str, day: date) -> bool:
-    return events.filter(ds.field(column) < _midnight(day)).head(1, columns=[column]).num_rows > 0
+    return events.filter(ds.field(column) < midnight(day)).head(1, columns=[column]).num_rows > 0
 
 
 def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> pd.DataFrame:
@@ -144,10 +137,10 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
     Raises DataContractError when a day's labels are missing: what is left of it would be no fair picture.
     """
     event_time, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
-    start, end = _midnight(chosen.train.start), _midnight(chosen.holdout.end)
+    start, end = midnight(chosen.train.start), midnight(chosen.holdout.end)
     within = (ds.field(event_time) >= start) & (ds.field(event_time) < end)
     events = lake.scan(EVENTS, versions[EVENTS]).to_table(list(spec.request_columns), filter=within).to_pandas()
-    known = (ds.field(reported) >= start) & (ds.field(reported) < _midnight(as_of))
+    known = (ds.field(reported) >= start) & (ds.field(reported) < midnight(as_of))
     columns = [spec.label.id_column, spec.label.column, reported]
     labels = lake.scan(LABELS, versions[LABELS]).to_table(columns, filter=known).to_pandas()
     # A label that was reported again is a correction: the newest known counts.
@@ -175,7 +168,7 @@ def _splits(spec: ModelSpec, labelled: pd.DataFrame, chosen: Windows) -> tuple[p
     times = labelled[spec.feeds["events"].time_column]
 
     def within(days: Days) -> pd.Series:
-        return (times >= _midnight(days.start)) & (times < _midnight(days.end))
+        return (times >= midnight(days.start)) & (times < midnight(days.end))
 
     train, holdout = labelled[within(chosen.train)], labelled[within(chosen.holdout)]
     excluded = np.zeros(len(holdout), bool)
@@ -220,34 +213,5 @@ def _with_features(
     return frames, names
 
 
-def _split(spec: ModelSpec, path: Path, days: Days, frame: pd.DataFrame) -> Split:
-    return Split(days=days, uri=str(path), rows=len(frame), positives=int(frame[spec.label.column].sum()))
-
-
-def _complete(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in (MANIFEST, TRAIN, HOLDOUT, REFERENCE))
-
-
-def _write(folder: Path, frames: dict[str, pd.DataFrame], result: DatasetResult) -> None:
-    """The whole folder or nothing. Of two that write the same dataset, one wins; they are equal."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        for name, frame in frames.items():
-            pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), draft / name)
-            log.info("%s: %d rows, %d columns", folder / name, *frame.shape)
-        (draft / MANIFEST).write_text(result.model_dump_json(indent=2))
-        if folder.exists() and not _complete(folder):
-            log.info("%s lacks files, it is made anew", folder)
-            shutil.rmtree(folder)
-        try:
-            os.rename(draft, folder)
-        except OSError:
-            if not _complete(folder):
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
+def _split(spec: ModelSpec, uri: str, days: Days, frame: pd.DataFrame) -> Split:
+    return Split(days=days, uri=uri, rows=len(frame), positives=int(frame[spec.label.column].sum()))

@@ -1,19 +1,20 @@
 """Compare the current window's features and scores with the champion's training reference."""
 
 import logging
-from datetime import UTC, date, datetime, time
-from pathlib import Path
+from datetime import date
 from typing import TYPE_CHECKING
 
+from training import storage
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.registry import CHAMPION, REFERENCE, ModelVersion, Registry
-from training.contract.base import Days, TableVersions
+from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.coverage import covered_days
 from training.domain.drift import MINIMUM_ROWS, SCORE, current_window, has_drifted, sample
 from training.settings import Settings
+from training.workspace import share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ def _current_events(lake: Lake, spec: ModelSpec, versions: TableVersions, window
     import pyarrow.dataset as ds
 
     time_column, id_column = spec.feeds[EVENTS].time_column, spec.label.id_column
-    start, end = (datetime.combine(day, time(), UTC) for day in (window.start, window.end))
+    start, end = midnight(window.start), midnight(window.end)
     within = (ds.field(time_column) >= start) & (ds.field(time_column) < end)
     table = lake.scan(EVENTS, versions[EVENTS]).to_table(list(spec.request_columns), filter=within)
     log.info("%d events in %s (%s version %d)", table.num_rows, window, lake.uri(EVENTS), versions[EVENTS])
@@ -79,7 +80,7 @@ def _compare(
     from training.adapters.onnx_model import OnnxModel
     from training.adapters.registry.watch import keep, record
 
-    work = Path(settings.work) / spec.name
+    work = settings.scratch / spec.name
     artifact = Registry(settings.tracking_uri).download(champion, work / "versions" / str(champion.version))
     model = OnnxModel.load(artifact)
     names = model.metadata.feature_names
@@ -94,24 +95,25 @@ def _compare(
         folder,
         about,
     )
-    drifted, share = has_drifted(report.columns, spec.drift.maximum_drifted_share)
+    drifted, drifted_share = has_drifted(report.columns, spec.drift.maximum_drifted_share)
     log.info("Reference: the training rows of %s, version %d", model.metadata.train_days, champion.version)
     for name, column in sorted(report.columns.items(), key=lambda item: -item[1].score):
         log.info("  %-40s %7.3f %s", name, column.score, "drifted" if column.drifted else "")
-    log.info("%s: %.0f%% of the features drifted; report in %s", drifted, 100 * share, report.html)
+    uri = share(settings, folder)
+    log.info("%s: %.0f%% of the features drifted; report in %s", drifted, 100 * drifted_share, uri)
     keep(settings.tracking_uri, champion, folder, f"drift/{as_of}")
     scores = {f"drift/{name}": column.score for name, column in report.columns.items()}
-    record(settings.tracking_uri, champion, scores | {"drift/share": share}, as_of)
+    record(settings.tracking_uri, champion, scores | {"drift/share": drifted_share}, as_of)
     return DriftResult(
         outcome="measured",
         as_of=as_of,
         window=window,
         champion_version=champion.version,
         drifted=drifted,
-        drifted_share=share,
+        drifted_share=drifted_share,
         columns=report.columns,
-        report_html=str(report.html),
-        report_json=str(report.json),
+        report_html=storage.join(uri, report.html.name),
+        report_json=storage.join(uri, report.json.name),
         table_versions=versions,
     )
 
@@ -122,7 +124,7 @@ def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, sett
 
     from training.adapters import datasets
 
-    metadata, work = model.metadata, Path(settings.work) / spec.name
+    metadata, work = model.metadata, settings.scratch / spec.name
     path = work / "datasets" / metadata.dataset_id / datasets.REFERENCE
     if not path.is_file():
         # Not beside the dataset's files: a folder with some of them is no dataset.

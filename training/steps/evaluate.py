@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training import storage
 from training.adapters.datasets import Dataset, Rows
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, ModelVersion, Registry, Runs
@@ -18,6 +19,7 @@ from training.contract.model_spec import EstimatorName, EvaluationSpec, load_mod
 from training.domain.metrics import Ranking, Truth, paired_differences
 from training.domain.verdict import Champion, judge
 from training.settings import Settings
+from training.workspace import share
 
 log = logging.getLogger("perennial")
 
@@ -68,16 +70,18 @@ def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")
 
-    folder = Path(settings.work) / spec.name / "verdicts" / _verdict_id(inputs, registered)
+    folder = settings.scratch / spec.name / "verdicts" / _verdict_id(inputs, registered)
+    uri = storage.join(settings.work, folder.relative_to(settings.scratch).as_posix())
     result = EvaluateResult(
         challenger=challenger,
         champion_version=registered.version if registered else None,
         verdict=verdict,
         metrics=metrics,
         scored_rows=int(holdout.keep.sum()),
-        report_uri=str(folder / "report.json"),
+        report_uri=storage.join(uri, "report.json"),
     )
     _write_report(folder, result)
+    share(settings, folder)
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     runs.log_files(challenger.run_id, folder, "verdict")
     runs.tag(challenger.run_id, {"verdict": "promote" if verdict.promote else "keep", "report": result.report_uri})
@@ -85,7 +89,7 @@ def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
 
 
 def _load(candidate: Candidate) -> OnnxModel:
-    model = OnnxModel.load(Path(candidate.artifact_uri))
+    model = OnnxModel.load(candidate.artifact_uri)
     if model.metadata.digest != candidate.digest:
         problem = f"The artifact in {candidate.artifact_uri} is {model.metadata.digest}, not {candidate.digest}"
         raise DataContractError(problem, hint="Run the train step of this candidate again.")
@@ -103,7 +107,7 @@ def _champion(
     """The champion's showing on the same rows, and the challenger's lead over it on bootstrap samples."""
     if registered.digest == challenger.digest:
         return Champion(registered.version, ranking.measure(), problem="the challenger is this very model")
-    folder = Path(settings.work) / inputs.model / "versions" / str(registered.version)
+    folder = settings.scratch / inputs.model / "versions" / str(registered.version)
     try:
         model = OnnxModel.load(Registry(settings.tracking_uri).download(registered, folder))
         theirs = holdout.rank(model)

@@ -1,18 +1,19 @@
 """Compute the feature rows of the affected days. DuckDB over pinned versions; Feast is not needed here."""
 
 import logging
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import timedelta
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from training.adapters.feature_query import FeatureQueries
 from training.adapters.lake import EVENTS, LABELS, Lake
-from training.contract.base import Days, TableVersions
+from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.messages import FeaturesInputs, FeaturesResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain import sources
+from training.domain.conform import feed_schema
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
@@ -64,16 +65,16 @@ def _read(
 ) -> tuple[dict[str, ds.Dataset], Days | None]:
     """The events and labels that can matter to `days`, and `days` without those that have not happened yet."""
     time_column, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
-    first = _midnight(days.start - timedelta(days=spec.features.history_days))
+    first = midnight(days.start - timedelta(days=spec.features.history_days))
     events = lake.scan(EVENTS, versions[EVENTS]).filter(ds.field(time_column) >= first)
     newest = pc.max(events.to_table(columns=[time_column])[time_column]).as_py()
     if newest is None or newest.date() + timedelta(days=1) < days.start:
         return {}, None
     days = Days(start=days.start, end=min(days.end, newest.date() + timedelta(days=2)))
     log.info("Reading %s version %d from %s on", lake.uri(EVENTS), versions[EVENTS], first.date())
-    events = events.filter(ds.field(time_column) < _midnight(days.end))
+    events = events.filter(ds.field(time_column) < midnight(days.end))
     labels = _labels(lake, spec, versions)
-    labels = labels.filter((ds.field(reported) >= first) & (ds.field(reported) < _midnight(days.end)))
+    labels = labels.filter((ds.field(reported) >= first) & (ds.field(reported) < midnight(days.end)))
     return {"events": events, "labels": labels}, days
 
 
@@ -81,13 +82,4 @@ def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions) -> ds.Dataset:
     """The labels; an empty table of their schema before the first have come."""
     if LABELS in versions:
         return lake.scan(LABELS, versions[LABELS])
-    import pyarrow as pa
-
-    types = {"timestamp": pa.timestamp("us", tz="UTC"), "int64": pa.int64(), "float64": pa.float64()}
-    types |= {"string": pa.string(), "bool": pa.bool_()}
-    fields = [(name, types[column.type]) for name, column in spec.feeds["labels"].columns.items()]
-    return ds.dataset(pa.schema(fields).empty_table())
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
+    return ds.dataset(feed_schema(spec.feeds[LABELS]).empty_table())

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training import storage
 from training.adapters.lake import EVENTS, LABELS, QUARANTINE, Lake, Span
 from training.adapters.landing import Landed, read_landed
 from training.contract.base import Days
@@ -25,9 +26,10 @@ from training.contract.errors import DataContractError
 from training.contract.messages import IngestInputs, IngestResult
 from training.contract.model_spec import FeedSpec, ModelSpec, load_model_spec
 from training.domain.conform import as_pandas, conform, feed_schema
-from training.domain.partitions import affected_days, daily_rows, newest_before, partition_days, row_bounds, widened
+from training.domain.partitions import affected_days, daily_rows, day_counts, newest_before, partition_days, widened
 from training.domain.quarantine import known_in, known_rule, quarantine_rows, released
 from training.settings import Settings
+from training.workspace import share
 
 log = logging.getLogger("perennial")
 
@@ -47,7 +49,8 @@ class _Ingest:
         self.inputs = inputs
         self.days = widened(partition_days(inputs.partition), self.feed.slack_days)
         self.lake = Lake(settings.lake, inputs.model)
-        self.docs = Path(settings.work) / inputs.model / "data_docs"
+        self.settings = settings
+        self.docs = settings.scratch / inputs.model / "data_docs"
 
     def run(self) -> IngestResult:
         landed = read_landed(self.inputs.uri)
@@ -85,37 +88,33 @@ class _Ingest:
         name = f"{self.inputs.feed} {self.inputs.partition}"
         days = self._day_counts(table)
         findings = examine(as_pandas(table), days, self.feed, self.days, name, self._site(fingerprint))
-        log.info("Data Docs: %s", findings.page)
+        page = self._share(findings.page)
+        log.info("Data Docs: %s", page)
         if findings.table:
-            raise self._refused(findings.table, findings.page)
+            raise self._refused(findings.table, page)
         broken: Broken = {}
         rules: dict[str, Iterable[int]] = {**findings.rows, **self._known_elsewhere(table)}
         for rule, rows in rules.items():
             for row in rows:
                 broken.setdefault(int(row), []).append(rule)
-        self._refuse_too_many(broken, table.num_rows, findings.page)
-        return dict(sorted(broken.items())), str(findings.page)
+        self._refuse_too_many(broken, table.num_rows, page)
+        return dict(sorted(broken.items())), page
 
     def _site(self, fingerprint: int) -> Path:
         return self.docs / f"{self.inputs.feed}-{self.inputs.partition}-{fingerprint:015x}"
 
+    def _share(self, page: Path) -> str:
+        """The URI of a rendered page. In an object store the site has its fonts and pictures with it, not by a link."""
+        uri = share(self.settings, page.parent)
+        if storage.is_remote(uri):
+            storage.upload(page.parent / "static", storage.join(uri, "static"))
+        return storage.join(uri, page.name)
+
     def _day_counts(self, table: pa.Table) -> Any:
         """One row per promised day: rows in the file, the bounds that the days before set, and the first day's gap."""
-        import pandas as pd
-
-        promised = partition_days(self.inputs.partition)
-        counts = {promised.start + timedelta(days=at): 0 for at in range(len(promised))}
         times = table[self.feed.time_column] if self.feed.time_column in table.column_names else None
-        if times is None or not pa.types.is_timestamp(times.type):
-            return pd.DataFrame({name: [] for name in ("day", "rows", "minimum", "maximum", "gap")})
-        found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()
-        counts.update({day["values"]: day["counts"] for day in found if day["values"] in counts})
         history = daily_rows((span.partition, span.rows) for span in self._others())
-        bounds = row_bounds(counts, history, self.feed.row_count)
-        gaps = {promised.start: self._gap()}
-        rows = [(str(day), count, *bounds[day], gaps.get(day)) for day, count in counts.items()]
-        frame = pd.DataFrame(rows, columns=["day", "rows", "minimum", "maximum", "gap"])
-        return frame.astype({"minimum": "float64", "maximum": "float64", "gap": "float64"})
+        return day_counts(times, partition_days(self.inputs.partition), history, self.feed.row_count, self._gap())
 
     def _gap(self) -> int | None:
         """Days from the newest day of the feed's other partitions to the first that this one promises.
@@ -153,7 +152,7 @@ class _Ingest:
     def _unique_columns(self) -> list[str]:
         return [name for name, column in self.feed.columns.items() if column.unique]
 
-    def _refuse_too_many(self, broken: Broken, rows: int, page: Path) -> None:
+    def _refuse_too_many(self, broken: Broken, rows: int, page: str) -> None:
         if len(broken) <= self.feed.maximum_quarantined * rows:
             return
         reasons = Counter(rule for rules in broken.values() for rule in rules).most_common()
@@ -161,7 +160,7 @@ class _Ingest:
         limit = f"more than {self.feed.maximum_quarantined:.1%}"
         raise self._refused([f"{share}, {limit}: " + "; ".join(f"{rule}: {n:,}" for rule, n in reasons)], page)
 
-    def _refused(self, problems: list[str], page: Path) -> DataContractError:
+    def _refused(self, problems: list[str], page: str) -> DataContractError:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
         hint = f"Nothing of it is in the lake. {self._remedy()} Data Docs: {page}"
         return DataContractError(f"{self.inputs.uri} breaks the {self.inputs.feed} rules: {shown}", hint)
@@ -228,8 +227,10 @@ class _Ingest:
         spans = self.lake.spans(self.inputs.feed, self.feed.time_column)
         kept = sum(span.rows for span in spans if span.partition == self.inputs.partition)
         reasons = Counter(rule for row in quarantined for rule in row.split("; "))
-        page = self._site(fingerprint) / "index.html"
-        return self._result(landed, "unchanged", kept, len(quarantined), reasons, str(page) if page.exists() else None)
+        site = self._site(fingerprint).relative_to(self.settings.scratch).as_posix()
+        page = storage.join(self.settings.work, site, "index.html")
+        found = page if storage.read(page) is not None else None
+        return self._result(landed, "unchanged", kept, len(quarantined), reasons, found)
 
     def _result(
         self, landed: Landed, outcome: Any, kept: int, quarantined: int, reasons: Counter[str], page: str | None

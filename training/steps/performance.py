@@ -1,13 +1,12 @@
 """Measure the champion's predictions against the labels that have come in since."""
 
 import logging
-from datetime import UTC, date, datetime, time
-from pathlib import Path
+from datetime import date
 from typing import TYPE_CHECKING
 
 from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
-from training.contract.base import Days, TableVersions
+from training.contract.base import Days, TableVersions, midnight
 from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.performance import has_degraded, labelled, matured_window
@@ -76,7 +75,7 @@ def _measure(
 
     registry, lake = Registry(settings.tracking_uri), Lake(settings.lake, spec.name)
     champion = registry.get(spec.name, champion_version)
-    folder = Path(settings.work) / spec.name / "versions" / str(champion_version)
+    folder = settings.scratch / spec.name / "versions" / str(champion_version)
     artifact = registry.download(champion, folder) / METADATA_FILE
     metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
     # Frauds make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
@@ -114,7 +113,7 @@ def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions, start: date, a
     import pyarrow.dataset as ds
 
     reported = spec.feeds[LABELS].time_column
-    known = (ds.field(reported) >= _midnight(start)) & (ds.field(reported) < _midnight(as_of))
+    known = (ds.field(reported) >= midnight(start)) & (ds.field(reported) < midnight(as_of))
     table = lake.scan(LABELS, versions[LABELS]).to_table(list(spec.feeds[LABELS].columns), filter=known)
     rows = table.to_pandas().sort_values([reported, spec.label.id_column])
     return rows.drop_duplicates(spec.label.id_column, keep="last")
@@ -132,12 +131,8 @@ def _without_known(
     from training.domain.windows import known_entities
 
     id_column, entity, event_time = spec.label.id_column, spec.evaluation.entity, spec.feeds[EVENTS].time_column
-    within = (ds.field(event_time) >= _midnight(days.start)) & (ds.field(event_time) < _midnight(days.end))
+    within = (ds.field(event_time) >= midnight(days.start)) & (ds.field(event_time) < midnight(days.end))
     events = lake.scan(EVENTS, versions[EVENTS]).to_table([id_column, entity], filter=within).to_pandas()
     frauds = labels[labels[spec.label.column] == 1].merge(events, on=id_column)
     reported = frauds[spec.feeds[LABELS].time_column]
     return rows[~known_entities(rows[entity], rows[event_time], frauds[entity], reported)]
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)

@@ -1,7 +1,6 @@
 """Register the challenger as a model version, when the verdict or a person says so."""
 
 import logging
-from pathlib import Path
 
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry
@@ -28,7 +27,7 @@ def run(inputs: RegisterInputs, settings: Settings) -> RegisterResult:
     registry = Registry(settings.tracking_uri)
     if not inputs.force:
         _check_champion(inputs, registry.by_alias(spec.name, CHAMPION))
-    artifact = OnnxModel.load(Path(challenger.artifact_uri))
+    artifact = OnnxModel.load(challenger.artifact_uri)
     if artifact.metadata.digest != challenger.digest:
         problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, judged was {challenger.digest}"
         raise DataContractError(problem, hint="Evaluate again.")

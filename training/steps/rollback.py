@@ -29,7 +29,7 @@ def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
     started = time.monotonic()
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
-    replicas = Replicas(settings.replicas, model, getattr(settings, "serving_api_key", None))
+    replicas = Replicas(settings.replicas, model, settings.serving_api_key)
     move = _begin(inputs, registry, ledger)
     if move.phase == "started":
         _point(move, model, registry)

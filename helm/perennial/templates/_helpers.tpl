@@ -74,9 +74,9 @@ imagePullSecrets:
 {{- /* The restricted pod security standard, for pods ... */ -}}
 {{- define "perennial.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ .Values.security.runAsUser }}
-runAsGroup: {{ .Values.security.runAsGroup }}
-fsGroup: {{ .Values.security.fsGroup }}
+runAsUser: {{ int64 .Values.security.runAsUser }}
+runAsGroup: {{ int64 .Values.security.runAsGroup }}
+fsGroup: {{ int64 .Values.security.fsGroup }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
@@ -109,27 +109,35 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{- define "perennial.home" -}}/var/lib/perennial{{- end -}}
+{{- /* Where what has no URI lies: on the shared volume; without one nothing there need last. */ -}}
+{{- define "perennial.home" -}}
+{{- ternary "/var/lib/perennial" "/tmp/perennial" .Values.state.volume.enabled -}}
+{{- end -}}
 
 {{- /* Serving needs the shared volume for the lake alone: "true" or nothing. */ -}}
 {{- define "perennial.servingSharesVolume" -}}
 {{- if and .Values.state.volume.enabled (not .Values.state.uris.lake) -}}true{{- end -}}
 {{- end -}}
 
-{{- /* The home folder: the shared volume, or the pod's own for what need not last: (list . true) */ -}}
+{{- /* The home folder, where there is a shared volume: that, or the pod's own: (list . true) */ -}}
 {{- define "perennial.homeVolume" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.state.volume.enabled -}}
 - name: home
 {{- if index . 1 }}
-  persistentVolumeClaim: {claimName: {{ include "perennial.stateClaim" (index . 0) }}}
+  persistentVolumeClaim: {claimName: {{ include "perennial.stateClaim" $root }}}
 {{- else }}
   emptyDir: {sizeLimit: 2Gi}
 {{- end }}
+{{ end -}}
 - name: tmp
   emptyDir: {sizeLimit: 2Gi}
 {{- end -}}
 
 {{- define "perennial.homeMounts" -}}
+{{- if .Values.state.volume.enabled -}}
 - {name: home, mountPath: {{ include "perennial.home" . }}}
+{{ end -}}
 - {name: tmp, mountPath: /tmp}
 {{- end -}}
 

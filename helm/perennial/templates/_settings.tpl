@@ -13,6 +13,25 @@ CT_TRACKING_URI: {{ include "perennial.mlflowUrl" . | quote }}
 {{- with .Values.onlineStore.url }}
 CT_ONLINE_STORE: {{ . | quote }}
 {{- end }}
+# The pods that Airflow's tasks start, one for each step.
+CT_LAUNCHER: pod
+CT_POD_NAMESPACE: {{ .Release.Namespace }}
+CT_POD_SERVICE_ACCOUNT: {{ $full }}-step
+CT_POD_USER: {{ int64 .Values.security.runAsUser | quote }}
+CT_POD_IMAGE_PULL_POLICY: {{ .Values.images.pullPolicy }}
+CT_POD_CONFIG_MAP: {{ $full }}-settings
+{{- with .Values.images.pullSecrets }}
+CT_POD_IMAGE_PULL_SECRETS: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.credentials.existingSecret }}
+CT_POD_SECRETS: {{ . }}
+{{- end }}
+{{- if .Values.state.volume.enabled }}
+CT_POD_VOLUME_CLAIM: {{ include "perennial.stateClaim" . }}
+{{- end }}
+{{- if .Values.priorityClasses.enabled }}
+CT_POD_PRIORITY_CLASS: {{ include "perennial.priorityPrefix" . }}-step
+{{- end }}
 {{- if .Values.serving.enabled }}
 # Every address behind the headless service is a replica.
 CT_SERVING_URLS: dns+http://{{ $full }}-serving-replicas:3000

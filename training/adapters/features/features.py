@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from training.adapters.features import store as stores
 from training.adapters.features.definitions import Definitions, definitions_digest, load_definitions
-from training.adapters.features.online import Found, OnlineFeatures, Plan, number
+from training.adapters.features.online import NAN, Found, OnlineFeatures, Plan, number
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions
 from training.contract.errors import InputError, TransientError
@@ -88,7 +88,7 @@ class Features:
     def plan(self, wanted: Iterable[str] | None = None) -> Plan:
         """How the features `wanted` (None: all) are made online."""
         names = self.names() if wanted is None else wanted
-        return Plan(self._definitions, self._spec.features.tables, self._time_column, names)
+        return Plan(self._definitions, self._spec, names)
 
     def redis_layout(self) -> "RedisLayout":
         """Where the rows lie in a Redis online store, for who reads them itself."""
@@ -114,10 +114,10 @@ class Features:
         vectors = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
         found = []
         for view in plan.views:
-            stamps = np.array([stamp.seconds for stamp in vectors[view.names[0]].event_timestamps], float)
-            values = [[number(value) for value in vectors[name].values] for name in view.names]
             # Feast gives the epoch for a row that is not there.
-            found.append(Found(np.array(values, np.float32).T, np.where(stamps == 0, np.nan, stamps)))
+            stamps = [stamp.seconds or NAN for stamp in vectors[view.names[0]].event_timestamps]
+            values = [[number(value) for value in vectors[name].values] for name in view.names]
+            found.append(Found([list(row) for row in zip(*values, strict=True)], stamps))
         return plan.assemble(rows, found)
 
     def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:

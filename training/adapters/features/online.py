@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from training.adapters.features.definitions import Definitions
+from training.contract.model_spec import ModelSpec
 
 Transform = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+NAN, INFINITE = float("nan"), float("inf")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,34 +39,44 @@ class View:
 
 @dataclass(frozen=True)
 class Found:
-    """Of one view, per event: float32 [rows, names], NaN where the store has none, and the rows' times (Unix s)."""
+    """Of one view, per event: its values in the order of the view's names, and its time (Unix s); NaN for nothing.
 
-    values: np.ndarray
-    stamps: np.ndarray
+    Lists: there are few numbers, and for one row every call of NumPy costs more than the loop.
+    """
+
+    values: Sequence[Sequence[float]]
+    stamps: Sequence[float]
 
 
 class Plan:
     """The reads and transformations that give the features `wanted`; others of the service stay 0."""
 
-    def __init__(
-        self, definitions: Definitions, tables: Mapping[str, str], time_column: str, wanted: Iterable[str]
-    ) -> None:
+    def __init__(self, definitions: Definitions, spec: ModelSpec, wanted: Iterable[str]) -> None:
         made = [view for view in definitions.on_demand if {f.name for f in view.features} & set(wanted)]
         needed = set(wanted)
         for view in made:
             sources = view.source_feature_view_projections.values()
             needed |= {feature.name for source in sources for feature in source.features}
         views = [
-            View(view, tables[view.name], names, view.ttl.total_seconds())
+            View(view, spec.features.tables[view.name], names, view.ttl.total_seconds())
             for view in definitions.views
             if (names := tuple(f.name for f in view.features if f.name in needed))
         ]
         self.views = tuple(views)
+        self._looked_up = [name for view in views for name in view.names]
         self._transforms: list[Transform] = [view.feature_transformation.udf for view in made]
-        self._request_columns = definitions.request_columns
-        self._time_column = time_column
-        self._places = [(name, i) for i, name in enumerate(definitions.names) if name in set(wanted)]
-        self._width = len(definitions.names)
+        self._time_column = spec.feeds["events"].time_column
+        columns = [name for name in definitions.request_columns if name != self._time_column]
+        kinds = {name: spec.request_columns[name].type for name in columns}
+        nullable = {name for name in columns if spec.request_columns[name].nullable}
+        #: Columns of one type become one array: for a single row the arrays are what costs.
+        self._numbers = [
+            (found, dtype)
+            for kind, dtype in (("float64", np.float64), ("int64", np.int64))
+            if (found := [name for name in columns if kinds[name] == kind and name not in nullable])
+        ]
+        self._others = [name for name in columns if not any(name in found for found, _ in self._numbers)]
+        self._wanted = [name if name in set(wanted) else None for name in definitions.names]
 
     def assemble(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> OnlineFeatures:
         """The features of `rows` (events) with what was `found` in each of `views`.
@@ -71,30 +84,37 @@ class Plan:
         A feature row counts for as long as its view's ttl says, measured at the event's time. What is missing is 0,
         after the transformations have seen it as NaN.
         """
-        times = np.array([_microseconds(row[self._time_column]) for row in rows], np.int64)
-        columns = {name: np.array([row[name] for row in rows]) for name in self._request_columns}
-        columns[self._time_column] = times.astype("datetime64[us]")
-        oldest = np.full(len(rows), np.inf)
+        times = [_microseconds(row[self._time_column]) for row in rows]
+        columns = {name: np.array([row[name] for row in rows]) for name in self._others}
+        for names, dtype in self._numbers:
+            columns.update(zip(names, np.array([[row[name] for name in names] for row in rows], dtype).T, strict=True))
+        columns[self._time_column] = np.array(times, np.int64).view("datetime64[us]")
+        oldest = list[float | None]([INFINITE] * len(rows))
+        looked_up: list[list[float]] = [[] for _ in rows]
         for view, part in zip(self.views, found, strict=True):
-            stamps = np.where(times / 1e6 - part.stamps <= view.ttl_seconds, part.stamps, np.nan)
-            values = np.where(np.isnan(stamps)[:, None], np.float32("nan"), part.values)
-            columns.update(zip(view.names, values.T, strict=True))
-            oldest = np.minimum(oldest, stamps)
+            for i, (stamp, values) in enumerate(zip(part.stamps, part.values, strict=True)):
+                if times[i] / 1e6 - stamp <= view.ttl_seconds:
+                    looked_up[i] += values
+                    known = oldest[i]
+                    oldest[i] = None if known is None else min(known, stamp)
+                else:
+                    looked_up[i] += [NAN] * len(view.names)
+                    oldest[i] = None
+        columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
         for transform in self._transforms:
             columns.update(transform(columns))
-        made = np.zeros((len(rows), self._width), np.float32)
-        for name, place in self._places:
-            made[:, place] = columns[name]
+        nothing = np.zeros(len(rows), np.float32)
+        made = np.array([nothing if name is None else columns[name] for name in self._wanted], np.float32).T
+        made = np.ascontiguousarray(made)
         made[np.isnan(made)] = 0.0
         if not self.views:
-            oldest = times / 1e6  # nothing was looked up: as fresh as the event
-        return OnlineFeatures(made, [datetime.fromtimestamp(s, UTC) if s == s else None for s in oldest.tolist()])
+            oldest = [time / 1e6 for time in times]  # nothing was looked up: as fresh as the event
+        return OnlineFeatures(made, [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest])
 
     def defaults(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` as if the store knew none of their entities."""
         n = len(rows)
-        nothing = [Found(np.full((n, len(v.names)), np.nan, np.float32), np.full(n, np.nan)) for v in self.views]
-        return self.assemble(rows, nothing)
+        return self.assemble(rows, [Found([[NAN] * len(view.names)] * n, [NAN] * n) for view in self.views])
 
 
 def _microseconds(time: datetime | str) -> int:
@@ -106,4 +126,4 @@ def _microseconds(time: datetime | str) -> int:
 def number(value: Any) -> float:
     """The number in Feast's protobuf value; NaN when there is none."""
     kind = value.WhichOneof("val")
-    return float("nan") if kind is None else float(getattr(value, kind))
+    return NAN if kind is None else float(getattr(value, kind))

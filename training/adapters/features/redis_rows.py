@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from training.adapters.features.online import Found, Plan, View, number
+from training.adapters.features.online import NAN, Found, Plan, View, number
 from training.contract.errors import TransientError
 
 if TYPE_CHECKING:
@@ -65,14 +64,11 @@ class RedisLayout:
         return [self._part(view, answers[i * rows : (i + 1) * rows]) for i, view in enumerate(plan.views)]
 
     def _part(self, view: View, answers: Sequence[Sequence[bytes | None]]) -> Found:
-        values = [[self._number(field) for field in answer[:-1]] for answer in answers]
-        return Found(np.array(values, np.float32), np.array([self._seconds(answer[-1]) for answer in answers]))
-
-    def _number(self, field: bytes | None) -> float:
-        return number(self._value.FromString(field)) if field else float("nan")
-
-    def _seconds(self, field: bytes | None) -> float:
-        return float(self._timestamp.FromString(field).seconds) if field else float("nan")
+        value, timestamp = self._value.FromString, self._timestamp.FromString
+        return Found(
+            [[number(value(field)) if field else NAN for field in answer[:-1]] for answer in answers],
+            [float(timestamp(answer[-1]).seconds) if answer[-1] else NAN for answer in answers],
+        )
 
 
 class RedisReader:

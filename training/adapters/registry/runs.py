@@ -134,11 +134,6 @@ class Runs:
         with answering(self._uri):
             self._client.log_artifacts(run_id, str(folder), name)
 
-    def log_file(self, run_id: str, file: Path, name: str) -> None:
-        """The file as a run artifact, in the folder `name`."""
-        with answering(self._uri):
-            self._client.log_artifact(run_id, str(file), name)
-
     def log_model(self, run: Run, artifact: Path, example: np.ndarray, requirements: Iterable[str]) -> None:
         """The artifact folder as `served/` (what serving fetches) and as a logged model of MLflow's ONNX flavour."""
         from mlflow.entities import LoggedModelOutput

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 from training.adapters.registry.connection import answering, connect
 from training.adapters.registry.versions import ModelVersion
+from training.contract.base import midnight
 
 log = logging.getLogger("perennial")
 
@@ -28,8 +29,7 @@ def record(tracking_uri: str, version: ModelVersion, metrics: Mapping[str, float
     from mlflow.entities import Metric
 
     client = connect(tracking_uri)
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    timestamp, step = int(midnight.timestamp() * 1000), day.toordinal()
+    timestamp, step = int(midnight(day).timestamp() * 1000), day.toordinal()
     points = [Metric(name, value, timestamp, step) for name, value in metrics.items()]
     with answering(tracking_uri):
         client.log_batch(version.run_id, metrics=points)

@@ -4,7 +4,6 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.adapters.lake import LABELS, PREDICTIONS, Lake
@@ -18,6 +17,7 @@ from training.domain.audit import AUDIT, Audit
 from training.domain.guards import Finding, quality
 from training.domain.rollout import Move, Stage
 from training.settings import Settings
+from training.workspace import share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,12 +130,13 @@ def skew_problem(ledger: Ledger, spec: ModelSpec) -> str | None:
 
 def keep_report(model: str, stages: Sequence[Stage], move: Move, registry: Registry, settings: Settings) -> None:
     """`rollout.md` and `rollout.json` in `<work>/<model>/rollouts/<number>/`, kept with the version's run."""
-    folder = Path(settings.work) / model / "rollouts" / str(move.number)
+    folder = settings.scratch / model / "rollouts" / str(move.number)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"move": move.model_dump(mode="json"), "stages": [stage.model_dump(mode="json") for stage in stages]}
     (folder / "rollout.json").write_text(json.dumps(content, indent=2))
     (folder / "rollout.md").write_text(_page(model, stages, move))
     try:
+        share(settings, folder)
         keep(settings.tracking_uri, registry.get(model, move.version), folder, f"rollout/{move.number}")
     except StepError as error:  # it is in the ledger, which is what counts
         log.warning("The rollout's report stays in %s, MLflow did not take it: %s", folder, error.message)

@@ -1,0 +1,313 @@
+"""Steps as pods, through the provider's own client and trigger, against a server that speaks Kubernetes' API."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from perennial_airflow.pod_spec import Identity
+
+from tests.plugins.cluster import Cluster, Manifest, ended, waiting
+
+MODEL = {"model": "card_fraud"}
+RESULT = {"version": 3, "digest": "abc"}
+
+
+def report(pod: Manifest, **fields: Any) -> None:
+    """What the step in `pod` leaves where its command says."""
+    args = pod["spec"]["containers"][0]["args"]
+    path = Path(args[args.index("--result") + 1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"step": "register", **fields}))
+
+
+def succeeds(pod: Manifest) -> Manifest:
+    report(pod, status="succeeded", result=RESULT)
+    return ended(0)
+
+
+def fails(code: int) -> Any:
+    def end(pod: Manifest) -> Manifest:
+        error = {"type": "StepError", "message": "what went wrong", "retryable": code == 75, "hint": "what to do"}
+        report(pod, status="failed", error=error)
+        return ended(code, "Error")
+
+    return end
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, step_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    cluster = Cluster(succeeds)
+    config = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": config}}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("CT_POD_NAMESPACE", "ml")
+    monkeypatch.setenv("CT_IMAGE", "training")
+    monkeypatch.setenv("CT_POD_VOLUME_CLAIM", "state")
+    yield cluster
+    cluster.close()
+
+
+class Task:
+    """One task instance's tries, as Airflow would run them."""
+
+    def __init__(self, attempt: int = 1, run: str = "a-run") -> None:
+        self.ti = SimpleNamespace(
+            dag_id="d", run_id=run, task_id="register", map_index=-1, try_number=attempt, start_date=datetime.now(UTC)
+        )
+        self.ti.xcom_push = lambda **kwargs: None
+        self.context = {"ti": self.ti, "run_id": run, "dag": SimpleNamespace()}
+        self.operator = self._operator()
+
+    def _operator(self) -> Any:
+        from perennial_airflow.pods import PodStepOperator
+
+        operator = PodStepOperator(task_id="register", step="register", inputs=MODEL)
+        # The clients' pace in a test.
+        operator.poll_interval = operator.startup_check_interval_seconds = 0.1
+        return operator
+
+    @property
+    def pod(self) -> str:
+        return Identity.of(self.ti, "card_fraud", "register").name
+
+    def start(self) -> Any:
+        """What the task comes to in its first process: a result, or the trigger that it waits with."""
+        try:
+            return self.operator.execute(self.context)
+        except TaskDeferred as deferred:
+            return deferred.trigger
+
+    def resume(self, event: dict[str, Any]) -> Any:
+        """In another process, as after any deferral."""
+        self.operator = self._operator()
+        return self.operator.trigger_reentry(self.context, event)
+
+    def event(self, trigger: Any) -> dict[str, Any]:
+        async def first() -> Any:
+            async for event in trigger.run():
+                return event.payload
+
+        return asyncio.run(asyncio.wait_for(first(), 30))
+
+    def run(self) -> Any:
+        came = self.start()
+        return came if isinstance(came, dict) else self.resume(self.event(came))
+
+
+def test_success_is_a_verified_report_and_its_pod_is_deleted(cluster: Cluster) -> None:
+    task = Task()
+    assert task.run() == RESULT
+    assert [pod["metadata"]["name"] for pod in cluster.created] == [task.pod]
+    assert cluster.deleted == [task.pod]
+
+
+@pytest.mark.parametrize(
+    ("end", "retried", "message"),
+    [
+        (fails(65), False, "what went wrong\n  → what to do"),
+        (fails(64), False, "what went wrong"),
+        (fails(78), False, "what went wrong"),
+        (fails(75), True, "what went wrong"),
+        (fails(70), True, "what went wrong"),
+        (lambda pod: ended(0), True, "left no readable report"),
+        (lambda pod: ended(137, "Error"), True, "SIGKILL"),
+        (lambda pod: ended(137, "OOMKilled"), True, "more memory than its limit"),
+        (lambda pod: {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}, True, "lost its node"),
+        (lambda pod: {"phase": "Failed", "reason": "DeadlineExceeded"}, True, "ran longer than its time limit"),
+        (
+            lambda pod: ended(
+                143,
+                "Error",
+                conditions=[
+                    {
+                        "type": "DisruptionTarget",
+                        "status": "True",
+                        "reason": "PreemptionByScheduler",
+                        "message": "preempting to accommodate a higher priority pod",
+                    }
+                ],
+            ),
+            True,
+            "PreemptionByScheduler",
+        ),
+    ],
+)
+def test_an_end_says_what_it_was_and_whether_another_try_can_help(
+    cluster: Cluster, end: Any, retried: bool, message: str
+) -> None:
+    cluster.ends = end
+    task = Task()
+    with pytest.raises(AirflowException, match=message) as raised:
+        task.run()
+    assert isinstance(raised.value, AirflowFailException) is not retried
+    assert cluster.deleted == [], "a failed pod stays, to be looked at"
+
+
+@pytest.mark.parametrize("end", [fails(70), lambda pod: ended(0), lambda pod: ended(137, "OOMKilled")])
+def test_what_may_be_a_bug_is_tried_once_more_and_not_again(cluster: Cluster, end: Any) -> None:
+    cluster.ends = end
+    with pytest.raises(AirflowFailException):
+        Task(attempt=2).run()
+
+
+def test_a_lost_node_is_no_end_of_the_tries(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: {"phase": "Failed", "reason": "Evicted"}
+    with pytest.raises(AirflowException) as raised:
+        Task(attempt=4).run()
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+def test_the_task_waits_in_the_triggerer_and_another_process_ends_it(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    task = Task()
+    trigger = task.start()
+    path, kwargs = trigger.serialize()
+    assert path == "perennial_airflow.pod_trigger.StepPodTrigger"
+    json.dumps(kwargs, default=str)
+    cluster.pods[task.pod]["status"] = succeeds(cluster.pods[task.pod])
+    assert task.resume(task.event(type(trigger)(**kwargs))) == RESULT
+
+
+def test_a_worker_that_takes_a_try_up_again_finds_its_pod_and_makes_no_other(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    Task().start()
+    other = Task(run="another-run")
+    other.start()
+    again = Task()
+    trigger = again.start()
+    assert trigger.pod_name == again.pod != other.pod
+    assert len(cluster.created) == 2
+    cluster.pods[again.pod]["status"] = succeeds(cluster.pods[again.pod])
+    assert again.run() == RESULT
+    assert other.pod in cluster.pods
+
+
+def test_a_retry_ends_what_is_left_of_the_try_before_it(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    first = Task()
+    first.start()
+    cluster.ends = succeeds
+    second = Task(attempt=2)
+    assert second.run() == RESULT
+    assert cluster.deleted == [first.pod, second.pod]
+
+
+def test_a_pod_that_is_gone_has_succeeded_only_if_its_report_says_so(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    task = Task()
+    task.start()
+    pod = cluster.pods.pop(task.pod)
+    lost = {"name": task.pod, "namespace": "ml", "message": "404"}
+    for status in ("error", "success"):
+        with pytest.raises(AirflowException, match="is gone") as raised:
+            task.resume({"status": status, **lost})
+        assert not isinstance(raised.value, AirflowFailException)
+    succeeds(pod)
+    assert task.resume({"status": "error", **lost}) == RESULT
+
+
+def test_a_trigger_that_lost_sight_of_a_running_pod_looks_again(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    task = Task()
+    task.start()
+    event = {"status": "error", "name": task.pod, "namespace": "ml", "message": "connection refused"}
+    with pytest.raises(TaskDeferred) as deferred:
+        task.resume(event)
+    assert deferred.value.trigger.trigger_kwargs["_redefer_count"] == 1
+    with pytest.raises(AirflowException, match="could not be watched"):
+        task.resume({**event, "_redefer_count": 3})
+    assert cluster.deleted == [task.pod]
+
+
+@pytest.mark.parametrize(
+    ("status", "retried", "message"),
+    [
+        (waiting("ImagePullBackOff", "no such image"), True, "has no image"),
+        (waiting("CreateContainerConfigError", "secret not found"), False, "secret not found"),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+                ],
+            },
+            True,
+            "got no node: Unschedulable: 0/3 nodes",
+        ),
+    ],
+)
+def test_a_pod_that_does_not_start_says_why_and_is_deleted(
+    cluster: Cluster, status: Manifest, retried: bool, message: str
+) -> None:
+    cluster.ends = lambda pod: status
+    task = Task()
+    task.start()
+    with pytest.raises(AirflowException, match=message) as raised:
+        task.resume({"status": "timeout", "name": task.pod, "namespace": "ml", "message": "too long"})
+    assert isinstance(raised.value, AirflowFailException) is not retried
+    assert cluster.deleted == [task.pod]
+
+
+@pytest.mark.parametrize(("status", "retried"), [(403, True), (422, False)])
+def test_a_pod_that_the_cluster_does_not_take(cluster: Cluster, status: int, retried: bool) -> None:
+    cluster.refuses = (status, "exceeded quota")
+    with pytest.raises(AirflowException, match="exceeded quota") as raised:
+        Task().run()
+    assert isinstance(raised.value, AirflowFailException) is not retried
+
+
+def test_a_killed_task_takes_its_pod_with_it(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    task = Task()
+    trigger = task.start()
+    task.operator.on_kill()
+    assert cluster.deleted == [task.pod]
+    waiting_one = Task(run="deferred")
+    trigger = waiting_one.start()
+    asyncio.run(trigger.on_kill())
+    assert cluster.deleted == [task.pod, waiting_one.pod]
+
+
+def test_pods_that_failed_long_ago_are_swept_away_by_the_next_step(cluster: Cluster) -> None:
+    cluster.ends = fails(75)
+    old, new = Task(run="old"), Task(run="new")
+    for task in (old, new):
+        with pytest.raises(AirflowException):
+            task.run()
+    (container,) = cluster.pods[old.pod]["status"]["containerStatuses"]
+    container["state"]["terminated"]["finishedAt"] = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    cluster.ends = succeeds
+    Task(run="next").run()
+    assert old.pod not in cluster.pods
+    assert new.pod in cluster.pods
+
+
+def test_every_line_of_the_log_is_copied_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    for module in ("pods", "pod_trigger"):
+        monkeypatch.setattr(f"perennial_airflow.{module}.log_line", lambda line, log: lines.append(line.rstrip()))
+    cluster.ends = lambda pod: None
+    task = Task()
+    trigger = task.start()
+    now = datetime.now(UTC).replace(microsecond=0)
+    # Two come while the triggerer reads.
+    cluster.logs[task.pod] = [(now + timedelta(seconds=at), f"line {at}") for at in (-30, -29.5, -10, 5, 5.5)]
+    copied = None
+    for _ in range(2):
+        manager = type(trigger)(**trigger.serialize()[1]).pod_manager
+        copied = asyncio.run(manager.fetch_container_logs_before_current_sec(cluster_pod(task), "step", copied))
+    assert lines == ["line -30", "line -29.5", "line -10"]
+    cluster.pods[task.pod]["status"] = succeeds(cluster.pods[task.pod])
+    task.resume({"status": "success", "name": task.pod, "namespace": "ml", "last_log_time": copied})
+    assert lines == ["line -30", "line -29.5", "line -10", "line 5", "line 5.5"]
+
+
+def cluster_pod(task: Task) -> Any:
+    return SimpleNamespace(metadata=SimpleNamespace(name=task.pod, namespace="ml"))

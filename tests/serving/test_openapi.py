@@ -1,0 +1,65 @@
+"""The service keeps its own OpenAPI document: whatever a caller sends, the service does not break."""
+
+import os
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+
+from tests.serving.stack import Service, artifact, eventually, fill_online_store, service_process
+from training.adapters.features import Features
+from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import Registry
+from training.contract.model_spec import load_model_spec
+from training.settings import Settings
+
+OURS = ("/predict", "/predict_batch", "/models", "/signals", "/admin/state")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A champion, explanations and pinning on; no key is asked."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("openapi")
+    where = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    spec = load_model_spec("card_fraud")
+    fill_online_store(where, spec)
+    path = artifact(folder / "model", Features(where, spec).names(), -1.0)
+    client = MlflowClient(where.tracking_uri, where.tracking_uri)
+    run = client.create_run("0").info.run_id
+    client.log_artifacts(run, str(path), "served")
+    registry = Registry(where.tracking_uri)
+    registry.register("card_fraud", run, OnnxModel.load(path).metadata.digest, {})
+    registry.set_alias("card_fraud", "champion", 1)
+    made = service_process(where)
+    # A slow machine is no defect of an answer.
+    made.env |= {"CT_SERVING_EXPLAIN": "true", "CT_SERVING_PINNING": "true", "CT_SERVING_STORE_DOWN": "defaults"}
+    made.env |= {"CT_SERVING_MAXIMUM_LAG_SECONDS": str(60)}
+    made.start()
+    try:
+        eventually(lambda: made.serves(1), 120)
+        yield made
+    finally:
+        made.stop()
+
+
+def test_nothing_that_the_document_allows_or_forbids_breaks_it(service: Service) -> None:
+    document = httpx.get(f"{service.url}/docs.json").json()
+    document["paths"] = {path: document["paths"][path] for path in OURS}
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=service.url)
+    examples = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "25"))
+
+    for operation in schema.get_all_operations():
+        strategy = operation.ok().as_strategy()
+
+        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(case=strategy)
+        def holds(case: schemathesis.Case) -> None:
+            case.call_and_validate(checks=[not_a_server_error], timeout=30)
+
+        holds()

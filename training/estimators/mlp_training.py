@@ -1,0 +1,118 @@
+"""The epochs of a multilayer perceptron: stopped early, resumed from a checkpoint, shared by several processes.
+
+Nothing random outlives an epoch: the order of the rows comes from the seed and the epoch's number, dropout from these
+and the process's rank. So a resumed fit goes on as if it had never stopped, and several processes see the batches that
+one would see, each taking its share of every batch.
+"""
+
+import copy
+import io
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.estimators.base import Checkpoint
+from training.estimators.group import Group
+
+log = logging.getLogger("perennial")
+
+#: x [n, d] and y [n], on the device.
+Rows = tuple[torch.Tensor, torch.Tensor]
+
+
+class Training:
+    """Trains `network`, which lies on the group's device; the group's first process saves to `checkpoint`."""
+
+    def __init__(
+        self, network: nn.Sequential, parameters: Mapping[str, Any], seed: int, group: Group, checkpoint: Checkpoint
+    ) -> None:
+        self._network, self._parameters, self._seed = network, parameters, seed
+        self._group, self._checkpoint = group, checkpoint
+        self._optimizer = torch.optim.AdamW(
+            network.parameters(), lr=parameters["learning_rate"], weight_decay=parameters["weight_decay"]
+        )
+        weight = torch.tensor(parameters["positive_weight"], device=group.device)
+        self._loss = nn.BCEWithLogitsLoss(pos_weight=weight, reduction="sum")
+        self._epoch, self._best, self._waited = 0, float("inf"), 0
+        self._best_state = copy.deepcopy(network.state_dict())
+
+    def run(self, train: Rows, validation: Rows) -> None:
+        """Leaves the weights of the epoch with the least validation loss in the network."""
+        self._resume()
+        # Gradients are averaged over the processes; the network itself stays the one that is exported.
+        module = DistributedDataParallel(self._network, forward_sync_buffers=False) if self._group.size > 1 else None
+        while self._epoch < self._parameters["max_epochs"] and self._waited < self._parameters["patience"]:
+            self._train(module or self._network, train)
+            self._judge(validation)
+            self._epoch += 1
+            if self._group.rank == 0:
+                self._checkpoint.save(self._state())
+        self._network.load_state_dict(self._best_state)
+
+    def _train(self, module: nn.Module, rows: Rows) -> None:
+        x, y = rows
+        device = self._group.device
+        torch.manual_seed(_seed(self._seed, self._epoch, 1 + self._group.rank))
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(_seed(self._seed, self._epoch, 0)))
+        module.train()
+        for batch in order.to(device).split(self._parameters["batch_size"]):
+            mine = self._group.share(batch)
+            self._optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+                loss = self._loss(module(x[mine]).squeeze(1), y[mine])
+            # The mean over the whole batch: what is averaged over the processes afterwards is multiplied before.
+            (loss * (self._group.size / len(batch))).backward()
+            self._optimizer.step()
+
+    @torch.no_grad()
+    def _judge(self, validation: Rows) -> None:
+        """The sum is over all processes, so that all of them stop at the same epoch."""
+        x, y = validation
+        self._network.eval()
+        loss = self._loss(self._network(self._group.share(x)).squeeze(1), self._group.share(y))
+        found = self._group.total(loss) / len(x)
+        if found < self._best:
+            self._best, self._waited = found, 0
+            self._best_state = copy.deepcopy(self._network.state_dict())
+        else:
+            self._waited += 1
+
+    def _state(self) -> bytes:
+        file = io.BytesIO()
+        state = {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "best_state": self._best_state,
+            "best": self._best,
+            "waited": self._waited,
+            "epoch": self._epoch,
+        }
+        torch.save(state, file)
+        return file.getvalue()
+
+    def _resume(self) -> None:
+        """Take up what the first process finds: another node may not see its folder."""
+        content = self._group.from_first(self._checkpoint.load() if self._group.rank == 0 else None)
+        if content is None:
+            return
+        try:
+            # Tensors and numbers alone: nothing in the file can run.
+            state = torch.load(io.BytesIO(content), map_location=self._group.device, weights_only=True)
+        except Exception as error:
+            log.warning("The checkpoint cannot be read; fitting from the start: %s", error)
+            return
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._best_state, self._best = state["best_state"], state["best"]
+        self._waited, self._epoch = state["waited"], state["epoch"]
+        log.info("Resumed after epoch %d of at most %d", self._epoch, self._parameters["max_epochs"])
+
+
+def _seed(*parts: int) -> int:
+    """One seed of 64 bits from several numbers, as NumPy mixes them."""
+    return int(np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1, np.uint64)[0])
