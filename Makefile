@@ -108,3 +108,7 @@ bench-serving: $(READY) ## The prediction service against its yardsticks (needs 
 .PHONY: bench-generator
 bench-generator: $(READY) ## Rows per second of the generator
 	@$(BIN)/python -m benchmarks.generator $(ARGS)
+
+.PHONY: bench-soak
+bench-soak: $(READY) ## 200,000 requests while versions swap and parts fail (ARGS='--requests 10000 --swaps 5')
+	@$(BIN)/python -m benchmarks.soak $(ARGS)

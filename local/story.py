@@ -6,6 +6,7 @@ is asked of Airflow.
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from local.airflow_api import ENDED, Airflow, Run, Task
 from local.generator import LABEL_DELAY, land
 from local.plan import Plan
 from local.progress import Progress
-from local.traffic import Serving, as_json
+from local.traffic import BATCH, Serving, as_json
 from training.contract.base import Days
 from training.contract.errors import StepError
 from training.contract.model_spec import Feed
@@ -40,6 +41,8 @@ class Story:
         #: Called about once a second while waiting.
         self.on_tick: Callable[[], None] = lambda: None
         self._runs: dict[str, list[Run]] = {}
+        #: Payments of the day that has not landed yet, in parts, for as long as a rollout needs some.
+        self._live = self._payments(plan.history.end)
         # Labels come first: the drift run that the events start then finds all there is.
         self._first_labels = Days(start=plan.history.start + LABEL_DELAY, end=plan.history.end)
 
@@ -76,6 +79,7 @@ class Story:
             self._progress.now(f"Week {number} of the changed world: scoring {payments.num_rows} payments")
             scored, flagged = self._serving.replay(payments)
             self._progress.say(f"Week {number} ({days}): version {version} scored {scored}, flagged {flagged} payments")
+        self._live = self._payments(days.end)
         self._land("labels", days)
         self._wait(f"the labels of week {number}", lambda: self._data_run("labels", days), WEEK_PATIENCE)
         self._land("events", days)
@@ -85,6 +89,13 @@ class Story:
     def retrained(self) -> bool:
         """Does a version serve that came out of drift or performance?"""
         return self._winner() is not None and (self._serving.champion() or 0) >= 2
+
+    def _payments(self, day: date) -> Iterator[pa.Table]:
+        """The payments from `day` on, without end, as many at a time as are made in a short while."""
+        while True:
+            payments = self._generator.events(day)
+            yield from (payments.slice(start, BATCH) for start in range(0, payments.num_rows, BATCH))
+            day += timedelta(days=1)
 
     # --- what is waited for ---
 
@@ -148,6 +159,8 @@ class Story:
         self._look()
         while not done():
             self.on_tick()
+            if self._serving.in_stages():
+                self._serving.replay(next(self._live))
             self._fail_with_runs()
             why = stuck()
             if why is None and time.monotonic() > deadline:

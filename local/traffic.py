@@ -29,6 +29,14 @@ class Serving:
         slot = slots.get("champion")
         return int(slot["version"]) if slot else None
 
+    def in_stages(self) -> bool:
+        """Is a version on its way into service, in a stage that wants traffic?"""
+        try:
+            mode = self._client.get("/signals").raise_for_status().json()["traffic"]["mode"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            return False
+        return bool(mode != "full")
+
     def predict(self, payment: dict[str, Any]) -> dict[str, Any]:
         """One prediction. Raises TransientError when the service stays away, StepError when it refuses."""
         return self._post("/predict", payment)

@@ -1,6 +1,7 @@
 """What a rollout's guards look at: per version, what this replica has seen since the state of traffic last changed."""
 
 import threading
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class RolloutSignals:
                 self._begin(traffic)
 
     def _begin(self, traffic: Traffic) -> None:
-        self._traffic, self._since = traffic, datetime.now(UTC)
+        self._traffic, self._since, self._began = traffic, datetime.now(UTC), time.monotonic()
         slots = [slot for slot in (traffic.champion, traffic.challenger, traffic.previous) if slot is not None]
         self._versions = {slot.version: _Version.of(slot.model) for slot in slots}
         self._pair = dict.fromkeys(("rows", "both_flagged", "champion_flagged", "challenger_flagged"), 0)
@@ -90,8 +91,8 @@ class RolloutSignals:
 
     def answered(self, version: int, role: str, seconds: float, scores: np.ndarray, flagged: np.ndarray) -> None:
         with self._lock:
-            counts = self._versions.get(version)
-            if counts is None or role == "pinned":  # a request that began before the last change, or one for debugging
+            counts = self._counting(version, role, seconds)
+            if counts is None:
                 return
             counts.asked += 1
             counts.rows += len(scores)
@@ -101,8 +102,8 @@ class RolloutSignals:
 
     def failed(self, version: int, role: str, seconds: float) -> None:
         with self._lock:
-            counts = self._versions.get(version)
-            if counts is None or role == "pinned":
+            counts = self._counting(version, role, seconds)
+            if counts is None:
                 return
             counts.asked += 1
             counts.errors += 1
@@ -111,17 +112,24 @@ class RolloutSignals:
     def compared(self, answering: int, shadow: int, scores: np.ndarray, shadow_scores: np.ndarray | None) -> None:
         with self._lock:
             counts, traffic = self._versions.get(shadow), self._traffic
-            if counts is None:
+            champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
+            # Who answers and who scores beside follows from the mode; another pair is of a request from before.
+            pair = (champion, challenger) if traffic.mode == "shadow" else (challenger, champion)
+            if counts is None or (answering, shadow) != pair:
                 return
             counts.asked += 1
             if shadow_scores is None:
                 counts.errors += 1
                 return
             counts.rows += len(shadow_scores)
-            champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
-            if {answering, shadow} == {champion, challenger}:
-                pair = (scores, shadow_scores) if answering == champion else (shadow_scores, scores)
-                self._compare(self._versions[champion or 0], self._versions[challenger or 0], *pair)
+            old, new = (scores, shadow_scores) if answering == champion else (shadow_scores, scores)
+            self._compare(self._versions[champion or 0], self._versions[challenger or 0], old, new)
+
+    def _counting(self, version: int, role: str, seconds: float) -> _Version | None:
+        """Where a request counts; None for one that began before the last change, and for one pinned to a version."""
+        if role == "pinned" or time.monotonic() - seconds < self._began:
+            return None
+        return self._versions.get(version)
 
     def _compare(self, champion: _Version, challenger: _Version, old: np.ndarray, new: np.ndarray) -> None:
         pair = self._pair

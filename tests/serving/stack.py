@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import httpx
 import numpy as np
 import onnx
 import pyarrow as pa
+import yaml
 from onnx import TensorProto, helper
 
 from training.adapters.features import Features
@@ -25,9 +27,11 @@ from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_ar
 from training.adapters.registry import ModelVersion, Registry
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata, Golden
 from training.contract.base import Days
-from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
 from training.settings import ROOT, Settings
 
+#: The amount from which on a model made with `nan` gives no number.
+NAN_FROM = 90.0
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 #: Known to the online store.
 CUSTOMER, TERMINAL = 7, 11
@@ -40,15 +44,10 @@ PAYMENT: dict[str, Any] = {
 }
 
 
-def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 0.0) -> Path:
-    """A logistic regression with weights 0.01 for every feature and `bias`."""
+def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 0.0, **faults: Any) -> Path:
+    """A logistic regression with weights 0.01 for every feature and `bias`, and what `_nodes` makes of `faults`."""
     graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", [ONNX_INPUT, "weights"], ["product"]),
-            helper.make_node("Add", ["product", "bias"], ["logits"]),
-            helper.make_node("Sigmoid", ["logits"], ["column"]),
-            helper.make_node("Reshape", ["column", "flat"], [ONNX_OUTPUT]),
-        ],
+        _nodes(**faults),
         "tiny",
         [helper.make_tensor_value_info(ONNX_INPUT, TensorProto.FLOAT, ["rows", len(names)])],
         [helper.make_tensor_value_info(ONNX_OUTPUT, TensorProto.FLOAT, ["rows"])],
@@ -56,6 +55,8 @@ def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 
             helper.make_tensor("weights", TensorProto.FLOAT, [len(names), 1], [0.01] * len(names)),
             helper.make_tensor("bias", TensorProto.FLOAT, [1], [bias]),
             helper.make_tensor("flat", TensorProto.INT64, [1], [-1]),
+            *(_faulty(names) if faults.get("nan") else []),
+            *(_large() if faults.get("slow") else []),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -81,6 +82,49 @@ def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 
         config_hash="",
     )
     return write_artifact(folder, content, metadata)
+
+
+def _faulty(names: list[str]) -> list[TensorProto]:
+    return [
+        helper.make_tensor("worth", TensorProto.FLOAT, [len(names), 1], [float(n == "payment_amount") for n in names]),
+        helper.make_tensor("limit", TensorProto.FLOAT, [1], [NAN_FROM]),
+        helper.make_tensor("nan", TensorProto.FLOAT, [1], [float("nan")]),
+    ]
+
+
+def _large() -> list[TensorProto]:
+    shapes = {"wide": [1, 1200], "square": [1200, 1200], "narrow": [1200, 1]}
+    return [
+        helper.make_tensor(name, TensorProto.FLOAT, shape, np.full(shape, 1e-6).ravel())
+        for name, shape in shapes.items()
+    ]
+
+
+def _nodes(nan: bool = False, worse: bool = False, slow: int = 0) -> list[onnx.NodeProto]:
+    """`nan`: no number for amounts from NAN_FROM on. `worse`: risky is safe and safe is risky. `slow`: so many products
+    of large matrices for every row."""
+    nodes = [
+        helper.make_node("MatMul", [ONNX_INPUT, "weights"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["sum"]),
+    ]
+    logits = "sum"
+    if worse:
+        nodes.append(helper.make_node("Neg", ["sum"], ["turned"]))
+        logits = "turned"
+    if slow:
+        nodes.append(helper.make_node("MatMul", ["sum", "wide"], ["wide0"]))
+        nodes += [helper.make_node("MatMul", [f"wide{i}", "square"], [f"wide{i + 1}"]) for i in range(slow)]
+        nodes += [helper.make_node("MatMul", [f"wide{slow}", "narrow"], ["nothing"])]
+        nodes += [helper.make_node("Add", [logits, "nothing"], ["late"])]
+        logits = "late"
+    nodes.append(helper.make_node("Sigmoid", [logits], ["probability"]))
+    if nan:  # after the sigmoid, whose kernel makes a number of it
+        nodes += [
+            helper.make_node("MatMul", [ONNX_INPUT, "worth"], ["amount"]),
+            helper.make_node("GreaterOrEqual", ["amount", "limit"], ["large"]),
+            helper.make_node("Where", ["large", "nan", "probability"], ["column"]),
+        ]
+    return [*nodes, helper.make_node("Reshape", ["column" if nan else "probability", "flat"], [ONNX_OUTPUT])]
 
 
 def free_port() -> int:
@@ -153,12 +197,20 @@ class Service(Process):
         return int(children[0])
 
 
+def changed(settings: Settings, **fields: Any) -> Settings:
+    """`settings` with other fields. A copy of the model would keep the paths that have been asked for already."""
+    return Settings(**{**settings.model_dump(), **fields})
+
+
 def serving_environment(settings: Settings) -> dict[str, str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("CT_", "BENTOML_", "MLFLOW_"))}
+    policy = ("store_down", "lookup_seconds", "deadline_seconds", "maximum_lag_seconds", "maximum_in_flight")
     return keep | {
+        **{f"CT_SERVING_{name.upper()}": str(getattr(settings, f"serving_{name}")) for name in policy},
         "CT_HOME": str(settings.home),
         "CT_TRACKING_URI": settings.tracking_uri,
         "CT_SERVING_STATE": settings.serving,
+        "CT_ONLINE_STORE": settings.online_store,
         "CT_SERVING_POLL_SECONDS": "0.2",
         "BENTOML_HOME": str(settings.home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
@@ -187,12 +239,14 @@ class Stack:
     folder: Path
     count: int = 0
 
-    def register(self, bias: float, names: list[str] | None = None, golden_error: float = 0.0) -> ModelVersion:
-        """A new version whose scores depend on `bias`."""
+    def register(
+        self, bias: float, names: list[str] | None = None, golden_error: float = 0.0, **faults: Any
+    ) -> ModelVersion:
+        """A new version whose scores depend on `bias`, with the `faults` of `_nodes`."""
         from mlflow import MlflowClient
 
         self.count += 1
-        folder = artifact(self.folder / f"artifact{self.count}", names or self.names, bias, golden_error)
+        folder = artifact(self.folder / f"artifact{self.count}", names or self.names, bias, golden_error, **faults)
         client = MlflowClient(self.settings.tracking_uri, self.settings.tracking_uri)
         run = client.create_run("0").info.run_id
         client.log_artifacts(run, str(folder), "served")
@@ -202,16 +256,27 @@ class Stack:
     def predict(self, **changes: Any) -> httpx.Response:
         return httpx.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)
 
+    def planned(self, stages: list[dict[str, Any]], guards: dict[str, Any] | None = None, urls: str = "") -> Settings:
+        """Settings of a model spec with this rollout plan."""
+        spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+        spec["rollout"] = {"timeout_seconds": 30, "stages": stages, "guards": guards or {}}
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        (folder / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
+        return changed(self.settings, serving_urls=urls or self.service.url, models_dir=folder)
+
     def promote(self, version: ModelVersion) -> None:
         self.registry.set_alias("card_fraud", "champion", version.version)
         eventually(lambda: self.service.serves(version.version))
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[Stack]:
-    """MLflow and the service, both up; the online store is still empty and nothing is registered."""
+def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
+    """MLflow and the service, both up; the online store is still empty and nothing is registered.
+
+    `fields`: of the settings.
+    """
     url = f"http://127.0.0.1:{free_port()}"
-    settings = Settings(home=folder / "home", tracking_uri=url)
+    settings = Settings(home=folder / "home", tracking_uri=url, **fields)
     command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -157,7 +157,7 @@ def test_swaps_under_load_fail_no_request(stack: Stack) -> None:
 
 
 def test_rollout_and_rollback_move_the_running_service(stack: Stack) -> None:
-    settings = stack.settings.model_copy(update={"serving_urls": stack.service.url})
+    settings = stack.planned([{"mode": "full"}])
     version = stack.register(bias=1.0).version
     moved = rollout.run(RolloutInputs(model="card_fraud", version=version, reason="better"), settings)
     assert (moved.version, moved.previous_version, moved.replicas[0].version) == (version, 2, version)

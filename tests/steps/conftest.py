@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.steps.fleet import MODEL, Replica
 from tests.steps.watched import World, build
@@ -49,9 +50,9 @@ def fleet(registry: Registry) -> Iterator[list[Replica]]:
 
 @pytest.fixture
 def quick(settings: Settings, spec: Any, tmp_path: Path, fleet: list[Replica]) -> Settings:
-    """The two replicas, and a spec that waits one second for them."""
-    text = Path(settings.models_dir / f"{MODEL}.yaml").read_text()
+    """The two replicas, and a spec without stages that waits one second for them."""
+    text = yaml.safe_load(Path(settings.models_dir / f"{MODEL}.yaml").read_text())
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{MODEL}.yaml").write_text(f"{text}\nrollout: {{timeout_seconds: 1}}\n")
+    (tmp_path / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump({**text, "rollout": {"timeout_seconds": 1}}))
     urls = ",".join(replica.url for replica in fleet)
     return settings.model_copy(update={"serving_urls": urls, "models_dir": tmp_path / "models"})

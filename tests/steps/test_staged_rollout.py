@@ -7,15 +7,19 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
 from tests.steps.fleet import MODEL, Replica
 from tests.steps.moves import Killed, aliases, back, killing, ledger, roll
+from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import NotToServe, StepError, TransientError
@@ -310,3 +314,69 @@ def test_a_rollout_may_require_the_skew_audit(
         with pytest.raises(NotToServe, match=said):
             roll(settings, 2)
         assert aliases(registry) == {"champion": 1}
+
+
+# --- late labels ---
+
+
+def log_predictions(settings: Settings, worse: int | None, positives: int = 40, ab: bool = False) -> None:
+    """400 requests with their labels, scored by both versions; `worse` scores at random. In an A/B test by one each."""
+    chance, lake = np.random.default_rng(0), Lake(settings.lake, MODEL)
+    later = datetime.now(UTC) + timedelta(hours=1)  # than any stage of this test begins
+    ids = np.arange(400)
+    frauds = (ids < positives).astype(int)
+    events = {"transaction_id": ids, "event_time": [later] * 400, "customer_id": ids // 2, "terminal_id": ids}
+    good = 0.8 * frauds + 0.1 * chance.random(400)
+    versions = []
+    for version in (1, 2):
+        rows = pd.DataFrame({**events, "amount": 1.0}).assign(
+            prediction_id=[f"{version}-{i}" for i in ids],
+            predicted_at=later,
+            score=chance.random(400) if version == worse else good,
+            model_version=version,
+            day=later.date(),
+            slot="challenger" if ab and version == 2 else "shadow" if version == 2 else "champion",
+        )
+        versions.append(rows[ids % 2 == version - 1] if ab else rows)
+    predictions = pa.Table.from_pandas(pd.concat(versions), preserve_index=False)
+    lake.replace("predictions", _microseconds(predictions), "true", ["day"])
+    labels = pa.table({"transaction_id": ids, "is_fraud": frauds, "reported_at": [later] * 400})
+    labels = labels.append_column("partition", pa.array(["a"] * 400))
+    lake.replace("labels", _microseconds(labels), "true", ["partition"])
+
+
+def _microseconds(table: pa.Table) -> pa.Table:
+    fields = [pa.field(f.name, pa.timestamp("us", "UTC")) if pa.types.is_timestamp(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+@pytest.mark.parametrize(("worse", "trips"), [(2, True), (1, False), (None, False)])
+def test_a_worse_model_is_rolled_back_once_labels_show_it(
+    planned: Plan, registry: Registry, worse: int | None, trips: bool
+) -> None:
+    settings = planned([SHADOW, {"mode": "full"}], {"maximum_quality_drop": 0.05})
+    log_predictions(settings, worse)
+    if trips:
+        with pytest.raises(NotToServe, match="Guard quality tripped") as failed:
+            roll(settings, 2)
+        assert "on 400 labelled requests, 40 of them positive" in failed.value.message
+        assert aliases(registry) == {"champion": 1}
+    else:
+        assert roll(settings, 2) == (2, 1)
+
+
+def test_few_labels_and_none_decide_nothing(planned: Plan) -> None:
+    settings = planned([SHADOW, {"mode": "full"}], {"maximum_quality_drop": 0.05})
+    log_predictions(settings, worse=2, positives=5)
+    [stage] = rollout.run(RolloutInputs(model=MODEL, version=2), settings).stages
+    assert not any("labelled" in finding for finding in stage.findings)
+
+
+def test_an_ab_stage_compares_quality_when_labels_are_in(planned: Plan) -> None:
+    plan = [{"mode": "ab", "weight": 50, "experiment": "x", "requests": 100}, {"mode": "full"}]
+    settings = planned(plan)
+    log_predictions(settings, worse=2, positives=100, ab=True)
+    [stage] = rollout.run(RolloutInputs(model=MODEL, version=2), settings).stages
+    quality = stage.comparison[-1]
+    assert quality.startswith("average_precision: champion 1.0000 (200 requests), challenger 0.")
+    assert "beyond chance" in quality

@@ -44,8 +44,8 @@ class StageSpec(Frozen):
 class GuardSpec(Frozen):
     """What a new version must keep to in every stage; None: not guarded.
 
-    A guard that counts trips when the breach is beyond chance: when the lower end of the interval (Wilson score,
-    one-sided) lies beyond the limit. It is looked at about once a second, hence the high confidence.
+    A guard that counts trips when the breach is beyond chance, by an exact binomial test. It is looked at about twice a
+    second, hence the high confidence.
     """
 
     confidence: float = Field(0.999, gt=0.5, lt=1)

@@ -1,11 +1,12 @@
 """The final comparison of an A/B stage: two groups of keys, one version each."""
 
+from statistics import NormalDist
+
 import numpy as np
 
 from training.contract.base import Frozen
 from training.contract.model_spec import Metric
 from training.contract.signals import VersionSignals
-from training.domain.guards import wilson
 from training.domain.metrics import Ranking, Truth
 
 
@@ -42,7 +43,7 @@ def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence
         return None
     old, new = (each.flagged / each.answered for each in (champion, challenger))
     (old_low, old_high), (new_low, new_high) = (
-        wilson(each.flagged, each.answered, (1 + confidence) / 2) for each in (champion, challenger)
+        _score_interval(each.flagged, each.answered, (1 + confidence) / 2) for each in (champion, challenger)
     )
     return Difference(
         measure="alert rate",
@@ -92,3 +93,14 @@ def qualities(
         champion_rows=len(old_truth.labels),
         challenger_rows=len(new_truth.labels),
     )
+
+
+def _score_interval(count: int, total: int, confidence: float) -> tuple[float, float]:
+    """Lower and upper end of Wilson's score interval of a share, each end one-sided at `confidence`.
+
+    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+    """
+    z, share = NormalDist().inv_cdf(confidence), count / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return float(middle - half), float(middle + half)

@@ -1,9 +1,10 @@
 """Does a new version keep to the guards of its rollout? Pure: counts in, findings out.
 
-What is counted is judged beyond chance: a guard trips when the end of the interval that is kinder to the version lies
-beyond the limit. So five requests that all fail trip at once, and one that fails among five hundred does not.
+What is counted is judged beyond chance: a guard trips when a version within the limit would hardly ever have counted as
+much. So five requests that all fail trip at once, and one that fails among five hundred does not.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -31,17 +32,24 @@ class Finding:
         return f"{'TRIPPED' if self.tripped else 'kept'}: {self.sentence}"
 
 
-def wilson(count: int, total: int, confidence: float) -> tuple[float, float]:
-    """Lower and upper end of the Wilson score interval of a share, each end one-sided at `confidence`.
+def beyond_chance(count: int, total: int, limit: float, confidence: float) -> bool:
+    """Whether `count` of `total` are more than a share of `limit` explains: the exact one-sided binomial test.
 
-    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+    The same as whether the lower end of the interval of Clopper and Pearson (Biometrika 26, 1934) lies above `limit`.
     """
-    if total == 0:
-        return 0.0, 1.0
-    z, share = NormalDist().inv_cdf(confidence), count / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    if count <= limit * total:
+        return False
+    if limit <= 0:
+        return True  # where none may be, one is one too many
+    chance = math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)
+    term = math.exp(chance + count * math.log(limit) + (total - count) * math.log1p(-limit))
+    tail = 0.0
+    for more in range(count, total + 1):
+        tail += term
+        term *= (total - more) / (more + 1) * limit / (1 - limit)
+        if term < 1e-12 * tail:
+            break
+    return tail < 1 - confidence
 
 
 def p99(times: Sequence[int]) -> float:
@@ -95,10 +103,9 @@ def _faults(new: VersionSignals, guards: GuardSpec) -> Iterator[Finding]:
     )
     for guard, name, count, total, of, limit in counted:
         if limit is not None and total:
-            least, _ = wilson(count, total, guards.confidence)
             sentence = f"{name} {count / total:.2%} ({count} of {total} {of}), at most {limit:.2%}"
-            # Where none may be, one is one too many.
-            yield Finding(guard, count / total, limit, count > 0 if limit == 0 else least > limit, sentence)
+            tripped = beyond_chance(count, total, limit, guards.confidence)
+            yield Finding(guard, count / total, limit, tripped, sentence)
 
 
 def _latency(
@@ -119,7 +126,7 @@ def _latency(
     # The p99 lies beyond the limit when more than one in a hundred does.
     starts = 1000 * np.array([0.0, *TIME_BUCKETS])
     slower = int(np.asarray(times)[starts >= limit].sum())
-    tripped = wilson(slower, count, guards.confidence)[0] > 0.01
+    tripped = beyond_chance(slower, count, 0.01, guards.confidence)
     yield Finding("p99", p99(times), limit, tripped, f"{what} {p99(times):.1f} ms over {count} calls, at most {said}")
 
 
@@ -134,18 +141,19 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
         sentence = f"score shift (PSI) {index:.3f} on the scores {on}, at most {limit:g} (and {noise:.3f} by chance)"
         yield Finding("score_shift", index, limit, index > limit + noise, sentence)
     new, old = pair.both_flagged + pair.challenger_flagged, pair.both_flagged + pair.champion_flagged
-    least, most = wilson(new, pair.rows, guards.confidence)
     said = f"alert rate {new / pair.rows:.2%} ({new} {on}), the champion's {old / pair.rows:.2%}"
     if guards.maximum_alert_ratio is not None:
         limit = guards.maximum_alert_ratio * max(old / pair.rows, alert_rate)
-        yield Finding("alert_rate", new / pair.rows, limit, least > limit, f"{said}, at most {limit:.2%}")
+        tripped = beyond_chance(new, pair.rows, limit, guards.confidence)
+        yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{said}, at most {limit:.2%}")
     if guards.minimum_alert_ratio is not None:
         limit = guards.minimum_alert_ratio * old / pair.rows
-        yield Finding("alert_rate", new / pair.rows, limit, most < limit, f"{said}, at least {limit:.2%}")
+        tripped = beyond_chance(pair.rows - new, pair.rows, 1 - limit, guards.confidence)
+        yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{said}, at least {limit:.2%}")
     if guards.minimum_agreement is not None:
         differ = pair.champion_flagged + pair.challenger_flagged
         agreement, limit = 1 - differ / pair.rows, guards.minimum_agreement
-        tripped = wilson(differ, pair.rows, guards.confidence)[0] > 1 - limit
+        tripped = beyond_chance(differ, pair.rows, 1 - limit, guards.confidence)
         sentence = f"agreement {agreement:.2%} ({differ} {on} decided otherwise), at least {limit:.2%}"
         yield Finding("agreement", agreement, limit, tripped, sentence)
 

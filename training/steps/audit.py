@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 #: Rows that only a shadow scored carry the features of the request that another row has.
 SHADOW = "shadow"
+#: Skew in one of a thousand requests shows in so many, and to look them up takes seconds.
+MAXIMUM_ROWS = 5_000
 
 log = logging.getLogger("perennial")
 
 
 def run(inputs: AuditInputs, settings: Settings) -> AuditResult:
-    """Audit the predictions of the drift window before `as_of`, at most drift.maximum_rows of them.
+    """Audit the predictions of the drift window before `as_of`, a sample of MAXIMUM_ROWS of them.
 
     Writes `skew.json` and `skew.md` to `<work>/<model>/skew/<as_of>/` and the share to the ledger, where a rollout
     whose spec limits the skew looks. Run again, it writes the same in the same place. Raises InputError for a table
@@ -85,10 +87,12 @@ def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None)
     if rows.empty:
         return None
     rows["feature_timestamp"] = pd.to_datetime(rows["feature_timestamp"], utc=True)
+    if rows["feature_timestamp"].isna().all():
+        log.warning("The log has no feature timestamps: what an online store that was behind gave counts as skew")
     rows["horizon"] = horizons(rows["predicted_at"], rows["feature_timestamp"])
     # The lake keeps no order, and the sample must not depend on one.
-    if len(rows) > spec.drift.maximum_rows:
-        rows = rows.sample(spec.drift.maximum_rows, random_state=spec.training.seed).sort_index()
+    if len(rows) > MAXIMUM_ROWS:
+        rows = rows.sample(MAXIMUM_ROWS, random_state=spec.training.seed).sort_index()
     return rows.reset_index(drop=True)
 
 
@@ -107,17 +111,25 @@ def _audit(
     times = pd.DatetimeIndex(rows[spec.feeds["events"].time_column]).tz_convert("UTC")
     tables = {table: versions[table] for table in spec.features.tables if table in versions}
 
-    def offline(at: pd.DatetimeIndex | None, explains: np.ndarray) -> Offline:
-        # Features of a request that no feature row can explain are those of an entity that nobody knows.
-        return Offline(features.historical(events, tables, at)[names].to_numpy(np.float64), explains)
-
-    everyone, known = np.ones(len(rows), bool), rows["horizon"].notna().to_numpy()
-    now = offline(None, everyone)
     horizon = pd.DatetimeIndex(rows["horizon"].fillna(pd.Series(times, index=rows.index)))
-    behind = offline(horizon.where(horizon < times, times), known)
-    before_any = pd.DatetimeIndex([pd.Timestamp("2000-01-01", tz="UTC")] * len(rows))
-    unknown = offline(before_any, rows["feature_timestamp"].isna().to_numpy())
-    return compare(names, rows["prediction_id"].tolist(), logged, now, behind, unknown)
+    strangers = events.assign(**{entity: _nobody(spec, entity) for entity in set(spec.features.tables.values())})
+    # One join for the three: as of the request, as of what was online then, and for an entity that nobody knows.
+    asked = pd.concat([events, events, strangers], ignore_index=True)
+    at = times.append([horizon.where(horizon < times, times), times])
+    now, behind, unknown = np.split(features.historical(asked, tables, at)[names].to_numpy(np.float64), 3)
+    everyone, known, defaulted = (
+        np.ones(len(rows), bool),
+        rows["horizon"].notna().to_numpy(),
+        rows["feature_timestamp"].isna().to_numpy(),
+    )
+    ids = rows["prediction_id"].tolist()
+    by = (Offline(now, everyone), Offline(behind, known), Offline(unknown, defaulted))
+    return compare(names, ids, logged, *by)
+
+
+def _nobody(spec: ModelSpec, entity: str) -> int | str:
+    """A key that no feature table has."""
+    return "\0" if spec.request_columns[entity].type == "string" else np.iinfo(np.int64).min + 1
 
 
 def _write(result: AuditResult, spec: ModelSpec, settings: Settings) -> Path:

@@ -29,7 +29,7 @@ def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
     started = time.monotonic()
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
-    replicas = Replicas(settings.replicas, model, getattr(settings, "serving_api_key", None))
+    replicas = Replicas(settings.replicas, model, settings.serving_api_key)
     move = _begin(inputs, registry, ledger)
     if move.phase == "started":
         _point(move, model, registry)
@@ -51,8 +51,8 @@ def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
 
 def _begin(inputs: RollbackInputs, registry: Registry, ledger: Ledger) -> Move:
     """The move to make, written down, or the finished one when it was made before."""
-    model, aliases = inputs.model, registry.state(inputs.model).aliases
-    now, before = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+    model, state = inputs.model, registry.state(inputs.model)
+    now, before, split = state.aliases.get(CHAMPION), state.aliases.get(PREVIOUS), MODE in state.tags
     bodies = [e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)]
     last, cancelled = last_move(bodies), open_rollout(bodies)
     same = same_rollback(last, now, inputs.reason, inputs.run) if inputs.version is None else None
@@ -64,7 +64,7 @@ def _begin(inputs: RollbackInputs, registry: Registry, ledger: Ledger) -> Move:
     version = registry.get(model, wanted).version
     move = begin(last, ROLLBACK, version, now, before, inputs.reason, inputs.run)
     unfinished = last is not None and (last.kind, last.version) == (ROLLBACK, version) and last.phase != "finished"
-    if now == version and not unfinished and not cancelled:
+    if now == version and not (unfinished or cancelled or split):
         log.info("Version %d of %s is the champion already", version, model)
         return move.ended()
     ledger.claim(ROLLBACK, model, move.model_dump(mode="json"), move.key)

@@ -35,7 +35,7 @@ def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
         return RolloutResult(version=None, previous_version=None, replicas=[], seconds=0.0)
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
-    replicas = Replicas(settings.replicas, model, getattr(settings, "serving_api_key", None))
+    replicas = Replicas(settings.replicas, model, settings.serving_api_key)
     version = registry.get(model, inputs.version).version
     move = _begin(model, version, inputs.reason, registry, ledger)
     rollout = Rollout(move, version, spec, registry, ledger, replicas, settings)

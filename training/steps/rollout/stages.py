@@ -118,26 +118,32 @@ class Rollout:
             self.check_not_cancelled()
             looks = self._replicas.look(signals=True)
             signals = tally.add(looks)
+            requests = signals.of(self._version).rows
+            # Before anything else is asked, which may take its time.
+            self._guarded(stage, signals, labels, final=False)
             away = self._away(stage, looks)
             if away is None:
                 heard = time.monotonic()
             elif time.monotonic() - heard > self._spec.rollout.timeout_seconds:
                 raise Unreachable(f"Stage {stage.id} of version {self._version} goes on unwatched: {away}", "Retry.")
-            requests = signals.of(self._version).rows
             over = stage.over(requests, datetime.now(UTC)) if away is None else "no"
-            findings = self._examine(signals, over != "no") + labels.look(final=over != "no")
-            if any(finding.tripped for finding in findings):
-                self._trip(stage, requests, findings)
-            if over == "yes" or (over == "silent" and self._goes_on(stage, requests, findings)):
-                self._pass(stage, signals, findings, labels)
-                return
+            if over != "no":
+                findings = self._guarded(stage, signals, labels, final=True)
+                if over == "yes" or self._goes_on(stage, requests):
+                    self._pass(stage, signals, findings, labels)
+                    return
             if time.monotonic() - told > PROGRESS_SECONDS:
                 told = time.monotonic()
                 log.info("Stage %s: %d requests%s", stage.id, requests, f"; {away}" if away else "")
             time.sleep(POLL_SECONDS)
 
-    def _examine(self, signals: Signals, final: bool) -> list[Finding]:
-        return examine(signals, self._spec.rollout.guards, self._spec.decision.alert_rate, final)
+    def _guarded(self, stage: Stage, signals: Signals, labels: Labels, final: bool) -> list[Finding]:
+        """What the guards find. Raises NotToServe when one trips."""
+        found = examine(signals, self._spec.rollout.guards, self._spec.decision.alert_rate, final)
+        found += labels.look(final)
+        if any(finding.tripped for finding in found):
+            self._trip(stage, signals.of(self._version).rows, found)
+        return found
 
     def _away(self, stage: Stage, looks: list[Look]) -> str | None:
         """Which replicas are not in the stage now, or why that cannot be known. Raises NotToServe when a person has
@@ -168,7 +174,7 @@ class Rollout:
             hint="The ledger and the version's MLflow run keep the numbers; mend the model and train again.",
         )
 
-    def _goes_on(self, stage: Stage, requests: int, findings: list[Finding]) -> bool:
+    def _goes_on(self, stage: Stage, requests: int) -> bool:
         """What the plan says when there is too little traffic."""
         said = f"only {requests} of {stage.spec.requests} requests in {stage.spec.maximum_minutes:g} minutes"
         if stage.spec.on_silence == "promote":

@@ -1,0 +1,167 @@
+"""Guards: what trips beyond chance and what is chance."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from training.contract.rollout_spec import GuardSpec
+from training.contract.signals import NO_SCORES, NO_TIMES, TIME_BUCKETS, PairSignals, Signals, VersionSignals
+from training.contract.traffic import Desired
+from training.domain.experiment import alert_rates, qualities
+from training.domain.guards import Finding, beyond_chance, examine, p99, population_stability, quality
+from training.domain.metrics import Truth
+
+ALERT_RATE = 0.005
+
+
+def times(*seconds: float) -> tuple[int, ...]:
+    counts = list(NO_TIMES)
+    for each in seconds:
+        counts[int(np.searchsorted(TIME_BUCKETS, each))] += 1
+    return tuple(counts)
+
+
+def signals(
+    new: VersionSignals, old: VersionSignals | None = None, pair: PairSignals | None = None, mode: str = "canary"
+) -> Signals:
+    asked = Desired.model_validate({"mode": mode, "weight": 10 if mode == "canary" else 0})
+    versions = {1: old or VersionSignals(), 2: new}
+    return Signals(traffic=asked, champion=1, challenger=2, versions=versions, pair=pair or PairSignals())
+
+
+def tripped(found: Signals, final: bool = False, **guards: float | None) -> set[str]:
+    return {f.guard for f in examine(found, GuardSpec.model_validate(guards), ALERT_RATE, final) if f.tripped}
+
+
+@given(st.integers(1, 400), st.integers(0, 400), st.floats(0.001, 0.999))
+def test_chance_is_the_binomial_tail(total: int, count: int, limit: float) -> None:
+    count = min(count, total)
+    tail = float(binom.sf(count - 1, total, limit))
+    if abs(tail - 0.001) > 1e-9:
+        assert beyond_chance(count, total, limit, 0.999) == (count > limit * total and tail < 0.001)
+
+
+@pytest.mark.parametrize(
+    ("errors", "asked", "trips"), [(5, 5, True), (1, 5, False), (1, 500, False), (20, 500, True), (0, 0, False)]
+)
+def test_errors_trip_beyond_chance(errors: int, asked: int, trips: bool) -> None:
+    assert tripped(signals(VersionSignals(asked=asked, errors=errors))) == ({"error_rate"} if trips else set())
+
+
+def test_one_nan_is_one_too_many_unless_some_are_allowed() -> None:
+    new = VersionSignals(scored=10_000, nans=1)
+    assert tripped(signals(new)) == {"nan_share"}
+    assert tripped(signals(new), maximum_nan_share=0.01) == set()
+    assert tripped(signals(new), maximum_nan_share=None) == set()
+
+
+def test_p99_is_that_of_the_times() -> None:
+    seconds = np.random.default_rng(0).gamma(2, 0.01, 5000)
+    assert p99(times(*seconds)) == pytest.approx(1000 * np.quantile(seconds, 0.99), rel=0.11)
+    assert p99(NO_TIMES) == 0
+
+
+def test_slowness_is_judged_absolutely_and_against_the_champion() -> None:
+    quick, slow, very_slow = (VersionSignals(times=times(*[s] * 100)) for s in (0.01, 0.2, 0.5))
+    assert tripped(signals(very_slow, very_slow)) == {"p99"}
+    assert tripped(signals(slow, quick)) == {"p99"}
+    assert tripped(signals(slow, slow)) == set()
+    assert tripped(signals(slow, quick), maximum_p99_ratio=None) == set()
+    assert tripped(signals(slow, quick), p99_slack_ms=300) == set()
+    # Times in the tail that one in a hundred has are no p99.
+    assert tripped(signals(VersionSignals(times=times(*[0.01] * 990, *[1.0] * 9)), quick)) == set()
+
+
+def test_few_times_wait_for_the_end_of_the_stage() -> None:
+    new = signals(VersionSignals(times=times(*[1.0] * 20)))
+    assert tripped(new) == set()
+    assert tripped(new, final=True) == {"p99"}
+
+
+def test_in_a_shadow_the_scoring_is_timed() -> None:
+    new = VersionSignals(scoring_times=times(*[1.0] * 100), times=NO_TIMES)
+    assert tripped(signals(new, mode="shadow")) == {"p99"}
+
+
+@pytest.mark.parametrize(
+    ("both", "champion", "challenger", "guards", "trips"),
+    [
+        (5, 0, 0, {}, set()),
+        (5, 0, 95, {}, {"alert_rate"}),
+        (0, 0, 6, {}, set()),  # 6 of 1,000 where the champion has none: alert_rate says that 5 are as made
+        (0, 0, 60, {}, {"alert_rate"}),
+        (200, 0, 200, {}, set()),  # twice, where thrice is the limit
+        (100, 300, 300, {}, {"agreement"}),
+        (100, 300, 0, {"minimum_alert_ratio": 0.5, "minimum_agreement": None}, {"alert_rate"}),
+    ],
+)
+def test_decisions_are_compared_on_the_same_requests(
+    both: int, champion: int, challenger: int, guards: dict[str, float | None], trips: set[str]
+) -> None:
+    pair = PairSignals(rows=1000, both_flagged=both, champion_flagged=champion, challenger_flagged=challenger)
+    assert tripped(signals(VersionSignals(), pair=pair), **guards) == trips
+
+
+def histogram(scores: np.ndarray) -> tuple[int, ...]:
+    counts = np.histogram(scores, np.linspace(0, 1, len(NO_SCORES) + 1))[0]
+    return tuple(int(count) for count in counts)
+
+
+def test_a_shift_of_the_scores_is_told_from_noise() -> None:
+    random = np.random.default_rng(1)
+    for rows in (60, 500, 5000):
+        same = [histogram(random.beta(2, 5, rows)) for _ in range(2)]
+        moved = histogram(random.beta(3.5, 4, rows))
+        for challenger, trips in ((same[1], set()), (moved, {"score_shift"} if rows > 60 else set())):
+            pair = PairSignals(rows=rows, champion_scores=same[0], challenger_scores=challenger)
+            found = signals(VersionSignals(), pair=pair)
+            assert tripped(found, maximum_score_shift=0.2) == trips, rows
+            assert tripped(found) == set()
+
+
+def test_population_stability_is_zero_for_the_same_and_grows() -> None:
+    scores = histogram(np.random.default_rng(2).beta(2, 5, 5000))
+    assert population_stability(scores, scores)[0] == 0
+    assert population_stability(scores, tuple(reversed(scores)))[0] > 1
+    assert population_stability(NO_SCORES, NO_SCORES) == (0.0, 1)
+
+
+def test_quality_trips_when_the_whole_interval_is_below() -> None:
+    random, guards = np.random.default_rng(3), GuardSpec(maximum_quality_drop=0.05)
+
+    def found(middle: float) -> Finding:
+        return quality(random.normal(middle, 0.01, 500), "average_precision", 900, 40, guards)
+
+    assert found(-0.2).tripped
+    assert not found(-0.06).tripped
+    assert not found(0.1).tripped
+    assert "on 900 labelled requests, 40 of them positive" in found(-0.2).sentence
+
+
+def test_in_a_full_stage_the_champion_is_the_new_one() -> None:
+    seen = Signals(champion=2, versions={2: VersionSignals(asked=50, errors=50)}, traffic=Desired(stage="1.4-full"))
+    assert tripped(seen) == {"error_rate"}
+
+
+def test_alert_rates_are_compared_by_newcombes_interval() -> None:
+    # Newcombe 1998, table II, case (a): 56/70 − 48/80, method 10: 0.0524, 0.3339.
+    found = alert_rates(VersionSignals(answered=80, flagged=48), VersionSignals(answered=70, flagged=56), 0.95)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert found.beyond_chance
+    assert alert_rates(VersionSignals(), VersionSignals(answered=70), 0.95) is None
+
+
+def test_qualities_of_two_groups() -> None:
+    random = np.random.default_rng(4)
+
+    def group(noise: float) -> tuple[Truth, np.ndarray]:
+        labels = (random.random(3000) < 0.1).astype(int)
+        return Truth.of(labels, np.arange(3000), np.zeros(3000)), labels + random.normal(0, noise, 3000)
+
+    good, bad, as_bad = group(0.3), group(1.5), group(1.5)
+    better = qualities(bad, good, "average_precision", 100, 0.9, 100, 0)
+    assert better.low > 0.1
+    assert not qualities(bad, as_bad, "roc_auc", 100, 0.99, 100, 0).beyond_chance

@@ -1,0 +1,228 @@
+"""Rollouts of good and of bad models on the real service: MLflow, the online store, callers that never stop.
+
+The tests run in order on one stack, whose champion is version 1.
+"""
+
+import gc
+import random
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.metrics import Metrics
+from serving.watcher import Watcher
+from tests.serving.stack import (
+    PAYMENT,
+    Service,
+    Stack,
+    changed,
+    eventually,
+    fill_online_store,
+    running_stack,
+    service_process,
+)
+from training.contract.errors import NotToServe
+from training.contract.messages import RollbackInputs, RolloutInputs
+from training.steps import rollback, rollout
+
+pytestmark = pytest.mark.slow
+MODEL = "card_fraud"
+SHADOW = {"mode": "shadow", "requests": 200, "maximum_minutes": 2, "on_silence": "fail"}
+CANARY = {"mode": "canary", "weight": 30, "requests": 60, "maximum_minutes": 2, "on_silence": "fail"}
+FULL = {"mode": "full"}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        fill_online_store(running.settings, running.spec)
+        # Flags amounts from about 90 on: a tenth of the payments below.
+        running.promote(running.register(bias=-0.92))
+        yield running
+
+
+class Callers:
+    """Two callers that pay amounts from 0 to 100 with a thousand cards, and keep what they were told."""
+
+    def __init__(self, urls: list[str]) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.versions: dict[int, set[int]] = {}
+        self._urls, self._stop = urls, threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(seed,)) for seed in range(2)]
+
+    def _call(self, seed: int) -> None:
+        chance = random.Random(seed)
+        clients = [httpx.Client(base_url=url, timeout=30) for url in self._urls]
+        while not self._stop.is_set():
+            card = chance.randrange(1000) + 1000 * seed
+            body = PAYMENT | {"customer_id": card, "amount": chance.uniform(0, 100)}
+            answer = chance.choice(clients).post("/predict", json=body)
+            self.statuses[answer.status_code] += 1
+            if answer.is_success:
+                self.versions.setdefault(card, set()).add(answer.json()["model_version"])
+            time.sleep(0.003)
+
+    def __enter__(self) -> "Callers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_good_model_passes_its_stages_and_nobody_notices(stack: Stack) -> None:
+    version = stack.register(bias=-0.9).version
+    settings = stack.planned([SHADOW, CANARY, FULL], {"maximum_p99_ms": 1000})
+    with Callers([stack.service.url]) as callers:
+        result = rollout.run(RolloutInputs(model=MODEL, version=version, reason="better"), settings)
+        time.sleep(0.5)
+    assert set(callers.statuses) == {200}
+    assert [stage.stage.partition("-")[2] for stage in result.stages] == ["shadow", "canary-30"]
+    assert all(stage.requests >= spec["requests"] for stage, spec in zip(result.stages, (SHADOW, CANARY), strict=True))
+    assert (result.version, result.previous_version) == (version, 1)
+    assert stack.service.serves(version)
+    # Back, so that the next tests start from version 1.
+    rollback.run(RollbackInputs(model=MODEL, version=1), stack.planned([FULL]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage", "guard"),
+    [
+        ({"bias": -0.92, "worse": True}, SHADOW, "agreement"),
+        ({"bias": -0.92, "slow": 400}, SHADOW, "p99"),
+        ({"bias": -0.92, "slow": 400}, CANARY, "p99"),
+        ({"bias": -0.92, "nan": True}, SHADOW, "nan_share"),
+        ({"bias": -0.92, "nan": True}, CANARY, "nan_share"),
+        ({"bias": -0.4}, CANARY, "alert_rate"),
+    ],
+    ids=["worse", "slow", "slow canary", "NaN", "NaN canary", "alerts"],
+)
+def test_a_bad_model_is_rolled_back_by_the_guard_that_should(
+    stack: Stack, fault: dict[str, Any], stage: dict[str, Any], guard: str
+) -> None:
+    version = stack.register(**fault).version
+    # On a busy machine a good model may be late, too: times are looked at where they are the point.
+    guards: dict[str, Any] = {} if guard == "p99" else {"maximum_p99_ms": None, "maximum_p99_ratio": None}
+    # Whoever flags more also decides otherwise.
+    guards |= {"minimum_agreement": None} if guard == "alert_rate" else {}
+    settings = stack.planned([{**stage, "requests": 5000}, FULL], guards)
+    with Callers([stack.service.url]) as callers, pytest.raises(NotToServe) as failed:
+        rollout.run(RolloutInputs(model=MODEL, version=version), settings)
+    assert guard in failed.value.message.partition(" tripped")[0], failed.value.message
+    eventually(lambda: stack.service.serves(1) and stack.service.models()["traffic"]["mode"] == "full", 5)
+    state = stack.registry.state(MODEL)
+    assert (state.aliases["champion"], state.tags) == (1, {})
+    assert "challenger" not in state.aliases
+    assert set(callers.statuses) == {200}
+
+
+def test_a_canary_is_sticky(stack: Stack) -> None:
+    version = stack.register(bias=-0.91).version
+    settings = stack.planned([{**CANARY, "requests": 300}, FULL])
+    with Callers([stack.service.url]) as callers:
+        stack.registry.set_alias(MODEL, "challenger", version)
+        for tag, value in (("rollout.weight", "30"), ("rollout.mode", "canary")):  # as a person does in the MLflow UI
+            stack.registry._client.set_registered_model_tag(MODEL, tag, value)
+        eventually(lambda: stack.service.models()["traffic"]["mode"] == "canary")
+        callers.versions.clear()
+        time.sleep(3)
+    seen = callers.versions.values()
+    assert all(len(versions) == 1 for versions in seen)
+    share = sum(versions == {version} for versions in seen) / len(seen)
+    assert 0.2 < share < 0.4
+    rollback.run(RollbackInputs(model=MODEL, version=1), settings)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "said"),
+    [("rollout.mode", "chaos", "not one of full"), ("rollout.weight", "many", "not a percentage")],
+)
+def test_tags_that_make_no_sense_leave_the_champion_alone(stack: Stack, tag: str, value: str, said: str) -> None:
+    stack.registry.set_alias(MODEL, "challenger", 2)
+    for name, sense in {"rollout.weight": "100", "rollout.mode": "canary", tag: value}.items():
+        stack.registry._client.set_registered_model_tag(MODEL, name, sense)
+    eventually(lambda: said in (stack.service.models()["problem"] or ""))
+    assert {stack.predict(customer_id=card).json()["model_version"] for card in range(20)} == {1}
+    rollback.run(RollbackInputs(model=MODEL, version=1), stack.planned([FULL]))
+    stack.registry.remove_alias(MODEL, "challenger")
+    for name in ("rollout.weight", "rollout.mode"):
+        stack.registry._client.delete_registered_model_tag(MODEL, name)
+    eventually(lambda: stack.service.models()["problem"] is None)
+
+
+@contextmanager
+def more_replicas(stack: Stack, count: int) -> Iterator[list[Service]]:
+    """Services beside the stack's own, each with a state of its own."""
+    made = []
+    for number in range(count):
+        state = str(stack.folder / f"replica{number}")
+        made.append(service_process(changed(stack.settings, serving_state=state)))
+        made[-1].start()
+    try:
+        yield made
+    finally:
+        for service in made:
+            service.stop()
+
+
+def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack: Stack) -> None:
+    version = stack.register(bias=-0.93).version
+    with more_replicas(stack, 2) as others:
+        services = [stack.service, *others]
+        urls = [service.url for service in services]
+        for service in services:
+            eventually(lambda service=service: service.serves(1), 90)
+        settings = stack.planned([SHADOW, CANARY, FULL], {"maximum_p99_ms": 1000}, ",".join(urls))
+        with Callers(urls) as callers:
+            result = rollout.run(RolloutInputs(model=MODEL, version=version), settings)
+            assert len(result.replicas) == 3
+            assert result.stages[0].requests >= SHADOW["requests"]
+            begun = time.monotonic()
+            back = rollback.run(RollbackInputs(model=MODEL, reason="complaints"), settings)
+            seconds = time.monotonic() - begun
+        print(f"rolled back on three replicas in {seconds:.2f} s")
+        assert (back.version, {replica.version for replica in back.replicas}) == (1, {1})
+        assert all(service.serves(1) for service in services)
+        assert seconds < 5
+        assert set(callers.statuses) == {200}
+
+
+def test_what_no_longer_serves_is_freed(stack: Stack) -> None:
+    settings = changed(stack.settings, serving_state=str(stack.folder / "watched"))
+    watcher = Watcher(settings, stack.spec, Metrics(CollectorRegistry()))
+    watcher.start()
+    try:
+        eventually(lambda: watcher.traffic.champion, 30)
+        models = []
+        versions = [stack.register(bias=-0.9 - i / 1000) for i in range(3)]
+        for version in versions:
+            stack.registry.set_alias(MODEL, "champion", version.version)
+            slot = eventually(lambda v=version: (s := watcher.traffic.champion) and s.version == v.version and s, 30)
+            models.append(weakref.ref(slot.model))
+        held, slot = slot, None  # a request under way
+        stack.registry.set_alias(MODEL, "champion", 1)
+        eventually(lambda: watcher.traffic.champion and watcher.traffic.champion.version == 1, 30)
+
+        def left() -> list[bool]:
+            gc.collect()
+            return [model() is not None for model in models]
+
+        eventually(lambda: left() == [False, False, True], 10)
+        del held
+        eventually(lambda: left() == [False, False, False], 10)
+        copies = stack.folder / "watched" / "models" / MODEL
+        gone = {str(version.version) for version in versions}
+        eventually(lambda: not gone & {path.name for path in copies.glob("[0-9]*")}, 10)
+    finally:
+        watcher.stop()

@@ -1,0 +1,154 @@
+"""The skew audit: logged features against their history, with the online store behind, empty, or wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from tests.steps.watched import DRIFTED, MODEL, World
+from training.adapters.features import Features
+from training.adapters.ledger import Ledger
+from training.contract.base import Days
+from training.contract.messages import AuditInputs, AuditResult
+from training.contract.model_spec import load_model_spec
+from training.settings import Settings
+from training.steps import audit
+
+WINDOW = Days.ending(DRIFTED, 7)
+ROWS = 400
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def served(world: World, at: pd.Series | None = None) -> pd.DataFrame:
+    """The window's first events with the features that the online store, filled up to `at`, would have served."""
+    spec = load_model_spec(MODEL)
+    events = world.lake.scan("events").to_table(list(spec.request_columns)).to_pandas()
+    start = pd.Timestamp(WINDOW.start, tz="UTC")
+    events = events[events["event_time"] >= start].nsmallest(5000, "event_time")[::12].reset_index(drop=True)[:ROWS]
+    features = Features(world.settings, spec)
+    versions = world.lake.versions(*spec.features.tables)
+    times = events["event_time"] if at is None else at.reindex(events.index, method="ffill")
+    known = features.historical(events, versions, pd.DatetimeIndex(times))[features.names()]
+    return events.join(known.astype(float), rsuffix="_feature").assign(feature_timestamp=times.dt.floor("D"))
+
+
+def log(world: World, rows: pd.DataFrame, shadow: bool = False, old_table: bool = False) -> None:
+    """Put exactly these predictions into the lake, with `slot` and `feature_timestamp` unless it is an `old_table`."""
+    spec = load_model_spec(MODEL)
+    names = Features(world.settings, spec).names()
+    columns = [name if f"{name}_feature" not in rows else f"{name}_feature" for name in names]
+    predictions = rows[list(spec.request_columns)].assign(
+        prediction_id=[f"p{i:05d}" for i in range(len(rows))],
+        predicted_at=rows["event_time"],
+        score=0.5,
+        flagged=False,
+        model_version=1,
+        features=[json.dumps(dict(zip(names, each, strict=True))) for each in rows[columns].to_numpy().tolist()],
+        replica="r",
+        day=rows["event_time"].dt.date,
+        slot="champion",
+        feature_timestamp=pd.to_datetime(rows["feature_timestamp"], utc=True).dt.as_unit("us"),
+    )
+    if shadow:
+        wrong = predictions.assign(prediction_id=predictions["prediction_id"] + "s", slot="shadow", features="{}")
+        predictions = pd.concat([predictions, wrong])
+    if old_table:
+        predictions = predictions.drop(columns=["slot", "feature_timestamp"])
+    shutil.rmtree(world.lake.uri("predictions"), ignore_errors=True)  # another schema
+    world.lake.replace("predictions", pa.Table.from_pandas(predictions, preserve_index=False), "true", ["day"])
+
+
+def run(world: World) -> AuditResult:
+    return audit.run(AuditInputs(model=MODEL, as_of=DRIFTED), world.settings)
+
+
+@pytest.fixture(autouse=True)
+def _no_predictions_left(world: World):  # type: ignore[no-untyped-def]
+    yield
+    shutil.rmtree(world.lake.uri("predictions"), ignore_errors=True)
+
+
+def test_what_agrees_is_no_skew(world: World) -> None:
+    log(world, served(world), shadow=True)
+    result = run(world)
+    assert (result.outcome, result.window, result.rows, result.share) == ("measured", WINDOW, ROWS, 0.0)
+    assert {
+        "payment_amount",
+        "customer_mean_7d",
+        "terminal_fraud_share_7d",
+        "amount_over_mean_7d",
+    } <= result.features.keys()
+    assert all((each.values, each.mismatches, each.behind) == (ROWS, 0, 0) for each in result.features.values())
+
+
+def test_a_store_that_was_behind_is_told_apart_from_skew(world: World) -> None:
+    midnight = pd.Timestamp(WINDOW.start, tz="UTC")
+    events = served(world)["event_time"]
+    # Filled once, at the start of the window: on later days it is behind.
+    log(world, served(world, pd.Series(midnight, index=events.index)))
+    result = run(world)
+    assert result.share == 0.0
+    assert sum(each.behind for each in result.features.values()) > 0
+
+
+def test_a_store_that_knew_nobody_gave_defaults(world: World) -> None:
+    never = pd.Series(pd.Timestamp("2001-01-01", tz="UTC"), index=range(ROWS))
+    log(world, served(world, never).assign(feature_timestamp=pd.NaT))
+    result = run(world)
+    assert result.share == 0.0
+    assert result.features["customer_count_30d"].defaulted > 0
+
+
+@pytest.mark.parametrize("old_table", [False, True])
+def test_values_that_nothing_explains_are_reported(world: World, old_table: bool) -> None:
+    rows = served(world)
+    rows.loc[:19, "customer_mean_7d"] += 10.0
+    rows.loc[5, "customer_mean_7d"] += 90.0
+    log(world, rows, old_table=old_table)
+    result = run(world)
+    found = result.features["customer_mean_7d"]
+    assert (found.mismatches, found.share) == (20, 20 / ROWS)
+    assert found.largest == pytest.approx(100, rel=1e-4)
+    assert (found.examples[0].id, len(found.examples)) == ("p00005", 3)
+    assert found.examples[0].logged - found.examples[0].offline == pytest.approx(100, rel=1e-4)
+    assert result.share == pytest.approx(20 / sum(each.values for each in result.features.values()))
+    assert {name for name, each in result.features.items() if each.mismatches} == {"customer_mean_7d"}
+    page = Path(result.report or "").read_text()
+    assert "| customer_mean_7d | 20 | 5.00% |" in page
+
+
+def test_the_ledger_keeps_the_share_once(world: World, tmp_path: Path) -> None:
+    rows = served(world)
+    rows["terminal_count_1d"] += 1
+    log(world, rows)
+    settings = Settings(**{**world.settings.model_dump(), "ledger_uri": str(tmp_path / "ledger")})
+    inputs = AuditInputs(model=MODEL, as_of=DRIFTED)
+    assert audit.run(inputs, settings) == audit.run(inputs, settings)
+    [entry] = Ledger(settings.ledger).entries(MODEL)
+    assert (entry.kind, entry.body["mismatches"]) == ("audit", ROWS)
+    assert entry.body["features"] == {"terminal_count_1d": 1.0}
+
+
+def test_nothing_to_audit(world: World) -> None:
+    assert run(world).outcome == "no predictions"
+    assert audit.run(AuditInputs(model=MODEL, as_of=None), world.settings).outcome == "no predictions"
+    log(world, served(world))
+    early = AuditInputs(model=MODEL, as_of=DRIFTED - timedelta(days=30))
+    assert audit.run(early, world.settings).outcome == "no predictions"
+
+
+def test_a_request_may_only_be_explained_by_times_before_it() -> None:
+    from training.domain.audit import horizons
+
+    times = pd.Series(pd.to_datetime(["2026-01-03", "2026-01-01", "2026-01-02"], utc=True))
+    used = pd.Series(pd.to_datetime(["2026-01-01", None, "2026-01-02"], utc=True))
+    found = horizons(times, used)
+    assert found.isna().tolist() == [False, True, False]
+    assert found[0] == used[2]
+    assert np.all(found.dropna() <= times[found.notna()])
