@@ -5,6 +5,7 @@ worker starts. Set BENTOML_DO_NOT_TRACK=true and BENTOML_HOME (see `local/`).
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ from training.settings import load_settings
 
 #: Threads write the log and score shadows; they give the event loop its turn sooner than after Python's 5 ms.
 SWITCH_SECONDS = 0.0005
+#: Objects made before the youngest are looked through: rows on their way to the log are alive, not garbage.
+GARBAGE = 50_000
 
 settings = load_settings()
 spec = load_model_spec(settings.serving_model, settings.models_dir)
@@ -46,6 +49,8 @@ class Service:
 
         logging.getLogger("perennial").setLevel(settings.log_level)
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.set_threshold(GARBAGE, 20, 20)
+        self.frozen = False
         self.predictor = answerer.predictor = Predictor(settings, spec)
         self.predictor.start()
         _drain_before_the_end(self.predictor, settings.serving_drain_seconds)
@@ -55,6 +60,11 @@ class Service:
         reason = self.predictor.why_not_ready()
         if reason is not None:
             raise HTTPException(503, detail=reason)
+        if not self.frozen:
+            # The libraries that are loaded by now stay: looking through them for garbage would hold up answers.
+            gc.collect()
+            gc.freeze()
+            self.frozen = True
         return True
 
     @bentoml.on_shutdown
