@@ -82,9 +82,7 @@ def test_a_killed_step_is_tried_again_in_a_pod_of_its_own(killed: dict[str, Any]
     assert again["perennial/run"] == victim["perennial/run"]
 
 
-def test_every_step_left_a_report_and_a_pod_that_succeeded_is_gone(
-    namespace: Namespace, killed: dict[str, Any]
-) -> None:
+def test_every_step_left_a_report_and_succeeded_pods_are_gone(namespace: Namespace, killed: dict[str, Any]) -> None:
     code = (
         "import glob, json; print(json.dumps([json.load(open(p))['status'] for p in "
         "sorted(glob.glob('/var/lib/perennial/work/results/card_fraud_train/**/*.json', recursive=True))]))"
