@@ -69,7 +69,7 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 
 .PHONY: test
 test: $(READY) ## Everything that needs nothing but Python (PYTEST='…' adds arguments)
-	@$(BIN)/python -m pytest -m "not airflow and not redis and not docker" $(PYTEST)
+	@$(BIN)/python -m pytest -m "not airflow and not redis and not docker and not kubernetes" $(PYTEST)
 
 .PHONY: lint
 lint: $(READY) ## Style, types, and which room may import which

@@ -163,6 +163,7 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
                 raise
             return _result_without_pod(spec, event["name"], uri)
         since = event.get("last_log_time")
+        since = datetime.fromisoformat(since) if isinstance(since, str) else since
         if event["status"] == "error" and not finished(self.pod):
             self._watch_again(context, event, since)
         self._copy_log(self.pod, since)

@@ -1,0 +1,138 @@
+"""What the tests do with a cluster: pods of the project's images, and looking at those of others."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import yaml
+
+from training.settings import ROOT
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+USER = {
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "runAsGroup": 0,
+    "fsGroup": 0,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def wait_for(what: str, look: Callable[[], Any], seconds: float) -> Any:
+    """What `look` finds, asked every two seconds. Fails when it finds nothing for so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(2)
+    raise AssertionError(f"No {what} after {seconds:.0f} s")
+
+
+class Namespace:
+    """A namespace in which the cluster itself refuses pods that are not restricted."""
+
+    def __init__(self, name: str, images: str, tag: str) -> None:
+        from kubernetes import client, config
+
+        config.load_kube_config()
+        self.name, self.images, self.tag = name, images, tag
+        self.core = client.CoreV1Api()
+
+    def create(self) -> None:
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.core.create_namespace({"metadata": {"name": self.name, "labels": labels}})
+
+    def delete(self) -> None:
+        self.core.delete_namespace(self.name)
+
+    def apply(self, manifests: str) -> None:
+        for manifest in yaml.safe_load_all(manifests):
+            if manifest:
+                self.core.create_namespaced_secret(self.name, manifest)
+
+    def service_account(self, name: str) -> None:
+        self.core.create_namespaced_service_account(self.name, {"metadata": {"name": name}})
+
+    def image(self, name: str) -> str:
+        return f"{self.images}/{name}:{self.tag}"
+
+    def run(self, pod: dict[str, Any]) -> str:
+        self.core.create_namespaced_pod(self.name, pod)
+        return str(pod["metadata"]["name"])
+
+    def pods(self, selector: str) -> list[Any]:
+        return list(self.core.list_namespaced_pod(self.name, label_selector=selector).items)
+
+    def phase(self, name: str) -> str:
+        return str(self.core.read_namespaced_pod(name, self.name).status.phase)
+
+    def log(self, name: str) -> str:
+        return str(self.core.read_namespaced_pod_log(name, self.name))
+
+    def kill(self, name: str) -> None:
+        self.core.delete_namespaced_pod(name, self.name)
+
+    def training_pod(self, name: str, argv: Sequence[str], state: bool = True) -> dict[str, Any]:
+        """A pod of the training image that runs `python *argv` once."""
+        return pod(self, name, "training", ["python", *argv], state=state)
+
+
+def airflow_pod(space: Namespace) -> dict[str, Any]:
+    """All of Airflow in one pod: any part's end is the pod's."""
+    lines = [line for line in (ROOT / "deploy" / "airflow.env").read_text().splitlines() if "=" in line]
+    settings = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    settings["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = "http://127.0.0.1:8080/execution/"
+    settings["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] = "True"
+    environment = [{"name": name, "value": value} for name, value in settings.items()]
+    for name, key in {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "connection",
+        "AIRFLOW__CORE__FERNET_KEY": "fernet-key",
+        "AIRFLOW__API__SECRET_KEY": "api-secret-key",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "jwt-secret",
+    }.items():
+        environment.append({"name": name, "valueFrom": {"secretKeyRef": {"name": "perennial-airflow", "key": key}}})
+    parts = [
+        "api-server --host 127.0.0.1",
+        "scheduler --skip-serve-logs",
+        "dag-processor",
+        "triggerer --skip-serve-logs",
+    ]
+    start = " ".join(f"airflow {part} &" for part in parts)
+    script = f"until airflow db migrate; do sleep 5; done; {start} wait -n"
+    made = pod(space, "airflow", "airflow", ["bash", "-c", script], environment)
+    made["metadata"]["labels"]["tier"] = "airflow"
+    made["spec"]["serviceAccountName"] = "airflow"
+    return made
+
+
+def pod(
+    space: Namespace,
+    name: str,
+    image: str,
+    command: Sequence[str],
+    environment: Sequence[dict[str, Any]] = (),
+    state: bool = True,
+) -> dict[str, Any]:
+    """A restricted pod with the release's settings and, with `state`, its volume."""
+    volumes = [{"name": "state", "persistentVolumeClaim": {"claimName": "perennial-state"}}] if state else []
+    mounts = [{"name": "state", "mountPath": "/var/lib/perennial"}] if state else []
+    container = {
+        "name": name,
+        "image": space.image(image),
+        "command": list(command),
+        "env": list(environment),
+        "envFrom": [
+            {"configMapRef": {"name": "perennial-settings"}},
+            {"secretRef": {"name": "perennial-credentials"}},
+        ],
+        "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
+        "securityContext": RESTRICTED,
+        "volumeMounts": mounts,
+    }
+    return {
+        "metadata": {"name": name, "labels": {"test": name}},
+        "spec": {"restartPolicy": "Never", "securityContext": USER, "containers": [container], "volumes": volumes},
+    }

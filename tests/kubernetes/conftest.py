@@ -1,0 +1,52 @@
+"""A namespace of its own in the cluster that KUBECONFIG names, with the chart's trial and Airflow in one pod.
+
+The images: PERENNIAL_TEST_IMAGES is what stands before `/training`, `/serving`, `/mlflow`, `/airflow`, and
+PERENNIAL_TEST_TAG their tag (`dev`). The cluster must be able to pull them.
+"""
+
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helm.chart import CHART, HELM, merged, values_file
+from tests.kubernetes.cluster import Namespace, airflow_pod
+
+REASON = "needs a cluster: set KUBECONFIG and PERENNIAL_TEST_IMAGES (CONTRIBUTING.md)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not (os.environ.get("KUBECONFIG") and os.environ.get("PERENNIAL_TEST_IMAGES")):
+        for item in items:
+            if item.get_closest_marker("kubernetes"):
+                item.add_marker(pytest.mark.skip(reason=REASON))
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    import helm_python
+
+    space = Namespace(
+        f"perennial-test-{secrets.token_hex(3)}",
+        os.environ["PERENNIAL_TEST_IMAGES"],
+        os.environ.get("PERENNIAL_TEST_TAG", "dev"),
+    )
+    space.create()
+    try:
+        script = ["bash", str(HELM / "local-secrets.sh"), space.name]
+        space.apply(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
+        space.service_account("airflow")
+        images = {"registry": space.images, "tag": space.tag}
+        own = {"images": images, "steps": {"launchers": [{"name": "airflow", "namespace": ""}]}}
+        own["priorityClasses"] = {"prefix": space.name}
+        helm = helm_python.Config(namespace=space.name)
+        helm.install(str(CHART), "perennial", merged(values_file("values-local.yaml"), own), timeout=900)
+        try:
+            space.run(airflow_pod(space))
+            yield space
+        finally:
+            helm.uninstall("perennial", ignore_not_found=True)
+    finally:
+        space.delete()

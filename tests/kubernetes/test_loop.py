@@ -1,0 +1,116 @@
+"""The loop on a cluster: data lands, steps are pods, a champion serves, and what is killed on the way does no harm."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.cluster import Namespace, wait_for
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+STEPS = "app.kubernetes.io/component=step"
+SERVING = "app.kubernetes.io/component=serving"
+DATA = ["-m", "local.generator", "--landing", "/var/lib/perennial/landing", "--start", "2026-01-05", "--days", "56"]
+SMALL = ["--days-per-file", "14", "--customers", "1000", "--terminals", "2000"]
+PAYMENT = {
+    "transaction_id": 1,
+    "event_time": "2026-03-02T23:10:00Z",
+    "customer_id": 7,
+    "terminal_id": 42,
+    "amount": 180.5,
+}
+
+#: Asks once a tenth of a second for a minute, retries nothing, and prints what went wrong.
+CLIENT = """
+import json, time, urllib.request
+failed, answered, until = [], 0, time.time() + 60
+while time.time() < until:
+    body = json.dumps(PAYLOAD).encode()
+    request = urllib.request.Request(URL, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            json.load(answer)
+            answered += 1
+    except Exception as error:
+        failed.append(repr(error))
+    time.sleep(0.1)
+print(json.dumps({"answered": answered, "failed": failed}))
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(namespace: Namespace) -> dict[str, Any]:
+    """Lands data, kills the first training pod while it runs, and waits until a champion serves."""
+    landing = namespace.run(namespace.training_pod("landing", [*DATA, *SMALL]))
+    wait_for("landed data", lambda: namespace.phase(landing) == "Succeeded", 600)
+    seen: dict[str, Any] = {}
+
+    def running() -> Any:
+        for pod in namespace.pods(f"{STEPS},perennial/step=train"):
+            if pod.status.phase == "Running":
+                return pod
+        for pod in namespace.pods(STEPS):
+            seen[pod.metadata.name] = pod
+        return None
+
+    victim = wait_for("training pod", running, 1800)
+    namespace.kill(victim.metadata.name)
+    task = f"perennial/task-instance={victim.metadata.labels['perennial/task-instance']}"
+
+    def retried() -> Any:
+        pods = [pod for pod in namespace.pods(task) if pod.metadata.name != victim.metadata.name]
+        return next(iter(pods), None)
+
+    again = wait_for("second try of the killed step", retried, 600)
+    wait_for("champion", lambda: _ready(namespace), 1800)
+    return {"victim": victim, "again": again, "seen": [*seen.values(), victim, again]}
+
+
+def test_step_pods_are_restricted(killed: dict[str, Any]) -> None:
+    for pod in killed["seen"]:
+        assert pod.spec.automount_service_account_token is False
+        assert pod.spec.security_context.run_as_non_root is True
+        (container,) = pod.spec.containers
+        assert container.security_context.read_only_root_filesystem is True
+        assert container.security_context.capabilities.drop == ["ALL"]
+
+
+def test_a_killed_step_is_tried_again_in_a_pod_of_its_own(killed: dict[str, Any]) -> None:
+    victim, again = killed["victim"].metadata.labels, killed["again"].metadata.labels
+    assert int(again["perennial/try"]) == int(victim["perennial/try"]) + 1
+    assert again["perennial/run"] == victim["perennial/run"]
+
+
+def test_every_step_left_a_report_and_succeeded_pods_are_gone(namespace: Namespace, killed: dict[str, Any]) -> None:
+    code = (
+        "import glob, json; print(json.dumps([json.load(open(p))['status'] for p in "
+        "sorted(glob.glob('/var/lib/perennial/work/results/card_fraud_train/**/*.json', recursive=True))]))"
+    )
+    name = namespace.run(namespace.training_pod("reports", ["-c", code]))
+    wait_for("reports", lambda: namespace.phase(name) == "Succeeded", 300)
+    statuses = json.loads(namespace.log(name).strip().splitlines()[-1])
+    assert statuses.count("succeeded") >= 6
+    wait_for("end of the succeeded pods", lambda: not _succeeded(namespace), 300)
+
+
+def test_a_killed_serving_pod_is_not_noticed(namespace: Namespace, killed: dict[str, Any]) -> None:
+    code = f"PAYLOAD = {PAYMENT!r}\nURL = 'http://perennial-serving:3000/predict'\n{CLIENT}"
+    client = namespace.run(namespace.training_pod("client", ["-c", code], state=False))
+    wait_for("client", lambda: namespace.phase(client) == "Running", 300)
+    namespace.kill(namespace.pods(SERVING)[0].metadata.name)
+    wait_for("end of the client", lambda: namespace.phase(client) == "Succeeded", 300)
+    told = json.loads(namespace.log(client).strip().splitlines()[-1])
+    assert told["failed"] == []
+    assert told["answered"] > 100
+
+
+def _ready(namespace: Namespace) -> bool:
+    """A serving pod without a champion is not ready."""
+    pods = namespace.pods(SERVING)
+    conditions = [c for pod in pods for c in pod.status.conditions or [] if c.type == "Ready"]
+    return len(pods) >= 2 and all(condition.status == "True" for condition in conditions)
+
+
+def _succeeded(namespace: Namespace) -> list[Any]:
+    return [pod for pod in namespace.pods(STEPS) if pod.status.phase == "Succeeded"]
