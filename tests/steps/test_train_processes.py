@@ -110,7 +110,7 @@ def test_told_to_stop_it_ends_with_75_and_the_next_try_resumes(place: Place, who
     assert process.wait(60) == 75
     error = place.report().error
     assert error is not None
-    assert (error.type, error.retryable) == ("TransientError", True)
+    assert (error.type, error.retryable) == ("Stopped", True)
     assert place.checkpoints()
     result = place.run()
     assert "Resumed after epoch" in place.log.read_text()
@@ -155,7 +155,7 @@ def test_two_processes_told_to_stop_resume(place: Place, dataset: str, whole: di
     assert process.wait(60) == 75
     error = place.report().error
     assert error is not None
-    assert (error.type, error.retryable) == ("TransientError", True)
+    assert (error.type, error.retryable) == ("Stopped", True)
     assert place.checkpoints()
     # One process goes on where two were.
     result = place.run()
