@@ -13,7 +13,6 @@ the socket's mode is 0600. Linux only: on macOS a process that has loaded its fr
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import json
 import logging
@@ -30,6 +29,8 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from training.contract.processes import end_with_parent
 
 #: What steps import while they run and what takes a tenth of a second or more (`make bench-imports`).
 LIBRARIES = (
@@ -161,8 +162,7 @@ def run(argv: list[str], env: dict[str, str], output: int, connection: socket.so
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)  # ends with its keeper
+    end_with_parent()
     for place in (sys.stdout.fileno(), sys.stderr.fileno()):
         os.dup2(output, place)
     os.close(output)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import IO, Any, Protocol
 
+from training.contract.processes import end_with_parent
 from training.settings import ROOT
 
 #: Between SIGTERM and SIGKILL. Airflow kills a task 5 s after asking it to stop; the step must be gone by then.
@@ -51,7 +52,7 @@ class SubprocessLauncher:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
         self._process = process
         assert process.stdout is not None
@@ -98,12 +99,3 @@ def step_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What a step sees of a task's environment: all but Airflow's own, which holds its database and its secrets."""
     own = {key: value for key, value in environ.items() if not key.lstrip("_").startswith("AIRFLOW")}
     return {**own, "PYTHONUNBUFFERED": "1"}
-
-
-def _end_with_parent() -> None:
-    """In the child: a task that is killed outright takes its step with it (Linux only)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
