@@ -152,6 +152,18 @@ def step_pod(
     return k8s.V1Pod(api_version="v1", kind="Pod", metadata=metadata, spec=spec)
 
 
+def away_from(nodes: set[str]) -> k8s.V1Affinity | None:
+    """To be scheduled on another node than these, if there is one: what ended a try there may end the next."""
+    if not nodes:
+        return None
+    # A field takes one value per requirement.
+    others = [
+        k8s.V1NodeSelectorRequirement(key="metadata.name", operator="NotIn", values=[node]) for node in sorted(nodes)
+    ]
+    term = k8s.V1PreferredSchedulingTerm(weight=100, preference=k8s.V1NodeSelectorTerm(match_fields=others))
+    return k8s.V1Affinity(node_affinity=k8s.V1NodeAffinity(preferred_during_scheduling_ignored_during_execution=[term]))
+
+
 def _holds_password(value: str) -> bool:
     try:
         return urlsplit(value).password is not None

@@ -18,7 +18,15 @@ from perennial_airflow import pod_group
 from perennial_airflow.launchers import log_line
 from perennial_airflow.operators import StepTask, report_uri
 from perennial_airflow.pod_ends import ended_at, exit_code, finished, gone, not_in_time
-from perennial_airflow.pod_spec import CONTAINER, GRACE_SECONDS, STEP_LABELS, TASK_INSTANCE, Identity, step_pod
+from perennial_airflow.pod_spec import (
+    CONTAINER,
+    GRACE_SECONDS,
+    STEP_LABELS,
+    TASK_INSTANCE,
+    Identity,
+    away_from,
+    step_pod,
+)
 from perennial_airflow.pod_trigger import StepPodTrigger, log_lines, seconds_since
 from perennial_airflow.reports import StepFailedError, step_result
 from training import storage
@@ -126,14 +134,16 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         """The pod of this try: the one that is there, or a new one when no earlier try's is running any more."""
         name, namespace = pod_request_obj.metadata.name, pod_request_obj.metadata.namespace
         sweep(self.client, namespace, load_settings().pod_keep_failed_seconds, self.log)
-        earlier = f"{TASK_INSTANCE}={pod_request_obj.metadata.labels[TASK_INSTANCE]}"
+        earlier, nodes = f"{TASK_INSTANCE}={pod_request_obj.metadata.labels[TASK_INSTANCE]}", set[str]()
         for pod in self.client.list_namespaced_pod(namespace, label_selector=earlier).items:
             if pod.metadata.name == name:
                 self.log.info("Pod %s is there already (%s): taking it up again", name, pod.status.phase)
                 return pod
+            nodes |= {pod.spec.node_name} if pod.spec.node_name else set()
             if not finished(pod):
                 self.log.warning("Pod %s of an earlier try is still there: ending it", pod.metadata.name)
                 end(self.client, pod)
+        pod_request_obj.spec.affinity = away_from(nodes)
         storage.remove(report_uri(load_settings(), context["ti"]))
         return self.pod_manager.create_pod(pod_request_obj)
 

@@ -199,6 +199,18 @@ def test_a_retry_ends_what_is_left_of_the_try_before_it(cluster: Cluster) -> Non
     assert cluster.deleted == [first.pod, second.pod]
 
 
+def test_a_retry_would_rather_have_another_node(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: {"phase": "Failed", "reason": "Evicted"}
+    with pytest.raises(AirflowException, match="lost its node"):
+        Task().run()
+    assert cluster.created[0]["spec"].get("affinity") is None
+    cluster.pods[Task().pod]["spec"]["nodeName"] = "full-node"
+    cluster.ends = succeeds
+    assert Task(attempt=2).run() == RESULT
+    (term,) = cluster.created[1]["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["preference"]["matchFields"] == [{"key": "metadata.name", "operator": "NotIn", "values": ["full-node"]}]
+
+
 def test_a_pod_that_is_gone_has_succeeded_only_if_its_report_says_so(cluster: Cluster) -> None:
     cluster.ends = lambda pod: None
     task = Task()
