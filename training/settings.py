@@ -122,6 +122,13 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
 
+    @field_validator("feast_registry", "serving_state", "forkserver_socket")
+    @classmethod
+    def _on_a_disk(cls, path: str) -> str:
+        if "://" in path:
+            raise ValueError(f"{path} is no path: this is kept on a disk, that of a shared volume if need be")
+        return path
+
     def _or_home(self, value: str, default: str) -> str:
         return value or str(self.home / default)
 

@@ -58,3 +58,10 @@ def test_paths_are_absolute_and_settings_do_not_change() -> None:
 def test_replicas_are_a_list_without_blanks_and_slashes() -> None:
     settings = Settings(serving_urls="http://a:3000/, http://b:3000 ,,")
     assert settings.replicas == ["http://a:3000", "http://b:3000"]
+
+
+@pytest.mark.parametrize("name", ["CT_FEAST_REGISTRY", "CT_SERVING_STATE", "CT_FORKSERVER_SOCKET"])
+def test_what_has_to_be_on_a_disk_is_no_uri(name: str, monkeypatch) -> None:
+    monkeypatch.setenv(name, "s3://bucket/there")
+    with pytest.raises(ConfigError, match=f"{name}.*kept on a disk"):
+        load_settings()
