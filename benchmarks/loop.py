@@ -122,6 +122,7 @@ def in_process(landing: Path) -> dict[str, float]:
         call("materialize", feed, table_versions=made["table_versions"])
     drift = call("drift")
     performance = call("performance", as_of=drift["as_of"], champion_version=drift["champion_version"])
+    call("audit", as_of=drift["as_of"])
     request = call("request", drift=drift, performance=performance)
     data = call("dataset", as_of=request["as_of"])
     candidates = []

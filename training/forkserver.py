@@ -35,6 +35,7 @@ from training.contract.processes import end_with_parent
 #: What steps import while they run and what takes a tenth of a second or more (`make bench-imports`).
 LIBRARIES = (
     "pydantic_settings",
+    "obstore.store",
     "pandas",
     "pyarrow.dataset",
     "deltalake",
