@@ -25,6 +25,8 @@ MAXIMUM_BATCH = 1000
 MAXIMUM_BODY_BYTES = 2 * 1024 * 1024
 MAXIMUM_STRING = 1000
 INT64 = 2**63
+#: Column types that JSON writes in quotation marks.
+QUOTED, TEXT = ("string", "timestamp"), (str, datetime)
 #: What a nanosecond timestamp can hold, and no clock before Unix.
 FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 
@@ -86,39 +88,39 @@ class RequestSchema:
         fields: dict[str, Any] = {name: _field(column) for name, column in spec.request_columns.items()}
         self.payment: type[BaseModel] = create_model("Payment", __config__=config, __doc__=spec.description, **fields)
         payments = (list[self.payment], Field(min_length=1, max_length=MAXIMUM_BATCH))  # type: ignore[name-defined]
-        quoted = [(name, f'"{name}"'.encode(), column.nullable) for name, column in spec.request_columns.items()]
-        self._required = [key for _, key, nullable in quoted if not nullable]
-        self._nullable = [(name, key) for name, key, nullable in quoted if nullable]
+        #: Columns whose values stand in quotation marks, or may.
+        self._texts = [name for name, column in spec.request_columns.items() if column.values or column.type in QUOTED]
         self.batch: type[BaseModel] = create_model("Payments", __config__=config, payments=payments)
         self._payments: TypeAdapter[list[BaseModel]] = TypeAdapter(Annotated[payments])  # type: ignore[arg-type]
 
     def one(self, body: bytes) -> Row:
         """One payment: a flat JSON object. Raises BadRequest."""
         payment = _checked(self.payment.model_validate_json, body)
-        self._refuse_repeated(body, [payment])
-        return dict(payment.__dict__)
+        self._refuse_repeated(body, [payment], 0)
+        return payment.__dict__
 
     def many(self, body: bytes) -> list[Row]:
         """Payments: a JSON list, or an object whose `payments` is one. Raises BadRequest."""
-        if body.lstrip()[:1] == b"[":
+        listed = body.lstrip()[:1] == b"["
+        if listed:
             payments: Sequence[BaseModel] = _checked(self._payments.validate_json, body)
         else:
             payments = _checked(self.batch.model_validate_json, body).payments
-        self._refuse_repeated(body, payments)
-        return [dict(payment.__dict__) for payment in payments]
+        self._refuse_repeated(body, payments, 0 if listed else 1)
+        return [payment.__dict__ for payment in payments]
 
-    def _refuse_repeated(self, body: bytes, payments: Sequence[BaseModel]) -> None:
+    def _refuse_repeated(self, body: bytes, payments: Sequence[BaseModel], around: int) -> None:
         """A key given twice means two things: who checked the one may not have meant the other.
 
-        Pydantic takes the last. A body without escapes that holds each key as often as it was used has none twice; only
-        others are read again, key by key.
+        Pydantic takes the last. A body without escapes has two quotation marks for each key and each text of its
+        `payments`, and each of the keys `around` them; one with more has a key twice, and is read again, key by key.
         """
-        n = len(payments)
-        repeated = b"\\" in body or body.count(b'"payments"') > 1
-        repeated = repeated or any(body.count(key) > n for key in self._required)
-        for name, key in self._nullable:
-            repeated = repeated or body.count(key) > sum(name in payment.model_fields_set for payment in payments)
-        if repeated:
+        expected = around
+        for payment in payments:
+            expected += len(payment.model_fields_set)
+            for name in self._texts:
+                expected += isinstance(payment.__dict__[name], TEXT)
+        if b"\\" in body or body.count(b'"') != 2 * expected:
             orderly_json(body)
 
     def openapi(self, model: type[BaseModel]) -> dict[str, Any]:

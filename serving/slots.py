@@ -32,11 +32,11 @@ class MeasuredModel(OnnxModel):
         begun = time.perf_counter()
         scores = super().score(features)
         bucket = bisect_left(TIME_BUCKETS, time.perf_counter() - begun)
-        finite = np.isfinite(scores)
+        finite = np.count_nonzero(np.isfinite(scores))
         with self._lock:
             self.scored += len(scores)
             self.times[bucket] += 1
-            self.nans += 0 if finite.all() else int((~finite).sum())
+            self.nans += len(scores) - int(finite)
         return scores
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ Transform = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 NAN, INFINITE = float("nan"), float("inf")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,14 @@ class Plan:
         columns = [name for name in definitions.request_columns if name != self._time_column]
         kinds = {name: spec.request_columns[name].type for name in columns}
         nullable = {name for name in columns if spec.request_columns[name].nullable}
-        #: Columns of one type become one array: for a single row the arrays are what costs.
+        #: Columns of one type become one array: for a single row the arrays are what costs. The first is got once more
+        #: at the end, and zip leaves that out: of a single name itemgetter would make no tuple.
         self._numbers = [
-            (found, dtype)
+            (found, itemgetter(*found, found[0]), dtype)
             for kind, dtype in (("float64", np.float64), ("int64", np.int64))
             if (found := [name for name in columns if kinds[name] == kind and name not in nullable])
         ]
-        self._others = [name for name in columns if not any(name in found for found, _ in self._numbers)]
+        self._others = [name for name in columns if not any(name in found for found, _, _ in self._numbers)]
         self._wanted = [name if name in set(wanted) else None for name in definitions.names]
 
     def assemble(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> OnlineFeatures:
@@ -86,8 +88,8 @@ class Plan:
         """
         times = [_microseconds(row[self._time_column]) for row in rows]
         columns = {name: np.array([row[name] for row in rows]) for name in self._others}
-        for names, dtype in self._numbers:
-            columns.update(zip(names, np.array([[row[name] for name in names] for row in rows], dtype).T, strict=True))
+        for names, values, dtype in self._numbers:
+            columns.update(zip(names, np.array([values(row) for row in rows], dtype).T, strict=False))
         columns[self._time_column] = np.array(times, np.int64).view("datetime64[us]")
         oldest = list[float | None]([INFINITE] * len(rows))
         looked_up: list[list[float]] = [[] for _ in rows]
@@ -100,12 +102,15 @@ class Plan:
                 else:
                     looked_up[i] += [NAN] * len(view.names)
                     oldest[i] = None
-        columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
+        if self.views:
+            columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
         for transform in self._transforms:
             columns.update(transform(columns))
         nothing = np.zeros(len(rows), np.float32)
-        made = np.array([nothing if name is None else columns[name] for name in self._wanted], np.float32).T
-        made = np.ascontiguousarray(made)
+        parts = [nothing if name is None else columns[name] for name in self._wanted]
+        # For one row this is much quicker than an array of arrays.
+        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), len(rows))
+        made = np.ascontiguousarray(made.T)
         made[np.isnan(made)] = 0.0
         if not self.views:
             oldest = [time / 1e6 for time in times]  # nothing was looked up: as fresh as the event
@@ -120,7 +125,7 @@ class Plan:
 def _microseconds(time: datetime | str) -> int:
     """Since 1970 UTC; a time without a zone is UTC."""
     time = datetime.fromisoformat(time) if isinstance(time, str) else time
-    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
 
 
 def number(value: Any) -> float:
