@@ -88,8 +88,8 @@ class Plan:
         """
         times = [_microseconds(row[self._time_column]) for row in rows]
         columns = {name: np.array([row[name] for row in rows]) for name in self._others}
-        for names, values, dtype in self._numbers:
-            columns.update(zip(names, np.array([values(row) for row in rows], dtype).T, strict=False))
+        for names, get, dtype in self._numbers:
+            columns.update(zip(names, np.array([get(row) for row in rows], dtype).T, strict=False))
         columns[self._time_column] = np.array(times, np.int64).view("datetime64[us]")
         oldest = list[float | None]([INFINITE] * len(rows))
         looked_up: list[list[float]] = [[] for _ in rows]
