@@ -72,6 +72,15 @@ class Namespace:
     def log(self, name: str) -> str:
         return str(self.core.read_namespaced_pod_log(name, self.name))
 
+    def said(self, name: str, text: str) -> bool:
+        """Whether `text` is in the log of a pod, which may not have begun, or be gone."""
+        from kubernetes.client import ApiException
+
+        try:
+            return text in self.log(name)
+        except ApiException:
+            return False
+
     def kill(self, name: str) -> None:
         self.core.delete_namespaced_pod(name, self.name)
 

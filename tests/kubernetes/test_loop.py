@@ -12,7 +12,8 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(3600
 STEPS = "app.kubernetes.io/component=step"
 SERVING = "app.kubernetes.io/component=serving"
 DATA = ["-m", "local.generator", "--landing", "/var/lib/perennial/landing", "--start", "2026-01-05", "--days", "56"]
-SMALL = ["--days-per-file", "14", "--customers", "1000", "--terminals", "2000"]
+#: Enough for a fit of the multilayer perceptron to take a while.
+SMALL = ["--days-per-file", "14", "--customers", "4000", "--terminals", "8000"]
 PAYMENT = {
     "transaction_id": 1,
     "event_time": "2026-03-02T23:10:00Z",
@@ -41,14 +42,15 @@ print(json.dumps({"answered": answered, "failed": failed}))
 
 @pytest.fixture(scope="module")
 def killed(namespace: Namespace) -> dict[str, Any]:
-    """Lands data, kills the first training pod while it runs, and waits until a champion serves."""
+    """Lands data, kills the first long fit after an epoch of it, and waits until a champion serves."""
     landing = namespace.run(namespace.training_pod("landing", [*DATA, *SMALL]))
     wait_for("landed data", lambda: namespace.phase(landing) == "Succeeded", 600)
     seen: dict[str, Any] = {}
 
     def running() -> Any:
         for pod in namespace.pods(f"{STEPS},perennial/step=train"):
-            if pod.status.phase == "Running":
+            fits_long = any('"mlp"' in argument for argument in pod.spec.containers[0].args)
+            if fits_long and namespace.said(pod.metadata.name, "Epoch 1:"):
                 return pod
         for pod in namespace.pods(STEPS):
             seen[pod.metadata.name] = pod
@@ -63,6 +65,7 @@ def killed(namespace: Namespace) -> dict[str, Any]:
         return next(iter(pods), None)
 
     again = wait_for("second try of the killed step", retried, 600)
+    wait_for("resumed fit", lambda: namespace.said(again.metadata.name, "Resumed after epoch"), 600)
     wait_for("champion", lambda: _ready(namespace), 1800)
     return {"victim": victim, "again": again, "seen": [*seen.values(), victim, again]}
 

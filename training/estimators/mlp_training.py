@@ -52,6 +52,7 @@ class Training:
             self._epoch += 1
             if self._group.rank == 0:
                 self._checkpoint.save(self._state())
+                log.info("Epoch %d: least validation loss so far %.6f", self._epoch, self._best)
         self._network.load_state_dict(self._best_state)
 
     def _train(self, module: nn.Module, rows: Rows) -> None:
