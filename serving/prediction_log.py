@@ -30,6 +30,7 @@ from serving.spool import Spool
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
+from training.domain.conform import ARROW_TYPES
 
 FLUSH_SECONDS = 0.05
 WORST_LOSS_SECONDS = 0.2
@@ -49,14 +50,6 @@ MAXIMUM_SPOOL_BYTES = 1 << 30
 
 log = logging.getLogger("perennial")
 
-ARROW = {
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "string": pa.string(),
-    "bool": pa.bool_(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
-
 
 def prediction_schema(spec: ModelSpec) -> pa.Schema:
     """The columns of the table `predictions`. `day` is the day of the event, and the table's partition.
@@ -64,10 +57,10 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
     `slot` says who scored: champion, challenger, previous, pinned; or shadow, whose score was no answer. A shadow's row
     has the prediction_id of the answer that it stood beside.
     """
-    events = [(name, ARROW[column.type]) for name, column in spec.request_columns.items()]
-    head = [("prediction_id", pa.string()), ("predicted_at", ARROW["timestamp"])]
+    events = [(name, ARROW_TYPES[column.type]) for name, column in spec.request_columns.items()]
+    head = [("prediction_id", pa.string()), ("predicted_at", ARROW_TYPES["timestamp"])]
     tail = [("score", pa.float64()), ("flagged", pa.bool_()), ("model_version", pa.int64()), ("features", pa.string())]
-    tail += [("features_defaulted", pa.bool_()), ("feature_timestamp", ARROW["timestamp"]), ("slot", pa.string())]
+    tail += [("features_defaulted", pa.bool_()), ("feature_timestamp", ARROW_TYPES["timestamp"]), ("slot", pa.string())]
     tail += [("latency_seconds", pa.float64()), ("replica", pa.string()), ("day", pa.date32())]
     return pa.schema([*head, *events, *tail])
 

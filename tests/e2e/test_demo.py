@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from local.credentials import USER
 from local.place import Place, Ports
 from local.program import members
 from local.stack import Stack
+from tests.local_ports import free_ports
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
@@ -87,16 +87,6 @@ class Demo:
                 return any(t.id == task and t.state == "running" for run in active for t in airflow.tasks(run))
 
         return now
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from great_expectations.data_context import AbstractDataContext
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation import Expectation
 
-from training.contract.base import Days
+from training.contract.base import Days, midnight
 from training.contract.errors import StepError
 from training.contract.model_spec import Column, FeedSpec
 
@@ -83,7 +83,7 @@ def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
     suite: list[Expectation] = []
     for name, column in feed.columns.items():
         suite += _column_expectations(name, column)
-    first, end = (datetime.combine(day, time(), UTC) for day in (promised.start, promised.end))
+    first, end = midnight(promised.start), midnight(promised.end)
     rule = _row_rule(f"{feed.time_column} is outside {promised.start if len(promised) == 1 else promised}")
     suite.append(
         gxe.ExpectColumnValuesToBeBetween(

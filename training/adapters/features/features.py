@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from training import storage
 from training.adapters.features import store as stores
 from training.adapters.features.definitions import Definitions, definitions_digest, load_definitions
 from training.adapters.features.online import NAN, Found, OnlineFeatures, Plan, number
@@ -143,7 +144,7 @@ class Features:
                     self._online_store.write_to_online_store(view.name, newest.drop_columns("day").to_pandas())
                     day = pc.max(newest["day"]).as_py().isoformat()
                     online[view.name] = {"version": version, "as_of": day}
-                    stores.write_atomically(record, json.dumps(online))
+                    storage.write(str(record), json.dumps(online).encode())
                     log.info("%s: version %d up to %s, %d entities online", view.name, version, day, newest.num_rows)
                 written[view.name] = newest.num_rows
         days = [date.fromisoformat(entry["as_of"]) for entry in online.values()]

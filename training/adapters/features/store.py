@@ -6,7 +6,6 @@ of its own. The registry of settings.feature_registry is a published copy, for t
 
 import contextlib
 import fcntl
-import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from training import storage
 from training.adapters.features.definitions import Definitions
 from training.contract.errors import ConfigError
 from training.settings import Settings
@@ -43,7 +43,7 @@ def publish(settings: Settings, definitions: Definitions, model: str, digest: st
     if registry.exists() and applied.exists() and applied.read_text() == digest:
         return False
     _store(settings, str(registry), online_store(settings)).apply(definitions.objects)
-    write_atomically(applied, digest)
+    storage.write(str(applied), digest.encode())
     return True
 
 
@@ -92,9 +92,3 @@ def _store(settings: Settings, registry: str, online: dict[str, Any] | None) -> 
         # Lookups and writes online need no offline store: where only they are done, its library is not installed.
         config["offline_store"] = {"type": "dask"}
     return FeatureStore(config=RepoConfig(**config, repo_path=settings.feature_repo))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
