@@ -10,12 +10,17 @@ from training import storage
 from training.settings import Settings
 
 
+def shared_uri(settings: Settings, folder: Path) -> str:
+    """The URI under `settings.work` that `folder`, which lies under `settings.scratch`, is shared as."""
+    return storage.join(settings.work, folder.relative_to(settings.scratch).as_posix())
+
+
 def share(settings: Settings, folder: Path) -> str:
-    """The URI under `settings.work` of `folder`, which lies under `settings.scratch`; copied there if need be.
+    """Copy `folder` to its `shared_uri` if need be; returns that.
 
     Raises TransientError when the store does not answer, ConfigError when it refuses us.
     """
-    uri = storage.join(settings.work, folder.relative_to(settings.scratch).as_posix())
+    uri = shared_uri(settings, folder)
     if storage.is_remote(uri):
         storage.upload(folder, uri)
     return uri

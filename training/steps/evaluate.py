@@ -19,7 +19,7 @@ from training.contract.model_spec import EstimatorName, EvaluationSpec, load_mod
 from training.domain.metrics import Ranking, Truth, paired_differences
 from training.domain.verdict import Champion, judge
 from training.settings import Settings
-from training.workspace import share
+from training.workspace import share, shared_uri
 
 log = logging.getLogger("perennial")
 
@@ -71,7 +71,7 @@ def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
     log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")
 
     folder = settings.scratch / spec.name / "verdicts" / _verdict_id(inputs, registered)
-    uri = storage.join(settings.work, folder.relative_to(settings.scratch).as_posix())
+    uri = shared_uri(settings, folder)
     result = EvaluateResult(
         challenger=challenger,
         champion_version=registered.version if registered else None,
