@@ -1,85 +1,129 @@
-"""In front of BentoML's application: predictions go straight to the answerer, all else through BentoML.
+"""In front of BentoML's application: a prediction is answered where its last byte is read, all else goes to BentoML.
 
 BentoML's worker gives uvicorn a Starlette application in middlewares for OpenTelemetry, metrics, access log, timeouts
-and its context, each of which wraps every message of a request; together they cost ten times what a prediction does.
-Predictions have metrics, deadlines and limits of their own, so they pass by.
+and its context; together they cost ten times what a prediction does. uvicorn's own way to an application, ASGI's
+messages, costs a fifth of one. Predictions have metrics, deadlines and limits of their own, so they pass by both.
 """
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from asyncio.events import TimerHandle
+from functools import partial
 from typing import Any
 
 import bentoml
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from serving.limits import BODY_SECONDS, late, short
 from serving.routes import PREDICT, PREDICT_BATCH, Answer, Answerer
-from serving.schema import MAXIMUM_BODY_BYTES, BadRequest, Problem
+from serving.schema import BadRequest
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-#: So long may a caller take to send its body.
-BODY_SECONDS = 10.0
+PATHS = {b"/predict": PREDICT, b"/predict_batch": PREDICT_BATCH}
 
 
-class Front:
-    """An ASGI application around BentoML's."""
+class Exchange:
+    """A prediction's request and answer; to uvicorn what its own RequestResponseCycle is."""
 
-    def __init__(self, behind: App, answerer: Answerer) -> None:
-        self._behind, self._answerer = behind, answerer
+    #: uvicorn sets it when a connection ends; nobody waits for it here.
+    message_event = asyncio.Event()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in (PREDICT, PREDICT_BATCH) or scope["method"] != "POST":
-            await self._behind(scope, receive, send)
+    def __init__(self, path: str, query: bytes, headers: list[tuple[bytes, bytes]], keep_alive: bool) -> None:
+        self.path, self.query, self.headers, self.keep_alive = path, query, headers, keep_alive
+        self.body = b""
+        self.received = time.perf_counter()
+        self.whole = self.response_complete = self.disconnected = False
+        self.timer: TimerHandle | None = None
+
+
+class PredictionProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, except for predictions.
+
+    What is unusual about one, as that the request before it on the connection is not answered yet, makes it go
+    BentoML's way, which ends at the same answerer.
+    """
+
+    answerer: Answerer
+    #: The exchange that is going on, from a prediction's head to its answer.
+    exchange: Exchange | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        exchange = self.exchange
+        if exchange is not None and not exchange.whole and exchange.timer is None:
+            exchange.timer = self.loop.call_later(BODY_SECONDS, self._refuse, exchange, late())
+
+    def on_headers_complete(self) -> None:
+        path, _, query = self.url.partition(b"?")
+        if path not in PATHS or self.parser.get_method() != b"POST" or self._is_unusual():
+            super().on_headers_complete()
             return
-        received = time.perf_counter()
-        headers = dict(scope["headers"])
-        client = scope.get("client")
-        try:
-            body = await _body(receive)
-        except BadRequest as refused:
-            status, content, more = self._answerer.refuse(refused)
-            more = [*more, (b"connection", b"close")]
-        else:
-            peer, query = client[0] if client else None, scope["query_string"]
-            status, content, more = await self._answerer.answer(scope["path"], body, headers, query, peer, received)
-        await _send(send, (status, content, more))
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        self.exchange = Exchange(PATHS[path], query, self.headers, keep_alive)
+        self.cycle = self.exchange  # type: ignore[assignment]
 
+    def _is_unusual(self) -> bool:
+        before = self.cycle is not None and not self.cycle.response_complete
+        return before or self.expect_100_continue or self.parser.should_upgrade() or self.flow.write_paused
 
-async def _body(receive: Receive) -> bytes:
-    message = await receive()
-    body = message.get("body", b"")
-    if not message.get("more_body", False):
-        return _short(body)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            parts = bytearray(body)
-            while message.get("more_body", False):
-                message = await receive()
-                parts += _short(message.get("body", b""))
-                _short(parts)
-            return bytes(parts)
-    except TimeoutError:
-        raise BadRequest(408, Problem(error=f"body: not sent within {BODY_SECONDS:g} s")) from None
+    def on_body(self, body: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None or exchange.whole:
+            super().on_body(body)
+        elif not exchange.response_complete:
+            exchange.body += body
+            try:
+                short(exchange.body)
+            except BadRequest as refused:
+                self._refuse(exchange, refused)
 
+    def on_message_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is None or exchange.whole:
+            super().on_message_complete()
+        elif not exchange.response_complete:
+            exchange.whole = True
+            if exchange.timer is not None:
+                exchange.timer.cancel()
+            peer = self.client[0] if self.client else None
+            self.answerer.answer(
+                exchange.path,
+                exchange.body,
+                dict(exchange.headers),
+                exchange.query,
+                peer,
+                exchange.received,
+                partial(self._send, exchange),
+            )
 
-def _short(body: Any) -> Any:
-    if len(body) > MAXIMUM_BODY_BYTES:
-        raise BadRequest(413, Problem(error=f"body: more than {MAXIMUM_BODY_BYTES} bytes"))
-    return body
+    def _refuse(self, exchange: Exchange, refused: BadRequest) -> None:
+        """Answer before the body has come; what follows of it is not read."""
+        if not (exchange.whole or exchange.response_complete or exchange.disconnected):
+            exchange.keep_alive = False
+            self._send(exchange, self.answerer.refuse(refused))
 
-
-async def _send(send: Send, answer: Answer) -> None:
-    status, content, more = answer
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    def _send(self, exchange: Exchange, answer: Answer) -> None:
+        exchange.response_complete = True
+        if exchange.disconnected:
+            return
+        status, content, headers = answer
+        lines = [*self.server_state.default_headers, (b"content-type", b"application/json"), *headers]
+        if not exchange.keep_alive:
+            lines.append((b"connection", b"close"))
+        head = b"".join([b"%b: %b\r\n" % line for line in lines])
+        self.transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], head, len(content), content))
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
 
 class FrontedService(bentoml.Service):  # type: ignore[misc]
     """A BentoML service whose class has an `answerer`, which takes the predictions."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        return Front(super().to_asgi(is_main), self.inner.answerer)
+        protocol = type("Protocol", (PredictionProtocol,), {"answerer": self.inner.answerer})
+        HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]  # BentoML lets uvicorn choose
+        # Who called is who is connected, for predictions and the rest alike: nobody may say that he is another.
+        os.environ["FORWARDED_ALLOW_IPS"] = ""
+        return super().to_asgi(is_main)

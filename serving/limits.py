@@ -6,10 +6,12 @@ import time
 from serving.schema import BadRequest, Problem
 
 LOOK_SECONDS = 0.05
+#: So long may a caller take to send a body, and so large may it be: a thousand payments with generous strings.
+BODY_SECONDS, MAXIMUM_BODY_BYTES = 10.0, 2 * 1024 * 1024
 
 
 class Limits:
-    """`with limits:` around the work of a request. Raises BadRequest (503, Retry-After) when there is too much of it.
+    """`enter` before the work of a request, `leave` after it.
 
     Two things are bounded: requests that have begun and wait for the store or a thread, and how far the event loop is
     behind, which is what requests that have not begun wait for.
@@ -28,14 +30,15 @@ class Limits:
     def close(self) -> None:
         self._watching.cancel()
 
-    def __enter__(self) -> None:
+    def enter(self) -> None:
+        """Raises BadRequest (503, Retry-After) when there is too much to do."""
         if self.in_flight >= self._maximum:
             raise _overloaded(f"{self.in_flight} requests are under way")
         if self.lag > self._maximum_lag:
             raise _overloaded(f"requests wait {self.lag:.2f} s for their turn")
         self.in_flight += 1
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
         self.in_flight -= 1
 
     async def _watch(self) -> None:
@@ -51,3 +54,14 @@ class Overloaded(BadRequest):
 
 def _overloaded(why: str) -> Overloaded:
     return Overloaded(503, Problem(error=f"The service is overloaded: {why}"), retry_after=1)
+
+
+def late() -> BadRequest:
+    return BadRequest(408, Problem(error=f"body: not sent within {BODY_SECONDS:g} s"))
+
+
+def short(body: bytes) -> bytes:
+    """`body`. Raises BadRequest when it is too long."""
+    if len(body) > MAXIMUM_BODY_BYTES:
+        raise BadRequest(413, Problem(error=f"body: more than {MAXIMUM_BODY_BYTES} bytes"))
+    return body

@@ -8,6 +8,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter as Counter_
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Metrics:
         self._predictions = Counter(
             "perennial_predictions", "Predictions answered", ["model", "version", "slot", "decision"], registry=into
         )
-        self.defaulted = Counter(
+        self._defaulted = Counter(
             "perennial_predictions_defaulted", "Predictions with default features", ["model"], registry=into
         )
         self.requests = Histogram(
@@ -75,9 +76,14 @@ class Metrics:
         self._observed: dict[tuple[str, str], list[float]] = {}
         threading.Thread(target=self._flush_forever, name="metrics", daemon=True).start()
 
-    def predicted(self, model: str, version: int, slot: str, decision: str, number: int = 1) -> None:
+    def predicted(self, model: str, version: int, slot: str, flagged: Sequence[bool], defaulted: int) -> None:
+        """`version` answered rows as `slot`: which were flagged, and how many of them had default features."""
+        flags = sum(flagged)
         with self._lock:
-            self._counted[(model, version, slot, decision)] += number
+            self._counted[(model, version, slot, "flag")] += flags
+            self._counted[(model, version, slot, "pass")] += len(flagged) - flags
+        if defaulted:
+            self._defaulted.labels(model).inc(defaulted)
 
     def answered(self, path: str, seconds: float) -> None:
         with self._lock:

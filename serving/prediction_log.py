@@ -15,14 +15,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from serving.metrics import Metrics
@@ -48,6 +47,10 @@ RETRY_SECONDS = (1.0, 30.0)
 MAXIMUM_QUEUE = 50_000
 MAXIMUM_SPOOL_BYTES = 1 << 30
 
+#: A row's features, until it is shipped.
+FEATURE_NAMES, FEATURE_VALUES = "feature_names", "feature_values"
+LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+
 log = logging.getLogger("perennial")
 
 
@@ -65,23 +68,17 @@ def prediction_schema(spec: ModelSpec) -> pa.Schema:
     return pa.schema([*head, *events, *tail])
 
 
-@dataclass(frozen=True)
-class LoggedFeatures:
-    """Features as a request leaves them; they become JSON when they are written, and no caller waits for that."""
-
-    names: Sequence[str]
-    values: np.ndarray
-
-
 class PredictionLog:
-    """Rows are dicts of the columns of `prediction_schema`; `features` may be LoggedFeatures."""
+    """Rows are dicts of the columns of `prediction_schema`, but for two: `features` is made on the way to the lake of
+    FEATURE_NAMES (a list as JSON) and FEATURE_VALUES (float32 [features]), `day` of the event."""
 
     def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: Metrics) -> None:
         self._spool = Spool(folder)
         self._lake, self._metrics = lake, metrics
         self._schema = prediction_schema(spec)
         self._application = f"predictions-{replica}"
-        self._queue: deque[dict[str, Any]] = deque()
+        self._day_of = spec.feeds["events"].time_column
+        self._queue: deque[bytes] = deque()
         self._stop, self._written = threading.Event(), threading.Event()
         self._to_ship = threading.Event()
         self._full = False
@@ -100,9 +97,9 @@ class PredictionLog:
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Take `rows`; returns at once."""
         if self._full or len(self._queue) + len(rows) > MAXIMUM_QUEUE:
-            self._drop(rows)
+            self._drop(len(rows))
         else:
-            self._queue.extend(rows)
+            self._queue.extend([orjson.dumps(row, option=LINE) for row in rows])
 
     @property
     def waiting(self) -> int:
@@ -159,13 +156,13 @@ class PredictionLog:
 
     def _write(self) -> None:
         """Move the queue to the spool, seal a segment that is due, measure the spool now and then."""
-        rows = [self._queue.popleft() for _ in range(len(self._queue))]
-        if rows:
+        lines = [self._queue.popleft() for _ in range(len(self._queue))]
+        if lines:
             self._opened = time.monotonic() if self._spool.rows == 0 else self._opened
             try:
-                self._spool.write([_line(row) for row in rows])
+                self._spool.write(lines)
             except Exception:
-                self._queue.extendleft(reversed(rows))
+                self._queue.extendleft(reversed(lines))
                 raise
         now = time.monotonic()
         if self._spool.rows >= SEGMENT_ROWS or (self._spool.rows and now - self._opened >= SEGMENT_SECONDS):
@@ -180,8 +177,8 @@ class PredictionLog:
         self._write()
         self._spool.close()
 
-    def _drop(self, rows: list[dict[str, Any]]) -> None:
-        self._metrics.dropped.inc(len(rows))
+    def _drop(self, rows: int) -> None:
+        self._metrics.dropped.inc(rows)
         if time.monotonic() - self._complained > 60:
             self._complained = time.monotonic()
             log.error("The prediction log is full: predictions are answered but not logged until it empties")
@@ -218,7 +215,7 @@ class PredictionLog:
             shipped.append((number, path))
             # Killed after a commit and before the segments were deleted: they are in the table.
             if applied is None or number > applied:
-                tables.append(_segment(path, self._schema))
+                tables.append(_segment(path, self._schema, self._day_of))
             if sum(table.num_rows for table in tables) >= COMMIT_ROWS:
                 break
         rows = sum(table.num_rows for table in tables)
@@ -232,27 +229,33 @@ class PredictionLog:
         return True
 
 
-def _line(row: dict[str, Any]) -> bytes:
-    return orjson.dumps(row, _text, orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, LoggedFeatures):
-        return orjson.dumps(dict(zip(value.names, value.values.tolist(), strict=True))).decode()
-    raise TypeError(f"{value!r} cannot be logged")
-
-
-def _segment(path: Path, schema: pa.Schema) -> pa.Table:
+def _segment(path: Path, schema: pa.Schema, day_of: str) -> pa.Table:
     """The rows of a sealed segment. A line that cannot be read is reported and left out.
 
     Arrow reads a whole segment without holding up the threads that answer; only when it stumbles is each line read.
     """
-    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in schema]
+    written = [field for field in schema if field.name not in ("features", "day")]
+    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in written]
+    texts += [pa.field(FEATURE_NAMES, pa.string()), pa.field(FEATURE_VALUES, pa.list_(pa.float64()))]
     options = pj.ParseOptions(explicit_schema=pa.schema(texts), unexpected_field_behavior="ignore")
     try:
-        return pj.read_json(path, parse_options=options).select(schema.names).cast(schema)
+        table = pj.read_json(path, parse_options=options)
     except pa.ArrowInvalid:
-        return pa.Table.from_pylist(_rows(path), schema=pa.schema(texts)).cast(schema)
+        table = pa.Table.from_pylist(_rows(path), schema=pa.schema(texts))
+    # One version's rows have the same features.
+    parts = [_with_features(table.filter(pc.field(FEATURE_NAMES) == names)) for names in table[FEATURE_NAMES].unique()]
+    table = pa.concat_tables(parts)
+    day = table[day_of].cast(schema.field(day_of).type).cast(pa.date32())
+    return table.append_column("day", day).select(schema.names).cast(schema)
+
+
+def _with_features(rows: pa.Table) -> pa.Table:
+    """`rows`, which have the same names of features, with the column `features`: an object of them as JSON."""
+    parts: list[Any] = []
+    for place, name in enumerate(orjson.loads(rows[FEATURE_NAMES][0].as_py())):
+        value = pc.list_element(rows[FEATURE_VALUES], place).cast(pa.string())
+        parts += [("," if parts else "{") + orjson.dumps(name).decode() + ":", value]
+    return rows.append_column("features", pc.binary_join_element_wise(*parts, "}", ""))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

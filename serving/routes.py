@@ -1,12 +1,14 @@
 """The HTTP face: `/predict`, `/predict_batch`, `/models`, `/signals`, `/admin`. BentoML adds probes, /metrics, docs.
 
-`Answerer` turns the bytes of a request into the bytes of an answer. It has two doors: `Front`, which takes the
-predictions out of the stream of requests before BentoML's middlewares see them, and the FastAPI application, which
+`Answerer` turns the bytes of a request into the bytes of an answer. It has two doors: `PredictionProtocol`, which takes
+predictions off the connection before uvicorn and BentoML spend anything on them, and the FastAPI application, which
 documents them and routes everything else.
 """
 
+import asyncio
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -14,13 +16,14 @@ import orjson
 from fastapi import FastAPI, Request, Response
 
 from serving.auth import Auth, Role
-from serving.limits import Overloaded
-from serving.schema import BadRequest, Prediction, Predictions, Problem, RequestSchema
+from serving.limits import BODY_SECONDS, Overloaded, late, short
+from serving.schema import BROKEN, Asked, BadRequest, Prediction, Predictions, Problem, RequestSchema
 from training.contract.model_spec import ModelSpec
 from training.settings import Settings
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
+    from serving.turns import Outcome
 
 JSON = "application/json"
 PIN = b"x-perennial-version"
@@ -50,12 +53,14 @@ EXPLAIN = {
     "schema": {"type": "boolean"},
 }
 
+log = logging.getLogger("perennial")
+
 #: Status, body, further headers.
 Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
 
 
 class Answerer:
-    """Answers predictions. `predictor` must be set before it takes requests."""
+    """Answers predictions, once `predictor` is set."""
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         self.schema = RequestSchema(spec)
@@ -63,26 +68,45 @@ class Answerer:
         self.predictor: Predictor | None = None
         self._pinning, self._explaining = settings.serving_pinning, settings.serving_explain
 
-    async def answer(
-        self, path: str, body: bytes, headers: Mapping[bytes, bytes], query: bytes, peer: str | None, received: float
-    ) -> Answer:
-        """The answer to a POST of `body` to `path`."""
-        from serving.predictor import Asked
-
+    def answer(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[bytes, bytes],
+        query: bytes,
+        peer: str | None,
+        received: float,
+        tell: Callable[[Answer], None],
+    ) -> None:
+        """Answer a POST of `body` to `path`: `tell` is called with the answer, now or later."""
         predictor = self.predictor
         assert predictor is not None
         try:
             self.auth.check(headers, peer)
-            with predictor.limits:
-                rows = [self.schema.one(body)] if path == PREDICT else self.schema.many(body)
-                pinned, explain = headers.get(PIN), bool(query) and self._explain(path, query)
-                asked = Asked(rows, received, self._pinned(pinned) if pinned else None, explain)
-                predictions = await predictor.predict(asked)
+            predictor.limits.enter()
         except BadRequest as refused:
-            return self.refuse(refused)
-        content = orjson.dumps(predictions[0] if path == PREDICT else {"predictions": predictions})
-        predictor.metrics.answered(path, time.perf_counter() - received)
-        return 200, content, []
+            tell(self.refuse(refused))
+            return
+
+        def answered(outcome: "Outcome") -> None:
+            predictor.limits.leave()
+            if isinstance(outcome, BadRequest):
+                tell(self.refuse(outcome))
+            else:
+                content = orjson.dumps(outcome[0] if path == PREDICT else {"predictions": outcome})
+                predictor.metrics.answered(path, time.perf_counter() - received)
+                tell((200, content, []))
+
+        try:
+            rows = [self.schema.one(body)] if path == PREDICT else self.schema.many(body)
+            pinned, explain = headers.get(PIN), bool(query) and self._explain(path, query)
+            asked = Asked(rows, received, self._pinned(pinned) if pinned else None, explain)
+            predictor.turns.ask(asked, answered)
+        except BadRequest as refused:
+            answered(refused)
+        except Exception:
+            log.exception("A prediction failed")
+            answered(BROKEN)
 
     def refuse(self, refused: BadRequest) -> Answer:
         """The answer that says why there is none."""
@@ -122,8 +146,13 @@ def application(spec: ModelSpec, answerer: Answerer) -> FastAPI:
         headers = dict(request.headers.raw)
         peer = request.client.host if request.client else None
         query = request.scope["query_string"]
-        body = await request.body()
-        return _response(await answerer.answer(request.url.path, body, headers, query, peer, received))
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        try:
+            body = await _body(request)
+        except BadRequest as refused:
+            return _response(answerer.refuse(refused))
+        answerer.answer(request.url.path, body, headers, query, peer, received, answer.set_result)
+        return _response(await answer)
 
     def documented(model: Any, *more: Any) -> dict[str, Any]:
         return schema.openapi(model) | {"parameters": [*PARAMETERS, *more]}
@@ -164,6 +193,17 @@ def application(spec: ModelSpec, answerer: Answerer) -> FastAPI:
         return _guarded(answerer, request, "admin", lambda predictor: _drain(predictor, False))
 
     return app
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body = short(body + part)
+    except TimeoutError:
+        raise late() from None
+    return body
 
 
 def _drain(predictor: "Predictor", draining: bool) -> dict[str, Any]:

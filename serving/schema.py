@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -21,8 +22,6 @@ from training.contract.base import Frozen
 from training.contract.model_spec import Column, ModelSpec
 
 MAXIMUM_BATCH = 1000
-#: Long enough for a thousand payments with generous strings.
-MAXIMUM_BODY_BYTES = 2 * 1024 * 1024
 MAXIMUM_STRING = 1000
 INT64 = 2**63
 #: Column types that JSON writes in quotation marks.
@@ -70,6 +69,21 @@ class Problem(Frozen):
     fields: dict[str, str] = {}
 
 
+@dataclass(slots=True)
+class Asked:
+    """A request: its rows, when it came (time.perf_counter), and what it wishes for."""
+
+    rows: list[Row]
+    received: float
+    pinned: str | None = None
+    explain: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """It may be answered together with others."""
+        return len(self.rows) == 1 and self.pinned is None and not self.explain
+
+
 class BadRequest(Exception):
     """The request cannot be answered as it is: an HTTP status, what is wrong, and after how many seconds to retry."""
 
@@ -78,6 +92,9 @@ class BadRequest(Exception):
         self.status = status
         self.problem = problem
         self.retry_after = retry_after
+
+
+BROKEN = BadRequest(500, Problem(error="The prediction failed; the service's log says why"))
 
 
 class RequestSchema:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from serving.scoring import score
 from serving.signals import Signals
 from serving.slots import Slot
 
@@ -26,7 +25,7 @@ class Shadowed:
     slot: Slot
     answering: Slot
     values: np.ndarray
-    scores: np.ndarray
+    scores: list[float]
     rows: list[dict[str, Any]]
 
 
@@ -34,7 +33,7 @@ class Shadows:
     """`scored` is called with what a shadow scored, its scores and the seconds it took."""
 
     def __init__(
-        self, signals: Signals, scored: Callable[[Shadowed, np.ndarray, float], None], dropped: Callable[[int], None]
+        self, signals: Signals, scored: Callable[[Shadowed, list[float], float], None], dropped: Callable[[int], None]
     ) -> None:
         self._signals, self._scored, self._dropped = signals, scored, dropped
         self._waiting: queue.SimpleQueue[Shadowed | None] = queue.SimpleQueue()
@@ -66,7 +65,7 @@ class Shadows:
         slot, answering = shadowed.slot, shadowed.answering
         began = time.perf_counter()
         try:
-            scores = score(slot, shadowed.values)
+            scores = slot.score(shadowed.values).tolist()
         except Exception as error:
             log.warning("Version %d could not score along: %s", slot.version, error)
             self._signals.compared(answering.version, slot.version, shadowed.scores, None)

@@ -3,12 +3,10 @@
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
-
-import numpy as np
 
 from serving.slots import MeasuredModel
 from serving.traffic import Traffic
@@ -16,17 +14,20 @@ from training.contract import signals as contract
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import NO_SCORES, NO_TIMES, SCORE_BOUNDS, TIME_BUCKETS, PairSignals, VersionSignals
 
+#: One per row.
+Scores = Sequence[float]
+
 
 class Signals(Protocol):
     """Called on the request path: cheap, never raises, safe from any thread."""
 
-    def answered(self, version: int, role: str, seconds: float, scores: np.ndarray, flagged: np.ndarray) -> None:
-        """`version` answered a request of len(scores) rows in `seconds` (receipt to answer)."""
+    def answered(self, version: int, role: str, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
+        """`version` answered requests, each in its `seconds` (receipt to answer): one of `flagged` per row."""
 
     def failed(self, version: int, role: str, seconds: float) -> None:
         """`version` was to answer and could not: an exception, or scores that are not numbers."""
 
-    def compared(self, answering: int, shadow: int, scores: np.ndarray, shadow_scores: np.ndarray | None) -> None:
+    def compared(self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None) -> None:
         """Both scored the same rows; None: the shadow could not (an exception, or scores that are not numbers)."""
 
     def snapshot(self) -> Mapping[str, Any]:
@@ -51,7 +52,7 @@ class _Version:
 
     @classmethod
     def of(cls, model: MeasuredModel) -> "_Version":
-        return cls(model, model.metadata.threshold, model.scored, model.nans, list(model.times))
+        return cls(model, model.threshold, model.scored, model.nans, list(model.times))
 
     def state(self) -> VersionSignals:
         calls = tuple(now - before for now, before in zip(self.model.times, self.times_before, strict=True))
@@ -89,16 +90,17 @@ class RolloutSignals:
         self._pair = dict.fromkeys(("rows", "both_flagged", "champion_flagged", "challenger_flagged"), 0)
         self._champion_scores, self._challenger_scores = list(NO_SCORES), list(NO_SCORES)
 
-    def answered(self, version: int, role: str, seconds: float, scores: np.ndarray, flagged: np.ndarray) -> None:
+    def answered(self, version: int, role: str, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
         with self._lock:
-            counts = self._counting(version, role, seconds)
+            counts = self._counting(version, role, max(seconds))
             if counts is None:
                 return
-            counts.asked += 1
-            counts.rows += len(scores)
-            counts.answered += len(scores)
-            counts.flagged += int(np.count_nonzero(flagged))
-            counts.times[bisect_left(TIME_BUCKETS, seconds)] += 1
+            counts.asked += len(seconds)
+            counts.rows += len(flagged)
+            counts.answered += len(flagged)
+            counts.flagged += sum(flagged)
+            for each in seconds:
+                counts.times[bisect_left(TIME_BUCKETS, each)] += 1
 
     def failed(self, version: int, role: str, seconds: float) -> None:
         with self._lock:
@@ -109,7 +111,7 @@ class RolloutSignals:
             counts.errors += 1
             counts.times[bisect_left(TIME_BUCKETS, seconds)] += 1
 
-    def compared(self, answering: int, shadow: int, scores: np.ndarray, shadow_scores: np.ndarray | None) -> None:
+    def compared(self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None) -> None:
         with self._lock:
             counts, traffic = self._versions.get(shadow), self._traffic
             champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
@@ -131,9 +133,9 @@ class RolloutSignals:
             return None
         return self._versions.get(version)
 
-    def _compare(self, champion: _Version, challenger: _Version, old: np.ndarray, new: np.ndarray) -> None:
+    def _compare(self, champion: _Version, challenger: _Version, old: Scores, new: Scores) -> None:
         pair = self._pair
-        for a, b in zip(np.asarray(old).tolist(), np.asarray(new).tolist(), strict=True):
+        for a, b in zip(old, new, strict=True):
             pair["rows"] += 1
             flagged = (a >= champion.threshold, b >= challenger.threshold)
             pair["both_flagged"] += flagged == (True, True)

@@ -1,22 +1,30 @@
 """A model version made ready to answer: verified, warm, measured, and tied to the features that it was trained on."""
 
+import json
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from serving.schema import made_up_row
 from training.adapters.features import Features
 from training.adapters.onnx_model import OnnxModel
 from training.contract.errors import DataContractError
-from training.contract.model_spec import Column, ModelSpec
+from training.contract.model_spec import ModelSpec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS
 from training.settings import Settings
+
+#: Up to so many rows are few.
+FEW_ROWS = 16
+#: A model is slow when even the quickest of so many calls with few rows took longer than this, and no more below a
+#: fourth. The quickest, because on a busy machine any call may have been made to wait.
+CALLS, SLOW_SECONDS = 8, 0.002
 
 
 class MeasuredModel(OnnxModel):
@@ -27,26 +35,37 @@ class MeasuredModel(OnnxModel):
         self._lock = threading.Lock()
         self.scored = self.nans = 0
         self.times = list(NO_TIMES)
+        self.slow = False
+        self._calls, self._quickest = 0, float("inf")
+
+    @cached_property
+    def threshold(self) -> float:
+        """Of the metadata, rounded to float32 as the scores are: every way of comparing them decides the same."""
+        return float(np.float32(self.metadata.threshold))
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        begun = time.perf_counter()
+        """As OnnxModel.score. Raises DataContractError when a score is not a number."""
+        began = time.perf_counter()
         scores = super().score(features)
-        bucket = bisect_left(TIME_BUCKETS, time.perf_counter() - begun)
-        finite = np.count_nonzero(np.isfinite(scores))
+        seconds = time.perf_counter() - began
+        rows = len(scores)
+        nans = rows - int(np.count_nonzero(np.isfinite(scores)))
         with self._lock:
-            self.scored += len(scores)
-            self.times[bucket] += 1
-            self.nans += len(scores) - int(finite)
+            self.scored += rows
+            self.times[bisect_left(TIME_BUCKETS, seconds)] += 1
+            self.nans += nans
+            if rows <= FEW_ROWS:
+                self._note(seconds)
+        if nans:
+            raise DataContractError(f"{nans} of {rows} scores are not numbers", hint="Roll back.")
         return scores
 
-
-@dataclass(frozen=True)
-class Scored:
-    """One entry per row. `features` has the model's features in its own order."""
-
-    scores: np.ndarray
-    features: np.ndarray
-    timestamps: list[datetime | None]
+    def _note(self, seconds: float) -> None:
+        self._calls += 1
+        self._quickest = min(self._quickest, seconds)
+        if self._calls == CALLS:
+            self.slow = self._quickest > (SLOW_SECONDS / 4 if self.slow else SLOW_SECONDS)
+            self._calls, self._quickest = 0, float("inf")
 
 
 @dataclass(frozen=True)
@@ -55,19 +74,28 @@ class Slot:
     digest: str
     model: MeasuredModel
     features: Features
-    #: Where the model's features are among those of the feature service; a slice where they are all of them in order.
-    columns: slice | np.ndarray
+    #: Where the model's features are among those of the feature service; None where they are all of them in order.
+    columns: np.ndarray | None
     #: When it took its present place.
     since: datetime
 
-    def score(self, rows: Sequence[Mapping[str, Any]]) -> Scored:
-        """Look up the features of `rows` and score them. Raises DataContractError when a score is not a number."""
-        online = self.features.online(rows)
-        values = online.values[:, self.columns]
-        scores = self.model.score(values)
-        if not np.isfinite(scores).all():
-            raise DataContractError(f"Version {self.version} gave scores that are not numbers", hint="Roll back.")
-        return Scored(scores, values, online.timestamps)
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The features that it takes."""
+        return frozenset(self.model.metadata.feature_names)
+
+    @cached_property
+    def names_as_json(self) -> str:
+        """Its features in its order, as the prediction log wants them."""
+        return json.dumps(self.model.metadata.feature_names)
+
+    def take(self, values: np.ndarray) -> np.ndarray:
+        """Of `values` [n, all features of the service] the model's own, in its order."""
+        return values if self.columns is None else values.take(self.columns, axis=1)
+
+    def score(self, values: np.ndarray) -> np.ndarray:
+        """Scores [n] of `values` [n, all features of the service]. Raises DataContractError for what is no number."""
+        return self.model.score(self.take(values))
 
     def taking_place_now(self) -> "Slot":
         return replace(self, since=datetime.now(UTC))
@@ -97,14 +125,7 @@ def open_slot(version: int, model: MeasuredModel, settings: Settings, spec: Mode
         problem = f"Feature service {spec.features.service!r} lacks {', '.join(missing)}"
         raise DataContractError(problem, hint="Apply the feature definitions that the model was trained on.")
     places = [names.index(name) for name in model.metadata.feature_names]
-    columns = slice(None) if places == list(range(len(names))) else np.array(places)
+    columns = None if places == list(range(len(names))) else np.array(places)
     slot = Slot(version, model.metadata.digest, model, features, columns, datetime.now(UTC))
-    slot.score([{name: _made_up(column) for name, column in spec.request_columns.items()}])
+    slot.score(features.online([made_up_row(spec)]).values)
     return slot
-
-
-def _made_up(column: Column) -> Any:
-    if column.values is not None:
-        return column.values[0]
-    made_up = {"int64": 0, "float64": 0.0, "string": "", "bool": False, "timestamp": datetime(2020, 1, 1, tzinfo=UTC)}
-    return made_up[column.type]

@@ -6,7 +6,8 @@ takes it once and keeps it.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from serving.slots import Slot
 from training.contract.traffic import Desired, Mode
@@ -14,13 +15,18 @@ from training.contract.traffic import Desired, Mode
 Role = Literal["champion", "challenger", "previous", "pinned"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
     """`slot` answers as `role`; `shadow`, where there is one, scores the same features after the answer has gone."""
 
     slot: Slot
     role: Role
     shadow: Slot | None = None
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The features that are needed on it."""
+        return self.slot.names if self.shadow is None else self.slot.names | self.shadow.names
 
 
 @dataclass(frozen=True)
@@ -35,20 +41,34 @@ class Traffic:
     stage: str = ""
     experiment: str = ""
 
-    def route(self, key: str) -> Route | None:
+    def route(self, key: Any) -> Route | None:
         """Who serves the request with this sticky `key`; None when no champion is loaded.
 
         What the challenger answers or shadows, the champion scores too: signals compare them on the same requests.
         """
+        if self._split is not None and bucket(str(key), self.experiment or self.mode) < self.weight:
+            return self._split
+        return self._usual
+
+    @cached_property
+    def _usual(self) -> Route | None:
         if self.champion is None:
             return None
-        if self.challenger is None or self.challenger.version == self.champion.version or self.mode == "full":
-            return Route(self.champion, "champion")
-        if self.mode == "shadow":
-            return Route(self.champion, "champion", self.challenger)
-        if bucket(key, self.experiment or self.mode) < self.weight:
-            return Route(self.challenger, "challenger", self.champion)
-        return Route(self.champion, "champion")
+        return Route(self.champion, "champion", self._other if self.mode == "shadow" else None)
+
+    @cached_property
+    def _split(self) -> Route | None:
+        """Where the challenger answers its share of the keys."""
+        if self._other is None or self.mode not in ("canary", "ab"):
+            return None
+        return Route(self._other, "challenger", self.champion)
+
+    @property
+    def _other(self) -> Slot | None:
+        """The challenger, where it is another version than the champion and there is one."""
+        champion, challenger = self.champion, self.challenger
+        alone = champion is None or challenger is None or challenger.version == champion.version
+        return None if alone else challenger
 
     @property
     def slots(self) -> dict[str, Slot]:

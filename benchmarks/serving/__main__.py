@@ -61,6 +61,10 @@ def measure(world: World, folder: Path, port: int, args: argparse.Namespace) -> 
     found = compare(contenders, plain, folder, args)
     ratio("≥ 10 × stock BentoML", found["Perennial"], found["BentoML stock"], 10)
     ratio("≥ 0.8 × bare uvicorn", found["Perennial"], found["bare uvicorn"], 0.8)
+    print("the same, one caller alone:")
+    del contenders["BentoML stock"]
+    found = compare(contenders, plain, folder, args, connections=1)
+    print(f"  {found['Perennial'] / found['bare uvicorn']:.2f} × bare uvicorn")
     print("features of two entities from Redis, 8 connections:")
     contenders = {
         "bare uvicorn, Redis by hand": bare(world, port, world.settings.online),
@@ -105,7 +109,11 @@ def everything(world: World, folder: Path, port: int, bodies: list[Any], args: a
 
 
 def compare(
-    contenders: dict[str, tuple[list[str], dict[str, str], str]], bodies: list[Any], folder: Path, args: Any
+    contenders: dict[str, tuple[list[str], dict[str, str], str]],
+    bodies: list[Any],
+    folder: Path,
+    args: Any,
+    connections: int = load.CONNECTIONS,
 ) -> dict[str, float]:
     """Median requests per second."""
     found: dict[str, list[load.Load]] = {name: [] for name in contenders}
@@ -120,7 +128,7 @@ def compare(
         for _ in range(args.rounds):
             for name, (_, _, url) in contenders.items():
                 before = cpu_seconds(sessions[name])
-                loaded = load.full(_predict(url), sent[name], args.seconds, folder)
+                loaded = load.full(_predict(url), sent[name], args.seconds, folder, connections)
                 used = (cpu_seconds(sessions[name]) - before) / (loaded.per_second * args.seconds)
                 found[name].append(replace(loaded, cpu=used * 1e6))
     for name, loads in found.items():

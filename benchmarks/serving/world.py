@@ -32,19 +32,18 @@ from training.settings import ROOT, Settings
 ENTITIES = 1_000
 BIN = Path(sys.executable).parent
 PLAIN = """
-import numpy as np
 import pandas as pd
 from feast import FeatureService, Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Float32, Float64
+from feast.types import Float64
 
 NAMES = {names!r}
 sent = RequestSource(name="sent", schema=[Field(name=n, dtype=Float64) for n in NAMES])
 
 
-@on_demand_feature_view(sources=[sent], schema=[Field(name=f"x_{{n}}", dtype=Float32) for n in NAMES])
+@on_demand_feature_view(sources=[sent], schema=[Field(name=f"x_{{n}}", dtype=Float64) for n in NAMES])
 def as_sent(inputs: pd.DataFrame) -> pd.DataFrame:
-    return type(inputs)({{f"x_{{n}}": np.asarray(inputs[n], np.float32) for n in NAMES}})
+    return type(inputs)({{f"x_{{n}}": inputs[n] for n in NAMES}})
 
 
 plain = FeatureService(name="plain", features=[as_sent])

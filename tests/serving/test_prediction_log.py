@@ -1,5 +1,6 @@
 """Answered predictions reach the lake exactly once: through restarts, a lake that is away, and kill -9."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -14,7 +16,7 @@ from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
 from serving.spool import Spool
-from tests.serving.rows import make_log, row, shipped
+from tests.serving.rows import make_log, row, shipped, stored
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import ConfigError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -31,7 +33,11 @@ def test_rows_arrive_with_their_types_and_leave_the_spool(tmp_path: Path, lake: 
     log.close()
     table = lake.scan(PREDICTIONS).to_table()
     assert table.schema.equals(prediction_log.prediction_schema(spec))
-    assert sorted(table.to_pylist(), key=lambda r: r["transaction_id"]) == [row(1), row(2)]
+    rows = sorted(table.to_pylist(), key=lambda r: r["transaction_id"])
+    for each in rows:
+        features = json.loads(each["features"])
+        each["features"] = {name: float(np.float32(value)) for name, value in features.items()}
+    assert rows == [stored(1), stored(2)]
     assert not list((tmp_path / "spool").glob("*.jsonl"))
 
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
+from serving.spool import Spool
 from tests.serving.rows import make_log, row, shipped
 from tests.serving.stack import eventually
 from training.adapters.lake import Lake
@@ -104,10 +105,13 @@ def test_what_the_disk_refuses_to_the_end_is_counted(
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dead_writer_is_a_problem(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+def test_a_dead_writer_is_a_problem(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = make_log(tmp_path, lake, spec)
     assert log.problem() is None
-    log.append([row(1) | {"amount": object()}])
+    monkeypatch.setattr(Spool, "write", lambda *_: (_ for _ in ()).throw(RuntimeError("a defect")))
+    log.append([row(1)])
     eventually(lambda: "prediction-writer" in (log.problem() or ""))
     log.close()
 

@@ -11,6 +11,7 @@ import pytest
 from serving.signals import RolloutSignals
 from serving.slots import MeasuredModel, Slot
 from serving.traffic import Traffic, bucket
+from training.contract.errors import DataContractError
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
 from training.contract.traffic import Desired, desired
@@ -57,11 +58,11 @@ def scores(*values: float) -> np.ndarray:
 
 
 def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -> None:
-    signals.answered(1, "champion", 0.004, scores(0.1, 0.6, 0.9), np.array([False, True, True]))
+    signals.answered(1, "champion", [0.004], [False, True, True])
     signals.compared(1, 2, scores(0.1, 0.6, 0.9), scores(0.2, 0.3, 0.95))
     signals.compared(1, 2, scores(0.1), None)
     signals.failed(1, "champion", 0.1)
-    signals.answered(2, "pinned", 0.004, scores(0.1), np.array([False]))
+    signals.answered(2, "pinned", [0.004], [False])
     seen = read(signals)
     assert (seen.traffic.stage, seen.champion, seen.challenger) == ("1.1-shadow", 1, 2)
     one, two, pair = seen.of(1), seen.of(2), seen.pair
@@ -82,7 +83,8 @@ def test_in_a_canary_the_champion_is_the_one_beside(spec: ModelSpec, traffic: Tr
 
 def test_what_the_model_does_is_counted_whoever_calls_it(signals: RolloutSignals, traffic: Traffic) -> None:
     assert traffic.challenger is not None
-    traffic.challenger.model.score(np.array([[0.5], [-1.0]], np.float32))
+    with pytest.raises(DataContractError, match="1 of 2 scores are not numbers"):
+        traffic.challenger.model.score(np.array([[0.5], [-1.0]], np.float32))
     two = read(signals).of(2)
     assert (two.scored, two.nans, sum(two.scoring_times)) == (2, 1, 1)
 
@@ -90,10 +92,10 @@ def test_what_the_model_does_is_counted_whoever_calls_it(signals: RolloutSignals
 def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     signals: RolloutSignals, traffic: Traffic
 ) -> None:
-    signals.answered(1, "champion", 0.004, scores(0.1), np.array([False]))
+    signals.answered(1, "champion", [0.004], [False])
     assert traffic.champion is not None
     assert traffic.challenger is not None
-    traffic.challenger.model.score(np.array([[-1.0]], np.float32))
+    traffic.challenger.model.score(np.array([[0.5]], np.float32))
     since = read(signals).since
     signals.begin(replace(traffic, previous=slot(3), champion=traffic.champion.taking_place_now()))
     assert (read(signals).of(1).answered, read(signals).since) == (1, since)
@@ -102,8 +104,8 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     assert (fresh.of(1).answered, fresh.of(2).scored, fresh.of(2).nans) == (0, 0, 0)
     # Requests from before the change: one of a version that is not there now, one that took until now, one beside
     # which the challenger scored.
-    signals.answered(7, "champion", 0.0, scores(0.1), np.array([False]))
-    signals.answered(1, "champion", 60.0, scores(0.1), np.array([False]))
+    signals.answered(7, "champion", [0.0], [False])
+    signals.answered(1, "champion", [60.0], [False])
     signals.begin(replace(traffic, mode="canary", weight=10.0))
     signals.compared(1, 2, scores(0.1), scores(0.1))
     assert read(signals).of(1).asked == read(signals).pair.rows == 0
@@ -117,7 +119,7 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
         signals.begin(traffic)
         signals._began -= 10.0
         for _ in range(50):
-            signals.answered(1, "champion", seconds, scores(0.1, 0.9), np.array([False, True]))
+            signals.answered(1, "champion", [seconds], [False, True])
         signals.compared(1, 2, scores(0.1), scores(0.9))
         parts.append(read(signals))
     both = Signals.merged(parts)
@@ -129,7 +131,7 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
 def test_nothing_is_lost_between_threads(signals: RolloutSignals) -> None:
     def work() -> None:
         for _ in range(500):
-            signals.answered(1, "champion", 0.004, scores(0.1), np.array([True]))
+            signals.answered(1, "champion", [0.004], [True])
             signals.compared(1, 2, scores(0.1), scores(0.1))
 
     threads = [threading.Thread(target=work) for _ in range(4)]

@@ -16,6 +16,7 @@ Transform = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 NAN, INFINITE = float("nan"), float("inf")
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_DATETIME = np.dtype("datetime64[us]")
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,37 @@ class Plan:
         after the transformations have seen it as NaN.
         """
         times = [_microseconds(row[self._time_column]) for row in rows]
+        columns = self._request_columns(rows, times)
+        if self.views:
+            looked_up, oldest = self._looked_up_values(times, found)
+            columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
+        else:
+            oldest = [time / 1e6 for time in times]  # nothing was looked up: as fresh as the event
+        for transform in self._transforms:
+            columns.update(transform(columns))
+        nothing = np.zeros(len(rows), np.float32)
+        parts = [nothing if name is None else columns[name] for name in self._wanted]
+        # For one row this is much quicker than an array of arrays.
+        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), len(rows))
+        made = np.ascontiguousarray(made.T)
+        total = np.vdot(made, made)  # a sum of squares is NaN when one of them is: quicker than to ask each
+        if total != total:
+            made[np.isnan(made)] = 0.0
+        return OnlineFeatures(made, [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest])
+
+    def _request_columns(self, rows: Sequence[Mapping[str, Any]], times: list[int]) -> dict[str, np.ndarray]:
         columns = {name: np.array([row[name] for row in rows]) for name in self._others}
         for names, get, dtype in self._numbers:
             columns.update(zip(names, np.array([get(row) for row in rows], dtype).T, strict=False))
-        columns[self._time_column] = np.array(times, np.int64).view("datetime64[us]")
-        oldest = list[float | None]([INFINITE] * len(rows))
-        looked_up: list[list[float]] = [[] for _ in rows]
+        columns[self._time_column] = np.array(times, np.int64).view(_DATETIME)
+        return columns
+
+    def _looked_up_values(
+        self, times: list[int], found: Sequence[Found]
+    ) -> tuple[list[list[float]], list[float | None]]:
+        """Per row the values of all views, and the oldest stamp; None when a view has nothing that counts."""
+        oldest = list[float | None]([INFINITE] * len(times))
+        looked_up: list[list[float]] = [[] for _ in times]
         for view, part in zip(self.views, found, strict=True):
             for i, (stamp, values) in enumerate(zip(part.stamps, part.values, strict=True)):
                 if times[i] / 1e6 - stamp <= view.ttl_seconds:
@@ -102,19 +128,7 @@ class Plan:
                 else:
                     looked_up[i] += [NAN] * len(view.names)
                     oldest[i] = None
-        if self.views:
-            columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
-        for transform in self._transforms:
-            columns.update(transform(columns))
-        nothing = np.zeros(len(rows), np.float32)
-        parts = [nothing if name is None else columns[name] for name in self._wanted]
-        # For one row this is much quicker than an array of arrays.
-        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), len(rows))
-        made = np.ascontiguousarray(made.T)
-        made[np.isnan(made)] = 0.0
-        if not self.views:
-            oldest = [time / 1e6 for time in times]  # nothing was looked up: as fresh as the event
-        return OnlineFeatures(made, [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest])
+        return looked_up, oldest
 
     def defaults(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` as if the store knew none of their entities."""

@@ -1,0 +1,167 @@
+"""Scores a batch of rows and makes of it answers, rows of the prediction log, signals and metrics."""
+
+import logging
+import random
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from serving.explain import explain as explained
+from serving.metrics import Metrics
+from serving.prediction_log import FEATURE_NAMES, FEATURE_VALUES, PredictionLog
+from serving.schema import BadRequest, Problem, Row
+from serving.scoring import Scorer
+from serving.shadows import Shadowed, Shadows
+from serving.signals import RolloutSignals
+from serving.slots import Slot
+from serving.traffic import Route
+from training.adapters.features import OnlineFeatures
+
+#: The slot of a row that was scored along, in the prediction log.
+SHADOW = "shadow"
+#: Of a row: its prediction, with the fields of schema.Prediction, or why there is none.
+Found = dict[str, Any] | BadRequest
+
+log = logging.getLogger("perennial")
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that one route answers, with their features: a row of each of several requests, or the rows of one."""
+
+    rows: list[Row]
+    online: OnlineFeatures
+    #: When each request came (time.perf_counter).
+    received: list[float]
+    explain: bool = False
+
+    def of(self, places: list[int]) -> "Batch":
+        """The rows at `places`."""
+        online = OnlineFeatures(self.online.values[places], [self.online.timestamps[i] for i in places])
+        received = self.received if len(self.received) == 1 else [self.received[i] for i in places]
+        return Batch([self.rows[i] for i in places], online, received, self.explain)
+
+
+class Answering:
+    def __init__(
+        self, model: str, replica: str, deadline: float, log: PredictionLog, signals: RolloutSignals, metrics: Metrics
+    ) -> None:
+        self._model, self._replica, self._deadline = model, replica, deadline
+        self._log, self._signals, self._metrics = log, signals, metrics
+        self._scorer = Scorer()
+        self._shadows = Shadows(signals, self._log_shadow, metrics.shadow_dropped.inc)
+        self._ids = random.Random()  # seeded by the system; an id has to be new, not secret
+
+    def start(self) -> None:
+        self._shadows.start()
+
+    def close(self) -> None:
+        self._scorer.close()
+        self._shadows.close()
+
+    async def answer(self, route: Route, batch: Batch) -> list[Found]:
+        """What is found for each row."""
+        try:
+            left = self._deadline - (time.perf_counter() - min(batch.received))
+            if left <= 0:
+                raise BadRequest(503, Problem(error="The request could not be answered in time"), retry_after=1)
+            scores = (await self._scorer.score(route.slot, batch.online.values, left)).tolist()
+        except Exception as error:
+            return await self._otherwise(route, batch, error)
+        predictions = self._predictions(route, batch, scores)
+        if batch.explain:
+            for prediction, row in zip(predictions, route.slot.take(batch.online.values), strict=True):
+                prediction["explanation"] = await self._scorer.run(explained, route.slot.model, row)
+        self._note(route, batch, predictions, scores)
+        return list[Found](predictions)
+
+    async def _otherwise(self, route: Route, batch: Batch, error: Exception) -> list[Found]:
+        """Of several requests each alone: one's trouble is not the others'. Where a challenger fails, the champion."""
+        if len(batch.received) > 1:
+            return [(await self.answer(route, batch.of([i])))[0] for i in range(len(batch.rows))]
+        if isinstance(error, BadRequest):
+            return [error] * len(batch.rows)
+        self._signals.failed(route.slot.version, route.role, time.perf_counter() - batch.received[0])
+        why = f"Version {route.slot.version} could not score: {type(error).__name__}: {error}"
+        log.error("%s", why)
+        if route.role != "challenger" or route.shadow is None:
+            return [BadRequest(503, Problem(error=why), retry_after=1)] * len(batch.rows)
+        self._metrics.fallbacks.inc()
+        return await self.answer(Route(route.shadow, "champion"), batch)
+
+    def _predictions(self, route: Route, batch: Batch, scores: list[float]) -> list[dict[str, Any]]:
+        slot, role = route.slot, route.role
+        decided, threshold = slot.model.threshold, slot.model.metadata.threshold
+        return [
+            {
+                "prediction_id": f"{self._ids.getrandbits(128):032x}",
+                "score": score,
+                "decision": "flag" if score >= decided else "pass",
+                "threshold": threshold,
+                "model": self._model,
+                "model_version": slot.version,
+                "slot": role,
+                "feature_timestamp": stamp,
+                "features_defaulted": stamp is None,
+            }
+            for score, stamp in zip(scores, batch.online.timestamps, strict=True)
+        ]
+
+    def _note(self, route: Route, batch: Batch, predictions: list[dict[str, Any]], scores: list[float]) -> None:
+        """Log, count, and hand on to who scores along."""
+        slot, role, values = route.slot, route.role, batch.online.values
+        now = time.perf_counter()
+        seconds = [now - received for received in batch.received]
+        flagged = [prediction["decision"] == "flag" for prediction in predictions]
+        self._signals.answered(slot.version, role, seconds, flagged)
+        self._metrics.predicted(self._model, slot.version, role, flagged, batch.online.timestamps.count(None))
+        rows = self._logged(slot, batch, predictions, seconds)
+        self._log.append(rows)
+        if route.shadow is not None:
+            self._shadows.put(Shadowed(route.shadow, slot, values, scores, rows))
+
+    def _logged(
+        self, slot: Slot, batch: Batch, predictions: list[dict[str, Any]], seconds: list[float]
+    ) -> list[dict[str, Any]]:
+        names, now = slot.names_as_json, datetime.now(UTC)
+        each = seconds if len(seconds) == len(predictions) else seconds * len(predictions)
+        return [
+            {
+                **row,
+                "prediction_id": prediction["prediction_id"],
+                "predicted_at": now,
+                "score": prediction["score"],
+                "flagged": prediction["decision"] == "flag",
+                "model_version": slot.version,
+                "slot": prediction["slot"],
+                FEATURE_NAMES: names,
+                FEATURE_VALUES: features,
+                "features_defaulted": prediction["features_defaulted"],
+                "feature_timestamp": prediction["feature_timestamp"],
+                "latency_seconds": took,
+                "replica": self._replica,
+            }
+            for row, prediction, features, took in zip(
+                batch.rows, predictions, list(slot.take(batch.online.values)), each, strict=True
+            )
+        ]
+
+    def _log_shadow(self, shadowed: Shadowed, scores: list[float], seconds: float) -> None:
+        """A row of its own beside the answered one, under the same prediction_id."""
+        slot = shadowed.slot
+        self._log.append(
+            [
+                row
+                | {
+                    "score": score,
+                    "flagged": score >= slot.model.threshold,
+                    "model_version": slot.version,
+                    "slot": SHADOW,
+                    FEATURE_NAMES: slot.names_as_json,
+                    FEATURE_VALUES: features,
+                    "latency_seconds": seconds,
+                }
+                for row, score, features in zip(shadowed.rows, scores, list(slot.take(shadowed.values)), strict=True)
+            ]
+        )

@@ -1,0 +1,243 @@
+"""HTTP as callers speak it, well and badly, to the protocol that takes predictions off the connection: a real uvicorn.
+
+What the protocol leaves to the application behind it is answered by one that says so.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import uvicorn
+
+from serving import front
+from serving.front import PredictionProtocol
+from serving.limits import MAXIMUM_BODY_BYTES
+from serving.routes import Answer
+from serving.schema import BadRequest
+from tests.serving.stack import eventually, free_port
+
+
+class Echo:
+    """Answers with the body that it got; holds answers back while `held` is a list."""
+
+    def __init__(self) -> None:
+        self.held: list[Callable[[], None]] | None = None
+        self.asked: list[bytes] = []
+        self.refused: list[int] = []
+
+    def answer(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[bytes, bytes],
+        query: bytes,
+        peer: str | None,
+        received: float,
+        tell: Callable[[Answer], None],
+    ) -> None:
+        assert (path, peer, received <= time.perf_counter()) == ("/predict", "127.0.0.1", True)
+        self.asked.append(body)
+        said: Answer = (200, body + query, [(b"x-seen", headers[b"x-number"])])
+        if self.held is None:
+            tell(said)
+        else:
+            self.held.append(lambda: tell(said))
+
+    def refuse(self, refused: BadRequest) -> Answer:
+        self.refused.append(refused.status)
+        return refused.status, b"refused", []
+
+
+async def behind(scope: Any, receive: Any, send: Any) -> None:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    headers = [(b"x-seen", b"behind"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Server:
+    def __init__(self, echo: Echo) -> None:
+        self.port = free_port()
+        protocol: Any = type("Protocol", (PredictionProtocol,), {"answerer": echo})
+        config = uvicorn.Config(behind, port=self.port, http=protocol, lifespan="off", log_level="warning")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        eventually(lambda: self.server.started)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """In the server's thread."""
+        loop = next(iter(self.server.server_state.connections)).loop  # type: ignore[union-attr]
+        loop.call_soon_threadsafe(work)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(10)
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def server(echo: Echo) -> Iterator[Server]:
+    made = Server(echo)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def line(server: Server) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        yield connection
+
+
+def request(body: bytes, *headers: str, number: int = 1, path: str = "/predict", version: str = "1.1") -> bytes:
+    lines = [f"POST {path} HTTP/{version}", "Host: x", f"X-Number: {number}", *headers]
+    if not any(line.startswith("Transfer-Encoding") for line in headers):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def answer(line: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """The next answer on the connection."""
+    read = b""
+    while b"\r\n\r\n" not in read:
+        more = line.recv(1)
+        assert more, f"the connection ended after {read!r}"
+        read += more
+    status, *lines = read.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (each.partition(": ") for each in lines if each)}
+    body = b""
+    while len(body) < int(headers.get("content-length", 0)):
+        body += line.recv(1)
+    return int(status.split()[1]), headers, body
+
+
+def ended(line: socket.socket) -> bool:
+    return line.recv(1) == b""
+
+
+def test_answers_one_after_another_on_a_connection(line: socket.socket) -> None:
+    for number in range(3):
+        line.sendall(request(b"%d" % number, number=number, path="/predict?a=b"))
+        status, headers, body = answer(line)
+        assert (status, body, headers["x-seen"]) == (200, b"%da=b" % number, str(number))
+        assert {"date", "content-type"} <= headers.keys()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_a_body_may_come_in_pieces(line: socket.socket, pause: float) -> None:
+    content = request(b"abcdef")
+    for i in range(len(content)):
+        line.sendall(content[i : i + 1])
+        time.sleep(pause if i > len(content) - 4 else 0)
+    assert answer(line)[2] == b"abcdef"
+
+
+def test_a_body_may_be_chunked(line: socket.socket) -> None:
+    line.sendall(request(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "Transfer-Encoding: chunked"))
+    assert answer(line)[2] == b"abcde"
+
+
+def test_requests_in_a_row_are_answered_in_their_order(echo: Echo, server: Server, line: socket.socket) -> None:
+    echo.held = []
+    line.sendall(request(b"first", number=1) + request(b"second", number=2))
+    eventually(lambda: echo.held)
+    server.run(echo.held[0])
+    first, second = answer(line), answer(line)
+    assert (first[2], first[1]["x-seen"]) == (b"first", "1")
+    assert (second[1]["x-seen"], echo.asked) == ("behind", [b"first"])  # its turn came while the first was under way
+    echo.held = None
+    line.sendall(request(b"third") + request(b"fourth"))
+    assert [answer(line)[2], answer(line)[2]] == [b"third", b"fourth"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "seen"),
+    [
+        ("/predict", [], "1"),
+        ("/models", [], "behind"),
+        ("/%70redict", [], "behind"),
+        ("/predict", ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"], "behind"),
+    ],
+)
+def test_only_predictions_are_taken(line: socket.socket, path: str, headers: list[str], seen: str) -> None:
+    line.sendall(request(b"", *headers, path=path))
+    assert answer(line)[1]["x-seen"] == seen
+
+
+def test_a_caller_that_waits_for_100_continue_gets_it(line: socket.socket) -> None:
+    content = request(b"body", "Expect: 100-continue")
+    line.sendall(content[:-4])
+    assert answer(line)[0] == 100
+    line.sendall(b"body")
+    assert answer(line)[1]["x-seen"] == "behind"
+
+
+@pytest.mark.parametrize(("headers", "version"), [(["Connection: close"], "1.1"), ([], "1.0")])
+def test_the_connection_ends_when_the_caller_wants_it(line: socket.socket, headers: list[str], version: str) -> None:
+    line.sendall(request(b"x", *headers, version=version))
+    assert answer(line)[1]["connection"] == "close"
+    assert ended(line)
+
+
+def test_a_body_that_is_too_long_is_refused(echo: Echo, line: socket.socket) -> None:
+    head = request(b"", number=1).replace(b"Content-Length: 0", b"Content-Length: %d" % (2 * MAXIMUM_BODY_BYTES))
+    line.sendall(head + b"x" * (MAXIMUM_BODY_BYTES + 1))
+    status, headers, _ = answer(line)
+    assert (status, headers["connection"], echo.asked, echo.refused) == (413, "close", [], [413])
+
+
+def test_a_body_that_does_not_come_is_refused(echo: Echo, line: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "BODY_SECONDS", 0.2)
+    line.sendall(request(b"abcdef")[:-1])
+    status, headers, _ = answer(line)
+    assert (status, headers["connection"], echo.asked, echo.refused) == (408, "close", [], [408])
+    assert ended(line)
+
+
+def test_who_leaves_in_between_costs_nothing(echo: Echo, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "BODY_SECONDS", 0.2)
+    echo.held = []
+    with socket.create_connection(("127.0.0.1", server.port)) as whole:
+        whole.sendall(request(b"x"))
+        eventually(lambda: echo.held)
+        server.run(lambda: None)
+    with socket.create_connection(("127.0.0.1", server.port)) as half:
+        half.sendall(request(b"abcdef")[:-1])
+        eventually(lambda: server.server.server_state.connections)
+    eventually(lambda: not server.server.server_state.connections)
+    echo.held.pop()()
+    time.sleep(0.4)
+    echo.held = None
+    with socket.create_connection(("127.0.0.1", server.port)) as next_one:
+        next_one.sendall(request(b"next"))
+        assert answer(next_one)[2] == b"next"
+    assert (echo.asked, echo.refused) == ([b"x", b"next"], [])
+
+
+def test_at_the_end_what_was_taken_is_answered(echo: Echo, server: Server, line: socket.socket) -> None:
+    echo.held = []
+    line.sendall(request(b"last"))
+    eventually(lambda: echo.held)
+    server.server.should_exit = True
+    eventually(lambda: not _listens(server.port))
+    server.run(echo.held[0])
+    status, headers, body = answer(line)
+    assert (status, headers["connection"], body) == (200, "close", b"last")
+    assert ended(line)
+    server.thread.join(5)
+    assert not server.thread.is_alive()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

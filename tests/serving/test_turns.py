@@ -1,0 +1,168 @@
+"""Requests of one turn of the event loop are answered together, and the trouble of one is its own."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.answering import Answering, Batch
+from serving.metrics import Metrics
+from serving.prediction_log import PredictionLog
+from serving.schema import Asked, BadRequest
+from serving.signals import RolloutSignals
+from serving.slots import FEW_ROWS, MeasuredModel, Slot
+from serving.traffic import Route, Traffic
+from serving.turns import Outcome, Turns
+from tests.serving.stack import NAN_FROM, PAYMENT, artifact
+from training.adapters.features import OnlineFeatures
+from training.adapters.lake import PREDICTIONS, Lake
+from training.contract.model_spec import ModelSpec
+from training.contract.signals import Signals
+
+Predict = Callable[[list[Asked]], list[Outcome]]
+NAMES = ["payment_amount", "weekend"]
+
+
+def asked(number: int, rows: int = 1, **wishes: Any) -> Asked:
+    return Asked([{"number": number}] * rows, time.perf_counter(), **wishes)
+
+
+def answered(predict: Predict, *turns: list[Asked]) -> list[Outcome | None]:
+    """What each request is told, those of a turn asked at once."""
+
+    async def go() -> list[Outcome | None]:
+        async def predicting(group: list[Asked]) -> list[Outcome]:
+            return predict(group)
+
+        made = Turns(predicting)
+        told: list[Outcome | None] = [None] * sum(len(turn) for turn in turns)
+        place = 0
+        for turn in turns:
+            for each in turn:
+                made.ask(each, lambda outcome, place=place: told.__setitem__(place, outcome))  # type: ignore[misc]
+                place += 1
+            await asyncio.sleep(0.02)
+        return told
+
+    return asyncio.run(go())
+
+
+def echo(group: list[Asked]) -> list[Outcome]:
+    return [[{"number": each.rows[0]["number"], "group": len(group)}] for each in group]
+
+
+def test_what_comes_in_a_turn_is_answered_together_and_each_gets_its_own() -> None:
+    told = answered(echo, [asked(i) for i in range(5)], [asked(7)])
+    assert told == [[{"number": i, "group": 5}] for i in range(5)] + [[{"number": 7, "group": 1}]]
+
+
+def test_a_crowd_is_answered_in_groups() -> None:
+    told = answered(echo, [asked(i) for i in range(FEW_ROWS + 1)])
+    assert [each[0]["group"] for each in told if isinstance(each, list)] == [FEW_ROWS] * FEW_ROWS + [1]
+
+
+@pytest.mark.parametrize("other", [{"rows": 2}, {"pinned": "7"}, {"explain": True}])
+def test_what_takes_longer_or_goes_elsewhere_goes_alone(other: dict[str, Any]) -> None:
+    told = answered(echo, [asked(1), asked(2, **other), asked(3)])
+    assert [each[0]["group"] for each in told if isinstance(each, list)] == [2, 1, 2]
+
+
+def test_the_trouble_of_one_is_its_own() -> None:
+    def predict(group: list[Asked]) -> list[Outcome]:
+        if any(each.rows[0]["number"] == 2 for each in group):
+            raise ValueError("nobody thought of 2")
+        return echo(group)
+
+    told = answered(predict, [asked(1), asked(2), asked(3)])
+    assert isinstance(told[1], BadRequest)
+    assert told[1].status == 500
+    assert [told[0], told[2]] == [[{"number": 1, "group": 1}], [{"number": 3, "group": 1}]]
+
+
+class Bench:
+    """The answering of a champion, and of a challenger that gives no number for amounts from NAN_FROM on."""
+
+    def __init__(self, folder: Path, spec: ModelSpec) -> None:
+        self.lake, metrics = Lake(str(folder / "lake"), spec.name), Metrics(CollectorRegistry())
+        self.log = PredictionLog(folder / "spool", self.lake, spec, "r", metrics)
+        self.log.start()
+        self.signals = RolloutSignals(spec, "r")
+        self.answering = Answering(spec.name, "r", 1.0, self.log, self.signals, metrics)
+        self.answering.start()
+        self.champion, self.challenger = (
+            Slot(version, f"d{version}", MeasuredModel.load(path), None, None, datetime.now(UTC))  # type: ignore[arg-type]
+            for version, path in (
+                (1, artifact(folder / "good", NAMES, -1.0)),
+                (2, artifact(folder / "bad", NAMES, -1.0, nan=True)),
+            )
+        )
+        self.signals.begin(Traffic(self.champion, self.challenger, None, "canary", 50.0))
+
+    def answer(self, route: Route, amounts: list[float], ages: list[float]) -> list[Any]:
+        now = datetime(2026, 1, 5, 12, tzinfo=UTC)
+        rows = [PAYMENT | {"event_time": now, "transaction_id": i, "amount": a} for i, a in enumerate(amounts)]
+        values = np.array([[amount, 0.0] for amount in amounts], np.float32)
+        received = [time.perf_counter() - age for age in ages]
+        batch = Batch(rows, OnlineFeatures(values, [now] * len(rows)), received)
+        return asyncio.run(self.answering.answer(route, batch))
+
+    def seen(self) -> Signals:
+        return Signals.model_validate(self.signals.snapshot())
+
+
+@pytest.fixture
+def bench(tmp_path: Path, spec: ModelSpec) -> Iterator[Bench]:
+    made = Bench(tmp_path, spec)
+    time.sleep(0.02)  # signals leave out what came before they began
+    yield made
+    made.answering.close()
+    made.log.close()
+
+
+def test_a_row_that_the_challenger_cannot_score_is_the_champions_and_the_others_stay(bench: Bench) -> None:
+    route = Route(bench.challenger, "challenger", bench.champion)
+    found = bench.answer(route, [1.0, NAN_FROM + 1, 2.0], [0.0] * 3)
+    assert [(each["model_version"], each["slot"]) for each in found] == [
+        (2, "challenger"),
+        (1, "champion"),
+        (2, "challenger"),
+    ]
+    alone = [bench.answer(route, [amount], [0.0])[0]["score"] for amount in (1.0, NAN_FROM + 1, 2.0)]
+    assert [each["score"] for each in found] == pytest.approx(alone, abs=1e-6)
+    seen = bench.seen()
+    assert (seen.of(2).asked - seen.of(2).errors, seen.of(2).errors, seen.of(1).answered) == (4, 2, 2)
+
+
+def test_a_row_that_nobody_can_score_is_refused_alone(bench: Bench) -> None:
+    found = bench.answer(Route(bench.challenger, "champion"), [1.0, NAN_FROM + 1], [0.0] * 2)
+    assert found[0]["model_version"] == 2
+    assert (found[1].status, "not numbers" in found[1].problem.error) == (503, True)
+
+
+def test_the_rows_of_one_request_are_answered_whole_or_not_at_all(bench: Bench) -> None:
+    found = bench.answer(Route(bench.challenger, "champion"), [1.0, NAN_FROM + 1], [0.0])
+    assert [each.status for each in found] == [503, 503]
+
+
+def test_who_has_waited_too_long_is_refused_and_the_others_are_not(bench: Bench) -> None:
+    found = bench.answer(Route(bench.champion, "champion"), [1.0, 2.0], [5.0, 0.0])
+    assert (found[0].status, found[0].problem.error) == (503, "The request could not be answered in time")
+    assert found[1]["model_version"] == 1
+
+
+def test_each_is_logged_with_its_own_features_and_time(bench: Bench) -> None:
+    bench.answer(Route(bench.champion, "champion"), [1.0, 2.0], [0.5, 0.0])
+    bench.answer(Route(bench.champion, "champion"), [3.0, 4.0], [0.25])
+    bench.log.close()
+    rows = bench.lake.scan(PREDICTIONS).to_table().sort_by("amount").to_pylist()
+    assert [row["features"] for row in rows] == [
+        f'{{"payment_amount":{amount},"weekend":0}}' for amount in (1, 2, 3, 4)
+    ]
+    slow = [round(row["latency_seconds"], 1) for row in rows]
+    assert slow == [0.5, 0.0, 0.3, 0.3] or slow == [0.5, 0.0, 0.2, 0.2]
