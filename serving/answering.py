@@ -9,9 +9,10 @@ from typing import Any
 
 from serving.explain import explain as explained
 from serving.metrics import Metrics
-from serving.prediction_log import FEATURE_NAMES, FEATURE_VALUES, PredictionLog
+from serving.prediction_log import PredictionLog
 from serving.schema import BadRequest, Problem, Row
 from serving.scoring import Scorer
+from serving.segments import FEATURE_NAMES, FEATURE_VALUES
 from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
 from serving.slots import Slot

@@ -16,7 +16,7 @@ from typing import Any
 from serving.breaker import Breaker
 from serving.metrics import Metrics
 from serving.schema import BadRequest, Problem, Row, made_up_row
-from training.adapters.features import Features, OnlineFeatures, Plan
+from training.adapters.features import Features, Found, OnlineFeatures, Plan
 from training.adapters.features.redis_rows import Read, RedisLayout, RedisReader
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec
@@ -81,9 +81,9 @@ class Lookup:
             raise
         self.breaker.succeeded()
         self._metrics.looked_up(time.perf_counter() - began)
-        return found
+        return plan.assemble(rows, found)
 
-    async def _look(self, rows: list[Row], plan: Plan) -> OnlineFeatures:
+    async def _look(self, rows: list[Row], plan: Plan) -> list[Found]:
         if self._prepared is not None and not self._prepared.done():
             await asyncio.wait_for(asyncio.shield(self._prepared), self._seconds)
         if self._redis is not None:
@@ -91,7 +91,7 @@ class Lookup:
         if self._is_redis:
             raise TransientError("The online store has not been reached since the service began")
         patience = self._seconds * max(1.0, len(rows) / ROWS_PER_DEADLINE)
-        looking = asyncio.get_running_loop().run_in_executor(self._thread, self._features.online, rows)
+        looking = asyncio.get_running_loop().run_in_executor(self._thread, self._features.look_up, rows, plan)
         try:
             return await asyncio.wait_for(looking, patience)
         except TimeoutError:
@@ -148,7 +148,7 @@ class _Together:
         self._waiting: list[tuple[list[Read], asyncio.Future[list[Any]]]] = []
         self._trips: set[asyncio.Task[None]] = set()
 
-    async def find(self, rows: list[Row], plan: Plan) -> OnlineFeatures:
+    async def find(self, rows: list[Row], plan: Plan) -> list[Found]:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting.append((self._layout.reads(plan, rows), answered))
@@ -156,7 +156,7 @@ class _Together:
             trip = loop.create_task(self._travel())
             self._trips.add(trip)
             trip.add_done_callback(self._trips.discard)
-        return plan.assemble(rows, self._layout.found(plan, len(rows), await answered))
+        return self._layout.found(plan, len(rows), await answered)
 
     async def _travel(self) -> None:
         while self._waiting:

@@ -19,17 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.json as pj
 
 from serving.metrics import Metrics
+from serving.segments import line, read_segment
 from serving.spool import Spool
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
-from training.domain.conform import ARROW_TYPES
 
 FLUSH_SECONDS = 0.05
 WORST_LOSS_SECONDS = 0.2
@@ -47,37 +44,16 @@ RETRY_SECONDS = (1.0, 30.0)
 MAXIMUM_QUEUE = 50_000
 MAXIMUM_SPOOL_BYTES = 1 << 30
 
-#: A row's features, until it is shipped.
-FEATURE_NAMES, FEATURE_VALUES = "feature_names", "feature_values"
-LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-
 log = logging.getLogger("perennial")
 
 
-def prediction_schema(spec: ModelSpec) -> pa.Schema:
-    """The columns of the table `predictions`. `day` is the day of the event, and the table's partition.
-
-    `slot` says who scored: champion, challenger, previous, pinned; or shadow, whose score was no answer. A shadow's row
-    has the prediction_id of the answer that it stood beside.
-    """
-    events = [(name, ARROW_TYPES[column.type]) for name, column in spec.request_columns.items()]
-    head = [("prediction_id", pa.string()), ("predicted_at", ARROW_TYPES["timestamp"])]
-    tail = [("score", pa.float64()), ("flagged", pa.bool_()), ("model_version", pa.int64()), ("features", pa.string())]
-    tail += [("features_defaulted", pa.bool_()), ("feature_timestamp", ARROW_TYPES["timestamp"]), ("slot", pa.string())]
-    tail += [("latency_seconds", pa.float64()), ("replica", pa.string()), ("day", pa.date32())]
-    return pa.schema([*head, *events, *tail])
-
-
 class PredictionLog:
-    """Rows are dicts of the columns of `prediction_schema`, but for two: `features` is made on the way to the lake of
-    FEATURE_NAMES (a list as JSON) and FEATURE_VALUES (float32 [features]), `day` of the event."""
+    """Rows are those of serving/segments.py."""
 
     def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: Metrics) -> None:
         self._spool = Spool(folder)
-        self._lake, self._metrics = lake, metrics
-        self._schema = prediction_schema(spec)
+        self._lake, self._spec, self._metrics = lake, spec, metrics
         self._application = f"predictions-{replica}"
-        self._day_of = spec.feeds["events"].time_column
         self._queue: deque[bytes] = deque()
         self._stop, self._written = threading.Event(), threading.Event()
         self._to_ship = threading.Event()
@@ -99,7 +75,7 @@ class PredictionLog:
         if self._full or len(self._queue) + len(rows) > MAXIMUM_QUEUE:
             self._drop(len(rows))
         else:
-            self._queue.extend([orjson.dumps(row, option=LINE) for row in rows])
+            self._queue.extend([line(row) for row in rows])
 
     @property
     def waiting(self) -> int:
@@ -215,7 +191,7 @@ class PredictionLog:
             shipped.append((number, path))
             # Killed after a commit and before the segments were deleted: they are in the table.
             if applied is None or number > applied:
-                tables.append(_segment(path, self._schema, self._day_of))
+                tables.append(read_segment(path, self._spec))
             if sum(table.num_rows for table in tables) >= COMMIT_ROWS:
                 break
         rows = sum(table.num_rows for table in tables)
@@ -227,42 +203,3 @@ class PredictionLog:
             self._spool.delete(path)
         self._metrics.shipped.inc(rows)
         return True
-
-
-def _segment(path: Path, schema: pa.Schema, day_of: str) -> pa.Table:
-    """The rows of a sealed segment. A line that cannot be read is reported and left out.
-
-    Arrow reads a whole segment without holding up the threads that answer; only when it stumbles is each line read.
-    """
-    written = [field for field in schema if field.name not in ("features", "day")]
-    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in written]
-    texts += [pa.field(FEATURE_NAMES, pa.string()), pa.field(FEATURE_VALUES, pa.list_(pa.float64()))]
-    options = pj.ParseOptions(explicit_schema=pa.schema(texts), unexpected_field_behavior="ignore")
-    try:
-        table = pj.read_json(path, parse_options=options)
-    except pa.ArrowInvalid:
-        table = pa.Table.from_pylist(_rows(path), schema=pa.schema(texts))
-    # One version's rows have the same features.
-    parts = [_with_features(table.filter(pc.field(FEATURE_NAMES) == names)) for names in table[FEATURE_NAMES].unique()]
-    table = pa.concat_tables(parts)
-    day = table[day_of].cast(schema.field(day_of).type).cast(pa.date32())
-    return table.append_column("day", day).select(schema.names).cast(schema)
-
-
-def _with_features(rows: pa.Table) -> pa.Table:
-    """`rows`, which have the same names of features, with the column `features`: an object of them as JSON."""
-    parts: list[Any] = []
-    for place, name in enumerate(orjson.loads(rows[FEATURE_NAMES][0].as_py())):
-        value = pc.list_element(rows[FEATURE_VALUES], place).cast(pa.string())
-        parts += [("," if parts else "{") + orjson.dumps(name).decode() + ":", value]
-    return rows.append_column("features", pc.binary_join_element_wise(*parts, "}", ""))
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            rows.append(orjson.loads(line))
-        except ValueError:
-            log.error("Line %d of %s cannot be read; it is left out: %r", number, path, line[:200])
-    return rows

@@ -9,7 +9,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
-from serving.prediction_log import FEATURE_NAMES, FEATURE_VALUES, PredictionLog
+from serving.prediction_log import PredictionLog
+from serving.segments import FEATURE_NAMES, FEATURE_VALUES
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
+from serving.segments import prediction_schema
 from serving.spool import Spool
 from tests.serving.rows import make_log, row, shipped, stored
 from training.adapters.lake import PREDICTIONS, Lake
@@ -32,7 +33,7 @@ def test_rows_arrive_with_their_types_and_leave_the_spool(tmp_path: Path, lake: 
     log.append([row(1), row(2)])
     log.close()
     table = lake.scan(PREDICTIONS).to_table()
-    assert table.schema.equals(prediction_log.prediction_schema(spec))
+    assert table.schema.equals(prediction_schema(spec))
     rows = sorted(table.to_pylist(), key=lambda r: r["transaction_id"])
     for each in rows:
         features = json.loads(each["features"])

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from serving.prediction_log import prediction_schema
+from serving.segments import prediction_schema
 from tests.steps.watched import DRIFTED, MODEL, World
 from training.adapters.datasets import Rows
 from training.adapters.onnx_model import OnnxModel

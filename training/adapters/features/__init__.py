@@ -2,6 +2,6 @@
 
 from training.adapters.features.definitions import definitions_digest
 from training.adapters.features.features import Features
-from training.adapters.features.online import OnlineFeatures, Plan
+from training.adapters.features.online import Found, OnlineFeatures, Plan
 
-__all__ = ["Features", "OnlineFeatures", "Plan", "definitions_digest"]
+__all__ = ["Features", "Found", "OnlineFeatures", "Plan", "definitions_digest"]

@@ -82,7 +82,8 @@ class Features:
         Their times are datetimes or ISO strings. A feature row counts for as long as its view's ttl says, measured at
         the event's time. Raises TransientError when the store does not answer.
         """
-        chunks = [self._lookup(rows[i : i + _LOOKUP]) for i in range(0, len(rows), _LOOKUP)]
+        plan, parts = self._whole, [rows[i : i + _LOOKUP] for i in range(0, len(rows), _LOOKUP)]
+        chunks = [plan.assemble(part, self.look_up(part, plan)) for part in parts]
         values = [chunk.values for chunk in chunks] or [np.empty((0, len(self.names())), np.float32)]
         return OnlineFeatures(np.concatenate(values), [stamp for chunk in chunks for stamp in chunk.timestamps])
 
@@ -101,12 +102,15 @@ class Features:
     def _whole(self) -> Plan:
         return self.plan()
 
-    def _lookup(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
-        plan = self._whole
+    def look_up(self, rows: Sequence[Mapping[str, Any]], plan: Plan) -> list[Found]:
+        """What the online store has for `rows` in each of the views of `plan`, for `plan.assemble`.
+
+        Raises TransientError when the store does not answer.
+        """
         keys = {key: [row[key] for row in rows] for key in self._spec.features.tables.values()}
         wanted = [f"{view.feast.name}:{name}" for view in plan.views for name in view.names]
         if not wanted:
-            return plan.assemble(rows, [])
+            return []
         try:
             answer = self._online_store.get_online_features(wanted, keys).proto
         except _store_errors() as error:
@@ -119,7 +123,7 @@ class Features:
             stamps = [stamp.seconds or NAN for stamp in vectors[view.names[0]].event_timestamps]
             values = [[number(value) for value in vectors[name].values] for name in view.names]
             found.append(Found([list(row) for row in zip(*values, strict=True)], stamps))
-        return plan.assemble(rows, found)
+        return found
 
     def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
         """Put the newest feature row of each entity online. Returns the newest feature day online and rows written.
