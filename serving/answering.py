@@ -1,6 +1,8 @@
 """Scores a batch of rows and makes of it answers, rows of the prediction log, signals and metrics."""
 
+import asyncio
 import logging
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from serving.signals import RolloutSignals
 from serving.slots import Slot
 from serving.traffic import Route
 from training.adapters.features import OnlineFeatures
+from training.contract.errors import DataContractError
 
 #: The slot of a row that was scored along, in the prediction log.
 SHADOW = "shadow"
@@ -69,27 +72,44 @@ class Answering:
                 raise BadRequest(503, Problem(error="The request could not be answered in time"), retry_after=1)
             scores = (await self._scorer.score(route.slot, batch.online.values, left)).tolist()
         except Exception as error:
-            return await self._otherwise(route, batch, error)
+            if len(batch.received) > 1 and not isinstance(error, TimeoutError):  # one's trouble is not the others'
+                alone = [self.answer(route, batch.of([i])) for i in range(len(batch.rows))]
+                return [found for [found] in await asyncio.gather(*alone)]
+            return await self._failed(route, batch, error)
+        numbers = [math.isfinite(score) for score in scores]
+        if all(numbers):
+            return await self._answered(route, batch, scores)
+        no_number = DataContractError("its score is not a number", hint="Roll back.")
+        if len(batch.received) == 1:
+            return await self._failed(route, batch, no_number)
+        good, bad = ([i for i, number in enumerate(numbers) if number is wanted] for wanted in (True, False))
+        found = dict(zip(bad, await self._failed(route, batch.of(bad), no_number), strict=True))
+        if good:
+            answered = await self._answered(route, batch.of(good), [scores[i] for i in good])
+            found.update(zip(good, answered, strict=True))
+        return [found[i] for i in range(len(numbers))]
+
+    async def _failed(self, route: Route, batch: Batch, error: Exception) -> list[Found]:
+        """Where a challenger fails, the champion answers."""
+        if isinstance(error, BadRequest):
+            return [error] * len(batch.rows)
+        now, version = time.perf_counter(), route.slot.version
+        for received in batch.received:
+            self._signals.failed(version, route.role, now - received)
+        why = f"Version {version} could not score: {type(error).__name__}: {error}"
+        log.error("%s", why)
+        if route.role != "challenger" or route.shadow is None:
+            return [BadRequest(503, Problem(error=why), retry_after=1)] * len(batch.rows)
+        self._metrics.fallbacks.inc(len(batch.received))
+        return await self.answer(Route(route.shadow, "champion"), batch)
+
+    async def _answered(self, route: Route, batch: Batch, scores: list[float]) -> list[Found]:
         predictions = self._predictions(route, batch, scores)
         if batch.explain:
             for prediction, row in zip(predictions, route.slot.take(batch.online.values), strict=True):
                 prediction["explanation"] = await self._scorer.run(explained, route.slot.model, row)
         self._note(route, batch, predictions, scores)
         return list[Found](predictions)
-
-    async def _otherwise(self, route: Route, batch: Batch, error: Exception) -> list[Found]:
-        """Of several requests each alone: one's trouble is not the others'. Where a challenger fails, the champion."""
-        if len(batch.received) > 1:
-            return [(await self.answer(route, batch.of([i])))[0] for i in range(len(batch.rows))]
-        if isinstance(error, BadRequest):
-            return [error] * len(batch.rows)
-        self._signals.failed(route.slot.version, route.role, time.perf_counter() - batch.received[0])
-        why = f"Version {route.slot.version} could not score: {type(error).__name__}: {error}"
-        log.error("%s", why)
-        if route.role != "challenger" or route.shadow is None:
-            return [BadRequest(503, Problem(error=why), retry_after=1)] * len(batch.rows)
-        self._metrics.fallbacks.inc()
-        return await self.answer(Route(route.shadow, "champion"), batch)
 
     def _predictions(self, route: Route, batch: Batch, scores: list[float]) -> list[dict[str, Any]]:
         slot, role = route.slot, route.role
@@ -120,7 +140,7 @@ class Answering:
         rows = self._logged(slot, batch, predictions, seconds)
         self._log.append(rows)
         if route.shadow is not None:
-            self._shadows.put(Shadowed(route.shadow, slot, values, scores, rows))
+            self._shadows.put(Shadowed(route.shadow, slot, values, scores, rows, len(seconds)))
 
     def _logged(
         self, slot: Slot, batch: Batch, predictions: list[dict[str, Any]], seconds: list[float]

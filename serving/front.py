@@ -16,7 +16,7 @@ import bentoml
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.limits import BODY_SECONDS, late, short
+from serving.limits import BODY_SECONDS, check_length, late
 from serving.routes import PREDICT, PREDICT_BATCH, Answer, Answerer
 from serving.schema import BadRequest
 
@@ -31,10 +31,20 @@ class Exchange:
 
     def __init__(self, path: str, query: bytes, headers: list[tuple[bytes, bytes]], keep_alive: bool) -> None:
         self.path, self.query, self.headers, self.keep_alive = path, query, headers, keep_alive
-        self.body = b""
+        self.body = bytearray()
         self.received = time.perf_counter()
         self.whole = self.response_complete = self.disconnected = False
         self.timer: TimerHandle | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Answered before it was whole; what follows on the connection is not read."""
+        return self.response_complete and not self.whole
+
+    def end(self) -> None:
+        """No more of the body will come, or is wanted."""
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class PredictionProtocol(HttpToolsProtocol):
@@ -48,17 +58,26 @@ class PredictionProtocol(HttpToolsProtocol):
     #: The exchange that is going on, from a prediction's head to its answer.
     exchange: Exchange | None = None
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.exchange is not None:
+            self.exchange.disconnected = True
+            self.exchange.end()
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         exchange = self.exchange
-        if exchange is not None and not exchange.whole and exchange.timer is None:
+        if exchange is not None and not exchange.whole and not exchange.response_complete and exchange.timer is None:
             exchange.timer = self.loop.call_later(BODY_SECONDS, self._refuse, exchange, late())
 
     def on_headers_complete(self) -> None:
+        if self.exchange is not None and self.exchange.refused:
+            return
         path, _, query = self.url.partition(b"?")
         if path not in PATHS or self.parser.get_method() != b"POST" or self._is_unusual():
             super().on_headers_complete()
             return
+        self._unset_keepalive_if_required()
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         self.exchange = Exchange(PATHS[path], query, self.headers, keep_alive)
         self.cycle = self.exchange  # type: ignore[assignment]
@@ -71,10 +90,10 @@ class PredictionProtocol(HttpToolsProtocol):
         exchange = self.exchange
         if exchange is None or exchange.whole:
             super().on_body(body)
-        elif not exchange.response_complete:
+        elif not exchange.refused:
             exchange.body += body
             try:
-                short(exchange.body)
+                check_length(exchange.body)
             except BadRequest as refused:
                 self._refuse(exchange, refused)
 
@@ -82,14 +101,13 @@ class PredictionProtocol(HttpToolsProtocol):
         exchange = self.exchange
         if exchange is None or exchange.whole:
             super().on_message_complete()
-        elif not exchange.response_complete:
+        elif not exchange.refused:
             exchange.whole = True
-            if exchange.timer is not None:
-                exchange.timer.cancel()
+            exchange.end()
             peer = self.client[0] if self.client else None
             self.answerer.answer(
                 exchange.path,
-                exchange.body,
+                bytes(exchange.body),
                 dict(exchange.headers),
                 exchange.query,
                 peer,
@@ -98,14 +116,14 @@ class PredictionProtocol(HttpToolsProtocol):
             )
 
     def _refuse(self, exchange: Exchange, refused: BadRequest) -> None:
-        """Answer before the body has come; what follows of it is not read."""
-        if not (exchange.whole or exchange.response_complete or exchange.disconnected):
-            exchange.keep_alive = False
-            self._send(exchange, self.answerer.refuse(refused))
+        """Answer before the body has come."""
+        exchange.end()
+        exchange.keep_alive = False
+        self._send(exchange, self.answerer.refuse(refused))
 
     def _send(self, exchange: Exchange, answer: Answer) -> None:
         exchange.response_complete = True
-        if exchange.disconnected:
+        if exchange.disconnected or self.transport.is_closing():
             return
         status, content, headers = answer
         lines = [*self.server_state.default_headers, (b"content-type", b"application/json"), *headers]

@@ -60,8 +60,7 @@ def late() -> BadRequest:
     return BadRequest(408, Problem(error=f"body: not sent within {BODY_SECONDS:g} s"))
 
 
-def short(body: bytes) -> bytes:
-    """`body`. Raises BadRequest when it is too long."""
+def check_length(body: bytearray) -> None:
+    """Raises BadRequest when `body` is too long."""
     if len(body) > MAXIMUM_BODY_BYTES:
         raise BadRequest(413, Problem(error=f"body: more than {MAXIMUM_BODY_BYTES} bytes"))
-    return body

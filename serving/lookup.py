@@ -61,8 +61,11 @@ class Lookup:
             self._plans[wanted] = self._features.plan(wanted)
         return self._plans[wanted]
 
-    async def find(self, rows: list[Row], plan: Plan) -> OnlineFeatures:
-        """The features of `rows`. Raises BadRequest (503) when the store is away and the policy is to refuse."""
+    async def find(self, rows: list[Row], plan: Plan, shared: bool = False) -> OnlineFeatures:
+        """The features of `rows`. Raises BadRequest (503) when the store is away and the policy is to refuse.
+
+        `shared`: they are of several requests. What may be the trouble of one is raised then as it is.
+        """
         if not plan.views:
             return plan.assemble(rows, [])
         if not self.breaker.allows():
@@ -72,6 +75,8 @@ class Lookup:
             found = await self._look(rows, plan)
         except Exception as error:
             self.breaker.failed()
+            if shared and not isinstance(error, TransientError | TimeoutError):
+                raise
             self._metrics.lookup_failed()
             reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
             log.warning("Lookup failed: %s", reason)

@@ -9,10 +9,10 @@ from serving.lookup import Lookup
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.replica import hold, replica_name
-from serving.schema import Asked, BadRequest, Problem, Row
+from serving.schema import Asked, BadRequest, Problem
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
-from serving.turns import Outcome, Turns
+from serving.turns import Outcome, Tell, Turns
 from serving.watcher import Watcher
 from training.adapters.lake import Lake
 from training.contract.model_spec import ModelSpec
@@ -34,7 +34,7 @@ class Predictor:
         self._lookup = Lookup(settings, spec, self.metrics)
         lake = Lake(settings.lake, spec.name)
         self._log = PredictionLog(state / "predictions" / spec.name, lake, spec, self.replica, self.metrics)
-        self.turns = Turns(self._predict)
+        self._turns = Turns(self._predict)
         deadline = settings.serving_deadline_seconds
         self._answering = Answering(spec.name, self.replica, deadline, self._log, self.signals, self.metrics)
 
@@ -61,38 +61,52 @@ class Predictor:
     def _no_champion(self) -> str | None:
         return None if self.watcher.traffic.champion else self.watcher.problem or "No champion is loaded"
 
-    async def _predict(self, group: list[Asked]) -> list[Outcome]:
-        """One outcome per request of `group`: any number of one row each, or one request."""
-        rows = [row for asked in group for row in asked.rows]
+    def ask(self, asked: Asked, tell: Tell) -> None:
+        """Have `asked` answered: `tell` is called with its outcome, later or, where it is refused, now."""
         try:
-            parts = self._parts(self.watcher.traffic, group[0].pinned, rows)
-            names = frozenset[str]().union(*(route.names for route in parts))
-            online = await self._lookup.find(rows, self._lookup.plan(names))
+            asked.routes = self._routes(self.watcher.traffic, asked)
         except BadRequest as refused:
-            return [refused] * len(group)
-        whole = Batch(rows, online, [asked.received for asked in group], group[0].explain)
-        found = dict[int, Found]()
-        for route, places in parts.items():
-            batch = whole if len(parts) == 1 else whole.of(places)
-            found.update(zip(places, await self._answering.answer(route, batch), strict=True))
-        answers = [found[place] for place in range(len(rows))]
-        return [_outcome([answer]) for answer in answers] if len(group) > 1 else [_outcome(answers)]
+            tell(refused)
+        else:
+            # What is not plain goes a way of its own.
+            self._turns.ask(next(iter(asked.routes)) if asked.plain else object(), asked, tell)
 
-    def _parts(self, traffic: Traffic, pinned: str | None, rows: list[Row]) -> dict[Route, list[int]]:
-        """The places of `rows` by who answers them. One moment's traffic serves all of it."""
-        if pinned is not None:
-            slot = traffic.pinned(pinned)
+    def _routes(self, traffic: Traffic, asked: Asked) -> dict[Route, list[int]]:
+        """The places of the rows by who answers them. One moment's traffic serves all of it."""
+        if asked.pinned is not None:
+            slot = traffic.pinned(asked.pinned)
             if slot is None:
-                raise BadRequest(404, Problem(error=f"{pinned!r} is no alias or version that is loaded here"))
-            return {Route(slot, "pinned"): list(range(len(rows)))}
-        parts: dict[Route, list[int]] = {}
-        for place, row in enumerate(rows):
+                raise BadRequest(404, Problem(error=f"{asked.pinned!r} is no alias or version that is loaded here"))
+            return {Route(slot, "pinned"): list(range(len(asked.rows)))}
+        routes: dict[Route, list[int]] = {}
+        for place, row in enumerate(asked.rows):
             route = traffic.route(row[self._spec.rollout.sticky_by])
             if route is None:
                 why = f"No champion serves yet: {self._no_champion()}"
                 raise BadRequest(503, Problem(error=why), retry_after=1)
-            parts.setdefault(route, []).append(place)
-        return parts
+            routes.setdefault(route, []).append(place)
+        return routes
+
+    async def _predict(self, group: list[Asked]) -> list[Outcome]:
+        """One outcome per request of `group`: several of one row each, all of one route, or one request."""
+        shared = len(group) > 1
+        rows = [row for asked in group for row in asked.rows]
+        routes = group[0].routes
+        if shared:
+            [route] = routes
+            routes = {route: list(range(len(rows)))}
+        names = frozenset[str]().union(*(route.names for route in routes))
+        try:
+            online = await self._lookup.find(rows, self._lookup.plan(names), shared)
+        except BadRequest as refused:
+            return [refused] * len(group)
+        whole = Batch(rows, online, [asked.received for asked in group], group[0].explain)
+        found = dict[int, Found]()
+        for route, places in routes.items():
+            batch = whole if len(routes) == 1 else whole.of(places)
+            found.update(zip(places, await self._answering.answer(route, batch), strict=True))
+        answers = [found[place] for place in range(len(rows))]
+        return [_outcome([answer]) for answer in answers] if shared else [_outcome(answers)]
 
     def models(self) -> dict[str, Any]:
         """What each slot serves and since when, what was refused and why, what stands in the way: `GET /models`."""

@@ -16,7 +16,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 
 from serving.auth import Auth, Role
-from serving.limits import BODY_SECONDS, Overloaded, late, short
+from serving.limits import BODY_SECONDS, Overloaded, check_length, late
 from serving.schema import BROKEN, Asked, BadRequest, Prediction, Predictions, Problem, RequestSchema
 from training.contract.model_spec import ModelSpec
 from training.settings import Settings
@@ -101,7 +101,7 @@ class Answerer:
             rows = [self.schema.one(body)] if path == PREDICT else self.schema.many(body)
             pinned, explain = headers.get(PIN), bool(query) and self._explain(path, query)
             asked = Asked(rows, received, self._pinned(pinned) if pinned else None, explain)
-            predictor.turns.ask(asked, answered)
+            predictor.ask(asked, answered)
         except BadRequest as refused:
             answered(refused)
         except Exception:
@@ -151,7 +151,12 @@ def application(spec: ModelSpec, answerer: Answerer) -> FastAPI:
             body = await _body(request)
         except BadRequest as refused:
             return _response(answerer.refuse(refused))
-        answerer.answer(request.url.path, body, headers, query, peer, received, answer.set_result)
+
+        def tell(found: Answer) -> None:
+            if not answer.done():  # cancelled: the caller has gone, or BentoML's patience is at its end
+                answer.set_result(found)
+
+        answerer.answer(request.url.path, body, headers, query, peer, received, tell)
         return _response(await answer)
 
     def documented(model: Any, *more: Any) -> dict[str, Any]:
@@ -196,14 +201,15 @@ def application(spec: ModelSpec, answerer: Answerer) -> FastAPI:
 
 
 async def _body(request: Request) -> bytes:
-    body = b""
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
-                body = short(body + part)
+                body += part
+                check_length(body)
     except TimeoutError:
         raise late() from None
-    return body
+    return bytes(body)
 
 
 def _drain(predictor: "Predictor", draining: bool) -> dict[str, Any]:

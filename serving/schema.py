@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,9 @@ from pydantic import (
 
 from training.contract.base import Frozen
 from training.contract.model_spec import Column, ModelSpec
+
+if TYPE_CHECKING:
+    from serving.traffic import Route
 
 MAXIMUM_BATCH = 1000
 MAXIMUM_STRING = 1000
@@ -77,6 +80,8 @@ class Asked:
     received: float
     pinned: str | None = None
     explain: bool = False
+    #: Who answers which of the rows, by their places.
+    routes: "dict[Route, list[int]]" = field(default_factory=dict)
 
     @property
     def plain(self) -> bool:

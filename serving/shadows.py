@@ -1,6 +1,7 @@
 """What scores along without answering: after the answer, in a thread of its own, given up when it falls behind."""
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -20,13 +21,20 @@ log = logging.getLogger("perennial")
 
 @dataclass(frozen=True)
 class Shadowed:
-    """Rows that `answering` has scored, for `slot` to score along. `rows` are those of the log, without the score."""
+    """Rows that `answering` has scored, for `slot` to score along: one of each of several `requests`, or all of one."""
 
     slot: Slot
     answering: Slot
     values: np.ndarray
     scores: list[float]
+    #: Those of the log, with the score of `answering`.
     rows: list[dict[str, Any]]
+    requests: int
+
+    def of(self, places: list[int]) -> "Shadowed":
+        """The requests at `places`."""
+        scores, rows = [self.scores[i] for i in places], [self.rows[i] for i in places]
+        return Shadowed(self.slot, self.answering, self.values[places], scores, rows, len(places))
 
 
 class Shadows:
@@ -62,14 +70,29 @@ class Shadows:
                 log.exception("A shadow's score could not be noted")
 
     def _score(self, shadowed: Shadowed) -> None:
-        slot, answering = shadowed.slot, shadowed.answering
         began = time.perf_counter()
         try:
-            scores = slot.score(shadowed.values).tolist()
+            scores = shadowed.slot.score(shadowed.values).tolist()
         except Exception as error:
-            log.warning("Version %d could not score along: %s", slot.version, error)
-            self._signals.compared(answering.version, slot.version, shadowed.scores, None)
+            if shadowed.requests > 1:  # one's trouble is not the others'
+                for i in range(shadowed.requests):
+                    self._score(shadowed.of([i]))
+                return
+            log.warning("Version %d could not score along: %s", shadowed.slot.version, error)
+            self._note(shadowed, None)
             return
         seconds = time.perf_counter() - began
-        self._signals.compared(answering.version, slot.version, shadowed.scores, scores)
-        self._scored(shadowed, scores, seconds)
+        good = [i for i, score in enumerate(scores) if math.isfinite(score)]
+        if len(good) == len(scores):
+            self._note(shadowed, scores, seconds)
+        elif shadowed.requests == 1:
+            self._note(shadowed, None)
+        else:
+            self._note(shadowed.of([i for i in range(len(scores)) if i not in good]), None)
+            self._note(shadowed.of(good), [scores[i] for i in good], seconds)
+
+    def _note(self, shadowed: Shadowed, scores: list[float] | None, seconds: float = 0.0) -> None:
+        answering, shadow = shadowed.answering.version, shadowed.slot.version
+        self._signals.compared(answering, shadow, shadowed.scores, scores, shadowed.requests)
+        if scores:
+            self._scored(shadowed, scores, seconds)

@@ -27,8 +27,10 @@ class Signals(Protocol):
     def failed(self, version: int, role: str, seconds: float) -> None:
         """`version` was to answer and could not: an exception, or scores that are not numbers."""
 
-    def compared(self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None) -> None:
-        """Both scored the same rows; None: the shadow could not (an exception, or scores that are not numbers)."""
+    def compared(
+        self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None, requests: int
+    ) -> None:
+        """Both scored the rows of `requests`; None: the shadow could not (an exception, or what is no number)."""
 
     def snapshot(self) -> Mapping[str, Any]:
         """What `GET /signals` answers."""
@@ -111,7 +113,9 @@ class RolloutSignals:
             counts.errors += 1
             counts.times[bisect_left(TIME_BUCKETS, seconds)] += 1
 
-    def compared(self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None) -> None:
+    def compared(
+        self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None, requests: int
+    ) -> None:
         with self._lock:
             counts, traffic = self._versions.get(shadow), self._traffic
             champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
@@ -119,9 +123,9 @@ class RolloutSignals:
             pair = (champion, challenger) if traffic.mode == "shadow" else (challenger, champion)
             if counts is None or (answering, shadow) != pair:
                 return
-            counts.asked += 1
+            counts.asked += requests
             if shadow_scores is None:
-                counts.errors += 1
+                counts.errors += requests
                 return
             counts.rows += len(shadow_scores)
             old, new = (scores, shadow_scores) if answering == champion else (shadow_scores, scores)

@@ -27,6 +27,8 @@ class Echo:
         self.held: list[Callable[[], None]] | None = None
         self.asked: list[bytes] = []
         self.refused: list[int] = []
+        self.refusing: list[bytes] = []
+        self.short = False
 
     def answer(
         self,
@@ -40,7 +42,10 @@ class Echo:
     ) -> None:
         assert (path, peer, received <= time.perf_counter()) == ("/predict", "127.0.0.1", True)
         self.asked.append(body)
-        said: Answer = (200, body + query, [(b"x-seen", headers[b"x-number"])])
+        if body in self.refusing:
+            tell((422, b"refused", []))
+            return
+        said: Answer = (200, b"" if self.short else body + query, [(b"x-seen", headers[b"x-number"])])
         if self.held is None:
             tell(said)
         else:
@@ -222,6 +227,59 @@ def test_who_leaves_in_between_costs_nothing(echo: Echo, server: Server, monkeyp
         next_one.sendall(request(b"next"))
         assert answer(next_one)[2] == b"next"
     assert (echo.asked, echo.refused) == ([b"x", b"next"], [])
+
+
+def test_a_caller_that_is_cut_off_does_not_harm_the_others(
+    echo: Echo, server: Server, line: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    echo.held = []
+    line.sendall(request(b"stranger"))
+    eventually(lambda: echo.held)
+    with socket.create_connection(("127.0.0.1", server.port)) as bad:
+        bad.sendall(request(b"one") + request(b"two") + b"GARBAGE\r\n\r\n")
+        eventually(lambda: len(echo.held or []) == 2)
+        assert b"400 Bad Request" in bad.recv(1000)
+    one, *_ = echo.held[1:]
+    server.run(one)
+    server.run(echo.held[0])
+    assert answer(line)[2] == b"stranger"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_behind_a_refusal_nothing_is_read(echo: Echo, line: socket.socket) -> None:
+    head = request(b"").replace(b"Content-Length: 0", b"Content-Length: %d" % (MAXIMUM_BODY_BYTES + 1))
+    line.sendall(head + b"x" * (MAXIMUM_BODY_BYTES + 1) + request(b"behind it"))
+    assert answer(line)[0] == 413
+    time.sleep(0.1)
+    assert echo.asked == []
+
+
+def test_a_request_that_takes_longer_than_the_keep_alive_is_answered(echo: Echo, server: Server) -> None:
+    server.server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as patient:
+        echo.refusing = [b"bad"]
+        echo.held = []
+        patient.sendall(request(b"bad") + request(b"good"))
+        assert answer(patient)[0] == 422
+        eventually(lambda: echo.held)
+        time.sleep(0.5)
+        server.run(echo.held[0])
+        assert answer(patient)[2] == b"good"
+
+
+def test_a_body_of_very_many_chunks_is_read_in_linear_time(echo: Echo, line: socket.socket) -> None:
+    def seconds(chunks: int) -> float:
+        content = request(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n", "Transfer-Encoding: chunked")
+        began = time.perf_counter()
+        line.sendall(content)
+        assert answer(line)[0] == 200
+        return time.perf_counter() - began
+
+    seconds(1_000)
+    echo.short = True
+    few, many = (min(seconds(chunks) for _ in range(3)) for chunks in (50_000, 400_000))
+    assert many < 32 * few  # eight times as many; sixty-four times the time, were all copied for each
+    assert len(echo.asked[-1]) == 400_000
 
 
 def test_at_the_end_what_was_taken_is_answered(echo: Echo, server: Server, line: socket.socket) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
-from serving.segments import prediction_schema
+from serving.segments import FEATURE_NAMES, FEATURE_VALUES, prediction_schema
 from serving.spool import Spool
 from tests.serving.rows import make_log, row, shipped, stored
 from training.adapters.lake import PREDICTIONS, Lake
@@ -40,6 +40,15 @@ def test_rows_arrive_with_their_types_and_leave_the_spool(tmp_path: Path, lake: 
         each["features"] = {name: float(np.float32(value)) for name, value in features.items()}
     assert rows == [stored(1), stored(2)]
     assert not list((tmp_path / "spool").glob("*.jsonl"))
+
+
+def test_lines_of_an_older_version_go_to_the_lake_as_they_are(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+    old = {name: value for name, value in row(1).items() if name not in (FEATURE_NAMES, FEATURE_VALUES)}
+    log = make_log(tmp_path, lake, spec)
+    log.append([old | {"features": '{"a": 1}'}, row(2)])
+    log.close()
+    found = lake.scan(PREDICTIONS).to_table().sort_by("transaction_id")["features"].to_pylist()
+    assert (found[0], found[1].startswith('{"a":2.1,')) == ('{"a": 1}', True)
 
 
 def test_shipping_does_not_wait_for_the_end(

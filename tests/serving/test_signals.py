@@ -11,7 +11,6 @@ import pytest
 from serving.signals import RolloutSignals
 from serving.slots import MeasuredModel, Slot
 from serving.traffic import Traffic, bucket
-from training.contract.errors import DataContractError
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
 from training.contract.traffic import Desired, desired
@@ -59,8 +58,8 @@ def scores(*values: float) -> np.ndarray:
 
 def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -> None:
     signals.answered(1, "champion", [0.004], [False, True, True])
-    signals.compared(1, 2, scores(0.1, 0.6, 0.9), scores(0.2, 0.3, 0.95))
-    signals.compared(1, 2, scores(0.1), None)
+    signals.compared(1, 2, scores(0.1, 0.6, 0.9), scores(0.2, 0.3, 0.95), 1)
+    signals.compared(1, 2, scores(0.1), None, 1)
     signals.failed(1, "champion", 0.1)
     signals.answered(2, "pinned", [0.004], [False])
     seen = read(signals)
@@ -76,15 +75,14 @@ def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -
 def test_in_a_canary_the_champion_is_the_one_beside(spec: ModelSpec, traffic: Traffic) -> None:
     signals = RolloutSignals(spec)
     signals.begin(replace(traffic, mode="canary", weight=10.0))
-    signals.compared(2, 1, scores(0.95), scores(0.1))
+    signals.compared(2, 1, scores(0.95), scores(0.1), 1)
     pair = read(signals).pair
     assert (pair.challenger_flagged, pair.champion_flagged) == (1, 0)
 
 
 def test_what_the_model_does_is_counted_whoever_calls_it(signals: RolloutSignals, traffic: Traffic) -> None:
     assert traffic.challenger is not None
-    with pytest.raises(DataContractError, match="1 of 2 scores are not numbers"):
-        traffic.challenger.model.score(np.array([[0.5], [-1.0]], np.float32))
+    traffic.challenger.model.score(np.array([[0.5], [-1.0]], np.float32))
     two = read(signals).of(2)
     assert (two.scored, two.nans, sum(two.scoring_times)) == (2, 1, 1)
 
@@ -95,7 +93,7 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     signals.answered(1, "champion", [0.004], [False])
     assert traffic.champion is not None
     assert traffic.challenger is not None
-    traffic.challenger.model.score(np.array([[0.5]], np.float32))
+    traffic.challenger.model.score(np.array([[-1.0]], np.float32))
     since = read(signals).since
     signals.begin(replace(traffic, previous=slot(3), champion=traffic.champion.taking_place_now()))
     assert (read(signals).of(1).answered, read(signals).since) == (1, since)
@@ -107,7 +105,7 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     signals.answered(7, "champion", [0.0], [False])
     signals.answered(1, "champion", [60.0], [False])
     signals.begin(replace(traffic, mode="canary", weight=10.0))
-    signals.compared(1, 2, scores(0.1), scores(0.1))
+    signals.compared(1, 2, scores(0.1), scores(0.1), 1)
     assert read(signals).of(1).asked == read(signals).pair.rows == 0
     assert 7 not in read(signals).versions
 
@@ -120,7 +118,7 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
         signals._began -= 10.0
         for _ in range(50):
             signals.answered(1, "champion", [seconds], [False, True])
-        signals.compared(1, 2, scores(0.1), scores(0.9))
+        signals.compared(1, 2, scores(0.1), scores(0.9), 1)
         parts.append(read(signals))
     both = Signals.merged(parts)
     assert (both.of(1).answered, both.of(1).flagged, both.pair.challenger_flagged) == (200, 100, 2)
@@ -132,7 +130,7 @@ def test_nothing_is_lost_between_threads(signals: RolloutSignals) -> None:
     def work() -> None:
         for _ in range(500):
             signals.answered(1, "champion", [0.004], [True])
-            signals.compared(1, 2, scores(0.1), scores(0.1))
+            signals.compared(1, 2, scores(0.1), scores(0.1), 1)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

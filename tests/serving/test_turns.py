@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ def asked(number: int, rows: int = 1, **wishes: Any) -> Asked:
     return Asked([{"number": number}] * rows, time.perf_counter(), **wishes)
 
 
-def answered(predict: Predict, *turns: list[Asked]) -> list[Outcome | None]:
-    """What each request is told, those of a turn asked at once."""
+def answered(predict: Predict, *turns: list[tuple[str, Asked]]) -> list[Outcome | None]:
+    """What each request is told, those of a turn asked at once, each with its way."""
 
     async def go() -> list[Outcome | None]:
         async def predicting(group: list[Asked]) -> list[Outcome]:
@@ -44,8 +45,8 @@ def answered(predict: Predict, *turns: list[Asked]) -> list[Outcome | None]:
         told: list[Outcome | None] = [None] * sum(len(turn) for turn in turns)
         place = 0
         for turn in turns:
-            for each in turn:
-                made.ask(each, lambda outcome, place=place: told.__setitem__(place, outcome))  # type: ignore[misc]
+            for way, each in turn:
+                made.ask(way, each, lambda outcome, place=place: told.__setitem__(place, outcome))  # type: ignore[misc]
                 place += 1
             await asyncio.sleep(0.02)
         return told
@@ -57,19 +58,22 @@ def echo(group: list[Asked]) -> list[Outcome]:
     return [[{"number": each.rows[0]["number"], "group": len(group)}] for each in group]
 
 
+def same(*numbers: int) -> list[tuple[str, Asked]]:
+    return [("way", asked(number)) for number in numbers]
+
+
 def test_what_comes_in_a_turn_is_answered_together_and_each_gets_its_own() -> None:
-    told = answered(echo, [asked(i) for i in range(5)], [asked(7)])
+    told = answered(echo, same(*range(5)), same(7))
     assert told == [[{"number": i, "group": 5}] for i in range(5)] + [[{"number": 7, "group": 1}]]
 
 
 def test_a_crowd_is_answered_in_groups() -> None:
-    told = answered(echo, [asked(i) for i in range(FEW_ROWS + 1)])
+    told = answered(echo, same(*range(FEW_ROWS + 1)))
     assert [each[0]["group"] for each in told if isinstance(each, list)] == [FEW_ROWS] * FEW_ROWS + [1]
 
 
-@pytest.mark.parametrize("other", [{"rows": 2}, {"pinned": "7"}, {"explain": True}])
-def test_what_takes_longer_or_goes_elsewhere_goes_alone(other: dict[str, Any]) -> None:
-    told = answered(echo, [asked(1), asked(2, **other), asked(3)])
+def test_what_goes_another_way_is_no_company() -> None:
+    told = answered(echo, [("one", asked(1)), ("two", asked(2)), ("one", asked(3))])
     assert [each[0]["group"] for each in told if isinstance(each, list)] == [2, 1, 2]
 
 
@@ -79,10 +83,33 @@ def test_the_trouble_of_one_is_its_own() -> None:
             raise ValueError("nobody thought of 2")
         return echo(group)
 
-    told = answered(predict, [asked(1), asked(2), asked(3)])
+    told = answered(predict, same(1, 2, 3))
     assert isinstance(told[1], BadRequest)
     assert told[1].status == 500
     assert [told[0], told[2]] == [[{"number": 1, "group": 1}], [{"number": 3, "group": 1}]]
+
+
+def test_who_cannot_be_told_does_not_keep_the_others_from_it() -> None:
+    async def go() -> list[Outcome]:
+        async def predicting(group: list[Asked]) -> list[Outcome]:
+            return echo(group)
+
+        def gone(_: Outcome) -> None:
+            raise RuntimeError("the connection is closed")
+
+        made, told = Turns(predicting), list[Outcome]()
+        made.ask("way", asked(1), gone)
+        made.ask("way", asked(2), told.append)
+        await asyncio.sleep(0.02)
+        return told
+
+    assert asyncio.run(go()) == [[{"number": 2, "group": 2}]]
+
+
+@pytest.mark.parametrize(("wishes", "plain"), [({}, True), ({"pinned": "7"}, False), ({"explain": True}, False)])
+def test_what_takes_longer_or_goes_elsewhere_is_not_plain(wishes: dict[str, Any], plain: bool) -> None:
+    assert asked(1, **wishes).plain is plain
+    assert not asked(1, rows=2, **wishes).plain
 
 
 class Bench:
@@ -93,7 +120,7 @@ class Bench:
         self.log = PredictionLog(folder / "spool", self.lake, spec, "r", metrics)
         self.log.start()
         self.signals = RolloutSignals(spec, "r")
-        self.answering = Answering(spec.name, "r", 1.0, self.log, self.signals, metrics)
+        self.answering = Answering(spec.name, "r", 0.5, self.log, self.signals, metrics)
         self.answering.start()
         self.champion, self.challenger = (
             Slot(version, f"d{version}", MeasuredModel.load(path), None, None, datetime.now(UTC))  # type: ignore[arg-type]
@@ -135,14 +162,14 @@ def test_a_row_that_the_challenger_cannot_score_is_the_champions_and_the_others_
     ]
     alone = [bench.answer(route, [amount], [0.0])[0]["score"] for amount in (1.0, NAN_FROM + 1, 2.0)]
     assert [each["score"] for each in found] == pytest.approx(alone, abs=1e-6)
-    seen = bench.seen()
-    assert (seen.of(2).asked - seen.of(2).errors, seen.of(2).errors, seen.of(1).answered) == (4, 2, 2)
+    two, one = bench.seen().of(2), bench.seen().of(1)
+    assert (two.asked, two.errors, two.scored, two.nans, one.answered) == (6, 2, 6, 2, 2)
 
 
 def test_a_row_that_nobody_can_score_is_refused_alone(bench: Bench) -> None:
     found = bench.answer(Route(bench.challenger, "champion"), [1.0, NAN_FROM + 1], [0.0] * 2)
     assert found[0]["model_version"] == 2
-    assert (found[1].status, "not numbers" in found[1].problem.error) == (503, True)
+    assert (found[1].status, "not a number" in found[1].problem.error) == (503, True)
 
 
 def test_the_rows_of_one_request_are_answered_whole_or_not_at_all(bench: Bench) -> None:
@@ -157,12 +184,44 @@ def test_who_has_waited_too_long_is_refused_and_the_others_are_not(bench: Bench)
 
 
 def test_each_is_logged_with_its_own_features_and_time(bench: Bench) -> None:
-    bench.answer(Route(bench.champion, "champion"), [1.0, 2.0], [0.5, 0.0])
-    bench.answer(Route(bench.champion, "champion"), [3.0, 4.0], [0.25])
+    bench.answer(Route(bench.champion, "champion"), [1.0, 2.0], [0.3, 0.0])
+    bench.answer(Route(bench.champion, "champion"), [3.0, 4.0], [0.2])
     bench.log.close()
     rows = bench.lake.scan(PREDICTIONS).to_table().sort_by("amount").to_pylist()
     assert [row["features"] for row in rows] == [
         f'{{"payment_amount":{amount},"weekend":0}}' for amount in (1, 2, 3, 4)
     ]
-    slow = [round(row["latency_seconds"], 1) for row in rows]
-    assert slow == [0.5, 0.0, 0.3, 0.3] or slow == [0.5, 0.0, 0.2, 0.2]
+    assert [row["latency_seconds"] for row in rows] == pytest.approx([0.3, 0.0, 0.2, 0.2], abs=0.09)
+
+
+def test_a_version_that_hangs_fails_each_request_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.challenger.model.slow = True
+    monkeypatch.setattr(type(bench.challenger), "score", lambda *_: time.sleep(1.0))
+    found = bench.answer(Route(bench.challenger, "challenger"), [1.0, 2.0, 3.0], [0.0] * 3)
+    assert [each.status for each in found] == [503] * 3
+    two = bench.seen().of(2)
+    assert (two.asked, two.errors) == (3, 3)
+
+
+def test_a_shadow_counts_requests_and_fails_those_that_it_cannot_score(bench: Bench) -> None:
+    bench.signals.begin(Traffic(bench.champion, bench.challenger, None, "shadow", 0.0))
+    time.sleep(0.02)
+    bench.answer(Route(bench.champion, "champion", bench.challenger), [1.0, NAN_FROM + 1, 2.0, 3.0], [0.0] * 4)
+    bench.answer(Route(bench.champion, "champion", bench.challenger), [1.0, 2.0], [0.0])
+    bench.answering.close()
+    seen = bench.seen()
+    two = seen.of(2)
+    assert (two.asked, two.errors, two.rows, two.nans, seen.pair.rows) == (5, 1, 5, 1, 5)
+    bench.log.close()
+    slots = bench.lake.scan(PREDICTIONS).to_table()["slot"].to_pylist()
+    assert (slots.count("shadow"), slots.count("champion")) == (5, 6)
+
+
+@pytest.mark.parametrize(("away", "decision"), [(-1e-12, "flag"), (0.0, "flag"), (1e-4, "pass")])
+def test_a_score_at_the_threshold_is_flagged(bench: Bench, away: float, decision: str) -> None:
+    route = Route(bench.champion, "champion")
+    [score] = [each["score"] for each in bench.answer(route, [1.0], [0.0])]
+    metadata = bench.champion.model.metadata.model_copy(update={"threshold": score + away})
+    model = MeasuredModel(metadata, bench.champion.model._scorer)
+    [found] = bench.answer(Route(replace(bench.champion, model=model), "champion"), [1.0], [0.0])
+    assert (found["score"], found["decision"]) == (score, decision)
