@@ -9,7 +9,6 @@ Prints the ratio (goal: at most 1.5) and where the loop's time goes.
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from local.credentials import USER
 from local.generator import Generator, land
 from local.place import Place, Ports
 from local.stack import Stack
+from tests.local_ports import free_ports
 from training.contract.base import Days
 from training.contract.model_spec import MODELS_DIR
 from training.contract.steps import STEPS
@@ -46,7 +46,7 @@ def main() -> None:
     generator = Generator(0, args.customers, args.terminals)
     with tempfile.TemporaryDirectory(prefix="perennial-") as folder:
         home = Path(folder)
-        stack = Stack(Place(home / "loop", home / "loop" / "landing", Ports(*_free_ports(3))))
+        stack = Stack(Place(home / "loop", home / "loop" / "landing", Ports(*free_ports(3))))
         try:
             stack.start(lambda text: print(f"… {text}", file=sys.stderr, flush=True))
             looped, tasks = loop(stack, generator)
@@ -149,16 +149,6 @@ def report(looped: float, tasks: list[dict[str, Any]], called: dict[str, float])
     print(f"| Airflow's own tasks | | {others:.1f} |")
     print(f"| all of it | {total:.1f} | {looped:.1f} from landing to serving |")
     print(f"\nLoop over steps: {looped / total:.2f}× (goal: at most {GOAL}×)")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 if __name__ == "__main__":

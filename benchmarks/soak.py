@@ -31,6 +31,7 @@ import aiohttp
 import httpx
 import numpy as np
 
+from tests.local_ports import free_port
 from tests.serving.stack import (
     CUSTOMER,
     PAYMENT,
@@ -41,7 +42,6 @@ from tests.serving.stack import (
     changed,
     eventually,
     fill_online_store,
-    free_port,
     running_stack,
     service_process,
 )

@@ -11,3 +11,7 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+def free_port() -> int:
+    return free_ports(1)[0]

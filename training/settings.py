@@ -44,6 +44,8 @@ class Settings(BaseSettings):
 
     tracking_uri: str = "http://127.0.0.1:5000"
     """The MLflow server."""
+    mlflow_url: str = ""
+    """Where people open MLflow, for the links in task logs; empty: `tracking_uri`."""
     feast_registry: str = ""
     """Feast's registry file."""
     online_store: str = ""

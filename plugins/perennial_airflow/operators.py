@@ -86,7 +86,8 @@ class StepTask(BaseOperator):
         except StepFailedError as error:
             last = error.attempts is not None and context["ti"].try_number >= error.attempts
             raise (AirflowFailException if last else AirflowException)(str(error)) from None
-        for line in summary(self.step, result, load_settings().tracking_uri):
+        settings = load_settings()
+        for line in summary(self.step, result, settings.mlflow_url or settings.tracking_uri):
             self.log.info("%s", line)
         self._emit(result, context)
         if self.then_fail:

@@ -2,10 +2,7 @@
 
 import os
 import shlex
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Never
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
@@ -17,11 +14,11 @@ from urllib3.exceptions import HTTPError
 from perennial_airflow import pod_group
 from perennial_airflow.launchers import log_line
 from perennial_airflow.operators import StepTask, report_uri
-from perennial_airflow.pod_ends import ended_at, exit_code, finished, gone, not_in_time
+from perennial_airflow.pod_cleanup import end, sweep
+from perennial_airflow.pod_ends import exit_code, finished, gone, not_in_time
 from perennial_airflow.pod_spec import (
     CONTAINER,
     GRACE_SECONDS,
-    STEP_LABELS,
     TASK_INSTANCE,
     Identity,
     away_from,
@@ -40,8 +37,6 @@ from training.settings import Settings, load_settings
 LOG_SECONDS = 15
 #: What a pod may wait for a node and for its image at most (training/contract/resources.py), on top of its time limit.
 LONGEST_WAIT = timedelta(days=2)
-#: A pod that has just ended is not swept away: its task may not have looked at it yet.
-UNREAD_SECONDS = 3600
 
 
 class PodStepOperator(StepTask, KubernetesPodOperator):
@@ -231,42 +226,6 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
                 log_line(line, self.log)
         except (ApiException, HTTPError) as error:
             self.log.warning("The log of pod %s cannot be read: %s", pod.metadata.name, error)
-
-
-def end(client: Any, pod: k8s.V1Pod, wait: bool = True) -> None:
-    """Delete `pod` and wait until it is gone, so that nothing of it writes any more. Raises StepFailedError."""
-    name, namespace = pod.metadata.name, pod.metadata.namespace
-    with suppress_missing():
-        client.delete_namespaced_pod(name, namespace)
-        deadline = time.monotonic() + GRACE_SECONDS + 30
-        while wait and time.monotonic() < deadline:
-            client.read_namespaced_pod(name, namespace)
-            time.sleep(0.5)
-        if wait:
-            problem = f"Pod {name} does not end; its node may be out of reach"
-            raise StepFailedError(f"{problem}\n  → kubectl describe pod {name}")
-
-
-def sweep(client: Any, namespace: str, keep_seconds: int, log: Any) -> None:
-    """Delete step pods that ended longer than `keep_seconds` ago, whosever they are.
-
-    Done by every step that starts, because then nothing else has to run; while no step starts there are no new ones.
-    """
-    selector = ",".join(f"{key}={value}" for key, value in STEP_LABELS.items())
-    oldest = datetime.now(UTC) - timedelta(seconds=max(keep_seconds, UNREAD_SECONDS))
-    for pod in client.list_namespaced_pod(namespace, label_selector=selector).items:
-        if finished(pod) and ended_at(pod) < oldest:
-            log.info("Pod %s ended long ago: deleting it", pod.metadata.name)
-            end(client, pod, wait=False)
-
-
-@contextmanager
-def suppress_missing() -> Iterator[None]:
-    try:
-        yield
-    except ApiException as error:
-        if error.status != 404:
-            raise
 
 
 def _result_without_pod(spec: StepSpec, name: str, uri: str) -> dict[str, Any]:

@@ -68,13 +68,13 @@ def _explain(step: str, code: int, report: StepReport | None, uri: str) -> str:
     )
 
 
-def summary(step: str, result: dict[str, Any], tracking_uri: str) -> Iterator[str]:
+def summary(step: str, result: dict[str, Any], mlflow_url: str) -> Iterator[str]:
     """What to look at after a step, a line each: numbers, versions, paths, links."""
     yield f"{step} is done:"
     for field, value in result.items():
         if field == "table_versions" and value:
             yield "  tables: " + ", ".join(f"{table} v{version}" for table, version in sorted(value.items()))
-        elif field == "run_id" and tracking_uri.startswith("http"):
-            yield f"  MLflow run: {tracking_uri.rstrip('/')}/#/runs/{value}"
+        elif field == "run_id" and mlflow_url.startswith("http"):
+            yield f"  MLflow run: {mlflow_url.rstrip('/')}/#/runs/{value}"
         elif isinstance(value, str | int | float) and value != "":
             yield f"  {field.replace('_', ' ')}: {value}"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.adapters.artifacts import WEEK, make_artifact
+from tests.local_ports import free_port
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry, Runs
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
@@ -67,7 +67,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(database, folder / "mlflow.db")
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -88,12 +88,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, database: Path) -> Wor
         return World(request.getfixturevalue("server"), model, tmp_path)
     shutil.copy(database, tmp_path / "mlflow.db")
     return World(f"sqlite:///{tmp_path}/mlflow.db", model, tmp_path)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _wait_for(url: str, process: subprocess.Popen) -> None:
@@ -210,7 +204,7 @@ def test_a_version_loads_by_mlflows_own_means(world: World) -> None:
 
 
 def test_a_server_that_is_down_is_transient_and_quick() -> None:
-    uri = f"http://127.0.0.1:{_free_port()}"
+    uri = f"http://127.0.0.1:{free_port()}"
     started = time.monotonic()
     with pytest.raises(TransientError, match="did not answer"):
         Registry(uri).by_alias("tiny", "champion")

@@ -30,7 +30,12 @@ EVERYTHING: dict[str, Any] = {
         "ingress": {"enabled": True, "className": "nginx", "host": "fraud.example", "tlsSecret": "fraud-tls"},
         "httpRoute": {"enabled": True, "hostnames": ["fraud.example"], "parentRefs": [{"name": "public"}]},
     },
-    "mlflow": {"credentials": {"existingSecret": "mlflow-s3"}, "replicas": 2, "allowedHosts": ["mlflow.example"]},
+    "mlflow": {
+        "credentials": {"existingSecret": "mlflow-s3"},
+        "replicas": 2,
+        "allowedHosts": ["mlflow.example"],
+        "publicUrl": "https://mlflow.example",
+    },
     "monitoring": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboards")},
     "networkPolicy": {"servingClients": [{"namespaceSelector": {"matchLabels": {"team": "payments"}}}]},
     "hooks": {"codeChange": {"enabled": True}},

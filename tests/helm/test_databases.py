@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from tests.helm.chart import (
     render,
 )
 from tests.helm.conftest import LOCAL
+from tests.local_ports import free_port
 
 
 def test_passwords_are_in_no_manifest_but_by_reference() -> None:
@@ -66,9 +66,7 @@ def test_the_trials_redis_asks_for_its_password(tmp_path: Path) -> None:
     if server is None or client is None:
         pytest.skip("redis-server is not on the PATH")
     (container,) = named(render(LOCAL), "StatefulSet", "perennial-redis")["spec"]["template"]["spec"]["containers"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     folders = {"/run/redis": str(tmp_path), "dir /data": f"dir {tmp_path}\\nport {port}\\nbind 127.0.0.1"}
     command = container["command"][-1]
     for mounted, folder in folders.items():

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import pyarrow as pa
 import yaml
 from onnx import TensorProto, helper
 
+from tests.local_ports import free_port
 from training.adapters.features import Features
 from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
@@ -137,12 +137,6 @@ def _nodes(nan: bool = False, worse: bool = False, slow: int = 0) -> list[onnx.N
             helper.make_node("Where", ["large", "nan", "probability"], ["column"]),
         ]
     return [*nodes, helper.make_node("Reshape", ["column" if nan else "probability", "flat"], [ONNX_OUTPUT])]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(check: Callable[[], Any], seconds: float = 20.0) -> Any:

@@ -17,7 +17,8 @@ from serving.front import PredictionProtocol
 from serving.limits import MAXIMUM_BODY_BYTES
 from serving.routes import Answer
 from serving.schema import BadRequest
-from tests.serving.stack import eventually, free_port
+from tests.local_ports import free_port
+from tests.serving.stack import eventually
 
 
 class Echo:

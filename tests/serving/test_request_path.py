@@ -18,13 +18,13 @@ import httpx
 import pytest
 
 from serving.keys import new_key
+from tests.local_ports import free_port
 from tests.serving.stack import (
     PAYMENT,
     Service,
     artifact,
     eventually,
     fill_online_store,
-    free_port,
     registered,
     service_process,
 )

@@ -10,6 +10,9 @@ CT_{{ upper $name }}_URI: {{ $uri | quote }}
 # Steps run in this image, whoever starts them.
 CT_IMAGE: {{ include "perennial.image" (list . "training") }}
 CT_TRACKING_URI: {{ include "perennial.mlflowUrl" . | quote }}
+{{- with .Values.mlflow.publicUrl }}
+CT_MLFLOW_URL: {{ . | quote }}
+{{- end }}
 {{- with .Values.onlineStore.url }}
 CT_ONLINE_STORE: {{ . | quote }}
 {{- end }}
