@@ -14,6 +14,7 @@ import numpy as np
 from serving.signals import Signals
 from serving.slots import Slot
 
+#: Batches.
 MAXIMUM_WAITING = 1_000
 
 log = logging.getLogger("perennial")

@@ -51,6 +51,11 @@ def test_the_names_mlflow_answers_to_are_those_it_is_called_by(production: list[
     assert not is_allowed_host_header(allowed, "evil.example:5000")
 
 
+def test_links_to_mlflow_lead_where_people_open_it(production: list[Manifest], everything: list[Manifest]) -> None:
+    assert named(everything, "ConfigMap", "perennial-settings")["data"]["CT_MLFLOW_URL"] == "https://mlflow.example"
+    assert "CT_MLFLOW_URL" not in named(production, "ConfigMap", "perennial-settings")["data"]
+
+
 def test_the_trial_database_serves_mlflow_and_airflow() -> None:
     manifests = render(LOCAL)
     stateful = named(manifests, "StatefulSet", "perennial-postgresql")["spec"]["template"]["spec"]
