@@ -3,10 +3,14 @@
 What the protocol leaves to the application behind it is answered by one that says so.
 """
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from serving.routes import Answer
 from serving.schema import BadRequest
 from tests.local_ports import free_port
 from tests.serving.stack import eventually
+from training.settings import ROOT
 
 
 class Echo:
@@ -300,3 +305,14 @@ def test_at_the_end_what_was_taken_is_answered(echo: Echo, server: Server, line:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_bentoml_gives_uvicorn_the_protocol_and_nobody_says_that_he_is_another(tmp_path: Path) -> None:
+    code = (
+        "import uvicorn; from serving.front import PredictionProtocol; from serving.service import Service;"
+        "config = uvicorn.Config(Service.to_asgi(), log_config=None); config.load();"
+        "assert issubclass(config.http_protocol_class, PredictionProtocol), config.http_protocol_class;"
+        "assert config.forwarded_allow_ips == ''"
+    )
+    env = os.environ | {"CT_HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "true"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=env)
