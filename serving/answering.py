@@ -25,7 +25,7 @@ from training.contract.errors import DataContractError
 #: The slot of a row that was scored along, in the prediction log.
 SHADOW = "shadow"
 #: Of a row: its prediction, with the fields of schema.Prediction, or why there is none.
-Found = dict[str, Any] | BadRequest
+RowOutcome = dict[str, Any] | BadRequest
 
 log = logging.getLogger("perennial")
 
@@ -64,12 +64,14 @@ class Answering:
         self._scorer.close()
         self._shadows.close()
 
-    async def answer(self, route: Route, batch: Batch) -> list[Found]:
+    async def answer(self, route: Route, batch: Batch) -> list[RowOutcome]:
         """What is found for each row."""
         try:
-            left = self._deadline - (time.perf_counter() - min(batch.received))
-            if left <= 0:
+            now = time.perf_counter()
+            if now - min(batch.received) >= self._deadline:
                 raise BadRequest(503, Problem(error="The request could not be answered in time"), retry_after=1)
+            # The youngest decides how long the model may take: the others' callers sent theirs slowly.
+            left = self._deadline - (now - max(batch.received))
             scores = (await self._scorer.score(route.slot, batch.online.values, left)).tolist()
         except Exception as error:
             if len(batch.received) > 1 and not isinstance(error, TimeoutError):  # one's trouble is not the others'
@@ -89,7 +91,7 @@ class Answering:
             found.update(zip(good, answered, strict=True))
         return [found[i] for i in range(len(numbers))]
 
-    async def _failed(self, route: Route, batch: Batch, error: Exception) -> list[Found]:
+    async def _failed(self, route: Route, batch: Batch, error: Exception) -> list[RowOutcome]:
         """Where a challenger fails, the champion answers."""
         if isinstance(error, BadRequest):
             return [error] * len(batch.rows)
@@ -103,13 +105,13 @@ class Answering:
         self._metrics.fallbacks.inc(len(batch.received))
         return await self.answer(Route(route.shadow, "champion"), batch)
 
-    async def _answered(self, route: Route, batch: Batch, scores: list[float]) -> list[Found]:
+    async def _answered(self, route: Route, batch: Batch, scores: list[float]) -> list[RowOutcome]:
         predictions = self._predictions(route, batch, scores)
         if batch.explain:
             for prediction, row in zip(predictions, route.slot.take(batch.online.values), strict=True):
                 prediction["explanation"] = await self._scorer.run(explained, route.slot.model, row)
         self._note(route, batch, predictions, scores)
-        return list[Found](predictions)
+        return list[RowOutcome](predictions)
 
     def _predictions(self, route: Route, batch: Batch, scores: list[float]) -> list[dict[str, Any]]:
         slot, role = route.slot, route.role
@@ -164,7 +166,7 @@ class Answering:
                 "replica": self._replica,
             }
             for row, prediction, features, took in zip(
-                batch.rows, predictions, list(slot.take(batch.online.values)), each, strict=True
+                batch.rows, predictions, slot.take(batch.online.values), each, strict=True
             )
         ]
 
@@ -183,6 +185,6 @@ class Answering:
                     FEATURE_VALUES: features,
                     "latency_seconds": seconds,
                 }
-                for row, score, features in zip(shadowed.rows, scores, list(slot.take(shadowed.values)), strict=True)
+                for row, score, features in zip(shadowed.rows, scores, slot.take(shadowed.values), strict=True)
             ]
         )

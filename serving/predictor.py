@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from serving.answering import Answering, Batch, Found
+from serving.answering import Answering, Batch, RowOutcome
 from serving.limits import Limits
 from serving.lookup import Lookup
 from serving.metrics import Metrics
@@ -101,7 +101,7 @@ class Predictor:
         except BadRequest as refused:
             return [refused] * len(group)
         whole = Batch(rows, online, [asked.received for asked in group], group[0].explain)
-        found = dict[int, Found]()
+        found = dict[int, RowOutcome]()
         for route, places in routes.items():
             batch = whole if len(routes) == 1 else whole.of(places)
             found.update(zip(places, await self._answering.answer(route, batch), strict=True))
@@ -136,7 +136,7 @@ class Predictor:
         }
 
 
-def _outcome(found: list[Found]) -> Outcome:
+def _outcome(found: list[RowOutcome]) -> Outcome:
     """Of a request's rows: all are answered, or none is."""
     refused = [each for each in found if isinstance(each, BadRequest)]
     return refused[0] if refused else [each for each in found if isinstance(each, dict)]

@@ -194,9 +194,17 @@ def test_each_is_logged_with_its_own_features_and_time(bench: Bench) -> None:
     assert [row["latency_seconds"] for row in rows] == pytest.approx([0.3, 0.0, 0.2, 0.2], abs=0.09)
 
 
+def test_who_sent_slowly_takes_no_time_from_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.champion.model.slow = True
+    score = Slot.score
+    monkeypatch.setattr(Slot, "score", lambda slot, values: time.sleep(0.2) or score(slot, values))
+    found = bench.answer(Route(bench.champion, "champion"), [1.0, 2.0], [0.4, 0.0])
+    assert [each["model_version"] for each in found] == [1, 1]
+
+
 def test_a_version_that_hangs_fails_each_request_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.challenger.model.slow = True
-    monkeypatch.setattr(type(bench.challenger), "score", lambda *_: time.sleep(1.0))
+    monkeypatch.setattr(Slot, "score", lambda *_: time.sleep(1.0))
     found = bench.answer(Route(bench.challenger, "challenger"), [1.0, 2.0, 3.0], [0.0] * 3)
     assert [each.status for each in found] == [503] * 3
     two = bench.seen().of(2)
