@@ -6,6 +6,7 @@ A real `bentoml serve` and a real redis-server; the tests run in order. The regi
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from serving.keys import new_key
 from tests.local_ports import free_port
 from tests.serving.stack import (
+    CUSTOMER,
     PAYMENT,
     Service,
     artifact,
@@ -124,6 +127,19 @@ def test_many_at_a_time_get_their_own_answers(world: World) -> None:
         answers = list(pool.map(lambda i: world.predict(amount=i).json()["score"], range(100)))
     assert answers == sorted(answers)
     assert len(set(answers)) == 100
+
+
+def test_a_row_that_cannot_be_read_is_the_trouble_of_its_customer_alone(world: World) -> None:
+    store = redis.Redis.from_url(world.settings.online)
+    seven, damaged = struct.pack("<q", CUSTOMER), struct.pack("<q", 666)
+    [key] = [key for key in store.scan_iter() if seven in key and b"customer_id" in key]
+    store.hset(key.replace(seven, damaged), mapping=dict.fromkeys(store.hkeys(key), b"\xff"))
+    with ThreadPoolExecutor(8) as pool:
+        customers = [666 if i % 8 == 0 else CUSTOMER for i in range(160)]
+        answers = list(pool.map(lambda customer: world.predict(customer_id=customer), customers))
+    assert {answer.status_code for answer in answers} == {200}
+    assert [answer.json()["features_defaulted"] for answer in answers] == [each == 666 for each in customers]
+    store.delete(key.replace(seven, damaged))
 
 
 def test_callers_need_a_key_and_admins_theirs(world: World) -> None:
