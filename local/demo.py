@@ -16,6 +16,7 @@ from local.story import Story
 from local.traffic import Serving
 from local.verbs import addresses, ready_to_start
 from training.contract.errors import StepError
+from training.settings import load_settings
 
 GB = 1024**3
 
@@ -46,7 +47,7 @@ def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
 def _tell(stack: Stack, plan: Plan) -> bool:
     place, memory = stack.place, _Memory(stack)
     with Progress() as progress, _airflow(stack, plan) as airflow:
-        serving = Serving(place.serving_url)
+        serving = Serving(place.serving_url, api_key=load_settings().serving_api_key)
         story = Story(plan, place.landing, airflow, serving, progress)
         story.on_tick = memory.look
         story.prepare()

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pyarrow as pa
+from pydantic import SecretStr
 
 from training.contract.errors import StepError, TransientError
 
@@ -14,10 +15,14 @@ BATCH = 500
 
 
 class Serving:
-    """The prediction service of a stack. Asks again for `patience` seconds while it does not answer."""
+    """The prediction service of a stack. Asks again for `patience` seconds while it does not answer.
 
-    def __init__(self, url: str, patience: float = 120) -> None:
-        self._client = httpx.Client(base_url=url, timeout=30)
+    `api_key`: for services that want one.
+    """
+
+    def __init__(self, url: str, patience: float = 120, api_key: SecretStr | None = None) -> None:
+        headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+        self._client = httpx.Client(base_url=url, timeout=30, headers=headers)
         self._patience = patience
 
     def champion(self) -> int | None:

@@ -23,7 +23,8 @@ from training.settings import load_settings
 def visit(plan: Plan) -> bool:
     """Returns whether the whole story happened. Raises StepError when something in it fails for good."""
     settings, url = load_settings(), _needed("AIRFLOW_URL")
-    pages, serving = os.environ.get("AIRFLOW_PAGES") or url, Serving(settings.replicas[0])
+    pages = os.environ.get("AIRFLOW_PAGES") or url
+    serving = Serving(settings.replicas[0], api_key=settings.serving_api_key)
     with Progress() as progress, Airflow(url, USER, _needed("AIRFLOW_PASSWORD"), plan.model, pages=pages) as airflow:
         story = Story(plan, Path(settings.landing), airflow, serving, progress)
         if story.retrained():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from rich.console import Console
 
 from local import timeline
@@ -27,8 +28,11 @@ Answer = tuple[int, Any]
 
 
 @contextmanager
-def server(answers: dict[str, list[Answer]]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """Answers each path with its answers in turn, the last of them for good. Yields its URL and what it was asked."""
+def server(answers: dict[str, list[Answer]], key: str = "") -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Answers each path with its answers in turn, the last of them for good. Yields its URL and what it was asked.
+
+    `key`: callers without it get 401.
+    """
     asked: list[tuple[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,6 +42,8 @@ def server(answers: dict[str, list[Answer]]) -> Iterator[tuple[str, list[tuple[s
             asked.append((path, json.loads(self.rfile.read(length)) if length else None))
             left = answers.get(path, [(404, {})])
             status, body = left.pop(0) if len(left) > 1 else left[0]
+            if key and self.headers.get("Authorization") != f"Bearer {key}":
+                status, body = 401, {}
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
@@ -118,6 +124,16 @@ def test_serving_that_starts_again_is_waited_for_and_a_refusal_is_not() -> None:
         assert Serving(url, patience=10).predict(payment) == {"model_version": 1}
     with server({"/predict": [(422, {"error": "amount: …"})]}) as (url, _), pytest.raises(StepError, match="amount"):
         Serving(url, patience=10).predict(payment)
+
+
+def test_serving_that_wants_a_key_gets_it() -> None:
+    answers: dict[str, list[Answer]] = {"/predict": [(200, {"model_version": 1})]}
+    answers["/models"] = [(200, {"slots": {"champion": {"version": 1}}})]
+    with server(answers, "secret") as (url, _):
+        serving = Serving(url, api_key=SecretStr("secret"))
+        assert (serving.predict({}), serving.champion()) == ({"model_version": 1}, 1)
+        with pytest.raises(StepError, match="401"):
+            Serving(url).predict({})
 
 
 def test_no_champion_without_an_answer() -> None:
