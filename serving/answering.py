@@ -21,9 +21,8 @@ from serving.slots import Slot
 from serving.traffic import Route
 from training.adapters.features import OnlineFeatures
 from training.contract.errors import DataContractError
+from training.contract.traffic import SHADOW
 
-#: The slot of a row that was scored along, in the prediction log.
-SHADOW = "shadow"
 #: Of a row: its prediction, with the fields of schema.Prediction, or why there is none.
 RowOutcome = dict[str, Any] | BadRequest
 
@@ -139,13 +138,13 @@ class Answering:
         flagged = [prediction["decision"] == "flag" for prediction in predictions]
         self._signals.answered(slot.version, role, seconds, flagged)
         self._metrics.predicted(self._model, slot.version, role, flagged, batch.online.timestamps.count(None))
-        rows = self._logged(slot, batch, predictions, seconds)
+        rows = self._logged(slot, batch, predictions, flagged, seconds)
         self._log.append(rows)
         if route.shadow is not None:
             self._shadows.put(Shadowed(route.shadow, slot, values, scores, rows, len(seconds)))
 
     def _logged(
-        self, slot: Slot, batch: Batch, predictions: list[dict[str, Any]], seconds: list[float]
+        self, slot: Slot, batch: Batch, predictions: list[dict[str, Any]], flagged: list[bool], seconds: list[float]
     ) -> list[dict[str, Any]]:
         names, now = slot.names_as_json, datetime.now(UTC)
         each = seconds if len(seconds) == len(predictions) else seconds * len(predictions)
@@ -155,7 +154,7 @@ class Answering:
                 "prediction_id": prediction["prediction_id"],
                 "predicted_at": now,
                 "score": prediction["score"],
-                "flagged": prediction["decision"] == "flag",
+                "flagged": flag,
                 "model_version": slot.version,
                 "slot": prediction["slot"],
                 FEATURE_NAMES: names,
@@ -165,8 +164,8 @@ class Answering:
                 "latency_seconds": took,
                 "replica": self._replica,
             }
-            for row, prediction, features, took in zip(
-                batch.rows, predictions, slot.take(batch.online.values), each, strict=True
+            for row, prediction, flag, features, took in zip(
+                batch.rows, predictions, flagged, slot.take(batch.online.values), each, strict=True
             )
         ]
 

@@ -17,7 +17,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.limits import BODY_SECONDS, check_length, late
-from serving.routes import PREDICT, PREDICT_BATCH, Answer, Answerer
+from serving.routes import PREDICT, PREDICT_BATCH, Answer, Answerer, Call
 from serving.schema import BadRequest
 
 PATHS = {b"/predict": PREDICT, b"/predict_batch": PREDICT_BATCH}
@@ -105,15 +105,9 @@ class PredictionProtocol(HttpToolsProtocol):
             exchange.whole = True
             exchange.end()
             peer = self.client[0] if self.client else None
-            self.answerer.answer(
-                exchange.path,
-                bytes(exchange.body),
-                dict(exchange.headers),
-                exchange.query,
-                peer,
-                exchange.received,
-                partial(self._send, exchange),
-            )
+            headers, body = dict(exchange.headers), bytes(exchange.body)
+            call = Call(exchange.path, exchange.query, headers, body, peer, exchange.received)
+            self.answerer.answer(call, partial(self._send, exchange))
 
     def _refuse(self, exchange: Exchange, refused: BadRequest) -> None:
         """Answer before the body has come."""

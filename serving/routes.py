@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -59,6 +60,18 @@ log = logging.getLogger("perennial")
 Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
 
 
+@dataclass(slots=True)
+class Call:
+    """A POST to one of the prediction routes, whole: by whom, and when it came (time.perf_counter)."""
+
+    path: str
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    peer: str | None
+    received: float
+
+
 class Answerer:
     """Answers predictions, once `predictor` is set."""
 
@@ -68,21 +81,12 @@ class Answerer:
         self.predictor: Predictor | None = None
         self._pinning, self._explaining = settings.serving_pinning, settings.serving_explain
 
-    def answer(
-        self,
-        path: str,
-        body: bytes,
-        headers: Mapping[bytes, bytes],
-        query: bytes,
-        peer: str | None,
-        received: float,
-        tell: Callable[[Answer], None],
-    ) -> None:
-        """Answer a POST of `body` to `path`: `tell` is called with the answer, now or later."""
+    def answer(self, call: Call, tell: Callable[[Answer], None]) -> None:
+        """Answer `call`: `tell` is called with the answer, now or later."""
         predictor = self.predictor
         assert predictor is not None
         try:
-            self.auth.check(headers, peer)
+            self.auth.check(call.headers, call.peer)
             predictor.limits.enter()
         except BadRequest as refused:
             tell(self.refuse(refused))
@@ -93,14 +97,14 @@ class Answerer:
             if isinstance(outcome, BadRequest):
                 tell(self.refuse(outcome))
             else:
-                content = orjson.dumps(outcome[0] if path == PREDICT else {"predictions": outcome})
-                predictor.metrics.answered(path, time.perf_counter() - received)
+                content = orjson.dumps(outcome[0] if call.path == PREDICT else {"predictions": outcome})
+                predictor.metrics.answered(call.path, time.perf_counter() - call.received)
                 tell((200, content, []))
 
         try:
-            rows = [self.schema.one(body)] if path == PREDICT else self.schema.many(body)
-            pinned, explain = headers.get(PIN), bool(query) and self._explain(path, query)
-            asked = Asked(rows, received, self._pinned(pinned) if pinned else None, explain)
+            rows = [self.schema.one(call.body)] if call.path == PREDICT else self.schema.many(call.body)
+            pinned, explain = call.headers.get(PIN), bool(call.query) and self._explain(call.path, call.query)
+            asked = Asked(rows, call.received, self._pinned(pinned) if pinned else None, explain)
             predictor.ask(asked, answered)
         except BadRequest as refused:
             answered(refused)
@@ -143,9 +147,6 @@ def application(spec: ModelSpec, answerer: Answerer) -> FastAPI:
 
     async def answered(request: Request) -> Response:
         received = time.perf_counter()
-        headers = dict(request.headers.raw)
-        peer = request.client.host if request.client else None
-        query = request.scope["query_string"]
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         try:
             body = await _body(request)
@@ -156,7 +157,9 @@ def application(spec: ModelSpec, answerer: Answerer) -> FastAPI:
             if not answer.done():  # cancelled: the caller has gone, or BentoML's patience is at its end
                 answer.set_result(found)
 
-        answerer.answer(request.url.path, body, headers, query, peer, received, tell)
+        peer = request.client.host if request.client else None
+        headers, query = dict(request.headers.raw), request.scope["query_string"]
+        answerer.answer(Call(request.url.path, query, headers, body, peer, received), tell)
         return _response(await answer)
 
     def documented(model: Any, *more: Any) -> dict[str, Any]:

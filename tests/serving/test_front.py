@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import uvicorn
 from serving import front
 from serving.front import PredictionProtocol
 from serving.limits import MAXIMUM_BODY_BYTES
-from serving.routes import Answer
+from serving.routes import Answer, Call
 from serving.schema import BadRequest
 from tests.local_ports import free_port
 from tests.serving.stack import eventually
@@ -36,22 +36,13 @@ class Echo:
         self.refusing: list[bytes] = []
         self.short = False
 
-    def answer(
-        self,
-        path: str,
-        body: bytes,
-        headers: Mapping[bytes, bytes],
-        query: bytes,
-        peer: str | None,
-        received: float,
-        tell: Callable[[Answer], None],
-    ) -> None:
-        assert (path, peer, received <= time.perf_counter()) == ("/predict", "127.0.0.1", True)
-        self.asked.append(body)
-        if body in self.refusing:
+    def answer(self, call: Call, tell: Callable[[Answer], None]) -> None:
+        assert (call.path, call.peer, call.received <= time.perf_counter()) == ("/predict", "127.0.0.1", True)
+        self.asked.append(call.body)
+        if call.body in self.refusing:
             tell((422, b"refused", []))
             return
-        said: Answer = (200, b"" if self.short else body + query, [(b"x-seen", headers[b"x-number"])])
+        said: Answer = (200, b"" if self.short else call.body + call.query, [(b"x-seen", call.headers[b"x-number"])])
         if self.held is None:
             tell(said)
         else:
@@ -183,6 +174,11 @@ def test_requests_in_a_row_are_answered_in_their_order(echo: Echo, server: Serve
 def test_only_predictions_are_taken(line: socket.socket, path: str, headers: list[str], seen: str) -> None:
     line.sendall(request(b"", *headers, path=path))
     assert answer(line)[1]["x-seen"] == seen
+
+
+def test_another_method_is_the_applications_affair(echo: Echo, line: socket.socket) -> None:
+    line.sendall(request(b"").replace(b"POST", b"GET", 1))
+    assert (answer(line)[1]["x-seen"], echo.asked) == ("behind", [])
 
 
 def test_a_caller_that_waits_for_100_continue_gets_it(line: socket.socket) -> None:

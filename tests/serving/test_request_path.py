@@ -22,6 +22,7 @@ import pytest
 import redis
 
 from serving.keys import new_key
+from serving.limits import MAXIMUM_BODY_BYTES
 from tests.local_ports import free_port
 from tests.serving.stack import (
     CUSTOMER,
@@ -246,6 +247,14 @@ def test_admins_drain_a_replica(world: World) -> None:
     assert world.predict().status_code == 200
     httpx.post(f"{world.service.url}/admin/resume", headers=headers)
     assert world.ready()
+
+
+def test_the_ordinary_door_has_the_same_limits(world: World) -> None:
+    headers = {"Authorization": f"Bearer {world.key}", "Expect": "100-continue"}  # what the protocol leaves to BentoML
+    url = f"{world.service.url}/predict"
+    assert httpx.post(url, json=PAYMENT, headers=headers).status_code == 200
+    answer = httpx.post(url, content=b" " * (MAXIMUM_BODY_BYTES + 1), headers=headers)
+    assert (answer.status_code, "body: more than" in answer.json()["error"]) == (413, True)
 
 
 def test_a_hidden_duplicate_is_refused(world: World) -> None:

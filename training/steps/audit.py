@@ -12,6 +12,7 @@ from training.adapters.ledger import Ledger
 from training.contract.base import Days
 from training.contract.messages import AuditInputs, AuditResult, FeatureSkew
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.traffic import SHADOW
 from training.domain.audit import AUDIT, Audit, Offline, compare, horizons
 from training.settings import Settings
 from training.workspace import share
@@ -19,8 +20,6 @@ from training.workspace import share
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Rows that only a shadow scored carry the features of the request that another row has.
-SHADOW = "shadow"
 #: Skew in one of a thousand requests shows in so many, and to look them up takes seconds.
 MAXIMUM_ROWS = 5_000
 
@@ -84,6 +83,7 @@ def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None)
     rows = table.to_table(columns, filter=wanted).to_pandas()
     for name in {"slot", "feature_timestamp"} - set(optional):
         rows[name] = None
+    # A shadow's row carries the features of the request that another row has.
     rows = rows[rows["slot"].isna() | (rows["slot"] != SHADOW)].sort_values("prediction_id", ignore_index=True)
     if rows.empty:
         return None

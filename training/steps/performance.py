@@ -9,6 +9,7 @@ from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.traffic import SHADOW
 from training.domain.performance import has_degraded, labelled, matured_window
 from training.settings import Settings
 
@@ -55,7 +56,7 @@ def _predictions(
     logged = lake.scan(PREDICTIONS, versions[PREDICTIONS])
     if "slot" in logged.schema.names:
         # What scored along decided nothing. Rows from before there were slots were all answers.
-        wanted &= (ds.field("slot") != "shadow") | ds.field("slot").is_null()
+        wanted &= (ds.field("slot") != SHADOW) | ds.field("slot").is_null()
     found = logged.to_table(columns, filter=wanted)
     return found.to_pandas() if found.num_rows else None
 
