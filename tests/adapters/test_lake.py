@@ -144,3 +144,12 @@ def test_one_batch_appended_at_once_by_two_is_there_once(lake: Lake) -> None:
         batch = rows("a", number)
         at_once([lambda batch=batch, n=number: lake.append_once("t", batch, ["partition"], "replica", n)] * 3)
     assert values(lake) == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_overwritten_table_has_the_new_columns_and_keeps_its_earlier_versions(lake: Lake) -> None:
+    first = replace(lake, "2026-01-05", 1, 2)
+    renamed = pa.table({"partition": ["2026-01-06"], "amount": pa.array([0.5])})
+    version = lake.overwrite("t", renamed, ["partition"], {"definition": 7})
+    assert lake.scan("t", version).to_table().select(["partition", "amount"]).to_pylist() == renamed.to_pylist()
+    assert lake.applied("t", "definition") == 7
+    assert lake.scan("t", first).to_table().num_rows == 2

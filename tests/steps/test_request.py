@@ -101,8 +101,8 @@ def test_a_first_champion_waits_until_the_labels_have_become_features(settings: 
     def compute(versions: dict[str, int]) -> None:
         rows = pa.table({"day": pa.array([TODAY]), "feature": [0.0]})
         for table in ("customer_features", "terminal_features"):
-            made_of = (sources.APPLICATION, sources.number(versions))
-            lake.replace(table, rows, f"day = '{TODAY}'", ["day"], transaction=made_of)
+            made_of = {sources.APPLICATION: sources.number(versions)}
+            lake.replace(table, rows, f"day = '{TODAY}'", ["day"], transactions=made_of)
 
     now = lake.versions("events", "labels")
     compute({"events": now["events"]})  # as when the events landed first

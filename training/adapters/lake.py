@@ -4,6 +4,7 @@ Every write is one atomic commit. A write replaces the rows that match a predica
 same table; `append_once` is for streams, where the caller numbers its batches. Timestamps are microseconds, UTC.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -86,15 +87,25 @@ class Lake:
         rows: pa.Table,
         where: str,
         partition_by: list[str],
-        transaction: tuple[str, int] | None = None,
+        transactions: Mapping[str, int] | None = None,
     ) -> int:
         """Put `rows` in the place of those that match the SQL predicate `where`, in one commit. Returns the version.
 
-        Every row must itself match `where`. `transaction` (application, number) is kept with the commit: see `applied`.
-        Raises TransientError when another writer committed meanwhile; nothing was written then.
+        Every row must itself match `where`. `transactions` (application → number) are kept with the commit: see
+        `applied`. Raises TransientError when another writer committed meanwhile; nothing was written then.
         """
         opened = self._open_or_create(table, rows.schema, partition_by)
-        return self._commit(opened, rows, transaction, mode="overwrite", predicate=where)
+        return self._commit(opened, rows, transactions, mode="overwrite", predicate=where)
+
+    def overwrite(
+        self, table: str, rows: pa.Table, partition_by: list[str], transactions: Mapping[str, int] | None = None
+    ) -> int:
+        """Put `rows` in the place of all that `table` holds, its columns and their types included, in one commit.
+
+        Returns the version. Earlier versions keep their own columns. Raises TransientError as `replace` does.
+        """
+        opened = self._open_or_create(table, rows.schema, partition_by)
+        return self._commit(opened, rows, transactions, mode="overwrite", schema_mode="overwrite")
 
     def append_once(
         self, table: str, rows: pa.Table, partition_by: list[str], application: str, number: int
@@ -107,7 +118,7 @@ class Lake:
         applied = opened.transaction_version(application)
         if applied is not None and number <= applied:
             return None
-        return self._commit(opened, rows, (application, number), mode="append", schema_mode="merge")
+        return self._commit(opened, rows, {application: number}, mode="append", schema_mode="merge")
 
     def applied(self, table: str, application: str) -> int | None:
         """The number of the last transaction that `application` committed to `table`."""
@@ -132,10 +143,10 @@ class Lake:
                 raise
             return opened
 
-    def _commit(self, opened: DeltaTable, rows: pa.Table, transaction: tuple[str, int] | None, **mode: str) -> int:
+    def _commit(self, opened: DeltaTable, rows: pa.Table, transactions: Mapping[str, int] | None, **mode: str) -> int:
         """Commit on top of what was `opened` and looked at: a write in between is a conflict, never a double."""
-        transactions = [Transaction(*transaction)] if transaction else None
-        properties = CommitProperties(app_transactions=transactions)
+        kept = [Transaction(*each) for each in (transactions or {}).items()]
+        properties = CommitProperties(app_transactions=kept or None)
         try:
             write_deltalake(opened, rows, commit_properties=properties, **mode)  # type: ignore[call-overload]
         except CommitFailedError as error:

@@ -42,8 +42,8 @@ def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
     for table in spec.features.tables:
         found = queries.run(table, days, relations)
         where = f"day >= '{days.start}' AND day < '{days.end}'"
-        made_of = (sources.APPLICATION, sources.number(versions))
-        versions[table] = lake.replace(table, found, where, ["day"], transaction=made_of)
+        made_of = {sources.APPLICATION: sources.number(versions)}
+        versions[table] = lake.replace(table, found, where, ["day"], transactions=made_of)
         rows[table] = found.num_rows
         log.info("Wrote %d rows of %s to %s, version %d", rows[table], days, lake.uri(table), versions[table])
     return FeaturesResult(rows=rows, table_versions=versions)

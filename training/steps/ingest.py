@@ -185,7 +185,7 @@ class _Ingest:
         keep = pa.array([row not in broken for row in range(table.num_rows)], pa.bool_())
         good = table.filter(keep).cast(feed_schema(self.feed))
         good = good.append_column("partition", pa.repeat(pa.scalar(partition), good.num_rows))
-        where, done = f"partition = '{partition}'", (self._application, fingerprint)
+        where, done = f"partition = '{partition}'", {self._application: fingerprint}
         version = self.lake.replace(feed, good, where, ["partition"], done)
         log.info("Wrote %s rows to %s version %s", good.num_rows, self.lake.uri(feed), version)
 
