@@ -11,6 +11,12 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
 
+class Spec(Frozen):
+    """A section of a model spec. Values must be of their type as written: `yes`, "7" and NaN are no numbers."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
 def midnight(day: date) -> datetime:
     """The moment in UTC when `day` begins."""
     return datetime.combine(day, time(), UTC)

@@ -10,93 +10,53 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from training.contract.base import Frozen
+from training.contract.base import Spec
 from training.contract.errors import ConfigError
+from training.contract.feeds import Column, FeedSpec, RowCount, Share
+from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
+from training.contract.spec_rules import contradictions
+from training.contract.yaml_file import read_fields
+
+__all__ = ["Column", "FeedSpec", "ModelSpec", "RowCount", "load_model_spec", "model_names"]
 
 MODELS_DIR = Path(__file__).parent.parent / "models"
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
+_NAME = r"^[a-z][a-z0-9_]{0,62}$"
+Name = Annotated[str, Field(pattern=_NAME)]
+#: A hundred years: what reaches further is a slip of the keys, and no date.
+DayCount = Annotated[int, Field(ge=1, le=36_500)]
 Feed = Literal["events", "labels"]
 EstimatorName = Literal["hist_gradient_boosting", "logistic_regression", "random_forest", "mlp"]
 Metric = Literal["roc_auc", "average_precision", "card_precision_at_k"]
 Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code", "person"]
 
 
-class Column(Frozen):
-    """One column of a feed. `minimum`, `maximum` and `values` are inclusive row-level rules.
-
-    `unique` holds within a partition; in events over all partitions. A label reported again is a correction.
-    """
-
-    type: Literal["int64", "float64", "string", "bool", "timestamp"]
-    description: str = ""
-    nullable: bool = False
-    unique: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    values: tuple[int | str, ...] | None = None
-
-
-class RowCount(Frozen):
-    """Table-level rules on the rows of one delivered day. The ratios are against the median of the days before."""
-
-    minimum: int = Field(1, ge=0)
-    history_days: int = Field(28, ge=1)
-    minimum_ratio: float = Field(0.3, ge=0)
-    maximum_ratio: float = Field(3.0, gt=0)
-
-
-class FeedSpec(Frozen):
-    """One stream of landed files. `time_column` decides the day a row belongs to."""
-
-    columns: dict[str, Column]
-    time_column: str
-    row_count: RowCount = RowCount()
-    maximum_quarantined: Share = 0.05
-    """A partition may break row-level rules in at most this share of its rows; more is a table-level failure."""
-    slack_days: int = Field(0, ge=0)
-    """Rows may lie at most this many days outside the days that the partition's name promises."""
-    maximum_gap_days: int = Field(31, ge=1)
-    """A partition may begin at most this many days after the newest day that the other partitions of its feed reach;
-    one that is further ahead, such as one dated by a wrong clock, is refused. While the lake is empty any may be first.
-    """
-
-    @model_validator(mode="after")
-    def _time_column_is_a_column(self) -> "FeedSpec":
-        column = self.columns.get(self.time_column)
-        if column is None or column.type != "timestamp":
-            raise ValueError(f"time_column {self.time_column!r} must be a column of type timestamp")
-        return self
-
-
-class LabelSpec(Frozen):
+class LabelSpec(Spec):
     """Where the truth is, and how late it comes."""
 
     column: str
     id_column: str
-    delay_days: int = Field(7, ge=0)
+    delay_days: int = Field(7, ge=0, le=36_500)
     """Days after the event within which its label has been reported: the gap between training and holdout."""
 
 
-class FeatureSpec(Frozen):
+class FeatureSpec(Spec):
     """Names of the Feast objects in `feature_repo/<m>.py`; the features themselves are defined there."""
 
     service: str
     tables: dict[Name, str]
     """Feature table in the lake → its entity column. The SQL in `feature_repo/<m>.sql` fills these."""
-    history_days: int = Field(ge=1)
+    history_days: DayCount
     """Days after an event in which it still changes a feature row: the longest window plus the label delay."""
 
 
-class TrainingSpec(Frozen):
-    window_days: int = Field(ge=1)
-    holdout_days: int = Field(7, ge=1)
+class TrainingSpec(Spec):
+    window_days: DayCount
+    holdout_days: DayCount = 7
     minimum_labelled_share: Share = 0.9
     """Of each day's events in training window and holdout: a day with fewer labels lacks a delivery."""
     minimum_rows: int = Field(1000, ge=1)
@@ -106,13 +66,13 @@ class TrainingSpec(Frozen):
     """Estimator → its parameters. All are trained; the best on the holdout is the challenger."""
 
 
-class EvaluationSpec(Frozen):
+class EvaluationSpec(Spec):
     """When a challenger may serve. Gates fail closed."""
 
     primary: Metric = "average_precision"
-    floors: dict[Metric, float]
+    floors: dict[Metric, Share]
     """Absolute floors on the holdout; the only gates that the first model meets."""
-    margins: dict[Metric, float] = {}
+    margins: dict[Metric, Share] = {}
     """How much worse than the champion a metric may be."""
     k: int = Field(100, ge=1)
     """The k in card precision@k: cards that can be checked in a day."""
@@ -124,24 +84,24 @@ class EvaluationSpec(Frozen):
     confidence: float = Field(0.9, gt=0.5, lt=1)
 
 
-class DecisionSpec(Frozen):
+class DecisionSpec(Spec):
     """How a score becomes a decision: flag this share of the holdout's payments."""
 
     alert_rate: Annotated[float, Field(gt=0, lt=1)] = 0.005
 
 
-class DriftSpec(Frozen):
-    window_days: int = Field(7, ge=1)
+class DriftSpec(Spec):
+    window_days: DayCount = 7
     maximum_drifted_share: Share = 0.3
     """The model has drifted when this share of its features has."""
     maximum_rows: int = Field(20_000, ge=100)
     """Rows sampled per window for the report: its cost grows with them (1M × 20 columns takes 2 minutes)."""
-    maximum_performance_drop: float = Field(0.1, ge=0)
+    maximum_performance_drop: float = Field(0.1, ge=0, le=1)
     """Performance on matured labels may fall this far (absolute, in the primary metric) below the holdout's."""
     minimum_positives: int = Field(20, ge=1)
 
 
-class RetrainingSpec(Frozen):
+class RetrainingSpec(Spec):
     """The broker's policy. Days are days of data (`as_of`), so a replay decides as the original did."""
 
     persistence: int = Field(1, ge=1)
@@ -153,18 +113,18 @@ class RetrainingSpec(Frozen):
     """Granted requests in any 30 days, those by a person apart."""
 
 
-class ScheduleSpec(Frozen):
+class ScheduleSpec(Spec):
     """Cron expressions, UTC."""
 
     train: str = "0 3 * * 1"
     drift: str = "0 6 * * *"
 
 
-class ModelSpec(Frozen):
+class ModelSpec(Spec):
     name: Name
-    title: str
+    title: str = Field(min_length=1)
     description: str = ""
-    owner: str
+    owner: str = Field(min_length=1)
     feeds: dict[Feed, FeedSpec]
     label: LabelSpec
     features: FeatureSpec
@@ -189,21 +149,7 @@ class ModelSpec(Frozen):
 
     @model_validator(mode="after")
     def _names_agree(self) -> "ModelSpec":
-        if set(self.feeds) != {"events", "labels"}:
-            raise ValueError("feeds must be exactly events and labels")
-        events, labels = self.feeds["events"].columns, self.feeds["labels"].columns
-        wanted = [("label.column", self.label.column, labels), ("label.id_column", self.label.id_column, labels)]
-        wanted += [("label.id_column", self.label.id_column, events)]
-        wanted += [("evaluation.entity", self.evaluation.entity, events)]
-        wanted += [(f"features.tables.{t}", entity, events) for t, entity in self.features.tables.items()]
-        wanted += [("rollout.sticky_by", self.rollout.sticky_by, events)]
-        for field, column, columns in wanted:
-            if column not in columns:
-                raise ValueError(f"{field} names {column!r}, which is not one of the columns {sorted(columns)}")
-        if untrained := sorted(set(self.resources.estimators) - set(self.training.estimators)):
-            raise ValueError(f"resources.estimators names {untrained}, which training.estimators does not")
-        if self.evaluation.primary not in self.evaluation.floors:
-            raise ValueError(f"evaluation.floors must hold a floor for the primary metric {self.evaluation.primary!r}")
+        raise_contradictions(contradictions(self))
         return self
 
     @cached_property
@@ -227,17 +173,33 @@ def load_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec:
 
     Raises ConfigError when there is no such spec, when it is not valid YAML, or when it breaks the schema.
     """
+    found = read_model_spec(name, models_dir)
+    if isinstance(found, ModelSpec):
+        return found
     path = models_dir / f"{name}.yaml"
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or not path.is_file():
+    problems = "; ".join(map(str, found))
+    fixes = " ".join(dict.fromkeys(problem.fix for problem in found))
+    raise ConfigError(f"{path} breaks the model spec's schema: {problems}", hint=fixes)
+
+
+def read_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec | list[Problem]:
+    """The spec of model `name`, or everything that is wrong with its fields.
+
+    Raises ConfigError when there is no such spec or its file does not hold fields.
+    """
+    path = models_dir / f"{name}.yaml"
+    if re.fullmatch(r"[\w. -]+", name) and path.is_file() and not re.fullmatch(_NAME, name):
+        raise ConfigError(
+            f"{path}: {name!r} is not a name for a model",
+            hint="Rename the file and `name`: small letters, digits and underscores, a letter first, at most 63.",
+        )
+    if not re.fullmatch(_NAME, name) or not path.is_file():
         known = ", ".join(model_names(models_dir)) or "none"
         raise ConfigError(f"No spec for model {name!r} at {path}", hint=f"Known models: {known}.")
     try:
-        spec = ModelSpec.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}", hint="Mend the file.") from error
+        spec = ModelSpec.model_validate(read_fields(path))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path} breaks the model spec's schema: {problems}", hint="Mend these fields.") from error
+        return problems_of(error, str(path))
     if spec.name != name:
         raise ConfigError(f"{path} holds the spec of {spec.name!r}", hint="The file is named after the model.")
     return spec

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from training.contract.base import Frozen
+from training.contract.base import Spec
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 
 
-class Toleration(Frozen):
+class Toleration(Spec):
     """A taint that the step's pod puts up with."""
 
     key: str
@@ -21,7 +21,7 @@ class Toleration(Frozen):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
-class Resources(Frozen):
+class Resources(Spec):
     """What one step gets. With `nodes` above 1 each of its pods gets as much."""
 
     cpu: Quantity = "1"
@@ -37,7 +37,7 @@ class Resources(Frozen):
     gpu_product: str | None = None
     """The node's `nvidia.com/gpu.product`, as NVIDIA's feature discovery labels it: `NVIDIA-A100-SXM4-80GB`."""
     node_selector: dict[str, str] = {}
-    tolerations: tuple[Toleration, ...] = ()
+    tolerations: Annotated[tuple[Toleration, ...], Field(strict=False)] = ()
     """In addition to `nvidia.com/gpu`, which a step with GPUs tolerates anyway."""
     runtime_class: str | None = None
     priority_class: str | None = None
@@ -58,7 +58,7 @@ class Resources(Frozen):
         return self.model_copy(update={field: getattr(other, field) for field in other.model_fields_set})
 
 
-class ResourcesSpec(Frozen):
+class ResourcesSpec(Spec):
     """`default`, what each step changes of it, and what `train` changes again for an estimator."""
 
     default: Resources = Resources()

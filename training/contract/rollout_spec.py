@@ -4,14 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from training.contract.base import Frozen
+from training.contract.base import Spec
+from training.contract.problems import raise_contradictions
 from training.contract.traffic import Mode
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 
 
-class StageSpec(Frozen):
+class StageSpec(Spec):
     """One stage. It is over when `minutes` have passed and the version has scored `requests`, both where given."""
 
     mode: Mode
@@ -41,7 +42,7 @@ class StageSpec(Frozen):
         return self
 
 
-class GuardSpec(Frozen):
+class GuardSpec(Spec):
     """What a new version must keep to in every stage; None: not guarded.
 
     A guard that counts trips when the breach is beyond chance, by an exact binomial test. It is looked at about twice a
@@ -80,13 +81,21 @@ class GuardSpec(Frozen):
     maximum_skew: Share | None = None
     """Values in the latest skew audit that the features' history does not explain. No audit yet: no rollout."""
 
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> "GuardSpec":
+        low, high = self.minimum_alert_ratio, self.maximum_alert_ratio
+        if low is not None and high is not None and low > high:
+            what = f"is {low:g}, above maximum_alert_ratio {high:g}: no version could pass"
+            raise_contradictions([("minimum_alert_ratio", what, "Swap or correct the two ratios.")])
+        return self
 
-class RolloutSpec(Frozen):
+
+class RolloutSpec(Spec):
     timeout_seconds: int = Field(120, ge=1)
     """In which every replica must have taken up a stage."""
     sticky_by: str = ""
     """The column of a request that decides which version answers it; empty: the entity of evaluation."""
-    stages: tuple[StageSpec, ...] = (StageSpec(mode="full"),)
+    stages: Annotated[tuple[StageSpec, ...], Field(strict=False)] = (StageSpec(mode="full"),)
     """In their order, ending in `full`. The first champion goes straight there."""
     guards: GuardSpec = GuardSpec()
 

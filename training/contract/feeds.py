@@ -1,0 +1,161 @@
+"""The feeds of a model spec: which columns land, of which types, under which rules."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from training.contract.base import Spec
+from training.contract.problems import raise_contradictions
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Scalar = bool | int | float | str
+
+#: Column names are used in SQL, Delta, Parquet, Feast and JSON. What all of these take unquoted is letters, digits and
+#: underscores; names that begin with an underscore are kept for Perennial.
+COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+#: The lake's own column of a feed.
+PARTITION = "partition"
+
+_INT64 = 2**63
+_KINDS: dict[str, tuple[type, ...]] = {"int64": (int,), "float64": (int, float), "string": (str,), "bool": (bool,)}
+_BOOLEANS = "YAML reads unquoted yes, no, on, off, true and false as true or false: quote them if they are text."
+
+
+class Column(Spec):
+    """One column of a feed. `minimum`, `maximum` and `values` are inclusive row-level rules.
+
+    `unique` holds within a partition; in events over all partitions. A label reported again is a correction.
+    """
+
+    type: Literal["int64", "float64", "string", "bool", "timestamp"]
+    description: str = ""
+    nullable: bool = False
+    unique: bool = False
+    minimum: int | float | None = None
+    """Only of int64 and float64."""
+    maximum: int | float | None = None
+    values: Annotated[tuple[Scalar, ...] | None, Field(strict=False)] = None
+    """All that may occur, in the column's type; not of a timestamp."""
+
+    @model_validator(mode="after")
+    def _rules_fit_the_type(self) -> "Column":
+        raise_contradictions([*self._bound_mistakes(), *self._value_mistakes()])
+        return self
+
+    def _bound_mistakes(self) -> list[tuple[str, str, str]]:
+        found = []
+        for name, bound in (("minimum", self.minimum), ("maximum", self.maximum)):
+            if bound is None:
+                continue
+            if self.type not in ("int64", "float64"):
+                what = f"is set, but a column of type {self.type} has no bounds"
+                found.append((name, what, f"Remove {name}, or give the column the type int64 or float64."))
+            elif self.type == "int64" and (bound != int(bound) or not -_INT64 <= bound < _INT64):
+                found.append((name, f"is {bound}, which no int64 is", "Write a whole number of 64 bits."))
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            what = f"is {self.minimum}, above the maximum {self.maximum}: no value could pass"
+            found.append(("minimum", what, "Swap or correct the two bounds."))
+        return found
+
+    def _value_mistakes(self) -> list[tuple[str, str, str]]:
+        if self.values is None:
+            return []
+        if self.type == "timestamp":
+            return [("values", "is set, but a column of type timestamp has no list of values", "Remove values.")]
+        if not self.values:
+            return [("values", "is empty: no value could pass", "List the values, or remove the field.")]
+        if wrong := [value for value in self.values if not _is_of(value, self.type)]:
+            hint = f"Write values of type {self.type}, or change the column's type."
+            hint += f" {_BOOLEANS}" if any(isinstance(value, bool) for value in wrong) else ""
+            listed = ", ".join(f"{value!r} ({type(value).__name__})" for value in wrong)
+            return [("values", f"holds {listed}, but the column is of type {self.type}", hint)]
+        found = []
+        if len(set(self.values)) < len(self.values):
+            twice = sorted({str(value) for value in self.values if self.values.count(value) > 1})
+            found.append(("values", f"holds {', '.join(twice)} more than once", "List each value once."))
+        low, high = self.minimum, self.maximum
+        if self.type in ("int64", "float64") and (outside := [v for v in self.values if not _within(v, low, high)]):
+            what = f"holds {', '.join(map(str, outside))}, outside the column's own minimum and maximum"
+            found.append(("values", what, "Correct the values or the bounds; one of the two rules is enough."))
+        return found
+
+
+def _is_of(value: Scalar, kind: str) -> bool:
+    return isinstance(value, _KINDS[kind]) and (kind == "bool" or not isinstance(value, bool))
+
+
+def _within(value: Scalar, low: float | None, high: float | None) -> bool:
+    assert isinstance(value, int | float)
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+class RowCount(Spec):
+    """Table-level rules on the rows of one delivered day. The ratios are against the median of the days before."""
+
+    minimum: int = Field(1, ge=0)
+    history_days: int = Field(28, ge=1)
+    minimum_ratio: float = Field(0.3, ge=0)
+    maximum_ratio: float = Field(3.0, gt=0)
+
+    @model_validator(mode="after")
+    def _a_usual_day_passes(self) -> "RowCount":
+        found, refused = [], "a day with as many rows as the median would be refused"
+        if self.minimum_ratio > self.maximum_ratio:
+            what = f"is {self.minimum_ratio:g}, above maximum_ratio {self.maximum_ratio:g}: no day could pass"
+            found.append(("minimum_ratio", what, "Swap or correct the two ratios."))
+        elif self.minimum_ratio > 1:
+            what = f"is {self.minimum_ratio:g}: {refused}"
+            found.append(("minimum_ratio", what, "Write a ratio of at most 1; 0 switches the rule off."))
+        elif self.maximum_ratio < 1:
+            what = f"is {self.maximum_ratio:g}: {refused}"
+            found.append(("maximum_ratio", what, "Write a ratio of at least 1; a large one switches the rule off."))
+        raise_contradictions(found)
+        return self
+
+
+class FeedSpec(Spec):
+    """One stream of landed files. `time_column` decides the day a row belongs to."""
+
+    columns: dict[str, Column] = Field(min_length=1)
+    """Names: letters, digits, underscores, a letter first. `partition` is the lake's."""
+    time_column: str
+    row_count: RowCount = RowCount()
+    maximum_quarantined: Share = 0.05
+    """A partition may break row-level rules in at most this share of its rows; more is a table-level failure."""
+    slack_days: int = Field(0, ge=0)
+    """Rows may lie at most this many days outside the days that the partition's name promises."""
+    maximum_gap_days: int = Field(31, ge=1)
+    """A partition may begin at most this many days after the newest day that the other partitions of its feed reach;
+    one that is further ahead, such as one dated by a wrong clock, is refused. While the lake is empty any may be first.
+    """
+
+    @model_validator(mode="after")
+    def _time_column_is_a_column(self) -> "FeedSpec":
+        found = _name_mistakes(list(self.columns))
+        column = self.columns.get(self.time_column)
+        if column is None or column.type != "timestamp":
+            what = f"{self.time_column!r} must be a column of type timestamp"
+            found.append(("time_column", what, "Name a column of type timestamp, or change its type."))
+        elif column.nullable:
+            what = f"{self.time_column!r} may be null, and a row without a time belongs to no day"
+            found.append(("time_column", what, "Remove `nullable: true` from the column."))
+        raise_contradictions(found)
+        return self
+
+
+def _name_mistakes(names: list[str]) -> list[tuple[str, str, str]]:
+    found, folded = [], dict[str, str]()
+    for name in names:
+        place = f"columns.{name}"
+        if not COLUMN_NAME.fullmatch(name):
+            what = "is not a name for a column: letters, digits and underscores, a letter first, at most 63"
+            found.append((place, what, "Rename the column, here and in the files that land."))
+        elif name.lower() == PARTITION:
+            what = "has a reserved name: the lake keeps the partition of every row under it"
+            found.append((place, what, "Rename the column, here and in the files that land."))
+        elif name.lower() in folded:
+            what = f"differs from {folded[name.lower()]!r} only in case, which SQL does not see"
+            found.append((place, what, "Rename one of the two, here and in the files that land."))
+        folded[name.lower()] = name
+    return found

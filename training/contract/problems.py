@@ -1,0 +1,58 @@
+"""What is wrong with a model's files: one `Problem` per mistake, all of them at once."""
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from training.contract.base import Frozen
+
+#: The fix of a mistake for which the reference has the answer.
+SEE_REFERENCE = "Correct the field; docs/reference.md lists what it takes."
+_QUOTE = " (YAML reads unquoted yes, no, on, off, true and false as true or false: quote text)"
+
+
+class Problem(Frozen):
+    """One mistake in a model's files."""
+
+    file: str
+    place: str
+    """A field of the spec, a table of the SQL, a Feast object; empty: the file as a whole."""
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        """Place and mistake as one sentence: `what` is the rest of the sentence, or one of its own."""
+        return f"{self.place}{': ' if self.what[:1].isupper() else ' '}{self.what}" if self.place else self.what
+
+
+class Contradictions(ValueError):
+    """Fields that do not go together, found by a validator: (field, rest of the sentence, what to do), each."""
+
+    def __init__(self, found: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__("; ".join(f"{field} {what}" for field, what, _ in found))
+        self.found = tuple(found)
+
+
+def raise_contradictions(found: Sequence[tuple[str, str, str]]) -> None:
+    """Raises Contradictions unless `found` is empty. For the end of a validator."""
+    if found:
+        raise Contradictions(found)
+
+
+def problems_of(error: ValidationError, file: str) -> list[Problem]:
+    """The mistakes that pydantic found in `file`, in its order."""
+    return [problem for detail in error.errors() for problem in _problems(detail, file)]
+
+
+def _problems(detail: ErrorDetails, file: str) -> list[Problem]:
+    section = [str(part) for part in detail["loc"]]
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, Contradictions):
+        return [
+            Problem(file=file, place=".".join([*section, field]), what=what, fix=fix)
+            for field, what, fix in cause.found
+        ]
+    quote = _QUOTE if isinstance(detail["input"], bool) and "bool" not in detail["type"] else ""
+    what = detail["msg"].removeprefix("Value error, ") + quote
+    return [Problem(file=file, place=".".join(section) or "spec", what=what, fix=SEE_REFERENCE)]

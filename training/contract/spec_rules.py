@@ -1,0 +1,148 @@
+"""What must hold between the sections of a model spec. Each rule gives (field, rest of the sentence, what to do)."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from training.contract.cron import cron_mistake
+from training.contract.feeds import Column
+
+if TYPE_CHECKING:
+    from training.contract.model_spec import ModelSpec
+
+Mistake = tuple[str, str, str]
+
+#: Names that a feature table, a join or a dataset has for columns of its own.
+TABLE_COLUMNS = frozenset(["day", "feature_timestamp", "event_timestamp", "excluded"])
+#: Names of the lake's own tables of a model.
+LAKE_TABLES = frozenset(["events", "labels", "quarantine", "predictions"])
+
+_ID_TYPES = ("int64", "string")
+_NAME_A_COLUMN = "Name one of the columns."
+
+
+def contradictions(spec: "ModelSpec") -> list[Mistake]:
+    """All contradictions between the spec's sections, in their order."""
+    if set(spec.feeds) != {"events", "labels"}:
+        return [("feeds", "must be exactly events and labels", "Describe both feeds, and no other.")]
+    names = list(_unknown_columns(spec))
+    if names:
+        return names
+    return [
+        *_label(spec),
+        *_ids(spec),
+        *_entities(spec),
+        *_tables(spec),
+        *_training(spec),
+        *_evaluation(spec),
+        *_schedule(spec),
+    ]
+
+
+def _unknown_columns(spec: "ModelSpec") -> Iterator[Mistake]:
+    events, labels = spec.feeds["events"].columns, spec.feeds["labels"].columns
+    wanted = [("label.column", spec.label.column, labels), ("label.id_column", spec.label.id_column, labels)]
+    wanted += [("label.id_column", spec.label.id_column, events)]
+    wanted += [(field, column, events) for field, column in _entity_fields(spec)]
+    for field, column, columns in wanted:
+        if column not in columns:
+            yield field, f"names {column!r}, which is not one of the columns {sorted(columns)}", _NAME_A_COLUMN
+
+
+def _entity_fields(spec: "ModelSpec") -> list[tuple[str, str]]:
+    fields = [("evaluation.entity", spec.evaluation.entity)]
+    fields += [(f"features.tables.{table}", entity) for table, entity in spec.features.tables.items()]
+    return [*fields, ("rollout.sticky_by", spec.rollout.sticky_by)]
+
+
+def _label(spec: "ModelSpec") -> Iterator[Mistake]:
+    label, feed = spec.label, spec.feeds["labels"]
+    if label.column in (label.id_column, feed.time_column):
+        other = "label.id_column" if label.column == label.id_column else "feeds.labels.time_column"
+        yield "label.column", f"is {label.column!r}, and so is {other}", "Name the column that holds the truth, 0 or 1."
+        return
+    if label.column in TABLE_COLUMNS:
+        yield "label.column", f"is {label.column!r}, a reserved name", "Rename the column; docs/your-model.md lists names."
+    column, place = feed.columns[label.column], f"feeds.labels.columns.{label.column}"
+    if column.nullable:
+        what = "may be null, and a label that is null says nothing"
+        yield f"{place}.nullable", what, "Remove `nullable: true`: a label that is not known yet is not delivered."
+    if column.type == "int64":
+        if not _zero_or_one(column):
+            what = "must say that the label is 0 or 1"
+            yield f"{place}.values", what, "Write `values: [0, 1]`; 1 is what the model looks for."
+    elif column.type != "bool":
+        what = f"is {column.type}, and a label is int64 (0 or 1) or bool"
+        yield f"{place}.type", what, "Deliver the label as 0 and 1 or as a boolean: 1 is what the model looks for."
+
+
+def _zero_or_one(column: Column) -> bool:
+    if column.values is not None:
+        return {1} <= set(column.values) <= {0, 1}
+    return column.minimum in (0, 1) and column.maximum == 1
+
+
+def _ids(spec: "ModelSpec") -> Iterator[Mistake]:
+    name = spec.label.id_column
+    columns = {feed: spec.feeds[feed].columns[name] for feed in ("events", "labels")}  # type: ignore[index]
+    for feed, column in columns.items():
+        place = f"feeds.{feed}.columns.{name}"
+        if column.type not in _ID_TYPES:
+            yield f"{place}.type", f"is {column.type}, and an id is int64 or string", "Deliver the id as one of these."
+        if column.nullable:
+            what = "may be null, and an event without an id finds no label"
+            yield f"{place}.nullable", what, "Remove `nullable: true` from the id."
+    if len({column.type for column in columns.values()}) > 1:
+        what = f"is {columns['labels'].type} in labels and {columns['events'].type} in events: the two never join"
+        yield f"feeds.labels.columns.{name}.type", what, "Give the id one type in both feeds."
+    if not columns["events"].unique:
+        what = "must be true: an id that two events share gives both one label"
+        yield f"feeds.events.columns.{name}.unique", what, "Write `unique: true`, or name another label.id_column."
+    if name in TABLE_COLUMNS:
+        yield "label.id_column", f"is {name!r}, a reserved name", "Rename the column; docs/your-model.md lists names."
+
+
+def _entities(spec: "ModelSpec") -> Iterator[Mistake]:
+    events = spec.feeds["events"]
+    for field, name in _entity_fields(spec):
+        if events.columns[name].type not in _ID_TYPES:
+            what = f"names {name!r}, a column of type {events.columns[name].type}; an entity is int64 or string"
+            yield field, what, "Name another column, or deliver this one as int64 or string."
+        if name in TABLE_COLUMNS:
+            yield field, f"is {name!r}, a reserved name", "Rename the column; docs/your-model.md lists names."
+    if "event_timestamp" in {name.lower() for name in events.columns}:
+        what = "has a reserved name: Feast has its own column of this name in every join"
+        yield "feeds.events.columns.event_timestamp", what, "Rename the column, here and in the files that land."
+    if events.time_column in TABLE_COLUMNS - {"event_timestamp"}:
+        what = f"is {events.time_column!r}, a reserved name"
+        yield "feeds.events.time_column", what, "Rename the column; docs/your-model.md lists names."
+
+
+def _tables(spec: "ModelSpec") -> Iterator[Mistake]:
+    for table in sorted(LAKE_TABLES & set(spec.features.tables)):
+        what = "has a reserved name: the lake keeps a table of its own under it"
+        yield f"features.tables.{table}", what, "Rename the table, in the spec, the SQL and the Feast view."
+
+
+def _training(spec: "ModelSpec") -> Iterator[Mistake]:
+    training = spec.training
+    if untrained := sorted(set(spec.resources.estimators) - set(training.estimators)):
+        what = f"names {untrained}, which training.estimators does not"
+        yield "resources.estimators", what, "Remove them, or train these estimators."
+    if training.minimum_positives > training.minimum_rows:
+        what = f"is {training.minimum_positives}, above training.minimum_rows {training.minimum_rows}"
+        yield "training.minimum_positives", what, "Positive rows are rows: correct one of the two."
+
+
+def _evaluation(spec: "ModelSpec") -> Iterator[Mistake]:
+    evaluation = spec.evaluation
+    if evaluation.primary not in evaluation.floors:
+        what = f"must hold a floor for the primary metric {evaluation.primary!r}"
+        yield "evaluation.floors", what, f"Add `{evaluation.primary}: <the least that may serve>`."
+
+
+def _schedule(spec: "ModelSpec") -> Iterator[Mistake]:
+    for name in ("train", "drift"):
+        expression = getattr(spec.schedule, name)
+        if mistake := cron_mistake(expression):
+            what = f"is {expression!r}, which {mistake}"
+            yield f"schedule.{name}", what, 'Write five cron fields, such as "0 3 * * 1", or a preset such as @daily.'
