@@ -168,6 +168,16 @@ def model_names(models_dir: Path = MODELS_DIR) -> list[str]:
     return sorted(path.stem for path in models_dir.glob("*.yaml"))
 
 
+def misnamed_specs(models_dir: Path = MODELS_DIR) -> list[Problem]:
+    """Files in `models_dir` that look like specs and are not read, for their ending."""
+    fix = "Rename it to end in .yaml."
+    return [
+        Problem(file=str(path), place="", what=f"A spec ends in .yaml: {path.name} is not read", fix=fix)
+        for path in sorted(models_dir.glob("*"))
+        if path.suffix.lower() in (".yml", ".yaml", ".json") and path.suffix != ".yaml"
+    ]
+
+
 def load_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec:
     """The spec of model `name`.
 

@@ -44,6 +44,13 @@ STEPS: Mapping[str, StepSpec] = {
     spec.name: spec
     for spec in (
         StepSpec(
+            name="check",
+            summary="Find the mistakes in a model's three files before anything runs.",
+            inputs=m.CheckInputs,
+            result=m.CheckResult,
+            timeout_seconds=600,
+        ),
+        StepSpec(
             name="ingest",
             summary="Validate one landed partition, quarantine the rows that break a rule, put the rest in the lake.",
             inputs=m.IngestInputs,

@@ -5,6 +5,7 @@ that resolves it, and its result carries what it resolved to.
 """
 
 from training.contract.messages.broker import RequestInputs, RequestResult
+from training.contract.messages.check import CheckInputs, CheckResult
 from training.contract.messages.data import (
     FeaturesInputs,
     FeaturesResult,
@@ -45,6 +46,8 @@ __all__ = [
     "AuditInputs",
     "AuditResult",
     "Candidate",
+    "CheckInputs",
+    "CheckResult",
     "ColumnDrift",
     "DatasetInputs",
     "DatasetResult",

@@ -1,0 +1,40 @@
+"""`python -m training.check [MODEL …]`: every mistake in the files of these models, or of all, before anything runs."""
+
+import logging
+import sys
+import time
+
+from training.contract.errors import ExitCode, StepError
+from training.contract.model_spec import misnamed_specs, model_names
+from training.settings import load_settings
+from training.steps.check import find_problems, listing
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0, or 78 when there is any problem."""
+    names = sys.argv[1:] if argv is None else argv
+    try:
+        settings = load_settings()
+        logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s", stream=sys.stderr)
+        strays = [] if names else misnamed_specs(settings.models_dir)
+        for line in listing(strays):
+            print(f"✗ {line}")
+        broken = bool(strays)
+        for name in names or model_names(settings.models_dir):
+            started = time.monotonic()
+            problems = find_problems(name, settings)
+            broken |= bool(problems)
+            if not problems:
+                print(f"✓ {name}: nothing to correct in its three files ({time.monotonic() - started:.1f} s)")
+                continue
+            print(f"✗ {name}: {len(problems)} to correct")
+            for line in listing(problems):
+                print(f"  {line}")
+    except StepError as error:
+        print(f"check failed: {error}", file=sys.stderr)
+        return error.exit_code
+    return ExitCode.BAD_CONFIG if broken else ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Made-up events and labels that keep to a model spec: what the check step runs SQL and request features on.
+
+They hold what real feeds bring sooner or later: entities that come back and entities seen once, an event at midnight
+sharp, nulls where the spec allows them, the bounds themselves, labels early, late, missing, and corrected.
+"""
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from training.contract.base import midnight
+from training.contract.feeds import Column
+from training.contract.model_spec import ModelSpec
+from training.domain.conform import feed_schema
+
+#: Entities that come back, and events of theirs per day; one more entity a day is never seen again.
+REGULARS, PER_DAY = 6, 12
+_NULL_SHARE = 0.1
+
+Values = list[Any]
+
+
+def sample_feeds(spec: ModelSpec, first: date, days: int, seed: int = 0) -> tuple[pa.Table, pa.Table]:
+    """Events of `days` days from `first` on and their labels, as arrow tables of the feeds' schemas."""
+    random = np.random.default_rng(seed)
+    events = _events(spec, first, days, random)
+    labels = _labels(spec, events, random)
+    return (
+        pa.table(events, schema=feed_schema(spec.feeds["events"])),
+        pa.table(labels, schema=feed_schema(spec.feeds["labels"])),
+    )
+
+
+def _events(spec: ModelSpec, first: date, days: int, random: np.random.Generator) -> dict[str, Values]:
+    feed = spec.feeds["events"]
+    times = _times(first, days, random)
+    rows = len(times)
+    # Number of the row's entity: a regular one, or, in the last row of each day, one of its own.
+    numbers = random.integers(0, REGULARS, rows)
+    alone = np.arange(rows) % (PER_DAY + 1) == PER_DAY
+    numbers[alone] = REGULARS + np.arange(int(alone.sum()))
+    entities = {*spec.features.tables.values(), spec.evaluation.entity, spec.rollout.sticky_by}
+    found: dict[str, Values] = {}
+    for name, column in feed.columns.items():
+        if name == feed.time_column:
+            found[name] = list(times)
+        elif name == spec.label.id_column:
+            found[name] = _distinct(column, rows)
+        elif name in entities:
+            # Each column shuffles the regulars in its own way, or all entities would mean the same rows.
+            shuffled = np.append(random.permutation(REGULARS), np.arange(REGULARS, REGULARS + days))
+            pool = _distinct(column, REGULARS + days)
+            mixed = np.where(alone, numbers, random.integers(0, REGULARS, rows))
+            found[name] = [pool[shuffled[i] % len(pool)] for i in mixed]
+        else:
+            found[name] = _plain(column, times, random)
+        if column.nullable:
+            found[name] = [None if random.random() < _NULL_SHARE else value for value in found[name]]
+    return found
+
+
+def _times(first: date, days: int, random: np.random.Generator) -> list[datetime]:
+    """PER_DAY + 1 times a day, in order; the first is midnight."""
+    found = []
+    for n in range(days):
+        seconds = np.sort(random.integers(0, 86_400, PER_DAY))
+        found += [midnight(first + timedelta(days=n)) + timedelta(seconds=int(s)) for s in [0, *seconds]]
+    return found
+
+
+def _labels(spec: ModelSpec, events: dict[str, Values], random: np.random.Generator) -> dict[str, Values]:
+    feed, label = spec.feeds["labels"], spec.label
+    delay = label.delay_days
+    rows: list[tuple[int, float, datetime]] = []
+    for i, at in enumerate(events[spec.feeds["events"].time_column]):
+        if random.random() < 0.1:
+            continue  # never reported
+        # Mostly within the delay, some on the same day, some after it.
+        days = random.choice([random.random() * (delay + 1), 0.01, delay + random.random() * 10], p=[0.7, 0.15, 0.15])
+        reported, value = at + timedelta(days=float(days)), float(random.random() < 0.3)
+        rows.append((i, value, reported))
+        if random.random() < 0.3:
+            rows.append((i, 1 - value, reported + timedelta(days=float(1 + random.random() * (delay + 1)))))
+    found: dict[str, Values] = {}
+    for name, column in feed.columns.items():
+        if name == label.column:
+            found[name] = [_label_value(column, value) for _, value, _ in rows]
+        elif name == feed.time_column:
+            found[name] = [reported for _, _, reported in rows]
+        elif name in events and column.type == spec.feeds["events"].columns[name].type:
+            found[name] = [events[name][i] for i, _, _ in rows]
+        else:
+            found[name] = _plain(column, [reported for _, _, reported in rows], random)
+    return found
+
+
+def _label_value(column: Column, value: float) -> bool | int:
+    if column.type == "bool":
+        return bool(value)
+    return 1 if column.values is not None and 0 not in column.values else int(value)
+
+
+def _distinct(column: Column, count: int) -> Values:
+    """Up to `count` distinct values of an id or an entity; fewer where the column's rules leave no more."""
+    if column.values is not None:
+        return list(column.values)[:count]
+    if column.type == "string":
+        return [f"id-{i}" for i in range(count)]
+    low, high = _bounds(column, count)
+    return [int(value) for value in range(int(low), int(min(high, low + count - 1)) + 1)]
+
+
+def _plain(column: Column, times: list[datetime], random: np.random.Generator) -> Values:
+    """A value for each of `times`, by the column's type and rules; its bounds are among them."""
+    rows = len(times)
+    if column.values is not None:
+        return [column.values[i] for i in random.integers(0, len(column.values), rows)]
+    if column.type == "timestamp":
+        return [at - timedelta(hours=float(random.random() * 48)) for at in times]
+    if column.type == "bool":
+        return [bool(value) for value in random.random(rows) < 0.5]
+    if column.type == "string":
+        return [f"text-{i}" for i in range(rows)] if column.unique else list(random.choice(["a", "b", "é", ""], rows))
+    if column.unique:
+        return [type(value)(value) for value in _distinct(column, rows)]
+    low, high = _bounds(column, 100)
+    edges = [low, high, *([0] if low <= 0 <= high else [])]
+    drawn = random.uniform(low, high, rows)
+    drawn[: len(edges)] = edges
+    return [round(value) for value in drawn] if column.type == "int64" else [float(round(v, 2)) for v in drawn]
+
+
+def _bounds(column: Column, width: int) -> tuple[float, float]:
+    """Lowest and highest value to make up: a missing bound leaves room below zero and above."""
+    low, high = column.minimum, column.maximum
+    if low is None:
+        low = -1 if high is None else min(-1, high - width)
+    return low, low + width if high is None else high

@@ -1,0 +1,99 @@
+"""Find the mistakes in a model's three files before anything runs: spec, feature SQL, Feast definitions."""
+
+import hashlib
+import json
+import logging
+from importlib.metadata import version
+from pathlib import Path
+
+from training import storage
+from training.contract.errors import ConfigError, StepError
+from training.contract.messages import CheckInputs, CheckResult
+from training.contract.model_spec import ModelSpec, read_model_spec
+from training.contract.problems import Problem
+from training.settings import ROOT, Settings
+
+log = logging.getLogger("perennial")
+
+#: What reads the files: another version may find other mistakes.
+_LIBRARIES = ("duckdb", "feast", "numpy", "pandas")
+_STORE = "feature_store.yaml"
+
+
+def run(inputs: CheckInputs, settings: Settings) -> CheckResult:
+    """Files that have passed are not looked at again until they change, or the code that reads them.
+
+    Raises ConfigError with every problem that was found.
+    """
+    digest = _digest(inputs.model, settings)
+    remembered = storage.join(settings.work, "checks", f"{inputs.model}.json")
+    if storage.read(remembered) == _record(digest):
+        log.info("The files of %s have passed before (%s says so)", inputs.model, remembered)
+        return CheckResult(outcome="unchanged", digest=digest)
+    problems = find_problems(inputs.model, settings)
+    if problems:
+        listed = "".join(f"\n- {line}" for line in listing(problems))
+        found = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise ConfigError(
+            f"The files of {inputs.model} have {found}:{listed}",
+            hint="Correct the files; `make check` looks at them without Airflow.",
+        )
+    storage.write(remembered, _record(digest))
+    return CheckResult(outcome="passed", digest=digest)
+
+
+def find_problems(model: str, settings: Settings) -> list[Problem]:
+    """Everything that is wrong with the files of `model`. It takes a few seconds: Feast and DuckDB are loaded."""
+    path = settings.models_dir / f"{model}.yaml"
+    try:
+        spec = read_model_spec(model, settings.models_dir)
+    except StepError as error:
+        return [Problem(file=str(path), place="", what=error.message, fix=error.hint)]
+    missing = _missing_files(model, settings)
+    if not isinstance(spec, ModelSpec):
+        return [*spec, *missing]
+    from training.steps.check.estimators import check_estimators
+
+    problems = [*check_estimators(spec, str(path)), *missing]
+    return problems if missing else [*problems, *_features(spec, settings)]
+
+
+def listing(problems: list[Problem]) -> list[str]:
+    """A line for each problem: file, place, what is wrong, what to do."""
+    return [f"{problem.file}: {problem}\n    → {problem.fix}" for problem in problems]
+
+
+def _features(spec: ModelSpec, settings: Settings) -> list[Problem]:
+    from training.steps.check.batch_sql import check_sql
+    from training.steps.check.definitions import FeastCheck
+
+    sql = check_sql(spec, settings.feature_repo / f"{spec.name}.sql")
+    file = str(settings.feature_repo / f"{spec.name}.py")
+    return [*sql.problems, *FeastCheck(settings, spec, file, sql.tables, sql.events).problems()]
+
+
+def _missing_files(model: str, settings: Settings) -> list[Problem]:
+    fixes = {
+        f"{model}.sql": "Write it: a SELECT per feature table. feature_repo/card_fraud.sql is an example.",
+        f"{model}.py": "Write it: Feast's views of the tables and the service. feature_repo/card_fraud.py is an example.",
+        _STORE: "Every feature repository has one; copy feature_repo/feature_store.yaml.",
+    }
+    return [
+        Problem(file=str(settings.feature_repo / name), place="", what="There is no such file", fix=fix)
+        for name, fix in fixes.items()
+        if not (settings.feature_repo / name).is_file()
+    ]
+
+
+def _digest(model: str, settings: Settings) -> str:
+    """Of the model's files, what they may import beside them, and the code that checks them."""
+    repo = settings.feature_repo
+    files = [settings.models_dir / f"{model}.yaml", repo / f"{model}.sql", repo / _STORE]
+    files += sorted([*repo.glob("*.py"), *Path(ROOT, "training").rglob("*.py")])
+    digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    found = json.dumps([digests, {library: version(library) for library in _LIBRARIES}])
+    return hashlib.sha256(found.encode()).hexdigest()[:16]
+
+
+def _record(digest: str) -> bytes:
+    return json.dumps({"passed": digest}).encode()

@@ -1,0 +1,232 @@
+"""The feature SQL, run on feeds without rows and on made-up ones: what it reads, what it makes, and as of when."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from training.adapters.feature_query import FeatureQueries
+from training.contract.base import Days, midnight
+from training.contract.errors import StepError
+from training.contract.model_spec import ModelSpec
+from training.contract.problems import Problem
+from training.domain.conform import ARROW_TYPES, feed_schema
+from training.domain.sample_feeds import sample_feeds
+
+#: The made-up feeds begin here; days after it are their dates.
+START = date(2026, 1, 5)
+#: Feature days that are looked at. Those of the list are computed once more, each alone.
+DAYS, ALONE = 7, (1, 3, 6)
+#: The feeds go on after the last of them, for SQL that looks ahead.
+AFTER = 3
+#: Sums of float64 in another order differ by less.
+TOLERANCE = 1e-6
+
+
+@dataclass
+class BatchSql:
+    """What the SQL of a model turned out to make: `tables`, by name, on the made-up `events`; and its problems."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    events: pa.Table | None = None
+
+
+def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
+    """Run every query of `path`. A table with a mistake does not keep the others from being looked at."""
+    history = spec.features.history_days
+    before = history + min(history, 60) + 2
+    events, labels = sample_feeds(spec, START, before + DAYS + AFTER)
+    found = BatchSql(events=events)
+    try:
+        queries = FeatureQueries(path, spec.features.tables)
+    except StepError as error:
+        found.problems.append(Problem(file=str(path), place="", what=error.message, fix=error.hint))
+        return found
+    days = Days.ending(START + timedelta(days=before + DAYS), DAYS)
+    for table in spec.features.tables:
+        one = _Table(spec, path, table, queries, events, labels, days)
+        found.problems += one.problems()
+        if one.rows is not None:
+            found.tables[table] = one.rows
+    return found
+
+
+class _Table:
+    """One feature table: its query, run in several ways."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        path: Path,
+        table: str,
+        queries: FeatureQueries,
+        events: pa.Table,
+        labels: pa.Table,
+        days: Days,
+    ) -> None:
+        self._spec, self._path, self._table, self._queries = spec, path, table, queries
+        self._events, self._labels, self._days = events, labels, days
+        self._entity = spec.features.tables[table]
+        self._time, self._reported = (spec.feeds[feed].time_column for feed in ("events", "labels"))
+        self.rows: pa.Table | None = None
+
+    def problems(self) -> list[Problem]:
+        empty = {feed: feed_schema(spec).empty_table() for feed, spec in self._spec.feeds.items()}
+        try:
+            self._queries.run(self._table, self._days, empty)
+            rows = self._queries.run(self._table, self._days, {"events": self._events, "labels": self._labels})
+        except StepError as error:
+            reads = " and ".join(f"{feed} ({', '.join(s.columns)})" for feed, s in self._spec.feeds.items())
+            fix = f"{error.hint} It reads {reads}; it yields {self._entity}, day (a DATE) and the features."
+            return [self._problem(error.message, fix)]
+        if found := [*self._types(rows), *self._values(rows)]:
+            return found
+        self.rows = rows
+        return self._as_of(rows)
+
+    def _problem(self, what: str, fix: str) -> Problem:
+        return Problem(file=str(self._path), place=self._table, what=what, fix=fix)
+
+    def _types(self, rows: pa.Table) -> list[Problem]:
+        if not _features(rows, self._entity):
+            what = f"yields no features, only {', '.join(rows.column_names)}"
+            return [self._problem(what, f"Yield {self._entity}, day and at least one feature.")]
+        found = []
+        wanted = ARROW_TYPES[self._spec.request_columns[self._entity].type]
+        if rows[self._entity].type != wanted:
+            what = f"yields {self._entity} as {rows[self._entity].type}, events have it as {wanted}"
+            found.append(self._problem(what, f"Yield {self._entity} as it is, without a cast."))
+        if not pt.is_date32(rows["day"].type):
+            what = f"yields day as {rows['day'].type}"
+            found.append(self._problem(what, "Cast it: CAST(… AS DATE) AS day."))
+        for name in _features(rows, self._entity):
+            kind = rows[name].type
+            if not (pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)):
+                what = f"yields the feature {name} as {kind}, and a feature is a number"
+                found.append(self._problem(what, f"Cast it: (…)::FLOAT AS {name}."))
+        return found
+
+    def _values(self, rows: pa.Table) -> list[Problem]:
+        if not rows.num_rows:
+            what = f"yields no row for {self._days}, from {self._events.num_rows} made-up events before and in them"
+            return [self._problem(what, "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end.")]
+        found = []
+        keys = rows.select([self._entity, "day"]).to_pandas()
+        if (doubled := keys[keys.duplicated()]).size:
+            entity, day = doubled.iloc[0]
+            what = f"yields {len(doubled)} rows too many: more than one for {self._entity} {entity!r} on {day}"
+            found.append(self._problem(what, f"Yield one row per {self._entity} and day: GROUP BY {self._entity}, day."))
+        for name in _features(rows, self._entity):
+            values = np.asarray(rows[name].to_numpy(), np.float64)
+            if not np.isfinite(values).all():
+                what = f"yields {name} as NaN or infinite in {int((~np.isfinite(values)).sum())} of {len(values)} rows"
+                found.append(self._problem(what, "Guard the division or logarithm: x / nullif(y, 0), coalesced."))
+        return found
+
+    def _as_of(self, together: pa.Table) -> list[Problem]:
+        """A day's rows must be the same when nothing is there that was not known, or is older than the history."""
+        for n in ALONE:
+            day = self._days.start + timedelta(days=n)
+            want = together.filter(pc.equal(together["day"], day))
+            try:
+                alone = self._run(day, self._known(day, self._recent(day)))
+                if found := self._differences(want, alone, day, "in a span of days", "alone"):
+                    return self._explained(day, found)
+            except StepError as error:
+                what = f"fails where a day is computed alone: {error.message}"
+                return [self._problem(what, error.hint)]
+        return []
+
+    def _explained(self, day: date, differences: str) -> list[Problem]:
+        """Which of the removals makes the difference on `day`; the first that does."""
+        alone = self._run(day, self._all())
+        if again := self._differences(alone, self._run(day, self._all()), day, "at first", "then"):
+            what = f"yields other rows when it runs again: {again}"
+            return [self._problem(what, "Remove random(), now() and current_date; order what an aggregate depends on.")]
+        tests: list[tuple[dict[str, pa.Table], str, str]] = [
+            (
+                self._known(day, self._all(), feeds=("events",)),
+                f"uses events of the day itself or later, which are not known at the midnight that begins {day}",
+                f"Keep to events before day: CAST({self._time} AS DATE) < day.",
+            ),
+            (
+                self._known(day, self._all(), feeds=("labels",)),
+                f"uses labels that were not reported yet at the midnight that begins {day}",
+                f"Keep to labels reported before day: CAST({self._reported} AS DATE) < day.",
+            ),
+            (
+                self._recent(day),
+                f"uses events or labels from more than features.history_days ({self._spec.features.history_days}) ago",
+                "Raise features.history_days to the longest window plus the label delay, plus the closing day on"
+                " which an entity leaves the window; or shorten the window.",
+            ),
+        ]
+        found = [
+            self._problem(f"{what}: {differing}", fix)
+            for relations, what, fix in tests
+            if (differing := self._differences(alone, self._run(day, relations), day, "with them", "without"))
+        ]
+        if found:
+            return found
+        what = f"yields other rows for a day alone than for a span of days: {differences}"
+        fix = "Use $start and $end only to choose which days to yield, not in the windows."
+        return [self._problem(what, fix)]
+
+    def _run(self, day: date, relations: dict[str, pa.Table]) -> pa.Table:
+        return self._queries.run(self._table, Days(start=day, end=day + timedelta(days=1)), relations)
+
+    def _all(self) -> dict[str, pa.Table]:
+        return {"events": self._events, "labels": self._labels}
+
+    def _known(
+        self, day: date, relations: dict[str, pa.Table], feeds: tuple[str, ...] = ("events", "labels")
+    ) -> dict[str, pa.Table]:
+        return self._filtered(relations, feeds, lambda times: pc.less(times, pa.scalar(midnight(day), times.type)))
+
+    def _recent(self, day: date) -> dict[str, pa.Table]:
+        """As the features step reads them."""
+        first = midnight(day - timedelta(days=self._spec.features.history_days))
+        both = ("events", "labels")
+        return self._filtered(self._all(), both, lambda times: pc.greater_equal(times, pa.scalar(first, times.type)))
+
+    def _filtered(
+        self, relations: dict[str, pa.Table], feeds: tuple[str, ...], keep: Callable[[pa.ChunkedArray], Any]
+    ) -> dict[str, pa.Table]:
+        columns = {"events": self._time, "labels": self._reported}
+        return relations | {feed: relations[feed].filter(keep(relations[feed][columns[feed]])) for feed in feeds}
+
+    def _differences(self, left: pa.Table, right: pa.Table, day: date, *called: str) -> str:
+        """The columns in which two tables of one day differ, with an example; empty: none. `called`: what each is."""
+        names = _features(left, self._entity)
+        # A row that is missing differs in all columns.
+        frames = [table.select([self._entity, *names]).to_pandas().set_index(self._entity) for table in (left, right)]
+        frames = [frame[~frame.index.duplicated()].astype(np.float64) for frame in frames]
+        index = frames[0].index.union(frames[1].index)
+        one, other = (frame.reindex(index) for frame in frames)
+        same = pd.DataFrame(
+            np.isclose(one, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True), index=index, columns=names
+        )
+        differing = [name for name in names if not same[name].all()]
+        if not differing:
+            return ""
+        entity = same.index[~same[differing[0]]][0]
+        values = [f"{_said(one_of.loc[entity, differing[0]])} {name}" for one_of, name in zip((one, other), called, strict=True)]
+        verb = "differs" if len(differing) == 1 else "differ"
+        example = f"{differing[0]} of {self._entity} {entity!r} is {' and '.join(values)}"
+        return f"{', '.join(differing)} {verb} on {day}; {example}"
+
+
+def _features(rows: pa.Table, entity: str) -> list[str]:
+    return [name for name in rows.column_names if name not in (entity, "feature_timestamp", "day")]
+
+
+def _said(value: float) -> str:
+    return "absent" if np.isnan(value) else f"{value:g}"

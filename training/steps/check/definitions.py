@@ -1,0 +1,137 @@
+"""The Feast definitions against the spec and against what the SQL makes."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from training.adapters.features.definitions import Definitions, load_definitions
+from training.adapters.features.store import private_store
+from training.contract.errors import StepError
+from training.contract.model_spec import ModelSpec
+from training.contract.problems import Problem
+from training.contract.spec_rules import TABLE_COLUMNS
+from training.settings import Settings
+from training.steps.check.request_features import RequestFunction
+
+#: Feast's types by the spec's.
+FEAST_TYPES = {
+    "int64": ("Int32", "Int64", "Float32", "Float64"),
+    "float64": ("Float32", "Float64"),
+    "string": ("String",),
+    "bool": ("Bool",),
+    "timestamp": ("UnixTimestamp",),
+}
+_ENTITY_TYPES = {"int64": "INT64", "string": "STRING"}
+
+
+@dataclasses.dataclass
+class FeastCheck:
+    """`tables`: what the SQL made, for the tables where it did. `events`: made-up events for the request features."""
+
+    settings: Settings
+    spec: ModelSpec
+    file: str
+    tables: dict[str, pa.Table]
+    events: pa.Table | None
+
+    def problems(self) -> list[Problem]:
+        try:
+            definitions = load_definitions(self.settings.feature_repo, self.spec)
+        except StepError as error:
+            return [Problem(file=self.file, place="", what=error.message, fix=error.hint)]
+        functions = [RequestFunction(view, self.spec, self.file) for view in definitions.on_demand]
+        found = [*self._entities(definitions), *self._views(definitions), *self._names(definitions)]
+        found += [problem for function in functions for problem in function.declared()]
+        if self.events is not None and not found:
+            tables = self.tables if len(self.tables) == len(self.spec.features.tables) else {}
+            found += [problem for f in functions for problem in f.run(self.events, tables)]
+        found += self._unused(definitions, functions)
+        return found or self._applied(definitions)
+
+    def _problem(self, place: str, what: str, fix: str) -> Problem:
+        return Problem(file=self.file, place=place, what=what, fix=fix)
+
+    def _entities(self, definitions: Definitions) -> Iterator[Problem]:
+        used = set(self.spec.features.tables.values())
+        for entity in definitions.entities:
+            if entity.join_key in used:
+                kind = self.spec.request_columns[entity.join_key].type
+                if entity.value_type.name != _ENTITY_TYPES[kind]:
+                    what = f"has value_type {entity.value_type.name}, and the column {entity.join_key} is {kind}"
+                    fix = f"Write value_type=ValueType.{_ENTITY_TYPES[kind]}."
+                    yield self._problem(f"entity {entity.name}", what, fix)
+
+    def _views(self, definitions: Definitions) -> Iterator[Problem]:
+        for view in definitions.views:
+            place = f"view {view.name}"
+            if view.batch_source.timestamp_field != "feature_timestamp":
+                what = f"has the timestamp_field {view.batch_source.timestamp_field!r} in its source"
+                yield self._problem(place, what, 'Write timestamp_field="feature_timestamp": the step adds that column.')
+            made = self.tables.get(view.name)
+            for feature in view.features:
+                kind = str(feature.dtype)
+                if kind not in (*FEAST_TYPES["int64"], "Bool"):
+                    what = f"declares {feature.name} as {kind}, and a feature is a number"
+                    yield self._problem(place, what, "Use Float32, or encode the value as a number in the SQL.")
+                elif made is not None and feature.name not in made.column_names:
+                    what = f"declares the feature {feature.name}, which no query makes"
+                    yield self._problem(place, what, f"Add it to the SELECT of {view.name}, or remove the field.")
+                elif made is not None and not _holds(kind, made[feature.name].type):
+                    what = f"declares {feature.name} as {kind}, the SQL makes it {made[feature.name].type}"
+                    yield self._problem(place, what, "Declare the type that the SQL makes; values would be cut.")
+
+    def _names(self, definitions: Definitions) -> Iterator[Problem]:
+        place, names = f"service {definitions.service.name}", definitions.names
+        if not names:
+            yield self._problem(place, "lists no features", "List the views whose features the model takes.")
+        if doubled := [name for name, count in Counter(names).items() if count > 1]:
+            yield self._problem(place, f"lists {', '.join(doubled)} more than once", "Rename one of the features.")
+        declared = {f.name for view in (*definitions.views, *definitions.on_demand) for f in view.features}
+        if unknown := [name for name in names if name not in declared]:
+            what = f"lists {', '.join(unknown)}, which no view declares"
+            yield self._problem(place, what, "Declare the fields in their view, or take them from the service.")
+        columns = {name for feed in self.spec.feeds.values() for name in feed.columns} | TABLE_COLUMNS
+        for name in names:
+            if name.lower() in {column.lower() for column in columns}:
+                what = f"lists the feature {name}, which is a column's name too"
+                yield self._problem(place, what, "Rename the feature: the two would stand in one place.")
+
+    def _unused(self, definitions: Definitions, functions: list[RequestFunction]) -> Iterator[Problem]:
+        """Features that are made and then not used: left out of the view, or of the service, by mistake."""
+        service, read = set(definitions.names), {name for function in functions for name in function.read}
+        fields = {view.name: {f.name for f in view.features} for view in definitions.views}
+        for table, rows in self.tables.items():
+            entity = self.spec.features.tables[table]
+            made = [n for n in rows.column_names if n not in (entity, "day", "feature_timestamp")]
+            for name in made:
+                if name not in fields[table]:
+                    what = f"does not declare {name}, which the SQL makes"
+                    yield self._problem(f"view {table}", what, "Declare the field, or take the column from the SQL.")
+                elif name not in service | read:
+                    what = f"does not list {name}, which the SQL makes and no request feature reads"
+                    fix = "Add it to the service, or take it from the SQL and the view."
+                    yield self._problem(f"service {definitions.service.name}", what, fix)
+        for view in definitions.on_demand:
+            if lost := [f.name for f in view.features if f.name not in service]:
+                what = f"does not list {', '.join(lost)} of {view.name}"
+                fix = "Add them to the service, or take them from the view."
+                yield self._problem(f"service {definitions.service.name}", what, fix)
+
+    def _applied(self, definitions: Definitions) -> list[Problem]:
+        """What Feast itself says of the definitions."""
+        try:
+            with private_store(self.settings, definitions, online=False):
+                return []
+        except Exception as error:
+            what = f"Feast refuses the definitions: {type(error).__name__}: {error}"
+            return [self._problem("", what, "Correct the definitions; `feast plan` in feature_repo says the same.")]
+
+
+def _holds(feast: str, arrow: Any) -> bool:
+    if pt.is_floating(arrow):
+        return feast in FEAST_TYPES["float64"]
+    return feast != "Bool" or bool(pt.is_boolean(arrow))

@@ -1,0 +1,36 @@
+"""The estimators' parameters in a spec, against what each estimator takes."""
+
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any
+
+from training.contract.errors import ConfigError
+from training.contract.model_spec import ModelSpec
+from training.contract.problems import Problem
+from training.estimators import base
+
+
+def check_estimators(spec: ModelSpec, file: str) -> Iterator[Problem]:
+    """Unknown parameters, and values of a kind that the parameter never has. Estimators without any are not loaded."""
+    for name, given in spec.training.estimators.items():
+        if not given:
+            continue
+        place, defaults = f"training.estimators.{name}", base.load(name).DEFAULTS
+        try:
+            base.parameters_for(name, defaults, given)
+        except ConfigError as error:
+            yield Problem(file=file, place=place, what=error.message, fix=error.hint)
+        for parameter, value in given.items():
+            default = defaults.get(parameter)
+            if default is not None and not _alike(value, default):
+                what = f"is {value!r}, and the default is {default!r}"
+                fix = "Write a value of the same kind."
+                yield Problem(file=file, place=f"{place}.{parameter}", what=what, fix=fix)
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if isinstance(default, list):
+        return isinstance(value, list) and all(_alike(item, default[0]) for item in value)
+    if isinstance(default, str):
+        return isinstance(value, str | Real) and not isinstance(value, bool)
+    return value is None or (isinstance(value, Real) and isinstance(value, bool) == isinstance(default, bool))
