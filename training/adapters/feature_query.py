@@ -21,13 +21,16 @@ _SECTION = re.compile(r"^-- table: (\w+)\s*$", re.MULTILINE)
 class FeatureQueries:
     """The queries of one model.
 
-    Raises ConfigError when the file is missing or does not hold exactly `tables` (feature table → entity column).
+    Raises ConfigError when the file is missing or does not hold exactly `tables` (feature table → entity column), each once.
     """
 
     def __init__(self, path: Path, tables: Mapping[str, str]) -> None:
         if not path.is_file():
             raise ConfigError(f"No feature queries at {path}", hint="Every model has its SQL beside its Feast objects.")
         parts = _SECTION.split(path.read_text())
+        if twice := sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1}):
+            problem = f"{path} has a line `-- table: {twice[0]}` twice, and only one query can fill a table"
+            raise ConfigError(problem, hint="Remove or rename one of the two.")
         self._queries = dict(zip(parts[1::2], parts[2::2], strict=True))
         self._path, self._tables = path, tables
         if sorted(self._queries) != sorted(tables):

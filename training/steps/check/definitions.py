@@ -15,16 +15,8 @@ from training.contract.model_spec import ModelSpec
 from training.contract.problems import Problem
 from training.contract.spec_rules import TABLE_COLUMNS
 from training.settings import Settings
-from training.steps.check.request_features import RequestFunction
+from training.steps.check.request_features import FEAST_TYPES, NUMBERS, RequestFunction
 
-#: Feast's types by the spec's.
-FEAST_TYPES = {
-    "int64": ("Int32", "Int64", "Float32", "Float64"),
-    "float64": ("Float32", "Float64"),
-    "string": ("String",),
-    "bool": ("Bool",),
-    "timestamp": ("UnixTimestamp",),
-}
 _ENTITY_TYPES = {"int64": "INT64", "string": "STRING"}
 
 
@@ -74,7 +66,7 @@ class FeastCheck:
             made = self.tables.get(view.name)
             for feature in view.features:
                 kind = str(feature.dtype)
-                if kind not in (*FEAST_TYPES["int64"], "Bool"):
+                if kind not in NUMBERS:
                     what = f"declares {feature.name} as {kind}, and a feature is a number"
                     yield self._problem(place, what, "Use Float32, or encode the value as a number in the SQL.")
                 elif made is not None and feature.name not in made.column_names:

@@ -19,7 +19,7 @@ def check_estimators(spec: ModelSpec, file: str) -> Iterator[Problem]:
         try:
             base.parameters_for(name, defaults, given)
         except ConfigError as error:
-            yield Problem(file=file, place=place, what=error.message, fix=error.hint)
+            yield Problem(file=file, place=place, what=error.message.removeprefix(f"{name} "), fix=error.hint)
         for parameter, value in given.items():
             default = defaults.get(parameter)
             if default is not None and not _alike(value, default):

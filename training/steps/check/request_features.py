@@ -17,13 +17,16 @@ ROWS = 64
 #: Of them, this many are run one by one, too.
 ONE_BY_ONE = 4
 _TOLERANCE = 1e-5
-_FITTING = {
+#: The spec's types → Feast's that hold them.
+FEAST_TYPES = {
     "int64": ("Int32", "Int64", "Float32", "Float64"),
     "float64": ("Float32", "Float64"),
     "string": ("String",),
     "bool": ("Bool",),
     "timestamp": ("UnixTimestamp",),
 }
+#: The types that a feature may have.
+NUMBERS = (*FEAST_TYPES["int64"], "Bool")
 
 
 class _Recorder(dict):
@@ -61,17 +64,12 @@ class RequestFunction:
             if field.name not in columns:
                 what = f"takes {field.name!r} of a request, which is not one of the columns {sorted(columns)}"
                 yield self._problem(what, "Take a column of feeds.events, or add it to the spec.")
-            elif str(field.dtype) not in _FITTING[columns[field.name].type]:
+            elif str(field.dtype) not in FEAST_TYPES[columns[field.name].type]:
                 what = f"takes {field.name} as {field.dtype}, and the column is {columns[field.name].type}"
-                yield self._problem(what, f"Declare it as {_FITTING[columns[field.name].type][-1]}.")
-        if str(self._unsuited()):
-            yield self._problem(
-                f"declares {self._unsuited()}, and a feature is a number", "Declare Float32, and return numbers."
-            )
-
-    def _unsuited(self) -> str:
-        numbers = (*_FITTING["int64"], "Bool")
-        return ", ".join(f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in numbers)
+                yield self._problem(what, f"Declare it as {FEAST_TYPES[columns[field.name].type][-1]}.")
+        if unsuited := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in NUMBERS]:
+            what = f"declares {', '.join(unsuited)}, and a feature is a number"
+            yield self._problem(what, "Declare Float32, and return numbers.")
 
     def run(self, events: pa.Table, tables: Mapping[str, pa.Table]) -> list[Problem]:
         """Mistakes that show when it runs: on `events` with the feature rows of `tables`; none: made-up numbers."""

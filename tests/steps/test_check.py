@@ -1,0 +1,344 @@
+"""The check: each mistake in a model's three files is found before anything runs, with its file, place and remedy."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training.contract.errors import ConfigError, ExitCode
+from training.contract.messages import CheckInputs
+from training.settings import ROOT, Settings
+from training.steps import check
+
+MODEL = "card_fraud"
+SPEC, SQL, FEAST = f"models/{MODEL}.yaml", f"repo/{MODEL}.sql", f"repo/{MODEL}.py"
+
+#: An on-demand view with one field; {} is the body of its function.
+REQUEST = '''
+@on_demand_feature_view(name="extra", sources=[payment], schema=[Field(name="extra_amount", dtype=Float32)])
+def extra(inputs: pd.DataFrame) -> pd.DataFrame:
+    amount = np.asarray(inputs["amount"], np.float64)
+    {}
+
+card_fraud = FeatureService(name="card_fraud", features=[customer_features, terminal_features, request_features, extra])
+'''
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A copy of card_fraud's files."""
+    for name in ("models", "repo"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "training" / "models" / f"{MODEL}.yaml", tmp_path / "models")
+    for name in (f"{MODEL}.sql", f"{MODEL}.py", "feature_store.yaml"):
+        shutil.copy(ROOT / "feature_repo" / name, tmp_path / "repo")
+    return tmp_path
+
+
+def settings_of(files: Path) -> Settings:
+    return Settings(home=files / "home", models_dir=files / "models", feature_repo=files / "repo")
+
+
+def found(files: Path) -> list[str]:
+    """File (relative), place and sentence of each problem."""
+    problems = check.find_problems(MODEL, settings_of(files))
+    assert all(problem.fix for problem in problems)
+    return [f"{Path(problem.file).relative_to(files)}: {problem}" for problem in problems]
+
+
+def replaced(file: str, *pairs: tuple[str, str]) -> Callable[[Path], None]:
+    def change(files: Path) -> None:
+        text = (files / file).read_text()
+        for old, new in pairs:
+            assert old in text, old
+            text = text.replace(old, new)
+        (files / file).write_text(text)
+
+    return change
+
+
+def added(file: str, text: str) -> Callable[[Path], None]:
+    return lambda files: (files / file).open("a").write(text)  # type: ignore[return-value]
+
+
+def respecified(**sections: dict) -> Callable[[Path], None]:
+    def change(files: Path) -> None:
+        spec = yaml.safe_load((files / SPEC).read_text())
+        for name, fields in sections.items():
+            spec[name] = {**spec.get(name, {}), **fields}
+        (files / SPEC).write_text(yaml.safe_dump(spec, sort_keys=False))
+
+    return change
+
+
+def request(body: str) -> Callable[[Path], None]:
+    return added(FEAST, REQUEST.format(body))
+
+
+#: The last label of all for all time since the first.
+KNOWN = "SELECT transaction_id, arg_max(is_fraud, reported_at) AS is_fraud, min(reported_on) AS reported_on, DATE 'infinity' AS"
+CUSTOMER = "FROM spread\nGROUP BY customer_id, day"
+
+MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    # The spec.
+    "text labels": (
+        replaced(SPEC, ("is_fraud: {type: int64, values: [0, 1]", "is_fraud: {type: string, values: [fraud, legit]")),
+        SPEC,
+        "feeds.labels.columns.is_fraud.type is string, and a label is int64 (0 or 1) or bool",
+    ),
+    "a parameter that the estimator does not have": (
+        replaced(SPEC, ("logistic_regression: {}", "logistic_regression: {penalty: l1}")),
+        SPEC,
+        "training.estimators.logistic_regression has no parameter penalty",
+    ),
+    "a parameter of another kind": (
+        replaced(SPEC, ("logistic_regression: {}", "logistic_regression: {max_iter: many}")),
+        SPEC,
+        "training.estimators.logistic_regression.max_iter is 'many', and the default is 1000",
+    ),
+    # The SQL.
+    "no SQL": (lambda files: (files / SQL).unlink(), SQL, "There is no such file"),
+    "a table that no query fills": (replaced(SQL, ("-- table: terminal_", "-- table: shop_")), SQL, "shop_features"),
+    "a table twice": (added(SQL, "\n-- table: customer_features\nSELECT 1"), SQL, "has a line `-- table: customer_features` twice"),
+    "SQL that does not parse": (replaced(SQL, (CUSTOMER, "FORM spread")), SQL, "customer_features: Query"),
+    "a column that is not there": (replaced(SQL, ("sum(CAST(amount", "sum(CAST(price")), SQL, "price"),
+    "another entity": (
+        respecified(features={"tables": {"customer_features": "terminal_id", "terminal_features": "terminal_id"}}),
+        SQL,
+        'Referenced column "terminal_id" not found',
+    ),
+    "an entity of another type": (
+        replaced(SQL, ("SELECT\n    customer_id,\n    day,", "SELECT\n    customer_id::INTEGER AS customer_id,\n    day,")),
+        SQL,
+        "customer_features yields customer_id as int32, events have it as int64",
+    ),
+    "SQL that reads the same day": (
+        replaced(SQL, ("range(1, 32)", "range(0, 32)")),
+        SQL,
+        "customer_features uses events of the day itself or later",
+    ),
+    "SQL that reads labels before they are reported": (
+        replaced(SQL, ("CASE WHEN reported_on < paid_on + age AND paid_on + age <= corrected_on", "CASE WHEN 1 = 1")),
+        SQL,
+        "terminal_features uses labels that were not reported yet",
+    ),
+    "SQL that takes a correction for known": (
+        replaced(
+            SQL,
+            ("SELECT transaction_id, is_fraud, reported_on, lead(reported_on, 1, 'infinity') OVER reports AS", KNOWN),
+            ("    WINDOW reports AS (PARTITION BY transaction_id ORDER BY reported_at, is_fraud)", "GROUP BY ALL"),
+        ),
+        SQL,
+        "terminal_features uses labels that were not reported yet",
+    ),
+    "two rows of an entity and a day": (
+        replaced(SQL, ("GROUP BY customer_id, day", "GROUP BY customer_id, day, age")),
+        SQL,
+        "rows too many: more than one for customer_id",
+    ),
+    "a history that is too short": (
+        respecified(features={"history_days": 20}),
+        SQL,
+        "uses events or labels from more than features.history_days (20) ago",
+    ),
+    "a history without the closing day": (
+        respecified(features={"history_days": 37}),
+        SQL,
+        "terminal_features uses events or labels from more than features.history_days (37) ago",
+    ),
+    "a feature of text": (
+        replaced(SQL, ("::FLOAT AS customer_count_1d", "::VARCHAR AS customer_count_1d")),
+        SQL,
+        "yields the feature customer_count_1d as string, and a feature is a number",
+    ),
+    "a feature that may be null": (
+        replaced(SQL, ("coalesce(sum(n) FILTER (WHERE age <= 1), 0)::FLOAT", "(sum(n) FILTER (WHERE age <= 1))::FLOAT")),
+        SQL,
+        "yielded nulls in ['customer_count_1d']",
+    ),
+    "a division by zero": (
+        replaced(SQL, ("sum(n) FILTER (WHERE age <= 1), 0)::FLOAT", "1.0 / (sum(n) - sum(n))::DOUBLE, 0)::FLOAT")),
+        SQL,
+        "yields customer_count_1d as NaN or infinite",
+    ),
+    "windows that hang on $start": (
+        replaced(SQL, ("WHERE age <= 1), 0)::FLOAT AS customer_count_1d", "WHERE day - $start < 2), 0)::FLOAT AS customer_count_1d")),
+        SQL,
+        "customer_features yields other rows for a day alone than for a span of days",
+    ),
+    "a random feature": (
+        replaced(SQL, ("coalesce(sum(n) FILTER (WHERE age <= 1), 0)::FLOAT", "random()::FLOAT")),
+        SQL,
+        "customer_features yields other rows when it runs again",
+    ),
+    # SQL and Feast.
+    "a column of the SQL that no view declares": (
+        replaced(FEAST, ('        Field(name="customer_count_1d", dtype=Float32, description="Payments in the day before midnight"),\n', "")),
+        FEAST,
+        "view customer_features does not declare customer_count_1d, which the SQL makes",
+    ),
+    "a column of the SQL that is not in the service": (
+        replaced(FEAST, ("features=[customer_features, terminal_features, ", "features=[customer_features, terminal_features[['terminal_count_1d']], ")),
+        FEAST,
+        "service card_fraud does not list terminal_count_7d, which the SQL makes",
+    ),
+    "a feature in the service that no query makes": (
+        replaced(FEAST, ('    schema=[\n        Field(name="customer_count_1d"', '    schema=[\n        Field(name="customer_age", dtype=Float32),\n        Field(name="customer_count_1d"')),
+        FEAST,
+        "view customer_features declares the feature customer_age, which no query makes",
+    ),
+    "a type that cuts values": (
+        replaced(FEAST, ('name="customer_mean_1d", dtype=Float32', 'name="customer_mean_1d", dtype=Int64'), ("import Float32,", "import Int64, Float32,")),
+        FEAST,
+        "view customer_features declares customer_mean_1d as Int64, the SQL makes it float",
+    ),
+    # Feast.
+    "no definitions": (lambda files: (files / FEAST).unlink(), FEAST, "There is no such file"),
+    "definitions that do not run": (replaced(FEAST, ("TTL = ", "TTL = days + ")), FEAST, "NameError"),
+    "a view without a ttl": (replaced(FEAST, ("    ttl=TTL,\n", "")), FEAST, "have no ttl"),
+    "another service": (respecified(features={"service": "fraud"}), FEAST, "defines no feature service 'fraud'"),
+    "an entity of text": (
+        replaced(FEAST, ('join_keys=["customer_id"], value_type=ValueType.INT64', 'join_keys=["customer_id"], value_type=ValueType.STRING')),
+        FEAST,
+        "entity customer has value_type STRING, and the column customer_id is int64",
+    ),
+    "another timestamp": (
+        replaced(FEAST, ('timestamp_field="feature_timestamp"', 'timestamp_field="day"')),
+        FEAST,
+        "view customer_features has the timestamp_field 'day' in its source",
+    ),
+    "a feature that is called like a column": (
+        replaced(FEAST, ('"payment_amount"', '"amount"')),
+        FEAST,
+        "service card_fraud lists the feature amount, which is a column's name too",
+    ),
+    # The request features.
+    "a request column that events do not have": (
+        replaced(FEAST, ('Field(name="amount", dtype=Float64)', 'Field(name="price", dtype=Float64)')),
+        FEAST,
+        "takes 'price' of a request, which is not one of the columns",
+    ),
+    "a request column of another type": (
+        replaced(FEAST, ('Field(name="amount", dtype=Float64)', 'Field(name="amount", dtype=UnixTimestamp)')),
+        FEAST,
+        "takes amount as UnixTimestamp, and the column is float64",
+    ),
+    "a function that reads what it does not take": (
+        request("return type(inputs)({'extra_amount': amount + inputs['customer_id']})"),
+        FEAST,
+        "on-demand view extra reads the column 'customer_id', which it does not take",
+    ),
+    "a function that wants a DataFrame": (
+        request("return pd.DataFrame({'extra_amount': inputs.amount})"),
+        FEAST,
+        "on-demand view extra fails on the arrays of a prediction: AttributeError",
+    ),
+    "a function that returns another feature": (
+        request("return type(inputs)({'extra': amount})"),
+        FEAST,
+        "on-demand view extra does not return extra_amount, which its schema declares",
+    ),
+    "a function that returns one number": (
+        request("return type(inputs)({'extra_amount': amount[:1]})"),
+        FEAST,
+        "on-demand view extra returns extra_amount of shape (1,) for 64 rows",
+    ),
+    "a function that returns text": (
+        request("return type(inputs)({'extra_amount': np.full(len(amount), 'much')})"),
+        FEAST,
+        "on-demand view extra returns extra_amount that is no number",
+    ),
+    "a function that divides by zero": (
+        request("return type(inputs)({'extra_amount': np.divide(1.0, amount)})"),
+        FEAST,
+        "on-demand view extra gives extra_amount as inf for",
+    ),
+    "a function that looks at other rows": (
+        request("return type(inputs)({'extra_amount': amount - amount.mean()})"),
+        FEAST,
+        "on-demand view extra gives other extra_amount for a row alone than among others",
+    ),
+    "a function that differs in training": (
+        request("return type(inputs)({'extra_amount': amount * isinstance(inputs, dict)})"),
+        FEAST,
+        "gives other extra_amount for a DataFrame (training) than for arrays (serving)",
+    ),
+}
+
+
+def test_the_reference_model_has_none(files: Path) -> None:
+    assert found(files) == []
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_mistake_is_found_and_told(files: Path, name: str) -> None:
+    change, file, said = MISTAKES[name]
+    change(files)
+    problems = found(files)
+    assert any(problem.startswith(f"{file}: ") and said in problem for problem in problems), "\n".join(problems)
+    print("\n".join(problems))
+
+
+def test_all_of_them_are_found_at_once(files: Path) -> None:
+    for name in (
+        "a parameter of another kind",
+        "SQL that reads the same day",
+        "SQL that reads labels before they are reported",
+        "another timestamp",
+        "a function that divides by zero",
+    ):
+        MISTAKES[name][0](files)
+    problems = found(files)
+    assert {problem.split(":")[0] for problem in problems} == {SPEC, SQL, FEAST}
+    assert len(problems) >= 5, "\n".join(problems)
+
+
+def test_with_a_broken_spec_missing_files_are_told_too(files: Path) -> None:
+    MISTAKES["text labels"][0](files)
+    (files / SQL).unlink()
+    assert [problem.split(":")[0] for problem in found(files)] == [SPEC, SQL]
+
+
+def test_what_has_passed_is_not_looked_at_again_until_a_file_changes(files: Path) -> None:
+    inputs, settings = CheckInputs(model=MODEL), settings_of(files)
+    assert check.run(inputs, settings).outcome == "passed"
+    assert check.run(inputs, settings).outcome == "unchanged"
+    (files / SQL).open("a").write("-- A comment.\n")
+    assert check.run(inputs, settings).outcome == "passed"
+    MISTAKES["SQL that reads the same day"][0](files)
+    for _ in range(2):
+        with pytest.raises(ConfigError) as raised:
+            check.run(inputs, settings)
+        assert f"{files / SQL}: customer_features uses events of the day itself or later" in raised.value.message
+    assert raised.value.exit_code == ExitCode.BAD_CONFIG
+
+
+def make_check(files: Path, *models: str) -> subprocess.CompletedProcess[str]:
+    environment = {"CT_HOME": str(files / "home"), "PATH": "/usr/bin:/bin"}
+    environment |= {"CT_MODELS_DIR": str(files / "models"), "CT_FEATURE_REPO": str(files / "repo")}
+    command = [sys.executable, "-m", "training.check", *models]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_the_command_tells_all_models_problems_and_ends_with_78(files: Path) -> None:
+    (files / "models" / "other.yaml").write_text("name: other\n")
+    (files / "models" / "third.yml").write_text("name: third\n")
+    done = make_check(files)
+    assert done.returncode == ExitCode.BAD_CONFIG, done.stderr
+    assert "✓ card_fraud" in done.stdout
+    assert "other.yaml: feeds: Field required" in done.stdout
+    assert "third.yml is not read" in done.stdout
+    assert "→ Rename it to end in .yaml." in done.stdout
+
+
+def test_the_command_looks_at_the_models_that_are_named(files: Path) -> None:
+    done = make_check(files, MODEL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    unknown = make_check(files, "nobody")
+    assert unknown.returncode == ExitCode.BAD_CONFIG
+    assert "No spec for model 'nobody'" in unknown.stdout
