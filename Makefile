@@ -62,6 +62,10 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or I
 	@test -n "$(STEP)" || { echo "Name a step: make step STEP=drift INPUTS='{\"model\": \"card_fraud\"}'"; exit 1; }
 	@$(LOCAL) step $(STEP) --inputs "$$STEP_INPUTS"
 
+.PHONY: check
+check: $(READY) ## Find the mistakes in every model's three files (MODEL=name: in one model's)
+	@CT_HOME="$(STATE)" $(BIN)/python -m training.check $(MODEL)
+
 .PHONY: api-key
 api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=predict|admin)
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }

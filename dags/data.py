@@ -1,4 +1,4 @@
-"""`<model>_landing` watches the landing folder; `<model>_data` takes one delivery in: ingest, features, materialize."""
+"""`<model>_landing` watches the landing folder; `<model>_data` takes one delivery in: check, ingest, features, materialize."""
 
 from airflow.sdk import DAG
 from perennial_airflow.assets import features_asset, features_event, landing_asset
@@ -14,8 +14,9 @@ does the watching. A file that is delivered again gets another run. While this D
 """
 
 TAKE_IN = """
-Takes in one delivery: **ingest** checks it against the model spec, quarantines the rows that break a rule and puts the
-rest in the lake; **features** computes the feature rows that this touches; **materialize** puts the newest online.
+Takes in one delivery: **check** finds mistakes in the model's files, once for each change of them; **ingest** checks the
+delivery against the model spec, quarantines the rows that break a rule and puts the rest in the lake; **features**
+computes the feature rows that this touches; **materialize** puts the newest online.
 
 A run's id says which delivery it is for: feed, partition, how often that was delivered, fingerprint. To take a
 partition in by hand, trigger this DAG and name it. The same content twice changes nothing.
@@ -34,6 +35,7 @@ for spec in specs("data"):
     settings = dag_settings(spec, "data", "take in data")
     with DAG(**settings, schedule=None, params=data_params(), doc_md=TAKE_IN):
         ingest = StepOperator(step="ingest", inputs={**model, **file})
+        StepOperator(step="check", inputs=model) >> ingest
         touched = {"days": result(ingest)["affected"], "table_versions": result(ingest)["table_versions"]}
         features = StepOperator(step="features", inputs={**model, **touched})
         versions = {"table_versions": result(features)["table_versions"]}

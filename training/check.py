@@ -11,7 +11,7 @@ from training.steps.check import find_problems, listing
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 78 when there is any problem."""
+    """Returns 0, or 78 when there is anything to correct."""
     names = sys.argv[1:] if argv is None else argv
     try:
         settings = load_settings()
@@ -23,13 +23,12 @@ def main(argv: list[str] | None = None) -> int:
         for name in names or model_names(settings.models_dir):
             started = time.monotonic()
             problems = find_problems(name, settings)
-            broken |= bool(problems)
-            if not problems:
-                print(f"✓ {name}: nothing to correct in its three files ({time.monotonic() - started:.1f} s)")
-                continue
-            print(f"✗ {name}: {len(problems)} to correct")
-            for line in listing(problems):
-                print(f"  {line}")
+            sure = [problem for problem in problems if problem.sure]
+            broken |= bool(sure)
+            seconds = time.monotonic() - started
+            print(f"✗ {name}: {len(sure)} to correct" if sure else f"✓ {name}: nothing to correct ({seconds:.1f} s)")
+            for problem, line in zip(problems, listing(problems), strict=True):
+                print(f"  {'' if problem.sure else '(it may be meant) '}{line}")
     except StepError as error:
         print(f"check failed: {error}", file=sys.stderr)
         return error.exit_code

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import get_parsing_context
 
 from training.contract.errors import ConfigError
-from training.contract.model_spec import ModelSpec, load_model_spec, model_names
+from training.contract.model_spec import ModelSpec, load_model_spec, misnamed_specs, model_names
 from training.settings import load_settings
 
 log = logging.getLogger(__name__)
@@ -38,9 +38,9 @@ def specs(kind: str) -> Iterator[ModelSpec]:
 
 
 def broken_specs() -> list[str]:
-    """What is wrong with the specs that cannot be loaded, a paragraph each."""
+    """What is wrong with the specs that cannot be loaded, a paragraph each. SQL and Feast are the check step's."""
     models_dir = load_settings().models_dir
-    problems = []
+    problems = [f"{stray}\n  → {stray.fix}" for stray in misnamed_specs(models_dir)]
     for name in model_names(models_dir):
         try:
             load_model_spec(name, models_dir)

@@ -95,6 +95,28 @@ def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_
     assert "typo" in error
 
 
+def test_a_file_with_another_ending_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "late.yml").write_text("name: late\n")
+    ((_, error),) = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["errors"].items()
+    assert "late.yml is not read: a spec ends in .yaml" in error
+
+
+def test_the_data_dag_begins_with_the_check(loaded: dict[str, Any]) -> None:
+    found = tasks(loaded["dags"]["card_fraud_data"])
+    chain = ["check", "ingest", "features", "materialize"]
+    assert set(found) == set(chain)
+    for earlier, later in pairwise(chain):
+        assert later in found[earlier]["downstream_task_ids"], (earlier, later)
+
+
+def test_sql_and_feast_are_not_looked_at_when_dags_are_made(tmp_path: Path) -> None:
+    for name in ("card_fraud.sql", "card_fraud.py"):
+        (tmp_path / name).write_text("neither SQL nor Python")
+    loaded = load(ROOT / "dags", CT_FEATURE_REPO=str(tmp_path))
+    assert loaded["errors"] == {}
+    assert len(loaded["dags"]) == len(KINDS)
+
+
 def test_a_task_loads_only_the_dag_that_it_belongs_to() -> None:
     loaded = load(ROOT / "dags", _AIRFLOW_PARSING_CONTEXT_DAG_ID="card_fraud_data")
     assert list(loaded["dags"]) == ["card_fraud_data"]

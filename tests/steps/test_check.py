@@ -212,9 +212,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "view customer_features has the timestamp_field 'day' in its source",
     ),
     "a feature that is called like a column": (
-        replaced(FEAST, ('"payment_amount"', '"amount"')),
+        replaced(FEAST, ('"payment_amount"', '"terminal_id"')),
         FEAST,
-        "service card_fraud lists the feature amount, which is a column's name too",
+        "service card_fraud lists the feature terminal_id, which is the name of a column that is needed beside it",
     ),
     # The request features.
     "a request column that events do not have": (
@@ -284,6 +284,33 @@ def test_a_mistake_is_found_and_told(files: Path, name: str) -> None:
     print("\n".join(problems))
 
 
+def test_what_may_be_meant_is_told_and_stops_nothing(files: Path) -> None:
+    replaced(SQL, ("FROM events\n    GROUP BY ALL", "FROM events WHERE amount < 0\n    GROUP BY ALL"))(files)
+    (problem,) = check.find_problems(MODEL, settings_of(files))
+    assert "customer_features yields no row" in str(problem)
+    assert not problem.sure
+    assert check.run(CheckInputs(model=MODEL), settings_of(files)).outcome == "passed"
+
+
+def test_sql_may_filter_by_values_of_its_own(files: Path) -> None:
+    spec = yaml.safe_load((files / SPEC).read_text())
+    spec["feeds"]["events"]["columns"] |= {
+        "country": {"type": "string"},
+        "channel": {"type": "int64", "nullable": True},
+    }
+    (files / SPEC).write_text(yaml.safe_dump(spec))
+    where = "FROM events WHERE country = 'SE' AND (channel > 5000 OR channel IS NULL)\n    GROUP BY ALL"
+    replaced(SQL, ("FROM events\n    GROUP BY ALL", where))(files)
+    assert found(files) == []
+
+
+def test_a_request_column_that_may_be_null_may_give_nan(files: Path) -> None:
+    replaced(SPEC, ("amount: {type: float64, minimum: 0, ", "amount: {type: float64, nullable: true, minimum: 0, "))(files)
+    sums = ("sum(CAST(amount AS DECIMAL(18, 4))) AS total", "coalesce(sum(CAST(amount AS DECIMAL(18, 4))), 0) AS total")
+    replaced(SQL, sums)(files)
+    assert found(files) == []
+
+
 def test_all_of_them_are_found_at_once(files: Path) -> None:
     for name in (
         "a parameter of another kind",
@@ -332,7 +359,7 @@ def test_the_command_tells_all_models_problems_and_ends_with_78(files: Path) -> 
     assert done.returncode == ExitCode.BAD_CONFIG, done.stderr
     assert "✓ card_fraud" in done.stdout
     assert "other.yaml: feeds: Field required" in done.stdout
-    assert "third.yml is not read" in done.stdout
+    assert "third.yml is not read: a spec ends in .yaml" in done.stdout
     assert "→ Rename it to end in .yaml." in done.stdout
 
 

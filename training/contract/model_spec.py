@@ -172,7 +172,7 @@ def misnamed_specs(models_dir: Path = MODELS_DIR) -> list[Problem]:
     """Files in `models_dir` that look like specs and are not read, for their ending."""
     fix = "Rename it to end in .yaml."
     return [
-        Problem(file=str(path), place="", what=f"A spec ends in .yaml: {path.name} is not read", fix=fix)
+        Problem(file=str(path), place="", what=f"{path} is not read: a spec ends in .yaml", fix=fix)
         for path in sorted(models_dir.glob("*"))
         if path.suffix.lower() in (".yml", ".yaml", ".json") and path.suffix != ".yaml"
     ]

@@ -20,6 +20,8 @@ class Problem(Frozen):
     """A field of the spec, a table of the SQL, a Feast object; empty: the file as a whole."""
     what: str
     fix: str
+    sure: bool = True
+    """False: it may be meant; it is told, and nothing stops for it."""
 
     def __str__(self) -> str:
         """Place and mistake as one sentence: `what` is the rest of the sentence, or one of its own."""
@@ -32,6 +34,11 @@ class Contradictions(ValueError):
     def __init__(self, found: Sequence[tuple[str, str, str]]) -> None:
         super().__init__("; ".join(f"{field} {what}" for field, what, _ in found))
         self.found = tuple(found)
+
+
+def without_path(message: str, file: str) -> str:
+    """An error's message without the path of the file that it is about, for where the path is said anyway."""
+    return message.replace(f" of {file}", "").removeprefix(file).lstrip(": ")
 
 
 def raise_contradictions(found: Sequence[tuple[str, str, str]]) -> None:

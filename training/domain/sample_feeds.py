@@ -4,6 +4,7 @@ They hold what real feeds bring sooner or later: entities that come back and ent
 sharp, nulls where the spec allows them, the bounds themselves, labels early, late, missing, and corrected.
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -22,18 +23,25 @@ _NULL_SHARE = 0.1
 Values = list[Any]
 
 
-def sample_feeds(spec: ModelSpec, first: date, days: int, seed: int = 0) -> tuple[pa.Table, pa.Table]:
-    """Events of `days` days from `first` on and their labels, as arrow tables of the feeds' schemas."""
+def sample_feeds(
+    spec: ModelSpec, first: date, days: int, also: Sequence[str | float] = (), seed: int = 0
+) -> tuple[pa.Table, pa.Table]:
+    """Events of `days` days from `first` on and their labels, as arrow tables of the feeds' schemas.
+
+    `also`: values that occur in columns of their type, where the rules let them.
+    """
     random = np.random.default_rng(seed)
-    events = _events(spec, first, days, random)
-    labels = _labels(spec, events, random)
+    events = _events(spec, first, days, also, random)
+    labels = _labels(spec, events, also, random)
     return (
         pa.table(events, schema=feed_schema(spec.feeds["events"])),
         pa.table(labels, schema=feed_schema(spec.feeds["labels"])),
     )
 
 
-def _events(spec: ModelSpec, first: date, days: int, random: np.random.Generator) -> dict[str, Values]:
+def _events(
+    spec: ModelSpec, first: date, days: int, also: Sequence[str | float], random: np.random.Generator
+) -> dict[str, Values]:
     feed = spec.feeds["events"]
     times = _times(first, days, random)
     rows = len(times)
@@ -55,7 +63,7 @@ def _events(spec: ModelSpec, first: date, days: int, random: np.random.Generator
             mixed = np.where(alone, numbers, random.integers(0, REGULARS, rows))
             found[name] = [pool[shuffled[i] % len(pool)] for i in mixed]
         else:
-            found[name] = _plain(column, times, random)
+            found[name] = _plain(column, times, also, random)
         if column.nullable:
             found[name] = [None if random.random() < _NULL_SHARE else value for value in found[name]]
     return found
@@ -70,7 +78,9 @@ def _times(first: date, days: int, random: np.random.Generator) -> list[datetime
     return found
 
 
-def _labels(spec: ModelSpec, events: dict[str, Values], random: np.random.Generator) -> dict[str, Values]:
+def _labels(
+    spec: ModelSpec, events: dict[str, Values], also: Sequence[str | float], random: np.random.Generator
+) -> dict[str, Values]:
     feed, label = spec.feeds["labels"], spec.label
     delay = label.delay_days
     rows: list[tuple[int, float, datetime]] = []
@@ -92,7 +102,7 @@ def _labels(spec: ModelSpec, events: dict[str, Values], random: np.random.Genera
         elif name in events and column.type == spec.feeds["events"].columns[name].type:
             found[name] = [events[name][i] for i, _, _ in rows]
         else:
-            found[name] = _plain(column, [reported for _, _, reported in rows], random)
+            found[name] = _plain(column, [reported for _, _, reported in rows], also, random)
     return found
 
 
@@ -109,10 +119,12 @@ def _distinct(column: Column, count: int) -> Values:
     if column.type == "string":
         return [f"id-{i}" for i in range(count)]
     low, high = _bounds(column, count)
+    if column.type == "float64":
+        return [float(value) for value in np.linspace(low, high, count)]
     return [int(value) for value in range(int(low), int(min(high, low + count - 1)) + 1)]
 
 
-def _plain(column: Column, times: list[datetime], random: np.random.Generator) -> Values:
+def _plain(column: Column, times: list[datetime], also: Sequence[str | float], random: np.random.Generator) -> Values:
     """A value for each of `times`, by the column's type and rules; its bounds are among them."""
     rows = len(times)
     if column.values is not None:
@@ -121,15 +133,25 @@ def _plain(column: Column, times: list[datetime], random: np.random.Generator) -
         return [at - timedelta(hours=float(random.random() * 48)) for at in times]
     if column.type == "bool":
         return [bool(value) for value in random.random(rows) < 0.5]
-    if column.type == "string":
-        return [f"text-{i}" for i in range(rows)] if column.unique else list(random.choice(["a", "b", "é", ""], rows))
     if column.unique:
-        return [type(value)(value) for value in _distinct(column, rows)]
+        return _distinct(column, rows)
+    if column.type == "string":
+        pool = ["a", "b", "é", "", *(value for value in also if isinstance(value, str))]
+        return [pool[i] for i in random.integers(0, len(pool), rows)]
     low, high = _bounds(column, 100)
-    edges = [low, high, *([0] if low <= 0 <= high else [])]
     drawn = random.uniform(low, high, rows)
-    drawn[: len(edges)] = edges
+    edges = [low, high, *([0] if low <= 0 <= high else [])]
+    drawn[: len(edges)] = edges[: len(drawn)]
+    # Around each number of `also`, in a fifth of the rows.
+    near = [v + d for v in also if not isinstance(v, str) for d in (-1, 0, 1) if _allows(column, v + d)]
+    if near:
+        drawn = np.where(random.random(rows) < 0.2, random.choice(near, rows), drawn)
     return [round(value) for value in drawn] if column.type == "int64" else [float(round(v, 2)) for v in drawn]
+
+
+def _allows(column: Column, value: float) -> bool:
+    """Whether `value` lies within the column's bounds."""
+    return (column.minimum is None or value >= column.minimum) and (column.maximum is None or value <= column.maximum)
 
 
 def _bounds(column: Column, width: int) -> tuple[float, float]:

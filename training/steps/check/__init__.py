@@ -10,7 +10,7 @@ from training import storage
 from training.contract.errors import ConfigError, StepError
 from training.contract.messages import CheckInputs, CheckResult
 from training.contract.model_spec import ModelSpec, read_model_spec
-from training.contract.problems import Problem
+from training.contract.problems import Problem, without_path
 from training.settings import ROOT, Settings
 
 log = logging.getLogger("perennial")
@@ -30,12 +30,13 @@ def run(inputs: CheckInputs, settings: Settings) -> CheckResult:
     if storage.read(remembered) == _record(digest):
         log.info("The files of %s have passed before (%s says so)", inputs.model, remembered)
         return CheckResult(outcome="unchanged", digest=digest)
-    problems = find_problems(inputs.model, settings)
-    if problems:
+    found = find_problems(inputs.model, settings)
+    for line in listing([problem for problem in found if not problem.sure]):
+        log.warning("It may be meant: %s", line)
+    if problems := [problem for problem in found if problem.sure]:
         listed = "".join(f"\n- {line}" for line in listing(problems))
-        found = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
         raise ConfigError(
-            f"The files of {inputs.model} have {found}:{listed}",
+            f"Mistakes in the files of {inputs.model}: {len(problems)}{listed}",
             hint="Correct the files; `make check` looks at them without Airflow.",
         )
     storage.write(remembered, _record(digest))
@@ -48,7 +49,7 @@ def find_problems(model: str, settings: Settings) -> list[Problem]:
     try:
         spec = read_model_spec(model, settings.models_dir)
     except StepError as error:
-        return [Problem(file=str(path), place="", what=error.message, fix=error.hint)]
+        return [Problem(file=str(path), place="", what=without_path(error.message, str(path)), fix=error.hint)]
     missing = _missing_files(model, settings)
     if not isinstance(spec, ModelSpec):
         return [*spec, *missing]

@@ -1,5 +1,6 @@
 """The feature SQL, run on feeds without rows and on made-up ones: what it reads, what it makes, and as of when."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -16,7 +17,7 @@ from training.adapters.feature_query import FeatureQueries
 from training.contract.base import Days, midnight
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
-from training.contract.problems import Problem
+from training.contract.problems import Problem, without_path
 from training.domain.conform import ARROW_TYPES, feed_schema
 from training.domain.sample_feeds import sample_feeds
 
@@ -43,12 +44,12 @@ def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
     """Run every query of `path`. A table with a mistake does not keep the others from being looked at."""
     history = spec.features.history_days
     before = history + min(history, 60) + 2
-    events, labels = sample_feeds(spec, START, before + DAYS + AFTER)
+    events, labels = sample_feeds(spec, START, before + DAYS + AFTER, _literals(path))
     found = BatchSql(events=events)
     try:
         queries = FeatureQueries(path, spec.features.tables)
     except StepError as error:
-        found.problems.append(Problem(file=str(path), place="", what=error.message, fix=error.hint))
+        found.problems.append(Problem(file=str(path), place="", what=without_path(error.message, str(path)), fix=error.hint))
         return found
     days = Days.ending(START + timedelta(days=before + DAYS), DAYS)
     for table in spec.features.tables:
@@ -57,6 +58,13 @@ def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
         if one.rows is not None:
             found.tables[table] = one.rows
     return found
+
+
+def _literals(path: Path) -> list[str | float]:
+    """What the SQL compares with: made-up rows hold some of it, or a filter would let none of them through."""
+    code = re.sub(r"--.*", "", path.read_text())
+    texts, numbers = re.findall(r"'([^']*)'", code), re.findall(r"(?<![\w.$])\d+(?:\.\d+)?(?![\w.])", code)
+    return [*dict.fromkeys(texts), *dict.fromkeys(map(float, numbers))]
 
 
 class _Table:
@@ -86,7 +94,7 @@ class _Table:
         except StepError as error:
             reads = " and ".join(f"{feed} ({', '.join(s.columns)})" for feed, s in self._spec.feeds.items())
             fix = f"{error.hint} It reads {reads}; it yields {self._entity}, day (a DATE) and the features."
-            return [self._problem(error.message, fix)]
+            return [self._failed(error.message, fix)]
         if found := [*self._types(rows), *self._values(rows)]:
             return found
         self.rows = rows
@@ -94,6 +102,9 @@ class _Table:
 
     def _problem(self, what: str, fix: str) -> Problem:
         return Problem(file=str(self._path), place=self._table, what=what, fix=fix)
+
+    def _failed(self, message: str, fix: str) -> Problem:
+        return self._problem(without_path(message, str(self._path)), fix)
 
     def _types(self, rows: pa.Table) -> list[Problem]:
         if not _features(rows, self._entity):
@@ -117,12 +128,13 @@ class _Table:
     def _values(self, rows: pa.Table) -> list[Problem]:
         if not rows.num_rows:
             what = f"yields no row for {self._days}, from {self._events.num_rows} made-up events before and in them"
-            return [self._problem(what, "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end.")]
+            fix = "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end."
+            return [self._problem(what, fix).model_copy(update={"sure": False})]
         found = []
         keys = rows.select([self._entity, "day"]).to_pandas()
         if (doubled := keys[keys.duplicated()]).size:
-            entity, day = doubled.iloc[0]
-            what = f"yields {len(doubled)} rows too many: more than one for {self._entity} {entity!r} on {day}"
+            entity, day = doubled.iloc[0].tolist()
+            what = f"yields {len(doubled)} rows too many: more than one for {self._entity} {entity} on {day}"
             found.append(self._problem(what, f"Yield one row per {self._entity} and day: GROUP BY {self._entity}, day."))
         for name in _features(rows, self._entity):
             values = np.asarray(rows[name].to_numpy(), np.float64)
@@ -141,8 +153,7 @@ class _Table:
                 if found := self._differences(want, alone, day, "in a span of days", "alone"):
                     return self._explained(day, found)
             except StepError as error:
-                what = f"fails where a day is computed alone: {error.message}"
-                return [self._problem(what, error.hint)]
+                return [self._failed(f"fails where a day is computed alone: {error.message}", error.hint)]
         return []
 
     def _explained(self, day: date, differences: str) -> list[Problem]:
@@ -220,7 +231,7 @@ class _Table:
         entity = same.index[~same[differing[0]]][0]
         values = [f"{_said(one_of.loc[entity, differing[0]])} {name}" for one_of, name in zip((one, other), called, strict=True)]
         verb = "differs" if len(differing) == 1 else "differ"
-        example = f"{differing[0]} of {self._entity} {entity!r} is {' and '.join(values)}"
+        example = f"{differing[0]} of {self._entity} {entity} is {' and '.join(values)}"
         return f"{', '.join(differing)} {verb} on {day}; {example}"
 
 

@@ -12,7 +12,7 @@ from training.adapters.features.definitions import Definitions, load_definitions
 from training.adapters.features.store import private_store
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
-from training.contract.problems import Problem
+from training.contract.problems import Problem, without_path
 from training.contract.spec_rules import TABLE_COLUMNS
 from training.settings import Settings
 from training.steps.check.request_features import FEAST_TYPES, NUMBERS, RequestFunction
@@ -34,7 +34,7 @@ class FeastCheck:
         try:
             definitions = load_definitions(self.settings.feature_repo, self.spec)
         except StepError as error:
-            return [Problem(file=self.file, place="", what=error.message, fix=error.hint)]
+            return [self._problem("", without_path(error.message, self.file), error.hint)]
         functions = [RequestFunction(view, self.spec, self.file) for view in definitions.on_demand]
         found = [*self._entities(definitions), *self._views(definitions), *self._names(definitions)]
         found += [problem for function in functions for problem in function.declared()]
@@ -86,10 +86,14 @@ class FeastCheck:
         if unknown := [name for name in names if name not in declared]:
             what = f"lists {', '.join(unknown)}, which no view declares"
             yield self._problem(place, what, "Declare the fields in their view, or take them from the service.")
-        columns = {name for feed in self.spec.feeds.values() for name in feed.columns} | TABLE_COLUMNS
+        spec, feeds = self.spec, self.spec.feeds
+        keys = {spec.label.id_column, spec.label.column, *(feed.time_column for feed in feeds.values())}
+        # What a dataset holds beside the features; and, of batch features, what the request features take.
+        taken = keys | TABLE_COLUMNS | {*spec.features.tables.values(), spec.evaluation.entity}
+        batch = {feature.name for view in definitions.views for feature in view.features}
         for name in names:
-            if name.lower() in {column.lower() for column in columns}:
-                what = f"lists the feature {name}, which is a column's name too"
+            if name in taken or (name in batch and name in definitions.request_columns):
+                what = f"lists the feature {name}, which is the name of a column that is needed beside it"
                 yield self._problem(place, what, "Rename the feature: the two would stand in one place.")
 
     def _unused(self, definitions: Definitions, functions: list[RequestFunction]) -> Iterator[Problem]:

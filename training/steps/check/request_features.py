@@ -29,8 +29,8 @@ FEAST_TYPES = {
 NUMBERS = (*FEAST_TYPES["int64"], "Bool")
 
 
-class _Recorder(dict):
-    """Columns by name, as a prediction hands them over, that writes down which are read."""
+class _Columns(dict):
+    """Columns by name, as a prediction hands them over; `read` gets the names that are taken."""
 
     read: set[str]
 
@@ -80,7 +80,8 @@ class RequestFunction:
         problems: list[Problem] = []
         made = self._call(known, "the arrays of a prediction", problems)
         if made is not None:
-            problems += self._not_finite(made, known)
+            if tables:
+                problems += self._not_finite(made, known)
             self._compare(made, known, problems)
             made_of_nothing = self._call(unknown, "entities that are not known (NaN)", problems)
             if made_of_nothing is not None and (
@@ -101,11 +102,13 @@ class RequestFunction:
         return np.array(values)
 
     def _batch_features(self, tables: Mapping[str, pa.Table], rows: int) -> dict[str, np.ndarray]:
+        """Rows of the feature tables: of one view all columns from one row, as they belong together."""
         random = np.random.default_rng(0)
         found = {}
+        chosen = {view: random.integers(0, tables[view].num_rows, rows) for view in tables}
         for view, name in self._looked_up:
             if view in tables and name in tables[view].column_names:
-                values = random.choice(np.asarray(tables[view][name].to_numpy(), np.float32), rows)
+                values = np.asarray(tables[view][name].to_numpy(), np.float32)[chosen[view]]
             else:
                 values = random.random(rows, np.float32) * 10
             # What an entity has that nothing is known of.
@@ -115,7 +118,7 @@ class RequestFunction:
 
     def _call(self, columns: Mapping[str, np.ndarray], of: str, problems: list[Problem]) -> dict[str, np.ndarray] | None:
         """The features of `columns` as float64; None, with the reason among `problems`, when there are none."""
-        recorder = _Recorder(columns)
+        recorder = _Columns(columns)
         recorder.read = self.read
         return self._features(recorder, of, len(next(iter(columns.values()))), problems)
 
@@ -160,8 +163,10 @@ class RequestFunction:
         return found
 
     def _not_finite(self, made: dict[str, np.ndarray], given: Mapping[str, np.ndarray]) -> Iterator[Problem]:
+        # A null in the event may give NaN, which becomes 0.
+        lacking = np.any([pd.isna(values) for values in given.values()], axis=0)
         for name, values in made.items():
-            if (bad := np.flatnonzero(~np.isfinite(values))).size:
+            if (bad := np.flatnonzero(np.isinf(values) | (np.isnan(values) & ~lacking))).size:
                 inputs = ", ".join(f"{column} {given[column][bad[0]]}" for column in given)
                 what = f"gives {name} as {values[bad[0]]} for {inputs}"
                 yield self._problem(what, "Return a number whatever the inputs: guard divisions, logarithms and nulls.")
