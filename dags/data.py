@@ -1,4 +1,4 @@
-"""`<model>_landing` watches the landing folder; `<model>_data` takes one delivery in: check, ingest, features, materialize."""
+"""`<model>_landing` watches landing; `<model>_data` takes in one delivery: check, ingest, features, online."""
 
 from airflow.sdk import DAG
 from perennial_airflow.assets import features_asset, features_event, landing_asset
@@ -14,8 +14,8 @@ does the watching. A file that is delivered again gets another run. While this D
 """
 
 TAKE_IN = """
-Takes in one delivery: **check** finds mistakes in the model's files, once for each change of them; **ingest** checks the
-delivery against the model spec, quarantines the rows that break a rule and puts the rest in the lake; **features**
+Takes in one delivery: **check** finds mistakes in the model's files, once for each change of them; **ingest** checks
+the delivery against the model spec, quarantines the rows that break a rule and puts the rest in the lake; **features**
 computes the feature rows that this touches; **materialize** puts the newest online.
 
 A run's id says which delivery it is for: feed, partition, how often that was delivered, fingerprint. To take a

@@ -109,7 +109,10 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     (*_column("x", type="float64", maximum=float("inf")), "finite number"),
     (*_column("x", type="float64", minimum="0"), "x.minimum"),
     (*_column("x", type="float64", minimum=True), "x.minimum"),
-    (*_column("x", type="string", values=[False, "SE"]), "x.values holds False (bool), but the column is of type string"),
+    (
+        *_column("x", type="string", values=[False, "SE"]),
+        "x.values holds False (bool), but the column is of type string",
+    ),
     (*_column("x", type="string", values=[1, 2]), "x.values holds 1 (int), 2 (int), but the column is of type string"),
     (*_column("x", type="int64", values=["0"]), "x.values holds '0' (str), but the column is of type int64"),
     (*_column("x", type="int64", values=[1.0]), "x.values holds 1.0 (float), but the column is of type int64"),
@@ -146,12 +149,20 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("label.column", "transaction_id", "label.column is 'transaction_id', and so is label.id_column"),
     ("label.column", "reported_at", "label.column is 'reported_at', and so is feeds.labels.time_column"),
     # Ids and entities.
-    ("feeds.events.columns.transaction_id", {"type": "string", "unique": True}, "is int64 in labels and string in events"),
+    (
+        "feeds.events.columns.transaction_id",
+        {"type": "string", "unique": True},
+        "is int64 in labels and string in events",
+    ),
     ("feeds.events.columns.transaction_id", {"type": "float64", "unique": True}, "transaction_id.type is float64"),
     ("feeds.labels.columns.transaction_id", {**INT, "nullable": True}, "transaction_id.nullable may be null"),
     ("feeds.events.columns.transaction_id", INT, "transaction_id.unique must be true"),
     ("evaluation.entity", "amount", "evaluation.entity names 'amount', a column of type float64"),
-    ("features.tables", {"hours": "event_time"}, "features.tables.hours names 'event_time', a column of type timestamp"),
+    (
+        "features.tables",
+        {"hours": "event_time"},
+        "features.tables.hours names 'event_time', a column of type timestamp",
+    ),
     ("rollout.sticky_by", "amount", "rollout.sticky_by names 'amount', a column of type float64"),
     # Windows, gates, guards.
     ("training.window_days", 10**6, "training.window_days: Input should be less than or equal to 36500"),
@@ -247,7 +258,10 @@ TEXT = (MODELS_DIR / "card_fraud.yaml").read_text()
         ("- name: card_fraud\n", "holds a list and no fields"),
         ("card_fraud\n", "holds only 'card_fraud' and no fields"),
         (TEXT + "owner: someone\n", "the key 'owner' is there already, on line 6"),
-        (TEXT.replace("amount: {type: float64,", "amount: {type: float64, type: int64,"), "the key 'type' is there already"),
+        (
+            TEXT.replace("amount: {type: float64,", "amount: {type: float64, type: int64,"),
+            "the key 'type' is there already",
+        ),
         (TEXT.replace("  k: 100", "  k: 100\n  k: 200"), "the key 'k' is there already"),
         (TEXT.replace("      amount:", "      on:"), "the key on (read as true or false) is not text"),
         (TEXT.replace("      amount:", "      12:"), "the key 12 is not text"),

@@ -21,7 +21,8 @@ _SECTION = re.compile(r"^-- table: (\w+)\s*$", re.MULTILINE)
 class FeatureQueries:
     """The queries of one model.
 
-    Raises ConfigError when the file is missing or does not hold exactly `tables` (feature table → entity column), each once.
+    Raises ConfigError when the file is missing or does not hold exactly `tables` (feature table → entity column), each
+    once.
     """
 
     def __init__(self, path: Path, tables: Mapping[str, str]) -> None:

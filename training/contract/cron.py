@@ -20,7 +20,8 @@ _LONGEST = {month: 30 if month in (4, 6, 9, 11) else 29 if month == 2 else 31 fo
 def cron_mistake(expression: str) -> str | None:
     """What is wrong with a cron expression of five fields or a preset such as `@daily`; None: nothing.
 
-    Each field: `*`, a number, a range `a-b`, either with a step `/n`, or a list of those; names for months and weekdays.
+    Each field: `*`, a number, a range `a-b`, each with a step `/n` or without, or a list of those; months and weekdays
+    have names.
     """
     if expression in _PRESETS:
         return None

@@ -61,7 +61,11 @@ def _label(spec: "ModelSpec") -> Iterator[Mistake]:
         yield "label.column", f"is {label.column!r}, and so is {other}", "Name the column that holds the truth, 0 or 1."
         return
     if label.column in TABLE_COLUMNS:
-        yield "label.column", f"is {label.column!r}, a reserved name", "Rename the column; docs/your-model.md lists names."
+        yield (
+            "label.column",
+            f"is {label.column!r}, a reserved name",
+            "Rename the column; docs/your-model.md lists names.",
+        )
     column, place = feed.columns[label.column], f"feeds.labels.columns.{label.column}"
     if column.nullable:
         what = "may be null, and a label that is null says nothing"

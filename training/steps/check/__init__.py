@@ -76,7 +76,7 @@ def _features(spec: ModelSpec, settings: Settings) -> list[Problem]:
 def _missing_files(model: str, settings: Settings) -> list[Problem]:
     fixes = {
         f"{model}.sql": "Write it: a SELECT per feature table. feature_repo/card_fraud.sql is an example.",
-        f"{model}.py": "Write it: Feast's views of the tables and the service. feature_repo/card_fraud.py is an example.",
+        f"{model}.py": "Write it: Feast's views and the service. feature_repo/card_fraud.py is an example.",
         _STORE: "Every feature repository has one; copy feature_repo/feature_store.yaml.",
     }
     return [

@@ -49,7 +49,9 @@ def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
     try:
         queries = FeatureQueries(path, spec.features.tables)
     except StepError as error:
-        found.problems.append(Problem(file=str(path), place="", what=without_path(error.message, str(path)), fix=error.hint))
+        found.problems.append(
+            Problem(file=str(path), place="", what=without_path(error.message, str(path)), fix=error.hint)
+        )
         return found
     days = Days.ending(START + timedelta(days=before + DAYS), DAYS)
     for table in spec.features.tables:
@@ -87,7 +89,7 @@ class _Table:
         self.rows: pa.Table | None = None
 
     def problems(self) -> list[Problem]:
-        empty = {feed: feed_schema(spec).empty_table() for feed, spec in self._spec.feeds.items()}
+        empty: dict[str, pa.Table] = {name: feed_schema(feed).empty_table() for name, feed in self._spec.feeds.items()}
         try:
             self._queries.run(self._table, self._days, empty)
             rows = self._queries.run(self._table, self._days, {"events": self._events, "labels": self._labels})
@@ -135,7 +137,9 @@ class _Table:
         if (doubled := keys[keys.duplicated()]).size:
             entity, day = doubled.iloc[0].tolist()
             what = f"yields {len(doubled)} rows too many: more than one for {self._entity} {entity} on {day}"
-            found.append(self._problem(what, f"Yield one row per {self._entity} and day: GROUP BY {self._entity}, day."))
+            found.append(
+                self._problem(what, f"Yield one row per {self._entity} and day: GROUP BY {self._entity}, day.")
+            )
         for name in _features(rows, self._entity):
             values = np.asarray(rows[name].to_numpy(), np.float64)
             if not np.isfinite(values).all():
@@ -229,7 +233,10 @@ class _Table:
         if not differing:
             return ""
         entity = same.index[~same[differing[0]]][0]
-        values = [f"{_said(one_of.loc[entity, differing[0]])} {name}" for one_of, name in zip((one, other), called, strict=True)]
+        values = [
+            f"{_said(one_of.loc[entity, differing[0]])} {name}"
+            for one_of, name in zip((one, other), called, strict=True)
+        ]
         verb = "differs" if len(differing) == 1 else "differ"
         example = f"{differing[0]} of {self._entity} {entity} is {' and '.join(values)}"
         return f"{', '.join(differing)} {verb} on {day}; {example}"

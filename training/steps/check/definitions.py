@@ -62,7 +62,9 @@ class FeastCheck:
             place = f"view {view.name}"
             if view.batch_source.timestamp_field != "feature_timestamp":
                 what = f"has the timestamp_field {view.batch_source.timestamp_field!r} in its source"
-                yield self._problem(place, what, 'Write timestamp_field="feature_timestamp": the step adds that column.')
+                yield self._problem(
+                    place, what, 'Write timestamp_field="feature_timestamp": the step adds that column.'
+                )
             made = self.tables.get(view.name)
             for feature in view.features:
                 kind = str(feature.dtype)

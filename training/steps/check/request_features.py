@@ -116,7 +116,9 @@ class RequestFunction:
             found[name] = values
         return found
 
-    def _call(self, columns: Mapping[str, np.ndarray], of: str, problems: list[Problem]) -> dict[str, np.ndarray] | None:
+    def _call(
+        self, columns: Mapping[str, np.ndarray], of: str, problems: list[Problem]
+    ) -> dict[str, np.ndarray] | None:
         """The features of `columns` as float64; None, with the reason among `problems`, when there are none."""
         recorder = _Columns(columns)
         recorder.read = self.read
