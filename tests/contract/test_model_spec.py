@@ -171,7 +171,6 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("evaluation.k", True, "evaluation.k: Input should be a valid integer (YAML reads unquoted yes"),
     ("title", False, "title: Input should be a valid string (YAML reads unquoted yes"),
     ("features.history_days", 10**9, "features.history_days"),
-    ("training.minimum_rows", 10, "training.minimum_positives is 50, above training.minimum_rows 10"),
     ("evaluation.floors", {"average_precision": 1.2}, "evaluation.floors.average_precision"),
     ("evaluation.margins", {"roc_auc": -0.1}, "evaluation.margins.roc_auc"),
     ("rollout.guards", {"minimum_alert_ratio": 0.9, "maximum_alert_ratio": 0.5}, "minimum_alert_ratio is 0.9, above"),

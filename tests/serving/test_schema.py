@@ -135,7 +135,7 @@ def test_a_batch_has_a_least_and_a_largest_size(schema: RequestSchema) -> None:
 
 def test_every_column_type_of_a_spec_has_its_rules(spec: ModelSpec) -> None:
     columns = {
-        "transaction_id": Column(type="int64", minimum=0.5, maximum=9.5),
+        "transaction_id": Column(type="int64", minimum=1, maximum=9),
         "event_time": Column(type="timestamp"),
         "customer_id": Column(type="int64"),
         "channel": Column(type="string", values=("web", "shop")),

@@ -132,9 +132,6 @@ def _training(spec: "ModelSpec") -> Iterator[Mistake]:
     if untrained := sorted(set(spec.resources.estimators) - set(training.estimators)):
         what = f"names {untrained}, which training.estimators does not"
         yield "resources.estimators", what, "Remove them, or train these estimators."
-    if training.minimum_positives > training.minimum_rows:
-        what = f"is {training.minimum_positives}, above training.minimum_rows {training.minimum_rows}"
-        yield "training.minimum_positives", what, "Positive rows are rows: correct one of the two."
 
 
 def _evaluation(spec: "ModelSpec") -> Iterator[Mistake]:
