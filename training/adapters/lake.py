@@ -29,6 +29,7 @@ PREDICTIONS: Final = "predictions"
 
 #: Statistics of every column: by default Delta keeps those of the first 32 alone, and `spans` wants the time's.
 _TABLE_PROPERTIES: Final = {"delta.dataSkippingNumIndexedCols": "-1"}
+_START_OVER: Final = "move the table's folder away and write it anew (docs/your-model.md, Changing a live model)."
 #: Beyond it a float64 does not hold every whole number.
 _EXACT: Final = 2**53
 
@@ -92,7 +93,7 @@ class Lake:
             return []
         if time_column not in pa.schema(opened.schema()).names:
             problem = f"Table {self.uri(table)} holds rows, and none has the time column {time_column!r}"
-            raise ConfigError(problem, f"Go back to the time column that it was filled by, or {_start_over(opened)}")
+            raise ConfigError(problem, f"Go back to the time column that it was filled by, or {_START_OVER}")
         wanted = ["partition.partition", "num_records", f"min.{time_column}", f"max.{time_column}"]
         nothing = pa.nulls(files.num_rows, pa.timestamp("us", "UTC"))
         columns = [files[name] if name in files.column_names else nothing for name in wanted]
@@ -104,16 +105,16 @@ class Lake:
     def check(self, table: str, schema: pa.Schema) -> None:
         """Raises ConfigError when `table` cannot take rows of `schema`, not even after `widen`. Writes nothing."""
         opened = self._open(table)
-        if opened is None:
+        found = difference(pa.schema([]) if opened is None else pa.schema(opened.schema()), schema)
+        self._refuse(table, found.refused)
+        if opened is None or not found.widened:
             return
-        found = difference(pa.schema(opened.schema()), schema)
-        _refuse(opened, found.refused)
         stored = opened.to_pyarrow_dataset()
         for name in found.widened:
             inexact = (pc.field(name) > _EXACT) | (pc.field(name) < -_EXACT)
             if count := stored.count_rows(filter=inexact):
                 problem = f"{count:,} whole numbers of {name} are too large for float64 to hold exactly"
-                raise ConfigError(f"Table {opened.table_uri} cannot change: {problem}", _remedy(opened))
+                self._refuse(table, [problem])
 
     def widen(self, table: str, schema: pa.Schema) -> None:
         """Rewrite the columns of `table` that are int64 and in `schema` float64, in one commit that keeps all values.
@@ -146,7 +147,7 @@ class Lake:
         committed meanwhile; nothing was written then.
         """
         opened = self._open_or_create(table, rows.schema, partition_by)
-        _refuse_differences(opened, rows.schema)
+        self._refuse_differences(table, opened, rows.schema)
         return self._commit(opened, rows, transactions, mode="overwrite", predicate=where, schema_mode="merge")
 
     def overwrite(
@@ -167,7 +168,7 @@ class Lake:
         Raises ConfigError and TransientError as `replace` does.
         """
         opened = self._open_or_create(table, rows.schema, partition_by)
-        _refuse_differences(opened, rows.schema)
+        self._refuse_differences(table, opened, rows.schema)
         applied = opened.transaction_version(application)
         if applied is not None and number <= applied:
             return None
@@ -186,6 +187,7 @@ class Lake:
 
     def _open_or_create(self, table: str, schema: pa.Schema, partition_by: list[str]) -> DeltaTable:
         """Creating is a commit of its own: two first writers then meet in a conflict instead of both creating."""
+        self._refuse(table, difference(pa.schema([]), schema).refused)
         if "://" not in self._root:
             Path(self._root).mkdir(parents=True, exist_ok=True)
         try:
@@ -200,6 +202,15 @@ class Lake:
             if opened is None:
                 raise
             return opened
+
+    def _refuse_differences(self, table: str, opened: DeltaTable, schema: pa.Schema) -> None:
+        found = difference(pa.schema(opened.schema()), schema)
+        self._refuse(table, [*found.refused, *found.widened.values()])
+
+    def _refuse(self, table: str, reasons: list[str]) -> None:
+        if reasons:
+            hint = f"Go back to the columns that the table has, give the new one another name, or {_START_OVER}"
+            raise ConfigError(f"Table {self.uri(table)} cannot take these rows: {'; '.join(reasons)}", hint)
 
     def _commit(
         self,
@@ -220,16 +231,6 @@ class Lake:
         return opened.version()
 
 
-def _refuse_differences(opened: DeltaTable, schema: pa.Schema) -> None:
-    found = difference(pa.schema(opened.schema()), schema)
-    _refuse(opened, [*found.refused, *found.widened.values()])
-
-
-def _refuse(opened: DeltaTable, reasons: list[str]) -> None:
-    if reasons:
-        raise ConfigError(f"Table {opened.table_uri} cannot take these rows: {'; '.join(reasons)}", _remedy(opened))
-
-
 def _read_spans(stored: ds.Dataset, time_column: str, partitions: set[str]) -> list[Span]:
     """The spans of these partitions from their rows: one column of them is read."""
     within = pc.field("partition").isin(sorted(partitions)) & pc.field(time_column).is_valid()
@@ -237,11 +238,3 @@ def _read_spans(stored: ds.Dataset, time_column: str, partitions: set[str]) -> l
     found = times.group_by("partition").aggregate([(time_column, kind) for kind in ("count", "min", "max")])
     order = ["partition", *(f"{time_column}_{kind}" for kind in ("count", "min", "max"))]
     return [Span(*row) for row in zip(*(found[name].to_pylist() for name in order), strict=True)]
-
-
-def _remedy(opened: DeltaTable) -> str:
-    return f"Go back to the type that the table has, give the column another name, or {_start_over(opened)}"
-
-
-def _start_over(opened: DeltaTable) -> str:
-    return f"move {opened.table_uri} away and write all of it again (docs/your-model.md, Changing a live model)."
