@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from training.adapters.lake import Lake
-from training.contract.errors import InputError, TransientError
+from training.contract.errors import ConfigError, InputError, TransientError
 
 
 @pytest.fixture
@@ -153,3 +154,163 @@ def test_an_overwritten_table_has_the_new_columns_and_keeps_its_earlier_versions
     assert lake.scan("t", version).to_table().select(["partition", "amount"]).to_pylist() == renamed.to_pylist()
     assert lake.applied("t", "definition") == 7
     assert lake.scan("t", first).to_table().num_rows == 2
+
+
+# --- schemas that change ---
+
+
+def numbers(column: str, values: list, kind: pa.DataType, partition: str = "b") -> pa.Table:
+    return pa.table({column: pa.array(values, kind), "partition": [partition] * len(values)})
+
+
+def put(lake: Lake, rows: pa.Table) -> int:
+    return lake.replace("t", rows, f"partition = '{rows['partition'][0]}'", ["partition"])
+
+
+def test_a_new_column_is_null_in_old_rows_and_a_gone_one_in_new_rows(lake: Lake) -> None:
+    put(lake, numbers("old", [1], pa.int64(), "a"))
+    put(lake, numbers("new", ["x"], pa.string(), "b"))
+    found = lake.scan("t").to_table().select(["partition", "old", "new"]).to_pylist()
+    assert sorted(found, key=lambda row: row["partition"]) == [
+        {"partition": "a", "old": 1, "new": None},
+        {"partition": "b", "old": None, "new": "x"},
+    ]
+
+
+STRUCT = pa.struct([("x", pa.int64())])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ((pa.int64(), [1]), (pa.float64(), [30.57]), "column v is int64 in the table and double in the new rows"),
+        ((pa.float64(), [1.5]), (pa.int64(), [2]), "column v is double in the table and int64 in the new rows"),
+        ((pa.int64(), [1]), (pa.bool_(), [True]), "column v is int64 in the table and bool"),
+        ((pa.string(), ["1"]), (pa.float64(), [1.5]), "column v is string in the table and double"),
+        ((pa.int64(), [1]), (pa.string(), ["x"]), "column v is int64 in the table and string"),
+        ((pa.int64(), [1]), (pa.uint64(), [2**64 - 1]), "column v is int64 in the table and uint64"),
+        ((pa.timestamp("us", "UTC"), [0]), (pa.timestamp("us"), [0]), "timestamp[us, tz=UTC] in the table"),
+        ((STRUCT, [{"x": 1}]), (pa.struct([("x", pa.float64())]), [{"x": 1.5}]), "column v.x is int64 in the table"),
+    ],
+)
+def test_a_write_of_another_type_is_refused_with_both_named(lake: Lake, old: tuple, new: tuple, said: str) -> None:
+    put(lake, numbers("v", old[1], old[0], "a"))
+    version = lake.version("t")
+    with pytest.raises(ConfigError, match="card_fraud/t cannot take these rows") as refusal:
+        put(lake, numbers("v", new[1], new[0]))
+    assert said in str(refusal.value)
+    with pytest.raises(ConfigError, match="cannot take these rows"):
+        lake.append_once("t", numbers("v", new[1], new[0]), ["partition"], "replica", 1)
+    assert lake.version("t") == version
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+def test_the_same_values_in_another_encoding_are_taken(lake: Lake, kind: pa.DataType) -> None:
+    put(lake, numbers("v", ["x"], pa.string(), "a"))
+    put(lake, pa.table({"v": pa.array(["y"]).cast(kind), "partition": ["b"]}))
+    put(lake, pa.table({"v": pa.nulls(1), "partition": ["c"]}))
+    assert set(lake.scan("t").to_table()["v"].to_pylist()) == {"x", "y", None}
+
+
+def test_structs_gain_and_lose_fields(lake: Lake) -> None:
+    put(lake, numbers("event", [{"x": 1, "y": "q"}], pa.struct([("x", pa.int64()), ("y", pa.string())]), "a"))
+    put(lake, numbers("event", [{"z": 1.5, "x": 2}], pa.struct([("z", pa.float64()), ("x", pa.int64())]), "b"))
+    found = {row["partition"]: row["event"] for row in lake.scan("t").to_table().to_pylist()}
+    assert found == {"a": {"x": 1, "y": "q", "z": None}, "b": {"x": 2, "y": None, "z": 1.5}}
+
+
+def test_names_that_differ_in_capitals_alone_are_refused(lake: Lake) -> None:
+    put(lake, numbers("amount", [1], pa.int64(), "a"))
+    with pytest.raises(ConfigError, match="the columns amount and Amount differ in capitals alone"):
+        put(lake, numbers("Amount", [1], pa.int64()))
+    twice = pa.table([pa.array([1]), pa.array([2]), pa.array(["b"])], names=["v", "v", "partition"])
+    for table in ("t", "not there yet"):
+        with pytest.raises(ConfigError, match="there are two columns v"):
+            lake.check(table, twice.schema)
+        with pytest.raises(ConfigError, match="there are two columns v"):
+            lake.replace(table, twice, "partition = 'b'", ["partition"])
+
+
+FLOATS = pa.schema([("v", pa.float64()), ("partition", pa.string())])
+
+
+def test_whole_numbers_become_floats_in_one_commit_that_keeps_rows_and_transactions(lake: Lake) -> None:
+    lake.replace("t", numbers("v", [1, None], pa.int64(), "a"), "partition = 'a'", ["partition"], {"ingest/a": 7})
+    before = put(lake, numbers("v", [2**53], pa.int64(), "b"))
+    lake.check("t", FLOATS)
+    assert lake.version("t") == before
+    lake.widen("t", FLOATS)
+    lake.widen("t", FLOATS)
+    assert lake.version("t") == before + 1
+    table = lake.scan("t").to_table()
+    assert table.schema.field("v").type == pa.float64()
+    assert set(table["v"].to_pylist()) == {1.0, None, float(2**53)}
+    assert lake.applied("t", "ingest/a") == 7
+    assert lake.scan("t", before).to_table().schema.field("v").type == pa.int64()
+    put(lake, numbers("v", [30.57], pa.float64(), "c"))
+    assert 30.57 in lake.scan("t").to_table()["v"].to_pylist()
+
+
+def test_whole_numbers_that_no_float_holds_are_not_widened(lake: Lake) -> None:
+    put(lake, numbers("v", [2**53 + 1], pa.int64()))
+    with pytest.raises(ConfigError, match="1 whole numbers of v are too large for float64"):
+        lake.check("t", FLOATS)
+
+
+def test_widening_while_another_writes_loses_nothing(lake: Lake) -> None:
+    put(lake, numbers("v", [0], pa.int64(), "a"))
+
+    def write(partition: str) -> None:
+        lake.widen("t", FLOATS)
+        put(lake, numbers("v", [1.5], pa.float64(), partition))
+
+    at_once([lambda name=name: write(name) for name in "bcd"])
+    assert sorted(lake.scan("t").to_table()["v"].to_pylist()) == [0.0, 1.5, 1.5, 1.5]
+
+
+def test_columns_that_are_not_there_yet_can_be_read_as_null(lake: Lake) -> None:
+    version = put(lake, numbers("v", [1], pa.int64(), "a"))
+    wanted = pa.schema([("v", pa.int64()), ("channel", pa.string())])
+    assert lake.scan("t", version, wanted).to_table(["v", "channel"]).to_pylist() == [{"v": 1, "channel": None}]
+
+
+# --- statistics ---
+
+
+def wide(columns: int, partition: str) -> pa.Table:
+    """The time comes last, and two of the columns before it are structs, whose fields count, too."""
+    struct = pa.array([{f"f{n}": n for n in range(20)}] * 2)
+    table = pa.table({f"v{n}": struct if n < 2 else pa.array([n, n]) for n in range(columns - 1)})
+    times = [datetime(2026, 1, 5, hour, tzinfo=UTC) for hour in (3, 9)]
+    table = table.append_column("time", pa.array(times, pa.timestamp("us", "UTC")))
+    return table.append_column("partition", pa.array([partition] * 2))
+
+
+SPAN = (2, datetime(2026, 1, 5, 3, tzinfo=UTC), datetime(2026, 1, 5, 9, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("columns", [20, 45, 300])
+def test_spans_of_a_wide_table(lake: Lake, columns: int) -> None:
+    put(lake, wide(columns, "a"))
+    put(lake, wide(columns, "b"))
+    assert sorted(lake.spans("t", "time")) == [("a", *SPAN), ("b", *SPAN)]
+
+
+def test_spans_of_a_table_that_keeps_statistics_of_its_first_32_columns(lake: Lake) -> None:
+    """As all tables did that were made before the property was set."""
+    rows = wide(45, "a")
+    write_deltalake(lake.uri("t"), rows, partition_by=["partition"])
+    assert lake.spans("t", "time") == [("a", *SPAN)]
+    put(lake, wide(45, "b"))
+    assert sorted(lake.spans("t", "time")) == [("a", *SPAN), ("b", *SPAN)]
+
+
+def test_rows_without_a_time_have_no_span(lake: Lake) -> None:
+    put(lake, wide(3, "a").set_column(2, "time", pa.nulls(2, pa.timestamp("us", "UTC"))))
+    assert lake.spans("t", "time") == []
+
+
+def test_a_time_column_that_no_row_has_is_a_matter_of_the_spec(lake: Lake) -> None:
+    replace(lake, "a", 1)
+    with pytest.raises(ConfigError, match="none has the time column 'booked_at'"):
+        lake.spans("t", "booked_at")

@@ -1,7 +1,8 @@
 """Great Expectations: the suites that a feed's spec means, run on one partition, with Data Docs about it.
 
-Rules come in two levels. A row that breaks a row-level rule is quarantined; a partition that breaks a table-level rule
-is refused. Each expectation carries in its `meta` which it is and what to call it.
+One suite is about rows: a row that breaks one of its rules is quarantined. The other is about days: a partition that
+breaks one of its rules is refused. Each expectation carries in its `meta` what to call its rule. That the columns are
+there and have their types was seen to before.
 """
 
 # Great Expectations must be told some things before it is imported; it is typed, but does not mark what it exports.
@@ -40,18 +41,18 @@ from training.contract.model_spec import Column, FeedSpec
 # This one sets a level of its own.
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
-#: Types of the spec → the name by which Great Expectations knows the pandas column.
-_PANDAS_TYPES = {"int64": "int64", "float64": "float64", "string": "str", "bool": "bool", "timestamp": "Timestamp"}
-_ROW, _TABLE = "row", "table"
-_ROWS, _GAP = "rows per day", "days since the newest day in the lake"
+_ROWS, _GAP = "rows per day", "days since the day before it with rows"
 _SITE = "partition"
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong with a partition. `rows`: rule → positions of the rows that break it. `page`: Data Docs."""
+    """What is wrong with a partition. `days`: sentences about days, for which it is refused. `page`: Data Docs.
 
-    table: list[str]
+    `rows`: rule → positions of the rows that break it, empty when it is refused.
+    """
+
+    days: list[str]
     rows: dict[str, np.ndarray]
     page: Path
 
@@ -59,8 +60,8 @@ class Findings:
 def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Days, name: str, site: Path) -> Findings:
     """Validate a partition's `rows` (with a RangeIndex) and render Data Docs into the folder `site`, which is replaced.
 
-    `days` has one row per promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and `gap`,
-    the days from the newest day in the lake to this one (NaN: no rule).
+    `rows` has the feed's columns in its types. `days` has one row per promised day: `day`, `rows`, the bounds `minimum`
+    and `maximum` (NaN: no bound), and `gap`, the days from the newest day before it with rows (NaN: no rule).
     `promised` are the days in which the rows' times must lie; `name` titles the pages.
     """
     site.parent.mkdir(parents=True, exist_ok=True)
@@ -70,21 +71,24 @@ def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Da
         on_rows = _validate(context, f"{name} rows", rows, row_suite(feed, promised))
         on_days = _validate(context, f"{name} days", days, day_suite(feed))
         _publish(rendered, site)
+    wrong = [_day_sentence(days.iloc[at], rule, feed) for at, rule in _days_out_of_bounds(on_days)]
     broken = [result for result in on_rows.results if not result.success]
-    # A missing column fails the rule about its type, too: said once is enough.
-    table = list({_column(r): _sentence(r, rows) for r in reversed(broken) if _meta(r)["level"] == _TABLE}.values())
-    positions = {} if table else {_meta(result)["rule"]: _positions(result, rows) for result in broken}
-    table += [_day_sentence(days.iloc[at], rule, feed) for at, rule in _days_out_of_bounds(on_days)]
-    return Findings(table, positions, site / "index.html")
+    positions = {} if wrong else {_rule(result): _positions(result, rows) for result in broken}
+    return Findings(wrong, positions, site / "index.html")
+
+
+def missing_rule(column: str) -> str:
+    """The rule that a row breaks which has no value in `column`."""
+    return f"{column} is missing"
 
 
 def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
-    """The expectations of the spec's columns, and that the rows belong to the `promised` days."""
+    """The expectations of the spec's columns, and that each row has a time, in the `promised` days."""
     suite: list[Expectation] = []
     for name, column in feed.columns.items():
-        suite += _column_expectations(name, column)
+        suite += _column_expectations(name, column, needed=name == feed.time_column or not column.nullable)
     first, end = midnight(promised.start), midnight(promised.end)
-    rule = _row_rule(f"{feed.time_column} is outside {promised.start if len(promised) == 1 else promised}")
+    rule = _meta(f"{feed.time_column} is outside {promised.start if len(promised) == 1 else promised}")
     suite.append(
         gxe.ExpectColumnValuesToBeBetween(
             column=feed.time_column, min_value=first, max_value=end, strict_max=True, meta=rule
@@ -94,35 +98,28 @@ def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
 
 
 def day_suite(feed: FeedSpec) -> list[Expectation]:
-    """Each day's rows lie within bounds, and no day lies too far ahead of the lake."""
-    meta, ahead = {"level": _TABLE, "rule": _ROWS}, {"level": _TABLE, "rule": _GAP}
-    within: dict[str, Any] = {"or_equal": True, "ignore_row_if": "either_value_is_missing", "meta": meta}
+    """Each day's rows lie within bounds, and no day lies too far ahead of those before it."""
+    within: dict[str, Any] = {"or_equal": True, "ignore_row_if": "either_value_is_missing", "meta": _meta(_ROWS)}
     return [
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="rows", column_B="minimum", **within),
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="maximum", column_B="rows", **within),
-        gxe.ExpectColumnValuesToBeBetween(column="gap", max_value=feed.maximum_gap_days, meta=ahead),
+        gxe.ExpectColumnValuesToBeBetween(column="gap", max_value=feed.maximum_gap_days, meta=_meta(_GAP)),
     ]
 
 
-def _column_expectations(name: str, column: Column) -> list[Expectation]:
-    expected = _PANDAS_TYPES[column.type]
-    suite: list[Expectation] = [
-        gxe.ExpectColumnToExist(column=name, meta={"level": _TABLE, "rule": f"column {name} is missing"}),
-        gxe.ExpectColumnValuesToBeOfType(
-            column=name, type_=expected, meta={"level": _TABLE, "rule": f"column {name} is not of type {column.type}"}
-        ),
-    ]
-    if not column.nullable:
-        suite.append(gxe.ExpectColumnValuesToNotBeNull(column=name, meta=_row_rule(f"{name} is missing")))
+def _column_expectations(name: str, column: Column, needed: bool) -> list[Expectation]:
+    suite: list[Expectation] = []
+    if needed:
+        suite.append(gxe.ExpectColumnValuesToNotBeNull(column=name, meta=_meta(missing_rule(name))))
     if column.unique:
-        suite.append(gxe.ExpectColumnValuesToBeUnique(column=name, meta=_row_rule(f"{name} is not unique")))
+        suite.append(gxe.ExpectColumnValuesToBeUnique(column=name, meta=_meta(f"{name} is not unique")))
     if column.minimum is not None or column.maximum is not None:
         low, high = column.minimum, column.maximum
-        rule = _row_rule(f"{name} is {_outside(low, high)}")
+        rule = _meta(f"{name} is {_outside(low, high)}")
         suite.append(gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, meta=rule))
     if column.values is not None:
         allowed = list(column.values)
-        rule = _row_rule(f"{name} is none of {', '.join(map(str, allowed))}")
+        rule = _meta(f"{name} is none of {', '.join(map(str, allowed))}")
         suite.append(gxe.ExpectColumnValuesToBeInSet(column=name, value_set=allowed, meta=rule))
     return suite
 
@@ -133,8 +130,8 @@ def _outside(low: float | None, high: float | None) -> str:
     return f"outside {low:g} … {high:g}"
 
 
-def _row_rule(rule: str) -> dict[str, str]:
-    return {"level": _ROW, "rule": rule}
+def _meta(rule: str) -> dict[str, str]:
+    return {"rule": rule}
 
 
 def _context(site: str) -> AbstractDataContext:
@@ -184,29 +181,19 @@ def _publish(rendered: Path, site: Path) -> None:
     rendered.rename(site)
 
 
-def _meta(result: ExpectationValidationResult) -> dict[str, Any]:
+def _rule(result: ExpectationValidationResult) -> str:
     assert result.expectation_config is not None
-    return dict(result.expectation_config.meta or {})
-
-
-def _column(result: ExpectationValidationResult) -> str:
-    assert result.expectation_config is not None
-    return str(result.expectation_config.kwargs["column"])
-
-
-def _sentence(result: ExpectationValidationResult, rows: pd.DataFrame) -> str:
-    column = _column(result)
-    found = f" (it is {rows[column].dtype})" if column in rows else f" (found: {', '.join(map(str, rows.columns))})"
-    return str(_meta(result)["rule"]) + found
+    return str((result.expectation_config.meta or {})["rule"])
 
 
 def _positions(result: ExpectationValidationResult, rows: pd.DataFrame) -> np.ndarray:
     if "unexpected_index_list" not in result.result:
-        raise StepError(f"Great Expectations could not check {_meta(result)['rule']!r}: {result.exception_info}")
+        raise StepError(f"Great Expectations could not check {_rule(result)!r}: {result.exception_info}")
     found = np.asarray(result.result["unexpected_index_list"] or [], dtype=np.int64)
     assert result.expectation_config is not None
     if result.expectation_config.type == "expect_column_values_to_be_unique":
-        return found[~np.isin(found, _spare_copies(rows.iloc[found], _column(result)))]
+        column = result.expectation_config.kwargs["column"]
+        return found[~np.isin(found, _spare_copies(rows.iloc[found], column))]
     return found
 
 
@@ -219,13 +206,13 @@ def _spare_copies(doubles: pd.DataFrame, column: str) -> np.ndarray:
 def _days_out_of_bounds(result: ExpectationSuiteValidationResult) -> list[tuple[int, str]]:
     """Position of the day, and the rule that it breaks."""
     broken = [r for r in result.results if not r.success]
-    return sorted({(int(at), _meta(r)["rule"]) for r in broken for at in r.result["unexpected_index_list"]})
+    return sorted({(int(at), _rule(r)) for r in broken for at in r.result["unexpected_index_list"]})
 
 
 def _day_sentence(day: pd.Series, rule: str, feed: FeedSpec) -> str:
     if rule == _GAP:
         newest = date.fromisoformat(day["day"]) - timedelta(days=int(day["gap"]))
-        after = f"{day['gap']:,.0f} days after {newest}, the newest day in the lake"
+        after = f"{day['gap']:,.0f} days after {newest}, the newest day before it with rows"
         return f"{day['day']} is {after}: maximum_gap_days is {feed.maximum_gap_days}"
     most = "" if pd.isna(day["maximum"]) else f"{day['maximum']:,.1f}"
     return f"{day['day']}: {day['rows']:,} rows, expected {day['minimum']:,.1f} … {most}"

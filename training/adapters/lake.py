@@ -2,6 +2,10 @@
 
 Every write is one atomic commit. A write replaces the rows that match a predicate, so the same write twice leaves the
 same table; `append_once` is for streams, where the caller numbers its batches. Timestamps are microseconds, UTC.
+
+delta-rs casts rows to the table's types without a word, 30.57 to 30 if need be. So every write compares the two
+schemas first: columns that the table lacks are added, null in its rows; columns that the rows lack are null in them;
+types that differ are an error. `widen` makes the one change of a type that loses nothing.
 """
 
 from collections.abc import Mapping
@@ -10,16 +14,24 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from training.contract.errors import InputError, TransientError
+from training.contract.errors import ConfigError, InputError, TransientError
+from training.domain.schemas import difference
 
 EVENTS: Final = "events"
 LABELS: Final = "labels"
 QUARANTINE: Final = "quarantine"
 PREDICTIONS: Final = "predictions"
+
+#: Statistics of every column: by default Delta keeps those of the first 32 alone, and `spans` wants the time's.
+_TABLE_PROPERTIES: Final = {"delta.dataSkippingNumIndexedCols": "-1"}
+_START_OVER: Final = "move the table's folder away and write it anew (docs/your-model.md, Changing a live model)."
+#: Beyond it a float64 does not hold every whole number.
+_EXACT: Final = 2**53
 
 
 class Span(NamedTuple):
@@ -53,13 +65,16 @@ class Lake:
         found = {table: self.version(table) for table in tables}
         return {table: version for table, version in found.items() if version is not None}
 
-    def scan(self, table: str, version: int | None = None) -> ds.Dataset:
+    def scan(self, table: str, version: int | None = None, columns: pa.Schema | None = None) -> ds.Dataset:
         """`table` at `version` (None: the newest) as a dataset that reads only what is asked of it.
 
+        Those of `columns` that the table lacks, because no rows with them have been written yet, are null in it.
         Raises InputError when the table or the version does not exist.
         """
         try:
-            return DeltaTable(self.uri(table), version=version).to_pyarrow_dataset()
+            found = DeltaTable(self.uri(table), version=version).to_pyarrow_dataset()
+            lacking = [each for each in columns or () if each.name not in found.schema.names]
+            return found.replace_schema(pa.schema([*found.schema, *lacking])) if lacking else found
         except (TableNotFoundError, DeltaError) as error:
             hint = f"Versions now: {self.versions(table)}. Land data first, or name a version that exists."
             raise InputError(
@@ -67,19 +82,55 @@ class Lake:
             ) from error
 
     def spans(self, table: str, time_column: str) -> list[Span]:
-        """What the partitions of `table` hold, from the statistics of its files: no row is read. [] without a table.
+        """What the partitions of `table` hold, from the statistics of its files. [] without a table.
 
-        `table` must be partitioned by `partition`.
+        Of files without statistics of the time column the column is read; rows without a time are left out.
+        `table` must be partitioned by `partition`. Raises ConfigError when it holds rows and no such column.
         """
         opened = self._open(table)
-        if opened is None:
+        files = None if opened is None else pa.table(opened.get_add_actions(flatten=True))
+        if opened is None or files is None or files.num_rows == 0:
             return []
-        files = pa.table(opened.get_add_actions(flatten=True))
+        if time_column not in pa.schema(opened.schema()).names:
+            problem = f"Table {self.uri(table)} holds rows, and none has the time column {time_column!r}"
+            raise ConfigError(problem, f"Go back to the time column that it was filled by, or {_START_OVER}")
         wanted = ["partition.partition", "num_records", f"min.{time_column}", f"max.{time_column}"]
-        if files.num_rows == 0:
-            return []
-        rows = zip(*(files[name].to_pylist() for name in wanted), strict=True)
-        return [Span(*row) for row in rows if row[1] and row[2] is not None]
+        nothing = pa.nulls(files.num_rows, pa.timestamp("us", "UTC"))
+        columns = [files[name] if name in files.column_names else nothing for name in wanted]
+        spans = [Span(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True) if row[1] != 0]
+        unknown = {span.partition for span in spans if span.rows is None or span.earliest is None}
+        known = [span for span in spans if span.partition not in unknown]
+        return [*known, *_read_spans(opened.to_pyarrow_dataset(), time_column, unknown)] if unknown else known
+
+    def check(self, table: str, schema: pa.Schema) -> None:
+        """Raises ConfigError when `table` cannot take rows of `schema`, not even after `widen`. Writes nothing."""
+        opened = self._open(table)
+        found = difference(pa.schema([]) if opened is None else pa.schema(opened.schema()), schema)
+        self._refuse(table, found.refused)
+        if opened is None or not found.widened:
+            return
+        stored = opened.to_pyarrow_dataset()
+        for name in found.widened:
+            inexact = (pc.field(name) > _EXACT) | (pc.field(name) < -_EXACT)
+            if count := stored.count_rows(filter=inexact):
+                problem = f"{count:,} whole numbers of {name} are too large for float64 to hold exactly"
+                self._refuse(table, [problem])
+
+    def widen(self, table: str, schema: pa.Schema) -> None:
+        """Rewrite the columns of `table` that are int64 and in `schema` float64, in one commit that keeps all values.
+
+        Does nothing where there are none. Call `check` before. Raises TransientError when another writer changed the
+        table meanwhile.
+        """
+        opened = self._open(table)
+        names = {} if opened is None else difference(pa.schema(opened.schema()), schema).widened
+        if opened is None or not names:
+            return
+        stored = opened.to_pyarrow_dataset()
+        wide = pa.schema([each.with_type(pa.float64()) if each.name in names else each for each in stored.schema])
+        batches = (pa.Table.from_batches([batch]).cast(wide).to_batches() for batch in stored.to_batches())
+        rows = pa.RecordBatchReader.from_batches(wide, (batch for some in batches for batch in some))
+        self._commit(opened, rows, None, mode="overwrite", schema_mode="overwrite")
 
     def replace(
         self,
@@ -92,10 +143,12 @@ class Lake:
         """Put `rows` in the place of those that match the SQL predicate `where`, in one commit. Returns the version.
 
         Every row must itself match `where`. `transactions` (application → number) are kept with the commit: see
-        `applied`. Raises TransientError when another writer committed meanwhile; nothing was written then.
+        `applied`. Raises ConfigError when a type differs from the table's, TransientError when another writer
+        committed meanwhile; nothing was written then.
         """
         opened = self._open_or_create(table, rows.schema, partition_by)
-        return self._commit(opened, rows, transactions, mode="overwrite", predicate=where)
+        self._refuse_differences(table, opened, rows.schema)
+        return self._commit(opened, rows, transactions, mode="overwrite", predicate=where, schema_mode="merge")
 
     def overwrite(
         self, table: str, rows: pa.Table, partition_by: list[str], transactions: Mapping[str, int] | None = None
@@ -112,9 +165,10 @@ class Lake:
     ) -> int | None:
         """Append batch `number` of `application`; None when it is in the table already. Numbers must grow.
 
-        Columns that the table lacks are added to it, null in the rows that it has.
+        Raises ConfigError and TransientError as `replace` does.
         """
         opened = self._open_or_create(table, rows.schema, partition_by)
+        self._refuse_differences(table, opened, rows.schema)
         applied = opened.transaction_version(application)
         if applied is not None and number <= applied:
             return None
@@ -133,17 +187,38 @@ class Lake:
 
     def _open_or_create(self, table: str, schema: pa.Schema, partition_by: list[str]) -> DeltaTable:
         """Creating is a commit of its own: two first writers then meet in a conflict instead of both creating."""
+        self._refuse(table, difference(pa.schema([]), schema).refused)
         if "://" not in self._root:
             Path(self._root).mkdir(parents=True, exist_ok=True)
         try:
-            return self._open(table) or DeltaTable.create(self.uri(table), schema, partition_by=partition_by)
+            opened = self._open(table)
+            if opened is not None:
+                return opened
+            return DeltaTable.create(
+                self.uri(table), schema, partition_by=partition_by, configuration=_TABLE_PROPERTIES
+            )
         except DeltaError:
             opened = self._open(table)
             if opened is None:
                 raise
             return opened
 
-    def _commit(self, opened: DeltaTable, rows: pa.Table, transactions: Mapping[str, int] | None, **mode: str) -> int:
+    def _refuse_differences(self, table: str, opened: DeltaTable, schema: pa.Schema) -> None:
+        found = difference(pa.schema(opened.schema()), schema)
+        self._refuse(table, [*found.refused, *found.widened.values()])
+
+    def _refuse(self, table: str, reasons: list[str]) -> None:
+        if reasons:
+            hint = f"Go back to the columns that the table has, give the new one another name, or {_START_OVER}"
+            raise ConfigError(f"Table {self.uri(table)} cannot take these rows: {'; '.join(reasons)}", hint)
+
+    def _commit(
+        self,
+        opened: DeltaTable,
+        rows: pa.Table | pa.RecordBatchReader,
+        transactions: Mapping[str, int] | None,
+        **mode: str,
+    ) -> int:
         """Commit on top of what was `opened` and looked at: a write in between is a conflict, never a double."""
         kept = [Transaction(*each) for each in (transactions or {}).items()]
         properties = CommitProperties(app_transactions=kept or None)
@@ -154,3 +229,12 @@ class Lake:
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
             ) from error
         return opened.version()
+
+
+def _read_spans(stored: ds.Dataset, time_column: str, partitions: set[str]) -> list[Span]:
+    """The spans of these partitions from their rows: one column of them is read."""
+    within = pc.field("partition").isin(sorted(partitions)) & pc.field(time_column).is_valid()
+    times = stored.to_table(columns=["partition", time_column], filter=within)
+    found = times.group_by("partition").aggregate([(time_column, kind) for kind in ("count", "min", "max")])
+    order = ["partition", *(f"{time_column}_{kind}" for kind in ("count", "min", "max"))]
+    return [Span(*row) for row in zip(*(found[name].to_pylist() for name in order), strict=True)]

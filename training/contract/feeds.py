@@ -125,9 +125,10 @@ class FeedSpec(Spec):
     """A partition may break row-level rules in at most this share of its rows; more is a table-level failure."""
     slack_days: int = Field(0, ge=0)
     """Rows may lie at most this many days outside the days that the partition's name promises."""
-    maximum_gap_days: int = Field(31, ge=1)
-    """A partition may begin at most this many days after the newest day that the other partitions of its feed reach;
-    one that is further ahead, such as one dated by a wrong clock, is refused. While the lake is empty any may be first.
+    maximum_gap_days: int = Field(7, ge=1)
+    """A day with rows may follow at most this many days after the newest day before it with rows, in the partition or
+    in the others of its feed. A partition that is further ahead, such as one dated by a wrong clock, is refused: it
+    would move everybody's online features and the drift window into the future. The first partition may have any days.
     """
 
     @model_validator(mode="after")

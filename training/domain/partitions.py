@@ -101,20 +101,22 @@ def row_bounds(counts: Mapping[date, int], history: Mapping[date, float], rule: 
 
 
 def day_counts(
-    times: pa.ChunkedArray | None, promised: Days, history: Mapping[date, float], rule: RowCount, gap: int | None
+    times: pa.ChunkedArray, promised: Days, history: Mapping[date, float], rule: RowCount, newest: date | None
 ) -> "pd.DataFrame":
     """One row per `promised` day: `day`, its `rows` among `times`, their bounds `minimum` and `maximum` (row_bounds).
 
-    `gap` stands with the first day. No rows when `times` are not there or are no times.
+    `gap`: the days from the newest day before it with rows, in `times` or elsewhere, where `newest` is the newest of
+    all (None: there is none); NaN for a day without rows or with nothing before it.
     """
     import pandas as pd  # Slow to import, and only what is validated needs it.
 
-    columns = ["day", "rows", "minimum", "maximum", "gap"]
-    if times is None or not pa.types.is_timestamp(times.type):
-        return pd.DataFrame({name: [] for name in columns})
     counts = {promised.start + at * _DAY: 0 for at in range(len(promised))}
     found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()
     counts.update({day["values"]: day["counts"] for day in found if day["values"] in counts})
-    bounds, gaps = row_bounds(counts, history, rule), {promised.start: gap}
-    rows = [(str(day), count, *bounds[day], gaps.get(day)) for day, count in counts.items()]
+    bounds, rows = row_bounds(counts, history, rule), []
+    for day, count in counts.items():
+        gap = (day - newest).days if newest and count else None
+        newest = max(day, newest or day) if count else newest
+        rows.append((str(day), count, *bounds[day], gap))
+    columns = ["day", "rows", "minimum", "maximum", "gap"]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], "float64"))

@@ -1,0 +1,76 @@
+"""Two table schemas side by side: what differs between the rows to write and the table that takes them."""
+
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+
+class Difference(NamedTuple):
+    """How the schema of new rows differs from a table's. `refused`: sentences about what the table cannot take.
+
+    `widened`: columns that are int64 in the table and float64 in the rows → the sentence about that. The table can be
+    rewritten without loss while its numbers are not too large.
+    """
+
+    widened: dict[str, str]
+    refused: list[str]
+
+
+def difference(table: pa.Schema, rows: pa.Schema) -> Difference:
+    """Compare two schemas by name, whatever the order. A column that only one of them has is no difference to report.
+
+    Types that differ only in how Arrow encodes them (string and large_string, a dictionary and its values) are equal.
+    """
+    if clashes := _ambiguous(table.names, rows.names):
+        return Difference({}, clashes)
+    found = Difference({}, [])
+    for name in [name for name in rows.names if name in table.names]:
+        old, new = stored_type(table.field(name).type), stored_type(rows.field(name).type)
+        conflicts = _conflicts(name, old, new)
+        if old == pa.int64() and new == pa.float64():
+            found.widened[name] = conflicts[0]
+        else:
+            found.refused.extend(conflicts)
+    return found
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """The type in which a Delta table keeps values of the Arrow type `kind`, as far as several are kept as one."""
+    if pt.is_dictionary(kind):
+        return stored_type(kind.value_type)
+    if pt.is_large_string(kind) or pt.is_string_view(kind):
+        return pa.string()
+    if pt.is_large_binary(kind) or pt.is_binary_view(kind):
+        return pa.binary()
+    if pt.is_large_list(kind) or pt.is_list(kind):
+        return pa.list_(stored_type(kind.value_type))
+    if pt.is_map(kind):
+        return pa.map_(stored_type(kind.key_type), stored_type(kind.item_type))
+    if pt.is_struct(kind):
+        return pa.struct([(child.name, stored_type(child.type)) for child in kind])
+    return kind
+
+
+def _ambiguous(table: list[str], rows: list[str]) -> list[str]:
+    """Sentences about columns that Delta takes for one: names equal but for capitals."""
+    if twice := sorted({name for name in rows if rows.count(name) > 1}):
+        return [f"there are two columns {name}" for name in twice]
+    spelled: dict[str, str] = {}
+    clashes = []
+    for name in [*table, *rows]:
+        other = spelled.setdefault(name.lower(), name)
+        if other != name:
+            clashes.append(f"the columns {other} and {name} differ in capitals alone")
+    return sorted(set(clashes))
+
+
+def _conflicts(path: str, table: pa.DataType, rows: pa.DataType) -> list[str]:
+    """Sentences about every part of column `path` in which the types differ. A field of a struct may be missing."""
+    if table == rows or pt.is_null(rows):
+        return []
+    if pt.is_struct(table) and pt.is_struct(rows):
+        shared = [child.name for child in rows if table.get_field_index(child.name) >= 0]
+        parts = [_conflicts(f"{path}.{name}", table.field(name).type, rows.field(name).type) for name in shared]
+        return [sentence for part in parts for sentence in part]
+    return [f"column {path} is {table} in the table and {rows} in the new rows"]

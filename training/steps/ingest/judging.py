@@ -1,0 +1,160 @@
+"""What of a landed partition is good: refuse it as a whole, or name the rows that break a rule."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from training import storage
+from training.adapters.lake import EVENTS, Lake, Span
+from training.contract.base import Days
+from training.contract.errors import DataContractError
+from training.contract.messages import IngestInputs
+from training.contract.model_spec import FeedSpec
+from training.domain.conform import Conformed, as_pandas, positions
+from training.domain.partitions import daily_rows, day_counts, partition_days
+from training.domain.quarantine import known_rule
+from training.settings import Settings
+from training.workspace import share
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("perennial")
+
+#: Position of a row in the file → the rules that it breaks.
+Broken = dict[int, list[str]]
+
+_MENDED = "Deliver a mended file under the same name."
+
+
+class Judge:
+    """Judges one partition of a feed against the spec and the lake; writes nothing but Data Docs.
+
+    `days`: the days in which the rows' times must lie.
+    """
+
+    def __init__(self, inputs: IngestInputs, feed: FeedSpec, days: Days, lake: Lake, settings: Settings) -> None:
+        self._inputs, self._feed, self._days, self._lake, self._settings = inputs, feed, days, lake, settings
+        self._docs = settings.scratch / inputs.model / "data_docs"
+
+    def refuse_columns(self, problems: list[str]) -> None:
+        """Raises DataContractError when there are `problems` with the file's columns."""
+        if problems:
+            raise self._refused(problems, f"{_MENDED} Or change the spec, if what the file has is what is meant.")
+
+    def rows(self, conformed: Conformed, fingerprint: int) -> tuple[Broken, str]:
+        """The rows that break a rule, and the page about them. Raises DataContractError when the whole is refused."""
+        # Great Expectations takes seconds to import: only when there is something to validate.
+        from training.adapters.expectations import examine
+
+        name = f"{self._inputs.feed} {self._inputs.partition}"
+        days, rows = self._day_counts(conformed.table), as_pandas(conformed.table)
+        findings = examine(rows, days, self._feed, self._days, name, self._site(fingerprint))
+        page = self._share(findings.page)
+        log.info("Data Docs: %s", page)
+        if findings.days:
+            raise self._refused(findings.days, f"{self._remedy(days)} Data Docs: {page}")
+        broken = _by_row(findings.rows, conformed.unfit, self._known_elsewhere(conformed.table))
+        self._refuse_too_many(broken, conformed.table.num_rows, page)
+        return broken, page
+
+    def page(self, fingerprint: int) -> str | None:
+        """The URI of the page about an earlier run with this fingerprint, if it is still there."""
+        site = self._site(fingerprint).relative_to(self._settings.scratch).as_posix()
+        page = storage.join(self._settings.work, site, "index.html")
+        return page if storage.read(page) is not None else None
+
+    def _site(self, fingerprint: int) -> Path:
+        return self._docs / f"{self._inputs.feed}-{self._inputs.partition}-{fingerprint:015x}"
+
+    def _share(self, page: Path) -> str:
+        """The URI of a rendered page. In an object store the site has its fonts and pictures with it, not by a link."""
+        uri = share(self._settings, page.parent)
+        if storage.is_remote(uri):
+            storage.upload(page.parent / "static", storage.join(uri, "static"))
+        return storage.join(uri, page.name)
+
+    def _day_counts(self, table: pa.Table) -> "pd.DataFrame":
+        """One row per promised day, with its rows, their bounds, and how far it lies ahead: see `day_counts`.
+
+        Ahead of other data, never of the clock: a replay is judged as the original was.
+        """
+        others = self._others()
+        history = daily_rows((span.partition, span.rows) for span in others)
+        newest: date | None = max((span.newest.date() for span in others), default=None)
+        promised = partition_days(self._inputs.partition)
+        return day_counts(table[self._feed.time_column], promised, history, self._feed.row_count, newest)
+
+    def _others(self) -> list[Span]:
+        spans = self._lake.spans(self._inputs.feed, self._feed.time_column)
+        return [span for span in spans if span.partition != self._inputs.partition]
+
+    def _known_elsewhere(self, table: pa.Table) -> dict[str, list[int]]:
+        """Events whose unique value the lake has from another partition: rule → positions.
+
+        Labels may come again: a later report corrects an earlier one, and those who read them take the newest.
+        """
+        rules: dict[str, list[int]] = {}
+        if self._inputs.feed != EVENTS or self._lake.version(EVENTS) is None:
+            return rules
+        stored = self._lake.scan(EVENTS)
+        unique = [name for name, column in self._feed.columns.items() if column.unique and name in stored.schema.names]
+        for name in unique:
+            low, high = pc.min_max(table[name]).values()
+            if not low.is_valid:
+                continue
+            elsewhere = pc.field("partition") != self._inputs.partition
+            near = elsewhere & (pc.field(name) >= low) & (pc.field(name) <= high)
+            known = stored.to_table(columns=[name, "partition"], filter=near)
+            values = known[name].cast(table.schema.field(name).type)
+            found = pc.is_in(values, table[name])
+            values, partitions = values.filter(found), known["partition"].filter(found)
+            where = dict(zip(values.to_pylist(), partitions.to_pylist(), strict=True))
+            for row in positions(pc.is_in(table[name], values)):
+                rules.setdefault(known_rule(name, where[table[name][row].as_py()]), []).append(row)
+        return rules
+
+    def _refuse_too_many(self, broken: Broken, rows: int, page: str) -> None:
+        if len(broken) <= self._feed.maximum_quarantined * rows:
+            return
+        reasons = Counter(rule for rules in broken.values() for rule in rules).most_common()
+        share = f"{len(broken):,} of {rows:,} rows ({len(broken) / rows:.1%}) break a rule"
+        limit = f"more than {self._feed.maximum_quarantined:.1%}"
+        problem = f"{share}, {limit}: " + "; ".join(f"{rule}: {n:,}" for rule, n in reasons)
+        raise self._refused([problem], f"{_MENDED} Data Docs: {page}")
+
+    def _refused(self, problems: list[str], hint: str) -> DataContractError:
+        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+        sentence = f"{self._inputs.uri} breaks the {self._inputs.feed} rules: {shown}"
+        return DataContractError(sentence, f"Nothing of it is in the lake. {hint}")
+
+    def _remedy(self, days: "pd.DataFrame") -> str:
+        if not (days["gap"] > self._feed.maximum_gap_days).any():
+            return _MENDED
+        wrong = "If its days are wrong (a producer's clock?), remove it and deliver it under the right ones"
+        return f"{wrong}; else deliver the days before it first or raise feeds.{self._inputs.feed}.maximum_gap_days."
+
+
+def _by_row(
+    validated: dict[str, Iterable[int]], unfit: dict[str, dict[str, list[int]]], known: dict[str, list[int]]
+) -> Broken:
+    """Row → rules, from rules → rows. A value that did not fit its type became null, but it is not missing."""
+    from training.adapters.expectations import missing_rule
+
+    rules = {**validated, **known}
+    for column, reasons in unfit.items():
+        there = {row for rows in reasons.values() for row in rows}
+        missing = missing_rule(column)
+        rules[missing] = [row for row in rules.get(missing, []) if int(row) not in there]
+        rules |= reasons
+    broken: Broken = {}
+    for rule, rows in rules.items():
+        for row in rows:
+            broken.setdefault(int(row), []).append(rule)
+    return dict(sorted(broken.items()))
