@@ -87,7 +87,9 @@ class FeatureQueries:
         try:
             [statement] = duckdb.extract_statements(self._queries[table])
         except (duckdb.Error, ValueError) as error:
-            raise ConfigError(f"Query {table!r} of {self.path} is not one SELECT: {error}", "Correct the SQL.") from error
+            raise ConfigError(
+                f"Query {table!r} of {self.path} is not one SELECT: {error}", "Correct the SQL."
+            ) from error
         return set(statement.named_parameters)
 
     def _execute(self, table: str, query: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
@@ -137,4 +139,4 @@ def _is_finite(values: pa.ChunkedArray) -> bool:
         return True
     smallest, largest = pc.min_max(values).as_py().values()
     finite = pc.all(pc.is_finite(values)).as_py()
-    return bool(finite) and -_LARGEST <= smallest and largest <= _LARGEST
+    return bool(finite) and smallest >= -_LARGEST and largest <= _LARGEST

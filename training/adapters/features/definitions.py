@@ -133,8 +133,9 @@ def check_schema(definitions: Definitions, folder: Path, spec: ModelSpec, table:
     made = {field.name: str(field.type) for field in columns if field.name not in ("feature_timestamp", "day")}
     named = {field.name: str(field.dtype) for field in view.features}
     [entity] = [entity for entity in definitions.entities if entity.name in view.entities]
-    if (kind := made.pop(key)) not in _KEYS.get(entity.value_type.name, {kind}):
-        problem = f"{sql} yields {key!r} of {table!r} as {kind}, {py} says that entity {entity.name!r} is {entity.value_type.name}"
+    kind, wanted = made.pop(key), entity.value_type.name
+    if kind not in _KEYS.get(wanted, {kind}):
+        problem = f"{sql} yields {key!r} of {table!r} as {kind}, {py} says that entity {entity.name!r} is {wanted}"
         raise ConfigError(problem, hint="Give the Entity the value_type of the column.")
     if unnamed := [name for name in made if name not in named]:
         problem = f"Query {table!r} of {sql} yields {unnamed}, which the feature view in {py} does not have"
@@ -144,7 +145,9 @@ def check_schema(definitions: Definitions, folder: Path, spec: ModelSpec, table:
         raise ConfigError(problem, hint="Add them to the SQL, or take them out of the view.")
     if odd := {name: kind for name, kind in named.items() if kind not in _HOLDS}:
         raise ConfigError(f"{py}: features of {table!r} have the types {odd}", hint=f"Models take {sorted(_HOLDS)}.")
-    if loses := [f"{n} ({made[n]} in the SQL, {kind} in the view)" for n, kind in named.items() if made[n] not in _HOLDS[kind]]:
+    if loses := [
+        f"{n} ({made[n]} in the SQL, {kind} in the view)" for n, kind in named.items() if made[n] not in _HOLDS[kind]
+    ]:
         problem = f"{sql} and {py} disagree on the types in {table!r}: {', '.join(loses)}"
         raise ConfigError(problem, hint="Cast in the SQL, for example ::FLOAT for Float32 and ::BIGINT for Int64.")
 
