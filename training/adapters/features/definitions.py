@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import linecache
 import logging
 import sys
 import warnings
@@ -85,6 +86,8 @@ def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    # Feast keeps the source of on-demand views: not lines of the file as this process loaded it before.
+    linecache.checkcache(str(path))
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:

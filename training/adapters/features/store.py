@@ -60,7 +60,8 @@ def answering(settings: Settings) -> Iterator[None]:
     TransientError when it does not answer, its name has no address now, or SQLite is locked; ConfigError when it
     refuses our credentials or the file is no SQLite database.
     """
-    where = f"The online store at {settings.online.rpartition('@')[2]}"
+    address = settings.online.rpartition("@")[2].rpartition("://")[2]  # without the password
+    where = f"The online store at {address}"
     try:
         yield
     except _refusals() as error:
