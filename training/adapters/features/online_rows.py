@@ -7,7 +7,7 @@ view with a row for each entity and feature; Redis a hash for each entity, which
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PAGE = 1000
 
 
-def entity_keys(store: "FeatureStore", view: Any, entities: Sequence[Any]) -> set[bytes]:
+def entity_keys(store: "FeatureStore", view: Any, entities: list[Any]) -> set[bytes]:
     """The keys of `entities` of `view`, as Feast writes them to either store."""
     from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey

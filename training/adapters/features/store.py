@@ -66,19 +66,20 @@ def answering(settings: Settings) -> Iterator[None]:
         yield
     except _refusals() as error:
         raise ConfigError(f"{where} refused us: {error}", hint="Correct CT_ONLINE_STORE.") from error
-    except (sqlite3.OperationalError, ConnectionError, TimeoutError, socket.gaierror, *_redis_errors()) as error:
+    except _failures() as error:
         hint = "Is it up, and may this process write to its folder? Retry."
         raise TransientError(f"{where} did not answer: {error}", hint) from error
     except sqlite3.DatabaseError as error:
         raise ConfigError(f"{where} is no SQLite database: {error}", hint="Correct CT_ONLINE_STORE.") from error
 
 
-def _redis_errors() -> tuple[type[Exception], ...]:
+def _failures() -> tuple[type[Exception], ...]:
+    found = (sqlite3.OperationalError, ConnectionError, TimeoutError, socket.gaierror)
     try:
         from redis.exceptions import RedisError
     except ImportError:
-        return ()
-    return (RedisError,)
+        return found
+    return (*found, RedisError)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
