@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import traceback
 from types import FrameType
@@ -11,7 +12,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from training import storage
-from training.contract.errors import ExitCode, InputError, StepError, Stopped
+from training.contract.errors import ExitCode, InputError, StepError, Stopped, TransientError
 from training.contract.messages import Failure, Provenance, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
 from training.contract.steps import StepSpec, step_spec
@@ -65,8 +66,7 @@ def _run(name: str, inputs_json: str, result_uri: str) -> int:
         return _failed(name, result_uri, error, provenance)
     except Exception as error:
         traceback.print_exc()
-        bug = StepError(f"{type(error).__name__}: {error}", hint="The traceback is in the step's log.")
-        return _failed(name, result_uri, bug, provenance)
+        return _failed(name, result_uri, _unexpected(error), provenance)
     versions = getattr(result, "table_versions", {})
     report = StepReport(
         step=name,
@@ -77,6 +77,20 @@ def _run(name: str, inputs_json: str, result_uri: str) -> int:
     write_report(result_uri, report)
     log.info("%s: %s", name, json.dumps(report.result, indent=2))
     return ExitCode.OK
+
+
+def _unexpected(error: Exception) -> StepError:
+    """An error that no adapter has classified. When a network failure is behind it, the same call may go through later.
+
+    So a name that has no address now (DNS) is transient, whichever library met it.
+    """
+    message = f"{type(error).__name__}: {error}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror | ConnectionError | TimeoutError):
+            return TransientError(message, hint="An outside system did not answer. Retry; the log has the traceback.")
+        cause = cause.__cause__ or cause.__context__
+    return StepError(message, hint="The traceback is in the step's log.")
 
 
 def parse_inputs(spec: StepSpec, inputs_json: str) -> StepInputs:

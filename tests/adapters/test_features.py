@@ -67,6 +67,12 @@ def requests(world: World, n: int, **changes: object) -> list[dict]:
     return rows.assign(**changes).to_dict("records")
 
 
+def today(world: World) -> list[dict]:
+    """The payments of the last day, made a day later: after the midnight of the newest feature rows."""
+    rows = world.events[world.events["event_time"].dt.date == day(DAYS - 1)]
+    return rows.assign(event_time=rows["event_time"] + timedelta(days=1)).to_dict("records")
+
+
 def test_names_are_those_of_the_service_in_its_order(filled: World) -> None:
     names = filled.features.names()
     assert names[0] == "customer_count_1d"
@@ -136,7 +142,7 @@ def test_online_and_history_give_the_same_bits(world: World) -> None:
 
 def test_times_may_be_text_and_no_rows_are_no_values(world: World) -> None:
     world.features.materialize(world.versions)
-    (row, *_) = requests(world, DAYS - 1)
+    (row, *_) = today(world)
     text = row | {"event_time": row["event_time"].isoformat().replace("+00:00", "Z")}
     features = world.features
     np.testing.assert_array_equal(features.online([text]).values, features.online([row]).values)
@@ -146,7 +152,7 @@ def test_times_may_be_text_and_no_rows_are_no_values(world: World) -> None:
 def test_rows_too_old_do_not_count_in_history_nor_online(world: World) -> None:
     world.features.materialize(world.versions)
     for age, counts in ((timedelta(days=7), True), (timedelta(days=7, seconds=1), False)):
-        rows = pd.DataFrame(requests(world, DAYS - 1)).assign(
+        rows = pd.DataFrame(today(world)).assign(
             event_time=pd.Timestamp(midnight(DAYS) + age).as_unit("us")
         )
         online = world.features.online(rows.to_dict("records"))
@@ -181,7 +187,7 @@ def test_an_older_version_never_undoes_a_newer_one_online(world: World) -> None:
     as_of, written = world.features.materialize(old)
     assert as_of == day(DAYS)
     assert set(written.values()) == {0}
-    values = dict(zip(world.features.names(), world.features.online(requests(world, DAYS - 1)).values.T, strict=True))
+    values = dict(zip(world.features.names(), world.features.online(today(world)).values.T, strict=True))
     assert set(values["customer_mean_30d"]) == {7.0}
     assert world.features.materialize(new)[1] == {"customer_features": 6, "terminal_features": 6}
 
@@ -193,7 +199,7 @@ def test_an_entity_that_falls_silent_does_not_keep_its_values_online(world: Worl
     kept = more[(more["customer_id"] != 0) & (more["event_time"] >= midnight(DAYS))]
     put(world.settings, kept.assign(transaction_id=kept["transaction_id"] + 10_000), labels.iloc[:0], "more")
     versions = compute(world.settings, DAYS, DAYS + 34)
-    rows = [row | {"customer_id": 0} for row in requests(world, DAYS - 1)]
+    rows = [row | {"customer_id": 0} for row in today(world)]
     world.features.materialize(versions)
     online = world.features.online([row | {"event_time": midnight(DAYS + 33)} for row in rows])
     values = dict(zip(world.features.names(), online.values.T, strict=True))
@@ -226,7 +232,7 @@ def test_an_online_store_that_cannot_be_read_is_transient(world: World) -> None:
 
 def test_lookups_go_on_while_rows_are_written(world: World) -> None:
     world.features.materialize(world.versions)
-    features, rows = world.features, requests(world, DAYS - 1)
+    features, rows = world.features, today(world)
     want = features.online(rows).values
     writer = threading.Thread(target=lambda: [world.features.materialize(world.versions) for _ in range(3)])
     writer.start()
@@ -257,18 +263,18 @@ def test_two_processes_may_materialize_at_once(world: World) -> None:
     running = [process(world) for _ in range(2)]
     assert [p.communicate()[0].strip() for p in running] == [str(day(DAYS))] * 2
     assert [p.returncode for p in running] == [0, 0]
-    assert set(world.features.online(requests(world, DAYS - 1)).timestamps) == {midnight(DAYS)}
+    assert set(world.features.online(today(world)).timestamps) == {midnight(DAYS)}
 
 
 def test_a_killed_materialization_is_done_by_the_next(world: World) -> None:
-    want = world.features.historical(pd.DataFrame(requests(world, DAYS - 1)), world.versions)
+    want = world.features.historical(pd.DataFrame(today(world)), world.versions)
     for seconds in (0.5, 1.5, 2.0, 2.5):
         running = process(world)
         time.sleep(seconds)
         running.kill()
         running.communicate()
     assert world.features.materialize(world.versions)[0] == day(DAYS)
-    rows = pd.DataFrame(requests(world, DAYS - 1)).assign(event_time=pd.Timestamp(midnight(DAYS)).as_unit("us"))
+    rows = pd.DataFrame(today(world)).assign(event_time=pd.Timestamp(midnight(DAYS)).as_unit("us"))
     want = world.features.historical(rows, world.versions)[world.features.names()]
     np.testing.assert_array_equal(world.features.online(rows.to_dict("records")).values, want)
 
@@ -309,7 +315,7 @@ async def directly(settings: Settings, features: Features, rows: list[dict]) -> 
 
 def test_a_plan_makes_what_is_wanted_and_nothing_else(world: World) -> None:
     world.features.materialize(world.versions)
-    features, rows = world.features, requests(world, DAYS - 1)
+    features, rows = world.features, today(world)
     plan = features.plan(["terminal_count_7d", "payment_amount"])
     assert [(view.feast.name, view.names) for view in plan.views] == [
         ("customer_features", tuple(n for n in features.names() if n.startswith("customer"))),  # the ratios' means
@@ -330,7 +336,7 @@ def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
     try:
         time.sleep(1)
         settings = Settings(home=world.settings.home, online_store=f"redis://127.0.0.1:{port}/1")
-        rows = requests(world, DAYS - 1)
+        rows = today(world)
         world.features.materialize(world.versions)
         features = Features(settings, world.spec)
         features.materialize(world.versions)

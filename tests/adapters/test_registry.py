@@ -19,6 +19,7 @@ from tests.adapters.artifacts import WEEK, make_artifact
 from tests.local_ports import free_port
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry, Runs
+from training.adapters.registry.connection import answering
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
 from training.contract.messages import DatasetResult, Split
 
@@ -209,6 +210,19 @@ def test_a_server_that_is_down_is_transient_and_quick() -> None:
     with pytest.raises(TransientError, match="did not answer"):
         Registry(uri).by_alias("tiny", "champion")
     assert time.monotonic() - started < 20
+
+
+def test_a_database_that_does_not_answer_is_transient() -> None:
+    """MLflow itself tries a database for two minutes before it says so."""
+    from sqlalchemy.exc import OperationalError
+
+    with pytest.raises(TransientError, match="did not answer"), answering("postgresql://db.invalid/mlflow"):
+        raise OperationalError("SELECT 1", None, Exception("could not translate host name"))
+
+
+def test_a_server_whose_name_has_no_address_is_transient() -> None:
+    with pytest.raises(TransientError, match="did not answer"):
+        Registry("http://mlflow.invalid:5000").by_alias("tiny", "champion")
 
 
 def test_what_mlflow_refuses_is_not_called_unreachable(world: World) -> None:

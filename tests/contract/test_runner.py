@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,21 @@ def test_an_error_of_the_contract_gives_its_exit_code(in_process) -> None:
         "hint": "Ask for them.",
     }
     assert report.provenance.config_hash
+
+
+@pytest.mark.parametrize("url", ["http://nowhere.invalid/", "http://127.0.0.1:9/"])
+def test_a_name_without_address_and_a_closed_port_are_transient_whoever_meets_them(in_process, url: str) -> None:
+    def run(inputs, settings):
+        try:
+            urllib.request.urlopen(url, timeout=5)
+        except OSError as error:
+            raise RuntimeError("a library's own error") from error
+
+    code, report = in_process("drift", DRIFT, run)
+    assert code == 75
+    assert report.error is not None
+    assert report.error.retryable
+    assert "a library's own error" in report.error.message
 
 
 def test_a_bug_ends_with_70_and_leaves_its_traceback(in_process, capsys) -> None:

@@ -45,7 +45,15 @@ def test_the_result_counts_rows_and_names_what_was_read_and_written(settings: Se
 
 def test_no_days_is_nothing_to_do(settings: Settings) -> None:
     put(settings, *payments(3))
+    run(settings, 0, 4)
+    versions = Lake(settings.lake, MODEL).versions(*TABLES)
     assert run(settings, None) == {"customer_features": 0, "terminal_features": 0}
+    assert Lake(settings.lake, MODEL).versions(*TABLES) == versions
+
+
+def test_before_the_first_events_there_is_nothing_to_do(settings: Settings) -> None:
+    result = features.run(FeaturesInputs(model=MODEL, days=None, table_versions={"labels": 0}), settings)
+    assert result.rows == {"customer_features": 0, "terminal_features": 0}
     assert Lake(settings.lake, MODEL).versions(*TABLES) == {}
 
 

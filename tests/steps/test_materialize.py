@@ -13,9 +13,9 @@ from training.contract.steps import step_command
 from training.settings import Settings
 
 
-def run(settings: Settings, inputs: dict, report: Path) -> tuple[int, StepReport]:
+def run(settings: Settings, inputs: dict, report: Path, **extra: str) -> tuple[int, StepReport]:
     command = [sys.executable, *step_command("materialize", inputs, str(report))]
-    environment = os.environ | {"CT_HOME": str(settings.home)}
+    environment = os.environ | {"CT_HOME": str(settings.home)} | extra
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     return done.returncode, StepReport.model_validate_json(report.read_text())
 
@@ -47,3 +47,13 @@ def test_a_table_without_version_is_bad_input(settings: Settings, tmp_path: Path
     assert code == ExitCode.BAD_INPUT
     assert report.error is not None
     assert "terminal_features" in report.error.message
+
+
+def test_a_redis_whose_name_has_no_address_is_tried_again(settings: Settings, tmp_path: Path) -> None:
+    put(settings, *payments(12))
+    inputs = {"model": MODEL, "table_versions": compute(settings, 0, 13)}
+    code, report = run(settings, inputs, tmp_path / "report.json", CT_ONLINE_STORE="redis://redis.invalid:6379/1")
+    assert code == ExitCode.TRANSIENT
+    assert report.error is not None
+    assert report.error.retryable
+    assert "redis.invalid" in report.error.message

@@ -105,13 +105,18 @@ def test_a_folder_travels_there_and_back(s3: str, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "dataset.json").read_text() == "dataset.json"
 
 
-def test_a_store_that_does_not_answer_is_a_reason_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("bucket", "endpoint"), [("nowhere", "http://127.0.0.1:9"), ("unnamed", "http://s3.invalid:9000")]
+)
+def test_a_store_that_does_not_answer_is_a_reason_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, bucket: str, endpoint: str
+) -> None:
     monkeypatch.setattr(storage, "RETRY_TIMEOUT", storage.timedelta(seconds=0.2))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     for name in ("AWS_ALLOW_HTTP", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.setenv(name, "true")
-    with pytest.raises(TransientError, match="s3://nowhere did not answer for a/b"):
-        storage.read("s3://nowhere/a/b")
+    with pytest.raises(TransientError, match=f"s3://{bucket} did not answer for a/b"):
+        storage.read(f"s3://{bucket}/a/b")
 
 
 def test_a_store_that_nobody_knows_is_a_wrong_setting() -> None:

@@ -5,17 +5,23 @@ The file's convention is written at the head of feature_repo/card_fraud.sql.
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
 
 _SECTION = re.compile(r"^-- table: (\w+)\s*$", re.MULTILINE)
+#: A quoted text or name, a comment, white space, a word or number, or any other character.
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\s+|[\w.$]+|.""", re.DOTALL)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class FeatureQueries:
@@ -32,38 +38,109 @@ class FeatureQueries:
         if twice := sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1}):
             problem = f"{path} has a line `-- table: {twice[0]}` twice, and only one query can fill a table"
             raise ConfigError(problem, hint="Remove or rename one of the two.")
+        self.path, self._tables = path, tables
         self._queries = dict(zip(parts[1::2], parts[2::2], strict=True))
-        self._path, self._tables = path, tables
-        if sorted(self._queries) != sorted(tables):
-            found = f"{path} fills the tables {sorted(self._queries)}, the model spec names {sorted(tables)}"
-            raise ConfigError(found, hint="Make the `-- table:` lines and features.tables agree.")
+        if sorted(parts[1::2]) != sorted(tables):
+            found = f"{path} fills the tables {sorted(parts[1::2])}, the model spec names {sorted(tables)}"
+            raise ConfigError(found, hint="Make the `-- table:` lines and features.tables agree, each table once.")
+
+    def tokens(self, table: str) -> list[str]:
+        """The words and signs of the query of `table`, without comments and white space."""
+        found = _TOKEN.findall(self._queries[table])
+        return [token for token in found if not token.isspace() and not token.startswith(("--", "/*"))]
+
+    def schema(self, table: str, relations: Mapping[str, Any]) -> pa.Schema:
+        """The columns of `run`'s result, without running the query. `relations` may be empty tables.
+
+        Raises ConfigError when the SQL does not compile, does not take $start and $end, or lacks the entity or `day`.
+        """
+        entity = self._tables[table]
+        if missing := {"start", "end"} - self._parameters(table):
+            problem = f"Query {table!r} of {self.path} does not use {sorted('$' + name for name in missing)}"
+            raise ConfigError(problem, hint="Restrict the rows to day >= $start AND day < $end.")
+        any_day = Days.ending(date(2000, 1, 2), 1)
+        found = self._execute(table, f"SELECT * FROM ({self._queries[table]}\n) LIMIT 0", any_day, relations)
+        repeated = {name.lower() for name in found.column_names}
+        if len(repeated) < found.num_columns or "feature_timestamp" in repeated:
+            problem = f"Query {table!r} of {self.path} yields the columns {found.column_names}"
+            raise ConfigError(problem, hint="Names must differ by more than case; feature_timestamp is ours.")
+        for name in (entity, "day"):
+            if name not in found.column_names:
+                problem = f"Query {table!r} of {self.path} yields {found.column_names}, without {name!r}"
+                raise ConfigError(problem, hint="It must yield the entity column, `day` and the features.")
+        if not pt.is_date32(found["day"].type):
+            problem = f"Query {table!r} of {self.path} yields `day` as {found['day'].type}"
+            raise ConfigError(problem, hint="Write CAST(… AS DATE) AS day.")
+        return self._with_timestamps(entity, found).schema
 
     def run(self, table: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
         """The rows of `table` for feature timestamps at the midnights of `days`, ordered by day and entity.
 
         `relations`: Arrow datasets or tables by the names that the SQL uses. The result has the entity column,
-        `feature_timestamp` (timestamp[us, UTC]), the features and `day` (date). Raises ConfigError when the SQL does
-        not run, DataContractError when it yields nulls.
+        `feature_timestamp` (timestamp[us, UTC]), the features and `day` (date). Rows without an entity are left out.
+        Raises ConfigError when the SQL does not run, or yields an entity twice for one day or rows of other days;
+        DataContractError when it yields nulls, or numbers that are not finite as float32.
         """
         entity = self._tables[table]
-        within = "day >= $start AND day < $end"
-        query = f"SELECT * FROM ({self._queries[table]}\n) WHERE {within} ORDER BY day, {entity}"
+        query = f'SELECT * FROM ({self._queries[table]}\n) WHERE "{entity}" IS NOT NULL ORDER BY day, "{entity}"'
+        found = self._execute(table, query, days, relations)
+        self._check_rows(table, entity, days, found)
+        return self._with_timestamps(entity, found)
+
+    def _parameters(self, table: str) -> set[str]:
+        try:
+            [statement] = duckdb.extract_statements(self._queries[table])
+        except (duckdb.Error, ValueError) as error:
+            raise ConfigError(
+                f"Query {table!r} of {self.path} is not one SELECT: {error}", "Correct the SQL."
+            ) from error
+        return set(statement.named_parameters)
+
+    def _execute(self, table: str, query: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
         with duckdb.connect() as connection:
             # Days are UTC days, whatever the machine's time zone.
             connection.execute("SET TimeZone = 'UTC'")
             for name, relation in relations.items():
                 connection.register(name, relation)
             try:
-                found = connection.execute(query, {"start": days.start, "end": days.end}).to_arrow_table()
+                given = {"start": days.start, "end": days.end}
+                wanted = {name: given[name] for name in self._parameters(table) if name in given}
+                return connection.execute(query, wanted).to_arrow_table()
             except duckdb.Error as error:
-                raise ConfigError(f"Query {table!r} of {self._path} failed: {error}", hint="Mend the SQL.") from error
-        return self._with_timestamps(table, entity, found)
+                raise ConfigError(f"Query {table!r} of {self.path} failed: {error}", hint="Correct the SQL.") from error
 
-    def _with_timestamps(self, table: str, entity: str, found: pa.Table) -> pa.Table:
+    def _check_rows(self, table: str, entity: str, days: Days, found: pa.Table) -> None:
+        who = f"Query {table!r} of {self.path}"
         if nulls := [name for name in found.column_names if found[name].null_count]:
-            where = f"Query {table!r} of {self._path} yielded nulls in {nulls}"
-            raise DataContractError(where, hint="Coalesce them: a feature without data is 0.")
+            raise DataContractError(f"{who} yielded nulls in {nulls}", hint="Coalesce them, for example to 0.")
+        features = [name for name in found.column_names if name not in (entity, "day")]
+        if odd := [name for name in features if not _is_finite(found[name])]:
+            problem = f"{who} yielded NaN, Infinity or numbers beyond the range of FLOAT in {odd}"
+            raise DataContractError(problem, hint="Models take float32: use nullif, isfinite or another scale.")
+        if not found.num_rows:
+            return
+        first, last = pc.min_max(found["day"]).as_py().values()
+        if first < days.start or last >= days.end:
+            problem = f"{who} yielded rows of {first} … {last} when it was asked for {days}"
+            raise ConfigError(problem, hint="Restrict the rows to day >= $start AND day < $end.")
+        counted = found.select([entity, "day"]).group_by([entity, "day"]).aggregate([([], "count_all")])
+        if counted.num_rows < found.num_rows:
+            [example] = counted.filter(pc.greater(counted["count_all"], 1)).slice(0, 1).to_pylist()
+            where = f"{entity} {example[entity]!r} on {example['day']} {example['count_all']} times"
+            raise ConfigError(f"{who} yielded {where}", hint="Group by the entity and the day: one row for each.")
+
+    @staticmethod
+    def _with_timestamps(entity: str, found: pa.Table) -> pa.Table:
         midnight = pc.cast(found["day"], pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
         features = [name for name in found.column_names if name not in (entity, "day")]
         columns = [found[entity], midnight, *(found[name] for name in features), found["day"]]
         return pa.table(columns, names=[entity, "feature_timestamp", *features, "day"])
+
+
+def _is_finite(values: pa.ChunkedArray) -> bool:
+    """Whether all `values` stay finite as float32. Other types than float are."""
+    if not pt.is_floating(values.type) or not len(values):
+        return True
+    smallest, largest = pc.min_max(values).as_py().values()
+    finite = pc.all(pc.is_finite(values)).as_py()
+    return bool(finite) and smallest >= -_LARGEST and largest <= _LARGEST

@@ -179,6 +179,11 @@ class Lake:
         opened = self._open(table)
         return None if opened is None else opened.transaction_version(application)
 
+    def identity(self, table: str) -> str | None:
+        """The id that `table` got when it was created; one that was deleted and created again has another."""
+        opened = self._open(table)
+        return None if opened is None else str(opened.metadata().id)
+
     def _open(self, table: str) -> DeltaTable | None:
         try:
             return DeltaTable(self.uri(table))

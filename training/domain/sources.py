@@ -1,9 +1,15 @@
-"""What feature rows were made of: the versions of events and labels, as the one number that a commit can carry."""
+"""What feature rows were made of, as numbers that a commit can carry: the versions of events and labels, and the
+definition of the table."""
+
+import hashlib
+import json
+from typing import Any
 
 from training.contract.base import TableVersions
 
-#: The name under which each commit of feature rows carries the number.
+#: The names under which each commit of feature rows carries the numbers.
 APPLICATION = "sources"
+DEFINITION = "definition"
 _BASE = 10**9
 
 
@@ -16,3 +22,8 @@ def versions_of(number: int) -> TableVersions:
     """The versions that `number` stands for."""
     events, labels = divmod(number, _BASE)
     return {"events": events, **({"labels": labels - 1} if labels else {})}
+
+
+def definition_number(*parts: Any) -> int:
+    """60 bits of the SHA-256 of `parts` (what JSON knows): another number when the definition is another."""
+    return int(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:15], 16)

@@ -1,10 +1,20 @@
-"""Compute the feature rows of the affected days. DuckDB over pinned versions; Feast is not needed here."""
+"""Compute the feature rows of the affected days. DuckDB over pinned versions of events and labels.
+
+A feature table carries the number of the definition that it was made by. When the definition has changed, all its days
+are computed anew and take the place of the old rows and columns in one commit: a version never mixes two meanings.
+"""
 
 import logging
-from datetime import timedelta
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from training.adapters.feature_query import FeatureQueries
 from training.adapters.lake import EVENTS, LABELS, Lake
@@ -16,43 +26,64 @@ from training.domain import sources
 from training.domain.conform import feed_schema
 from training.settings import Settings
 
+#: So many days are computed at once when a table is recomputed.
+CHUNK_DAYS = 31
+
 log = logging.getLogger("perennial")
 
 
 def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
     """Replace the feature rows of `inputs.days`, table by table, each in one commit.
 
-    Days after the midnight that follows the newest event are left out: they have not happened yet. When a later run
-    has written feature rows meanwhile, the versions that it read are read here too: an old run that is run again never
-    undoes what a late partition changed.
-    Raises InputError when a version is missing, TransientError when another writer commits to the same days.
+    A table whose definition has changed, or that does not exist yet, is recomputed for all days that the events give
+    it, whatever `inputs.days` says. Days after the midnight that follows the newest event have not happened yet: they
+    get no rows, and lose those that a corrected partition had given them. When a later run has written feature rows
+    meanwhile, the versions that it read are read here too: an old run that is run again never undoes what a late
+    partition changed.
+    Raises InputError when a version is missing, ConfigError when SQL, feature views and spec do not fit together,
+    DataContractError when the SQL yields nulls or numbers that are not finite, TransientError when another writer
+    commits to the same days.
     """
     spec = load_model_spec(inputs.model, settings.models_dir)
     lake = Lake(settings.lake, spec.name)
     versions = dict(inputs.table_versions)
-    if inputs.days is not None and EVENTS not in versions:
-        raise InputError("table_versions names no version of `events`", hint="Pass the versions that ingest returned.")
+    rows = dict.fromkeys(spec.features.tables, 0)
+    if EVENTS not in versions:
+        if inputs.days is not None:
+            raise InputError(
+                "table_versions names no version of `events`", hint="Pass the versions that ingest returned."
+            )
+        return FeaturesResult(rows=rows, table_versions=versions)
     versions = _not_older(lake, spec, versions)
-    relations, days = _read(lake, spec, versions, inputs.days) if inputs.days else ({}, None)
-    if days is None:
-        log.info("No feature days to compute (asked for %s)", inputs.days)
-        return FeaturesResult(rows=dict.fromkeys(spec.features.tables, 0), table_versions=versions)
+    feeds = _Feeds.pinned(lake, spec, versions)
     queries = FeatureQueries(settings.feature_repo / f"{spec.name}.sql", spec.features.tables)
-    rows = {}
-    for table in spec.features.tables:
-        found = queries.run(table, days, relations)
-        where = f"day >= '{days.start}' AND day < '{days.end}'"
-        made_of = {sources.APPLICATION: sources.number(versions)}
-        versions[table] = lake.replace(table, found, where, ["day"], transactions=made_of)
-        rows[table] = found.num_rows
-        log.info("Wrote %d rows of %s to %s, version %d", rows[table], days, lake.uri(table), versions[table])
-    return FeaturesResult(rows=rows, table_versions=versions)
+    written: TableVersions = {}
+    for table, columns in _checked_columns(queries, feeds, spec, settings).items():
+        definition = _definition(queries, table, columns, spec)
+        made_of = {sources.APPLICATION: sources.number(versions), sources.DEFINITION: definition}
+        if lake.applied(table, sources.DEFINITION) != definition:
+            if (days := feeds.all_days()) is None:
+                continue
+            _log_change(lake, table, columns, days)
+            rows[table], written[table] = _recompute(lake, queries, table, columns, days, feeds, made_of)
+        else:
+            days = inputs.days
+            happened = days and feeds.happened(days)
+            if days is None or (happened is None and not _has_rows(lake, table, days)):
+                continue
+            found = queries.run(table, happened, feeds.of(happened)) if happened else columns.empty_table()
+            where = f"day >= '{days.start}' AND day < '{days.end}'"
+            rows[table] = found.num_rows
+            written[table] = lake.replace(table, found, where, ["day"], transactions=made_of)
+        log.info("Wrote %d rows of %s to %s, version %d", rows[table], days, lake.uri(table), written[table])
+    if not written:
+        log.info("No feature days to compute (asked for %s)", inputs.days)
+        return FeaturesResult(rows=rows, table_versions=versions)
+    return FeaturesResult(rows=rows, table_versions=versions | lake.versions(*spec.features.tables) | written)
 
 
 def _not_older(lake: Lake, spec: ModelSpec, versions: TableVersions) -> TableVersions:
     """`versions`, or those that the newest feature rows were made of when these are newer."""
-    if EVENTS not in versions:
-        return versions
     applied = max((lake.applied(table, sources.APPLICATION) or 0 for table in spec.features.tables), default=0)
     if applied <= sources.number(versions):
         return versions
@@ -60,26 +91,125 @@ def _not_older(lake: Lake, spec: ModelSpec, versions: TableVersions) -> TableVer
     return versions | sources.versions_of(applied)
 
 
-def _read(
-    lake: Lake, spec: ModelSpec, versions: TableVersions, days: Days
-) -> tuple[dict[str, ds.Dataset], Days | None]:
-    """The events and labels that can matter to `days`, and `days` without those that have not happened yet."""
-    time_column, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
-    first = midnight(days.start - timedelta(days=spec.features.history_days))
-    events = lake.scan(EVENTS, versions[EVENTS]).filter(ds.field(time_column) >= first)
-    newest = pc.max(events.to_table(columns=[time_column])[time_column]).as_py()
-    if newest is None or newest.date() + timedelta(days=1) < days.start:
-        return {}, None
-    days = Days(start=days.start, end=min(days.end, newest.date() + timedelta(days=2)))
-    log.info("Reading %s version %d from %s on", lake.uri(EVENTS), versions[EVENTS], first.date())
-    events = events.filter(ds.field(time_column) < midnight(days.end))
-    labels = _labels(lake, spec, versions)
-    labels = labels.filter((ds.field(reported) >= first) & (ds.field(reported) < midnight(days.end)))
-    return {"events": events, "labels": labels}, days
+@dataclass(frozen=True)
+class _Feeds:
+    """The events and labels at their pinned versions."""
+
+    events: ds.Dataset
+    labels: ds.Dataset
+    time_column: str
+    reported: str
+    history_days: int
+
+    @classmethod
+    def pinned(cls, lake: Lake, spec: ModelSpec, versions: TableVersions) -> "_Feeds":
+        log.info("Reading %s version %d", lake.uri(EVENTS), versions[EVENTS])
+        # Before the first labels have come: an empty table of their schema.
+        empty = feed_schema(spec.feeds[LABELS]).empty_table()
+        return cls(
+            lake.scan(EVENTS, versions[EVENTS]),
+            lake.scan(LABELS, versions[LABELS]) if LABELS in versions else ds.dataset(empty),
+            spec.feeds[EVENTS].time_column,
+            spec.feeds[LABELS].time_column,
+            spec.features.history_days,
+        )
+
+    def of(self, days: Days) -> dict[str, ds.Dataset]:
+        """The events and labels that can matter to the feature rows of `days`."""
+        first, end = midnight(days.start - timedelta(days=self.history_days)), midnight(days.end)
+        within = {EVENTS: (self.events, self.time_column), LABELS: (self.labels, self.reported)}
+        return {
+            name: rows.filter((ds.field(column) >= first) & (ds.field(column) < end))
+            for name, (rows, column) in within.items()
+        }
+
+    def empty(self) -> dict[str, pa.Table]:
+        """As `of`, without rows."""
+        return {EVENTS: self.events.schema.empty_table(), LABELS: self.labels.schema.empty_table()}
+
+    def all_days(self) -> Days | None:
+        """From the day after the first event to the day after the newest; None without events."""
+        span = self._span(self.events)
+        return span and Days(start=span[0] + timedelta(days=1), end=span[1] + timedelta(days=2))
+
+    def happened(self, days: Days) -> Days | None:
+        """`days` without those that have not happened yet; None when that is all of them."""
+        first = midnight(days.start - timedelta(days=self.history_days))
+        span = self._span(self.events.filter(ds.field(self.time_column) >= first))
+        if span is None or span[1] + timedelta(days=1) < days.start:
+            return None
+        return Days(start=days.start, end=min(days.end, span[1] + timedelta(days=2)))
+
+    def _span(self, events: ds.Dataset) -> tuple[date, date] | None:
+        """The days of the first and the newest of `events`, read batch by batch."""
+        batches = events.scanner(columns=[self.time_column]).to_batches()
+        found = [pc.min_max(batch[self.time_column]).as_py() for batch in batches if batch.num_rows]
+        firsts: list[datetime] = [each["min"] for each in found if each["min"] is not None]
+        newest: list[datetime] = [each["max"] for each in found if each["max"] is not None]
+        return (min(firsts).date(), max(newest).date()) if firsts else None
 
 
-def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions) -> ds.Dataset:
-    """The labels; an empty table of their schema before the first have come."""
-    if LABELS in versions:
-        return lake.scan(LABELS, versions[LABELS])
-    return ds.dataset(feed_schema(spec.feeds[LABELS]).empty_table())
+def _checked_columns(
+    queries: FeatureQueries, feeds: _Feeds, spec: ModelSpec, settings: Settings
+) -> dict[str, pa.Schema]:
+    """Feature table → its columns, as the SQL yields them and the feature views name them."""
+    from training.adapters.features.definitions import check_schema, load_definitions
+
+    definitions = load_definitions(settings.feature_repo, spec)
+    found = {table: queries.schema(table, feeds.empty()) for table in spec.features.tables}
+    for table, columns in found.items():
+        check_schema(definitions, settings.feature_repo, spec, table, columns)
+    return found
+
+
+def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, spec: ModelSpec) -> int:
+    """The number of what decides the values of `table`: its SQL, the columns and types, and how far back it looks."""
+    types = [(field.name, str(field.type)) for field in columns]
+    return sources.definition_number(queries.tokens(table), types, spec.features.history_days)
+
+
+def _has_rows(lake: Lake, table: str, days: Days) -> bool:
+    day = ds.field("day")
+    return lake.scan(table).count_rows(filter=(day >= days.start) & (day < days.end)) > 0
+
+
+def _log_change(lake: Lake, table: str, columns: pa.Schema, days: Days) -> None:
+    if lake.version(table) is None:
+        log.info("%s does not exist yet: computing all its days, %s", table, days)
+        return
+    old = {field.name: str(field.type) for field in lake.scan(table).schema}
+    new = {field.name: str(field.type) for field in columns}
+    changes = [f"{name} added" for name in new if name not in old]
+    changes += [f"{name} removed" for name in old if name not in new]
+    changes += [f"{name} {old[name]} → {new[name]}" for name in new if name in old and old[name] != new[name]]
+    said = ", ".join(changes) or "the SQL or history_days, not the columns"
+    log.warning("The definition of %s has changed (%s): recomputing all its days, %s", table, said, days)
+
+
+def _recompute(
+    lake: Lake,
+    queries: FeatureQueries,
+    table: str,
+    columns: pa.Schema,
+    days: Days,
+    feeds: _Feeds,
+    made_of: dict[str, int],
+) -> tuple[int, int]:
+    """All rows of `table` in one commit, computed chunk by chunk. Returns their number and the version."""
+    with tempfile.TemporaryDirectory(prefix="perennial-features-") as folder:
+        path = Path(folder, f"{table}.parquet")
+        with pq.ParquetWriter(path, columns) as writer:
+            for chunk in _chunks(days):
+                writer.write_table(queries.run(table, chunk, feeds.of(chunk)))
+        rows = ds.dataset(path)
+        count = rows.count_rows()
+        # Read back batch by batch. To Arrow a reader is as good as a table.
+        return count, lake.overwrite(table, rows.scanner().to_reader(), ["day"], transactions=made_of)
+
+
+def _chunks(days: Days) -> Iterator[Days]:
+    start = days.start
+    while start < days.end:
+        end = min(start + timedelta(days=CHUNK_DAYS), days.end)
+        yield Days(start=start, end=end)
+        start = end

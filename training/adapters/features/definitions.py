@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import linecache
 import logging
 import sys
 import warnings
@@ -11,11 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     from feast import Entity, FeatureService
+
+
+_INTEGERS = {"int8", "int16", "int32"}
+#: Type of a Feast field → the Arrow types that it holds. Float32 and Float64 hold the same: a model gets float32.
+_HOLDS = {
+    "Float32": {"float", "double", "int64", *_INTEGERS},
+    "Float64": {"float", "double", "int64", *_INTEGERS},
+    "Int64": {"int64", *_INTEGERS},
+    "Int32": _INTEGERS,
+    "Bool": {"bool"},
+}
+_KEYS = {
+    "INT64": {"int64", *_INTEGERS},
+    "INT32": _INTEGERS,
+    "STRING": {"string", "large_string"},
+    "UNKNOWN": {"string", "large_string"},
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,8 @@ def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    # Feast keeps the source of on-demand views: not lines of the file as this process loaded it before.
+    linecache.checkcache(str(path))
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
@@ -84,7 +106,71 @@ def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
         problem = f"{path} defines no feature service {spec.features.service!r}, but {sorted(services)}"
         raise ConfigError(problem, hint="Make features.service and the definitions agree.")
     on_demand = [o for o in found if isinstance(o, OnDemandFeatureView)]
-    return Definitions(list(entities.values()), views, on_demand, services[spec.features.service])
+    definitions = Definitions(list(entities.values()), views, on_demand, services[spec.features.service])
+    _check_service(definitions, path)
+    return definitions
+
+
+def _check_service(definitions: Definitions, path: Path) -> None:
+    """Raises ConfigError when the service has a feature that no view of the file makes, or one name twice."""
+    made = {view.name: {f.name for f in view.features} for view in (*definitions.views, *definitions.on_demand)}
+    for view in definitions.service.feature_view_projections:
+        if lost := sorted({f.name for f in view.features} - made.get(view.name, set())):
+            problem = f"{path}: the feature service takes {lost} of {view.name!r}, which no view of this file makes"
+            raise ConfigError(problem, hint="Define the view in this file, or take the features out of the service.")
+    names = definitions.names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        problem = f"{path}: the feature service has the features {twice} twice"
+        raise ConfigError(problem, hint="Rename one of them: models know features by name alone.")
+
+
+def check_schema(definitions: Definitions, folder: Path, spec: ModelSpec, table: str, columns: pa.Schema) -> None:
+    """Compare the `columns` that the SQL of `table` yields (FeatureQueries.schema) with its feature view.
+
+    Raises ConfigError when one has a feature that the other lacks, or when a type would lose values on its way: every
+    feature becomes a number, and a view's type must hold all values of the SQL's.
+    """
+    [view] = [view for view in definitions.views if view.name == table]
+    sql, py = _path(folder, spec, "sql"), _path(folder, spec, "py")
+    key = spec.features.tables[table]
+    made = {field.name: str(field.type) for field in columns if field.name not in ("feature_timestamp", "day")}
+    named = {field.name: str(field.dtype) for field in view.features}
+    [entity] = [entity for entity in definitions.entities if entity.name in view.entities]
+    kind, wanted = made.pop(key), entity.value_type.name
+    if kind not in _KEYS.get(wanted, {kind}):
+        problem = f"{sql} yields {key!r} of {table!r} as {kind}, {py} says that entity {entity.name!r} is {wanted}"
+        raise ConfigError(problem, hint="Give the Entity the value_type of the column.")
+    if unnamed := [name for name in made if name not in named]:
+        problem = f"Query {table!r} of {sql} yields {unnamed}, which the feature view in {py} does not have"
+        raise ConfigError(problem, hint="Add them to the view's schema, or take them out of the SQL.")
+    if lost := [name for name in named if name not in made]:
+        problem = f"The feature view {table!r} in {py} has {lost}, which its query in {sql} does not yield"
+        raise ConfigError(problem, hint="Add them to the SQL, or take them out of the view.")
+    if odd := {name: kind for name, kind in named.items() if kind not in _HOLDS}:
+        raise ConfigError(f"{py}: features of {table!r} have the types {odd}", hint=f"Models take {sorted(_HOLDS)}.")
+    if loses := [
+        f"{n} ({made[n]} in the SQL, {kind} in the view)" for n, kind in named.items() if made[n] not in _HOLDS[kind]
+    ]:
+        problem = f"{sql} and {py} disagree on the types in {table!r}: {', '.join(loses)}"
+        raise ConfigError(problem, hint="Cast in the SQL, for example ::FLOAT for Float32 and ::BIGINT for Int64.")
+
+
+def shared_names(one: Definitions, other: Definitions) -> list[str]:
+    """What both define that two models cannot share: "feature view 'x'". Feast knows one object for each name.
+
+    An entity may be shared when its join key and its type are the same.
+    """
+
+    def named(definitions: Definitions) -> dict[str, str]:
+        views = {view.name.lower(): "feature view" for view in (*definitions.views, *definitions.on_demand)}
+        return views | {definitions.service.name.lower(): "feature service"}
+
+    def keyed(definitions: Definitions) -> dict[str, tuple[str, str]]:
+        return {e.name.lower(): (e.join_key, str(e.value_type)) for e in definitions.entities}
+
+    found = [f"{kind} {name!r}" for name, kind in named(one).items() if name in named(other)]
+    theirs = keyed(other)
+    return found + [f"entity {name!r}" for name, key in keyed(one).items() if theirs.get(name, key) != key]
 
 
 def _path(folder: Path, spec: ModelSpec, ending: str) -> Path:

@@ -1,14 +1,11 @@
 """The features of one model: their names, their history, their newest values."""
 
 import contextlib
-import json
 import logging
-import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +15,20 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from training import storage
 from training.adapters.features import store as stores
-from training.adapters.features.definitions import Definitions, definitions_digest, load_definitions
+from training.adapters.features.definitions import (
+    Definitions,
+    definitions_digest,
+    load_definitions,
+    shared_names,
+)
 from training.adapters.features.online import NAN, Found, OnlineFeatures, Plan, number
+from training.adapters.features.online_record import OnlineRecord
+from training.adapters.features.online_rows import entity_keys, keep_only
 from training.adapters.lake import Lake
-from training.contract.base import TableVersions
-from training.contract.errors import InputError, TransientError
-from training.contract.model_spec import ModelSpec
+from training.contract.base import TableVersions, midnight
+from training.contract.errors import ConfigError, InputError
+from training.contract.model_spec import ModelSpec, load_model_spec, model_names
 from training.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,8 +61,8 @@ class Features:
 
         `at` (UTC, one per row): the newest feature rows at these times instead, for a look at what could be known then.
         Exactly the pinned `versions` of the feature tables are read. A batch feature is 0 where there is no feature
-        row, or where it is older than its view's ttl. Same length and order as `rows`. Raises InputError when a
-        version is missing.
+        row, where the entity is null, or where the row is older than its view's ttl. Same length and order as `rows`.
+        Raises InputError when a version is missing or lacks features that the definitions name.
         """
         # The offline store knows microseconds only, and returns rows in no order.
         times = pd.DatetimeIndex(rows[self._time_column]).tz_convert("UTC").as_unit("us")
@@ -105,54 +108,70 @@ class Features:
     def look_up(self, rows: Sequence[Mapping[str, Any]], plan: Plan) -> list[Found]:
         """What the online store has for `rows` in each of the views of `plan`, for `plan.assemble`.
 
-        Raises TransientError when the store does not answer.
+        Nothing is found for a row whose entity is null. Raises TransientError when the store does not answer.
         """
-        keys = {key: [row[key] for row in rows] for key in self._spec.features.tables.values()}
         wanted = [f"{view.feast.name}:{name}" for view in plan.views for name in view.names]
         if not wanted:
             return []
-        try:
+        columns = set(self._spec.features.tables.values())
+        nulls = {key: [bool(pd.isna(row[key])) for row in rows] for key in columns}
+        # Feast takes no null entity: any other one is asked for instead, and the answer not used.
+        keys = {
+            key: [self._nobody(key) if null else row[key] for row, null in zip(rows, nulls[key], strict=True)]
+            for key in columns
+        }
+        with stores.answering(self._settings):
             answer = self._online_store.get_online_features(wanted, keys).proto
-        except _store_errors() as error:
-            where = f"The online store at {_without_secrets(self._settings.online)} did not answer: {error}"
-            raise TransientError(where, hint="Is it up, and may this process write to its folder?") from error
         vectors = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
         found = []
         for view in plan.views:
             # Feast gives the epoch for a row that is not there.
             stamps = [stamp.seconds or NAN for stamp in vectors[view.names[0]].event_timestamps]
+            stamps = [NAN if null else stamp for stamp, null in zip(stamps, nulls[view.key], strict=True)]
             values = [[number(value) for value in vectors[name].values] for name in view.names]
             found.append(Found([list(row) for row in zip(*values, strict=True)], stamps))
         return found
 
-    def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
-        """Put the newest feature row of each entity online. Returns the newest feature day online and rows written.
+    def _nobody(self, key: str) -> int | str:
+        return "" if self._spec.request_columns[key].type == "string" else 0
 
-        Read are the rows of the last days before and at the newest, as many as the view's ttl: an entity that has
-        fallen silent gets its closing row; what is older expires when read. Versions older than those that are online
-        already are left alone, so that a late run never undoes a newer one.
+    def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
+        """Make the online store hold the newest feature row of each entity, and nothing else.
+
+        Returns the newest feature day online and the rows written. Read are the rows of the last days before and at
+        the newest, as many as the view's ttl: an entity that has fallen silent gets its closing row, and one whose
+        newest row is older, or is gone from the table, has none. Versions older than those that are online already
+        are left alone, so that a late run never undoes a newer one.
+        Raises InputError when a version is missing or lacks features that the definitions name, ConfigError when
+        another model has published objects of the same names, TransientError when the store does not answer.
         """
-        record = Path(self._settings.feature_registry).with_name(f"{self._spec.name}.online.json")
         written = dict.fromkeys(self._spec.features.tables, 0)
         with stores.registry_lock(self._settings):
             self._publish()
-            online = json.loads(record.read_text()) if record.exists() else {}
+            record = OnlineRecord(self._settings, self._spec.name)
             for view in self._definitions.views:
-                version = self._pinned(versions, view.name)
-                if version < online.get(view.name, {}).get("version", -1):
-                    newer = online[view.name]["version"]
+                version, table = self._pinned(versions, view.name), self._lake.identity(view.name) or ""
+                if (newer := record.newer_than(view.name, table, version)) is not None:
                     log.info("%s: version %d is online already, newer than version %d", view.name, newer, version)
                     continue
                 newest = self._newest_rows(view, version)
-                if newest.num_rows:
-                    self._online_store.write_to_online_store(view.name, newest.drop_columns("day").to_pandas())
-                    day = pc.max(newest["day"]).as_py().isoformat()
-                    online[view.name] = {"version": version, "as_of": day}
-                    storage.write(str(record), json.dumps(online).encode())
-                    log.info("%s: version %d up to %s, %d entities online", view.name, version, day, newest.num_rows)
+                day = pc.max(newest["day"]).as_py()
+                record.begin(view, table, version, day)
+                gone = self._put_online(view, newest, record)
+                record.end(view)
                 written[view.name] = newest.num_rows
-        days = [date.fromisoformat(entry["as_of"]) for entry in online.values()]
-        return max(days, default=None), written
+                done = (view.name, version, day, newest.num_rows, gone)
+                log.info("%s: version %d up to %s, %d entities online, %d removed", *done)
+        return record.newest([view.name for view in self._definitions.views]), written
+
+    def _put_online(self, view: Any, rows: pa.Table, record: OnlineRecord) -> int:
+        """Write `rows`, delete all else of `view`. Returns the number of entities deleted."""
+        with stores.answering(self._settings):
+            store = self._online_store
+            if rows.num_rows:
+                store.write_to_online_store(view.name, rows.drop_columns("day").to_pandas())
+            keys = entity_keys(store, view, rows[self._spec.features.tables[view.name]].to_pylist())
+            return keep_only(store, view, keys, *record.seen(view.name))
 
     def publish(self) -> None:
         """Put the definitions into the published registry, for the `feast` command and its UI, unless it has them."""
@@ -171,25 +190,61 @@ class Features:
 
     def _publish(self) -> None:
         definitions = load_definitions(self._settings.feature_repo, self._spec)
+        self._check_others(definitions)
         for view in definitions.views:
             view.batch_source.file_options.uri = self._lake.uri(view.name)
         digest = f"{definitions_digest(self._settings.feature_repo, self._spec)} {self._settings.lake}"
-        if stores.publish(self._settings, definitions, self._spec.name, digest):
+        with stores.answering(self._settings):
+            applied = stores.publish(self._settings, definitions, self._spec.name, digest)
+        if applied:
             log.info("Published the feature definitions to %s", self._settings.feature_registry)
+
+    def _check_others(self, definitions: Definitions) -> None:
+        """Raises ConfigError when another model has published a view or service of a name that this one uses too.
+
+        The one that came first keeps it. Files that do not load are their own model's trouble.
+        """
+        folder = self._settings.feature_repo
+        for name in model_names(self._settings.models_dir):
+            if name == self._spec.name or not stores.published(self._settings, name):
+                continue
+            try:
+                theirs = load_definitions(folder, load_model_spec(name, self._settings.models_dir))
+            except ConfigError as error:
+                log.warning(
+                    "The names of %s's features cannot be compared with those of %s: %s", name, self._spec.name, error
+                )
+                continue
+            if shared := shared_names(definitions, theirs):
+                files = f"{folder / self._spec.name}.py and {folder / name}.py"
+                problem = f"Models {self._spec.name!r} and {name!r} both define {', '.join(shared)} ({files})"
+                hint = (
+                    "They would overwrite each other's online rows. Give them names that differ, in .py, .sql and spec."
+                )
+                raise ConfigError(problem, hint)
 
     def _pinned(self, versions: TableVersions, table: str) -> int:
         if table not in versions:
             raise InputError(f"table_versions names no version of {table!r}", hint="Run the features step first.")
         return versions[table]
 
+    def _scan(self, view: Any, version: int) -> ds.Dataset:
+        """The feature table of `view` at `version`. Raises InputError when it lacks features of the view."""
+        rows = self._lake.scan(view.name, version)
+        if lost := [feature.name for feature in view.features if feature.name not in rows.schema.names]:
+            problem = f"Version {version} of {view.name!r} in {self._lake.uri(view.name)} has no {lost}"
+            raise InputError(problem, hint="An older definition made it: run the features step, name a newer version.")
+        return rows
+
     def _newest_rows(self, view: Any, version: int) -> pa.Table:
         """The last row of each entity within the view's ttl of the newest day."""
-        rows = self._lake.scan(view.name, version)
+        rows = self._scan(view, version)
         newest = pc.max(rows.to_table(columns=["day"])["day"]).as_py()
         if newest is None:
             return rows.head(0)
-        found = rows.to_table(filter=ds.field("day") > newest - view.ttl)
         key = self._spec.features.tables[view.name]
+        columns = [key, "feature_timestamp", *(feature.name for feature in view.features), "day"]
+        found = rows.to_table(columns, filter=ds.field("feature_timestamp") >= midnight(newest) - view.ttl)
         last = found.group_by(key).aggregate([("feature_timestamp", "max")])
         last = last.rename_columns([key, "feature_timestamp"])
         return found.join(last, [key, "feature_timestamp"], join_type="inner")
@@ -204,21 +259,9 @@ class Features:
 
         with tempfile.TemporaryDirectory(prefix="perennial-features-") as folder:
             for view in definitions.views:
-                rows = self._lake.scan(view.name, self._pinned(versions, view.name))
+                rows = self._scan(view, self._pinned(versions, view.name))
                 needed = (ds.field("day") >= first - view.ttl) & (ds.field("day") <= last)
                 path = f"{folder}/{view.name}.parquet"
                 pq.write_table(rows.to_table(filter=needed), path)
                 view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
             yield
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    try:
-        from redis.exceptions import RedisError
-    except ImportError:
-        return (sqlite3.OperationalError,)
-    return (sqlite3.OperationalError, RedisError)
-
-
-def _without_secrets(uri: str) -> str:
-    return uri.rpartition("@")[2]

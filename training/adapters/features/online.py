@@ -23,7 +23,8 @@ _DATETIME = np.dtype("datetime64[us]")
 class OnlineFeatures:
     #: float32 [rows, features], columns as in Features.names().
     values: np.ndarray
-    #: Per row the oldest of the feature timestamps used; None when an entity is unknown or its row too old.
+    #: Per row the oldest of the feature timestamps used; None when a default was used: an entity is null or unknown,
+    #: its row too old or from after the event, or a feature not online.
     timestamps: list[datetime | None]
 
 
@@ -84,8 +85,8 @@ class Plan:
     def assemble(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> OnlineFeatures:
         """The features of `rows` (events) with what was `found` in each of `views`.
 
-        A feature row counts for as long as its view's ttl says, measured at the event's time. What is missing is 0,
-        after the transformations have seen it as NaN.
+        A feature row counts from its own time on for as long as its view's ttl says, measured at the event's time: as
+        in history, never one from after the event. What is missing is 0, after the transformations have seen it as NaN.
         """
         times = [_microseconds(row[self._time_column]) for row in rows]
         columns = self._request_columns(rows, times)
@@ -116,15 +117,16 @@ class Plan:
     def _looked_up_values(
         self, times: list[int], found: Sequence[Found]
     ) -> tuple[list[list[float]], list[float | None]]:
-        """Per row the values of all views, and the oldest stamp; None when a view has nothing that counts."""
+        """Per row the values of all views, and the oldest stamp; None when a view lacks a value that counts."""
         oldest = list[float | None]([INFINITE] * len(times))
         looked_up: list[list[float]] = [[] for _ in times]
         for view, part in zip(self.views, found, strict=True):
             for i, (stamp, values) in enumerate(zip(part.stamps, part.values, strict=True)):
-                if times[i] / 1e6 - stamp <= view.ttl_seconds:
+                if 0 <= times[i] / 1e6 - stamp <= view.ttl_seconds:
                     looked_up[i] += values
-                    known = oldest[i]
-                    oldest[i] = None if known is None else min(known, stamp)
+                    known, total = oldest[i], sum(values)
+                    # A feature that the view has no more, or does not have yet, is NaN, and so is the sum.
+                    oldest[i] = None if known is None or total != total else min(known, stamp)
                 else:
                     looked_up[i] += [NAN] * len(view.names)
                     oldest[i] = None

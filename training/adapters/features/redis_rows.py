@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: One HMGET: a key and its fields.
 Read = tuple[bytes, Sequence[bytes | str]]
+#: The key of a null entity: no row has it.
+NOBODY = b""
 #: Keys of entities that are remembered: some 20 MB.
 REMEMBERED = 100_000
 
@@ -38,6 +40,8 @@ class RedisLayout:
         types = {entity.join_key: entity.value_type for entity in store.list_entities()}
 
         def key(column: str, entity: Any) -> bytes:
+            if entity is None or entity != entity:
+                return NOBODY
             [value] = python_values_to_proto_values([entity], types[column])
             [found] = redis._generate_redis_keys_for_entities(
                 config, [EntityKey(join_keys=[column], entity_values=[value])]

@@ -6,6 +6,7 @@ of its own. The registry of settings.feature_registry is a published copy, for t
 
 import contextlib
 import fcntl
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import yaml
 
 from training import storage
 from training.adapters.features.definitions import Definitions
-from training.contract.errors import ConfigError
+from training.contract.errors import ConfigError, TransientError
 from training.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,6 +48,48 @@ def publish(settings: Settings, definitions: Definitions, model: str, digest: st
     return True
 
 
+def published(settings: Settings, model: str) -> bool:
+    """Whether definitions of `model` are in the published registry."""
+    return Path(settings.feature_registry).with_name(f"{model}.applied").exists()
+
+
+@contextlib.contextmanager
+def answering(settings: Settings) -> Iterator[None]:
+    """Turns failures of the online store into the contract's errors.
+
+    TransientError when it does not answer, its name has no address now, or SQLite is locked; ConfigError when it
+    refuses our credentials or the file is no SQLite database.
+    """
+    address = settings.online.rpartition("@")[2].rpartition("://")[2]  # without the password
+    where = f"The online store at {address}"
+    try:
+        yield
+    except _refusals() as error:
+        raise ConfigError(f"{where} refused us: {error}", hint="Correct CT_ONLINE_STORE.") from error
+    except _failures() as error:
+        hint = "Is it up, and may this process write to its folder? Retry."
+        raise TransientError(f"{where} did not answer: {error}", hint) from error
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(f"{where} is no SQLite database: {error}", hint="Correct CT_ONLINE_STORE.") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    found = (sqlite3.OperationalError, ConnectionError, TimeoutError, socket.gaierror)
+    try:
+        from redis.exceptions import RedisError
+    except ImportError:
+        return found
+    return (*found, RedisError)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    try:
+        from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
+    except ImportError:
+        return ()
+    return (AuthenticationError, AuthorizationError, NoPermissionError)
+
+
 @contextlib.contextmanager
 def registry_lock(settings: Settings) -> Iterator[None]:
     """One process at a time: Feast rewrites its registry file without a lock. A killed holder lets go."""
@@ -65,7 +108,7 @@ def online_store(settings: Settings) -> dict[str, Any]:
         raise ConfigError(f"CT_ONLINE_STORE is {settings.online!r}", hint="A file's path or redis://host:port/db.")
     Path(settings.online).parent.mkdir(parents=True, exist_ok=True)
     # In this mode, which stays with the file, lookups go on while new rows are written.
-    with contextlib.closing(sqlite3.connect(settings.online, timeout=30)) as connection:
+    with answering(settings), contextlib.closing(sqlite3.connect(settings.online, timeout=30)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
     return {"type": "sqlite", "path": settings.online}
 

@@ -57,10 +57,14 @@ def answering(tracking_uri: str) -> Iterator[None]:
     """Turns MLflow's failures into the contract's: TransientError when it does not answer, else StepError."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
+    from sqlalchemy.exc import OperationalError
 
     try:
         yield
-    except RequestException as error:
+    except (
+        RequestException,
+        OperationalError,
+    ) as error:  # the latter where MLflow's database is asked without a server
         raise _unreachable(tracking_uri, error) from error
     except MlflowException as error:
         if error.error_code in _TRANSIENT:

@@ -1,0 +1,404 @@
+"""What is online equals what history has, after every correction and change of definitions: SQLite and Redis."""
+
+import asyncio
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.feature_repo.world import MODEL, compute, midnight, payments, put
+from tests.local_ports import free_port
+from training.adapters.features import Features, OnlineFeatures
+from training.adapters.lake import Lake
+from training.contract.base import TableVersions
+from training.contract.errors import ConfigError, InputError, TransientError
+from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.settings import ROOT, Settings
+
+DAYS = 12
+MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass
+class World:
+    """The reference model's files, to be edited, over a lake of twelve days of payments."""
+
+    settings: Settings
+
+    @property
+    def features(self) -> Features:
+        """As a process of its own would have it."""
+        return Features(self.settings, load_model_spec(MODEL, self.settings.models_dir))
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.settings.lake, MODEL)
+
+    def deliver(self, events: pd.DataFrame, labels: pd.DataFrame) -> TableVersions:
+        """All of the lake's events anew, their feature rows, and those online. Returns the versions."""
+        put(self.settings, events, labels)
+        versions = compute(self.settings, 0, DAYS + 38)
+        self.features.materialize(versions)
+        return versions
+
+    def edit(self, ending: str, old: str, new: str) -> None:
+        folder = self.settings.models_dir if ending == "yaml" else self.settings.feature_repo
+        path = folder / f"{MODEL}.{ending}"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def online(self, rows: pd.DataFrame) -> OnlineFeatures:
+        """By Feast and, where the store is Redis, as the service reads it: both must be the same."""
+        found, records = self.features.online(rows.to_dict("records")), rows.to_dict("records")
+        if "://" in self.settings.online:
+            read = asyncio.run(directly(self.settings, self.features, records))
+            np.testing.assert_array_equal(read.values, found.values)
+            assert read.timestamps == found.timestamps
+        return found
+
+    def check_equal(self, rows: pd.DataFrame, versions: TableVersions) -> OnlineFeatures:
+        """The features of `rows` online, after a comparison with history."""
+        online = self.online(rows)
+        past = self.features.historical(rows, versions)[self.features.names()].to_numpy()
+        np.testing.assert_array_equal(online.values, past)
+        return online
+
+
+async def directly(settings: Settings, features: Features, rows: list[dict]) -> OnlineFeatures:
+    from training.adapters.features.redis_rows import RedisReader
+
+    plan, layout, reader = features.plan(), features.redis_layout(), RedisReader(settings.online, 1.0)
+    try:
+        answers = await reader.read(layout.reads(plan, rows))
+        return plan.assemble(rows, layout.found(plan, len(rows), answers))
+    finally:
+        await reader.close()
+
+
+@pytest.fixture(scope="module")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    server = shutil.which("redis-server") or pytest.skip("redis-server is not on the PATH")
+    port = free_port()
+    command = [server, "--port", str(port), "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    for _ in range(100):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield port
+    running.kill()
+    running.wait()
+
+
+def copied(folder: Path, **fields: str) -> World:
+    shutil.copytree(ROOT / "feature_repo", folder / "repo")
+    shutil.copytree(MODELS_DIR, folder / "models")
+    places = {"feature_repo": folder / "repo", "models_dir": folder / "models"}
+    return World(Settings(home=folder / "home", **places, **fields))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    if request.param == "sqlite":
+        return copied(tmp_path)
+    url = f"redis://127.0.0.1:{request.getfixturevalue('redis_port')}/1"
+    from redis import Redis
+
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return copied(tmp_path, online_store=url)
+
+
+NOW = midnight(DAYS) + timedelta(hours=5)
+
+
+def asked(at: datetime = NOW) -> pd.DataFrame:
+    """Requests of all pairs of the customers and terminals, and of strangers, at one moment."""
+    rows = [(c, t) for c in (*range(7), 999) for t in (*range(100, 107), 998)]
+    found = pd.DataFrame(rows, columns=["customer_id", "terminal_id"])
+    found.insert(0, "transaction_id", range(len(found)))
+    return found.assign(event_time=pd.Timestamp(at).as_unit("us"), amount=20.0)
+
+
+def test_an_entity_that_a_correction_removed_has_the_defaults_again(world: World) -> None:
+    events, labels = payments(DAYS)
+    last = events["event_time"] >= midnight(DAYS - 1)
+    wrong = events.assign(customer_id=events["customer_id"].mask(last & (events.index % 2 == 0), 999))
+    world.check_equal(asked(), world.deliver(wrong, labels))
+    online = world.check_equal(asked(), world.deliver(events, labels))
+    strangers = asked()["customer_id"] == 999
+    assert {online.timestamps[i] for i in np.flatnonzero(strangers)} == {None}
+
+
+def test_a_newest_row_that_moved_to_an_earlier_day_is_the_one_online(world: World) -> None:
+    events, labels = payments(DAYS, per_day=60)
+    world.deliver(events, labels)
+    # Without the last five days all rows end earlier, and without terminal 100 before day 3 its row expires.
+    fewer = events[events["event_time"] < midnight(DAYS - 5)]
+    fewer = fewer[(fewer["terminal_id"] != 100) | (fewer["event_time"] < midnight(3))]
+    versions = world.deliver(fewer, labels)
+    for at in (midnight(DAYS - 5), midnight(DAYS - 5) + timedelta(hours=1), midnight(DAYS)):
+        world.check_equal(asked(at), versions)
+
+
+def test_an_emptied_table_leaves_nothing_online(world: World) -> None:
+    versions = world.deliver(*payments(DAYS))
+    assert any(world.online(asked()).timestamps)
+    for table in ("customer_features", "terminal_features"):
+        world.lake.replace(table, world.lake.scan(table).head(0), "true", ["day"])
+    versions = world.lake.versions(*versions)
+    assert world.features.materialize(versions) == (None, {"customer_features": 0, "terminal_features": 0})
+    assert not any(world.check_equal(asked(), versions).timestamps)
+
+
+def test_a_feature_row_counts_from_its_midnight_on_to_the_end_of_its_ttl(world: World) -> None:
+    versions = world.deliver(*payments(DAYS, entities=2))
+    ttl = timedelta(days=7)
+    for age, counts in (
+        (timedelta(0), True),
+        (MICROSECOND, True),
+        (ttl, True),
+        (ttl + MICROSECOND, False),
+    ):
+        online = world.check_equal(asked(midnight(DAYS) + age), versions)
+        assert any(online.timestamps) == counts, age
+    # Before the newest midnight history has older rows. Online has none, and must not take one from after the event.
+    for age in (MICROSECOND, timedelta(seconds=1), timedelta(days=3)):
+        online = world.online(asked(midnight(DAYS) - age))
+        assert not any(online.timestamps)
+        batch = [i for i, name in enumerate(world.features.names()) if name.startswith(("customer", "terminal"))]
+        assert not online.values[:, batch].any()
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_null_entities_have_the_defaults_among_others(world: World, strings: bool) -> None:
+    events, labels = payments(DAYS)
+    rows = asked().astype({"customer_id": object})
+    if strings:
+        world.edit("yaml", "customer_id: {type: int64, minimum: 0,", "customer_id: {type: string, nullable: true,")
+        world.edit(
+            "py",
+            'join_keys=["customer_id"], value_type=ValueType.INT64',
+            'join_keys=["customer_id"], value_type=ValueType.STRING',
+        )
+        events, rows = (frame.assign(customer_id="c" + frame["customer_id"].astype(str)) for frame in (events, rows))
+    versions = world.deliver(events, labels)
+    rows["customer_id"] = rows["customer_id"].astype(object)
+    rows.loc[rows.index % 3 == 0, "customer_id"] = None
+    online = world.check_equal(rows, versions)
+    known = [stamp is not None for stamp in online.timestamps]
+    assert any(known)
+    assert not any(known[::3])
+    nobody = rows[rows["customer_id"].isna()]
+    assert set(world.check_equal(nobody, versions).timestamps) == {None}
+
+
+def test_a_feature_that_was_removed_reads_as_its_default_and_is_flagged(world: World) -> None:
+    world.deliver(*payments(DAYS))
+    rows = asked()[lambda r: (r["customer_id"] < 6) & (r["terminal_id"] < 106)].to_dict("records")
+    old = world.features  # a version that was trained on the old definitions
+    plan = old.plan(["customer_count_7d"])
+    assert all(plan.assemble(rows, old.look_up(rows, plan)).timestamps)
+    world.edit("sql", "    coalesce(sum(n) FILTER (WHERE age <= 7), 0)::FLOAT AS customer_count_7d,\n", "")
+    world.edit("py", '        Field(name="customer_count_7d", dtype=Float32, description="… in the 7 days"),\n', "")
+    versions = world.deliver(*payments(DAYS))
+    found = plan.assemble(rows, old.look_up(rows, plan))
+    assert not found.values[:, old.names().index("customer_count_7d")].any()
+    assert set(found.timestamps) == {None}
+    world.check_equal(asked(), versions)
+
+
+def test_a_new_feature_is_flagged_until_it_is_online(world: World) -> None:
+    world.deliver(*payments(DAYS))
+    count = "    coalesce(sum(n) FILTER (WHERE age <= 7), 0)::FLOAT AS customer_count_7d,\n"
+    field = '        Field(name="customer_count_7d", dtype=Float32, description="… in the 7 days"),\n'
+    world.edit("sql", count, count + count.replace("7", "3"))
+    world.edit("py", field, field + field.replace("7", "3"))
+    assert not any(world.online(asked()).timestamps)
+    assert any(world.check_equal(asked(), world.deliver(*payments(DAYS))).timestamps)
+
+
+def test_another_meaning_of_the_same_name_is_online_after_recomputing(world: World) -> None:
+    events, labels = payments(DAYS)
+    world.deliver(events, labels)
+    before = world.online(asked()).values
+    world.edit(
+        "sql",
+        "FILTER (WHERE age <= 7), 0)::FLOAT AS customer_count_7d",
+        "FILTER (WHERE age <= 2), 0)::FLOAT AS customer_count_7d",
+    )
+    versions = world.deliver(events, labels)
+    assert not np.array_equal(world.check_equal(asked(), versions).values, before)
+
+
+def test_another_entity_of_a_table_leaves_no_row_of_the_one_before(world: World) -> None:
+    world.deliver(*payments(DAYS))
+    old = world.features
+    rows = asked()[lambda r: (r["customer_id"] < 6) & (r["terminal_id"] < 106)].to_dict("records")
+    plan = old.plan(["customer_count_1d"])
+    world.edit("yaml", "customer_features: customer_id", "customer_features: terminal_id")
+    sql = world.settings.feature_repo / f"{MODEL}.sql"
+    head, tail = sql.read_text().split("-- Labels come")
+    sql.write_text(head.replace("customer_id", "terminal_id") + "-- Labels come" + tail)
+    world.edit(
+        "py",
+        'name="customer_features",\n    entities=[customer],',
+        'name="customer_features",\n    entities=[terminal],',
+    )
+    versions = world.deliver(*payments(DAYS))
+    assert set(plan.assemble(rows, old.look_up(rows, plan)).timestamps) == {None}
+    world.check_equal(asked(), versions)
+
+
+def test_a_table_that_was_created_anew_is_put_online(world: World) -> None:
+    events, labels = payments(DAYS)
+    for _ in range(3):
+        world.deliver(events, labels)
+    shutil.rmtree(world.lake.uri("customer_features"))
+    versions = world.deliver(events.assign(amount=7.0), labels)
+    names = world.features.names()
+    values = dict(zip(names, world.check_equal(asked(), versions).values.T, strict=True))
+    assert values["customer_mean_7d"].max() == 7.0
+
+
+def test_a_version_that_lacks_a_feature_is_named(world: World) -> None:
+    versions = world.deliver(*payments(DAYS))
+    field = '        Field(name="customer_count_7d", dtype=Float32, description="… in the 7 days"),\n'
+    world.edit("py", field, field + field.replace("7", "3"))
+    for call in (lambda: world.features.materialize(versions), lambda: world.features.historical(asked(), versions)):
+        with pytest.raises(InputError, match=r"Version \d+ of 'customer_features' .*has no \['customer_count_3d'\]"):
+            call()
+
+
+def test_a_materialization_that_failed_half_way_is_completed_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.adapters.features import features as module
+
+    events, labels = payments(DAYS)
+    world.deliver(events.assign(customer_id=999), labels)
+    world.edit("sql", "    coalesce(sum(n) FILTER (WHERE age <= 7), 0)::FLOAT AS customer_count_7d,\n", "")
+    world.edit("py", '        Field(name="customer_count_7d", dtype=Float32, description="… in the 7 days"),\n', "")
+    put(world.settings, events, labels)
+    versions = compute(world.settings, 0, DAYS + 38)
+    old, rows = world.features, asked()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "keep_only", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.features.materialize(versions)
+    world.features.materialize(versions)
+    online = world.check_equal(rows, versions)
+    assert not any(stamp for stamp, row in zip(online.timestamps, rows["customer_id"], strict=True) if row == 999)
+    assert old.names() == world.features.names()
+
+
+def second_model(world: World, change) -> Settings:
+    """Another model in the same folders: the reference model's files with names of its own, but for `change`."""
+    folder, models = world.settings.feature_repo, world.settings.models_dir
+    files = {folder / f"{MODEL}.py", folder / f"{MODEL}.sql", models / f"{MODEL}.yaml"}
+    for path in files:
+        text = path.read_text().replace(MODEL, "other").replace("_features", "_facts")
+        (path.parent / f"other{path.suffix}").write_text(change(text))
+    return world.settings
+
+
+def both(world: World, change) -> Features:
+    settings = second_model(world, change)
+    world.deliver(*payments(DAYS))
+    lake = Lake(settings.lake, "other")
+    spec = load_model_spec("other", settings.models_dir)
+    for table in ("customer", "terminal"):
+        rows = world.lake.scan(f"{table}_features").to_table()
+        lake.replace(next(t for t in spec.features.tables if t.startswith(table)), rows, "true", ["day"])
+    return Features(settings, spec)
+
+
+def versions_of(features: Features) -> TableVersions:
+    spec = features._spec
+    return Lake(features._settings.lake, spec.name).versions(*spec.features.tables)
+
+
+def test_two_models_may_share_an_entity_but_no_view(world: World) -> None:
+    other = both(world, lambda text: text)
+    other.materialize(versions_of(other))
+    assert any(other.online(asked().to_dict("records")).timestamps)
+    world.features.materialize(world.lake.versions("customer_features", "terminal_features"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("customer_facts", "customer_features"), "feature view 'customer_features'"),
+        (lambda text: text.replace("request_facts", "request_features"), "feature view 'request_features'"),
+        (
+            lambda text: text.replace('name="other"', f'name="{MODEL}"').replace("service: other", f"service: {MODEL}"),
+            f"feature service '{MODEL}'",
+        ),
+        (
+            lambda text: text.replace(
+                'value_type=ValueType.INT64, description="The card', 'value_type=ValueType.INT32, description="The card'
+            ),
+            "entity 'customer'",
+        ),
+    ],
+)
+def test_names_that_two_models_use_are_refused_to_the_second(world: World, change, said: str) -> None:
+    other = both(world, change)
+    before = world.online(asked())
+    for call in (lambda: other.materialize(versions_of(other)), other.publish):
+        with pytest.raises(ConfigError, match=f"'other' and '{MODEL}' both define .*{said}.*other.py and .*{MODEL}.py"):
+            call()
+    # The first goes on.
+    world.features.materialize(world.lake.versions("customer_features", "terminal_features"))
+    after = world.online(asked())
+    np.testing.assert_array_equal(after.values, before.values)
+
+
+@pytest.mark.parametrize("url", ["redis://redis.invalid:6379/1", "redis://127.0.0.1:9/1"])
+def test_a_redis_without_address_or_away_is_transient(tmp_path: Path, url: str) -> None:
+    world = copied(tmp_path, online_store=url)
+    put(world.settings, *payments(3))
+    versions = compute(world.settings, 0, 4)
+    with pytest.raises(TransientError, match=r"online store at (redis\.invalid:6379|127\.0\.0\.1:9)/1 did not answer"):
+        world.features.materialize(versions)
+    with pytest.raises(TransientError):
+        world.features.online(asked().to_dict("records"))
+
+
+@pytest.mark.redis
+def test_a_wrong_password_is_a_wrong_setting(redis_port: int, tmp_path: Path) -> None:
+    world = copied(tmp_path, online_store=f"redis://nobody:secret@127.0.0.1:{redis_port}/1")
+    put(world.settings, *payments(3))
+    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{redis_port}/1 refused us") as error:
+        world.features.materialize(compute(world.settings, 0, 4))
+    assert "secret" not in str(error.value)
+
+
+def test_a_locked_sqlite_file_is_transient_and_one_that_is_none_is_a_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = copied(tmp_path)
+    versions = world.deliver(*payments(3))
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **{**kwargs, "timeout": 0.2}))
+    with connect(world.settings.online, isolation_level=None) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TransientError, match="locked"):
+            world.features.materialize(versions)
+        holder.execute("ROLLBACK")
+    for ending in ("", "-wal", "-shm"):
+        Path(world.settings.online + ending).unlink(missing_ok=True)
+    Path(world.settings.online).write_bytes(os.urandom(4096))
+    with pytest.raises(ConfigError, match="no SQLite database"):
+        world.features.materialize(versions)

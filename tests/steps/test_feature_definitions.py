@@ -1,0 +1,364 @@
+"""The features step when the definitions change under it: what is recomputed, and what is refused."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.feature_repo.world import MODEL, compute, day, payments, put, rows_of
+from training.adapters.lake import Lake
+from training.contract.base import Days
+from training.contract.errors import ConfigError, DataContractError, TransientError
+from training.contract.messages import FeaturesInputs, FeaturesResult
+from training.contract.model_spec import MODELS_DIR
+from training.settings import ROOT, Settings
+from training.steps import features
+
+COUNT = "    coalesce(sum(n) FILTER (WHERE age <= 7), 0)::FLOAT AS customer_count_7d,\n"
+FIELD = '        Field(name="customer_count_7d", dtype=Float32, description="… in the 7 days"),\n'
+
+
+class Repo:
+    """A copy of the reference model's three files, to be edited."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.copytree(ROOT / "feature_repo", folder / "repo")
+        (folder / "models").mkdir()
+        shutil.copy(MODELS_DIR / f"{MODEL}.yaml", folder / "models")
+        self.settings = Settings(home=folder / "home", feature_repo=folder / "repo", models_dir=folder / "models")
+
+    def edit(self, ending: str, old: str, new: str, count: int = -1) -> None:
+        folder = self.settings.models_dir if ending == "yaml" else self.settings.feature_repo
+        path = folder / f"{MODEL}.{ending}"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, count))
+
+    def rows(self) -> pd.DataFrame:
+        return rows_of(self.settings, "customer_features")
+
+    def run(self, days: Days | None) -> FeaturesResult:
+        versions = Lake(self.settings.lake, MODEL).versions("events", "labels")
+        return features.run(FeaturesInputs(model=MODEL, days=days, table_versions=versions), self.settings)
+
+    def one_day(self) -> FeaturesResult:
+        return self.run(Days(start=day(10), end=day(11)))
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    found = Repo(tmp_path)
+    put(found.settings, *payments(10))
+    compute(found.settings, 0, 11)
+    return found
+
+
+def add(repo: Repo) -> None:
+    repo.edit("sql", COUNT, COUNT + COUNT.replace("7", "3"))
+    repo.edit("py", FIELD, FIELD + FIELD.replace("7", "3"))
+
+
+def remove(repo: Repo) -> None:
+    repo.edit("sql", COUNT, "")
+    repo.edit("py", FIELD, "")
+
+
+def rename(repo: Repo) -> None:
+    repo.edit("sql", "customer_count_7d", "customer_count_week")
+    repo.edit("py", "customer_count_7d", "customer_count_week")
+
+
+def retype(repo: Repo) -> None:
+    repo.edit("sql", COUNT, COUNT.replace("FLOAT", "BIGINT"))
+    repo.edit("py", FIELD, FIELD.replace("Float32", "Int64"))
+    repo.edit("py", "import Float32,", "import Float32, Int64,")
+
+
+def another_window(repo: Repo) -> None:
+    repo.edit("sql", COUNT, COUNT.replace("age <= 7", "age <= 2"))
+
+
+def look_further_back(repo: Repo) -> None:
+    repo.edit("yaml", "history_days: 38", "history_days: 45")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (add, "customer_count_3d added"),
+        (remove, "customer_count_7d removed"),
+        (rename, "customer_count_week added, customer_count_7d removed"),
+        (retype, "customer_count_7d float → int64"),
+        (another_window, "the SQL or history_days, not the columns"),
+        (look_further_back, "the SQL or history_days, not the columns"),
+    ],
+)
+def test_a_changed_definition_recomputes_all_days_whatever_was_asked_for(
+    repo: Repo, change, said: str, caplog: pytest.LogCaptureFixture, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    change(repo)
+    with caplog.at_level(logging.WARNING):
+        result = repo.one_day()
+    assert f"The definition of customer_features has changed ({said}): recomputing all its days" in caplog.text
+    assert "2026-01-02 … 2026-01-11" in caplog.text
+    fresh = Repo(tmp_path_factory.mktemp("fresh"))
+    change(fresh)
+    put(fresh.settings, *payments(10))
+    compute(fresh.settings, 0, 11)
+    pd.testing.assert_frame_equal(repo.rows(), fresh.rows())
+    assert result.rows["customer_features"] == len(repo.rows())
+    # Once: the next run writes the days that it is asked for.
+    assert repo.one_day().rows["customer_features"] == 6
+
+
+def test_the_other_table_is_not_recomputed(repo: Repo) -> None:
+    another_window(repo)
+    result = repo.one_day()
+    assert result.rows["terminal_features"] == 6
+    assert result.rows["customer_features"] == len(repo.rows())
+
+
+def test_comments_and_white_space_are_no_change(repo: Repo) -> None:
+    repo.edit(
+        "sql",
+        "WITH daily AS (\n    SELECT customer_id,",
+        "/* again */ WITH daily\nAS( -- by day\n SELECT customer_id ,",
+    )
+    assert repo.one_day().rows["customer_features"] == 6
+
+
+def test_without_days_a_changed_table_is_recomputed_and_all_versions_are_named(repo: Repo) -> None:
+    another_window(repo)
+    result = repo.run(None)
+    assert result.rows == {"customer_features": len(repo.rows()), "terminal_features": 0}
+    assert result.table_versions == Lake(repo.settings.lake, MODEL).versions(
+        "events", "labels", "customer_features", "terminal_features"
+    )
+    assert "customer_features" not in repo.run(None).table_versions
+
+
+def test_a_table_of_before_the_numbers_is_recomputed(repo: Repo) -> None:
+    lake = Lake(repo.settings.lake, MODEL)
+    rows = lake.scan("customer_features").to_table()
+    shutil.rmtree(lake.uri("customer_features"))
+    lake.replace("customer_features", rows, "true", ["day"])
+    assert repo.one_day().rows["customer_features"] == rows.num_rows
+
+
+def test_an_earlier_version_keeps_its_columns_and_meaning(repo: Repo) -> None:
+    version = Lake(repo.settings.lake, MODEL).versions("customer_features")["customer_features"]
+    before = rows_of(repo.settings, "customer_features", version)
+    rename(repo)
+    repo.one_day()
+    pd.testing.assert_frame_equal(rows_of(repo.settings, "customer_features", version), before)
+
+
+def test_many_days_are_computed_in_chunks_with_the_same_result(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = repo.rows()
+    monkeypatch.setattr(features, "CHUNK_DAYS", 3)
+    look_further_back(repo)
+    repo.one_day()
+    pd.testing.assert_frame_equal(repo.rows(), want)
+
+
+@pytest.mark.parametrize("table", ["customer_features", "terminal_features"])
+def test_a_recomputation_that_was_killed_is_done_by_the_next(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    before, overwrite = repo.rows(), Lake.overwrite
+    repo.edit("sql", "::FLOAT", "::DOUBLE")
+
+    def refuse(self: Lake, name: str, *args: object, **kwargs: object) -> int:
+        if name == table:
+            raise TransientError("killed")
+        return overwrite(self, name, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "overwrite", refuse)
+        with pytest.raises(TransientError):
+            repo.one_day()
+    repo.one_day()
+    for name in ("customer_features", "terminal_features"):
+        rows = rows_of(repo.settings, name)
+        assert {str(kind) for kind in rows.dtypes} == {"int64", "float64", "object", "datetime64[us, UTC]"}
+        assert len(rows) == len(before)
+
+
+def test_a_table_added_to_a_live_model_is_computed_for_all_days(repo: Repo) -> None:
+    repo.edit(
+        "yaml",
+        "    terminal_features: terminal_id\n",
+        "    terminal_features: terminal_id\n    customer_days: customer_id\n",
+    )
+    section = """
+-- table: customer_days
+SELECT customer_id, CAST(event_time AS DATE) + 1 AS day, count(*)::FLOAT AS customer_payments
+FROM events WHERE CAST(event_time AS DATE) + 1 >= $start AND CAST(event_time AS DATE) + 1 < $end GROUP BY ALL
+"""
+    repo.edit("sql", "\n-- table: customer_features", f"{section}\n-- table: customer_features")
+    repo.edit(
+        "py",
+        "terminal_features = FeatureView(",
+        """customer_days = FeatureView(
+    name="customer_days", entities=[customer], ttl=TTL, source=_source("customer_days"),
+    schema=[Field(name="customer_payments", dtype=Float32)],
+)
+terminal_features = FeatureView(""",
+    )
+    result = repo.one_day()
+    rows = rows_of(repo.settings, "customer_days")
+    assert result.rows == {"customer_features": 6, "terminal_features": 6, "customer_days": len(rows)}
+    assert set(rows["day"]) == {day(n) for n in range(1, 11)}
+
+
+def test_days_that_a_corrected_partition_has_no_more_lose_their_rows(repo: Repo) -> None:
+    events, labels = payments(10)
+    put(repo.settings, events[events["event_time"].dt.date < day(8)], labels)
+    result = repo.run(Days(start=day(9), end=day(47)))
+    assert result.rows["customer_features"] == 0
+    assert repo.rows()["day"].max() == day(8)
+
+
+def test_events_without_entity_make_no_feature_row(repo: Repo) -> None:
+    events, labels = payments(10)
+    nobody = events.assign(customer_id=events["customer_id"].astype("Int64").mask(events.index % 3 == 0))
+    put(repo.settings, nobody, labels)
+    compute(repo.settings, 0, 11)
+    rows = repo.rows()
+    assert rows["customer_id"].notna().all()
+    known = events[(events.index % 3 != 0) & (events["event_time"].dt.date == day(9))]
+    assert rows[rows["day"] == day(10)]["customer_count_1d"].sum() == len(known)
+
+
+SUM = "coalesce(sum(total) FILTER (WHERE age <= 1) / sum(n) FILTER (WHERE age <= 1), 0)::FLOAT AS customer_mean_1d"
+
+
+@pytest.mark.parametrize(
+    ("ending", "old", "new", "error", "said"),
+    [
+        (
+            "sql",
+            "customer_count_7d",
+            "customer_count_week",
+            ConfigError,
+            r"yields \['customer_count_week'\], which the feature view",
+        ),
+        ("py", FIELD, "", ConfigError, r"yields \['customer_count_7d'\], which the feature view"),
+        (
+            "sql",
+            COUNT,
+            "",
+            ConfigError,
+            r"has \['customer_count_7d'\], which its query in .*card_fraud\.sql does not yield",
+        ),
+        (
+            "py",
+            FIELD,
+            FIELD.replace("Float32", "Int64"),
+            ConfigError,
+            r"customer_count_7d \(float in the SQL, Int64 in the view\)",
+        ),
+        ("py", FIELD, FIELD.replace("Float32", "String"), ConfigError, "customer_count_7d.*String"),
+        ("sql", COUNT, COUNT.replace("::FLOAT", ""), ConfigError, r"customer_count_7d \(decimal128"),
+        ("sql", COUNT, COUNT.replace("::FLOAT", "::VARCHAR"), ConfigError, r"customer_count_7d \(string in the SQL"),
+        (
+            "py",
+            'value_type=ValueType.INT64, description="The card',
+            'value_type=ValueType.STRING, description="The card',
+            ConfigError,
+            "'customer_id'.*int64.*'customer' is STRING",
+        ),
+        (
+            "sql",
+            "GROUP BY customer_id, day",
+            "GROUP BY customer_id, day, age",
+            ConfigError,
+            r"customer_id \d+ on \d{4}-\d\d-\d\d \d+ times",
+        ),
+        (
+            "sql",
+            "paid_on + age >= $start AND paid_on + age < $end",
+            "paid_on + age >= $start AND paid_on + age <= $end",
+            ConfigError,
+            "yielded rows of .* when it was asked for",
+        ),
+        (
+            "sql",
+            "WHERE paid_on + age >= $start AND paid_on + age < $end",
+            "",
+            ConfigError,
+            r"does not use \['\$end', '\$start'\]",
+        ),
+        (
+            "sql",
+            "    day,\n    coalesce(sum(n)",
+            "    day::TIMESTAMP AS day,\n    coalesce(sum(n)",
+            ConfigError,
+            "`day` as timestamp",
+        ),
+        (
+            "sql",
+            SUM,
+            "'NaN'::FLOAT AS customer_mean_1d",
+            DataContractError,
+            r"NaN, Infinity .* in \['customer_mean_1d'\]",
+        ),
+        (
+            "sql",
+            SUM,
+            "'-Infinity'::FLOAT AS customer_mean_1d",
+            DataContractError,
+            r"NaN, Infinity .* in \['customer_mean_1d'\]",
+        ),
+        (
+            "sql",
+            SUM,
+            "1e300::DOUBLE AS customer_mean_1d",
+            DataContractError,
+            r"beyond the range of FLOAT in \['customer_mean_1d'\]",
+        ),
+        ("sql", SUM, "NULL::FLOAT AS customer_mean_1d", DataContractError, r"nulls in \['customer_mean_1d'\]"),
+        ("sql", "-- table: terminal_features", "-- table: customer_features", ConfigError, "each table once"),
+        (
+            "py",
+            "features=[customer_features, terminal_features, request_features]",
+            "features=[customer_features[['customer_count_1d']], customer_features[['customer_count_1d']]]",
+            ConfigError,
+            r"\['customer_count_1d'\] twice",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_named_and_nothing_is_written(
+    repo: Repo, ending: str, old: str, new: str, error: type[Exception], said: str
+) -> None:
+    versions = Lake(repo.settings.lake, MODEL).versions("customer_features", "terminal_features")
+    if "Int64" in new or "String" in new:
+        repo.edit("py", "import Float32,", "import Float32, Int64, String,")
+    repo.edit(ending, old, new, 1)
+    with pytest.raises(error, match=said):
+        repo.one_day()
+    assert Lake(repo.settings.lake, MODEL).versions("customer_features", "terminal_features") == versions
+
+
+def test_a_service_that_takes_what_no_view_of_the_file_makes_is_refused(repo: Repo) -> None:
+    other = """
+def _other():
+    return FeatureView(name="others", entities=[customer], ttl=TTL, source=_source("others"),
+                       schema=[Field(name="of_nobody", dtype=Float32)])
+
+"""
+    repo.edit("py", "card_fraud = FeatureService(", f"{other}card_fraud = FeatureService(")
+    repo.edit("py", "terminal_features, request_features]", "terminal_features, request_features, _other()]")
+    with pytest.raises(ConfigError, match=r"\['of_nobody'\] of 'others', which no view of this file makes"):
+        repo.one_day()
+
+
+def test_doubles_and_integers_reach_the_model_as_float32(repo: Repo) -> None:
+    repo.edit("sql", COUNT, COUNT.replace("FLOAT", "INTEGER"))
+    repo.edit("sql", SUM, SUM.replace("FLOAT", "DOUBLE"))
+    repo.one_day()
+    assert repo.rows()["customer_count_7d"].dtype == np.int32
+    assert repo.rows()["customer_mean_1d"].dtype == np.float64
