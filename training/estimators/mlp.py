@@ -79,7 +79,10 @@ class Standardise(nn.Module):
     def __init__(self, features: np.ndarray) -> None:
         super().__init__()
         deviation = features.std(axis=0, dtype=np.float64)
-        factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+        # The deviation of a constant column is an error of rounding, which must not become a huge factor. One below
+        # float32's normal numbers would become an infinite factor.
+        varies = (features.max(axis=0) > features.min(axis=0)) & (deviation > np.finfo(np.float32).tiny)
+        factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
         mean = features.mean(axis=0, dtype=np.float64)
         self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
         self.register_buffer("factor", torch.from_numpy(factor.astype(np.float32)))
