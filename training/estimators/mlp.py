@@ -105,7 +105,8 @@ def fit(
     # Seeded without touching the caller's generators.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        split = len(features) - int(len(features) * parameters["validation_share"])
+        # One row at least: without any, there is no loss to stop by.
+        split = len(features) - max(1, int(len(features) * parameters["validation_share"]))
         network = _network(features[:split], parameters).to(group.device)
         x, y = (torch.from_numpy(np.asarray(part, dtype=np.float32)).to(group.device) for part in (features, labels))
         Training(network, parameters, seed, group, checkpoint).run((x[:split], y[:split]), (x[split:], y[split:]))
