@@ -206,6 +206,25 @@ def test_the_more_candidates_the_surer_the_lead_must_be(world: World) -> None:
     assert "for the best of 2 candidates" in best.reasons[-1]
 
 
+def test_who_dropped_out_is_named_and_counts_as_a_candidate(world: World) -> None:
+    world.serve(world.narrow)
+    why = "train: out of memory\n  → Ask for more."
+    inputs = EvaluateInputs(
+        model=MODEL, candidates=[world.good], dropped_out={"mlp": why}, dataset_uri=world.uri, seed=1
+    )
+    result = evaluate.run(inputs, world.settings)
+    assert result.dropped_out == {"mlp": why}
+    assert "- mlp: train: out of memory → Ask for more." in Path(result.report_uri).with_suffix(".md").read_text()
+    assert result.verdict == world.evaluate(world.good, world.poor).verdict
+
+
+def test_without_a_candidate_there_is_no_verdict_and_the_reasons_are_told(world: World) -> None:
+    why = {"mlp": "out of memory", "random_forest": "no parity"}
+    inputs = EvaluateInputs(model=MODEL, candidates=[], dropped_out=why, dataset_uri=world.uri, seed=1)
+    with pytest.raises(InputError, match="mlp: out of memory; random_forest: no parity"):
+        evaluate.run(inputs, world.settings)
+
+
 def test_killed_between_version_and_alias(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated = world.evaluate(world.good)
 

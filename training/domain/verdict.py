@@ -6,6 +6,8 @@ paired bootstrap interval lies above zero; each end of the interval holds, on it
 
 The challenger is the best of several candidates on the very rows that it is judged on, so luck had several chances. The
 chance of error is therefore divided among the candidates (Bonferroni): of n, each must be better with 1 - (1 - c) / n.
+n counts the estimators that were asked for, also one that failed and dropped out: nobody gets an easier gate because
+another estimator broke.
 """
 
 from collections.abc import Iterator
@@ -42,7 +44,8 @@ class Champion:
 
 
 def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None, candidates: int = 1) -> Verdict:
-    """The verdict on a challenger with these holdout metrics, the best of so many `candidates`.
+    """The verdict on a challenger with these holdout metrics, the best of so many `candidates`, which count those that
+    dropped out.
 
     `champion` is None when no model serves yet.
     """
