@@ -34,12 +34,14 @@ class Gate:
 class Champion:
     """The model in service. Without `differences` it cannot be compared, and `problem` says why.
 
-    `differences` are challenger minus champion in the primary metric on bootstrap samples.
+    `differences` are challenger minus champion in the primary metric on bootstrap samples; none when nothing could be
+    drawn, and the gate fails. `drawn` says what was drawn, and why not entities.
     """
 
     version: int
     metrics: Metrics | None = None
     differences: np.ndarray | None = None
+    drawn: str = ""
     problem: str = ""
 
 
@@ -62,6 +64,8 @@ def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None, 
         certainty = f"each end at {confidence:.1%}"
         if candidates > 1:
             certainty += f", which is {spec.confidence:.0%} for the best of {candidates} candidates"
+        if champion.drawn:
+            certainty += f"; the bootstrap draws {champion.drawn}"
         gates.append(_better(spec.primary, challenger, champion.metrics, difference, certainty))
     return Verdict(
         promote=all(gate.passed for gate in gates),

@@ -36,7 +36,8 @@ class _Holdout:
     @classmethod
     def of(cls, rows: Rows, spec: EvaluationSpec) -> "_Holdout":
         keep = rows.evaluated
-        return cls(rows, keep, Truth.of(rows.labels[keep], rows.entities[keep], rows.days[keep]), spec)
+        truth = Truth.of(rows.labels[keep], rows.entities[keep], rows.days[keep], rows.times[keep])
+        return cls(rows, keep, truth, spec)
 
     def rank(self, model: OnnxModel) -> Ranking:
         """Scored with the model's own features, found by name."""
@@ -125,7 +126,7 @@ def _champion(
     differences = paired_differences(
         ranking, theirs, holdout.truth, rules.primary, rules.bootstrap_samples, inputs.seed
     )
-    return Champion(registered.version, theirs.measure(), differences)
+    return Champion(registered.version, theirs.measure(), differences, holdout.truth.clusters.described)
 
 
 def _verdict_id(inputs: EvaluateInputs, champion: ModelVersion | None) -> str:
