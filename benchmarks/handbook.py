@@ -87,14 +87,19 @@ class Loop:
         self.step("features", {"days": days, "table_versions": versions})
 
     def judge(self, as_of: date, window_days: int, estimators: list[EstimatorName]) -> m.EvaluateResult:
-        """Dataset, one training run per estimator, verdict."""
+        """Dataset, one training run per estimator, verdict. An estimator that fails drops out."""
         dataset: m.DatasetResult = self.step("dataset", {"as_of": as_of, "window_days": window_days, "seed": SEED})
-        candidates = []
+        candidates, dropped_out = [], {}
         for name in estimators:
             inputs = {"estimator": name, "dataset_uri": dataset.uri, "seed": SEED, "reason": "benchmark"}
-            trained: m.TrainResult = self.step("train", inputs, f"train {name}")
+            try:
+                trained: m.TrainResult = self.step("train", inputs, f"train {name}")
+            except Exception as error:
+                dropped_out[name] = f"{type(error).__name__}: {error}"
+                continue
             candidates.append(m.Candidate(**trained.model_dump(include=set(m.Candidate.model_fields))))
-        return self.step("evaluate", {"candidates": candidates, "dataset_uri": dataset.uri, "seed": SEED})
+        tried = {"candidates": candidates, "dropped_out": dropped_out}
+        return self.step("evaluate", {**tried, "dataset_uri": dataset.uri, "seed": SEED})
 
 
 def settings_under(home: Path) -> Settings:
@@ -132,6 +137,9 @@ def report(result: m.EvaluateResult, watch: Stopwatch) -> str:
         "|---|---|---|---|---|",
     ]
     for name, (published_as, published) in PUBLISHED.items():
+        if name in result.dropped_out:
+            lines.append(f"| {name} | {published_as} | dropped out: {' '.join(result.dropped_out[name].split())} | | |")
+            continue
         ours = [result.metrics[name][metric] for metric in METRICS]
         cells = [f"{mine:.3f} / {theirs:.3f}" for mine, theirs in zip(ours, published, strict=True)]
         lines.append(f"| {name} | {published_as} | {' | '.join(cells)} |")

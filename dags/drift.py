@@ -11,7 +11,8 @@ DOC = """
 **drift** compares the current window with the training data of the version in service (the report's path is in the
 log), **performance** measures that version on the labels that have come in since, **audit** computes logged features
 again and reports those that differ, **request** puts what was found to the broker. When it grants a training run, the
-asset `{retrain}` gets an event and **{model}_train** starts.
+asset `{retrain}` gets an event and **{model}_train** starts. **request** fails, when all is decided, if drift or
+performance could not be measured in several looks in succession.
 """
 
 for spec in specs("drift"):

@@ -12,7 +12,8 @@ DOC = """
 **request** puts the reason to the broker, whose answer is in the task's log and, for good, in the ledger. If granted,
 **dataset** joins labels and features point-in-time, **train** fits each estimator, **evaluate** reaches a verdict
 against the version in service, **register** and **rollout** bring a better one into service. Whatever is not granted
-or not promoted is skipped, and the log says why. A run that waits or is started twice does no harm.
+or not promoted is skipped, and the log says why. An estimator whose **train** fails drops out: **evaluate** names it
+and goes on with the others. A run that waits or is started twice does no harm.
 """
 
 
@@ -43,17 +44,17 @@ for spec in specs("train"):
             map_index_template="{{ task.also['estimator'] }}",
             inputs={**on, "reason": why["reason"]},
         ).expand(also=chosen())
-        candidates = result(train).each("estimator", "run_id", "artifact_uri", "digest")
-
-        evaluate = StepOperator(step="evaluate", inputs={**on, "candidates": candidates})
+        # An estimator that fails drops out; evaluate goes on with the others, and fails when there are none.
+        tried = {"candidates": result(train).each("estimator", "run_id", "artifact_uri", "digest")}
+        tried["dropped_out"] = result(train).missing("estimator", of=dag.param("estimators"))
+        evaluate = StepOperator(step="evaluate", trigger_rule="all_done_min_one_success", inputs={**on, **tried})
         best, verdict = result(evaluate)["challenger"], result(evaluate)["verdict"]
         case = {"challenger": best, "dataset_uri": on["dataset_uri"], "verdict": verdict}
-        case["champion_version"] = result(evaluate)["champion_version"]
-        ask = {"force": force, "reason": why["reason"]}
-        register = StepOperator(step="register", run_if=[verdict["promote"], force], inputs={**model, **case, **ask})
+        case |= {"champion_version": result(evaluate)["champion_version"], "force": force, "reason": why["reason"]}
+        register = StepOperator(step="register", run_if=[verdict["promote"], force], inputs={**model, **case})
         version = result(register)["version"]
         rollout = StepOperator(step="rollout", inputs={**model, "version": version, "reason": why["reason"]})
 
         failed = {**model, "request_id": why["request_id"], "run": "{{ run_id }}", "failed": True}
         back = StepOperator(step="request", task_id="give_back", inputs=failed, **WHEN_THE_RUN_FAILED)
-        [dataset, train, evaluate, register, rollout] >> back
+        [dataset, evaluate, register, rollout] >> back

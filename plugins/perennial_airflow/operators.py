@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from perennial_airflow.deliveries import Announced, Delivery, landing_folder, scan
 from perennial_airflow.forkserver import ForkServerLauncher
 from perennial_airflow.launchers import Launcher, SubprocessLauncher, step_environment
+from perennial_airflow.refs import FAILURE
 from perennial_airflow.reports import StepFailedError, step_result, summary
 from perennial_airflow.runs import start_run
 from training import storage
@@ -22,6 +23,8 @@ from training.settings import Settings, load_settings
 
 #: From a step's result and the run's context to what an event of an asset carries; None: no event.
 Event = Callable[[dict[str, Any], Any], dict[str, Any] | None]
+#: Characters of a failure's message that are handed on: it becomes an input of another step, on its command line.
+MAXIMUM_WHY = 1000
 
 
 class StepTask(BaseOperator):
@@ -35,7 +38,8 @@ class StepTask(BaseOperator):
       of its run it decides the run's state.
 
     Fails without a retry when the step says that its inputs, its configuration or the data are wrong; retries when it
-    says that the trouble will pass; tries anything else once more. A missing report is a failure.
+    says that the trouble will pass; tries anything else once more. A missing report is a failure. A mapped step that
+    fails leaves the reason as XCom, for a task that goes on with the results of the others (`result(task).missing`).
     """
 
     template_fields: Sequence[str] = ("inputs", "also", "run_if")
@@ -84,6 +88,9 @@ class StepTask(BaseOperator):
         try:
             result = run()
         except StepFailedError as error:
+            if self.also is not None:
+                # Airflow deletes it when the task is tried again.
+                context["ti"].xcom_push(FAILURE, {**self.also, "why": str(error)[:MAXIMUM_WHY]})
             last = error.attempts is not None and context["ti"].try_number >= error.attempts
             raise (AirflowFailException if last else AirflowException)(str(error)) from None
         settings = load_settings()

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import wasserstein_distance
 
-from training.adapters.drift_report import THRESHOLD, write_drift_report
+from training.adapters.drift_report import NOTE, THRESHOLD, write_drift_report
 from training.contract.errors import DataContractError
-from training.domain.drift import MINIMUM_ROWS
 
 ABOUT = {"model": "card_fraud"}
 
@@ -42,7 +42,7 @@ def test_moved_columns_are_found_and_the_others_left_alone(tmp_path: Path) -> No
 
 
 def test_two_samples_of_the_same_data_do_not_drift_however_many_rows(tmp_path: Path) -> None:
-    for seed, rows in enumerate((MINIMUM_ROWS, 3000, 8000)):
+    for seed, rows in enumerate((1000, 3000, 8000)):
         report = write_drift_report(_rows(8000, seed), _rows(rows, seed + 50), 0.3, tmp_path, ABOUT)
         assert not any(column.drifted for column in report.columns.values())
 
@@ -54,6 +54,69 @@ def test_the_report_is_written_whole_and_replaced(tmp_path: Path) -> None:
     assert "moved" in report.html.read_text()
     values = {m["config"].get("column"): m["value"] for m in json.loads(report.json.read_text())["metrics"]}
     assert values["moved"] == pytest.approx(report.columns["moved"].score)
+
+
+def test_the_scale_of_a_feature_changes_no_score(tmp_path: Path) -> None:
+    """From the smallest numbers of float32 to the largest; a rate per million, a date written as a number."""
+    random = np.random.default_rng(0)
+    old, new = random.normal(0, 1, 3000), random.normal(0.5, 1, 2000)
+    scales = {"usual": 1.0, "cents": 0.01, "rate": 2e-5, "tiny": 1e-37, "huge": 1e37, "beyond float32": 1e250}
+    reference, current = (pd.DataFrame({n: rows * scale for n, scale in scales.items()}) for rows in (old, new))
+    report = write_drift_report(reference, current, 0.3, tmp_path, ABOUT)
+    for name, column in report.columns.items():
+        assert column.score == pytest.approx(report.columns["usual"].score, rel=1e-9), name
+        assert column.drifted, name
+
+
+def test_columns_of_usual_scale_score_as_the_distance_over_the_deviation(tmp_path: Path) -> None:
+    """Standardising changes what the page shows, not what was found before."""
+    reference, current = _rows(3000, 1), _rows(2000, 2, shift=0.2)
+    report = write_drift_report(reference, current, 0.3, tmp_path, ABOUT)
+    for name in ("steady", "moved"):
+        old, new = reference[name].astype(float), current[name].astype(float)
+        expected = wasserstein_distance(old, new) / old.std(ddof=0)
+        assert report.columns[name].score == pytest.approx(expected, abs=1e-6)
+    assert NOTE in report.html.read_text()
+
+
+def test_denormals_whole_numbers_and_neighbouring_floats_are_compared(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+
+    def rows(count: int, shift: int) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "denormal": (1e-45 * (random.integers(0, 20, count) + shift)).astype(np.float32),
+                "date": (20260101 + 2 * random.integers(0, 15, count) + 2 * shift).astype(np.float32),
+                "count": random.integers(0, 20, count) + shift,
+            }
+        )
+
+    reference = rows(2000, 0)
+    same = write_drift_report(reference, rows(2000, 0), 0.3, tmp_path, ABOUT).columns
+    moved = write_drift_report(reference, rows(2000, 5), 0.3, tmp_path, ABOUT).columns
+    assert not any(column.drifted for column in same.values()), same
+    assert all(column.drifted for column in moved.values()), moved
+    assert {column.method for column in (same | moved).values()} == {"wasserstein"}
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e-45, 1e30, -20260105.0])
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_any_change_of_a_constant_is_drift(tmp_path: Path, constant: float, factor: float) -> None:
+    reference = pd.DataFrame({"x": np.full(3000, constant)})
+    current = pd.DataFrame({"x": np.full(3000, constant)})
+    current.loc[:9, "x"] += (abs(constant) or 1e-30) * factor * np.arange(1, 11)
+    column = write_drift_report(reference, current, 0.3, tmp_path, ABOUT).columns["x"]
+    assert (column.method, column.drifted) == ("wasserstein", True)
+    column = write_drift_report(reference, reference, 0.3, tmp_path, ABOUT).columns["x"]
+    assert (column.score, column.drifted) == (0.0, False)
+
+
+def test_a_value_that_is_far_beyond_all_others_is_drawn(tmp_path: Path) -> None:
+    reference, current = _rows(600, 1), _rows(600, 2)
+    current.loc[3, "steady"] = np.float32(3e38)
+    column = write_drift_report(reference, current, 0.3, tmp_path, ABOUT).columns["steady"]
+    assert column.drifted
+    assert np.isfinite(column.score)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from training.contract.errors import DataContractError
 from training.domain.importance import permutation_importance
 from training.domain.metrics import Ranking, Truth, measure, paired_differences, threshold_at
+from training.domain.resampling import Sample
 
 labelled_scores = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 10), st.integers(0, 4)), min_size=2, max_size=60
@@ -30,16 +31,16 @@ def test_copies_of_an_entity_are_copies_of_its_rows(rows: list[tuple[int, int, i
     labels, scores, entities = (np.array(column) for column in zip(*rows, strict=True))
     truth = Truth.of(labels, entities, np.zeros(len(rows)))
     weights = np.array(copies)[: truth.entity_count]
-    ranking = Ranking(truth, scores, 1)
-    repeated = np.repeat(np.arange(len(rows)), weights[truth.entities])
+    ranking, sample = Ranking(truth, scores, 1), Sample(weights[truth.entities])
+    repeated = np.repeat(np.arange(len(rows)), sample.copies)
     positives = labels[repeated].sum()
     if 0 < positives < len(repeated):
-        assert ranking.value("roc_auc", weights) == pytest.approx(roc_auc_score(labels[repeated], scores[repeated]))
+        assert ranking.value("roc_auc", sample) == pytest.approx(roc_auc_score(labels[repeated], scores[repeated]))
     if positives:
         expected = average_precision_score(labels[repeated], scores[repeated])
-        assert ranking.value("average_precision", weights) == pytest.approx(expected)
+        assert ranking.value("average_precision", sample) == pytest.approx(expected)
     else:
-        assert np.isnan(ranking.value("average_precision", weights))
+        assert np.isnan(ranking.value("average_precision", sample))
 
 
 # Day 0: card 1 (0.9, fraud), card 2 (0.8), card 3 (0.1, fraud). Day 1: card 1 again (0.9, fraud), card 3 (0.7, fraud),
@@ -72,8 +73,8 @@ def test_card_precision_of_a_card_drawn_twice() -> None:
     truth = Truth.of([1, 0, 1], [0, 1, 2], [0, 0, 0])
     ranking = Ranking(truth, np.array([0.9, 0.8, 0.7]), 2)
     assert ranking.value("card_precision_at_k") == 0.5
-    assert ranking.value("card_precision_at_k", np.array([2, 1, 0])) == 1.0
-    assert ranking.value("card_precision_at_k", np.array([0, 3, 1])) == 0.0
+    assert ranking.value("card_precision_at_k", Sample(np.array([2, 1, 0]))) == 1.0
+    assert ranking.value("card_precision_at_k", Sample(np.array([0, 3, 1]))) == 0.0
 
 
 def test_one_kind_of_label_cannot_be_measured() -> None:

@@ -131,7 +131,40 @@ def test_features_that_are_not_finite_are_named(value: float) -> None:
         base.check_training_data(features, labels, ["amount", "count", "share", "constant"])
 
 
-def test_labels_of_one_kind_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("labels", "found"), [(np.zeros(100), "100 training rows have 0"), (np.arange(100) % 3, "rows have 0, 1, 2")]
+)
+def test_labels_of_one_kind_or_of_three_are_refused(labels: np.ndarray, found: str) -> None:
     features, _ = rows(0, 100)
-    with pytest.raises(DataContractError, match="both must occur"):
-        base.check_training_data(features, np.zeros(100), ["a", "b", "c", "d"])
+    with pytest.raises(DataContractError, match=f"both must occur; the .*{found}"):
+        base.check_training_data(features, labels, ["a", "b", "c", "d"])
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(DataContractError, match="no training rows"):
+        base.check_training_data(np.empty((0, 2), np.float32), np.empty(0), ["a", "b"])
+
+
+def test_features_that_never_vary_are_refused_with_their_names() -> None:
+    with pytest.raises(DataContractError, match="No feature varies over the 100 training rows: a, b"):
+        base.check_training_data(np.full((100, 2), 0.1, np.float32), np.arange(100) % 2, ["a", "b"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_rows_are_enough_to_fit_and_export(name: str) -> None:
+    features = np.array([[0.1, 5.0], [0.1, 7.0]], dtype=np.float32)
+    estimator = base.load(name)
+    parameters = base.parameters_for(name, estimator.DEFAULTS, QUICK[name])
+    fitted = estimator.fit(features, np.array([0, 1]), parameters, 1)
+    assert np.abs(scores_of(fitted.onnx(), features) - fitted.scores(features)).max() < 1e-5
+
+
+def test_a_feature_that_was_constant_in_training_does_not_decide_when_it_moves() -> None:
+    """The deviation of a constant float32 column is not exactly 0 in double precision."""
+    features, labels = rows(0)
+    features[:, 3] = 0.1
+    estimator = base.load("mlp")
+    fitted = estimator.fit(features, labels, {**estimator.DEFAULTS, **QUICK["mlp"]}, 7)
+    moved = features.copy()
+    moved[:, 3] = 0.2
+    assert (fitted.scores(moved) == fitted.scores(features)).all()

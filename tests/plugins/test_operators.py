@@ -85,6 +85,37 @@ def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> No
     assert {"ask-0", "ask-1"} < set(tis)
 
 
+def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None:
+    """The second fails in its step, the third in a way that leaves no message."""
+    # Where there was nothing to ask for, the result's reason is empty.
+    reasons = ["", "two", "three"]
+
+    @task
+    def names():
+        more = [{}, {"request_id": "unknown", "trigger": None}, {}]
+        return [{"reason": reason, **each} for reason, each in zip(reasons, more, strict=True)]
+
+    @task(trigger_rule="all_done_min_one_success")
+    def look(missing):
+        return missing
+
+    class Breaking(StepOperator):
+        def run_step(self, context: Any) -> dict[str, Any]:
+            if self.also["reason"] == "three":
+                raise RuntimeError("not a step's failure")
+            return super().run_step(context)
+
+    with dag("missing", params={"reasons": Param(reasons)}) as subject:
+        asked = Breaking.partial(task_id="ask", step="request", inputs=ASK).expand(also=names())
+        look(result(asked).missing("reason", of=subject.param("reasons")))
+    tis = run(subject)
+    assert [tis[f"ask-{i}"].state for i in range(3)] == [State.SUCCESS, State.FAILED, State.FAILED]
+    missing = result_of(tis["look"])
+    assert missing.keys() == {"two", "three"}
+    assert missing["two"].startswith("request: card_fraud has no request 'unknown'")
+    assert missing["three"].startswith("It left no message")
+
+
 def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skipped_without_one() -> None:
     states = {}
     for name, run_ in (("fails", "a-run"), ("succeeds", "")):

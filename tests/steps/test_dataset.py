@@ -94,6 +94,18 @@ def test_the_columns_and_the_manifest(settings: Settings) -> None:
     assert result.table_versions == Lake(settings.lake, MODEL).versions(*tables)
 
 
+def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Path) -> None:
+    text = (settings.models_dir / f"{MODEL}.yaml").read_text()
+    assert "entity: customer_id" in text
+    (tmp_path / f"{MODEL}.yaml").write_text(text.replace("entity: customer_id", "entity: transaction_id"))
+    result = run(settings.model_copy(update={"models_dir": tmp_path}))
+    names = pq.read_schema(result.holdout.uri).names
+    assert names[:5] == ["transaction_id", "event_time", "customer_id", "terminal_id", "is_fraud"]
+    assert len(names) == len(set(names))
+    # A payment is not known before its own day.
+    assert not pd.read_parquet(result.holdout.uri)["excluded"].any()
+
+
 def test_customers_known_before_the_day_are_excluded(
     settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame]
 ) -> None:

@@ -139,6 +139,13 @@ def test_a_window_with_too_few_events_is_no_data(world: World) -> None:
     assert (result.outcome, result.champion_version, result.drifted) == ("no data", 1, False)
 
 
+def test_the_spec_says_how_many_events_are_too_few(world: World, tmp_path: Path) -> None:
+    text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
+    (tmp_path / f"{MODEL}.yaml").write_text(text.replace("minimum_rows: 1000\n", "minimum_rows: 1000000\n"))
+    settings = world.settings.model_copy(update={"models_dir": tmp_path})
+    assert drift.run(DriftInputs(model=MODEL, as_of=QUIET), settings).outcome == "no data"
+
+
 def test_without_events_there_is_no_data(tmp_path: Path) -> None:
     result = drift.run(DriftInputs(model=MODEL), settings_in(tmp_path))
     assert (result.outcome, result.as_of) == ("no data", None)

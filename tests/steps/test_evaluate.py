@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from tests.steps.training_rows import NAMES, write_dataset
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from training.contract.errors import DataContractError, InputError, TransientError
-from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, RegisterInputs, TrainInputs
+from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, RegisterInputs, TrainInputs, Verdict
+from training.contract.model_spec import MODELS_DIR
 from training.settings import Settings
 from training.steps import evaluate, register, train
 
@@ -24,6 +26,7 @@ class World:
         self.registry = Registry(self.settings.tracking_uri)
         self.uri = write_dataset(folder / "dataset")
         self.narrow_uri = write_dataset(folder / "narrow", names=NAMES[:2])
+        self.folder = folder
         self.good = self.train(self.uri, "logistic_regression")
         self.poor = self.train(self.uri, "hist_gradient_boosting", max_iter=2, max_leaf_nodes=2)
         self.narrow = self.train(self.narrow_uri, "logistic_regression")
@@ -204,6 +207,84 @@ def test_the_more_candidates_the_surer_the_lead_must_be(world: World) -> None:
     assert best.difference is not None
     assert best.difference[0] < alone.difference[0]
     assert "for the best of 2 candidates" in best.reasons[-1]
+
+
+def _judged(world: World, name: str, customers: pa.Array, whole_days: bool) -> Verdict:
+    """The good model against the poor one, where these are the customers."""
+    world.serve(world.poor)
+    uri = write_dataset(world.folder / name, customers=customers, whole_days=whole_days)
+    return world.evaluate(world.good, uri=uri).verdict
+
+
+def test_with_few_entities_time_is_drawn_and_the_verdict_says_so(world: World) -> None:
+    verdict = _judged(world, "few", pa.array([1, 2, 3]), whole_days=True)
+    assert (
+        "the bootstrap draws blocks of 4 hours (42), because 3 distinct entities are fewer than 30"
+        in verdict.reasons[-1]
+    )
+    assert verdict.promote
+    assert verdict.difference is not None
+    assert verdict.difference[1] - verdict.difference[0] > 0.01
+
+
+def test_with_few_entities_and_few_hours_nothing_is_promoted(world: World) -> None:
+    verdict = _judged(world, "neither", pa.array([1]), whole_days=False)
+    assert not verdict.promote
+    assert verdict.reasons[-1].startswith("FAILED: average_precision")
+    assert (
+        "1 distinct entity is fewer than 30, and the rows lie in 7 blocks of an hour: 30 are needed"
+        in verdict.reasons[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "customers", "drawn"),
+    [
+        ("strings", pa.array([f"customer {i}" for i in range(100)]), "whole entities (100)"),
+        ("some null", pa.array([*range(99), None]), "whole entities (124)"),
+        ("null strings", pa.array([*(f"c{i}" for i in range(99)), None]), "whole entities (124)"),
+        ("all null", pa.array([None], pa.int64()), "whole entities (2530)"),
+        (
+            "one of them nearly all",
+            pa.array([*[0] * 900, *range(1, 100)]),
+            "blocks of 4 hours (42), because 100 entities",
+        ),
+    ],
+)
+def test_entities_may_be_text_absent_or_unequal(world: World, name: str, customers: pa.Array, drawn: str) -> None:
+    verdict = _judged(world, name, customers, whole_days=True)
+    assert f"the bootstrap draws {drawn}" in verdict.reasons[-1]
+    assert verdict.promote
+
+
+def test_the_entity_may_be_the_id(world: World, tmp_path: Path) -> None:
+    """Each row is an entity of its own then."""
+    text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
+    (tmp_path / f"{MODEL}.yaml").write_text(text.replace("  entity: customer_id", "  entity: transaction_id"))
+    world.serve(world.poor)
+    inputs = EvaluateInputs(model=MODEL, candidates=[world.good], dataset_uri=world.uri, seed=1)
+    result = evaluate.run(inputs, world.settings.model_copy(update={"models_dir": tmp_path}))
+    assert result.verdict.promote
+    assert f"the bootstrap draws whole entities ({result.scored_rows})" in result.verdict.reasons[-1]
+
+
+def test_who_dropped_out_is_named_and_counts_as_a_candidate(world: World) -> None:
+    world.serve(world.narrow)
+    why = "train: out of memory\n  → Ask for more."
+    inputs = EvaluateInputs(
+        model=MODEL, candidates=[world.good], dropped_out={"mlp": why}, dataset_uri=world.uri, seed=1
+    )
+    result = evaluate.run(inputs, world.settings)
+    assert result.dropped_out == {"mlp": why}
+    assert "- mlp: train: out of memory → Ask for more." in Path(result.report_uri).with_suffix(".md").read_text()
+    assert result.verdict == world.evaluate(world.good, world.poor).verdict
+
+
+def test_without_a_candidate_there_is_no_verdict_and_the_reasons_are_told(world: World) -> None:
+    why = {"mlp": "out of memory", "random_forest": "no parity"}
+    inputs = EvaluateInputs(model=MODEL, candidates=[], dropped_out=why, dataset_uri=world.uri, seed=1)
+    with pytest.raises(InputError, match="mlp: out of memory; random_forest: no parity"):
+        evaluate.run(inputs, world.settings)
 
 
 def test_killed_between_version_and_alias(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

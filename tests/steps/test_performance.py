@@ -21,7 +21,7 @@ from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.messages import PerformanceInputs, PerformanceResult
-from training.contract.model_spec import load_model_spec
+from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.steps import performance
 
 #: Seven days whose labels have all been reported before DRIFTED.
@@ -100,6 +100,15 @@ def test_good_predictions_are_measured_like_the_holdout(world: World) -> None:
     assert result.table_versions.keys() == {"predictions", "labels", "events"}
     # Customers whose fraud was known before are left out, the others are all there.
     assert 0.7 * len(rows) < result.rows < len(rows)
+
+
+def test_the_entity_of_evaluation_may_be_the_id(world: World, tmp_path: Path) -> None:
+    rows = _log(world, _predict(world, WINDOW, _good))
+    text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
+    (tmp_path / f"{MODEL}.yaml").write_text(text.replace("entity: customer_id", "entity: transaction_id"))
+    inputs = PerformanceInputs(model=MODEL, as_of=DRIFTED, champion_version=1)
+    result = performance.run(inputs, world.settings.model_copy(update={"models_dir": tmp_path}))
+    assert (result.outcome, result.rows) == ("measured", len(rows))
 
 
 def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: World) -> None:

@@ -11,7 +11,7 @@ import yaml
 from training.adapters.lake import Lake
 from training.adapters.ledger import Entry, Ledger
 from training.contract.base import Days
-from training.contract.errors import InputError
+from training.contract.errors import DataContractError, InputError
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, RequestInputs, RequestResult
 from training.contract.model_spec import MODELS_DIR
 from training.domain import sources
@@ -67,9 +67,10 @@ def _ask(settings: Settings, **fields) -> RequestResult:
 
 
 def _entries(settings: Settings, kind: str | None = None) -> list[Entry]:
+    """Of this kind, or all that are about requests."""
     ledger = Ledger(settings.ledger)
     ledger.verify()
-    return ledger.entries(MODEL, kind)
+    return [entry for entry in ledger.entries(MODEL, kind) if kind or entry.kind != "look"]
 
 
 # --- what is a reason ---
@@ -280,3 +281,78 @@ def test_a_person_is_granted_within_the_cooldown(settings: Settings) -> None:
     result = _ask(settings, trigger="person", as_of=TODAY, force=True, run="manual-1")
     assert result.granted
     assert _entries(settings, "request")[-1].body["force"] is True
+
+
+# --- what monitoring could not measure ---
+
+
+def _look(settings: Settings, as_of: date, outcome: str = "no predictions", champion_version: int = 1) -> RequestResult:
+    """One run of monitoring: no drift, and this outcome for performance."""
+    drift = DriftResult(outcome="measured", as_of=as_of, champion_version=champion_version)
+    window = Days.ending(as_of - timedelta(days=7), 7)
+    return _ask(settings, drift=drift, performance=PerformanceResult(outcome=outcome, window=window))
+
+
+def test_a_monitor_that_is_blind_for_too_long_fails_the_run_when_all_is_decided(settings: Settings) -> None:
+    _look(settings, TODAY, "measured")
+    for day in (14, 15):
+        _look(settings, TODAY + timedelta(days=day))
+    for _ in range(2):  # cleared, it fails again
+        with pytest.raises(DataContractError) as raised:
+            _look(settings, TODAY + timedelta(days=16))
+    first, window = TODAY + timedelta(days=14), Days.ending(TODAY + timedelta(days=9), 7)
+    assert raised.value.message == (
+        f"The performance of {MODEL} could not be measured in 3 successive looks, as of {first} and later: "
+        f"no predictions of version 1 in {window}"
+    )
+    assert len(_entries(settings, "look")) == 4
+    _look(settings, TODAY + timedelta(days=17), "measured")
+    _look(settings, TODAY + timedelta(days=18))
+
+
+def test_a_look_that_is_repeated_counts_once(settings: Settings) -> None:
+    _look(settings, TODAY, "measured")
+    for _ in range(4):
+        _look(settings, TODAY + timedelta(days=14))
+    _look(settings, TODAY + timedelta(days=14), "too few labels")  # other data, the same day
+    _look(settings, TODAY + timedelta(days=15))
+
+
+def test_labels_of_a_new_champion_are_waited_for(settings: Settings) -> None:
+    for day in range(14):
+        _look(settings, TODAY + timedelta(days=day))
+    for day in range(14, 28):  # by then another serves
+        _look(settings, TODAY + timedelta(days=day), champion_version=2)
+
+
+def test_drift_is_not_waited_for(settings: Settings) -> None:
+    _look(settings, TODAY, "measured")
+    for day in range(1, 3):
+        _ask(settings, drift=_no_data(TODAY + timedelta(days=day)))
+    with pytest.raises(DataContractError, match=r"drift of card_fraud .* 3 successive looks.*fewer than 1000 events"):
+        _ask(settings, drift=_no_data(TODAY + timedelta(days=3)))
+
+
+def test_without_a_champion_nothing_is_missing(settings: Settings) -> None:
+    for day in range(5):
+        _ask(settings, drift=DriftResult(outcome="no champion", as_of=START + timedelta(days=day)))
+    assert _entries(settings, "look") == []
+
+
+def test_a_granted_request_that_waits_is_announced_before_blindness_fails_the_run(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    for day in range(2):
+        _ask(settings, drift=_no_data(TODAY + timedelta(days=day)))
+    waiting = _ask(settings, trigger="new_data", as_of=TODAY).waiting
+    assert len(waiting) == 1
+    blind = _no_data(TODAY + timedelta(days=2))
+    assert _ask(settings, drift=blind).waiting == waiting
+    assert "could not be measured in 3 successive looks" in caplog.text
+    _ask(settings, request_id=waiting[0], run="a-run")
+    with pytest.raises(DataContractError):
+        _ask(settings, drift=blind)
+
+
+def _no_data(as_of: date) -> DriftResult:
+    return DriftResult(outcome="no data", as_of=as_of, champion_version=1)

@@ -14,11 +14,24 @@ NAMES = ["amount", "terminal_fraud_share_7d", "customer_count_7d", "night"]
 START = date(2026, 1, 5)
 
 
-def write_dataset(folder: Path, seed: int = 0, names: list[str] = NAMES, rows_per_day: int = 400) -> str:
-    """7 days of training rows, 7 of holdout, and the reference. Frauds are large amounts or bad terminals."""
+def write_dataset(
+    folder: Path,
+    seed: int = 0,
+    names: list[str] = NAMES,
+    rows_per_day: int = 400,
+    customers: pa.Array | None = None,
+    whole_days: bool = False,
+) -> str:
+    """7 days of training rows, 7 of holdout, and the reference. Frauds are large amounts or bad terminals.
+
+    The customers are 200, or those of `customers` in turn. A day's rows lie in its first hour, or over `whole_days`.
+    """
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
-    train, holdout = (_split(folder, name, start, random, names, rows_per_day) for name, start in _SPLITS.items())
+    train, holdout = (
+        _split(folder, name, start, random, names, rows_per_day, customers, whole_days)
+        for name, start in _SPLITS.items()
+    )
     pq.write_table(pq.read_table(train.uri, columns=names), folder / "reference.parquet")
     manifest = DatasetResult(
         dataset_id=f"{folder.name}-{seed}",
@@ -39,7 +52,14 @@ _SPLITS = {"train": START, "holdout": START + timedelta(days=14)}
 
 
 def _split(
-    folder: Path, name: str, start: date, random: np.random.Generator, names: list[str], rows_per_day: int
+    folder: Path,
+    name: str,
+    start: date,
+    random: np.random.Generator,
+    names: list[str],
+    rows_per_day: int,
+    customers: pa.Array | None,
+    whole_days: bool,
 ) -> Split:
     n = 7 * rows_per_day
     days = np.sort(random.integers(0, 7, n))
@@ -55,7 +75,10 @@ def _split(
     table = {
         "transaction_id": np.arange(n),
         "event_time": pa.array(
-            [midnight + timedelta(days=int(day), seconds=i % 86_400) for i, day in enumerate(days)],
+            [
+                midnight + timedelta(days=int(day), seconds=i * (6151 if whole_days else 1) % 86_400)
+                for i, day in enumerate(days)
+            ],
             pa.timestamp("us", tz="UTC"),
         ),
         "customer_id": random.integers(0, 200, n),
@@ -65,6 +88,8 @@ def _split(
     }
     if name == "holdout":
         table["excluded"] = random.random(n) < 0.1
+    if customers is not None:
+        table["customer_id"] = customers.take(pa.array(np.arange(n) % len(customers)))
     path = folder / f"{name}.parquet"
     pq.write_table(pa.table(table), path)
     days_of = Days(start=start, end=start + timedelta(days=7))

@@ -55,8 +55,13 @@ class Rows:
         return self.table[self.spec.evaluation.entity].to_numpy()
 
     @property
+    def times(self) -> np.ndarray:
+        """In UTC, without a zone."""
+        return self.table[self.spec.feeds["events"].time_column].to_numpy()
+
+    @property
     def days(self) -> np.ndarray:
-        return self.table[self.spec.feeds["events"].time_column].to_numpy().astype("datetime64[D]")
+        return self.times.astype("datetime64[D]")
 
     @property
     def evaluated(self) -> np.ndarray:

@@ -96,9 +96,17 @@ class DriftSpec(Spec):
     """The model has drifted when this share of its features has."""
     maximum_rows: int = Field(20_000, ge=100)
     """Rows sampled per window for the report: its cost grows with them (1M × 20 columns takes 2 minutes)."""
+    minimum_rows: int = Field(1000, ge=1)
+    """Events in the window below which nothing is compared, because columns then move by chance. At 1,000 rows against
+    a reference of 20,000 of the same distribution the score is 0.04, and 0.08 to 0.1, the threshold, in 1 of 100 cases;
+    at 500 rows it is beyond."""
     maximum_performance_drop: float = Field(0.1, ge=0, le=1)
     """Performance on matured labels may fall this far (absolute, in the primary metric) below the holdout's."""
     minimum_positives: int = Field(20, ge=1)
+    """Positive labels in the matured window below which performance is not measured."""
+    maximum_unmeasured_looks: int = Field(3, ge=1)
+    """So many looks in succession, each as of another day, that could not measure drift or performance fail the
+    monitoring run: for lack of events, predictions or labels."""
 
 
 class RetrainingSpec(Spec):

@@ -8,10 +8,6 @@ import pandas as pd
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift
 
-#: With fewer rows a column often moves by chance: at 1,000 against a reference of 20,000 rows of the same distribution
-#: (normal, gamma, lognormal, sparse) the normed Wasserstein distance is 0.04, and in 1 of 100 cases 0.08 to 0.1, which
-#: is the threshold; at 500 rows it is beyond.
-MINIMUM_ROWS = 1000
 #: The champion's scores, compared like a feature: prediction drift.
 SCORE = "score"
 

@@ -21,6 +21,8 @@ class Difference(Frozen):
     confidence: float
     champion_rows: int
     challenger_rows: int
+    drawn: str = ""
+    """Of a bootstrap interval: what was drawn, where it was not whole entities."""
 
     @property
     def beyond_chance(self) -> bool:
@@ -30,7 +32,8 @@ class Difference(Frozen):
         said = f"{self.measure}: champion {self.champion:.4f} ({self.champion_rows} requests), challenger "
         said += f"{self.challenger:.4f} ({self.challenger_rows}), difference {self.challenger - self.champion:+.4f}"
         sure = "beyond chance" if self.beyond_chance else "within chance"
-        return f"{said} [{self.low:+.4f}, {self.high:+.4f}] at {self.confidence:.0%}: {sure}"
+        said += f" [{self.low:+.4f}, {self.high:+.4f}] at {self.confidence:.0%}: {sure}"
+        return f"{said}; the bootstrap draws {self.drawn}" if self.drawn else said
 
 
 def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence: float) -> Difference | None:
@@ -66,18 +69,18 @@ def qualities(
     samples: int,
     seed: int,
 ) -> Difference:
-    """`metric` of each version on the labelled requests that it answered: truth and scores, entities resampled.
+    """`metric` of each version on the labelled requests that it answered: truth and scores, each group's clusters
+    resampled (domain/resampling.py). Where one has too few, the interval is infinite.
 
     The groups share no key, so each is resampled on its own.
     """
     random = np.random.default_rng(seed)
     rankings = [(truth, Ranking(truth, scores, k)) for truth, scores in (champion, challenger)]
-    drawn = np.empty((samples, 2))
-    for i in range(samples):
+    clusters = [truth.clusters for truth, _ in rankings]
+    drawn = np.full((samples, 2), np.nan)
+    for i in range(samples if all(each.count for each in clusters) else 0):
         for j, (truth, ranking) in enumerate(rankings):
-            count = truth.entity_count
-            copies = np.bincount(random.integers(count, size=count), minlength=count)
-            drawn[i, j] = ranking.value(metric, copies)
+            drawn[i, j] = ranking.value(metric, truth.clusters.draw(random))
     differences = drawn[:, 1] - drawn[:, 0]
     differences = differences[np.isfinite(differences)]
     tail = (1 - confidence) / 2
@@ -92,6 +95,7 @@ def qualities(
         confidence=confidence,
         champion_rows=len(old_truth.labels),
         challenger_rows=len(new_truth.labels),
+        drawn="; ".join(dict.fromkeys(each.described for each in clusters if each.by_time)),
     )
 
 

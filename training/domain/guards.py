@@ -158,16 +158,21 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
         yield Finding("agreement", agreement, limit, tripped, sentence)
 
 
-def quality(differences: np.ndarray, metric: str, rows: int, positives: int, guards: GuardSpec) -> Finding:
+def quality(
+    differences: np.ndarray, metric: str, rows: int, positives: int, guards: GuardSpec, drawn: str = ""
+) -> Finding:
     """The finding on `differences`, the version minus the champion in `metric` on bootstrap samples of the same rows.
 
-    The interval's upper end has the spec's confidence as far as the number of samples can show it.
+    The interval's upper end has the spec's confidence as far as the number of samples can show it. Without samples,
+    because there are too few entities and hours to draw from, it cannot trip. `drawn` is told.
     """
     limit = guards.maximum_quality_drop or 0.0
-    most = float(np.quantile(differences, guards.confidence)) if len(differences) else 0.0
-    middle = float(np.median(differences)) if len(differences) else 0.0
-    said = f"{metric} {middle:+.4f} against the champion (at most {most:+.4f}) on {rows} labelled requests"
-    sentence = f"{said}, {positives} of them positive; may fall by {limit:g}"
+    on = f"on {rows} labelled requests, {positives} of them positive; may fall by {limit:g}"
+    on += f"; the bootstrap draws {drawn}" if drawn else ""
+    if not len(differences):
+        return Finding("quality", 0.0, -limit, False, f"{metric} cannot be told from chance {on}")
+    most, middle = float(np.quantile(differences, guards.confidence)), float(np.median(differences))
+    sentence = f"{metric} {middle:+.4f} against the champion (at most {most:+.4f}) {on}"
     return Finding("quality", middle, -limit, most < -limit, sentence)
 
 

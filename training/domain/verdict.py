@@ -6,6 +6,8 @@ paired bootstrap interval lies above zero; each end of the interval holds, on it
 
 The challenger is the best of several candidates on the very rows that it is judged on, so luck had several chances. The
 chance of error is therefore divided among the candidates (Bonferroni): of n, each must be better with 1 - (1 - c) / n.
+n counts the estimators that were asked for, also one that failed and dropped out: nobody gets an easier gate because
+another estimator broke.
 """
 
 from collections.abc import Iterator
@@ -32,17 +34,20 @@ class Gate:
 class Champion:
     """The model in service. Without `differences` it cannot be compared, and `problem` says why.
 
-    `differences` are challenger minus champion in the primary metric on bootstrap samples.
+    `differences` are challenger minus champion in the primary metric on bootstrap samples; none when nothing could be
+    drawn, and the gate fails. `drawn` says what was drawn, and why not entities.
     """
 
     version: int
     metrics: Metrics | None = None
     differences: np.ndarray | None = None
+    drawn: str = ""
     problem: str = ""
 
 
 def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None, candidates: int = 1) -> Verdict:
-    """The verdict on a challenger with these holdout metrics, the best of so many `candidates`.
+    """The verdict on a challenger with these holdout metrics, the best of so many `candidates`, which count those that
+    dropped out.
 
     `champion` is None when no model serves yet.
     """
@@ -59,6 +64,8 @@ def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None, 
         certainty = f"each end at {confidence:.1%}"
         if candidates > 1:
             certainty += f", which is {spec.confidence:.0%} for the best of {candidates} candidates"
+        if champion.drawn:
+            certainty += f"; the bootstrap draws {champion.drawn}"
         gates.append(_better(spec.primary, challenger, champion.metrics, difference, certainty))
     return Verdict(
         promote=all(gate.passed for gate in gates),

@@ -88,12 +88,20 @@ def parameters_for(name: EstimatorName, defaults: Mapping[str, Any], given: Mapp
 
 
 def check_training_data(features: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
-    """Raises DataContractError unless features are finite and both classes occur. `names` are the columns'."""
+    """Raises DataContractError unless there are rows, their features are finite, one feature at least varies, and both
+    labels occur. `names` are the columns'.
+    """
+    if not len(labels):
+        raise DataContractError("There are no training rows", hint="Train on a longer window.")
     check_finite(features, names)
     found = np.unique(labels)
     if not np.array_equal(found, [0, 1]):
-        problem = f"Labels must be 0 and 1 and both must occur; found {found[:5].tolist()}"
+        values = ", ".join(f"{value:g}" for value in found[:5]) + (", …" if len(found) > 5 else "")
+        problem = f"Labels must be 0 and 1 and both must occur; the {len(labels)} training rows have {values}"
         raise DataContractError(problem, hint="Train on a longer window, or mend the label column.")
+    if (features == features[0]).all():
+        problem = f"No feature varies over the {len(labels)} training rows: {', '.join(names)}"
+        raise DataContractError(problem, hint="Look at how the features are made: all of them may be defaults.")
 
 
 def check_finite(features: np.ndarray, names: list[str]) -> None:

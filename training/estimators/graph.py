@@ -22,7 +22,7 @@ def from_sklearn(model: Any, columns: int) -> bytes:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
-    with _flags_as_integers():
+    with _tree_nodes_as_served():
         converted = convert_sklearn(
             model,
             initial_types=[(ONNX_INPUT, FloatTensorType([None, columns]))],
@@ -58,17 +58,44 @@ def serialise(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], co
     return model.SerializeToString(deterministic=True)
 
 
+def threshold_as_float32(threshold: float) -> float:
+    """The largest float32 that is not above `threshold` (float64, not NaN): for every float32 x, `x <= threshold` and
+    `x <= threshold_as_float32(threshold)` say the same.
+
+    Trees are fitted with thresholds in float64, halfway between two values of a feature; an ONNX tree has float32.
+    Rounded to the nearest, the threshold between two neighbouring float32 values becomes the upper one of them in half
+    of the cases, and rows of that value go the other way.
+    """
+    with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, and the step down is the largest finite one
+        nearest = np.float32(threshold)
+    # A float32 compared with a Python float would be rounded first: both are compared in double precision.
+    return float(np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > threshold else nearest)
+
+
 @contextmanager
-def _flags_as_integers() -> Iterator[None]:
-    """skl2onnx 1.20 hands NumPy booleans (a histogram tree's `missing_go_to_left`) to onnx as integers, which onnx 1.23
-    refuses ("Expected an int, got a boolean"). Until skl2onnx converts them itself, they are converted on the way in.
+def _tree_nodes_as_served() -> Iterator[None]:
+    """Corrects the nodes of every tree that skl2onnx 1.20 converts, on their way into the graph.
+
+    - Thresholds are rounded down to float32. skl2onnx does so for forests and leaves histogram trees to be rounded to
+      the nearest (onnx/sklearn-onnx#1192).
+    - It gives NumPy booleans (a histogram tree's `missing_go_to_left`) as integers to onnx 1.23, which refuses them
+      ("Expected an int, got a boolean").
     """
     from skl2onnx.common import tree_ensemble
 
     original = tree_ensemble.add_node
 
-    def add_node(*args: Any, nodes_missing_value_tracks_true: Any = 0, **kwargs: Any) -> None:
-        original(*args, nodes_missing_value_tracks_true=int(nodes_missing_value_tracks_true), **kwargs)
+    def add_node(
+        pairs: Any, is_classifier: Any, tree: Any, tree_weight: Any, node: Any, feature: Any, mode: str, value: Any,
+        *args: Any, nodes_missing_value_tracks_true: Any = 0, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        if mode == "BRANCH_LEQ":
+            value = threshold_as_float32(float(value))
+        elif mode != "LEAF":
+            raise NotImplementedError(f"A tree node of mode {mode}: its threshold may have to be rounded up")
+        flag = int(nodes_missing_value_tracks_true)
+        which = (pairs, is_classifier, tree, tree_weight, node, feature, mode, value)
+        original(*which, *args, nodes_missing_value_tracks_true=flag, **kwargs)
 
     tree_ensemble.add_node = add_node
     try:

@@ -79,7 +79,10 @@ class Standardise(nn.Module):
     def __init__(self, features: np.ndarray) -> None:
         super().__init__()
         deviation = features.std(axis=0, dtype=np.float64)
-        factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+        # The deviation of a constant column is an error of rounding, which must not become a huge factor. One below
+        # float32's normal numbers would become an infinite factor.
+        varies = (features.max(axis=0) > features.min(axis=0)) & (deviation > np.finfo(np.float32).tiny)
+        factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
         mean = features.mean(axis=0, dtype=np.float64)
         self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
         self.register_buffer("factor", torch.from_numpy(factor.astype(np.float32)))
@@ -102,7 +105,8 @@ def fit(
     # Seeded without touching the caller's generators.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        split = len(features) - int(len(features) * parameters["validation_share"])
+        # One row at least: without any, there is no loss to stop by.
+        split = len(features) - max(1, int(len(features) * parameters["validation_share"]))
         network = _network(features[:split], parameters).to(group.device)
         x, y = (torch.from_numpy(np.asarray(part, dtype=np.float32)).to(group.device) for part in (features, labels))
         Training(network, parameters, seed, group, checkpoint).run((x[:split], y[:split]), (x[split:], y[split:]))

@@ -204,7 +204,9 @@ def _with_features(
     names = features.names()
     joined = features.historical(pd.concat([train, holdout]), versions)
     entities = sorted({*spec.features.tables.values(), spec.evaluation.entity})
+    # The id may itself be an entity.
     columns = [spec.label.id_column, spec.feeds["events"].time_column, *entities, spec.label.column]
+    columns = list(dict.fromkeys(columns))
     first, second = joined.iloc[: len(train)], joined.iloc[len(train) :]
     frames = {
         TRAIN: first[[*columns, *names]],

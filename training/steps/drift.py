@@ -12,7 +12,7 @@ from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.coverage import covered_days
-from training.domain.drift import MINIMUM_ROWS, SCORE, current_window, has_drifted, sample
+from training.domain.drift import SCORE, current_window, has_drifted, sample
 from training.settings import Settings
 from training.workspace import share
 
@@ -47,8 +47,8 @@ def run(inputs: DriftInputs, settings: Settings) -> DriftResult:
         return DriftResult(outcome="no champion", as_of=as_of, history_days=history_days)
     versions = lake.versions(EVENTS, *spec.features.tables)
     rows = _current_events(lake, spec, versions, current_window(as_of, spec.drift.window_days))
-    if len(rows) < MINIMUM_ROWS:
-        log.info("%d events are fewer than the %d that a comparison needs", len(rows), MINIMUM_ROWS)
+    if len(rows) < spec.drift.minimum_rows:
+        log.warning("%d events are fewer than the %d of drift.minimum_rows", len(rows), spec.drift.minimum_rows)
         return DriftResult(outcome="no data", as_of=as_of, history_days=history_days, champion_version=champion.version)
     result = _compare(rows, champion, versions, as_of, spec, settings)
     return result.model_copy(update={"history_days": history_days})

@@ -13,7 +13,7 @@ from training import storage
 from training.adapters.datasets import Dataset, Rows
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, ModelVersion, Registry, Runs
-from training.contract.errors import DataContractError
+from training.contract.errors import DataContractError, InputError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, Metrics, Verdict
 from training.contract.model_spec import EstimatorName, EvaluationSpec, load_model_spec
 from training.domain.metrics import Ranking, Truth, paired_differences
@@ -36,7 +36,8 @@ class _Holdout:
     @classmethod
     def of(cls, rows: Rows, spec: EvaluationSpec) -> "_Holdout":
         keep = rows.evaluated
-        return cls(rows, keep, Truth.of(rows.labels[keep], rows.entities[keep], rows.days[keep]), spec)
+        truth = Truth.of(rows.labels[keep], rows.entities[keep], rows.days[keep], rows.times[keep])
+        return cls(rows, keep, truth, spec)
 
     def rank(self, model: OnnxModel) -> Ranking:
         """Scored with the model's own features, found by name."""
@@ -46,13 +47,19 @@ class _Holdout:
 
 def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
     """The best candidate in the primary metric is the challenger; the verdict on it goes to
-    `<work>/<model>/verdicts/<id>/` (report.json, report.md) and to its MLflow run. The more candidates, the surer the
-    lead over the champion must be (domain/verdict.py).
+    `<work>/<model>/verdicts/<id>/` (report.json, report.md) and to its MLflow run. The more estimators were asked for,
+    the surer the lead over the champion must be (domain/verdict.py); those that dropped out are named and count too.
 
     A champion that cannot be scored on these rows (it needs a feature that they lack, its artifact is broken) is a
-    gate that fails: only a person may then replace it, by force. Raises DataContractError when a candidate cannot be
-    scored, TransientError when MLflow does not answer.
+    gate that fails: only a person may then replace it, by force. Raises InputError when all have dropped out,
+    DataContractError when a candidate cannot be scored, TransientError when MLflow does not answer.
     """
+    for estimator, why in inputs.dropped_out.items():
+        log.warning("%s dropped out: %s", estimator, why)
+    if not inputs.candidates:
+        reasons = "; ".join(f"{name}: {why}" for name, why in inputs.dropped_out.items())
+        problem = f"No estimator gave a candidate for a verdict. {reasons}".strip()
+        raise InputError(problem, hint="Mend the cause and clear the train tasks; their logs say more.")
     spec = load_model_spec(inputs.model, settings.models_dir)
     holdout = _Holdout.of(Dataset(inputs.dataset_uri, spec).holdout(), spec.evaluation)
     log.info("Holdout of %s: %d rows count", inputs.dataset_uri, holdout.keep.sum())
@@ -65,7 +72,7 @@ def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
 
     registered = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
     champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
-    verdict = judge(spec.evaluation, metrics[challenger.estimator], champion, len(rankings))
+    verdict = judge(spec.evaluation, metrics[challenger.estimator], champion, len(rankings) + len(inputs.dropped_out))
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")
@@ -77,6 +84,7 @@ def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
         champion_version=registered.version if registered else None,
         verdict=verdict,
         metrics=metrics,
+        dropped_out=inputs.dropped_out,
         scored_rows=int(holdout.keep.sum()),
         report_uri=storage.join(uri, "report.json"),
     )
@@ -118,7 +126,7 @@ def _champion(
     differences = paired_differences(
         ranking, theirs, holdout.truth, rules.primary, rules.bootstrap_samples, inputs.seed
     )
-    return Champion(registered.version, theirs.measure(), differences)
+    return Champion(registered.version, theirs.measure(), differences, holdout.truth.clusters.described)
 
 
 def _verdict_id(inputs: EvaluateInputs, champion: ModelVersion | None) -> str:
@@ -152,4 +160,7 @@ def _markdown(result: EvaluateResult) -> str:
         "",
         *(f"- {reason}" for reason in verdict.reasons),
     ]
+    if result.dropped_out:
+        lines += ["", "Dropped out:", ""]
+        lines += [f"- {name}: {' '.join(why.split())}" for name, why in result.dropped_out.items()]
     return "\n".join(lines) + "\n"

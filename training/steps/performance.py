@@ -133,7 +133,7 @@ def _without_known(
 
     id_column, entity, event_time = spec.label.id_column, spec.evaluation.entity, spec.feeds[EVENTS].time_column
     within = (ds.field(event_time) >= midnight(days.start)) & (ds.field(event_time) < midnight(days.end))
-    events = lake.scan(EVENTS, versions[EVENTS]).to_table([id_column, entity], filter=within).to_pandas()
+    events = lake.scan(EVENTS, versions[EVENTS]).to_table(list({id_column, entity}), filter=within).to_pandas()
     frauds = labels[labels[spec.label.column] == 1].merge(events, on=id_column)
     reported = frauds[spec.feeds[LABELS].time_column]
     return rows[~known_entities(rows[entity], rows[event_time], frauds[entity], reported)]

@@ -1,16 +1,19 @@
 """The broker's door: every reason to train becomes a request in the ledger, and is granted or refused there, once."""
 
+import hashlib
+import json
 import logging
 from typing import Any
 
 from training.adapters.lake import Lake
 from training.adapters.ledger import Entry, Ledger
 from training.contract.base import Days
-from training.contract.errors import InputError
+from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RequestInputs, RequestResult
 from training.contract.model_spec import Feed, ModelSpec, load_model_spec
 from training.domain import sources
 from training.domain.coverage import covered_days
+from training.domain.monitoring import MONITORS, Look, blind, look
 from training.domain.retraining import (
     MAXIMUM_RUNS,
     Decision,
@@ -25,7 +28,7 @@ from training.settings import Settings
 
 log = logging.getLogger("perennial")
 
-REQUEST, DECISION = "request", "decision"
+REQUEST, DECISION, LOOK = "request", "decision", "look"
 REASONS = {"schedule": "scheduled training", "person": "asked for by a person", "new_data": "new data came in"}
 
 
@@ -35,11 +38,26 @@ def run(inputs: RequestInputs, settings: Settings) -> RequestResult:
     The same inputs find the same request and the same decision. A granted request is taken up by one run: for that run
     the result stays `granted` in every retry, for any other it is not. A run that has failed gives its request back for
     another run to take up, unless it was a person's: they see the failure, and choose.
-    Raises InputError when the inputs do not say what is asked, or the request to take up is unknown.
+
+    What drift and performance could not measure is kept in the ledger too, once for each state of the data. Raises
+    DataContractError, when all is decided, for a monitor that has been blind for too many looks, unless a granted
+    request waits, which the result must announce. Raises InputError when the inputs do not say what is asked, or the
+    request to take up is unknown.
     """
     _check(inputs)
     spec = load_model_spec(inputs.model, settings.models_dir)
     ledger = Ledger(settings.ledger)
+    blindness = _watch(inputs, spec, ledger)
+    result = _decided(inputs, spec, ledger, settings)
+    for each in blindness:
+        log.error("%s", each)
+    if blindness and not result.waiting:
+        hint = "Are events, predictions and labels landing? docs/operations.md says what to look at."
+        raise DataContractError("; ".join(blindness), hint)
+    return result
+
+
+def _decided(inputs: RequestInputs, spec: ModelSpec, ledger: Ledger, settings: Settings) -> RequestResult:
     if inputs.request_id is not None:
         request = _known(inputs.request_id, inputs.model, ledger)
     else:
@@ -50,6 +68,27 @@ def run(inputs: RequestInputs, settings: Settings) -> RequestResult:
     if inputs.failed:
         _give_back(request, inputs, ledger)
     return _result(request, inputs, ledger)
+
+
+def _watch(inputs: RequestInputs, spec: ModelSpec, ledger: Ledger) -> list[str]:
+    """Keep what this look could not measure; a sentence for each monitor that has been blind for too long.
+
+    A look that is repeated finds its entry; one as of the same day that sees other data gets another.
+    """
+    seen = look(inputs.drift, inputs.performance, spec) if inputs.drift else None
+    if seen is None:
+        return []
+    results = [each.model_dump(mode="json") for each in (inputs.drift, inputs.performance) if each is not None]
+    state = hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()[:12]
+    ledger.append(LOOK, spec.name, seen.model_dump(mode="json"), f"{seen.as_of}:v{seen.champion_version}:{state}")
+    looks = [Look.model_validate(entry.body) for entry in ledger.entries(spec.name, LOOK)]
+    found = [blind(monitor, (each for each in looks if each.as_of <= seen.as_of), spec) for monitor in MONITORS]
+    return [
+        f"The {each.monitor} of {spec.name} could not be measured in {each.looks} successive looks, as of {each.since} "
+        f"and later: {each.lacks}"
+        for each in found
+        if each is not None
+    ]
 
 
 def _check(inputs: RequestInputs) -> None:

@@ -72,13 +72,15 @@ class Candidate(Frozen):
 
 
 class EvaluateInputs(StepInputs):
-    candidates: list[Candidate] = Field(min_length=1)
+    candidates: list[Candidate]
+    dropped_out: dict[EstimatorName, str] = {}
+    """Estimators that were asked for and gave no candidate → why."""
     dataset_uri: str
     seed: int
 
     @model_validator(mode="after")
     def _one_of_each_estimator(self) -> "EvaluateInputs":
-        names = [candidate.estimator for candidate in self.candidates]
+        names = [*(candidate.estimator for candidate in self.candidates), *self.dropped_out]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"more than one candidate is a {', '.join(doubled)}: name one of each estimator")
         return self
@@ -95,7 +97,7 @@ class Verdict(Frozen):
     difference: tuple[float, float] | None
     """Paired bootstrap interval of challenger minus champion in the primary metric."""
     confidence: float
-    """Of each end of the interval: the spec's, widened for the number of candidates."""
+    """Of each end of the interval: the spec's, raised for the number of estimators that were asked for."""
 
 
 class EvaluateResult(Frozen):
@@ -104,6 +106,8 @@ class EvaluateResult(Frozen):
     verdict: Verdict
     metrics: dict[EstimatorName, Metrics]
     """Estimator → holdout metrics of every candidate."""
+    dropped_out: dict[EstimatorName, str] = {}
+    """Estimators that were asked for and gave no candidate → why."""
     scored_rows: int
     report_uri: str
 

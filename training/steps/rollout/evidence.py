@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from training.adapters.lake import LABELS, PREDICTIONS, Lake
+from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.adapters.registry.watch import keep
@@ -65,11 +65,13 @@ class Labels:
         positives = int(both[label].sum())
         if positives < spec.drift.minimum_positives or positives == len(both):
             return []
-        truth = Truth.of(both[label], both[evaluation.entity], both["day"])
+        times = both[spec.feeds[EVENTS].time_column]
+        truth = Truth.of(both[label], both[evaluation.entity], both["day"], times)
         rankings = [Ranking(truth, both[column].to_numpy(), evaluation.k) for column in ("score", "score_champion")]
         samples, seed = evaluation.bootstrap_samples, spec.training.seed
         differences = paired_differences(rankings[0], rankings[1], truth, evaluation.primary, samples, seed)
-        return [quality(differences, evaluation.primary, len(both), positives, spec.rollout.guards)]
+        drawn = truth.clusters.described if truth.clusters.by_time else ""
+        return [quality(differences, evaluation.primary, len(both), positives, spec.rollout.guards, drawn)]
 
     def _labelled(self) -> "pd.DataFrame":
         """What both versions have predicted since the stage began, with the labels that are known by now."""
@@ -108,7 +110,8 @@ def comparison(stage: Stage, signals: Signals, labels: Labels, spec: ModelSpec) 
     if any(n < spec.drift.minimum_positives or n == len(g) for n, g in zip(positives, groups, strict=True)):
         counts = " and ".join(map(str, positives))
         return [*said, f"{evaluation.primary}: too few positive labels have come in ({counts})"]
-    old, new = ((Truth.of(g[label], g[evaluation.entity], g["day"]), g["score"].to_numpy()) for g in groups)
+    truths = [Truth.of(g[label], g[evaluation.entity], g["day"], g[spec.feeds[EVENTS].time_column]) for g in groups]
+    old, new = ((truth, g["score"].to_numpy()) for truth, g in zip(truths, groups, strict=True))
     samples, seed = evaluation.bootstrap_samples, spec.training.seed
     return [*said, str(qualities(old, new, evaluation.primary, evaluation.k, confidence, samples, seed))]
 

@@ -1,0 +1,117 @@
+"""Runs of the training DAG itself, with real steps on a small lake: an estimator that fails drops out of the run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.utils.state import TaskInstanceState as State
+
+from tests.steps.watched import START, land
+from training.contract.base import Days
+from training.contract.messages import FeaturesInputs
+from training.contract.model_spec import MODELS_DIR
+from training.settings import Settings
+from training.steps import features
+
+pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
+
+ROOT = Path(__file__).parent.parent.parent
+MODEL = "card_fraud"
+BROKEN = {"no_such_parameter": 1}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A lake of four weeks, and a spec with two estimators that work and two that do not. Nothing reaches its floor,
+    so that no run needs a service to roll out to."""
+    folder = tmp_path_factory.mktemp("runs")
+    spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    spec["training"] = {
+        "window_days": 7,
+        "holdout_days": 5,
+        "minimum_positives": 5,
+        "estimators": {
+            "logistic_regression": {},
+            "random_forest": {"n_estimators": 5},
+            "hist_gradient_boosting": BROKEN,
+            "mlp": BROKEN,
+        },
+    }
+    spec["evaluation"]["floors"] = {"average_precision": 1.0}
+    (folder / "models").mkdir()
+    (folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
+    made = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", models_dir=folder / "models")
+    days = Days(start=START, end=START.fromordinal(START.toordinal() + 28))
+    lake = land(made, days)
+    features.run(FeaturesInputs(model=MODEL, days=days, table_versions=lake.versions("events", "labels")), made)
+    return made
+
+
+@pytest.fixture
+def train(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the training DAG for these estimators: task (and map index) → its instance."""
+    for name in ("home", "tracking_uri", "models_dir"):
+        monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(settings, name)))
+
+    def run(*estimators: str) -> dict[str, Any]:
+        DagBundlesManager().sync_bundles_to_db()
+        bag = DagBag(ROOT / "dags" / "train.py")
+        assert not bag.import_errors
+        sync_bag_to_db(bag, "dags-folder", None)
+        done = bag.dags[f"{MODEL}_train"].test(run_conf={"estimators": list(estimators), "reason": "a test"})
+        return {
+            ti.task_id if ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}": ti for ti in done.get_task_instances()
+        }
+
+    return run
+
+
+def states(tis: dict[str, Any]) -> dict[str, Any]:
+    return {name: ti.state for name, ti in tis.items()}
+
+
+def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict(train: Any) -> None:
+    tis = train("logistic_regression", "mlp", "random_forest")
+    assert states(tis) == {
+        "estimators": State.SUCCESS,
+        "request": State.SUCCESS,
+        "dataset": State.SUCCESS,
+        "train-0": State.SUCCESS,
+        "train-1": State.FAILED,
+        "train-2": State.SUCCESS,
+        "evaluate": State.SUCCESS,
+        "register": State.SKIPPED,
+        "rollout": State.SKIPPED,
+        "give_back": State.SKIPPED,
+    }
+    assert tis["train-1"].try_number == 1
+    assert tis["give_back"].get_dagrun().state == "success"
+    found = tis["evaluate"].xcom_pull(task_ids="evaluate")
+    assert set(found["metrics"]) == {"logistic_regression", "random_forest"}
+    assert found["dropped_out"].keys() == {"mlp"}
+    assert "mlp has no parameter no_such_parameter" in found["dropped_out"]["mlp"]
+    page = Path(found["report_uri"]).with_suffix(".md").read_text()
+    assert "- mlp: train: mlp has no parameter no_such_parameter" in page
+    # Three were asked for.
+    assert found["verdict"]["confidence"] == pytest.approx(1 - 0.1 / 3)
+
+
+def test_when_all_estimators_fail_the_run_fails_and_gives_its_request_back(train: Any) -> None:
+    tis = train("hist_gradient_boosting", "mlp")
+    assert states(tis) == {
+        "estimators": State.SUCCESS,
+        "request": State.SUCCESS,
+        "dataset": State.SUCCESS,
+        "train-0": State.FAILED,
+        "train-1": State.FAILED,
+        "evaluate": State.FAILED,
+        "register": State.UPSTREAM_FAILED,
+        "rollout": State.UPSTREAM_FAILED,
+        "give_back": State.FAILED,
+    }
+    assert tis["give_back"].get_dagrun().state == "failed"
+    why = tis["train-1"].xcom_pull(task_ids="train", key="failure", map_indexes=[0, 1])
+    assert [each["estimator"] for each in why] == ["hist_gradient_boosting", "mlp"]

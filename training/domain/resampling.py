@@ -1,0 +1,82 @@
+"""What a bootstrap draws: whole entities, for rows of one entity are not independent, or blocks of time.
+
+A cluster bootstrap needs many clusters: of one entity every sample is the data itself, of five nearly so, and any
+difference looks certain. Cameron, Gelbach & Miller (Bootstrap-Based Improvements for Inference with Clustered Errors,
+Review of Economics and Statistics 90, 2008) show that five to thirty are too few. With fewer than thirty entities, or
+with entities so unequal in rows that they count for fewer, blocks of time are drawn instead (Künsch, The Jackknife and
+the Bootstrap for General Stationary Observations, Annals of Statistics 17, 1989): days, or the longest part of a day
+that makes thirty. When there are not thirty blocks of an hour either, nothing is drawn: there is no saying what is
+chance.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MINIMUM_CLUSTERS = 30
+#: Parts of a day, longest first, in hours.
+PARTS = (12, 8, 6, 4, 3, 2, 1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A bootstrap sample: how often each of n rows is in it, [n]."""
+
+    copies: np.ndarray
+    by_time: bool = False
+    """Blocks of time were drawn: an hour or a day is there several times or not at all, instead of an entity."""
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What is drawn. `numbers` [n] says to which of `count` clusters each row belongs; a count of 0: nothing can be."""
+
+    numbers: np.ndarray
+    count: int
+    by_time: bool
+    described: str
+    """What is drawn and why, to be read after "the bootstrap draws"."""
+
+    def draw(self, random: np.random.Generator) -> Sample:
+        """As many clusters as there are, with replacement."""
+        copies = np.bincount(random.integers(self.count, size=self.count), minlength=self.count)
+        return Sample(copies[self.numbers], self.by_time)
+
+
+def clusters_of(entities: np.ndarray, days: np.ndarray, hours: np.ndarray | None) -> Clusters:
+    """What to draw of n rows with these `entities` and `days` (numbered) and `hours` (since 1970, UTC), each [n].
+
+    Without `hours` a day is the shortest block.
+    """
+    if effective_count(entities) >= MINIMUM_CLUSTERS:
+        return _clusters(entities, False, "whole entities ({count})")
+    few = _few(entities)
+    blocks = [("days", days)]
+    if hours is not None:
+        blocks += [(f"blocks of {part} hours" if part > 1 else "blocks of an hour", hours // part) for part in PARTS]
+    for name, block in blocks:
+        if effective_count(block) >= MINIMUM_CLUSTERS:
+            return _clusters(block, True, f"{name} ({{count}}), because {few}")
+    lacking = f"nothing, because {few}, and the rows lie in {len(np.unique(blocks[-1][1]))} {blocks[-1][0]}"
+    return Clusters(np.zeros(len(entities), dtype=np.int64), 0, True, f"{lacking}: {MINIMUM_CLUSTERS} are needed")
+
+
+def effective_count(clusters: np.ndarray) -> float:
+    """The number of clusters of equal size that tell as much: (Σ nᵢ)² / Σ nᵢ² of their rows nᵢ (Kish, Survey Sampling,
+    1965). Of equal clusters it is their number.
+    """
+    sizes = np.unique(clusters, return_counts=True)[1].astype(float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def _few(entities: np.ndarray) -> str:
+    count = len(np.unique(entities))
+    if count < MINIMUM_CLUSTERS:
+        return f"{count} distinct {'entity is' if count == 1 else 'entities are'} fewer than {MINIMUM_CLUSTERS}"
+    counts_as = int(effective_count(entities))
+    return f"{count} entities of very unequal size count for {counts_as}, fewer than {MINIMUM_CLUSTERS}"
+
+
+def _clusters(values: np.ndarray, by_time: bool, described: str) -> Clusters:
+    distinct, numbers = np.unique(values, return_inverse=True)
+    return Clusters(numbers, len(distinct), by_time, described.format(count=len(distinct)))
