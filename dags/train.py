@@ -44,11 +44,8 @@ for spec in specs("train"):
             inputs={**on, "reason": why["reason"]},
         ).expand(also=chosen())
         # An estimator that fails drops out; evaluate goes on with the others, and fails when there are none.
-        candidates = result(train).each("estimator", "run_id", "artifact_uri", "digest")
-        tried = {
-            "candidates": candidates,
-            "dropped_out": result(train).missing("estimator", of=dag.param("estimators")),
-        }
+        tried = {"candidates": result(train).each("estimator", "run_id", "artifact_uri", "digest")}
+        tried["dropped_out"] = result(train).missing("estimator", of=dag.param("estimators"))
         evaluate = StepOperator(step="evaluate", trigger_rule="all_done_min_one_success", inputs={**on, **tried})
         best, verdict = result(evaluate)["challenger"], result(evaluate)["verdict"]
         case = {"challenger": best, "dataset_uri": on["dataset_uri"], "verdict": verdict}
