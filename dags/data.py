@@ -7,6 +7,7 @@ from perennial_airflow.operators import StartDataRunsOperator, StepOperator
 from perennial_airflow.params import data_params
 from perennial_airflow.refs import result
 from perennial_airflow.specs import dag_settings, specs
+from perennial_airflow.wiring import check_wiring
 
 WATCH = """
 Starts one run of **{model}_data** for every file that lands at `{file}`, in the order of their days. The triggerer
@@ -33,7 +34,7 @@ for spec in specs("data"):
     feed, partition = "{{ params.feed }}", "{{ params.partition }}"
     file = {"feed": feed, "partition": partition, "uri": landed_file(spec.name, feed, partition)}
     settings = dag_settings(spec, "data", "take in data")
-    with DAG(**settings, schedule=None, params=data_params(), doc_md=TAKE_IN):
+    with DAG(**settings, schedule=None, params=data_params(), doc_md=TAKE_IN) as dag:
         ingest = StepOperator(step="ingest", inputs={**model, **file})
         StepOperator(step="check", inputs=model) >> ingest
         touched = {"days": result(ingest)["affected"], "table_versions": result(ingest)["table_versions"]}
@@ -41,3 +42,4 @@ for spec in specs("data"):
         versions = {"table_versions": result(features)["table_versions"]}
         online = features_asset(spec.name)
         StepOperator(step="materialize", inputs={**model, **versions}, emits=online, event=features_event)
+    check_wiring(dag)

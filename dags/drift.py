@@ -6,6 +6,7 @@ from perennial_airflow.operators import StepOperator
 from perennial_airflow.refs import result
 from perennial_airflow.requests import retrain_event
 from perennial_airflow.specs import dag_settings, specs
+from perennial_airflow.wiring import check_wiring
 
 DOC = """
 **drift** compares the current window with the training data of the version in service (the report's path is in the
@@ -21,7 +22,7 @@ for spec in specs("drift"):
         timetable=CronTriggerTimetable(spec.schedule.drift, timezone="UTC"), assets=[features_asset(model)]
     )
     doc = DOC.format(retrain=retrain.name, model=model)
-    with DAG(**dag_settings(spec, "drift", "watch for drift"), schedule=schedule, doc_md=doc):
+    with DAG(**dag_settings(spec, "drift", "watch for drift"), schedule=schedule, doc_md=doc) as dag:
         drift = StepOperator(step="drift", inputs={"model": model})
         found = result(drift)
         performance = StepOperator(
@@ -35,3 +36,4 @@ for spec in specs("drift"):
             emits=retrain,
             event=retrain_event,
         )
+    check_wiring(dag)

@@ -4,6 +4,7 @@ from airflow.sdk import DAG
 from perennial_airflow.operators import StepOperator
 from perennial_airflow.params import rollback_params
 from perennial_airflow.specs import dag_settings, specs
+from perennial_airflow.wiring import check_wiring
 
 DOC = """
 Makes an earlier version the champion again and waits until every replica serves it. Without a version: the one that
@@ -15,3 +16,4 @@ for spec in specs("rollback"):
     with DAG(**settings, schedule=None, params=rollback_params(), doc_md=DOC) as dag:
         asked = {"version": dag.param("version"), "reason": dag.param("reason"), "run": "{{ run_id }}"}
         StepOperator(step="rollback", inputs={"model": spec.name, **asked})
+    check_wiring(dag)

@@ -7,6 +7,7 @@ from perennial_airflow.params import training_params
 from perennial_airflow.refs import FromRun, result
 from perennial_airflow.requests import WHEN_THE_RUN_FAILED, retrain_event, training_request
 from perennial_airflow.specs import dag_settings, specs
+from perennial_airflow.wiring import check_wiring
 
 DOC = """
 **request** puts the reason to the broker, whose answer is in the task's log and, for good, in the ledger. If granted,
@@ -25,11 +26,9 @@ def chosen(params):
 
 for spec in specs("train"):
     model = {"model": spec.name}
-    retrain = retrain_asset(spec.name)
-    weekly = CronTriggerTimetable(spec.schedule.train, timezone="UTC")
-    schedule = AssetOrTimeSchedule(timetable=weekly, assets=[retrain])
-    settings = dag_settings(spec, "train", "train")
-    with DAG(**settings, schedule=schedule, params=training_params(spec), doc_md=DOC) as dag:
+    retrain, weekly = retrain_asset(spec.name), CronTriggerTimetable(spec.schedule.train, timezone="UTC")
+    settings = {**dag_settings(spec, "train", "train"), "params": training_params(spec), "doc_md": DOC}
+    with DAG(**settings, schedule=AssetOrTimeSchedule(timetable=weekly, assets=[retrain])) as dag:
         asked = FromRun(training_request)
         request = StepOperator(step="request", inputs=asked, also=model, emits=retrain, event=retrain_event)
         why, force = result(request), dag.param("force")
@@ -52,9 +51,10 @@ for spec in specs("train"):
         case = {"challenger": best, "dataset_uri": on["dataset_uri"], "verdict": verdict}
         case |= {"champion_version": result(evaluate)["champion_version"], "force": force, "reason": why["reason"]}
         register = StepOperator(step="register", run_if=[verdict["promote"], force], inputs={**model, **case})
-        version = result(register)["version"]
-        rollout = StepOperator(step="rollout", inputs={**model, "version": version, "reason": why["reason"]})
+        registered = {"version": result(register)["version"], "reason": why["reason"]}
+        rollout = StepOperator(step="rollout", inputs={**model, **registered})
 
         failed = {**model, "request_id": why["request_id"], "run": "{{ run_id }}", "failed": True}
         back = StepOperator(step="request", task_id="give_back", inputs=failed, **WHEN_THE_RUN_FAILED)
         [dataset, evaluate, register, rollout] >> back
+    check_wiring(dag)

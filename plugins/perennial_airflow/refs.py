@@ -18,57 +18,57 @@ class ResultRef(ResolveMixin):
     """A step's result, or a field of it. Taking it as an input makes the step an upstream of the task."""
 
     def __init__(self, task: Any, path: tuple[str, ...] = (), each: tuple[str, ...] = ()) -> None:
-        self._task = task
+        self.task = task
         self._output = XComArg(task)
-        self._path = path
-        self._each = each
+        self.path = path
+        self.each_of = each
 
     def __getitem__(self, field: str) -> "ResultRef":
-        return ResultRef(self._task, (*self._path, field), self._each)
+        return ResultRef(self.task, (*self.path, field), self.each_of)
 
     def each(self, *fields: str) -> "ResultRef":
         """Of a mapped step: a list with these fields of each result."""
-        return ResultRef(self._task, self._path, fields)
+        return ResultRef(self.task, self.path, fields)
 
     def missing(self, field: str, of: ResolveMixin) -> "MissingRef":
         """Of a mapped step: those values `of` the list that no result has as `field`, each with the reason why."""
-        return MissingRef(self._task, field, of)
+        return MissingRef(self, field, of)
 
     def iter_references(self) -> Iterable[Any]:
         return self._output.iter_references()
 
     def resolve(self, context: Any) -> Any:
         value = self._output.resolve(context)
-        if self._each:
+        if self.each_of:
             # A mapped task that failed has no result, and is left out.
-            return [{field: one[field] for field in self._each} for one in value[:]]
-        for field in self._path:
+            return [{field: one[field] for field in self.each_of} for one in value[:]]
+        for field in self.path:
             # Of a task that failed there is no result; only a task that runs all the same comes here then.
             value = None if value is None else value[field]
         return value
 
     def __str__(self) -> str:
-        fields = "".join(f"[{field!r}]" for field in self._path) + (f".each{self._each}" if self._each else "")
-        return f"result({self._task.task_id}){fields}"
+        fields = "".join(f"[{field!r}]" for field in self.path) + (f".each{self.each_of}" if self.each_of else "")
+        return f"result({self.task.task_id}){fields}"
 
 
 class MissingRef(ResolveMixin):
     """See ResultRef.missing."""
 
-    def __init__(self, task: Any, field: str, of: ResolveMixin) -> None:
-        self._results, self._failures = XComArg(task), XComArg(task, key=FAILURE)
-        self._field, self._expected = field, of
+    def __init__(self, result: ResultRef, field: str, of: ResolveMixin) -> None:
+        self.result, self.field, self._expected = result, field, of
+        self._results, self._failures = XComArg(result.task), XComArg(result.task, key=FAILURE)
 
     def iter_references(self) -> Iterable[Any]:
         return self._results.iter_references()
 
     def resolve(self, context: Any) -> dict[str, str]:
-        found = {one[self._field] for one in self._results.resolve(context)[:]}
-        why = {one[self._field]: one["why"] for one in self._failures.resolve(context)[:]}
+        found = {one[self.field] for one in self._results.resolve(context)[:]}
+        why = {one[self.field]: one["why"] for one in self._failures.resolve(context)[:]}
         return {name: why.get(name, NOT_KNOWN) for name in self._expected.resolve(context) if name not in found}
 
     def __str__(self) -> str:
-        return f"result({self._results.operator.task_id}).missing({self._field!r})"
+        return f"{self.result}.missing({self.field!r})"
 
 
 def result(task: Any) -> ResultRef:

@@ -40,7 +40,7 @@ class World:
         inputs = EvaluateInputs(model=MODEL, candidates=list(candidates), dataset_uri=uri or self.uri, seed=1)
         return evaluate.run(inputs, self.settings)
 
-    def register(self, evaluated: EvaluateResult, **changes: object) -> int | None:
+    def register(self, evaluated: EvaluateResult, **changes: object) -> int:
         inputs = evaluated.model_dump(include={"challenger", "verdict", "champion_version"})
         inputs |= {"model": MODEL, "dataset_uri": self.uri, **changes}
         return register.run(RegisterInputs.model_validate(inputs), self.settings).version
@@ -142,7 +142,8 @@ def test_an_artifact_other_than_the_candidate_is_refused(world: World) -> None:
 def test_a_negative_verdict_registers_nothing(world: World) -> None:
     world.serve(world.good)
     before = world.registry.versions(MODEL)
-    assert world.register(world.evaluate(world.poor)) is None
+    with pytest.raises(InputError, match="The verdict on the challenger is negative: "):
+        world.register(world.evaluate(world.poor))
     assert world.registry.versions(MODEL) == before
 
 

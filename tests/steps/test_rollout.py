@@ -23,11 +23,6 @@ def settings(quick: Settings) -> Settings:
     return quick
 
 
-def test_nothing_registered_is_nothing_to_do(settings: Settings, registry: Registry) -> None:
-    assert roll(settings, None) == (None, None)
-    assert (aliases(registry), ledger(settings)) == ({}, [])
-
-
 def test_versions_follow_each_other(settings: Settings, registry: Registry) -> None:
     assert roll(settings, 1) == (1, None)
     registry.set_alias(MODEL, "challenger", 2)

@@ -16,14 +16,15 @@ log = logging.getLogger("perennial")
 def run(inputs: RegisterInputs, settings: Settings) -> RegisterResult:
     """One version per run, however often this is called; the alias `challenger` then names it.
 
-    A version that serves already, or did before, keeps its alias. Raises InputError when another champion serves by
-    now than the one judged against, unless forced; DataContractError when the artifact is not the one judged or does
-    not reproduce its golden rows; TransientError when MLflow does not answer.
+    A version that serves already, or did before, keeps its alias. Raises InputError, unless forced, when the verdict
+    is negative or another champion serves by now than the one judged against; DataContractError when the artifact is
+    not the one judged or does not reproduce its golden rows; TransientError when MLflow does not answer.
     """
     spec, challenger = load_model_spec(inputs.model, settings.models_dir), inputs.challenger
     if not (inputs.verdict.promote or inputs.force):
-        log.info("The verdict was negative, nothing is registered: %s", "; ".join(inputs.verdict.reasons))
-        return RegisterResult(version=None, digest=challenger.digest)
+        reasons = "; ".join(inputs.verdict.reasons)
+        hint = "Train again, or register it by force."
+        raise InputError(f"The verdict on the challenger is negative: {reasons}", hint)
     registry = Registry(settings.tracking_uri)
     if not inputs.force:
         _check_champion(inputs, registry.by_alias(spec.name, CHAMPION))

@@ -7,8 +7,7 @@ from training.contract.messages.inputs import StepInputs
 
 
 class RolloutInputs(StepInputs):
-    version: int | None
-    """None: nothing was registered, nothing to do."""
+    version: int
     reason: str = ""
 
 
@@ -40,7 +39,7 @@ class StageResult(Frozen):
 
 
 class RolloutResult(Frozen):
-    version: int | None
+    version: int
     previous_version: int | None
     replicas: list[Replica]
     seconds: float

@@ -124,6 +124,5 @@ class RegisterInputs(StepInputs):
 
 
 class RegisterResult(Frozen):
-    version: int | None
-    """None: the verdict was negative and nothing was registered."""
+    version: int
     digest: str

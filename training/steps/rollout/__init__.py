@@ -30,9 +30,6 @@ def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
     takes it up. After every other error the version is out of service again.
     """
     started = time.monotonic()
-    if inputs.version is None:
-        log.info("Nothing was registered, so there is nothing to roll out")
-        return RolloutResult(version=None, previous_version=None, replicas=[], seconds=0.0)
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
     replicas = Replicas(settings.replicas, model, settings.serving_api_key)
