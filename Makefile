@@ -62,6 +62,10 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or I
 	@test -n "$(STEP)" || { echo "Name a step: make step STEP=drift INPUTS='{\"model\": \"card_fraud\"}'"; exit 1; }
 	@$(LOCAL) step $(STEP) --inputs "$$STEP_INPUTS"
 
+.PHONY: ledger-verify
+ledger-verify: $(READY) ## Check that no ledger entry was altered or removed (MODEL=m: of one model)
+	@$(LOCAL) ledger-verify $(MODEL)
+
 .PHONY: api-key
 api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=predict|admin)
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }

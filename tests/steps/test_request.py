@@ -68,7 +68,7 @@ def _ask(settings: Settings, **fields) -> RequestResult:
 
 def _entries(settings: Settings, kind: str | None = None) -> list[Entry]:
     ledger = Ledger(settings.ledger)
-    ledger.verify()
+    assert ledger.problems(MODEL) == []
     return ledger.entries(MODEL, kind)
 
 
