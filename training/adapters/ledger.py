@@ -143,12 +143,10 @@ class Ledger:
     def _entries(self, chain: str) -> list[Entry]:
         with self._lock:
             known, names = self._read_so_far.setdefault(chain, []), self._names(chain)
-            if len(names) < len(known):
-                raise _broken(f"{self._uri(chain, len(names))}: it is missing")
-            for seq, name in enumerate(names[len(known) :], len(known)):
-                if name != _file_name(seq):
+            for seq in range(max(len(names), len(known))):
+                if names[seq : seq + 1] != [_file_name(seq)]:
                     raise _broken(f"{self._uri(chain, seq)}: it is missing")
-                known.append(self._read(chain, seq))
+            known += [self._read(chain, seq) for seq in range(len(known), len(names))]
             return list(known)
 
     def _read(self, chain: str, seq: int) -> Entry:
