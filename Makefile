@@ -66,6 +66,10 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or I
 check: $(READY) ## Find the mistakes in every model's three files (MODEL=name: in one model's)
 	@CT_HOME="$(STATE)" $(BIN)/python -m training.check $(MODEL)
 
+.PHONY: ledger-verify
+ledger-verify: $(READY) ## Check that no ledger entry was altered or removed (MODEL=m: of one model)
+	@$(LOCAL) ledger-verify $(MODEL)
+
 .PHONY: api-key
 api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=predict|admin)
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }

@@ -6,7 +6,7 @@ from xmlrpc.client import Fault
 
 from local.place import Place
 from local.stack import Stack
-from local.verbs import VERBS, step
+from local.verbs import VERBS, ledger_verify, step
 from training.contract.errors import StepError
 
 
@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
         verbs.add_parser(verb, help=text)
     one = verbs.add_parser("step", help="run one step with this stack's settings")
     one.add_argument("rest", nargs=argparse.REMAINDER)
+    whole = verbs.add_parser("ledger-verify", help="check that no ledger entry was altered or removed")
+    whole.add_argument("models", nargs="*")
     args = parser.parse_args(argv)
     try:
         stack = Stack(Place.from_environment())
@@ -29,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
             return tell_story(stack, ends=args.exit)
         if args.verb == "step":
             return step(stack, args.rest)
+        if args.verb == "ledger-verify":
+            return ledger_verify(stack, args.models)
         return VERBS[args.verb][0](stack)
     except StepError as error:
         print(f"✗ {error}", file=sys.stderr)

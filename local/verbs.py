@@ -110,8 +110,17 @@ def clean(stack: Stack) -> int:
 
 def step(stack: Stack, rest: list[str]) -> int:
     """Becomes the step."""
+    return _become(stack, "training", *rest)
+
+
+def ledger_verify(stack: Stack, models: list[str]) -> int:
+    """Becomes the check of the ledgers of `models`, or of all."""
+    return _become(stack, "training.ledger_verify", *models)
+
+
+def _become(stack: Stack, module: str, *arguments: str) -> int:
     environment = os.environ | stack.place.as_started().step_environment
-    os.execve(sys.executable, [sys.executable, "-m", "training", *rest], environment)
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
 
 
 VERBS = {

@@ -113,6 +113,18 @@ def files(uri: str) -> list[File]:
     return sorted(found, key=lambda file: file.name)
 
 
+def folders(uri: str) -> list[str]:
+    """The names of the folders right in folder `uri`, sorted; none when there is no such folder."""
+    if not is_remote(uri):
+        try:
+            return sorted(entry.name for entry in os.scandir(local(uri)) if entry.is_dir())
+        except FileNotFoundError:
+            return []
+    with _answering(uri) as (store, path):
+        found = store.list_with_delimiter(path)["common_prefixes"]
+    return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
+
+
 def upload(folder: Path, uri: str) -> None:
     """Copy a local folder with all that is in it to `uri` in an object store; what has a part there stays."""
     for path in sorted(folder.rglob("*")):

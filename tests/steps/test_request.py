@@ -69,7 +69,7 @@ def _ask(settings: Settings, **fields) -> RequestResult:
 def _entries(settings: Settings, kind: str | None = None) -> list[Entry]:
     """Of this kind, or all that are about requests."""
     ledger = Ledger(settings.ledger)
-    ledger.verify()
+    assert ledger.problems(MODEL) == []
     return [entry for entry in ledger.entries(MODEL, kind) if kind or entry.kind != "look"]
 
 

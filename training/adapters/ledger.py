@@ -1,14 +1,18 @@
-"""The ledger: an append-only folder of decisions, local or in an object store, where each entry carries the hash of the
-one before.
+"""The ledger: an append-only record of decisions, local or in an object store, with one hash chain per model.
 
-One file per entry, `00000042.json`, created exclusively: of two writers one takes the number, the other looks again. An
-entry is never changed, so a changed or a missing one breaks the chain, which `verify` finds. (Entries cut off at the
-end leave a shorter chain that is whole: keep the newest hash elsewhere where that matters.)
+One file per entry, `<model>/00000042.json`, created exclusively: of two writers one takes the number, the other looks
+again. Each entry carries the hash of the entry before it. An entry is never changed, so a changed or a missing one
+breaks the chain, and `problems` names it. (Entries removed from the end leave a shorter chain that is still whole: keep
+the newest hash elsewhere where that matters.)
+
+Perennial 0.1 kept the entries of all models in one chain, in the ledger's folder itself. That chain is read, never
+written: its entries come first in the history of their model.
 """
 
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -22,6 +26,8 @@ from training.contract.errors import DataContractError, InputError, TransientErr
 FIRST_HASH = "0" * 64
 #: Writers that may get in between before we give up; each time somebody made progress.
 ATTEMPTS = 100
+#: The name, here, of the chain in the ledger's folder itself.
+EARLIER = ""
 _ENTRY = re.compile(r"\d{8,}\.json")
 
 Body = dict[str, Any]
@@ -49,35 +55,42 @@ class Entry(Frozen):
 
 
 class Ledger:
-    """The ledger in the folder `uri` (training/storage.py), made when the first entry is written."""
+    """The ledger in the folder `uri` (training/storage.py). A model's chain begins with its first entry.
+
+    An object remembers the entries that it has read, which never change: a second look reads only what is new.
+    """
 
     def __init__(self, uri: str) -> None:
         self._folder = uri
+        self._read_so_far: dict[str, list[Entry]] = {}
+        self._lock = threading.Lock()
 
     def append(self, kind: str, model: str, body: Body | Callable[[list[Entry]], Body], key: str) -> Entry:
-        """Append an entry and return it; when (kind, model, key) is there already, return that one unchanged.
+        """Append an entry to the chain of `model` and return it; one with this kind and key is returned unchanged.
 
-        `body` may be a function of all entries before the new one. It is called again whenever another writer got in
-        first, so an entry is always decided on exactly the history that precedes it.
+        `body` may be a function of all the model's entries before the new one. It is called again whenever another
+        writer got in first, so an entry is always decided on exactly the history that precedes it.
         Raises InputError when the body is not JSON, TransientError when other writers keep getting in first.
         """
         for _ in range(ATTEMPTS):
-            history = self.entries()
+            before, chain = self._earlier(), self._entries(model)
+            history = [*(entry for entry in before if entry.model == model), *chain]
             for entry in history:
-                if (entry.kind, entry.model, entry.key) == (kind, model, key):
+                if (entry.kind, entry.key) == (kind, key):
                     return entry
+            last = (chain or before)[-1:]
             entry = Entry(
-                seq=len(history),
+                seq=len(chain),
                 kind=kind,
                 model=model,
                 key=key,
                 body=_as_json(body(history) if callable(body) else body, kind),
                 at=datetime.now(UTC),
-                previous_hash=history[-1].hash if history else FIRST_HASH,
+                previous_hash=last[0].hash if last else FIRST_HASH,
             ).sealed()
-            if storage.create(self._uri(entry.seq), entry.model_dump_json(indent=2).encode()):
+            if storage.create(self._uri(model, entry.seq), entry.model_dump_json(indent=2).encode()):
                 return entry
-        raise TransientError(f"{ATTEMPTS} other writers got in first at the ledger {self._folder}", hint="Retry.")
+        raise TransientError(f"{ATTEMPTS} other writers got in first at {self._folder}/{model}", hint="Retry.")
 
     def claim(self, kind: str, model: str, body: Body, key: str) -> Entry:
         """Append an entry about a version. Raises TransientError when the one that is there is about another."""
@@ -86,44 +99,75 @@ class Ledger:
             raise TransientError(f"Another {kind} of {model} is under way: {entry.body}", hint="Retry when it ended.")
         return entry
 
-    def entries(self, model: str | None = None, kind: str | None = None) -> list[Entry]:
-        """All entries, oldest first; only those of `model` and of `kind` where given.
+    def entries(self, model: str, kind: str | None = None) -> list[Entry]:
+        """The entries of `model`, oldest first; only those of `kind` where given.
 
         Raises DataContractError when an entry is missing or cannot be read.
         """
-        entries = [self._read(name, seq) for seq, name in enumerate(self._names())]
-        return [e for e in entries if model in (None, e.model) and kind in (None, e.kind)]
+        found = [*(entry for entry in self._earlier() if entry.model == model), *self._entries(model)]
+        return [entry for entry in found if kind in (None, entry.kind)]
 
-    def verify(self) -> int:
-        """Check the whole chain; the number of entries in it. Raises DataContractError that names the broken entry."""
-        previous = FIRST_HASH
-        entries = self.entries()
-        for entry in entries:
+    def models(self) -> list[str]:
+        """The models that have a chain, sorted."""
+        return storage.folders(self._folder)
+
+    def problems(self, model: str) -> list[str]:
+        """What is wrong with the chain of `model` and the chain before it: a line per altered or missing entry."""
+        earlier, said = self._problems(EARLIER, {FIRST_HASH})
+        begins = {FIRST_HASH} if earlier is None else {earlier}
+        return [*said, *self._problems(model, begins)[1]]
+
+    def _problems(self, chain: str, begins: set[str]) -> tuple[str | None, list[str]]:
+        """The hash of the last entry of `chain`, None when it has none, and what is wrong with its entries."""
+        numbers = [int(name.removesuffix(".json")) for name in self._names(chain)]
+        previous, last, found = begins, None, list[str]()
+        for seq in range(max(numbers, default=-1) + 1):
+            try:
+                entry = self._read(chain, seq)
+            except DataContractError as error:
+                found.append(error.message)
+                previous = set()  # what comes next cannot be held against it
+                continue
             if entry.hash != entry.sealed().hash:
-                raise _broken(self._uri(entry.seq), "its content does not match its hash")
-            if entry.previous_hash != previous:
-                raise _broken(self._uri(entry.seq), "it does not follow the entry before it")
-            previous = entry.hash
-        return len(entries)
+                found.append(f"{self._uri(chain, seq)}: it was altered, its content does not match its hash")
+            elif previous and entry.previous_hash not in previous:
+                found.append(f"{self._uri(chain, seq)}: it does not follow the entry before it")
+            elif chain != EARLIER and entry.model != chain:
+                found.append(f"{self._uri(chain, seq)}: it belongs to model {entry.model!r}")
+            previous, last = {entry.hash} - {""}, entry.hash
+        return last, found
 
-    def _read(self, name: str, seq: int) -> Entry:
-        uri = self._uri(seq)
-        content = storage.read(uri) if name == _file_name(seq) else None
+    def _earlier(self) -> list[Entry]:
+        return self._entries(EARLIER)
+
+    def _entries(self, chain: str) -> list[Entry]:
+        with self._lock:
+            known, names = self._read_so_far.setdefault(chain, []), self._names(chain)
+            for seq in range(max(len(names), len(known))):
+                if names[seq : seq + 1] != [_file_name(seq)]:
+                    raise _broken(f"{self._uri(chain, seq)}: it is missing")
+            known += [self._read(chain, seq) for seq in range(len(known), len(names))]
+            return list(known)
+
+    def _read(self, chain: str, seq: int) -> Entry:
+        uri = self._uri(chain, seq)
+        content = storage.read(uri)
         if content is None:
-            raise _broken(uri, "it is missing")
+            raise _broken(f"{uri}: it is missing")
         try:
             entry = Entry.model_validate_json(content)
         except ValidationError as error:
-            raise _broken(uri, f"it is not an entry: {error.errors()[0]['msg']}") from error
+            raise _broken(f"{uri}: it is not an entry: {error.errors()[0]['msg']}") from error
         if entry.seq != seq:
-            raise _broken(uri, f"it is numbered {entry.seq} inside")
+            raise _broken(f"{uri}: it is numbered {entry.seq} inside")
         return entry
 
-    def _names(self) -> list[str]:
-        return [file.name for file in storage.files(self._folder) if _ENTRY.fullmatch(file.name)]
+    def _names(self, chain: str) -> list[str]:
+        folder = storage.join(self._folder, chain) if chain else self._folder
+        return [file.name for file in storage.files(folder) if _ENTRY.fullmatch(file.name)]
 
-    def _uri(self, seq: int) -> str:
-        return storage.join(self._folder, _file_name(seq))
+    def _uri(self, chain: str, seq: int) -> str:
+        return storage.join(self._folder, *filter(None, [chain]), _file_name(seq))
 
 
 def _file_name(seq: int) -> str:
@@ -138,6 +182,6 @@ def _as_json(body: Body, kind: str) -> Body:
         raise InputError(f"The body of a ledger entry of kind {kind!r} is not JSON: {error}", hint) from error
 
 
-def _broken(uri: str, why: str) -> DataContractError:
-    hint = "Nothing is written to a ledger that is not whole: restore the folder from a backup."
-    return DataContractError(f"The ledger is broken at {uri}: {why}", hint)
+def _broken(problem: str) -> DataContractError:
+    hint = "`make ledger-verify` names every broken entry. Restore them from a backup; nothing is written until then."
+    return DataContractError(f"The ledger is broken at {problem}", hint)

@@ -131,6 +131,12 @@ STEPS: Mapping[str, StepSpec] = {
             inputs=m.AuditInputs,
             result=m.AuditResult,
         ),
+        StepSpec(
+            name="ledger_verify",
+            summary="Check that no entry of a model's ledger was altered or removed.",
+            inputs=m.LedgerVerifyInputs,
+            result=m.LedgerVerifyResult,
+        ),
     )
 }
 

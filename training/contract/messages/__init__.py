@@ -15,6 +15,7 @@ from training.contract.messages.data import (
     MaterializeResult,
 )
 from training.contract.messages.inputs import Metrics, StepInputs
+from training.contract.messages.ledger import LedgerVerifyInputs, LedgerVerifyResult
 from training.contract.messages.report import Failure, Provenance, StepReport
 from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult, StageResult
 from training.contract.messages.training import (
@@ -61,6 +62,8 @@ __all__ = [
     "FeaturesResult",
     "IngestInputs",
     "IngestResult",
+    "LedgerVerifyInputs",
+    "LedgerVerifyResult",
     "MaterializeInputs",
     "MaterializeResult",
     "Metrics",
