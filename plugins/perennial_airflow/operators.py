@@ -149,10 +149,10 @@ def _launcher(settings: Settings, log: Any) -> Launcher:
     return SubprocessLauncher(log)
 
 
-def report_uri(settings: Settings, ti: Any) -> str:
-    """One file per try: a try never reads what an earlier one left behind."""
+def report_uri(settings: Settings, ti: Any, attempt: int | None = None) -> str:
+    """Where the report of this try lies, or of try number `attempt`. One file per try, so none reads another's."""
     task = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}"
-    return storage.join(settings.results, str(ti.dag_id), str(ti.run_id), task, f"{ti.try_number}.json")
+    return storage.join(settings.results, str(ti.dag_id), str(ti.run_id), task, f"{attempt or ti.try_number}.json")
 
 
 class StartDataRunsOperator(BaseOperator):
