@@ -86,7 +86,9 @@ def test_a_group_is_watched_by_the_service_account_and_its_result_is_the_first_p
     task = GroupTask()
     trigger = task.start()
     complete(two_nodes, task.pod)
-    assert task.resume(task.event(trigger)) == RESULT
+    event = task.event(trigger)
+    assert event["status"] == "success", event
+    assert task.resume(event) == RESULT
     assert two_nodes.deleted == [task.pod]
 
 

@@ -172,7 +172,8 @@ def test_a_lost_node_is_no_end_of_the_tries(cluster: Cluster) -> None:
     assert not isinstance(raised.value, AirflowFailException)
 
 
-def test_the_task_waits_in_the_triggerer_and_another_process_ends_it(cluster: Cluster) -> None:
+def watched(cluster: Cluster) -> Any:
+    """The result of a task that waits for its pod in a triggerer, and that the triggerer has told of the pod's end."""
     cluster.ends = lambda pod: None
     task = Task()
     trigger = task.start()
@@ -180,7 +181,13 @@ def test_the_task_waits_in_the_triggerer_and_another_process_ends_it(cluster: Cl
     assert path == "perennial_airflow.pod_trigger.StepPodTrigger"
     json.dumps(kwargs, default=str)
     cluster.pods[task.pod]["status"] = succeeds(cluster.pods[task.pod])
-    assert task.resume(task.event(type(trigger)(**kwargs))) == RESULT
+    event = task.event(type(trigger)(**kwargs))
+    assert event["status"] == "success", event
+    return task.resume(event)
+
+
+def test_the_task_waits_in_the_triggerer_and_another_process_ends_it(cluster: Cluster) -> None:
+    assert watched(cluster) == RESULT
 
 
 def test_a_worker_that_takes_a_try_up_again_finds_its_pod_and_makes_no_other(cluster: Cluster) -> None:
@@ -332,7 +339,7 @@ def test_outside_of_the_cluster_the_kube_config_is_used(
     for package in ("kubernetes.config", "kubernetes_asyncio.config"):
         monkeypatch.setattr(f"{package}.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", config)
     monkeypatch.setenv("KUBECONFIG", config)
-    assert Task().run() == RESULT
+    assert watched(cluster) == RESULT
 
 
 @pytest.mark.parametrize("where", ["kube_config_path", "kube_config", "extra__kubernetes__kube_config_path"])
@@ -343,7 +350,7 @@ def test_a_connection_that_is_named_says_which_cluster(
     connection(monkeypatch, **{where: config.read_text() if where == "kube_config" else str(config)})
     # Not the cluster that Airflow itself runs in.
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
-    assert Task().run() == RESULT
+    assert watched(cluster) == RESULT
 
 
 @pytest.mark.parametrize("extra", [{}, {"namespace": "ml"}, {"in_cluster": True}, {"in_cluster": False}])
@@ -352,7 +359,7 @@ def test_a_connection_that_says_nothing_else_means_the_service_account(
 ) -> None:
     connection(monkeypatch, **extra)
     monkeypatch.setenv("KUBECONFIG", "/of/somebody/else")
-    assert Task().run() == RESULT
+    assert watched(cluster) == RESULT
 
 
 @pytest.mark.parametrize(
