@@ -10,8 +10,9 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.observability.stats import Stats
 
-from perennial_airflow.deliveries import Announced, Delivery, landing_folder, scan
+from perennial_airflow.deliveries import Announced, Delivery, Reported, landing_folder, scan, strays
 from perennial_airflow.forkserver import ForkServerLauncher
 from perennial_airflow.launchers import Launcher, SubprocessLauncher, step_environment
 from perennial_airflow.reports import StepFailedError, step_result, summary
@@ -158,6 +159,8 @@ def report_uri(settings: Settings, ti: Any, attempt: int | None = None) -> str:
 class StartDataRunsOperator(BaseOperator):
     """Starts one run of `<model>_data` for every delivery that has none, in their order, and writes that down.
 
+    Also tells, once, of what lies in the landing folder and is not understood.
+
     Killed anywhere and run again it starts none twice: a run's id says which delivery it is for.
     """
 
@@ -178,12 +181,21 @@ class StartDataRunsOperator(BaseOperator):
             announced.add(delivery)
         store.set(Announced.KEY, announced.stored())
         self.log.info("%s: %d new deliveries%s", folder, len(started), "".join(f"\n  {run}" for run in started))
+        self._tell_strays(store)
         return started
+
+    def _tell_strays(self, store: Any) -> None:
+        """A line in the log for each that is new, and the number of all as a metric."""
+        found = strays(self.model)
+        for stray in Reported(store.get(Reported.KEY, {})).new(found):
+            self.log.warning("Not understood, and not taken in: %s", stray)
+        store.set(Reported.KEY, Reported.stored(found))
+        Stats.gauge("perennial.landing.not_understood", len(found), tags={"model": self.model})
 
     def _start(self, delivery: Delivery, number: int) -> str:
         run_id = delivery.run_id(number)
         note = f"{delivery.feed.capitalize()} of {delivery.partition.replace('_', ' to ')}"
         note += "" if number == 1 else f", delivered again (delivery {number})"
-        conf: Mapping[str, Any] = {"feed": delivery.feed, "partition": delivery.partition}
+        conf: Mapping[str, Any] = {"feed": delivery.feed, "partition": delivery.partition, "file": delivery.name}
         start_run(f"{self.model}_data", run_id, conf, note)
         return run_id
