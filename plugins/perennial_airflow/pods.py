@@ -167,6 +167,7 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
 
     def _usable(self, earlier: Any, over: bool, context: Any) -> bool:
         """Whether an earlier try's pod or Job does this try's work, and still runs or has left a report of success."""
+        assert self.full_pod_spec is not None
         meta, work = earlier.metadata, self.full_pod_spec.metadata.annotations[WORK]
         if (meta.annotations or {}).get(WORK) != work or meta.deletion_timestamp is not None:
             return False
