@@ -12,6 +12,7 @@ from perennial_airflow.wiring import check_wiring
 WATCH = """
 Starts one run of **{model}_data** for every file that lands at `{file}`, in the order of their days. The triggerer
 does the watching. A file that is delivered again gets another run. While this DAG is switched off, deliveries wait.
+What lies there and is not understood is told once, in the note and the log of a run of this DAG.
 """
 
 TAKE_IN = """
@@ -25,14 +26,15 @@ partition in by hand, trigger this DAG and name it. The same content twice chang
 
 for spec in specs("landing"):
     landing = landing_asset(spec.name)
-    doc = WATCH.format(model=spec.name, file=landed_file(spec.name, "<feed>", "<partition>"))
+    doc = WATCH.format(model=spec.name, file=landed_file(spec.name, "<feed>", "<partition>.parquet"))
     with DAG(**dag_settings(spec, "landing", "landing"), schedule=[landing], doc_md=doc):
         StartDataRunsOperator(task_id="start_data_runs", model=spec.name, landing=landing)
 
 for spec in specs("data"):
     model = {"model": spec.name}
     feed, partition = "{{ params.feed }}", "{{ params.partition }}"
-    file = {"feed": feed, "partition": partition, "uri": landed_file(spec.name, feed, partition)}
+    name = "{{ params.file or params.partition ~ '.parquet' }}"
+    file = {"feed": feed, "partition": partition, "uri": landed_file(spec.name, feed, name)}
     settings = dag_settings(spec, "data", "take in data")
     with DAG(**settings, schedule=None, params=data_params(), doc_md=TAKE_IN) as dag:
         ingest = StepOperator(step="ingest", inputs={**model, **file})

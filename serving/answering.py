@@ -95,8 +95,9 @@ class Answering:
         if isinstance(error, BadRequest):
             return [error] * len(batch.rows)
         now, version = time.perf_counter(), route.slot.version
+        rows = len(batch.rows) // len(batch.received)
         for received in batch.received:
-            self._signals.failed(version, route.role, now - received)
+            self._signals.failed(version, route.role, now - received, rows)
         why = f"Version {version} could not score: {type(error).__name__}: {error}"
         log.error("%s", why)
         if route.role != "challenger" or route.shadow is None:

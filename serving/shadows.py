@@ -94,6 +94,6 @@ class Shadows:
 
     def _note(self, shadowed: Shadowed, scores: list[float] | None, seconds: float = 0.0) -> None:
         answering, shadow = shadowed.answering.version, shadowed.slot.version
-        self._signals.compared(answering, shadow, shadowed.scores, scores, shadowed.requests)
+        self._signals.compared(answering, shadow, shadowed.scores, scores)
         if scores:
             self._scored(shadowed, scores, seconds)

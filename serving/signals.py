@@ -24,13 +24,11 @@ class Signals(Protocol):
     def answered(self, version: int, role: str, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
         """`version` answered requests, each in its `seconds` (receipt to answer): one of `flagged` per row."""
 
-    def failed(self, version: int, role: str, seconds: float) -> None:
-        """`version` was to answer and could not: an exception, or scores that are not numbers."""
+    def failed(self, version: int, role: str, seconds: float, rows: int) -> None:
+        """`version` was to answer a request of `rows` and could not: an exception, or scores that are not numbers."""
 
-    def compared(
-        self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None, requests: int
-    ) -> None:
-        """Both scored the rows of `requests`; None: the shadow could not (an exception, or what is no number)."""
+    def compared(self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None) -> None:
+        """Both scored the same rows; None: the shadow could not (an exception, or what is no number)."""
 
     def snapshot(self) -> Mapping[str, Any]:
         """What `GET /signals` answers."""
@@ -97,25 +95,23 @@ class RolloutSignals:
             counts = self._counting(version, role, max(seconds))
             if counts is None:
                 return
-            counts.asked += len(seconds)
+            counts.asked += len(flagged)
             counts.rows += len(flagged)
             counts.answered += len(flagged)
             counts.flagged += sum(flagged)
             for each in seconds:
                 counts.times[bisect_left(TIME_BUCKETS, each)] += 1
 
-    def failed(self, version: int, role: str, seconds: float) -> None:
+    def failed(self, version: int, role: str, seconds: float, rows: int) -> None:
         with self._lock:
             counts = self._counting(version, role, seconds)
             if counts is None:
                 return
-            counts.asked += 1
-            counts.errors += 1
+            counts.asked += rows
+            counts.errors += rows
             counts.times[bisect_left(TIME_BUCKETS, seconds)] += 1
 
-    def compared(
-        self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None, requests: int
-    ) -> None:
+    def compared(self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None) -> None:
         with self._lock:
             counts, traffic = self._versions.get(shadow), self._traffic
             champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
@@ -123,9 +119,9 @@ class RolloutSignals:
             pair = (champion, challenger) if traffic.mode == "shadow" else (challenger, champion)
             if counts is None or (answering, shadow) != pair:
                 return
-            counts.asked += requests
+            counts.asked += len(scores)
             if shadow_scores is None:
-                counts.errors += requests
+                counts.errors += len(scores)
                 return
             counts.rows += len(shadow_scores)
             old, new = (scores, shadow_scores) if answering == champion else (shadow_scores, scores)

@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     pod_namespace: str = ""
     """Where step pods are made; empty: Airflow's own namespace, or the connection's."""
     pod_connection: str = ""
-    """Airflow's connection to the cluster; empty: the service account of Airflow's pod, or KUBECONFIG."""
+    """Airflow's connection to the cluster; empty: the service account of Airflow's own pod, else KUBECONFIG."""
     pod_service_account: str = ""
     """What step pods run as. They get no token of it."""
     pod_user: int = Field(10001, ge=1)

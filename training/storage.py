@@ -37,6 +37,15 @@ class File:
     changed: datetime
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What is right in a folder, by name."""
+
+    files: list[File]
+    #: Names of the folders in it.
+    folders: list[str]
+
+
 def is_remote(uri: str) -> bool:
     """Whether `uri` is in an object store."""
     return "://" in uri and not uri.startswith("file://")
@@ -107,10 +116,15 @@ def remove(uri: str) -> None:
         store.delete(path)
 
 
+def listing(uri: str) -> Listing:
+    """What is right in folder `uri`; nothing when there is no such folder."""
+    found = _remote_listing(uri) if is_remote(uri) else _local_listing(local(uri))
+    return Listing(sorted(found.files, key=lambda file: file.name), sorted(found.folders))
+
+
 def files(uri: str) -> list[File]:
     """The files right in folder `uri`, by name; none when there is no such folder."""
-    found = _remote_files(uri) if is_remote(uri) else _local_files(local(uri))
-    return sorted(found, key=lambda file: file.name)
+    return listing(uri).files
 
 
 def folders(uri: str) -> list[str]:
@@ -143,25 +157,34 @@ def download(uri: str, folder: Path) -> None:
             write(str(folder / relative), content)
 
 
-def _remote_files(uri: str) -> Iterator[File]:
+def _remote_listing(uri: str) -> Listing:
+    found = Listing([], [])
     with _answering(uri) as (store, path):
-        for each in store.list_with_delimiter(path)["objects"]:
+        result = store.list_with_delimiter(path)
+        for each in result["objects"]:
             stamp = each["e_tag"] or f"{each['size']}-{each['last_modified'].isoformat()}"
-            yield File(each["path"].rpartition("/")[2], stamp.strip('"'), each["last_modified"])
+            found.files.append(File(each["path"].rpartition("/")[2], stamp.strip('"'), each["last_modified"]))
+        found.folders.extend(prefix.rstrip("/").rpartition("/")[2] for prefix in result["common_prefixes"])
+    return found
 
 
-def _local_files(folder: Path) -> Iterator[File]:
+def _local_listing(folder: Path) -> Listing:
+    found = Listing([], [])
     try:
         entries = list(os.scandir(folder))
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, NotADirectoryError):
+        return found
     for entry in entries:
         try:
             stat = entry.stat()
         except FileNotFoundError:  # replaced or taken away since the folder was read; the next look will tell
             continue
+        changed = datetime.fromtimestamp(stat.st_ctime, UTC)
         if entry.is_file():
-            yield File(entry.name, f"{stat.st_size}-{stat.st_mtime_ns}", datetime.fromtimestamp(stat.st_ctime, UTC))
+            found.files.append(File(entry.name, f"{stat.st_size}-{stat.st_mtime_ns}", changed))
+        elif entry.is_dir():
+            found.folders.append(entry.name)
+    return found
 
 
 @contextlib.contextmanager

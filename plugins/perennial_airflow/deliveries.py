@@ -1,13 +1,22 @@
-"""What lies in a model's landing folder: one delivery per file, `<landing>/<model>/<feed>/<partition>.parquet`."""
+"""What lies in a model's landing folder: deliveries, `<landing>/<model>/<feed>/<partition>.parquet`, and what is none.
+
+A delivery is a file, or a folder of part files with the empty file `_SUCCESS`, as Spark writes it. The ending may be in
+capitals. Names that begin with a dot or an underscore are not looked at.
+"""
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from training import storage
+from training.contract.model_spec import model_names
 from training.settings import load_settings
 
 FEEDS = ("events", "labels")
+ENDING = ".parquet"
+#: An empty file that says that a folder of part files is whole.
+WHOLE = "_SUCCESS"
 
 #: Seconds without a change after which a file counts as written. Files renamed into place need none of it.
 SETTLE_SECONDS = 1.0
@@ -17,9 +26,9 @@ def landing_folder(model: str) -> str:
     return storage.join(load_settings().landing, model)
 
 
-def landed_file(model: str, feed: str, partition: str) -> str:
-    """Where a partition lands; the arguments may be templates."""
-    return storage.join(landing_folder(model), feed, f"{partition}.parquet")
+def landed_file(model: str, feed: str, file: str) -> str:
+    """Where the file (or folder of part files) called `file` lands; the arguments may be templates."""
+    return storage.join(landing_folder(model), feed, file)
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,8 @@ class Delivery:
     feed: str
     partition: str
     fingerprint: str
+    #: Of the file in the feed's folder.
+    name: str
 
     @property
     def key(self) -> str:
@@ -44,21 +55,101 @@ class Delivery:
         return f"{self.feed}_{partition}_{number}_{self.fingerprint}"
 
 
+@dataclass(frozen=True)
+class Stray:
+    """Something that lies in the landing folder and will not be taken in."""
+
+    #: Under the landing folder, with a slash at the end when it is a folder.
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
 def scan(folder: str, now: float, settle_seconds: float = SETTLE_SECONDS) -> list[Delivery]:
     """The deliveries in a model's landing folder, in the order to take them in: older days first, events before labels.
 
-    Names that begin with a dot are not looked at, nor are files that changed less than `settle_seconds` before `now`
-    (seconds since the epoch). Raises what training/storage.py does.
+    What changed less than `settle_seconds` before `now` (seconds since the epoch) is left out. Raises what
+    training/storage.py does.
     """
-    found = []
+    found: dict[str, Delivery] = {}
     for feed in FEEDS:
-        for file in storage.files(storage.join(folder, feed)):
-            if file.name.startswith(".") or not file.name.endswith(".parquet"):
-                continue
-            if now - file.changed.timestamp() >= settle_seconds:
-                fingerprint = hashlib.sha256(file.stamp.encode()).hexdigest()[:8]
-                found.append(Delivery(feed, file.name.removesuffix(".parquet"), fingerprint))
-    return sorted(found, key=lambda d: (d.partition[:10], FEEDS.index(d.feed), d.partition))
+        for name, files in _candidates(storage.join(folder, feed)):
+            if files and now - max(file.changed.timestamp() for file in files) >= settle_seconds:
+                stamps = "\0".join(f"{file.name}\0{file.stamp}" for file in files) if len(files) > 1 else files[0].stamp
+                fingerprint = hashlib.sha256(stamps.encode()).hexdigest()[:8]
+                delivery = Delivery(feed, name[: -len(ENDING)], fingerprint, name)
+                found.setdefault(delivery.key, delivery)
+    return sorted(found.values(), key=lambda d: (d.partition[:10], FEEDS.index(d.feed), d.partition))
+
+
+def strays(model: str) -> list[Stray]:
+    """What lies in a model's landing folder and is not understood, by path. Raises what training/storage.py does.
+
+    The first model's strays include those of no model: what lies beside the models' folders.
+    """
+    settings = load_settings()
+    models = model_names(settings.models_dir)
+    found = list(_strays_beside_feeds(model))
+    for feed in FEEDS:
+        found += _strays_of_feed(landing_folder(model), model, feed)
+    if models and model == models[0]:
+        beside = storage.listing(settings.landing)
+        why = f"no model has this name; the models are {', '.join(models)}"
+        found += [Stray(f"{name}/", why) for name in beside.folders if name not in models and not _hidden(name)]
+        why = "a file beside the models' folders"
+        found += [Stray(file.name, why) for file in beside.files if not _hidden(file.name)]
+    return sorted(found, key=lambda stray: stray.path)
+
+
+def _strays_beside_feeds(model: str) -> Iterator[Stray]:
+    lies = storage.listing(landing_folder(model))
+    why = f"the feeds' folders are {' and '.join(FEEDS)}, in small letters"
+    for name in lies.folders:
+        if name not in FEEDS and not _hidden(name):
+            yield Stray(f"{model}/{name}/", why)
+    for file in lies.files:
+        if not _hidden(file.name):
+            yield Stray(f"{model}/{file.name}", f"a file beside the feeds' folders {' and '.join(FEEDS)}")
+
+
+def _strays_of_feed(folder: str, model: str, feed: str) -> Iterator[Stray]:
+    lies = storage.listing(storage.join(folder, feed))
+    names = [file.name for file in lies.files] + [f"{name}/" for name in lies.folders]
+    for name in names:
+        if not _hidden(name) and not _is_parquet(name.rstrip("/")):
+            yield Stray(f"{model}/{feed}/{name}", f"its name is not <partition>{ENDING}")
+    seen: dict[str, str] = {}
+    for name, files in _candidates(storage.join(folder, feed)):
+        if not files:
+            why = f"a folder without {WHOLE}: whoever writes it has not finished, or does not say so"
+            yield Stray(f"{model}/{feed}/{name}/", why)
+        elif (first := seen.setdefault(name[: -len(ENDING)], name)) != name:
+            yield Stray(f"{model}/{feed}/{name}", f"the same partition as {first}, which is taken in")
+
+
+def _candidates(folder: str) -> Iterator[tuple[str, list[storage.File]]]:
+    """Name and files of what a feed's folder has under a delivery's name; no files when it is not whole.
+
+    Of two for one partition the first comes first: the file before the folder, small letters before capitals.
+    """
+    lies = storage.listing(folder)
+    found = [(file.name, [file]) for file in lies.files if _is_parquet(file.name)]
+    for name in lies.folders:
+        if _is_parquet(name):
+            files = storage.files(storage.join(folder, name))
+            whole = any(file.name == WHOLE for file in files)
+            found.append((name, files if whole else []))
+    yield from sorted(found, key=lambda one: (len(one[1]) != 1, not one[0].endswith(ENDING), one[0]))
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(ENDING) and len(name) > len(ENDING) and not _hidden(name)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
 
 
 class Announced:
@@ -87,3 +178,22 @@ class Announced:
 
     def stored(self) -> dict[str, list[int | str]]:
         return {key: [number, fingerprint] for key, (number, fingerprint) in self._entries.items()}
+
+
+class Reported:
+    """Which strays have been told of: path → why. Kept in Airflow's asset state store, so that each is told once.
+
+    One that is gone is forgotten: when it comes back it is told again.
+    """
+
+    KEY = "not understood"
+
+    def __init__(self, stored: object = None) -> None:
+        self._told: dict[str, str] = dict(stored) if isinstance(stored, dict) else {}
+
+    def new(self, found: list[Stray]) -> list[Stray]:
+        return [stray for stray in found if self._told.get(stray.path) != stray.why]
+
+    @staticmethod
+    def stored(found: list[Stray]) -> dict[str, str]:
+        return {stray.path: stray.why for stray in found}

@@ -10,8 +10,9 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.observability.stats import Stats
 
-from perennial_airflow.deliveries import Announced, Delivery, landing_folder, scan
+from perennial_airflow.deliveries import Announced, Delivery, Reported, landing_folder, scan, strays
 from perennial_airflow.forkserver import ForkServerLauncher
 from perennial_airflow.launchers import Launcher, SubprocessLauncher, step_environment
 from perennial_airflow.refs import FAILURE
@@ -156,14 +157,16 @@ def _launcher(settings: Settings, log: Any) -> Launcher:
     return SubprocessLauncher(log)
 
 
-def report_uri(settings: Settings, ti: Any) -> str:
-    """One file per try: a try never reads what an earlier one left behind."""
+def report_uri(settings: Settings, ti: Any, attempt: int | None = None) -> str:
+    """Where the report of this try lies, or of try number `attempt`. One file per try, so none reads another's."""
     task = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}"
-    return storage.join(settings.results, str(ti.dag_id), str(ti.run_id), task, f"{ti.try_number}.json")
+    return storage.join(settings.results, str(ti.dag_id), str(ti.run_id), task, f"{attempt or ti.try_number}.json")
 
 
 class StartDataRunsOperator(BaseOperator):
     """Starts one run of `<model>_data` for every delivery that has none, in their order, and writes that down.
+
+    Also tells, once, of what lies in the landing folder and is not understood.
 
     Killed anywhere and run again it starts none twice: a run's id says which delivery it is for.
     """
@@ -185,12 +188,21 @@ class StartDataRunsOperator(BaseOperator):
             announced.add(delivery)
         store.set(Announced.KEY, announced.stored())
         self.log.info("%s: %d new deliveries%s", folder, len(started), "".join(f"\n  {run}" for run in started))
+        self._tell_strays(store)
         return started
+
+    def _tell_strays(self, store: Any) -> None:
+        """A line in the log for each that is new, and the number of all as a metric."""
+        found = strays(self.model)
+        for stray in Reported(store.get(Reported.KEY, {})).new(found):
+            self.log.warning("Not understood, and not taken in: %s", stray)
+        store.set(Reported.KEY, Reported.stored(found))
+        Stats.gauge("perennial.landing.not_understood", len(found), tags={"model": self.model})
 
     def _start(self, delivery: Delivery, number: int) -> str:
         run_id = delivery.run_id(number)
         note = f"{delivery.feed.capitalize()} of {delivery.partition.replace('_', ' to ')}"
         note += "" if number == 1 else f", delivered again (delivery {number})"
-        conf: Mapping[str, Any] = {"feed": delivery.feed, "partition": delivery.partition}
+        conf: Mapping[str, Any] = {"feed": delivery.feed, "partition": delivery.partition, "file": delivery.name}
         start_run(f"{self.model}_data", run_id, conf, note)
         return run_id

@@ -14,6 +14,12 @@ def data_params() -> Params:
         "feed": Param("events", enum=[*FEEDS], title="Feed", description="What the partition holds"),
         # No pattern: a file with an odd name gets its run too, and the ingest step says what is wrong with it.
         "partition": Param("2026-01-05", type="string", minLength=1, title="Partition", description=day),
+        "file": Param(
+            None,
+            type=["null", "string"],
+            title="File",
+            description="Its name in the feed's folder. Empty: <partition>.parquet.",
+        ),
     }
 
 

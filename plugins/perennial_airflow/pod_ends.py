@@ -3,8 +3,11 @@
 from datetime import datetime
 from typing import Any
 
+from kubernetes.client import ApiException
+
 from perennial_airflow.pod_spec import CONTAINER
-from perennial_airflow.reports import UNKNOWN_ATTEMPTS, StepFailedError
+from perennial_airflow.reports import UNKNOWN_ATTEMPTS, StepFailedError, step_result
+from training.contract.steps import StepSpec
 
 #: Reasons that a container waits for that no time will mend, and those that a registry's recovery may.
 _NEVER_STARTS = {"InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull"}
@@ -40,10 +43,28 @@ def exit_code(pod: Any) -> int:
     return ended.exit_code if ended.exit_code <= 128 else 128 - ended.exit_code
 
 
-def gone(name: str) -> StepFailedError:
-    """For a pod that is not there any more, with its result unseen."""
-    problem = f"Pod {name} is gone before its end was seen: deleted, or its node was taken away"
-    return StepFailedError(f"{problem}\n  → The next try makes another one.")
+def result_without_pod(spec: StepSpec, name: str, uri: str) -> dict[str, Any]:
+    """The result of a step whose pod is gone. Raises StepFailedError unless its report says success.
+
+    The report is written last and is this try's own: if it says success, that is what it was.
+    """
+    try:
+        return step_result(spec, 0, uri)
+    except StepFailedError:
+        problem = f"Pod {name} is gone before its end was seen: deleted, or its node was taken away"
+        raise StepFailedError(f"{problem}\n  → The next try makes another one.") from None
+
+
+def refused(name: str, error: ApiException) -> StepFailedError:
+    """For a pod that the cluster does not take. Quotas pass, a manifest that breaks a rule of the cluster does not."""
+    text = f"The cluster did not take pod {name}: {error.status} {error.reason}: {error.body}"
+    return StepFailedError(text, attempts=1 if error.status in (400, 422) else None)
+
+
+def unwatched(name: str, why: object) -> StepFailedError:
+    """For a pod that nobody can see now. It may run on, so it is left alone."""
+    problem = f"Pod {name} could not be watched: {why}"
+    return StepFailedError(f"{problem}\n  → It is left running. The next try, or clearing this task, goes on with it.")
 
 
 def not_in_time(pod: Any) -> StepFailedError:

@@ -1,12 +1,18 @@
 """Several pods that train together: an indexed Job, and the headless Service under which they find the first."""
 
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 from airflow.providers.cncf.kubernetes.triggers.job import KubernetesJobTrigger
+from airflow.triggers.base import TriggerEvent
 from kubernetes.client import ApiException, BatchV1Api, CoreV1Api
 from kubernetes.client import models as k8s
 from kubernetes_asyncio.client import BatchV1Api as AsyncBatchV1Api
 
+from perennial_airflow.cluster_access import ClusterAccess
 from perennial_airflow.pod_ends import ended_at, finished
 from perennial_airflow.pod_spec import CONTAINER, TASK_INSTANCE, Identity
 
@@ -57,23 +63,48 @@ def job(pod: k8s.V1Pod, nodes: int, deadline: int, keep_seconds: int) -> k8s.V1J
     return k8s.V1Job(api_version="batch/v1", kind="Job", metadata=_metadata(pod), spec=spec)
 
 
-def start(core: CoreV1Api, batch: BatchV1Api, manifest: k8s.V1Job, log: Any) -> None:
-    """Make the Job and its Service unless they are there; what is left of earlier tries is ended before."""
+def start(
+    core: CoreV1Api, batch: BatchV1Api, manifest: k8s.V1Job, usable: Callable[[k8s.V1Job, bool], bool], log: Any
+) -> str:
+    """Make the Job and its Service unless they are there, and return the Job's name.
+
+    An earlier try's Job is gone on with when `usable(job, over)` says so; others of earlier tries are ended.
+    """
     name, namespace = manifest.metadata.name, manifest.metadata.namespace
     selector = f"{TASK_INSTANCE}={manifest.metadata.labels[TASK_INSTANCE]}"
     there = batch.list_namespaced_job(namespace, label_selector=selector).items
+    made = next((one for one in there if one.metadata.name == name), None)
+    made = made or next((one for one in there if usable(one, over(one))), None)
     for other in there:
-        if other.metadata.name != name and not other.status.completion_time:
+        if other is not made and not over(other):
             log.warning("Job %s of an earlier try is still there: ending it", other.metadata.name)
             end(batch, namespace, other.metadata.name)
-    made = next((one for one in there if one.metadata.name == name), None)
+    if made is not None:
+        log.info("Job %s is there already: going on with it", made.metadata.name)
+        manifest.metadata.name = made.metadata.name
     made = made or batch.create_namespaced_job(namespace, manifest)
-    owner = k8s.V1OwnerReference(api_version="batch/v1", kind="Job", name=name, uid=made.metadata.uid)
+    owner = k8s.V1OwnerReference(api_version="batch/v1", kind="Job", name=made.metadata.name, uid=made.metadata.uid)
     try:
         core.create_namespaced_service(namespace, service(manifest, owner))
     except ApiException as error:
         if error.status != 409:
             raise
+    return str(made.metadata.name)
+
+
+def over(job: k8s.V1Job) -> bool:
+    """Whether all pods of the Job have ended, well or badly."""
+    return any(c.type in ("Complete", "Failed") and c.status == "True" for c in job.status.conditions or [])
+
+
+def ended(batch: BatchV1Api, namespace: str, name: str) -> bool:
+    """Whether the Job is over or gone. Raises ApiException or HTTPError when the cluster does not say."""
+    try:
+        return over(batch.read_namespaced_job(name, namespace))
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return True
 
 
 def end(batch: BatchV1Api, namespace: str, name: str) -> None:
@@ -96,10 +127,32 @@ def telling_pod(core: CoreV1Api, namespace: str, name: str) -> Any:
 
 
 class StepGroupTrigger(KubernetesJobTrigger):
-    """The provider's trigger, which also ends the Job when its task is killed."""
+    """The provider's trigger, which also ends the Job when its task is killed, and tells when it cannot see the Job.
+
+    `access`: the fields of the ClusterAccess. `looks`: how often the task has been told that, handed on in the event.
+    """
+
+    def __init__(self, *, access: dict[str, Any], looks: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.access = access
+        self.looks = looks
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return f"{__name__}.{type(self).__name__}", super().serialize()[1]
+        kwargs = {**super().serialize()[1], "access": self.access, "looks": self.looks}
+        return f"{__name__}.{type(self).__name__}", kwargs
+
+    @cached_property
+    def hook(self) -> AsyncKubernetesHook:
+        return ClusterAccess(**self.access).async_hook()
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        try:
+            async for event in super().run():
+                yield event
+        except Exception as error:  # no news of the Job, and the task must not fail as if it were
+            self.log.exception("Job %s cannot be watched", self.job_name)
+            told = {"name": self.job_name, "namespace": self.job_namespace, "message": str(error), "looks": self.looks}
+            yield TriggerEvent({"status": "unwatched", **told})
 
     async def on_kill(self) -> None:
         async with self.hook.get_conn() as connection:
@@ -107,14 +160,15 @@ class StepGroupTrigger(KubernetesJobTrigger):
             await batch.delete_namespaced_job(self.job_name, self.job_namespace, propagation_policy="Foreground")
 
 
-def trigger(manifest: k8s.V1Job, connection: str) -> StepGroupTrigger:
+def trigger(name: str, namespace: str, access: ClusterAccess, looks: int = 0) -> StepGroupTrigger:
     return StepGroupTrigger(
-        job_name=manifest.metadata.name,
-        job_namespace=manifest.metadata.namespace,
+        access=asdict(access),
+        looks=looks,
+        job_name=name,
+        job_namespace=namespace,
         pod_names=[],
-        pod_namespace=manifest.metadata.namespace,
+        pod_namespace=namespace,
         base_container_name=CONTAINER,
-        kubernetes_conn_id=connection,
         get_logs=False,
     )
 

@@ -1,6 +1,7 @@
 """The pod that a step runs in: its name, its labels, what it may and what it gets. Knows no cluster."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ GPU = "nvidia.com/gpu"
 STEP_LABELS = {"app.kubernetes.io/part-of": "perennial", "app.kubernetes.io/component": "step"}
 #: The tries of one task instance have this label in common.
 TASK_INSTANCE = "perennial/task-instance"
+#: An annotation. Two pods do the same work when it is equal: a retry goes on with such a pod of an earlier try.
+WORK = "perennial/work"
 #: A step that is told to stop writes its checkpoint in this time.
 GRACE_SECONDS = 60
 #: The image knows its own commit; the rest is for Airflow.
@@ -59,6 +62,11 @@ class Identity:
         start = re.sub(r"[^a-z0-9]+", "-", f"{self.model}-{self.step}".lower()).strip("-")
         return start[: POD_NAME_MAX_LENGTH - len(end) - 12].strip("-") + end
 
+    @staticmethod
+    def attempt_of(name: str) -> int:
+        """The number of the try that the pod called `name` was made for."""
+        return int(name.rpartition("-")[2])
+
     @property
     def labels(self) -> dict[str, str]:
         """By these the costs of a model, a step or a run can be added up. The full names are in the annotations."""
@@ -74,6 +82,12 @@ class Identity:
         names = {"model": self.model, "step": self.step, "dag": self.dag, "run": self.run, "task": self.task}
         index = {"map-index": str(self.map_index)} if self.map_index >= 0 else {}
         return {**names, **index, "try": str(self.attempt)}
+
+
+def work_digest(step: str, inputs: Mapping[str, Any], asks: Resources, image: str | None) -> str:
+    """16 hex digits of SHA-256 of what a pod does: its step, inputs, resources and image, but not the try."""
+    content = json.dumps([step, inputs, asks.model_dump(mode="json"), image], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def pod_environment(environ: Mapping[str, str]) -> dict[str, str]:

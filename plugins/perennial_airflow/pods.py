@@ -3,6 +3,7 @@
 import os
 import shlex
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Never
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
@@ -12,25 +13,27 @@ from kubernetes.client import models as k8s
 from urllib3.exceptions import HTTPError
 
 from perennial_airflow import pod_group
-from perennial_airflow.launchers import log_line
+from perennial_airflow.cluster_access import ClusterAccess
 from perennial_airflow.operators import StepTask, report_uri
 from perennial_airflow.pod_cleanup import end, sweep
-from perennial_airflow.pod_ends import exit_code, finished, gone, not_in_time
+from perennial_airflow.pod_ends import exit_code, finished, not_in_time, refused, result_without_pod, unwatched
 from perennial_airflow.pod_spec import (
     CONTAINER,
     GRACE_SECONDS,
     TASK_INSTANCE,
+    WORK,
     Identity,
     away_from,
     step_pod,
+    work_digest,
 )
-from perennial_airflow.pod_trigger import StepPodTrigger, log_lines, seconds_since
+from perennial_airflow.pod_trigger import StepPodTrigger, copy_log
 from perennial_airflow.reports import StepFailedError, step_result
 from training import storage
 from training.contract.errors import StepError
 from training.contract.model_spec import load_model_spec
 from training.contract.resources import Resources
-from training.contract.steps import StepSpec, distributed_command, step_command, step_spec
+from training.contract.steps import distributed_command, step_command, step_spec
 from training.settings import Settings, load_settings
 
 #: The log of a running pod is copied to the task's so often.
@@ -40,11 +43,12 @@ LONGEST_WAIT = timedelta(days=2)
 
 
 class PodStepOperator(StepTask, KubernetesPodOperator):
-    """Runs a step in a pod of the training image: exactly one pod for each try, whoever looks after it.
+    """Runs a step in a pod of the training image: at most one pod at a time, whoever looks after it.
 
-    A pod's name follows from the try, so that a worker which takes a try up again finds that pod and no other; before a
-    try starts, what is left running of earlier ones is ended. A step has succeeded when its report says so, whatever
-    became of the pod. Pods that succeeded are deleted then, failed ones after CT_POD_KEEP_FAILED_SECONDS.
+    A pod's name follows from the try that makes it, so a worker which takes a try up again finds its pod. A pod that
+    cannot be watched is left running, and the next try goes on with it when it does the same work (`work_digest`); any
+    other pod of an earlier try is ended first. A step has succeeded when its report says so, whatever became of the
+    pod. Pods that succeeded are deleted then, failed ones after CT_POD_KEEP_FAILED_SECONDS.
     """
 
     template_fields = StepTask.template_fields
@@ -56,7 +60,7 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             kwargs["execution_timeout"] = limit + LONGEST_WAIT
         settings = load_settings()
         pod: dict[str, Any] = {
-            "kubernetes_conn_id": settings.pod_connection or KubernetesHook.default_conn_name,
+            "kubernetes_conn_id": settings.pod_connection or None,
             "namespace": settings.pod_namespace or None,
             "base_container_name": CONTAINER,
             "random_name_suffix": False,
@@ -79,6 +83,8 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             argv = self._argv(identity, asks, uri)
             deadline = asks.active_deadline_seconds or step_spec(self.step).timeout_seconds
             self.full_pod_spec = step_pod(identity, argv, os.environ, asks, deadline, settings)
+            work = work_digest(self.step, self.all_inputs, asks, settings.image)
+            self.full_pod_spec.metadata.annotations[WORK] = work
         except StepError as error:
             raise StepFailedError(f"{self.step}: {error}", None if error.retryable else 1) from None
         self.log.info("Pod %s: %s", identity.name, shlex.join(["python", *argv]))
@@ -86,14 +92,16 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         request = self.build_pod_request_obj(context)
         if asks.nodes > 1:
             wait = asks.schedule_timeout_seconds + asks.startup_timeout_seconds
-            self._start_group(pod_group.job(request, asks.nodes, deadline + wait, settings.pod_keep_failed_seconds))
+            keep = settings.pod_keep_failed_seconds
+            self._start_group(pod_group.job(request, asks.nodes, deadline + wait, keep), context)
         try:
             self.pod = self.get_or_create_pod(request, context)
         except ApiException as error:
-            raise _refused(identity.name, error) from None
+            raise refused(identity.name, error) from None
         if finished(self.pod):
             # Here, because of a pod that has ended already the provider's way to defer drops the result.
-            return self._resume(context, {"status": "success", "name": identity.name, "namespace": self._namespace})
+            name = self.pod.metadata.name
+            return self._resume(context, {"status": "success", "name": name, "namespace": self._namespace})
         self.invoke_defer_method(context=context)
         raise AssertionError("A pod that has not ended defers its task")
 
@@ -102,8 +110,21 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         assert self.pod is not None
         return str(self.pod.metadata.namespace)
 
+    @cached_property
+    def access(self) -> ClusterAccess:
+        return ClusterAccess.of(self.kubernetes_conn_id)
+
+    @cached_property
+    def hook(self) -> KubernetesHook:
+        return self.access.hook()
+
+    def convert_config_file_to_dict(self) -> None:
+        """The provider reads KUBECONFIG here, for the trigger; see ClusterAccess.trigger_arguments."""
+        self._config_dict = None
+
     def defer(self, *, trigger: Any, **kwargs: Any) -> Never:
-        super().defer(trigger=StepPodTrigger(**trigger.serialize()[1]), **kwargs)
+        arguments = {**trigger.serialize()[1], **self.access.trigger_arguments}
+        super().defer(trigger=StepPodTrigger(**arguments), **kwargs)
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Where the task goes on when the trigger has seen the pod's end, or lost sight of it."""
@@ -126,21 +147,41 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         return pod
 
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Any) -> k8s.V1Pod:
-        """The pod of this try: the one that is there, or a new one when no earlier try's is running any more."""
+        """This try's pod if it is there, else an earlier try's that does the same work, else a new one."""
         name, namespace = pod_request_obj.metadata.name, pod_request_obj.metadata.namespace
         sweep(self.client, namespace, load_settings().pod_keep_failed_seconds, self.log)
-        earlier, nodes = f"{TASK_INSTANCE}={pod_request_obj.metadata.labels[TASK_INSTANCE]}", set[str]()
-        for pod in self.client.list_namespaced_pod(namespace, label_selector=earlier).items:
-            if pod.metadata.name == name:
-                self.log.info("Pod %s is there already (%s): taking it up again", name, pod.status.phase)
-                return pod
-            nodes |= {pod.spec.node_name} if pod.spec.node_name else set()
-            if not finished(pod):
-                self.log.warning("Pod %s of an earlier try is still there: ending it", pod.metadata.name)
+        tries = f"{TASK_INSTANCE}={pod_request_obj.metadata.labels[TASK_INSTANCE]}"
+        there = self.client.list_namespaced_pod(namespace, label_selector=tries).items
+        taken = next((pod for pod in there if pod.metadata.name == name), None)
+        taken = taken or next((pod for pod in there if self._usable(pod, finished(pod), context)), None)
+        for pod in there:
+            if pod is not taken and not finished(pod):
+                self.log.warning("Pod %s of an earlier try does other work: ending it", pod.metadata.name)
                 end(self.client, pod)
-        pod_request_obj.spec.affinity = away_from(nodes)
+        if taken is not None:
+            self.log.info("Pod %s is there already (%s): going on with it", taken.metadata.name, taken.status.phase)
+            return taken
+        pod_request_obj.spec.affinity = away_from({pod.spec.node_name for pod in there if pod.spec.node_name})
         storage.remove(report_uri(load_settings(), context["ti"]))
         return self.pod_manager.create_pod(pod_request_obj)
+
+    def _usable(self, earlier: Any, over: bool, context: Any) -> bool:
+        """Whether an earlier try's pod or Job does this try's work, and still runs or has left a report of success."""
+        assert self.full_pod_spec is not None
+        meta, work = earlier.metadata, self.full_pod_spec.metadata.annotations[WORK]
+        if (meta.annotations or {}).get(WORK) != work or meta.deletion_timestamp is not None:
+            return False
+        if not over:
+            return True
+        try:
+            step_result(step_spec(self.step), 0, self._report(meta.name, context))
+        except StepFailedError:
+            return False
+        return True
+
+    def _report(self, name: str, context: Any) -> str:
+        """Where the pod or Job called `name` leaves its report."""
+        return report_uri(load_settings(), context["ti"], Identity.attempt_of(name))
 
     def _asks(self, context: Any, settings: Settings) -> tuple[Identity, Resources]:
         inputs = self.all_inputs
@@ -159,19 +200,18 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         return step_command(self.step, self.all_inputs, uri)
 
     def _resume(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        settings, spec = load_settings(), step_spec(self.step)
-        uri = report_uri(settings, context["ti"])
+        spec, uri = step_spec(self.step), self._report(event["name"], context)
         try:
             self.pod = self.hook.get_pod(event["name"], event["namespace"])
-        except ApiException as error:
-            if error.status != 404:
-                raise
-            return _result_without_pod(spec, event["name"], uri)
+        except (ApiException, HTTPError) as error:
+            if getattr(error, "status", None) == 404:
+                return result_without_pod(spec, event["name"], uri)
+            raise unwatched(event["name"], error) from None
         since = event.get("last_log_time")
         since = datetime.fromisoformat(since) if isinstance(since, str) else since
-        if event["status"] == "error" and not finished(self.pod):
+        if event["status"] != "timeout" and not finished(self.pod):
             self._watch_again(context, event, since)
-        self._copy_log(self.pod, since)
+        copy_log(self.client, self.pod, since, self.log)
         if not finished(self.pod):
             end(self.client, self.pod)
             raise not_in_time(self.pod)
@@ -179,64 +219,51 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         end(self.client, self.pod, wait=False)
         return result
 
-    def _start_group(self, manifest: k8s.V1Job) -> Never:
-        try:
-            pod_group.start(self.client, BatchV1Api(self.client.api_client), manifest, self.log)
-        except ApiException as error:
-            raise _refused(manifest.metadata.name, error) from None
-        StepTask.defer(
-            self, trigger=pod_group.trigger(manifest, str(self.kubernetes_conn_id)), method_name="group_reentry"
-        )
-
-    def _resume_group(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        spec, uri = step_spec(self.step), report_uri(load_settings(), context["ti"])
-        pod = pod_group.telling_pod(self.client, event["namespace"], event["name"])
-        if pod is None:
-            if event["status"] != "success":
-                raise StepFailedError(f"{event['name']}: {event['message']}", attempts=2)
-            return _result_without_pod(spec, event["name"], uri)
-        self._copy_log(pod, None)
-        result = step_result(spec, exit_code(pod), uri)
-        pod_group.end(BatchV1Api(self.client.api_client), event["namespace"], event["name"])
-        return result
-
     def _watch_again(self, context: Any, event: dict[str, Any], since: Any) -> None:
         """The trigger could not see the pod, which is no news of the pod. Raises StepFailedError when it never can."""
         times = event.get("_redefer_count", 0)
         if times >= self.MAX_REDEFER_ATTEMPTS:
-            end(self.client, self.pod)
-            raise StepFailedError(f"Pod {event['name']} could not be watched: {event.get('message')}")
+            raise unwatched(event["name"], event.get("message"))
         self.log.warning("Pod %s could not be watched (%s): once more", event["name"], event.get("message"))
         self._asks(context, load_settings())
         self.trigger_kwargs = {"_redefer_count": times + 1}
         self.invoke_defer_method(since, context)
 
-    def _copy_log(self, pod: k8s.V1Pod, since: Any) -> None:
-        """What the triggerer has not copied yet: it reads up to a whole second, and says which."""
+    def _start_group(self, manifest: k8s.V1Job, context: Any) -> Never:
+        name, namespace = manifest.metadata.name, manifest.metadata.namespace
         try:
-            lines = self.client.read_namespaced_pod_log(
-                pod.metadata.name,
-                pod.metadata.namespace,
-                container=CONTAINER,
-                timestamps=True,
-                since_seconds=seconds_since(since),
-                _preload_content=False,
+            name = pod_group.start(
+                self.client, self._batch, manifest, lambda job, over: self._usable(job, over, context), self.log
             )
-            for line in log_lines((raw.decode(errors="replace") for raw in lines), since):
-                log_line(line, self.log)
+        except ApiException as error:
+            raise refused(name, error) from None
+        self._defer_to_group(name, namespace)
+
+    def _defer_to_group(self, name: str, namespace: str, looks: int = 0) -> Never:
+        trigger = pod_group.trigger(name, namespace, self.access, looks)
+        StepTask.defer(self, trigger=trigger, method_name="group_reentry")
+
+    @property
+    def _batch(self) -> BatchV1Api:
+        return BatchV1Api(self.client.api_client)
+
+    def _resume_group(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        name, namespace = event["name"], event["namespace"]
+        spec, uri = step_spec(self.step), self._report(name, context)
+        try:
+            over = event["status"] != "unwatched" or pod_group.ended(self._batch, namespace, name)
+            pod = pod_group.telling_pod(self.client, namespace, name) if over else None
         except (ApiException, HTTPError) as error:
-            self.log.warning("The log of pod %s cannot be read: %s", pod.metadata.name, error)
-
-
-def _result_without_pod(spec: StepSpec, name: str, uri: str) -> dict[str, Any]:
-    """The report is written last and is this try's own: if it says success, that is what it was."""
-    try:
-        return step_result(spec, 0, uri)
-    except StepFailedError:
-        raise gone(name) from None
-
-
-def _refused(name: str, error: ApiException) -> StepFailedError:
-    """Quotas pass, a manifest that breaks a rule of the cluster does not."""
-    text = f"The cluster did not take pod {name}: {error.status} {error.reason}: {error.body}"
-    return StepFailedError(text, attempts=1 if error.status in (400, 422) else None)
+            raise unwatched(name, error) from None
+        if not over:
+            if event["looks"] >= self.MAX_REDEFER_ATTEMPTS:
+                raise unwatched(name, event["message"])
+            self._defer_to_group(name, namespace, event["looks"] + 1)
+        if pod is None:
+            if event["status"] == "error":
+                raise StepFailedError(f"{name}: {event['message']}", attempts=2)
+            return result_without_pod(spec, name, uri)
+        copy_log(self.client, pod, None, self.log)
+        result = step_result(spec, exit_code(pod), uri)
+        pod_group.end(self._batch, namespace, name)
+        return result

@@ -50,7 +50,32 @@ def test_errors_trip_beyond_chance(errors: int, asked: int, trips: bool) -> None
     assert tripped(signals(VersionSignals(asked=asked, errors=errors))) == ({"error_rate"} if trips else set())
 
 
-def test_one_nan_is_one_too_many_unless_some_are_allowed() -> None:
+@pytest.mark.parametrize(
+    ("errors", "asked", "trips"),
+    [(1, 1, True), (1, 2, True), (1, 20, True), (0, 20, False), (0, 0, False), (1, 500, False)],
+)
+def test_a_stage_that_ends_with_few_requests_is_judged_by_the_plain_share(errors: int, asked: int, trips: bool) -> None:
+    new = signals(VersionSignals(asked=asked, errors=errors))
+    assert tripped(new, final=True) == ({"error_rate"} if trips else set())
+    assert "error_rate" not in tripped(new)
+
+
+def test_silence_lets_no_share_pass_that_is_over_its_limit() -> None:
+    new = signals(VersionSignals(asked=120, errors=2, scored=120, nans=2))
+    guards = {"maximum_nan_share": 0.01}
+    assert tripped(new, final=True, **guards) == set()
+    found = examine(new, GuardSpec.model_validate(guards), ALERT_RATE, final=True, silent=True)
+    assert {f.guard for f in found if f.tripped} == {"error_rate", "nan_share"}
+
+
+@pytest.mark.parametrize(("errors", "trips"), [(3, False), (4, True)])
+def test_most_requests_failed_is_too_much_also_where_errors_are_not_guarded(errors: int, trips: bool) -> None:
+    new = signals(VersionSignals(asked=6, errors=errors))
+    assert tripped(new, final=True, maximum_error_rate=None) == ({"error_rate"} if trips else set())
+    assert tripped(new, maximum_error_rate=None) == set()
+
+
+def test_with_limit_0_any_nan_trips_the_guard() -> None:
     new = VersionSignals(scored=10_000, nans=1)
     assert tripped(signals(new)) == {"nan_share"}
     assert tripped(signals(new), maximum_nan_share=0.01) == set()

@@ -3,6 +3,7 @@
 import base64
 import json
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -73,6 +74,79 @@ def test_every_part_of_airflow_reaches_the_api_server() -> None:
     assert AIRFLOW["networkPolicies"]["enabled"] is True
     peers = AIRFLOW["apiServer"]["networkPolicy"]["ingress"]["from"]
     assert {"podSelector": {"matchLabels": {"tier": "airflow"}}} in peers
+
+
+#: What chart 1.22 puts into the same list as `env` of the values, whatever the executor: its template
+#: standard_airflow_environment (templates/_helpers.yaml), the workers' pod template, and the migration.
+CHARTS_OWN = {
+    "AIRFLOW_HOME",
+    "AIRFLOW_CONN_AIRFLOW_DB",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__CELERY__BROKER_URL",
+    "AIRFLOW__CELERY__CELERY_RESULT_BACKEND",
+    "AIRFLOW__CELERY__RESULT_BACKEND",
+    "AIRFLOW__CORE__EXECUTOR",
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__CORE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__ELASTICSEARCH__ELASTICSEARCH_HOST",
+    "AIRFLOW__ELASTICSEARCH__HOST",
+    "AIRFLOW__OPENSEARCH__HOST",
+    "AIRFLOW__WEBSERVER__SECRET_KEY",
+    "DUMB_INIT_SETSID",
+    "KEDA_DB_CONN",
+    "PYTHONUNBUFFERED",
+}
+#: Where it mounts volumes of its own.
+CHARTS_MOUNTS = {f"{AIRFLOW['airflowHome']}/{name}" for name in ("airflow.cfg", "dags", "logs", "pod_templates")}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["airflow-values.yaml"],
+        ["airflow-values.yaml", "airflow-values-local.yaml"],
+        ["airflow-values.yaml", "gitops/production/airflow.yaml"],
+        ["airflow-values.yaml", "gitops/production/airflow.yaml", "gitops/production/airflow-git-sync.yaml"],
+    ],
+    ids=lambda names: names[-1],
+)
+def test_no_list_has_a_key_of_the_charts_own_or_one_twice(names: list[str]) -> None:
+    """Server-side apply refuses it: by Helm 4, and by Argo CD."""
+    values = merged(*(yaml.safe_load((HELM / name).read_text()) for name in names))
+    for path, variables in _lists(values, "env"):
+        given = [each["name"] for each in variables]
+        # With the Kubernetes executor it sets each once more, for its workers.
+        given += [f"AIRFLOW__KUBERNETES_ENVIRONMENT_VARIABLES__{name}" for name in given]
+        assert sorted(given) == sorted(set(given) - CHARTS_OWN), path
+    everywhere = [mount["mountPath"] for mount in values.get("volumeMounts", [])]
+    for path, mounts in _lists(values, "extraVolumeMounts"):
+        paths = [*everywhere, *(mount["mountPath"] for mount in mounts)]
+        assert sorted(paths) == sorted(set(paths) - CHARTS_MOUNTS), path
+    volumes = [volume["name"] for volume in values.get("volumes", [])]
+    for path, own in _lists(values, "extraVolumes"):
+        both = [*volumes, *(volume["name"] for volume in own)]
+        assert sorted(both) == sorted(set(both) - {"config", "dags", "logs"}), path
+
+
+def _lists(values: Any, key: str, path: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Every list under `key` in the values, with its path."""
+    for name, value in values.items() if isinstance(values, dict) else []:
+        where = f"{path}.{name}"
+        if name == key and isinstance(value, list):
+            yield where, value
+        yield from _lists(value, key, where)
+
+
+def test_the_driver_of_airflows_database_is_in_the_image(secrets: dict[str, dict[str, str]]) -> None:
+    from airflow.settings import _get_async_conn_uri_from_sync
+    from sqlalchemy import create_engine
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    uri = secrets["perennial-airflow"]["connection"]
+    assert create_engine(uri).dialect.driver == "psycopg2"
+    assert create_async_engine(_get_async_conn_uri_from_sync(uri)).dialect.driver == "asyncpg"
 
 
 def test_no_secret_is_in_the_values() -> None:

@@ -21,7 +21,7 @@ from tests.helm.chart import (
     of_kind,
     render,
 )
-from tests.helm.conftest import LOCAL
+from tests.helm.conftest import LOCAL, MATRIX
 from tests.local_ports import free_port
 
 
@@ -38,6 +38,42 @@ def test_passwords_are_in_no_manifest_but_by_reference() -> None:
             names = [each["name"] for each in container["env"]]
             assert names.index("POSTGRES_PASSWORD") < names.index("MLFLOW_BACKEND_STORE_URI"), "expanded in order"
             assert env["POSTGRES_PASSWORD"] == {"secretKeyRef": {"name": "perennial-postgresql", "key": "password"}}
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg2", "postgresql", "postgres"])
+@pytest.mark.parametrize("values", [LOCAL, PRODUCTION, MATRIX["everything"]], ids=["local", "production", "everything"])
+def test_mlflow_has_the_driver_that_its_database_needs(values: Manifest, scheme: str, tmp_path: Path) -> None:
+    """The containers' own commands, with a program in the place of MLflow that loads the URI as MLflow does."""
+    uri = f"{scheme}://user:p%40ss@database:5432/mlflow?sslmode=require"
+    program = (
+        f"#!{sys.executable}\nimport os, sys, sqlalchemy\nuri = os.environ['MLFLOW_BACKEND_STORE_URI']\n"
+        "print(sqlalchemy.create_engine(uri).dialect.driver, uri, *sys.argv[1:])\n"
+    )
+    (tmp_path / "mlflow").write_text(program)
+    (tmp_path / "mlflow").chmod(0o755)
+    manifests = render(values)
+    owners = [named(manifests, "Deployment", "perennial-mlflow"), named(manifests, "Job", "perennial-migrate")]
+    for owner in owners:
+        (container,) = owner["spec"]["template"]["spec"]["containers"]
+        given = environment(container)["MLFLOW_BACKEND_STORE_URI"]
+        env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+        # The Secret's, which a user fills, or the trial's own.
+        env["MLFLOW_BACKEND_STORE_URI"] = given if isinstance(given, str) else uri
+        command = [*container["command"], *container.get("args", [])]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        driver, used, *arguments = done.stdout.split()
+        assert driver == "psycopg2"
+        assert used.partition("://")[2] == env["MLFLOW_BACKEND_STORE_URI"].partition("://")[2]
+        assert (
+            arguments == (container["args"] and ["server", *container["args"]])
+            if "args" in container
+            else [
+                "db",
+                "upgrade",
+                used,
+            ]
+        )
 
 
 def test_the_names_mlflow_answers_to_are_those_it_is_called_by(production: list[Manifest]) -> None:

@@ -118,6 +118,8 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
             {"redis": {"enabled": True, "existingSecret": "r"}, "credentials": {"existingSecret": ""}},
             "CT_ONLINE_STORE=redis://:<password>@perennial-redis:6379/0",
         ),
+        (nested("env.MLFLOW_BACKEND_STORE_URI", "sqlite://"), "env.MLFLOW_BACKEND_STORE_URI is the chart's own"),
+        (nested("env.POSTGRES_PASSWORD", "secret"), "env.POSTGRES_PASSWORD is the chart's own"),
         (nested("mlflow.database.existingSecret", ""), "No database for MLflow"),
         (
             {"postgresql": {"enabled": True, "existingSecret": "p"}},

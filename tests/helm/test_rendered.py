@@ -2,12 +2,14 @@
 
 import json
 import re
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from tests.helm.chart import PRODUCTION, Manifest, of_kind, pods, render, selects
+from tests.helm.chart import PRODUCTION, Manifest, environment, merged, named, of_kind, pods, render, selects
 from tests.helm.conftest import MATRIX
+from tests.helm.list_keys import repeated_keys
 
 #: The newest three minor versions that kubernetes-validate knows.
 VERSIONS = ("1.35", "1.36", "1.37")
@@ -28,6 +30,34 @@ def test_kubernetes_takes_every_object_of_every_row(version: str) -> None:
 def test_no_two_objects_have_the_same_name(manifests: list[Manifest]) -> None:
     names = [(m["apiVersion"], m["kind"], m["metadata"]["name"]) for m in manifests]
     assert len(names) == len(set(names))
+
+
+def test_no_list_has_a_key_twice(manifests: list[Manifest]) -> None:
+    """Which Helm 4 and Argo CD, whose applies are server-side, refuse."""
+    assert [each for manifest in manifests for each in repeated_keys(manifest)] == []
+
+
+def test_a_key_that_comes_twice_is_found(production: list[Manifest]) -> None:
+    pod = deepcopy(named(production, "Deployment", "perennial-serving"))
+    container = pod["spec"]["template"]["spec"]["containers"][0]
+    container["env"].append({"name": "HOME", "value": "/"})
+    container["ports"].append({"name": "other", "containerPort": 3000, "protocol": "TCP"})
+    container["volumeMounts"].append({"name": "other", "mountPath": "/tmp"})
+    pod["spec"]["template"]["spec"]["volumes"].append({"name": "tmp", "emptyDir": {}})
+    assert {each.rpartition(": ")[2] for each in repeated_keys(pod)} == {
+        "name=HOME",
+        "containerPort=3000, protocol=TCP",
+        "mountPath=/tmp",
+        "name=tmp",
+    }
+
+
+def test_variables_of_the_values_take_the_place_of_the_charts_own() -> None:
+    mine = {"HOME": "/home", "MLFLOW_DISABLE_TELEMETRY": "false", "BENTOML_HOME": "/bentoml"}
+    release = render(merged(PRODUCTION, {"env": mine}))
+    assert [each for manifest in release for each in repeated_keys(manifest)] == []
+    (container,) = named(release, "Deployment", "perennial-mlflow")["spec"]["template"]["spec"]["containers"]
+    assert mine.items() <= environment(container).items()
 
 
 def test_objects_say_what_they_belong_to(manifests: list[Manifest]) -> None:

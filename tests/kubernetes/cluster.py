@@ -70,7 +70,9 @@ class Namespace:
         return str(self.core.read_namespaced_pod(name, self.name).status.phase)
 
     def log(self, name: str) -> str:
-        return str(self.core.read_namespaced_pod_log(name, self.name))
+        # Read as it is: the client would parse a log that is JSON, and give its Python form.
+        raw = self.core.read_namespaced_pod_log(name, self.name, _preload_content=False)
+        return bytes(raw.data).decode(errors="replace")
 
     def said(self, name: str, text: str) -> bool:
         """Whether `text` is in the log of a pod, which may not have begun, or be gone."""
@@ -85,8 +87,13 @@ class Namespace:
         self.core.delete_namespaced_pod(name, self.name)
 
     def training_pod(self, name: str, argv: Sequence[str], state: bool = True) -> dict[str, Any]:
-        """A pod of the training image that runs `python *argv` once."""
-        return pod(self, name, "training", ["python", *argv], state=state)
+        """A pod of the training image that runs `python *argv` once.
+
+        It has serving's priority: without a class, a serving pod that needs room would take its place.
+        """
+        made = pod(self, name, "training", ["python", *argv], state=state)
+        made["spec"]["priorityClassName"] = f"{self.name}-serving"
+        return made
 
 
 def airflow_pod(space: Namespace) -> dict[str, Any]:

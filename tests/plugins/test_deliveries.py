@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from perennial_airflow.deliveries import Announced, Delivery, scan
+from perennial_airflow.deliveries import Announced, Delivery, Reported, Stray, scan, strays
 
 
 def land(folder: Path, name: str, content: str = "x") -> Path:
@@ -36,10 +36,86 @@ def test_older_days_first_and_events_before_the_labels_of_the_same_day(tmp_path:
 
 
 def test_only_whole_parquet_files_of_the_two_feeds_count(tmp_path: Path) -> None:
-    for name in ("events/.2026-01-05.parquet", "events/2026-01-05.csv", "other/2026-01-05.parquet"):
+    for name in (
+        "events/.2026-01-05.parquet",
+        "events/_2026-01-05.parquet",
+        "events/2026-01-05.csv",
+        "other/x.parquet",
+    ):
         land(tmp_path, name)
     assert scan(str(tmp_path), later()) == []
     assert scan(str(tmp_path / "missing"), later()) == []
+
+
+def test_the_ending_may_be_in_capitals_and_the_real_name_is_kept(tmp_path: Path) -> None:
+    land(tmp_path, "events/2026-01-05.PARQUET")
+    (delivery,) = scan(str(tmp_path), later())
+    assert (delivery.partition, delivery.name) == ("2026-01-05", "2026-01-05.PARQUET")
+
+
+def test_a_folder_of_part_files_counts_when_its_writer_says_that_it_is_whole(tmp_path: Path) -> None:
+    for part in (0, 1):
+        land(tmp_path, f"events/2026-01-05.parquet/part-{part}.parquet")
+    assert scan(str(tmp_path), later()) == []
+    land(tmp_path, "events/2026-01-05.parquet/_SUCCESS", "")
+    (delivery,) = scan(str(tmp_path), later())
+    assert (delivery.key, delivery.name) == ("events/2026-01-05", "2026-01-05.parquet")
+    land(tmp_path, "events/2026-01-05.parquet/part-1.parquet", "corrected")
+    (corrected,) = scan(str(tmp_path), later())
+    assert corrected.fingerprint != delivery.fingerprint
+
+
+def test_of_two_names_for_a_partition_one_is_taken_in(tmp_path: Path) -> None:
+    """Else each look would find the other one new."""
+    land(tmp_path, "events/2026-01-05.PARQUET")
+    land(tmp_path, "events/2026-01-05.parquet", "another")
+    (delivery,) = scan(str(tmp_path), later())
+    assert delivery.name == "2026-01-05.parquet"
+
+
+def test_what_is_not_understood_is_told_with_the_reason(step_settings: Path) -> None:
+    landing = step_settings / "landing"
+    for name in (
+        "card_fraud/events/2026-01-05.csv",
+        "card_fraud/events/2026-01-06.parquet.gz",
+        "card_fraud/events/2026-01-07.parquet/part-0.parquet",
+        "card_fraud/events/2026-01-08.PARQUET",
+        "card_fraud/events/2026-01-08.parquet",
+        "card_fraud/events/2026/01.parquet",
+        "card_fraud/Labels/2026-01-05.parquet",
+        "card_fraud/2026-01-05.parquet",
+        "cardfraud/events/2026-01-05.parquet",
+        "readme.txt",
+        # Nobody is told of these.
+        "card_fraud/events/2026-01-09.parquet",
+        "card_fraud/events/.2026-01-10.parquet",
+        "card_fraud/events/_temporary/0/part-0.parquet",
+        "card_fraud/_checkpoint/1",
+        ".cache/1",
+    ):
+        land(landing, name)
+    assert {stray.path: stray.why for stray in strays("card_fraud")} == {
+        "card_fraud/2026-01-05.parquet": "a file beside the feeds' folders events and labels",
+        "card_fraud/Labels/": "the feeds' folders are events and labels, in small letters",
+        "card_fraud/events/2026-01-05.csv": "its name is not <partition>.parquet",
+        "card_fraud/events/2026-01-06.parquet.gz": "its name is not <partition>.parquet",
+        "card_fraud/events/2026-01-07.parquet/": (
+            "a folder without _SUCCESS: whoever writes it has not finished, or does not say so"
+        ),
+        "card_fraud/events/2026-01-08.PARQUET": "the same partition as 2026-01-08.parquet, which is taken in",
+        "card_fraud/events/2026/": "its name is not <partition>.parquet",
+        "cardfraud/": "no model has this name; the models are card_fraud",
+        "readme.txt": "a file beside the models' folders",
+    }
+
+
+def test_each_stray_is_told_once_and_again_when_it_comes_back() -> None:
+    lies, other = Stray("m/Labels/", "why"), Stray("m/x.csv", "why")
+    reported = Reported()
+    assert reported.new([lies]) == [lies]
+    reported = Reported(Reported.stored([lies]))
+    assert reported.new([lies, other]) == [other]
+    assert Reported(Reported.stored([])).new([lies]) == [lies]
 
 
 def test_a_file_counts_once_it_has_settled_whatever_its_modification_time_says(tmp_path: Path) -> None:
@@ -74,7 +150,10 @@ def test_what_has_been_announced_is_not_new_until_it_changes(tmp_path: Path) -> 
 
 
 def test_a_return_to_an_earlier_file_is_a_delivery_of_its_own() -> None:
-    original, correction = Delivery("events", "2026-01-05", "aaaa"), Delivery("events", "2026-01-05", "bbbb")
+    original, correction = (
+        Delivery("events", "2026-01-05", "aaaa", "2026-01-05.parquet"),
+        Delivery("events", "2026-01-05", "bbbb", "2026-01-05.parquet"),
+    )
     announced, ids = Announced(), []
     for delivery in (original, correction, original):
         assert announced.new([delivery])

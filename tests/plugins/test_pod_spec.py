@@ -10,6 +10,7 @@ from kubernetes.client import ApiClient
 from perennial_airflow.launchers import step_environment
 from perennial_airflow.pod_spec import Identity, pod_environment, step_pod
 
+from tests.helm.list_keys import repeated_keys
 from training.contract.errors import ConfigError
 from training.contract.resources import Resources
 from training.contract.steps import step_command
@@ -41,6 +42,7 @@ def test_it_keeps_to_the_schema_and_runs_exactly_the_steps_command() -> None:
     pod = rendered(Resources(gpus=1, shared_memory="1Gi", tolerations=({"key": "spot", "value": "yes"},)))
     for version in ("1.32", "1.33", "1.34"):
         kubernetes_validate.validate(pod, version, strict=True)
+    assert repeated_keys({"apiVersion": "v1", "kind": "Pod", **pod}) == []
     (container,) = pod["spec"]["containers"]
     assert (container["command"], container["args"]) == (["python"], ARGV)
     assert container["image"] == "registry.example/training:1"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from kubernetes.client import Configuration
 from perennial_airflow.pod_spec import Identity
 
 from tests.plugins.cluster import Cluster, Manifest, ended, waiting
@@ -42,16 +43,17 @@ def fails(code: int) -> Any:
 
 @pytest.fixture
 def cluster(tmp_path: Path, step_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    cluster = Cluster(succeeds)
-    config = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
+    """As Airflow's pods see it: a service account is mounted, and nobody has set a connection or a kube config."""
+    cluster = Cluster(succeeds, tmp_path / "serviceaccount")
+    cluster.mount_service_account(monkeypatch)
     monkeypatch.delenv("KUBECONFIG", raising=False)
-    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": config}}
-    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+    monkeypatch.delenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", raising=False)
     monkeypatch.setenv("CT_POD_NAMESPACE", "ml")
     monkeypatch.setenv("CT_IMAGE", "training")
     monkeypatch.setenv("CT_POD_VOLUME_CLAIM", "state")
     yield cluster
     cluster.close()
+    Configuration.set_default(None)
 
 
 class Task:
@@ -88,6 +90,12 @@ class Task:
         """In another process, as after any deferral."""
         self.operator = self._operator()
         return self.operator.trigger_reentry(self.context, event)
+
+    def deferred_again(self, event: dict[str, Any]) -> Any:
+        """The trigger that the task waits with again after `event`."""
+        with pytest.raises(TaskDeferred) as deferred:
+            self.resume(event)
+        return deferred.value.trigger
 
     def event(self, trigger: Any) -> dict[str, Any]:
         async def first() -> Any:
@@ -164,7 +172,8 @@ def test_a_lost_node_is_no_end_of_the_tries(cluster: Cluster) -> None:
     assert not isinstance(raised.value, AirflowFailException)
 
 
-def test_the_task_waits_in_the_triggerer_and_another_process_ends_it(cluster: Cluster) -> None:
+def watched(cluster: Cluster) -> Any:
+    """The result of a task that waits for its pod in a triggerer, and that the triggerer has told of the pod's end."""
     cluster.ends = lambda pod: None
     task = Task()
     trigger = task.start()
@@ -172,7 +181,13 @@ def test_the_task_waits_in_the_triggerer_and_another_process_ends_it(cluster: Cl
     assert path == "perennial_airflow.pod_trigger.StepPodTrigger"
     json.dumps(kwargs, default=str)
     cluster.pods[task.pod]["status"] = succeeds(cluster.pods[task.pod])
-    assert task.resume(task.event(type(trigger)(**kwargs))) == RESULT
+    event = task.event(type(trigger)(**kwargs))
+    assert event["status"] == "success", event
+    return task.resume(event)
+
+
+def test_the_task_waits_in_the_triggerer_and_another_process_ends_it(cluster: Cluster) -> None:
+    assert watched(cluster) == RESULT
 
 
 def test_a_worker_that_takes_a_try_up_again_finds_its_pod_and_makes_no_other(cluster: Cluster) -> None:
@@ -189,14 +204,53 @@ def test_a_worker_that_takes_a_try_up_again_finds_its_pod_and_makes_no_other(clu
     assert other.pod in cluster.pods
 
 
-def test_a_retry_ends_what_is_left_of_the_try_before_it(cluster: Cluster) -> None:
+def test_a_retry_goes_on_with_the_pod_that_an_earlier_try_left_running(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    first, second = Task(), Task(attempt=2)
+    first.start()
+    trigger = second.start()
+    assert trigger.pod_name == first.pod
+    cluster.pods[first.pod]["status"] = succeeds(cluster.pods[first.pod])
+    assert second.resume(second.event(trigger)) == RESULT
+    assert len(cluster.created) == 1
+
+
+@pytest.mark.parametrize(("change", "value"), [("CT_IMAGE", "training:2"), ("inputs", {**MODEL, "version": 3})])
+def test_a_retry_that_has_other_work_ends_the_pod_of_the_earlier_try(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, change: str, value: Any
+) -> None:
     cluster.ends = lambda pod: None
     first = Task()
     first.start()
     cluster.ends = succeeds
     second = Task(attempt=2)
+    if change == "inputs":
+        second.operator.inputs = value
+    else:
+        monkeypatch.setenv(change, value)
     assert second.run() == RESULT
-    assert cluster.deleted == [first.pod, second.pod]
+    assert cluster.deleted[0] == first.pod
+    assert len(cluster.created) == 2
+
+
+def test_a_pod_that_ended_between_two_tries_is_used_if_it_succeeded(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    first, second = Task(), Task(attempt=2)
+    first.start()
+    cluster.pods[first.pod]["status"] = succeeds(cluster.pods[first.pod])
+    assert second.run() == RESULT
+    assert len(cluster.created) == 1
+    assert cluster.deleted == [first.pod]
+
+
+def test_a_pod_that_failed_between_two_tries_is_not_used(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    first, second = Task(), Task(attempt=2)
+    first.start()
+    cluster.pods[first.pod]["status"] = fails(75)(cluster.pods[first.pod])
+    cluster.ends = succeeds
+    assert second.run() == RESULT
+    assert len(cluster.created) == 2
 
 
 def test_a_retry_would_rather_have_another_node(cluster: Cluster) -> None:
@@ -225,17 +279,87 @@ def test_a_pod_that_is_gone_has_succeeded_only_if_its_report_says_so(cluster: Cl
     assert task.resume({"status": "error", **lost}) == RESULT
 
 
-def test_a_trigger_that_lost_sight_of_a_running_pod_looks_again(cluster: Cluster) -> None:
+def unseen(cluster: Cluster, task: Task, trigger: Any) -> dict[str, Any]:
+    """The event of a trigger that may not look, while the task may."""
+    cluster.hides = (403, "pods is forbidden")
+    event = task.event(trigger)
+    cluster.hides = None
+    return event
+
+
+def test_a_pod_that_cannot_be_watched_is_left_running_and_the_retry_goes_on_with_it(cluster: Cluster) -> None:
+    cluster.ends = lambda pod: None
+    first = Task()
+    trigger = first.start()
+    for _ in range(3):
+        trigger = first.deferred_again(unseen(cluster, first, trigger))
+    last = unseen(cluster, first, trigger)
+    with pytest.raises(AirflowException, match="is left running") as raised:
+        first.resume(last)
+    assert "is forbidden" in str(raised.value)
+    assert not isinstance(raised.value, AirflowFailException)
+    assert cluster.deleted == []
+
+    second = Task(attempt=2)
+    trigger = second.start()
+    cluster.pods[first.pod]["status"] = succeeds(cluster.pods[first.pod])
+    assert second.resume(second.event(trigger)) == RESULT
+    assert len(cluster.created) == 1
+
+
+def test_a_cluster_that_the_task_cannot_ask_is_no_news_of_the_pod_either(cluster: Cluster) -> None:
     cluster.ends = lambda pod: None
     task = Task()
     task.start()
-    event = {"status": "error", "name": task.pod, "namespace": "ml", "message": "connection refused"}
-    with pytest.raises(TaskDeferred) as deferred:
-        task.resume(event)
-    assert deferred.value.trigger.trigger_kwargs["_redefer_count"] == 1
-    with pytest.raises(AirflowException, match="could not be watched"):
-        task.resume({**event, "_redefer_count": 3})
-    assert cluster.deleted == [task.pod]
+    cluster.hides = (403, "pods is forbidden")
+    with pytest.raises(AirflowException, match="could not be watched") as raised:
+        task.resume({"status": "success", "name": task.pod, "namespace": "ml", "message": ""})
+    assert not isinstance(raised.value, AirflowFailException)
+    cluster.hides = None
+    assert Task(attempt=2).start().pod_name == task.pod
+    assert cluster.deleted == []
+
+
+def connection(monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CLUSTER", json.dumps({"conn_type": "kubernetes", "extra": extra}))
+    monkeypatch.setenv("CT_POD_CONNECTION", "cluster")
+
+
+def without_service_account(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cluster.folder / "token").unlink()
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+
+
+def test_outside_of_the_cluster_the_kube_config_is_used(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_service_account(cluster, monkeypatch)
+    config = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
+    # Both clients read KUBECONFIG once, when they are imported.
+    for package in ("kubernetes.config", "kubernetes_asyncio.config"):
+        monkeypatch.setattr(f"{package}.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", config)
+    monkeypatch.setenv("KUBECONFIG", config)
+    assert watched(cluster) == RESULT
+
+
+@pytest.mark.parametrize("where", ["kube_config_path", "kube_config", "extra__kubernetes__kube_config_path"])
+def test_a_connection_that_is_named_says_which_cluster(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    config = cluster.kubeconfig(tmp_path / "kubeconfig")
+    connection(monkeypatch, **{where: config.read_text() if where == "kube_config" else str(config)})
+    # Not the cluster that Airflow itself runs in.
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    assert watched(cluster) == RESULT
+
+
+@pytest.mark.parametrize("extra", [{}, {"namespace": "ml"}, {"in_cluster": True}, {"in_cluster": False}])
+def test_a_connection_that_says_nothing_else_means_the_service_account(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
+) -> None:
+    connection(monkeypatch, **extra)
+    monkeypatch.setenv("KUBECONFIG", "/of/somebody/else")
+    assert watched(cluster) == RESULT
 
 
 @pytest.mark.parametrize(
@@ -303,8 +427,7 @@ def test_pods_that_failed_long_ago_are_swept_away_by_the_next_step(cluster: Clus
 
 def test_every_line_of_the_log_is_copied_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    for module in ("pods", "pod_trigger"):
-        monkeypatch.setattr(f"perennial_airflow.{module}.log_line", lambda line, log: lines.append(line.rstrip()))
+    monkeypatch.setattr("perennial_airflow.pod_trigger.log_line", lambda line, log: lines.append(line.rstrip()))
     cluster.ends = lambda pod: None
     task = Task()
     trigger = task.start()

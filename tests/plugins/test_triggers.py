@@ -7,7 +7,10 @@ from typing import Any
 
 import perennial_airflow.triggers as triggers
 import pytest
-from perennial_airflow.deliveries import Announced, Delivery
+from airflow.sdk.observability.stats import Stats
+from perennial_airflow.assets import landing_asset
+from perennial_airflow.deliveries import Announced, Delivery, Reported, strays
+from perennial_airflow.operators import StartDataRunsOperator
 from perennial_airflow.triggers import LandingTrigger
 
 
@@ -33,7 +36,7 @@ def watch(step_settings: Path) -> Watch:
 
     def run(store: Store, what_happens: Callable[[list[Any]], Awaitable[None]]) -> list[Any]:
         async def both() -> list[Any]:
-            trigger = LandingTrigger("card_fraud", poll_seconds=0.01, settle_seconds=0)
+            trigger = LandingTrigger("card_fraud", poll_seconds=0.01, settle_seconds=0, stray_seconds=0.02)
             trigger.asset_state_store = store  # type: ignore[assignment]
             events: list[Any] = []
 
@@ -70,7 +73,8 @@ def taken(*names: str) -> dict[str, Any]:
     """The landing DAG's account after it has started runs for these."""
     announced = Announced()
     for name in names:
-        announced.add(Delivery(*name.split("/"), "any"))
+        feed, partition = name.split("/")
+        announced.add(Delivery(feed, partition, "any", f"{partition}.parquet"))
     return {Announced.KEY: announced.stored()}
 
 
@@ -121,6 +125,26 @@ def test_a_new_watcher_rings_for_what_landed_while_none_was_there(watch: Watch, 
     assert watch(store, happens)[0]["reason"] == "Landed: events/2026-01-05"
 
 
+def test_it_rings_once_for_what_is_not_understood(watch: Watch, step_settings: Path) -> None:
+    store = Store()
+    folder = step_settings / "landing" / "card_fraud"
+    (folder / "Labels").mkdir(parents=True)
+    (folder / "events").mkdir()
+    (folder / "events" / "2026-01-05.csv").write_text("x")
+
+    async def happens(events: list[Any]) -> None:
+        await until(lambda: len(events) == 1)
+        store.values = {Reported.KEY: Reported.stored(strays("card_fraud"))}
+        await asyncio.sleep(0.3)
+        assert len(events) == 1, "told, and not again"
+        (folder / "notes.txt").write_text("x")
+        await until(lambda: len(events) == 2)
+
+    events = watch(store, happens)
+    assert events[0]["reason"] == "Not understood: card_fraud/Labels/, card_fraud/events/2026-01-05.csv"
+    assert events[1]["reason"] == "Not understood: card_fraud/notes.txt"
+
+
 def test_it_survives_a_store_that_does_not_answer(watch: Watch, land: Callable[[str], None]) -> None:
     store = Store()
     store.broken = True
@@ -140,3 +164,24 @@ def test_it_can_be_made_again_from_what_airflow_stores() -> None:
     path, kwargs = trigger.serialize()
     assert path == f"{LandingTrigger.__module__}.{LandingTrigger.__qualname__}"
     assert LandingTrigger(**kwargs).serialize() == (path, kwargs)
+
+
+class StoreOfATask(dict[str, Any]):
+    """Airflow's asset state store, as the landing DAG's task sees it."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
+def test_the_landing_run_tells_once_of_what_is_not_understood(
+    step_settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Stats, "gauge", lambda name, value, **kwargs: metrics.append((name, value, kwargs["tags"])))
+    (step_settings / "landing" / "card_fraud" / "Labels").mkdir(parents=True)
+    asset, store = landing_asset("card_fraud"), StoreOfATask()
+    task = StartDataRunsOperator(task_id="start_data_runs", model="card_fraud", landing=asset)
+    for lines in (1, 0):
+        assert task.execute({"asset_state_store": {asset: store}}) == []
+        assert capsys.readouterr().out.count("card_fraud/Labels/: the feeds' folders are") == lines
+    assert metrics == [("perennial.landing.not_understood", 1, {"model": "card_fraud"})] * 2

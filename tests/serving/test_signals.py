@@ -58,15 +58,16 @@ def scores(*values: float) -> np.ndarray:
 
 def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -> None:
     signals.answered(1, "champion", [0.004], [False, True, True])
-    signals.compared(1, 2, scores(0.1, 0.6, 0.9), scores(0.2, 0.3, 0.95), 1)
-    signals.compared(1, 2, scores(0.1), None, 1)
-    signals.failed(1, "champion", 0.1)
+    signals.compared(1, 2, scores(0.1, 0.6, 0.9), scores(0.2, 0.3, 0.95))
+    signals.compared(1, 2, scores(*[0.1] * 96), None)
+    signals.failed(1, "champion", 0.1, 96)
     signals.answered(2, "pinned", [0.004], [False])
     seen = read(signals)
     assert (seen.traffic.stage, seen.champion, seen.challenger) == ("1.1-shadow", 1, 2)
     one, two, pair = seen.of(1), seen.of(2), seen.pair
-    assert (one.asked, one.errors, one.answered, one.flagged, one.rows) == (2, 1, 3, 2, 3)
-    assert (two.asked, two.errors, two.answered, two.rows) == (2, 1, 0, 3)
+    # A batch of 96 rows that cannot be scored counts as 96, as it would if it could.
+    assert (one.asked, one.errors, one.answered, one.flagged, one.rows) == (99, 96, 3, 2, 3)
+    assert (two.asked, two.errors, two.answered, two.rows) == (99, 96, 0, 3)
     assert (pair.rows, pair.both_flagged, pair.champion_flagged, pair.challenger_flagged) == (3, 1, 1, 0)
     assert sum(pair.champion_scores) == sum(pair.challenger_scores) == 3
     assert sum(one.times) == 2
@@ -75,7 +76,7 @@ def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -
 def test_in_a_canary_the_champion_is_the_one_beside(spec: ModelSpec, traffic: Traffic) -> None:
     signals = RolloutSignals(spec)
     signals.begin(replace(traffic, mode="canary", weight=10.0))
-    signals.compared(2, 1, scores(0.95), scores(0.1), 1)
+    signals.compared(2, 1, scores(0.95), scores(0.1))
     pair = read(signals).pair
     assert (pair.challenger_flagged, pair.champion_flagged) == (1, 0)
 
@@ -105,7 +106,7 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     signals.answered(7, "champion", [0.0], [False])
     signals.answered(1, "champion", [60.0], [False])
     signals.begin(replace(traffic, mode="canary", weight=10.0))
-    signals.compared(1, 2, scores(0.1), scores(0.1), 1)
+    signals.compared(1, 2, scores(0.1), scores(0.1))
     assert read(signals).of(1).asked == read(signals).pair.rows == 0
     assert 7 not in read(signals).versions
 
@@ -118,7 +119,7 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
         signals._began -= 10.0
         for _ in range(50):
             signals.answered(1, "champion", [seconds], [False, True])
-        signals.compared(1, 2, scores(0.1), scores(0.9), 1)
+        signals.compared(1, 2, scores(0.1), scores(0.9))
         parts.append(read(signals))
     both = Signals.merged(parts)
     assert (both.of(1).answered, both.of(1).flagged, both.pair.challenger_flagged) == (200, 100, 2)
@@ -130,7 +131,7 @@ def test_nothing_is_lost_between_threads(signals: RolloutSignals) -> None:
     def work() -> None:
         for _ in range(500):
             signals.answered(1, "champion", [0.004], [True])
-            signals.compared(1, 2, scores(0.1), scores(0.1), 1)
+            signals.compared(1, 2, scores(0.1), scores(0.1))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

@@ -4,6 +4,7 @@ The replicas are those of tests/steps/fleet.py; real services with bad models ar
 """
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -190,6 +191,52 @@ def test_silence_ends_a_stage_as_the_plan_says(
         for replica in fleet:
             replica.versions = {1: counts(600), 2: counts(600)}
         assert roll(settings, 2) == (2, 1)
+
+
+FAILING = [
+    (VersionSignals(asked=1, errors=1), "error rate 100.00% (1 of 1 requests)"),
+    (counts(60, errors=1), "error rate 1.67% (1 of 60 requests)"),
+    (counts(60, nans=1), "share of NaN 1.67% (1 of 60 scores)"),
+]
+
+
+@pytest.mark.parametrize("mode", [SHADOW, CANARY, {"mode": "ab", "weight": 50, "experiment": "x", "requests": 100}])
+@pytest.mark.parametrize(("seen", "said"), FAILING)
+def test_silence_does_not_promote_a_version_that_fails(
+    planned: Plan,
+    registry: Registry,
+    fleet: list[Replica],
+    mode: dict[str, Any],
+    seen: VersionSignals,
+    said: str,
+) -> None:
+    fleet[0].versions[2], fleet[1].versions[2] = seen, VersionSignals()
+    stage = {**mode, "requests": 1000, "maximum_minutes": 0.02, "on_silence": "promote"}
+    with pytest.raises(NotToServe, match=re.escape(said)):
+        roll(planned([stage, {"mode": "full"}], {"maximum_nan_share": 0.01}), 2)
+    assert aliases(registry) == {"champion": 1}
+
+
+def test_a_stage_of_minutes_does_not_pass_a_version_that_failed_its_only_request(
+    planned: Plan, registry: Registry, fleet: list[Replica]
+) -> None:
+    for replica in fleet:
+        replica.versions[2] = VersionSignals()
+    fleet[0].versions[2] = VersionSignals(asked=1, errors=1)
+    with pytest.raises(NotToServe, match=re.escape("error rate 100.00% (1 of 1 requests)")):
+        roll(planned([{"mode": "shadow", "minutes": 0.02}, {"mode": "full"}]), 2)
+    assert aliases(registry) == {"champion": 1}
+
+
+def test_a_version_that_fails_is_held_where_the_plan_holds(
+    planned: Plan, registry: Registry, fleet: list[Replica]
+) -> None:
+    for replica in fleet:
+        replica.versions[2] = counts(60)
+    fleet[0].versions[2] = counts(60, asked=61, errors=1)
+    stage = {**CANARY, "requests": 1000, "maximum_minutes": 0.02, "on_silence": "hold"}
+    with pytest.raises(TransientError, match="is held: only 120 of 1000 requests"):
+        roll(planned([stage, {"mode": "full"}]), 2)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 from perennial_airflow.deliveries import scan
@@ -24,7 +25,7 @@ from training.adapters.lake import Lake
 from training.adapters.landing import read_landed
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
-from training.contract.errors import ConfigError, InputError, TransientError
+from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.contract.messages import DatasetResult, Split
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.steps import STEPS
@@ -157,6 +158,29 @@ def test_deliveries_are_found_and_read(folder: str) -> None:
     assert scan(folder, time.time() + 10) != [delivery]
     with pytest.raises(InputError, match="no file to read"):
         read_landed(storage.join(folder, "events", "2026-01-07.parquet"))
+
+
+def test_a_folder_of_part_files_is_found_and_read_as_one(folder: str) -> None:
+    partition = storage.join(folder, "events", "2026-01-05.PARQUET")
+    for number, ids in enumerate(([1, 2], [3])):
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"id": ids}), sink)
+        storage.write(storage.join(partition, f"part-{number}.snappy.parquet"), sink.getvalue().to_pybytes())
+    with pytest.raises(InputError, match="without the file _SUCCESS"):
+        read_landed(partition)
+    assert scan(folder, time.time() + 10) == []
+    storage.write(storage.join(partition, "_SUCCESS"), b"")
+    (delivery,) = scan(folder, time.time() + 10)
+    assert (delivery.key, delivery.name) == ("events/2026-01-05", "2026-01-05.PARQUET")
+    landed = read_landed(partition)
+    assert landed.table()["id"].to_pylist() == [1, 2, 3]
+    storage.write(storage.join(partition, "part-1.snappy.parquet"), b"broken")
+    assert read_landed(partition).sha256 != landed.sha256
+    with pytest.raises(DataContractError, match="not a readable Parquet file"):
+        read_landed(partition).table()
+    storage.write(storage.join(partition, "day=5", "part-0.parquet"), b"nested")
+    with pytest.raises(InputError, match="has folders in it: day=5"):
+        read_landed(partition)
 
 
 def test_the_lake_commits_each_batch_once_and_tells_writers_of_each_other(folder: str) -> None:

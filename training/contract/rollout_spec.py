@@ -27,7 +27,8 @@ class StageSpec(Spec):
     maximum_minutes: float = Field(60, gt=0)
     """How long it is waited for `requests` before `on_silence` decides."""
     on_silence: Literal["promote", "hold", "fail"] = "hold"
-    """Too little traffic: go on to the next stage; fail the task for now and stay in the stage; roll back."""
+    """Too little traffic: go on to the next stage, unless failed requests or NaN are over their limits as plain shares;
+    fail the task for now and stay in the stage; roll back."""
 
     @model_validator(mode="after")
     def _fields_of_its_mode(self) -> "StageSpec":
@@ -51,9 +52,10 @@ class GuardSpec(Spec):
 
     confidence: float = Field(0.999, gt=0.5, lt=1)
     minimum_requests: int = Field(50, ge=1)
-    """With fewer, times and comparisons are looked at only when the stage ends."""
+    """With fewer, times and comparisons are looked at only when the stage ends, and then failed requests and NaN count
+    as plain shares."""
     maximum_error_rate: Share | None = 0.01
-    """Requests that the version could not score, of those that it was to."""
+    """Requests (rows of a batch count one each) that the version could not score, of those that it was to."""
     maximum_nan_share: Share | None = 0.0
     """Scores that were not numbers."""
     maximum_p99_ms: float | None = Field(250.0, gt=0)

@@ -26,12 +26,12 @@ Summed = TypeVar("Summed", bound=Frozen)
 
 
 class VersionSignals(Frozen):
-    """One version in one stage. A request may have many rows."""
+    """One version in one stage. A request may have many rows: when one cannot be scored, all of its rows count so."""
 
     asked: int = 0
-    """Requests that it was to score, to answer them or beside the version that did."""
+    """Rows that it was to score, to answer them or beside the version that did: `errors` and `rows` together."""
     errors: int = 0
-    """Of these, the ones that it could not score: an exception, or scores that are not numbers."""
+    """Rows of requests that it could not score: an exception, or scores that are not numbers."""
     rows: int = 0
     """Rows that it scored, as answers or beside them."""
     answered: int = 0

@@ -1,7 +1,8 @@
 """Does a new version keep to the guards of its rollout? Pure: counts in, findings out.
 
 What is counted is judged beyond chance: a guard trips when a version within the limit would hardly ever have counted as
-much. So five requests that all fail trip at once, and one that fails among five hundred does not.
+much. So five requests that all fail trip at once, and one that fails among five hundred does not. A stage that ends
+with too few requests for that test is judged by the plain shares of failed requests and of NaN.
 """
 
 import math
@@ -16,6 +17,8 @@ from training.contract.signals import TIME_BUCKETS, Signals, VersionSignals
 
 #: So many groups of score are compared, as is custom for the population stability index.
 SCORE_GROUPS = 10
+#: A version that fails more than this share of a few requests goes no further, also where errors are not guarded.
+MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def beyond_chance(count: int, total: int, limit: float, confidence: float) -> bo
     if count <= limit * total:
         return False
     if limit <= 0:
-        return True  # where none may be, one is one too many
+        return True  # Limit 0: any occurrence trips the guard.
     chance = math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)
     term = math.exp(chance + count * math.log(limit) + (total - count) * math.log1p(-limit))
     tail = 0.0
@@ -80,31 +83,39 @@ def population_stability(expected: Sequence[int], found: Sequence[int]) -> tuple
     return float(((f - e) * np.log(f / e)).sum()), int(used.sum())
 
 
-def examine(signals: Signals, guards: GuardSpec, alert_rate: float, final: bool = False) -> list[Finding]:
+def examine(
+    signals: Signals, guards: GuardSpec, alert_rate: float, final: bool = False, silent: bool = False
+) -> list[Finding]:
     """What the guards find in the signals of a stage, summed over the replicas.
 
     In a full stage the new version is the champion and there is nothing to compare it with. `final`: the stage is
-    over, so few requests are no reason to wait. `alert_rate`: the share that decisions are made to flag.
+    over, so few requests are no reason to wait. `silent`: it goes on with fewer requests than its plan wanted.
+    `alert_rate`: the share that decisions are made to flag.
     """
     full = signals.traffic.mode == "full"
     new = signals.of(signals.champion if full else signals.challenger)
     old = VersionSignals() if full else signals.of(signals.champion)
-    found = [*_faults(new, guards)]
+    few = silent or (final and new.asked < guards.minimum_requests)
+    found = [*_faults(new, guards, few)]
     found += _latency(new, old, guards, final, shadow=signals.traffic.mode == "shadow")
     if not full and (final or signals.pair.rows >= guards.minimum_requests):
         found += _comparison(signals, guards, alert_rate)
     return found
 
 
-def _faults(new: VersionSignals, guards: GuardSpec) -> Iterator[Finding]:
+def _faults(new: VersionSignals, guards: GuardSpec, few: bool) -> Iterator[Finding]:
+    """`few`: there will be no more requests, and too few to call a fault chance, so the plain share decides."""
+    errors_limit = guards.maximum_error_rate
+    if few and errors_limit is None:
+        errors_limit = MOST
     counted = (
-        ("error_rate", "error rate", new.errors, new.asked, "requests", guards.maximum_error_rate),
+        ("error_rate", "error rate", new.errors, new.asked, "requests", errors_limit),
         ("nan_share", "share of NaN", new.nans, new.scored, "scores", guards.maximum_nan_share),
     )
     for guard, name, count, total, of, limit in counted:
         if limit is not None and total:
             sentence = f"{name} {count / total:.2%} ({count} of {total} {of}), at most {limit:.2%}"
-            tripped = beyond_chance(count, total, limit, guards.confidence)
+            tripped = count > limit * total if few else beyond_chance(count, total, limit, guards.confidence)
             yield Finding(guard, count / total, limit, tripped, sentence)
 
 

@@ -4,9 +4,14 @@
 - name: POSTGRES_PASSWORD
   valueFrom: {secretKeyRef: {name: {{ .Values.postgresql.existingSecret }}, key: password}}
 - name: MLFLOW_BACKEND_STORE_URI
-  value: postgresql://perennial:$(POSTGRES_PASSWORD)@{{ include "perennial.fullname" . }}-postgresql:5432/mlflow
+  value: postgresql+psycopg2://perennial:$(POSTGRES_PASSWORD)@{{ include "perennial.fullname" . }}-postgresql:5432/mlflow
 {{- else -}}
 - name: MLFLOW_BACKEND_STORE_URI
   valueFrom: {secretKeyRef: {name: {{ .Values.mlflow.database.existingSecret }}, key: {{ .Values.mlflow.database.key }}}}
 {{- end -}}
+{{- end -}}
+
+{{- /* Shell that names the driver of the image, psycopg2, in a URI that names none: SQLAlchemy would look for psycopg 3. */ -}}
+{{- define "perennial.mlflowDriver" -}}
+case "$MLFLOW_BACKEND_STORE_URI" in postgres://*|postgresql://*) export MLFLOW_BACKEND_STORE_URI="postgresql+psycopg2://${MLFLOW_BACKEND_STORE_URI#*://}";; esac
 {{- end -}}

@@ -27,6 +27,12 @@
 {{- $problems = append $problems (printf "redis.enabled needs credentials.existingSecret, a Secret with CT_ONLINE_STORE=redis://:<password>@%s-redis:6379/0." (include "perennial.fullname" .)) -}}
 {{- end -}}
 
+{{- range $name := list "MLFLOW_BACKEND_STORE_URI" "MLFLOW_ARTIFACTS_DESTINATION" "POSTGRES_PASSWORD" -}}
+{{- if hasKey $v.env $name -}}
+{{- $problems = append $problems (printf "env.%s is the chart's own: set mlflow.database, mlflow.artifacts or postgresql." $name) -}}
+{{- end -}}
+{{- end -}}
+
 {{- if $v.mlflow.enabled -}}
 {{- if and (not $v.postgresql.enabled) (not $v.mlflow.database.existingSecret) -}}
 {{- $problems = append $problems "No database for MLflow: name a Secret with its URI in mlflow.database.existingSecret; for a trial, postgresql.enabled." -}}

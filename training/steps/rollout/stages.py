@@ -120,7 +120,7 @@ class Rollout:
             signals = tally.add(looks)
             requests = signals.of(self._version).rows
             # Before anything else is asked, which may take its time.
-            self._guarded(stage, signals, labels, final=False)
+            self._guarded(stage, signals, labels)
             away = self._away(stage, looks)
             if away is None:
                 heard = time.monotonic()
@@ -128,7 +128,8 @@ class Rollout:
                 raise Unreachable(f"Stage {stage.id} of version {self._version} goes on unwatched: {away}", "Retry.")
             over = stage.over(requests, datetime.now(UTC)) if away is None else "no"
             if over != "no":
-                findings = self._guarded(stage, signals, labels, final=True)
+                silent = over == "silent" and stage.spec.on_silence == "promote"
+                findings = self._guarded(stage, signals, labels, final=over == "yes" or silent, silent=silent)
                 if over == "yes" or self._goes_on(stage, requests):
                     self._pass(stage, signals, findings, labels)
                     return
@@ -137,9 +138,11 @@ class Rollout:
                 log.info("Stage %s: %d requests%s", stage.id, requests, f"; {away}" if away else "")
             time.sleep(POLL_SECONDS)
 
-    def _guarded(self, stage: Stage, signals: Signals, labels: Labels, final: bool) -> list[Finding]:
+    def _guarded(
+        self, stage: Stage, signals: Signals, labels: Labels, final: bool = False, silent: bool = False
+    ) -> list[Finding]:
         """What the guards find. Raises NotToServe when one trips."""
-        found = examine(signals, self._spec.rollout.guards, self._spec.decision.alert_rate, final)
+        found = examine(signals, self._spec.rollout.guards, self._spec.decision.alert_rate, final, silent)
         found += labels.look(final)
         if any(finding.tripped for finding in found):
             self._trip(stage, signals.of(self._version).rows, found)
