@@ -12,8 +12,8 @@ from training.contract.messages import ColumnDrift
 #: (normal, gamma, lognormal, sparse) the normed Wasserstein distance is 0.04, and in 1 of 100 cases 0.08 to 0.1, which
 #: is the threshold; at 500 rows it is beyond.
 MINIMUM_ROWS = 1000
-#: The champion's scores, compared like a feature: prediction drift.
-SCORE = "score"
+#: The champion's scores, compared like a feature: prediction drift. No feature has this name.
+SCORE = "_score"
 
 
 def current_window(as_of: date, window_days: int) -> Days:

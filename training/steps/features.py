@@ -3,17 +3,18 @@
 import logging
 from datetime import timedelta
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from training.adapters.feature_query import FeatureQueries
 from training.adapters.lake import EVENTS, LABELS, Lake
+from training.adapters.tables import Labels
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.messages import FeaturesInputs, FeaturesResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain import sources
-from training.domain.conform import feed_schema
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
@@ -62,10 +63,11 @@ def _not_older(lake: Lake, spec: ModelSpec, versions: TableVersions) -> TableVer
 
 def _read(
     lake: Lake, spec: ModelSpec, versions: TableVersions, days: Days
-) -> tuple[dict[str, ds.Dataset], Days | None]:
+) -> tuple[dict[str, ds.Dataset | pa.Table], Days | None]:
     """The events and labels that can matter to `days`, and `days` without those that have not happened yet."""
-    time_column, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
-    first = midnight(days.start - timedelta(days=spec.features.history_days))
+    time_column = spec.feeds["events"].time_column
+    since = days.start - timedelta(days=spec.features.history_days)
+    first = midnight(since)
     events = lake.scan(EVENTS, versions[EVENTS]).filter(ds.field(time_column) >= first)
     newest = pc.max(events.to_table(columns=[time_column])[time_column]).as_py()
     if newest is None or newest.date() + timedelta(days=1) < days.start:
@@ -73,13 +75,5 @@ def _read(
     days = Days(start=days.start, end=min(days.end, newest.date() + timedelta(days=2)))
     log.info("Reading %s version %d from %s on", lake.uri(EVENTS), versions[EVENTS], first.date())
     events = events.filter(ds.field(time_column) < midnight(days.end))
-    labels = _labels(lake, spec, versions)
-    labels = labels.filter((ds.field(reported) >= first) & (ds.field(reported) < midnight(days.end)))
+    labels = Labels(lake, spec, versions.get(LABELS)).relation(events, since, days.end)
     return {"events": events, "labels": labels}, days
-
-
-def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions) -> ds.Dataset:
-    """The labels; an empty table of their schema before the first have come."""
-    if LABELS in versions:
-        return lake.scan(LABELS, versions[LABELS])
-    return ds.dataset(feed_schema(spec.feeds[LABELS]).empty_table())
