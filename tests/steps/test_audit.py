@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from tests.steps.predicted import prediction_table
 from tests.steps.watched import DRIFTED, MODEL, World
 from training.adapters.features import Features
 from training.adapters.ledger import Ledger
@@ -39,29 +40,30 @@ def served(world: World, at: pd.Series | None = None) -> pd.DataFrame:
 
 
 def log(world: World, rows: pd.DataFrame, shadow: bool = False, old_table: bool = False) -> None:
-    """Put exactly these predictions into the lake, with `slot` and `feature_timestamp` unless it is an `old_table`."""
+    """Put exactly these predictions into the lake; in the layout before, without feature timestamps, if `old_table`."""
     spec = load_model_spec(MODEL)
     names = Features(world.settings, spec).names()
     columns = [name if f"{name}_feature" not in rows else f"{name}_feature" for name in names]
-    predictions = rows[list(spec.request_columns)].assign(
-        prediction_id=[f"p{i:05d}" for i in range(len(rows))],
-        predicted_at=rows["event_time"],
-        score=0.5,
-        flagged=False,
-        model_version=1,
-        features=[json.dumps(dict(zip(names, each, strict=True))) for each in rows[columns].to_numpy().tolist()],
-        replica="r",
-        day=rows["event_time"].dt.date,
-        slot="champion",
-        feature_timestamp=pd.to_datetime(rows["feature_timestamp"], utc=True).dt.as_unit("us"),
-    )
-    if shadow:
-        wrong = predictions.assign(prediction_id=predictions["prediction_id"] + "s", slot="shadow", features="{}")
-        predictions = pd.concat([predictions, wrong])
+    features = [dict(zip(names, each, strict=True)) for each in rows[columns].to_numpy().tolist()]
+    times = pd.to_datetime(rows["feature_timestamp"], utc=True).dt.as_unit("us")
+    predictions = rows[list(spec.request_columns)].assign(score=0.5, feature_timestamp=times)
     if old_table:
-        predictions = predictions.drop(columns=["slot", "feature_timestamp"])
-    shutil.rmtree(world.lake.uri("predictions"), ignore_errors=True)  # another schema
-    world.lake.replace("predictions", pa.Table.from_pandas(predictions, preserve_index=False), "true", ["day"])
+        flat = predictions.drop(columns="feature_timestamp").assign(
+            prediction_id=[f"p{i:05d}" for i in range(len(rows))],
+            predicted_at=rows["event_time"],
+            flagged=False,
+            model_version=1,
+            features=[json.dumps(each) for each in features],
+            replica="r",
+            day=rows["event_time"].dt.date,
+        )
+        table = pa.Table.from_pandas(flat, preserve_index=False)
+    else:
+        table = prediction_table(spec, predictions, features=[list(each.items()) for each in features])
+    if shadow:
+        wrong = prediction_table(spec, predictions, role="shadow", features=[[]] * len(rows))
+        table = pa.concat_tables([table, wrong])
+    world.lake.overwrite("predictions", table, ["day"])
 
 
 def run(world: World) -> AuditResult:

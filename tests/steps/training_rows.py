@@ -64,7 +64,7 @@ def _split(
         **{column: columns[column].astype(np.float32) for column in names},
     }
     if name == "holdout":
-        table["excluded"] = random.random(n) < 0.1
+        table["_excluded"] = random.random(n) < 0.1
     path = folder / f"{name}.parquet"
     pq.write_table(pa.table(table), path)
     days_of = Days(start=start, end=start + timedelta(days=7))
