@@ -29,6 +29,7 @@ def prediction_table(spec: ModelSpec, rows: pd.DataFrame, **given: Any) -> pa.Ta
         "features": None,
     }
     ours = pd.DataFrame({name: rows.get(name, plain[name]) for name in plain}, index=rows.index)
+    ours["day"] = plain["day"]
     events = pa.Table.from_pandas(rows[list(spec.request_columns)], preserve_index=False).to_pylist()
     ours["event"] = pd.Series(events, index=rows.index, dtype=object)
     return pa.Table.from_pandas(ours[schema.names], schema=schema, preserve_index=False)
