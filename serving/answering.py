@@ -1,6 +1,7 @@
 """Scores a batch of rows and makes of it answers, rows of the prediction log, signals and metrics."""
 
 import asyncio
+import json
 import logging
 import math
 import random
@@ -14,17 +15,19 @@ from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.schema import BadRequest, Problem, Row
 from serving.scoring import Scorer
-from serving.segments import FEATURE_NAMES, FEATURE_VALUES
 from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
 from serving.slots import Slot
 from serving.traffic import Route
 from training.adapters.features import OnlineFeatures
 from training.contract.errors import DataContractError
-from training.contract.traffic import SHADOW
+from training.contract.predictions import SCORE, SHADOW, LoggedRow
 
 #: Of a row: its prediction, with the fields of schema.Prediction, or why there is none.
 RowOutcome = dict[str, Any] | BadRequest
+
+#: Those of a binary model.
+OUTPUT_NAMES = json.dumps([SCORE])
 
 log = logging.getLogger("perennial")
 
@@ -124,7 +127,7 @@ class Answering:
                 "threshold": threshold,
                 "model": self._model,
                 "model_version": slot.version,
-                "slot": role,
+                "role": role,
                 "feature_timestamp": stamp,
                 "features_defaulted": stamp is None,
             }
@@ -139,52 +142,52 @@ class Answering:
         flagged = [prediction["decision"] == "flag" for prediction in predictions]
         self._signals.answered(slot.version, role, seconds, flagged)
         self._metrics.predicted(self._model, slot.version, role, flagged, batch.online.timestamps.count(None))
-        rows = self._logged(slot, batch, predictions, flagged, seconds)
+        rows = self._logged(slot, batch, predictions, seconds)
         self._log.append(rows)
         if route.shadow is not None:
             self._shadows.put(Shadowed(route.shadow, slot, values, scores, rows, len(seconds)))
 
     def _logged(
-        self, slot: Slot, batch: Batch, predictions: list[dict[str, Any]], flagged: list[bool], seconds: list[float]
-    ) -> list[dict[str, Any]]:
-        names, now = slot.names_as_json, datetime.now(UTC)
+        self, slot: Slot, batch: Batch, predictions: list[dict[str, Any]], seconds: list[float]
+    ) -> list[LoggedRow]:
+        now = datetime.now(UTC)
         each = seconds if len(seconds) == len(predictions) else seconds * len(predictions)
         return [
             {
-                **row,
                 "prediction_id": prediction["prediction_id"],
                 "predicted_at": now,
-                "score": prediction["score"],
-                "flagged": flag,
                 "model_version": slot.version,
-                "slot": prediction["slot"],
-                FEATURE_NAMES: names,
-                FEATURE_VALUES: features,
+                "role": prediction["role"],
+                "decision": prediction["decision"],
                 "features_defaulted": prediction["features_defaulted"],
                 "feature_timestamp": prediction["feature_timestamp"],
                 "latency_seconds": took,
                 "replica": self._replica,
+                "output_names": OUTPUT_NAMES,
+                "output_values": [prediction["score"]],
+                "event": row,
+                "feature_names": slot.names_as_json,
+                "feature_values": features,
             }
-            for row, prediction, flag, features, took in zip(
-                batch.rows, predictions, flagged, slot.take(batch.online.values), each, strict=True
+            for row, prediction, features, took in zip(
+                batch.rows, predictions, slot.take(batch.online.values), each, strict=True
             )
         ]
 
     def _log_shadow(self, shadowed: Shadowed, scores: list[float], seconds: float) -> None:
         """A row of its own beside the answered one, under the same prediction_id."""
         slot = shadowed.slot
-        self._log.append(
-            [
-                row
-                | {
-                    "score": score,
-                    "flagged": score >= slot.model.threshold,
-                    "model_version": slot.version,
-                    "slot": SHADOW,
-                    FEATURE_NAMES: slot.names_as_json,
-                    FEATURE_VALUES: features,
-                    "latency_seconds": seconds,
-                }
-                for row, score, features in zip(shadowed.rows, scores, slot.take(shadowed.values), strict=True)
-            ]
-        )
+        rows: list[LoggedRow] = [
+            {
+                **row,
+                "model_version": slot.version,
+                "role": SHADOW,
+                "decision": "flag" if score >= slot.model.threshold else "pass",
+                "latency_seconds": seconds,
+                "output_values": [score],
+                "feature_names": slot.names_as_json,
+                "feature_values": features,
+            }
+            for row, score, features in zip(shadowed.rows, scores, slot.take(shadowed.values), strict=True)
+        ]
+        self._log.append(rows)

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from serving.metrics import Metrics
 from serving.segments import line, read_segment
 from serving.spool import Spool
 from training.adapters.lake import PREDICTIONS, Lake
+from training.adapters.tables import append_predictions
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
 
@@ -48,7 +49,7 @@ log = logging.getLogger("perennial")
 
 
 class PredictionLog:
-    """Rows are those of serving/segments.py."""
+    """Rows are `LoggedRow`s of training/contract/predictions.py."""
 
     def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: Metrics) -> None:
         self._spool = Spool(folder)
@@ -70,7 +71,7 @@ class PredictionLog:
         self._writer.start()
         self._shipper.start()
 
-    def append(self, rows: list[dict[str, Any]]) -> None:
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take `rows`; returns at once."""
         if self._full or len(self._queue) + len(rows) > MAXIMUM_QUEUE:
             self._drop(len(rows))
@@ -188,16 +189,18 @@ class PredictionLog:
         tables: list[pa.Table] = []
         shipped: list[tuple[int, Path]] = []
         for number, path in sealed:
-            shipped.append((number, path))
             # Killed after a commit and before the segments were deleted: they are in the table.
             if applied is None or number > applied:
-                tables.append(read_segment(path, self._spec))
+                table = read_segment(path, self._spec)
+                if tables and table.schema != tables[0].schema:  # in the next commit
+                    break
+                tables.append(table)
+            shipped.append((number, path))
             if sum(table.num_rows for table in tables) >= COMMIT_ROWS:
                 break
         rows = sum(table.num_rows for table in tables)
         if rows:
-            table = pa.concat_tables(tables)
-            self._lake.append_once(PREDICTIONS, table, ["day"], self._application, shipped[-1][0])
+            append_predictions(self._lake, pa.concat_tables(tables), self._application, shipped[-1][0])
             log.info("Shipped %d predictions to %s", rows, self._lake.uri(PREDICTIONS))
         for _, path in shipped:
             self._spool.delete(path)

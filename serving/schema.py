@@ -53,7 +53,7 @@ class Prediction(Frozen):
     model: str
     model_version: int
     #: Who answered: champion, challenger, previous, or pinned.
-    slot: str
+    role: str
     #: The oldest of the feature rows that were used; null when an entity of the payment is unknown.
     feature_timestamp: datetime | None
     #: True when an entity is unknown, or the online store away, and features are the defaults.

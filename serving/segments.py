@@ -1,41 +1,28 @@
-"""A predicted row on its way: a line of JSON in the spool, a row of the table `predictions` in the lake.
-
-A line has the columns of `prediction_schema`, but for two, which are made from it where nobody waits: `features`, an
-object of them as JSON, of FEATURE_NAMES (a list as JSON) and FEATURE_VALUES (float32 [features]); `day` of the event.
-"""
+"""A scored row on its way: a line of JSON in the spool (contract/predictions.py), a row of the table `predictions`."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from training.contract.model_spec import ModelSpec
-from training.domain.conform import ARROW_TYPES
-
-FEATURE_NAMES, FEATURE_VALUES = "feature_names", "feature_values"
+from training.contract.predictions import SCORE
+from training.domain.predictions import FEATURES, FLAT, OUTPUTS, aside, event_columns, event_type, prediction_schema
 
 log = logging.getLogger("perennial")
 
-
-def prediction_schema(spec: ModelSpec) -> pa.Schema:
-    """The columns of the table `predictions`. `day` is the day of the event, and the table's partition.
-
-    `slot` says who scored: champion, challenger, previous, pinned; or shadow, whose score was no answer. A shadow's row
-    has the prediction_id of the answer that it stood beside.
-    """
-    events = [(name, ARROW_TYPES[column.type]) for name, column in spec.request_columns.items()]
-    head = [("prediction_id", pa.string()), ("predicted_at", ARROW_TYPES["timestamp"])]
-    tail = [("score", pa.float64()), ("flagged", pa.bool_()), ("model_version", pa.int64()), ("features", pa.string())]
-    tail += [("features_defaulted", pa.bool_()), ("feature_timestamp", ARROW_TYPES["timestamp"]), ("slot", pa.string())]
-    tail += [("latency_seconds", pa.float64()), ("replica", pa.string()), ("day", pa.date32())]
-    return pa.schema([*head, *events, *tail])
+_KINDS = {"outputs": OUTPUTS, "features": FEATURES}
+#: Column of the table → of which lists of the line it is made: names (JSON) and values.
+_MAPS = {"outputs": ("output_names", "output_values"), "features": ("feature_names", "feature_values")}
 
 
-def line(row: dict[str, Any]) -> bytes:
+def line(row: Mapping[str, Any]) -> bytes:
     """Raises TypeError for a value that JSON has no word for."""
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
@@ -43,40 +30,127 @@ def line(row: dict[str, Any]) -> bytes:
 def read_segment(path: Path, spec: ModelSpec) -> pa.Table:
     """The rows of a segment as `prediction_schema` has them. A line that cannot be read is reported and left out.
 
-    Arrow reads a whole segment without holding up the threads that answer; only when it stumbles is each line read.
+    Arrow reads a whole segment without holding up the threads that answer. Only where it cannot, each line is read: one
+    is broken, or was written under another spec, or in the layout before. A value that does not fit the type that the
+    spec has now is kept as text, in the event's column `_<name>_string`.
     """
-    schema, day_of = prediction_schema(spec), spec.feeds["events"].time_column
-    written = [field for field in schema if field.name != "day"]
-    texts = [pa.field(f.name, pa.string()) if pa.types.is_temporal(f.type) else f for f in written]
-    texts += [pa.field(FEATURE_NAMES, pa.string()), pa.field(FEATURE_VALUES, pa.list_(pa.float64()))]
-    options = pj.ParseOptions(explicit_schema=pa.schema(texts), unexpected_field_behavior="ignore")
+    event = event_type(spec)
+    table = _read_whole(path, event)
+    if table is None:
+        rows = _rows(path)
+        plain = pa.Table.from_pylist(rows, schema=pa.schema([f for f in _line_schema(event) if f.name != "event"]))
+        table = plain.append_column("event", _events([row["event"] for row in rows], event))
+    for name in _MAPS:
+        table = _with_map(table, name)
+    return _with_day(table, spec)
+
+
+def _with_day(table: pa.Table, spec: ModelSpec) -> pa.Table:
+    schema = prediction_schema(table.schema.field("event").type)
+    # An event without its time was logged under a spec that had another: it is filed under the day of its prediction.
+    time = event_columns(table)[spec.feeds["events"].time_column]
+    predicted_at = table["predicted_at"].cast(schema.field("predicted_at").type)
+    table = table.append_column("day", pc.coalesce(time, predicted_at).cast(pa.date32(), safe=False))
+    return table.select(schema.names).cast(schema)
+
+
+def _line_schema(event: pa.StructType) -> pa.Schema:
+    """Of a line of JSON: times are text, and of each map its names and its values."""
+    schema = prediction_schema(pa.struct([_as_text(field) for field in event]))
+    fields = [_as_text(field) for field in schema if field.name not in ("day", *_MAPS)]
+    for names, values in _MAPS.values():
+        fields += [pa.field(names, pa.string()), pa.field(values, pa.list_(pa.float64()))]
+    return pa.schema(fields)
+
+
+def _as_text(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.string()) if pa.types.is_temporal(field.type) else field
+
+
+def _read_whole(path: Path, event: pa.StructType) -> pa.Table | None:
+    """What Arrow reads; None when it stumbles, or a line is not one of today's."""
+    options = pj.ParseOptions(explicit_schema=_line_schema(event), unexpected_field_behavior="ignore")
     try:
         table = pj.read_json(path, parse_options=options)
+        if table["event"].null_count:
+            return None
+        place = table.column_names.index("event")
+        return table.set_column(place, "event", table["event"].cast(event))
     except pa.ArrowInvalid:
-        table = pa.Table.from_pylist(_rows(path), schema=pa.schema(texts))
-    # One version's rows have the same features.
-    names = table[FEATURE_NAMES].unique().drop_null()
-    parts = [_with_features(table.filter(pc.field(FEATURE_NAMES) == each)) for each in names]
-    table = pa.concat_tables([*parts, table.filter(pc.field(FEATURE_NAMES).is_null())])
-    day = table[day_of].cast(schema.field(day_of).type).cast(pa.date32())
-    return table.append_column("day", day).select(schema.names).cast(schema)
+        return None
 
 
-def _with_features(rows: pa.Table) -> pa.Table:
-    """`rows`, which have the same names of features, with the column `features`: an object of them as JSON."""
-    parts: list[Any] = []
-    for place, name in enumerate(orjson.loads(rows[FEATURE_NAMES][0].as_py())):
-        value = pc.list_element(rows[FEATURE_VALUES], place).cast(pa.string())
-        parts += [("," if parts else "{") + orjson.dumps(name).decode() + ":", value]
-    place = rows.column_names.index("features")
-    return rows.set_column(place, "features", pc.binary_join_element_wise(*parts, "}", ""))
+def _with_map(table: pa.Table, name: str) -> pa.Table:
+    """`table` with the map `name`. The rows of one version have the same names, so each group is made at once."""
+    names = _MAPS[name][0]
+    parts = [_mapped(table.filter(pc.field(names) == each), name) for each in table[names].unique().drop_null()]
+    without = table.filter(pc.field(names).is_null())
+    return pa.concat_tables([*parts, without.append_column(name, pa.nulls(without.num_rows, _KINDS[name]))])
+
+
+def _mapped(rows: pa.Table, name: str) -> pa.Table:
+    """`rows`, whose names of `name` are the same, with the map."""
+    (names, values), kind = _MAPS[name], _KINDS[name]
+    keys = orjson.loads(rows[names][0].as_py())
+    columns = [pc.list_element(rows[values], place).to_numpy() for place in range(len(keys))]
+    items = pa.array(np.stack(columns, axis=1).ravel() if columns else [], kind.item_type, from_pandas=True)
+    offsets = pa.array(np.arange(rows.num_rows + 1, dtype=np.int32) * len(keys))
+    made = pa.MapArray.from_arrays(offsets, pa.array(keys * rows.num_rows, pa.string()), items)
+    return rows.append_column(name, made)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    """The lines as today's code writes them, those in the layout before included."""
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            rows.append(orjson.loads(line))
-        except ValueError:
-            log.error("Line %d of %s cannot be read; it is left out: %r", number, path, line[:200])
+            row = orjson.loads(text)
+            rows.append(row if isinstance(row.get("event"), dict) else _from_flat(row))
+        except (ValueError, KeyError, AttributeError):
+            log.error("Line %d of %s cannot be read; it is left out: %r", number, path, text[:200])
     return rows
+
+
+def _from_flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A line in the layout before. Raises KeyError when it is none."""
+    names, values = row.get("feature_names"), row.get("feature_values")
+    if row.get("features") is not None:
+        features = orjson.loads(row["features"])
+        names, values = orjson.dumps(list(features)).decode(), list(features.values())
+    ours = {name: row.get(name) for name in FLAT}
+    return ours | {
+        "prediction_id": row["prediction_id"],
+        "role": ours["slot"] or "champion",
+        "decision": "flag" if ours["flagged"] else "pass",
+        "output_names": orjson.dumps([SCORE]).decode(),
+        "output_values": [ours["score"]],
+        "event": {k: v for k, v in row.items() if k not in (*FLAT, "feature_names", "feature_values")},
+        "feature_names": names,
+        "feature_values": values,
+    }
+
+
+def _events(rows: list[dict[str, Any]], event: pa.StructType) -> pa.ChunkedArray:
+    columns: dict[str, pa.Array] = {}
+    for field in event:
+        columns[field.name], misfits = _fitting([row.get(field.name) for row in rows], field.type)
+        if misfits.null_count < len(rows):
+            columns[aside(field.name, pa.string())] = misfits
+            log.warning("Some waiting predictions have a %s that is no %s: kept as text", field.name, field.type)
+    return pa.chunked_array([pa.StructArray.from_arrays(columns.values(), names=list(columns))])
+
+
+def _fitting(values: list[Any], target: pa.DataType) -> tuple[pa.Array, pa.Array]:
+    """`values` as `target`, and those that do not fit as text; null in the other."""
+    try:
+        return _array(values, target), pa.nulls(len(values), pa.string())
+    except (ValueError, TypeError, OverflowError):
+        if len(values) > 1:
+            pairs = [_fitting([value], target) for value in values]
+            return pa.concat_arrays([fit for fit, _ in pairs]), pa.concat_arrays([misfit for _, misfit in pairs])
+        text = values[0] if isinstance(values[0], str) else orjson.dumps(values[0]).decode()
+        return pa.nulls(1, target), pa.array([text], pa.string())
+
+
+def _array(values: list[Any], target: pa.DataType) -> pa.Array:
+    return pa.array(values, pa.string()).cast(target) if pa.types.is_temporal(target) else pa.array(values, target)

@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from serving.signals import Signals
 from serving.slots import Slot
+from training.contract.predictions import LoggedRow
 
 #: Batches.
 MAXIMUM_WAITING = 1_000
@@ -29,7 +29,7 @@ class Shadowed:
     values: np.ndarray
     scores: list[float]
     #: Those of the log, with the score of `answering`.
-    rows: list[dict[str, Any]]
+    rows: list[LoggedRow]
     requests: int
 
     def of(self, places: list[int]) -> "Shadowed":

@@ -7,10 +7,10 @@ import pytest
 
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift
-from training.contract.model_spec import LabelSpec
 from training.domain.coverage import covered_days
 from training.domain.drift import SCORE, current_window, has_drifted, sample
-from training.domain.performance import has_degraded, labelled, matured_window
+from training.domain.frames import PREDICTED_AT, PREDICTION_ID
+from training.domain.performance import first_made, has_degraded, matured_window
 
 
 def _columns(drifted: int, of: int, score: bool = False) -> dict[str, ColumnDrift]:
@@ -66,19 +66,17 @@ def test_covered_days_end_at_the_midnight_after_the_newest_row() -> None:
 
 
 def test_of_several_predictions_for_a_payment_the_first_counts_whatever_the_order() -> None:
-    label = LabelSpec(column="is_fraud", id_column="transaction_id")
     predictions = pd.DataFrame(
         {
-            "prediction_id": ["a", "b", "c", "d"],
-            "predicted_at": pd.to_datetime([1, 3, 2, 1], unit="s", utc=True),
-            "transaction_id": [7, 7, 7, 8],
-            "score": [0.1, 0.3, 0.2, 0.9],
+            PREDICTION_ID: ["a", "b", "c", "d", "e"],
+            PREDICTED_AT: pd.to_datetime([1, 3, 2, 1, 1], unit="s", utc=True),
+            "transaction_id": [7, 7, 7, 8, 8],
+            "score": [0.1, 0.3, 0.2, 0.9, 0.8],
         }
     )
-    labels = pd.DataFrame({"transaction_id": [7, 9], "is_fraud": [1, 0]})
     for order in (predictions, predictions.iloc[::-1]):
-        rows = labelled(order, labels, label)
-        assert rows[["transaction_id", "score", "is_fraud"]].values.tolist() == [[7, 0.1, 1]]
+        rows = first_made(order, ["transaction_id"]).sort_values("transaction_id")
+        assert rows[["transaction_id", "score"]].values.tolist() == [[7, 0.1], [8, 0.9]]
 
 
 def test_degraded_is_a_fall_of_more_than_the_allowed_drop() -> None:

@@ -6,31 +6,71 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
-from serving.segments import FEATURE_NAMES, FEATURE_VALUES
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec
+from training.contract.predictions import LoggedRow
 
 NOW = datetime(2026, 1, 5, 12, 30, 0, 5, tzinfo=UTC)
 
 
 def row(number: int) -> dict[str, Any]:
     """As the service logs it."""
-    head = {"prediction_id": f"p{number}", "predicted_at": NOW, "transaction_id": number, "event_time": NOW}
-    tail = {"score": 0.25, "flagged": False, "model_version": 3, FEATURE_NAMES: '["a", "b \\"c"]'}
-    tail |= {FEATURE_VALUES: np.array([number + 0.1, 1e-7], np.float32)}
-    tail |= {"features_defaulted": False, "feature_timestamp": NOW, "slot": "champion", "latency_seconds": 0.001}
-    return {**head, "customer_id": 7, "terminal_id": 11, "amount": 2.5, **tail, "replica": "r"}
+    event = {"transaction_id": number, "event_time": NOW, "customer_id": 7, "terminal_id": 11, "amount": 2.5}
+    logged: LoggedRow = {
+        "prediction_id": f"p{number}",
+        "predicted_at": NOW,
+        "model_version": 3,
+        "role": "champion",
+        "decision": "pass",
+        "features_defaulted": False,
+        "feature_timestamp": NOW,
+        "latency_seconds": 0.001,
+        "replica": "r",
+        "output_names": '["score"]',
+        "output_values": [0.25],
+        "event": event,
+        "feature_names": '["a", "b \\"c"]',
+        "feature_values": np.array([number + 0.1, 1e-7], np.float32),
+    }
+    return dict(logged)
 
 
 def stored(number: int) -> dict[str, Any]:
-    """As it arrives in the lake, its features read as JSON."""
+    """As it arrives in the lake."""
     logged = row(number)
-    names, values = json.loads(logged.pop(FEATURE_NAMES)), logged.pop(FEATURE_VALUES).tolist()
-    return logged | {"features": dict(zip(names, values, strict=True)), "day": NOW.date()}
+    for name, (names, values) in {
+        "outputs": ("output_names", "output_values"),
+        "features": ("feature_names", "feature_values"),
+    }.items():
+        keys, numbers = json.loads(logged.pop(names)), logged.pop(values)
+        logged[name] = list(zip(keys, map(float, numbers), strict=True))
+    return logged | {"day": NOW.date()}
+
+
+def flat_row(number: int) -> dict[str, Any]:
+    """As services logged it before event columns had a place of their own."""
+    now = row(number)
+    head = {"prediction_id": f"p{number}", "predicted_at": NOW, **now["event"]}
+    tail = {"score": 0.25, "flagged": False, "model_version": 3, "feature_names": now["feature_names"]}
+    tail |= {"feature_values": now["feature_values"], "features_defaulted": False, "feature_timestamp": NOW}
+    return {**head, **tail, "slot": "champion", "latency_seconds": 0.001, "replica": "r"}
+
+
+def flat_table(*numbers: int) -> pa.Table:
+    """Rows of the lake's table `predictions` from that time."""
+    rows = []
+    for number in numbers:
+        old = flat_row(number)
+        names, values = json.loads(old.pop("feature_names")), old.pop("feature_values").tolist()
+        rows.append(old | {"features": json.dumps(dict(zip(names, values, strict=True))), "day": NOW.date()})
+    table = pa.Table.from_pylist(rows)
+    times = {name: pa.timestamp("us", "UTC") for name in ("predicted_at", "event_time", "feature_timestamp")}
+    return table.cast(pa.schema([pa.field(f.name, times.get(f.name, f.type)) for f in table.schema]))
 
 
 def make_log(folder: Path, lake: Lake, spec: ModelSpec) -> PredictionLog:
@@ -40,6 +80,8 @@ def make_log(folder: Path, lake: Lake, spec: ModelSpec) -> PredictionLog:
 
 
 def shipped(lake: Lake) -> list[int]:
+    """The transaction ids in the table, sorted."""
     if lake.version(PREDICTIONS) is None:
         return []
-    return sorted(lake.scan(PREDICTIONS).to_table(columns=["transaction_id"])["transaction_id"].to_pylist())
+    events = lake.scan(PREDICTIONS).to_table(columns=["event"])["event"].to_pylist()
+    return sorted(event["transaction_id"] for event in events)

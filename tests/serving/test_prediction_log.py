@@ -1,26 +1,28 @@
 """Answered predictions reach the lake exactly once: through restarts, a lake that is away, and kill -9."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pytest
 from prometheus_client import CollectorRegistry
 
 from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
-from serving.segments import FEATURE_NAMES, FEATURE_VALUES, prediction_schema
+from serving.segments import line
 from serving.spool import Spool
-from tests.serving.rows import make_log, row, shipped, stored
+from tests.serving.rows import NOW, flat_row, flat_table, make_log, row, shipped, stored
+from tests.serving.stack import eventually
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import ConfigError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.predictions import event_type, prediction_schema
 
 
 @pytest.fixture
@@ -28,27 +30,164 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"), "card_fraud")
 
 
+def read(lake: Lake) -> list[dict[str, Any]]:
+    rows = lake.scan(PREDICTIONS).to_table().to_pylist()
+    return sorted(rows, key=lambda row: str(row["prediction_id"]))
+
+
+def changed(spec: ModelSpec, **columns: dict[str, Any] | None) -> ModelSpec:
+    """`spec` with these event columns; None takes one away."""
+    raw = spec.model_dump(mode="json")
+    held = raw["feeds"]["events"]["columns"]
+    raw["feeds"]["events"]["columns"] = {k: v for k, v in (held | columns).items() if v is not None}
+    return ModelSpec.model_validate(raw)
+
+
+def logged(folder: Path, lake: Lake, spec: ModelSpec, *rows: dict[str, Any]) -> None:
+    log = make_log(folder, lake, spec)
+    log.append(list(rows))
+    log.close()
+    assert not list((folder / "spool").glob("*.jsonl")), "the log waits"
+
+
+def with_event(number: int, **event: Any) -> dict[str, Any]:
+    made = row(number)
+    return made | {"event": made["event"] | event}
+
+
 def test_rows_arrive_with_their_types_and_leave_the_spool(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
-    log = make_log(tmp_path, lake, spec)
-    log.append([row(1), row(2)])
-    log.close()
+    logged(tmp_path, lake, spec, row(1), row(2))
     table = lake.scan(PREDICTIONS).to_table()
-    assert table.schema.equals(prediction_schema(spec))
-    rows = sorted(table.to_pylist(), key=lambda r: r["transaction_id"])
-    for each in rows:
-        features = json.loads(each["features"])
-        each["features"] = {name: float(np.float32(value)) for name, value in features.items()}
-    assert rows == [stored(1), stored(2)]
-    assert not list((tmp_path / "spool").glob("*.jsonl"))
+    expected = prediction_schema(event_type(spec))
+    # A Delta table has its partition columns last.
+    assert table.select(expected.names).schema.equals(expected)
+    for found, wanted in zip(read(lake), [stored(1), stored(2)], strict=True):
+        assert found == wanted
 
 
-def test_lines_of_an_older_version_go_to_the_lake_as_they_are(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
-    old = {name: value for name, value in row(1).items() if name not in (FEATURE_NAMES, FEATURE_VALUES)}
+@pytest.mark.parametrize(
+    "name", ["score", "features", "day", "slot", "role", "replica", "model_version", "event", "outputs", "Score"]
+)
+def test_an_event_column_may_be_called_like_one_of_the_logs(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, name: str
+) -> None:
+    logged(tmp_path, lake, changed(spec, **{name: {"type": "float64"}}), with_event(1, **{name: 612.0}))
+    [found] = read(lake)
+    assert found["event"][name] == 612.0
+    assert {**found, "event": None} == {**stored(1), "event": None}
+
+
+def test_segments_in_the_layout_before_are_shipped(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+    older = {k: v for k, v in flat_row(3).items() if k not in ("feature_names", "feature_values", "slot")}
+    older |= {"features": '{"a": 3.5}', "flagged": True, "score": 0.75}
+    spool = Spool(tmp_path / "spool")
+    spool.write([line(flat_row(1)), b"[]\n", line(older)])
+    spool.close()
+    logged(tmp_path, lake, spec, row(2))
+    one, two, three = read(lake)
+    assert (one, two) == (stored(1), stored(2))
+    assert (three["role"], three["decision"], three["outputs"]) == ("champion", "flag", [("score", 0.75)])
+    assert three["features"] == [("a", 3.5)]
+
+
+def test_a_table_in_the_layout_before_is_converted_in_one_commit(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = flat_table(1, 2)
+    old = old.set_column(old.column_names.index("slot"), "slot", pa.array([None, "shadow"]))
+    old = old.set_column(old.column_names.index("flagged"), "flagged", pa.array([True, False]))
+    lake.append_once(PREDICTIONS, old, ["day"], "predictions-another", 7)
+    before = lake.version(PREDICTIONS)
+    logged(tmp_path, lake, spec, row(3))
+    one, two, three = read(lake)
+    assert one == stored(1) | {"decision": "flag"}
+    assert two == stored(2) | {"role": "shadow"}
+    assert three == stored(3)
+    assert lake.version(PREDICTIONS) == before + 2  # converted, then appended
+    assert lake.applied(PREDICTIONS, "predictions-another") == 7
+    assert "Converted the 2 rows" in caplog.text
+    with pytest.raises(
+        Exception, match="CAST from Utf8 to Map"
+    ):  # a replica of before keeps its rows until it is replaced
+        lake.append_once(PREDICTIONS, old, ["day"], "predictions-another", 8)
+
+
+def test_a_conversion_never_loses_what_another_replica_appends_meanwhile(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.append_once(PREDICTIONS, flat_table(1), ["day"], "predictions-another", 1)
+    overwrite, raced = Lake.overwrite, []
+
+    def race(self: Lake, *args: Any, **options: Any) -> int:
+        if not raced:
+            raced.append(lake.append_once(PREDICTIONS, flat_table(2), ["day"], "predictions-another", 2))
+        return overwrite(self, *args, **options)
+
+    monkeypatch.setattr(Lake, "overwrite", race)
+    monkeypatch.setattr(prediction_log, "RETRY_SECONDS", (0.05, 0.1))
     log = make_log(tmp_path, lake, spec)
-    log.append([old | {"features": '{"a": 1}'}, row(2)])
+    log.append([row(3)])
+    eventually(lambda: lake.scan(PREDICTIONS).count_rows() == 3, 20)
     log.close()
-    found = lake.scan(PREDICTIONS).to_table().sort_by("transaction_id")["features"].to_pylist()
-    assert (found[0], found[1].startswith('{"a":2.1,')) == ('{"a": 1}', True)
+    assert shipped(lake) == [1, 2, 3]
+
+
+def test_event_columns_come_and_go(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+    logged(tmp_path, lake, spec, row(1))
+    logged(tmp_path, lake, changed(spec, channel={"type": "string"}), with_event(2, channel="web"))
+    logged(tmp_path, lake, changed(spec, amount=None), row(3))
+    assert [(r["event"]["channel"], r["event"]["amount"]) for r in read(lake)] == [
+        (None, 2.5),
+        ("web", 2.5),
+        (None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "stored_values"),
+    [
+        (("int64", 30), ("float64", 30.57), [30.0, 30.57]),  # the table is widened
+        (("float64", 30.0), ("int64", 31), [30.0, 31.0]),  # the rows fit the table
+        (("int64", 7), ("string", "a7"), ["7", "a7"]),
+        (("string", "7"), ("int64", 8), ["7", "8"]),
+        (("bool", True), ("int64", 2), [1, 2]),
+    ],
+)
+def test_a_changed_type_is_followed_where_no_value_is_lost(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, first: Any, then: Any, stored_values: list[Any]
+) -> None:
+    for number, (kind, value) in enumerate((first, then)):
+        logged(tmp_path, lake, changed(spec, x={"type": kind}), with_event(number, x=value))
+    assert [r["event"]["x"] for r in read(lake)] == stored_values
+
+
+def test_values_that_do_not_fit_a_changed_type_are_kept_beside(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+    text, number = changed(spec, x={"type": "timestamp"}), changed(spec, x={"type": "bool"})
+    logged(tmp_path, lake, text, with_event(1, x=NOW))
+    logged(tmp_path, lake, number, with_event(2, x=True))
+    logged(tmp_path, lake, text, with_event(3, x=NOW))
+    logged(tmp_path, lake, number, with_event(4, x=False))
+    found = [(r["event"]["x"], r["event"]["_x_timestamp"], r["event"]["_x_bool"]) for r in read(lake)]
+    assert found == [(None, NOW, None), (True, None, True), (None, NOW, None), (False, None, None)]
+
+
+def test_names_that_differ_in_capitals_only_follow_one_another(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+    logged(tmp_path, lake, changed(spec, Channel={"type": "string"}), with_event(1, Channel="web"))
+    logged(tmp_path, lake, changed(spec, channel={"type": "string"}), with_event(2, channel="shop"))
+    assert [(r["event"]["channel"], r["event"]["_Channel_string"]) for r in read(lake)] == [
+        (None, "web"),
+        ("shop", None),
+    ]
+
+
+def test_lines_that_wait_while_the_spec_changes_are_shipped_whole(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+    spool = Spool(tmp_path / "spool")
+    for name in ("x1", "2026-01-05T12:30:00.000005+00:00", 5, None):
+        spool.write([line(with_event(1, x=name))])
+    spool.close()
+    logged(tmp_path, lake, changed(spec, x={"type": "timestamp"}), with_event(2, x=NOW))
+    found = {(r["event"]["x"], r["event"]["_x_string"]) for r in read(lake)}
+    assert found == {(None, "x1"), (NOW, None), (None, "5"), (None, None)}
 
 
 def test_shipping_does_not_wait_for_the_end(

@@ -121,7 +121,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_a_payment_is_answered_from_redis(world: World) -> None:
     said = world.predict().json()
-    assert (said["slot"], said["features_defaulted"], said["model_version"]) == ("champion", False, 1)
+    assert (said["role"], said["features_defaulted"], said["model_version"]) == ("champion", False, 1)
     assert world.predict(customer_id=999).json()["features_defaulted"]
 
 
@@ -177,7 +177,7 @@ def test_callers_need_a_key_and_admins_theirs(world: World) -> None:
 def test_a_request_may_pin_a_version(world: World) -> None:
     for wanted in ("1", "champion"):
         said = world.predict(headers={"X-Perennial-Version": wanted}).json()
-        assert (said["slot"], said["model_version"]) == ("pinned", 1)
+        assert (said["role"], said["model_version"]) == ("pinned", 1)
     answer = world.predict(headers={"X-Perennial-Version": "77"})
     assert (answer.status_code, "'77'" in answer.json()["error"]) == (404, True)
 
@@ -197,8 +197,8 @@ def test_a_canary_answers_its_share_and_both_are_logged(world: World) -> None:
     registry.set_traffic("card_fraud", Desired(mode="canary", weight=50, stage="canary"))
     eventually(lambda: world.get("/models", world.key).json()["traffic"]["mode"] == "canary")
     said = [world.predict(customer_id=i, transaction_id=10_000 + i).json() for i in range(60)]
-    again = [world.predict(customer_id=i).json()["slot"] for i in range(60)]
-    assert [each["slot"] for each in said] == again
+    again = [world.predict(customer_id=i).json()["role"] for i in range(60)]
+    assert [each["role"] for each in said] == again
     assert 10 < again.count("challenger") < 50
     ids = {each["prediction_id"]: each for each in said}
 
@@ -208,10 +208,10 @@ def test_a_canary_answers_its_share_and_both_are_logged(world: World) -> None:
 
     for row in eventually(logged):
         answered = ids[row["prediction_id"]]
-        if row["slot"] == "shadow":
-            assert (answered["slot"], row["model_version"]) == ("challenger", 1)
+        if row["role"] == "shadow":
+            assert (answered["role"], row["model_version"]) == ("challenger", 1)
         else:
-            assert (row["slot"], row["score"]) == (answered["slot"], pytest.approx(answered["score"]))
+            assert (row["role"], dict(row["outputs"])["score"]) == (answered["role"], pytest.approx(answered["score"]))
             assert row["latency_seconds"] > 0
     text = httpx.get(f"{world.service.url}/metrics").text
     assert f'slot="challenger",version="{version}"' in text
@@ -269,4 +269,4 @@ def test_sigterm_first_takes_it_out_of_the_rotation_and_loses_no_answer(world: W
     os.kill(world.service.worker(), signal.SIGTERM)
     eventually(lambda: not world.ready(), 1.4)
     assert world.predict(transaction_id=717171).status_code == 200
-    eventually(lambda: any(row["transaction_id"] == 717171 for row in world.log()), 30)
+    eventually(lambda: any(row["event"]["transaction_id"] == 717171 for row in world.log()), 30)

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.serving.rows import shipped
 from tests.serving.stack import MIDNIGHT, PAYMENT, Stack, eventually, fill_online_store, running_stack, service_process
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.messages import RollbackInputs, RolloutInputs
@@ -191,14 +192,17 @@ def test_predictions_reach_the_lake(stack: Stack) -> None:
 
     def row() -> dict[str, Any] | None:
         found = lake.scan(PREDICTIONS).to_table().to_pylist()
-        return next((each for each in found if each["transaction_id"] == 424242), None)
+        return next((each for each in found if each["event"]["transaction_id"] == 424242), None)
 
     found = eventually(row)
     assert found is not None
-    assert (found["prediction_id"], found["score"]) == (said["prediction_id"], pytest.approx(said["score"]))
+    assert (found["prediction_id"], dict(found["outputs"])["score"]) == (
+        said["prediction_id"],
+        pytest.approx(said["score"]),
+    )
     assert (found["model_version"], found["replica"]) == (2, stack.service.models()["replica"])
-    assert found["event_time"] == datetime(2026, 1, 5, 12, 30, tzinfo=UTC)
-    assert list(json.loads(found["features"])) == stack.names
+    assert found["event"]["event_time"] == datetime(2026, 1, 5, 12, 30, tzinfo=UTC)
+    assert list(dict(found["features"])) == stack.names
 
 
 def test_a_log_that_cannot_write_makes_it_not_ready_until_it_can(stack: Stack, url: str) -> None:
@@ -210,9 +214,7 @@ def test_a_log_that_cannot_write_makes_it_not_ready_until_it_can(stack: Stack, u
     away.rename(spool)
     eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
     lake = Lake(stack.settings.lake, "card_fraud")
-    transactions = eventually(
-        lambda: 616161 in (all_ := lake.scan(PREDICTIONS).to_table()["transaction_id"].to_pylist()) and all_
-    )
+    transactions = eventually(lambda: 616161 in (all_ := shipped(lake)) and all_)
     assert transactions.count(616161) == 1
 
 
@@ -226,7 +228,7 @@ def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack
     stack.service.start()
     eventually(lambda: stack.service.serves(2), 60)
     assert stack.service.models()["replica"] == replica
-    transactions = Lake(stack.settings.lake, "card_fraud").scan(PREDICTIONS).to_table()["transaction_id"].to_pylist()
+    transactions = shipped(Lake(stack.settings.lake, "card_fraud"))
     assert transactions.count(515151) == 1
 
 

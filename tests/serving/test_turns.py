@@ -155,7 +155,7 @@ def bench(tmp_path: Path, spec: ModelSpec) -> Iterator[Bench]:
 def test_a_row_that_the_challenger_cannot_score_is_the_champions_and_the_others_stay(bench: Bench) -> None:
     route = Route(bench.challenger, "challenger", bench.champion)
     found = bench.answer(route, [1.0, NAN_FROM + 1, 2.0], [0.0] * 3)
-    assert [(each["model_version"], each["slot"]) for each in found] == [
+    assert [(each["model_version"], each["role"]) for each in found] == [
         (2, "challenger"),
         (1, "champion"),
         (2, "challenger"),
@@ -187,9 +187,10 @@ def test_each_is_logged_with_its_own_features_and_time(bench: Bench) -> None:
     bench.answer(Route(bench.champion, "champion"), [1.0, 2.0], [0.3, 0.0])
     bench.answer(Route(bench.champion, "champion"), [3.0, 4.0], [0.2])
     bench.log.close()
-    rows = bench.lake.scan(PREDICTIONS).to_table().sort_by("amount").to_pylist()
+    rows = bench.lake.scan(PREDICTIONS).to_table().to_pylist()
+    rows.sort(key=lambda row: row["event"]["amount"])
     assert [row["features"] for row in rows] == [
-        f'{{"payment_amount":{amount},"weekend":0}}' for amount in (1, 2, 3, 4)
+        [("payment_amount", float(amount)), ("weekend", 0.0)] for amount in (1, 2, 3, 4)
     ]
     assert [row["latency_seconds"] for row in rows] == pytest.approx([0.3, 0.0, 0.2, 0.2], abs=0.09)
 
@@ -221,8 +222,8 @@ def test_a_shadow_counts_requests_and_fails_those_that_it_cannot_score(bench: Be
     two = seen.of(2)
     assert (two.asked, two.errors, two.rows, two.nans, seen.pair.rows) == (5, 1, 5, 1, 5)
     bench.log.close()
-    slots = bench.lake.scan(PREDICTIONS).to_table()["slot"].to_pylist()
-    assert (slots.count("shadow"), slots.count("champion")) == (5, 6)
+    roles = bench.lake.scan(PREDICTIONS).to_table()["role"].to_pylist()
+    assert (roles.count("shadow"), roles.count("champion")) == (5, 6)
 
 
 @pytest.mark.parametrize(("away", "decision"), [(-1e-12, "flag"), (0.0, "flag"), (1e-4, "pass")])

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from tests.steps.predicted import prediction_table
 from tests.steps.watched import DRIFTED, MODEL, World
 from training.adapters.features import Features
 from training.adapters.ledger import Ledger
@@ -38,30 +39,42 @@ def served(world: World, at: pd.Series | None = None) -> pd.DataFrame:
     return events.join(known.astype(float), rsuffix="_feature").assign(feature_timestamp=times.dt.floor("D"))
 
 
-def log(world: World, rows: pd.DataFrame, shadow: bool = False, old_table: bool = False) -> None:
-    """Put exactly these predictions into the lake, with `slot` and `feature_timestamp` unless it is an `old_table`."""
+def log(
+    world: World,
+    rows: pd.DataFrame,
+    shadow: bool = False,
+    old_table: bool = False,
+    also: dict[str, float] | None = None,
+) -> None:
+    """Put exactly these predictions into the lake; in the layout before, without feature timestamps, if `old_table`.
+
+    `also`: features that the first ten have besides.
+    """
     spec = load_model_spec(MODEL)
     names = Features(world.settings, spec).names()
     columns = [name if f"{name}_feature" not in rows else f"{name}_feature" for name in names]
-    predictions = rows[list(spec.request_columns)].assign(
-        prediction_id=[f"p{i:05d}" for i in range(len(rows))],
-        predicted_at=rows["event_time"],
-        score=0.5,
-        flagged=False,
-        model_version=1,
-        features=[json.dumps(dict(zip(names, each, strict=True))) for each in rows[columns].to_numpy().tolist()],
-        replica="r",
-        day=rows["event_time"].dt.date,
-        slot="champion",
-        feature_timestamp=pd.to_datetime(rows["feature_timestamp"], utc=True).dt.as_unit("us"),
-    )
-    if shadow:
-        wrong = predictions.assign(prediction_id=predictions["prediction_id"] + "s", slot="shadow", features="{}")
-        predictions = pd.concat([predictions, wrong])
+    features = [dict(zip(names, each, strict=True)) for each in rows[columns].to_numpy().tolist()]
+    for each in features[:10]:
+        each.update(also or {})
+    times = pd.to_datetime(rows["feature_timestamp"], utc=True).dt.as_unit("us")
+    predictions = rows[list(spec.request_columns)].assign(score=0.5, feature_timestamp=times)
     if old_table:
-        predictions = predictions.drop(columns=["slot", "feature_timestamp"])
-    shutil.rmtree(world.lake.uri("predictions"), ignore_errors=True)  # another schema
-    world.lake.replace("predictions", pa.Table.from_pandas(predictions, preserve_index=False), "true", ["day"])
+        flat = predictions.drop(columns="feature_timestamp").assign(
+            prediction_id=[f"p{i:05d}" for i in range(len(rows))],
+            predicted_at=rows["event_time"],
+            flagged=False,
+            model_version=1,
+            features=[json.dumps(each) for each in features],
+            replica="r",
+            day=rows["event_time"].dt.date,
+        )
+        table = pa.Table.from_pandas(flat, preserve_index=False)
+    else:
+        table = prediction_table(spec, predictions, features=[list(each.items()) for each in features])
+    if shadow:
+        wrong = prediction_table(spec, predictions, role="shadow", features=[[]] * len(rows))
+        table = pa.concat_tables([table, wrong])
+    world.lake.overwrite("predictions", table, ["day"])
 
 
 def run(world: World) -> AuditResult:
@@ -121,6 +134,37 @@ def test_values_that_nothing_explains_are_reported(world: World, old_table: bool
     assert {name for name, each in result.features.items() if each.mismatches} == {"customer_mean_7d"}
     page = Path(result.report or "").read_text()
     assert "| customer_mean_7d | 20 | 5.00% |" in page
+
+
+def test_a_logged_feature_that_is_no_number_is_reported(world: World) -> None:
+    rows = served(world)
+    rows.loc[:2, "customer_mean_7d"] = np.nan
+    rows.loc[3, "customer_mean_7d"] += 50.0
+    log(world, rows)
+    result = run(world)
+    found = result.features["customer_mean_7d"]
+    assert found.mismatches == 4
+    assert found.largest == pytest.approx(50, rel=1e-4)
+    assert [each.logged for each in found.examples] == [None] * 3
+    assert AuditResult.model_validate_json(result.model_dump_json()) == result
+    assert "p00000: not a number → " in Path(result.report or "").read_text()
+
+
+def test_features_that_came_or_went_are_no_skew(world: World) -> None:
+    """A version that is gone from the definitions' point of view, and one that did not take a feature yet."""
+    rows = served(world)
+    log(world, rows, also={"customer_count_90d": 3.0})
+    table = world.lake.scan("predictions").to_table()
+    fewer = [[pair for pair in each if pair[0] != "night"] for each in table["features"].to_pylist()[:100]]
+    features = fewer + table["features"].to_pylist()[100:]
+    place = table.column_names.index("features")
+    table = table.set_column(place, "features", pa.array(features, table.schema.field("features").type))
+    world.lake.overwrite("predictions", table, ["day"])
+    result = run(world)
+    assert result.share == 0.0
+    assert (result.features["night"].values, result.features["weekend"].values) == (ROWS - 100, ROWS)
+    assert result.not_defined == {"customer_count_90d": 10}
+    assert "not compared: customer_count_90d (10 requests)" in Path(result.report or "").read_text()
 
 
 def test_the_ledger_keeps_the_share_once(world: World, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_columns_and_the_manifest(settings: Settings) -> None:
     assert result.feature_names == names
     keys = ["transaction_id", "event_time", "customer_id", "terminal_id", "is_fraud"]
     assert pq.read_schema(result.train.uri).names == keys + names
-    assert pq.read_schema(result.holdout.uri).names == [*keys, *names, "excluded"]
+    assert pq.read_schema(result.holdout.uri).names == [*keys, *names, "_excluded"]
     folder = Path(result.uri)
     assert folder == Path(settings.work) / MODEL / "datasets" / result.dataset_id
     assert DatasetResult.model_validate_json((folder / "dataset.json").read_text()) == result
@@ -118,8 +118,8 @@ def test_customers_known_before_the_day_are_excluded(
         own = frauds[
             (frauds["customer_id"] == row["customer_id"]) & (frauds["reported_at"] < row["event_time"].floor("D"))
         ]
-        assert row["excluded"] == (len(own) > 0)
-    assert 0 < holdout["excluded"].sum() < len(holdout)
+        assert row["_excluded"] == (len(own) > 0)
+    assert 0 < holdout["_excluded"].sum() < len(holdout)
 
 
 def test_what_comes_after_the_horizon_changes_nothing(

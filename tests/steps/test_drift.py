@@ -32,7 +32,7 @@ def test_a_quiet_week_is_no_drift(world: World) -> None:
     assert result.window == Days.ending(QUIET, 7)
     assert (result.champion_version, result.history_days) == (1, 77)
     assert not result.drifted, result.columns
-    assert set(result.columns) == {*world.dataset.feature_names, "score"}
+    assert set(result.columns) == {*world.dataset.feature_names, "_score"}
     assert result.table_versions.keys() == {"events", "customer_features", "terminal_features"}
 
 
@@ -40,7 +40,7 @@ def test_inflation_is_found_named_and_kept_with_the_run(world: World) -> None:
     result = drift.run(DriftInputs(model=MODEL), world.settings)  # resolves as_of itself
     assert (result.as_of, result.drifted) == (DRIFTED, True)
     assert result.columns["payment_amount"].drifted
-    assert result.columns["score"].drifted
+    assert result.columns["_score"].drifted
     assert not result.columns["terminal_count_30d"].drifted
     folder = Path(world.settings.work) / MODEL / "drift" / f"{DRIFTED}-v1"
     assert (result.report_html, result.report_json) == (str(folder / "report.html"), str(folder / "report.json"))

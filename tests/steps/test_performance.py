@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from serving.segments import prediction_schema
+from tests.steps.predicted import prediction_table
 from tests.steps.watched import DRIFTED, MODEL, World
 from training.adapters.datasets import Rows
 from training.adapters.onnx_model import OnnxModel
@@ -48,23 +48,14 @@ def _predict(world: World, days: Days, scores: Scores, version: int = 1, later: 
         prediction_id=[f"{i}-{version}-{later}" for i in range(len(events))],
         predicted_at=events["event_time"] + pd.Timedelta(seconds=later),
         score=scores(events["is_fraud"]),
-        flagged=False,
         model_version=version,
-        features="{}",
-        features_defaulted=False,
-        feature_timestamp=events["event_time"],
-        slot="champion",
-        latency_seconds=0.001,
-        replica="test",
-        day=events["event_time"].dt.date,
     )
 
 
 def _log(world: World, *predictions: pd.DataFrame) -> pd.DataFrame:
     """Put exactly these into the lake's prediction log."""
     rows = pd.concat(predictions, ignore_index=True)
-    table = pa.Table.from_pandas(rows, schema=prediction_schema(load_model_spec(MODEL)), preserve_index=False)
-    world.lake.replace("predictions", table, "true", ["day"])
+    world.lake.overwrite("predictions", prediction_table(load_model_spec(MODEL), rows), ["day"])
     return rows
 
 
@@ -114,7 +105,7 @@ def test_the_entity_of_evaluation_may_be_the_id(world: World, tmp_path: Path) ->
 def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: World) -> None:
     _log(world, _champions_own(world))
     result = _run(world, world.dataset.as_of)
-    holdout = pq.read_table(world.dataset.holdout.uri).to_pandas().query("not excluded")
+    holdout = pq.read_table(world.dataset.holdout.uri).to_pandas().query("not _excluded")
     assert result.window == world.dataset.holdout.days
     assert (result.rows, result.positives) == (len(holdout), holdout["is_fraud"].sum())
     assert result.current == pytest.approx(result.reference)
@@ -169,9 +160,8 @@ def test_other_versions_and_days_without_all_their_labels_do_not_count(world: Wo
 def test_what_scored_along_does_not_count(world: World) -> None:
     _log(world, _predict(world, WINDOW, _good))
     alone = _run(world)
-    answers = _predict(world, WINDOW, _good)
-    answers.loc[answers.index[::2], "slot"] = None  # from before there were slots
-    _log(world, answers, _predict(world, WINDOW, _blind, later=1).assign(slot="shadow"))
+    answers = _predict(world, WINDOW, _good).assign(role="champion")
+    _log(world, answers, _predict(world, WINDOW, _blind).assign(role="shadow"))
     assert _run(world).current == alone.current
 
 

@@ -20,12 +20,13 @@ import yaml
 
 from tests.steps.fleet import MODEL, Replica
 from tests.steps.moves import Killed, aliases, back, killing, ledger, roll
+from tests.steps.predicted import prediction_table
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import NotToServe, StepError, TransientError
 from training.contract.messages import RolloutInputs
-from training.contract.model_spec import MODELS_DIR
+from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS, PairSignals, VersionSignals
 from training.contract.traffic import MODE, STAGE
 from training.domain.audit import Audit
@@ -378,15 +379,12 @@ def log_predictions(settings: Settings, worse: int | None, positives: int = 40, 
     for version in (1, 2):
         rows = pd.DataFrame({**events, "amount": 1.0}).assign(
             prediction_id=[f"{version}-{i}" for i in ids],
-            predicted_at=later,
             score=chance.random(400) if version == worse else good,
             model_version=version,
-            day=later.date(),
-            slot="challenger" if ab and version == 2 else "shadow" if version == 2 else "champion",
+            role="challenger" if ab and version == 2 else "shadow" if version == 2 else "champion",
         )
         versions.append(rows[ids % 2 == version - 1] if ab else rows)
-    predictions = pa.Table.from_pandas(pd.concat(versions), preserve_index=False)
-    lake.replace("predictions", _microseconds(predictions), "true", ["day"])
+    lake.overwrite("predictions", prediction_table(load_model_spec(MODEL), pd.concat(versions)), ["day"])
     labels = pa.table({"transaction_id": ids, "is_fraud": frauds, "reported_at": [later] * 400})
     labels = labels.append_column("partition", pa.array(["a"] * 400))
     lake.replace("labels", _microseconds(labels), "true", ["partition"])

@@ -87,7 +87,7 @@ def _split(
         **{column: columns[column].astype(np.float32) for column in names},
     }
     if name == "holdout":
-        table["excluded"] = random.random(n) < 0.1
+        table["_excluded"] = random.random(n) < 0.1
     if customers is not None:
         table["customer_id"] = customers.take(pa.array(np.arange(n) % len(customers)))
     path = folder / f"{name}.parquet"

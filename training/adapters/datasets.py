@@ -21,12 +21,11 @@ from training import storage
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetResult
 from training.contract.model_spec import ModelSpec
+from training.domain.frames import EXCLUDED
 
 log = logging.getLogger("perennial")
 
 MANIFEST, TRAIN, HOLDOUT, REFERENCE = "dataset.json", "train.parquet", "holdout.parquet", "reference.parquet"
-#: A holdout row that evaluation leaves out.
-EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True)

@@ -151,14 +151,22 @@ class Lake:
         return self._commit(opened, rows, transactions, mode="overwrite", predicate=where, schema_mode="merge")
 
     def overwrite(
-        self, table: str, rows: pa.Table, partition_by: list[str], transactions: Mapping[str, int] | None = None
+        self,
+        table: str,
+        rows: pa.Table,
+        partition_by: list[str],
+        transactions: Mapping[str, int] | None = None,
+        version: int | None = None,
     ) -> int:
         """Put `rows` in the place of all that `table` holds, its columns and their types included, in one commit.
 
-        Returns the version. Earlier versions keep their own columns. Raises TransientError as `replace` does.
+        `version` is the one that `rows` were made of: any commit since is a conflict. Returns the version. Earlier
+        versions keep their own columns. Raises TransientError as `replace` does.
         """
         opened = self._open_or_create(table, rows.schema, partition_by)
-        return self._commit(opened, rows, transactions, mode="overwrite", schema_mode="overwrite")
+        if version is not None:
+            opened.load_as_version(version)
+        return self._commit(opened, rows, transactions, retries=0, mode="overwrite", schema_mode="overwrite")
 
     def append_once(
         self, table: str, rows: pa.Table, partition_by: list[str], application: str, number: int
@@ -222,11 +230,16 @@ class Lake:
         opened: DeltaTable,
         rows: pa.Table | pa.RecordBatchReader,
         transactions: Mapping[str, int] | None,
+        retries: int | None = None,
         **mode: str,
     ) -> int:
-        """Commit on top of what was `opened` and looked at: a write in between is a conflict, never a double."""
+        """Commit on top of what was `opened` and looked at: a write in between is a conflict, never a double.
+
+        delta-rs sees no conflict between an append and the overwrite of a schema, and leaves the appended rows in
+        their old types: without `retries` the commit must be the next one.
+        """
         kept = [Transaction(*each) for each in (transactions or {}).items()]
-        properties = CommitProperties(app_transactions=kept or None)
+        properties = CommitProperties(app_transactions=kept or None, max_commit_retries=retries)
         try:
             write_deltalake(opened, rows, commit_properties=properties, **mode)  # type: ignore[call-overload]
         except CommitFailedError as error:

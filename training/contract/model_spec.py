@@ -42,6 +42,9 @@ class LabelSpec(Spec):
     id_column: str
     delay_days: int = Field(7, ge=0, le=36_500)
     """Days after the event within which its label has been reported: the gap between training and holdout."""
+    unlabelled_after_delay: Literal["missing", "negative"] = "missing"
+    """What an event is whose label has not been reported by then. `negative`: for feeds that only name positives, such
+    as chargebacks. A delivery of labels that fails then looks like a time without positives (docs/your-model.md)."""
 
 
 class FeatureSpec(Spec):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Mistake = tuple[str, str, str]
 
 #: Names that a feature table, a join or a dataset has for columns of its own.
-TABLE_COLUMNS = frozenset(["day", "feature_timestamp", "event_timestamp", "excluded"])
+TABLE_COLUMNS = frozenset(["day", "feature_timestamp", "event_timestamp"])
 #: Names of the lake's own tables of a model.
 LAKE_TABLES = frozenset(["events", "labels", "quarantine", "predictions"])
 

@@ -15,8 +15,6 @@ from typing import Literal, get_args
 from training.contract.base import Frozen
 
 Mode = Literal["full", "shadow", "canary", "ab"]
-#: The slot, in the table `predictions`, of a row that was scored along and answered nobody.
-SHADOW = "shadow"
 
 MODE, WEIGHT, STAGE, EXPERIMENT = "rollout.mode", "rollout.weight", "rollout.stage", "rollout.experiment"
 #: In the order in which to write them, so that whoever reads in between sees nothing worse than the state before with

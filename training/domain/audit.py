@@ -63,34 +63,50 @@ def horizons(predicted_at: pd.Series, used: pd.Series) -> pd.Series:
 
 
 def compare(
-    names: Sequence[str], ids: Sequence[object], logged: np.ndarray, now: Offline, behind: Offline, default: Offline
+    names: Sequence[str],
+    ids: Sequence[object],
+    logged: np.ndarray,
+    given: np.ndarray,
+    now: Offline,
+    behind: Offline,
+    default: Offline,
 ) -> dict[str, FeatureSkew]:
-    """Feature → what was found, for `logged` values [n, d] of the requests `ids` [n], columns as in `names` [d]."""
+    """Feature → what was found, for `logged` values [n, d] of the requests `ids` [n], columns as in `names` [d].
+
+    `given` (bool [n, d]) says which values there are: a version that does not take a feature has none. NaN is a value
+    that only NaN explains.
+    """
     relative, absolute = TOLERANCE
 
     def explained(by: Offline) -> np.ndarray:
         close = np.isclose(logged, by.values, rtol=relative, atol=absolute, equal_nan=True)
-        return np.asarray(close & by.rows[:, None])
+        return np.asarray(close & by.rows[:, None] & given)
 
     exact = explained(now)
     old = explained(behind) & ~exact
     unknown = explained(default) & ~exact & ~old
-    skewed = ~(exact | old | unknown)
-    differences = np.abs(logged.astype(float) - now.values.astype(float))
+    skewed = given & ~(exact | old | unknown)
+    # A value that is no number is as far off as can be, and no number to report.
+    differences = np.nan_to_num(np.abs(logged.astype(float) - now.values.astype(float)), nan=np.inf)
     found = {}
     for column, name in enumerate(names):
-        rows = np.flatnonzero(skewed[:, column])
+        rows, values = np.flatnonzero(skewed[:, column]), int(given[:, column].sum())
+        far = differences[rows, column]
         examples = [
-            SkewExample(id=str(ids[row]), logged=float(logged[row, column]), offline=float(now.values[row, column]))
-            for row in rows[np.argsort(-differences[rows, column], kind="stable")][:EXAMPLES]
+            SkewExample(id=str(ids[row]), logged=_number(logged[row, column]), offline=_number(now.values[row, column]))
+            for row in rows[np.argsort(-far, kind="stable")][:EXAMPLES]
         ]
         found[name] = FeatureSkew(
-            values=len(logged),
+            values=values,
             mismatches=len(rows),
-            share=len(rows) / len(logged) if len(logged) else 0.0,
-            largest=float(differences[rows, column].max()) if len(rows) else 0.0,
+            share=len(rows) / values if values else 0.0,
+            largest=float(far[np.isfinite(far)].max(initial=0.0)),
             behind=int(old[:, column].sum()),
             defaulted=int(unknown[:, column].sum()),
             examples=examples,
         )
     return found
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -8,8 +8,8 @@ import pandas as pd
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift
 
-#: The champion's scores, compared like a feature: prediction drift.
-SCORE = "score"
+#: The champion's scores, compared like a feature: prediction drift. No feature has this name.
+SCORE = "_score"
 
 
 def current_window(as_of: date, window_days: int) -> Days:

@@ -6,7 +6,8 @@ from datetime import date, timedelta
 import pandas as pd
 
 from training.contract.base import Days
-from training.contract.model_spec import LabelSpec, Metric
+from training.contract.model_spec import Metric
+from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 
 
 def matured_window(as_of: date, window_days: int, delay_days: int) -> Days:
@@ -14,14 +15,13 @@ def matured_window(as_of: date, window_days: int, delay_days: int) -> Days:
     return Days.ending(as_of - timedelta(days=delay_days), window_days)
 
 
-def labelled(predictions: pd.DataFrame, labels: pd.DataFrame, label: LabelSpec) -> pd.DataFrame:
-    """`predictions` (with `predicted_at`) whose label is in `labels`, with it; of several for one id the first made.
+def first_made(predictions: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Of several `predictions` with the same `keys`, the one that was made first.
 
     The first is what was acted upon; one made again later may have seen features that know the label. Ties are broken
-    by `prediction_id`, so the order of the rows does not matter.
+    by the prediction's id, so the order of the rows does not matter.
     """
-    first = predictions.sort_values(["predicted_at", "prediction_id"]).drop_duplicates(label.id_column, keep="first")
-    return first.merge(labels[[label.id_column, label.column]], on=label.id_column, validate="one_to_one")
+    return predictions.sort_values([PREDICTED_AT, PREDICTION_ID]).drop_duplicates(keys, keep="first")
 
 
 def has_degraded(

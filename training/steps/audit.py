@@ -1,7 +1,7 @@
 """Compute the features of logged predictions again, offline and point-in-time, and report the values that differ."""
 
-import json
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,11 +9,12 @@ import numpy as np
 from training import storage
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
+from training.adapters.tables import Predictions
 from training.contract.base import Days
 from training.contract.messages import AuditInputs, AuditResult, FeatureSkew
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.contract.traffic import SHADOW
 from training.domain.audit import AUDIT, Audit, Offline, compare, horizons
+from training.domain.frames import FEATURE_TIMESTAMP, LOGGED_FEATURES, PREDICTED_AT, PREDICTION_ID
 from training.settings import Settings
 from training.workspace import share
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Skew in one of a thousand requests shows in so many, and to look them up takes seconds.
 MAXIMUM_ROWS = 5_000
+#: When the online store was last filled before a request, as far as the log can tell.
+HORIZON = "_horizon"
 
 log = logging.getLogger("perennial")
 
@@ -41,10 +44,10 @@ def run(inputs: AuditInputs, settings: Settings) -> AuditResult:
     window = Days.ending(inputs.as_of, spec.drift.window_days)
     versions = {**lake.versions(PREDICTIONS, *spec.features.tables), **(inputs.table_versions or {})}
     rows = _predictions(lake, spec, window, versions.get(PREDICTIONS))
-    if rows is None:
+    if rows.empty:
         log.info("Nothing was predicted for %s in %s", window, lake.uri(PREDICTIONS))
         return AuditResult(outcome="no predictions", as_of=inputs.as_of, window=window, table_versions=versions)
-    found = _audit(rows, versions, spec, settings)
+    found, not_defined = _audit(rows, versions, spec, settings)
     body = Audit(
         as_of=inputs.as_of,
         rows=len(rows),
@@ -59,6 +62,7 @@ def run(inputs: AuditInputs, settings: Settings) -> AuditResult:
         rows=len(rows),
         share=body.share,
         features=found,
+        not_defined=not_defined,
         table_versions=versions,
     )
     report = _write(result, spec, settings)
@@ -69,28 +73,13 @@ def run(inputs: AuditInputs, settings: Settings) -> AuditResult:
     return result.model_copy(update={"report": str(report)})
 
 
-def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None) -> "pd.DataFrame | None":
-    """Answered predictions of the window, sampled, with `features` read and `horizon` of the online store."""
-    import pandas as pd
-    import pyarrow.dataset as ds
-
-    if version is None:
-        return None
-    table = lake.scan(PREDICTIONS, version)
-    wanted = (ds.field("day") >= window.start) & (ds.field("day") < window.end)
-    optional = [name for name in ("slot", "feature_timestamp") if name in table.schema.names]
-    columns = ["prediction_id", "predicted_at", "features", *spec.request_columns, *optional]
-    rows = table.to_table(columns, filter=wanted).to_pandas()
-    for name in {"slot", "feature_timestamp"} - set(optional):
-        rows[name] = None
-    # A shadow's row carries the features of the request that another row has.
-    rows = rows[rows["slot"].isna() | (rows["slot"] != SHADOW)].sort_values("prediction_id", ignore_index=True)
-    if rows.empty:
-        return None
-    rows["feature_timestamp"] = pd.to_datetime(rows["feature_timestamp"], utc=True)
-    if rows["feature_timestamp"].isna().all():
+def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None) -> "pd.DataFrame":
+    """Answered predictions of the window, sampled, with HORIZON: when the online store was last filled before each."""
+    rows = Predictions(lake, spec, version).answered(window, spec.request_columns, features=True)
+    rows = rows.sort_values(PREDICTION_ID, ignore_index=True)
+    if not rows.empty and rows[FEATURE_TIMESTAMP].isna().all():
         log.warning("The log has no feature timestamps: what an online store that was behind gave counts as skew")
-    rows["horizon"] = horizons(rows["predicted_at"], rows["feature_timestamp"])
+    rows[HORIZON] = horizons(rows[PREDICTED_AT], rows[FEATURE_TIMESTAMP])
     # The lake keeps no order, and the sample must not depend on one.
     if len(rows) > MAXIMUM_ROWS:
         rows = rows.sample(MAXIMUM_ROWS, random_state=spec.training.seed).sort_index()
@@ -99,20 +88,25 @@ def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None)
 
 def _audit(
     rows: "pd.DataFrame", versions: dict[str, int], spec: ModelSpec, settings: Settings
-) -> dict[str, FeatureSkew]:
+) -> tuple[dict[str, FeatureSkew], dict[str, int]]:
+    """What was found of each feature; and those that are not defined any more, with the requests that had them."""
     import pandas as pd
 
     from training.adapters.features import Features
 
     features = Features(settings, spec)
-    served = [json.loads(text) for text in rows["features"]]
-    names = [name for name in features.names() if any(name in each for each in served)]
-    logged = np.array([[each.get(name, np.nan) for name in names] for each in served], np.float64)
+    served = [dict(each) if each is not None else {} for each in rows[LOGGED_FEATURES]]
+    counts = Counter(name for each in served for name in each)
+    names = [name for name in features.names() if name in counts]
+    not_defined = {name: count for name, count in sorted(counts.items()) if name not in names}
+    given = np.array([[name in each for name in names] for each in served], bool).reshape(len(rows), len(names))
+    values = [[each.get(name) for name in names] for each in served]
+    logged = np.array(values, np.float64).reshape(given.shape)
     events = rows[list(spec.request_columns)]
     times = pd.DatetimeIndex(rows[spec.feeds["events"].time_column]).tz_convert("UTC")
     tables = {table: versions[table] for table in spec.features.tables if table in versions}
 
-    horizon = pd.DatetimeIndex(rows["horizon"].fillna(pd.Series(times, index=rows.index)))
+    horizon = pd.DatetimeIndex(rows[HORIZON].fillna(pd.Series(times, index=rows.index)))
     strangers = events.assign(**{entity: _nobody(spec, entity) for entity in set(spec.features.tables.values())})
     # One join for the three: as of the request, as of what was online then, and for an entity that nobody knows.
     asked = pd.concat([events, events, strangers], ignore_index=True)
@@ -120,12 +114,12 @@ def _audit(
     now, behind, unknown = np.split(features.historical(asked, tables, at)[names].to_numpy(np.float64), 3)
     everyone, known, defaulted = (
         np.ones(len(rows), bool),
-        rows["horizon"].notna().to_numpy(),
-        rows["feature_timestamp"].isna().to_numpy(),
+        rows[HORIZON].notna().to_numpy(),
+        rows[FEATURE_TIMESTAMP].isna().to_numpy(),
     )
-    ids = rows["prediction_id"].tolist()
+    ids = rows[PREDICTION_ID].tolist()
     by = (Offline(now, everyone), Offline(behind, known), Offline(unknown, defaulted))
-    return compare(names, ids, logged, *by)
+    return compare(names, ids, logged, given, *by), not_defined
 
 
 def _nobody(spec: ModelSpec, entity: str) -> int | str:
@@ -147,7 +141,14 @@ def _table(result: AuditResult) -> list[str]:
     lines = [head, "", "| feature | not explained | share | largest | store behind | defaulted | logged → offline |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     for name, each in sorted(result.features.items(), key=lambda item: (-item[1].mismatches, item[0])):
-        shown = ", ".join(f"{x.id}: {x.logged:g} → {x.offline:g}" for x in each.examples)
+        shown = ", ".join(f"{x.id}: {_shown(x.logged)} → {_shown(x.offline)}" for x in each.examples)
         counts = f"{each.mismatches} | {each.share:.2%} | {each.largest:g} | {each.behind} | {each.defaulted}"
         lines.append(f"| {name} | {counts} | {shown} |")
+    if result.not_defined:
+        gone = ", ".join(f"{name} ({count} requests)" for name, count in result.not_defined.items())
+        lines += ["", f"Logged and not defined any more, so not compared: {gone}."]
     return lines
+
+
+def _shown(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:g}"

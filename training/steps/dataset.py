@@ -7,17 +7,18 @@ from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from training import storage
 from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, write_dataset
 from training.adapters.lake import EVENTS, LABELS, Lake
+from training.adapters.tables import Events, FeatureDays, Labels
 from training.contract.base import Days, TableVersions, midnight
-from training.contract.errors import DataContractError, InputError
+from training.contract.errors import ConfigError, DataContractError, InputError
 from training.contract.messages import DatasetInputs, DatasetResult, Split
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain.windows import Windows, known_entities, thinly_labelled, windows
+from training.domain.frames import EXCLUDED, LABEL, REPORTED_AT
+from training.domain.labels import known_before, labelled
+from training.domain.windows import Windows, thinly_labelled, windows
 from training.settings import Settings
 
 log = logging.getLogger("perennial")
@@ -26,7 +27,7 @@ log = logging.getLogger("perennial")
 def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     """Write `<work>/<model>/datasets/<dataset_id>/`: train, holdout and reference as Parquet, and the manifest.
 
-    Columns: the events' id, time and entities, the label, the features (float32); in the holdout also `excluded`
+    Columns: the events' id, time and entities, the label, the features (float32); in the holdout also `_excluded`
     (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features. The
     id is a hash of all that determines the content: a dataset that exists is returned as it is.
     Raises DataContractError when history, labels, rows, positives or feature rows do not suffice.
@@ -48,8 +49,8 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label.delay_days)
     log.info("As of %s: train %s, holdout %s, from versions %s", as_of, chosen.train, chosen.holdout, versions)
     _check_history(lake, spec, versions, chosen, as_of)
-    labelled = _labelled(lake, spec, versions, chosen, as_of)
-    train, holdout = _splits(spec, labelled, chosen)
+    rows = _labelled(lake, spec, versions, chosen, as_of)
+    train, holdout = _splits(spec, rows, chosen)
     _check_counts(spec, train, holdout, chosen)
     _check_features(lake, spec, versions, pd.concat([train, holdout]))
     frames, names = _with_features(settings, spec, versions, train, holdout)
@@ -87,8 +88,7 @@ def _versions(lake: Lake, spec: ModelSpec, given: TableVersions | None) -> Table
 
 def _horizon(lake: Lake, spec: ModelSpec, versions: TableVersions) -> date:
     """The day after the newest labels' reported day."""
-    column = spec.feeds["labels"].time_column
-    newest = pc.max(lake.scan(LABELS, versions[LABELS]).to_table(columns=[column])[column]).as_py()
+    newest = Labels(lake, spec, versions[LABELS]).newest_report()
     if newest is None:
         raise DataContractError(f"{lake.uri(LABELS)} is empty", hint="Land labels first.")
     return newest.date() + timedelta(days=1)
@@ -96,11 +96,10 @@ def _horizon(lake: Lake, spec: ModelSpec, versions: TableVersions) -> date:
 
 def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> None:
     """Events must reach back to the training window's first day."""
-    column = spec.feeds["events"].time_column
-    events = lake.scan(EVENTS, versions[EVENTS])
+    events = Events(lake, spec, versions[EVENTS])
     start = chosen.train.start
-    if not _any_before(events, column, start + timedelta(days=1)):
-        first = pc.min(events.to_table(columns=[column])[column]).as_py()
+    if not events.any_before(start + timedelta(days=1)):
+        first = events.first()
         since = f"events begin on {first.date()}" if first else "there are no events"
         earliest = f"The earliest possible as_of is {first.date() + (as_of - start)}; or l" if first else "L"
         raise DataContractError(
@@ -114,21 +113,15 @@ def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, rows: 
     column = spec.feeds["events"].time_column
     days = set(rows[column].dt.date.unique())
     first, last = min(days), max(days)
-    if not _any_before(lake.scan(EVENTS, versions[EVENTS]), column, first):
+    if not Events(lake, spec, versions[EVENTS]).any_before(first):
         # On the very first day of all no entity has a past, hence no feature row.
         days.remove(first)
-    within = (ds.field("day") >= first) & (ds.field("day") <= last)
     for table in spec.features.tables:
-        found = pc.unique(lake.scan(table, versions[table]).to_table(["day"], filter=within)["day"]).to_pylist()
-        if missing := sorted(days - set(found)):
+        if missing := sorted(days - FeatureDays(lake, table, versions[table]).within(first, last)):
             raise DataContractError(
                 f"{lake.uri(table)} version {versions[table]} has no rows for {len(missing)} days, {missing[0]} first",
                 hint="Run the features step for these days.",
             )
-
-
-def _any_before(events: ds.Dataset, column: str, day: date) -> bool:
-    return events.filter(ds.field(column) < midnight(day)).head(1, columns=[column]).num_rows > 0
 
 
 def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> pd.DataFrame:
@@ -136,20 +129,15 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
 
     Raises DataContractError when a day's labels are missing: what is left of it would be no fair picture.
     """
-    event_time, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
-    start, end = midnight(chosen.train.start), midnight(chosen.holdout.end)
-    within = (ds.field(event_time) >= start) & (ds.field(event_time) < end)
-    events = lake.scan(EVENTS, versions[EVENTS]).to_table(list(spec.request_columns), filter=within).to_pandas()
-    known = (ds.field(reported) >= start) & (ds.field(reported) < midnight(as_of))
-    columns = [spec.label.id_column, spec.label.column, reported]
-    labels = lake.scan(LABELS, versions[LABELS]).to_table(columns, filter=known).to_pandas()
-    # A label that was reported again is a correction: the newest known counts.
-    labels = labels.sort_values(reported).drop_duplicates(spec.label.id_column, keep="last")
-    has_label = events[spec.label.id_column].isin(labels[spec.label.id_column]).to_numpy()
+    event_time, identity = spec.feeds["events"].time_column, spec.label.id_column
+    window = Days(start=chosen.train.start, end=chosen.holdout.end)
+    events = Events(lake, spec, versions[EVENTS]).within(window)
+    known = Labels(lake, spec, versions[LABELS]).known_at(as_of, since=window.start)
+    found = labelled(events, known, spec, midnight(as_of))
+    has_label = events[identity].isin(found[identity]).to_numpy()
     _check_labels(spec, events[event_time], has_label, chosen, as_of)
-    found = events.merge(labels, on=spec.label.id_column, how="inner", validate="one_to_one")
-    log.info("%d events from %s to %s, %d with a label known at %s", len(events), start, end, len(found), as_of)
-    return found.sort_values([event_time, spec.label.id_column], ignore_index=True)
+    log.info("%d events in %s, %d with a label known at %s", len(events), window, len(found), as_of)
+    return found.sort_values([event_time, identity], ignore_index=True)
 
 
 def _check_labels(spec: ModelSpec, times: pd.Series, has_label: np.ndarray, chosen: Windows, as_of: date) -> None:
@@ -163,28 +151,26 @@ def _check_labels(spec: ModelSpec, times: pd.Series, has_label: np.ndarray, chos
         )
 
 
-def _splits(spec: ModelSpec, labelled: pd.DataFrame, chosen: Windows) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train and holdout; the holdout with `excluded`."""
-    times = labelled[spec.feeds["events"].time_column]
+def _splits(spec: ModelSpec, rows: pd.DataFrame, chosen: Windows) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train and holdout; the holdout with EXCLUDED."""
+    times = rows[spec.feeds["events"].time_column]
 
     def within(days: Days) -> pd.Series:
         return (times >= midnight(days.start)) & (times < midnight(days.end))
 
-    train, holdout = labelled[within(chosen.train)], labelled[within(chosen.holdout)]
+    train, holdout = rows[within(chosen.train)], rows[within(chosen.holdout)]
     excluded = np.zeros(len(holdout), bool)
     if spec.evaluation.exclude_known_entities:
-        frauds = labelled[labelled[spec.label.column] == 1]
-        entity, reported = spec.evaluation.entity, spec.feeds["labels"].time_column
-        excluded = known_entities(holdout[entity], times[holdout.index], frauds[entity], frauds[reported])
-    return train, holdout.assign(excluded=excluded)
+        excluded = known_before(holdout, rows[[spec.label.id_column, LABEL, REPORTED_AT]], rows, spec)
+    return train, holdout.assign(**{EXCLUDED: excluded})
 
 
 def _check_counts(spec: ModelSpec, train: pd.DataFrame, holdout: pd.DataFrame, chosen: Windows) -> None:
-    counted = {"training": (train, chosen.train), "holdout": (holdout[~holdout["excluded"]], chosen.holdout)}
+    counted = {"training": (train, chosen.train), "holdout": (holdout[~holdout[EXCLUDED]], chosen.holdout)}
     rows_needed = {"training": spec.training.minimum_rows, "holdout": 1}
     positives_needed = {"training": spec.training.minimum_positives, "holdout": 1}
     for name, (frame, days) in counted.items():
-        rows, positives = len(frame), int(frame[spec.label.column].sum())
+        rows, positives = len(frame), int(frame[LABEL].sum())
         if rows < rows_needed[name] or positives < positives_needed[name]:
             raise DataContractError(
                 f"The {name} window {days} has {rows} labelled rows, {positives} positive;"
@@ -202,17 +188,18 @@ def _with_features(
 
     features = Features(settings, spec)
     names = features.names()
-    joined = features.historical(pd.concat([train, holdout]), versions)
+    rows = pd.concat([train, holdout], ignore_index=True)
     entities = sorted({*spec.features.tables.values(), spec.evaluation.entity})
-    # The id may itself be an entity.
-    columns = [spec.label.id_column, spec.feeds["events"].time_column, *entities, spec.label.column]
-    columns = list(dict.fromkeys(columns))
+    columns = list(dict.fromkeys([spec.label.id_column, spec.feeds["events"].time_column, *entities]))
+    if taken := sorted({*columns, spec.label.column} & set(names)) or sorted({spec.label.column} & set(columns)):
+        raise ConfigError(
+            f"A dataset cannot hold two columns of one name: {', '.join(taken)}",
+            hint="Rename the feature, or the label's column: the id, the event's time and entities stand beside them.",
+        )
+    label = rows[[LABEL]].rename(columns={LABEL: spec.label.column})
+    joined = pd.concat([rows[columns], label, features.historical(rows, versions)[names]], axis=1)
     first, second = joined.iloc[: len(train)], joined.iloc[len(train) :]
-    frames = {
-        TRAIN: first[[*columns, *names]],
-        HOLDOUT: second[[*columns, *names]].assign(excluded=holdout["excluded"].to_numpy()),
-    }
-    return frames, names
+    return {TRAIN: first, HOLDOUT: second.assign(**{EXCLUDED: holdout[EXCLUDED].to_numpy()})}, names
 
 
 def _split(spec: ModelSpec, uri: str, days: Days, frame: pd.DataFrame) -> Split:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from training import storage
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.registry import CHAMPION, REFERENCE, ModelVersion, Registry
-from training.contract.base import Days, TableVersions, midnight
+from training.adapters.tables import Events, covered
+from training.contract.base import Days, TableVersions
 from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain.coverage import covered_days
 from training.domain.drift import SCORE, current_window, has_drifted, sample
 from training.settings import Settings
 from training.workspace import share
@@ -34,8 +34,7 @@ def run(inputs: DriftInputs, settings: Settings) -> DriftResult:
     """
     spec = load_model_spec(inputs.model, settings.models_dir)
     lake = Lake(settings.lake, spec.name)
-    spans = lake.spans(EVENTS, spec.feeds[EVENTS].time_column)
-    events = covered_days((span.earliest, span.newest) for span in spans)
+    events = covered(lake, spec, EVENTS)
     as_of = inputs.as_of or (events.end if events else None)
     if events is None or as_of is None:
         log.info("No events in %s: nothing to compare", lake.uri(EVENTS))
@@ -55,15 +54,10 @@ def run(inputs: DriftInputs, settings: Settings) -> DriftResult:
 
 
 def _current_events(lake: Lake, spec: ModelSpec, versions: TableVersions, window: Days) -> "pd.DataFrame":
-    import pyarrow.dataset as ds
-
-    time_column, id_column = spec.feeds[EVENTS].time_column, spec.label.id_column
-    start, end = midnight(window.start), midnight(window.end)
-    within = (ds.field(time_column) >= start) & (ds.field(time_column) < end)
-    table = lake.scan(EVENTS, versions[EVENTS]).to_table(list(spec.request_columns), filter=within)
-    log.info("%d events in %s (%s version %d)", table.num_rows, window, lake.uri(EVENTS), versions[EVENTS])
+    rows = Events(lake, spec, versions[EVENTS]).within(window)
+    log.info("%d events in %s (%s version %d)", len(rows), window, lake.uri(EVENTS), versions[EVENTS])
     # The lake keeps no order, and the sample must not depend on one.
-    rows = table.to_pandas().sort_values(id_column, ignore_index=True)
+    rows = rows.sort_values(spec.label.id_column, ignore_index=True)
     return sample(rows, spec.drift.maximum_rows, spec.training.seed)
 
 

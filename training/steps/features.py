@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from training.adapters.feature_query import FeatureQueries
 from training.adapters.lake import EVENTS, LABELS, Lake
+from training.adapters.tables import Labels
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.messages import FeaturesInputs, FeaturesResult
@@ -96,36 +97,35 @@ class _Feeds:
     """The events and labels at their pinned versions."""
 
     events: ds.Dataset
-    labels: ds.Dataset
-    time_column: str
-    reported: str
-    history_days: int
+    labels: Labels
+    spec: ModelSpec
 
     @classmethod
     def pinned(cls, lake: Lake, spec: ModelSpec, versions: TableVersions) -> "_Feeds":
         log.info("Reading %s version %d", lake.uri(EVENTS), versions[EVENTS])
-        # Before the first labels have come: an empty table of their schema.
-        empty = feed_schema(spec.feeds[LABELS]).empty_table()
-        return cls(
-            lake.scan(EVENTS, versions[EVENTS]),
-            lake.scan(LABELS, versions[LABELS]) if LABELS in versions else ds.dataset(empty),
-            spec.feeds[EVENTS].time_column,
-            spec.feeds[LABELS].time_column,
-            spec.features.history_days,
-        )
+        events = lake.scan(EVENTS, versions[EVENTS])
+        # A column that is new in the spec is null until events have landed with it.
+        new = [field for field in feed_schema(spec.feeds[EVENTS]) if field.name not in events.schema.names]
+        events = events.replace_schema(pa.schema([*events.schema, *new]))
+        return cls(events, Labels(lake, spec, versions.get(LABELS)), spec)
 
-    def of(self, days: Days) -> dict[str, ds.Dataset]:
+    @property
+    def _time(self) -> str:
+        return self.spec.feeds[EVENTS].time_column
+
+    def _since(self, days: Days) -> date:
+        return days.start - timedelta(days=self.spec.features.history_days)
+
+    def of(self, days: Days) -> dict[str, ds.Dataset | pa.Table]:
         """The events and labels that can matter to the feature rows of `days`."""
-        first, end = midnight(days.start - timedelta(days=self.history_days)), midnight(days.end)
-        within = {EVENTS: (self.events, self.time_column), LABELS: (self.labels, self.reported)}
-        return {
-            name: rows.filter((ds.field(column) >= first) & (ds.field(column) < end))
-            for name, (rows, column) in within.items()
-        }
+        since, time = self._since(days), ds.field(self._time)
+        events = self.events.filter((time >= midnight(since)) & (time < midnight(days.end)))
+        return {EVENTS: events, LABELS: self.labels.relation(events, since, days.end)}
 
     def empty(self) -> dict[str, pa.Table]:
         """As `of`, without rows."""
-        return {EVENTS: self.events.schema.empty_table(), LABELS: self.labels.schema.empty_table()}
+        day = Days.ending(date(1970, 1, 2), 1)
+        return {EVENTS: self.events.schema.empty_table(), LABELS: self.of(day)[LABELS].schema.empty_table()}
 
     def all_days(self) -> Days | None:
         """From the day after the first event to the day after the newest; None without events."""
@@ -134,16 +134,15 @@ class _Feeds:
 
     def happened(self, days: Days) -> Days | None:
         """`days` without those that have not happened yet; None when that is all of them."""
-        first = midnight(days.start - timedelta(days=self.history_days))
-        span = self._span(self.events.filter(ds.field(self.time_column) >= first))
+        span = self._span(self.events.filter(ds.field(self._time) >= midnight(self._since(days))))
         if span is None or span[1] + timedelta(days=1) < days.start:
             return None
         return Days(start=days.start, end=min(days.end, span[1] + timedelta(days=2)))
 
     def _span(self, events: ds.Dataset) -> tuple[date, date] | None:
         """The days of the first and the newest of `events`, read batch by batch."""
-        batches = events.scanner(columns=[self.time_column]).to_batches()
-        found = [pc.min_max(batch[self.time_column]).as_py() for batch in batches if batch.num_rows]
+        batches = events.scanner(columns=[self._time]).to_batches()
+        found = [pc.min_max(batch[self._time]).as_py() for batch in batches if batch.num_rows]
         firsts: list[datetime] = [each["min"] for each in found if each["min"] is not None]
         newest: list[datetime] = [each["max"] for each in found if each["max"] is not None]
         return (min(firsts).date(), max(newest).date()) if firsts else None
@@ -163,9 +162,11 @@ def _checked_columns(
 
 
 def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, spec: ModelSpec) -> int:
-    """The number of what decides the values of `table`: its SQL, the columns and types, and how far back it looks."""
+    """The number of what decides the values of `table`: SQL, columns and types, how far back it looks, which labels."""
     types = [(field.name, str(field.type)) for field in columns]
-    return sources.definition_number(queries.tokens(table), types, spec.features.history_days)
+    label = spec.label
+    implied = [] if label.unlabelled_after_delay == "missing" else [label.unlabelled_after_delay, label.delay_days]
+    return sources.definition_number(queries.tokens(table), types, spec.features.history_days, *implied)
 
 
 def _has_rows(lake: Lake, table: str, days: Days) -> bool:

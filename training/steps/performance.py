@@ -5,12 +5,13 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
+from training.adapters.tables import Events, Labels, Predictions
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.contract.traffic import SHADOW
-from training.domain.performance import has_degraded, labelled, matured_window
+from training.domain.frames import LABEL, PROBABILITY
+from training.domain.performance import first_made, has_degraded, matured_window
 from training.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,29 +37,13 @@ def run(inputs: PerformanceInputs, settings: Settings) -> PerformanceResult:
     lake = Lake(settings.lake, spec.name)
     window = matured_window(inputs.as_of, spec.drift.window_days, spec.label.delay_days)
     versions = lake.versions(PREDICTIONS, LABELS, EVENTS)
-    predictions = _predictions(lake, spec, versions, window, inputs.champion_version)
-    if predictions is None:
+    columns = [spec.label.id_column, spec.feeds[EVENTS].time_column, spec.evaluation.entity]
+    logged = Predictions(lake, spec, versions.get(PREDICTIONS))
+    predictions = logged.answered(window, columns, inputs.champion_version)
+    if predictions.empty or not {LABELS, EVENTS} <= versions.keys():
         log.info("Version %d made no prediction for %s in %s", inputs.champion_version, window, lake.uri(PREDICTIONS))
         return PerformanceResult(outcome="no predictions", window=window, table_versions=versions)
     return _measure(predictions, inputs.as_of, inputs.champion_version, window, spec, settings, versions)
-
-
-def _predictions(
-    lake: Lake, spec: ModelSpec, versions: TableVersions, window: Days, champion_version: int
-) -> "pd.DataFrame | None":
-    import pyarrow.dataset as ds
-
-    if PREDICTIONS not in versions or LABELS not in versions:
-        return None
-    wanted = (ds.field("day") >= window.start) & (ds.field("day") < window.end)
-    wanted &= ds.field("model_version") == champion_version
-    columns = ["prediction_id", "predicted_at", "score", *spec.request_columns]
-    logged = lake.scan(PREDICTIONS, versions[PREDICTIONS])
-    if "slot" in logged.schema.names:
-        # What scored along decided nothing. Rows from before there were slots were all answers.
-        wanted &= (ds.field("slot") != SHADOW) | ds.field("slot").is_null()
-    found = logged.to_table(columns, filter=wanted)
-    return found.to_pandas() if found.num_rows else None
 
 
 def _measure(
@@ -72,6 +57,7 @@ def _measure(
 ) -> PerformanceResult:
     from training.adapters.registry import Registry
     from training.adapters.registry.watch import record
+    from training.domain.labels import labelled
     from training.domain.metrics import measure
 
     registry, lake = Registry(settings.tracking_uri), Lake(settings.lake, spec.name)
@@ -82,10 +68,10 @@ def _measure(
     # Frauds make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
     since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
     labels = _labels(lake, spec, versions, since, as_of)
-    rows = labelled(predictions, labels, spec.label)
+    rows = labelled(first_made(predictions, [spec.label.id_column]), labels, spec, midnight(as_of))
     if spec.evaluation.exclude_known_entities:
         rows = _without_known(rows, labels, lake, spec, versions, Days(start=since, end=window.end))
-    positives = int(rows[spec.label.column].sum())
+    positives = int(rows[LABEL].sum())
     log.info("%d predictions, %d with a label, %d positive, in %s", len(predictions), len(rows), positives, window)
     reference = metadata.holdout_metrics
     counted = PerformanceResult(
@@ -100,8 +86,8 @@ def _measure(
         log.info("Too few: the spec asks for %d positive labels, and some negative", spec.drift.minimum_positives)
         return counted
     days = rows[spec.feeds[EVENTS].time_column].dt.floor("D")
-    scores, entities = rows["score"].to_numpy(), rows[spec.evaluation.entity]
-    current: Metrics = measure(rows[spec.label.column], scores, entities, days, spec.evaluation.k)
+    scores, entities = rows[PROBABILITY].to_numpy(), rows[spec.evaluation.entity]
+    current: Metrics = measure(rows[LABEL], scores, entities, days, spec.evaluation.k)
     degraded = has_degraded(current, reference, spec.evaluation.primary, spec.drift.maximum_performance_drop)
     for name, value in current.items():
         log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
@@ -110,14 +96,8 @@ def _measure(
 
 
 def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions, start: date, as_of: date) -> "pd.DataFrame":
-    """One label per id: of those reported from `start` on and before `as_of` the one reported last."""
-    import pyarrow.dataset as ds
-
-    reported = spec.feeds[LABELS].time_column
-    known = (ds.field(reported) >= midnight(start)) & (ds.field(reported) < midnight(as_of))
-    table = lake.scan(LABELS, versions[LABELS]).to_table(list(spec.feeds[LABELS].columns), filter=known)
-    rows = table.to_pandas().sort_values([reported, spec.label.id_column])
-    return rows.drop_duplicates(spec.label.id_column, keep="last")
+    """The labels known at `as_of`, of those reported from `start` on."""
+    return Labels(lake, spec, versions[LABELS]).known_at(as_of, since=start)
 
 
 def _without_known(
@@ -127,13 +107,7 @@ def _without_known(
 
     As in the dataset step only events of `days` count: a label reported in them may be that of an earlier event.
     """
-    import pyarrow.dataset as ds
+    from training.domain.labels import known_before
 
-    from training.domain.windows import known_entities
-
-    id_column, entity, event_time = spec.label.id_column, spec.evaluation.entity, spec.feeds[EVENTS].time_column
-    within = (ds.field(event_time) >= midnight(days.start)) & (ds.field(event_time) < midnight(days.end))
-    events = lake.scan(EVENTS, versions[EVENTS]).to_table(list({id_column, entity}), filter=within).to_pandas()
-    frauds = labels[labels[spec.label.column] == 1].merge(events, on=id_column)
-    reported = frauds[spec.feeds[LABELS].time_column]
-    return rows[~known_entities(rows[entity], rows[event_time], frauds[entity], reported)]
+    events = Events(lake, spec, versions[EVENTS]).within(days, [spec.label.id_column, spec.evaluation.entity])
+    return rows[~known_before(rows, labels, events, spec)]

@@ -7,12 +7,11 @@ from typing import Any
 
 from training.adapters.lake import Lake
 from training.adapters.ledger import Entry, Ledger
-from training.contract.base import Days
+from training.adapters.tables import covered
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RequestInputs, RequestResult
-from training.contract.model_spec import Feed, ModelSpec, load_model_spec
+from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain import sources
-from training.domain.coverage import covered_days
 from training.domain.monitoring import MONITORS, Look, blind, look
 from training.domain.retraining import (
     MAXIMUM_RUNS,
@@ -114,7 +113,7 @@ def _known(request_id: str, model: str, ledger: Ledger) -> Request:
 
 def _new_request(inputs: RequestInputs, spec: ModelSpec, lake: Lake) -> Request | str:
     """The request that the inputs amount to; a sentence when there is nothing to ask for."""
-    events, labels = _covered(lake, "events", spec), _covered(lake, "labels", spec)
+    events, labels = covered(lake, spec, "events"), covered(lake, spec, "labels")
     seen = inputs.as_of or (inputs.drift.as_of if inputs.drift else None)
     if events is None or labels is None:
         return "No reason to train: there are no labelled events in the lake yet."
@@ -148,11 +147,6 @@ def _features_lag(lake: Lake, spec: ModelSpec) -> bool:
     made_of = [lake.applied(table, sources.APPLICATION) for table in spec.features.tables]
     oldest = min((number for number in made_of if number is not None), default=None)
     return oldest is not None and oldest < sources.number(lake.versions("events", "labels"))
-
-
-def _covered(lake: Lake, feed: Feed, spec: ModelSpec) -> Days | None:
-    spans = lake.spans(feed, spec.feeds[feed].time_column)
-    return covered_days((span.earliest, span.newest) for span in spans)
 
 
 def _reason(inputs: RequestInputs, spec: ModelSpec, history_days: int) -> Reason | None:

@@ -62,8 +62,9 @@ class AuditInputs(StepInputs):
 
 class SkewExample(Frozen):
     id: str
-    logged: float
-    offline: float
+    logged: float | None
+    """None: not a number."""
+    offline: float | None
     """At the request's own time."""
 
 
@@ -73,7 +74,7 @@ class FeatureSkew(Frozen):
     """Logged values that no offline value explains."""
     share: float
     largest: float
-    """The largest absolute difference among them."""
+    """The largest absolute difference among them, of those that are numbers."""
     behind: int
     """Explained by the online store being behind: it had an older feature row."""
     defaulted: int
@@ -91,5 +92,7 @@ class AuditResult(Frozen):
     share: float = 0.0
     """Of all their values: those that no offline value explains."""
     features: dict[str, FeatureSkew] = {}
+    not_defined: dict[str, int] = {}
+    """Features that were logged, by how many requests, and that the definitions no longer have: nothing to compare."""
     report: str | None = None
     table_versions: TableVersions = {}

@@ -10,10 +10,14 @@ from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.adapters.registry.watch import keep
+from training.adapters.tables import Labels as LabelTable
+from training.adapters.tables import Predictions
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
+from training.contract.predictions import ROUTED
 from training.contract.signals import Signals
 from training.domain.audit import AUDIT, Audit
+from training.domain.frames import DAY, LABEL, PROBABILITY, ROLE, VERSION
 from training.domain.guards import Finding, quality
 from training.domain.rollout import Move, Stage
 from training.settings import Settings
@@ -21,9 +25,6 @@ from training.workspace import share
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: Of answered requests in the prediction log; a table from before that column has nothing else.
-ANSWERED = ("champion", "challenger")
 
 log = logging.getLogger("perennial")
 
@@ -48,26 +49,25 @@ class Labels:
         return self._found
 
     def of(self, version: int | None) -> "pd.DataFrame":
-        """The requests that `version` answered, first answer each, that have a label."""
+        """The requests that `version` answered, first answer each, that have a label. No pinned ones."""
         rows = self._labelled()
-        slots = rows["slot"].isna() | rows["slot"].isin(ANSWERED)
-        return rows[(rows["model_version"] == version) & slots]
+        return rows[(rows[VERSION] == version) & rows[ROLE].isin(ROUTED)]
 
     def _paired(self) -> list[Finding]:
         """Both versions on the requests that both scored."""
         from training.domain.metrics import Ranking, Truth, paired_differences
 
         rows, spec = self._labelled(), self._spec
-        identity, label, evaluation = spec.label.id_column, spec.label.column, spec.evaluation
-        new = rows[rows["model_version"] == self._stage.version]
-        old = rows.loc[rows["model_version"] == self._champion, [identity, "score"]]
-        both = new.merge(old, on=identity, suffixes=("", "_champion"))
-        positives = int(both[label].sum())
+        identity, evaluation, others = spec.label.id_column, spec.evaluation, "_champions"
+        new = rows[rows[VERSION] == self._stage.version]
+        old = rows.loc[rows[VERSION] == self._champion, [identity, PROBABILITY]].rename(columns={PROBABILITY: others})
+        both = new.merge(old, on=identity)
+        positives = int(both[LABEL].sum())
         if positives < spec.drift.minimum_positives or positives == len(both):
             return []
         times = both[spec.feeds[EVENTS].time_column]
-        truth = Truth.of(both[label], both[evaluation.entity], both["day"], times)
-        rankings = [Ranking(truth, both[column].to_numpy(), evaluation.k) for column in ("score", "score_champion")]
+        truth = Truth.of(both[LABEL], both[evaluation.entity], both[DAY], times)
+        rankings = [Ranking(truth, both[column].to_numpy(), evaluation.k) for column in (PROBABILITY, others)]
         samples, seed = evaluation.bootstrap_samples, spec.training.seed
         differences = paired_differences(rankings[0], rankings[1], truth, evaluation.primary, samples, seed)
         drawn = truth.clusters.described if truth.clusters.by_time else ""
@@ -75,26 +75,17 @@ class Labels:
 
     def _labelled(self) -> "pd.DataFrame":
         """What both versions have predicted since the stage began, with the labels that are known by now."""
-        import pandas as pd
-        import pyarrow.dataset as ds
+        from training.domain.labels import labelled
 
         spec, identity = self._spec, self._spec.label.id_column
-        columns = ["prediction_id", "predicted_at", "score", "model_version", "day", *spec.request_columns]
         versions = self._lake.versions(PREDICTIONS, LABELS)
-        if versions.keys() != {PREDICTIONS, LABELS}:
-            return pd.DataFrame(columns=[*columns, "slot", spec.label.column])
-        predictions = self._lake.scan(PREDICTIONS, versions[PREDICTIONS])
-        wanted = ds.field("predicted_at") >= self._stage.began
-        wanted &= ds.field("model_version").isin([self._stage.version, self._champion])
-        slot = ["slot"] if "slot" in predictions.schema.names else []
-        rows = predictions.to_table([*columns, *slot], filter=wanted).to_pandas()
-        rows = rows if slot else rows.assign(slot=None)
-        rows = rows.sort_values(["predicted_at", "prediction_id"]).drop_duplicates([identity, "model_version"])
-        known = ds.field(identity).isin(rows[identity].unique())
-        reported = spec.feeds[LABELS].time_column
-        labels = self._lake.scan(LABELS, versions[LABELS]).to_table(filter=known).to_pandas().sort_values(reported)
-        labels = labels.drop_duplicates(identity, keep="last")[[identity, spec.label.column]]
-        return rows.merge(labels, on=identity)
+        predictions = Predictions(self._lake, spec, versions.get(PREDICTIONS))
+        columns = [identity, spec.feeds["events"].time_column, spec.evaluation.entity]
+        rows = predictions.scored_since(self._stage.began, [self._stage.version, self._champion], columns)
+        table = LabelTable(self._lake, spec, versions.get(LABELS))
+        known = table.known_at(None, ids=rows[identity].unique())
+        # Known by now is what the labels feed has told: a clock knows nothing of deliveries that are late.
+        return labelled(rows, known, spec, table.newest_report() or self._stage.began)
 
 
 def comparison(stage: Stage, signals: Signals, labels: Labels, spec: ModelSpec) -> list[str]:
@@ -102,16 +93,16 @@ def comparison(stage: Stage, signals: Signals, labels: Labels, spec: ModelSpec) 
     from training.domain.experiment import alert_rates, qualities
     from training.domain.metrics import Truth
 
-    confidence, evaluation, label = spec.evaluation.confidence, spec.evaluation, spec.label.column
+    confidence, evaluation = spec.evaluation.confidence, spec.evaluation
     rates = alert_rates(signals.of(signals.champion), signals.of(signals.challenger), confidence)
     said = [str(rates)] if rates else []
     groups = [labels.of(version) for version in (signals.champion, signals.challenger)]
-    positives = [int(group[label].sum()) for group in groups]
+    positives = [int(group[LABEL].sum()) for group in groups]
     if any(n < spec.drift.minimum_positives or n == len(g) for n, g in zip(positives, groups, strict=True)):
         counts = " and ".join(map(str, positives))
         return [*said, f"{evaluation.primary}: too few positive labels have come in ({counts})"]
-    truths = [Truth.of(g[label], g[evaluation.entity], g["day"], g[spec.feeds[EVENTS].time_column]) for g in groups]
-    old, new = ((truth, g["score"].to_numpy()) for truth, g in zip(truths, groups, strict=True))
+    truths = [Truth.of(g[LABEL], g[evaluation.entity], g[DAY], g[spec.feeds[EVENTS].time_column]) for g in groups]
+    old, new = ((truth, g[PROBABILITY].to_numpy()) for truth, g in zip(truths, groups, strict=True))
     samples, seed = evaluation.bootstrap_samples, spec.training.seed
     return [*said, str(qualities(old, new, evaluation.primary, evaluation.k, confidence, samples, seed))]
 

@@ -1,0 +1,158 @@
+"""One rule for labels in dataset, performance, evidence and feature SQL; and names that both feeds may use."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+
+from tests.feature_repo.world import MODEL, compute, day, midnight, payments, put
+from tests.steps.predicted import prediction_table
+from training.adapters.lake import Lake
+from training.contract.base import Days
+from training.contract.messages import DatasetInputs, DatasetResult
+from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
+from training.contract.rollout_spec import StageSpec
+from training.domain.frames import LABEL
+from training.domain.labels import labelled
+from training.domain.rollout import Stage
+from training.settings import Settings
+from training.steps import dataset
+from training.steps.performance import _labels, _without_known
+from training.steps.rollout.evidence import Labels
+
+DAYS, AS_OF = 40, 38
+SPANS = Days(start=day(0), end=day(DAYS))
+Change = Callable[[dict[str, Any]], None]
+
+
+def place(folder: Path, change: Change = lambda raw: None) -> tuple[Settings, ModelSpec]:
+    raw = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    raw["training"] |= {"window_days": 7, "holdout_days": 7, "minimum_rows": 20, "minimum_positives": 3}
+    raw["training"]["minimum_labelled_share"] = 0
+    change(raw)
+    (folder / "models").mkdir(parents=True)
+    (folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(raw))
+    settings = Settings(home=folder / "home", models_dir=folder / "models")
+    return settings, load_model_spec(MODEL, settings.models_dir)
+
+
+def log_all(settings: Settings, spec: ModelSpec, events: pd.DataFrame) -> None:
+    table = prediction_table(spec, events.assign(score=0.5))
+    Lake(settings.lake, MODEL).overwrite("predictions", table, ["day"])
+
+
+def made(settings: Settings) -> tuple[DatasetResult, pd.DataFrame]:
+    result = dataset.run(DatasetInputs(model=MODEL, as_of=day(AS_OF)), settings)
+    return result, pd.concat([pd.read_parquet(result.train.uri), pd.read_parquet(result.holdout.uri)])
+
+
+def in_performance(settings: Settings, spec: ModelSpec, events: pd.DataFrame) -> dict[int, int]:
+    lake = Lake(settings.lake, MODEL)
+    known = _labels(lake, spec, lake.versions("events", "labels"), day(0), day(AS_OF))
+    found = labelled(events, known, spec, midnight(AS_OF))
+    return dict(zip(found["transaction_id"], found[LABEL], strict=True))
+
+
+def in_evidence(settings: Settings, spec: ModelSpec) -> dict[int, int]:
+    began = datetime(2025, 1, 1, tzinfo=UTC)
+    stage = Stage(move=1, number=1, spec=StageSpec(mode="shadow", requests=1), version=1, began=began)
+    found = Labels(stage, None, spec, settings).of(1)
+    return dict(zip(found["transaction_id"], found[LABEL], strict=True))
+
+
+def test_a_correction_with_an_equal_time_is_one_value_everywhere(tmp_path: Path) -> None:
+    settings, spec = place(tmp_path)
+    lake = Lake(settings.lake, MODEL)
+    events, labels = payments(DAYS, entities=9, fraud=0.3)
+    put(settings, events, labels)
+    frauds = labels[(labels["is_fraud"] == 1) & (labels["transaction_id"] % 2 == 0)]
+    both = lake.scan("labels").to_table().to_pandas()
+    corrected = frauds.assign(is_fraud=0, partition="b")  # "all" sorts before
+    rows = pa.Table.from_pandas(pd.concat([corrected, both]), schema=lake.scan("labels").schema, preserve_index=False)
+    lake.replace("labels", rows, "true", ["partition"])
+    compute(settings, 0, DAYS + 1)
+    log_all(settings, spec, events)
+    truth = labels.set_index("transaction_id")["is_fraud"].to_dict() | dict.fromkeys(frauds["transaction_id"], 0)
+
+    _, rows_of_dataset = made(settings)
+    assert set(frauds["transaction_id"]) & set(rows_of_dataset["transaction_id"])
+    in_dataset = dict(zip(rows_of_dataset["transaction_id"], rows_of_dataset["is_fraud"], strict=True))
+    assert in_dataset == {k: truth[k] for k in in_dataset}
+    for found in (in_performance(settings, spec, events), in_evidence(settings, spec)):
+        assert found
+        assert found == {k: truth[k] for k in found}
+    # The features are those of labels that said so from the start.
+    again, _ = place(tmp_path / "again")
+    put(again, events, labels.assign(is_fraud=labels["transaction_id"].map(truth)))
+    compute(again, 0, DAYS + 1)
+    pd.testing.assert_frame_equal(*(_terminal(each) for each in (settings, again)))
+
+
+def _terminal(settings: Settings) -> pd.DataFrame:
+    rows = Lake(settings.lake, MODEL).scan("terminal_features").to_table().to_pandas()
+    return rows.sort_values(["terminal_id", "day"], ignore_index=True)
+
+
+def test_labels_that_name_positives_only_are_as_good_as_all_of_them(tmp_path: Path) -> None:
+    def silent(raw: dict[str, Any]) -> None:
+        raw["label"]["unlabelled_after_delay"] = "negative"
+        raw["training"]["minimum_labelled_share"] = 1
+
+    def full(raw: dict[str, Any]) -> None:
+        raw["training"]["minimum_labelled_share"] = 1
+
+    events, labels = payments(DAYS, entities=9, fraud=0.2)  # each reported 7 days after its event, the delay
+    late = labels[labels["is_fraud"] == 0].iloc[::20].assign(is_fraud=1)
+    late["reported_at"] += timedelta(days=4)
+    everything = pd.concat([labels, late], ignore_index=True)
+    newest = everything.sort_values("reported_at").drop_duplicates("transaction_id", keep="last")
+    truth = newest.set_index("transaction_id")["is_fraud"].to_dict()
+    positives = everything[everything["is_fraud"] == 1].reset_index(drop=True)
+    found = []
+    for name, change, told in (("full", full, everything), ("silent", silent, positives)):
+        settings, spec = place(tmp_path / name, change)
+        put(settings, events, told)
+        compute(settings, 0, DAYS + 1)
+        log_all(settings, spec, events)
+        _, rows = made(settings)
+        found.append((rows, _terminal(settings), in_performance(settings, spec, events)))
+        evidence = in_evidence(settings, spec)
+        assert evidence == {k: truth[k] for k in evidence}
+        # The rollout follows what has been told: silence counts up to the newest report.
+        silence_ends = told["reported_at"].max() - timedelta(days=7)
+        known = set(told["transaction_id"]) | set(events[events["event_time"] < silence_ends]["transaction_id"])
+        assert set(evidence) == known
+    (rows, features, measured), (same_rows, same_features, same_measured) = found
+    pd.testing.assert_frame_equal(rows, same_rows)
+    pd.testing.assert_frame_equal(features, same_features)
+    assert measured == same_measured
+
+
+@pytest.mark.parametrize("name", ["reported_at", "is_fraud", "excluded", "known", "score", "day", "horizon", "label"])
+def test_an_event_column_may_be_called_like_a_column_of_the_labels_or_of_ours(tmp_path: Path, name: str) -> None:
+    def more(raw: dict[str, Any]) -> None:
+        raw["feeds"]["events"]["columns"][name] = {"type": "float64", "nullable": True}
+        raw["feeds"]["labels"]["columns"]["customer_id"] = {"type": "int64"}
+
+    settings, spec = place(tmp_path, more)
+    events, labels = payments(DAYS, entities=9, fraud=0.3)
+    events = events.assign(**{name: 1.5})
+    labels = labels.assign(customer_id=events["customer_id"])
+    versions = put(settings, events, labels)
+    log_all(settings, spec, events)
+    lake = Lake(settings.lake, MODEL)
+    known = _labels(lake, spec, versions, day(0), day(AS_OF))
+    assert len(_without_known(events, known, lake, spec, versions, SPANS)) < len(events)
+    assert in_performance(settings, spec, events)
+    assert len(in_evidence(settings, spec)) == len(events)
+    if name == "is_fraud":
+        return  # the model's SQL itself would have to say whose it means
+    compute(settings, 0, DAYS + 1)
+    _, rows = made(settings)
+    truth = labels.set_index("transaction_id")["is_fraud"]
+    assert (rows["is_fraud"] == rows["transaction_id"].map(truth)).all()

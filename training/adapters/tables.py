@@ -1,0 +1,262 @@
+"""The tables of a model as typed readers, each pinned to a version: which rows count is said here, and only here.
+
+Frames have the columns of the spec under their own names. Ours begin with an underscore, as no column of a spec does.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
+from training.contract.base import Days, midnight
+from training.contract.errors import TransientError
+from training.contract.model_spec import Feed, ModelSpec
+from training.contract.predictions import SCORE, SHADOW
+from training.domain import predictions as layout
+from training.domain.conform import ARROW_TYPES, feed_schema
+from training.domain.coverage import covered_days
+from training.domain.frames import (
+    DAY,
+    FEATURE_TIMESTAMP,
+    LOGGED_FEATURES,
+    PREDICTED_AT,
+    PREDICTION_ID,
+    PROBABILITY,
+    ROLE,
+    VERSION,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Columns of `Predictions` → those of the table.
+_OURS = {
+    PREDICTION_ID: "prediction_id",
+    PREDICTED_AT: "predicted_at",
+    DAY: "day",
+    VERSION: "model_version",
+    ROLE: "role",
+    FEATURE_TIMESTAMP: "feature_timestamp",
+}
+
+log = logging.getLogger("perennial")
+
+
+def covered(lake: Lake, spec: ModelSpec, feed: Feed) -> Days | None:
+    """The days from the feed's first row to its newest, from file statistics; None without rows."""
+    spans = lake.spans(feed, spec.feeds[feed].time_column)
+    return covered_days((span.earliest, span.newest) for span in spans)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Raises InputError when the version does not exist; so do all readers here."""
+
+    lake: Lake
+    spec: ModelSpec
+    version: int
+
+    @property
+    def _time(self) -> str:
+        return self.spec.feeds[EVENTS].time_column
+
+    def _scan(self) -> ds.Dataset:
+        return self.lake.scan(EVENTS, self.version)
+
+    def within(self, days: Days, columns: Collection[str] | None = None) -> "pd.DataFrame":
+        """The events of `days`, with these `columns` (None: all of the spec), in no order."""
+        wanted, dataset = set(columns or self.spec.request_columns), self._scan()
+        held = [name for name in dataset.schema.names if name in wanted]
+        rows = dataset.to_table(held, filter=_within(self._time, days))
+        for name in sorted(wanted - set(held)):  # in the spec since, and no events have landed with it
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, ARROW_TYPES[self.spec.request_columns[name].type]))
+        found: pd.DataFrame = rows.to_pandas()
+        return found
+
+    def any_before(self, day: date) -> bool:
+        older = self._scan().filter(ds.field(self._time) < midnight(day))
+        return older.head(1, columns=[self._time]).num_rows > 0
+
+    def first(self) -> datetime | None:
+        """The time of the first event."""
+        found: datetime | None = pc.min(self._scan().to_table([self._time])[self._time]).as_py()
+        return found
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`version` None: no label has come yet. Which of several reports counts: see training/domain/labels.py."""
+
+    lake: Lake
+    spec: ModelSpec
+    version: int | None
+
+    @property
+    def _reported(self) -> str:
+        return self.spec.feeds[LABELS].time_column
+
+    def newest_report(self) -> datetime | None:
+        """When the newest label was reported."""
+        if self.version is None:
+            return None
+        times = self.lake.scan(LABELS, self.version).to_table([self._reported])[self._reported]
+        found: datetime | None = pc.max(times).as_py()
+        return found
+
+    def known_at(
+        self, as_of: date | None, since: date | None = None, ids: Collection[object] | None = None
+    ) -> "pd.DataFrame":
+        """For each event with a report before `as_of` (None: any) and from `since` on, the label that counts.
+
+        Columns: the id, `_label`, `_reported_at`. `ids`: only of these events. What is not reported is for `labelled`
+        in training/domain/labels.py to judge.
+        """
+        from training.domain.labels import newest
+
+        wanted = _between(self._reported, since, as_of)
+        if ids is not None:
+            wanted &= ds.field(self.spec.label.id_column).isin(list(ids))
+        return newest(self._reports(wanted), self.spec)
+
+    def relation(self, events: ds.Dataset, since: date, until: date) -> pa.Table:
+        """What feature SQL reads as `labels`: the reports from `since` and before `until`, one for each event and time.
+
+        Where the spec says `unlabelled_after_delay: negative`, with the reports that stand for silence on `events`.
+        """
+        from training.domain.labels import implied_reports, one_per_report
+
+        reports = one_per_report(self._reports(_between(self._reported, since, until), all_columns=True), self.spec)
+        if self.spec.label.unlabelled_after_delay == "missing":
+            return reports
+        known = events.to_table([self.spec.label.id_column, self.spec.feeds[EVENTS].time_column])
+        return pa.concat_tables([reports, implied_reports(known, reports, self.spec, midnight(until))])
+
+    def _reports(self, wanted: ds.Expression, all_columns: bool = False) -> pa.Table:
+        label = self.spec.label
+        if self.version is None:
+            return feed_schema(self.spec.feeds[LABELS]).append(pa.field("partition", pa.string())).empty_table()
+        names = list(dict.fromkeys([label.id_column, label.column, self._reported, "partition"]))
+        return self.lake.scan(LABELS, self.version).to_table(None if all_columns else names, filter=wanted)
+
+
+@dataclass(frozen=True)
+class FeatureDays:
+    """Which days a feature table has rows of."""
+
+    lake: Lake
+    table: str
+    version: int
+
+    def within(self, first: date, last: date) -> set[date]:
+        """The days from `first` to `last`, both in, that have rows."""
+        inside = (ds.field("day") >= first) & (ds.field("day") <= last)
+        rows = self.lake.scan(self.table, self.version).to_table(["day"], filter=inside)
+        return set(pc.unique(rows["day"]).to_pylist())
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Frames with event columns and ours (the names above). `version` None: nothing was logged yet.
+
+    An event column has the type that the spec gives it now, null where the row was logged without it. A row that lacks
+    one of the wanted columns although the spec says it is never null was logged under another spec: it is left out.
+    """
+
+    lake: Lake
+    spec: ModelSpec
+    version: int | None
+
+    def answered(
+        self, days: Days, columns: Collection[str], model_version: int | None = None, features: bool = False
+    ) -> "pd.DataFrame":
+        """The answers to events of `days`, by `model_version` (None: any). What a shadow scored answered nobody.
+
+        `columns` are event columns. With `features`: LOGGED_FEATURES as well.
+        """
+        wanted = (ds.field("day") >= days.start) & (ds.field("day") < days.end)
+        if model_version is not None:
+            wanted &= ds.field("model_version") == model_version
+        rows = self._read(wanted, columns, features)
+        return rows[rows[ROLE] != SHADOW].reset_index(drop=True)
+
+    def scored_since(
+        self, moment: datetime, model_versions: Sequence[int | None], columns: Collection[str]
+    ) -> "pd.DataFrame":
+        """What `model_versions` have scored since, as answers and as shadows; the first of each event and version."""
+        from training.domain.performance import first_made
+
+        wanted = (ds.field("predicted_at") >= moment) & ds.field("model_version").isin(list(model_versions))
+        rows = self._read(wanted, columns, features=False)
+        return first_made(rows, [self.spec.label.id_column, VERSION])
+
+    def _read(self, wanted: ds.Expression, columns: Collection[str], features: bool) -> "pd.DataFrame":
+        table = self._table(wanted, features)
+        events = layout.event_columns(table)
+        found = {name: self._typed(name, events, table.num_rows) for name in columns}
+        found |= {name: table[column] for name, column in _OURS.items()}
+        found[PROBABILITY] = pc.map_lookup(table["outputs"], pa.scalar(SCORE), "first")
+        if features:
+            found[LOGGED_FEATURES] = table["features"]
+        rows = pa.table(found)
+        whole = rows
+        for name in columns:
+            if not self.spec.request_columns[name].nullable:
+                whole = whole.filter(pc.field(name).is_valid())
+        if whole.num_rows < rows.num_rows:
+            log.info("%d logged predictions lack a column of today's spec: left out", rows.num_rows - whole.num_rows)
+        frame: pd.DataFrame = whole.to_pandas()
+        return frame
+
+    def _table(self, wanted: ds.Expression, features: bool) -> pa.Table:
+        if self.version is None:
+            return layout.prediction_schema(layout.event_type(self.spec)).empty_table()
+        dataset = self.lake.scan(PREDICTIONS, self.version)
+        names = [name for name in dataset.schema.names if features or name != "features"]
+        table = dataset.to_table(names, filter=wanted)
+        return layout.nested(table) if layout.is_flat(dataset.schema) else table
+
+    def _typed(self, name: str, events: dict[str, pa.ChunkedArray], rows: int) -> pa.ChunkedArray:
+        target = ARROW_TYPES[self.spec.request_columns[name].type]
+        found = layout.without_loss(events[name], target) if name in events else None
+        return pa.chunked_array([pa.nulls(rows, target)]) if found is None else found
+
+
+def append_predictions(lake: Lake, rows: pa.Table, application: str, number: int) -> None:
+    """Append batch `number` of `application` to the log (`Lake.append_once`): rows of `prediction_schema`.
+
+    A table that cannot take them, one in the layout before or with event columns of other types, is converted first, in
+    one commit; see training/domain/predictions.py. Raises TransientError when another replica commits meanwhile.
+    """
+    version = lake.version(PREDICTIONS)
+    if version is not None:
+        held = lake.scan(PREDICTIONS, version)
+        fitting = layout.fitted(rows, held.schema)
+        if fitting is None:
+            table = layout.following(held.to_table(), rows)
+            lake.overwrite(PREDICTIONS, table, ["day"], version=version)
+            event = table.schema.field("event").type
+            log.warning("Converted the %d rows of %s: event is %s now", table.num_rows, lake.uri(PREDICTIONS), event)
+            fitting = layout.fitted(rows, table.schema)
+            if fitting is None:
+                raise TransientError(f"{lake.uri(PREDICTIONS)} does not take the new rows", hint="Report this.")
+        rows = fitting
+    lake.append_once(PREDICTIONS, rows, ["day"], application, number)
+
+
+def _within(column: str, days: Days) -> ds.Expression:
+    return (ds.field(column) >= midnight(days.start)) & (ds.field(column) < midnight(days.end))
+
+
+def _between(column: str, since: date | None, until: date | None) -> ds.Expression:
+    found = ds.field(column).is_valid()
+    if since is not None:
+        found &= ds.field(column) >= midnight(since)
+    if until is not None:
+        found &= ds.field(column) < midnight(until)
+    return found

@@ -1,0 +1,96 @@
+"""Which label an event has: of the reports that had come in by then, the one that counts.
+
+The newest `reported_at` counts. Among reports of one event with equal times it is the row of the partition whose name
+sorts last; within one partition it is the largest label. An event without a report has no label, or, where the spec
+says `unlabelled_after_delay: negative`, is negative from `delay_days` after its time on, until a report says otherwise.
+
+Columns of ours begin with an underscore, as no column of a spec does: the two feeds may share any name.
+"""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from training.contract.model_spec import ModelSpec
+from training.domain.frames import LABEL, REPORTED_AT
+from training.domain.windows import known_entities
+
+#: The lake's partition column.
+PARTITION = "partition"
+
+
+def one_per_report(reports: pa.Table, spec: ModelSpec) -> pa.Table:
+    """`reports` (the labels feed's columns and `partition`) with one row for each event and reported time."""
+    reported = spec.feeds["labels"].time_column
+    return _last_of_each(reports, [spec.label.id_column, reported], [PARTITION, spec.label.column])
+
+
+def newest(reports: pa.Table, spec: ModelSpec) -> pd.DataFrame:
+    """One row for each event in `reports`: its id, LABEL and REPORTED_AT."""
+    identity, reported = spec.label.id_column, spec.feeds["labels"].time_column
+    last = _last_of_each(reports, [identity], [reported, PARTITION, spec.label.column])
+    columns = [last[identity], last[spec.label.column], last[reported]]
+    return pa.table(columns, names=[identity, LABEL, REPORTED_AT]).to_pandas()
+
+
+def _last_of_each(table: pa.Table, keys: list[str], then: list[str]) -> pa.Table:
+    """The last row of each group of equal `keys`, in the order of `then`."""
+    order = dict.fromkeys([*keys, *then])
+    table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in order]))
+    if table.num_rows < 2:
+        return table
+    same = [pc.fill_null(pc.equal(table[key][:-1], table[key][1:]), False) for key in keys]
+    repeated = np.logical_and.reduce([each.to_numpy() for each in same])
+    return table.filter(pa.array(np.append(~repeated, True)))
+
+
+def labelled(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: datetime) -> pd.DataFrame:
+    """The `events` (id and time) that have a label at `until`, in their order, with LABEL and REPORTED_AT.
+
+    `known` is one row for each event with a report before `until`, as `newest` gives it.
+    """
+    found = events.merge(known, on=spec.label.id_column, how="left", validate="many_to_one")
+    if spec.label.unlabelled_after_delay == "negative":
+        matured = found[spec.feeds["events"].time_column] + timedelta(days=spec.label.delay_days)
+        silent = found[LABEL].isna() & (matured < until)
+        found[REPORTED_AT] = found[REPORTED_AT].mask(silent, matured)
+        found[LABEL] = found[LABEL].mask(silent, 0)
+    return found[found[LABEL].notna()].astype({LABEL: known[LABEL].dtype})
+
+
+def implied_reports(events: pa.Table, reports: pa.Table, spec: ModelSpec, until: datetime) -> pa.Table:
+    """The reports that `unlabelled_after_delay: negative` stands for: label 0, reported `delay_days` after the event.
+
+    For each of `events` (id and time) whose delay has passed before `until` without a report. Columns as in `reports`,
+    the others null.
+    """
+    identity, reported = spec.label.id_column, spec.feeds["labels"].time_column
+    matured = pc.add(events[spec.feeds["events"].time_column], pa.scalar(timedelta(days=spec.label.delay_days)))
+    frame = pd.DataFrame({identity: events[identity].to_pandas(), REPORTED_AT: matured.to_pandas()})
+    first = pd.DataFrame({identity: reports[identity].to_pandas(), "_first": reports[reported].to_pandas()})
+    first = first.groupby(identity, as_index=False)["_first"].min()
+    frame = frame.merge(first, on=identity, how="left")
+    silent = (frame[REPORTED_AT] < until) & ~(frame["_first"] <= frame[REPORTED_AT])
+    frame = frame[silent]
+    columns = {field.name: pa.nulls(len(frame), field.type) for field in reports.schema}
+    columns[identity] = pa.array(frame[identity], reports.schema.field(identity).type)
+    columns[reported] = pa.array(frame[REPORTED_AT], reports.schema.field(reported).type)
+    label = reports.schema.field(spec.label.column).type
+    columns[spec.label.column] = pa.array([0] * len(frame), pa.int64()).cast(label)
+    return pa.table(columns, schema=reports.schema)
+
+
+def known_before(rows: pd.DataFrame, known: pd.DataFrame, events: pd.DataFrame, spec: ModelSpec) -> np.ndarray:
+    """Bool [n]: was a positive label of the entity of the row known at the start of the row's day?
+
+    `rows` have the entity and the event's time; `known` are labels as `newest` gives them. Only positive labels of
+    `events` (id and entity) count.
+    """
+    identity, entity = spec.label.id_column, spec.evaluation.entity
+    positives = known[known[LABEL] == 1]
+    positives = positives.merge(events[list(dict.fromkeys([identity, entity]))], on=identity)
+    times = rows[spec.feeds["events"].time_column]
+    return known_entities(rows[entity], times, positives[entity], positives[REPORTED_AT])
