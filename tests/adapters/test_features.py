@@ -152,9 +152,7 @@ def test_times_may_be_text_and_no_rows_are_no_values(world: World) -> None:
 def test_rows_too_old_do_not_count_in_history_nor_online(world: World) -> None:
     world.features.materialize(world.versions)
     for age, counts in ((timedelta(days=7), True), (timedelta(days=7, seconds=1), False)):
-        rows = pd.DataFrame(today(world)).assign(
-            event_time=pd.Timestamp(midnight(DAYS) + age).as_unit("us")
-        )
+        rows = pd.DataFrame(today(world)).assign(event_time=pd.Timestamp(midnight(DAYS) + age).as_unit("us"))
         online = world.features.online(rows.to_dict("records"))
         past = world.features.historical(rows, world.versions)[world.features.names()]
         np.testing.assert_array_equal(online.values, past)
