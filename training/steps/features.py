@@ -66,7 +66,9 @@ def _read(
     """The events and labels that can matter to `days`, and `days` without those that have not happened yet."""
     time_column, reported = spec.feeds["events"].time_column, spec.feeds["labels"].time_column
     first = midnight(days.start - timedelta(days=spec.features.history_days))
-    events = lake.scan(EVENTS, versions[EVENTS]).filter(ds.field(time_column) >= first)
+    # The SQL may name a column that the spec has got since, of which no file has landed yet.
+    columns = feed_schema(spec.feeds[EVENTS])
+    events = lake.scan(EVENTS, versions[EVENTS], columns).filter(ds.field(time_column) >= first)
     newest = pc.max(events.to_table(columns=[time_column])[time_column]).as_py()
     if newest is None or newest.date() + timedelta(days=1) < days.start:
         return {}, None
@@ -80,6 +82,5 @@ def _read(
 
 def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions) -> ds.Dataset:
     """The labels; an empty table of their schema before the first have come."""
-    if LABELS in versions:
-        return lake.scan(LABELS, versions[LABELS])
-    return ds.dataset(feed_schema(spec.feeds[LABELS]).empty_table())
+    columns = feed_schema(spec.feeds[LABELS])
+    return lake.scan(LABELS, versions[LABELS], columns) if LABELS in versions else ds.dataset(columns.empty_table())
