@@ -1,12 +1,15 @@
 """The features step: which days it writes, and that it may be killed and run again."""
 
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 
 from tests.feature_repo.world import MODEL, compute, day, midnight, payments, put, rows_of
 from training.adapters.lake import Lake
@@ -63,6 +66,23 @@ def test_days_that_have_not_happened_are_left_out(settings: Settings) -> None:
     for rows in everything(settings):
         assert rows["day"].max() == day(10)
     assert run(settings, 11, 48) == {"customer_features": 0, "terminal_features": 0}
+
+
+def test_sql_may_read_a_column_of_which_no_file_has_landed_yet(settings: Settings, tmp_path: Path) -> None:
+    put(settings, *payments(10))
+    run(settings, 0, 11)
+    before = everything(settings)
+    repo, models = tmp_path / "repo", tmp_path / "models"
+    shutil.copytree(settings.feature_repo, repo)
+    sql = (repo / f"{MODEL}.sql").read_text()
+    (repo / f"{MODEL}.sql").write_text(sql.replace("    FROM events\n", "    FROM events WHERE channel IS NULL\n"))
+    models.mkdir()
+    spec = yaml.safe_load((settings.models_dir / f"{MODEL}.yaml").read_text())
+    spec["feeds"]["events"]["columns"]["channel"] = {"type": "string", "nullable": True}
+    (models / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    changed = settings.model_copy(update={"feature_repo": repo, "models_dir": models})
+    assert run(changed, 0, 11)["customer_features"] == len(before[0])
+    same(everything(changed), before)
 
 
 def test_run_twice_is_run_once(settings: Settings) -> None:

@@ -67,15 +67,13 @@ class Events:
         return self.spec.feeds[EVENTS].time_column
 
     def _scan(self) -> ds.Dataset:
-        return self.lake.scan(EVENTS, self.version)
+        # A column that the spec has got since is null until events have landed with it.
+        return self.lake.scan(EVENTS, self.version, feed_schema(self.spec.feeds[EVENTS]))
 
     def within(self, days: Days, columns: Collection[str] | None = None) -> "pd.DataFrame":
         """The events of `days`, with these `columns` (None: all of the spec), in no order."""
-        wanted, dataset = set(columns or self.spec.request_columns), self._scan()
-        held = [name for name in dataset.schema.names if name in wanted]
-        rows = dataset.to_table(held, filter=_within(self._time, days))
-        for name in sorted(wanted - set(held)):  # in the spec since, and no events have landed with it
-            rows = rows.append_column(name, pa.nulls(rows.num_rows, ARROW_TYPES[self.spec.request_columns[name].type]))
+        wanted = list(columns or self.spec.request_columns)
+        rows = self._scan().to_table(list(dict.fromkeys(wanted)), filter=_within(self._time, days))
         found: pd.DataFrame = rows.to_pandas()
         return found
 
@@ -138,11 +136,11 @@ class Labels:
         return pa.concat_tables([reports, implied_reports(known, reports, self.spec, midnight(until))])
 
     def _reports(self, wanted: ds.Expression, all_columns: bool = False) -> pa.Table:
-        label = self.spec.label
+        label, schema = self.spec.label, feed_schema(self.spec.feeds[LABELS])
         if self.version is None:
-            return feed_schema(self.spec.feeds[LABELS]).append(pa.field("partition", pa.string())).empty_table()
+            return schema.append(pa.field("partition", pa.string())).empty_table()
         names = list(dict.fromkeys([label.id_column, label.column, self._reported, "partition"]))
-        return self.lake.scan(LABELS, self.version).to_table(None if all_columns else names, filter=wanted)
+        return self.lake.scan(LABELS, self.version, schema).to_table(None if all_columns else names, filter=wanted)
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,8 @@ class _Feeds:
     @classmethod
     def pinned(cls, lake: Lake, spec: ModelSpec, versions: TableVersions) -> "_Feeds":
         log.info("Reading %s version %d", lake.uri(EVENTS), versions[EVENTS])
-        events = lake.scan(EVENTS, versions[EVENTS])
-        # A column that is new in the spec is null until events have landed with it.
-        new = [field for field in feed_schema(spec.feeds[EVENTS]) if field.name not in events.schema.names]
-        events = events.replace_schema(pa.schema([*events.schema, *new]))
+        # The SQL may name a column that the spec has got since, of which no file has landed yet.
+        events = lake.scan(EVENTS, versions[EVENTS], feed_schema(spec.feeds[EVENTS]))
         return cls(events, Labels(lake, spec, versions.get(LABELS)), spec)
 
     @property

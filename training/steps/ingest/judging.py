@@ -142,12 +142,12 @@ class Judge:
 
 
 def _by_row(
-    validated: dict[str, Iterable[int]], unfit: dict[str, dict[str, list[int]]], known: dict[str, list[int]]
+    validated: Mapping[str, Iterable[int]], unfit: dict[str, dict[str, list[int]]], known: dict[str, list[int]]
 ) -> Broken:
     """Row → rules, from rules → rows. A value that did not fit its type became null, but it is not missing."""
     from training.adapters.expectations import missing_rule
 
-    rules = {**validated, **known}
+    rules: dict[str, Iterable[int]] = {**validated, **known}
     for column, reasons in unfit.items():
         there = {row for rows in reasons.values() for row in rows}
         missing = missing_rule(column)
