@@ -88,7 +88,7 @@ def test_the_columns_and_the_manifest(settings: Settings) -> None:
     assert folder == Path(settings.work) / MODEL / "datasets" / result.dataset_id
     assert DatasetResult.model_validate_json((folder / "dataset.json").read_text()) == result
     assert sorted(p.name for p in folder.iterdir()) == [
-        "dataset.json", "holdout.parquet", "reference.parquet", "train.parquet",
+        "dataset.json", "features.json", "holdout.parquet", "reference.parquet", "requests.parquet", "train.parquet",
     ]  # fmt: skip
     tables = ("events", "labels", "customer_features", "terminal_features")
     assert result.table_versions == Lake(settings.lake, MODEL).versions(*tables)

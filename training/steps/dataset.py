@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from training import storage
-from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, write_dataset
+from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, requests, write_dataset
 from training.adapters.lake import EVENTS, LABELS, Lake
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import DataContractError, InputError
@@ -20,18 +21,22 @@ from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.windows import Windows, known_entities, thinly_labelled, windows
 from training.settings import Settings
 
+if TYPE_CHECKING:
+    from training.adapters.features import Features
+
 log = logging.getLogger("perennial")
 
 
 def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     """Write `<work>/<model>/datasets/<dataset_id>/`: train, holdout and reference as Parquet, and the manifest.
 
+    Besides, what the artifacts need of the features: their definitions, and the holdout's events and feature rows.
     Columns: the events' id, time and entities, the label, the features (float32); in the holdout also `excluded`
     (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features. The
     id is a hash of all that determines the content: a dataset that exists is returned as it is.
     Raises DataContractError when history, labels, rows, positives or feature rows do not suffice.
     """
-    from training.adapters.features import definitions_digest
+    from training.adapters.features import Features, definitions_digest
 
     spec = load_model_spec(inputs.model, settings.models_dir)
     lake = Lake(settings.lake, spec.name)
@@ -52,7 +57,9 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     train, holdout = _splits(spec, labelled, chosen)
     _check_counts(spec, train, holdout, chosen)
     _check_features(lake, spec, versions, pd.concat([train, holdout]))
-    frames, names = _with_features(settings, spec, versions, train, holdout)
+    features = Features(settings, spec)
+    names = features.names()
+    frames, batch = _with_features(features, spec, versions, train, holdout)
     result = DatasetResult(
         dataset_id=dataset_id,
         uri=uri,
@@ -66,7 +73,8 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     )
     chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.drift.maximum_rows]
     frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][names]
-    write_dataset(uri, frames, result)
+    made_of = requests(holdout[list(spec.request_columns)], batch)
+    write_dataset(uri, frames, result, made_of, features.definitions)
     return result
 
 
@@ -195,14 +203,11 @@ def _check_counts(spec: ModelSpec, train: pd.DataFrame, holdout: pd.DataFrame, c
 
 
 def _with_features(
-    settings: Settings, spec: ModelSpec, versions: TableVersions, train: pd.DataFrame, holdout: pd.DataFrame
-) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Both splits with their features, joined in one go; and the features' names."""
-    from training.adapters.features import Features
-
-    features = Features(settings, spec)
+    features: "Features", spec: ModelSpec, versions: TableVersions, train: pd.DataFrame, holdout: pd.DataFrame
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Both splits with their features, joined in one go; and the values of the views' columns for the holdout."""
     names = features.names()
-    joined = features.historical(pd.concat([train, holdout]), versions)
+    joined, batch = features.historical_with_batch(pd.concat([train, holdout]), versions)
     entities = sorted({*spec.features.tables.values(), spec.evaluation.entity})
     columns = [spec.label.id_column, spec.feeds["events"].time_column, *entities, spec.label.column]
     first, second = joined.iloc[: len(train)], joined.iloc[len(train) :]
@@ -210,7 +215,7 @@ def _with_features(
         TRAIN: first[[*columns, *names]],
         HOLDOUT: second[[*columns, *names]].assign(excluded=holdout["excluded"].to_numpy()),
     }
-    return frames, names
+    return frames, batch.iloc[len(train) :]
 
 
 def _split(spec: ModelSpec, uri: str, days: Days, frame: pd.DataFrame) -> Split:

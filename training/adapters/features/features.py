@@ -3,9 +3,8 @@
 import contextlib
 import json
 import logging
-import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +19,24 @@ import pyarrow.parquet as pq
 
 from training import storage
 from training.adapters.features import store as stores
-from training.adapters.features.definitions import Definitions, definitions_digest, load_definitions
-from training.adapters.features.online import NAN, Found, OnlineFeatures, Plan, number
+from training.adapters.features.definitions import (
+    Definitions,
+    definitions_digest,
+    described,
+    functions_of,
+    load_definitions,
+)
+from training.adapters.features.online import OnlineFeatures, Plan
+from training.adapters.features.reader import OnlineReader
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions
-from training.contract.errors import InputError, TransientError
+from training.contract.errors import InputError
+from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import ModelSpec
 from training.settings import Settings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
-
-    from training.adapters.features.redis_rows import RedisLayout
 
 log = logging.getLogger("perennial")
 
@@ -61,6 +66,12 @@ class Features:
         row, or where it is older than its view's ttl. Same length and order as `rows`. Raises InputError when a
         version is missing.
         """
+        return self.historical_with_batch(rows, versions, at)[0]
+
+    def historical_with_batch(
+        self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """As `historical`, and the values of the views' columns as they were joined (float32; NaN: no feature row)."""
         # The offline store knows microseconds only, and returns rows in no order.
         times = pd.DatetimeIndex(rows[self._time_column]).tz_convert("UTC").as_unit("us")
         columns = {*self._spec.features.tables.values(), *self._definitions.request_columns}
@@ -74,7 +85,9 @@ class Features:
         ):
             joined = store.get_historical_features(entities, definitions.service).to_df().sort_values("row")
         made = joined[self.names()].fillna(0).astype(np.float32)
-        return rows.assign(**{name: made[name].to_numpy() for name in made})
+        looked_up = [column.name for view in self.definitions.views for column in view.columns]
+        batch = joined[looked_up].astype(np.float32).reset_index(drop=True)
+        return rows.assign(**{name: made[name].to_numpy() for name in made}), batch
 
     def online(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` (events) from the online store, with the defaults of `historical`.
@@ -83,47 +96,28 @@ class Features:
         the event's time. Raises TransientError when the store does not answer.
         """
         plan, parts = self._whole, [rows[i : i + _LOOKUP] for i in range(0, len(rows), _LOOKUP)]
-        chunks = [plan.assemble(part, self.look_up(part, plan)) for part in parts]
+        chunks = [plan.assemble(part, self.reader.look_up(part, plan.views)) for part in parts]
         values = [chunk.values for chunk in chunks] or [np.empty((0, len(self.names())), np.float32)]
         return OnlineFeatures(np.concatenate(values), [stamp for chunk in chunks for stamp in chunk.timestamps])
 
-    def plan(self, wanted: Iterable[str] | None = None) -> Plan:
-        """How the features `wanted` (None: all) are made online."""
+    @cached_property
+    def definitions(self) -> FeatureDefinitions:
+        """What makes the features of the service, as an artifact holds it."""
+        return described(self._definitions, self._spec)
+
+    def plan(self, wanted: Sequence[str] | None = None) -> Plan:
+        """How the features `wanted` (None: all), in this order, are made online."""
         names = self.names() if wanted is None else wanted
-        return Plan(self._definitions, self._spec, names)
-
-    def redis_layout(self) -> "RedisLayout":
-        """Where the rows lie in a Redis online store, for who reads them itself."""
-        from training.adapters.features.redis_rows import RedisLayout
-
-        return RedisLayout(self._online_store)
+        return Plan(self.definitions, functions_of(self._definitions.on_demand), self._spec, names)
 
     @cached_property
     def _whole(self) -> Plan:
         return self.plan()
 
-    def look_up(self, rows: Sequence[Mapping[str, Any]], plan: Plan) -> list[Found]:
-        """What the online store has for `rows` in each of the views of `plan`, for `plan.assemble`.
-
-        Raises TransientError when the store does not answer.
-        """
-        keys = {key: [row[key] for row in rows] for key in self._spec.features.tables.values()}
-        wanted = [f"{view.feast.name}:{name}" for view in plan.views for name in view.names]
-        if not wanted:
-            return []
-        try:
-            answer = self._online_store.get_online_features(wanted, keys).proto
-        except _store_errors() as error:
-            where = f"The online store at {_without_secrets(self._settings.online)} did not answer: {error}"
-            raise TransientError(where, hint="Is it up, and may this process write to its folder?") from error
-        vectors = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
-        found = []
-        for view in plan.views:
-            # Feast gives the epoch for a row that is not there.
-            stamps = [stamp.seconds or NAN for stamp in vectors[view.names[0]].event_timestamps]
-            values = [[number(value) for value in vectors[name].values] for name in view.names]
-            found.append(Found([list(row) for row in zip(*values, strict=True)], stamps))
-        return found
+    @cached_property
+    def reader(self) -> OnlineReader:
+        """Of the online store. For one thread at a time."""
+        return OnlineReader(self._settings)
 
     def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
         """Put the newest feature row of each entity online. Returns the newest feature day online and rows written.
@@ -210,15 +204,3 @@ class Features:
                 pq.write_table(rows.to_table(filter=needed), path)
                 view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
             yield
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    try:
-        from redis.exceptions import RedisError
-    except ImportError:
-        return (sqlite3.OperationalError,)
-    return (sqlite3.OperationalError, RedisError)
-
-
-def _without_secrets(uri: str) -> str:
-    return uri.rpartition("@")[2]
