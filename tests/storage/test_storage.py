@@ -24,8 +24,8 @@ from training.adapters.lake import Lake
 from training.adapters.landing import read_landed
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
-from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.errors import ConfigError, InputError, TransientError
+from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import DatasetResult, Split
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.steps import STEPS

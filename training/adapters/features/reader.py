@@ -93,5 +93,5 @@ def _store_errors() -> tuple[type[Exception], ...]:
     try:
         from redis.exceptions import RedisError
     except ImportError:
-        return (sqlite3.OperationalError,)
-    return (sqlite3.OperationalError, RedisError)
+        return (sqlite3.Error,)
+    return (sqlite3.Error, RedisError)
