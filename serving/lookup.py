@@ -47,11 +47,12 @@ class Lookup:
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def find(self, rows: list[Row], reads: Reads) -> list[Found]:
-        """What the store has for `rows` in `reads.views`; nothing when it is away and the policy is to use defaults.
+    async def find(self, rows: list[Row], reads: Reads, shared: bool = False) -> list[Found]:
+        """What the store has for `rows` in `reads.views`. Where it cannot be used, the policy decides: nothing, or 503.
 
-        Raises BadRequest (503) when it is away and the policy is to refuse. Any other error is of what was asked: it
-        says nothing about the store, and one of several requests may have caused it alone.
+        Raises BadRequest (503). An error that is not the store's does not count against it: what was asked caused it,
+        or a single row that cannot be read. `shared`: the rows are of several requests. Such an error is raised then as
+        it is, because it may be of one of them alone.
         """
         if not reads.views:
             return []
@@ -62,12 +63,14 @@ class Lookup:
             found = await self.look_up(rows, reads.views)
         except (TransientError, TimeoutError) as error:
             self.breaker.failed()
-            self._metrics.lookup_failed()
-            reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
-            log.warning("Lookup failed: %s", reason)
-            return self._without(rows, reads, reason)
-        except BaseException:
+            return self._failed(rows, reads, error)
+        except Exception as error:
             self.breaker.undecided()
+            if shared:
+                raise
+            return self._failed(rows, reads, error)
+        except BaseException:
+            self.breaker.undecided()  # cancelled
             raise
         self.breaker.succeeded()
         self._metrics.looked_up(time.perf_counter() - began)
@@ -86,6 +89,12 @@ class Lookup:
             return await asyncio.wait_for(looking, patience)
         except TimeoutError:
             raise TransientError(f"The online store did not answer in {patience:g} s") from None
+
+    def _failed(self, rows: list[Row], reads: Reads, error: Exception) -> list[Found]:
+        self._metrics.lookup_failed()
+        reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+        log.warning("Lookup failed: %s", reason)
+        return self._without(rows, reads, reason)
 
     def _without(self, rows: list[Row], reads: Reads, reason: str) -> list[Found]:
         if self._settings.serving_store_down == "defaults":

@@ -106,7 +106,7 @@ class Predictor:
         else:
             reads = Reads({plan for route in routes for plan in route.plans})
         try:
-            looked_up = LookedUp(reads, await self._lookup.find(rows, reads))
+            looked_up = LookedUp(reads, await self._lookup.find(rows, reads, shared))
         except BadRequest as refused:
             return [refused] * len(group)
         whole = Batch(rows, looked_up, [asked.received for asked in group], group[0].explain)

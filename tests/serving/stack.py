@@ -338,16 +338,13 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
 
 
 def fill_online_store(settings: Settings, spec: ModelSpec) -> None:
-    lake = Lake(settings.lake, spec.name)
-    kinds = {"customer": (CUSTOMER, ("count", "mean")), "terminal": (TERMINAL, ("count", "fraud_share"))}
-    for entity, (key, features) in kinds.items():
+    """One row in each view of the feature repo, all of its columns 0.5."""
+    lake, features = Lake(settings.lake, spec.name), Features(settings, spec)
+    for view in features.definitions.views:
         row: dict[str, Any] = {
-            f"{entity}_id": [key],
+            view.entity: [PAYMENT[view.entity]],
             "feature_timestamp": pa.array([MIDNIGHT], pa.timestamp("us", "UTC")),
         }
-        for feature in features:
-            for window in ("1d", "7d", "30d"):
-                row[f"{entity}_{feature}_{window}"] = pa.array([0.5], pa.float32())
-        table = pa.table(row | {"day": [MIDNIGHT.date()]})
-        lake.replace(f"{entity}_features", table, "day = '2026-01-05'", ["day"])
-    Features(settings, spec).materialize(lake.versions(*spec.features.tables))
+        row |= {column.name: pa.array([0.5], pa.float32()) for column in view.columns}
+        lake.overwrite(view.name, pa.table(row | {"day": [MIDNIGHT.date()]}), ["day"])
+    features.materialize(lake.versions(*spec.features.tables))
