@@ -171,6 +171,49 @@ def test_a_version_with_another_view(stack: Stack) -> None:
     take_through_a_rollout(stack, version, champion=1)
 
 
+def test_a_version_whose_features_fail_costs_no_answer_and_counts_as_its_failure(stack: Stack) -> None:
+    change(stack, ('"night": hours % 24 <= 6,', '"night": hours % 24 <= 6 + 0 * (1 // int((amount != 66).all())),'))
+    version = stack.register(bias=-0.6, features=features(stack)).version
+    stack.registry.set_alias(MODEL, "challenger", version)
+    for mode, weight in (("shadow", 0), ("canary", 100)):
+        stack.registry.set_traffic(MODEL, Desired(mode=mode, weight=weight, stage=mode))
+        eventually(lambda mode=mode: stack.service.models()["traffic"]["mode"] == mode)
+        said = [stack.predict(amount=amount) for amount in (65, 66, 67)]
+        assert {each.status_code for each in said} == {200}
+        versions = [each.json()["model_version"] for each in said]
+        assert versions == ([1, 1, 1] if mode == "shadow" else [version, 1, version])
+        counts = eventually(
+            lambda: (
+                (found := httpx.get(f"{stack.service.url}/signals").json()["versions"])[str(version)]["errors"]
+                and found
+            )
+        )
+        assert (counts[str(version)]["errors"], counts["1"]["errors"]) == (1, 0)
+    stack.registry.set_traffic(MODEL, Desired())
+    stack.registry.remove_alias(MODEL, "challenger")
+
+
+def test_it_is_not_ready_while_the_champion_cannot_answer(stack: Stack) -> None:
+    broken = stack.folder / "broken"
+    change(
+        stack,
+        (
+            '"large": amount > 30,',
+            f'"large": amount > (open("{broken}") and 30 if os.path.exists("{broken}/") else 30),',
+        ),
+    )
+    promote(stack, stack.register(bias=-0.6, features=features(stack)))
+    ready = f"{stack.service.url}/readyz"
+    eventually(lambda: httpx.get(ready).status_code == 200)
+    broken.mkdir()
+    said = eventually(lambda: (now := httpx.get(ready)).status_code == 503 and now)
+    assert "IsADirectoryError" in said.text
+    assert stack.predict().status_code == 503
+    broken.rmdir()
+    eventually(lambda: httpx.get(ready).status_code == 200)
+    promote(stack, stack.registry.get(MODEL, 1))
+
+
 def test_code_that_makes_other_values_is_refused_and_the_old_version_goes_on(stack: Stack) -> None:
     version = stack.register(bias=-0.6, features=features(stack))
     change(stack, ("hours % 24 <= 6", "hours % 24 <= 5"))
