@@ -225,9 +225,7 @@ def _check(
         problem = f"The feature definitions of {spec.name} lack {', '.join(lacking)}"
         raise DataContractError(problem, hint="Apply the feature definitions that the model was trained on.")
     if lacking := [view.name for view in definitions.request_views if view.name not in functions]:
-        problem = (
-            f"The feature code of {spec.name} has no request view {', '.join(lacking)}, only {list(functions)}"
-        )
+        problem = f"The feature code of {spec.name} has no request view {', '.join(lacking)}, only {list(functions)}"
         raise DataContractError(problem, hint=OTHER_CODE)
     taken = {view.entity for view in definitions.views}
     taken = taken.union(*(view.event_columns for view in definitions.request_views))

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from training.adapters.features import store as stores
+from training.adapters.features.definitions import quick_feast_import
 from training.adapters.features.online import NAN, Found, View, number
 from training.contract.errors import TransientError
 from training.settings import Settings
@@ -16,8 +17,8 @@ class OnlineReader:
     """For one thread at a time; its connection is opened by the first read."""
 
     def __init__(self, settings: Settings) -> None:
-        from feast.infra.online_stores.helpers import get_online_store_from_config
-
+        with quick_feast_import():
+            from feast.infra.online_stores.helpers import get_online_store_from_config
         self._config = stores.online_config(settings)
         self._store = get_online_store_from_config(self._config.online_store)
         self._where = settings.online.rpartition("@")[2]

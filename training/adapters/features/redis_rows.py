@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from training.adapters.features import store as stores
+from training.adapters.features.definitions import quick_feast_import
 from training.adapters.features.online import NAN, Found, View, number
 from training.adapters.features.reader import entity_keys, feast_view
 from training.contract.errors import TransientError
@@ -29,8 +30,9 @@ class RedisLayout:
     """Where Feast keeps the rows of views, and what they say."""
 
     def __init__(self, settings: Settings) -> None:
-        from feast.infra.online_stores.redis import RedisOnlineStore
-        from feast.protos.feast.types.Value_pb2 import Value
+        with quick_feast_import():
+            from feast.infra.online_stores.redis import RedisOnlineStore
+            from feast.protos.feast.types.Value_pb2 import Value
         from google.protobuf.timestamp_pb2 import Timestamp
 
         self._value, self._timestamp = Value, Timestamp
