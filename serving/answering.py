@@ -6,20 +6,19 @@ import logging
 import math
 import random
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from serving.batch import Batch
 from serving.explain import explain as explained
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
-from serving.schema import BadRequest, Problem, Row
+from serving.schema import BadRequest, Problem
 from serving.scoring import Scorer
 from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
 from serving.slots import Slot
 from serving.traffic import Route
-from training.adapters.features import OnlineFeatures
 from training.contract.errors import DataContractError
 from training.contract.predictions import SCORE, SHADOW, LoggedRow
 
@@ -32,23 +31,6 @@ OUTPUT_NAMES = json.dumps([SCORE])
 log = logging.getLogger("perennial")
 
 
-@dataclass(slots=True)
-class Batch:
-    """Rows that one route answers, with their features: a row of each of several requests, or the rows of one."""
-
-    rows: list[Row]
-    online: OnlineFeatures
-    #: When each request came (time.perf_counter).
-    received: list[float]
-    explain: bool = False
-
-    def of(self, places: list[int]) -> "Batch":
-        """The rows at `places`."""
-        online = OnlineFeatures(self.online.values[places], [self.online.timestamps[i] for i in places])
-        received = self.received if len(self.received) == 1 else [self.received[i] for i in places]
-        return Batch([self.rows[i] for i in places], online, received, self.explain)
-
-
 class Answering:
     def __init__(
         self, model: str, replica: str, deadline: float, log: PredictionLog, signals: RolloutSignals, metrics: Metrics
@@ -57,6 +39,7 @@ class Answering:
         self._log, self._signals, self._metrics = log, signals, metrics
         self._scorer = Scorer()
         self._shadows = Shadows(signals, self._log_shadow, metrics.shadow_dropped.inc)
+        self._said_lacking = set[tuple[int, str]]()
         self._ids = random.Random()  # seeded by the system; an id has to be new, not secret
 
     def start(self) -> None:
@@ -74,7 +57,8 @@ class Answering:
                 raise BadRequest(503, Problem(error="The request could not be answered in time"), retry_after=1)
             # The youngest decides how long the model may take: the others' callers sent theirs slowly.
             left = self._deadline - (now - max(batch.received))
-            scores = (await self._scorer.score(route.slot, batch.online.values, left)).tolist()
+            values = batch.features(route.slot.plan).values
+            scores = (await self._scorer.score(route.slot, values, left)).tolist()
         except Exception as error:
             if len(batch.received) > 1 and not isinstance(error, TimeoutError):  # one's trouble is not the others'
                 alone = [self.answer(route, batch.of([i])) for i in range(len(batch.rows))]
@@ -111,7 +95,7 @@ class Answering:
     async def _answered(self, route: Route, batch: Batch, scores: list[float]) -> list[RowOutcome]:
         predictions = self._predictions(route, batch, scores)
         if batch.explain:
-            for prediction, row in zip(predictions, route.slot.take(batch.online.values), strict=True):
+            for prediction, row in zip(predictions, batch.features(route.slot.plan).values, strict=True):
                 prediction["explanation"] = await self._scorer.run(explained, route.slot.model, row)
         self._note(route, batch, predictions, scores)
         return list[RowOutcome](predictions)
@@ -131,21 +115,34 @@ class Answering:
                 "feature_timestamp": stamp,
                 "features_defaulted": stamp is None,
             }
-            for score, stamp in zip(scores, batch.online.timestamps, strict=True)
+            for score, stamp in zip(scores, batch.features(slot.plan).timestamps, strict=True)
         ]
 
     def _note(self, route: Route, batch: Batch, predictions: list[dict[str, Any]], scores: list[float]) -> None:
         """Log, count, and hand on to who scores along."""
-        slot, role, values = route.slot, route.role, batch.online.values
+        slot, role, features = route.slot, route.role, batch.features(route.slot.plan)
         now = time.perf_counter()
         seconds = [now - received for received in batch.received]
         flagged = [prediction["decision"] == "flag" for prediction in predictions]
         self._signals.answered(slot.version, role, seconds, flagged)
-        self._metrics.predicted(self._model, slot.version, role, flagged, batch.online.timestamps.count(None))
+        self._metrics.predicted(self._model, slot.version, role, flagged, features.timestamps.count(None))
+        if features.lacking:
+            self._note_lacking(slot, features.lacking)
         rows = self._logged(slot, batch, predictions, seconds)
         self._log.append(rows)
         if route.shadow is not None:
-            self._shadows.put(Shadowed(route.shadow, slot, values, scores, rows, len(seconds)))
+            self._shadows.put(Shadowed(route.shadow, slot, batch, scores, rows, len(seconds)))
+
+    def _note_lacking(self, slot: Slot, lacking: frozenset[str]) -> None:
+        """Said once of each column, counted each time."""
+        for name in sorted(lacking):
+            self._metrics.lacking.labels(self._model, slot.version, name).inc()
+            if (slot.version, name) not in self._said_lacking:
+                self._said_lacking.add((slot.version, name))
+                text = (
+                    "The online store has rows without %s, which version %d takes: answered with its default, flagged"
+                )
+                log.warning(text, name, slot.version)
 
     def _logged(
         self, slot: Slot, batch: Batch, predictions: list[dict[str, Any]], seconds: list[float]
@@ -170,24 +167,28 @@ class Answering:
                 "feature_values": features,
             }
             for row, prediction, features, took in zip(
-                batch.rows, predictions, slot.take(batch.online.values), each, strict=True
+                batch.rows, predictions, batch.features(slot.plan).values, each, strict=True
             )
         ]
 
     def _log_shadow(self, shadowed: Shadowed, scores: list[float], seconds: float) -> None:
         """A row of its own beside the answered one, under the same prediction_id."""
-        slot = shadowed.slot
+        slot, features = shadowed.slot, shadowed.batch.features(shadowed.slot.plan)
         rows: list[LoggedRow] = [
             {
                 **row,
                 "model_version": slot.version,
                 "role": SHADOW,
                 "decision": "flag" if score >= slot.model.threshold else "pass",
+                "features_defaulted": stamp is None,
+                "feature_timestamp": stamp,
                 "latency_seconds": seconds,
                 "output_values": [score],
                 "feature_names": slot.names_as_json,
-                "feature_values": features,
+                "feature_values": values,
             }
-            for row, score, features in zip(shadowed.rows, scores, slot.take(shadowed.values), strict=True)
+            for row, score, values, stamp in zip(
+                shadowed.rows, scores, features.values, features.timestamps, strict=True
+            )
         ]
         self._log.append(rows)

@@ -31,7 +31,7 @@ class Breaker:
         return "half-open" if self._clock() - self._opened >= REST_SECONDS else "open"
 
     def allows(self) -> bool:
-        """Whether a call may be made now. Who is allowed tells the outcome: `succeeded` or `failed`."""
+        """Whether a call may be made now. Who is allowed tells the outcome: `succeeded`, `failed` or `undecided`."""
         if self._opened is None:
             return True
         if self._trying or self.state == "open":
@@ -54,3 +54,7 @@ class Breaker:
                 self._opened = self._clock()
         elif self._trying:
             self._opened, self._trying = self._clock(), False
+
+    def undecided(self) -> None:
+        """The call said nothing about the store: it was cancelled, or failed because of what was asked."""
+        self._trying = False

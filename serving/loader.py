@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serving.metrics import Metrics
-from serving.slots import MeasuredModel, Slot, load_model, open_slot
+from serving.slots import MeasuredModel, Slot, Slots, load_model
 from training.adapters.registry import ModelVersion, Registry
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec
@@ -43,6 +43,7 @@ class Loader:
         self.refused: Mapping[int, Refusal] = {}
         self._settings, self._spec, self._metrics, self._ready = settings, spec, metrics, ready
         self._registry = Registry(settings.tracking_uri)
+        self._slots = Slots(settings, spec)
         self._copies = Path(settings.serving) / "models" / spec.name
         self._lock, self._one_load = threading.Lock(), threading.Lock()
         self._loaded: list[Slot] = []
@@ -108,7 +109,7 @@ class Loader:
         except (TransientError, NotLoaded) as error:
             self._waiting[version] = str(error)
         except Exception as error:
-            reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+            reason = _one_line(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
             self._waiting.pop(version, None)
             retry = time.monotonic() + REFUSED_RETRY_SECONDS
             self.refused = {**self.refused, version: Refusal(reason, datetime.now(UTC), retry)}
@@ -123,9 +124,13 @@ class Loader:
 
     def _open(self, version: int, model: MeasuredModel) -> Slot:
         try:
-            return open_slot(version, model, self._settings, self._spec)
+            return self._slots.open(version, model)
         except StepError:
             raise
         except Exception as error:
             # The online store is not the model's fault; on a fresh machine it does not exist yet.
             raise NotLoaded(f"features cannot be looked up: {type(error).__name__}: {error}") from error
+
+
+def _one_line(error: StepError) -> str:
+    return f"{error.message} → {error.hint}" if error.hint else error.message

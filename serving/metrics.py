@@ -32,6 +32,12 @@ class Metrics:
         self._defaulted = Counter(
             "perennial_predictions_defaulted", "Predictions with default features", ["model"], registry=into
         )
+        self.lacking = Counter(
+            "perennial_features_lacking",
+            "Answers with a default, because the online store's rows lack the column",
+            ["model", "version", "feature"],
+            registry=into,
+        )
         self.requests = Histogram(
             "perennial_request_seconds",
             "Receipt to answer, of requests that were answered",

@@ -3,17 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from serving.answering import Answering, Batch, RowOutcome
+from serving.answering import Answering, RowOutcome
+from serving.batch import Batch, LookedUp
 from serving.limits import Limits
 from serving.lookup import Lookup
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
+from serving.readiness import Probe
 from serving.replica import hold, replica_name
 from serving.schema import Asked, BadRequest, Problem
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
 from serving.turns import Outcome, Tell, Turns
 from serving.watcher import Watcher
+from training.adapters.features import Reads
 from training.adapters.lake import Lake
 from training.contract.model_spec import ModelSpec
 from training.settings import Settings
@@ -31,7 +34,8 @@ class Predictor:
         self.signals = RolloutSignals(spec, self.replica)
         self.watcher = Watcher(settings, spec, self.metrics, self.signals)
         self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
-        self._lookup = Lookup(settings, spec, self.metrics)
+        self._lookup = Lookup(settings, self.metrics)
+        self._probe = Probe(self._lookup, lambda: self.watcher.traffic.champion, self.metrics)
         lake = Lake(settings.lake, spec.name)
         self._log = PredictionLog(state / "predictions" / spec.name, lake, spec, self.replica, self.metrics)
         self._turns = Turns(self._predict)
@@ -44,19 +48,21 @@ class Predictor:
         self._answering.start()
         self.limits.open()
         self._lookup.open()
+        self._probe.start()
 
     def stop(self) -> None:
         """Finish what was taken, write the log down, ship what can be shipped."""
         self.limits.close()
+        self._probe.close()
         self._lookup.close()
         self.watcher.stop()
         self._answering.close()
         self._log.close()
 
     def why_not_ready(self) -> str | None:
-        """None when a champion answers, the online store too, and what is answered is logged."""
+        """None when a champion can answer, with features from the online store, and what is answered is logged."""
         draining = "The service is being taken out of the rotation" if self.limits.draining else None
-        return draining or self._no_champion() or self._lookup.problem or self._log.problem()
+        return draining or self._no_champion() or self._probe.problem or self._log.problem()
 
     def _no_champion(self) -> str | None:
         return None if self.watcher.traffic.champion else self.watcher.problem or "No champion is loaded"
@@ -95,12 +101,15 @@ class Predictor:
         if shared:
             [route] = routes
             routes = {route: list(range(len(rows)))}
-        names = frozenset[str]().union(*(route.names for route in routes))
+        if len(routes) == 1:
+            reads = next(iter(routes)).reads
+        else:
+            reads = Reads({plan for route in routes for plan in route.plans})
         try:
-            online = await self._lookup.find(rows, self._lookup.plan(names), shared)
+            looked_up = LookedUp(reads, await self._lookup.find(rows, reads, shared))
         except BadRequest as refused:
             return [refused] * len(group)
-        whole = Batch(rows, online, [asked.received for asked in group], group[0].explain)
+        whole = Batch(rows, looked_up, [asked.received for asked in group], group[0].explain)
         found = dict[int, RowOutcome]()
         for route, places in routes.items():
             batch = whole if len(routes) == 1 else whole.of(places)
@@ -131,7 +140,7 @@ class Predictor:
             "draining": self.limits.draining,
             "in_flight": self.limits.in_flight,
             "lag_seconds": self.limits.lag,
-            "online_store": {"breaker": self._lookup.breaker.state, "problem": self._lookup.problem},
+            "online_store": {"breaker": self._lookup.breaker.state, "problem": self._probe.problem},
             "prediction_log": {"waiting": self._log.waiting, "problem": self._log.problem()},
         }
 

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
+from serving.batch import Batch
 from serving.signals import Signals
 from serving.slots import Slot
 from training.contract.predictions import LoggedRow
@@ -26,7 +25,7 @@ class Shadowed:
 
     slot: Slot
     answering: Slot
-    values: np.ndarray
+    batch: Batch
     scores: list[float]
     #: Those of the log, with the score of `answering`.
     rows: list[LoggedRow]
@@ -35,7 +34,7 @@ class Shadowed:
     def of(self, places: list[int]) -> "Shadowed":
         """The requests at `places`."""
         scores, rows = [self.scores[i] for i in places], [self.rows[i] for i in places]
-        return Shadowed(self.slot, self.answering, self.values[places], scores, rows, len(places))
+        return Shadowed(self.slot, self.answering, self.batch.of(places), scores, rows, len(places))
 
 
 class Shadows:
@@ -73,7 +72,7 @@ class Shadows:
     def _score(self, shadowed: Shadowed) -> None:
         began = time.perf_counter()
         try:
-            scores = shadowed.slot.score(shadowed.values).tolist()
+            scores = shadowed.slot.score(shadowed.batch.features(shadowed.slot.plan).values).tolist()
         except Exception as error:
             if shadowed.requests > 1:  # one's trouble is not the others'
                 for i in range(shadowed.requests):

@@ -1,20 +1,31 @@
-"""A model version made ready to answer: verified, warm, measured, and tied to the features that it was trained on."""
+"""A model version made ready to answer: verified, warm, measured, and tied to the features that it was trained with."""
 
 import json
 import threading
 import time
 from bisect import bisect_left
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from serving.schema import made_up_row
-from training.adapters.features import Features
+from serving.schema import Row, made_up_row
+from training.adapters.features import (
+    Features,
+    Found,
+    OnlineReader,
+    Plan,
+    check_golden_features,
+    golden_events,
+    request_code,
+)
 from training.adapters.onnx_model import OnnxModel
+from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS
@@ -58,6 +69,10 @@ class MeasuredModel(OnnxModel):
                 self._note(seconds)
         return scores
 
+    def try_out(self, features: np.ndarray) -> np.ndarray:
+        """As `score`, without counting it."""
+        return super().score(features)
+
     def _note(self, seconds: float) -> None:
         self._calls += 1
         self._quickest = min(self._quickest, seconds)
@@ -71,32 +86,67 @@ class Slot:
     version: int
     digest: str
     model: MeasuredModel
-    features: Features
-    #: Where the model's features are among those of the feature service; None where they are all of them in order.
-    columns: np.ndarray | None
+    #: How its features are made, in the order in which the model takes them.
+    plan: Plan
+    #: An event that it must be able to answer at any time.
+    probe: Row
     #: When it took its present place.
     since: datetime
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The features that it takes."""
-        return frozenset(self.model.metadata.feature_names)
 
     @cached_property
     def names_as_json(self) -> str:
         """Its features in its order, as the prediction log wants them."""
         return json.dumps(self.model.metadata.feature_names)
 
-    def take(self, values: np.ndarray) -> np.ndarray:
-        """Of `values` [n, all features of the service] the model's own, in its order."""
-        return values if self.columns is None else values.take(self.columns, axis=1)
-
     def score(self, values: np.ndarray) -> np.ndarray:
-        """Scores [n] of `values` [n, all features of the service]; some may be no numbers."""
-        return self.model.score(self.take(values))
+        """Scores [n] of its features `values` [n, d]; some may be no numbers."""
+        return self.model.score(values)
+
+    def check(self, found: Sequence[Found]) -> None:
+        """Score the probe, with what was `found` of it in `plan.views`, without counting it.
+
+        Raises DataContractError when the score is not a number, and whatever the features or the model raise.
+        """
+        if not np.isfinite(self.model.try_out(self.plan.assemble([self.probe], found).values)).all():
+            raise DataContractError(f"Version {self.version}'s score of a probe is not a number", hint="Train again.")
 
     def taking_place_now(self) -> "Slot":
         return replace(self, since=datetime.now(UTC))
+
+
+class Slots:
+    """Makes slots of the artifacts of one model. Versions with the same features share a plan, and so their lookups.
+
+    What a version reads is said by its artifact, how request features are made by the code on disk when it is loaded.
+    Later changes on disk do not touch it.
+    """
+
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        self._settings, self._spec = settings, spec
+        self._plans: WeakValueDictionary[Hashable, Plan] = WeakValueDictionary()
+
+    def open(self, version: int, model: MeasuredModel) -> Slot:
+        """Tie `model`, verified, to its features, and score one event to warm the way.
+
+        Raises DataContractError when its features cannot be made here, or the golden events have others than they had
+        in training; and whatever the online store does.
+        """
+        metadata = model.metadata
+        plan = self._plan(metadata)
+        check_golden_features(plan, metadata.golden, self._spec)
+        events = golden_events(metadata.golden, self._spec)
+        probe = events[0] if events else made_up_row(self._spec)
+        slot = Slot(version, metadata.digest, model, plan, probe, datetime.now(UTC))
+        slot.check(OnlineReader(self._settings).look_up([probe], plan.views))
+        return slot
+
+    def _plan(self, metadata: ArtifactMetadata) -> Plan:
+        """Of an artifact from before they held definitions: as the feature code here defines its features now."""
+        folder, spec = self._settings.feature_repo, self._spec
+        definitions = metadata.features or Features(self._settings, spec).definitions
+        code = request_code(folder, spec)
+        plan = Plan(definitions, code.functions, spec, metadata.feature_names)
+        return self._plans.setdefault((code.digest, plan.definitions, plan.names), plan)
 
 
 def load_model(folder: Path, spec: ModelSpec) -> MeasuredModel:
@@ -109,22 +159,3 @@ def load_model(folder: Path, spec: ModelSpec) -> MeasuredModel:
         raise DataContractError(f"The artifact is of model {model.metadata.model!r}, not {spec.name!r}")
     model.check_golden()
     return model
-
-
-def open_slot(version: int, model: MeasuredModel, settings: Settings, spec: ModelSpec) -> Slot:
-    """Tie `model` to the features as they are defined now, and score one made-up row to warm the way.
-
-    Raises DataContractError when the feature service lacks a feature of the model, and whatever the online store does.
-    """
-    features = Features(settings, spec)
-    names = features.names()
-    missing = [name for name in model.metadata.feature_names if name not in names]
-    if missing:
-        problem = f"Feature service {spec.features.service!r} lacks {', '.join(missing)}"
-        raise DataContractError(problem, hint="Apply the feature definitions that the model was trained on.")
-    places = [names.index(name) for name in model.metadata.feature_names]
-    columns = None if places == list(range(len(names))) else np.array(places)
-    slot = Slot(version, model.metadata.digest, model, features, columns, datetime.now(UTC))
-    if not np.isfinite(slot.score(features.online([made_up_row(spec)]).values)).all():
-        raise DataContractError("A made-up row's score is not a number", hint="Train again.")
-    return slot

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from serving.slots import Slot
+from training.adapters.features import Plan, Reads
 from training.contract.traffic import Desired, Mode
 
 Role = Literal["champion", "challenger", "previous", "pinned"]
@@ -17,16 +18,21 @@ Role = Literal["champion", "challenger", "previous", "pinned"]
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """`slot` answers as `role`; `shadow`, where there is one, scores the same features after the answer has gone."""
+    """`slot` answers as `role`; `shadow`, where there is one, scores the same rows after the answer has gone."""
 
     slot: Slot
     role: Role
     shadow: Slot | None = None
 
+    @property
+    def plans(self) -> set[Plan]:
+        """Those of the versions on it; one where both have the same features."""
+        return {self.slot.plan} if self.shadow is None else {self.slot.plan, self.shadow.plan}
+
     @cached_property
-    def names(self) -> frozenset[str]:
-        """The features that are needed on it."""
-        return self.slot.names if self.shadow is None else self.slot.names | self.shadow.names
+    def reads(self) -> Reads:
+        """What they need of the online store."""
+        return Reads(self.plans)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,20 @@ import pandas as pd
 import pytest
 
 from tests.feature_repo.world import MODEL, compute, day, expected, midnight, payments, put, rows_of
-from training.adapters.features import Features, OnlineFeatures, definitions_digest
+from training.adapters.features import (
+    Features,
+    OnlineFeatures,
+    Plan,
+    Reads,
+    check_golden_features,
+    definitions_digest,
+    request_code,
+)
 from training.adapters.lake import Lake
+from training.contract.artifact import Golden
 from training.contract.base import TableVersions
-from training.contract.errors import ConfigError, InputError, TransientError
+from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
+from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.settings import Settings
 
@@ -301,12 +311,12 @@ def test_definitions_that_do_not_fit_the_spec_are_named(world: World, tmp_path: 
 
 async def directly(settings: Settings, features: Features, rows: list[dict]) -> OnlineFeatures:
     """As the service reads them, without Feast's code around."""
-    from training.adapters.features.redis_rows import RedisReader
+    from training.adapters.features.redis_rows import RedisLayout, RedisReader
 
-    plan, layout, reader = features.plan(), features.redis_layout(), RedisReader(settings.online, 1.0)
+    plan, layout, reader = features.plan(), RedisLayout(settings), RedisReader(settings.online, 1.0)
     try:
-        answers = await reader.read(layout.reads(plan, rows))
-        return plan.assemble(rows, layout.found(plan, len(rows), answers))
+        answers = await reader.read(layout.reads(plan.views, rows))
+        return plan.assemble(rows, layout.found(plan.views, len(rows), answers))
     finally:
         await reader.close()
 
@@ -315,13 +325,14 @@ def test_a_plan_makes_what_is_wanted_and_nothing_else(world: World) -> None:
     world.features.materialize(world.versions)
     features, rows = world.features, today(world)
     plan = features.plan(["terminal_count_7d", "payment_amount"])
-    assert [(view.feast.name, view.names) for view in plan.views] == [
+    assert [(view.name, view.names) for view in plan.views] == [
         ("customer_features", tuple(n for n in features.names() if n.startswith("customer"))),  # the ratios' means
         ("terminal_features", ("terminal_count_7d",)),
     ]
     made = plan.defaults(rows)
     assert set(made.timestamps) == {None}
-    assert made.values[:, features.names().index("payment_amount")].all()
+    assert made.values.shape == (len(rows), 2)
+    assert made.values[:, 1].all()
 
 
 @pytest.mark.redis
@@ -341,7 +352,7 @@ def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
         there, here = features.online(rows), world.features.online(rows)
         np.testing.assert_array_equal(there.values, here.values)
         assert there.timestamps == here.timestamps
-        strangers = [row | {"customer_id": 999} for row in rows[:2]]
+        strangers = [row | {"customer_id": nobody} for row, nobody in zip(rows, (999, None), strict=False)]
         read_directly = asyncio.run(directly(settings, features, [*rows, *strangers]))
         want = features.online([*rows, *strangers])
         np.testing.assert_array_equal(read_directly.values, want.values)
@@ -361,3 +372,137 @@ def test_the_feature_rows_are_in_the_lake_as_float32(filled: World) -> None:
     rows = rows_of(filled.settings, "customer_features")
     assert rows["customer_mean_30d"].dtype == np.float32
     assert not rows.duplicated(["customer_id", "day"]).any()
+
+
+def changed_repo(folder: Path, *changes: tuple[str, str]) -> Path:
+    """A copy of the feature repo in which card_fraud.py is changed: old text → new text."""
+    shutil.copytree(Settings().feature_repo, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (folder / "card_fraud.py").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "card_fraud.py").write_text(text)
+    return folder
+
+
+def test_the_definitions_hold_what_the_features_need(filled: World) -> None:
+    definitions = filled.features.definitions
+    assert [(view.name, view.entity, view.entity_type, view.ttl_seconds) for view in definitions.views] == [
+        ("customer_features", "customer_id", "INT64", 7 * 86_400),
+        ("terminal_features", "terminal_id", "INT64", 7 * 86_400),
+    ]
+    [made] = definitions.request_views
+    assert (made.name, set(made.event_columns)) == ("request_features", {"amount", "event_time"})
+    assert definitions.made() == set(filled.features.names())
+    needed = definitions.needed_for(["terminal_count_7d"])
+    assert ([len(view.columns) for view in needed.views], needed.request_views) == ([1], ())
+    assert FeatureDefinitions.model_validate_json(definitions.model_dump_json()) == definitions
+
+
+def test_events_and_their_feature_rows_give_the_features_of_history(world: World) -> None:
+    strangers = pd.DataFrame(requests(world, 30)).assign(customer_id=999)
+    rows = pd.concat([world.events.sample(60, random_state=4), strangers], ignore_index=True)
+    past, batch = world.features.historical_with_batch(rows, world.versions)
+    found = json.loads(batch.to_json(orient="records", double_precision=15))
+    replayed = world.features.plan().replay(rows.to_dict("records"), found)
+    np.testing.assert_array_equal(replayed.values, past[world.features.names()].to_numpy())
+    assert batch["customer_mean_7d"].isna().sum() >= len(strangers)
+
+
+def test_request_features_may_take_columns_that_are_no_features(world: World, tmp_path: Path) -> None:
+    folder = changed_repo(tmp_path / "repo", ("features=[customer_features, terminal", "features=[terminal"))
+    features = Features(Settings(home=world.settings.home, feature_repo=folder), world.spec)
+    assert "customer_mean_7d" not in features.names()
+    past, batch = features.historical_with_batch(world.events.tail(20), world.versions)
+    assert (batch["customer_mean_7d"] > 0).any()
+    replayed = features.plan().replay(world.events.tail(20).to_dict("records"), batch.to_dict("records"))
+    np.testing.assert_array_equal(replayed.values, past[features.names()].to_numpy())
+
+
+def test_versions_with_other_features_share_one_read(world: World) -> None:
+    world.features.materialize(world.versions)
+    features, rows = world.features, requests(world, DAYS - 1)
+    wishes = (["terminal_count_7d", "weekend"], ["night", "customer_count_1d"], ["terminal_fraud_share_1d"])
+    plans = [features.plan(), *(features.plan(names) for names in wishes)]
+    for together in (plans, plans[1:], plans[:1]):
+        reads = Reads(together)
+        assert len(reads.views) == 2
+        found = features.reader.look_up(rows, reads.views)
+        for plan in together:
+            alone = plan.assemble(rows, features.reader.look_up(rows, plan.views))
+            shared = plan.assemble(rows, reads.of(plan, found))
+            np.testing.assert_array_equal(shared.values, alone.values)
+            assert shared.timestamps == alone.timestamps
+            nothing = plan.assemble(rows, reads.of(plan, reads.nothing(len(rows))))
+            np.testing.assert_array_equal(nothing.values, plan.defaults(rows).values)
+
+
+def test_an_event_without_an_entity_has_its_defaults_and_the_others_theirs(world: World) -> None:
+    world.features.materialize(world.versions)
+    rows = requests(world, DAYS - 1)
+    want = world.features.online(rows)
+    nobody = world.features.online([rows[0], rows[1] | {"customer_id": None}, rows[2] | {"terminal_id": None}])
+    assert nobody.timestamps == [want.timestamps[0], None, None]
+    np.testing.assert_array_equal(nobody.values[0], want.values[0])
+    names = np.array(world.features.names())
+    customers = np.char.startswith(names, "customer")
+    assert not nobody.values[1, customers].any()
+    assert not nobody.values[2, np.char.startswith(names, "terminal")].any()
+    np.testing.assert_array_equal(nobody.values[2, customers], want.values[2, customers])
+
+
+def test_a_column_that_the_store_does_not_have_has_its_default_and_is_named(world: World) -> None:
+    world.features.materialize(world.versions)
+    rows = requests(world, DAYS - 1)
+    want = world.features.online(rows)
+    with sqlite3.connect(world.settings.online) as connection:
+        connection.execute("DELETE FROM perennial_customer_features WHERE feature_name = 'customer_mean_7d'")
+    plan = world.features.plan()
+    found = plan.assemble(rows, world.features.reader.look_up(rows, plan.views))
+    assert (found.lacking, set(found.timestamps)) == ({"customer_mean_7d"}, {None})
+    names = np.array(world.features.names())
+    np.testing.assert_array_equal(found.values[:, names == "customer_mean_7d"], 0)
+    np.testing.assert_array_equal(found.values[:, names == "amount_over_mean_7d"], 1)
+    others = ~np.isin(names, ["customer_mean_7d", "amount_over_mean_7d"])
+    np.testing.assert_array_equal(found.values[:, others], want.values[:, others])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("hours % 24 <= 6", "hours % 24 <= 5"), r"makes night \(request_features\) otherwise.*night of golden event"),
+        (('"night": hours % 24 <= 6,', ""), "fail on the golden events: KeyError: 'night'"),
+        (("amount = np.asarray(inputs", 'amount = inputs["fee"] + np.asarray(inputs'), "KeyError: 'fee'"),
+        (('name="request_features"', 'name="others"'), r"no request view request_features, only \['others'\]"),
+    ],
+)
+def test_feature_code_that_is_not_the_versions_is_found(
+    world: World, tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    rows = world.events[world.events["event_time"].dt.hour == 6].head(5)
+    past, batch = world.features.historical_with_batch(rows, world.versions)
+    names = world.features.names()
+    golden = Golden(
+        features=past[names].to_numpy().tolist(),
+        scores=[0.0] * len(rows),
+        events=json.loads(rows.to_json(orient="records", date_format="iso")),
+        batch=batch.astype(object).where(batch.notna(), None).to_dict("records"),
+    )
+    check_golden_features(world.features.plan(), golden, world.spec)
+    code = request_code(changed_repo(tmp_path / "repo", change), world.spec)
+
+    def load() -> None:
+        plan = Plan(world.features.definitions, code.functions, world.spec, names)
+        check_golden_features(plan, golden, world.spec)
+
+    with pytest.raises(DataContractError, match=said) as refused:
+        load()
+    assert "commit" in refused.value.hint
+
+
+def test_a_version_that_takes_an_event_column_which_the_service_does_not_know(filled: World) -> None:
+    definitions = filled.features.definitions
+    made = definitions.request_views[0].model_copy(update={"event_columns": ("amount", "colour")})
+    definitions = definitions.model_copy(update={"request_views": (made,)})
+    with pytest.raises(DataContractError, match="take colour of the event"):
+        Plan(definitions, filled.features.plan().functions, filled.spec, filled.features.names())

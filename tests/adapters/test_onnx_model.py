@@ -1,6 +1,8 @@
 """A served artifact is whole, is the one that it says it is, and refuses what it cannot score."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,15 @@ import pytest
 from tests.adapters.artifacts import make_artifact
 from training.adapters.onnx_model import OnnxModel, write_artifact
 from training.contract.errors import DataContractError, InputError
+
+VIEW = {
+    "name": "v",
+    "entity": "card",
+    "entity_type": "INT64",
+    "ttl_seconds": 1,
+    "columns": [{"name": "night", "type": "FLOAT"}],
+}
+MADE = {"name": "r", "features": ["amount"], "event_columns": ["amount"], "source_features": []}
 
 
 @pytest.fixture
@@ -58,6 +69,23 @@ def test_a_changed_model_is_not_loaded(folder: Path) -> None:
 def test_metadata_that_breaks_the_contract_are_refused(folder: Path) -> None:
     (folder / "metadata.json").write_text("{}")
     with pytest.raises(DataContractError, match=r"metadata\.json"):
+        OnnxModel.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "needs features"),
+        ({"features": {"views": [], "request_views": []}}, "do not define amount, night"),
+        ({"features": {"views": [VIEW], "request_views": [MADE]}}, "as many events and batch rows"),
+    ],
+)
+def test_artifacts_of_version_2_hold_their_definitions(folder: Path, fields: dict[str, Any], said: str) -> None:
+    path = folder / "metadata.json"
+    old = json.loads(path.read_text())
+    assert OnnxModel.load(folder).metadata.features is None
+    path.write_text(json.dumps(old | {"schema_version": 2} | fields))
+    with pytest.raises(DataContractError, match=said):
         OnnxModel.load(folder)
 
 

@@ -21,7 +21,7 @@ import yaml
 from onnx import TensorProto, helper
 
 from tests.local_ports import free_port
-from training.adapters.features import Features
+from training.adapters.features import Features, golden_events
 from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
 from training.adapters.registry import ModelVersion, Registry
@@ -35,6 +35,8 @@ NAN_FROM = 90.0
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 #: Known to the online store.
 CUSTOMER, TERMINAL = 7, 11
+#: Of a golden event: an hour at which code that takes the night for shorter gives another feature.
+GOLDEN_TIME = "2026-01-05T06:30:00+00:00"
 PAYMENT: dict[str, Any] = {
     "transaction_id": 1,
     "event_time": "2026-01-05T12:30:00Z",
@@ -44,8 +46,18 @@ PAYMENT: dict[str, Any] = {
 }
 
 
-def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 0.0, **faults: Any) -> Path:
-    """A logistic regression with weights 0.01 for every feature and `bias`, and what `_nodes` makes of `faults`."""
+def artifact(
+    folder: Path,
+    names: list[str],
+    bias: float,
+    golden_error: float = 0.0,
+    features: Features | None = None,
+    **faults: Any,
+) -> Path:
+    """A logistic regression with weights 0.01 for every feature and `bias`, and what `_nodes` makes of `faults`.
+
+    `features` were those of its training; without, it is an artifact from before they were part of one.
+    """
     graph = helper.make_graph(
         _nodes(**faults),
         "tiny",
@@ -63,6 +75,20 @@ def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 
     content = model.SerializeToString()
     onnx.checker.check_model(model)
     rows = np.ones((2, len(names)), np.float32)
+    made_of: dict[str, Any] = {}
+    if features is not None:
+        definitions = features.definitions.needed_for(names)
+        columns = [column.name for view in definitions.views for column in view.columns]
+        events = [PAYMENT, PAYMENT | {"event_time": GOLDEN_TIME, "amount": 40.0}]
+        made_of = {"events": events, "batch": [dict.fromkeys(columns, 0.5), dict.fromkeys(columns)]}
+        rows = (
+            features.plan(names)
+            .replay(
+                golden_events(Golden(features=[], scores=[], **made_of), load_model_spec("card_fraud")),
+                made_of["batch"],
+            )
+            .values
+        )
     scores = OnnxScorer(content).score(rows) + golden_error
     metadata = ArtifactMetadata(
         model="card_fraud",
@@ -71,7 +97,9 @@ def artifact(folder: Path, names: list[str], bias: float, golden_error: float = 
         feature_service="card_fraud",
         feature_names=names,
         threshold=0.5,
-        golden=Golden(features=rows.tolist(), scores=scores.tolist()),
+        golden=Golden(features=rows.tolist(), scores=scores.tolist(), **made_of),
+        schema_version=1 if features is None else 2,
+        features=None if features is None else definitions,
         dataset_id="tiny",
         as_of=date(2026, 1, 5),
         train_days=Days(start=date(2025, 12, 1), end=date(2025, 12, 8)),
@@ -214,6 +242,8 @@ def serving_environment(settings: Settings) -> dict[str, str]:
     return keep | {
         **{f"CT_SERVING_{name.upper()}": str(getattr(settings, f"serving_{name}")) for name in policy},
         "CT_HOME": str(settings.home),
+        "CT_MODELS_DIR": str(settings.models_dir),
+        "CT_FEATURE_REPO": str(settings.feature_repo),
         "CT_TRACKING_URI": settings.tracking_uri,
         "CT_SERVING_STATE": settings.serving,
         "CT_ONLINE_STORE": settings.online_store,
@@ -246,12 +276,24 @@ class Stack:
     count: int = 0
 
     def register(
-        self, bias: float, names: list[str] | None = None, golden_error: float = 0.0, **faults: Any
+        self,
+        bias: float,
+        names: list[str] | None = None,
+        golden_error: float = 0.0,
+        features: Features | None = None,
+        **faults: Any,
     ) -> ModelVersion:
-        """A new version whose scores depend on `bias`, with the `faults` of `_nodes`."""
+        """A new version whose scores depend on `bias`, with the `faults` of `_nodes`.
+
+        It takes the `names` of `features`: by default all that the feature repo has. An artifact with other names is
+        one from before features were part of one.
+        """
         self.count += 1
-        folder = artifact(self.folder / f"artifact{self.count}", names or self.names, bias, golden_error, **faults)
-        return registered(self.settings, folder)
+        if features is None and names is None:
+            features = Features(self.settings, self.spec)
+        names = names or (features.names() if features else [])
+        folder = self.folder / f"artifact{self.count}"
+        return registered(self.settings, artifact(folder, names, bias, golden_error, features, **faults))
 
     def predict(self, **changes: Any) -> httpx.Response:
         return httpx.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)
@@ -285,7 +327,7 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
     mlflow.start()
     service.start()
     try:
-        spec = load_model_spec("card_fraud")
+        spec = load_model_spec("card_fraud", settings.models_dir)
         names = Features(settings, spec).names()
         eventually(mlflow.answers, 60)
         eventually(service.models, 60)
@@ -296,16 +338,13 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
 
 
 def fill_online_store(settings: Settings, spec: ModelSpec) -> None:
-    lake = Lake(settings.lake, spec.name)
-    kinds = {"customer": (CUSTOMER, ("count", "mean")), "terminal": (TERMINAL, ("count", "fraud_share"))}
-    for entity, (key, features) in kinds.items():
+    """One row in each view of the feature repo, all of its columns 0.5."""
+    lake, features = Lake(settings.lake, spec.name), Features(settings, spec)
+    for view in features.definitions.views:
         row: dict[str, Any] = {
-            f"{entity}_id": [key],
+            view.entity: [PAYMENT[view.entity]],
             "feature_timestamp": pa.array([MIDNIGHT], pa.timestamp("us", "UTC")),
         }
-        for feature in features:
-            for window in ("1d", "7d", "30d"):
-                row[f"{entity}_{feature}_{window}"] = pa.array([0.5], pa.float32())
-        table = pa.table(row | {"day": [MIDNIGHT.date()]})
-        lake.replace(f"{entity}_features", table, "day = '2026-01-05'", ["day"])
-    Features(settings, spec).materialize(lake.versions(*spec.features.tables))
+        row |= {column.name: pa.array([0.5], pa.float32()) for column in view.columns}
+        lake.overwrite(view.name, pa.table(row | {"day": [MIDNIGHT.date()]}), ["day"])
+    features.materialize(lake.versions(*spec.features.tables))

@@ -55,3 +55,17 @@ def test_every_other_call_failing_opens_it(clock: Clock) -> None:
     for i in range(20):
         (breaker.succeeded if i % 2 else breaker.failed)()
     assert breaker.state == "open"
+
+
+def test_a_call_that_says_nothing_of_the_store_decides_nothing(clock: Clock) -> None:
+    breaker = Breaker(clock)
+    for _ in range(3 * FAILURES):
+        assert breaker.allows()
+        breaker.undecided()
+    assert breaker.state == "closed"
+    for _ in range(FAILURES):
+        breaker.failed()
+    clock.now += REST_SECONDS
+    assert breaker.allows()
+    breaker.undecided()
+    assert (breaker.state, breaker.allows()) == ("half-open", True)

@@ -170,7 +170,7 @@ def test_rollout_and_rollback_move_the_running_service(stack: Stack) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("golden", "Golden rows differ"), ("features", "lacks colour_of_card"), ("bytes", "not usable: digest")],
+    [("golden", "Golden rows differ"), ("features", "lack colour_of_card"), ("bytes", "not usable: digest")],
 )
 def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, fault: str, reason: str) -> None:
     names = [*stack.names, "colour_of_card"] if fault == "features" else None

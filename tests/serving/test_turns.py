@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.answering import Answering, Batch
+from serving.answering import Answering
+from serving.batch import Batch, LookedUp
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.schema import Asked, BadRequest
@@ -21,10 +21,11 @@ from serving.slots import FEW_ROWS, MeasuredModel, Slot
 from serving.traffic import Route, Traffic
 from serving.turns import Outcome, Turns
 from tests.serving.stack import NAN_FROM, PAYMENT, artifact
-from training.adapters.features import OnlineFeatures
+from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
+from training.settings import Settings
 
 Predict = Callable[[list[Asked]], list[Outcome]]
 NAMES = ["payment_amount", "weekend"]
@@ -122,8 +123,9 @@ class Bench:
         self.signals = RolloutSignals(spec, "r")
         self.answering = Answering(spec.name, "r", 0.5, self.log, self.signals, metrics)
         self.answering.start()
+        plan = Features(Settings(home=folder), spec).plan(NAMES)
         self.champion, self.challenger = (
-            Slot(version, f"d{version}", MeasuredModel.load(path), None, None, datetime.now(UTC))  # type: ignore[arg-type]
+            Slot(version, f"d{version}", MeasuredModel.load(path), plan, {}, datetime.now(UTC))
             for version, path in (
                 (1, artifact(folder / "good", NAMES, -1.0)),
                 (2, artifact(folder / "bad", NAMES, -1.0, nan=True)),
@@ -134,9 +136,8 @@ class Bench:
     def answer(self, route: Route, amounts: list[float], ages: list[float]) -> list[Any]:
         now = datetime(2026, 1, 5, 12, tzinfo=UTC)
         rows = [PAYMENT | {"event_time": now, "transaction_id": i, "amount": a} for i, a in enumerate(amounts)]
-        values = np.array([[amount, 0.0] for amount in amounts], np.float32)
         received = [time.perf_counter() - age for age in ages]
-        batch = Batch(rows, OnlineFeatures(values, [now] * len(rows)), received)
+        batch = Batch(rows, LookedUp(route.reads, route.reads.nothing(len(rows))), received)
         return asyncio.run(self.answering.answer(route, batch))
 
     def seen(self) -> Signals:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.feature_repo.world import MODEL, START, compute, day, expected, midnight, payments, put
+from training.adapters.datasets import Dataset
 from training.adapters.features import Features
 from training.adapters.lake import Lake
 from training.contract.errors import DataContractError, InputError
@@ -88,7 +89,7 @@ def test_the_columns_and_the_manifest(settings: Settings) -> None:
     assert folder == Path(settings.work) / MODEL / "datasets" / result.dataset_id
     assert DatasetResult.model_validate_json((folder / "dataset.json").read_text()) == result
     assert sorted(p.name for p in folder.iterdir()) == [
-        "dataset.json", "holdout.parquet", "reference.parquet", "train.parquet",
+        "dataset.json", "features.json", "holdout.parquet", "reference.parquet", "requests.parquet", "train.parquet",
     ]  # fmt: skip
     tables = ("events", "labels", "customer_features", "terminal_features")
     assert result.table_versions == Lake(settings.lake, MODEL).versions(*tables)
@@ -103,7 +104,19 @@ def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Pa
     assert names[:5] == ["transaction_id", "event_time", "customer_id", "terminal_id", "is_fraud"]
     assert len(names) == len(set(names))
     # A payment is not known before its own day.
-    assert not pd.read_parquet(result.holdout.uri)["excluded"].any()
+    assert not pd.read_parquet(result.holdout.uri)["_excluded"].any()
+
+
+def test_the_holdouts_events_and_feature_rows_give_its_features(settings: Settings) -> None:
+    result = run(settings)
+    spec = load_model_spec(MODEL, settings.models_dir)
+    found, features = Dataset(result.uri, spec), Features(settings, spec)
+    made_of, holdout = found.requests().to_pylist(), found.holdout()
+    assert [row["event"]["transaction_id"] for row in made_of] == holdout.table["transaction_id"].to_pylist()
+    assert set(made_of[0]["event"]) == set(spec.request_columns)
+    assert found.definitions() == features.definitions
+    replayed = features.plan().replay([row["event"] for row in made_of], [row["batch"] for row in made_of])
+    np.testing.assert_array_equal(replayed.values, holdout.features(result.feature_names))
 
 
 def test_customers_known_before_the_day_are_excluded(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from requests import RequestException
 
-from tests.steps.training_rows import NAMES, write_dataset
+from tests.steps.training_rows import NAMES, definitions, write_dataset
 from training import code
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.plots import draw
@@ -69,6 +70,13 @@ def test_the_artifact_says_what_it_was_made_of(result: TrainResult) -> None:
     assert metadata.parameters["max_iter"] == 20
     assert metadata.holdout_metrics["roc_auc"] > 0.7
     assert len(metadata.golden.scores) == 20
+    assert (metadata.schema_version, metadata.features) == (2, definitions(NAMES))
+    assert [set(event) for event in metadata.golden.events] == [
+        {"transaction_id", "event_time", "customer_id", "terminal_id", "amount"}
+    ] * 20
+    assert datetime.fromisoformat(metadata.golden.events[0]["event_time"]).tzinfo is not None
+    for batch, features in zip(metadata.golden.batch, metadata.golden.features, strict=True):
+        assert [batch[name] for name in NAMES[1:]] == features[1:]
     model.check_golden()
     assert result.parity <= PARITY_TOLERANCE
 
@@ -230,6 +238,13 @@ def test_features_that_are_not_finite_are_refused(at: Settings, place: Path, spl
 def test_a_dataset_that_is_not_there(at: Settings, place: Path) -> None:
     with pytest.raises(InputError, match=r"No dataset at .*dataset\.json"):
         train.run(inputs(str(place / "nowhere")), at)
+
+
+def test_a_dataset_from_before_it_held_the_events_is_made_again(at: Settings, place: Path) -> None:
+    uri = write_dataset(place / "old")
+    Path(uri, "requests.parquet").unlink()
+    with pytest.raises(InputError, match=r"requests\.parquet is gone.*\n.*dataset step"):
+        train.run(inputs(uri), at)
 
 
 def test_an_unknown_parameter_is_a_configuration_error(at: Settings, uri: str) -> None:

@@ -7,7 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.adapters.datasets import DEFINITIONS, REQUESTS, requests
 from training.contract.base import Days
+from training.contract.feature_definitions import (
+    FeatureDefinitions,
+    RequestViewDefinition,
+    ViewColumn,
+    ViewDefinition,
+)
 from training.contract.messages import DatasetResult, Split
 
 NAMES = ["amount", "terminal_fraud_share_7d", "customer_count_7d", "night"]
@@ -44,8 +51,25 @@ def write_dataset(
         seed=seed,
         table_versions={"events": 3, "labels": 2, "customer_features": 1, "terminal_features": 1},
     )
+    holdout_rows = pq.read_table(holdout.uri).to_pandas()
+    looked_up = [name for name in names if name != "amount"]
+    events = holdout_rows[["transaction_id", "event_time", "customer_id", "terminal_id"]].assign(amount=5.0)
+    pq.write_table(requests(events, holdout_rows[looked_up]), folder / REQUESTS)
+    Path(folder, DEFINITIONS).write_text(definitions(names).model_dump_json())
     Path(folder, "dataset.json").write_text(manifest.model_dump_json())
     return str(folder)
+
+
+def definitions(names: list[str]) -> FeatureDefinitions:
+    """All of `names` are of one view, but for `amount`, which a request view makes."""
+    columns = tuple(ViewColumn(name=name, type="FLOAT") for name in names if name != "amount")
+    made = RequestViewDefinition(
+        name="request_features", features=("amount",), event_columns=("amount",), source_features=()
+    )
+    view = ViewDefinition(
+        name="terminal_features", entity="terminal_id", entity_type="INT64", ttl_seconds=604_800, columns=columns
+    )
+    return FeatureDefinitions(views=(view,), request_views=(made,))
 
 
 _SPLITS = {"train": START, "holdout": START + timedelta(days=14)}

@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -20,12 +20,13 @@ from perennial_airflow.deliveries import scan
 from perennial_airflow.reports import step_result
 
 from training import storage
-from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, write_dataset
+from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, requests, write_dataset
 from training.adapters.lake import Lake
 from training.adapters.landing import read_landed
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
+from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import DatasetResult, Split
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.steps import STEPS
@@ -236,10 +237,14 @@ def test_a_dataset_is_whole_with_its_manifest(folder: str) -> None:
         seed=0,
         table_versions={},
     )
-    write_dataset(uri, {TRAIN: frame, HOLDOUT: frame, REFERENCE: frame}, manifest)
+    made_of = requests(pd.DataFrame({"transaction_id": [1], "event_time": [datetime(2026, 1, 5, tzinfo=UTC)]}), frame)
+    definitions = FeatureDefinitions(views=(), request_views=())
+    write_dataset(uri, {TRAIN: frame, HOLDOUT: frame, REFERENCE: frame}, manifest, made_of, definitions)
     assert is_complete(uri)
     read = Dataset(uri, load_model_spec("card_fraud", MODELS_DIR))
     assert read.manifest == manifest
     assert pd.read_parquet(io.BytesIO(read.reference())).equals(frame)
+    assert read.definitions() == definitions
+    assert read.requests().to_pylist() == made_of.to_pylist()
     storage.remove(storage.join(uri, "dataset.json"))
     assert not is_complete(uri)

@@ -1,5 +1,8 @@
 """A dataset on disk: its manifest `dataset.json`, training and holdout rows as Parquet, in time order, and a sample of
 the training features, `reference.parquet`, which drift is measured against.
+
+For the artifacts it has the definitions of its features, `features.json`, and of each row of the holdout what they were
+made of, `requests.parquet`: `event` (a struct) and `batch` (a struct of the views' columns, null without a row).
 """
 
 import logging
@@ -19,6 +22,7 @@ from pydantic import ValidationError
 
 from training import storage
 from training.contract.errors import DataContractError, InputError
+from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import DatasetResult
 from training.contract.model_spec import ModelSpec
 from training.domain.frames import EXCLUDED
@@ -26,6 +30,7 @@ from training.domain.frames import EXCLUDED
 log = logging.getLogger("perennial")
 
 MANIFEST, TRAIN, HOLDOUT, REFERENCE = "dataset.json", "train.parquet", "holdout.parquet", "reference.parquet"
+REQUESTS, DEFINITIONS = "requests.parquet", "features.json"
 
 
 @dataclass(frozen=True)
@@ -96,27 +101,54 @@ class Dataset:
         """The sample of the training features, as Parquet. Raises InputError when it is gone."""
         return self._content(storage.join(self._uri, REFERENCE))
 
+    def definitions(self) -> FeatureDefinitions:
+        """What makes the features. Raises InputError when the file is gone."""
+        return FeatureDefinitions.model_validate_json(self._content(storage.join(self._uri, DEFINITIONS)))
+
+    def requests(self) -> pa.Table:
+        """What the features of the holdout's rows were made of, in their order. Raises InputError when it is gone."""
+        return self._read(storage.join(self._uri, REQUESTS), "event").table
+
     def _content(self, uri: str) -> bytes:
         content = storage.read(uri)
         if content is None:
             raise InputError(f"{uri} is gone", hint="Run the dataset step again.")
         return content
 
-    def _read(self, uri: str) -> Rows:
+    def _read(self, uri: str, within: str | None = None) -> Rows:
+        """The rows at `uri`, in the order of the events, whose columns lie in the struct `within`."""
         try:
             table = pq.read_table(pa.BufferReader(self._content(uri)))
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"Cannot read {uri}: {error}", hint="Run the dataset step again.") from error
+        events = pa.Table.from_struct_array(table[within]) if within else table
         keys = [(self._spec.feeds["events"].time_column, "ascending"), (self._spec.label.id_column, "ascending")]
-        return Rows(table.take(pc.sort_indices(table, sort_keys=keys)), self._spec)
+        return Rows(table.take(pc.sort_indices(events, sort_keys=keys)), self._spec)
 
 
 def is_complete(uri: str) -> bool:
     """Whether all of a dataset is at `uri`."""
-    return {MANIFEST, TRAIN, HOLDOUT, REFERENCE} <= {file.name for file in storage.files(uri)}
+    return {MANIFEST, TRAIN, HOLDOUT, REFERENCE, REQUESTS, DEFINITIONS} <= {file.name for file in storage.files(uri)}
 
 
-def write_dataset(uri: str, frames: Mapping[str, pd.DataFrame], manifest: DatasetResult) -> None:
+def requests(events: pd.DataFrame, batch: pd.DataFrame) -> pa.Table:
+    """The table REQUESTS of rows: their `events`, and the values of the views' columns that were joined to them."""
+    return pa.table({"event": _structs(events), "batch": _structs(batch)})
+
+
+def _structs(frame: pd.DataFrame) -> pa.Array:
+    if frame.columns.empty:  # Parquet has no struct without fields
+        return pa.nulls(len(frame))
+    return pa.Table.from_pandas(frame, preserve_index=False).to_struct_array()
+
+
+def write_dataset(
+    uri: str,
+    frames: Mapping[str, pd.DataFrame],
+    manifest: DatasetResult,
+    requests: pa.Table,
+    definitions: FeatureDefinitions,
+) -> None:
     """The whole dataset or none. Of two that write the same one, one wins; they are equal."""
     beside = None if storage.is_remote(uri) else storage.local(uri).parent
     if beside:
@@ -127,12 +159,14 @@ def write_dataset(uri: str, frames: Mapping[str, pd.DataFrame], manifest: Datase
         for name, frame in frames.items():
             pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), draft / name)
             log.info("%s: %d rows, %d columns", storage.join(uri, name), *frame.shape)
+        pq.write_table(requests, draft / REQUESTS)
+        (draft / DEFINITIONS).write_text(definitions.model_dump_json(indent=2))
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2))
         if beside:
             _move(draft, storage.local(uri))
             return
         # The manifest last: a folder without it is no dataset.
-        for name in (*frames, MANIFEST):
+        for name in (*frames, REQUESTS, DEFINITIONS, MANIFEST):
             storage.write(storage.join(uri, name), (draft / name).read_bytes())
 
 

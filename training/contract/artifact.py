@@ -7,7 +7,10 @@ probability of the positive class. No pickle is in it, none is ever loaded by se
 from datetime import date
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from training.contract.base import Days, Frozen, TableVersions
+from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import Metrics
 from training.contract.model_spec import EstimatorName, Name
 
@@ -17,16 +20,26 @@ ONNX_INPUT = "features"
 ONNX_OUTPUT = "scores"
 
 
+#: What training writes. Version 1 had neither feature definitions nor golden events; serving still takes it.
+SCHEMA_VERSION: Literal[2] = 2
+
+
 class Golden(Frozen):
-    """Rows with known scores: a version that does not reproduce them is not served."""
+    """Rows with known features and scores: a version that does not reproduce them is not served."""
 
     features: list[list[float]]
     scores: list[float]
     tolerance: float = 1e-4
+    events: list[dict[str, Any]] = []
+    """Per row the event as a request carries it; times are ISO 8601 in UTC."""
+    batch: list[dict[str, float | None]] = []
+    """Per row the values of the views' columns; null where there was no feature row."""
 
 
 class ArtifactMetadata(Frozen):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1
+    features: FeatureDefinitions | None = None
+    """What makes `feature_names`. None in schema version 1: the code image's feature definitions then apply."""
     model: Name
     estimator: EstimatorName
     digest: str
@@ -44,3 +57,16 @@ class ArtifactMetadata(Frozen):
     holdout_metrics: Metrics
     parameters: dict[str, Any]
     config_hash: str
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ArtifactMetadata":
+        if self.schema_version == 1:
+            return self
+        if self.features is None:
+            raise ValueError("schema version 2 needs features")
+        if lacking := sorted(set(self.feature_names) - self.features.made()):
+            raise ValueError(f"features do not define {', '.join(lacking)}")
+        golden = self.golden
+        if not len(golden.scores) == len(golden.features) == len(golden.events) == len(golden.batch):
+            raise ValueError("golden needs as many events and batch rows as features and scores")
+        return self

@@ -4,12 +4,13 @@ import hashlib
 import json
 import logging
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from training import storage
-from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, write_dataset
+from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, requests, write_dataset
 from training.adapters.lake import EVENTS, LABELS, Lake
 from training.adapters.tables import Events, FeatureDays, Labels
 from training.contract.base import Days, TableVersions, midnight
@@ -21,18 +22,22 @@ from training.domain.labels import known_before, labelled
 from training.domain.windows import Windows, thinly_labelled, windows
 from training.settings import Settings
 
+if TYPE_CHECKING:
+    from training.adapters.features import Features
+
 log = logging.getLogger("perennial")
 
 
 def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     """Write `<work>/<model>/datasets/<dataset_id>/`: train, holdout and reference as Parquet, and the manifest.
 
+    Besides, what the artifacts need of the features: their definitions, and the holdout's events and feature rows.
     Columns: the events' id, time and entities, the label, the features (float32); in the holdout also `_excluded`
     (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features. The
     id is a hash of all that determines the content: a dataset that exists is returned as it is.
     Raises DataContractError when history, labels, rows, positives or feature rows do not suffice.
     """
-    from training.adapters.features import definitions_digest
+    from training.adapters.features import Features, definitions_digest
 
     spec = load_model_spec(inputs.model, settings.models_dir)
     lake = Lake(settings.lake, spec.name)
@@ -53,7 +58,9 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     train, holdout = _splits(spec, rows, chosen)
     _check_counts(spec, train, holdout, chosen)
     _check_features(lake, spec, versions, pd.concat([train, holdout]))
-    frames, names = _with_features(settings, spec, versions, train, holdout)
+    features = Features(settings, spec)
+    names = features.names()
+    frames, batch = _with_features(features, spec, versions, train, holdout)
     result = DatasetResult(
         dataset_id=dataset_id,
         uri=uri,
@@ -67,7 +74,8 @@ def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
     )
     chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.drift.maximum_rows]
     frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][names]
-    write_dataset(uri, frames, result)
+    made_of = requests(holdout[list(spec.request_columns)], batch)
+    write_dataset(uri, frames, result, made_of, features.definitions)
     return result
 
 
@@ -181,12 +189,9 @@ def _check_counts(spec: ModelSpec, train: pd.DataFrame, holdout: pd.DataFrame, c
 
 
 def _with_features(
-    settings: Settings, spec: ModelSpec, versions: TableVersions, train: pd.DataFrame, holdout: pd.DataFrame
-) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Both splits with their features, joined in one go; and the features' names."""
-    from training.adapters.features import Features
-
-    features = Features(settings, spec)
+    features: "Features", spec: ModelSpec, versions: TableVersions, train: pd.DataFrame, holdout: pd.DataFrame
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Both splits with their features, joined in one go; and the values of the views' columns for the holdout."""
     names = features.names()
     rows = pd.concat([train, holdout], ignore_index=True)
     entities = sorted({*spec.features.tables.values(), spec.evaluation.entity})
@@ -197,9 +202,10 @@ def _with_features(
             hint="Rename the feature, or the label's column: the id, the event's time and entities stand beside them.",
         )
     label = rows[[LABEL]].rename(columns={LABEL: spec.label.column})
-    joined = pd.concat([rows[columns], label, features.historical(rows, versions)[names]], axis=1)
+    made, batch = features.historical_with_batch(rows, versions)
+    joined = pd.concat([rows[columns], label, made[names]], axis=1)
     first, second = joined.iloc[: len(train)], joined.iloc[len(train) :]
-    return {TRAIN: first, HOLDOUT: second.assign(**{EXCLUDED: holdout[EXCLUDED].to_numpy()})}, names
+    return {TRAIN: first, HOLDOUT: second.assign(**{EXCLUDED: holdout[EXCLUDED].to_numpy()})}, batch.iloc[len(train) :]
 
 
 def _split(spec: ModelSpec, uri: str, days: Days, frame: pd.DataFrame) -> Split:

@@ -5,12 +5,14 @@ import json
 import logging
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from training import storage
 from training.adapters import datasets
@@ -20,7 +22,7 @@ from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.processes import Processes
 from training.adapters.registry import REFERENCE, Run, Runs
 from training.code import estimators_digest, training_code
-from training.contract.artifact import ArtifactMetadata, Golden
+from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.importance import permutation_importance
@@ -127,7 +129,7 @@ class _Job:
         """
         inputs, dataset_id = self.inputs, self.dataset.manifest.dataset_id
         libraries = {name: version(name) for name in _LIBRARIES}
-        decisive = [inputs.estimator, self.parameters, dataset_id, inputs.seed, self.spec.config_hash]
+        decisive = [inputs.estimator, self.parameters, dataset_id, inputs.seed, self.spec.config_hash, SCHEMA_VERSION]
         parts = [*decisive, estimators_digest(), libraries]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -162,13 +164,15 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
     metrics = Ranking(truth, scores[counted], spec.evaluation.k).measure()
     log.info("On %d holdout rows: %s", counted.sum(), metrics)
     metadata = ArtifactMetadata(
+        schema_version=SCHEMA_VERSION,
+        features=job.dataset.definitions().needed_for(manifest.feature_names),
         model=spec.name,
         estimator=job.inputs.estimator,
         digest=digest(content),
         feature_service=manifest.feature_service,
         feature_names=manifest.feature_names,
         threshold=threshold_at(scores, spec.decision.alert_rate),
-        golden=_golden(features, scores),
+        golden=_golden(features, scores, job.dataset.requests()),
         dataset_id=manifest.dataset_id,
         as_of=manifest.as_of,
         train_days=manifest.train.days,
@@ -248,8 +252,19 @@ def _tags(job: _Job, settings: Settings) -> dict[str, str]:
     return tags | {f"table.{table}": str(number) for table, number in manifest.table_versions.items()}
 
 
-def _golden(values: np.ndarray, scores: np.ndarray) -> Golden:
-    """Holdout rows spread over the whole range of scores."""
+def _golden(values: np.ndarray, scores: np.ndarray, requests: pa.Table) -> Golden:
+    """Holdout rows spread over the whole range of scores, with the events and feature rows that they were made of."""
     ranked = np.argsort(scores, kind="stable")
     chosen = ranked[np.linspace(0, len(ranked) - 1, min(_GOLDEN_ROWS, len(ranked))).astype(int)]
-    return Golden(features=values[chosen].tolist(), scores=scores[chosen].tolist(), tolerance=PARITY_TOLERANCE)
+    made_of = requests.take(chosen).to_pylist()
+    return Golden(
+        features=values[chosen].tolist(),
+        scores=scores[chosen].tolist(),
+        tolerance=PARITY_TOLERANCE,
+        events=[{name: _json(value) for name, value in row["event"].items()} for row in made_of],
+        batch=[row["batch"] or {} for row in made_of],
+    )
+
+
+def _json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -2,19 +2,26 @@
 
 import contextlib
 import hashlib
-import importlib.util
 import linecache
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from training.adapters.features.online import Transform
 from training.contract.errors import ConfigError
+from training.contract.feature_definitions import (
+    FeatureDefinitions,
+    RequestViewDefinition,
+    ViewColumn,
+    ViewDefinition,
+)
 from training.contract.model_spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -78,21 +85,11 @@ def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
 
     Raises ConfigError when the file is missing, fails, or does not define what the spec names.
     """
-    with quick_feast_import():
-        from feast import Entity, FeatureService, FeatureView
-        from feast.on_demand_feature_view import OnDemandFeatureView
+    found = _objects(folder, spec)
+    from feast import Entity, FeatureService, FeatureView
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
     path = _path(folder, spec, "py")
-    module_spec = importlib.util.spec_from_file_location(f"perennial_features_{spec.name}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    # Feast keeps the source of on-demand views: not lines of the file as this process loaded it before.
-    linecache.checkcache(str(path))
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"{path} failed: {type(error).__name__}: {error}", hint="Mend the definitions.") from error
-    found = list(vars(module).values())
     views = [o for o in found if isinstance(o, FeatureView)]
     services = {o.name: o for o in found if isinstance(o, FeatureService)}
     entities = {o.name: o for o in found if isinstance(o, Entity)}
@@ -171,6 +168,99 @@ def shared_names(one: Definitions, other: Definitions) -> list[str]:
     found = [f"{kind} {name!r}" for name, kind in named(one).items() if name in named(other)]
     theirs = keyed(other)
     return found + [f"entity {name!r}" for name, key in keyed(one).items() if theirs.get(name, key) != key]
+
+
+def described(definitions: Definitions, spec: ModelSpec) -> FeatureDefinitions:
+    """The definitions as an artifact holds them: those of all features of the service."""
+    entities = {entity.name: entity for entity in definitions.entities}
+    views = tuple(
+        ViewDefinition(
+            name=view.name,
+            entity=spec.features.tables[view.name],
+            entity_type=_entity_type(view, entities[view.entities[0]], spec),
+            ttl_seconds=view.ttl.total_seconds(),
+            columns=tuple(ViewColumn(name=f.name, type=f.dtype.to_value_type().name) for f in view.features),
+        )
+        for view in definitions.views
+    )
+    request_views = tuple(
+        RequestViewDefinition(
+            name=view.name,
+            features=tuple(feature.name for feature in view.features),
+            event_columns=tuple(
+                field.name for source in view.source_request_sources.values() for field in source.schema
+            ),
+            source_features=tuple(
+                f.name for source in view.source_feature_view_projections.values() for f in source.features
+            ),
+        )
+        for view in definitions.on_demand
+    )
+    return FeatureDefinitions(views=views, request_views=request_views).needed_for(definitions.names)
+
+
+@dataclass(frozen=True)
+class RequestCode:
+    """The functions of the request views."""
+
+    #: SHA-256 of the file that they come from.
+    digest: str
+    #: Request view → its function.
+    functions: Mapping[str, Transform]
+
+
+def request_code(folder: Path, spec: ModelSpec) -> RequestCode:
+    """The request views' functions in `<folder>/<m>.py` as it is now.
+
+    What else it defines does not matter: it may be of another version than the caller's. Raises ConfigError when the
+    file is missing or fails.
+    """
+    source = _path(folder, spec, "py").read_bytes()
+    found = _objects(folder, spec, source)
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    functions = functions_of(o for o in found if isinstance(o, OnDemandFeatureView))
+    return RequestCode(hashlib.sha256(source).hexdigest(), functions)
+
+
+def functions_of(on_demand: Iterable[Any]) -> dict[str, Transform]:
+    return {view.name: view.feature_transformation.udf for view in on_demand}
+
+
+def _entity_type(view: Any, entity: Any, spec: ModelSpec) -> str:
+    """Feast's ValueType of the view's key: its field's, its entity's, or that of the event column."""
+    fields = {field.name: field.dtype.to_value_type().name for field in view.entity_columns}
+    if entity.join_key in fields:
+        return fields[entity.join_key]
+    declared = entity.value_type.name
+    return declared if declared != "UNKNOWN" else _VALUE_TYPES[spec.request_columns[entity.join_key].type]
+
+
+#: Type of a column in the model spec → Feast's ValueType.
+_VALUE_TYPES = {
+    "int64": "INT64",
+    "float64": "DOUBLE",
+    "string": "STRING",
+    "bool": "BOOL",
+    "timestamp": "UNIX_TIMESTAMP",
+}
+
+
+def _objects(folder: Path, spec: ModelSpec, source: bytes | None = None) -> list[Any]:
+    """All objects in the model's file, made anew."""
+    with quick_feast_import():
+        import feast  # noqa: F401
+    path = _path(folder, spec, "py")
+    module = ModuleType(f"perennial_features_{spec.name}")
+    module.__file__ = str(path)
+    # Feast keeps the source of on-demand views: not lines of the file as this process loaded it before.
+    linecache.checkcache(str(path))
+    try:
+        # Not by a loader: its cache takes a file of the same size and second for the same file.
+        exec(compile(path.read_bytes() if source is None else source, path, "exec"), vars(module))
+    except Exception as error:
+        raise ConfigError(f"{path} failed: {type(error).__name__}: {error}", hint="Mend the definitions.") from error
+    return list(vars(module).values())
 
 
 def _path(folder: Path, spec: ModelSpec, ending: str) -> Path:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,22 +19,24 @@ from training.adapters.features import store as stores
 from training.adapters.features.definitions import (
     Definitions,
     definitions_digest,
+    described,
+    functions_of,
     load_definitions,
     shared_names,
 )
-from training.adapters.features.online import NAN, Found, OnlineFeatures, Plan, number
+from training.adapters.features.online import OnlineFeatures, Plan
 from training.adapters.features.online_record import OnlineRecord
-from training.adapters.features.online_rows import entity_keys, keep_only
+from training.adapters.features.online_rows import keep_only, stored_keys
+from training.adapters.features.reader import OnlineReader
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions, midnight
 from training.contract.errors import ConfigError, InputError
+from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import ModelSpec, load_model_spec, model_names
 from training.settings import Settings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
-
-    from training.adapters.features.redis_rows import RedisLayout
 
 log = logging.getLogger("perennial")
 
@@ -64,6 +66,12 @@ class Features:
         row, where the entity is null, or where the row is older than its view's ttl. Same length and order as `rows`.
         Raises InputError when a version is missing or lacks features that the definitions name.
         """
+        return self.historical_with_batch(rows, versions, at)[0]
+
+    def historical_with_batch(
+        self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """As `historical`, and the values of the views' columns as they were joined (float32; NaN: no feature row)."""
         # The offline store knows microseconds only, and returns rows in no order.
         times = pd.DatetimeIndex(rows[self._time_column]).tz_convert("UTC").as_unit("us")
         columns = {*self._spec.features.tables.values(), *self._definitions.request_columns}
@@ -77,7 +85,9 @@ class Features:
         ):
             joined = store.get_historical_features(entities, definitions.service).to_df().sort_values("row")
         made = joined[self.names()].fillna(0).astype(np.float32)
-        return rows.assign(**{name: made[name].to_numpy() for name in made})
+        looked_up = [column.name for view in self.definitions.views for column in view.columns]
+        batch = joined[looked_up].astype(np.float32).reset_index(drop=True)
+        return rows.assign(**{name: made[name].to_numpy() for name in made}), batch
 
     def online(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` (events) from the online store, with the defaults of `historical`.
@@ -86,54 +96,28 @@ class Features:
         the event's time. Raises TransientError when the store does not answer.
         """
         plan, parts = self._whole, [rows[i : i + _LOOKUP] for i in range(0, len(rows), _LOOKUP)]
-        chunks = [plan.assemble(part, self.look_up(part, plan)) for part in parts]
+        chunks = [plan.assemble(part, self.reader.look_up(part, plan.views)) for part in parts]
         values = [chunk.values for chunk in chunks] or [np.empty((0, len(self.names())), np.float32)]
         return OnlineFeatures(np.concatenate(values), [stamp for chunk in chunks for stamp in chunk.timestamps])
 
-    def plan(self, wanted: Iterable[str] | None = None) -> Plan:
-        """How the features `wanted` (None: all) are made online."""
+    @cached_property
+    def definitions(self) -> FeatureDefinitions:
+        """What makes the features of the service, as an artifact holds it."""
+        return described(self._definitions, self._spec)
+
+    def plan(self, wanted: Sequence[str] | None = None) -> Plan:
+        """How the features `wanted` (None: all), in this order, are made online."""
         names = self.names() if wanted is None else wanted
-        return Plan(self._definitions, self._spec, names)
-
-    def redis_layout(self) -> "RedisLayout":
-        """Where the rows lie in a Redis online store, for who reads them itself."""
-        from training.adapters.features.redis_rows import RedisLayout
-
-        return RedisLayout(self._online_store)
+        return Plan(self.definitions, functions_of(self._definitions.on_demand), self._spec, names)
 
     @cached_property
     def _whole(self) -> Plan:
         return self.plan()
 
-    def look_up(self, rows: Sequence[Mapping[str, Any]], plan: Plan) -> list[Found]:
-        """What the online store has for `rows` in each of the views of `plan`, for `plan.assemble`.
-
-        Nothing is found for a row whose entity is null. Raises TransientError when the store does not answer.
-        """
-        wanted = [f"{view.feast.name}:{name}" for view in plan.views for name in view.names]
-        if not wanted:
-            return []
-        columns = set(self._spec.features.tables.values())
-        nulls = {key: [bool(pd.isna(row[key])) for row in rows] for key in columns}
-        # Feast takes no null entity: any other one is asked for instead, and the answer not used.
-        keys = {
-            key: [self._nobody(key) if null else row[key] for row, null in zip(rows, nulls[key], strict=True)]
-            for key in columns
-        }
-        with stores.answering(self._settings):
-            answer = self._online_store.get_online_features(wanted, keys).proto
-        vectors = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
-        found = []
-        for view in plan.views:
-            # Feast gives the epoch for a row that is not there.
-            stamps = [stamp.seconds or NAN for stamp in vectors[view.names[0]].event_timestamps]
-            stamps = [NAN if null else stamp for stamp, null in zip(stamps, nulls[view.key], strict=True)]
-            values = [[number(value) for value in vectors[name].values] for name in view.names]
-            found.append(Found([list(row) for row in zip(*values, strict=True)], stamps))
-        return found
-
-    def _nobody(self, key: str) -> int | str:
-        return "" if self._spec.request_columns[key].type == "string" else 0
+    @cached_property
+    def reader(self) -> OnlineReader:
+        """Of the online store. For one thread at a time."""
+        return OnlineReader(self._settings)
 
     def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
         """Make the online store hold the newest feature row of each entity, and nothing else.
@@ -170,7 +154,7 @@ class Features:
             store = self._online_store
             if rows.num_rows:
                 store.write_to_online_store(view.name, rows.drop_columns("day").to_pandas())
-            keys = entity_keys(store, view, rows[self._spec.features.tables[view.name]].to_pylist())
+            keys = stored_keys(store, view, rows[self._spec.features.tables[view.name]].to_pylist())
             return keep_only(store, view, keys, *record.seen(view.name))
 
     def publish(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PAGE = 1000
 
 
-def entity_keys(store: "FeatureStore", view: Any, entities: list[Any]) -> set[bytes]:
+def stored_keys(store: "FeatureStore", view: Any, entities: list[Any]) -> set[bytes]:
     """The keys of `entities` of `view`, as Feast writes them to either store."""
     from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey

@@ -6,68 +6,64 @@ for all. A test holds the two equal.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from training.adapters.features.online import NAN, Found, Plan, View, number
+from training.adapters.features import store as stores
+from training.adapters.features.definitions import quick_feast_import
+from training.adapters.features.online import NAN, Found, View, is_null, number
+from training.adapters.features.reader import entity_keys, feast_view
 from training.contract.errors import TransientError
-
-if TYPE_CHECKING:
-    from feast import FeatureStore
+from training.settings import Settings
 
 #: One HMGET: a key and its fields.
 Read = tuple[bytes, Sequence[bytes | str]]
-#: The key of a null entity: no row has it.
-NOBODY = b""
 #: Keys of entities that are remembered: some 20 MB.
 REMEMBERED = 100_000
+#: The key of a null entity. No row has it: Feast's keys are longer.
+NOBODY = b""
 
 
 class RedisLayout:
-    """Where Feast keeps the rows of the views of `store`, and what they say."""
+    """Where Feast keeps the rows of views, and what they say."""
 
-    def __init__(self, store: "FeatureStore") -> None:
-        from feast.infra.online_stores.redis import RedisOnlineStore
-        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-        from feast.protos.feast.types.Value_pb2 import Value
-        from feast.type_map import python_values_to_proto_values
+    def __init__(self, settings: Settings) -> None:
+        with quick_feast_import():
+            from feast.infra.online_stores.redis import RedisOnlineStore
+            from feast.protos.feast.types.Value_pb2 import Value
         from google.protobuf.timestamp_pb2 import Timestamp
 
         self._value, self._timestamp = Value, Timestamp
-        redis, config = RedisOnlineStore(), store.config
-        types = {entity.join_key: entity.value_type for entity in store.list_entities()}
+        redis, config = RedisOnlineStore(), stores.online_config(settings)
 
-        def key(column: str, entity: Any) -> bytes:
-            if entity is None or entity != entity:
+        def key(column: str, kind: str, entity: Any) -> bytes:
+            if is_null(entity):
                 return NOBODY
-            [value] = python_values_to_proto_values([entity], types[column])
-            [found] = redis._generate_redis_keys_for_entities(
-                config, [EntityKey(join_keys=[column], entity_values=[value])]
-            )
+            [found] = redis._generate_redis_keys_for_entities(config, [entity_keys(column, kind)(entity)])
             return found
 
         self._key = lru_cache(REMEMBERED)(key)
         self._redis = redis
         self._fields: dict[tuple[str, tuple[str, ...]], Sequence[bytes | str]] = {}
 
-    def reads(self, plan: Plan, rows: Sequence[Any]) -> list[Read]:
+    def reads(self, views: Sequence[View], rows: Sequence[Any]) -> list[Read]:
         """What to read for `rows`: view by view, in each row by row."""
-        return [(self._key(view.key, row[view.key]), self._of(view)) for view in plan.views for row in rows]
+        return [(self._key(view.key, view.key_type, row[view.key]), self._of(view)) for view in views for row in rows]
 
     def _of(self, view: View) -> Sequence[bytes | str]:
         """The fields of a row; its time is the last."""
-        wanted = (view.feast.name, view.names)
+        wanted = (view.name, view.names)
         if wanted not in self._fields:
-            self._fields[wanted] = self._redis._generate_hset_keys_for_features(view.feast, list(view.names))[1]
+            self._fields[wanted] = self._redis._generate_hset_keys_for_features(feast_view(view), list(view.names))[1]
         return self._fields[wanted]
 
-    def found(self, plan: Plan, rows: int, answers: Sequence[Sequence[bytes | None]]) -> list[Found]:
+    def found(self, views: Sequence[View], rows: int, answers: Sequence[Sequence[bytes | None]]) -> list[Found]:
         """What the `answers` to `reads` say."""
-        return [self._part(view, answers[i * rows : (i + 1) * rows]) for i, view in enumerate(plan.views)]
+        return [self._part(answers[i * rows : (i + 1) * rows]) for i in range(len(views))]
 
-    def _part(self, view: View, answers: Sequence[Sequence[bytes | None]]) -> Found:
+    def _part(self, answers: Sequence[Sequence[bytes | None]]) -> Found:
         value, timestamp = self._value.FromString, self._timestamp.FromString
         return Found(
             [[number(value(field)) if field else NAN for field in answer[:-1]] for answer in answers],

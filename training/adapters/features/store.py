@@ -23,6 +23,7 @@ from training.settings import Settings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from feast.repo_config import RepoConfig
 
 
 @contextlib.contextmanager
@@ -124,8 +125,18 @@ def _redis(url: str) -> dict[str, Any]:
     return {"type": "redis", "connection_string": ",".join(options), "skip_dedup": True}
 
 
+def online_config(settings: Settings) -> "RepoConfig":
+    """What Feast's online stores need to know. The registry in it is never opened."""
+    return _config(settings, "none", online_store(settings))
+
+
 def _store(settings: Settings, registry: str, online: dict[str, Any] | None) -> "FeatureStore":
     from feast import FeatureStore
+
+    return FeatureStore(config=_config(settings, registry, online))
+
+
+def _config(settings: Settings, registry: str, online: dict[str, Any] | None) -> "RepoConfig":
     from feast.repo_config import RepoConfig
 
     config = yaml.safe_load((settings.feature_repo / "feature_store.yaml").read_text())
@@ -134,4 +145,4 @@ def _store(settings: Settings, registry: str, online: dict[str, Any] | None) -> 
     if online:
         # Lookups and writes online need no offline store: where only they are done, its library is not installed.
         config["offline_store"] = {"type": "dask"}
-    return FeatureStore(config=RepoConfig(**config, repo_path=settings.feature_repo))
+    return RepoConfig(**config, repo_path=settings.feature_repo)

@@ -1,0 +1,44 @@
+"""Rows on their way to a score, and what the online store has for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from serving.schema import Row
+from training.adapters.features import Found, OnlineFeatures, Plan, Reads
+
+
+@dataclass(slots=True)
+class LookedUp:
+    """What was found of rows for all versions that may score them."""
+
+    reads: Reads
+    #: In the order of `reads.views`.
+    found: Sequence[Found]
+
+    def of(self, places: list[int]) -> "LookedUp":
+        """Of the rows at `places`."""
+        found = [Found([each.values[i] for i in places], [each.stamps[i] for i in places]) for each in self.found]
+        return LookedUp(self.reads, found)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that one route answers: a row of each of several requests, or the rows of one."""
+
+    rows: list[Row]
+    looked_up: LookedUp
+    #: When each request came (time.perf_counter).
+    received: list[float]
+    explain: bool = False
+    _features: dict[Plan, OnlineFeatures] = field(default_factory=dict)
+
+    def features(self, plan: Plan) -> OnlineFeatures:
+        """Made once for all versions that have `plan`. Raises what its request features raise."""
+        if plan not in self._features:
+            self._features[plan] = plan.assemble(self.rows, self.looked_up.reads.of(plan, self.looked_up.found))
+        return self._features[plan]
+
+    def of(self, places: list[int]) -> "Batch":
+        """The rows at `places`; their features are made anew."""
+        received = self.received if len(self.received) == 1 else [self.received[i] for i in places]
+        return Batch([self.rows[i] for i in places], self.looked_up.of(places), received, self.explain)

@@ -1,0 +1,53 @@
+"""Golden events: with the feature code that is here they must give the features that the model was trained with."""
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from training.adapters.features.online import OTHER_CODE, Plan
+from training.contract.artifact import Golden
+from training.contract.errors import DataContractError
+from training.contract.model_spec import ModelSpec
+
+#: float32 values that differ by rounding are equal.
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
+
+
+def golden_events(golden: Golden, spec: ModelSpec) -> list[dict[str, Any]]:
+    """The golden events as a request brings them: with values of the types of the spec."""
+    types = {name: column.type for name, column in spec.request_columns.items()}
+    return [{name: _typed(value, types.get(name)) for name, value in event.items()} for event in golden.events]
+
+
+def check_golden_features(plan: Plan, golden: Golden, spec: ModelSpec) -> None:
+    """Raises DataContractError when the functions of `plan` make other features of the golden events, or fail."""
+    events = golden_events(golden, spec)
+    if not events:
+        return
+    functions = ", ".join(plan.functions)
+    try:
+        found = plan.replay(events, golden.batch).values
+    except Exception as error:
+        problem = f"The request features {functions} fail on the golden events: {type(error).__name__}: {error}"
+        raise DataContractError(problem, hint=OTHER_CODE) from error
+    expected = np.asarray(golden.features, np.float32)
+    differ = ~np.isclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE)
+    if not differ.any():
+        return
+    row, column = np.argwhere(differ)[0]
+    names = [plan.names[i] for i in np.flatnonzero(differ.any(axis=0))]
+    problem = (
+        f"The feature code here is not that of the version: it makes {', '.join(names)} ({functions}) otherwise. "
+        f"{plan.names[column]} of golden event {golden.events[row]} is {found[row, column]:g}, "
+        f"expected {expected[row, column]:g}; {differ.any(axis=1).sum()} of {len(events)} golden events differ"
+    )
+    raise DataContractError(problem, hint=OTHER_CODE)
+
+
+def _typed(value: Any, kind: str | None) -> Any:
+    if kind == "timestamp" and isinstance(value, str):
+        return datetime.fromisoformat(value)
+    if kind == "int64" and isinstance(value, float):  # pandas makes floats of whole numbers among nulls
+        return int(value)
+    return value

@@ -1,0 +1,85 @@
+"""Reads views of the online store through Feast, without a registry: they need not be those of the image."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from training.adapters.features import store as stores
+from training.adapters.features.definitions import quick_feast_import
+from training.adapters.features.online import NAN, Found, View, is_null, number
+from training.settings import Settings
+
+
+class OnlineReader:
+    """For one thread at a time; its connection is opened by the first read."""
+
+    def __init__(self, settings: Settings) -> None:
+        with quick_feast_import():
+            from feast.infra.online_stores.helpers import get_online_store_from_config
+        self._config = stores.online_config(settings)
+        self._store = get_online_store_from_config(self._config.online_store)
+        self._settings = settings
+        self._views: dict[View, Any] = {}
+
+    def look_up(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[Found]:
+        """What the online store has for `rows` (events) in each of `views`. An event without the entity has nothing.
+
+        Raises TransientError when the store does not answer.
+        """
+        with stores.answering(self._settings):
+            return [self._look_up(rows, view) for view in views]
+
+    def _look_up(self, rows: Sequence[Mapping[str, Any]], view: View) -> Found:
+        values, stamps = [[NAN] * len(view.names) for _ in rows], [NAN] * len(rows)
+        asked = [i for i, row in enumerate(rows) if not is_null(row[view.key])]
+        if not asked:
+            return Found(values, stamps)
+        key = entity_keys(view.key, view.key_type)
+        answers = self._store.online_read(
+            self._config, self._feast_view(view), [key(rows[i][view.key]) for i in asked], list(view.names)
+        )
+        for i, (time, found) in zip(asked, answers, strict=True):
+            # Redis gives the epoch for a row that is not there.
+            if found and time and (stamp := float(int(time.timestamp()))):
+                stamps[i] = stamp
+                values[i] = [number(found[name]) if name in found else NAN for name in view.names]
+        return Found(values, stamps)
+
+    def _feast_view(self, view: View) -> Any:
+        if view not in self._views:
+            made = feast_view(view)
+            # SQLite has a table for each view; one that nothing was written to yet is made.
+            self._store.update(self._config, [], [made], [], [], True)
+            self._views[view] = made
+        return self._views[view]
+
+
+def feast_view(view: View) -> Any:
+    """A feast.FeatureView of the name and the columns of `view`. It has no data: only the online store is asked."""
+    from feast import Entity, FeatureView, Field, FileSource, ValueType
+    from feast.types import Float32
+
+    entity = Entity(name=view.key, join_keys=[view.key], value_type=ValueType[view.key_type])
+    return FeatureView(
+        name=view.name,
+        entities=[entity],
+        ttl=timedelta(0),
+        schema=[Field(name=name, dtype=Float32) for name in view.names],
+        source=FileSource(name=view.name, path="none", timestamp_field="feature_timestamp"),
+    )
+
+
+@cache
+def entity_keys(column: str, kind: str) -> Callable[[Any], Any]:
+    """What makes Feast's EntityKey of a value of an entity. `kind`: Feast's ValueType."""
+    from feast import ValueType
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.type_map import python_values_to_proto_values
+
+    value_type = ValueType[kind]
+
+    def key(entity: Any) -> Any:
+        return EntityKey(join_keys=[column], entity_values=python_values_to_proto_values([entity], value_type))
+
+    return key

@@ -1,0 +1,61 @@
+"""What a model version must know of its features to make them online. It is part of the served artifact.
+
+A view is a feature table whose newest rows lie in the online store. A request view makes features from the event itself
+and from features of views; the artifact holds its name, the code image its function.
+"""
+
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from training.contract.base import Frozen
+
+
+class ViewColumn(Frozen):
+    name: str
+    type: str
+    """Feast's ValueType, such as FLOAT."""
+    default: float = 0.0
+    """Where the online store has no value."""
+
+
+class ViewDefinition(Frozen):
+    name: str
+    entity: str
+    """The event column that holds its key."""
+    entity_type: str
+    """Feast's ValueType of the key, such as INT64."""
+    ttl_seconds: float = Field(gt=0)
+    """A row counts for events up to so long after its time."""
+    columns: tuple[ViewColumn, ...] = Field(min_length=1)
+
+
+class RequestViewDefinition(Frozen):
+    name: str
+    """Of the function in `feature_repo/<m>.py`; an on-demand feature view in Feast's words."""
+    features: tuple[str, ...] = Field(min_length=1)
+    """What it makes."""
+    event_columns: tuple[str, ...]
+    source_features: tuple[str, ...]
+    """The columns of views that it takes."""
+
+
+class FeatureDefinitions(Frozen):
+    views: tuple[ViewDefinition, ...]
+    request_views: tuple[RequestViewDefinition, ...]
+
+    def made(self) -> set[str]:
+        """The names of all features."""
+        columns = {column.name for view in self.views for column in view.columns}
+        return columns.union(*(view.features for view in self.request_views))
+
+    def needed_for(self, names: Iterable[str]) -> "FeatureDefinitions":
+        """Those of the definitions that the features `names` need."""
+        wanted = set(names)
+        request_views = tuple(view for view in self.request_views if wanted & set(view.features))
+        wanted = wanted.union(*(view.source_features for view in request_views))
+        views = []
+        for view in self.views:
+            if columns := tuple(column for column in view.columns if column.name in wanted):
+                views.append(view.model_copy(update={"columns": columns}))
+        return FeatureDefinitions(views=tuple(views), request_views=request_views)
