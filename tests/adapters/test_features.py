@@ -453,7 +453,7 @@ def test_an_event_without_an_entity_has_its_defaults_and_the_others_theirs(world
 
 def test_a_column_that_the_store_does_not_have_has_its_default_and_is_named(world: World) -> None:
     world.features.materialize(world.versions)
-    rows = requests(world, DAYS - 1)
+    rows = today(world)
     want = world.features.online(rows)
     with sqlite3.connect(world.settings.online) as connection:
         connection.execute("DELETE FROM perennial_customer_features WHERE feature_name = 'customer_mean_7d'")
