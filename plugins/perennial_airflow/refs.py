@@ -56,6 +56,7 @@ class MissingRef(ResolveMixin):
     """See ResultRef.missing."""
 
     def __init__(self, task: Any, field: str, of: ResolveMixin) -> None:
+        self._task = task
         self._results, self._failures = XComArg(task), XComArg(task, key=FAILURE)
         self._field, self._expected = field, of
 
@@ -68,7 +69,7 @@ class MissingRef(ResolveMixin):
         return {name: why.get(name, NOT_KNOWN) for name in self._expected.resolve(context) if name not in found}
 
     def __str__(self) -> str:
-        return f"result({self._results.operator.task_id}).missing({self._field!r})"
+        return f"result({self._task.task_id}).missing({self._field!r})"
 
 
 def result(task: Any) -> ResultRef:
