@@ -37,7 +37,7 @@ class OnlineReader:
 
     def _look_up(self, rows: Sequence[Mapping[str, Any]], view: View) -> Found:
         values, stamps = [[NAN] * len(view.names) for _ in rows], [NAN] * len(rows)
-        asked = [i for i, row in enumerate(rows) if row[view.key] is not None]
+        asked = [i for i, row in enumerate(rows) if not is_null(row[view.key])]
         if not asked:
             return Found(values, stamps)
         key = entity_keys(view.key, view.key_type)
@@ -58,6 +58,11 @@ class OnlineReader:
             self._store.update(self._config, [], [made], [], [], True)
             self._views[view] = made
         return self._views[view]
+
+
+def is_null(entity: Any) -> bool:
+    """None, or NaN: pandas has it for a null among numbers."""
+    return entity is None or entity != entity
 
 
 def feast_view(view: View) -> Any:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from training.adapters.features import store as stores
 from training.adapters.features.definitions import quick_feast_import
 from training.adapters.features.online import NAN, Found, View, number
-from training.adapters.features.reader import entity_keys, feast_view
+from training.adapters.features.reader import entity_keys, feast_view, is_null
 from training.contract.errors import TransientError
 from training.settings import Settings
 
@@ -39,7 +39,7 @@ class RedisLayout:
         redis, config = RedisOnlineStore(), stores.online_config(settings)
 
         def key(column: str, kind: str, entity: Any) -> bytes:
-            if entity is None:
+            if is_null(entity):
                 return NOBODY
             [found] = redis._generate_redis_keys_for_entities(config, [entity_keys(column, kind)(entity)])
             return found
