@@ -143,8 +143,9 @@ def test_a_step_leaves_its_report_where_airflow_reads_it(
 ) -> None:
     monkeypatch.setenv("CT_HOME", str(tmp_path))
     uri = storage.join(folder, "results", "1.json")
-    code = run_step("rollout", json.dumps({"model": "card_fraud", "version": None}), uri)
-    assert step_result(STEPS["rollout"], code, uri)["version"] is None
+    nothing = {"model": "card_fraud", "days": None, "table_versions": {}}
+    code = run_step("features", json.dumps(nothing), uri)
+    assert step_result(STEPS["features"], code, uri)["table_versions"] == {}
 
 
 def test_deliveries_are_found_and_read(folder: str) -> None:

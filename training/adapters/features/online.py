@@ -254,8 +254,3 @@ def number(value: Any) -> float:
     """The number in Feast's protobuf value; NaN when there is none."""
     kind = value.WhichOneof("val")
     return NAN if kind is None else float(getattr(value, kind))
-
-
-def is_null(entity: Any) -> bool:
-    """Whether an event names no entity: None, or NaN as pandas has it."""
-    return entity is None or entity != entity

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.adapters.features import store as stores
 from training.adapters.features.definitions import quick_feast_import
-from training.adapters.features.online import NAN, Found, View, is_null, number
+from training.adapters.features.online import NAN, Found, View, number
 from training.settings import Settings
 
 
@@ -53,6 +53,11 @@ class OnlineReader:
             self._store.update(self._config, [], [made], [], [], True)
             self._views[view] = made
         return self._views[view]
+
+
+def is_null(entity: Any) -> bool:
+    """None, or NaN: pandas has it for a null among numbers."""
+    return entity is None or entity != entity
 
 
 def feast_view(view: View) -> Any:

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from training.adapters.features import store as stores
 from training.adapters.features.definitions import quick_feast_import
-from training.adapters.features.online import NAN, Found, View, is_null, number
-from training.adapters.features.reader import entity_keys, feast_view
+from training.adapters.features.online import NAN, Found, View, number
+from training.adapters.features.reader import entity_keys, feast_view, is_null
 from training.contract.errors import TransientError
 from training.settings import Settings
 
