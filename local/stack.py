@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from xmlrpc.client import Fault, ProtocolError
 
 import httpx
 import psutil
@@ -20,6 +21,10 @@ from training.contract.errors import StepError
 #: Airflow's own three; its API server must answer before they dispatch tasks that call it.
 WORKING = ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 Tell = Callable[[str], None]
+
+
+class StackStoppedError(Exception):
+    """The stack was told to stop while it started."""
 
 
 class Stack:
@@ -40,8 +45,17 @@ class Stack:
     def start(self, tell: Tell, patience: float = 180) -> None:
         """Start what does not run yet and return when all of it is healthy.
 
-        `patience` is in seconds per program. Raises StepError that names the program and its log.
+        `patience` is in seconds per program. Raises StepError that names the program and its log, and
+        StackStoppedError when somebody else stops the stack meanwhile.
         """
+        try:
+            self._start(tell, patience)
+        except (StepError, OSError, Fault, ProtocolError):
+            if self.supervisor.stopped:
+                raise StackStoppedError from None
+            raise
+
+    def _start(self, tell: Tell, patience: float) -> None:
         place, credentials = self.place, self.credentials
         for folder in (place.landing, place.home / "mlflow", place.airflow_home, place.run, place.logs):
             folder.mkdir(parents=True, exist_ok=True)
@@ -113,6 +127,8 @@ class Stack:
         deadline = time.monotonic() + patience
         while not self.health()[program]:
             state = next((s.state for s in self.supervisor.states() if s.name == program), "gone")
+            if self.supervisor.stopped:
+                raise StackStoppedError
             if state in ("FATAL", "gone") or time.monotonic() > deadline:
                 what = "keeps failing" if state in ("FATAL", "gone") else f"is not healthy after {patience:.0f} s"
                 log = self.place.logs / f"{program}.log"

@@ -81,6 +81,7 @@ class Supervisor:
         for folder in (place.run, place.logs):
             folder.mkdir(parents=True, exist_ok=True)
         place.socket.unlink(missing_ok=True)
+        place.stopped.unlink(missing_ok=True)
         config = place.run / "supervisord.conf"
         config.write_text(configuration(place, programs))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
@@ -91,6 +92,11 @@ class Supervisor:
         if not self.running:
             said = (done.stdout + done.stderr).strip() or "nothing"
             raise StepError(f"supervisord did not start; it said: {said}", hint=f"See {place.run}/supervisord.log.")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `shutdown` was called since the last boot, by this process or another one."""
+        return self._place.stopped.exists() or not self._place.run.exists()
 
     def clear_away(self) -> None:
         """End what a stack left whose supervisord is gone; it would hold the ports."""
@@ -115,6 +121,8 @@ class Supervisor:
 
     def shutdown(self) -> None:
         """End every program in order, then supervisord, then whatever outlived them."""
+        if self._place.run.exists():
+            self._place.stopped.touch()
         daemon = self._daemon()
         children = daemon.children(recursive=True) if daemon else []
         # Somebody else may be stopping it, too.
