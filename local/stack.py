@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from xmlrpc.client import Fault, ProtocolError
 
 import httpx
 import psutil
@@ -15,7 +14,7 @@ from local.credentials import Credentials
 from local.place import Place
 from local.processes import BIN, STEPS, environment, programs
 from local.program import members
-from local.supervisor import Supervisor
+from local.supervisor import UNREACHABLE, Supervisor
 from training.contract.errors import StepError
 
 #: Airflow's own three; its API server must answer before they dispatch tasks that call it.
@@ -48,19 +47,19 @@ class Stack:
         `patience` is in seconds per program. Raises StepError that names the program and its log, and
         StackStoppedError when somebody else stops the stack meanwhile.
         """
-        try:
-            self._start(tell, patience)
-        except (StepError, OSError, Fault, ProtocolError):
-            if self.supervisor.stopped:
-                raise StackStoppedError from None
-            raise
-
-    def _start(self, tell: Tell, patience: float) -> None:
         place, credentials = self.place, self.credentials
         for folder in (place.landing, place.home / "mlflow", place.airflow_home, place.run, place.logs):
             folder.mkdir(parents=True, exist_ok=True)
         credentials.write_passwords_file(place.airflow_home / "passwords.json")
-        env = environment(place, credentials)
+        try:
+            self._start(environment(place, credentials), tell, patience)
+        except (StepError, *UNREACHABLE):
+            if self.supervisor.stopped:
+                raise StackStoppedError from None
+            raise
+
+    def _start(self, env: dict[str, str], tell: Tell, patience: float) -> None:
+        place = self.place
         if not self.running:
             self.supervisor.boot(programs(place), env)
             place.remember()
