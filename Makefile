@@ -19,9 +19,14 @@ TAG ?= dev
 # Everything that is kept between runs.
 STATE ?= .perennial
 
+# Airflow, MLflow and the steps import hundreds of modules: they must be compiled once, not at every start.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
+# What runs the loop is installed; what tests and lint need is installed as well.
 READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.dev-ready
 LOCAL = AIRFLOW_PORT=$(AIRFLOW_PORT) MLFLOW_PORT=$(MLFLOW_PORT) SERVING_PORT=$(SERVING_PORT) \
 	CT_HOME="$(STATE)" CT_LANDING_URI="$(LANDING)" $(BIN)/python -m local
 
@@ -33,8 +38,15 @@ $(READY): requirements.txt local/setup.sh
 	@PYTHON="$(PYTHON)" TORCH_BACKEND="$(TORCH_BACKEND)" bash local/setup.sh $(VENV)
 	@touch $@
 
+$(DEV_READY): $(READY)
+	@PYTHON="$(PYTHON)" TORCH_BACKEND="$(TORCH_BACKEND)" bash local/setup.sh $(VENV) dev
+	@touch $@
+
 .PHONY: setup
-setup: $(READY) ## Make the environment, .venv, from the lock
+setup: $(READY) ## Make the environment, .venv, from the lock: what runs the loop
+
+.PHONY: setup-dev
+setup-dev: $(DEV_READY) ## The same, with what tests and lint need
 
 .PHONY: demo
 demo: $(READY) ## The whole story, from first data to a retrained champion (ARGS=--exit: end when it is told)
@@ -76,11 +88,11 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 	@$(BIN)/python -m serving.keys "$(NAME)" $(ROLE)
 
 .PHONY: test
-test: $(READY) ## Everything that needs nothing but Python (PYTEST='…' adds arguments)
+test: $(DEV_READY) ## Everything that needs nothing but Python (PYTEST='…' adds arguments)
 	@$(BIN)/python -m pytest -m "not airflow and not redis and not docker and not kubernetes" $(PYTEST)
 
 .PHONY: lint
-lint: $(READY) ## Style, types, and which room may import which
+lint: $(DEV_READY) ## Style, types, and which room may import which
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy

@@ -11,7 +11,7 @@ from local.credentials import USER
 from local.ending import told
 from local.plan import Plan
 from local.progress import Progress
-from local.stack import Stack
+from local.stack import Stack, StackStoppedError
 from local.story import Story
 from local.traffic import Serving
 from local.verbs import addresses, ready_to_start
@@ -32,6 +32,9 @@ def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
             if not ends:
                 print("\nThe stack stays up; look around. Ctrl-C stops it, `make demo` takes it up again.", flush=True)
                 threading.Event().wait()
+        except StackStoppedError:
+            print("\nThe stack was stopped while it started. `make demo` goes on from here.", flush=True)
+            complete = False
         except StepError as error:
             print(f"\n✗ {error}", flush=True)
             print(f"  The logs of all programs are in {stack.place.logs}.", flush=True)

@@ -84,6 +84,11 @@ class Place:
         return self.run / "supervisor.sock"
 
     @property
+    def stopped(self) -> Path:
+        """A file that is there from the moment the stack is told to stop until it is started again."""
+        return self.run / "stopped"
+
+    @property
     def step_server(self) -> Path:
         return self.run / "steps.sock"
 

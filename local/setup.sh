@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
-# Makes the environment from the lock: `setup.sh <venv>`; `setup.sh <venv> lock` resolves the lock anew.
+# Makes the environment, or the lock that decides what is in it.
+#
+#   setup.sh <venv>        what runs the loop: the extras of pyproject.toml except `dev`
+#   setup.sh <venv> dev    what tests and lint need as well
+#   setup.sh <venv> lock   resolve requirements.txt and serving/requirements.txt anew
 set -euo pipefail
 venv=$1
 
@@ -27,10 +31,11 @@ if ! fits "$venv/bin/python"; then
 fi
 if [ ! -x "$venv/bin/uv" ]; then
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check uv
+    # -qq: errors only. pip warns of every configured index folder that does not hold this one package.
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check uv
 fi
 
-# uv does not read pip's configuration; who is behind a mirror has theirs there.
+# uv does not read pip's configuration. Whoever is behind a mirror has configured it there.
 pip_setting() { "$venv/bin/python" -m pip config get "global.$1" 2>/dev/null | xargs || true; }
 index=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$(pip_setting index-url)}}
 links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(pip_setting find-links)}}
@@ -38,9 +43,18 @@ links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(pip_setting find-links)}}
 if [ -n "$index" ]; then export UV_DEFAULT_INDEX=$index; fi
 if [ -n "$links" ]; then export UV_FIND_LINKS=${links// /,}; fi
 
+# torch's CUDA build requires these, its CPU build does not. The lock names neither build and none of them: it is the
+# same whichever build the locking machine sees, and an install with TORCH_BACKEND=cu… adds what that build requires.
+CUDA_PACKAGES="cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13
+    nvidia-nvshmem-cu13 triton"
+
 if [ "${2:-}" = lock ]; then
-    "$venv/bin/uv" pip compile pyproject.toml --all-extras -o requirements.txt --python-version 3.11 -q
-    # A lock made where torch's CPU build is at hand names that build; which build to take is for the install to say.
+    excluded=$(mktemp)
+    trap 'rm -f "$excluded"' EXIT
+    printf '%s\n' $CUDA_PACKAGES > "$excluded"
+    export UV_CUSTOM_COMPILE_COMMAND="make lock"
+    "$venv/bin/uv" pip compile pyproject.toml --all-extras -o requirements.txt --python-version 3.11 -q \
+        --excludes "$excluded"
     sed -i.old 's/^\(torch==[^+]*\)+.*/\1/' requirements.txt && rm requirements.txt.old
     # A Bento takes its requirements from a file: the serving extra, at the versions of the lock.
     "$venv/bin/uv" pip compile pyproject.toml --extra serving -c requirements.txt -o serving/requirements.txt \
@@ -48,17 +62,22 @@ if [ "${2:-}" = lock ]; then
     exit
 fi
 
+extras=(airflow training serving mlflow local)
+if [ "${2:-}" = dev ]; then extras+=(dev); fi
+
 # PyPI's torch for Linux brings several GB of CUDA. --torch-backend picks a build of the right kind, but it asks PyTorch's
 # own index, which a closed network does not reach; there, a torch wheel among the find-links is the build to take.
 backend=(--torch-backend="${TORCH_BACKEND:-cpu}")
 for place in ${links//,/ }; do
     if compgen -G "${place#file://}/torch-*.whl" >/dev/null; then backend=(); fi
 done
-# The environment takes 3.1 GB, and uv's cache as much again where it lies on another disk.
+# The environment takes 2.5 GB, and uv's cache as much again where it lies on another disk.
 free=$(df -Pk . | awk 'NR == 2 {print $4}')
-if [ "$free" -lt $((4 * 1024 * 1024)) ]; then
-    echo "Only $((free / 1024 / 1024)) GB are free at $PWD; the environment needs 4 GB. Free some." >&2
+if [ "$free" -lt $((3 * 1024 * 1024)) ]; then
+    echo "Only $((free / 1024 / 1024)) GB are free at $PWD; the environment needs 3 GB. Free some." >&2
     exit 1
 fi
-echo "Installing $(grep -c '==' requirements.txt) packages into $venv"
-"$venv/bin/uv" pip install -q --compile-bytecode --python "$venv/bin/python" ${backend[@]+"${backend[@]}"} -r requirements.txt
+echo "Installing the extras ${extras[*]} into $venv, at the versions of requirements.txt"
+# --exact removes what the lock does not name any more.
+"$venv/bin/uv" pip install -q --exact --python "$venv/bin/python" ${backend[@]+"${backend[@]}"} \
+    -r pyproject.toml -c requirements.txt "${extras[@]/#/--extra=}"

@@ -14,12 +14,16 @@ from local.credentials import Credentials
 from local.place import Place
 from local.processes import BIN, STEPS, environment, programs
 from local.program import members
-from local.supervisor import Supervisor
+from local.supervisor import UNREACHABLE, Supervisor
 from training.contract.errors import StepError
 
 #: Airflow's own three; its API server must answer before they dispatch tasks that call it.
 WORKING = ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 Tell = Callable[[str], None]
+
+
+class StackStoppedError(Exception):
+    """The stack was told to stop while it started."""
 
 
 class Stack:
@@ -40,13 +44,22 @@ class Stack:
     def start(self, tell: Tell, patience: float = 180) -> None:
         """Start what does not run yet and return when all of it is healthy.
 
-        `patience` is in seconds per program. Raises StepError that names the program and its log.
+        `patience` is in seconds per program. Raises StepError that names the program and its log, and
+        StackStoppedError when somebody else stops the stack meanwhile.
         """
         place, credentials = self.place, self.credentials
         for folder in (place.landing, place.home / "mlflow", place.airflow_home, place.run, place.logs):
             folder.mkdir(parents=True, exist_ok=True)
         credentials.write_passwords_file(place.airflow_home / "passwords.json")
-        env = environment(place, credentials)
+        try:
+            self._start(environment(place, credentials), tell, patience)
+        except (StepError, *UNREACHABLE):
+            if self.supervisor.stopped:
+                raise StackStoppedError from None
+            raise
+
+    def _start(self, env: dict[str, str], tell: Tell, patience: float) -> None:
+        place = self.place
         if not self.running:
             self.supervisor.boot(programs(place), env)
             place.remember()
@@ -113,6 +126,8 @@ class Stack:
         deadline = time.monotonic() + patience
         while not self.health()[program]:
             state = next((s.state for s in self.supervisor.states() if s.name == program), "gone")
+            if self.supervisor.stopped:
+                raise StackStoppedError
             if state in ("FATAL", "gone") or time.monotonic() > deadline:
                 what = "keeps failing" if state in ("FATAL", "gone") else f"is not healthy after {patience:.0f} s"
                 log = self.place.logs / f"{program}.log"

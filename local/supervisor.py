@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from xmlrpc.client import Fault, ProtocolError, ServerProxy
 
@@ -46,6 +47,8 @@ stdout_logfile = {logs}/{name}.log
 stdout_logfile_maxbytes = 20MB
 stdout_logfile_backups = 1
 """
+#: What a call raises when supervisord is not there, is ending, or ends in the middle of its answer.
+UNREACHABLE = (OSError, HTTPException, Fault, ProtocolError)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Supervisor:
     def running(self) -> bool:
         try:
             return bool(self._rpc().getState()["statename"] == "RUNNING")
-        except (OSError, Fault, ProtocolError):
+        except UNREACHABLE:
             return False
 
     def boot(self, programs: list[Program], environment: Mapping[str, str]) -> None:
@@ -81,6 +84,7 @@ class Supervisor:
         for folder in (place.run, place.logs):
             folder.mkdir(parents=True, exist_ok=True)
         place.socket.unlink(missing_ok=True)
+        place.stopped.unlink(missing_ok=True)
         config = place.run / "supervisord.conf"
         config.write_text(configuration(place, programs))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
@@ -91,6 +95,11 @@ class Supervisor:
         if not self.running:
             said = (done.stdout + done.stderr).strip() or "nothing"
             raise StepError(f"supervisord did not start; it said: {said}", hint=f"See {place.run}/supervisord.log.")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `shutdown` was called since the last boot, by this process or another one."""
+        return self._place.stopped.exists() or not self._place.run.exists()
 
     def clear_away(self) -> None:
         """End what a stack left whose supervisord is gone; it would hold the ports."""
@@ -107,7 +116,7 @@ class Supervisor:
         """Every program; none when supervisord does not run."""
         try:
             found: Any = self._rpc().getAllProcessInfo()
-        except (OSError, Fault, ProtocolError):
+        except UNREACHABLE:
             return []
         return [
             State(p["name"], p["statename"], p["pid"], max(0, p["now"] - p["start"]) if p["pid"] else 0) for p in found
@@ -115,10 +124,12 @@ class Supervisor:
 
     def shutdown(self) -> None:
         """End every program in order, then supervisord, then whatever outlived them."""
+        if self._place.run.exists():
+            self._place.stopped.touch()
         daemon = self._daemon()
         children = daemon.children(recursive=True) if daemon else []
         # Somebody else may be stopping it, too.
-        with suppress(OSError, Fault, ProtocolError):
+        with suppress(*UNREACHABLE):
             # shutdown() alone ends one program after the other.
             self._rpc().stopAllProcesses(True)
             self._rpc().shutdown()

@@ -7,7 +7,7 @@ import time
 
 from local.credentials import USER
 from local.preflight import problems
-from local.stack import Stack
+from local.stack import Stack, StackStoppedError
 from training.contract.errors import InputError
 
 #: What a stack puts into its state folder.
@@ -63,7 +63,11 @@ def up(stack: Stack) -> int:
     if not ready_to_start(stack):
         return 1
     started = time.monotonic()
-    stack.start(lambda text: print(f"… {text}", flush=True))
+    try:
+        stack.start(lambda text: print(f"… {text}", flush=True))
+    except StackStoppedError:
+        print("The stack was stopped while it started. `make up` starts it again.")
+        return 0
     print(f"The stack is up and healthy after {time.monotonic() - started:.0f} s. `make down` stops it.")
     print(addresses(stack))
     return 0

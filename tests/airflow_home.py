@@ -12,11 +12,12 @@ ROOT = Path(__file__).parent.parent
 _HOME = Path(tempfile.mkdtemp(prefix="perennial-airflow-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 (_HOME / "no-dags").mkdir()
-os.environ.setdefault("AIRFLOW_HOME", str(_HOME))
-os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+# Set, whatever is there: a worker process of pytest-xdist inherits the home of the process that started it.
+os.environ["AIRFLOW_HOME"] = str(_HOME)
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # `dag.test()` loads the whole DAGs folder each time.
-os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", str(_HOME / "no-dags"))
-os.environ.setdefault("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{_HOME}/airflow.db")
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(_HOME / "no-dags")
+os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_HOME}/airflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -57,17 +57,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database, for making one takes seconds."""
-    folder = tmp_path_factory.mktemp("database")
-    assert Registry(f"sqlite:///{folder}/mlflow.db").by_alias("nothing", "champion") is None
-    return folder / "mlflow.db"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    shutil.copy(database, folder / "mlflow.db")
+    shutil.copy(mlflow_database, folder)
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
@@ -83,11 +75,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
 
 
 @pytest.fixture(params=["file", "server"])
-def world(request: pytest.FixtureRequest, tmp_path: Path, database: Path) -> World:
+def world(request: pytest.FixtureRequest, tmp_path: Path, mlflow_database: Path) -> World:
     model = f"tiny_{next(_names)}"
     if request.param == "server":
         return World(request.getfixturevalue("server"), model, tmp_path)
-    shutil.copy(database, tmp_path / "mlflow.db")
+    shutil.copy(mlflow_database, tmp_path)
     return World(f"sqlite:///{tmp_path}/mlflow.db", model, tmp_path)
 
 

@@ -29,7 +29,7 @@ print("LOADED", json.dumps({"dags": dags, "errors": bag.import_errors, "modules"
 
 HEAVY = {
     "bentoml", "deltalake", "duckdb", "evidently", "feast", "great_expectations", "ibis", "mlflow", "numpy", "onnx",
-    "onnxruntime", "pandas", "polars", "pyarrow", "sklearn", "torch",
+    "onnxruntime", "pandas", "pyarrow", "sklearn", "torch",
 }  # fmt: skip
 
 

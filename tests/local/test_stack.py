@@ -7,6 +7,8 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -18,7 +20,8 @@ from local.processes import Program, environment, programs
 from local.program import members
 from local.stack import Stack
 from local.supervisor import Supervisor, configuration
-from local.verbs import ready_to_start
+from local.verbs import down, ready_to_start, up
+from tests.local_ports import free_ports
 from training.contract.errors import StepError
 
 #: Writes its pid and that of a child, which it puts into a session of its own as steps are; then both wait.
@@ -147,6 +150,22 @@ def test_a_stack_elsewhere_is_left_alone(place: Place, supervisor: Supervisor, t
 def test_a_supervisor_that_cannot_start_says_why(place: Place, supervisor: Supervisor) -> None:
     with pytest.raises(StepError, match="supervisord did not start"):
         supervisor.boot([Program("not:valid", ["true"])], env(place))
+
+
+def test_a_start_says_when_the_stack_is_stopped_from_elsewhere(
+    supervisor: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(tmp_path / "100% home", tmp_path / "landing", Ports(*free_ports(3)))
+    supervisor.boot([waiting(place, program.name) for program in programs(place)], env(place))
+    place.remember()
+    place.airflow_home.mkdir(parents=True)
+    (place.airflow_home / "migrated").write_text(version("apache-airflow"))
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(up, Stack(place))
+        until(lambda: any(s.name == "airflow-api" and s.state == "RUNNING" for s in supervisor.states()), 60)
+        assert down(Stack(place)) == 0
+        assert starting.result(60) == 0
+    assert "The stack was stopped while it started" in capsys.readouterr().out
 
 
 def test_every_program_listens_on_this_machine_only(place: Place) -> None:

@@ -1,6 +1,9 @@
 """The landing watcher against a real folder: when it rings, and when it keeps still."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -185,3 +188,14 @@ def test_the_landing_run_tells_once_of_what_is_not_understood(
         assert task.execute({"asset_state_store": {asset: store}}) == []
         assert capsys.readouterr().out.count("card_fraud/Labels/: the feeds' folders are") == lines
     assert metrics == [("perennial.landing.not_understood", 1, {"model": "card_fraud"})] * 2
+
+
+@pytest.mark.parametrize("launcher", ["forkserver", "pod"])
+def test_the_triggerer_imports_the_triggers_before_its_event_loop_runs(launcher: str) -> None:
+    """Airflow imports a trigger's class in the event loop; a plugin is loaded before the loop starts."""
+    code = "import sys; sys.argv = ['airflow', 'triggerer']; import perennial_preload; print(*sys.modules)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CT_LAUNCHER": launcher}
+    done = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
+    imported = done.stdout.split()
+    assert "perennial_airflow.triggers" in imported
+    assert ("perennial_airflow.pod_trigger" in imported) == (launcher == "pod")

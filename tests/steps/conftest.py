@@ -1,5 +1,6 @@
 """What the tests of several steps share, made once: it takes a quarter of a minute."""
 
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.made_once import MadeOnce
 from tests.steps.fleet import MODEL, Replica
 from tests.steps.watched import World, build
 from training.adapters.registry import Registry
@@ -15,22 +17,29 @@ from training.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return build(tmp_path_factory.mktemp("watched"))
+def world(made_once: MadeOnce, mlflow_database: Path) -> World:
+    def make(folder: Path) -> None:
+        shutil.copy(mlflow_database, folder)
+        (folder / "world.pickle").write_bytes(pickle.dumps(build(folder)))
+
+    return pickle.loads((made_once.folder("watched", make) / "world.pickle").read_bytes())
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with four versions and no alias; making the database takes seconds, copying it none."""
-    from mlflow import MlflowClient
+@pytest.fixture(scope="session")
+def template(made_once: MadeOnce, mlflow_database: Path) -> Path:
+    """A registry with four versions and no alias, to be copied."""
 
-    folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    registry, client = Registry(uri), MlflowClient(uri, uri)
-    experiment = client.create_experiment("tiny", artifact_location=str(folder / "artifacts"))
-    for _ in range(4):
-        registry.register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
-    return folder / "mlflow.db"
+    def make(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        shutil.copy(mlflow_database, folder)
+        uri = f"sqlite:///{folder}/mlflow.db"
+        registry, client = Registry(uri), MlflowClient(uri, uri)
+        experiment = client.create_experiment("tiny", artifact_location=str(folder / "artifacts"))
+        for _ in range(4):
+            registry.register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
+
+    return made_once.folder("registry-of-four-versions", make) / "mlflow.db"
 
 
 @pytest.fixture

@@ -25,11 +25,12 @@ DAY = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with a version that no run tag says anything about; making the database takes seconds."""
+def template(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Path:
+    """A registry with a version that no run tag says anything about, to be copied."""
     from mlflow import MlflowClient
 
     folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(mlflow_database, folder)
     uri = f"sqlite:///{folder}/mlflow.db"
     client = MlflowClient(uri, uri)
     experiment = client.create_experiment(MODEL, artifact_location=str(folder / "artifacts"))

@@ -1,6 +1,7 @@
 """Evaluation and registration: candidates, champion and verdict on the same rows; one version per run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,8 +59,10 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("evaluate"))
+def made(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> World:
+    folder = tmp_path_factory.mktemp("evaluate")
+    shutil.copy(mlflow_database, folder)
+    return World(folder)
 
 
 @pytest.fixture

@@ -27,13 +27,15 @@ from training.steps import train
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("train")
+def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    shutil.copy(mlflow_database, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def at(place: Path) -> Settings:
-    """One MLflow for the module: making its database takes seconds."""
+    """One MLflow for the module."""
     return Settings(home=place / "home", tracking_uri=f"sqlite:///{place}/mlflow.db")
 
 

@@ -81,23 +81,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_dataset(tmp_path_factory.mktemp("processes") / "dataset")
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow, to be copied: making one takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    Registry(f"sqlite:///{path}")._client.search_experiments()
-    return path
-
-
 @pytest.fixture
-def place(tmp_path: Path, dataset: str, database: Path) -> Place:
-    return Place(tmp_path, dataset, database)
+def place(tmp_path: Path, dataset: str, mlflow_database: Path) -> Place:
+    return Place(tmp_path, dataset, mlflow_database)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, dataset: str, database: Path) -> dict[str, Any]:
+def whole(tmp_path_factory: pytest.TempPathFactory, dataset: str, mlflow_database: Path) -> dict[str, Any]:
     """What training gives that nobody interrupts."""
-    place = Place(tmp_path_factory.mktemp("whole"), dataset, database)
+    place = Place(tmp_path_factory.mktemp("whole"), dataset, mlflow_database)
     result = place.run()
     assert place.checkpoints() == []
     return result

@@ -1,0 +1,61 @@
+"""The lock, and what each way to set up installs from it."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from training.settings import ROOT
+
+#: BentoML's: a few Python files that ask the driver about GPUs.
+NOT_CUDA = {"nvidia-ml-py"}
+CUDA = re.compile(r"nvidia-|cuda-|cupy|triton$|torch-cuda|pytorch-triton")
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return dict(line.split("==", 1) for line in lines if line)
+
+
+@pytest.fixture(scope="module")
+def lock() -> dict[str, str]:
+    return pins(ROOT / "requirements.txt")
+
+
+def test_the_lock_has_no_cuda_package(lock: dict[str, str]) -> None:
+    assert {name for name in lock if CUDA.match(name)} - NOT_CUDA == set()
+
+
+def test_the_lock_names_no_build_of_torch(lock: dict[str, str]) -> None:
+    assert "+" not in lock["torch"]
+
+
+def test_the_lock_has_every_package_that_an_extra_names(lock: dict[str, str]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {re.split(r"[\[<>=!~]", line)[0].lower().replace("_", "-") for each in extras.values() for line in each}
+    assert names - set(lock) == {"perennial"}
+
+
+def test_the_bento_has_the_versions_of_the_lock(lock: dict[str, str]) -> None:
+    assert pins(ROOT / "serving" / "requirements.txt").items() <= lock.items()
+
+
+@pytest.mark.parametrize(("kind", "has_tools"), [((), False), (("dev",), True)])
+def test_only_the_developers_environment_has_their_tools(tmp_path: Path, kind: tuple[str], has_tools: bool) -> None:
+    """With a uv that writes down how it was called."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "bin" / "uv").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
+    (tmp_path / "bin" / "uv").chmod(0o755)
+    command = ["bash", str(ROOT / "local" / "setup.sh"), str(tmp_path), *kind]
+    env = os.environ | {"TORCH_BACKEND": "cu126", "UV_FIND_LINKS": str(tmp_path)}
+    subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True)
+    called = (tmp_path / "called").read_text().split()
+    assert {"--extra=airflow", "--extra=training", "--extra=serving", "--extra=local"} <= set(called)
+    assert ("--extra=dev" in called) == has_tools
+    assert called[called.index("-c") + 1] == "requirements.txt"
+    assert "--torch-backend=cu126" in called
