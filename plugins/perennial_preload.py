@@ -1,7 +1,7 @@
 """Modules that Airflow's processes import while they start, so that nothing waits for them later.
 
-Tasks start by forking the scheduler: what it has imported, they need not import. Saves about 4 s per task. The triggerer
-imports a trigger's class in its event loop, which stands still meanwhile: 0.25 s for ours.
+Tasks start by forking the scheduler: what it has imported, they need not import. Saves about 4 s per task. The
+triggerer imports a trigger's class in its event loop, which stands still meanwhile: 0.25 s for ours.
 """
 
 import sys

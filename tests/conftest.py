@@ -1,4 +1,4 @@
-"""What every room's tests share: settings in a folder of their own, the reference model's spec, slow things made once."""
+"""What every room's tests share: settings in a folder of their own, the reference model's spec, an MLflow database."""
 
 import os
 from pathlib import Path
