@@ -21,7 +21,7 @@ from local.program import members
 from local.stack import Stack
 from local.supervisor import Supervisor, configuration
 from local.verbs import down, ready_to_start, up
-from tests.local_ports import free_ports
+from testing.ports import free_ports
 from training.contract.errors import StepError
 
 #: Writes its pid and that of a child, which it puts into a session of its own as steps are; then both wait.

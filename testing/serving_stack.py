@@ -20,7 +20,7 @@ import pyarrow as pa
 import yaml
 from onnx import TensorProto, helper
 
-from tests.local_ports import free_port
+from testing.ports import free_port
 from training.adapters.features import Features
 from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
