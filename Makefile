@@ -87,9 +87,29 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }
 	@$(BIN)/python -m serving.keys "$(NAME)" $(ROLE)
 
+# A file of tests stays in one worker process: its slow fixtures are made once.
+PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --durations 10
+# Their imports take no second.
+FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
+
 .PHONY: test
 test: $(DEV_READY) ## Everything that needs nothing but Python (PYTEST='…' adds arguments)
-	@$(BIN)/python -m pytest -m "not airflow and not redis and not docker and not kubernetes" $(PYTEST)
+	@$(PYTEST_RUN) -m "not airflow and not redis and not docker and not kubernetes" $(PYTEST)
+
+.PHONY: test-fast
+test-fast: $(DEV_READY) ## Lint, types, and the tests without slow imports, side by side
+	@$(MAKE) --no-print-directory -j 2 lint fast-tests
+
+.PHONY: fast-tests
+fast-tests: $(DEV_READY)
+	@$(BIN)/python -m pytest -m "not slow and not redis" --durations 10 $(FAST_TESTS) $(PYTEST)
+
+.PHONY: verify-all
+verify-all: $(DEV_READY) ## .ci/run, and what takes longer: the whole soak, more generated requests, the benchmarks
+	@.ci/run
+	@SOAK_REQUESTS=200000 SCHEMATHESIS_EXAMPLES=500 $(BIN)/python -m pytest --durations 10 --timeout 3600 \
+		tests/serving/test_soak.py tests/serving/test_openapi.py
+	@$(MAKE) --no-print-directory bench-imports bench-serving bench-loop
 
 .PHONY: lint
 lint: $(DEV_READY) ## Style, types, and which room may import which

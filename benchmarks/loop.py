@@ -24,7 +24,7 @@ from local.credentials import USER
 from local.generator import Generator, land
 from local.place import Place, Ports
 from local.stack import Stack
-from tests.local_ports import free_ports
+from testing.ports import free_ports
 from training.contract.base import Days
 from training.contract.model_spec import MODELS_DIR
 from training.contract.steps import STEPS

@@ -31,8 +31,8 @@ import aiohttp
 import httpx
 import numpy as np
 
-from tests.local_ports import free_port
-from tests.serving.stack import (
+from testing.ports import free_port
+from testing.serving_stack import (
     CUSTOMER,
     PAYMENT,
     TERMINAL,

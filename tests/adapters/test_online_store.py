@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from testing.ports import free_port
 from tests.feature_repo.world import MODEL, compute, midnight, payments, put
-from tests.local_ports import free_port
 from training.adapters.features import Features, OnlineFeatures
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from local.airflow_api import Airflow
-from tests.local_ports import free_ports
+from testing.ports import free_ports
 from training.settings import ROOT
 
 TAG = "test"

@@ -17,7 +17,7 @@ from local.credentials import USER
 from local.place import Place, Ports
 from local.program import members
 from local.stack import Stack
-from tests.local_ports import free_ports
+from testing.ports import free_ports
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]

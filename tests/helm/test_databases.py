@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from testing.ports import free_port
 from tests.helm.chart import (
     NAMESPACE,
     PRODUCTION,
@@ -22,7 +23,6 @@ from tests.helm.chart import (
     render,
 )
 from tests.helm.conftest import LOCAL, MATRIX
-from tests.local_ports import free_port
 
 
 def test_passwords_are_in_no_manifest_but_by_reference() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from local.place import HOST, Place, Ports
 from local.preflight import disk_problem, memory_problem, port_problem, problems, python_problem
-from tests.local_ports import free_port
+from testing.ports import free_port
 from training.contract.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

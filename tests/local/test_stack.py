@@ -21,7 +21,7 @@ from local.program import members
 from local.stack import Stack
 from local.supervisor import Supervisor, configuration
 from local.verbs import down, ready_to_start, up
-from tests.local_ports import free_ports
+from testing.ports import free_ports
 from training.contract.errors import StepError
 
 #: Writes its pid and that of a child, which it puts into a session of its own as steps are; then both wait.
@@ -64,7 +64,7 @@ def pids(place: Place, starts: int) -> list[tuple[int, int]]:
     return [(int(line.split()[0]), int(line.split()[1])) for line in path.read_text().splitlines()]
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
+def until(true: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
@@ -162,9 +162,9 @@ def test_a_start_says_when_the_stack_is_stopped_from_elsewhere(
     (place.airflow_home / "migrated").write_text(version("apache-airflow"))
     with ThreadPoolExecutor() as pool:
         starting = pool.submit(up, Stack(place))
-        until(lambda: any(s.name == "airflow-api" and s.state == "RUNNING" for s in supervisor.states()), 60)
+        until(lambda: any(s.name == "airflow-api" and s.state == "RUNNING" for s in supervisor.states()))
         assert down(Stack(place)) == 0
-        assert starting.result(60) == 0
+        assert starting.result(300) == 0
     assert "The stack was stopped while it started" in capsys.readouterr().out
 
 

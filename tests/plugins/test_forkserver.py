@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Timer
+from threading import Thread
 
 import psutil
 import pytest
@@ -24,6 +24,8 @@ from training.settings import ROOT
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the step server is Linux's: macOS must not fork so")
 
 LOGGER = logging.getLogger("test.forkserver")
+#: Seconds that no test reaches unless something hangs, on a loaded machine either.
+NEVER = 400
 #: A module that a step server is asked to run in the place of a step; it says who it is, and does as it is told.
 PROBE = """
 import os, subprocess, sys, time
@@ -32,12 +34,12 @@ print("2026-01-05 10:00:00,123 WARNING settings", sorted(n for n in os.environ i
 print("preloaded" if "sklearn" in sys.modules else "bare", "stale" if "training.settings" in sys.modules else "fresh")
 if sys.argv[1] == "exit":
     sys.exit(int(sys.argv[2]))
-child = subprocess.Popen(["sleep", "60"])
+child = subprocess.Popen(["sleep", "900"])
 open(sys.argv[2], "w").write(f"{os.getpid()} {child.pid}")
 if sys.argv[1] == "deaf":
     import signal
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-time.sleep(60)
+time.sleep(900)
 """
 
 
@@ -52,7 +54,7 @@ def server() -> Iterator[tuple[psutil.Process, Path]]:
         with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
             yield psutil.Process(process.pid), path
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(NEVER) == 0
 
 
 @pytest.fixture
@@ -67,7 +69,17 @@ def family(path: Path) -> list[int]:
     return [int(pid) for pid in path.read_text().split()]
 
 
-def gone(pids: list[int], seconds: float = 5) -> bool:
+def once_there_is_a_family(path: Path, act: Callable[[], None]) -> None:
+    """Call `act` in a thread when the probe has written its pids."""
+
+    def wait() -> None:
+        family(path)
+        act()
+
+    Thread(target=wait, daemon=True).start()
+
+
+def gone(pids: list[int], seconds: float = NEVER) -> bool:
     deadline = time.monotonic() + seconds
     while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -78,7 +90,7 @@ def test_a_step_has_its_exit_code_its_settings_and_its_libraries(
     launcher: ForkServerLauncher, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert launcher.launch(["-m", "probe", "exit", "75"], {"CT_HOME": "/data", "PATH": "/nowhere"}, 60) == 75
+    assert launcher.launch(["-m", "probe", "exit", "75"], {"CT_HOME": "/data", "PATH": "/nowhere"}, NEVER) == 75
     assert caplog.record_tuples == [
         (LOGGER.name, logging.WARNING, "settings ['CT_HOME']"),
         (LOGGER.name, logging.INFO, "preloaded fresh"),
@@ -88,25 +100,25 @@ def test_a_step_has_its_exit_code_its_settings_and_its_libraries(
 def test_a_real_step_writes_its_report(launcher: ForkServerLauncher, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     argv = step_command("rollout", {"model": "card_fraud", "version": None}, str(report))
-    assert launcher.launch(argv, {"CT_HOME": str(tmp_path)}, 60) == 0
+    assert launcher.launch(argv, {"CT_HOME": str(tmp_path)}, NEVER) == 0
     assert json.loads(report.read_text())["status"] == "succeeded"
 
 
 def test_a_timeout_ends_the_whole_family(launcher: ForkServerLauncher, tmp_path: Path) -> None:
-    with pytest.raises(TimeoutError, match="longer than 2 s"):
-        launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, 2)
+    with pytest.raises(TimeoutError, match="longer than 5 s"):
+        launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, 5)
     assert gone(family(tmp_path / "pids"))
 
 
 def test_stop_ends_the_whole_family(launcher: ForkServerLauncher, tmp_path: Path) -> None:
-    Timer(2, launcher.stop).start()
-    assert launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, 60) == -signal.SIGTERM
+    once_there_is_a_family(tmp_path / "pids", launcher.stop)
+    assert launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, NEVER) == -signal.SIGTERM
     assert gone(family(tmp_path / "pids"))
 
 
 def test_a_step_that_is_deaf_to_sigterm_is_killed(launcher: ForkServerLauncher, tmp_path: Path) -> None:
-    Timer(2, launcher.stop).start()
-    assert launcher.launch(["-m", "probe", "deaf", str(tmp_path / "pids")], {}, 60) == -signal.SIGKILL
+    once_there_is_a_family(tmp_path / "pids", launcher.stop)
+    assert launcher.launch(["-m", "probe", "deaf", str(tmp_path / "pids")], {}, NEVER) == -signal.SIGKILL
     assert gone(family(tmp_path / "pids"))
 
 
@@ -117,7 +129,7 @@ def test_a_task_that_is_killed_outright_takes_its_step_with_it(
 import logging, sys
 from pathlib import Path
 from perennial_airflow.forkserver import ForkServerLauncher
-ForkServerLauncher(logging.getLogger(), Path(sys.argv[1])).launch(["-m", "probe", "wait", sys.argv[2]], {}, 60)
+ForkServerLauncher(logging.getLogger(), Path(sys.argv[1])).launch(["-m", "probe", "wait", sys.argv[2]], {}, 900)
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", task, str(server[1]), str(tmp_path / "pids")], env=env)
@@ -135,8 +147,8 @@ def test_a_killed_keeper_takes_its_step_with_it_and_is_no_success(
         assert keeper is not None
         keeper.kill()
 
-    Timer(1, kill).start()
-    assert launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, 60) == -signal.SIGKILL
+    once_there_is_a_family(tmp_path / "pids", kill)
+    assert launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, NEVER) == -signal.SIGKILL
     assert gone(family(tmp_path / "pids")[:1])
 
 

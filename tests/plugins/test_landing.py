@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.local_ports import free_port
+from testing.ports import free_port
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.explain import explain
-from tests.serving.stack import artifact
+from testing.serving_stack import artifact
 from training.adapters.onnx_model import OnnxModel, OnnxScorer
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, Golden
 

@@ -21,8 +21,8 @@ from serving.front import PredictionProtocol
 from serving.limits import MAXIMUM_BODY_BYTES
 from serving.routes import Answer, Call
 from serving.schema import BadRequest
-from tests.local_ports import free_port
-from tests.serving.stack import eventually
+from testing.ports import free_port
+from testing.serving_stack import eventually
 from training.settings import ROOT
 
 

@@ -17,8 +17,8 @@ from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
 from serving.segments import line
 from serving.spool import Spool
+from testing.serving_stack import eventually
 from tests.serving.rows import NOW, flat_row, flat_table, make_log, row, shipped, stored
-from tests.serving.stack import eventually
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import ConfigError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec

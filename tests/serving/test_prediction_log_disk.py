@@ -13,8 +13,8 @@ from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.spool import Spool
+from testing.serving_stack import eventually
 from tests.serving.rows import make_log, row, shipped
-from tests.serving.stack import eventually
 from training.adapters.lake import Lake
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec

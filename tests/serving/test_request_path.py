@@ -23,8 +23,8 @@ import redis
 
 from serving.keys import new_key
 from serving.limits import MAXIMUM_BODY_BYTES
-from tests.local_ports import free_port
-from tests.serving.stack import (
+from testing.ports import free_port
+from testing.serving_stack import (
     CUSTOMER,
     PAYMENT,
     Service,

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
 from serving.watcher import Watcher
-from tests.serving.stack import (
+from testing.serving_stack import (
     PAYMENT,
     Service,
     Stack,
@@ -35,8 +35,8 @@ from training.steps import rollback, rollout
 
 pytestmark = pytest.mark.slow
 MODEL = "card_fraud"
-SHADOW = {"mode": "shadow", "requests": 200, "maximum_minutes": 2, "on_silence": "fail"}
-CANARY = {"mode": "canary", "weight": 30, "requests": 60, "maximum_minutes": 2, "on_silence": "fail"}
+SHADOW = {"mode": "shadow", "requests": 200, "maximum_minutes": 8, "on_silence": "fail"}
+CANARY = {"mode": "canary", "weight": 30, "requests": 60, "maximum_minutes": 8, "on_silence": "fail"}
 FULL = {"mode": "full"}
 
 
@@ -68,7 +68,7 @@ class Callers:
             self.statuses[answer.status_code] += 1
             if answer.is_success:
                 self.versions.setdefault(card, set()).add(answer.json()["model_version"])
-            time.sleep(0.003)
+            time.sleep(0.01)
 
     def __enter__(self) -> "Callers":
         for thread in self._threads:

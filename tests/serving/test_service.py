@@ -17,8 +17,16 @@ from typing import Any
 import httpx
 import pytest
 
+from testing.serving_stack import (
+    MIDNIGHT,
+    PAYMENT,
+    Stack,
+    eventually,
+    fill_online_store,
+    running_stack,
+    service_process,
+)
 from tests.serving.rows import shipped
-from tests.serving.stack import MIDNIGHT, PAYMENT, Stack, eventually, fill_online_store, running_stack, service_process
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.messages import RollbackInputs, RolloutInputs
 from training.steps import rollback, rollout

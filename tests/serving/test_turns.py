@@ -20,7 +20,7 @@ from serving.signals import RolloutSignals
 from serving.slots import FEW_ROWS, MeasuredModel, Slot
 from serving.traffic import Route, Traffic
 from serving.turns import Outcome, Turns
-from tests.serving.stack import NAN_FROM, PAYMENT, artifact
+from testing.serving_stack import NAN_FROM, PAYMENT, artifact
 from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec

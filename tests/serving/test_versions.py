@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.serving.stack import CUSTOMER, PAYMENT, Stack, eventually, fill_online_store, running_stack
+from testing.serving_stack import CUSTOMER, PAYMENT, Stack, eventually, fill_online_store, running_stack
 from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.registry import ModelVersion

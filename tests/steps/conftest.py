@@ -1,6 +1,5 @@
 """What the tests of several steps share, made once: it takes a quarter of a minute."""
 
-import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,11 @@ from training.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def world(made_once: MadeOnce, mlflow_database: Path) -> World:
-    def make(folder: Path) -> None:
-        shutil.copy(mlflow_database, folder)
-        (folder / "world.pickle").write_bytes(pickle.dumps(build(folder)))
-
-    return pickle.loads((made_once.folder("watched", make) / "world.pickle").read_bytes())
+def world(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> World:
+    """One for each worker process: tests write predictions and drift reports into it."""
+    folder = tmp_path_factory.mktemp("watched")
+    shutil.copy(mlflow_database, folder)
+    return build(folder)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import yaml
 from onnx import TensorProto, helper
 
-from tests.local_ports import free_port
+from testing.ports import free_port
 from training.adapters.features import Features, golden_events
 from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
@@ -167,7 +167,7 @@ def _nodes(nan: bool = False, worse: bool = False, slow: int = 0) -> list[onnx.N
     return [*nodes, helper.make_node("Reshape", ["column" if nan else "probability", "flat"], [ONNX_OUTPUT])]
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20.0) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 300.0) -> Any:
     """The first true answer of `check`; an assertion error when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
@@ -329,8 +329,8 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
     try:
         spec = load_model_spec("card_fraud", settings.models_dir)
         names = Features(settings, spec).names()
-        eventually(mlflow.answers, 60)
-        eventually(service.models, 60)
+        eventually(mlflow.answers)
+        eventually(service.models)
         yield Stack(settings, spec, Registry(url), mlflow, service, names, folder)
     finally:
         service.stop()
