@@ -6,9 +6,10 @@ import os
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -107,18 +108,89 @@ def test_a_folder_travels_there_and_back(s3: str, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "dataset.json").read_text() == "dataset.json"
 
 
-@pytest.mark.parametrize(
-    ("bucket", "endpoint"), [("nowhere", "http://127.0.0.1:9"), ("unnamed", "http://s3.invalid:9000")]
-)
-def test_a_store_that_does_not_answer_is_a_reason_to_come_again(
-    monkeypatch: pytest.MonkeyPatch, bucket: str, endpoint: str
-) -> None:
+def lead_to(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """The environment leads to `endpoint`, and nobody waits for it long."""
     monkeypatch.setattr(storage, "RETRY_TIMEOUT", storage.timedelta(seconds=0.2))
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     for name in ("AWS_ALLOW_HTTP", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.setenv(name, "true")
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """The URL of a server that answers everything with 403."""
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+AWAY = [("nowhere", "http://127.0.0.1:9"), ("unnamed", "http://s3.invalid:9000")]
+ROWS = pa.table({"day": ["2026-01-05"], "score": [0.5]})
+LAKE_CALLS: dict[str, Callable[[Lake], object]] = {
+    "version": lambda lake: lake.version("predictions"),
+    "scan": lambda lake: lake.scan("predictions", 3),
+    "spans": lambda lake: lake.spans("events", "event_time"),
+    "replace": lambda lake: lake.replace("events", ROWS, "day = '2026-01-05'", ["day"]),
+    "append": lambda lake: lake.append_once("predictions", ROWS, ["day"], "replica", 1),
+}
+
+
+@pytest.mark.parametrize(("bucket", "endpoint"), AWAY)
+def test_a_store_that_does_not_answer_is_a_reason_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, bucket: str, endpoint: str
+) -> None:
+    lead_to(monkeypatch, endpoint)
     with pytest.raises(TransientError, match=f"s3://{bucket} did not answer for a/b"):
         storage.read(f"s3://{bucket}/a/b")
+
+
+@pytest.mark.parametrize("call", LAKE_CALLS)
+@pytest.mark.parametrize(("bucket", "endpoint"), AWAY)
+def test_a_lake_that_does_not_answer_is_a_reason_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, bucket: str, endpoint: str, call: str
+) -> None:
+    lead_to(monkeypatch, endpoint)
+    with pytest.raises(TransientError, match=f"The store of s3://{bucket}/lake/m did not answer: .*error sending"):
+        LAKE_CALLS[call](Lake(f"s3://{bucket}/lake", "m"))
+
+
+@pytest.mark.parametrize("call", LAKE_CALLS)
+def test_a_lake_that_refuses_us_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch, refusing: str, call: str) -> None:
+    lead_to(monkeypatch, refusing)
+    with pytest.raises(ConfigError, match="The store of s3://bucket/m refuses access: .*403 Forbidden"):
+        LAKE_CALLS[call](Lake("s3://bucket", "m"))
+
+
+def test_a_lake_that_goes_away_before_the_commit_is_a_reason_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    lead_to(monkeypatch, f"http://{host}:{port}")
+    bucket = f"http://{host}:{port}/short-lived"
+    urllib.request.urlopen(urllib.request.Request(bucket, method="PUT")).close()
+    lake = Lake("s3://short-lived", "m")
+    lake.append_once("predictions", ROWS, ["day"], "replica", 1)
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        server.stop()
+        yield from ROWS.to_batches()
+
+    with pytest.raises(TransientError, match="did not answer"):
+        lake.overwrite("predictions", pa.RecordBatchReader.from_batches(ROWS.schema, rows()), ["day"])
 
 
 def test_a_store_that_nobody_knows_is_a_wrong_setting() -> None:

@@ -8,7 +8,9 @@ schemas first: columns that the table lacks are added, null in its rows; columns
 types that differ are an error. `widen` makes the one change of a type that loses nothing.
 """
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,6 +21,7 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from training import storage
 from training.contract.errors import ConfigError, InputError, TransientError
 from training.domain.schemas import difference
 
@@ -30,6 +33,11 @@ PREDICTIONS: Final = "predictions"
 #: Statistics of every column: by default Delta keeps those of the first 32 alone, and `spans` wants the time's.
 _TABLE_PROPERTIES: Final = {"delta.dataSkippingNumIndexedCols": "-1"}
 _START_OVER: Final = "move the table's folder away and write it anew (docs/your-model.md, Changing a live model)."
+#: What delta-rs says, in errors of several types, when the object store refuses us, and when it does not answer.
+_REFUSED: Final = re.compile("lacked (the necessary privileges|valid authentication credentials)")
+_NO_ANSWER: Final = re.compile(r"Generic \w+ error")
+#: Colours, arrows and line breaks in these errors.
+_ORNAMENTS: Final = re.compile(r"(\x1b\[\d*m|↳|\s)+")
 #: Beyond it a float64 does not hold every whole number.
 _EXACT: Final = 2**53
 
@@ -46,11 +54,15 @@ class Span(NamedTuple):
 class Lake:
     """The tables of one model.
 
-    `uri` is a local folder or an object-store URI that delta-rs knows; credentials come from the environment.
+    `uri` is a local folder or an object-store URI that delta-rs knows; credentials come from the environment. Every
+    method raises TransientError when the object store does not answer, ConfigError when it refuses us.
     """
 
     def __init__(self, uri: str, model: str) -> None:
         self._root = f"{uri.rstrip('/')}/{model}"
+        self._options = None
+        if storage.is_remote(uri):
+            self._options = {"retry_timeout": f"{storage.RETRY_TIMEOUT.total_seconds()}s"}
 
     def uri(self, table: str) -> str:
         return f"{self._root}/{table}"
@@ -72,7 +84,8 @@ class Lake:
         Raises InputError when the table or the version does not exist.
         """
         try:
-            found = DeltaTable(self.uri(table), version=version).to_pyarrow_dataset()
+            with self._answering():
+                found = DeltaTable(self.uri(table), version, self._options).to_pyarrow_dataset()
             lacking = [each for each in columns or () if each.name not in found.schema.names]
             return found.replace_schema(pa.schema([*found.schema, *lacking])) if lacking else found
         except (TableNotFoundError, DeltaError) as error:
@@ -165,7 +178,8 @@ class Lake:
         """
         opened = self._open_or_create(table, rows.schema, partition_by)
         if version is not None:
-            opened.load_as_version(version)
+            with self._answering():
+                opened.load_as_version(version)
         return self._commit(opened, rows, transactions, retries=0, mode="overwrite", schema_mode="overwrite")
 
     def append_once(
@@ -194,9 +208,24 @@ class Lake:
 
     def _open(self, table: str) -> DeltaTable | None:
         try:
-            return DeltaTable(self.uri(table))
+            with self._answering():
+                return DeltaTable(self.uri(table), storage_options=self._options)
         except TableNotFoundError:
             return None
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What delta-rs says of the object store becomes an error of ours."""
+        try:
+            yield
+        except (OSError, DeltaError) as error:
+            said = _ORNAMENTS.sub(" ", str(error))
+            if self._options and _REFUSED.search(said):
+                hint = "Give this process credentials that may read and write there (AWS_ACCESS_KEY_ID, …)."
+                raise ConfigError(f"The store of {self._root} refuses access: {said}", hint) from error
+            if self._options and _NO_ANSWER.search(said):
+                raise TransientError(f"The store of {self._root} did not answer: {said}", hint="Retry.") from error
+            raise
 
     def _open_or_create(self, table: str, schema: pa.Schema, partition_by: list[str]) -> DeltaTable:
         """Creating is a commit of its own: two first writers then meet in a conflict instead of both creating."""
@@ -207,9 +236,14 @@ class Lake:
             opened = self._open(table)
             if opened is not None:
                 return opened
-            return DeltaTable.create(
-                self.uri(table), schema, partition_by=partition_by, configuration=_TABLE_PROPERTIES
-            )
+            with self._answering():
+                return DeltaTable.create(
+                    self.uri(table),
+                    schema,
+                    partition_by=partition_by,
+                    configuration=_TABLE_PROPERTIES,
+                    storage_options=self._options,
+                )
         except DeltaError:
             opened = self._open(table)
             if opened is None:
@@ -241,7 +275,8 @@ class Lake:
         kept = [Transaction(*each) for each in (transactions or {}).items()]
         properties = CommitProperties(app_transactions=kept or None, max_commit_retries=retries)
         try:
-            write_deltalake(opened, rows, commit_properties=properties, **mode)  # type: ignore[call-overload]
+            with self._answering():
+                write_deltalake(opened, rows, commit_properties=properties, **mode)  # type: ignore[call-overload]
         except CommitFailedError as error:
             raise TransientError(
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."

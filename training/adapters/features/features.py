@@ -42,6 +42,8 @@ log = logging.getLogger("perennial")
 
 #: Rows looked up at once: SQLite takes 32,766 variables in a query.
 _LOOKUP = 10_000
+#: The place of a row in a join, which keeps no order. No column of a spec begins with an underscore.
+_ROW = "_row"
 
 
 class Features:
@@ -77,13 +79,13 @@ class Features:
         columns = {*self._spec.features.tables.values(), *self._definitions.request_columns}
         entities = rows[sorted(columns)].reset_index(drop=True)
         looked = times if at is None else at.as_unit("us")
-        entities = entities.assign(**{self._time_column: times, "event_timestamp": looked, "row": np.arange(len(rows))})
+        entities = entities.assign(**{self._time_column: times, "event_timestamp": looked, _ROW: np.arange(len(rows))})
         definitions = load_definitions(self._settings.feature_repo, self._spec)
         with (
             self._snapshot(definitions, versions, looked.min().date(), looked.max().date()),
             stores.private_store(self._settings, definitions, online=False) as store,
         ):
-            joined = store.get_historical_features(entities, definitions.service).to_df().sort_values("row")
+            joined = store.get_historical_features(entities, definitions.service).to_df().sort_values(_ROW)
         made = joined[self.names()].fillna(0).astype(np.float32)
         looked_up = [column.name for view in self.definitions.views for column in view.columns]
         batch = joined[looked_up].astype(np.float32).reset_index(drop=True)
