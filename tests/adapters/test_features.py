@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from tests.feature_repo.world import MODEL, compute, day, expected, midnight, payments, put, rows_of
 from training.adapters.features import (
@@ -32,7 +33,7 @@ from training.contract.artifact import Golden
 from training.contract.base import TableVersions
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.contract.feature_definitions import FeatureDefinitions
-from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
 from training.settings import Settings
 
 DAYS = 50
@@ -417,6 +418,29 @@ def test_request_features_may_take_columns_that_are_no_features(world: World, tm
     assert (batch["customer_mean_7d"] > 0).any()
     replayed = features.plan().replay(world.events.tail(20).to_dict("records"), batch.to_dict("records"))
     np.testing.assert_array_equal(replayed.values, past[features.names()].to_numpy())
+
+
+def test_an_event_column_may_have_the_name_of_any_column_of_ours(world: World, tmp_path: Path) -> None:
+    """Of those that a join or a feature table has beside the features."""
+    names = ["row", "day", "feature_timestamp", "entity_row_id"]
+    fields = "".join(f', Field(name="{name}", dtype=Float64)' for name in names)
+    total = " + ".join(f'np.asarray(inputs["{name}"])' for name in names)
+    folder = changed_repo(
+        tmp_path / "repo",
+        ('schema=[Field(name="amount", dtype=Float64)', f'schema=[Field(name="amount", dtype=Float64){fields}'),
+        ('"payment_amount": amount', f'"payment_amount": {total}'),
+    )
+    text = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    text["feeds"]["events"]["columns"] |= {name: {"type": "float64"} for name in names}
+    (tmp_path / f"{MODEL}.yaml").write_text(yaml.safe_dump(text))
+    features = Features(Settings(home=world.settings.home, feature_repo=folder), load_model_spec(MODEL, tmp_path))
+    rows = world.events.sample(20, random_state=3)
+    rows = rows.assign(**{name: np.arange(20.0)[::-1] * 10**i for i, name in enumerate(names)})
+    found = features.historical(rows, world.versions)
+    np.testing.assert_array_equal(found[names], rows[names])
+    np.testing.assert_array_equal(found["payment_amount"], rows[names].sum(axis=1).astype(np.float32))
+    want = world.features.historical(rows[list(world.events)], world.versions)
+    np.testing.assert_array_equal(found["customer_mean_7d"], want["customer_mean_7d"])
 
 
 def test_versions_with_other_features_share_one_read(world: World) -> None:

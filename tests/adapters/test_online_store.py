@@ -75,12 +75,12 @@ class World:
 
 
 async def directly(settings: Settings, features: Features, rows: list[dict]) -> OnlineFeatures:
-    from training.adapters.features.redis_rows import RedisReader
+    from training.adapters.features.redis_rows import RedisLayout, RedisReader
 
-    plan, layout, reader = features.plan(), features.redis_layout(), RedisReader(settings.online, 1.0)
+    plan, layout, reader = features.plan(), RedisLayout(settings), RedisReader(settings.online, 1.0)
     try:
-        answers = await reader.read(layout.reads(plan, rows))
-        return plan.assemble(rows, layout.found(plan, len(rows), answers))
+        answers = await reader.read(layout.reads(plan.views, rows))
+        return plan.assemble(rows, layout.found(plan.views, len(rows), answers))
     finally:
         await reader.close()
 
@@ -181,20 +181,23 @@ def test_a_feature_row_counts_from_its_midnight_on_to_the_end_of_its_ttl(world: 
         assert not online.values[:, batch].any()
 
 
-@pytest.mark.parametrize("strings", [False, True])
-def test_null_entities_have_the_defaults_among_others(world: World, strings: bool) -> None:
+@pytest.mark.parametrize("kind", ["integer", "large integer", "string"])
+def test_null_entities_have_the_defaults_among_others(world: World, kind: str) -> None:
     events, labels = payments(DAYS)
-    rows = asked().astype({"customer_id": object})
-    if strings:
-        world.edit("yaml", "customer_id: {type: int64, minimum: 0,", "customer_id: {type: string, nullable: true,")
+    rows = asked()
+    wanted = "string" if kind == "string" else "int64"
+    world.edit("yaml", "customer_id: {type: int64, minimum: 0,", f"customer_id: {{type: {wanted}, nullable: true,")
+    if kind == "string":
         world.edit(
             "py",
             'join_keys=["customer_id"], value_type=ValueType.INT64',
             'join_keys=["customer_id"], value_type=ValueType.STRING',
         )
         events, rows = (frame.assign(customer_id="c" + frame["customer_id"].astype(str)) for frame in (events, rows))
+    if kind == "large integer":  # float64 takes all of these customers for one
+        events, rows = (frame.assign(customer_id=frame["customer_id"] + 2**60) for frame in (events, rows))
     versions = world.deliver(events, labels)
-    rows["customer_id"] = rows["customer_id"].astype(object)
+    rows = rows.astype({"customer_id": "Int64" if kind == "large integer" else object})
     rows.loc[rows.index % 3 == 0, "customer_id"] = None
     online = world.check_equal(rows, versions)
     known = [stamp is not None for stamp in online.timestamps]

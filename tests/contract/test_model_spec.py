@@ -146,6 +146,9 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     (LABEL, INT, "is_fraud.values must say that the label is 0 or 1"),
     (LABEL, {**INT, "values": [1, 2]}, "is_fraud.values must say that the label is 0 or 1"),
     (LABEL, {**INT, "values": [0]}, "is_fraud.values must say that the label is 0 or 1"),
+    (LABEL, {**INT, "values": [1]}, "is_fraud.values allows positive labels only"),
+    (LABEL, {**INT, "minimum": 1, "maximum": 1}, "is_fraud.minimum allows positive labels only"),
+    (LABEL, {"type": "bool", "values": [True]}, "is_fraud.values allows positive labels only"),
     ("label.column", "transaction_id", "label.column is 'transaction_id', and so is label.id_column"),
     ("label.column", "reported_at", "label.column is 'reported_at', and so is feeds.labels.time_column"),
     # Ids and entities.
@@ -224,10 +227,19 @@ def test_both_feeds_may_have_columns_of_one_name(tmp_path: Path, source: dict) -
 
 @pytest.mark.parametrize(
     "label",
-    [{"type": "bool"}, {**INT, "values": [0, 1]}, {**INT, "values": [1]}, {**INT, "minimum": 0, "maximum": 1}],
+    [{"type": "bool"}, {**INT, "values": [0, 1]}, {**INT, "minimum": 0, "maximum": 1}],
 )
 def test_a_label_is_zero_or_one_or_a_boolean(tmp_path: Path, source: dict, label: dict) -> None:
     source["feeds"]["labels"]["columns"]["is_fraud"] = label
+    _load(tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    "label", [{**INT, "values": [1]}, {**INT, "minimum": 1, "maximum": 1}, {"type": "bool", "values": [True]}]
+)
+def test_a_feed_may_name_positives_only_if_silence_is_negative(tmp_path: Path, source: dict, label: dict) -> None:
+    source["feeds"]["labels"]["columns"]["is_fraud"] = label
+    source["label"]["unlabelled_after_delay"] = "negative"
     _load(tmp_path, source)
 
 

@@ -107,6 +107,32 @@ def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Pa
     assert not pd.read_parquet(result.holdout.uri)["_excluded"].any()
 
 
+def test_large_entities_of_which_some_are_null_stay_what_they_are(settings: Settings, tmp_path: Path) -> None:
+    text = (settings.models_dir / f"{MODEL}.yaml").read_text()
+    spec = yaml.safe_load(text)
+    spec["feeds"]["events"]["columns"]["customer_id"] = {"type": "int64", "nullable": True}
+    (settings.models_dir / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
+    events, labels = payments(DAYS, per_day=12, entities=9, delays=(5, 7, 7, 10, -1), fraud=0.15)
+    holdouts = []
+    for name, more in (("small", 0), ("large", 2**60)):  # float64 takes all of the large ones for one customer
+        customers = (events["customer_id"].astype("Int64") + more).mask(events.index % 5 == 0)
+        other = settings.model_copy(update={"home": tmp_path / name})
+        put(other, events.assign(customer_id=customers), labels)
+        compute(other, 0, DAYS + 1)
+        result = run(other)
+        holdout = Dataset(result.uri, load_model_spec(MODEL, settings.models_dir)).holdout()
+        assert set(holdout.entities.dropna()) <= {more + n for n in range(9)}
+        kept = holdout.table.column_names.index("terminal_id")
+        holdouts.append((holdout.entities - more, holdout.table.select(range(kept, holdout.table.num_columns))))
+    (small, features), (large, others) = holdouts
+    pd.testing.assert_series_equal(small, large)
+    assert small.isna().any() and small.nunique() > 5
+    different = [name for name in features.column_names if not features[name].equals(others[name])]
+    assert different == []
+    assert features["_excluded"].to_numpy(zero_copy_only=False).any()
+    assert max(features["customer_count_7d"].to_pylist()) > 1
+
+
 def test_the_holdouts_events_and_feature_rows_give_its_features(settings: Settings) -> None:
     result = run(settings)
     spec = load_model_spec(MODEL, settings.models_dir)

@@ -25,6 +25,7 @@ from training.contract.errors import DataContractError, InputError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import DatasetResult
 from training.contract.model_spec import ModelSpec
+from training.domain.conform import as_exact_pandas
 from training.domain.frames import EXCLUDED
 
 log = logging.getLogger("perennial")
@@ -55,8 +56,9 @@ class Rows:
         return self.table[self.spec.label.column].to_numpy().astype(np.int64)
 
     @property
-    def entities(self) -> np.ndarray:
-        return self.table[self.spec.evaluation.entity].to_numpy()
+    def entities(self) -> pd.Series:
+        entities: pd.Series = as_exact_pandas(self.table.select([self.spec.evaluation.entity])).squeeze(axis="columns")
+        return entities
 
     @property
     def times(self) -> np.ndarray:

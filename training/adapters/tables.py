@@ -1,6 +1,7 @@
 """The tables of a model as typed readers, each pinned to a version: which rows count is said here, and only here.
 
-Frames have the columns of the spec under their own names. Ours begin with an underscore, as no column of a spec does.
+Frames have the columns of the spec under their own names; integers with nulls among them are Int64. Ours begin with an
+underscore, as no column of a spec does.
 """
 
 import logging
@@ -19,7 +20,7 @@ from training.contract.errors import TransientError
 from training.contract.model_spec import Feed, ModelSpec
 from training.contract.predictions import SCORE, SHADOW
 from training.domain import predictions as layout
-from training.domain.conform import ARROW_TYPES, feed_schema
+from training.domain.conform import ARROW_TYPES, as_exact_pandas, feed_schema
 from training.domain.coverage import covered_days
 from training.domain.frames import (
     DAY,
@@ -74,7 +75,7 @@ class Events:
         """The events of `days`, with these `columns` (None: all of the spec), in no order."""
         wanted = list(columns or self.spec.request_columns)
         rows = self._scan().to_table(list(dict.fromkeys(wanted)), filter=_within(self._time, days))
-        found: pd.DataFrame = rows.to_pandas()
+        found: pd.DataFrame = as_exact_pandas(rows)
         return found
 
     def any_before(self, day: date) -> bool:
@@ -208,7 +209,7 @@ class Predictions:
                 whole = whole.filter(pc.field(name).is_valid())
         if whole.num_rows < rows.num_rows:
             log.info("%d logged predictions lack a column of today's spec: left out", rows.num_rows - whole.num_rows)
-        frame: pd.DataFrame = whole.to_pandas()
+        frame: pd.DataFrame = as_exact_pandas(whole)
         return frame
 
     def _table(self, wanted: ds.Expression, features: bool) -> pa.Table:

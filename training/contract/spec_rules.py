@@ -77,12 +77,20 @@ def _label(spec: "ModelSpec") -> Iterator[Mistake]:
     elif column.type != "bool":
         what = f"is {column.type}, and a label is int64 (0 or 1) or bool"
         yield f"{place}.type", what, "Deliver the label as 0 and 1 or as a boolean: 1 is what the model looks for."
+    if _only_positive(column) and label.unlabelled_after_delay == "missing":
+        what = "allows positive labels only, so no event would ever be negative"
+        fix = "Allow both values, or write `label.unlabelled_after_delay: negative` if the feed only names positives."
+        yield f"{place}.{'minimum' if column.values is None else 'values'}", what, fix
 
 
 def _zero_or_one(column: Column) -> bool:
     if column.values is not None:
         return {1} <= set(column.values) <= {0, 1}
     return column.minimum in (0, 1) and column.maximum == 1
+
+
+def _only_positive(column: Column) -> bool:
+    return column.minimum == 1 if column.values is None else set(column.values) == {1}
 
 
 def _ids(spec: "ModelSpec") -> Iterator[Mistake]:

@@ -92,6 +92,20 @@ def as_pandas(table: pa.Table) -> Any:
     return table.to_pandas(types_mapper=types.get)
 
 
+def as_exact_pandas(table: pa.Table) -> Any:
+    """`table` as a DataFrame, with Int64 for integers of which some are null.
+
+    `to_pandas` alone makes floats of these, in which ids beyond 2**53 are other ids.
+    """
+    import pandas as pd
+
+    frame, types = table.to_pandas(), {pa.int64(): pd.Int64Dtype()}
+    for field in table.schema:
+        if field.type == pa.int64() and table[field.name].null_count:
+            frame[field.name] = table[field.name].to_pandas(types_mapper=types.get)
+    return frame
+
+
 def _missing(name: str, names: list[str]) -> str:
     alike = [other for other in names if other.strip().lower() == name.lower()]
     hint = f" (the file has {alike[0]!r}: names must agree to the letter, capitals too)" if alike else ""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.contract.model_spec import ModelSpec
+from training.domain.conform import as_exact_pandas
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.windows import known_entities
 
@@ -33,7 +34,8 @@ def newest(reports: pa.Table, spec: ModelSpec) -> pd.DataFrame:
     identity, reported = spec.label.id_column, spec.feeds["labels"].time_column
     last = _last_of_each(reports, [identity], [reported, PARTITION, spec.label.column])
     columns = [last[identity], last[spec.label.column], last[reported]]
-    return pa.table(columns, names=[identity, LABEL, REPORTED_AT]).to_pandas()
+    found: pd.DataFrame = as_exact_pandas(pa.table(columns, names=[identity, LABEL, REPORTED_AT]))
+    return found
 
 
 def _last_of_each(table: pa.Table, keys: list[str], then: list[str]) -> pa.Table:
@@ -69,8 +71,8 @@ def implied_reports(events: pa.Table, reports: pa.Table, spec: ModelSpec, until:
     """
     identity, reported = spec.label.id_column, spec.feeds["labels"].time_column
     matured = pc.add(events[spec.feeds["events"].time_column], pa.scalar(timedelta(days=spec.label.delay_days)))
-    frame = pd.DataFrame({identity: events[identity].to_pandas(), REPORTED_AT: matured.to_pandas()})
-    first = pd.DataFrame({identity: reports[identity].to_pandas(), "_first": reports[reported].to_pandas()})
+    frame = as_exact_pandas(pa.table([events[identity], matured], [identity, REPORTED_AT]))
+    first = as_exact_pandas(pa.table([reports[identity], reports[reported]], [identity, "_first"]))
     first = first.groupby(identity, as_index=False)["_first"].min()
     frame = frame.merge(first, on=identity, how="left")
     silent = (frame[REPORTED_AT] < until) & ~(frame["_first"] <= frame[REPORTED_AT])

@@ -51,8 +51,11 @@ def known_entities(
     """Bool [n]: was a positive label of the row's entity reported before the start (UTC) of the row's day?
 
     `entities` and `times` (tz-aware) are the n rows; `positive_entities` and `positive_reported` the positive labels
-    that count. A card that is known to be compromised is blocked: to find it again is no merit.
+    that count. A card that is known to be compromised is blocked: to find it again is no merit. A null is no entity.
     """
-    first_known = positive_reported.groupby(positive_entities.to_numpy()).min()
-    known = pd.to_datetime(entities.map(first_known), utc=True)
-    return (known < times.dt.floor("D")).to_numpy()
+    # All in the type of `entities`: of integers among which are nulls, map and to_numpy make floats.
+    named = positive_entities.notna().to_numpy()
+    keys = positive_entities[named].astype(entities.dtype)
+    first_known = positive_reported[named].groupby(keys.array).min()
+    known = pd.to_datetime(first_known.reindex(pd.Index(entities.array)), utc=True)
+    return known.to_numpy() < times.dt.floor("D").to_numpy()
