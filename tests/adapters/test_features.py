@@ -422,7 +422,7 @@ def test_request_features_may_take_columns_that_are_no_features(world: World, tm
 
 def test_an_event_column_may_have_the_name_of_any_column_of_ours(world: World, tmp_path: Path) -> None:
     """Of those that a join or a feature table has beside the features."""
-    names = ["row", "day", "feature_timestamp", "entity_row_id"]
+    names = ["row", "day", "feature_timestamp", "event_expire_timestamp", "rn", "position_y"]
     fields = "".join(f', Field(name="{name}", dtype=Float64)' for name in names)
     total = " + ".join(f'np.asarray(inputs["{name}"])' for name in names)
     folder = changed_repo(

@@ -137,6 +137,7 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("feeds.events.columns.prix_é", INT, "is not a name for a column"),
     ("feeds.events.columns.", INT, "is not a name for a column"),
     ("feeds.events.columns.event_timestamp", TIME, "event_timestamp has a reserved name: Feast"),
+    ("feeds.events.columns.entity_row_id", INT, "entity_row_id has a reserved name: Feast"),
     ("features.tables", {"events": "customer_id"}, "features.tables.events has a reserved name"),
     ("features.tables", {"predictions": "customer_id"}, "features.tables.predictions has a reserved name"),
     # The label.

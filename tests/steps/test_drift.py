@@ -18,6 +18,7 @@ from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
 from training.contract.messages import DatasetInputs, DriftInputs
 from training.contract.model_spec import MODELS_DIR
+from training.settings import ROOT
 from training.steps import dataset, drift
 
 
@@ -72,6 +73,28 @@ def test_killed_before_the_report_is_kept_it_does_so_when_run_again(world: World
     result = drift.run(DriftInputs(model=MODEL, as_of=day), world.settings)
     assert result.outcome == "measured"
     assert len(_artifacts(world, f"drift/{day}")) == 2
+
+
+def test_features_that_are_not_defined_any_more_have_their_default_and_are_named(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = ["customer_count_1d", "night"]
+    shutil.copytree(ROOT / "feature_repo", tmp_path / "repo")
+    path = tmp_path / "repo" / f"{MODEL}.py"
+    text = path.read_text()
+    for name in gone:
+        text, count = re.subn(rf'        Field\(name="{name}".*\n', "", text)
+        assert count == 1
+    path.write_text(text)
+    settings = world.settings.model_copy(update={"feature_repo": tmp_path / "repo"})
+    result = drift.run(DriftInputs(model=MODEL, as_of=QUIET - timedelta(days=1)), settings)
+    assert (result.outcome, result.not_defined) == ("measured", gone)
+    assert set(result.columns) == {*world.dataset.feature_names, "_score"}
+    assert result.columns["customer_count_1d"].drifted  # it was not always 0
+    assert not result.columns["customer_count_7d"].drifted
+    said = "not defined any more: customer_count_1d, night"
+    assert said in Path(str(result.report_html)).read_text()
+    assert "Not defined any more, compared as the default: customer_count_1d, night" in caplog.text
 
 
 @pytest.fixture

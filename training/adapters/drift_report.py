@@ -12,6 +12,7 @@ close to each other but far from zero, such as dates written as 20260105.
 import os
 import tempfile
 import warnings
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ def write_drift_report(
 ) -> DriftReport:
     """Compare `current` with `reference` (the same numeric columns) and write report.html and report.json to `folder`.
 
-    `maximum_share` is only what the page calls drift of the data set. `about` is kept in the report, and the page says
+    `maximum_share` is only what the page calls drift of the data set. `about` is kept in the report and stands at the head of the page, which says
     that numeric columns are standardised. A numeric column that is constant in `reference` has drifted as soon as
     `current` has another value. Nothing is sent anywhere. Raises DataContractError for values that are missing or not
     finite, which Evidently would leave out.
@@ -73,7 +74,7 @@ def write_drift_report(
         )
         folder.mkdir(parents=True, exist_ok=True)
         html, json = folder / "report.html", folder / "report.json"
-        _whole(html, lambda path: _save_page(snapshot, path))
+        _whole(html, lambda path: _save_page(snapshot, path, about))
         _whole(json, snapshot.save_json)
     return DriftReport(_columns(snapshot.dict()["metrics"]), html, json)
 
@@ -129,10 +130,11 @@ def _drawable(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, n
     return np.searchsorted(values, reference).astype(float), np.searchsorted(values, current).astype(float)
 
 
-def _save_page(snapshot: Any, path: str) -> None:
+def _save_page(snapshot: Any, path: str, about: dict[str, str]) -> None:
     snapshot.save_html(path)
     page = Path(path)
-    body, note = "<body>", f'<p style="font-family: sans-serif; margin: 1em 2em">{NOTE}</p>'
+    head = escape("; ".join(f"{name}: {text}" for name, text in about.items()))
+    body, note = "<body>", f'<p style="font-family: sans-serif; margin: 1em 2em">{head}<br>{NOTE}</p>'
     page.write_text(page.read_text().replace(body, f"{body}\n{note}", 1))
 
 

@@ -13,6 +13,8 @@ Mistake = tuple[str, str, str]
 
 #: Names that a feature table, a join or a dataset has for columns of its own.
 TABLE_COLUMNS = frozenset(["day", "feature_timestamp", "event_timestamp"])
+#: Names of Feast's own columns in every join.
+FEAST_COLUMNS = frozenset(["event_timestamp", "entity_row_id"])
 #: Names of the lake's own tables of a model.
 LAKE_TABLES = frozenset(["events", "labels", "quarantine", "predictions"])
 
@@ -121,10 +123,11 @@ def _entities(spec: "ModelSpec") -> Iterator[Mistake]:
             yield field, what, "Name another column, or deliver this one as int64 or string."
         if name in TABLE_COLUMNS:
             yield field, f"is {name!r}, a reserved name", "Rename the column; docs/your-model.md lists names."
-    if "event_timestamp" in {name.lower() for name in events.columns}:
-        what = "has a reserved name: Feast has its own column of this name in every join"
-        yield "feeds.events.columns.event_timestamp", what, "Rename the column, here and in the files that land."
-    if events.time_column in TABLE_COLUMNS - {"event_timestamp"}:
+    for name in events.columns:
+        if name.lower() in FEAST_COLUMNS:
+            what = "has a reserved name: Feast has its own column of this name in every join"
+            yield f"feeds.events.columns.{name}", what, "Rename the column, here and in the files that land."
+    if events.time_column in TABLE_COLUMNS - FEAST_COLUMNS:
         what = f"is {events.time_column!r}, a reserved name"
         yield "feeds.events.time_column", what, "Rename the column; docs/your-model.md lists names."
 

@@ -28,7 +28,8 @@ log = logging.getLogger("perennial")
 def run(inputs: DriftInputs, settings: Settings) -> DriftResult:
     """Write the report to `<work>/<model>/drift/<as_of>-v<version>/` and keep it with the champion's run.
 
-    Without events or a champion there is nothing to compare, and that is said. Run again, it writes the same report in
+    Without events or a champion there is nothing to compare, and that is said. A feature of the champion that the
+    definitions no longer have is compared as its default, and named. Run again, it writes the same report in
     the same place. Raises InputError when the champion's reference is gone from disk and from its run, TransientError
     when MLflow does not answer.
     """
@@ -77,11 +78,13 @@ def _compare(
     work = settings.scratch / spec.name
     artifact = Registry(settings.tracking_uri).download(champion, work / "versions" / str(champion.version))
     model = OnnxModel.load(artifact)
-    names = model.metadata.feature_names
-    current = Features(settings, spec).historical(rows, versions)[names]
+    current, not_defined = _features(Features(settings, spec).historical(rows, versions), model.metadata)
     window = current_window(as_of, spec.drift.window_days)
     folder = work / "drift" / f"{as_of}-v{champion.version}"
     about = {"model": spec.name, "champion": str(champion.version), "window": str(window)}
+    if not_defined:
+        about["not defined any more"] = ", ".join(not_defined)
+        log.warning("Not defined any more, compared as the default: %s", about["not defined any more"])
     report = write_drift_report(
         _with_score(_reference(champion, model, spec, settings), model),
         _with_score(current, model),
@@ -106,10 +109,20 @@ def _compare(
         drifted=drifted,
         drifted_share=drifted_share,
         columns=report.columns,
+        not_defined=not_defined,
         report_html=storage.join(uri, report.html.name),
         report_json=storage.join(uri, report.json.name),
         table_versions=versions,
     )
+
+
+def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.DataFrame", list[str]]:
+    """The champion's features, in its order; and those of them that were not `made`, which have their default."""
+    views = metadata.features.views if metadata.features else ()
+    defaults = {column.name: column.default for view in views for column in view.columns}
+    not_defined = [name for name in metadata.feature_names if name not in made]
+    made = made.assign(**{name: defaults.get(name, 0.0) for name in not_defined})
+    return made[metadata.feature_names].astype("float32"), not_defined
 
 
 def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, settings: Settings) -> "pd.DataFrame":

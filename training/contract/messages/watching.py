@@ -30,6 +30,8 @@ class DriftResult(Frozen):
     drifted: bool = False
     drifted_share: float = 0.0
     columns: dict[str, ColumnDrift] = {}
+    not_defined: list[str] = []
+    """Features of the champion that the definitions no longer have: compared as their default."""
     report_html: str | None = None
     report_json: str | None = None
     table_versions: TableVersions = {}
