@@ -77,6 +77,23 @@ def respecified(**sections: dict) -> Callable[[Path], None]:
     return change
 
 
+def renamed(old: str, new: str) -> Callable[[Path], None]:
+    """A feature, in SQL and view."""
+
+    def change(files: Path) -> None:
+        replaced(SQL, (old, new))(files)
+        replaced(FEAST, (old, new))(files)
+
+    return change
+
+
+def copied_model(files: Path, name: str) -> None:
+    """Another model with the same views."""
+    for folder, ending in (("models", "yaml"), ("repo", "sql"), ("repo", "py")):
+        text = (files / folder / f"{MODEL}.{ending}").read_text()
+        (files / folder / f"{name}.{ending}").write_text(text.replace(f"name: {MODEL}", f"name: {name}"))
+
+
 def request(body: str) -> Callable[[Path], None]:
     return added(FEAST, REQUEST.format(body))
 
@@ -118,7 +135,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "another entity": (
         respecified(features={"tables": {"customer_features": "terminal_id", "terminal_features": "terminal_id"}}),
         SQL,
-        'Referenced column "terminal_id" not found',
+        "'customer_mean_30d'], without 'terminal_id'",
     ),
     "an entity of another type": (
         replaced(
@@ -149,7 +166,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "two rows of an entity and a day": (
         replaced(SQL, ("GROUP BY customer_id, day", "GROUP BY customer_id, day, age")),
         SQL,
-        "rows too many: more than one for customer_id",
+        "customer_features: Query 'customer_features' yielded customer_id",
     ),
     "a history that is too short": (
         respecified(features={"history_days": 20}),
@@ -163,8 +180,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "a feature of text": (
         replaced(SQL, ("::FLOAT AS customer_count_1d", "::VARCHAR AS customer_count_1d")),
-        SQL,
-        "yields the feature customer_count_1d as string, and a feature is a number",
+        FEAST,
+        "disagree on the types in 'customer_features': customer_count_1d (string in the SQL, Float32 in the view)",
     ),
     "a feature that may be null": (
         replaced(
@@ -176,7 +193,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a division by zero": (
         replaced(SQL, ("sum(n) FILTER (WHERE age <= 1), 0)::FLOAT", "1.0 / (sum(n) - sum(n))::DOUBLE, 0)::FLOAT")),
         SQL,
-        "yields customer_count_1d as NaN or infinite",
+        "yielded NaN, Infinity or numbers beyond the range of FLOAT in ['customer_count_1d'",
     ),
     "windows that hang on $start": (
         replaced(
@@ -194,6 +211,27 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         SQL,
         "customer_features yields other rows when it runs again",
     ),
+    "rows of days that nobody asked for": (
+        replaced(
+            SQL,
+            (
+                "paid_on + age >= $start AND paid_on + age < $end",
+                "paid_on + age >= $start AND paid_on + age <= $end",
+            ),
+        ),
+        SQL,
+        "when it was asked for",
+    ),
+    "a day that is a timestamp": (
+        replaced(SQL, ("    day,\n    coalesce(sum(n)", "    day::TIMESTAMP AS day,\n    coalesce(sum(n)")),
+        SQL,
+        "yields `day` as timestamp",
+    ),
+    "a query that does not take $start": (
+        replaced(SQL, ("WHERE paid_on + age >= $start AND paid_on + age < $end", "")),
+        SQL,
+        "does not use ['$end', '$start']",
+    ),
     # SQL and Feast.
     "a column of the SQL that no view declares": (
         replaced(
@@ -205,7 +243,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ),
         ),
         FEAST,
-        "view customer_features does not declare customer_count_1d, which the SQL makes",
+        "yields ['customer_count_1d'], which the feature view",
     ),
     "a column of the SQL that is not in the service": (
         replaced(
@@ -228,7 +266,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ),
         ),
         FEAST,
-        "view customer_features declares the feature customer_age, which no query makes",
+        "has ['customer_age'], which its query in",
     ),
     "a type that cuts values": (
         replaced(
@@ -237,7 +275,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ("import Float32,", "import Int64, Float32,"),
         ),
         FEAST,
-        "view customer_features declares customer_mean_1d as Int64, the SQL makes it float",
+        "customer_mean_1d (float in the SQL, Int64 in the view)",
     ),
     # Feast.
     "no definitions": (lambda files: (files / FEAST).unlink(), FEAST, "There is no such file"),
@@ -253,7 +291,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ),
         ),
         FEAST,
-        "entity customer has value_type STRING, and the column customer_id is int64",
+        "says that entity 'customer' is STRING",
     ),
     "another timestamp": (
         replaced(FEAST, ('timestamp_field="feature_timestamp"', 'timestamp_field="day"')),
@@ -264,6 +302,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         replaced(FEAST, ('"payment_amount"', '"terminal_id"')),
         FEAST,
         "service card_fraud lists the feature terminal_id, which is the name of a column that is needed beside it",
+    ),
+    "a feature of a name that Feast's join drops": (
+        renamed("customer_count_1d", "customer_count_y"),
+        FEAST,
+        "makes the feature customer_count_y, a name that Feast takes",
+    ),
+    "a view that another model has": (
+        lambda files: copied_model(files, "card_fraud_2"),
+        FEAST,
+        "Models 'card_fraud' and 'card_fraud_2' both define feature view 'customer_features'",
     ),
     # The request features.
     "a request column that events do not have": (
@@ -372,6 +420,26 @@ def test_all_of_them_are_found_at_once(files: Path) -> None:
     problems = found(files)
     assert {problem.split(":")[0] for problem in problems} == {SPEC, SQL, FEAST}
     assert len(problems) >= 5, "\n".join(problems)
+
+
+def test_all_differences_between_sql_and_views_are_found_at_once(files: Path) -> None:
+    for name in (
+        "a feature of text",
+        "a feature in the service that no query makes",
+        "an entity of text",
+        "two rows of an entity and a day",
+    ):
+        MISTAKES[name][0](files)
+    said = "\n".join(found(files))
+    for name in ("a feature of text", "a feature in the service that no query makes", "an entity of text"):
+        assert MISTAKES[name][2] in said
+    assert MISTAKES["two rows of an entity and a day"][2] in said
+
+
+def test_a_model_whose_files_are_broken_keeps_no_other_from_passing(files: Path) -> None:
+    copied_model(files, "card_fraud_2")
+    (files / "repo" / "card_fraud_2.py").write_text("nonsense(")
+    assert found(files) == []
 
 
 def test_with_a_broken_spec_missing_files_are_told_too(files: Path) -> None:

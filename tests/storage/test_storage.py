@@ -171,7 +171,7 @@ def test_a_lake_that_does_not_answer_is_a_reason_to_come_again(
 @pytest.mark.parametrize("call", LAKE_CALLS)
 def test_a_lake_that_refuses_us_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch, refusing: str, call: str) -> None:
     lead_to(monkeypatch, refusing)
-    with pytest.raises(ConfigError, match="The store of s3://bucket/m refuses access: .*403 Forbidden"):
+    with pytest.raises(ConfigError, match=r"The store of s3://bucket/m refuses access: .*403 Forbidden"):
         LAKE_CALLS[call](Lake("s3://bucket", "m"))
 
 

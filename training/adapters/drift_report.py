@@ -48,10 +48,10 @@ def write_drift_report(
 ) -> DriftReport:
     """Compare `current` with `reference` (the same numeric columns) and write report.html and report.json to `folder`.
 
-    `maximum_share` is only what the page calls drift of the data set. `about` is kept in the report and stands at the head of the page, which says
-    that numeric columns are standardised. A numeric column that is constant in `reference` has drifted as soon as
-    `current` has another value. Nothing is sent anywhere. Raises DataContractError for values that are missing or not
-    finite, which Evidently would leave out.
+    `maximum_share` is only what the page calls drift of the data set. `about` is kept in the report and stands at the
+    head of the page, which also says that numeric columns are standardised. A numeric column that is constant in
+    `reference` has drifted as soon as `current` has another value. Nothing is sent anywhere. Raises DataContractError
+    for values that are missing or not finite, which Evidently would leave out.
     """
     _check_finite(reference, current)
     # Importing Evidently takes 4 to 8 s; its telemetry is off before.

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 
 _INTEGERS = {"int8", "int16", "int32"}
-#: Type of a Feast field → the Arrow types that it holds. Float32 and Float64 hold the same: a model gets float32.
-_HOLDS = {
+#: Type of a Feast field that can be a feature → the Arrow types that it holds. Float32 and Float64 hold the same: a
+#: model gets float32.
+HOLDS = {
     "Float32": {"float", "double", "int64", *_INTEGERS},
     "Float64": {"float", "double", "int64", *_INTEGERS},
     "Int64": {"int64", *_INTEGERS},
@@ -122,9 +123,17 @@ def _check_service(definitions: Definitions, path: Path) -> None:
 
 
 def check_schema(definitions: Definitions, folder: Path, spec: ModelSpec, table: str, columns: pa.Schema) -> None:
+    """Raises the first of `schema_mistakes`."""
+    for mistake in schema_mistakes(definitions, folder, spec, table, columns):
+        raise mistake
+
+
+def schema_mistakes(
+    definitions: Definitions, folder: Path, spec: ModelSpec, table: str, columns: pa.Schema
+) -> Iterator[ConfigError]:
     """Compare the `columns` that the SQL of `table` yields (FeatureQueries.schema) with its feature view.
 
-    Raises ConfigError when one has a feature that the other lacks, or when a type would lose values on its way: every
+    A ConfigError when one has features that the other lacks, and when a type would lose values on its way: every
     feature becomes a number, and a view's type must hold all values of the SQL's.
     """
     [view] = [view for view in definitions.views if view.name == table]
@@ -136,38 +145,23 @@ def check_schema(definitions: Definitions, folder: Path, spec: ModelSpec, table:
     kind, wanted = made.pop(key), entity.value_type.name
     if kind not in _KEYS.get(wanted, {kind}):
         problem = f"{sql} yields {key!r} of {table!r} as {kind}, {py} says that entity {entity.name!r} is {wanted}"
-        raise ConfigError(problem, hint="Give the Entity the value_type of the column.")
+        yield ConfigError(problem, hint="Give the Entity the value_type of the column.")
     if unnamed := [name for name in made if name not in named]:
         problem = f"Query {table!r} of {sql} yields {unnamed}, which the feature view in {py} does not have"
-        raise ConfigError(problem, hint="Add them to the view's schema, or take them out of the SQL.")
+        yield ConfigError(problem, hint="Add them to the view's schema, or take them out of the SQL.")
     if lost := [name for name in named if name not in made]:
         problem = f"The feature view {table!r} in {py} has {lost}, which its query in {sql} does not yield"
-        raise ConfigError(problem, hint="Add them to the SQL, or take them out of the view.")
-    if odd := {name: kind for name, kind in named.items() if kind not in _HOLDS}:
-        raise ConfigError(f"{py}: features of {table!r} have the types {odd}", hint=f"Models take {sorted(_HOLDS)}.")
+        yield ConfigError(problem, hint="Add them to the SQL, or take them out of the view.")
+    if odd := {name: kind for name, kind in named.items() if kind not in HOLDS}:
+        yield ConfigError(f"{py}: features of {table!r} have the types {odd}", hint=f"Models take {sorted(HOLDS)}.")
+    both = [name for name, kind in named.items() if name in made and kind in HOLDS]
     if loses := [
-        f"{n} ({made[n]} in the SQL, {kind} in the view)" for n, kind in named.items() if made[n] not in _HOLDS[kind]
+        f"{name} ({made[name]} in the SQL, {named[name]} in the view)"
+        for name in both
+        if made[name] not in HOLDS[named[name]]
     ]:
         problem = f"{sql} and {py} disagree on the types in {table!r}: {', '.join(loses)}"
-        raise ConfigError(problem, hint="Cast in the SQL, for example ::FLOAT for Float32 and ::BIGINT for Int64.")
-
-
-def shared_names(one: Definitions, other: Definitions) -> list[str]:
-    """What both define that two models cannot share: "feature view 'x'". Feast knows one object for each name.
-
-    An entity may be shared when its join key and its type are the same.
-    """
-
-    def named(definitions: Definitions) -> dict[str, str]:
-        views = {view.name.lower(): "feature view" for view in (*definitions.views, *definitions.on_demand)}
-        return views | {definitions.service.name.lower(): "feature service"}
-
-    def keyed(definitions: Definitions) -> dict[str, tuple[str, str]]:
-        return {e.name.lower(): (e.join_key, str(e.value_type)) for e in definitions.entities}
-
-    found = [f"{kind} {name!r}" for name, kind in named(one).items() if name in named(other)]
-    theirs = keyed(other)
-    return found + [f"entity {name!r}" for name, key in keyed(one).items() if theirs.get(name, key) != key]
+        yield ConfigError(problem, hint="Cast in the SQL, for example ::FLOAT for Float32 and ::BIGINT for Int64.")
 
 
 def described(definitions: Definitions, spec: ModelSpec) -> FeatureDefinitions:

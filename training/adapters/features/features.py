@@ -22,17 +22,17 @@ from training.adapters.features.definitions import (
     described,
     functions_of,
     load_definitions,
-    shared_names,
 )
 from training.adapters.features.online import OnlineFeatures, Plan
 from training.adapters.features.online_record import OnlineRecord
 from training.adapters.features.online_rows import keep_only, stored_keys
 from training.adapters.features.reader import OnlineReader
+from training.adapters.features.sharing import clashes
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions, midnight
-from training.contract.errors import ConfigError, InputError
+from training.contract.errors import InputError
 from training.contract.feature_definitions import FeatureDefinitions
-from training.contract.model_spec import ModelSpec, load_model_spec, model_names
+from training.contract.model_spec import ModelSpec, model_names
 from training.settings import Settings
 
 if TYPE_CHECKING:
@@ -176,7 +176,11 @@ class Features:
 
     def _publish(self) -> None:
         definitions = load_definitions(self._settings.feature_repo, self._spec)
-        self._check_others(definitions)
+        # The model that was published first keeps a name.
+        others = [name for name in model_names(self._settings.models_dir) if name != self._spec.name]
+        published = [name for name in others if stores.published(self._settings, name)]
+        for clash in clashes(definitions, self._spec, published, self._settings):
+            raise clash
         for view in definitions.views:
             view.batch_source.file_options.uri = self._lake.uri(view.name)
         digest = f"{definitions_digest(self._settings.feature_repo, self._spec)} {self._settings.lake}"
@@ -184,30 +188,6 @@ class Features:
             applied = stores.publish(self._settings, definitions, self._spec.name, digest)
         if applied:
             log.info("Published the feature definitions to %s", self._settings.feature_registry)
-
-    def _check_others(self, definitions: Definitions) -> None:
-        """Raises ConfigError when another model has published a view or service of a name that this one uses too.
-
-        The one that came first keeps it. Files that do not load are their own model's trouble.
-        """
-        folder = self._settings.feature_repo
-        for name in model_names(self._settings.models_dir):
-            if name == self._spec.name or not stores.published(self._settings, name):
-                continue
-            try:
-                theirs = load_definitions(folder, load_model_spec(name, self._settings.models_dir))
-            except ConfigError as error:
-                log.warning(
-                    "The names of %s's features cannot be compared with those of %s: %s", name, self._spec.name, error
-                )
-                continue
-            if shared := shared_names(definitions, theirs):
-                files = f"{folder / self._spec.name}.py and {folder / name}.py"
-                problem = f"Models {self._spec.name!r} and {name!r} both define {', '.join(shared)} ({files})"
-                hint = (
-                    "They would overwrite each other's online rows. Give them names that differ, in .py, .sql and spec."
-                )
-                raise ConfigError(problem, hint)
 
     def _pinned(self, versions: TableVersions, table: str) -> int:
         if table not in versions:

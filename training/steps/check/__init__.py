@@ -70,7 +70,7 @@ def _features(spec: ModelSpec, settings: Settings) -> list[Problem]:
 
     sql = check_sql(spec, settings.feature_repo / f"{spec.name}.sql")
     file = str(settings.feature_repo / f"{spec.name}.py")
-    return [*sql.problems, *FeastCheck(settings, spec, file, sql.tables, sql.events).problems()]
+    return [*sql.problems, *FeastCheck(settings, spec, file, sql).problems()]
 
 
 def _missing_files(model: str, settings: Settings) -> list[Problem]:
@@ -87,10 +87,10 @@ def _missing_files(model: str, settings: Settings) -> list[Problem]:
 
 
 def _digest(model: str, settings: Settings) -> str:
-    """Of the model's files, what they may import beside them, and the code that checks them."""
+    """Of the model's files, those that they may import or share names with, and the code that checks them."""
     repo = settings.feature_repo
-    files = [settings.models_dir / f"{model}.yaml", repo / f"{model}.sql", repo / _STORE]
-    files += sorted([*repo.glob("*.py"), *Path(ROOT, "training").rglob("*.py")])
+    files = [repo / f"{model}.sql", repo / _STORE]
+    files += sorted([*settings.models_dir.glob("*.yaml"), *repo.glob("*.py"), *Path(ROOT, "training").rglob("*.py")])
     digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
     found = json.dumps([digests, {library: version(library) for library in _LIBRARIES}])
     return hashlib.sha256(found.encode()).hexdigest()[:16]

@@ -33,8 +33,12 @@ TOLERANCE = 1e-6
 
 @dataclass
 class BatchSql:
-    """What the SQL of a model turned out to make: `tables`, by name, on the made-up `events`; and its problems."""
+    """What the SQL of a model turned out to make: `tables`, by name, on the made-up `events`; and its problems.
 
+    `schemas` also has the columns of tables whose rows have a mistake.
+    """
+
+    schemas: dict[str, pa.Schema] = field(default_factory=dict)
     tables: dict[str, pa.Table] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     events: pa.Table | None = None
@@ -44,29 +48,34 @@ def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
     """Run every query of `path`. A table with a mistake does not keep the others from being looked at."""
     history = spec.features.history_days
     before = history + min(history, 60) + 2
-    events, labels = sample_feeds(spec, START, before + DAYS + AFTER, _literals(path))
-    found = BatchSql(events=events)
+    found = BatchSql()
+    queries, literals = None, []
     try:
         queries = FeatureQueries(path, spec.features.tables)
+        literals = _literals(queries, spec)
     except StepError as error:
-        found.problems.append(
-            Problem(file=str(path), place="", what=without_path(error.message, str(path)), fix=error.hint)
-        )
+        what = without_path(error.message, str(path))
+        found.problems.append(Problem(file=str(path), place="", what=what, fix=error.hint))
+    found.events, labels = sample_feeds(spec, START, before + DAYS + AFTER, literals)
+    if queries is None:
         return found
     days = Days.ending(START + timedelta(days=before + DAYS), DAYS)
     for table in spec.features.tables:
-        one = _Table(spec, path, table, queries, events, labels, days)
+        one = _Table(spec, path, table, queries, found.events, labels, days)
         found.problems += one.problems()
+        if one.schema is not None:
+            found.schemas[table] = one.schema
         if one.rows is not None:
             found.tables[table] = one.rows
     return found
 
 
-def _literals(path: Path) -> list[str | float]:
+def _literals(queries: FeatureQueries, spec: ModelSpec) -> list[str | float]:
     """What the SQL compares with: made-up rows hold some of it, or a filter would let none of them through."""
-    code = re.sub(r"--.*", "", path.read_text())
-    texts, numbers = re.findall(r"'([^']*)'", code), re.findall(r"(?<![\w.$])\d+(?:\.\d+)?(?![\w.])", code)
-    return [*dict.fromkeys(texts), *dict.fromkeys(map(float, numbers))]
+    tokens = [token for table in spec.features.tables for token in queries.tokens(table)]
+    texts = [token[1:-1].replace("''", "'") for token in tokens if token.startswith("'")]
+    numbers = [float(token) for token in tokens if re.fullmatch(r"\d+(\.\d+)?", token)]
+    return [*dict.fromkeys(texts), *dict.fromkeys(numbers)]
 
 
 class _Table:
@@ -86,18 +95,27 @@ class _Table:
         self._events, self._labels, self._days = events, labels, days
         self._entity = spec.features.tables[table]
         self._time, self._reported = (spec.feeds[feed].time_column for feed in ("events", "labels"))
+        self.schema: pa.Schema | None = None
         self.rows: pa.Table | None = None
 
     def problems(self) -> list[Problem]:
         empty: dict[str, pa.Table] = {name: feed_schema(feed).empty_table() for name, feed in self._spec.feeds.items()}
         try:
-            self._queries.run(self._table, self._days, empty)
-            rows = self._queries.run(self._table, self._days, {"events": self._events, "labels": self._labels})
+            self.schema = self._queries.schema(self._table, empty)
         except StepError as error:
             reads = " and ".join(f"{feed} ({', '.join(s.columns)})" for feed, s in self._spec.feeds.items())
             fix = f"{error.hint} It reads {reads}; it yields {self._entity}, day (a DATE) and the features."
             return [self._failed(error.message, fix)]
-        if found := [*self._types(rows), *self._values(rows)]:
+        found = self._columns(self.schema)
+        try:
+            rows = self._queries.run(self._table, self._days, self._all())
+        except StepError as error:
+            return [*found, self._failed(error.message, error.hint)]
+        if not rows.num_rows:
+            what = f"yields no row for {self._days}, from {self._events.num_rows} made-up events before and in them"
+            fix = "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end."
+            found.append(self._problem(what, fix).model_copy(update={"sure": False}))
+        if found:
             return found
         self.rows = rows
         return self._as_of(rows)
@@ -108,43 +126,15 @@ class _Table:
     def _failed(self, message: str, fix: str) -> Problem:
         return self._problem(without_path(message, str(self._path)), fix)
 
-    def _types(self, rows: pa.Table) -> list[Problem]:
-        if not _features(rows, self._entity):
-            what = f"yields no features, only {', '.join(rows.column_names)}"
-            return [self._problem(what, f"Yield {self._entity}, day and at least one feature.")]
+    def _columns(self, schema: pa.Schema) -> list[Problem]:
         found = []
-        wanted = ARROW_TYPES[self._spec.request_columns[self._entity].type]
-        if rows[self._entity].type != wanted:
-            what = f"yields {self._entity} as {rows[self._entity].type}, events have it as {wanted}"
+        if not _features(schema, self._entity):
+            what = f"yields no features, only {', '.join(schema.names)}"
+            found.append(self._problem(what, f"Yield {self._entity}, day and at least one feature."))
+        kind, wanted = schema.field(self._entity).type, ARROW_TYPES[self._spec.request_columns[self._entity].type]
+        if kind != wanted:
+            what = f"yields {self._entity} as {kind}, events have it as {wanted}"
             found.append(self._problem(what, f"Yield {self._entity} as it is, without a cast."))
-        if not pt.is_date32(rows["day"].type):
-            what = f"yields day as {rows['day'].type}"
-            found.append(self._problem(what, "Cast it: CAST(… AS DATE) AS day."))
-        for name in _features(rows, self._entity):
-            kind = rows[name].type
-            if not (pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)):
-                what = f"yields the feature {name} as {kind}, and a feature is a number"
-                found.append(self._problem(what, f"Cast it: (…)::FLOAT AS {name}."))
-        return found
-
-    def _values(self, rows: pa.Table) -> list[Problem]:
-        if not rows.num_rows:
-            what = f"yields no row for {self._days}, from {self._events.num_rows} made-up events before and in them"
-            fix = "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end."
-            return [self._problem(what, fix).model_copy(update={"sure": False})]
-        found = []
-        keys = rows.select([self._entity, "day"]).to_pandas()
-        if (doubled := keys[keys.duplicated()]).size:
-            entity, day = doubled.iloc[0].tolist()
-            what = f"yields {len(doubled)} rows too many: more than one for {self._entity} {entity} on {day}"
-            found.append(
-                self._problem(what, f"Yield one row per {self._entity} and day: GROUP BY {self._entity}, day.")
-            )
-        for name in _features(rows, self._entity):
-            values = np.asarray(rows[name].to_numpy(), np.float64)
-            if not np.isfinite(values).all():
-                what = f"yields {name} as NaN or infinite in {int((~np.isfinite(values)).sum())} of {len(values)} rows"
-                found.append(self._problem(what, "Guard the division or logarithm: x / nullif(y, 0), coalesced."))
         return found
 
     def _as_of(self, together: pa.Table) -> list[Problem]:
@@ -220,7 +210,8 @@ class _Table:
 
     def _differences(self, left: pa.Table, right: pa.Table, day: date, *called: str) -> str:
         """The columns in which two tables of one day differ, with an example; empty: none. `called`: what each is."""
-        names = _features(left, self._entity)
+        # What is no number is a mistake in itself: the comparison with the feature view tells.
+        names = [name for name in _features(left.schema, self._entity) if _is_number(left.schema.field(name).type)]
         # A row that is missing differs in all columns.
         frames = [table.select([self._entity, *names]).to_pandas().set_index(self._entity) for table in (left, right)]
         frames = [frame[~frame.index.duplicated()].astype(np.float64) for frame in frames]
@@ -242,8 +233,12 @@ class _Table:
         return f"{', '.join(differing)} {verb} on {day}; {example}"
 
 
-def _features(rows: pa.Table, entity: str) -> list[str]:
-    return [name for name in rows.column_names if name not in (entity, "feature_timestamp", "day")]
+def _features(schema: pa.Schema, entity: str) -> list[str]:
+    return [name for name in schema.names if name not in (entity, "feature_timestamp", "day")]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_decimal(kind))
 
 
 def _said(value: float) -> str:

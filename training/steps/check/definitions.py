@@ -1,93 +1,75 @@
 """The Feast definitions against the spec and against what the SQL makes."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.types as pt
-
-from training.adapters.features.definitions import Definitions, load_definitions
+from training.adapters.features.definitions import Definitions, load_definitions, schema_mistakes
+from training.adapters.features.sharing import clashes
 from training.adapters.features.store import private_store
 from training.contract.errors import StepError
-from training.contract.model_spec import ModelSpec
+from training.contract.model_spec import ModelSpec, model_names
 from training.contract.problems import Problem, without_path
-from training.contract.spec_rules import TABLE_COLUMNS
+from training.contract.spec_rules import FEAST_COLUMNS, TABLE_COLUMNS
 from training.settings import Settings
-from training.steps.check.request_features import FEAST_TYPES, NUMBERS, RequestFunction
+from training.steps.check.batch_sql import BatchSql
+from training.steps.check.request_features import RequestFunction
 
-_ENTITY_TYPES = {"int64": "INT64", "string": "STRING"}
+#: Columns that Feast's join has beside a view's features; it also drops those that end in _y.
+_JOIN_COLUMNS = FEAST_COLUMNS | {"event_expire_timestamp", "rn"}
 
 
 @dataclasses.dataclass
 class FeastCheck:
-    """`tables`: what the SQL made, for the tables where it did. `events`: made-up events for the request features."""
+    """`sql`: what the SQL made, for the tables where it did, and the made-up events for the request features."""
 
     settings: Settings
     spec: ModelSpec
     file: str
-    tables: dict[str, pa.Table]
-    events: pa.Table | None
+    sql: BatchSql
 
     def problems(self) -> list[Problem]:
         try:
             definitions = load_definitions(self.settings.feature_repo, self.spec)
         except StepError as error:
-            return [self._problem("", without_path(error.message, self.file), error.hint)]
+            return [self._failed("", error)]
         functions = [RequestFunction(view, self.spec, self.file) for view in definitions.on_demand]
-        found = [*self._entities(definitions), *self._views(definitions), *self._names(definitions)]
+        found = [*self._schemas(definitions), *self._sources(definitions), *self._names(definitions)]
+        found += self._shared(definitions)
         found += [problem for function in functions for problem in function.declared()]
-        if self.events is not None and not found:
-            tables = self.tables if len(self.tables) == len(self.spec.features.tables) else {}
-            found += [problem for f in functions for problem in f.run(self.events, tables)]
-        found += self._unused(definitions, functions)
+        if runs := self.sql.events is not None and not found:
+            tables = self.sql.tables if len(self.sql.tables) == len(self.spec.features.tables) else {}
+            found += [problem for f in functions for problem in f.run(self.sql.events, tables)]
+        read = {name for function in functions for name in (function.read if runs else function.takes)}
+        found += self._unused(definitions, read)
         return found or self._applied(definitions)
 
     def _problem(self, place: str, what: str, fix: str) -> Problem:
         return Problem(file=self.file, place=place, what=what, fix=fix)
 
-    def _entities(self, definitions: Definitions) -> Iterator[Problem]:
-        used = set(self.spec.features.tables.values())
-        for entity in definitions.entities:
-            if entity.join_key in used:
-                kind = self.spec.request_columns[entity.join_key].type
-                if entity.value_type.name != _ENTITY_TYPES[kind]:
-                    what = f"has value_type {entity.value_type.name}, and the column {entity.join_key} is {kind}"
-                    fix = f"Write value_type=ValueType.{_ENTITY_TYPES[kind]}."
-                    yield self._problem(f"entity {entity.name}", what, fix)
+    def _failed(self, place: str, error: StepError) -> Problem:
+        return self._problem(place, without_path(error.message, self.file), error.hint)
 
-    def _views(self, definitions: Definitions) -> Iterator[Problem]:
+    def _schemas(self, definitions: Definitions) -> Iterator[Problem]:
+        for table, columns in self.sql.schemas.items():
+            for mistake in schema_mistakes(definitions, self.settings.feature_repo, self.spec, table, columns):
+                yield self._failed(f"view {table}", mistake)
+
+    def _sources(self, definitions: Definitions) -> Iterator[Problem]:
         for view in definitions.views:
-            place = f"view {view.name}"
             if view.batch_source.timestamp_field != "feature_timestamp":
                 what = f"has the timestamp_field {view.batch_source.timestamp_field!r} in its source"
-                yield self._problem(
-                    place, what, 'Write timestamp_field="feature_timestamp": the step adds that column.'
-                )
-            made = self.tables.get(view.name)
-            for feature in view.features:
-                kind = str(feature.dtype)
-                if kind not in NUMBERS:
-                    what = f"declares {feature.name} as {kind}, and a feature is a number"
-                    yield self._problem(place, what, "Use Float32, or encode the value as a number in the SQL.")
-                elif made is not None and feature.name not in made.column_names:
-                    what = f"declares the feature {feature.name}, which no query makes"
-                    yield self._problem(place, what, f"Add it to the SELECT of {view.name}, or remove the field.")
-                elif made is not None and not _holds(kind, made[feature.name].type):
-                    what = f"declares {feature.name} as {kind}, the SQL makes it {made[feature.name].type}"
-                    yield self._problem(place, what, "Declare the type that the SQL makes; values would be cut.")
+                fix = 'Write timestamp_field="feature_timestamp": the step adds that column.'
+                yield self._problem(f"view {view.name}", what, fix)
+
+    def _shared(self, definitions: Definitions) -> Iterator[Problem]:
+        others = [name for name in model_names(self.settings.models_dir) if name != self.spec.name]
+        for clash in clashes(definitions, self.spec, others, self.settings):
+            yield self._failed("", clash)
 
     def _names(self, definitions: Definitions) -> Iterator[Problem]:
         place, names = f"service {definitions.service.name}", definitions.names
         if not names:
             yield self._problem(place, "lists no features", "List the views whose features the model takes.")
-        if doubled := [name for name, count in Counter(names).items() if count > 1]:
-            yield self._problem(place, f"lists {', '.join(doubled)} more than once", "Rename one of the features.")
-        declared = {f.name for view in (*definitions.views, *definitions.on_demand) for f in view.features}
-        if unknown := [name for name in names if name not in declared]:
-            what = f"lists {', '.join(unknown)}, which no view declares"
-            yield self._problem(place, what, "Declare the fields in their view, or take them from the service.")
         spec, feeds = self.spec, self.spec.feeds
         keys = {spec.label.id_column, spec.label.column, *(feed.time_column for feed in feeds.values())}
         # What a dataset holds beside the features; and, of batch features, what the request features take.
@@ -97,19 +79,18 @@ class FeastCheck:
             if name in taken or (name in batch and name in definitions.request_columns):
                 what = f"lists the feature {name}, which is the name of a column that is needed beside it"
                 yield self._problem(place, what, "Rename the feature: the two would stand in one place.")
+        for name in sorted(batch):
+            if name in _JOIN_COLUMNS or name.endswith("_y"):
+                what = f"makes the feature {name}, a name that Feast takes for a column of its own in joins"
+                yield self._problem("feature views", what, "Rename the feature, in the SQL too.")
 
-    def _unused(self, definitions: Definitions, functions: list[RequestFunction]) -> Iterator[Problem]:
-        """Features that are made and then not used: left out of the view, or of the service, by mistake."""
-        service, read = set(definitions.names), {name for function in functions for name in function.read}
-        fields = {view.name: {f.name for f in view.features} for view in definitions.views}
-        for table, rows in self.tables.items():
-            entity = self.spec.features.tables[table]
-            made = [n for n in rows.column_names if n not in (entity, "day", "feature_timestamp")]
-            for name in made:
-                if name not in fields[table]:
-                    what = f"does not declare {name}, which the SQL makes"
-                    yield self._problem(f"view {table}", what, "Declare the field, or take the column from the SQL.")
-                elif name not in service | read:
+    def _unused(self, definitions: Definitions, read: set[str]) -> Iterator[Problem]:
+        """Features that are made and then not used: left out of the service by mistake."""
+        service = set(definitions.names)
+        for view in definitions.views:
+            columns = self.sql.schemas.get(view.name)
+            for name in [f.name for f in view.features if columns is not None and f.name in columns.names]:
+                if name not in service | read:
                     what = f"does not list {name}, which the SQL makes and no request feature reads"
                     fix = "Add it to the service, or take it from the SQL and the view."
                     yield self._problem(f"service {definitions.service.name}", what, fix)
@@ -127,9 +108,3 @@ class FeastCheck:
         except Exception as error:
             what = f"Feast refuses the definitions: {type(error).__name__}: {error}"
             return [self._problem("", what, "Correct the definitions; `feast plan` in feature_repo says the same.")]
-
-
-def _holds(feast: str, arrow: Any) -> bool:
-    if pt.is_floating(arrow):
-        return feast in FEAST_TYPES["float64"]
-    return feast != "Bool" or bool(pt.is_boolean(arrow))

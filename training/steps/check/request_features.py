@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from training.adapters.features.definitions import HOLDS
 from training.contract.model_spec import ModelSpec
 from training.contract.problems import Problem
 
@@ -25,8 +26,6 @@ FEAST_TYPES = {
     "bool": ("Bool",),
     "timestamp": ("UnixTimestamp",),
 }
-#: The types that a feature may have.
-NUMBERS = (*FEAST_TYPES["int64"], "Bool")
 
 
 class _Columns(dict):
@@ -52,6 +51,11 @@ class RequestFunction:
         ]
         self._declared = [feature.name for feature in view.features]
 
+    @property
+    def takes(self) -> set[str]:
+        """The features of views that it says it takes."""
+        return {name for _, name in self._looked_up}
+
     def _problem(self, what: str, fix: str) -> Problem:
         return Problem(file=self._file, place=f"on-demand view {self.view.name}", what=what, fix=fix)
 
@@ -67,7 +71,7 @@ class RequestFunction:
             elif str(field.dtype) not in FEAST_TYPES[columns[field.name].type]:
                 what = f"takes {field.name} as {field.dtype}, and the column is {columns[field.name].type}"
                 yield self._problem(what, f"Declare it as {FEAST_TYPES[columns[field.name].type][-1]}.")
-        if unsuited := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in NUMBERS]:
+        if unsuited := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in HOLDS]:
             what = f"declares {', '.join(unsuited)}, and a feature is a number"
             yield self._problem(what, "Declare Float32, and return numbers.")
 

@@ -1,0 +1,50 @@
+"""Names that two models use in the one Feast project, where they would overwrite each other's online rows."""
+
+import logging
+from collections.abc import Iterable, Iterator
+
+from training.adapters.features.definitions import Definitions, load_definitions
+from training.contract.errors import ConfigError
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.settings import Settings
+
+log = logging.getLogger("perennial")
+
+
+def clashes(
+    definitions: Definitions, spec: ModelSpec, others: Iterable[str], settings: Settings
+) -> Iterator[ConfigError]:
+    """A ConfigError for each of the models `others` that defines a view or service of a name that this one uses too.
+
+    Files that do not load are their own model's trouble.
+    """
+    folder = settings.feature_repo
+    for name in others:
+        try:
+            theirs = load_definitions(folder, load_model_spec(name, settings.models_dir))
+        except ConfigError as error:
+            log.warning("The names of %s's features cannot be compared with those of %s: %s", name, spec.name, error)
+            continue
+        if shared := shared_names(definitions, theirs):
+            files = f"{folder / spec.name}.py and {folder / name}.py"
+            problem = f"Models {spec.name!r} and {name!r} both define {', '.join(shared)} ({files})"
+            hint = "They would overwrite each other's online rows. Give them names that differ, in .py, .sql and spec."
+            yield ConfigError(problem, hint)
+
+
+def shared_names(one: Definitions, other: Definitions) -> list[str]:
+    """What both define that two models cannot share: "feature view 'x'". Feast knows one object for each name.
+
+    An entity may be shared when its join key and its type are the same.
+    """
+
+    def named(definitions: Definitions) -> dict[str, str]:
+        views = {view.name.lower(): "feature view" for view in (*definitions.views, *definitions.on_demand)}
+        return views | {definitions.service.name.lower(): "feature service"}
+
+    def keyed(definitions: Definitions) -> dict[str, tuple[str, str]]:
+        return {e.name.lower(): (e.join_key, str(e.value_type)) for e in definitions.entities}
+
+    found = [f"{kind} {name!r}" for name, kind in named(one).items() if name in named(other)]
+    theirs = keyed(other)
+    return found + [f"entity {name!r}" for name, key in keyed(one).items() if theirs.get(name, key) != key]
