@@ -104,7 +104,8 @@ def examine(
 
 
 def _faults(new: VersionSignals, guards: GuardSpec, final: bool, few: bool) -> Iterator[Finding]:
-    """`final`: the stage is over. `few`: there will be no more requests, and too few to call a fault chance, so the plain share decides."""
+    """`final`: the stage is over. `few`: there will be no more requests, and too few to call a fault chance, so the
+    plain share decides."""
     errors_limit = guards.maximum_error_rate
     if final and errors_limit is None:
         errors_limit = MOST
