@@ -75,6 +75,12 @@ def test_most_requests_failed_is_too_much_also_where_errors_are_not_guarded(erro
     assert tripped(new, maximum_error_rate=None) == set()
 
 
+def test_a_stage_of_minutes_alone_that_failed_most_of_many_is_over_with_a_failure() -> None:
+    most, some = (signals(VersionSignals(asked=960, errors=errors)) for errors in (960, 400))
+    assert tripped(most, final=True, maximum_error_rate=None) == {"error_rate"}
+    assert tripped(some, final=True, maximum_error_rate=None) == set()
+
+
 def test_with_limit_0_any_nan_trips_the_guard() -> None:
     new = VersionSignals(scored=10_000, nans=1)
     assert tripped(signals(new)) == {"nan_share"}

@@ -17,7 +17,7 @@ from training.contract.signals import TIME_BUCKETS, Signals, VersionSignals
 
 #: So many groups of score are compared, as is custom for the population stability index.
 SCORE_GROUPS = 10
-#: A version that fails more than this share of a few requests goes no further, also where errors are not guarded.
+#: A version that failed more than this share of a stage's requests goes no further, also where errors are not guarded.
 MOST = 0.5
 
 
@@ -96,17 +96,18 @@ def examine(
     new = signals.of(signals.champion if full else signals.challenger)
     old = VersionSignals() if full else signals.of(signals.champion)
     few = silent or (final and new.asked < guards.minimum_requests)
-    found = [*_faults(new, guards, few)]
+    found = [*_faults(new, guards, final, few)]
     found += _latency(new, old, guards, final, shadow=signals.traffic.mode == "shadow")
     if not full and (final or signals.pair.rows >= guards.minimum_requests):
         found += _comparison(signals, guards, alert_rate)
     return found
 
 
-def _faults(new: VersionSignals, guards: GuardSpec, few: bool) -> Iterator[Finding]:
-    """`few`: there will be no more requests, and too few to call a fault chance, so the plain share decides."""
+def _faults(new: VersionSignals, guards: GuardSpec, final: bool, few: bool) -> Iterator[Finding]:
+    """`final`: the stage is over. `few`: there will be no more requests, and too few to call a fault chance, so the
+    plain share decides."""
     errors_limit = guards.maximum_error_rate
-    if few and errors_limit is None:
+    if final and errors_limit is None:
         errors_limit = MOST
     counted = (
         ("error_rate", "error rate", new.errors, new.asked, "requests", errors_limit),
