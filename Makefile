@@ -88,7 +88,7 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 	@$(BIN)/python -m serving.keys "$(NAME)" $(ROLE)
 
 # A file of tests stays in one worker process: its slow fixtures are made once.
-PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --durations 10
+PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 10
 # Their imports take no second.
 FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
 

@@ -10,8 +10,8 @@ from training.contract.errors import ConfigError
 from training.settings import ROOT, load_settings
 
 HOST = "127.0.0.1"
-#: A socket's path is kept in 108 bytes by the kernel.
-LONGEST_SOCKET = 107
+#: A socket's path is kept in 108 bytes by the kernel, and supervisord first makes it as `<path>.<pid>`.
+LONGEST_SOCKET = 107 - len(".4194304")
 
 
 @dataclass(frozen=True)

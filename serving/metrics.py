@@ -57,7 +57,9 @@ class Metrics:
             registry=into,
             multiprocess_mode="livemax",
         )
-        self.shadow_dropped = Counter("perennial_shadow_dropped", "Shadow scores given up for overload", registry=into)
+        self.shadow_dropped = Counter(
+            "perennial_shadow_dropped", "Shadow scores given up for overload or at a stage's end", registry=into
+        )
         self.fallbacks = Counter(
             "perennial_challenger_fallbacks", "Answered by the champion, the challenger could not", registry=into
         )

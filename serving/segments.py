@@ -1,7 +1,7 @@
 """A scored row on its way: a line of JSON in the spool (contract/predictions.py), a row of the table `predictions`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ log = logging.getLogger("perennial")
 _KINDS = {"outputs": OUTPUTS, "features": FEATURES}
 #: Column of the table → of which lists of the line it is made: names (JSON) and values.
 _MAPS = {"outputs": ("output_names", "output_values"), "features": ("feature_names", "feature_values")}
+#: What Arrow and the reader of JSON raise for what is not of its type.
+_UNREADABLE = (ValueError, TypeError, LookupError, OverflowError)
 
 
 def line(row: Mapping[str, Any]) -> bytes:
@@ -32,14 +34,40 @@ def read_segment(path: Path, spec: ModelSpec) -> pa.Table:
 
     Arrow reads a whole segment without holding up the threads that answer. Only where it cannot, each line is read: one
     is broken, or was written under another spec, or in the layout before. A value that does not fit the type that the
-    spec has now is kept as text, in the event's column `_<name>_string`.
+    spec has now, or whose column it does not have, is kept as text, in the event's column `_<name>_string`.
     """
     event = event_type(spec)
     table = _read_whole(path, event)
-    if table is None:
-        rows = _rows(path)
-        plain = pa.Table.from_pylist(rows, schema=pa.schema([f for f in _line_schema(event) if f.name != "event"]))
-        table = plain.append_column("event", _events([row["event"] for row in rows], event))
+    if table is not None:
+        try:
+            return _finished(table, spec)
+        except _UNREADABLE:
+            pass
+    rows = _readable(path, _rows(path), lambda rows: _finished(_of_rows(rows, event), spec))
+    return _finished(_of_rows(rows, event), spec)
+
+
+def _of_rows(rows: list[dict[str, Any]], event: pa.StructType) -> pa.Table:
+    plain = pa.Table.from_pylist(rows, schema=pa.schema([f for f in _line_schema(event) if f.name != "event"]))
+    return plain.append_column("event", _events([row["event"] for row in rows], event))
+
+
+def _readable(
+    path: Path, rows: list[dict[str, Any]], make: Callable[[list[dict[str, Any]]], pa.Table]
+) -> list[dict[str, Any]]:
+    """Those of `rows` of which `make` makes a table: by halves, because hardly ever is one broken."""
+    try:
+        make(rows)
+    except _UNREADABLE as error:
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return _readable(path, rows[:half], make) + _readable(path, rows[half:], make)
+        log.error("A line of %s is no prediction: %s; it is left out: %.200r", path, error, rows[0])
+        return []
+    return rows
+
+
+def _finished(table: pa.Table, spec: ModelSpec) -> pa.Table:
     for name in _MAPS:
         table = _with_map(table, name)
     return _with_day(table, spec)
@@ -69,7 +97,7 @@ def _as_text(field: pa.Field) -> pa.Field:
 
 def _read_whole(path: Path, event: pa.StructType) -> pa.Table | None:
     """What Arrow reads; None when it stumbles, or a line is not one of today's."""
-    options = pj.ParseOptions(explicit_schema=_line_schema(event), unexpected_field_behavior="ignore")
+    options = pj.ParseOptions(explicit_schema=_line_schema(event), unexpected_field_behavior="error")
     try:
         table = pj.read_json(path, parse_options=options)
         if table["event"].null_count:
@@ -137,6 +165,9 @@ def _events(rows: list[dict[str, Any]], event: pa.StructType) -> pa.ChunkedArray
         if misfits.null_count < len(rows):
             columns[aside(field.name, pa.string())] = misfits
             log.warning("Some waiting predictions have a %s that is no %s: kept as text", field.name, field.type)
+    for name in sorted({name for row in rows for name in row} - set(columns)):
+        columns[aside(name, pa.string())] = pa.array([_text(row.get(name)) for row in rows], pa.string())
+        log.warning("Some waiting predictions have a %s, which the spec does not have: kept as text", name)
     return pa.chunked_array([pa.StructArray.from_arrays(columns.values(), names=list(columns))])
 
 
@@ -148,8 +179,11 @@ def _fitting(values: list[Any], target: pa.DataType) -> tuple[pa.Array, pa.Array
         if len(values) > 1:
             pairs = [_fitting([value], target) for value in values]
             return pa.concat_arrays([fit for fit, _ in pairs]), pa.concat_arrays([misfit for _, misfit in pairs])
-        text = values[0] if isinstance(values[0], str) else orjson.dumps(values[0]).decode()
-        return pa.nulls(1, target), pa.array([text], pa.string())
+        return pa.nulls(1, target), pa.array([_text(values[0])], pa.string())
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _array(values: list[Any], target: pa.DataType) -> pa.Array:

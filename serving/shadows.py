@@ -1,4 +1,7 @@
-"""What scores along without answering: after the answer, in a thread of its own, given up when it falls behind."""
+"""What scores along without answering: after the answer, in a thread of its own, given up when it falls behind.
+
+What waits is also given up when its state of traffic is over: a slow version's backlog must not hold up the next stage.
+"""
 
 import logging
 import math
@@ -30,6 +33,11 @@ class Shadowed:
     #: Those of the log, with the score of `answering`.
     rows: list[LoggedRow]
     requests: int
+
+    @property
+    def seconds(self) -> float:
+        """How long ago the first of the requests came."""
+        return time.perf_counter() - min(self.batch.received)
 
     def of(self, places: list[int]) -> "Shadowed":
         """The requests at `places`."""
@@ -65,7 +73,10 @@ class Shadows:
     def _work(self) -> None:
         while (shadowed := self._waiting.get()) is not None:
             try:
-                self._score(shadowed)
+                if self._signals.compares(shadowed.answering.version, shadowed.slot.version, shadowed.seconds):
+                    self._score(shadowed)
+                else:
+                    self._dropped(len(shadowed.rows))
             except Exception:
                 log.exception("A shadow's score could not be noted")
 
@@ -93,6 +104,6 @@ class Shadows:
 
     def _note(self, shadowed: Shadowed, scores: list[float] | None, seconds: float = 0.0) -> None:
         answering, shadow = shadowed.answering.version, shadowed.slot.version
-        self._signals.compared(answering, shadow, shadowed.scores, scores)
+        self._signals.compared(answering, shadow, shadowed.seconds, shadowed.scores, scores)
         if scores:
             self._scored(shadowed, scores, seconds)

@@ -27,8 +27,15 @@ class Signals(Protocol):
     def failed(self, version: int, role: str, seconds: float, rows: int) -> None:
         """`version` was to answer a request of `rows` and could not: an exception, or scores that are not numbers."""
 
-    def compared(self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None) -> None:
-        """Both scored the same rows; None: the shadow could not (an exception, or what is no number)."""
+    def compares(self, answering: int, shadow: int, seconds: float) -> bool:
+        """Whether the scores of both, for a request that came `seconds` ago, still say something: its state of traffic
+        is not over."""
+
+    def compared(
+        self, answering: int, shadow: int, seconds: float, scores: Scores, shadow_scores: Scores | None
+    ) -> None:
+        """Both scored the same rows, which came `seconds` ago; None: the shadow could not (an exception, or what is no
+        number)."""
 
     def snapshot(self) -> Mapping[str, Any]:
         """What `GET /signals` answers."""
@@ -111,21 +118,33 @@ class RolloutSignals:
             counts.errors += rows
             counts.times[bisect_left(TIME_BUCKETS, seconds)] += 1
 
-    def compared(self, answering: int, shadow: int, scores: Scores, shadow_scores: Scores | None) -> None:
+    def compares(self, answering: int, shadow: int, seconds: float) -> bool:
         with self._lock:
-            counts, traffic = self._versions.get(shadow), self._traffic
-            champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
-            # Who answers and who scores beside follows from the mode; another pair is of a request from before.
-            pair = (champion, challenger) if traffic.mode == "shadow" else (challenger, champion)
-            if counts is None or (answering, shadow) != pair:
+            return self._compares(answering, shadow, seconds)
+
+    def compared(
+        self, answering: int, shadow: int, seconds: float, scores: Scores, shadow_scores: Scores | None
+    ) -> None:
+        with self._lock:
+            if not self._compares(answering, shadow, seconds):
                 return
+            counts = self._versions[shadow]
             counts.asked += len(scores)
             if shadow_scores is None:
                 counts.errors += len(scores)
                 return
             counts.rows += len(shadow_scores)
-            old, new = (scores, shadow_scores) if answering == champion else (shadow_scores, scores)
-            self._compare(self._versions[champion or 0], self._versions[challenger or 0], old, new)
+            if self._traffic.mode == "shadow":
+                self._compare(self._versions[answering], counts, scores, shadow_scores)
+            else:
+                self._compare(counts, self._versions[answering], shadow_scores, scores)
+
+    def _compares(self, answering: int, shadow: int, seconds: float) -> bool:
+        traffic = self._traffic
+        champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
+        # Who answers and who scores beside follows from the mode; another pair is of a request from before.
+        pair = (champion, challenger) if traffic.mode == "shadow" else (challenger, champion)
+        return (answering, shadow) == pair and time.monotonic() - seconds >= self._began
 
     def _counting(self, version: int, role: str, seconds: float) -> _Version | None:
         """Where a request counts; None for one that began before the last change, and for one pinned to a version."""

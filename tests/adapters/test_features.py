@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -27,13 +29,15 @@ from training.adapters.features import (
     check_golden_features,
     definitions_digest,
     request_code,
+    request_column,
 )
 from training.adapters.lake import Lake
 from training.contract.artifact import Golden
 from training.contract.base import TableVersions
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.contract.feature_definitions import FeatureDefinitions
-from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
+from training.contract.model_spec import MODELS_DIR, Column, ModelSpec, load_model_spec
+from training.domain.conform import ARROW_TYPES
 from training.settings import Settings
 
 DAYS = 50
@@ -498,6 +502,7 @@ def test_a_column_that_the_store_does_not_have_has_its_default_and_is_named(worl
         (('"night": hours % 24 <= 6,', ""), "fail on the golden events: KeyError: 'night'"),
         (("amount = np.asarray(inputs", 'amount = inputs["fee"] + np.asarray(inputs'), "KeyError: 'fee'"),
         (('name="request_features"', 'name="others"'), r"no request view request_features, only \['others'\]"),
+        (("hours % 24 <= 6", "np.random.random(len(hours))"), "make other night of the same golden events each time"),
     ],
 )
 def test_feature_code_that_is_not_the_versions_is_found(
@@ -521,7 +526,30 @@ def test_feature_code_that_is_not_the_versions_is_found(
 
     with pytest.raises(DataContractError, match=said) as refused:
         load()
-    assert "commit" in refused.value.hint
+    assert ("random" if "random" in change[1] else "commit") in refused.value.hint
+
+
+@pytest.mark.parametrize("kind", ["STRING", "DOUBLE"])
+def test_a_version_whose_rows_lie_under_keys_of_another_type(filled: World, kind: str) -> None:
+    features = filled.features
+    views = tuple(view.model_copy(update={"entity_type": kind}) for view in features.definitions.views)
+    definitions = features.definitions.model_copy(update={"views": views})
+    with pytest.raises(DataContractError, match=f"customer_id as {kind}, but events have it as int64"):
+        Plan(definitions, features.plan().functions, filled.spec, features.names())
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("int64", 3), ("float64", 2.5), ("bool", True), ("string", "n\0"), ("timestamp", datetime(2026, 1, 5, 12, 30))],
+)
+@pytest.mark.parametrize("null", [False, True])
+def test_request_columns_are_what_training_has(kind: Any, value: Any, null: bool) -> None:
+    values = [value, None if null else value]
+    given = [each.replace(tzinfo=UTC) if isinstance(each, datetime) else each for each in values]
+    found = request_column(given, Column(type=kind, nullable=null))
+    trained = np.asarray(pa.array(values, pa.timestamp("us") if kind == "timestamp" else ARROW_TYPES[kind]).to_pandas())
+    assert found.dtype == trained.dtype
+    assert (found[0], pd.isna(found[1])) == (trained[0], null)
 
 
 def test_a_version_that_takes_an_event_column_which_the_service_does_not_know(filled: World) -> None:

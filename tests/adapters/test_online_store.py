@@ -207,6 +207,17 @@ def test_null_entities_have_the_defaults_among_others(world: World, kind: str) -
     assert set(world.check_equal(nobody, versions).timestamps) == {None}
 
 
+@pytest.mark.parametrize("entity", ["c7", "\ud800", 2**70])
+def test_an_entity_that_its_type_cannot_hold_has_the_defaults_among_others(world: World, entity: object) -> None:
+    world.deliver(*payments(DAYS))
+    rows = asked().head(4).astype({"customer_id": object})
+    known = world.online(rows)
+    rows.loc[rows.index[0], "customer_id"] = entity
+    online = world.online(rows)
+    assert online.timestamps == [None, *known.timestamps[1:]]
+    np.testing.assert_array_equal(online.values[1:], known.values[1:])
+
+
 def test_a_feature_that_was_removed_reads_as_its_default_and_is_flagged(world: World) -> None:
     world.deliver(*payments(DAYS))
     rows = asked()[lambda r: (r["customer_id"] < 6) & (r["terminal_id"] < 106)].to_dict("records")

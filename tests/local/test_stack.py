@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +36,10 @@ time.sleep(600)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "100% home", tmp_path / "landing", Ports())
+def place(tmp_path: Path) -> Iterator[Place]:
+    # A socket's path is kept short by the kernel; pytest's folders are long.
+    with tempfile.TemporaryDirectory(prefix="stack-") as folder:
+        yield Place(Path(folder, "100% home"), tmp_path / "landing", Ports(*free_ports(3)))
 
 
 @pytest.fixture
@@ -153,9 +156,8 @@ def test_a_supervisor_that_cannot_start_says_why(place: Place, supervisor: Super
 
 
 def test_a_start_says_when_the_stack_is_stopped_from_elsewhere(
-    supervisor: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Place, supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Place(tmp_path / "100% home", tmp_path / "landing", Ports(*free_ports(3)))
     supervisor.boot([waiting(place, program.name) for program in programs(place)], env(place))
     place.remember()
     place.airflow_home.mkdir(parents=True)

@@ -190,6 +190,40 @@ def test_lines_that_wait_while_the_spec_changes_are_shipped_whole(tmp_path: Path
     assert found == {(None, "x1"), (NOW, None), (None, "5"), (None, None)}
 
 
+def test_lines_that_wait_while_the_spec_loses_a_column_keep_its_values(
+    tmp_path: Path, lake: Lake, spec: ModelSpec
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.write([line(with_event(1, gone=2.5)), line(with_event(2, gone=None))])
+    spool.close()
+    logged(tmp_path, lake, spec, row(3))
+    assert [r["event"]["_gone_string"] for r in read(lake)] == ["2.5", None, None]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"prediction_id": 5},
+        {"predicted_at": "yesterday"},
+        {"model_version": "x"},
+        {"features_defaulted": "yes"},
+        {"feature_values": [1.0]},
+        {"feature_names": "[a"},
+        {"feature_names": "5"},
+    ],
+    ids=str,
+)
+def test_a_broken_line_is_left_out_and_said(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, caplog: pytest.LogCaptureFixture, broken: dict[str, Any]
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.write([line(row(1)), line(row(2) | broken), line(row(3))])
+    spool.close()
+    logged(tmp_path, lake, spec, row(4))
+    assert shipped(lake) == [1, 3, 4]
+    assert "A line of" in caplog.text
+
+
 def test_shipping_does_not_wait_for_the_end(
     tmp_path: Path, lake: Lake, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,13 +100,14 @@ def test_a_good_model_passes_its_stages_and_nobody_notices(stack: Stack) -> None
     ("fault", "stage", "guard"),
     [
         ({"bias": -0.92, "worse": True}, SHADOW, "agreement"),
-        ({"bias": -0.92, "slow": 400}, SHADOW, "p99"),
-        ({"bias": -0.92, "slow": 400}, CANARY, "p99"),
         ({"bias": -0.92, "nan": True}, SHADOW, "nan_share"),
         ({"bias": -0.92, "nan": True}, CANARY, "nan_share"),
         ({"bias": -0.4}, CANARY, "alert_rate"),
+        ({"bias": -0.92, "slow": 200}, CANARY, "p99"),
+        # Last: up to a thousand payments that still wait for this shadow are scored before those for the next one.
+        ({"bias": -0.92, "slow": 200}, SHADOW, "p99"),
     ],
-    ids=["worse", "slow", "slow canary", "NaN", "NaN canary", "alerts"],
+    ids=["worse", "NaN", "NaN canary", "alerts", "slow canary", "slow"],
 )
 def test_a_bad_model_is_rolled_back_by_the_guard_that_should(
     stack: Stack, fault: dict[str, Any], stage: dict[str, Any], guard: str

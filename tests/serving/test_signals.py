@@ -1,6 +1,7 @@
 """Signals and traffic of one replica: what is counted, when counts begin anew, what it costs."""
 
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.batch import Batch, LookedUp
+from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
 from serving.slots import MeasuredModel, Slot
 from serving.traffic import Traffic, bucket
+from training.adapters.features import OnlineFeatures, Reads
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
 from training.contract.traffic import Desired, desired
@@ -58,8 +62,8 @@ def scores(*values: float) -> np.ndarray:
 
 def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -> None:
     signals.answered(1, "champion", [0.004], [False, True, True])
-    signals.compared(1, 2, scores(0.1, 0.6, 0.9), scores(0.2, 0.3, 0.95))
-    signals.compared(1, 2, scores(*[0.1] * 96), None)
+    signals.compared(1, 2, 0.0, scores(0.1, 0.6, 0.9), scores(0.2, 0.3, 0.95))
+    signals.compared(1, 2, 0.0, scores(*[0.1] * 96), None)
     signals.failed(1, "champion", 0.1, 96)
     signals.answered(2, "pinned", [0.004], [False])
     seen = read(signals)
@@ -76,7 +80,7 @@ def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -
 def test_in_a_canary_the_champion_is_the_one_beside(spec: ModelSpec, traffic: Traffic) -> None:
     signals = RolloutSignals(spec)
     signals.begin(replace(traffic, mode="canary", weight=10.0))
-    signals.compared(2, 1, scores(0.95), scores(0.1))
+    signals.compared(2, 1, 0.0, scores(0.95), scores(0.1))
     pair = read(signals).pair
     assert (pair.challenger_flagged, pair.champion_flagged) == (1, 0)
 
@@ -106,9 +110,53 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     signals.answered(7, "champion", [0.0], [False])
     signals.answered(1, "champion", [60.0], [False])
     signals.begin(replace(traffic, mode="canary", weight=10.0))
-    signals.compared(1, 2, scores(0.1), scores(0.1))
+    signals.compared(1, 2, 0.0, scores(0.1), scores(0.1))
+    signals.compared(2, 1, 60.0, scores(0.1), scores(0.1))
     assert read(signals).of(1).asked == read(signals).pair.rows == 0
     assert 7 not in read(signals).versions
+
+
+class Slow(Model):
+    """Scores once it is `let`."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__(threshold)
+        self.let = threading.Event()
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        assert self.let.wait(60)
+        return super().score(features)
+
+
+def shadowed(traffic: Traffic) -> Shadowed:
+    """A row that just came, for the challenger of `traffic` to score along."""
+    assert traffic.champion is not None
+    assert traffic.challenger is not None
+    features = OnlineFeatures(np.array([[0.5]], np.float32), [None])
+    batch = Batch([{}], LookedUp(Reads([]), []), [time.perf_counter()], _features={traffic.challenger.plan: features})
+    row: Any = {}
+    return Shadowed(traffic.challenger, traffic.champion, batch, [0.5], [row], 1)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_backlog_of_shadows_does_not_hold_up_the_next_stage(spec: ModelSpec, traffic: Traffic, same: bool) -> None:
+    signals, dropped, logged = RolloutSignals(spec), list[int](), list[float]()
+    shadows = Shadows(signals, lambda _, made, seconds: logged.extend(made), dropped.append)
+    model = Slow(0.5)
+    slow = replace(slot(2), model=model)
+    first = replace(traffic, challenger=slow)
+    then = replace(first, stage="2.1-shadow", challenger=slow if same else slot(3))
+    signals.begin(first)
+    for _ in range(50):
+        shadows.put(shadowed(first))
+    shadows.start()
+    signals.begin(then)
+    shadows.put(shadowed(then))
+    model.let.set()
+    shadows.close(60)
+    assert model.scored <= 2
+    assert (read(signals).of(2 if same else 3).asked, read(signals).pair.rows) == (1, 1)
+    assert sum(dropped) + len(logged) == 51
 
 
 def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
@@ -119,7 +167,7 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
         signals._began -= 10.0
         for _ in range(50):
             signals.answered(1, "champion", [seconds], [False, True])
-        signals.compared(1, 2, scores(0.1), scores(0.9))
+        signals.compared(1, 2, 0.0, scores(0.1), scores(0.9))
         parts.append(read(signals))
     both = Signals.merged(parts)
     assert (both.of(1).answered, both.of(1).flagged, both.pair.challenger_flagged) == (200, 100, 2)
@@ -131,7 +179,7 @@ def test_nothing_is_lost_between_threads(signals: RolloutSignals) -> None:
     def work() -> None:
         for _ in range(500):
             signals.answered(1, "champion", [0.004], [True])
-            signals.compared(1, 2, scores(0.1), scores(0.1))
+            signals.compared(1, 2, 0.0, scores(0.1), scores(0.1))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

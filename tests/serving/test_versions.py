@@ -4,7 +4,6 @@ The tests run in order on one stack. Its feature repo and its model spec are cop
 service runs.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -103,8 +102,9 @@ def logged(stack: Stack, role: str, version: int) -> dict[str, float]:
 
     def found() -> dict[str, float] | None:
         rows = Lake(stack.settings.lake, MODEL).scan(PREDICTIONS).to_table().to_pylist()
-        wanted = {"slot": role, "model_version": version, "customer_id": CUSTOMER}
-        return next((json.loads(row["features"]) for row in rows if wanted.items() <= row.items()), None)
+        wanted = (role, version, CUSTOMER)
+        said = ((row["role"], row["model_version"], row["event"]["customer_id"], row["features"]) for row in rows)
+        return next((dict(features) for *who, features in said if tuple(who) == wanted), None)
 
     return dict(eventually(found))
 

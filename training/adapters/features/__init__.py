@@ -3,7 +3,7 @@
 from training.adapters.features.definitions import RequestCode, definitions_digest, request_code
 from training.adapters.features.features import Features
 from training.adapters.features.golden import check_golden_features, golden_events
-from training.adapters.features.online import Found, OnlineFeatures, Plan, Reads, View
+from training.adapters.features.online import Found, OnlineFeatures, Plan, Reads, View, request_column
 from training.adapters.features.reader import OnlineReader
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "definitions_digest",
     "golden_events",
     "request_code",
+    "request_column",
 ]

@@ -12,6 +12,7 @@ from training.contract.model_spec import ModelSpec
 
 #: float32 values that differ by rounding are equal.
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
+VARIES = "Make them of the event alone, without random numbers and the clock; then train again."
 
 
 def golden_events(golden: Golden, spec: ModelSpec) -> list[dict[str, Any]]:
@@ -32,17 +33,29 @@ def check_golden_features(plan: Plan, golden: Golden, spec: ModelSpec) -> None:
         problem = f"The request features {functions} fail on the golden events: {type(error).__name__}: {error}"
         raise DataContractError(problem, hint=OTHER_CODE) from error
     expected = np.asarray(golden.features, np.float32)
-    differ = ~np.isclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE)
+    differ = _differ(found, expected)
     if not differ.any():
         return
+    if varying := _differing(plan, found, plan.replay(events, golden.batch).values):
+        problem = f"The request features {functions} make other {varying} of the same golden events each time"
+        raise DataContractError(problem, hint=VARIES)
     row, column = np.argwhere(differ)[0]
-    names = [plan.names[i] for i in np.flatnonzero(differ.any(axis=0))]
     problem = (
-        f"The feature code here is not that of the version: it makes {', '.join(names)} ({functions}) otherwise. "
+        "The feature code here is not that of the version: "
+        f"it makes {_differing(plan, found, expected)} ({functions}) otherwise. "
         f"{plan.names[column]} of golden event {golden.events[row]} is {found[row, column]:g}, "
         f"expected {expected[row, column]:g}; {differ.any(axis=1).sum()} of {len(events)} golden events differ"
     )
-    raise DataContractError(problem, hint=OTHER_CODE)
+    raise DataContractError(problem, hint=f"{OTHER_CODE} A feature that depends on the clock is never the same.")
+
+
+def _differ(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    return ~np.isclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE)
+
+
+def _differing(plan: Plan, found: np.ndarray, expected: np.ndarray) -> str:
+    """The names of the features that differ."""
+    return ", ".join(plan.names[i] for i in np.flatnonzero(_differ(found, expected).any(axis=0)))
 
 
 def _typed(value: Any, kind: str | None) -> Any:

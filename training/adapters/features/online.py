@@ -10,15 +10,19 @@ import numpy as np
 
 from training.contract.errors import DataContractError
 from training.contract.feature_definitions import FeatureDefinitions
-from training.contract.model_spec import ModelSpec
+from training.contract.model_spec import Column, ModelSpec
 
 #: A request view's function: a table of columns in, one of features out.
 Transform = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 NAN, INFINITE = float("nan"), float("inf")
 
+#: Types of an event column → Feast's ValueTypes of a key that its values make.
+KEY_TYPES = {"int64": ("INT64", "INT32"), "string": ("STRING",)}
+
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _DATETIME = np.dtype("datetime64[us]")
+_NO_TIME = np.iinfo(np.int64).min  # NumPy's NaT
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,13 @@ class Plan:
         self._time_column = spec.feeds["events"].time_column
         taken = {name for view in self.definitions.request_views for name in view.event_columns}
         columns = sorted(taken - {self._time_column})
-        kinds = {name: spec.request_columns[name].type for name in columns}
-        nullable = {name for name in columns if spec.request_columns[name].nullable}
+        self._columns = {name: spec.request_columns[name] for name in columns}
         #: Columns of one type become one array: for a single row the arrays are what costs. The first is got once more
         #: at the end, and zip leaves that out: of a single name itemgetter would make no tuple.
         self._numbers = [
             (found, itemgetter(*found, found[0]), dtype)
             for kind, dtype in (("float64", np.float64), ("int64", np.int64))
-            if (found := [name for name in columns if kinds[name] == kind and name not in nullable])
+            if (found := [name for name, c in self._columns.items() if c.type == kind and not c.nullable])
         ]
         self._others = [name for name in columns if not any(name in found for found, _, _ in self._numbers)]
 
@@ -133,7 +136,7 @@ class Plan:
         return OnlineFeatures(made, stamps, frozenset(lacking))
 
     def _request_columns(self, rows: Sequence[Mapping[str, Any]], times: list[int]) -> dict[str, np.ndarray]:
-        columns = {name: np.array([row[name] for row in rows]) for name in self._others}
+        columns = {name: request_column([row[name] for row in rows], self._columns[name]) for name in self._others}
         for names, get, dtype in self._numbers:
             columns.update(zip(names, np.array([get(row) for row in rows], dtype).T, strict=False))
         columns[self._time_column] = np.array(times, np.int64).view(_DATETIME)
@@ -220,6 +223,21 @@ class Reads:
         return [Found.nothing(view, rows) for view in self.views]
 
 
+def request_column(values: Sequence[Any], column: Column) -> np.ndarray:
+    """An event's column as a request view's function gets it: what `np.asarray` makes of it in training's DataFrame.
+
+    A null is NaN among numbers, NaT among times, None among texts and booleans. Times are UTC, datetime64[us].
+    """
+    if column.type == "timestamp":
+        times = [_NO_TIME if value is None else _microseconds(value) for value in values]
+        return np.array(times, np.int64).view(_DATETIME)
+    if column.type in ("int64", "float64"):
+        if None in values:
+            return np.array([NAN if value is None else value for value in values], np.float64)
+        return np.array(values, np.float64 if column.nullable else column.type)
+    return np.array(values, object if column.type == "string" or None in values else bool)
+
+
 def _check(
     definitions: FeatureDefinitions, functions: Mapping[str, Transform], spec: ModelSpec, names: Sequence[str]
 ) -> None:
@@ -233,9 +251,17 @@ def _check(
     taken = taken.union(*(view.event_columns for view in definitions.request_views))
     if lacking := sorted(taken - set(spec.request_columns)):
         problem = f"Features of {spec.name} take {', '.join(lacking)} of the event, which the model spec does not have"
-        raise DataContractError(problem, hint="Start the service with the spec that the model was trained with.")
+        raise DataContractError(problem, hint=OTHER_SPEC)
+    for view in definitions.views:
+        kind = spec.request_columns[view.entity].type
+        if view.entity_type not in KEY_TYPES.get(kind, ()):
+            problem = f"{view.name} lies under {view.entity} as {view.entity_type}, but events have it as {kind}"
+            raise DataContractError(problem, hint=OTHER_SPEC)
 
 
+OTHER_SPEC = (
+    "The model spec must be the one that the feature definitions were made for: the service takes it when it starts."
+)
 #: What to do when the code in the image is not that of the model version.
 OTHER_CODE = "Build the image from the commit that the version was trained with, or train again."
 

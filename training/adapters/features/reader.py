@@ -32,14 +32,12 @@ class OnlineReader:
 
     def _look_up(self, rows: Sequence[Mapping[str, Any]], view: View) -> Found:
         values, stamps = [[NAN] * len(view.names) for _ in rows], [NAN] * len(rows)
-        asked = [i for i, row in enumerate(rows) if not is_null(row[view.key])]
-        if not asked:
-            return Found(values, stamps)
         key = entity_keys(view.key, view.key_type)
-        answers = self._store.online_read(
-            self._config, self._feast_view(view), [key(rows[i][view.key]) for i in asked], list(view.names)
-        )
-        for i, (time, found) in zip(asked, answers, strict=True):
+        keys = {i: made for i, row in enumerate(rows) if (made := key(row[view.key])) is not None}
+        if not keys:
+            return Found(values, stamps)
+        answers = self._store.online_read(self._config, self._feast_view(view), [*keys.values()], list(view.names))
+        for i, (time, found) in zip(keys, answers, strict=True):
             # Redis gives the epoch for a row that is not there.
             if found and time and (stamp := float(int(time.timestamp()))):
                 stamps[i] = stamp
@@ -77,7 +75,10 @@ def feast_view(view: View) -> Any:
 
 @cache
 def entity_keys(column: str, kind: str) -> Callable[[Any], Any]:
-    """What makes Feast's EntityKey of a value of an entity. `kind`: Feast's ValueType."""
+    """What makes Feast's EntityKey of a value of an entity. `kind`: Feast's ValueType.
+
+    None for a null, and for a value that the type cannot hold: no row lies under it.
+    """
     from feast import ValueType
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.type_map import python_values_to_proto_values
@@ -85,6 +86,12 @@ def entity_keys(column: str, kind: str) -> Callable[[Any], Any]:
     value_type = ValueType[kind]
 
     def key(entity: Any) -> Any:
-        return EntityKey(join_keys=[column], entity_values=python_values_to_proto_values([entity], value_type))
+        if is_null(entity):
+            return None
+        try:
+            values = python_values_to_proto_values([entity], value_type)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        return EntityKey(join_keys=[column], entity_values=values)
 
     return key

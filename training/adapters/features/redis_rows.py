@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from training.adapters.features import store as stores
 from training.adapters.features.definitions import quick_feast_import
 from training.adapters.features.online import NAN, Found, View, number
-from training.adapters.features.reader import entity_keys, feast_view, is_null
+from training.adapters.features.reader import entity_keys, feast_view
 from training.contract.errors import TransientError
 from training.settings import Settings
 
@@ -22,7 +22,7 @@ from training.settings import Settings
 Read = tuple[bytes, Sequence[bytes | str]]
 #: Keys of entities that are remembered: some 20 MB.
 REMEMBERED = 100_000
-#: The key of a null entity. No row has it: Feast's keys are longer.
+#: The key of an entity that has none. No row has it: Feast's keys are longer.
 NOBODY = b""
 
 
@@ -39,9 +39,10 @@ class RedisLayout:
         redis, config = RedisOnlineStore(), stores.online_config(settings)
 
         def key(column: str, kind: str, entity: Any) -> bytes:
-            if is_null(entity):
+            made = entity_keys(column, kind)(entity)
+            if made is None:
                 return NOBODY
-            [found] = redis._generate_redis_keys_for_entities(config, [entity_keys(column, kind)(entity)])
+            [found] = redis._generate_redis_keys_for_entities(config, [made])
             return found
 
         self._key = lru_cache(REMEMBERED)(key)

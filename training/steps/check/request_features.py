@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from training.adapters.features import request_column
 from training.adapters.features.definitions import HOLDS
 from training.contract.model_spec import ModelSpec
 from training.contract.problems import Problem
@@ -97,13 +98,7 @@ class RequestFunction:
 
     def _column(self, events: pa.Table, name: str) -> np.ndarray:
         """As serving makes it."""
-        kind = self._spec.request_columns[name]
-        values = events[name].to_pylist()
-        if kind.type == "timestamp" and not kind.nullable:
-            return np.array([value.replace(tzinfo=None) for value in values], "datetime64[us]")
-        if kind.type in ("int64", "float64") and not kind.nullable:
-            return np.array(values, kind.type)
-        return np.array(values)
+        return request_column(events[name].to_pylist(), self._spec.request_columns[name])
 
     def _batch_features(self, tables: Mapping[str, pa.Table], rows: int) -> dict[str, np.ndarray]:
         """Rows of the feature tables: of one view all columns from one row, as they belong together."""
