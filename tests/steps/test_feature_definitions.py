@@ -321,7 +321,13 @@ SUM = "coalesce(sum(total) FILTER (WHERE age <= 1) / sum(n) FILTER (WHERE age <=
             r"beyond the range of FLOAT in \['customer_mean_1d'\]",
         ),
         ("sql", SUM, "NULL::FLOAT AS customer_mean_1d", DataContractError, r"nulls in \['customer_mean_1d'\]"),
-        ("sql", "-- table: terminal_features", "-- table: customer_features", ConfigError, "each table once"),
+        (
+            "sql",
+            "-- table: terminal_features",
+            "-- table: customer_features",
+            ConfigError,
+            "only one query can fill a table",
+        ),
         (
             "py",
             "features=[customer_features, terminal_features, request_features]",
