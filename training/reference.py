@@ -33,11 +33,17 @@ def reference() -> str:
 
 
 def _step_rows() -> list[tuple[str, ...]]:
-    return [(f"`{s.name}`", s.summary, _fields(s.inputs), _fields(s.result)) for s in STEPS.values()]
+    return [(f"`{s.name}`", s.summary, _inputs(s.inputs), _fields(list(s.result.model_fields))) for s in STEPS.values()]
 
 
-def _fields(model: type[BaseModel]) -> str:
-    return ", ".join(f"`{name}`" for name in model.model_fields)
+def _inputs(model: type[BaseModel]) -> str:
+    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    optional = [name for name in model.model_fields if name not in required]
+    return "; optional ".join(_fields(names) for names in (required, optional) if names)
+
+
+def _fields(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _setting_rows() -> list[tuple[str, ...]]:

@@ -101,8 +101,8 @@ def test_a_row_without_a_time_is_broken_even_where_the_column_may_be_null(site: 
 def test_days_with_too_few_or_too_many_rows_are_named_with_their_bounds(site: Path) -> None:
     counts = days(("2026-01-05", 4, 1.0, np.nan), ("2026-01-06", 1, 2.4, 9.0), ("2026-01-07", 12, 2.4, 9.0))
     assert check(good(), site, counts).days == [
-        "2026-01-06: 1 rows, expected 2.4 … 9.0",
-        "2026-01-07: 12 rows, expected 2.4 … 9.0",
+        "2026-01-06: 1 rows, expected 2.4 to 9",
+        "2026-01-07: 12 rows, expected 2.4 to 9",
     ]
 
 
@@ -116,7 +116,7 @@ def test_a_day_far_ahead_is_named_with_its_gap_and_its_bounds(site: Path) -> Non
     found = check(good(), site, counts)
     assert found.days == [
         "2026-01-05 is 1,032 days after 2023-03-10, the newest day before it with rows: maximum_gap_days is 7",
-        "2026-01-05: 1 rows, expected 2.4 … 9.0",
+        "2026-01-05: 1 rows, expected 2.4 to 9",
     ]
     assert "1032" in "".join(path.read_text() for path in site.glob("validations/**/*.html"))
 

@@ -89,6 +89,17 @@ def test_a_first_day_has_a_least_number_of_rows_only() -> None:
     assert row_bounds({on(0): 500}, {}, RowCount(minimum=10)) == {on(0): Bounds(10, None)}
 
 
+@pytest.mark.parametrize("minimum", [0, 1])
+def test_days_without_rows_bound_no_day_after_them(minimum: int) -> None:
+    """A feed that only names positives, and had none on most days."""
+    bounds = row_bounds({on(0): 0, on(1): 0, on(2): 15}, {}, RowCount(minimum=minimum))
+    assert bounds[on(2)] == Bounds(minimum, None)
+
+
+def test_the_maximum_is_never_below_the_minimum() -> None:
+    assert row_bounds({on(1): 5}, {on(0): 1.0}, RowCount(minimum=5, maximum_ratio=2))[on(1)] == Bounds(5, 5)
+
+
 def test_bounds_follow_the_median_of_the_days_before() -> None:
     rule = RowCount(minimum=1, history_days=3, minimum_ratio=0.5, maximum_ratio=2)
     history = {on(-9): 9000.0, on(-2): 100.0, on(-1): 300.0, on(5): 8000.0}

@@ -475,7 +475,7 @@ def test_the_command_tells_all_models_problems_and_ends_with_78(files: Path) -> 
     done = make_check(files)
     assert done.returncode == ExitCode.BAD_CONFIG, done.stderr
     assert "✓ card_fraud" in done.stdout
-    assert "other.yaml: feeds: Field required" in done.stdout
+    assert "other.yaml: feeds is missing" in done.stdout
     assert "third.yml is not read: a spec ends in .yaml" in done.stdout
     assert "→ Rename it to end in .yaml." in done.stdout
 

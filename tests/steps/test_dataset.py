@@ -282,6 +282,16 @@ def test_too_few_rows_or_positives_are_counted_in_the_error(settings: Settings, 
         assert "minimum_positives" in caught.value.hint
 
 
+def test_a_holdout_of_known_entities_alone_says_which_setting_leaves_them_out(tmp_path: Path) -> None:
+    """Two customers, both with a positive label before the holdout: nothing of it counts."""
+    settings = Settings(home=tmp_path, models_dir=models(tmp_path / "models"))
+    put(settings, *payments(DAYS, per_day=12, entities=2, delays=(5,), fraud=0.5))
+    compute(settings, 0, DAYS + 1)
+    with pytest.raises(DataContractError, match="customer_id was already known; 0 remain, 0 positive") as caught:
+        run(settings)
+    assert "exclude_known_entities: false" in caught.value.hint
+
+
 def test_days_without_feature_rows_are_not_trained_on(settings: Settings) -> None:
     lake = Lake(settings.lake, MODEL)
     gone = lake.scan("terminal_features").head(0)

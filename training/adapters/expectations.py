@@ -214,5 +214,8 @@ def _day_sentence(day: pd.Series, rule: str, feed: FeedSpec) -> str:
         newest = date.fromisoformat(day["day"]) - timedelta(days=int(day["gap"]))
         after = f"{day['gap']:,.0f} days after {newest}, the newest day before it with rows"
         return f"{day['day']} is {after}: maximum_gap_days is {feed.maximum_gap_days}"
-    most = "" if pd.isna(day["maximum"]) else f"{day['maximum']:,.1f}"
-    return f"{day['day']}: {day['rows']:,} rows, expected {day['minimum']:,.1f} … {most}"
+    least = f"{day['minimum']:,.1f}".removesuffix(".0")
+    if pd.isna(day["maximum"]):
+        return f"{day['day']}: {day['rows']:,} rows, expected at least {least}"
+    most = f"{day['maximum']:,.1f}".removesuffix(".0")
+    return f"{day['day']}: {day['rows']:,} rows, expected {least} to {most}"

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 from training.contract.base import Frozen
 
 #: The fix of a mistake for which the reference has the answer.
-SEE_REFERENCE = "Correct the field; docs/reference.md lists what it takes."
+SEE_REFERENCE = "docs/reference.md lists the fields and what they take."
 _QUOTE = " (YAML reads unquoted yes, no, on, off, true and false as true or false: quote text)"
 
 
@@ -60,6 +60,13 @@ def _problems(detail: ErrorDetails, file: str) -> list[Problem]:
             Problem(file=file, place=".".join([*section, field]), what=what, fix=fix)
             for field, what, fix in cause.found
         ]
+    if detail["type"] == "extra_forbidden":
+        return [Problem(file=file, place=".".join(section), what="There is no such field", fix=SEE_REFERENCE)]
+    if detail["type"] == "missing":
+        return [Problem(file=file, place=".".join(section), what="is missing", fix=f"Add it. {SEE_REFERENCE}")]
+    if section[-1:] == ["[key]"]:
+        section, what = section[:-1], detail["msg"].replace("Input should be", "There is no such name. It should be")
+        return [Problem(file=file, place=".".join(section), what=what, fix="Correct the name.")]
     quote = _QUOTE if isinstance(detail["input"], bool) and "bool" not in detail["type"] else ""
     what = detail["msg"].removeprefix("Value error, ") + quote
     return [Problem(file=file, place=".".join(section) or "spec", what=what, fix=SEE_REFERENCE)]

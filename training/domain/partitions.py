@@ -80,23 +80,27 @@ def daily_rows(partitions: Iterable[tuple[str, int]]) -> dict[date, float]:
 
 
 class Bounds(NamedTuple):
-    """How many rows a day may have. `maximum` is None without history."""
+    """How many rows a day may have. `maximum` is None when the days before say nothing."""
 
     minimum: float
     maximum: float | None
 
 
 def row_bounds(counts: Mapping[date, int], history: Mapping[date, float], rule: RowCount) -> dict[date, Bounds]:
-    """Bounds for each day of `counts`, from the median of the days before it, in `history` or in `counts` itself."""
+    """Bounds for each day of `counts`, from the median of the days before it, in `history` or in `counts` itself.
+
+    A median of 0 bounds nothing: it is a feed without rows on most days, such as one that only names positives.
+    """
     known = {**history, **counts}
     bounds = {}
     for day in counts:
         recent = [rows for other, rows in known.items() if day - rule.history_days * _DAY <= other < day]
-        typical = median(recent) if recent else None
-        if typical is None:
+        typical = median(recent) if recent else 0
+        if not typical:
             bounds[day] = Bounds(rule.minimum, None)
         else:
-            bounds[day] = Bounds(max(rule.minimum, rule.minimum_ratio * typical), rule.maximum_ratio * typical)
+            minimum = max(rule.minimum, rule.minimum_ratio * typical)
+            bounds[day] = Bounds(minimum, max(minimum, rule.maximum_ratio * typical))
     return bounds
 
 

@@ -180,12 +180,26 @@ def _check_counts(spec: ModelSpec, train: pd.DataFrame, holdout: pd.DataFrame, c
     for name, (frame, days) in counted.items():
         rows, positives = len(frame), int(frame[LABEL].sum())
         if rows < rows_needed[name] or positives < positives_needed[name]:
+            if name == "holdout" and holdout[LABEL].any():
+                raise _all_known(spec, holdout, rows, positives, days)
             raise DataContractError(
                 f"The {name} window {days} has {rows} labelled rows, {positives} positive;"
                 f" needed are {rows_needed[name]} and {positives_needed[name]}",
                 hint="Choose a later as_of or a longer window_days, or lower training.minimum_rows and"
                 " minimum_positives in the spec.",
             )
+
+
+def _all_known(spec: ModelSpec, holdout: pd.DataFrame, rows: int, positives: int, days: Days) -> DataContractError:
+    """For a holdout that has positives, but only among the rows that evaluation leaves out."""
+    entity = spec.evaluation.entity
+    return DataContractError(
+        f"The holdout window {days} has {len(holdout)} labelled rows, {int(holdout[LABEL].sum())} positive. Evaluation"
+        f" leaves out {len(holdout) - rows} of them, because a positive label of their {entity} was already known;"
+        f" {rows} remain, {positives} positive",
+        hint="Write `exclude_known_entities: false` under evaluation when a positive label does not end an entity's"
+        " events, or name an entity with more values as evaluation.entity.",
+    )
 
 
 def _with_features(

@@ -62,7 +62,10 @@ def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
         raise InputError(problem, hint="Mend the cause and clear the train tasks; their logs say more.")
     spec = load_model_spec(inputs.model, settings.models_dir)
     holdout = _Holdout.of(Dataset(inputs.dataset_uri, spec).holdout(), spec.evaluation)
-    log.info("Holdout of %s: %d rows count", inputs.dataset_uri, holdout.keep.sum())
+    counted, rows = holdout.keep.sum(), len(holdout.keep)
+    log.info("Holdout of %s: %d of %d rows count", inputs.dataset_uri, counted, rows)
+    if counted < rows:
+        log.info("evaluation.exclude_known_entities leaves out %d", rows - counted)
     rankings = [(candidate, holdout.rank(_load(candidate))) for candidate in inputs.candidates]
     metrics: dict[EstimatorName, Metrics] = {each.estimator: ranking.measure() for each, ranking in rankings}
     for name, values in metrics.items():

@@ -162,7 +162,7 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
     log.info("ONNX equals the native model within %.1e on all %d holdout rows", parity, len(scores))
     truth = Truth.of(holdout.labels[counted], holdout.entities[counted], holdout.days[counted])
     metrics = Ranking(truth, scores[counted], spec.evaluation.k).measure()
-    log.info("On %d holdout rows: %s", counted.sum(), metrics)
+    log.info("On the %d of %d holdout rows that evaluation counts: %s", counted.sum(), len(counted), metrics)
     metadata = ArtifactMetadata(
         schema_version=SCHEMA_VERSION,
         features=job.dataset.definitions().needed_for(manifest.feature_names),

@@ -15,6 +15,7 @@ class IngestInputs(StepInputs):
     partition: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$")
     """The days that it promises: `2026-01-05`, or `2026-01-05_2026-01-18`, both ends in, for a load of past days."""
     uri: str
+    """Path or URI of the landed file, or folder of part files."""
 
 
 class IngestResult(Frozen):
@@ -34,7 +35,7 @@ class IngestResult(Frozen):
 
 class FeaturesInputs(StepInputs):
     days: Days | None
-    """Feature timestamps (midnight, UTC) to compute; None: nothing to do."""
+    """Feature timestamps (midnight, UTC) to compute: `affected` of ingest. None: nothing to do."""
     table_versions: TableVersions
     """Versions of `events` and `labels` to read."""
 

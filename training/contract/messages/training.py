@@ -73,6 +73,7 @@ class Candidate(Frozen):
 
 class EvaluateInputs(StepInputs):
     candidates: list[Candidate]
+    """Of each result of `train` these four fields."""
     dropped_out: dict[EstimatorName, str] = {}
     """Estimators that were asked for and gave no candidate → why."""
     dataset_uri: str
