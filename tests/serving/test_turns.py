@@ -213,7 +213,7 @@ def test_a_version_that_hangs_fails_each_request_once(bench: Bench, monkeypatch:
     assert (two.asked, two.errors) == (3, 3)
 
 
-def test_a_shadow_counts_requests_and_fails_those_that_it_cannot_score(bench: Bench) -> None:
+def test_a_shadow_counts_rows_and_fails_those_that_it_cannot_score(bench: Bench) -> None:
     bench.signals.begin(Traffic(bench.champion, bench.challenger, None, "shadow", 0.0))
     time.sleep(0.02)
     bench.answer(Route(bench.champion, "champion", bench.challenger), [1.0, NAN_FROM + 1, 2.0, 3.0], [0.0] * 4)
@@ -221,7 +221,7 @@ def test_a_shadow_counts_requests_and_fails_those_that_it_cannot_score(bench: Be
     bench.answering.close()
     seen = bench.seen()
     two = seen.of(2)
-    assert (two.asked, two.errors, two.rows, two.nans, seen.pair.rows) == (5, 1, 5, 1, 5)
+    assert (two.asked, two.errors, two.rows, two.nans, seen.pair.rows) == (6, 1, 5, 1, 5)
     bench.log.close()
     roles = bench.lake.scan(PREDICTIONS).to_table()["role"].to_pylist()
     assert (roles.count("shadow"), roles.count("champion")) == (5, 6)

@@ -303,8 +303,8 @@ def test_a_refused_partition_widens_nothing(deliveries: Deliveries) -> None:
         ("amount", {"type": "int64"}, pc.floor(EVENTS_OF_A_DAY["amount"])),
         ("amount", {"type": "string"}, EVENTS_OF_A_DAY["amount"].cast(pa.string())),
         ("customer_id", {"type": "string"}, EVENTS_OF_A_DAY["customer_id"].cast(pa.string())),
-        ("customer_id", {"type": "bool"}, pa.array([True] * COUNT)),
-        ("customer_id", {"type": "timestamp"}, EVENTS_OF_A_DAY["event_time"]),
+        ("amount", {"type": "bool"}, pa.array([True] * COUNT)),
+        ("amount", {"type": "timestamp"}, EVENTS_OF_A_DAY["event_time"]),
     ],
 )
 def test_any_other_change_of_a_type_is_refused_before_anything_is_written(

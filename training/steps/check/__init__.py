@@ -32,7 +32,7 @@ def run(inputs: CheckInputs, settings: Settings) -> CheckResult:
         return CheckResult(outcome="unchanged", digest=digest)
     found = find_problems(inputs.model, settings)
     for line in listing([problem for problem in found if not problem.sure]):
-        log.warning("It may be meant: %s", line)
+        log.warning("This may be intended: %s", line)
     if problems := [problem for problem in found if problem.sure]:
         listed = "".join(f"\n- {line}" for line in listing(problems))
         raise ConfigError(

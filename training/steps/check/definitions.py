@@ -85,7 +85,7 @@ class FeastCheck:
                 yield self._problem("feature views", what, "Rename the feature, in the SQL too.")
 
     def _unused(self, definitions: Definitions, read: set[str]) -> Iterator[Problem]:
-        """Features that are made and then not used: left out of the service by mistake."""
+        """Features that are made and then not used: by mistake, or on the way to removing them."""
         service = set(definitions.names)
         for view in definitions.views:
             columns = self.sql.schemas.get(view.name)
@@ -93,7 +93,8 @@ class FeastCheck:
                 if name not in service | read:
                     what = f"does not list {name}, which the SQL makes and no request feature reads"
                     fix = "Add it to the service, or take it from the SQL and the view."
-                    yield self._problem(f"service {definitions.service.name}", what, fix)
+                    found = self._problem(f"service {definitions.service.name}", what, fix)
+                    yield found.model_copy(update={"sure": False})
         for view in definitions.on_demand:
             if lost := [f.name for f in view.features if f.name not in service]:
                 what = f"does not list {', '.join(lost)} of {view.name}"
