@@ -74,8 +74,7 @@ class Events:
         """The events of `days`, with these `columns` (None: all of the spec), in no order."""
         wanted = list(columns or self.spec.request_columns)
         rows = self._scan().to_table(list(dict.fromkeys(wanted)), filter=_within(self._time, days))
-        found: pd.DataFrame = rows.to_pandas()
-        return found
+        return _frame(rows, self.spec)
 
     def any_before(self, day: date) -> bool:
         older = self._scan().filter(ds.field(self._time) < midnight(day))
@@ -103,8 +102,7 @@ class Labels:
         """When the newest label was reported."""
         if self.version is None:
             return None
-        times = self.lake.scan(LABELS, self.version).to_table([self._reported])[self._reported]
-        found: datetime | None = pc.max(times).as_py()
+        found: datetime | None = pc.max(self._reports(_between(self._reported, None, None))[self._reported]).as_py()
         return found
 
     def known_at(
@@ -140,6 +138,8 @@ class Labels:
         if self.version is None:
             return schema.append(pa.field("partition", pa.string())).empty_table()
         names = list(dict.fromkeys([label.id_column, label.column, self._reported, "partition"]))
+        # Reports from before the spec named its columns as it does now say nothing about the event's label.
+        wanted = wanted & ds.field(label.column).is_valid() & ds.field(label.id_column).is_valid()
         return self.lake.scan(LABELS, self.version, schema).to_table(None if all_columns else names, filter=wanted)
 
 
@@ -208,8 +208,7 @@ class Predictions:
                 whole = whole.filter(pc.field(name).is_valid())
         if whole.num_rows < rows.num_rows:
             log.info("%d logged predictions lack a column of today's spec: left out", rows.num_rows - whole.num_rows)
-        frame: pd.DataFrame = whole.to_pandas()
-        return frame
+        return _frame(whole, self.spec)
 
     def _table(self, wanted: ds.Expression, features: bool) -> pa.Table:
         if self.version is None:
@@ -245,6 +244,17 @@ def append_predictions(lake: Lake, rows: pa.Table, application: str, number: int
                 raise TransientError(f"{lake.uri(PREDICTIONS)} does not take the new rows", hint="Report this.")
         rows = fitting
     lake.append_once(PREDICTIONS, rows, ["day"], application, number)
+
+
+def _frame(rows: pa.Table, spec: ModelSpec) -> "pd.DataFrame":
+    """In pandas a null makes numbers floats, and those from 2⁵³ on other numbers: then another entity's. Not here."""
+    import pandas as pd
+
+    frame: pd.DataFrame = rows.to_pandas()
+    for name in {*spec.features.tables.values(), spec.evaluation.entity} & set(rows.column_names):
+        if pa.types.is_integer(rows[name].type) and rows[name].null_count:
+            frame[name] = rows[name].to_pandas(types_mapper=lambda _: pd.Int64Dtype())
+    return frame
 
 
 def _within(column: str, days: Days) -> ds.Expression:
