@@ -32,8 +32,9 @@ from training.adapters.features import (
     request_column,
 )
 from training.adapters.lake import Lake
+from training.adapters.tables import Events
 from training.contract.artifact import Golden
-from training.contract.base import TableVersions
+from training.contract.base import Days, TableVersions
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import MODELS_DIR, Column, ModelSpec, load_model_spec
@@ -162,6 +163,27 @@ def test_times_may_be_text_and_no_rows_are_no_values(world: World) -> None:
     features = world.features
     np.testing.assert_array_equal(features.online([text]).values, features.online([row]).values)
     assert features.online([]).values.shape == (0, 17)
+
+
+def test_a_null_beside_large_ids_does_not_bend_them(tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    home.mkdir()
+    raw = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    raw["feeds"]["events"]["columns"]["customer_id"]["nullable"] = True
+    (home / f"{MODEL}.yaml").write_text(yaml.safe_dump(raw))
+    settings = Settings(home=tmp_path / "home", models_dir=home)
+    spec = load_model_spec(MODEL, home)
+    events, labels = payments(10, per_day=6)
+    ids = events["customer_id"].astype("Int64") + 2**53
+    put(settings, events.assign(customer_id=ids.where(events.index % 7 != 0)), labels)
+    versions = compute(settings, 0, 11)
+    rows = rows_of(settings, "customer_features").set_index(["customer_id", "day"])["customer_count_7d"]
+    read = Events(Lake(settings.lake, MODEL), spec, versions["events"]).within(Days(start=day(5), end=day(10)))
+    assert read["customer_id"].isna().any()
+    found = Features(settings, spec).historical(read, versions)
+    keys = zip(read["customer_id"], read["event_time"].dt.date, strict=True)
+    wanted = [0.0 if pd.isna(one) else rows.get((one, on), 0.0) for one, on in keys]
+    assert found["customer_count_7d"].tolist() == wanted
 
 
 def test_rows_too_old_do_not_count_in_history_nor_online(world: World) -> None:

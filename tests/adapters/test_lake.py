@@ -5,7 +5,9 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from deltalake import write_deltalake
 
@@ -314,3 +316,38 @@ def test_a_time_column_that_no_row_has_is_a_matter_of_the_spec(lake: Lake) -> No
     replace(lake, "a", 1)
     with pytest.raises(ConfigError, match="none has the time column 'booked_at'"):
         lake.spans("t", "booked_at")
+
+
+@pytest.mark.parametrize(
+    ("filter_", "sql", "found"),
+    [
+        (ds.field("new").is_valid(), "new IS NOT NULL", [3, 4]),
+        (ds.field("new").is_null(), "new IS NULL", [1, 2, 5]),
+        (ds.field("new") > 0, "new > 0", [4]),
+        (ds.field("old").is_valid(), "old IS NOT NULL", [1, 2]),
+        (ds.field("old").is_null() & (ds.field("partition") == "b"), "old IS NULL AND partition = 'b'", [3, 4]),
+    ],
+)
+def test_filters_know_that_a_column_is_null_in_files_from_before_it(
+    lake: Lake, filter_: ds.Expression, sql: str, found: list[int]
+) -> None:
+    def put(partition: str, **columns: list[int | None]) -> None:
+        arrays = {name: pa.array(values, pa.int64()) for name, values in columns.items()}
+        table = pa.table({**arrays, "partition": [partition] * len(columns["id"])})
+        lake.replace("t", table, f"partition = '{partition}'", ["partition"])
+
+    put("a", id=[1, 2], old=[0, 1])
+    put("b", id=[3, 4], new=[0, 1])
+    put("c", id=[5], old=[None], new=[None])
+    held = lake.scan("t")
+    assert sorted(held.to_table(filter=filter_)["id"].to_pylist()) == found
+    with duckdb.connect() as connection:
+        connection.register("t", held)
+        assert connection.execute(f"SELECT id FROM t WHERE {sql} ORDER BY id").fetchall() == [(id_,) for id_ in found]
+
+
+def test_a_partition_from_before_the_time_column_has_no_span(lake: Lake) -> None:
+    old = rows("a", 1, 2)
+    put(lake, old.drop_columns("time"))
+    replace(lake, "b", 3)
+    assert [(span.partition, span.rows) for span in lake.spans("t", "time")] == [("b", 1)]

@@ -92,8 +92,8 @@ def look_further_back(repo: Repo) -> None:
         (remove, "customer_count_7d removed"),
         (rename, "customer_count_week added, customer_count_7d removed"),
         (retype, "customer_count_7d float → int64"),
-        (another_window, "the SQL or history_days, not the columns"),
-        (look_further_back, "the SQL or history_days, not the columns"),
+        (another_window, "the SQL, history_days or a feed begun anew, not the columns"),
+        (look_further_back, "the SQL, history_days or a feed begun anew, not the columns"),
     ],
 )
 def test_a_changed_definition_recomputes_all_days_whatever_was_asked_for(
@@ -368,3 +368,21 @@ def test_doubles_and_integers_reach_the_model_as_float32(repo: Repo) -> None:
     repo.one_day()
     assert repo.rows()["customer_count_7d"].dtype == np.int32
     assert repo.rows()["customer_mean_1d"].dtype == np.float64
+
+
+@pytest.mark.parametrize("feed", ["events", "labels"])
+def test_a_feed_begun_anew_gives_all_its_days_anew(repo: Repo, feed: str) -> None:
+    events, labels = payments(10)
+    put(repo.settings, events, labels)  # Later versions than those that the new table will have.
+    repo.one_day()
+    shutil.rmtree(Path(repo.settings.lake, MODEL, feed))
+    if feed == "events":
+        events = events[events["event_time"].dt.date < day(8)]
+    else:
+        labels = labels[labels["transaction_id"] % 2 == 0]
+    put(repo.settings, events, labels)
+    repo.one_day()
+    found = repo.rows()
+    repo.run(Days(start=day(0), end=day(12)))
+    pd.testing.assert_frame_equal(found, repo.rows())
+    assert max(found["day"]) == (day(8) if feed == "events" else day(10))

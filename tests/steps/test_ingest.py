@@ -339,6 +339,18 @@ def test_late_partitions_name_the_days_up_to_the_newest_events(deliveries: Deliv
     assert deliveries.labels(5).affected is None
 
 
+def test_a_correction_that_ends_earlier_names_the_days_that_lose_their_features(deliveries: Deliveries) -> None:
+    deliveries.respec(lambda feeds: feeds["events"].update(row_count={"minimum": 0, "minimum_ratio": 0}))
+    deliveries.events(0)
+    span = pa.concat_tables([GENERATOR.events(day(n)) for n in (1, 2, 3)])
+    assert deliveries.deliver(span, "2026-01-06_2026-01-08").affected == Days(start=day(2), end=day(5))
+    assert deliveries.deliver(GENERATOR.events(day(1)), "2026-01-06_2026-01-08").affected == Days(
+        start=day(2), end=day(5)
+    )
+    assert deliveries.deliver(span.slice(0, 0), "2026-01-06_2026-01-08").affected == Days(start=day(2), end=day(5))
+    assert deliveries.deliver(span.slice(0, 0), "2026-01-05").affected == Days(start=day(1), end=day(2))
+
+
 # --- kills ---
 
 

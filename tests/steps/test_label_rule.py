@@ -12,6 +12,7 @@ import yaml
 
 from tests.feature_repo.world import MODEL, compute, day, midnight, payments, put
 from tests.steps.predicted import prediction_table
+from training.adapters import tables
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.contract.messages import DatasetInputs, DatasetResult
@@ -156,3 +157,27 @@ def test_an_event_column_may_be_called_like_a_column_of_the_labels_or_of_ours(tm
     _, rows = made(settings)
     truth = labels.set_index("transaction_id")["is_fraud"]
     assert (rows["is_fraud"] == rows["transaction_id"].map(truth)).all()
+
+
+def test_reports_from_before_the_label_column_was_another_do_not_count(tmp_path: Path) -> None:
+    settings, spec = place(tmp_path)
+    events, labels = payments(DAYS)
+    put(settings, events, labels)  # Reports that know `is_fraud` alone.
+    path = settings.models_dir / f"{MODEL}.yaml"
+    renamed = yaml.safe_load(path.read_text())
+    renamed["label"]["column"] = "chargeback"
+    columns = renamed["feeds"]["labels"]["columns"]
+    columns["chargeback"] = columns.pop("is_fraud")
+    path.write_text(yaml.safe_dump(renamed))
+    spec = load_model_spec(MODEL, settings.models_dir)
+    early = labels.assign(reported_at=labels["reported_at"] - timedelta(hours=1))
+    put(settings, events, early.rename(columns={"is_fraud": "chargeback"}), "delivered anew")
+    lake = Lake(settings.lake, MODEL)
+    reader = tables.Labels(lake, spec, lake.version("labels"))
+    known = reader.known_at(None).set_index("transaction_id")[LABEL]
+    assert known.dtype == "int64"
+    assert known.to_dict() == dict(zip(labels["transaction_id"], labels["is_fraud"], strict=True))
+    relation = reader.relation(lake.scan("events"), day(0), day(2 * DAYS))
+    assert relation["chargeback"].null_count == 0
+    newest = reader.newest_report()
+    assert newest == early["reported_at"].max()

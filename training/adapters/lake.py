@@ -9,6 +9,8 @@ types that differ are an error. `widen` makes the one change of a type that lose
 """
 
 import contextlib
+import functools
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -38,6 +40,8 @@ _REFUSED: Final = re.compile("lacked (the necessary privileges|valid authenticat
 _NO_ANSWER: Final = re.compile(r"Generic \w+ error")
 #: Colours, arrows and line breaks in these errors.
 _ORNAMENTS: Final = re.compile(r"(\x1b\[\d*m|↳|\s)+")
+#: In a promise that delta-rs makes of a file: a column of which it has no statistics.
+_PROMISED: Final = re.compile(r"\((\S+) >= null\[")
 #: Beyond it a float64 does not hold every whole number.
 _EXACT: Final = 2**53
 
@@ -85,7 +89,7 @@ class Lake:
         """
         try:
             with self._answering():
-                found = DeltaTable(self.uri(table), version, self._options).to_pyarrow_dataset()
+                found = _dataset(DeltaTable(self.uri(table), version, self._options))
             lacking = [each for each in columns or () if each.name not in found.schema.names]
             return found.replace_schema(pa.schema([*found.schema, *lacking])) if lacking else found
         except (TableNotFoundError, DeltaError) as error:
@@ -113,7 +117,7 @@ class Lake:
         spans = [Span(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True) if row[1] != 0]
         unknown = {span.partition for span in spans if span.rows is None or span.earliest is None}
         known = [span for span in spans if span.partition not in unknown]
-        return [*known, *_read_spans(opened.to_pyarrow_dataset(), time_column, unknown)] if unknown else known
+        return [*known, *_read_spans(_dataset(opened), time_column, unknown)] if unknown else known
 
     def check(self, table: str, schema: pa.Schema) -> None:
         """Raises ConfigError when `table` cannot take rows of `schema`, not even after `widen`. Writes nothing."""
@@ -122,7 +126,7 @@ class Lake:
         self._refuse(table, found.refused)
         if opened is None or not found.widened:
             return
-        stored = opened.to_pyarrow_dataset()
+        stored = _dataset(opened)
         for name in found.widened:
             inexact = (pc.field(name) > _EXACT) | (pc.field(name) < -_EXACT)
             if count := stored.count_rows(filter=inexact):
@@ -139,7 +143,7 @@ class Lake:
         names = {} if opened is None else difference(pa.schema(opened.schema()), schema).widened
         if opened is None or not names:
             return
-        stored = opened.to_pyarrow_dataset()
+        stored = _dataset(opened)
         wide = pa.schema([each.with_type(pa.float64()) if each.name in names else each for each in stored.schema])
         batches = (pa.Table.from_batches([batch]).cast(wide).to_batches() for batch in stored.to_batches())
         rows = pa.RecordBatchReader.from_batches(wide, (batch for some in batches for batch in some))
@@ -282,6 +286,27 @@ class Lake:
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
             ) from error
         return opened.version()
+
+
+def _dataset(opened: DeltaTable) -> ds.FileSystemDataset:
+    """The rows of `opened`, without what delta-rs says falsely of files from before a column was added.
+
+    It promises pyarrow `column >= null` of them, so `is_valid` is true and `is_null` false of each of their rows, in
+    filters of ours as in those of DuckDB. Of such a file only the promises about whole columns are kept.
+    """
+    found = opened.to_pyarrow_dataset()
+    fragments = []
+    for fragment in found.get_fragments():
+        keys = ds.get_partition_keys(fragment.partition_expression)
+        promised = set(_PROMISED.findall(str(fragment.partition_expression)))
+        if promised - keys.keys():
+            whole = [
+                pc.field(name).is_null() if value is None else pc.field(name) == value for name, value in keys.items()
+            ]
+            kept = functools.reduce(operator.and_, whole, pc.scalar(True))
+            fragment = found.format.make_fragment(fragment.path, fragment.filesystem, partition_expression=kept)
+        fragments.append(fragment)
+    return ds.FileSystemDataset(fragments, found.schema, found.format, found.filesystem)
 
 
 def _read_spans(stored: ds.Dataset, time_column: str, partitions: set[str]) -> list[Span]:

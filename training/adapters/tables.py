@@ -104,8 +104,7 @@ class Labels:
         """When the newest label was reported."""
         if self.version is None:
             return None
-        times = self.lake.scan(LABELS, self.version).to_table([self._reported])[self._reported]
-        found: datetime | None = pc.max(times).as_py()
+        found: datetime | None = pc.max(self._reports(_between(self._reported, None, None))[self._reported]).as_py()
         return found
 
     def known_at(
@@ -141,6 +140,8 @@ class Labels:
         if self.version is None:
             return schema.append(pa.field("partition", pa.string())).empty_table()
         names = list(dict.fromkeys([label.id_column, label.column, self._reported, "partition"]))
+        # Reports from before the spec named its columns as it does now say nothing about the event's label.
+        wanted = wanted & ds.field(label.column).is_valid() & ds.field(label.id_column).is_valid()
         return self.lake.scan(LABELS, self.version, schema).to_table(None if all_columns else names, filter=wanted)
 
 

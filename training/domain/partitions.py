@@ -47,12 +47,11 @@ def widened(days: Days, slack_days: int) -> Days:
 
 
 def affected_days(changed: Days, history_days: int, horizon: date | None, since: date | None = None) -> Days | None:
-    """The feature days (midnights) that rows of the days `changed` can touch; None when there are none yet.
+    """The feature days (midnights) that rows of the days `changed` can touch; None when there are none.
 
     A row of day e counts in the features of the midnights e+1 … e+history_days. No feature row is made after
-    `horizon`, the midnight that ends the newest day with events (None: there are no events). `since` is the newest
-    day with events before `changed`: the midnights of the eventless days in between need rows too, for the windows
-    move on without events.
+    `horizon`, a midnight (None: there are no events). `since` is the newest day with events before `changed`: the
+    midnights of the eventless days in between need rows too, for the windows move on without events.
     """
     if horizon is None:
         return None

@@ -60,7 +60,7 @@ def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
     queries = FeatureQueries(settings.feature_repo / f"{spec.name}.sql", spec.features.tables)
     written: TableVersions = {}
     for table, columns in _checked_columns(queries, feeds, spec, settings).items():
-        definition = _definition(queries, table, columns, spec)
+        definition = _definition(queries, table, columns, feeds)
         made_of = {sources.APPLICATION: sources.number(versions), sources.DEFINITION: definition}
         if lake.applied(table, sources.DEFINITION) != definition:
             if (days := feeds.all_days()) is None:
@@ -84,12 +84,18 @@ def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
 
 
 def _not_older(lake: Lake, spec: ModelSpec, versions: TableVersions) -> TableVersions:
-    """`versions`, or those that the newest feature rows were made of when these are newer."""
+    """`versions`, or those that the newest feature rows were made of when these are newer.
+
+    Versions that events or labels do not have are those of a table from before: it was moved away and begun anew.
+    """
     applied = max((lake.applied(table, sources.APPLICATION) or 0 for table in spec.features.tables), default=0)
     if applied <= sources.number(versions):
         return versions
-    log.info("A later run has read the versions %s: so does this one", sources.versions_of(applied))
-    return versions | sources.versions_of(applied)
+    later, now = sources.versions_of(applied), lake.versions(EVENTS, LABELS)
+    if any(now.get(table, -1) < version for table, version in later.items()):
+        return versions
+    log.info("A later run has read the versions %s: so does this one", later)
+    return versions | later
 
 
 @dataclass(frozen=True)
@@ -99,13 +105,16 @@ class _Feeds:
     events: ds.Dataset
     labels: Labels
     spec: ModelSpec
+    #: The ids of the two tables: one that is begun anew has another.
+    tables: tuple[str | None, ...]
 
     @classmethod
     def pinned(cls, lake: Lake, spec: ModelSpec, versions: TableVersions) -> "_Feeds":
         log.info("Reading %s version %d", lake.uri(EVENTS), versions[EVENTS])
         # The SQL may name a column that the spec has got since, of which no file has landed yet.
         events = lake.scan(EVENTS, versions[EVENTS], feed_schema(spec.feeds[EVENTS]))
-        return cls(events, Labels(lake, spec, versions.get(LABELS)), spec)
+        tables = tuple(lake.identity(table) for table in (EVENTS, LABELS) if table in versions)
+        return cls(events, Labels(lake, spec, versions.get(LABELS)), spec, tables)
 
     @property
     def _time(self) -> str:
@@ -159,12 +168,13 @@ def _checked_columns(
     return found
 
 
-def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, spec: ModelSpec) -> int:
-    """The number of what decides the values of `table`: SQL, columns and types, how far back it looks, which labels."""
+def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, feeds: _Feeds) -> int:
+    """The number of what decides the values of `table`: SQL, columns and types, how far back it looks, which feeds."""
+    spec = feeds.spec
     types = [(field.name, str(field.type)) for field in columns]
     label = spec.label
     implied = [] if label.unlabelled_after_delay == "missing" else [label.unlabelled_after_delay, label.delay_days]
-    return sources.definition_number(queries.tokens(table), types, spec.features.history_days, *implied)
+    return sources.definition_number(queries.tokens(table), types, spec.features.history_days, feeds.tables, *implied)
 
 
 def _has_rows(lake: Lake, table: str, days: Days) -> bool:
@@ -181,7 +191,7 @@ def _log_change(lake: Lake, table: str, columns: pa.Schema, days: Days) -> None:
     changes = [f"{name} added" for name in new if name not in old]
     changes += [f"{name} removed" for name in old if name not in new]
     changes += [f"{name} {old[name]} → {new[name]}" for name in new if name in old and old[name] != new[name]]
-    said = ", ".join(changes) or "the SQL or history_days, not the columns"
+    said = ", ".join(changes) or "the SQL, history_days or a feed begun anew, not the columns"
     log.warning("The definition of %s has changed (%s): recomputing all its days, %s", table, said, days)
 
 

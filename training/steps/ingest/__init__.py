@@ -102,6 +102,8 @@ class _Ingest:
         horizon = max((span.newest.date() + timedelta(days=1) for span in events), default=None)
         since = None
         if self.inputs.feed == "events":
+            # A file before this one may have had rows up to the last day: the features made of them must go.
+            horizon = max(horizon or self.days.end, self.days.end)
             before = [(s.earliest.date(), s.newest.date()) for s in events if s.partition != self.inputs.partition]
             since = newest_before(before, self.days.start)
         return affected_days(self.days, self.spec.features.history_days, horizon, since)
