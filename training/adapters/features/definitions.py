@@ -98,7 +98,10 @@ def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
         problem = f"{path} defines feature views with the join keys {keys}, the spec has {spec.features.tables}"
         raise ConfigError(problem, hint="Every feature table needs a view of its name, keyed by its entity.")
     if endless := [view.name for view in views if not view.ttl]:
-        raise ConfigError(f"{path}: the feature views {endless} have no ttl", hint="Write `ttl=timedelta(days=7)`: how long a feature row counts when no newer one comes.")
+        raise ConfigError(
+            f"{path}: the feature views {endless} have no ttl",
+            hint="Write `ttl=timedelta(days=7)`: how long a feature row counts when no newer one comes.",
+        )
     if spec.features.service not in services:
         problem = f"{path} defines no feature service {spec.features.service!r}, but {sorted(services)}"
         raise ConfigError(problem, hint="Make features.service and the definitions agree.")

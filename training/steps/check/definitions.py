@@ -44,8 +44,8 @@ class FeastCheck:
         found += self._unused(definitions, functions)
         return found or self._applied(definitions)
 
-    def _problem(self, place: str, what: str, fix: str) -> Problem:
-        return Problem(file=self.file, place=place, what=what, fix=fix)
+    def _problem(self, place: str, what: str, fix: str, *, sure: bool = True) -> Problem:
+        return Problem(file=self.file, place=place, what=what, fix=fix, sure=sure)
 
     def _entities(self, definitions: Definitions) -> Iterator[Problem]:
         used = set(self.spec.features.tables.values())
@@ -99,7 +99,9 @@ class FeastCheck:
                 yield self._problem(place, what, "Rename the feature: the two would stand in one place.")
 
     def _unused(self, definitions: Definitions, functions: list[RequestFunction]) -> Iterator[Problem]:
-        """Features that are made and then not used: left out of the view, or of the service, by mistake."""
+        """Features that are made and then not used. One that the service leaves out may be meant: that is how a feature
+        of a live model is removed (docs/your-model.md).
+        """
         service, read = set(definitions.names), {name for function in functions for name in function.read}
         fields = {view.name: {f.name for f in view.features} for view in definitions.views}
         for table, rows in self.tables.items():
@@ -111,13 +113,13 @@ class FeastCheck:
                     yield self._problem(f"view {table}", what, "Declare the field, or take the column from the SQL.")
                 elif name not in service | read:
                     what = f"does not list {name}, which the SQL makes and no request feature reads"
-                    fix = "Add it to the service, or take it from the SQL and the view."
-                    yield self._problem(f"service {definitions.service.name}", what, fix)
+                    fix = "Add it to the service; or remove it from SQL and view once no version in service uses it."
+                    yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
         for view in definitions.on_demand:
             if lost := [f.name for f in view.features if f.name not in service]:
                 what = f"does not list {', '.join(lost)} of {view.name}"
-                fix = "Add them to the service, or take them from the view."
-                yield self._problem(f"service {definitions.service.name}", what, fix)
+                fix = "Add them to the service; or remove them from the view once no version in service uses them."
+                yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
 
     def _applied(self, definitions: Definitions) -> list[Problem]:
         """What Feast itself says of the definitions."""
