@@ -1,4 +1,4 @@
-"""What scores along without answering: after the answer, in a thread of its own, given up when it falls behind."""
+"""Shadow scoring: after the answer, in its own thread, dropped when it falls behind."""
 
 import logging
 import math
