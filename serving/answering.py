@@ -134,7 +134,7 @@ class Answering:
             self._shadows.put(Shadowed(route.shadow, slot, batch, scores, rows, len(seconds)))
 
     def _note_lacking(self, slot: Slot, lacking: frozenset[str]) -> None:
-        """Said once of each column, counted each time."""
+        """Log each column once, count every time."""
         for name in sorted(lacking):
             self._metrics.lacking.labels(self._model, slot.version, name).inc()
             if (slot.version, name) not in self._said_lacking:

@@ -1,4 +1,4 @@
-"""Rows on their way to a score, and what the online store has for them."""
+"""The rows of requests while they are scored, and what the online store has for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class LookedUp:
     found: Sequence[Found]
 
     def of(self, places: list[int]) -> "LookedUp":
-        """Of the rows at `places`."""
+        """The part for the rows at `places`."""
         found = [Found([each.values[i] for i in places], [each.stamps[i] for i in places]) for each in self.found]
         return LookedUp(self.reads, found)
 

@@ -1,4 +1,4 @@
-"""Looks every second whether the champion could answer a request: look one up, make its features, score it."""
+"""Checks every second whether the champion can answer: look up a golden event, compute its features, score it."""
 
 import asyncio
 import logging
@@ -10,14 +10,14 @@ from serving.slots import Slot
 from training.contract.errors import StepError
 
 PROBE_SECONDS = 1.0
-#: A model may take so long for one event; a service that is slow for another reason is not the champion's fault.
+#: How long the model may take for one event. A service that is slow for another reason is not the champion's fault.
 SCORE_SECONDS = 5.0
 
 log = logging.getLogger("perennial")
 
 
 class Probe:
-    """`champion` says who answers now. Nothing that it does is counted or logged as a prediction."""
+    """`champion` returns the version that answers now. The check is neither counted nor logged as a prediction."""
 
     def __init__(self, lookup: Lookup, champion: Callable[[], Slot | None], metrics: Metrics) -> None:
         #: Why the champion could not answer; None when it could, or there is none.

@@ -1,4 +1,4 @@
-"""A scored row on its way: a line of JSON in the spool (contract/predictions.py), a row of the table `predictions`."""
+"""A scored row: first a line of JSON in the spool (contract/predictions.py), then a row of the table `predictions`."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ def _finished(table: pa.Table, spec: ModelSpec) -> pa.Table:
 
 def _with_day(table: pa.Table, spec: ModelSpec) -> pa.Table:
     schema = prediction_schema(table.schema.field("event").type)
-    # An event without its time was logged under a spec that had another: it is filed under the day of its prediction.
+    # An event without its time was logged under a spec with another time column: use the day of its prediction.
     time = event_columns(table)[spec.feeds["events"].time_column]
     predicted_at = table["predicted_at"].cast(schema.field("predicted_at").type)
     table = table.append_column("day", pc.coalesce(time, predicted_at).cast(pa.date32(), safe=False))
@@ -96,7 +96,7 @@ def _as_text(field: pa.Field) -> pa.Field:
 
 
 def _read_whole(path: Path, event: pa.StructType) -> pa.Table | None:
-    """What Arrow reads; None when it stumbles, or a line is not one of today's."""
+    """What Arrow reads; None when it cannot, or when a line is not in today's layout."""
     options = pj.ParseOptions(explicit_schema=_line_schema(event), unexpected_field_behavior="error")
     try:
         table = pj.read_json(path, parse_options=options)
@@ -128,7 +128,7 @@ def _mapped(rows: pa.Table, name: str) -> pa.Table:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The lines as today's code writes them, those in the layout before included."""
+    """The lines in today's layout; lines in the previous one are converted."""
     rows = []
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
@@ -140,7 +140,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _from_flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A line in the layout before. Raises KeyError when it is none."""
+    """Convert a line in the previous layout. Raises KeyError when it is not one."""
     names, values = row.get("feature_names"), row.get("feature_values")
     if row.get("features") is not None:
         features = orjson.loads(row["features"])

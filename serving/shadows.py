@@ -1,6 +1,7 @@
-"""What scores along without answering: after the answer, in a thread of its own, given up when it falls behind.
+"""Shadow scoring: after the answer, in its own thread, dropped when it falls behind.
 
-What waits is also given up when its state of traffic is over: a slow version's backlog must not hold up the next stage.
+Scores that still wait when their state of traffic ends are dropped too: a slow version's backlog must not hold up the
+next stage.
 """
 
 import logging

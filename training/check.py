@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
             seconds = time.monotonic() - started
             print(f"✗ {name}: {len(sure)} to correct" if sure else f"✓ {name}: nothing to correct ({seconds:.1f} s)")
             for problem, line in zip(problems, listing(problems), strict=True):
-                print(f"  {'' if problem.sure else '(may be intended) '}{line}")
+                print(f"  {'' if problem.sure else '(this may be intended) '}{line}")
     except StepError as error:
         print(f"check failed: {error}", file=sys.stderr)
         return error.exit_code

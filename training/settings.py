@@ -193,7 +193,7 @@ def load_settings() -> Settings:
         settings = Settings()
     except ValidationError as error:
         problems = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"Settings are wrong: {problems}", hint="Mend these environment variables.") from error
+        raise ConfigError(f"Settings are wrong: {problems}", hint="Correct these environment variables.") from error
     return settings.model_copy(update={"git_sha": settings.git_sha or _commit(ROOT)})
 
 

@@ -181,7 +181,7 @@ class Announced:
 
 
 class Reported:
-    """Which strays have been told of: path → why. Kept in Airflow's asset state store, so that each is told once.
+    """Which strays have been reported: path → why. Kept in Airflow's asset state store, so that each is reported once.
 
     One that is gone is forgotten: when it comes back it is told again.
     """

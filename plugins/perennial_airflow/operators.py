@@ -192,7 +192,7 @@ class StartDataRunsOperator(BaseOperator):
         return started
 
     def _tell_strays(self, store: Any) -> None:
-        """A line in the log for each that is new, and the number of all as a metric."""
+        """Log each new one, and set the metric to the number of all."""
         found = strays(self.model)
         for stray in Reported(store.get(Reported.KEY, {})).new(found):
             self.log.warning("Not understood, and not taken in: %s", stray)

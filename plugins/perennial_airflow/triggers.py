@@ -25,7 +25,7 @@ STRAY_SECONDS = 60.0
 
 
 class LandingTrigger(BaseEventTrigger):
-    """Rings while there are deliveries without a data run, or something that is not understood and was not told of.
+    """Fires while there are deliveries without a data run, or files that are not understood and not yet reported.
 
     It keeps no account of its own. The landing DAG writes down what it has started a run for and what it has told, and
     only that silences the bell: an event that Airflow loses, a triggerer killed at any point, a paused or failed
@@ -80,7 +80,7 @@ class LandingTrigger(BaseEventTrigger):
             return []
 
     async def _untold(self, folder: str) -> list[Stray]:
-        """What is not understood and was not told of. As `_new`, but the folders are not read at each call."""
+        """What is not understood and not yet reported. As `_new`, but the folders are not read at each call."""
         try:
             if time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + self.stray_seconds

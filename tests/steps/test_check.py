@@ -387,6 +387,19 @@ def test_what_may_be_meant_is_told_and_stops_nothing(files: Path) -> None:
     assert check.run(CheckInputs(model=MODEL), settings_of(files)).outcome == "passed"
 
 
+def test_a_feature_that_is_being_removed_is_told_and_stops_nothing(files: Path) -> None:
+    """Taken out of the service alone, so that the champion that uses it goes on until a version without it serves."""
+    left = "terminal_features[['terminal_count_1d', 'terminal_count_7d', 'terminal_count_30d', "
+    left += "'terminal_fraud_share_7d', 'terminal_fraud_share_30d']]"
+    replaced(FEAST, ("features=[customer_features, terminal_features, ", f"features=[customer_features, {left}, "))(
+        files
+    )
+    (problem,) = check.find_problems(MODEL, settings_of(files))
+    assert "does not list terminal_fraud_share_1d" in str(problem)
+    assert not problem.sure
+    assert check.run(CheckInputs(model=MODEL), settings_of(files)).outcome == "passed"
+
+
 def test_sql_may_filter_by_values_of_its_own(files: Path) -> None:
     spec = yaml.safe_load((files / SPEC).read_text())
     spec["feeds"]["events"]["columns"] |= {

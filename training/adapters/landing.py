@@ -45,7 +45,9 @@ class Landed(NamedTuple):
         names = file.schema_arrow.names
         if twice := sorted({name for name in names if names.count(name) > 1}):
             problem = f"{self.uri} has several columns of the name {', '.join(twice)}"
-            raise DataContractError(f"{problem}; all its columns: {', '.join(names)}", "Deliver it mended.")
+            raise DataContractError(
+                f"{problem}; all its columns: {', '.join(names)}", "Correct the file and deliver it again."
+            )
         return _marked(file.read(), _int96(file.schema))
 
 

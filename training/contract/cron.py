@@ -1,4 +1,4 @@
-"""Cron expressions, checked where a spec is loaded: one that does not parse would take the DAGs of all models along.
+"""Cron expressions, checked when a spec is loaded: one that does not parse would break the DAGs of all models.
 
 Airflow reads them with croniter, which the images of the steps do not have.
 """

@@ -33,10 +33,10 @@ class Column(Spec):
     nullable: bool = False
     unique: bool = False
     minimum: int | float | None = None
-    """Only of int64 and float64."""
+    """For int64 and float64 only."""
     maximum: int | float | None = None
     values: Annotated[tuple[Scalar, ...] | None, Field(strict=False)] = None
-    """All that may occur, in the column's type; not of a timestamp."""
+    """The allowed values, in the column's type. Not for timestamps."""
 
     @model_validator(mode="after")
     def _rules_fit_the_type(self) -> "Column":

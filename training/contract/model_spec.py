@@ -27,7 +27,7 @@ MODELS_DIR = Path(__file__).parent.parent / "models"
 
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 Name = Annotated[str, Field(pattern=_NAME)]
-#: A hundred years: what reaches further is a slip of the keys, and no date.
+#: A hundred years: a larger number is a typing error, and dates would overflow.
 DayCount = Annotated[int, Field(ge=1, le=36_500)]
 Feed = Literal["events", "labels"]
 EstimatorName = Literal["hist_gradient_boosting", "logistic_regression", "random_forest", "mlp"]
@@ -108,8 +108,8 @@ class DriftSpec(Spec):
     minimum_positives: int = Field(20, ge=1)
     """Positive labels in the matured window below which performance is not measured."""
     maximum_unmeasured_looks: int = Field(3, ge=1)
-    """So many looks in succession, each as of another day, that could not measure drift or performance fail the
-    monitoring run: for lack of events, predictions or labels."""
+    """The monitoring run fails when this many runs in a row, each as of another day, could not measure drift or
+    performance for lack of events, predictions or labels."""
 
 
 class RetrainingSpec(Spec):

@@ -21,7 +21,7 @@ class Problem(Frozen):
     what: str
     fix: str
     sure: bool = True
-    """False: it may be intended. It is reported, and nothing stops for it."""
+    """False: it may be intended. It is reported, and nothing fails because of it."""
 
     def __str__(self) -> str:
         """Place and mistake as one sentence: `what` is the rest of the sentence, or one of its own."""

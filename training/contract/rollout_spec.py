@@ -27,8 +27,8 @@ class StageSpec(Spec):
     maximum_minutes: float = Field(60, gt=0)
     """How long it is waited for `requests` before `on_silence` decides."""
     on_silence: Literal["promote", "hold", "fail"] = "hold"
-    """Too little traffic: go on to the next stage, unless failed requests or NaN are over their limits as plain shares;
-    fail the task for now and stay in the stage; roll back."""
+    """With too little traffic: `promote` goes on to the next stage, unless the shares of failed requests or NaN exceed
+    their limits; `hold` fails the task and stays in the stage; `fail` rolls back."""
 
     @model_validator(mode="after")
     def _fields_of_its_mode(self) -> "StageSpec":
@@ -52,10 +52,10 @@ class GuardSpec(Spec):
 
     confidence: float = Field(0.999, gt=0.5, lt=1)
     minimum_requests: int = Field(50, ge=1)
-    """With fewer, times and comparisons are looked at only when the stage ends, and then failed requests and NaN count
-    as plain shares."""
+    """With fewer, times and comparisons are judged only when the stage ends, and the shares of failed requests and NaN
+    are then compared with their limits without a test for chance."""
     maximum_error_rate: Share | None = 0.01
-    """Requests (rows of a batch count one each) that the version could not score, of those that it was to."""
+    """Share of its requests that the version could not score. Each row of a batch counts as a request."""
     maximum_nan_share: Share | None = 0.0
     """Scores that were not numbers."""
     maximum_p99_ms: float | None = Field(250.0, gt=0)

@@ -1,4 +1,4 @@
-"""Reads a YAML file of settings, and refuses what YAML would take without a word: a key given twice, keys not text."""
+"""Reads a YAML file of settings, and refuses what YAML accepts silently: repeated keys, and keys that are not text."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +47,7 @@ def read_fields(path: Path) -> dict[str, Any]:
 
 
 def _bad_keys(node: yaml.Node, seen: set[int]) -> Iterator[str]:
-    """Sentences about the keys under `node` that cannot be meant. A node that an alias repeats is looked at once."""
+    """Sentences about the wrong keys under `node`. A node that an alias repeats is checked once."""
     if id(node) in seen or isinstance(node, yaml.ScalarNode):
         return
     seen.add(id(node))

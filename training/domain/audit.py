@@ -86,7 +86,7 @@ def compare(
     old = explained(behind) & ~exact
     unknown = explained(default) & ~exact & ~old
     skewed = given & ~(exact | old | unknown)
-    # A value that is no number is as far off as can be, and no number to report.
+    # A value that is not a number counts as the largest difference, and is not reported as a number.
     differences = np.nan_to_num(np.abs(logged.astype(float) - now.values.astype(float)), nan=np.inf)
     found = {}
     for column, name in enumerate(names):

@@ -199,7 +199,7 @@ def _decoded(value: bytes) -> str | None:
 
 
 def _times(name: str, values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, Unfit]:
-    """Through whole numbers: the zone's name, which may be unknown here, does not change what moment is meant."""
+    """By way of integers: the moment does not depend on the zone's name, which may be unknown on this machine."""
     unit, counts, broken = values.type.unit, values.cast(pa.int64()), {}
     if unit == "ns":  # All that 64 bits can count lie between 1677 and 2262.
         counts, unit = _floored(counts, 1000), "us"

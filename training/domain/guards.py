@@ -17,7 +17,7 @@ from training.contract.signals import TIME_BUCKETS, Signals, VersionSignals
 
 #: So many groups of score are compared, as is custom for the population stability index.
 SCORE_GROUPS = 10
-#: A version that failed more than this share of a stage's requests goes no further, also where errors are not guarded.
+#: A version that fails more than this share of a stage's requests is not promoted, also without an error-rate guard.
 MOST = 0.5
 
 

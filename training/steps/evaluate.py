@@ -59,7 +59,7 @@ def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
     if not inputs.candidates:
         reasons = "; ".join(f"{name}: {why}" for name, why in inputs.dropped_out.items())
         problem = f"No estimator gave a candidate for a verdict. {reasons}".strip()
-        raise InputError(problem, hint="Mend the cause and clear the train tasks; their logs say more.")
+        raise InputError(problem, hint="Fix the cause and clear the train tasks; their logs say more.")
     spec = load_model_spec(inputs.model, settings.models_dir)
     holdout = _Holdout.of(Dataset(inputs.dataset_uri, spec).holdout(), spec.evaluation)
     counted, rows = holdout.keep.sum(), len(holdout.keep)

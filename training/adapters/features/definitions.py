@@ -256,7 +256,7 @@ def _objects(folder: Path, spec: ModelSpec, source: bytes | None = None) -> list
         # Not by a loader: its cache takes a file of the same size and second for the same file.
         exec(compile(path.read_bytes() if source is None else source, path, "exec"), vars(module))
     except Exception as error:
-        raise ConfigError(f"{path} failed: {type(error).__name__}: {error}", hint="Mend the definitions.") from error
+        raise ConfigError(f"{path} failed: {type(error).__name__}: {error}", hint="Correct the definitions.") from error
     return list(vars(module).values())
 
 

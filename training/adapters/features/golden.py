@@ -1,4 +1,4 @@
-"""Golden events: with the feature code that is here they must give the features that the model was trained with."""
+"""Golden events: the feature code here must compute the features that the model was trained with."""
 
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ def golden_events(golden: Golden, spec: ModelSpec) -> list[dict[str, Any]]:
 
 
 def check_golden_features(plan: Plan, golden: Golden, spec: ModelSpec) -> None:
-    """Raises DataContractError when the functions of `plan` make other features of the golden events, or fail."""
+    """Raises DataContractError when the functions of `plan` fail or compute other features for the golden events."""
     events = golden_events(golden, spec)
     if not events:
         return

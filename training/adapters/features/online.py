@@ -219,7 +219,7 @@ class Reads:
         ]
 
     def nothing(self, rows: int) -> list[Found]:
-        """As if the store knew none of the entities of `rows` events."""
+        """The result for `rows` events of which the store knows no entity."""
         return [Found.nothing(view, rows) for view in self.views]
 
 

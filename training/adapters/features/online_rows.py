@@ -1,4 +1,4 @@
-"""What lies in the online store beyond what Feast's interface shows: which rows a view has there, to delete some.
+"""The online store's rows of a view, which Feast's interface does not list, so that some can be deleted.
 
 Feast writes rows but deletes none, short of a whole view. The layouts are Feast's own: SQLite holds a table for each
 view with a row for each entity and feature; Redis a hash for each entity, which all views of that entity share.
@@ -33,7 +33,7 @@ def stored_keys(store: "FeatureStore", view: Any, entities: list[Any]) -> set[by
 def keep_only(
     store: "FeatureStore", view: Any, keys: set[bytes], features: Iterable[str], columns: Iterable[str]
 ) -> int:
-    """Delete the rows of `view` that are not of the entities `keys`, and the features that the view has no more.
+    """Delete the rows of `view` of other entities than `keys`, and the features that the view no longer has.
 
     `features` and `columns`: the view's features and entity columns, now and earlier. Returns the number of entities
     deleted.

@@ -28,7 +28,7 @@ def run(inputs: CheckInputs, settings: Settings) -> CheckResult:
     digest = _digest(inputs.model, settings)
     remembered = storage.join(settings.work, "checks", f"{inputs.model}.json")
     if storage.read(remembered) == _record(digest):
-        log.info("The files of %s have passed before (%s says so)", inputs.model, remembered)
+        log.info("The files of %s are unchanged since they passed the check (recorded in %s)", inputs.model, remembered)
         return CheckResult(outcome="unchanged", digest=digest)
     found = find_problems(inputs.model, settings)
     for line in listing([problem for problem in found if not problem.sure]):

@@ -43,8 +43,8 @@ class FeastCheck:
         found += self._unused(definitions, read)
         return found or self._applied(definitions)
 
-    def _problem(self, place: str, what: str, fix: str) -> Problem:
-        return Problem(file=self.file, place=place, what=what, fix=fix)
+    def _problem(self, place: str, what: str, fix: str, *, sure: bool = True) -> Problem:
+        return Problem(file=self.file, place=place, what=what, fix=fix, sure=sure)
 
     def _failed(self, place: str, error: StepError) -> Problem:
         return self._problem(place, without_path(error.message, self.file), error.hint)
@@ -85,21 +85,22 @@ class FeastCheck:
                 yield self._problem("feature views", what, "Rename the feature, in the SQL too.")
 
     def _unused(self, definitions: Definitions, read: set[str]) -> Iterator[Problem]:
-        """Features that are made and then not used: by mistake, or on the way to removing them."""
+        """Features that are made and then not used. One that the service leaves out may be intended: that is how a feature
+        of a live model is removed (docs/your-model.md).
+        """
         service = set(definitions.names)
         for view in definitions.views:
             columns = self.sql.schemas.get(view.name)
             for name in [f.name for f in view.features if columns is not None and f.name in columns.names]:
                 if name not in service | read:
                     what = f"does not list {name}, which the SQL makes and no request feature reads"
-                    fix = "Add it to the service, or take it from the SQL and the view."
-                    found = self._problem(f"service {definitions.service.name}", what, fix)
-                    yield found.model_copy(update={"sure": False})
+                    fix = "Add it to the service; or remove it from SQL and view once no version in service uses it."
+                    yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
         for view in definitions.on_demand:
             if lost := [f.name for f in view.features if f.name not in service]:
                 what = f"does not list {', '.join(lost)} of {view.name}"
-                fix = "Add them to the service, or take them from the view."
-                yield self._problem(f"service {definitions.service.name}", what, fix)
+                fix = "Add them to the service; or remove them from the view once no version in service uses them."
+                yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
 
     def _applied(self, definitions: Definitions) -> list[Problem]:
         """What Feast itself says of the definitions."""
