@@ -85,8 +85,9 @@ class FeastCheck:
                 yield self._problem("feature views", what, "Rename the feature, in the SQL too.")
 
     def _unused(self, definitions: Definitions, read: set[str]) -> Iterator[Problem]:
-        """Features that are made and then not used. One that the service leaves out may be intended: that is how a feature
-        of a live model is removed (docs/your-model.md).
+        """Features that are made and then not used.
+
+        One that the service leaves out may be intended: this is the way to remove a feature (docs/your-model.md).
         """
         service = set(definitions.names)
         for view in definitions.views:
