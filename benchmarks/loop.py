@@ -123,7 +123,7 @@ def in_process(landing: Path) -> dict[str, float]:
     drift = call("drift")
     performance = call("performance", as_of=drift["as_of"], champion_version=drift["champion_version"])
     call("audit", as_of=drift["as_of"])
-    request = call("request", drift=drift, performance=performance)
+    request = call("decide_retraining", drift=drift, performance=performance)
     data = call("dataset", as_of=request["as_of"])
     candidates = []
     for estimator in ("hist_gradient_boosting", "logistic_regression", "mlp"):

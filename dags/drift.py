@@ -11,9 +11,9 @@ from perennial_airflow.wiring import check_wiring
 DOC = """
 **drift** compares the current window with the training data of the version in service (the report's path is in the
 log), **performance** measures that version on the labels that have come in since, **audit** computes logged features
-again and reports those that differ, **request** puts what was found to the broker. When it grants a training run, the
-asset `{retrain}` gets an event and **{model}_train** starts. **request** fails, when all is decided, if drift or
-performance could not be measured in several looks in succession.
+again and reports those that differ, **decide_retraining** decides whether these results are a reason to train. If so,
+the asset `{retrain}` gets an event and **{model}_train** starts. **decide_retraining** fails, after it has decided, if
+drift or performance could not be measured in several runs in succession.
 """
 
 for spec in specs("drift"):
@@ -31,7 +31,7 @@ for spec in specs("drift"):
         )
         StepOperator(step="audit", inputs={"model": model, "as_of": found["as_of"]})
         request = StepOperator(
-            step="request",
+            step="decide_retraining",
             inputs={"model": model, "drift": found, "performance": result(performance)},
             emits=retrain,
             event=retrain_event,

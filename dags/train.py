@@ -10,8 +10,8 @@ from perennial_airflow.specs import dag_settings, specs
 from perennial_airflow.wiring import check_wiring
 
 DOC = """
-**request** puts the reason to the broker, whose answer is in the task's log and, for good, in the ledger. If granted,
-**dataset** joins labels and features point-in-time, **train** fits each estimator, **evaluate** reaches a verdict
+**decide_retraining** grants or refuses the request to train; the reason is in the task's log and in the ledger. When
+it is granted, **dataset** joins labels and features point-in-time, **train** fits each estimator, **evaluate** reaches a verdict
 against the version in service, **register** and **rollout** bring a better one into service. Whatever is not granted
 or not promoted is skipped, and the log says why. An estimator whose **train** fails drops out: **evaluate** names it
 and goes on with the others. A run that waits or is started twice does no harm.
@@ -30,8 +30,8 @@ for spec in specs("train"):
     settings = {**dag_settings(spec, "train", "train"), "params": training_params(spec), "doc_md": DOC}
     with DAG(**settings, schedule=AssetOrTimeSchedule(timetable=weekly, assets=[retrain])) as dag:
         asked = FromRun(training_request)
-        request = StepOperator(step="request", inputs=asked, also=model, emits=retrain, event=retrain_event)
-        why, force = result(request), dag.param("force")
+        decide = StepOperator(step="decide_retraining", inputs=asked, also=model, emits=retrain, event=retrain_event)
+        why, force = result(decide), dag.param("force")
 
         horizon = {"as_of": why["as_of"], "window_days": dag.param("window_days")}
         dataset = StepOperator(step="dataset", run_if=[why["granted"]], inputs={**model, **horizon})
@@ -55,6 +55,6 @@ for spec in specs("train"):
         rollout = StepOperator(step="rollout", inputs={**model, **registered})
 
         failed = {**model, "request_id": why["request_id"], "run": "{{ run_id }}", "failed": True}
-        back = StepOperator(step="request", task_id="give_back", inputs=failed, **WHEN_THE_RUN_FAILED)
+        back = StepOperator(step="decide_retraining", task_id="release_request", inputs=failed, **WHEN_THE_RUN_FAILED)
         [dataset, evaluate, register, rollout] >> back
     check_wiring(dag)

@@ -112,7 +112,7 @@ class Story:
         looked = self._drift_run(days)
         if looked is None:
             return False
-        request = self._airflow.result(looked, "request") or {}
+        request = self._airflow.result(looked, "decide_retraining") or {}
         trained = {self._request_of(run) for run in self._runs["train"]}
         return not request.get("granted") or request["request_id"] in trained
 
@@ -142,14 +142,14 @@ class Story:
         """The first training by drift or performance that registered a version and rolled it out."""
         self._look()
         for run in self._runs["train"]:
-            request = self._airflow.result(run, "request") or {}
+            request = self._airflow.result(run, "decide_retraining") or {}
             rollout = self._airflow.result(run, "rollout") or {}
             if request.get("trigger") in ("drift", "performance") and rollout.get("version"):
                 return run
         return None
 
     def _request_of(self, run: Run) -> str | None:
-        return (self._airflow.result(run, "request") or {}).get("request_id")
+        return (self._airflow.result(run, "decide_retraining") or {}).get("request_id")
 
     def _wait(
         self, what: str, done: Callable[[], Any], patience: float, stuck: Callable[[], str | None] = lambda: None
@@ -212,7 +212,7 @@ class Story:
         run = self._drift_run(days)
         if run is None:
             return
-        drift, request = self._airflow.result(run, "drift") or {}, self._airflow.result(run, "request") or {}
+        drift, request = self._airflow.result(run, "drift") or {}, self._airflow.result(run, "decide_retraining") or {}
         found = request.get("reason") or f"{drift.get('drifted_share', 0):.0%} of the features drifted"
         self._progress.say(f"Week {number}: {found} → {request.get('why')}")
         for train in self._runs["train"]:

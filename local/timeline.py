@@ -8,8 +8,8 @@ from typing import Any
 from local.airflow_api import Airflow, Run
 
 #: Which steps' results a training run is told by.
-TRAINING = ("request", "dataset", "evaluate", "register", "rollout")
-ALWAYS_TOLD = ("drift", "performance", "request")
+TRAINING = ("decide_retraining", "dataset", "evaluate", "register", "rollout")
+ALWAYS_TOLD = ("drift", "performance", "decide_retraining")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def checks(story: list[Chapter], champion: int | None) -> list[Check]:
     ]
     if winner is None:
         return made
-    request, evaluation = winner.results["request"], winner.results["evaluate"]
+    request, evaluation = winner.results["decide_retraining"], winner.results["evaluate"]
     verdict = evaluation["verdict"]
     primary = verdict["primary"]
     new, old = verdict["challenger"][primary], (verdict["champion"] or {}).get(primary)
@@ -76,7 +76,7 @@ def checks(story: list[Chapter], champion: int | None) -> list[Check]:
 
 def winning(story: list[Chapter]) -> Chapter | None:
     """The first training by drift or performance whose version was rolled out."""
-    asked = (c for c in story if c.results.get("request", {}).get("trigger") in ("drift", "performance"))
+    asked = (c for c in story if c.results.get("decide_retraining", {}).get("trigger") in ("drift", "performance"))
     return next((c for c in asked if c.run.kind == "train" and version(c)), None)
 
 
@@ -98,7 +98,7 @@ def lines(story: list[Chapter]) -> Iterator[str]:
 
 
 def _watched(chapter: Chapter) -> Iterator[str]:
-    drift, request = chapter.results.get("drift", {}), chapter.results.get("request", {})
+    drift, request = chapter.results.get("drift", {}), chapter.results.get("decide_retraining", {})
     performance = chapter.results.get("performance", {})
     if drift.get("outcome") == "measured":
         window = f"{drift['window']['start']} up to {drift['window']['end']}"
@@ -118,7 +118,7 @@ def _watched(chapter: Chapter) -> Iterator[str]:
 
 
 def _trained(chapter: Chapter) -> Iterator[str]:
-    request, dataset = chapter.results.get("request", {}), chapter.results.get("dataset", {})
+    request, dataset = chapter.results.get("decide_retraining", {}), chapter.results.get("dataset", {})
     why = "; ".join(f"asset {c['asset']}" for c in chapter.causes) or chapter.run.type
     yield f"because of {request.get('trigger')} ({request.get('reason')}), by {why}"
     if dataset:

@@ -52,7 +52,7 @@ def _ask(spec: ModelSpec, settings: Settings) -> int:
         "reason": f"The training code is now {code}",
         "evidence": {TAG: code},
     }
-    return run_step("request", json.dumps(inputs), "-")
+    return run_step("decide_retraining", json.dumps(inputs), "-")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from training.contract.errors import ExitCode, StepError
         ("ConfigError", os.EX_CONFIG, False),
         ("DataContractError", os.EX_DATAERR, False),
         ("TransientError", os.EX_TEMPFAIL, True),
-        ("NotToServe", os.EX_NOPERM, False),
+        ("RolloutAborted", os.EX_NOPERM, False),
     ],
 )
 def test_the_type_fixes_the_exit_code_and_whether_a_retry_can_help(name: str, code: int, retryable: bool) -> None:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from training.contract.base import Days
-from training.contract.messages import IngestInputs, RequestInputs, StepReport
+from training.contract.messages import DecideRetrainingInputs, IngestInputs, StepReport
 from training.contract.steps import STEPS
 
 
@@ -20,7 +20,7 @@ def test_days_are_half_open_and_not_backwards() -> None:
 
 def test_an_unknown_field_is_an_error() -> None:
     with pytest.raises(ValidationError, match="aas_of"):
-        RequestInputs.model_validate({"model": "card_fraud", "aas_of": "2026-01-05"})
+        DecideRetrainingInputs.model_validate({"model": "card_fraud", "aas_of": "2026-01-05"})
 
 
 def test_messages_do_not_change() -> None:
@@ -38,7 +38,7 @@ def test_a_partition_is_named_after_its_days(partition: str) -> None:
 @pytest.mark.parametrize("model", ["Card", "../card_fraud", "", "1card", "card-fraud"])
 def test_a_model_name_is_safe_as_a_path_and_as_an_identifier(model: str) -> None:
     with pytest.raises(ValidationError, match="model"):
-        RequestInputs(model=model, trigger="person")
+        DecideRetrainingInputs(model=model, trigger="person")
 
 
 @pytest.mark.parametrize(

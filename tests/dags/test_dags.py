@@ -76,14 +76,14 @@ def test_the_dags_say_what_they_are(loaded: dict[str, Any]) -> None:
 def test_the_training_dag_runs_its_steps_in_order(loaded: dict[str, Any]) -> None:
     found = tasks(loaded["dags"]["card_fraud_train"])
     after = {name: set(task.get("downstream_task_ids", [])) for name, task in found.items()}
-    chain = ["request", "dataset", "train", "evaluate", "register", "rollout"]
+    chain = ["decide_retraining", "dataset", "train", "evaluate", "register", "rollout"]
     for earlier, later in pairwise(chain):
         assert later in after[earlier], (earlier, later)
-    assert set(found) == {*chain, "estimators", "give_back"}
+    assert set(found) == {*chain, "estimators", "release_request"}
     # An estimator that fails does not end the run, so it does not give the request back either.
-    assert all(("give_back" in after[step]) == (step != "train") for step in chain)
+    assert all(("release_request" in after[step]) == (step != "train") for step in chain)
     rules = {name: task.get("trigger_rule") for name, task in found.items() if task.get("trigger_rule")}
-    assert rules == {"evaluate": "all_done_min_one_success", "give_back": "one_failed"}
+    assert rules == {"evaluate": "all_done_min_one_success", "release_request": "one_failed"}
 
 
 def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_its_own(tmp_path: Path) -> None:

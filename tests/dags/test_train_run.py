@@ -77,7 +77,7 @@ def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict
     tis = train("logistic_regression", "mlp", "random_forest")
     assert states(tis) == {
         "estimators": State.SUCCESS,
-        "request": State.SUCCESS,
+        "decide_retraining": State.SUCCESS,
         "dataset": State.SUCCESS,
         "train-0": State.SUCCESS,
         "train-1": State.FAILED,
@@ -85,10 +85,10 @@ def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict
         "evaluate": State.SUCCESS,
         "register": State.SKIPPED,
         "rollout": State.SKIPPED,
-        "give_back": State.SKIPPED,
+        "release_request": State.SKIPPED,
     }
     assert tis["train-1"].try_number == 1
-    assert tis["give_back"].get_dagrun().state == "success"
+    assert tis["release_request"].get_dagrun().state == "success"
     found = tis["evaluate"].xcom_pull(task_ids="evaluate")
     assert set(found["metrics"]) == {"logistic_regression", "random_forest"}
     assert found["dropped_out"].keys() == {"mlp"}
@@ -103,15 +103,15 @@ def test_when_all_estimators_fail_the_run_fails_and_gives_its_request_back(train
     tis = train("hist_gradient_boosting", "mlp")
     assert states(tis) == {
         "estimators": State.SUCCESS,
-        "request": State.SUCCESS,
+        "decide_retraining": State.SUCCESS,
         "dataset": State.SUCCESS,
         "train-0": State.FAILED,
         "train-1": State.FAILED,
         "evaluate": State.FAILED,
         "register": State.UPSTREAM_FAILED,
         "rollout": State.UPSTREAM_FAILED,
-        "give_back": State.FAILED,
+        "release_request": State.FAILED,
     }
-    assert tis["give_back"].get_dagrun().state == "failed"
+    assert tis["release_request"].get_dagrun().state == "failed"
     why = tis["train-1"].xcom_pull(task_ids="train", key="failure", map_indexes=[0, 1])
     assert [each["estimator"] for each in why] == ["hist_gradient_boosting", "mlp"]

@@ -11,7 +11,7 @@ from training.contract.signals import NO_SCORES, NO_TIMES, TIME_BUCKETS, PairSig
 from training.contract.traffic import Desired
 from training.domain.experiment import alert_rates, qualities
 from training.domain.guards import Finding, beyond_chance, examine, p99, population_stability, quality
-from training.domain.metrics import Truth
+from training.domain.metrics import EvaluationSet
 
 ALERT_RATE = 0.005
 
@@ -188,9 +188,9 @@ def test_alert_rates_are_compared_by_newcombes_interval() -> None:
 def test_qualities_of_two_groups() -> None:
     random = np.random.default_rng(4)
 
-    def group(noise: float) -> tuple[Truth, np.ndarray]:
+    def group(noise: float) -> tuple[EvaluationSet, np.ndarray]:
         labels = (random.random(3000) < 0.1).astype(int)
-        return Truth.of(labels, np.arange(3000), np.zeros(3000)), labels + random.normal(0, noise, 3000)
+        return EvaluationSet.of(labels, np.arange(3000), np.zeros(3000)), labels + random.normal(0, noise, 3000)
 
     good, bad, as_bad = group(0.3), group(1.5), group(1.5)
     better = qualities(bad, good, "average_precision", 100, 0.9, 100, 0)

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from training.contract.errors import DataContractError
 from training.domain.importance import permutation_importance
-from training.domain.metrics import Ranking, Truth, measure, paired_differences, threshold_at
+from training.domain.metrics import EvaluationSet, Ranking, measure, paired_differences, threshold_at
 from training.domain.resampling import Sample
 
 labelled_scores = st.lists(
@@ -29,10 +29,10 @@ def test_auc_and_average_precision_are_scikit_learns(rows: list[tuple[int, int, 
 @settings(max_examples=60, deadline=None)
 def test_copies_of_an_entity_are_copies_of_its_rows(rows: list[tuple[int, int, int]], copies: list[int]) -> None:
     labels, scores, entities = (np.array(column) for column in zip(*rows, strict=True))
-    truth = Truth.of(labels, entities, np.zeros(len(rows)))
+    truth = EvaluationSet.of(labels, entities, np.zeros(len(rows)))
     weights = np.array(copies)[: truth.entity_count]
     ranking, sample = Ranking(truth, scores, 1), Sample(weights[truth.entities])
-    repeated = np.repeat(np.arange(len(rows)), sample.copies)
+    repeated = np.repeat(np.arange(len(rows)), sample.entity_weights)
     positives = labels[repeated].sum()
     if 0 < positives < len(repeated):
         assert ranking.value("roc_auc", sample) == pytest.approx(roc_auc_score(labels[repeated], scores[repeated]))
@@ -70,7 +70,7 @@ def test_a_card_counts_with_its_highest_score_and_label_of_the_day() -> None:
 
 
 def test_card_precision_of_a_card_drawn_twice() -> None:
-    truth = Truth.of([1, 0, 1], [0, 1, 2], [0, 0, 0])
+    truth = EvaluationSet.of([1, 0, 1], [0, 1, 2], [0, 0, 0])
     ranking = Ranking(truth, np.array([0.9, 0.8, 0.7]), 2)
     assert ranking.value("card_precision_at_k") == 0.5
     assert ranking.value("card_precision_at_k", Sample(np.array([2, 1, 0]))) == 1.0
@@ -88,11 +88,11 @@ def test_scores_must_be_finite_and_as_many_as_rows() -> None:
             measure([0, 1], scores, [1, 2], [0, 0], 1)
 
 
-def scored(noise: float, n: int = 4000) -> tuple[Truth, np.ndarray]:
+def scored(noise: float, n: int = 4000) -> tuple[EvaluationSet, np.ndarray]:
     random = np.random.default_rng(3)
     signal = random.random(n)
     labels = (random.random(n) < 0.2 * signal**3).astype(int)
-    truth = Truth.of(labels, random.integers(0, 500, n), np.arange(n) * 7 // n)
+    truth = EvaluationSet.of(labels, random.integers(0, 500, n), np.arange(n) * 7 // n)
     return truth, signal + np.random.default_rng(4).normal(0, noise, n)
 
 

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.domain.metrics import Ranking, Truth, paired_differences
+from training.domain.metrics import EvaluationSet, Ranking, paired_differences
 from training.domain.resampling import MINIMUM_CLUSTERS, PARTS, Clusters, clusters_of, effective_count
 
 HOUR = np.timedelta64(1, "h")
 
 
-def truth(entities: np.ndarray | list, hours: np.ndarray, share: float = 0.3, seed: int = 0) -> Truth:
+def truth(entities: np.ndarray | list, hours: np.ndarray, share: float = 0.3, seed: int = 0) -> EvaluationSet:
     """Rows at these hours after a midnight."""
     times = np.datetime64("2026-01-05T00:30") + hours * HOUR
     labels = np.random.default_rng(seed).random(len(hours)) < share
-    return Truth.of(labels, entities, times.astype("datetime64[D]"), times)
+    return EvaluationSet.of(labels, entities, times.astype("datetime64[D]"), times)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 29])
@@ -58,10 +58,10 @@ def test_without_enough_of_anything_there_are_no_samples() -> None:
 
 def test_without_times_a_day_is_the_shortest_block() -> None:
     days = np.arange(20).repeat(10)
-    clusters = Truth.of(days % 2, np.zeros(200), days).clusters
+    clusters = EvaluationSet.of(days % 2, np.zeros(200), days).clusters
     assert (clusters.count, "the rows lie in 20 days" in clusters.described) == (0, True)
     days = np.arange(35).repeat(10)
-    assert Truth.of(days % 2, np.zeros(350), days).clusters.count == 35
+    assert EvaluationSet.of(days % 2, np.zeros(350), days).clusters.count == 35
 
 
 def test_each_null_is_an_entity_of_its_own() -> None:
@@ -77,7 +77,7 @@ def test_each_null_is_an_entity_of_its_own() -> None:
 def test_times_with_a_zone_are_the_same_hours() -> None:
     there = pd.Series(pd.date_range("2026-01-05", periods=48, freq="h", tz="Europe/Paris"))
     days = there.dt.tz_convert("UTC").dt.floor("D")
-    hours = Truth.of(np.arange(48) % 2, np.zeros(48), days, there).hours
+    hours = EvaluationSet.of(np.arange(48) % 2, np.zeros(48), days, there).hours
     assert hours is not None
     assert hours[0] % 24 == 23
 
@@ -92,9 +92,9 @@ def test_every_row_is_drawn_with_its_cluster(entities: list[int]) -> None:
         return
     assert clusters.count >= MINIMUM_CLUSTERS
     sample = clusters.draw(np.random.default_rng(0))
-    assert (len(sample.copies), sample.by_time) == (len(entities), clusters.by_time)
+    assert (len(sample.entity_weights), sample.by_time) == (len(entities), clusters.by_time)
     for number in range(clusters.count):
-        assert len(set(sample.copies[clusters.numbers == number])) == 1
+        assert len(set(sample.entity_weights[clusters.numbers == number])) == 1
 
 
 def test_parts_divide_a_day() -> None:
@@ -115,9 +115,9 @@ def test_a_difference_by_chance_between_models_of_one_entity_is_not_certain() ->
 
 def test_a_day_that_is_drawn_twice_counts_twice_in_card_precision() -> None:
     """Day 0: the one card that is checked is a fraud. Day 1: it is not. Other cards on each day."""
-    known = Truth.of([1, 0, 0, 1], [0, 1, 2, 3], [0, 0, 1, 1])
+    known = EvaluationSet.of([1, 0, 0, 1], [0, 1, 2, 3], [0, 0, 1, 1])
     ranking = Ranking(known, np.array([0.9, 0.1, 0.9, 0.1]), 1)
     days = Clusters(known.days, 2, True, "")
-    for copies, expected in (([1, 1], 1 / 2), ([2, 0], 1.0), ([0, 2], 0.0), ([3, 1], 3 / 4)):
-        sample = type(days.draw(np.random.default_rng(0)))(np.array(copies)[known.days], by_time=True)
+    for entity_weights, expected in (([1, 1], 1 / 2), ([2, 0], 1.0), ([0, 2], 0.0), ([3, 1], 3 / 4)):
+        sample = type(days.draw(np.random.default_rng(0)))(np.array(entity_weights)[known.days], by_time=True)
         assert ranking.value("card_precision_at_k", sample) == pytest.approx(expected)

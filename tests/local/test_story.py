@@ -103,7 +103,7 @@ def test_a_result_is_read_as_json_and_absent_when_the_step_did_not_run() -> None
     run = Run("train", "r 1", "success", "manual", None, None, {})
     path = "/api/v2/dags/m_train/dagRuns/r%201/taskInstances/request/xcomEntries/return_value"
     with server({path: [(200, {"value": '{"granted": true}'})]}) as (url, _), Airflow(url, "a", "b", "m") as airflow:
-        assert airflow.result(run, "request") == {"granted": True}
+        assert airflow.result(run, "decide_retraining") == {"granted": True}
         assert airflow.result(run, "rollout") is None
 
 

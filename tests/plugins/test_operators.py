@@ -47,25 +47,30 @@ def test_the_result_is_handed_on_and_its_fields_are_inputs_with_their_types(tmp_
         return [granted, waiting, text]
 
     with dag("handing_on", params={"model": Param("card_fraud")}) as subject:
-        asked = StepOperator(step="request", inputs={**ASK, "model": "{{ params.model }}"})
+        asked = StepOperator(step="decide_retraining", inputs={**ASK, "model": "{{ params.model }}"})
         look(result(asked)["granted"], result(asked)["waiting"], result(asked)["reason"])
     tis = run(subject)
     assert result_of(tis["look"]) == [False, [], ""]
-    assert result_of(tis["request"])["why"].startswith("No reason to train")
+    assert result_of(tis["decide_retraining"])["why"].startswith("No reason to train")
     (report,) = (tmp_path / "home" / "work" / "results" / "handing_on").rglob("*.json")
     assert report.relative_to(report.parents[1]) == Path("request/1.json")
 
 
 def test_a_task_is_skipped_unless_one_of_its_conditions_holds() -> None:
     with dag("conditions") as subject:
-        asked = StepOperator(step="request", inputs=FromRun(training_request), also=MODEL)
+        asked = StepOperator(step="decide_retraining", inputs=FromRun(training_request), also=MODEL)
         granted = result(asked)["granted"]
-        no = StepOperator(step="request", task_id="no", run_if=[granted], inputs=ASK)
-        StepOperator(step="request", task_id="yes", run_if=[granted, True], inputs=ASK)
-        StepOperator(step="request", task_id="after", inputs={**ASK, "reason": result(no)["why"]})
+        no = StepOperator(step="decide_retraining", task_id="no", run_if=[granted], inputs=ASK)
+        StepOperator(step="decide_retraining", task_id="yes", run_if=[granted, True], inputs=ASK)
+        StepOperator(step="decide_retraining", task_id="after", inputs={**ASK, "reason": result(no)["why"]})
     subject.params.update({"as_of": None, "reason": "a test", "force": False})
     states = {name: ti.state for name, ti in run(subject).items()}
-    assert states == {"request": State.SUCCESS, "yes": State.SUCCESS, "no": State.SKIPPED, "after": State.SKIPPED}
+    assert states == {
+        "decide_retraining": State.SUCCESS,
+        "yes": State.SUCCESS,
+        "no": State.SKIPPED,
+        "after": State.SKIPPED,
+    }
 
 
 def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> None:
@@ -78,7 +83,7 @@ def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> No
         return collected
 
     with dag("mapping") as subject:
-        asked = StepOperator.partial(task_id="ask", step="request", inputs=ASK).expand(also=names())
+        asked = StepOperator.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(also=names())
         look(result(asked).each("granted", "request_id"))
     tis = run(subject)
     assert result_of(tis["look"]) == [{"granted": False, "request_id": None}] * 2
@@ -106,7 +111,7 @@ def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None
             return super().run_step(context)
 
     with dag("missing", params={"reasons": Param(reasons)}) as subject:
-        asked = Breaking.partial(task_id="ask", step="request", inputs=ASK).expand(also=names())
+        asked = Breaking.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(also=names())
         look(result(asked).missing("reason", of=subject.param("reasons")))
     tis = run(subject)
     assert [tis[f"ask-{i}"].state for i in range(3)] == [State.SUCCESS, State.FAILED, State.FAILED]
@@ -120,8 +125,8 @@ def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skip
     states = {}
     for name, run_ in (("fails", "a-run"), ("succeeds", "")):
         with dag(f"cleaning_up_{name}") as subject:
-            asked = StepOperator(step="request", inputs={**ASK, "request_id": "unknown" if run_ else None})
-            clean = StepOperator(step="request", task_id="clean", inputs=ASK, **WHEN_THE_RUN_FAILED)
+            asked = StepOperator(step="decide_retraining", inputs={**ASK, "request_id": "unknown" if run_ else None})
+            clean = StepOperator(step="decide_retraining", task_id="clean", inputs=ASK, **WHEN_THE_RUN_FAILED)
             asked >> clean
         tis = run(subject)
         states[name] = tis["clean"].state, tis["clean"].get_dagrun().state
@@ -131,8 +136,8 @@ def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skip
 @pytest.mark.parametrize(
     ("case", "step", "inputs", "tries"),
     [
-        ("bad_input", "request", {**MODEL, "request_id": "unknown", "run": "a-run"}, 1),
-        ("unknown_field", "request", {**ASK, "typo": 1}, 1),
+        ("bad_input", "decide_retraining", {**MODEL, "request_id": "unknown", "run": "a-run"}, 1),
+        ("unknown_field", "decide_retraining", {**ASK, "typo": 1}, 1),
         ("bad_data", "ingest", {**MODEL, "feed": "events", "partition": "2026-01-05", "uri": "GARBAGE"}, 1),
         ("transient", "rollback", {**MODEL, "version": 1}, 2),
     ],
@@ -157,7 +162,7 @@ def test_an_event_is_emitted_only_when_there_is_one_to_emit() -> None:
 
     for name, event in (("ringing", emit_why), ("silent", lambda result, context: None)):
         with dag(name) as subject:
-            StepOperator(step="request", inputs=ASK, emits=Asset(f"{name}_bell"), event=event)
+            StepOperator(step="decide_retraining", inputs=ASK, emits=Asset(f"{name}_bell"), event=event)
         run(subject)
     with create_session() as session:
         events = list(session.scalars(select(AssetEvent)))

@@ -7,7 +7,7 @@ import pytest
 from perennial_airflow.requests import retrain_event, training_request
 from perennial_notes import reason
 
-from training.contract.messages import RequestInputs, RequestResult
+from training.contract.messages import DecideRetrainingInputs, DecideRetrainingResult
 
 PARAMS = {"estimators": ["mlp"], "window_days": None, "as_of": "2026-03-02", "reason": "audit", "force": True}
 GRANTED = {"request_id": "drift-1", "trigger": "drift", "as_of": "2026-03-02", "reason": "5 of 17 features drifted"}
@@ -20,7 +20,7 @@ def context(run_type: str, *extras: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def asked(context: dict[str, Any]) -> dict[str, Any]:
-    inputs = RequestInputs.model_validate({"model": "card_fraud", **training_request(context)})
+    inputs = DecideRetrainingInputs.model_validate({"model": "card_fraud", **training_request(context)})
     return inputs.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
 
 
@@ -58,7 +58,7 @@ def test_an_event_that_names_no_request_becomes_one() -> None:
 def test_it_rings_for_the_granted_request_and_else_for_one_left_behind(
     granted: bool, waiting: list[str], rings_for: str | None
 ) -> None:
-    result = RequestResult.model_validate({**GRANTED, "granted": granted, "why": "", "waiting": waiting})
+    result = DecideRetrainingResult.model_validate({**GRANTED, "granted": granted, "why": "", "waiting": waiting})
     event = retrain_event(result.model_dump(mode="json"), {})
     assert (event or {}).get("request_id") == rings_for
     if rings_for == "drift-1":

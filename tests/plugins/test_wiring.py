@@ -64,17 +64,17 @@ def test_all_problems_of_a_dag_are_listed() -> None:
 
 def test_parameters_conditions_and_constants_are_checked() -> None:
     with DAG("rollback", schedule=None, params={"version": Param(1, type="integer")}) as dag:
-        asked = StepOperator(step="request", inputs={**MODEL, "trigger": "wish"})
+        asked = StepOperator(step="decide_retraining", inputs={**MODEL, "trigger": "wish"})
         StepOperator(
             step="rollback",
             inputs={**MODEL, "version": dag.param("version"), "run": "{{ run_id }}"},
             run_if=[result(asked)["grantd"]],
         )
     assert problem(dag).splitlines() == [
-        "rollback, task request: trigger: 'wish' cannot be its value: Input should be 'first', 'schedule', 'drift', "
-        "'performance', 'new_data', 'code' or 'person'",
-        "rollback, task rollback: run_if: result(request)['grantd']: RequestResult has no field 'grantd'; it has "
-        "as_of, granted, reason, request_id, trigger, waiting, why",
+        "rollback, task decide_retraining: trigger: 'wish' cannot be its value: Input should be 'first', 'schedule', "
+        "'drift', 'performance', 'new_data', 'code' or 'person'",
+        "rollback, task rollback: run_if: result(decide_retraining)['grantd']: DecideRetrainingResult has no field "
+        "'grantd'; it has as_of, granted, reason, request_id, trigger, waiting, why",
     ]
     with DAG("other", schedule=None, params={"version": 1}) as dag:
         StepOperator(step="rollback", inputs={**MODEL, "version": dag.param("versoin", default=None)})

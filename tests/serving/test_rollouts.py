@@ -29,7 +29,7 @@ from testing.serving_stack import (
     running_stack,
     service_process,
 )
-from training.contract.errors import NotToServe
+from training.contract.errors import RolloutAborted
 from training.contract.messages import RollbackInputs, RolloutInputs
 from training.steps import rollback, rollout
 
@@ -118,7 +118,7 @@ def test_a_bad_model_is_rolled_back_by_the_guard_that_should(
     # Whoever flags more also decides otherwise.
     guards |= {"minimum_agreement": None} if guard == "alert_rate" else {}
     settings = stack.planned([{**stage, "requests": 5000}, FULL], guards)
-    with Callers([stack.service.url]) as callers, pytest.raises(NotToServe) as failed:
+    with Callers([stack.service.url]) as callers, pytest.raises(RolloutAborted) as failed:
         rollout.run(RolloutInputs(model=MODEL, version=version), settings)
     assert guard in failed.value.message.partition(" tripped")[0], failed.value.message
     eventually(lambda: stack.service.serves(1) and stack.service.models()["traffic"]["mode"] == "full", 5)

@@ -15,10 +15,10 @@ from training import code, code_change
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry
-from training.contract.messages import DriftResult, RequestInputs
+from training.contract.messages import DecideRetrainingInputs, DriftResult
 from training.contract.model_spec import ModelSpec
 from training.settings import Settings
-from training.steps import request
+from training.steps import decide_retraining
 
 MODEL = "card_fraud"
 DAY = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -83,7 +83,7 @@ def test_other_code_asks_once_and_the_granted_request_wakes_the_training_dag(
 
     # The drift DAG's next look, which finds nothing by itself, rings for it …
     quiet = DriftResult(outcome="measured", as_of=DAY.date() + timedelta(days=6), champion_version=1)
-    looked = request.run(RequestInputs(model=MODEL, drift=quiet), deployed)
+    looked = decide_retraining.run(DecideRetrainingInputs(model=MODEL, drift=quiet), deployed)
     event = retrain_event(looked.model_dump(mode="json"), {})
     assert event is not None
     assert event["request_id"] == asked
@@ -96,11 +96,11 @@ def test_other_code_asks_once_and_the_granted_request_wakes_the_training_dag(
         extra = event
 
     context = {"dag_run": Run, "triggering_asset_events": {"card_fraud_retrain": [Event]}, "params": {}}
-    taken = request.run(RequestInputs(model=MODEL, **training_request(context)), deployed)
+    taken = decide_retraining.run(DecideRetrainingInputs(model=MODEL, **training_request(context)), deployed)
     assert (taken.granted, taken.trigger) == (True, "code")
     assert taken.reason == f"The training code is now {code.training_code(deployed, spec)}"
     assert code_change.main() == 0
-    assert request.run(RequestInputs(model=MODEL, drift=quiet), deployed).waiting == []
+    assert decide_retraining.run(DecideRetrainingInputs(model=MODEL, drift=quiet), deployed).waiting == []
 
 
 def test_the_champions_own_code_asks_for_nothing(deployed: Settings, spec: ModelSpec) -> None:

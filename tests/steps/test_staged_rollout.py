@@ -24,7 +24,7 @@ from tests.steps.predicted import prediction_table
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
-from training.contract.errors import NotToServe, StepError, TransientError
+from training.contract.errors import RolloutAborted, StepError, TransientError
 from training.contract.messages import RolloutInputs
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS, PairSignals, VersionSignals
@@ -126,7 +126,7 @@ def test_a_guard_that_trips_rolls_back_and_shows_the_numbers(
         replica.versions[2] = counts(60, **seen)
         replica.pair = PairSignals(rows=60, both_flagged=3, **pair)
     settings = planned([stage, {"mode": "full"}])
-    with pytest.raises(NotToServe) as failed:
+    with pytest.raises(RolloutAborted) as failed:
         roll(settings, 2)
     assert not failed.value.retryable
     assert guard in failed.value.message.partition(" tripped")[0]
@@ -174,7 +174,8 @@ def test_requests_are_summed_over_replicas_and_waited_for(planned: Plan, fleet: 
 
 
 @pytest.mark.parametrize(
-    ("policy", "error", "tags"), [("promote", None, False), ("fail", NotToServe, False), ("hold", TransientError, True)]
+    ("policy", "error", "tags"),
+    [("promote", None, False), ("fail", RolloutAborted, False), ("hold", TransientError, True)],
 )
 def test_silence_ends_a_stage_as_the_plan_says(
     planned: Plan, registry: Registry, fleet: list[Replica], policy: str, error: type[StepError] | None, tags: bool
@@ -213,7 +214,7 @@ def test_silence_does_not_promote_a_version_that_fails(
 ) -> None:
     fleet[0].versions[2], fleet[1].versions[2] = seen, VersionSignals()
     stage = {**mode, "requests": 1000, "maximum_minutes": 0.02, "on_silence": "promote"}
-    with pytest.raises(NotToServe, match=re.escape(said)):
+    with pytest.raises(RolloutAborted, match=re.escape(said)):
         roll(planned([stage, {"mode": "full"}], {"maximum_nan_share": 0.01}), 2)
     assert aliases(registry) == {"champion": 1}
 
@@ -224,7 +225,7 @@ def test_a_stage_of_minutes_does_not_pass_a_version_that_failed_its_only_request
     for replica in fleet:
         replica.versions[2] = VersionSignals()
     fleet[0].versions[2] = VersionSignals(asked=1, errors=1)
-    with pytest.raises(NotToServe, match=re.escape("error rate 100.00% (1 of 1 requests)")):
+    with pytest.raises(RolloutAborted, match=re.escape("error rate 100.00% (1 of 1 requests)")):
         roll(planned([{"mode": "shadow", "minutes": 0.02}, {"mode": "full"}]), 2)
     assert aliases(registry) == {"champion": 1}
 
@@ -298,7 +299,7 @@ def test_a_rollback_cancels_a_rollout(planned: Plan, registry: Registry, named: 
     assert aliases(registry)["champion"] == (named or 1)
     assert "challenger" not in aliases(registry)
     [error] = errors
-    assert isinstance(error, NotToServe)
+    assert isinstance(error, RolloutAborted)
     assert "cancelled by a rollback" in error.message
     assert "complaints" in error.message
     found = ledger(settings)
@@ -325,7 +326,7 @@ def test_the_full_stage_is_watched_too(planned: Plan, registry: Registry, fleet:
     assert roll(settings, 2) == (2, 1)
     for replica in fleet:
         replica.versions[3] = counts(60, errors=30)
-    with pytest.raises(NotToServe, match="error rate"):
+    with pytest.raises(RolloutAborted, match="error rate"):
         roll(settings, 3)
     assert aliases(registry) == {"champion": 2, "previous": 1}
 
@@ -359,7 +360,7 @@ def test_a_rollout_may_require_the_skew_audit(
     if said is None:
         assert roll(settings, 2) == (2, 1)
     else:
-        with pytest.raises(NotToServe, match=said):
+        with pytest.raises(RolloutAborted, match=said):
             roll(settings, 2)
         assert aliases(registry) == {"champion": 1}
 
@@ -402,7 +403,7 @@ def test_a_worse_model_is_rolled_back_once_labels_show_it(
     settings = planned([SHADOW, {"mode": "full"}], {"maximum_quality_drop": 0.05})
     log_predictions(settings, worse)
     if trips:
-        with pytest.raises(NotToServe, match="Guard quality tripped") as failed:
+        with pytest.raises(RolloutAborted, match="Guard quality tripped") as failed:
             roll(settings, 2)
         assert "on 400 labelled requests, 40 of them positive" in failed.value.message
         assert aliases(registry) == {"champion": 1}

@@ -26,7 +26,7 @@ log = logging.getLogger("perennial")
 
 
 @dataclass(frozen=True)
-class Look:
+class ReplicaStatus:
     """One replica at one moment. `version` is None when it serves none, or did not answer: `problem` says why."""
 
     url: str
@@ -56,45 +56,49 @@ class Replicas:
         self._urls, self._model = list(urls), model
         self._headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
 
-    def look(self, signals: bool = False) -> list[Look]:
+    def look(self, signals: bool = False) -> list[ReplicaStatus]:
         """What each serves. Never raises: who does not answer is reported as such."""
-        replicas, lost = list[str](), list[Look]()
+        replicas, lost = list[str](), list[ReplicaStatus]()
         for url in self._urls:
             try:
                 replicas += expand(url)
             except (OSError, ValueError) as error:
-                lost.append(Look(url, problem=f"it leads to no replica: {error}"))
+                lost.append(ReplicaStatus(url, problem=f"it leads to no replica: {error}"))
         with ThreadPoolExecutor(min(len(replicas), 16) or 1) as pool:
             return [*pool.map(lambda url: self._look(url, signals), replicas), *lost]
 
-    def wait_until_served(self, version: int, timeout: float, before: Sequence[Look] = ()) -> list[Look]:
+    def wait_until_served(
+        self, version: int, timeout: float, before: Sequence[ReplicaStatus] = ()
+    ) -> list[ReplicaStatus]:
         """Wait until every replica serves `version` to everyone. `before` are looks from before it was asked for.
 
         Raises StepError as soon as a replica refuses the version anew, TransientError after `timeout` seconds; both
         name the replicas, what they serve and why.
         """
 
-        def there(look: Look) -> bool:
+        def there(look: ReplicaStatus) -> bool:
             return look.version == version and look.signals is not None and look.signals.traffic.mode == "full"
 
         return self._wait(there, f"serves version {version}", version, timeout, before)
 
-    def wait_until_in_stage(self, stage: str, version: int, timeout: float, before: Sequence[Look] = ()) -> list[Look]:
+    def wait_until_in_stage(
+        self, stage: str, version: int, timeout: float, before: Sequence[ReplicaStatus] = ()
+    ) -> list[ReplicaStatus]:
         """Wait until every replica reports the stage `stage`, with `version` loaded. Raises as `wait_until_served`."""
 
-        def there(look: Look) -> bool:
+        def there(look: ReplicaStatus) -> bool:
             return look.signals is not None and look.signals.traffic.stage == stage and not _lacks(look, version)
 
         return self._wait(there, f"is in stage {stage}", version, timeout, before)
 
     def _wait(
         self,
-        there: Callable[[Look], bool],
+        there: Callable[[ReplicaStatus], bool],
         what: str,
         version: int,
         timeout: float,
-        before: Sequence[Look],
-    ) -> list[Look]:
+        before: Sequence[ReplicaStatus],
+    ) -> list[ReplicaStatus]:
         known = {each.url: each.refused.get(version) for each in before}
         deadline, waiting_for = time.monotonic() + timeout, self._urls
         while True:
@@ -115,16 +119,16 @@ class Replicas:
                 waiting_for = now
             time.sleep(POLL_SECONDS)
 
-    def _look(self, url: str, signals: bool) -> Look:
+    def _look(self, url: str, signals: bool) -> ReplicaStatus:
         try:
             said = self._get(f"{url}/models")
             if said["model"] != self._model:
-                return Look(
+                return ReplicaStatus(
                     url, said["replica"], problem=f"it is a service of model {said['model']}, not {self._model}"
                 )
             refused = {int(version): (each["reason"], each["at"]) for version, each in said["refused"].items()}
             champion = said["slots"].get("champion") or {}
-            return Look(
+            return ReplicaStatus(
                 url,
                 said["replica"],
                 champion.get("version"),
@@ -135,9 +139,9 @@ class Replicas:
                 Signals.model_validate(self._get(f"{url}/signals")) if signals else None,
             )
         except (OSError, HTTPException) as error:
-            return Look(url, problem=f"it did not answer: {error}")
+            return ReplicaStatus(url, problem=f"it did not answer: {error}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return Look(url, problem=f"its answer is not that of a prediction service: {error!r}")
+            return ReplicaStatus(url, problem=f"its answer is not that of a prediction service: {error!r}")
 
     def _get(self, url: str) -> Any:
         request = urllib.request.Request(url, headers=self._headers)
@@ -145,19 +149,19 @@ class Replicas:
             return json.load(answer)
 
 
-def _lacks(look: Look, version: int) -> bool:
+def _lacks(look: ReplicaStatus, version: int) -> bool:
     signals = look.signals
     return signals is None or version not in (signals.champion, signals.challenger)
 
 
-class Tally:
+class SignalTotals:
     """Signals of one stage summed over replicas; those of a process that is gone still count."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._seen: dict[tuple[str, datetime | None], Signals] = {}
 
-    def add(self, looks: Sequence[Look]) -> Signals:
+    def add(self, looks: Sequence[ReplicaStatus]) -> Signals:
         """The sum, with these newest looks; replicas in another stage are left out."""
         for each in looks:
             if each.signals is not None and each.signals.traffic.stage == self._stage:

@@ -73,7 +73,7 @@ class Stopped(TransientError):
     """The step's process was told to end; run again, it takes up where it was."""
 
 
-class NotToServe(StepError):
+class RolloutAborted(StepError):
     """A rollout was stopped and undone: a guard tripped, or a rollback asked for another version."""
 
     exit_code = ExitCode.NOT_TO_SERVE

@@ -69,10 +69,10 @@ STEPS: Mapping[str, StepSpec] = {
             result=m.MaterializeResult,
         ),
         StepSpec(
-            name="request",
+            name="decide_retraining",
             summary="Put a reason to train to the broker, which grants it or says why not.",
-            inputs=m.RequestInputs,
-            result=m.RequestResult,
+            inputs=m.DecideRetrainingInputs,
+            result=m.DecideRetrainingResult,
         ),
         StepSpec(
             name="dataset",

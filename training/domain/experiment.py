@@ -7,7 +7,7 @@ import numpy as np
 from training.contract.base import Frozen
 from training.contract.model_spec import Metric
 from training.contract.signals import VersionSignals
-from training.domain.metrics import Ranking, Truth
+from training.domain.metrics import EvaluationSet, Ranking
 
 
 class Difference(Frozen):
@@ -61,8 +61,8 @@ def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence
 
 
 def qualities(
-    champion: tuple[Truth, np.ndarray],
-    challenger: tuple[Truth, np.ndarray],
+    champion: tuple[EvaluationSet, np.ndarray],
+    challenger: tuple[EvaluationSet, np.ndarray],
     metric: Metric,
     k: int,
     confidence: float,

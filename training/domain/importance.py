@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from training.contract.model_spec import Metric
-from training.domain.metrics import Ranking, Truth
+from training.domain.metrics import EvaluationSet, Ranking
 
 #: Enough for an order among features; scoring twenty times a whole holdout of a forest would take longer than fitting.
 MAXIMUM_ROWS = 10_000
@@ -14,7 +14,7 @@ MAXIMUM_ROWS = 10_000
 def permutation_importance(
     score: Callable[[np.ndarray], np.ndarray],
     features: np.ndarray,
-    truth: Truth,
+    truth: EvaluationSet,
     names: list[str],
     metric: Metric,
     k: int,
@@ -28,7 +28,7 @@ def permutation_importance(
     positive, others = np.flatnonzero(truth.labels == 1), np.flatnonzero(truth.labels == 0)
     others = random.permutation(others)[: max(MAXIMUM_ROWS - len(positive), len(positive))]
     rows = np.sort(np.concatenate([positive, others]))
-    sample = Truth.of(truth.labels[rows], truth.entities[rows], truth.days[rows])
+    sample = EvaluationSet.of(truth.labels[rows], truth.entities[rows], truth.days[rows])
 
     def quality(values: np.ndarray) -> float:
         return Ranking(sample, score(values), k).value(metric)

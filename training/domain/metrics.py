@@ -21,7 +21,7 @@ Rows: TypeAlias = Sequence[Any] | np.ndarray | pd.Series
 
 
 @dataclass(frozen=True)
-class Truth:
+class EvaluationSet:
     """What came true of n rows: `labels` 0 or 1, `entities` and `days` numbered from 0, `hours` since 1970, each [n].
 
     A row without an entity (null) is an entity of its own: nothing says that two of them are the same.
@@ -33,7 +33,7 @@ class Truth:
     hours: np.ndarray | None = None
 
     @classmethod
-    def of(cls, labels: Rows, entities: Rows, days: Rows, times: Rows | None = None) -> "Truth":
+    def of(cls, labels: Rows, entities: Rows, days: Rows, times: Rows | None = None) -> "EvaluationSet":
         """From anything with an order; `times` are the rows' moments, datetimes in UTC where they have no zone.
 
         Raises DataContractError unless both labels occur: no metric is defined then.
@@ -58,7 +58,7 @@ class Truth:
 class Ranking:
     """Rows of `truth` ranked by `scores` [n], as they are or as a bootstrap sample has them."""
 
-    def __init__(self, truth: Truth, scores: np.ndarray, k: int) -> None:
+    def __init__(self, truth: EvaluationSet, scores: np.ndarray, k: int) -> None:
         self._truth, self._scores, self._k = truth, np.asarray(scores), k
         if self._scores.shape != truth.labels.shape or not np.isfinite(self._scores).all():
             problem = f"Scores of shape {self._scores.shape} for {len(truth.labels)} rows, or scores not finite"
@@ -105,9 +105,9 @@ class Ranking:
         detected = np.zeros(self._truth.entity_count, dtype=bool)
         found = room = 0.0
         for cards, fraud, rows in self._cards_by_day:
-            copies = sample.copies[rows]
-            k = self._k * float(copies.mean()) if sample.by_time else self._k
-            counts = np.where(detected[cards], 0, copies)
+            entity_weights = sample.entity_weights[rows]
+            k = self._k * float(entity_weights.mean()) if sample.by_time else self._k
+            counts = np.where(detected[cards], 0, entity_weights)
             before = np.cumsum(counts) - counts
             checked = np.clip(k - before, 0, counts)
             found, room = found + float(checked @ fraud), room + k
@@ -116,8 +116,8 @@ class Ranking:
 
     def _counts(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Positive rows and all rows at or above each threshold."""
-        copies = sample.copies[self._order]
-        return np.cumsum(copies * self._labels)[self._thresholds], np.cumsum(copies)[self._thresholds]
+        entity_weights = sample.entity_weights[self._order]
+        return np.cumsum(entity_weights * self._labels)[self._thresholds], np.cumsum(entity_weights)[self._thresholds]
 
     @cached_property
     def _cards_by_day(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -155,11 +155,11 @@ def measure(labels: Rows, scores: np.ndarray, entities: Rows, days: Rows, k: int
 
     Raises DataContractError when only one label occurs or a score is not finite.
     """
-    return Ranking(Truth.of(labels, entities, days), scores, k).measure()
+    return Ranking(EvaluationSet.of(labels, entities, days), scores, k).measure()
 
 
 def paired_differences(
-    challenger: Ranking, champion: Ranking, truth: Truth, metric: Metric, samples: int, seed: int
+    challenger: Ranking, champion: Ranking, truth: EvaluationSet, metric: Metric, samples: int, seed: int
 ) -> np.ndarray:
     """Challenger minus champion in `metric` on bootstrap samples [≤ samples], both on the same sample each time.
 

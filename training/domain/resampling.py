@@ -22,7 +22,7 @@ PARTS = (12, 8, 6, 4, 3, 2, 1)
 class Sample:
     """A bootstrap sample: how often each of n rows is in it, [n]."""
 
-    copies: np.ndarray
+    entity_weights: np.ndarray
     by_time: bool = False
     """Blocks of time were drawn: an hour or a day is there several times or not at all, instead of an entity."""
 
@@ -39,8 +39,8 @@ class Clusters:
 
     def draw(self, random: np.random.Generator) -> Sample:
         """As many clusters as there are, with replacement."""
-        copies = np.bincount(random.integers(self.count, size=self.count), minlength=self.count)
-        return Sample(copies[self.numbers], self.by_time)
+        entity_weights = np.bincount(random.integers(self.count, size=self.count), minlength=self.count)
+        return Sample(entity_weights[self.numbers], self.by_time)
 
 
 def clusters_of(entities: np.ndarray, days: np.ndarray, hours: np.ndarray | None) -> Clusters:

@@ -16,7 +16,7 @@ from training.adapters.registry import CHAMPION, ModelVersion, Registry, Runs
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, Metrics, Verdict
 from training.contract.model_spec import EstimatorName, EvaluationSpec, load_model_spec
-from training.domain.metrics import Ranking, Truth, paired_differences
+from training.domain.metrics import EvaluationSet, Ranking, paired_differences
 from training.domain.verdict import Champion, judge
 from training.settings import Settings
 from training.workspace import share, shared_uri
@@ -30,13 +30,13 @@ class _Holdout:
 
     rows: Rows
     keep: np.ndarray
-    truth: Truth
+    truth: EvaluationSet
     spec: EvaluationSpec
 
     @classmethod
     def of(cls, rows: Rows, spec: EvaluationSpec) -> "_Holdout":
         keep = rows.evaluated
-        truth = Truth.of(rows.labels[keep], rows.entities[keep], rows.days[keep], rows.times[keep])
+        truth = EvaluationSet.of(rows.labels[keep], rows.entities[keep], rows.days[keep], rows.times[keep])
         return cls(rows, keep, truth, spec)
 
     def rank(self, model: OnnxModel) -> Ranking:

@@ -9,7 +9,7 @@ import time
 
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from training.adapters.replicas import Look, Replicas
+from training.adapters.replicas import Replicas, ReplicaStatus
 from training.contract.errors import InputError, StepError
 from training.contract.messages import Replica, RollbackInputs, RolloutResult
 from training.contract.model_spec import load_model_spec
@@ -86,7 +86,7 @@ def _point(move: Move, model: str, registry: Registry) -> None:
     log.info("Champion of %s: version %s → %d", model, move.champion or "none", move.version)
 
 
-def _result(looks: list[Look], move: Move, seconds: float) -> RolloutResult:
+def _result(looks: list[ReplicaStatus], move: Move, seconds: float) -> RolloutResult:
     for each in looks:
         log.info("Replica %s serves version %d since %s", each.url, move.version, each.since)
     replicas = [Replica(url=x.url, replica=x.replica, version=move.version, since=x.since) for x in looks if x.since]

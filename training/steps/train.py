@@ -26,7 +26,7 @@ from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.importance import permutation_importance
-from training.domain.metrics import Ranking, Truth, threshold_at
+from training.domain.metrics import EvaluationSet, Ranking, threshold_at
 from training.domain.parity import PARITY_TOLERANCE, prove_parity
 from training.estimators import base
 from training.settings import Settings
@@ -146,7 +146,7 @@ class _Trained:
     features: np.ndarray
     scores: np.ndarray
     counted: np.ndarray
-    truth: Truth
+    truth: EvaluationSet
 
 
 def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
@@ -160,7 +160,7 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
     scores = OnnxScorer(content).score(features)
     parity = prove_parity(fitted.scores(features), scores)
     log.info("ONNX equals the native model within %.1e on all %d holdout rows", parity, len(scores))
-    truth = Truth.of(holdout.labels[counted], holdout.entities[counted], holdout.days[counted])
+    truth = EvaluationSet.of(holdout.labels[counted], holdout.entities[counted], holdout.days[counted])
     metrics = Ranking(truth, scores[counted], spec.evaluation.k).measure()
     log.info("On the %d of %d holdout rows that evaluation counts: %s", counted.sum(), len(counted), metrics)
     metadata = ArtifactMetadata(

@@ -4,7 +4,7 @@ Inputs are explicit: no step asks for the time or for what is newest. Where an `
 that resolves it, and its result carries what it resolved to.
 """
 
-from training.contract.messages.broker import RequestInputs, RequestResult
+from training.contract.messages.broker import DecideRetrainingInputs, DecideRetrainingResult
 from training.contract.messages.check import CheckInputs, CheckResult
 from training.contract.messages.data import (
     FeaturesInputs,
@@ -52,6 +52,8 @@ __all__ = [
     "ColumnDrift",
     "DatasetInputs",
     "DatasetResult",
+    "DecideRetrainingInputs",
+    "DecideRetrainingResult",
     "DriftInputs",
     "DriftResult",
     "EvaluateInputs",
@@ -73,8 +75,6 @@ __all__ = [
     "RegisterInputs",
     "RegisterResult",
     "Replica",
-    "RequestInputs",
-    "RequestResult",
     "RollbackInputs",
     "RolloutInputs",
     "RolloutResult",

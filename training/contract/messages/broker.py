@@ -9,7 +9,7 @@ from training.contract.messages.watching import DriftResult, PerformanceResult
 from training.contract.model_spec import Trigger
 
 
-class RequestInputs(StepInputs):
+class DecideRetrainingInputs(StepInputs):
     """One trigger for training, put to the broker; or a granted request that a training run takes up.
 
     - A run that starts by itself: `trigger` (schedule, person, …) and `run`.
@@ -36,7 +36,7 @@ class RequestInputs(StepInputs):
     """With request_id and run: the run that took the request up has failed, the request may wait for another."""
 
 
-class RequestResult(Frozen):
+class DecideRetrainingResult(Frozen):
     request_id: str | None
     """None: there was no reason to train, and nothing was put to the broker."""
     granted: bool

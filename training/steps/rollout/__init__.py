@@ -9,8 +9,8 @@ import time
 
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from training.adapters.replicas import Look, Replicas
-from training.contract.errors import NotToServe, StepError, Stopped
+from training.adapters.replicas import Replicas, ReplicaStatus
+from training.contract.errors import RolloutAborted, StepError, Stopped
 from training.contract.messages import Replica, RolloutInputs, RolloutResult
 from training.contract.model_spec import load_model_spec
 from training.contract.traffic import FULL
@@ -23,8 +23,8 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
-    """Raises InputError for an unknown version, NotToServe when a guard trips or a rollback cancels, StepError when a
-    replica refuses the version, TransientError when one lags.
+    """Raises InputError for an unknown version, RolloutAborted when a guard trips or a rollback cancels, StepError when
+    a replica refuses the version, TransientError when one lags.
 
     After a TransientError for want of MLflow or the replicas during a stage, the stage goes on: run again, the step
     takes it up. After every other error the version is out of service again.
@@ -40,7 +40,7 @@ def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
     try:
         if move is not None and move.champion is not None:
             if problem := skew_problem(ledger, spec):
-                raise NotToServe(problem, hint="Run the drift DAG, whose audit step finds the skew.")
+                raise RolloutAborted(problem, hint="Run the drift DAG, whose audit step finds the skew.")
             rollout.stages()
         rollout.check_not_cancelled()
         if move is not None:
@@ -89,7 +89,7 @@ def _undo(move: Move, model: str, error: StepError, registry: Registry, ledger: 
         log.error("Champion of %s: version %d → %s again", model, move.version, move.champion or "none")
     elif champion != move.champion:
         log.warning("The champion was moved to version %d meanwhile; it stays", champion)
-    if state.aliases.get(CHALLENGER) == move.version and isinstance(error, NotToServe):
+    if state.aliases.get(CHALLENGER) == move.version and isinstance(error, RolloutAborted):
         registry.remove_alias(model, CHALLENGER)
     registry.tag(model, move.version, "rollout", f"failed: {error.message}")
     ledger.claim(ROLLOUT, model, move.ended(error.message).model_dump(mode="json"), move.ended(error.message).key)
@@ -102,7 +102,9 @@ def _drop_challenger(registry: Registry, model: str, version: int) -> None:
         registry.remove_alias(model, CHALLENGER)
 
 
-def _result(looks: list[Look], version: int, rollout: Rollout, registry: Registry, seconds: float) -> RolloutResult:
+def _result(
+    looks: list[ReplicaStatus], version: int, rollout: Rollout, registry: Registry, seconds: float
+) -> RolloutResult:
     for each in looks:
         log.info("Replica %s serves version %d since %s", each.url, version, each.since)
     previous = registry.by_alias(rollout.model, PREVIOUS)

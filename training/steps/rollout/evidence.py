@@ -55,7 +55,7 @@ class Labels:
 
     def _paired(self) -> list[Finding]:
         """Both versions on the requests that both scored."""
-        from training.domain.metrics import Ranking, Truth, paired_differences
+        from training.domain.metrics import EvaluationSet, Ranking, paired_differences
 
         rows, spec = self._labelled(), self._spec
         identity, evaluation, others = spec.label.id_column, spec.evaluation, "_champions"
@@ -66,7 +66,7 @@ class Labels:
         if positives < spec.drift.minimum_positives or positives == len(both):
             return []
         times = both[spec.feeds[EVENTS].time_column]
-        truth = Truth.of(both[LABEL], both[evaluation.entity], both[DAY], times)
+        truth = EvaluationSet.of(both[LABEL], both[evaluation.entity], both[DAY], times)
         rankings = [Ranking(truth, both[column].to_numpy(), evaluation.k) for column in (PROBABILITY, others)]
         samples, seed = evaluation.bootstrap_samples, spec.training.seed
         differences = paired_differences(rankings[0], rankings[1], truth, evaluation.primary, samples, seed)
@@ -91,7 +91,7 @@ class Labels:
 def comparison(stage: Stage, signals: Signals, labels: Labels, spec: ModelSpec) -> list[str]:
     """The final comparison of an A/B stage: alert rates, and the primary metric when enough labels are in."""
     from training.domain.experiment import alert_rates, qualities
-    from training.domain.metrics import Truth
+    from training.domain.metrics import EvaluationSet
 
     confidence, evaluation = spec.evaluation.confidence, spec.evaluation
     rates = alert_rates(signals.of(signals.champion), signals.of(signals.challenger), confidence)
@@ -101,7 +101,9 @@ def comparison(stage: Stage, signals: Signals, labels: Labels, spec: ModelSpec) 
     if any(n < spec.drift.minimum_positives or n == len(g) for n, g in zip(positives, groups, strict=True)):
         counts = " and ".join(map(str, positives))
         return [*said, f"{evaluation.primary}: too few positive labels have come in ({counts})"]
-    truths = [Truth.of(g[LABEL], g[evaluation.entity], g[DAY], g[spec.feeds[EVENTS].time_column]) for g in groups]
+    truths = [
+        EvaluationSet.of(g[LABEL], g[evaluation.entity], g[DAY], g[spec.feeds[EVENTS].time_column]) for g in groups
+    ]
     old, new = ((truth, g[PROBABILITY].to_numpy()) for truth, g in zip(truths, groups, strict=True))
     samples, seed = evaluation.bootstrap_samples, spec.training.seed
     return [*said, str(qualities(old, new, evaluation.primary, evaluation.k, confidence, samples, seed))]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, CHAMPION, Registry
-from training.adapters.replicas import Look, Replicas, Tally
-from training.contract.errors import NotToServe, TransientError
+from training.adapters.replicas import Replicas, ReplicaStatus, SignalTotals
+from training.contract.errors import RolloutAborted, TransientError
 from training.contract.messages import StageResult
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
@@ -47,7 +47,7 @@ class Rollout:
         self.passed: list[Stage] = []
 
     def stages(self) -> None:
-        """Every stage before `full`. Raises NotToServe, StepError or TransientError as the step does."""
+        """Every stage before `full`. Raises RolloutAborted, StepError or TransientError as the step does."""
         for number, _ in enumerate(self._spec.rollout.stages[:-1], 1):
             self._run(number)
 
@@ -68,14 +68,16 @@ class Rollout:
         ]
 
     def check_not_cancelled(self) -> None:
-        """Raises NotToServe when another move has begun, or this one was ended, since."""
+        """Raises RolloutAborted when another move has begun, or this one was ended, since."""
         if self._move is None:
             return
         moves = [e for e in self._ledger.entries(self.model) if e.kind in (ROLLOUT, ROLLBACK)]
         last = last_move([entry.body for entry in moves])
         if last is not None and (last.number, last.phase) != (self._move.number, "started"):
             by = f"a {last.kind} to version {last.version}" + (f": {last.reason}" if last.reason else "")
-            raise NotToServe(f"The rollout of version {self._version} was cancelled by {by}", "Nothing is left to do.")
+            raise RolloutAborted(
+                f"The rollout of version {self._version} was cancelled by {by}", "Nothing is left to do."
+            )
 
     def _watched(self) -> Stage | None:
         """The plan's `full` stage, begun, if it is one to watch."""
@@ -112,7 +114,7 @@ class Rollout:
 
     def _watch(self, stage: Stage) -> None:
         """Until the stage is over or a guard trips."""
-        tally, labels = Tally(stage.id), Labels(stage, self._move, self._spec, self._settings)
+        tally, labels = SignalTotals(stage.id), Labels(stage, self._move, self._spec, self._settings)
         heard = told = time.monotonic()
         while True:
             self.check_not_cancelled()
@@ -141,15 +143,15 @@ class Rollout:
     def _guarded(
         self, stage: Stage, signals: Signals, labels: Labels, final: bool = False, silent: bool = False
     ) -> list[Finding]:
-        """What the guards find. Raises NotToServe when one trips."""
+        """What the guards find. Raises RolloutAborted when one trips."""
         found = examine(signals, self._spec.rollout.guards, self._spec.decision.alert_rate, final, silent)
         found += labels.look(final)
         if any(finding.tripped for finding in found):
             self._trip(stage, signals.of(self._version).rows, found)
         return found
 
-    def _away(self, stage: Stage, looks: list[Look]) -> str | None:
-        """Which replicas are not in the stage now, or why that cannot be known. Raises NotToServe when a person has
+    def _away(self, stage: Stage, looks: list[ReplicaStatus]) -> str | None:
+        """Which replicas are not in the stage now, or why that cannot be known. Raises RolloutAborted when a person has
         moved what the stage rests on."""
         lost = [str(look) for look in looks if look.signals is None or look.signals.traffic.stage != stage.id]
         try:
@@ -160,7 +162,7 @@ class Rollout:
         if (state.aliases.get(CHAMPION), state.tags.get(STAGE_TAG)) != (champion, stage.id):
             self.check_not_cancelled()
             now = f"champion is version {state.aliases.get(CHAMPION)}, stage {state.tags.get(STAGE_TAG)}"
-            raise NotToServe(f"The registry was changed during stage {stage.id}: {now}", "Start the rollout again.")
+            raise RolloutAborted(f"The registry was changed during stage {stage.id}: {now}", "Start the rollout again.")
         return "; ".join(lost) or None
 
     def _trip(self, stage: Stage, requests: int, findings: list[Finding]) -> None:
@@ -171,7 +173,7 @@ class Rollout:
         self.passed.append(ended)
         why = "; ".join(finding.sentence for finding in findings if finding.tripped)
         names = ", ".join(dict.fromkeys(finding.guard for finding in findings if finding.tripped))
-        raise NotToServe(
+        raise RolloutAborted(
             f"Guard {names} tripped in stage {stage.id} after {requests} requests, version {self._version} is rolled "
             f"back: {why}",
             hint="The ledger and the version's MLflow run keep the numbers; mend the model and train again.",
@@ -184,7 +186,7 @@ class Rollout:
             log.warning("Stage %s: %s; the plan goes on", stage.id, said)
             return True
         if stage.spec.on_silence == "fail":
-            raise NotToServe(f"Stage {stage.id} failed: {said}", hint="Is the service asked? Then train again.")
+            raise RolloutAborted(f"Stage {stage.id} failed: {said}", hint="Is the service asked? Then train again.")
         hint = "The stage goes on; clear this task to look again, or run the rollback DAG to end it."
         raise Unreachable(f"Stage {stage.id} is held: {said}", hint)
 

@@ -9,7 +9,7 @@ from training.adapters.lake import Lake
 from training.adapters.ledger import Entry, Ledger
 from training.adapters.tables import covered
 from training.contract.errors import DataContractError, InputError
-from training.contract.messages import RequestInputs, RequestResult
+from training.contract.messages import DecideRetrainingInputs, DecideRetrainingResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain import sources
 from training.domain.monitoring import MONITORS, Look, blind, look
@@ -31,7 +31,7 @@ REQUEST, DECISION, LOOK = "request", "decision", "look"
 REASONS = {"schedule": "scheduled training", "person": "asked for by a person", "new_data": "new data came in"}
 
 
-def run(inputs: RequestInputs, settings: Settings) -> RequestResult:
+def run(inputs: DecideRetrainingInputs, settings: Settings) -> DecideRetrainingResult:
     """Put a reason to train to the broker, or take up a request that was granted before.
 
     The same inputs find the same request and the same decision. A granted request is taken up by one run: for that run
@@ -56,7 +56,9 @@ def run(inputs: RequestInputs, settings: Settings) -> RequestResult:
     return result
 
 
-def _decided(inputs: RequestInputs, spec: ModelSpec, ledger: Ledger, settings: Settings) -> RequestResult:
+def _decided(
+    inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger, settings: Settings
+) -> DecideRetrainingResult:
     if inputs.request_id is not None:
         request = _known(inputs.request_id, inputs.model, ledger)
     else:
@@ -65,11 +67,11 @@ def _decided(inputs: RequestInputs, spec: ModelSpec, ledger: Ledger, settings: S
             return _nothing(new, inputs, ledger)
         request = _put(new, spec, ledger)
     if inputs.failed:
-        _give_back(request, inputs, ledger)
+        _release_request(request, inputs, ledger)
     return _result(request, inputs, ledger)
 
 
-def _watch(inputs: RequestInputs, spec: ModelSpec, ledger: Ledger) -> list[str]:
+def _watch(inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger) -> list[str]:
     """Keep what this look could not measure; a sentence for each monitor that has been blind for too long.
 
     A look that is repeated finds its entry; one as of the same day that sees other data gets another.
@@ -90,7 +92,7 @@ def _watch(inputs: RequestInputs, spec: ModelSpec, ledger: Ledger) -> list[str]:
     ]
 
 
-def _check(inputs: RequestInputs) -> None:
+def _check(inputs: DecideRetrainingInputs) -> None:
     found = inputs.drift is not None or inputs.performance is not None
     if inputs.force and inputs.trigger != "person":
         raise InputError("Only a person may force a training", hint='Leave out "force", or set trigger to "person".')
@@ -111,7 +113,7 @@ def _known(request_id: str, model: str, ledger: Ledger) -> Request:
     return history.requests[request_id]
 
 
-def _new_request(inputs: RequestInputs, spec: ModelSpec, lake: Lake) -> Request | str:
+def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, lake: Lake) -> Request | str:
     """The request that the inputs amount to; a sentence when there is nothing to ask for."""
     events, labels = covered(lake, spec, "events"), covered(lake, spec, "labels")
     seen = inputs.as_of or (inputs.drift.as_of if inputs.drift else None)
@@ -149,13 +151,13 @@ def _features_lag(lake: Lake, spec: ModelSpec) -> bool:
     return oldest is not None and oldest < sources.number(lake.versions("events", "labels"))
 
 
-def _reason(inputs: RequestInputs, spec: ModelSpec, history_days: int) -> Reason | None:
+def _reason(inputs: DecideRetrainingInputs, spec: ModelSpec, history_days: int) -> Reason | None:
     if inputs.trigger is None:
         return reason_to_train(inputs.drift, inputs.performance, spec, history_days)
     return Reason(inputs.trigger, inputs.reason or REASONS.get(inputs.trigger, inputs.trigger))
 
 
-def _evidence(inputs: RequestInputs) -> dict[str, Any]:
+def _evidence(inputs: DecideRetrainingInputs) -> dict[str, Any]:
     found = {"drift": inputs.drift, "performance": inputs.performance}
     return inputs.evidence | {name: each.model_dump(mode="json") for name, each in found.items() if each is not None}
 
@@ -181,7 +183,7 @@ def _history(entries: list[Entry]) -> History:
     )
 
 
-def _give_back(request: Request, inputs: RequestInputs, ledger: Ledger) -> None:
+def _release_request(request: Request, inputs: DecideRetrainingInputs, ledger: Ledger) -> None:
     history = _history(ledger.entries(inputs.model))
     times = history.given_back.get(request.id, 0) + 1
     if history.taken.get(request.id) != inputs.run:
@@ -195,7 +197,7 @@ def _give_back(request: Request, inputs: RequestInputs, ledger: Ledger) -> None:
         ledger.append(DECISION, inputs.model, body.model_dump(mode="json"), f"{request.id}:given back:{times}")
 
 
-def _answer(request: Request, inputs: RequestInputs, ledger: Ledger) -> tuple[bool, str]:
+def _answer(request: Request, inputs: DecideRetrainingInputs, ledger: Ledger) -> tuple[bool, str]:
     """Whether to train now or, without a run, in a run that takes the request up; and why."""
     history = _history(ledger.entries(inputs.model))
     decision = history.decisions.get(request.id)
@@ -217,12 +219,12 @@ def _answer(request: Request, inputs: RequestInputs, ledger: Ledger) -> tuple[bo
     return False, f"Run {run} took the request up already."
 
 
-def _result(request: Request, inputs: RequestInputs, ledger: Ledger) -> RequestResult:
+def _result(request: Request, inputs: DecideRetrainingInputs, ledger: Ledger) -> DecideRetrainingResult:
     granted, why = _answer(request, inputs, ledger)
     history = _history(ledger.entries(inputs.model))
     log.info("Request %s (%s, as of %s): %s", request.id, request.reason, request.as_of, why)
     log.info("Granted and waiting for a run: %s", ", ".join(history.waiting) or "none")
-    return RequestResult(
+    return DecideRetrainingResult(
         request_id=request.id,
         granted=granted,
         why=why,
@@ -233,9 +235,9 @@ def _result(request: Request, inputs: RequestInputs, ledger: Ledger) -> RequestR
     )
 
 
-def _nothing(why: str, inputs: RequestInputs, ledger: Ledger) -> RequestResult:
+def _nothing(why: str, inputs: DecideRetrainingInputs, ledger: Ledger) -> DecideRetrainingResult:
     log.info(why)
-    return RequestResult(
+    return DecideRetrainingResult(
         request_id=None,
         granted=False,
         why=why,

@@ -12,12 +12,18 @@ from training.adapters.lake import Lake
 from training.adapters.ledger import Entry, Ledger
 from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError
-from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, RequestInputs, RequestResult
+from training.contract.messages import (
+    ColumnDrift,
+    DecideRetrainingInputs,
+    DecideRetrainingResult,
+    DriftResult,
+    PerformanceResult,
+)
 from training.contract.model_spec import MODELS_DIR
 from training.domain import sources
 from training.domain.retraining import MAXIMUM_RUNS
 from training.settings import Settings
-from training.steps.request import run
+from training.steps.decide_retraining import run
 
 MODEL = "card_fraud"
 START = date(2026, 1, 5)
@@ -62,8 +68,8 @@ def _drifted(as_of: date, champion: int = 1) -> DriftResult:
     )
 
 
-def _ask(settings: Settings, **fields) -> RequestResult:
-    return run(RequestInputs(model=MODEL, **fields), settings)
+def _ask(settings: Settings, **fields) -> DecideRetrainingResult:
+    return run(DecideRetrainingInputs(model=MODEL, **fields), settings)
 
 
 def _entries(settings: Settings, kind: str | None = None) -> list[Entry]:
@@ -286,7 +292,9 @@ def test_a_person_is_granted_within_the_cooldown(settings: Settings) -> None:
 # --- what monitoring could not measure ---
 
 
-def _look(settings: Settings, as_of: date, outcome: str = "no predictions", champion_version: int = 1) -> RequestResult:
+def _look(
+    settings: Settings, as_of: date, outcome: str = "no predictions", champion_version: int = 1
+) -> DecideRetrainingResult:
     """One run of monitoring: no drift, and this outcome for performance."""
     drift = DriftResult(outcome="measured", as_of=as_of, champion_version=champion_version)
     window = Days.ending(as_of - timedelta(days=7), 7)
