@@ -11,10 +11,10 @@ from perennial_airflow.wiring import check_wiring
 
 DOC = """
 **decide_retraining** grants or refuses the request to train; the reason is in the task's log and in the ledger. When
-it is granted, **dataset** joins labels and features point-in-time, **train** fits each estimator, **evaluate** reaches a verdict
-against the version in service, **register** and **rollout** bring a better one into service. Whatever is not granted
-or not promoted is skipped, and the log says why. An estimator whose **train** fails drops out: **evaluate** names it
-and goes on with the others. A run that waits or is started twice does no harm.
+it is granted, **dataset** joins labels and features point-in-time, **train** fits each estimator, **evaluate** reaches
+a verdict against the version in service, **register** and **rollout** bring a better one into service. Whatever is not
+granted or not promoted is skipped, and the log says why. An estimator whose **train** fails drops out: **evaluate**
+names it and goes on with the others. A run that waits or is started twice does no harm.
 """
 
 

@@ -101,7 +101,7 @@ def test_the_client_gives_up_with_a_hint() -> None:
 
 def test_a_result_is_read_as_json_and_absent_when_the_step_did_not_run() -> None:
     run = Run("train", "r 1", "success", "manual", None, None, {})
-    path = "/api/v2/dags/m_train/dagRuns/r%201/taskInstances/request/xcomEntries/return_value"
+    path = "/api/v2/dags/m_train/dagRuns/r%201/taskInstances/decide_retraining/xcomEntries/return_value"
     with server({path: [(200, {"value": '{"granted": true}'})]}) as (url, _), Airflow(url, "a", "b", "m") as airflow:
         assert airflow.result(run, "decide_retraining") == {"granted": True}
         assert airflow.result(run, "rollout") is None
@@ -227,7 +227,7 @@ def trained(minute: int, trigger: str, version: int | None, new: float, old: flo
         "train",
         minute,
         [{"asset": "m_retrain", "extra": {}, "source": None}],
-        request={
+        decide_retraining={
             "trigger": trigger,
             "reason": f"{trigger} says so",
             "request_id": "r",
@@ -252,7 +252,7 @@ DRIFTED = chapter(
         "report_html": __file__,
     },
     performance={"outcome": "measured", "current": {"roc_auc": 0.6}, "reference": {"roc_auc": 0.8}},
-    request={"reason": "drift", "why": "Granted."},
+    decide_retraining={"reason": "drift", "why": "Granted."},
 )
 UNREPORTED = replace(DRIFTED, results=DRIFTED.results | {"drift": DRIFTED.results["drift"] | {"report_html": "/gone"}})
 UNMEASURED = replace(DRIFTED, results={k: v for k, v in DRIFTED.results.items() if k != "performance"})
