@@ -11,13 +11,13 @@ from typing import Any
 
 from serving.batch import Batch
 from serving.explain import explain as explained
+from serving.loaded_model import LoadedModel
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.schema import BadRequest, Problem
 from serving.scoring import Scorer
 from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
-from serving.slots import Slot
 from serving.traffic import Route
 from training.contract.errors import DataContractError
 from training.contract.predictions import SCORE, SHADOW, LoggedRow
@@ -57,8 +57,8 @@ class Answering:
                 raise BadRequest(503, Problem(error="The request could not be answered in time"), retry_after=1)
             # The youngest decides how long the model may take: the others' callers sent theirs slowly.
             left = self._deadline - (now - max(batch.received))
-            values = batch.features(route.slot.plan).values
-            scores = (await self._scorer.score(route.slot, values, left)).tolist()
+            values = batch.features(route.loaded.plan).values
+            scores = (await self._scorer.score(route.loaded, values, left)).tolist()
         except Exception as error:
             if len(batch.received) > 1 and not isinstance(error, TimeoutError):  # one's trouble is not the others'
                 alone = [self.answer(route, batch.of([i])) for i in range(len(batch.rows))]
@@ -81,7 +81,7 @@ class Answering:
         """Where a challenger fails, the champion answers."""
         if isinstance(error, BadRequest):
             return [error] * len(batch.rows)
-        now, version = time.perf_counter(), route.slot.version
+        now, version = time.perf_counter(), route.loaded.version
         rows = len(batch.rows) // len(batch.received)
         for received in batch.received:
             self._signals.failed(version, route.role, now - received, rows)
@@ -95,14 +95,14 @@ class Answering:
     async def _answered(self, route: Route, batch: Batch, scores: list[float]) -> list[RowOutcome]:
         predictions = self._predictions(route, batch, scores)
         if batch.explain:
-            for prediction, row in zip(predictions, batch.features(route.slot.plan).values, strict=True):
-                prediction["explanation"] = await self._scorer.run(explained, route.slot.model, row)
+            for prediction, row in zip(predictions, batch.features(route.loaded.plan).values, strict=True):
+                prediction["explanation"] = await self._scorer.run(explained, route.loaded.model, row)
         self._note(route, batch, predictions, scores)
         return list[RowOutcome](predictions)
 
     def _predictions(self, route: Route, batch: Batch, scores: list[float]) -> list[dict[str, Any]]:
-        slot, role = route.slot, route.role
-        decided, threshold = slot.model.threshold, slot.model.metadata.threshold
+        loaded, role = route.loaded, route.role
+        decided, threshold = loaded.model.threshold, loaded.model.metadata.threshold
         return [
             {
                 "prediction_id": f"{self._ids.getrandbits(128):032x}",
@@ -110,42 +110,42 @@ class Answering:
                 "decision": "flag" if score >= decided else "pass",
                 "threshold": threshold,
                 "model": self._model,
-                "model_version": slot.version,
+                "model_version": loaded.version,
                 "role": role,
                 "feature_timestamp": stamp,
                 "features_defaulted": stamp is None,
             }
-            for score, stamp in zip(scores, batch.features(slot.plan).timestamps, strict=True)
+            for score, stamp in zip(scores, batch.features(loaded.plan).timestamps, strict=True)
         ]
 
     def _note(self, route: Route, batch: Batch, predictions: list[dict[str, Any]], scores: list[float]) -> None:
         """Log, count, and hand on to who scores along."""
-        slot, role, features = route.slot, route.role, batch.features(route.slot.plan)
+        loaded, role, features = route.loaded, route.role, batch.features(route.loaded.plan)
         now = time.perf_counter()
         seconds = [now - received for received in batch.received]
         flagged = [prediction["decision"] == "flag" for prediction in predictions]
-        self._signals.answered(slot.version, role, seconds, flagged)
-        self._metrics.predicted(self._model, slot.version, role, flagged, features.timestamps.count(None))
+        self._signals.answered(loaded.version, role, seconds, flagged)
+        self._metrics.predicted(self._model, loaded.version, role, flagged, features.timestamps.count(None))
         if features.lacking:
-            self._note_lacking(slot, features.lacking)
-        rows = self._logged(slot, batch, predictions, seconds)
+            self._note_lacking(loaded, features.lacking)
+        rows = self._logged(loaded, batch, predictions, seconds)
         self._log.append(rows)
         if route.shadow is not None:
-            self._shadows.put(Shadowed(route.shadow, slot, batch, scores, rows, len(seconds)))
+            self._shadows.put(Shadowed(route.shadow, loaded, batch, scores, rows, len(seconds)))
 
-    def _note_lacking(self, slot: Slot, lacking: frozenset[str]) -> None:
+    def _note_lacking(self, loaded: LoadedModel, lacking: frozenset[str]) -> None:
         """Log each column once, count every time."""
         for name in sorted(lacking):
-            self._metrics.lacking.labels(self._model, slot.version, name).inc()
-            if (slot.version, name) not in self._said_lacking:
-                self._said_lacking.add((slot.version, name))
+            self._metrics.lacking.labels(self._model, loaded.version, name).inc()
+            if (loaded.version, name) not in self._said_lacking:
+                self._said_lacking.add((loaded.version, name))
                 text = (
                     "The online store has rows without %s, which version %d takes: answered with its default, flagged"
                 )
-                log.warning(text, name, slot.version)
+                log.warning(text, name, loaded.version)
 
     def _logged(
-        self, slot: Slot, batch: Batch, predictions: list[dict[str, Any]], seconds: list[float]
+        self, loaded: LoadedModel, batch: Batch, predictions: list[dict[str, Any]], seconds: list[float]
     ) -> list[LoggedRow]:
         now = datetime.now(UTC)
         each = seconds if len(seconds) == len(predictions) else seconds * len(predictions)
@@ -153,7 +153,7 @@ class Answering:
             {
                 "prediction_id": prediction["prediction_id"],
                 "predicted_at": now,
-                "model_version": slot.version,
+                "model_version": loaded.version,
                 "role": prediction["role"],
                 "decision": prediction["decision"],
                 "features_defaulted": prediction["features_defaulted"],
@@ -163,28 +163,28 @@ class Answering:
                 "output_names": OUTPUT_NAMES,
                 "output_values": [prediction["score"]],
                 "event": row,
-                "feature_names": slot.names_as_json,
+                "feature_names": loaded.names_as_json,
                 "feature_values": features,
             }
             for row, prediction, features, took in zip(
-                batch.rows, predictions, batch.features(slot.plan).values, each, strict=True
+                batch.rows, predictions, batch.features(loaded.plan).values, each, strict=True
             )
         ]
 
     def _log_shadow(self, shadowed: Shadowed, scores: list[float], seconds: float) -> None:
         """A row of its own beside the answered one, under the same prediction_id."""
-        slot, features = shadowed.slot, shadowed.batch.features(shadowed.slot.plan)
+        loaded, features = shadowed.loaded, shadowed.batch.features(shadowed.loaded.plan)
         rows: list[LoggedRow] = [
             {
                 **row,
-                "model_version": slot.version,
+                "model_version": loaded.version,
                 "role": SHADOW,
-                "decision": "flag" if score >= slot.model.threshold else "pass",
+                "decision": "flag" if score >= loaded.model.threshold else "pass",
                 "features_defaulted": stamp is None,
                 "feature_timestamp": stamp,
                 "latency_seconds": seconds,
                 "output_values": [score],
-                "feature_names": slot.names_as_json,
+                "feature_names": loaded.names_as_json,
                 "feature_values": values,
             }
             for row, score, values, stamp in zip(

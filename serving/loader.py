@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serving.loaded_model import LoadedModel, LoadedModelFactory, MeasuredModel, load_model
 from serving.metrics import Metrics
-from serving.slots import MeasuredModel, Slot, Slots, load_model
 from training.adapters.registry import ModelVersion, Registry
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec
@@ -43,19 +43,19 @@ class Loader:
         self.refused: Mapping[int, Refusal] = {}
         self._settings, self._spec, self._metrics, self._ready = settings, spec, metrics, ready
         self._registry = Registry(settings.tracking_uri)
-        self._slots = Slots(settings, spec)
+        self._factory = LoadedModelFactory(settings, spec)
         self._copies = Path(settings.serving) / "models" / spec.name
         self._lock, self._one_load = threading.Lock(), threading.Lock()
-        self._loaded: list[Slot] = []
+        self._loaded: list[LoadedModel] = []
         self._loads: dict[int, threading.Thread] = {}
         #: Version → why its last load, which is tried again at the next look, did not succeed.
         self._waiting: dict[int, str] = {}
 
-    def take(self, wanted: ModelVersion) -> Slot:
+    def take(self, wanted: ModelVersion) -> LoadedModel:
         """The version, ready to answer. Raises NotLoaded at once when it is not; its load then begins, if it may."""
-        for slot in self._loaded:
-            if slot.version == wanted.version and wanted.digest in ("", slot.digest):
-                return slot
+        for loaded in self._loaded:
+            if loaded.version == wanted.version and wanted.digest in ("", loaded.digest):
+                return loaded
         name = f"{self._spec.name} version {wanted.version}"
         refusal = self.refused.get(wanted.version)
         if refusal is not None and time.monotonic() < refusal.retry:
@@ -72,20 +72,20 @@ class Loader:
             raise NotLoaded(f"Cannot load {name} yet: {reason}")
         raise NotLoaded(f"{name} is being loaded")
 
-    def from_disk(self, version: int, digest: str) -> Slot:
+    def from_disk(self, version: int, digest: str) -> LoadedModel:
         """The last good copy of a version, while there is no registry. Raises whatever stands in the way."""
         model = load_model(self.copy(version), self._spec)
         if model.metadata.digest != digest:
             raise NotLoaded(f"the copy on disk of version {version} is not the one that served")
-        slot = self._open(version, model)
-        self._loaded.append(slot)
-        return slot
+        loaded = self._open(version, model)
+        self._loaded.append(loaded)
+        return loaded
 
-    def keep(self, slots: Iterable[Slot], wanted: Iterable[int]) -> None:
-        """Let go of all others than `slots` and the versions `wanted`: freed with the last request that has one."""
-        versions = {slot.version for slot in slots} | set(wanted)
+    def keep(self, loaded: Iterable[LoadedModel], wanted: Iterable[int]) -> None:
+        """Let go of all others than `loaded` and the versions `wanted`: freed with the last request that has one."""
+        versions = {each.version for each in loaded} | set(wanted)
         with self._lock:
-            self._loaded = [slot for slot in self._loaded if slot.version in versions]
+            self._loaded = [each for each in self._loaded if each.version in versions]
         self._loads = {v: load for v, load in self._loads.items() if v in versions or load.is_alive()}
         keep = {self.copy(version) for version in {*versions, *self._loads}}
         for folder in self._copies.glob("[0-9]*"):
@@ -105,7 +105,7 @@ class Loader:
         version = wanted.version
         try:
             model = load_model(self._registry.download(wanted, self.copy(version)), self._spec)
-            slot = self._open(version, model)
+            loaded = self._open(version, model)
         except (TransientError, NotLoaded) as error:
             self._waiting[version] = str(error)
         except Exception as error:
@@ -119,12 +119,12 @@ class Loader:
             self._waiting.pop(version, None)
             self.refused = {v: refusal for v, refusal in self.refused.items() if v != version}
             with self._lock:
-                self._loaded = [*(each for each in self._loaded if each.version != version), slot]
+                self._loaded = [*(each for each in self._loaded if each.version != version), loaded]
             log.info("%s version %d is loaded", self._spec.name, version)
 
-    def _open(self, version: int, model: MeasuredModel) -> Slot:
+    def _open(self, version: int, model: MeasuredModel) -> LoadedModel:
         try:
-            return self._slots.open(version, model)
+            return self._factory.open(version, model)
         except StepError:
             raise
         except Exception as error:

@@ -84,12 +84,12 @@ class Metrics:
         self._observed: dict[tuple[str, str], list[float]] = {}
         threading.Thread(target=self._flush_forever, name="metrics", daemon=True).start()
 
-    def predicted(self, model: str, version: int, slot: str, flagged: Sequence[bool], defaulted: int) -> None:
-        """`version` answered rows as `slot`: which were flagged, and how many of them had default features."""
+    def predicted(self, model: str, version: int, role: str, flagged: Sequence[bool], defaulted: int) -> None:
+        """`version` answered rows as `role`: which were flagged, and how many of them had default features."""
         flags = sum(flagged)
         with self._lock:
-            self._counted[(model, version, slot, "flag")] += flags
-            self._counted[(model, version, slot, "pass")] += len(flagged) - flags
+            self._counted[(model, version, role, "flag")] += flags
+            self._counted[(model, version, role, "pass")] += len(flagged) - flags
         if defaulted:
             self._defaulted.labels(model).inc(defaulted)
 

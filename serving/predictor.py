@@ -80,10 +80,10 @@ class Predictor:
     def _routes(self, traffic: Traffic, asked: Asked) -> dict[Route, list[int]]:
         """The places of the rows by who answers them. One moment's traffic serves all of it."""
         if asked.pinned is not None:
-            slot = traffic.pinned(asked.pinned)
-            if slot is None:
+            loaded = traffic.pinned(asked.pinned)
+            if loaded is None:
                 raise BadRequest(404, Problem(error=f"{asked.pinned!r} is no alias or version that is loaded here"))
-            return {Route(slot, "pinned"): list(range(len(asked.rows)))}
+            return {Route(loaded, "pinned"): list(range(len(asked.rows)))}
         routes: dict[Route, list[int]] = {}
         for place, row in enumerate(asked.rows):
             route = traffic.route(row[self._spec.rollout.sticky_by])
@@ -118,11 +118,11 @@ class Predictor:
         return [_outcome([answer]) for answer in answers] if shared else [_outcome(answers)]
 
     def models(self) -> dict[str, Any]:
-        """What each slot serves and since when, what was refused and why, what stands in the way: `GET /models`."""
+        """What each alias serves and since when, what was refused and why, what stands in the way: `GET /models`."""
         watcher = self.watcher
-        slots = {
-            alias: {"version": slot.version, "digest": slot.digest, "since": slot.since.isoformat()}
-            for alias, slot in watcher.slots.items()
+        loaded = {
+            alias: {"version": loaded.version, "digest": loaded.digest, "since": loaded.since.isoformat()}
+            for alias, loaded in watcher.loaded.items()
         }
         traffic = watcher.traffic.state.model_dump()
         refused = {
@@ -130,7 +130,7 @@ class Predictor:
             for version, refusal in watcher.refused.items()
         }
         head = {"model": self._spec.name, "replica": self.replica}
-        return {**head, "slots": slots, "traffic": traffic, "refused": refused, "problem": watcher.problem}
+        return {**head, "slots": loaded, "traffic": traffic, "refused": refused, "problem": watcher.problem}
 
     def state(self) -> dict[str, Any]:
         """How the replica is doing: `GET /admin/state`."""

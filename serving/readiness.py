@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from serving.loaded_model import LoadedModel
 from serving.lookup import Lookup
 from serving.metrics import Metrics
-from serving.slots import Slot
 from training.contract.errors import StepError
 
 PROBE_SECONDS = 1.0
@@ -19,7 +19,7 @@ log = logging.getLogger("perennial")
 class Probe:
     """`champion` returns the version that answers now. The check is neither counted nor logged as a prediction."""
 
-    def __init__(self, lookup: Lookup, champion: Callable[[], Slot | None], metrics: Metrics) -> None:
+    def __init__(self, lookup: Lookup, champion: Callable[[], LoadedModel | None], metrics: Metrics) -> None:
         #: Why the champion could not answer; None when it could, or there is none.
         self.problem: str | None = "The champion has not been tried yet"
         self._lookup, self._champion, self._metrics = lookup, champion, metrics

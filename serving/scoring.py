@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from serving.slots import FEW_ROWS, Slot
+from serving.loaded_model import FEW_ROWS, LoadedModel
 
 THREADS = 2
 
@@ -25,11 +25,11 @@ class Scorer:
     def close(self) -> None:
         self._threads.shutdown(wait=True)
 
-    async def score(self, slot: Slot, values: np.ndarray, seconds: float) -> np.ndarray:
-        """As `slot.score(values)`, within `seconds`. Raises TimeoutError, too."""
-        if len(values) <= FEW_ROWS and not slot.model.slow:
-            return slot.score(values)
-        return await asyncio.wait_for(self.run(slot.score, values), seconds)
+    async def score(self, loaded: LoadedModel, values: np.ndarray, seconds: float) -> np.ndarray:
+        """As `loaded.score(values)`, within `seconds`. Raises TimeoutError, too."""
+        if len(values) <= FEW_ROWS and not loaded.model.slow:
+            return loaded.score(values)
+        return await asyncio.wait_for(self.run(loaded.score, values), seconds)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """`work(*args)` in a thread."""

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.batch import Batch
+from serving.loaded_model import LoadedModel
 from serving.signals import Signals
-from serving.slots import Slot
 from training.contract.predictions import LoggedRow
 
 #: Batches.
@@ -25,10 +25,10 @@ log = logging.getLogger("perennial")
 
 @dataclass(frozen=True)
 class Shadowed:
-    """Rows that `answering` has scored, for `slot` to score along: one of each of several `requests`, or all of one."""
+    """Rows that `answering` has scored, for `loaded` to score along: one of each of several `requests`, or all of one."""
 
-    slot: Slot
-    answering: Slot
+    loaded: LoadedModel
+    answering: LoadedModel
     batch: Batch
     scores: list[float]
     #: Those of the log, with the score of `answering`.
@@ -43,7 +43,7 @@ class Shadowed:
     def of(self, places: list[int]) -> "Shadowed":
         """The requests at `places`."""
         scores, rows = [self.scores[i] for i in places], [self.rows[i] for i in places]
-        return Shadowed(self.slot, self.answering, self.batch.of(places), scores, rows, len(places))
+        return Shadowed(self.loaded, self.answering, self.batch.of(places), scores, rows, len(places))
 
 
 class Shadows:
@@ -74,7 +74,7 @@ class Shadows:
     def _work(self) -> None:
         while (shadowed := self._waiting.get()) is not None:
             try:
-                if self._signals.compares(shadowed.answering.version, shadowed.slot.version, shadowed.seconds):
+                if self._signals.compares(shadowed.answering.version, shadowed.loaded.version, shadowed.seconds):
                     self._score(shadowed)
                 else:
                     self._dropped(len(shadowed.rows))
@@ -84,13 +84,13 @@ class Shadows:
     def _score(self, shadowed: Shadowed) -> None:
         began = time.perf_counter()
         try:
-            scores = shadowed.slot.score(shadowed.batch.features(shadowed.slot.plan).values).tolist()
+            scores = shadowed.loaded.score(shadowed.batch.features(shadowed.loaded.plan).values).tolist()
         except Exception as error:
             if shadowed.requests > 1:  # one's trouble is not the others'
                 for i in range(shadowed.requests):
                     self._score(shadowed.of([i]))
                 return
-            log.warning("Version %d could not score along: %s", shadowed.slot.version, error)
+            log.warning("Version %d could not score along: %s", shadowed.loaded.version, error)
             self._note(shadowed, None)
             return
         seconds = time.perf_counter() - began
@@ -104,7 +104,7 @@ class Shadows:
             self._note(shadowed.of(good), [scores[i] for i in good], seconds)
 
     def _note(self, shadowed: Shadowed, scores: list[float] | None, seconds: float = 0.0) -> None:
-        answering, shadow = shadowed.answering.version, shadowed.slot.version
+        answering, shadow = shadowed.answering.version, shadowed.loaded.version
         self._signals.compared(answering, shadow, shadowed.seconds, shadowed.scores, scores)
         if scores:
             self._scored(shadowed, scores, seconds)

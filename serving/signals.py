@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from serving.slots import MeasuredModel
+from serving.loaded_model import MeasuredModel
 from serving.traffic import Traffic
 from training.contract import signals as contract
 from training.contract.model_spec import ModelSpec
@@ -92,8 +92,8 @@ class RolloutSignals:
 
     def _begin(self, traffic: Traffic) -> None:
         self._traffic, self._since, self._began = traffic, datetime.now(UTC), time.monotonic()
-        slots = [slot for slot in (traffic.champion, traffic.challenger, traffic.previous) if slot is not None]
-        self._versions = {slot.version: _Version.of(slot.model) for slot in slots}
+        loaded = [each for each in (traffic.champion, traffic.challenger, traffic.previous) if each is not None]
+        self._versions = {each.version: _Version.of(each.model) for each in loaded}
         self._pair = dict.fromkeys(("rows", "both_flagged", "champion_flagged", "challenger_flagged"), 0)
         self._champion_scores, self._challenger_scores = list(NO_SCORES), list(NO_SCORES)
 
@@ -141,7 +141,7 @@ class RolloutSignals:
 
     def _compares(self, answering: int, shadow: int, seconds: float) -> bool:
         traffic = self._traffic
-        champion, challenger = (slot.version if slot else None for slot in (traffic.champion, traffic.challenger))
+        champion, challenger = (each.version if each else None for each in (traffic.champion, traffic.challenger))
         # Who answers and who scores beside follows from the mode; another pair is of a request from before.
         pair = (champion, challenger) if traffic.mode == "shadow" else (challenger, champion)
         return (answering, shadow) == pair and time.monotonic() - seconds >= self._began
@@ -183,5 +183,5 @@ class RolloutSignals:
 
 def _identity(traffic: Traffic) -> tuple[Any, ...]:
     """What makes a state of traffic another one. `previous` answers nobody."""
-    slots = ((slot.version, slot.digest) if slot else None for slot in (traffic.champion, traffic.challenger))
-    return (*slots, traffic.state)
+    loaded = ((each.version, each.digest) if each else None for each in (traffic.champion, traffic.challenger))
+    return (*loaded, traffic.state)

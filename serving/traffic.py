@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from serving.slots import Slot
+from serving.loaded_model import LoadedModel
 from training.adapters.features import Plan, Reads
 from training.contract.traffic import Desired, Mode
 
@@ -18,16 +18,16 @@ Role = Literal["champion", "challenger", "previous", "pinned"]
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """`slot` answers as `role`; `shadow`, where there is one, scores the same rows after the answer has gone."""
+    """`loaded` answers as `role`; `shadow`, where there is one, scores the same rows after the answer has gone."""
 
-    slot: Slot
+    loaded: LoadedModel
     role: Role
-    shadow: Slot | None = None
+    shadow: LoadedModel | None = None
 
     @property
     def plans(self) -> set[Plan]:
         """Those of the versions on it; one where both have the same features."""
-        return {self.slot.plan} if self.shadow is None else {self.slot.plan, self.shadow.plan}
+        return {self.loaded.plan} if self.shadow is None else {self.loaded.plan, self.shadow.plan}
 
     @cached_property
     def reads(self) -> Reads:
@@ -39,9 +39,9 @@ class Route:
 class Traffic:
     """`weight` is the percentage of keys that the challenger answers; `stage` names the rollout's stage."""
 
-    champion: Slot | None = None
-    challenger: Slot | None = None
-    previous: Slot | None = None
+    champion: LoadedModel | None = None
+    challenger: LoadedModel | None = None
+    previous: LoadedModel | None = None
     mode: Mode = "full"
     weight: float = 0.0
     stage: str = ""
@@ -70,26 +70,26 @@ class Traffic:
         return Route(self._other, "challenger", self.champion)
 
     @property
-    def _other(self) -> Slot | None:
+    def _other(self) -> LoadedModel | None:
         """The challenger, where it is another version than the champion and there is one."""
         champion, challenger = self.champion, self.challenger
         alone = champion is None or challenger is None or challenger.version == champion.version
         return None if alone else challenger
 
     @property
-    def slots(self) -> dict[str, Slot]:
-        """Alias → slot, of those that are loaded."""
-        slots = {"champion": self.champion, "challenger": self.challenger, "previous": self.previous}
-        return {alias: slot for alias, slot in slots.items() if slot is not None}
+    def loaded(self) -> dict[str, LoadedModel]:
+        """Alias → the loaded version."""
+        loaded = {"champion": self.champion, "challenger": self.challenger, "previous": self.previous}
+        return {alias: each for alias, each in loaded.items() if each is not None}
 
     @property
     def state(self) -> Desired:
         """The state of traffic that this is."""
         return Desired(mode=self.mode, weight=self.weight, stage=self.stage, experiment=self.experiment)
 
-    def pinned(self, wanted: str) -> Slot | None:
-        """The slot with this alias or version number; None when it is not loaded."""
-        found = [slot for alias, slot in self.slots.items() if wanted in (alias, str(slot.version))]
+    def pinned(self, wanted: str) -> LoadedModel | None:
+        """The loaded model with this alias or version number; None when it is not loaded."""
+        found = [each for alias, each in self.loaded.items() if wanted in (alias, str(each.version))]
         return found[0] if found else None
 
 

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
+from serving.loaded_model import FEW_ROWS
 from serving.schema import BROKEN, Asked, BadRequest
-from serving.slots import FEW_ROWS
 
 #: What became of a request: a prediction per row, with the fields of schema.Prediction, or why there is none.
 Outcome = list[dict[str, Any]] | BadRequest

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.loaded_model import LoadedModel
 from serving.loader import Loader, NotLoaded, Refusal
 from serving.metrics import Metrics
 from serving.replica import write_atomically
 from serving.signals import RolloutSignals
-from serving.slots import Slot
 from serving.traffic import Traffic
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelState, ModelVersion, Registry
 from training.contract.errors import TransientError
@@ -50,8 +50,8 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="registry-watcher", daemon=True)
 
     @property
-    def slots(self) -> Mapping[str, Slot]:
-        return self.traffic.slots
+    def loaded(self) -> Mapping[str, LoadedModel]:
+        return self.traffic.loaded
 
     @property
     def refused(self) -> Mapping[int, Refusal]:
@@ -95,7 +95,7 @@ class Watcher:
             asked = asked if asked.mode == "full" else FULL
         self._swap(champion, challenger, previous, asked)
         versions = {version.version for version in wanted.values() if version}
-        self._loader.keep(self.traffic.slots.values(), versions)
+        self._loader.keep(self.traffic.loaded.values(), versions)
         return problem or nonsense or hitch
 
     def _version(self, state: ModelState, version: int | None) -> ModelVersion | None:
@@ -106,9 +106,9 @@ class Watcher:
             self._known[key] = self._registry.get(self._spec.name, version)
         return self._known[key]
 
-    def _take(self, alias: str, wanted: ModelVersion | None) -> tuple[Slot | None, str | None]:
+    def _take(self, alias: str, wanted: ModelVersion | None) -> tuple[LoadedModel | None, str | None]:
         """Who takes the place `alias`, and why it is not the version wanted. A champion keeps it until another can."""
-        now = self.traffic.slots.get(alias)
+        now = self.traffic.loaded.get(alias)
         kept = now if alias == CHAMPION else None
         if wanted is None:
             if alias != CHAMPION:
@@ -116,13 +116,15 @@ class Watcher:
             still = f"; version {now.version} keeps serving" if now else ""
             return kept, f"{self._spec.name} has no {alias} in the registry yet{still}"
         try:
-            slot = self._loader.take(wanted)
+            loaded = self._loader.take(wanted)
         except NotLoaded as reason:
             return kept, str(reason)
-        same = now is not None and (now.version, now.digest) == (slot.version, slot.digest)
-        return (now if same else slot.taking_place_now()), None
+        same = now is not None and (now.version, now.digest) == (loaded.version, loaded.digest)
+        return (now if same else loaded.taking_place_now()), None
 
-    def _swap(self, champion: Slot | None, challenger: Slot | None, previous: Slot | None, asked: Desired) -> None:
+    def _swap(
+        self, champion: LoadedModel | None, challenger: LoadedModel | None, previous: LoadedModel | None, asked: Desired
+    ) -> None:
         """Put the new state of traffic in the place of the old one, if they differ."""
         before = self.traffic
         traffic = Traffic(champion, challenger, previous, asked.mode, asked.weight, asked.stage, asked.experiment)
@@ -134,15 +136,17 @@ class Watcher:
             self._metrics.champion.labels(self._spec.name).set(champion.version)
             self._remember(traffic)
         for alias in FOLLOWED:
-            old, new = (each.slots[alias].version if alias in each.slots else None for each in (before, traffic))
+            old, new = (each.loaded[alias].version if alias in each.loaded else None for each in (before, traffic))
             if old != new:
                 log.info("%s is version %s now, it was %s", alias, new or "none", old or "none")
         if traffic.state != before.state:
             log.info("Traffic is now: %s", traffic.state)
 
     def _remember(self, traffic: Traffic) -> None:
-        slots = {alias: {"version": slot.version, "digest": slot.digest} for alias, slot in traffic.slots.items()}
-        write_atomically(self._last_good, json.dumps({"slots": slots, "traffic": traffic.state.model_dump()}))
+        loaded = {
+            alias: {"version": loaded.version, "digest": loaded.digest} for alias, loaded in traffic.loaded.items()
+        }
+        write_atomically(self._last_good, json.dumps({"slots": loaded, "traffic": traffic.state.model_dump()}))
 
     def _from_disk(self, why: str) -> str:
         """Serve the last good copies, in the state of traffic they were in, until the registry is back."""
@@ -152,7 +156,7 @@ class Watcher:
             champion = self._loader.from_disk(**copies[CHAMPION])
         except Exception as error:
             return f"{why}; no last good copy on disk: {error}"
-        others: dict[str, Slot | None] = {CHALLENGER: None, PREVIOUS: None}
+        others: dict[str, LoadedModel | None] = {CHALLENGER: None, PREVIOUS: None}
         for alias in others.keys() & copies.keys():
             try:
                 same = copies[alias]["version"] == champion.version

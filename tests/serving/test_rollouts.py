@@ -209,9 +209,9 @@ def test_what_no_longer_serves_is_freed(stack: Stack) -> None:
         versions = [stack.register(bias=-0.9 - i / 1000) for i in range(3)]
         for version in versions:
             stack.registry.set_alias(MODEL, "champion", version.version)
-            slot = eventually(lambda v=version: (s := watcher.traffic.champion) and s.version == v.version and s, 30)
-            models.append(weakref.ref(slot.model))
-        held, slot = slot, None  # a request under way
+            loaded = eventually(lambda v=version: (s := watcher.traffic.champion) and s.version == v.version and s, 30)
+            models.append(weakref.ref(loaded.model))
+        held, loaded = loaded, None  # a request under way
         stack.registry.set_alias(MODEL, "champion", 1)
         eventually(lambda: watcher.traffic.champion and watcher.traffic.champion.version == 1, 30)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from serving.batch import Batch, LookedUp
+from serving.loaded_model import LoadedModel, MeasuredModel
 from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
-from serving.slots import MeasuredModel, Slot
 from serving.traffic import Traffic, bucket
 from training.adapters.features import OnlineFeatures, Reads
 from training.contract.model_spec import ModelSpec
@@ -30,14 +30,14 @@ class Model(MeasuredModel):
         super().__init__(metadata, scorer)  # type: ignore[arg-type]
 
 
-def slot(version: int, threshold: float = 0.5) -> Slot:
+def loaded(version: int, threshold: float = 0.5) -> LoadedModel:
     model: Any = Model(threshold)
-    return Slot(version, f"d{version}", model, None, [0], datetime.now(UTC))  # type: ignore[arg-type]
+    return LoadedModel(version, f"d{version}", model, None, [0], datetime.now(UTC))  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def traffic() -> Traffic:
-    return Traffic(slot(1), slot(2, 0.8), None, "shadow", 0.0, "1.1-shadow")
+    return Traffic(loaded(1), loaded(2, 0.8), None, "shadow", 0.0, "1.1-shadow")
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     assert traffic.challenger is not None
     traffic.challenger.model.score(np.array([[-1.0]], np.float32))
     since = read(signals).since
-    signals.begin(replace(traffic, previous=slot(3), champion=traffic.champion.taking_place_now()))
+    signals.begin(replace(traffic, previous=loaded(3), champion=traffic.champion.taking_place_now()))
     assert (read(signals).of(1).answered, read(signals).since) == (1, since)
     signals.begin(replace(traffic, stage="1.2-canary"))
     fresh = read(signals)
@@ -143,9 +143,9 @@ def test_a_backlog_of_shadows_does_not_hold_up_the_next_stage(spec: ModelSpec, t
     signals, dropped, logged = RolloutSignals(spec), list[int](), list[float]()
     shadows = Shadows(signals, lambda _, made, seconds: logged.extend(made), dropped.append)
     model = Slow(0.5)
-    slow = replace(slot(2), model=model)
+    slow = replace(loaded(2), model=model)
     first = replace(traffic, challenger=slow)
-    then = replace(first, stage="2.1-shadow", challenger=slow if same else slot(3))
+    then = replace(first, stage="2.1-shadow", challenger=slow if same else loaded(3))
     signals.begin(first)
     for _ in range(50):
         shadows.put(shadowed(first))
@@ -216,7 +216,7 @@ def test_who_answers_and_who_scores_beside(traffic: Traffic) -> None:
     shadow = traffic.route("k")
     assert shadow is not None
     assert shadow.shadow is not None
-    assert (shadow.slot.version, shadow.role, shadow.shadow.version) == (1, "champion", 2)
+    assert (shadow.loaded.version, shadow.role, shadow.shadow.version) == (1, "champion", 2)
     assert Traffic().route("k") is None
     promoted = replace(traffic, champion=traffic.challenger, mode="canary", weight=100.0)
     route = promoted.route("k")

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from serving.answering import Answering
 from serving.batch import Batch, LookedUp
+from serving.loaded_model import FEW_ROWS, LoadedModel, MeasuredModel
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.schema import Asked, BadRequest
 from serving.signals import RolloutSignals
-from serving.slots import FEW_ROWS, MeasuredModel, Slot
 from serving.traffic import Route, Traffic
 from serving.turns import Outcome, Turns
 from testing.serving_stack import NAN_FROM, PAYMENT, artifact
@@ -125,7 +125,7 @@ class Bench:
         self.answering.start()
         plan = Features(Settings(home=folder), spec).plan(NAMES)
         self.champion, self.challenger = (
-            Slot(version, f"d{version}", MeasuredModel.load(path), plan, {}, datetime.now(UTC))
+            LoadedModel(version, f"d{version}", MeasuredModel.load(path), plan, {}, datetime.now(UTC))
             for version, path in (
                 (1, artifact(folder / "good", NAMES, -1.0)),
                 (2, artifact(folder / "bad", NAMES, -1.0, nan=True)),
@@ -198,15 +198,15 @@ def test_each_is_logged_with_its_own_features_and_time(bench: Bench) -> None:
 
 def test_who_sent_slowly_takes_no_time_from_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.champion.model.slow = True
-    score = Slot.score
-    monkeypatch.setattr(Slot, "score", lambda slot, values: time.sleep(0.2) or score(slot, values))
+    score = LoadedModel.score
+    monkeypatch.setattr(LoadedModel, "score", lambda loaded, values: time.sleep(0.2) or score(loaded, values))
     found = bench.answer(Route(bench.champion, "champion"), [1.0, 2.0], [0.4, 0.0])
     assert [each["model_version"] for each in found] == [1, 1]
 
 
 def test_a_version_that_hangs_fails_each_request_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.challenger.model.slow = True
-    monkeypatch.setattr(Slot, "score", lambda *_: time.sleep(1.0))
+    monkeypatch.setattr(LoadedModel, "score", lambda *_: time.sleep(1.0))
     found = bench.answer(Route(bench.challenger, "challenger"), [1.0, 2.0, 3.0], [0.0] * 3)
     assert [each.status for each in found] == [503] * 3
     two = bench.seen().of(2)

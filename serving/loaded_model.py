@@ -82,7 +82,7 @@ class MeasuredModel(OnnxModel):
 
 
 @dataclass(frozen=True)
-class Slot:
+class LoadedModel:
     version: int
     digest: str
     model: MeasuredModel
@@ -110,12 +110,12 @@ class Slot:
         if not np.isfinite(self.model.try_out(self.plan.assemble([self.probe], found).values)).all():
             raise DataContractError(f"Version {self.version}'s score of a probe is not a number", hint="Train again.")
 
-    def taking_place_now(self) -> "Slot":
+    def taking_place_now(self) -> "LoadedModel":
         return replace(self, since=datetime.now(UTC))
 
 
-class Slots:
-    """Makes slots of the artifacts of one model. Versions with the same features share a plan, and so their lookups.
+class LoadedModelFactory:
+    """Makes loaded models of the artifacts of one model. Versions with the same features share a plan, and so their lookups.
 
     What a version reads is said by its artifact, how request features are made by the code on disk when it is loaded.
     Later changes on disk do not touch it.
@@ -125,7 +125,7 @@ class Slots:
         self._settings, self._spec = settings, spec
         self._plans: WeakValueDictionary[Hashable, Plan] = WeakValueDictionary()
 
-    def open(self, version: int, model: MeasuredModel) -> Slot:
+    def open(self, version: int, model: MeasuredModel) -> LoadedModel:
         """Tie `model`, verified, to its features, and score one event to warm the way.
 
         Raises DataContractError when its features cannot be made here, or the golden events have others than they had
@@ -136,9 +136,9 @@ class Slots:
         check_golden_features(plan, metadata.golden, self._spec)
         events = golden_events(metadata.golden, self._spec)
         probe = events[0] if events else made_up_row(self._spec)
-        slot = Slot(version, metadata.digest, model, plan, probe, datetime.now(UTC))
-        slot.check(OnlineReader(self._settings).look_up([probe], plan.views))
-        return slot
+        loaded = LoadedModel(version, metadata.digest, model, plan, probe, datetime.now(UTC))
+        loaded.check(OnlineReader(self._settings).look_up([probe], plan.views))
+        return loaded
 
     def _plan(self, metadata: ArtifactMetadata) -> Plan:
         """Of an artifact from before they held definitions: as the feature code here defines its features now."""
