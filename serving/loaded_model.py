@@ -115,7 +115,7 @@ class LoadedModel:
 
 
 class LoadedModelFactory:
-    """Makes loaded models of the artifacts of one model. Versions with the same features share a plan, and so their lookups.
+    """Makes loaded models of one model's artifacts. Versions with the same features share a plan and its lookups.
 
     What a version reads is said by its artifact, how request features are made by the code on disk when it is loaded.
     Later changes on disk do not touch it.

@@ -25,7 +25,7 @@ log = logging.getLogger("perennial")
 
 @dataclass(frozen=True)
 class Shadowed:
-    """Rows that `answering` has scored, for `loaded` to score along: one of each of several `requests`, or all of one."""
+    """Rows that `answering` has scored, for `loaded` to score too: one row of each request, or all rows of one."""
 
     loaded: LoadedModel
     answering: LoadedModel
