@@ -1,10 +1,11 @@
-"""The prediction service against its yardsticks, in one run on one machine.
+"""Compares the prediction service with other servers, in one run on one machine.
 
-    make bench-serving                     # some five minutes; ARGS='--seconds 10 --rounds 5' for steadier figures
+    make bench-serving                     # about five minutes; ARGS='--seconds 10 --rounds 5' for steadier figures
 
-Rounds are interleaved and medians compared, so that other load on the machine hits all alike. One worker each, 8
-connections (wrk), and a steady 500 requests/s with everything on. MLServer runs in an environment of its own, made for
-the run: it wants another Starlette than the service. `--without-others` leaves out it and `mlflow models serve`.
+Rounds are interleaved and medians compared, so other load on the machine affects all servers alike. Each server has one
+worker. The load is wrk with 8 connections and with 1, and a steady 500 requests/s with everything on. MLServer needs
+another Starlette than the service, so it runs in its own environment, made for the run. `--without-others` skips it and
+`mlflow models serve`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.serving import load, others
+from benchmarks.serving.report import line, ratio, verdict
 from benchmarks.serving.world import BIN, World, challenge, cpu_seconds, make, payment, running
 
 PORT = 21_000
@@ -64,7 +66,7 @@ def measure(world: World, folder: Path, port: int, args: argparse.Namespace) -> 
     print("the same, one caller alone:")
     del contenders["BentoML stock"]
     found = compare(contenders, plain, folder, args, connections=1)
-    print(f"  {found['Perennial'] / found['bare uvicorn']:.2f} × bare uvicorn")
+    ratio("≥ 0.85 × bare uvicorn", found["Perennial"], found["bare uvicorn"], 0.85)
     print("features of two entities from Redis, 8 connections:")
     contenders = {
         "bare uvicorn, Redis by hand": bare(world, port, world.settings.online),
@@ -185,24 +187,6 @@ def _model(world: World) -> dict[str, str]:
 
 def _predict(url: str) -> str:
     return url.rpartition("/")[0] + "/predict"
-
-
-def line(name: str, loads: list[load.Load]) -> None:
-    rate, p50, p99 = (median(getattr(each, field) for each in loads) for field in ("per_second", "p50", "p99"))
-    spread = f"{min(each.per_second for each in loads):,.0f}–{max(each.per_second for each in loads):,.0f}"
-    failed = sum(each.failed for each in loads)
-    cpu = median(each.cpu for each in loads)
-    text = f"  {name:30} {rate:9,.0f}/s ({spread})  p50 {p50:6.2f} ms  p99 {p99:7.2f} ms"
-    text += f"  {cpu:5.0f} µs of CPU" if cpu else ""
-    print(text + (f"  {failed} failed" if failed else ""), flush=True)
-
-
-def ratio(goal: str, ours: float, theirs: float, least: float) -> None:
-    verdict(goal, ours >= least * theirs, f"{ours / theirs:.2f} ×")
-
-
-def verdict(goal: str, met: bool, figure: str) -> None:
-    print(f"  {'met   ' if met else 'MISSED'} {goal}: {figure}", flush=True)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

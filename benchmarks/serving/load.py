@@ -1,4 +1,4 @@
-"""Two kinds of load: as much as goes, by wrk; and a steady rate, where a request that comes late has waited."""
+"""Two kinds of load: as many requests as possible (wrk), and a steady rate; its latency includes waiting."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ class Load:
     p50: float
     p99: float
     failed: int
-    #: Microseconds of processor per request, all of the server's processes; on a busy machine the steadier figure.
+    #: Microseconds of CPU per request, over all processes of the server; steadier than the rate on a busy machine.
     cpu: float = 0.0
 
 

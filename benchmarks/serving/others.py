@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import load
+from benchmarks.serving.report import line
 from benchmarks.serving.world import BIN, World, running
 
 MLSERVER = ["mlserver==1.7.1", "mlserver-mlflow==1.7.1", "onnxruntime"]
@@ -17,8 +18,6 @@ def compare(world: World, folder: Path, port: int, seconds: int) -> None:
     import numpy as np
     import onnx
     from mlflow.models import infer_signature
-
-    from benchmarks.serving.__main__ import line
 
     row = np.full((1, len(world.names)), 0.5, np.float32)
     model = folder / "mlflow-model"
@@ -55,7 +54,7 @@ def _twice(url: str, body: Any, seconds: int, folder: Path) -> list[load.Load]:
 
 
 def mlserver_environment(folder: Path) -> Path | None:
-    """A Python with MLServer; None, and said, when it cannot be installed."""
+    """A Python with MLServer. None when it cannot be installed; the reason is printed."""
     uv = str(BIN / "uv") if (BIN / "uv").exists() else shutil.which("uv")
     place, python = folder / "mlserver-environment", folder / "mlserver-environment" / "bin" / "python"
     try:
