@@ -1,4 +1,4 @@
-"""The rows of requests while they are scored, and what the online store has for them."""
+"""The rows of a batch of requests, and what the online store has for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from training.adapters.features import Found, OnlineFeatures, Plan, Reads
 
 @dataclass(slots=True)
 class LookedUp:
-    """What was found of rows for all versions that may score them."""
+    """What the online store has for rows: all that the versions need that may score them."""
 
     reads: Reads
     #: In the order of `reads.views`.
@@ -23,22 +23,22 @@ class LookedUp:
 
 @dataclass(slots=True)
 class Batch:
-    """Rows that one route answers: a row of each of several requests, or the rows of one."""
+    """Rows that one route answers: one row of each of several requests, or all rows of one request."""
 
     rows: list[Row]
     looked_up: LookedUp
-    #: When each request came (time.perf_counter).
+    #: When each request was received (time.perf_counter).
     received: list[float]
     explain: bool = False
     _features: dict[Plan, OnlineFeatures] = field(default_factory=dict)
 
     def features(self, plan: Plan) -> OnlineFeatures:
-        """Made once for all versions that have `plan`. Raises what its request features raise."""
+        """The features by `plan`, computed once for all versions with it. Raises what its request features raise."""
         if plan not in self._features:
             self._features[plan] = plan.assemble(self.rows, self.looked_up.reads.of(plan, self.looked_up.found))
         return self._features[plan]
 
     def of(self, places: list[int]) -> "Batch":
-        """The rows at `places`; their features are made anew."""
+        """A batch of the rows at `places`. Its features are computed again."""
         received = self.received if len(self.received) == 1 else [self.received[i] for i in places]
         return Batch([self.rows[i] for i in places], self.looked_up.of(places), received, self.explain)

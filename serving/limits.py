@@ -1,4 +1,4 @@
-"""How much work is taken on at a time: refused early, a request costs its caller nothing and the others little."""
+"""Limits on the work that the service accepts. A request that is refused early costs little."""
 
 import asyncio
 import time
@@ -6,21 +6,21 @@ import time
 from serving.schema import BadRequest, Problem
 
 LOOK_SECONDS = 0.05
-#: So long may a caller take to send a body, and so large may it be: a thousand payments with generous strings.
+#: How long a caller may take to send a body, and how large it may be: a thousand payments with long strings.
 BODY_SECONDS, MAXIMUM_BODY_BYTES = 10.0, 2 * 1024 * 1024
 
 
 class Limits:
     """`enter` before the work of a request, `leave` after it.
 
-    Two things are bounded: requests that have begun and wait for the store or a thread, and how far the event loop is
-    behind, which is what requests that have not begun wait for.
+    Two things have a limit: the number of requests under way, which wait for the store or a thread; and the lag of the
+    event loop, in seconds, for which new requests wait.
     """
 
     def __init__(self, maximum: int, maximum_lag: float) -> None:
         self.in_flight = 0
         self.lag = 0.0
-        #: The service is ending, or was asked to take itself out of the rotation.
+        #: The service is ending, or an admin took it out of the rotation.
         self.draining = False
         self._maximum, self._maximum_lag = maximum, maximum_lag
 
@@ -49,7 +49,7 @@ class Limits:
 
 
 class Overloaded(BadRequest):
-    """Counted as shed."""
+    """The service has too much to do. Metrics count it as shed."""
 
 
 def _overloaded(why: str) -> Overloaded:
@@ -57,10 +57,11 @@ def _overloaded(why: str) -> Overloaded:
 
 
 def late() -> BadRequest:
+    """For a body that was not sent in time."""
     return BadRequest(408, Problem(error=f"body: not sent within {BODY_SECONDS:g} s"))
 
 
-def check_length(body: bytearray) -> None:
-    """Raises BadRequest when `body` is too long."""
+def check_length(body: bytes | bytearray) -> None:
+    """Raises BadRequest (413) when `body` is too long."""
     if len(body) > MAXIMUM_BODY_BYTES:
         raise BadRequest(413, Problem(error=f"body: more than {MAXIMUM_BODY_BYTES} bytes"))

@@ -1,15 +1,16 @@
-"""What the service counts, on BentoML's /metrics.
+"""The metrics of the service, shown on BentoML's /metrics.
 
-What happens with every request is gathered here and handed on a few times a second: a Prometheus counter that several
-processes share asks the kernel for the process's number each time it counts, and that is dear.
+What happens with every request is counted here and passed to Prometheus a few times a second: a counter that several
+processes share asks the kernel for the process id each time it counts, which is slow.
 """
 
 import threading
 import time
-from bisect import bisect_left
 from collections import Counter as Counter_
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from serving.compat.prometheus import observe_many
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -19,10 +20,10 @@ REQUEST_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5
 
 
 class Metrics:
-    """Prometheus metrics of one worker, in `registry` (None: the process's own, which takes them only once)."""
+    """Prometheus metrics of one worker, in `registry`. Without it they go to the process's registry, possible once."""
 
     def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
-        # Imported any earlier than BentoML's worker sets PROMETHEUS_MULTIPROC_DIR, /metrics would not show these.
+        # BentoML's worker sets PROMETHEUS_MULTIPROC_DIR first. Imported earlier, these would not be on /metrics.
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         into = registry or REGISTRY
@@ -108,23 +109,16 @@ class Metrics:
         self._breaker.set(0 if state == "closed" else 1)
 
     def flush(self) -> None:
-        """Hand on what was counted since the last time."""
+        """Pass on what was counted since the last time."""
         with self._lock:
             counted, self._counted = self._counted, Counter_()
             observed, self._observed = self._observed, {}
         for labels, number in counted.items():
             self._predictions.labels(*labels).inc(number)
         for (kind, path), values in observed.items():
-            _observe(self.requests.labels(path) if kind == "request" else self._lookups, values)
+            observe_many(self.requests.labels(path) if kind == "request" else self._lookups, values)
 
     def _flush_forever(self) -> None:
         while True:
             time.sleep(FLUSH_SECONDS)
             self.flush()
-
-
-def _observe(histogram: Any, values: list[float]) -> None:
-    """As `histogram.observe` for each of `values`, in one step per bucket: the library has no public way."""
-    histogram._sum.inc(sum(values))
-    for place, number in Counter_(bisect_left(REQUEST_BUCKETS, value) for value in values).items():
-        histogram._buckets[place].inc(number)

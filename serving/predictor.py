@@ -1,4 +1,4 @@
-"""What a worker is made of, and the way of its requests: route, look up features, have them answered."""
+"""The parts of a worker, and how it answers a request: choose the version, look up features, score."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,14 @@ from serving.batch import Batch, LookedUp
 from serving.limits import Limits
 from serving.lookup import Lookup
 from serving.metrics import Metrics
+from serving.micro_batcher import MicroBatcher, Outcome
 from serving.prediction_log import PredictionLog
 from serving.readiness import Probe
 from serving.replica import hold, replica_name
-from serving.schema import Asked, BadRequest, Problem
+from serving.request import PredictionRequest
+from serving.schema import BadRequest, Problem
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
-from serving.turns import Outcome, Tell, Turns
 from serving.watcher import Watcher
 from training.adapters.features import Reads
 from training.adapters.lake import Lake
@@ -38,7 +39,7 @@ class Predictor:
         self._probe = Probe(self._lookup, lambda: self.watcher.traffic.champion, self.metrics)
         lake = Lake(settings.lake, spec.name)
         self._log = PredictionLog(state / "predictions" / spec.name, lake, spec, self.replica, self.metrics)
-        self._turns = Turns(self._predict)
+        self._batcher = MicroBatcher(self._predict)
         deadline = settings.serving_deadline_seconds
         self._answering = Answering(spec.name, self.replica, deadline, self._log, self.signals, self.metrics)
 
@@ -51,7 +52,7 @@ class Predictor:
         self._probe.start()
 
     def stop(self) -> None:
-        """Finish what was taken, write the log down, ship what can be shipped."""
+        """Finish accepted work, write the prediction log to disk, ship what can be shipped."""
         self.limits.close()
         self._probe.close()
         self._lookup.close()
@@ -60,32 +61,32 @@ class Predictor:
         self._log.close()
 
     def why_not_ready(self) -> str | None:
-        """None when a champion can answer, with features from the online store, and what is answered is logged."""
+        """None when a champion can answer with features from the online store, and answers are logged."""
         draining = "The service is being taken out of the rotation" if self.limits.draining else None
         return draining or self._no_champion() or self._probe.problem or self._log.problem()
 
     def _no_champion(self) -> str | None:
         return None if self.watcher.traffic.champion else self.watcher.problem or "No champion is loaded"
 
-    def ask(self, asked: Asked, tell: Tell) -> None:
-        """Have `asked` answered: `tell` is called with its outcome, later or, where it is refused, now."""
+    async def predict(self, request: PredictionRequest) -> Outcome:
+        """A prediction per row of `request`, or why there is none."""
         try:
-            asked.routes = self._routes(self.watcher.traffic, asked)
+            request.routes = self._routes(self.watcher.traffic, request)
         except BadRequest as refused:
-            tell(refused)
-        else:
-            # What is not plain goes a way of its own.
-            self._turns.ask(next(iter(asked.routes)) if asked.plain else object(), asked, tell)
+            return refused
+        if not request.may_share_a_batch:
+            return await self._batcher.alone(request)
+        return await self._batcher.outcome(request, batch_key=next(iter(request.routes)))
 
-    def _routes(self, traffic: Traffic, asked: Asked) -> dict[Route, list[int]]:
-        """The places of the rows by who answers them. One moment's traffic serves all of it."""
-        if asked.pinned is not None:
-            loaded = traffic.pinned(asked.pinned)
+    def _routes(self, traffic: Traffic, request: PredictionRequest) -> dict[Route, list[int]]:
+        """Who answers which rows, by their places. All rows of a request see the same state of traffic."""
+        if request.pinned is not None:
+            loaded = traffic.pinned(request.pinned)
             if loaded is None:
-                raise BadRequest(404, Problem(error=f"{asked.pinned!r} is no alias or version that is loaded here"))
-            return {Route(loaded, "pinned"): list(range(len(asked.rows)))}
+                raise BadRequest(404, Problem(error=f"{request.pinned!r} is no alias or version that is loaded here"))
+            return {Route(loaded, "pinned"): list(range(len(request.rows)))}
         routes: dict[Route, list[int]] = {}
-        for place, row in enumerate(asked.rows):
+        for place, row in enumerate(request.rows):
             route = traffic.route(row[self._spec.rollout.sticky_by])
             if route is None:
                 why = f"No champion serves yet: {self._no_champion()}"
@@ -93,10 +94,10 @@ class Predictor:
             routes.setdefault(route, []).append(place)
         return routes
 
-    async def _predict(self, group: list[Asked]) -> list[Outcome]:
-        """One outcome per request of `group`: several of one row each, all of one route, or one request."""
+    async def _predict(self, group: list[PredictionRequest]) -> list[Outcome]:
+        """One outcome per request of `group`: several requests of one row and the same route, or one request."""
         shared = len(group) > 1
-        rows = [row for asked in group for row in asked.rows]
+        rows = [row for request in group for row in request.rows]
         routes = group[0].routes
         if shared:
             [route] = routes
@@ -109,7 +110,7 @@ class Predictor:
             looked_up = LookedUp(reads, await self._lookup.find(rows, reads, shared))
         except BadRequest as refused:
             return [refused] * len(group)
-        whole = Batch(rows, looked_up, [asked.received for asked in group], group[0].explain)
+        whole = Batch(rows, looked_up, [request.received for request in group], group[0].explain)
         found = dict[int, RowOutcome]()
         for route, places in routes.items():
             batch = whole if len(routes) == 1 else whole.of(places)
@@ -146,6 +147,6 @@ class Predictor:
 
 
 def _outcome(found: list[RowOutcome]) -> Outcome:
-    """Of a request's rows: all are answered, or none is."""
+    """The outcome of a request from those of its rows: if one row is refused, the request is."""
     refused = [each for each in found if isinstance(each, BadRequest)]
     return refused[0] if refused else [each for each in found if isinstance(each, dict)]

@@ -1,11 +1,10 @@
-"""What a caller sends and gets: a payment's fields come from the model spec, and every message names the field."""
+"""The bodies of requests and responses. A payment's fields come from the model spec; error messages name the field."""
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,9 +20,6 @@ from pydantic import (
 from training.contract.base import Frozen
 from training.contract.model_spec import Column, ModelSpec
 
-if TYPE_CHECKING:
-    from serving.traffic import Route
-
 MAXIMUM_BATCH = 1000
 MAXIMUM_STRING = 1000
 INT64 = 2**63
@@ -36,7 +32,7 @@ Row = dict[str, Any]
 
 
 class Explanation(Frozen):
-    """What each feature adds to `base_score`, the model's mean score over its reference rows; they sum to the score."""
+    """What each feature adds to `base_score`, the mean score of the reference rows. Together they are the score."""
 
     method: str
     base_score: float
@@ -52,11 +48,11 @@ class Prediction(Frozen):
     threshold: float
     model: str
     model_version: int
-    #: Who answered: champion, challenger, previous, or pinned.
+    #: Which version answered: champion, challenger, previous, or pinned.
     role: str
-    #: The oldest of the feature rows that were used; null when an entity of the payment is unknown.
+    #: Time of the oldest feature row used; null when an entity of the payment is unknown.
     feature_timestamp: datetime | None
-    #: True when an entity is unknown, or the online store away, and features are the defaults.
+    #: True when defaults were used, because an entity is unknown or the online store is down.
     features_defaulted: bool
     explanation: Explanation | None = None
 
@@ -66,40 +62,20 @@ class Predictions(Frozen):
 
 
 class Problem(Frozen):
-    """The answer to a request that was refused. `fields` holds one message per wrong field."""
+    """The body of an error response. `fields` holds one message per wrong field."""
 
     error: str
     fields: dict[str, str] = {}
 
 
-@dataclass(slots=True)
-class Asked:
-    """A request: its rows, when it came (time.perf_counter), and what it wishes for."""
-
-    rows: list[Row]
-    received: float
-    pinned: str | None = None
-    explain: bool = False
-    #: Who answers which of the rows, by their places.
-    routes: "dict[Route, list[int]]" = field(default_factory=dict)
-
-    @property
-    def plain(self) -> bool:
-        """It may be answered together with others."""
-        return len(self.rows) == 1 and self.pinned is None and not self.explain
-
-
 class BadRequest(Exception):
-    """The request cannot be answered as it is: an HTTP status, what is wrong, and after how many seconds to retry."""
+    """A request that is refused: the HTTP status, what is wrong, and after how many seconds to retry."""
 
     def __init__(self, status: int, problem: Problem, retry_after: int | None = None) -> None:
         super().__init__(problem.error)
         self.status = status
         self.problem = problem
         self.retry_after = retry_after
-
-
-BROKEN = BadRequest(500, Problem(error="The prediction failed; the service's log says why"))
 
 
 class RequestSchema:
@@ -132,10 +108,10 @@ class RequestSchema:
         return [payment.__dict__ for payment in payments]
 
     def _refuse_repeated(self, body: bytes, payments: Sequence[BaseModel], around: int) -> None:
-        """A key given twice means two things: who checked the one may not have meant the other.
+        """Refuse a key that is given twice: a gateway may have checked the first value, and Pydantic takes the last.
 
-        Pydantic takes the last. A body without escapes has two quotation marks for each key and each text of its
-        `payments`, and each of the keys `around` them; one with more has a key twice, and is read again, key by key.
+        A body without escapes has two quotation marks for each key and each text of its `payments`, and for each of the
+        keys `around` them. A body with more is parsed again, key by key.
         """
         expected = around
         for payment in payments:
@@ -153,7 +129,7 @@ class RequestSchema:
 
 
 def made_up_row(spec: ModelSpec) -> Row:
-    """A payment that nobody made, to look up and score when the way is tried."""
+    """An invented payment, to look up and score as a check."""
     return {name: _made_up(column) for name, column in spec.request_columns.items()}
 
 
@@ -193,7 +169,7 @@ def _type(column: Column) -> Any:
 
 
 def _iso(value: Any) -> str:
-    """Pydantic reads 1700000000 as seconds or milliseconds, by its size: a guess that nobody should rely on."""
+    """Refuse numbers: Pydantic would guess from their size whether they are seconds or milliseconds."""
     if not isinstance(value, str) or value.strip().lstrip("+-").replace(".", "", 1).isdecimal():
         raise ValueError("must be an ISO 8601 time such as 2026-01-05T12:30:00Z")
     return value
@@ -239,7 +215,7 @@ def _bad_request(error: ValidationError) -> BadRequest:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """`amount`, `payments[3].amount`, `[3].amount`; `body` for the whole."""
+    """The field at `location`: `amount`, `payments[3].amount`, `[3].amount`; `body` for the whole body."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".") or "body"
 

@@ -1,7 +1,7 @@
-"""Scores where they cost least: a quick model's on the event loop, a slow one's and large batches in threads.
+"""Runs a model where it costs least: a fast one on the event loop, a slow one and large batches in threads.
 
-ONNX Runtime takes some ten microseconds for a row, a thread's hand-over a hundred. But a model that turns out slow must
-not hold up the answers of the others.
+ONNX Runtime scores a row in about ten microseconds; passing it to a thread costs a hundred. But a slow model must not
+delay the answers of others.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ class Scorer:
         self._threads.shutdown(wait=True)
 
     async def score(self, loaded: LoadedModel, values: np.ndarray, seconds: float) -> np.ndarray:
-        """As `loaded.score(values)`, within `seconds`. Raises TimeoutError, too."""
+        """As `loaded.score(values)`. Raises TimeoutError when a thread takes longer than `seconds`."""
         if len(values) <= FEW_ROWS and not loaded.model.slow:
             return loaded.score(values)
         return await asyncio.wait_for(self.run(loaded.score, values), seconds)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """`work(*args)` in a thread."""
+        """Run `work(*args)` in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)

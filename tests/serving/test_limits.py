@@ -6,8 +6,8 @@ import time
 import orjson
 import pytest
 
+from serving.endpoint import PredictEndpoint
 from serving.limits import LOOK_SECONDS, Limits, Overloaded
-from serving.routes import Answerer
 from training.contract.model_spec import load_model_spec
 from training.settings import Settings
 
@@ -21,8 +21,8 @@ def test_a_request_beyond_the_bound_is_refused_with_503_and_retry_after() -> Non
     assert limits.in_flight == 2
     limits.leave()
     limits.enter()
-    status, body, headers = Answerer(Settings(), load_model_spec("card_fraud")).refuse(refused.value)
-    assert (status, headers) == (503, [(b"retry-after", b"1")])
+    status, body, headers = PredictEndpoint(Settings(), load_model_spec("card_fraud")).refuse(refused.value)
+    assert (status, headers) == (503, ((b"retry-after", b"1"),))
     assert "2 requests are under way" in orjson.loads(body)["error"]
 
 

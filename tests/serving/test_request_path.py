@@ -250,8 +250,8 @@ def test_admins_drain_a_replica(world: World) -> None:
     assert world.ready()
 
 
-def test_the_ordinary_door_has_the_same_limits(world: World) -> None:
-    headers = {"Authorization": f"Bearer {world.key}", "Expect": "100-continue"}  # what the protocol leaves to BentoML
+def test_a_caller_that_expects_100_continue_has_the_same_limits(world: World) -> None:
+    headers = {"Authorization": f"Bearer {world.key}", "Expect": "100-continue"}
     url = f"{world.service.url}/predict"
     assert httpx.post(url, json=PAYMENT, headers=headers).status_code == 200
     answer = httpx.post(url, content=b" " * (MAXIMUM_BODY_BYTES + 1), headers=headers)

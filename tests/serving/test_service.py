@@ -134,7 +134,11 @@ def test_importing_the_service_loads_no_training_library() -> None:
 import sys
 import serving.predictor, serving.service
 from training.adapters.features import Features
-Features(serving.service.settings, serving.service.spec).names()
+from training.contract.model_spec import load_model_spec
+from training.settings import load_settings
+serving.service.Service
+settings = load_settings()
+Features(settings, load_model_spec(settings.serving_model, settings.models_dir)).names()
 print(sorted({"torch", "sklearn", "airflow", "training.steps"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,8 +1,9 @@
-"""HTTP as callers speak it, well and badly, to the protocol that takes predictions off the connection: a real uvicorn.
+"""HTTP as callers speak it, well and badly, to the dispatcher in a real uvicorn.
 
-What the protocol leaves to the application behind it is answered by one that says so.
+The endpoint echoes the body. The application behind the dispatcher answers with a header that says who it is.
 """
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -16,10 +17,12 @@ from typing import Any
 import pytest
 import uvicorn
 
-from serving import front
-from serving.front import PredictionProtocol
+from serving import dispatcher
+from serving.compat import uvicorn as compat
+from serving.compat.uvicorn import LimitedHttpToolsProtocol
+from serving.dispatcher import PredictionDispatcher
 from serving.limits import MAXIMUM_BODY_BYTES
-from serving.routes import Answer, Call
+from serving.request import HttpResponse
 from serving.schema import BadRequest
 from testing.ports import free_port
 from testing.serving_stack import eventually
@@ -27,30 +30,32 @@ from training.settings import ROOT
 
 
 class Echo:
-    """Answers with the body that it got; holds answers back while `held` is a list."""
+    """Answers with the body that it got; while `held` is a list, an answer waits for its event in it."""
 
     def __init__(self) -> None:
-        self.held: list[Callable[[], None]] | None = None
+        self.held: list[asyncio.Event] | None = None
         self.asked: list[bytes] = []
         self.refused: list[int] = []
         self.refusing: list[bytes] = []
         self.short = False
 
-    def answer(self, call: Call, tell: Callable[[Answer], None]) -> None:
-        assert (call.path, call.peer, call.received <= time.perf_counter()) == ("/predict", "127.0.0.1", True)
-        self.asked.append(call.body)
-        if call.body in self.refusing:
-            tell((422, b"refused", []))
-            return
-        said: Answer = (200, b"" if self.short else call.body + call.query, [(b"x-seen", call.headers[b"x-number"])])
-        if self.held is None:
-            tell(said)
-        else:
-            self.held.append(lambda: tell(said))
+    async def answer(self, scope: Any, body: bytes, received: float) -> HttpResponse:
+        seen = (scope["path"], scope["client"][0], received <= time.perf_counter())
+        assert seen == ("/predict", "127.0.0.1", True)
+        self.asked.append(body)
+        self.loop = asyncio.get_running_loop()
+        if body in self.refusing:
+            return HttpResponse(422, b"refused")
+        if self.held is not None:
+            released = asyncio.Event()
+            self.held.append(released)
+            await released.wait()
+        content = b"" if self.short else body + scope["query_string"]
+        return HttpResponse(200, content, ((b"x-seen", dict(scope["headers"])[b"x-number"]),))
 
-    def refuse(self, refused: BadRequest) -> Answer:
+    def refuse(self, refused: BadRequest) -> HttpResponse:
         self.refused.append(refused.status)
-        return refused.status, b"refused", []
+        return HttpResponse(refused.status, b"refused")
 
 
 async def behind(scope: Any, receive: Any, send: Any) -> None:
@@ -65,21 +70,20 @@ async def behind(scope: Any, receive: Any, send: Any) -> None:
 
 class Server:
     def __init__(self, echo: Echo) -> None:
-        self.port = free_port()
-        protocol: Any = type("Protocol", (PredictionProtocol,), {"answerer": echo})
-        config = uvicorn.Config(behind, port=self.port, http=protocol, lifespan="off", log_level="warning")
+        self.port, self.echo = free_port(), echo
+        app, protocol = PredictionDispatcher(behind, echo), LimitedHttpToolsProtocol  # type: ignore[arg-type]
+        config = uvicorn.Config(app, port=self.port, http=protocol, lifespan="off", log_level="warning")
         self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         eventually(lambda: self.server.started)
 
     def run(self, work: Callable[[], None]) -> None:
         """In the server's thread."""
-        loop = next(iter(self.server.server_state.connections)).loop  # type: ignore[union-attr]
-        loop.call_soon_threadsafe(work)
+        self.echo.loop.call_soon_threadsafe(work)
 
     def stop(self) -> None:
-        self.server.should_exit = True
+        self.server.should_exit = self.server.force_exit = True
         self.thread.join(10)
 
 
@@ -153,11 +157,11 @@ def test_requests_in_a_row_are_answered_in_their_order(echo: Echo, server: Serve
     echo.held = []
     line.sendall(request(b"first", number=1) + request(b"second", number=2))
     eventually(lambda: echo.held)
-    server.run(echo.held[0])
+    echo.held, [first_held] = None, echo.held
+    server.run(first_held.set)
     first, second = answer(line), answer(line)
     assert (first[2], first[1]["x-seen"]) == (b"first", "1")
-    assert (second[1]["x-seen"], echo.asked) == ("behind", [b"first"])  # its turn came while the first was under way
-    echo.held = None
+    assert (second[2], second[1]["x-seen"], echo.asked) == (b"second", "2", [b"first", b"second"])
     line.sendall(request(b"third") + request(b"fourth"))
     assert [answer(line)[2], answer(line)[2]] == [b"third", b"fourth"]
 
@@ -167,8 +171,8 @@ def test_requests_in_a_row_are_answered_in_their_order(echo: Echo, server: Serve
     [
         ("/predict", [], "1"),
         ("/models", [], "behind"),
-        ("/%70redict", [], "behind"),
-        ("/predict", ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"], "behind"),
+        ("/%70redict", [], "1"),
+        ("/predict", ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"], "1"),
     ],
 )
 def test_only_predictions_are_taken(line: socket.socket, path: str, headers: list[str], seen: str) -> None:
@@ -186,7 +190,7 @@ def test_a_caller_that_waits_for_100_continue_gets_it(line: socket.socket) -> No
     line.sendall(content[:-4])
     assert answer(line)[0] == 100
     line.sendall(b"body")
-    assert answer(line)[1]["x-seen"] == "behind"
+    assert answer(line)[1]["x-seen"] == "1"
 
 
 @pytest.mark.parametrize(("headers", "version"), [(["Connection: close"], "1.1"), ([], "1.0")])
@@ -204,7 +208,7 @@ def test_a_body_that_is_too_long_is_refused(echo: Echo, line: socket.socket) -> 
 
 
 def test_a_body_that_does_not_come_is_refused(echo: Echo, line: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(dispatcher, "BODY_SECONDS", 0.2)
     line.sendall(request(b"abcdef")[:-1])
     status, headers, _ = answer(line)
     assert (status, headers["connection"], echo.asked, echo.refused) == (408, "close", [], [408])
@@ -212,17 +216,16 @@ def test_a_body_that_does_not_come_is_refused(echo: Echo, line: socket.socket, m
 
 
 def test_who_leaves_in_between_costs_nothing(echo: Echo, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(dispatcher, "BODY_SECONDS", 0.2)
     echo.held = []
     with socket.create_connection(("127.0.0.1", server.port)) as whole:
         whole.sendall(request(b"x"))
         eventually(lambda: echo.held)
-        server.run(lambda: None)
     with socket.create_connection(("127.0.0.1", server.port)) as half:
         half.sendall(request(b"abcdef")[:-1])
         eventually(lambda: server.server.server_state.connections)
     eventually(lambda: not server.server.server_state.connections)
-    echo.held.pop()()
+    server.run(echo.held.pop().set)
     time.sleep(0.4)
     echo.held = None
     with socket.create_connection(("127.0.0.1", server.port)) as next_one:
@@ -242,8 +245,8 @@ def test_a_caller_that_is_cut_off_does_not_harm_the_others(
         eventually(lambda: len(echo.held or []) == 2)
         assert b"400 Bad Request" in bad.recv(1000)
     one, *_ = echo.held[1:]
-    server.run(one)
-    server.run(echo.held[0])
+    server.run(one.set)
+    server.run(echo.held[0].set)
     assert answer(line)[2] == b"stranger"
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -265,7 +268,7 @@ def test_a_request_that_takes_longer_than_the_keep_alive_is_answered(echo: Echo,
         assert answer(patient)[0] == 422
         eventually(lambda: echo.held)
         time.sleep(0.5)
-        server.run(echo.held[0])
+        server.run(echo.held[0].set)
         assert answer(patient)[2] == b"good"
 
 
@@ -290,7 +293,7 @@ def test_at_the_end_what_was_taken_is_answered(echo: Echo, server: Server, line:
     eventually(lambda: echo.held)
     server.server.should_exit = True
     eventually(lambda: not _listens(server.port))
-    server.run(echo.held[0])
+    server.run(echo.held[0].set)
     status, headers, body = answer(line)
     assert (status, headers["connection"], body) == (200, "close", b"last")
     assert ended(line)
@@ -303,12 +306,71 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_bentoml_gives_uvicorn_the_protocol_and_nobody_says_that_he_is_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [b"POST /predict HTTP/1.1\r\nHost: x\r\n", b""])
+def test_a_head_that_does_not_come_ends_the_connection(
+    server: Server, head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "HEAD_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
+        slow.sendall(head)
+        assert (answer(slow)[0], ended(slow)) == (400, True)
+
+
+def test_a_second_head_that_does_not_come_ends_the_connection(
+    line: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.sendall(request(b"first"))
+    assert answer(line)[2] == b"first"
+    monkeypatch.setattr(compat, "HEAD_SECONDS", 0.3)
+    for byte in b"POST /pre":
+        line.sendall(bytes([byte]))
+        time.sleep(0.02)
+    assert (answer(line)[0], ended(line)) == (400, True)
+
+
+def test_a_connection_that_goes_on_longer_than_a_head_may_take_is_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "HEAD_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+        for _ in range(5):
+            line.sendall(request(b"x"))
+            assert answer(line)[2] == b"x"
+            time.sleep(0.15)
+
+
+def test_a_head_that_is_too_large_ends_the_connection(echo: Echo, line: socket.socket) -> None:
+    line.sendall(b"POST /predict HTTP/1.1\r\nX-Large: " + b"x" * compat.MAXIMUM_HEAD_BYTES)
+    assert (answer(line)[0], ended(line), echo.asked) == (400, True, [])
+
+
+def test_a_large_body_does_not_count_as_head(echo: Echo, line: socket.socket) -> None:
+    echo.short = True
+    for _ in range(2):
+        line.sendall(request(b"x" * MAXIMUM_BODY_BYTES))
+        assert answer(line)[0] == 200
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "OPTIONS"])
+def test_unknown_methods_go_to_the_application_behind(echo: Echo, line: socket.socket, method: str) -> None:
+    line.sendall(request(b"").replace(b"POST", method.encode(), 1))
+    assert (answer(line)[1]["x-seen"], echo.asked) == ("behind", [])
+
+
+def test_bentoml_runs_the_dispatcher_first_and_no_caller_can_forge_its_address(tmp_path: Path) -> None:
     code = (
-        "import uvicorn; from serving.front import PredictionProtocol; from serving.service import Service;"
+        "import uvicorn; from serving.compat.uvicorn import LimitedHttpToolsProtocol;"
+        "from serving.dispatcher import PredictionDispatcher; from serving.service import Service;"
         "config = uvicorn.Config(Service.to_asgi(), log_config=None); config.load();"
-        "assert issubclass(config.http_protocol_class, PredictionProtocol), config.http_protocol_class;"
+        "assert config.http_protocol_class is LimitedHttpToolsProtocol, config.http_protocol_class;"
+        "assert isinstance(config.loaded_app.app, PredictionDispatcher), config.loaded_app;"
         "assert config.forwarded_allow_ips == ''"
     )
     env = os.environ | {"CT_HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "true"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=env)
+
+
+def test_importing_the_service_builds_nothing() -> None:
+    code = "import sys, serving.service; print(sorted({'bentoml', 'fastapi', 'serving.app'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Requests of one turn of the event loop are answered together, and the trouble of one is its own."""
+"""Requests of one turn of the event loop share a batch, and the failure of one is not that of the others."""
 
 import asyncio
 import time
@@ -15,11 +15,12 @@ from serving.answering import Answering
 from serving.batch import Batch, LookedUp
 from serving.loaded_model import FEW_ROWS, LoadedModel, MeasuredModel
 from serving.metrics import Metrics
+from serving.micro_batcher import MicroBatcher, Outcome
 from serving.prediction_log import PredictionLog
-from serving.schema import Asked, BadRequest
+from serving.request import PredictionRequest
+from serving.schema import BadRequest
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
-from serving.turns import Outcome, Turns
 from testing.serving_stack import NAN_FROM, PAYMENT, artifact
 from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
@@ -27,90 +28,108 @@ from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
 from training.settings import Settings
 
-Predict = Callable[[list[Asked]], list[Outcome]]
 NAMES = ["payment_amount", "weekend"]
 
 
-def asked(number: int, rows: int = 1, **wishes: Any) -> Asked:
-    return Asked([{"number": number}] * rows, time.perf_counter(), **wishes)
+def request(number: int, rows: int = 1, **wishes: Any) -> PredictionRequest:
+    return PredictionRequest([{"number": number}] * rows, time.perf_counter(), **wishes)
 
 
-def answered(predict: Predict, *turns: list[tuple[str, Asked]]) -> list[Outcome | None]:
-    """What each request is told, those of a turn asked at once, each with its way."""
+def outcomes(
+    predict: Callable[[list[PredictionRequest]], list[Outcome]], *turns: list[tuple[str, PredictionRequest]]
+) -> list[Outcome]:
+    """Of each request. Those of a turn, each with its batch key, are made in one turn of the event loop."""
 
-    async def go() -> list[Outcome | None]:
-        async def predicting(group: list[Asked]) -> list[Outcome]:
-            return predict(group)
+    async def go() -> list[Outcome]:
+        async def predicting(batch: list[PredictionRequest]) -> list[Outcome]:
+            return predict(batch)
 
-        made = Turns(predicting)
-        told: list[Outcome | None] = [None] * sum(len(turn) for turn in turns)
-        place = 0
+        batcher = MicroBatcher(predicting)
+        found: list[Outcome] = []
         for turn in turns:
-            for way, each in turn:
-                made.ask(way, each, lambda outcome, place=place: told.__setitem__(place, outcome))  # type: ignore[misc]
-                place += 1
-            await asyncio.sleep(0.02)
-        return told
+            found += await asyncio.gather(*(batcher.outcome(each, batch_key) for batch_key, each in turn))
+        return found
 
     return asyncio.run(go())
 
 
-def echo(group: list[Asked]) -> list[Outcome]:
-    return [[{"number": each.rows[0]["number"], "group": len(group)}] for each in group]
+def echo(batch: list[PredictionRequest]) -> list[Outcome]:
+    return [[{"number": each.rows[0]["number"], "batch": len(batch)}] for each in batch]
 
 
-def same(*numbers: int) -> list[tuple[str, Asked]]:
-    return [("way", asked(number)) for number in numbers]
+def same(*numbers: int) -> list[tuple[str, PredictionRequest]]:
+    return [("key", request(number)) for number in numbers]
 
 
-def test_what_comes_in_a_turn_is_answered_together_and_each_gets_its_own() -> None:
-    told = answered(echo, same(*range(5)), same(7))
-    assert told == [[{"number": i, "group": 5}] for i in range(5)] + [[{"number": 7, "group": 1}]]
+#: After a turn of several requests, those of the next turn share batches from the first on.
+CROWD = same(90, 91)
 
 
-def test_a_crowd_is_answered_in_groups() -> None:
-    told = answered(echo, same(*range(FEW_ROWS + 1)))
-    assert [each[0]["group"] for each in told if isinstance(each, list)] == [FEW_ROWS] * FEW_ROWS + [1]
+def test_requests_of_a_turn_share_a_batch_and_each_gets_its_own() -> None:
+    found = outcomes(echo, CROWD, same(*range(5)), same(7))[2:]
+    assert found == [[{"number": i, "batch": 5}] for i in range(5)] + [[{"number": 7, "batch": 1}]]
 
 
-def test_what_goes_another_way_is_no_company() -> None:
-    told = answered(echo, [("one", asked(1)), ("two", asked(2)), ("one", asked(3))])
-    assert [each[0]["group"] for each in told if isinstance(each, list)] == [2, 1, 2]
+def test_many_requests_are_answered_in_several_batches() -> None:
+    found = outcomes(echo, CROWD, same(*range(FEW_ROWS + 1)))[2:]
+    assert [each[0]["batch"] for each in found if isinstance(each, list)] == [FEW_ROWS] * FEW_ROWS + [1]
 
 
-def test_the_trouble_of_one_is_its_own() -> None:
-    def predict(group: list[Asked]) -> list[Outcome]:
-        if any(each.rows[0]["number"] == 2 for each in group):
+def test_other_batch_keys_are_other_batches() -> None:
+    found = outcomes(echo, CROWD, [("one", request(1)), ("two", request(2)), ("one", request(3))])[2:]
+    assert [each[0]["batch"] for each in found if isinstance(each, list)] == [2, 1, 2]
+
+
+def test_while_one_arrives_per_turn_it_is_answered_in_that_turn() -> None:
+    async def go() -> list[bool]:
+        async def predicting(batch: list[PredictionRequest]) -> list[Outcome]:
+            return echo(batch)
+
+        batcher, turns = MicroBatcher(predicting), []
+        for number in range(3):
+            later = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_soon(later.set_result, None)
+            await batcher.outcome(request(number), "key")
+            turns.append(later.done())
+            await later
+        return turns
+
+    assert asyncio.run(go()) == [False] * 3
+
+
+def test_the_failure_of_one_is_not_that_of_its_batch() -> None:
+    def predict(batch: list[PredictionRequest]) -> list[Outcome]:
+        if any(each.rows[0]["number"] == 2 for each in batch):
             raise ValueError("nobody thought of 2")
-        return echo(group)
+        return echo(batch)
 
-    told = answered(predict, same(1, 2, 3))
-    assert isinstance(told[1], BadRequest)
-    assert told[1].status == 500
-    assert [told[0], told[2]] == [[{"number": 1, "group": 1}], [{"number": 3, "group": 1}]]
-
-
-def test_who_cannot_be_told_does_not_keep_the_others_from_it() -> None:
-    async def go() -> list[Outcome]:
-        async def predicting(group: list[Asked]) -> list[Outcome]:
-            return echo(group)
-
-        def gone(_: Outcome) -> None:
-            raise RuntimeError("the connection is closed")
-
-        made, told = Turns(predicting), list[Outcome]()
-        made.ask("way", asked(1), gone)
-        made.ask("way", asked(2), told.append)
-        await asyncio.sleep(0.02)
-        return told
-
-    assert asyncio.run(go()) == [[{"number": 2, "group": 2}]]
+    found = outcomes(predict, CROWD, same(1, 2, 3))[2:]
+    assert isinstance(found[1], BadRequest)
+    assert found[1].status == 500
+    assert [found[0], found[2]] == [[{"number": 1, "batch": 1}], [{"number": 3, "batch": 1}]]
 
 
-@pytest.mark.parametrize(("wishes", "plain"), [({}, True), ({"pinned": "7"}, False), ({"explain": True}, False)])
-def test_what_takes_longer_or_goes_elsewhere_is_not_plain(wishes: dict[str, Any], plain: bool) -> None:
-    assert asked(1, **wishes).plain is plain
-    assert not asked(1, rows=2, **wishes).plain
+def test_a_cancelled_request_does_not_keep_the_others_of_its_batch_from_their_answers() -> None:
+    async def go() -> Outcome:
+        async def predicting(batch: list[PredictionRequest]) -> list[Outcome]:
+            await asyncio.sleep(0.02)
+            return echo(batch)
+
+        batcher = MicroBatcher(predicting)
+        await asyncio.gather(*(batcher.outcome(each, key) for key, each in CROWD))
+        gone = asyncio.create_task(batcher.outcome(request(1), "key"))
+        stays = asyncio.create_task(batcher.outcome(request(2), "key"))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        return await stays
+
+    assert asyncio.run(go()) == [{"number": 2, "batch": 2}]
+
+
+@pytest.mark.parametrize(("wishes", "may"), [({}, True), ({"pinned": "7"}, False), ({"explain": True}, False)])
+def test_what_takes_longer_or_is_pinned_does_not_share_a_batch(wishes: dict[str, Any], may: bool) -> None:
+    assert request(1, **wishes).may_share_a_batch is may
+    assert not request(1, rows=2, **wishes).may_share_a_batch
 
 
 class Bench:

@@ -1,0 +1,115 @@
+"""Builds the BentoML service of one model from settings and the model's spec."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import bentoml
+from starlette.exceptions import HTTPException
+
+from serving.compat.bentoml import WrappedService
+from serving.dispatcher import PredictionDispatcher
+from serving.endpoint import PredictEndpoint
+from serving.routes import application
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.settings import Settings
+
+#: Threads write the prediction log and score shadows. After this time, instead of Python's 5 ms, such a thread gives
+#: way to the event loop.
+SWITCH_SECONDS = 0.0005
+#: Objects made before the garbage collector looks at the youngest: rows on their way to the log are not garbage.
+GARBAGE = 50_000
+
+
+def build(settings: Settings) -> bentoml.Service:
+    """The service of model `settings.serving_model`. Its worker loads models when it starts, not here.
+
+    Raises ConfigError or InputError when the spec or the settings are wrong.
+    """
+    spec = load_model_spec(settings.serving_model, settings.models_dir)
+    endpoint = PredictEndpoint(settings, spec)
+
+    class Perennial:
+        def __init__(self) -> None:
+            self.worker = Worker(settings, spec, endpoint)
+
+        @staticmethod
+        def wrap(app: Any) -> PredictionDispatcher:
+            return PredictionDispatcher(app, endpoint)
+
+        def __is_ready__(self) -> bool:
+            return self.worker.check_ready()
+
+        @bentoml.on_shutdown
+        def stop(self) -> None:
+            self.worker.stop()
+
+    service = bentoml.service(
+        name=spec.name,
+        workers=1,  # the prediction log has one writer; scale by replicas
+        traffic={"timeout": 30},
+        logging={"access": {"enabled": False}},
+        service_class=WrappedService,
+    )(Perennial)
+    service.mount_asgi_app(application(spec, endpoint), path="/")
+    return service
+
+
+class Worker:
+    """The worker process of a service, from its start in the event loop to its end."""
+
+    def __init__(self, settings: Settings, spec: ModelSpec, endpoint: PredictEndpoint) -> None:
+        # BentoML's parent process imports this module too, and needs none of these libraries.
+        from serving.predictor import Predictor
+
+        logging.getLogger("perennial").setLevel(settings.log_level)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        gc.set_threshold(GARBAGE, 20, 20)
+        self._frozen = False
+        self._predictor = endpoint.predictor = Predictor(settings, spec)
+        self._predictor.start()
+        _drain_on_sigterm(self._predictor, settings.serving_drain_seconds)
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent-watcher", daemon=True).start()
+
+    def check_ready(self) -> bool:
+        """True. Raises HTTPException (503) with the reason when the replica is not ready."""
+        reason = self._predictor.why_not_ready()
+        if reason is not None:
+            raise HTTPException(503, detail=reason)
+        if not self._frozen:
+            # The libraries that are loaded by now stay: looking through them for garbage would delay answers.
+            gc.collect()
+            gc.freeze()
+            self._frozen = True
+        return True
+
+    def stop(self) -> None:
+        self._predictor.stop()
+
+
+def _drain_on_sigterm(predictor: Any, seconds: float) -> None:
+    """On SIGTERM the replica becomes not ready; `seconds` later the server stops listening and finishes what it has."""
+    finish, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        first, predictor.limits.draining = not predictor.limits.draining, True
+        if callable(finish):
+            if seconds and first:
+                loop.call_soon_threadsafe(loop.call_later, seconds, finish, number, frame)
+            else:
+                finish(number, frame)
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+def _end_with(parent: int) -> None:
+    """End when BentoML's parent process is gone: an orphaned worker would keep the port from the next service."""
+    while os.getppid() == parent:
+        threading.Event().wait(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)

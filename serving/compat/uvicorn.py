@@ -1,0 +1,81 @@
+"""uvicorn's httptools protocol with two limits that it lacks: the size of a request's head, and the time it may take.
+
+uvicorn's h11 protocol has the first limit (`h11_max_incomplete_event_size`), but needs several times the CPU.
+
+Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
+the parser calls `on_message_begin` and `on_headers_complete` for each request; `_start_asgi_task`.
+"""
+
+from asyncio.events import TimerHandle
+from typing import Any
+
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: A head of more bytes is refused. It is measured whenever a read ends within the head, as h11 does.
+MAXIMUM_HEAD_BYTES = 64 * 1024
+#: Seconds from the connection, or from the first byte of a later head, until a head must be complete.
+HEAD_SECONDS = 10.0
+
+
+class LimitedHttpToolsProtocol(HttpToolsProtocol):
+    """Counts bytes and time until the head of a request is complete, and closes the connection at the limit."""
+
+    _in_head = False
+    _head_bytes = 0
+    _head_timer: TimerHandle | None = None
+    #: The request that is being answered; `cycle` is the one that was read last.
+    _answering: Any = None
+
+    def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        if self._answering is not None and not self._answering.response_complete:
+            # uvicorn tells `cycle` only. An earlier request would be answered to a closed connection: an error.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAXIMUM_HEAD_BYTES:
+                self._refuse_head()
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse_head)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _end_head(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse_head(self) -> None:
+        self._end_head()
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.send_400_response("The head of the request is too large or takes too long.")
+        else:
+            self.transport.close()  # an answer here would come before that of the request under way
+
+
+def limit_request_heads() -> None:
+    """Make uvicorn choose LimitedHttpToolsProtocol where its configuration names no protocol."""
+    HTTP_PROTOCOLS["auto"] = f"{__name__}:{LimitedHttpToolsProtocol.__name__}"

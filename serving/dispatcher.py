@@ -1,0 +1,67 @@
+"""The ASGI application that uvicorn calls: it answers predictions itself and leaves all else to BentoML's application.
+
+BentoML's middlewares (OpenTelemetry, metrics, access log, timeouts, context) cost ten times what a prediction costs.
+Predictions have metrics, deadlines and limits of their own.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from serving.endpoint import PREDICT, PREDICT_BATCH, PredictEndpoint
+from serving.limits import BODY_SECONDS, check_length, late
+from serving.request import HttpResponse
+from serving.schema import BadRequest
+
+PATHS = (PREDICT, PREDICT_BATCH)
+CONTENT_TYPE = (b"content-type", b"application/json")
+
+
+class PredictionDispatcher:
+    """`app` is BentoML's ASGI application, which also starts and stops the service."""
+
+    def __init__(self, app: Any, endpoint: PredictEndpoint) -> None:
+        self._app, self._endpoint = app, endpoint
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] not in PATHS or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        received = time.perf_counter()
+        try:
+            body = await read_body(receive)
+        except BadRequest as refused:
+            response = self._endpoint.refuse(refused)
+            # The rest of the body is not read, so the connection cannot be used again.
+            response = response._replace(headers=(*response.headers, (b"connection", b"close")))
+        else:
+            if body is None:
+                return
+            response = await self._endpoint.answer(scope, body, received)
+        await respond(send, response)
+
+
+async def read_body(receive: Any) -> bytes | None:
+    """The body of a request; None when the caller disconnects before it is whole.
+
+    Raises BadRequest: 413 when it has more than MAXIMUM_BODY_BYTES, 408 when it takes longer than BODY_SECONDS.
+    """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = bytearray()
+            while (message := await receive())["type"] == "http.request":
+                body += message.get("body", b"")
+                check_length(body)
+                if not message.get("more_body", False):
+                    return bytes(body)
+            return None
+    except TimeoutError:
+        raise late() from None
+
+
+async def respond(send: Any, response: HttpResponse) -> None:
+    """Send `response` in two ASGI messages. uvicorn adds the date, and writes nothing when the caller is gone."""
+    status, content, more = response
+    headers = [CONTENT_TYPE, (b"content-length", b"%d" % len(content)), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,49 @@
+"""The private parts of libraries that serving uses are still where they were."""
+
+import random
+from typing import Any
+
+import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry, Histogram
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.compat.prometheus import observe_many
+from serving.compat.uvicorn import LimitedHttpToolsProtocol, limit_request_heads
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    raise NotImplementedError
+
+
+def test_uvicorn_chooses_the_protocol_with_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
+    limit_request_heads()
+    config = uvicorn.Config(app, log_config=None)
+    config.load()
+    assert config.http_protocol_class is LimitedHttpToolsProtocol
+
+
+@pytest.mark.parametrize(
+    "name", ["send_400_response", "on_message_begin", "on_headers_complete", "_start_asgi_task", "connection_lost"]
+)
+def test_the_protocol_overrides_or_uses_what_uvicorn_has(name: str) -> None:
+    assert callable(getattr(HttpToolsProtocol, name))
+
+
+def test_many_observations_at_once_are_those_made_one_by_one() -> None:
+    registry = CollectorRegistry()
+    buckets = (0.1, 0.5, 1.0)
+    one_by_one, at_once = (Histogram(name, name, buckets=buckets, registry=registry) for name in ("one", "many"))
+    random.seed(0)
+    values = [0.1, 0.5, 1.0, 7.0, *(random.random() * 1.5 for _ in range(100))]
+    for value in values:
+        one_by_one.observe(value)
+    observe_many(at_once, values)
+    for suffix in ("_sum", "_count"):
+        assert abs(registry.get_sample_value(f"one{suffix}") - registry.get_sample_value(f"many{suffix}")) < 1e-9
+    for bound in (*map(str, buckets), "+Inf"):
+        assert registry.get_sample_value("one_bucket", {"le": bound}) == registry.get_sample_value(
+            "many_bucket", {"le": bound}
+        )
