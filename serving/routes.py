@@ -18,8 +18,11 @@ from fastapi import FastAPI, Request, Response
 
 from serving.auth import Auth, Role
 from serving.limits import BODY_SECONDS, Overloaded, check_length, late
-from serving.schema import BROKEN, Asked, BadRequest, Prediction, Predictions, Problem, RequestSchema
+from serving.schema import BROKEN, Asked, BadRequest, Problem, RequestSchema
 from training.contract.model_spec import ModelSpec
+from training.contract.predictions import Prediction, Predictions
+from training.contract.replicas import ReplicaModels, ReplicaState
+from training.contract.signals import Signals
 from training.settings import Settings
 
 if TYPE_CHECKING:
@@ -175,27 +178,27 @@ def application(spec: ModelSpec, answerer: Answerer) -> FastAPI:
         """Score up to 1,000 payments: a JSON list, or an object whose `payments` is one."""
         return await answered(request)
 
-    @app.get("/models", responses=GUARDED)
+    @app.get("/models", response_model=ReplicaModels, responses=GUARDED)
     async def models(request: Request) -> Response:
         """What serves since when, what was refused and why."""
         return _guarded(answerer, request, "predict", lambda predictor: predictor.models())
 
-    @app.get("/signals", responses=GUARDED)
+    @app.get("/signals", response_model=Signals, responses=GUARDED)
     async def signals(request: Request) -> Response:
         """What a rollout's guards look at: per version and stage, what this replica has seen."""
         return _guarded(answerer, request, "predict", lambda predictor: predictor.signals.snapshot())
 
-    @app.get("/admin/state", responses=GUARDED)
+    @app.get("/admin/state", response_model=ReplicaState, responses=GUARDED)
     async def state(request: Request) -> Response:
         """How the replica is doing: load, circuit breaker, prediction log. For admins."""
         return _guarded(answerer, request, "admin", lambda predictor: predictor.state())
 
-    @app.post("/admin/drain", responses=GUARDED)
+    @app.post("/admin/drain", response_model=ReplicaState, responses=GUARDED)
     async def drain(request: Request) -> Response:
         """Take the replica out of the rotation: not ready, but answering. For admins."""
         return _guarded(answerer, request, "admin", lambda predictor: _drain(predictor, True))
 
-    @app.post("/admin/resume", responses=GUARDED)
+    @app.post("/admin/resume", response_model=ReplicaState, responses=GUARDED)
     async def resume(request: Request) -> Response:
         """Put the replica back into the rotation. For admins."""
         return _guarded(answerer, request, "admin", lambda predictor: _drain(predictor, False))
@@ -215,7 +218,7 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _drain(predictor: "Predictor", draining: bool) -> dict[str, Any]:
+def _drain(predictor: "Predictor", draining: bool) -> ReplicaState:
     predictor.limits.draining = draining
     return predictor.state()
 
@@ -225,7 +228,7 @@ def _guarded(answerer: Answerer, request: Request, role: Role, make: Any) -> Res
         answerer.auth.check(dict(request.headers.raw), request.client.host if request.client else None, role)
     except BadRequest as refused:
         return _response(answerer.refuse(refused))
-    return Response(orjson.dumps(make(answerer.predictor), option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+    return Response(make(answerer.predictor).model_dump_json(), media_type=JSON)
 
 
 def _response(answer: Answer) -> Response:

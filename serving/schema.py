@@ -35,36 +35,6 @@ FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1,
 Row = dict[str, Any]
 
 
-class Explanation(Frozen):
-    """What each feature adds to `base_score`, the model's mean score over its reference rows; they sum to the score."""
-
-    method: str
-    base_score: float
-    contributions: dict[str, float]
-
-
-class Prediction(Frozen):
-    prediction_id: str
-    #: Probability of the positive class.
-    score: float
-    decision: Literal["flag", "pass"]
-    #: Scores at or above it are flagged.
-    threshold: float
-    model: str
-    model_version: int
-    #: Who answered: champion, challenger, previous, or pinned.
-    role: str
-    #: The oldest of the feature rows that were used; null when an entity of the payment is unknown.
-    feature_timestamp: datetime | None
-    #: True when an entity is unknown, or the online store away, and features are the defaults.
-    features_defaulted: bool
-    explanation: Explanation | None = None
-
-
-class Predictions(Frozen):
-    predictions: list[Prediction]
-
-
 class Problem(Frozen):
     """The answer to a request that was refused. `fields` holds one message per wrong field."""
 

@@ -8,13 +8,14 @@ after another, so that the caller's machine is woken once.
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol
+from typing import Protocol
 
 from serving.loaded_model import FEW_ROWS
 from serving.schema import BROKEN, Asked, BadRequest
+from training.contract.predictions import Prediction
 
-#: What became of a request: a prediction per row, with the fields of schema.Prediction, or why there is none.
-Outcome = list[dict[str, Any]] | BadRequest
+#: What became of a request: a prediction per row, or why there is none.
+Outcome = list[Prediction] | BadRequest
 Tell = Callable[[Outcome], None]
 
 log = logging.getLogger("perennial")
