@@ -113,7 +113,7 @@ class PredictionLog:
                 time.sleep(DISK_RETRY_SECONDS)
         finally:
             if self._queue:
-                log.error("The prediction log stops without %d predictions that it could not write to disk", len(self._queue))
+                log.error("The prediction log stops without %d predictions that the disk refused", len(self._queue))
                 self._metrics.dropped.inc(len(self._queue))
             self._written.set()
             self._to_ship.set()

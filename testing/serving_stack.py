@@ -29,6 +29,7 @@ from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata
 from training.contract.base import Days
 from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
 from training.contract.replicas import Refusal, ReplicaModels
+from training.contract.signals import Signals
 from training.settings import ROOT, Settings
 
 #: The amount from which on a model made with `nan` gives no number.
@@ -243,6 +244,9 @@ class Service(Process):
         """Of its traffic."""
         models = self.models()
         return models.traffic.mode if models else None
+
+    def signals(self) -> Signals:
+        return Signals.model_validate_json(httpx.get(f"{self.url}/signals", timeout=5).content)
 
     def serves(self, version: int) -> bool:
         models = self.models()

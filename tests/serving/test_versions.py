@@ -121,9 +121,9 @@ def take_through_a_rollout(stack: Stack, version: int, champion: int) -> None:
         versions = {each["model_version"] for each in said.json()["predictions"]}
         assert versions == ({champion} if mode == "shadow" else {champion, version})
         assert {stack.predict(customer_id=customer).status_code for customer in range(20)} == {200}
-    counts = httpx.get(f"{stack.service.url}/signals").json()["versions"]
-    assert {each["errors"] for each in counts.values()} == {0}
-    assert all(counts[str(each)]["scored"] > 0 for each in (champion, version))
+    signals = stack.service.signals()
+    assert {counts.errors for counts in signals.versions.values()} == {0}
+    assert all(signals.of(each).scored > 0 for each in (champion, version))
     stack.registry.set_traffic(MODEL, Desired())
     stack.registry.remove_alias(MODEL, "challenger")
     rollout.run(RolloutInputs(model=MODEL, version=version), stack.planned([{"mode": "full"}]))
@@ -182,13 +182,8 @@ def test_a_version_whose_features_fail_costs_no_answer_and_counts_as_its_failure
         assert {each.status_code for each in said} == {200}
         versions = [each.json()["model_version"] for each in said]
         assert versions == ([1, 1, 1] if mode == "shadow" else [version, 1, version])
-        counts = eventually(
-            lambda: (
-                (found := httpx.get(f"{stack.service.url}/signals").json()["versions"])[str(version)]["errors"]
-                and found
-            )
-        )
-        assert (counts[str(version)]["errors"], counts["1"]["errors"]) == (1, 0)
+        signals = eventually(lambda: (found := stack.service.signals()).of(version).errors and found)
+        assert (signals.of(version).errors, signals.of(1).errors) == (1, 0)
     stack.registry.set_traffic(MODEL, Desired())
     stack.registry.remove_alias(MODEL, "challenger")
 

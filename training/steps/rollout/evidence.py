@@ -10,8 +10,7 @@ from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.adapters.registry.watch import keep
-from training.adapters.tables import Labels as LabelTable
-from training.adapters.tables import Predictions
+from training.adapters.tables import Labels, Predictions
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import ROUTED
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perennial")
 
 
-class Labels:
+class LateLabels:
     """The labels that have arrived for the requests of `stage`. They are read only every few minutes: that is slow."""
 
     def __init__(self, stage: Stage, move: Move | None, spec: ModelSpec, settings: Settings) -> None:
@@ -85,13 +84,13 @@ class Labels:
         predictions = Predictions(self._lake, spec, versions.get(PREDICTIONS))
         columns = [identity, spec.feeds["events"].time_column, spec.evaluation.entity]
         rows = predictions.scored_since(self._stage.began, [self._stage.version, self._champion], columns)
-        table = LabelTable(self._lake, spec, versions.get(LABELS))
+        table = Labels(self._lake, spec, versions.get(LABELS))
         known = table.known_at(None, ids=rows[identity].unique())
         # The labels feed decides what is known now: a clock does not know which deliveries are late.
         return labelled(rows, known, spec, table.newest_report() or self._stage.began)
 
 
-def comparison(stage: Stage, signals: Signals, labels: Labels, spec: ModelSpec) -> list[str]:
+def comparison(stage: Stage, signals: Signals, labels: LateLabels, spec: ModelSpec) -> list[str]:
     """The final comparison of an A/B stage: alert rates, and the primary metric if enough labels have arrived."""
     from training.domain.experiment import alert_rates, qualities
     from training.domain.metrics import EvaluationSet

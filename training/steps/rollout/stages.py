@@ -16,7 +16,7 @@ from training.contract.traffic import STAGE as STAGE_TAG
 from training.domain.guards import Finding, examine
 from training.domain.rollout import ROLLBACK, ROLLOUT, STAGE, Move, Stage, last_move
 from training.settings import Settings
-from training.steps.rollout.evidence import Labels, comparison
+from training.steps.rollout.evidence import LateLabels, comparison
 
 POLL_SECONDS = 0.5
 #: Between two progress lines in the log.
@@ -114,7 +114,7 @@ class Rollout:
 
     def _watch(self, stage: Stage) -> None:
         """Watch until the stage is over or a guard trips."""
-        totals, labels = SignalTotals(stage.id), Labels(stage, self._move, self._spec, self._settings)
+        totals, labels = SignalTotals(stage.id), LateLabels(stage, self._move, self._spec, self._settings)
         last_complete = last_logged = time.monotonic()
         while True:
             self.check_not_cancelled()
@@ -141,7 +141,7 @@ class Rollout:
             time.sleep(POLL_SECONDS)
 
     def _examine(
-        self, stage: Stage, signals: Signals, labels: Labels, final: bool = False, silent: bool = False
+        self, stage: Stage, signals: Signals, labels: LateLabels, final: bool = False, silent: bool = False
     ) -> list[Finding]:
         """The findings of the guards. Raises RolloutAborted when a guard trips."""
         found = examine(signals, self._spec.rollout.guards, self._spec.decision.alert_rate, final, silent)
@@ -193,7 +193,7 @@ class Rollout:
         hint = "The stage goes on. Clear this task to check again, or run the rollback DAG to end it."
         raise Unreachable(f"Stage {stage.id} is held: {traffic}", hint)
 
-    def _pass(self, stage: Stage, signals: Signals, findings: list[Finding], labels: Labels) -> None:
+    def _pass(self, stage: Stage, signals: Signals, findings: list[Finding], labels: LateLabels) -> None:
         compared = comparison(stage, signals, labels, self._spec) if stage.spec.mode == "ab" else []
         ended = stage.model_copy(
             update={
