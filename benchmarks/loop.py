@@ -24,6 +24,7 @@ from local.credentials import USER
 from local.generator import Generator, land
 from local.place import Place, Ports
 from local.stack import Stack
+from local.traffic import Serving
 from testing.ports import free_ports
 from training.contract.base import Days
 from training.contract.model_spec import MODELS_DIR
@@ -68,8 +69,8 @@ def loop(stack: Stack, generator: Generator) -> tuple[float, list[dict[str, Any]
     land_all(generator, stack.place.home / "prepared")
     (stack.place.landing / MODEL).parent.mkdir(parents=True, exist_ok=True)
     (stack.place.home / "prepared" / MODEL).rename(stack.place.landing / MODEL)
-    started = time.monotonic()
-    while not httpx.get(f"{stack.place.serving_url}/models", timeout=30).json()["slots"].get("champion"):
+    started, serving = time.monotonic(), Serving(stack.place.serving_url)
+    while serving.champion() is None:
         if time.monotonic() - started > 900:
             raise SystemExit(f"No champion after 15 minutes; see {stack.place.logs}")
         time.sleep(0.25)

@@ -1,4 +1,4 @@
-"""Replays payments against the prediction service, so that the prediction log and late performance are real."""
+"""Sends payments to the prediction service, so that the prediction log and the measured performance are real."""
 
 import time
 from datetime import date
@@ -9,15 +9,18 @@ import pyarrow as pa
 from pydantic import SecretStr
 
 from training.contract.errors import StepError, TransientError
+from training.contract.predictions import Prediction, read_prediction, read_predictions
+from training.contract.replicas import ReplicaModels
+from training.contract.signals import Signals
 
 #: Payments per request.
 BATCH = 500
 
 
 class Serving:
-    """The prediction service of a stack. Asks again for `patience` seconds while it does not answer.
+    """The prediction service of a stack. Predictions are retried for `patience` seconds while it does not answer.
 
-    `api_key`: for services that want one.
+    `api_key`: for services that require one.
     """
 
     def __init__(self, url: str, patience: float = 120, api_key: SecretStr | None = None) -> None:
@@ -28,34 +31,35 @@ class Serving:
     def champion(self) -> int | None:
         """The version in service; None while there is none, or no answer."""
         try:
-            slots = self._client.get("/models").raise_for_status().json()["slots"]
-        except (httpx.HTTPError, ValueError, KeyError):
+            answer = self._client.get("/models").raise_for_status()
+            champion = ReplicaModels.model_validate_json(answer.content).champion
+        except (httpx.HTTPError, ValueError):
             return None
-        slot = slots.get("champion")
-        return int(slot["version"]) if slot else None
+        return champion.version if champion else None
 
     def in_stages(self) -> bool:
-        """Is a version on its way into service, in a stage that wants traffic?"""
+        """Whether a rollout is in a stage that needs traffic."""
         try:
-            mode = self._client.get("/signals").raise_for_status().json()["traffic"]["mode"]
-        except (httpx.HTTPError, ValueError, KeyError):
+            answer = self._client.get("/signals").raise_for_status()
+            return Signals.model_validate_json(answer.content).traffic.mode != "full"
+        except (httpx.HTTPError, ValueError):
             return False
-        return bool(mode != "full")
 
-    def predict(self, payment: dict[str, Any]) -> dict[str, Any]:
-        """One prediction. Raises TransientError when the service stays away, StepError when it refuses."""
-        return self._post("/predict", payment)
+    def predict(self, payment: dict[str, Any]) -> Prediction:
+        """One prediction. Raises TransientError when the service does not answer in time, StepError when it refuses."""
+        return read_prediction(self._post("/predict", payment))
 
     def replay(self, events: pa.Table) -> tuple[int, int]:
-        """Send every payment. Returns how many were scored and how many of them flagged."""
+        """Send every payment. Returns how many were scored, and how many of them were flagged."""
         scored = flagged = 0
         for batch in events.to_batches(max_chunksize=BATCH):
-            predictions = self._post("/predict_batch", [as_json(row) for row in batch.to_pylist()])["predictions"]
+            payments = [as_json(row) for row in batch.to_pylist()]
+            predictions = read_predictions(self._post("/predict_batch", payments))
             scored += len(predictions)
             flagged += sum(prediction["decision"] == "flag" for prediction in predictions)
         return scored, flagged
 
-    def _post(self, path: str, body: Any) -> Any:
+    def _post(self, path: str, body: Any) -> bytes:
         deadline = time.monotonic() + self._patience
         while True:
             try:
@@ -64,16 +68,16 @@ class Serving:
                 why = str(error)
             else:
                 if answer.is_success:
-                    return answer.json()
+                    return answer.content
                 why = f"{answer.status_code} {answer.text[:300]}"
                 if answer.is_client_error:
                     raise StepError(f"The prediction service refused a request to {path}: {why}")
             if time.monotonic() > deadline:
-                hint = "`make status` says what runs; the log of serving says more."
+                hint = "`make status` says what runs. The log of the service says why it does not answer."
                 raise TransientError(f"The prediction service did not answer {path}: {why}", hint)
             time.sleep(0.5)
 
 
 def as_json(row: dict[str, Any]) -> dict[str, Any]:
-    """Times as ISO 8601."""
+    """`row` for a request body: dates and times become ISO 8601 text."""
     return {name: value.isoformat() if isinstance(value, date) else value for name, value in row.items()}

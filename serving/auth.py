@@ -1,9 +1,9 @@
-"""Who may call: API keys from a file of hashes, or a header from a gateway that has asked already.
+"""Authentication: API keys from a file of hashes, or a header that a gateway sets after its own check.
 
-The file has a line per key, `<role> <name> <SHA-256 of the key, hex>`; roles are `predict` and `admin`, which may do
-everything. Several keys are valid at once: to rotate one, add its successor, change the callers, take the old line out.
-The file is read again when it changes. A plain SHA-256 is enough, because the keys are 256 random bits: what makes
-slow hashes necessary, that passwords can be guessed, is not the case, and a prediction could not afford one.
+The file has a line per key, `<role> <name> <SHA-256 of the key, hex>`. Roles are `predict` and `admin`; an admin may do
+everything. Several keys are valid at once: to rotate one, add the new key, change the callers, remove the old line. The
+file is read again when it changes. A plain SHA-256 is enough: the keys are 256 random bits, so they cannot be guessed
+as passwords can, and a slow hash would cost more than a prediction.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from training.settings import Settings
 
 Role = Literal["predict", "admin"]
 
-#: How long a changed file may go unnoticed.
-LOOK_SECONDS = 1.0
+#: Between two checks whether the file has changed.
+CHECK_SECONDS = 1.0
 
 log = logging.getLogger("perennial")
 
 
 class Auth:
-    """Raises ConfigError when the settings name a file that cannot be read, or peers that are no networks."""
+    """Raises ConfigError when the settings name a file that cannot be read, or peers that are not networks."""
 
     def __init__(self, settings: Settings) -> None:
         self._path = Path(settings.serving_keys_file) if settings.serving_keys_file else None
@@ -47,10 +47,10 @@ class Auth:
     def check(self, headers: Mapping[bytes, bytes], peer: str | None, role: Role = "predict") -> None:
         """Raises BadRequest: 401 when the caller is unknown, 403 when it may not act as `role`.
 
-        Without keys and header everybody may predict, and nobody is an admin.
+        If the settings name neither keys nor a header, everybody may predict, and nobody is an admin.
         """
         if self._path is not None and time.monotonic() >= self._next:
-            self._look_again()
+            self._reload()
         found = self._role(headers, peer)
         if found == "admin" or found == role:
             return
@@ -77,21 +77,21 @@ class Auth:
             return False
         return any(address in network for network in self._peers)
 
-    def _look_again(self) -> None:
+    def _reload(self) -> None:
         assert self._path is not None
-        self._next = time.monotonic() + LOOK_SECONDS
+        self._next = time.monotonic() + CHECK_SECONDS
         try:
             stamp = _stamp(self._path)
             if stamp == self._read:
                 return
             self._keys, self._read = read_keys(self._path), stamp
-            log.info("API keys read anew: %s", ", ".join(f"{name} ({role})" for role, name in self._keys.values()))
+            log.info("API keys read again: %s", ", ".join(f"{name} ({role})" for role, name in self._keys.values()))
         except (OSError, ConfigError) as error:
-            log.error("The API keys stay as they were: %s", error)
+            log.error("The API keys could not be read again, the previous ones stay valid: %s", error)
 
 
 def read_keys(path: Path) -> dict[str, tuple[Role, str]]:
-    """Hash → (role, name). Raises ConfigError for a file that cannot be read or a line that is none of these."""
+    """Hash → (role, name). Raises ConfigError for a file that cannot be read, or a line that is not a key."""
     try:
         lines = path.read_text().splitlines()
     except OSError as error:
@@ -103,7 +103,7 @@ def read_keys(path: Path) -> dict[str, tuple[Role, str]]:
             continue
         if len(parts) != 3 or parts[0] not in ("predict", "admin") or not _is_hash(parts[2]):
             hint = "A line is: predict|admin, a name, and the key's SHA-256 in hex."
-            raise ConfigError(f"Line {number} of {path} is no API key", hint)
+            raise ConfigError(f"Line {number} of {path} is not an API key", hint)
         keys[parts[2].lower()] = ("admin" if parts[0] == "admin" else "predict", parts[1])
     return keys
 

@@ -1,4 +1,4 @@
-"""A circuit breaker: a store that fails is left alone for a while, so that nobody waits for it in vain."""
+"""A circuit breaker: after failures the store is not called for a while, so that requests do not wait for it."""
 
 import time
 from collections import deque
@@ -7,43 +7,43 @@ from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
 
-#: It opens when at least FAILURES of the last WINDOW calls failed and they are at least half of them.
+#: It opens when at least FAILURES of the last WINDOW calls have failed, and at least half of the calls.
 WINDOW, FAILURES = 10, 5
-REST_SECONDS = 1.0
+OPEN_SECONDS = 1.0
 
 
 class Breaker:
-    """Closed: calls go through. Open: none does, for REST_SECONDS. Half-open: one does, and decides what is next.
+    """Closed: calls are allowed. Open: none is, for OPEN_SECONDS. Half-open: one is, and its outcome decides.
 
-    What becomes of calls from before it opened decides nothing any more.
+    Outcomes of calls that began before it opened are ignored.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failed: deque[bool] = deque(maxlen=WINDOW)
         self._opened: float | None = None
-        self._trying = False
+        self._probing = False
 
     @property
     def state(self) -> State:
         if self._opened is None:
             return "closed"
-        return "half-open" if self._clock() - self._opened >= REST_SECONDS else "open"
+        return "half-open" if self._clock() - self._opened >= OPEN_SECONDS else "open"
 
     def allows(self) -> bool:
-        """Whether a call may be made now. Who is allowed tells the outcome: `succeeded`, `failed` or `undecided`."""
+        """Whether a call may be made now. Report its outcome: `succeeded`, `failed` or `undecided`."""
         if self._opened is None:
             return True
-        if self._trying or self.state == "open":
+        if self._probing or self.state == "open":
             return False
-        self._trying = True
+        self._probing = True
         return True
 
     def succeeded(self) -> None:
         if self._opened is None:
             self._failed.append(False)
-        elif self._trying:
-            self._opened, self._trying = None, False
+        elif self._probing:
+            self._opened, self._probing = None, False
             self._failed.clear()
 
     def failed(self) -> None:
@@ -52,9 +52,9 @@ class Breaker:
             failures = sum(self._failed)
             if failures >= FAILURES and 2 * failures >= len(self._failed):
                 self._opened = self._clock()
-        elif self._trying:
-            self._opened, self._trying = self._clock(), False
+        elif self._probing:
+            self._opened, self._probing = self._clock(), False
 
     def undecided(self) -> None:
-        """The call said nothing about the store: it was cancelled, or failed because of what was asked."""
-        self._trying = False
+        """The call says nothing about the store: it was cancelled, or the request itself caused the error."""
+        self._probing = False

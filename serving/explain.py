@@ -1,31 +1,31 @@
-"""Why a score is what it is: sampled Shapley values, for any scorer.
+"""Explains a score by sampled Shapley values, for any model.
 
-Along a random order of the features a reference row is turned into the payment, one feature at a time; what the score
-changes at a feature's turn is that feature's contribution along this order. The mean over orders and reference rows is
-an unbiased estimate of the Shapley value (Štrumbelj and Kononenko, "Explaining prediction models and individual
-predictions with feature contributions", 2014); each order is also gone backwards, which halves the noise (Mitchell et
-al., "Sampling permutations for Shapley value estimation", 2022). The reference rows are the golden rows of the model's
-artifact. Contributions and the base score sum to the score exactly; the same payment gets the same explanation.
+Take a reference row and a random order of the features. Replace the features of the row by those of the event, one at a
+time in this order. The change of the score at each step is the contribution of that feature in this order. The mean
+over orders and reference rows is an unbiased estimate of the Shapley value (Štrumbelj and Kononenko, "Explaining
+prediction models and individual predictions with feature contributions", 2014). Each order is also used backwards,
+which halves the variance (Mitchell et al., "Sampling permutations for Shapley value estimation", 2022). The reference
+rows are the golden rows of the model's artifact. Contributions and base score sum to the score exactly. The same event
+always gets the same explanation.
 """
-
-from typing import Any
 
 import numpy as np
 
 from training.adapters.onnx_model import OnnxModel
+from training.contract.predictions import Explanation
 
 METHOD = "sampled Shapley values against the model's golden rows"
-#: Orders, each gone forwards and backwards: every one costs features + 1 scores.
+#: Random orders, each used forwards and backwards. One pass costs (features + 1) scores.
 ORDERS = 32
 
 
-def explain(model: OnnxModel, features: np.ndarray) -> dict[str, Any]:
-    """The fields of schema.Explanation for `features` [d], float32."""
+def explain(model: OnnxModel, features: np.ndarray) -> Explanation:
+    """Explain the score of `features` [d], float32."""
     reference = np.asarray(model.metadata.golden.features, np.float32)
     d = len(features)
     rng = np.random.default_rng(0)
     orders = np.array([order[::step] for order in (rng.permutation(d) for _ in range(ORDERS)) for step in (1, -1)])
-    # A pair shares its reference row, and all rows are used equally often, as far as that goes.
+    # Both directions of an order share a reference row. All rows are used about equally often.
     start = reference[np.arange(len(orders)) // 2 % len(reference)]
     turned = np.argsort(orders, axis=1)[:, None, :] < np.arange(d + 1)[None, :, None]
     steps = np.where(turned, features, start[:, None, :])

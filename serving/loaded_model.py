@@ -1,4 +1,4 @@
-"""A model version made ready to answer: verified, warm, measured, and tied to the features that it was trained with."""
+"""A model version that is ready to answer: verified, warmed up, measured, with the features that it was trained on."""
 
 import json
 import threading
@@ -31,15 +31,15 @@ from training.contract.model_spec import ModelSpec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS
 from training.settings import Settings
 
-#: Up to so many rows are few.
+#: A call of the model with at most this many rows is a small one.
 FEW_ROWS = 16
-#: A model is slow when even the quickest of so many calls with few rows took longer than this, and no more below a
-#: fourth. The quickest, because on a busy machine any call may have been made to wait.
+#: A model is slow when the fastest of CALLS small calls took longer than SLOW_SECONDS. It is fast again when the
+#: fastest takes less than a quarter of that. The fastest counts: on a busy machine any call may have been delayed.
 CALLS, SLOW_SECONDS = 8, 0.002
 
 
 class MeasuredModel(OnnxModel):
-    """Counts what the model itself does, whoever calls it: rows, scores that are not numbers, seconds of each call."""
+    """Counts the work of the model for all callers: rows, scores that are not numbers, seconds of each call."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -47,15 +47,15 @@ class MeasuredModel(OnnxModel):
         self.scored = self.nans = 0
         self.times = list(NO_TIMES)
         self.slow = False
-        self._calls, self._quickest = 0, float("inf")
+        self._calls, self._fastest = 0, float("inf")
 
     @cached_property
     def threshold(self) -> float:
-        """Of the metadata, rounded to float32 as the scores are: every way of comparing them decides the same."""
+        """The metadata's threshold, rounded to float32 as the scores are, so that every comparison decides the same."""
         return float(np.float32(self.metadata.threshold))
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """As OnnxModel.score; some may be no numbers."""
+        """Scores [n] of `features` [n, d]. Some may not be numbers."""
         began = time.perf_counter()
         scores = super().score(features)
         seconds = time.perf_counter() - began
@@ -66,59 +66,60 @@ class MeasuredModel(OnnxModel):
             self.times[bisect_left(TIME_BUCKETS, seconds)] += 1
             self.nans += nans
             if rows <= FEW_ROWS:
-                self._note(seconds)
+                self._judge_speed(seconds)
         return scores
 
     def try_out(self, features: np.ndarray) -> np.ndarray:
-        """As `score`, without counting it."""
+        """As `score`, without counting the call."""
         return super().score(features)
 
-    def _note(self, seconds: float) -> None:
+    def _judge_speed(self, seconds: float) -> None:
         self._calls += 1
-        self._quickest = min(self._quickest, seconds)
+        self._fastest = min(self._fastest, seconds)
         if self._calls == CALLS:
-            self.slow = self._quickest > (SLOW_SECONDS / 4 if self.slow else SLOW_SECONDS)
-            self._calls, self._quickest = 0, float("inf")
+            self.slow = self._fastest > (SLOW_SECONDS / 4 if self.slow else SLOW_SECONDS)
+            self._calls, self._fastest = 0, float("inf")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
+    """One version. `since` is when it took over its alias."""
+
     version: int
     digest: str
     model: MeasuredModel
-    #: How its features are made, in the order in which the model takes them.
+    #: How to make its features, in the order in which the model takes them.
     plan: Plan
-    #: An event that it must be able to answer at any time.
+    #: An event that it must be able to score at any time.
     probe: Row
-    #: When it took its present place.
     since: datetime
 
     @cached_property
-    def names_as_json(self) -> str:
-        """Its features in its order, as the prediction log wants them."""
+    def feature_names_json(self) -> str:
+        """The names of its features in their order, a JSON list, as the prediction log wants them."""
         return json.dumps(self.model.metadata.feature_names)
 
     def score(self, values: np.ndarray) -> np.ndarray:
-        """Scores [n] of its features `values` [n, d]; some may be no numbers."""
+        """Scores [n] of its features `values` [n, d]. Some may not be numbers."""
         return self.model.score(values)
 
     def check(self, found: Sequence[Found]) -> None:
-        """Score the probe, with what was `found` of it in `plan.views`, without counting it.
+        """Score the probe without counting it. `found`: its rows in the online store, one per view of `plan.views`.
 
         Raises DataContractError when the score is not a number, and whatever the features or the model raise.
         """
         if not np.isfinite(self.model.try_out(self.plan.assemble([self.probe], found).values)).all():
             raise DataContractError(f"Version {self.version}'s score of a probe is not a number", hint="Train again.")
 
-    def taking_place_now(self) -> "LoadedModel":
+    def since_now(self) -> "LoadedModel":
         return replace(self, since=datetime.now(UTC))
 
 
 class LoadedModelFactory:
-    """Makes loaded models of one model's artifacts. Versions with the same features share a plan and its lookups.
+    """Loads versions of one model. Versions with the same features share a plan and its lookups.
 
-    What a version reads is said by its artifact, how request features are made by the code on disk when it is loaded.
-    Later changes on disk do not touch it.
+    The artifact of a version says what it reads from the online store. The code on disk at the moment of loading makes
+    its request features; later changes on disk do not affect it.
     """
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
@@ -126,10 +127,10 @@ class LoadedModelFactory:
         self._plans: WeakValueDictionary[Hashable, Plan] = WeakValueDictionary()
 
     def open(self, version: int, model: MeasuredModel) -> LoadedModel:
-        """Tie `model`, verified, to its features, and score one event to warm the way.
+        """The verified `model` with its features. Scores one event to warm up.
 
-        Raises DataContractError when its features cannot be made here, or the golden events have others than they had
-        in training; and whatever the online store does.
+        Raises DataContractError when the features cannot be made here, or when those of the golden events differ from
+        training, and whatever the online store raises.
         """
         metadata = model.metadata
         plan = self._plan(metadata)
@@ -141,7 +142,7 @@ class LoadedModelFactory:
         return loaded
 
     def _plan(self, metadata: ArtifactMetadata) -> Plan:
-        """Of an artifact from before they held definitions: as the feature code here defines its features now."""
+        """Older artifacts hold no feature definitions: for them, those of the feature repository on disk apply."""
         folder, spec = self._settings.feature_repo, self._spec
         definitions = metadata.features or Features(self._settings, spec).definitions
         code = request_code(folder, spec)

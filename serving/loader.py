@@ -1,7 +1,7 @@
-"""Loads versions beside what serves, one after another, and keeps them ready until they are let go.
+"""Loads versions in the background, one at a time, and keeps them loaded as long as they are needed.
 
-The watcher never waits for a download: however slow the artifact store is, a rollback to a version that is loaded
-already takes no longer. A version that fails is refused with the reason, and tried again now and then.
+The watcher never waits for a download, so a slow artifact store does not delay a rollback to a loaded version. A
+version that cannot be loaded is refused with the reason, and tried again every REFUSED_RETRY_SECONDS.
 """
 
 import logging
@@ -9,7 +9,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from serving.metrics import Metrics
 from training.adapters.registry import ModelVersion, Registry
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec
+from training.contract.replicas import Refusal
 from training.settings import Settings
 
 REFUSED_RETRY_SECONDS = 30.0
@@ -25,67 +25,63 @@ REFUSED_RETRY_SECONDS = 30.0
 log = logging.getLogger("perennial")
 
 
-@dataclass(frozen=True)
-class Refusal:
-    reason: str
-    at: datetime
-    retry: float
-
-
 class NotLoaded(Exception):
-    """The version cannot take a place now: it is being loaded, is refused, or its artifact cannot be had."""
+    """The version is not ready: it is being loaded, it was refused, or its artifact cannot be downloaded now."""
 
 
 class Loader:
-    """`ready`, called when a load has ended, must return at once."""
+    """`on_done` is called in another thread when a load has ended, and must return at once."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics, ready: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics, on_done: Callable[[], None]) -> None:
+        #: Version → why it was refused. Replaced, never changed.
         self.refused: Mapping[int, Refusal] = {}
-        self._settings, self._spec, self._metrics, self._ready = settings, spec, metrics, ready
+        #: Version → when a refused one is tried again (time.monotonic).
+        self._retry_at: dict[int, float] = {}
+        self._settings, self._spec, self._metrics, self._on_done = settings, spec, metrics, on_done
         self._registry = Registry(settings.tracking_uri)
         self._factory = LoadedModelFactory(settings, spec)
         self._copies = Path(settings.serving) / "models" / spec.name
         self._lock, self._one_load = threading.Lock(), threading.Lock()
         self._loaded: list[LoadedModel] = []
         self._loads: dict[int, threading.Thread] = {}
-        #: Version → why its last load, which is tried again at the next look, did not succeed.
-        self._waiting: dict[int, str] = {}
+        #: Version → why its last load failed. The next call of `take` tries again.
+        self._failed: dict[int, str] = {}
 
     def take(self, wanted: ModelVersion) -> LoadedModel:
-        """The version, ready to answer. Raises NotLoaded at once when it is not; its load then begins, if it may."""
+        """The version, if it is ready. Else raises NotLoaded at once and starts loading it, unless it is refused."""
         for loaded in self._loaded:
             if loaded.version == wanted.version and wanted.digest in ("", loaded.digest):
                 return loaded
         name = f"{self._spec.name} version {wanted.version}"
         refusal = self.refused.get(wanted.version)
-        if refusal is not None and time.monotonic() < refusal.retry:
+        if refusal is not None and time.monotonic() < self._retry_at[wanted.version]:
             raise NotLoaded(f"{name} is refused: {refusal.reason}")
         load = self._loads.get(wanted.version)
         if load is None or not load.is_alive():
-            # A daemon: a download that hangs must not keep the service from ending.
+            # A daemon thread: a download that hangs must not keep the service from stopping.
             load = threading.Thread(target=self._load, args=(wanted,), name=f"load-{wanted.version}", daemon=True)
             self._loads[wanted.version] = load
             load.start()
         if refusal is not None:
             raise NotLoaded(f"{name} is refused: {refusal.reason}")
-        if reason := self._waiting.get(wanted.version):
+        if reason := self._failed.get(wanted.version):
             raise NotLoaded(f"Cannot load {name} yet: {reason}")
         raise NotLoaded(f"{name} is being loaded")
 
     def from_disk(self, version: int, digest: str) -> LoadedModel:
-        """The last good copy of a version, while there is no registry. Raises whatever stands in the way."""
+        """Load a version from the copy on disk, without the registry. Raises NotLoaded, or why the copy is unusable."""
         model = load_model(self.copy(version), self._spec)
         if model.metadata.digest != digest:
-            raise NotLoaded(f"the copy on disk of version {version} is not the one that served")
+            raise NotLoaded(f"the copy of version {version} in {self.copy(version)} is not the one that served")
         loaded = self._open(version, model)
         self._loaded.append(loaded)
         return loaded
 
     def keep(self, loaded: Iterable[LoadedModel], wanted: Iterable[int]) -> None:
-        """Let go of all others than `loaded` and the versions `wanted`: freed with the last request that has one."""
-        versions = {each.version for each in loaded} | set(wanted)
+        """Drop all versions but `loaded` and `wanted`, and their copies on disk. Requests under way keep theirs."""
+        versions = {model.version for model in loaded} | set(wanted)
         with self._lock:
-            self._loaded = [each for each in self._loaded if each.version in versions]
+            self._loaded = [model for model in self._loaded if model.version in versions]
         self._loads = {v: load for v, load in self._loads.items() if v in versions or load.is_alive()}
         keep = {self.copy(version) for version in {*versions, *self._loads}}
         for folder in self._copies.glob("[0-9]*"):
@@ -98,8 +94,8 @@ class Loader:
     def _load(self, wanted: ModelVersion) -> None:
         with self._one_load:
             self._try(wanted)
-        if wanted.version not in self._waiting:  # else the next look is soon enough
-            self._ready()
+        if wanted.version not in self._failed:  # The watcher's next poll is soon enough for another try.
+            self._on_done()
 
     def _try(self, wanted: ModelVersion) -> None:
         version = wanted.version
@@ -107,19 +103,19 @@ class Loader:
             model = load_model(self._registry.download(wanted, self.copy(version)), self._spec)
             loaded = self._open(version, model)
         except (TransientError, NotLoaded) as error:
-            self._waiting[version] = str(error)
+            self._failed[version] = str(error)
         except Exception as error:
             reason = _one_line(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
-            self._waiting.pop(version, None)
-            retry = time.monotonic() + REFUSED_RETRY_SECONDS
-            self.refused = {**self.refused, version: Refusal(reason, datetime.now(UTC), retry)}
+            self._failed.pop(version, None)
+            self._retry_at[version] = time.monotonic() + REFUSED_RETRY_SECONDS
+            self.refused = {**self.refused, version: Refusal(reason=reason, at=datetime.now(UTC))}
             self._metrics.refused.labels(self._spec.name).inc()
             log.error("%s version %d is refused: %s", self._spec.name, version, reason)
         else:
-            self._waiting.pop(version, None)
+            self._failed.pop(version, None)
             self.refused = {v: refusal for v, refusal in self.refused.items() if v != version}
             with self._lock:
-                self._loaded = [*(each for each in self._loaded if each.version != version), loaded]
+                self._loaded = [*(model for model in self._loaded if model.version != version), loaded]
             log.info("%s version %d is loaded", self._spec.name, version)
 
     def _open(self, version: int, model: MeasuredModel) -> LoadedModel:
@@ -128,7 +124,7 @@ class Loader:
         except StepError:
             raise
         except Exception as error:
-            # The online store is not the model's fault; on a fresh machine it does not exist yet.
+            # No reason to refuse the version: on a fresh machine the online store does not exist yet.
             raise NotLoaded(f"features cannot be looked up: {type(error).__name__}: {error}") from error
 
 

@@ -1,7 +1,7 @@
-"""The metrics of the service, shown on BentoML's /metrics.
+"""The Prometheus metrics of the service, on BentoML's /metrics.
 
-What happens with every request is counted here and passed to Prometheus a few times a second: a counter that several
-processes share asks the kernel for the process id each time it counts, which is slow.
+What is counted for every request is collected here and added to the metrics a few times a second: with several
+processes, prometheus_client asks the kernel for the process id at every increment, which is slow.
 """
 
 import threading
@@ -20,28 +20,28 @@ REQUEST_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5
 
 
 class Metrics:
-    """Prometheus metrics of one worker, in `registry`. Without it they go to the process's registry, possible once."""
+    """The metrics of one worker, in `registry`. None is the registry of the process, which takes them only once."""
 
     def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
-        # BentoML's worker sets PROMETHEUS_MULTIPROC_DIR first. Imported earlier, these would not be on /metrics.
+        # Imported here, after BentoML's worker has set PROMETHEUS_MULTIPROC_DIR. Else /metrics would not show these.
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         into = registry or REGISTRY
         self._predictions = Counter(
-            "perennial_predictions", "Predictions answered", ["model", "version", "slot", "decision"], registry=into
+            "perennial_predictions", "Predictions answered", ["model", "version", "role", "decision"], registry=into
         )
         self._defaulted = Counter(
             "perennial_predictions_defaulted", "Predictions with default features", ["model"], registry=into
         )
         self.lacking = Counter(
             "perennial_features_lacking",
-            "Answers with a default, because the online store's rows lack the column",
+            "Answers with the default of a feature that rows of the online store lack",
             ["model", "version", "feature"],
             registry=into,
         )
         self.requests = Histogram(
             "perennial_request_seconds",
-            "Receipt to answer, of requests that were answered",
+            "Seconds from receipt to answer, of answered requests",
             ["path"],
             buckets=REQUEST_BUCKETS,
             registry=into,
@@ -54,15 +54,17 @@ class Metrics:
         self._lookups_failed = Counter("perennial_lookups_failed", "Lookups that failed", registry=into)
         self._breaker = Gauge(
             "perennial_breaker_open",
-            "1 while the online store is left alone",
+            "1 while the circuit breaker keeps requests from the online store",
             registry=into,
             multiprocess_mode="livemax",
         )
         self.shadow_dropped = Counter(
-            "perennial_shadow_dropped", "Shadow scores given up for overload or at a stage's end", registry=into
+            "perennial_shadow_dropped", "Rows that a shadow did not score: overload, or the stage ended", registry=into
         )
         self.fallbacks = Counter(
-            "perennial_challenger_fallbacks", "Answered by the champion, the challenger could not", registry=into
+            "perennial_challenger_fallbacks",
+            "Requests the champion answered, as the challenger failed",
+            registry=into,
         )
         self.shipped = Counter("perennial_prediction_log_shipped", "Predictions shipped to the lake", registry=into)
         self.dropped = Counter("perennial_prediction_log_dropped", "Predictions not logged", registry=into)
@@ -86,7 +88,7 @@ class Metrics:
         threading.Thread(target=self._flush_forever, name="metrics", daemon=True).start()
 
     def predicted(self, model: str, version: int, role: str, flagged: Sequence[bool], defaulted: int) -> None:
-        """`version` answered rows as `role`: which were flagged, and how many of them had default features."""
+        """`version` answered rows as `role`. `flagged`: one per row. `defaulted`: rows with default features."""
         flags = sum(flagged)
         with self._lock:
             self._counted[(model, version, role, "flag")] += flags
@@ -109,7 +111,7 @@ class Metrics:
         self._breaker.set(0 if state == "closed" else 1)
 
     def flush(self) -> None:
-        """Pass on what was counted since the last time."""
+        """Add what was collected since the last call to the metrics."""
         with self._lock:
             counted, self._counted = self._counted, Counter_()
             observed, self._observed = self._observed, {}

@@ -7,14 +7,14 @@ model, the round trip to the online store.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any
 
 from serving.loaded_model import FEW_ROWS
 from serving.request import PredictionRequest
 from serving.schema import BadRequest, Problem
+from training.contract.predictions import Prediction
 
-#: What became of a request: a prediction per row, with the fields of schema.Prediction, or why there is none.
-Outcome = list[dict[str, Any]] | BadRequest
+#: What became of a request: a prediction per row, or why there is none.
+Outcome = list[Prediction] | BadRequest
 #: Returns one outcome per request of a batch.
 Predict = Callable[[list[PredictionRequest]], Awaitable[list[Outcome]]]
 

@@ -1,23 +1,23 @@
-"""Every answered prediction, durably, without making a caller wait, and exactly once in the lake's `predictions`.
+"""The prediction log: each prediction is stored exactly once in the lake's table `predictions`. Callers never wait.
 
     answer ─► queue ─► writer thread ─► spool on disk ─► shipper thread ─► Delta table
 
-The writer takes whatever has gathered in the queue, writes it and syncs it to disk, at most FLUSH_SECONDS apart: a
-`kill -9` loses at most the predictions of that moment (WORST_LOSS_SECONDS with a slow disk in mind), and what has
-reached the spool is never lost. The shipper commits sealed segments under the numbers of the spool, as Delta
-application transactions, and deletes them afterwards; killed in between, it finds its number in the table and only
-deletes. While the lake is away the spool grows up to MAXIMUM_SPOOL_BYTES; beyond that new predictions are dropped,
-counted and complained about, and callers still get their answers. While the disk takes nothing, rows wait in the
-queue, and `problem` says so: a service that cannot log is not ready.
+The writer writes the rows in the queue to disk and syncs them, every FLUSH_SECONDS. A `kill -9` loses at most the
+predictions of that time (WORST_LOSS_SECONDS on a slow disk). Rows in the spool are never lost. The shipper commits
+sealed segments with their numbers as Delta application transactions, then deletes them. If it was killed in between, it
+finds the number in the table and only deletes.
+
+While the lake is away, the spool grows up to MAXIMUM_SPOOL_BYTES; beyond that, new predictions are dropped, counted and
+reported, and callers still get their answers. While the disk fails, rows wait in the queue, and `problem` says so: a
+service that cannot log is not ready.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -28,18 +28,19 @@ from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.tables import append_predictions
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
+from training.contract.predictions import LoggedRow
 
 FLUSH_SECONDS = 0.05
 WORST_LOSS_SECONDS = 0.2
-#: The pause after the disk refused something, and how often that is tried when the service stops.
+#: The pause after a failed write, and the number of tries when the service stops.
 DISK_RETRY_SECONDS = 1.0
 LAST_TRIES = 3
-#: So long may the disk refuse, or take for one write, before the service is not ready.
+#: The service is not ready when nothing could be written for this long.
 PATIENCE_SECONDS = 5.0
-#: A segment is sealed, and so on its way to the lake, after this many rows or seconds.
+#: A segment is sealed, and then shipped, after this many rows or seconds.
 SEGMENT_ROWS = 5_000
 SEGMENT_SECONDS = 2.0
-#: After an outage many segments go in one commit.
+#: At most so many rows in one commit, plus a segment: after an outage many segments share one.
 COMMIT_ROWS = 100_000
 RETRY_SECONDS = (1.0, 30.0)
 MAXIMUM_QUEUE = 50_000
@@ -49,8 +50,6 @@ log = logging.getLogger("perennial")
 
 
 class PredictionLog:
-    """Rows are `LoggedRow`s of training/contract/predictions.py."""
-
     def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: Metrics) -> None:
         self._spool = Spool(folder)
         self._lake, self._spec, self._metrics = lake, spec, metrics
@@ -59,20 +58,20 @@ class PredictionLog:
         self._stop, self._written = threading.Event(), threading.Event()
         self._to_ship = threading.Event()
         self._full = False
-        self._complained = self._measured = float("-inf")
-        self._opened = self._well = time.monotonic()
-        #: What the disk said, in a spell of failures.
-        self._refused: str | None = None
+        self._last_complaint = self._measured = float("-inf")
+        self._opened = self._last_success = time.monotonic()
+        #: Why the last write failed; None when it succeeded.
+        self._write_error: str | None = None
         self._writer = threading.Thread(target=self._write_until_stopped, name="prediction-writer", daemon=True)
         self._shipper = threading.Thread(target=self._ship_until_stopped, name="prediction-shipper", daemon=True)
 
     def start(self) -> None:
-        self._to_ship.set()  # what a process before this one left
+        self._to_ship.set()  # An earlier process may have left segments.
         self._writer.start()
         self._shipper.start()
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take `rows`; returns at once."""
+    def append(self, rows: Sequence[LoggedRow]) -> None:
+        """Queue `rows`. Returns at once."""
         if self._full or len(self._queue) + len(rows) > MAXIMUM_QUEUE:
             self._drop(len(rows))
         else:
@@ -80,21 +79,23 @@ class PredictionLog:
 
     @property
     def waiting(self) -> int:
-        """Rows that are in memory alone."""
+        """Rows in memory that are not yet on disk."""
         return len(self._queue)
 
     def problem(self) -> str | None:
-        """Why predictions cannot be logged; None when they are."""
+        """Why predictions cannot be logged; None when they can."""
         dead = [thread.name for thread in (self._writer, self._shipper) if not thread.is_alive()]
         if dead:
             return f"The prediction log does not run: {' and '.join(dead)} ended"
-        seconds = time.monotonic() - self._well
+        seconds = time.monotonic() - self._last_success
         if seconds < PATIENCE_SECONDS:
             return None
-        return f"The prediction log could not be written for {seconds:.0f} s: {self._refused or 'the disk is stuck'}"
+        return (
+            f"The prediction log could not be written for {seconds:.0f} s: {self._write_error or 'the disk is stuck'}"
+        )
 
     def close(self, timeout: float = 10.0) -> None:
-        """Write everything down and try to ship it. What cannot be shipped now is shipped after the next start."""
+        """Write all rows to disk and try to ship them. What cannot be shipped now is shipped after the next start."""
         self._stop.set()
         self._to_ship.set()
         self._writer.join(timeout)
@@ -104,7 +105,7 @@ class PredictionLog:
 
     def _write_until_stopped(self) -> None:
         try:
-            while not self._stop.wait(DISK_RETRY_SECONDS if self._refused else FLUSH_SECONDS):
+            while not self._stop.wait(DISK_RETRY_SECONDS if self._write_error else FLUSH_SECONDS):
                 self._try(self._write)
             for _ in range(LAST_TRIES):
                 if self._try(self._finish):
@@ -112,27 +113,27 @@ class PredictionLog:
                 time.sleep(DISK_RETRY_SECONDS)
         finally:
             if self._queue:
-                log.error("The prediction log ends without %d predictions that it could not write", len(self._queue))
+                log.error("The prediction log stops without %d predictions that the disk refused", len(self._queue))
                 self._metrics.dropped.inc(len(self._queue))
             self._written.set()
             self._to_ship.set()
 
     def _try(self, work: Callable[[], None]) -> bool:
-        """Do `work`, unless the disk refuses: then it can be done again. Says once that this begins, and ends."""
+        """Do `work`. Returns False after an OSError: then it can be tried again. Logs when failures begin and end."""
         try:
             work()
         except OSError as error:
-            if self._refused is None:
+            if self._write_error is None:
                 log.error("Cannot write the prediction log, predictions wait in memory: %s", error)
-            self._refused = str(error)
+            self._write_error = str(error)
             return False
-        if self._refused is not None:
+        if self._write_error is not None:
             log.warning("The prediction log is written again")
-        self._refused, self._well = None, time.monotonic()
+        self._write_error, self._last_success = None, time.monotonic()
         return True
 
     def _write(self) -> None:
-        """Move the queue to the spool, seal a segment that is due, measure the spool now and then."""
+        """Move the queue to the spool, seal a segment that is due, and measure the spool every SEGMENT_SECONDS."""
         lines = [self._queue.popleft() for _ in range(len(self._queue))]
         if lines:
             self._opened = time.monotonic() if self._spool.rows == 0 else self._opened
@@ -156,9 +157,9 @@ class PredictionLog:
 
     def _drop(self, rows: int) -> None:
         self._metrics.dropped.inc(rows)
-        if time.monotonic() - self._complained > 60:
-            self._complained = time.monotonic()
-            log.error("The prediction log is full: predictions are answered but not logged until it empties")
+        if time.monotonic() - self._last_complaint > 60:
+            self._last_complaint = time.monotonic()
+            log.error("The prediction log is full: predictions are answered but not logged until the lake takes some")
 
     # --- the shipper ---
 
@@ -181,7 +182,7 @@ class PredictionLog:
                 return
 
     def _ship(self) -> bool:
-        """Commit the oldest sealed segments in one go and delete them; False when there are none."""
+        """Commit the oldest sealed segments together and delete them. Returns False when there are none."""
         sealed = self._spool.sealed()
         if not sealed:
             return False
@@ -189,10 +190,10 @@ class PredictionLog:
         tables: list[pa.Table] = []
         shipped: list[tuple[int, Path]] = []
         for number, path in sealed:
-            # Killed after a commit and before the segments were deleted: they are in the table.
+            # Segments up to `applied` are in the table: a process was killed before it could delete them.
             if applied is None or number > applied:
                 table = read_segment(path, self._spec)
-                if tables and table.schema != tables[0].schema:  # in the next commit
+                if tables and table.schema != tables[0].schema:  # It goes into the next commit.
                     break
                 tables.append(table)
             shipped.append((number, path))

@@ -1,7 +1,6 @@
 """The parts of a worker, and how it answers a request: choose the version, look up features, score."""
 
 from pathlib import Path
-from typing import Any
 
 from serving.answering import Answering, RowOutcome
 from serving.batch import Batch, LookedUp
@@ -20,11 +19,18 @@ from serving.watcher import Watcher
 from training.adapters.features import Reads
 from training.adapters.lake import Lake
 from training.contract.model_spec import ModelSpec
+from training.contract.replicas import (
+    LoadedVersion,
+    OnlineStoreState,
+    PredictionLogState,
+    ReplicaModels,
+    ReplicaState,
+)
 from training.settings import Settings
 
 
 class Predictor:
-    """Holds the replica's folder from construction to `stop`; belongs to the event loop in which it is started."""
+    """Locks the replica's folder until the process ends. Belongs to the event loop in which it is started."""
 
     def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics | None = None) -> None:
         state = Path(settings.serving)
@@ -52,7 +58,7 @@ class Predictor:
         self._probe.start()
 
     def stop(self) -> None:
-        """Finish accepted work, write the prediction log to disk, ship what can be shipped."""
+        """Finish the requests under way, write the prediction log to disk, and ship what can be shipped."""
         self.limits.close()
         self._probe.close()
         self._lookup.close()
@@ -61,7 +67,7 @@ class Predictor:
         self._log.close()
 
     def why_not_ready(self) -> str | None:
-        """None when a champion can answer with features from the online store, and answers are logged."""
+        """None when a champion can answer, with features from the online store, and predictions can be logged."""
         draining = "The service is being taken out of the rotation" if self.limits.draining else None
         return draining or self._no_champion() or self._probe.problem or self._log.problem()
 
@@ -118,35 +124,36 @@ class Predictor:
         answers = [found[place] for place in range(len(rows))]
         return [_outcome([answer]) for answer in answers] if shared else [_outcome(answers)]
 
-    def models(self) -> dict[str, Any]:
-        """What each alias serves and since when, what was refused and why, what stands in the way: `GET /models`."""
+    def models(self) -> ReplicaModels:
+        """`GET /models`."""
         watcher = self.watcher
-        loaded = {
-            alias: {"version": loaded.version, "digest": loaded.digest, "since": loaded.since.isoformat()}
-            for alias, loaded in watcher.loaded.items()
+        models = {
+            alias: LoadedVersion(version=loaded.version, digest=loaded.digest, since=loaded.since)
+            for alias, loaded in watcher.traffic.by_alias.items()
         }
-        traffic = watcher.traffic.state.model_dump()
-        refused = {
-            str(version): {"reason": refusal.reason, "at": refusal.at.isoformat()}
-            for version, refusal in watcher.refused.items()
-        }
-        head = {"model": self._spec.name, "replica": self.replica}
-        return {**head, "slots": loaded, "traffic": traffic, "refused": refused, "problem": watcher.problem}
+        return ReplicaModels(
+            model=self._spec.name,
+            replica=self.replica,
+            models=models,
+            traffic=watcher.traffic.state,
+            refused=dict(watcher.refused),
+            problem=watcher.problem,
+        )
 
-    def state(self) -> dict[str, Any]:
-        """How the replica is doing: `GET /admin/state`."""
-        return {
-            "replica": self.replica,
-            "ready": self.why_not_ready() or "yes",
-            "draining": self.limits.draining,
-            "in_flight": self.limits.in_flight,
-            "lag_seconds": self.limits.lag,
-            "online_store": {"breaker": self._lookup.breaker.state, "problem": self._probe.problem},
-            "prediction_log": {"waiting": self._log.waiting, "problem": self._log.problem()},
-        }
+    def state(self) -> ReplicaState:
+        """`GET /admin/state`."""
+        return ReplicaState(
+            replica=self.replica,
+            ready=self.why_not_ready() or "yes",
+            draining=self.limits.draining,
+            in_flight=self.limits.in_flight,
+            lag_seconds=self.limits.lag,
+            online_store=OnlineStoreState(breaker=self._lookup.breaker.state, problem=self._probe.problem),
+            prediction_log=PredictionLogState(waiting=self._log.waiting, problem=self._log.problem()),
+        )
 
 
 def _outcome(found: list[RowOutcome]) -> Outcome:
     """The outcome of a request from those of its rows: if one row is refused, the request is."""
     refused = [each for each in found if isinstance(each, BadRequest)]
-    return refused[0] if refused else [each for each in found if isinstance(each, dict)]
+    return refused[0] if refused else [each for each in found if not isinstance(each, BadRequest)]

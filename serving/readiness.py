@@ -10,18 +10,18 @@ from serving.metrics import Metrics
 from training.contract.errors import StepError
 
 PROBE_SECONDS = 1.0
-#: How long the model may take for one event. A service that is slow for another reason is not the champion's fault.
+#: Limit for the score of one event. It is generous, because a busy machine delays the thread.
 SCORE_SECONDS = 5.0
 
 log = logging.getLogger("perennial")
 
 
 class Probe:
-    """`champion` returns the version that answers now. The check is neither counted nor logged as a prediction."""
+    """`champion` returns the version that answers now. Checks are neither counted nor logged as predictions."""
 
     def __init__(self, lookup: Lookup, champion: Callable[[], LoadedModel | None], metrics: Metrics) -> None:
-        #: Why the champion could not answer; None when it could, or there is none.
-        self.problem: str | None = "The champion has not been tried yet"
+        #: Why the champion could not answer at the last check; None when it could, or there is no champion.
+        self.problem: str | None = "The champion has not been checked yet"
         self._lookup, self._champion, self._metrics = lookup, champion, metrics
         self._task: asyncio.Task[None] | None = None
 
@@ -34,23 +34,23 @@ class Probe:
 
     async def _watch(self) -> None:
         while True:
-            problem = await self._try()
+            problem = await self._check()
             if problem != self.problem and problem is not None:
                 log.warning("The champion cannot answer: %s", problem)
             self.problem = problem
             self._metrics.breaker(self._lookup.breaker.state)
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def _try(self) -> str | None:
+    async def _check(self) -> str | None:
         champion = self._champion()
         if champion is None:
             return None
         try:
             found = await self._lookup.look_up([champion.probe], champion.plan.views)
-            # In a thread: a slow model must not hold up the answers.
+            # In a thread, so that a slow model does not delay answers.
             await asyncio.wait_for(asyncio.to_thread(champion.check, found), SCORE_SECONDS)
         except StepError as error:
             return error.message
         except Exception as error:
-            return f"Version {champion.version} failed on a probe: {type(error).__name__}: {error}"
+            return f"Version {champion.version} could not score its probe event: {type(error).__name__}: {error}"
         return None

@@ -1,4 +1,4 @@
-"""Who this replica is: a name that outlives its processes, and a lock so that one process at a time has it."""
+"""The identity of this replica: a name that survives restarts, and a lock, so that only one process uses it."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ LOCK_SECONDS = 15.0
 
 
 def replica_name(state: Path) -> str:
-    """The replica's name, made at the first start and kept in `state`. The prediction log's exactness hangs on it."""
+    """The replica's name, made at the first start and kept in `state`. Exactly-once logging depends on it."""
     path = state / "replica"
     if not path.is_file():
         write_atomically(path, f"{socket.gethostname()}-{secrets.token_hex(4)}")
@@ -21,9 +21,9 @@ def replica_name(state: Path) -> str:
 
 
 def hold(state: Path, patience: float = LOCK_SECONDS) -> int:
-    """Lock `state` until this process ends, waiting for one that is just ending. Returns the lock's descriptor.
+    """Lock `state` until this process ends. Waits `patience` seconds for a process that is ending.
 
-    Raises ConfigError when another process keeps it.
+    Returns the file descriptor of the lock. Raises ConfigError when another process keeps the lock.
     """
     state.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
@@ -35,12 +35,13 @@ def hold(state: Path, patience: float = LOCK_SECONDS) -> int:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 os.close(descriptor)
-                hint = "Give every replica a folder of its own: CT_SERVING_STATE."
+                hint = "Set CT_SERVING_STATE to another folder: each replica needs its own."
                 raise ConfigError(f"Another prediction service uses {state}", hint) from None
             time.sleep(0.1)
 
 
 def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to disk under another name, then rename the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
     with temporary.open("w") as file:

@@ -6,14 +6,16 @@ It documents `/predict` and `/predict_batch` too; PredictionDispatcher answers t
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 
 from serving.auth import Role
 from serving.endpoint import PREDICT, PREDICT_BATCH, PredictEndpoint
 from serving.request import HttpResponse
-from serving.schema import BadRequest, Prediction, Predictions, Problem
+from serving.schema import BadRequest, Problem
 from training.contract.model_spec import ModelSpec
+from training.contract.predictions import Prediction, Predictions
+from training.contract.replicas import ReplicaModels, ReplicaState
+from training.contract.signals import Signals
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
@@ -48,27 +50,27 @@ def application(spec: ModelSpec, endpoint: PredictEndpoint) -> FastAPI:
     app = FastAPI(title=spec.title, openapi_url=None)
     _document_predictions(app, endpoint)
 
-    @app.get("/models", responses=GUARDED)
+    @app.get("/models", response_model=ReplicaModels, responses=GUARDED)
     async def models(request: Request) -> Response:
         """What serves since when, what was refused and why."""
         return _guarded(endpoint, request, "predict", lambda predictor: predictor.models())
 
-    @app.get("/signals", responses=GUARDED)
+    @app.get("/signals", response_model=Signals, responses=GUARDED)
     async def signals(request: Request) -> Response:
         """What a rollout's guards look at: per version and stage, what this replica has seen."""
         return _guarded(endpoint, request, "predict", lambda predictor: predictor.signals.snapshot())
 
-    @app.get("/admin/state", responses=GUARDED)
+    @app.get("/admin/state", response_model=ReplicaState, responses=GUARDED)
     async def state(request: Request) -> Response:
         """How the replica is doing: load, circuit breaker, prediction log. For admins."""
         return _guarded(endpoint, request, "admin", lambda predictor: predictor.state())
 
-    @app.post("/admin/drain", responses=GUARDED)
+    @app.post("/admin/drain", response_model=ReplicaState, responses=GUARDED)
     async def drain(request: Request) -> Response:
         """Take the replica out of the rotation: not ready, but answering. For admins."""
         return _guarded(endpoint, request, "admin", lambda predictor: _drain(predictor, True))
 
-    @app.post("/admin/resume", responses=GUARDED)
+    @app.post("/admin/resume", response_model=ReplicaState, responses=GUARDED)
     async def resume(request: Request) -> Response:
         """Put the replica back into the rotation. For admins."""
         return _guarded(endpoint, request, "admin", lambda predictor: _drain(predictor, False))
@@ -94,7 +96,7 @@ def _document_predictions(app: FastAPI, endpoint: PredictEndpoint) -> None:
         raise NotImplementedError("PredictionDispatcher answers this route")
 
 
-def _drain(predictor: "Predictor", draining: bool) -> dict[str, Any]:
+def _drain(predictor: "Predictor", draining: bool) -> ReplicaState:
     predictor.limits.draining = draining
     return predictor.state()
 
@@ -105,7 +107,7 @@ def _guarded(endpoint: PredictEndpoint, request: Request, role: Role, make: Call
     except BadRequest as refused:
         return _response(endpoint.refuse(refused))
     assert endpoint.predictor is not None
-    return Response(orjson.dumps(make(endpoint.predictor), option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+    return Response(make(endpoint.predictor).model_dump_json(), media_type=JSON)
 
 
 def _response(response: HttpResponse) -> Response:

@@ -31,36 +31,6 @@ FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1,
 Row = dict[str, Any]
 
 
-class Explanation(Frozen):
-    """What each feature adds to `base_score`, the mean score of the reference rows. Together they are the score."""
-
-    method: str
-    base_score: float
-    contributions: dict[str, float]
-
-
-class Prediction(Frozen):
-    prediction_id: str
-    #: Probability of the positive class.
-    score: float
-    decision: Literal["flag", "pass"]
-    #: Scores at or above it are flagged.
-    threshold: float
-    model: str
-    model_version: int
-    #: Which version answered: champion, challenger, previous, or pinned.
-    role: str
-    #: Time of the oldest feature row used; null when an entity of the payment is unknown.
-    feature_timestamp: datetime | None
-    #: True when defaults were used, because an entity is unknown or the online store is down.
-    features_defaulted: bool
-    explanation: Explanation | None = None
-
-
-class Predictions(Frozen):
-    predictions: list[Prediction]
-
-
 class Problem(Frozen):
     """The body of an error response. `fields` holds one message per wrong field."""
 

@@ -1,7 +1,7 @@
-"""A scored row: first a line of JSON in the spool (contract/predictions.py), then a row of the table `predictions`."""
+"""Converts logged rows: first to a line of JSON in the spool, then to a row of the table `predictions`."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,29 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from training.contract.model_spec import ModelSpec
-from training.contract.predictions import SCORE
+from training.contract.predictions import SCORE, LoggedRow
 from training.domain.predictions import FEATURES, FLAT, OUTPUTS, aside, event_columns, event_type, prediction_schema
 
 log = logging.getLogger("perennial")
 
 _KINDS = {"outputs": OUTPUTS, "features": FEATURES}
-#: Column of the table → of which lists of the line it is made: names (JSON) and values.
+#: Column of the table → the fields of the line from which it is made: names (a JSON list) and values.
 _MAPS = {"outputs": ("output_names", "output_values"), "features": ("feature_names", "feature_values")}
-#: What Arrow and the reader of JSON raise for what is not of its type.
+#: What Arrow and orjson raise for a value of the wrong type.
 _UNREADABLE = (ValueError, TypeError, LookupError, OverflowError)
 
 
-def line(row: Mapping[str, Any]) -> bytes:
-    """Raises TypeError for a value that JSON has no word for."""
+def line(row: LoggedRow) -> bytes:
+    """`row` as a line of JSON. Raises TypeError for a value that JSON cannot express."""
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
 def read_segment(path: Path, spec: ModelSpec) -> pa.Table:
-    """The rows of a segment as `prediction_schema` has them. A line that cannot be read is reported and left out.
+    """The rows of a segment, with the schema `prediction_schema`. A line that cannot be read is logged and left out.
 
-    Arrow reads a whole segment without holding up the threads that answer. Only where it cannot, each line is read: one
-    is broken, or was written under another spec, or in the layout before. A value that does not fit the type that the
-    spec has now, or whose column it does not have, is kept as text, in the event's column `_<name>_string`.
+    Arrow reads a whole segment without blocking the threads that answer. Only when that fails, lines are read one by
+    one: a line may be broken, from another version of the spec, or in the older layout. A value that does not fit its
+    type in the spec, or has no column there, is kept as text in the event's column `_<name>_string`.
     """
     event = event_type(spec)
     table = _read_whole(path, event)
@@ -55,14 +55,14 @@ def _of_rows(rows: list[dict[str, Any]], event: pa.StructType) -> pa.Table:
 def _readable(
     path: Path, rows: list[dict[str, Any]], make: Callable[[list[dict[str, Any]]], pa.Table]
 ) -> list[dict[str, Any]]:
-    """Those of `rows` of which `make` makes a table: by halves, because hardly ever is one broken."""
+    """The rows that `make` accepts. Searches by halves, because hardly any row is broken."""
     try:
         make(rows)
     except _UNREADABLE as error:
         if len(rows) > 1:
             half = len(rows) // 2
             return _readable(path, rows[:half], make) + _readable(path, rows[half:], make)
-        log.error("A line of %s is no prediction: %s; it is left out: %.200r", path, error, rows[0])
+        log.error("A line of %s is not a prediction: %s; it is left out: %.200r", path, error, rows[0])
         return []
     return rows
 
@@ -75,7 +75,7 @@ def _finished(table: pa.Table, spec: ModelSpec) -> pa.Table:
 
 def _with_day(table: pa.Table, spec: ModelSpec) -> pa.Table:
     schema = prediction_schema(table.schema.field("event").type)
-    # An event without its time was logged under a spec with another time column: use the day of its prediction.
+    # An event without its time was logged when the spec named another time column: use the day of its prediction.
     time = event_columns(table)[spec.feeds["events"].time_column]
     predicted_at = table["predicted_at"].cast(schema.field("predicted_at").type)
     table = table.append_column("day", pc.coalesce(time, predicted_at).cast(pa.date32(), safe=False))
@@ -83,7 +83,7 @@ def _with_day(table: pa.Table, spec: ModelSpec) -> pa.Table:
 
 
 def _line_schema(event: pa.StructType) -> pa.Schema:
-    """Of a line of JSON: times are text, and of each map its names and its values."""
+    """The schema of a line of JSON: times are text, and each map is two fields, names and values."""
     schema = prediction_schema(pa.struct([_as_text(field) for field in event]))
     fields = [_as_text(field) for field in schema if field.name not in ("day", *_MAPS)]
     for names, values in _MAPS.values():
@@ -96,7 +96,7 @@ def _as_text(field: pa.Field) -> pa.Field:
 
 
 def _read_whole(path: Path, event: pa.StructType) -> pa.Table | None:
-    """What Arrow reads; None when it cannot, or when a line is not in today's layout."""
+    """The segment as Arrow reads it; None when Arrow cannot, or when a line is in the older layout."""
     options = pj.ParseOptions(explicit_schema=_line_schema(event), unexpected_field_behavior="error")
     try:
         table = pj.read_json(path, parse_options=options)
@@ -109,7 +109,7 @@ def _read_whole(path: Path, event: pa.StructType) -> pa.Table | None:
 
 
 def _with_map(table: pa.Table, name: str) -> pa.Table:
-    """`table` with the map `name`. The rows of one version have the same names, so each group is made at once."""
+    """`table` with the map column `name`. Rows of one version have the same names, so they are converted together."""
     names = _MAPS[name][0]
     parts = [_mapped(table.filter(pc.field(names) == each), name) for each in table[names].unique().drop_null()]
     without = table.filter(pc.field(names).is_null())
@@ -117,7 +117,7 @@ def _with_map(table: pa.Table, name: str) -> pa.Table:
 
 
 def _mapped(rows: pa.Table, name: str) -> pa.Table:
-    """`rows`, whose names of `name` are the same, with the map."""
+    """`rows` with the map column `name`. The names must be the same in all of them."""
     (names, values), kind = _MAPS[name], _KINDS[name]
     keys = orjson.loads(rows[names][0].as_py())
     columns = [pc.list_element(rows[values], place).to_numpy() for place in range(len(keys))]
@@ -128,7 +128,7 @@ def _mapped(rows: pa.Table, name: str) -> pa.Table:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The lines in today's layout; lines in the previous one are converted."""
+    """The lines of a file as rows. Lines in the older layout are converted."""
     rows = []
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
@@ -140,7 +140,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _from_flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Convert a line in the previous layout. Raises KeyError when it is not one."""
+    """Convert a line in the older layout. Raises KeyError when it is not one."""
     names, values = row.get("feature_names"), row.get("feature_values")
     if row.get("features") is not None:
         features = orjson.loads(row["features"])
@@ -164,15 +164,15 @@ def _events(rows: list[dict[str, Any]], event: pa.StructType) -> pa.ChunkedArray
         columns[field.name], misfits = _fitting([row.get(field.name) for row in rows], field.type)
         if misfits.null_count < len(rows):
             columns[aside(field.name, pa.string())] = misfits
-            log.warning("Some waiting predictions have a %s that is no %s: kept as text", field.name, field.type)
+            log.warning("Predictions in the spool have a %s that is not a %s: kept as text", field.name, field.type)
     for name in sorted({name for row in rows for name in row} - set(columns)):
         columns[aside(name, pa.string())] = pa.array([_text(row.get(name)) for row in rows], pa.string())
-        log.warning("Some waiting predictions have a %s, which the spec does not have: kept as text", name)
+        log.warning("Predictions in the spool have a %s, which the spec does not have: kept as text", name)
     return pa.chunked_array([pa.StructArray.from_arrays(columns.values(), names=list(columns))])
 
 
 def _fitting(values: list[Any], target: pa.DataType) -> tuple[pa.Array, pa.Array]:
-    """`values` as `target`, and those that do not fit as text; null in the other."""
+    """Two arrays: the values that fit `target`, and the others as text. Each is null where the other is not."""
     try:
         return _array(values, target), pa.nulls(len(values), pa.string())
     except (ValueError, TypeError, OverflowError):

@@ -1,7 +1,7 @@
-"""Shadow scoring: after the answer, in its own thread, dropped when it falls behind.
+"""Shadow scoring: a second version scores the same rows after the answer has been sent, in a thread of its own.
 
-Scores that still wait when their state of traffic ends are dropped too: a slow version's backlog must not hold up the
-next stage.
+Rows are dropped when the shadow falls behind. Rows that still wait when the state of traffic changes are dropped too,
+so that the backlog of a slow version does not delay the next stage.
 """
 
 import logging
@@ -17,7 +17,7 @@ from serving.loaded_model import LoadedModel
 from serving.signals import Signals
 from training.contract.predictions import LoggedRow
 
-#: Batches.
+#: Batches in the queue.
 MAXIMUM_WAITING = 1_000
 
 log = logging.getLogger("perennial")
@@ -30,29 +30,36 @@ class Shadowed:
     loaded: LoadedModel
     answering: LoadedModel
     batch: Batch
+    #: The scores of `answering`, one per row.
     scores: list[float]
-    #: Those of the log, with the score of `answering`.
+    #: The log rows of `answering`.
     rows: list[LoggedRow]
     requests: int
 
     @property
     def seconds(self) -> float:
-        """How long ago the first of the requests came."""
+        """Since the first of the requests was received."""
         return time.perf_counter() - min(self.batch.received)
 
     def of(self, places: list[int]) -> "Shadowed":
-        """The requests at `places`."""
+        """The requests at `places`. Only for batches with one row of each request."""
         scores, rows = [self.scores[i] for i in places], [self.rows[i] for i in places]
         return Shadowed(self.loaded, self.answering, self.batch.of(places), scores, rows, len(places))
 
 
 class Shadows:
-    """`scored` is called with what a shadow scored, its scores and the seconds it took."""
+    """`on_scored` gets the rows that a shadow scored, its scores and the seconds that it took.
+
+    `on_dropped` gets the number of rows that were dropped.
+    """
 
     def __init__(
-        self, signals: Signals, scored: Callable[[Shadowed, list[float], float], None], dropped: Callable[[int], None]
+        self,
+        signals: Signals,
+        on_scored: Callable[[Shadowed, list[float], float], None],
+        on_dropped: Callable[[int], None],
     ) -> None:
-        self._signals, self._scored, self._dropped = signals, scored, dropped
+        self._signals, self._on_scored, self._on_dropped = signals, on_scored, on_dropped
         self._waiting: queue.SimpleQueue[Shadowed | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
 
@@ -60,14 +67,14 @@ class Shadows:
         self._thread.start()
 
     def put(self, shadowed: Shadowed) -> None:
-        """Returns at once; given up and counted when too many wait."""
+        """Returns at once. Drops the rows when the queue is full."""
         if self._waiting.qsize() >= MAXIMUM_WAITING:
-            self._dropped(len(shadowed.rows))
+            self._on_dropped(len(shadowed.rows))
         else:
             self._waiting.put(shadowed)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Score what waits; what is not done in `timeout` seconds is given up."""
+        """Score the rows that wait, for at most `timeout` seconds."""
         self._waiting.put(None)
         self._thread.join(timeout)
 
@@ -77,34 +84,35 @@ class Shadows:
                 if self._signals.compares(shadowed.answering.version, shadowed.loaded.version, shadowed.seconds):
                     self._score(shadowed)
                 else:
-                    self._dropped(len(shadowed.rows))
+                    self._on_dropped(len(shadowed.rows))
             except Exception:
-                log.exception("A shadow's score could not be noted")
+                log.exception("The scores of a shadow could not be recorded")
 
     def _score(self, shadowed: Shadowed) -> None:
         began = time.perf_counter()
         try:
             scores = shadowed.loaded.score(shadowed.batch.features(shadowed.loaded.plan).values).tolist()
         except Exception as error:
-            if shadowed.requests > 1:  # one's trouble is not the others'
+            if shadowed.requests > 1:
+                # Isolate failures: score each request alone.
                 for i in range(shadowed.requests):
                     self._score(shadowed.of([i]))
                 return
-            log.warning("Version %d could not score along: %s", shadowed.loaded.version, error)
-            self._note(shadowed, None)
+            log.warning("Version %d could not score a request as shadow: %s", shadowed.loaded.version, error)
+            self._record(shadowed, None)
             return
         seconds = time.perf_counter() - began
         good = [i for i, score in enumerate(scores) if math.isfinite(score)]
         if len(good) == len(scores):
-            self._note(shadowed, scores, seconds)
+            self._record(shadowed, scores, seconds)
         elif shadowed.requests == 1:
-            self._note(shadowed, None)
+            self._record(shadowed, None)
         else:
-            self._note(shadowed.of([i for i in range(len(scores)) if i not in good]), None)
-            self._note(shadowed.of(good), [scores[i] for i in good], seconds)
+            self._record(shadowed.of([i for i in range(len(scores)) if i not in good]), None)
+            self._record(shadowed.of(good), [scores[i] for i in good], seconds)
 
-    def _note(self, shadowed: Shadowed, scores: list[float] | None, seconds: float = 0.0) -> None:
+    def _record(self, shadowed: Shadowed, scores: list[float] | None, seconds: float = 0.0) -> None:
         answering, shadow = shadowed.answering.version, shadowed.loaded.version
         self._signals.compared(answering, shadow, shadowed.seconds, shadowed.scores, scores)
         if scores:
-            self._scored(shadowed, scores, seconds)
+            self._on_scored(shadowed, scores, seconds)

@@ -1,9 +1,9 @@
-"""What a rollout's guards look at: per version, what this replica has seen since the state of traffic last changed."""
+"""The counts that a rollout's guards examine: what this replica has seen per version in its state of traffic."""
 
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from serving.loaded_model import MeasuredModel
 from serving.traffic import Traffic
 from training.contract import signals as contract
 from training.contract.model_spec import ModelSpec
+from training.contract.predictions import AnsweringRole
 from training.contract.signals import NO_SCORES, NO_TIMES, SCORE_BOUNDS, TIME_BUCKETS, PairSignals, VersionSignals
 
 #: One per row.
@@ -19,31 +20,31 @@ Scores = Sequence[float]
 
 
 class Signals(Protocol):
-    """Called on the request path: cheap, never raises, safe from any thread."""
+    """Called for every request: fast, never raises, safe in any thread."""
 
-    def answered(self, version: int, role: str, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
-        """`version` answered requests, each in its `seconds` (receipt to answer): one of `flagged` per row."""
+    def answered(self, version: int, role: AnsweringRole, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
+        """`version` answered requests. `seconds`: receipt to answer, one per request. `flagged`: one per row."""
 
-    def failed(self, version: int, role: str, seconds: float, rows: int) -> None:
-        """`version` was to answer a request of `rows` and could not: an exception, or scores that are not numbers."""
+    def failed(self, version: int, role: AnsweringRole, seconds: float, rows: int) -> None:
+        """`version` could not answer a request of `rows`: an exception, or scores that are not numbers."""
 
     def compares(self, answering: int, shadow: int, seconds: float) -> bool:
-        """Whether the scores of both, for a request that came `seconds` ago, still say something: its state of traffic
-        is not over."""
+        """Whether scores of both versions for a request received `seconds` ago still count: its state of traffic has
+        not ended."""
 
     def compared(
         self, answering: int, shadow: int, seconds: float, scores: Scores, shadow_scores: Scores | None
     ) -> None:
-        """Both scored the same rows, which came `seconds` ago; None: the shadow could not (an exception, or what is no
-        number)."""
+        """Both versions scored the same rows, received `seconds` ago. `shadow_scores` is None when the shadow failed:
+        an exception, or scores that are not numbers."""
 
-    def snapshot(self) -> Mapping[str, Any]:
-        """What `GET /signals` answers."""
+    def snapshot(self) -> contract.Signals:
+        """`GET /signals`."""
 
 
 @dataclass
 class _Version:
-    """Counts of one version, and what its model had counted before."""
+    """The counts of one version, and those that its model had when counting began."""
 
     model: MeasuredModel
     threshold: float
@@ -77,7 +78,7 @@ class _Version:
 
 
 class RolloutSignals:
-    """Implements Signals. `begin` is the watcher's: it starts the counts anew for another state of traffic."""
+    """Implements Signals. The watcher calls `begin` when the state of traffic changes."""
 
     def __init__(self, spec: ModelSpec, replica: str = "") -> None:
         self._model, self._replica = spec.name, replica
@@ -85,19 +86,18 @@ class RolloutSignals:
         self._begin(Traffic())
 
     def begin(self, traffic: Traffic) -> None:
-        """Counts start at zero, unless `traffic` is the same as before in all that requests see of it."""
+        """Start counting at zero, unless requests are treated the same in `traffic` as before."""
         with self._lock:
             if _identity(traffic) != _identity(self._traffic):
                 self._begin(traffic)
 
     def _begin(self, traffic: Traffic) -> None:
         self._traffic, self._since, self._began = traffic, datetime.now(UTC), time.monotonic()
-        loaded = [each for each in (traffic.champion, traffic.challenger, traffic.previous) if each is not None]
-        self._versions = {each.version: _Version.of(each.model) for each in loaded}
+        self._versions = {loaded.version: _Version.of(loaded.model) for loaded in traffic.by_alias.values()}
         self._pair = dict.fromkeys(("rows", "both_flagged", "champion_flagged", "challenger_flagged"), 0)
         self._champion_scores, self._challenger_scores = list(NO_SCORES), list(NO_SCORES)
 
-    def answered(self, version: int, role: str, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
+    def answered(self, version: int, role: AnsweringRole, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
         with self._lock:
             counts = self._counting(version, role, max(seconds))
             if counts is None:
@@ -109,7 +109,7 @@ class RolloutSignals:
             for each in seconds:
                 counts.times[bisect_left(TIME_BUCKETS, each)] += 1
 
-    def failed(self, version: int, role: str, seconds: float, rows: int) -> None:
+    def failed(self, version: int, role: AnsweringRole, seconds: float, rows: int) -> None:
         with self._lock:
             counts = self._counting(version, role, seconds)
             if counts is None:
@@ -142,12 +142,12 @@ class RolloutSignals:
     def _compares(self, answering: int, shadow: int, seconds: float) -> bool:
         traffic = self._traffic
         champion, challenger = (each.version if each else None for each in (traffic.champion, traffic.challenger))
-        # Who answers and who scores beside follows from the mode; another pair is of a request from before.
+        # The mode decides who answers and who shadows. Another pair belongs to a request from before.
         pair = (champion, challenger) if traffic.mode == "shadow" else (challenger, champion)
         return (answering, shadow) == pair and time.monotonic() - seconds >= self._began
 
-    def _counting(self, version: int, role: str, seconds: float) -> _Version | None:
-        """Where a request counts; None for one that began before the last change, and for one pinned to a version."""
+    def _counting(self, version: int, role: AnsweringRole, seconds: float) -> _Version | None:
+        """The counts for a request; None when it began before the traffic changed, or is pinned to a version."""
         if role == "pinned" or time.monotonic() - seconds < self._began:
             return None
         return self._versions.get(version)
@@ -163,7 +163,7 @@ class RolloutSignals:
             self._champion_scores[bisect_right(SCORE_BOUNDS, a)] += 1
             self._challenger_scores[bisect_right(SCORE_BOUNDS, b)] += 1
 
-    def snapshot(self) -> Mapping[str, Any]:
+    def snapshot(self) -> contract.Signals:
         with self._lock:
             traffic = self._traffic
             return contract.Signals(
@@ -178,10 +178,10 @@ class RolloutSignals:
                     challenger_scores=tuple(self._challenger_scores),
                     **self._pair,
                 ),
-            ).model_dump(mode="json")
+            )
 
 
 def _identity(traffic: Traffic) -> tuple[Any, ...]:
-    """What makes a state of traffic another one. `previous` answers nobody."""
-    loaded = ((each.version, each.digest) if each else None for each in (traffic.champion, traffic.challenger))
-    return (*loaded, traffic.state)
+    """What makes one state of traffic differ from another. `previous` answers no requests."""
+    versions = ((each.version, each.digest) if each else None for each in (traffic.champion, traffic.challenger))
+    return (*versions, traffic.state)

@@ -1,11 +1,11 @@
-"""Lines on disk until they are shipped: a folder of numbered segment files, one open and the others sealed.
+"""Keeps lines on disk until they are shipped: a folder of numbered segment files, one open, the others sealed.
 
-    000000000007.jsonl   sealed: whole, waiting to be shipped
+    000000000007.jsonl   sealed: complete, waiting to be shipped
     000000000008.open    being written
 
-Segment numbers only grow, across restarts too, because the next segment is made before this one is sealed: the folder
-always holds its highest number. A torn last line, left by a kill in the middle of a write, is cut off when the spool
-is opened again.
+Segment numbers only grow, also across restarts: the next segment is created before this one is sealed, so the folder
+always has the highest number. When the spool is opened again, an incomplete last line, left by a kill during a write,
+is cut off.
 """
 
 import os
@@ -16,7 +16,7 @@ OPEN, SEALED = ".open", ".jsonl"
 
 
 class Spool:
-    """One writer. `sealed` and `delete` may be called from another thread."""
+    """For one writing thread. `sealed` and `delete` may be called in another thread."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -26,12 +26,12 @@ class Spool:
                 path.rename(path.with_suffix(SEALED))
         numbers = [_number(path) for path in folder.iterdir() if path.suffix in (OPEN, SEALED)]
         leftover = list(folder.glob(f"*{OPEN}"))
-        self._go_on_in(*self._make(max(numbers, default=0) + 1))
+        self._open_segment(*self._make(max(numbers, default=0) + 1))
         for path in leftover:
             path.unlink()
 
     def write(self, lines: list[bytes]) -> None:
-        """Append `lines`, each ending in a newline; on disk when this returns. After an OSError: write them again."""
+        """Append `lines`, each ending in a newline, and sync them to disk. After an OSError, write them again."""
         self._cut_failed_write()
         content = memoryview(b"".join(lines))
         while content:
@@ -41,10 +41,10 @@ class Spool:
         self.rows += len(lines)
 
     def seal(self) -> None:
-        """End the open segment and start the next one; nothing happens when it is empty.
+        """Seal the open segment and start the next one. An empty segment stays open.
 
-        After an OSError the open segment is still the open one. The rename is not synced: should a crash undo it, the
-        next start does it again.
+        After an OSError the same segment is still open. The rename is not synced: if a crash undoes it, the next start
+        repeats it.
         """
         if self.rows == 0:
             return
@@ -56,7 +56,7 @@ class Spool:
             file.close()
             raise
         done = self._file
-        self._go_on_in(path, file)
+        self._open_segment(path, file)
         done.close()
 
     def close(self) -> None:
@@ -76,12 +76,12 @@ class Spool:
         for entry in os.scandir(self._folder):
             try:
                 total += entry.stat().st_size
-            except FileNotFoundError:  # shipped and deleted meanwhile
+            except FileNotFoundError:  # It has been shipped and deleted since.
                 continue
         return total
 
     def _make(self, number: int) -> tuple[Path, FileIO]:
-        """A new segment, empty; one that is left of an attempt that failed is taken."""
+        """Create an empty segment, or take the one that a failed attempt has left."""
         path = self._folder / f"{number:012d}{OPEN}"
         file = path.open("wb", buffering=0)
         try:
@@ -91,9 +91,10 @@ class Spool:
             raise
         return path, file
 
-    def _go_on_in(self, path: Path, file: FileIO) -> None:
+    def _open_segment(self, path: Path, file: FileIO) -> None:
         self._path, self._file, self.number, self.rows = path, file, _number(path), 0
-        self._whole = 0  # bytes of the lines that count
+        #: Bytes of the complete lines.
+        self._whole = 0
 
     def _cut_failed_write(self) -> None:
         if self._file.tell() != self._whole:
@@ -113,7 +114,7 @@ def _number(path: Path) -> int:
 
 
 def _cut_torn_line(path: Path) -> int:
-    """Cut what follows the last newline. Returns the bytes that are left."""
+    """Cut off what follows the last newline. Returns the number of bytes that are left."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

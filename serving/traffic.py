@@ -1,43 +1,45 @@
-"""Who answers a request and who scores along, at one moment.
+"""Which version answers a request, and which one shadows it.
 
-The watcher builds a new `Traffic` whenever the registry's aliases or tags change and swaps it in whole; a request
-takes it once and keeps it.
+The watcher builds a new `Traffic` whenever the aliases or tags in the registry change, and replaces the old one whole.
+A request reads it once and keeps what it read.
 """
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from serving.loaded_model import LoadedModel
 from training.adapters.features import Plan, Reads
+from training.contract.predictions import AnsweringRole
 from training.contract.traffic import Desired, Mode
-
-Role = Literal["champion", "challenger", "previous", "pinned"]
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """`loaded` answers as `role`; `shadow`, where there is one, scores the same rows after the answer has gone."""
+    """`loaded` answers as `role`. `shadow`, if there is one, scores the same rows after the answer has been sent."""
 
     loaded: LoadedModel
-    role: Role
+    role: AnsweringRole
     shadow: LoadedModel | None = None
 
     @property
     def plans(self) -> set[Plan]:
-        """Those of the versions on it; one where both have the same features."""
+        """The feature plans of both versions: a single one where they have the same features."""
         return {self.loaded.plan} if self.shadow is None else {self.loaded.plan, self.shadow.plan}
 
     @cached_property
     def reads(self) -> Reads:
-        """What they need of the online store."""
+        """What both versions read from the online store."""
         return Reads(self.plans)
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """`weight` is the percentage of keys that the challenger answers; `stage` names the rollout's stage."""
+    """The loaded versions and how requests are divided between them.
+
+    `weight` is the percentage of keys that the challenger answers; `stage` names the stage of the rollout.
+    """
 
     champion: LoadedModel | None = None
     challenger: LoadedModel | None = None
@@ -48,52 +50,52 @@ class Traffic:
     experiment: str = ""
 
     def route(self, key: Any) -> Route | None:
-        """Who serves the request with this sticky `key`; None when no champion is loaded.
+        """Who answers the request with this sticky `key`; None when no champion is loaded.
 
-        What the challenger answers or shadows, the champion scores too: signals compare them on the same requests.
+        The champion also scores what the challenger answers or shadows: signals compare them on the same requests.
         """
-        if self._split is not None and bucket(str(key), self.experiment or self.mode) < self.weight:
-            return self._split
-        return self._usual
+        if self._challenger_route is not None and bucket(str(key), self.experiment or self.mode) < self.weight:
+            return self._challenger_route
+        return self._champion_route
 
     @cached_property
-    def _usual(self) -> Route | None:
+    def _champion_route(self) -> Route | None:
         if self.champion is None:
             return None
         return Route(self.champion, "champion", self._other if self.mode == "shadow" else None)
 
     @cached_property
-    def _split(self) -> Route | None:
-        """Where the challenger answers its share of the keys."""
+    def _challenger_route(self) -> Route | None:
+        """None when the challenger answers no requests."""
         if self._other is None or self.mode not in ("canary", "ab"):
             return None
         return Route(self._other, "challenger", self.champion)
 
     @property
     def _other(self) -> LoadedModel | None:
-        """The challenger, where it is another version than the champion and there is one."""
+        """The challenger, if there is one and it is another version than the champion."""
         champion, challenger = self.champion, self.challenger
         alone = champion is None or challenger is None or challenger.version == champion.version
         return None if alone else challenger
 
     @property
-    def loaded(self) -> dict[str, LoadedModel]:
-        """Alias → the loaded version."""
-        loaded = {"champion": self.champion, "challenger": self.challenger, "previous": self.previous}
-        return {alias: each for alias, each in loaded.items() if each is not None}
+    def by_alias(self) -> dict[str, LoadedModel]:
+        """Alias → its loaded version."""
+        models = {"champion": self.champion, "challenger": self.challenger, "previous": self.previous}
+        return {alias: loaded for alias, loaded in models.items() if loaded is not None}
 
     @property
     def state(self) -> Desired:
-        """The state of traffic that this is."""
+        """The traffic without the versions, as the tags of the registry describe it."""
         return Desired(mode=self.mode, weight=self.weight, stage=self.stage, experiment=self.experiment)
 
     def pinned(self, wanted: str) -> LoadedModel | None:
         """The loaded model with this alias or version number; None when it is not loaded."""
-        found = [each for alias, each in self.loaded.items() if wanted in (alias, str(each.version))]
+        found = [loaded for alias, loaded in self.by_alias.items() if wanted in (alias, str(loaded.version))]
         return found[0] if found else None
 
 
 def bucket(key: str, salt: str) -> float:
-    """Where `key` lies in [0, 100): the same for the same key and salt in every process."""
+    """The place of `key` in [0, 100): the same for the same key and salt in every process."""
     digest = hashlib.blake2b(f"{salt}:{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64 * 100

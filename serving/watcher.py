@@ -1,19 +1,17 @@
-"""Follows the registry: whatever the aliases name is loaded beside what serves, checked, and swapped in whole.
+"""Follows the registry: loads the versions that the aliases name, then swaps the whole state of traffic at once.
 
-The registry away: what is loaded keeps serving, a split of traffic included, and a cold start takes the last good
-copies on disk. A version that cannot be loaded leaves the one before it in its place. `previous` is kept loaded, so a
-rollback costs no download.
+While the registry is away, what is loaded keeps serving, with its division of traffic. A start without the registry
+restores the last state from disk. When a version cannot be loaded, the one before it stays. `previous` is kept loaded,
+so that a rollback needs no download.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from serving.loaded_model import LoadedModel
-from serving.loader import Loader, NotLoaded, Refusal
+from serving.loader import Loader, NotLoaded
 from serving.metrics import Metrics
 from serving.replica import write_atomically
 from serving.signals import RolloutSignals
@@ -21,6 +19,7 @@ from serving.traffic import Traffic
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelState, ModelVersion, Registry
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec
+from training.contract.replicas import LastTraffic, ModelCopy, Refusal
 from training.contract.traffic import FULL, Desired, desired
 from training.settings import Settings
 
@@ -30,7 +29,7 @@ log = logging.getLogger("perennial")
 
 
 class Watcher:
-    """`traffic` is replaced whole and never changed: a request takes it once and keeps it."""
+    """`traffic` is replaced whole and never changed: a request reads it once and keeps what it read."""
 
     def __init__(
         self, settings: Settings, spec: ModelSpec, metrics: Metrics, signals: RolloutSignals | None = None
@@ -38,20 +37,16 @@ class Watcher:
         self.traffic = Traffic()
         #: What the replica has seen in this state of traffic.
         self.signals = signals or RolloutSignals(spec)
-        #: Why traffic is not what the registry asks for; None when it is.
+        #: Why the traffic is not what the registry asks for; None when it is.
         self.problem: str | None = "The service is starting"
         self._settings, self._spec, self._metrics = settings, spec, metrics
         self._registry = Registry(settings.tracking_uri)
         self._stop, self._wake = threading.Event(), threading.Event()
         self._loader = Loader(settings, spec, metrics, self._wake.set)
-        self._last_good = Path(settings.serving) / "models" / spec.name / "traffic.json"
-        #: (when the registered model was made, version) → what does not change about a version.
-        self._known: dict[tuple[int, int], ModelVersion] = {}
+        self._last_traffic = Path(settings.serving) / "models" / spec.name / "traffic.json"
+        #: (creation time of the registered model, version) → the version's entry, which never changes.
+        self._entries: dict[tuple[int, int], ModelVersion] = {}
         self._thread = threading.Thread(target=self._watch, name="registry-watcher", daemon=True)
-
-    @property
-    def loaded(self) -> Mapping[str, LoadedModel]:
-        return self.traffic.loaded
 
     @property
     def refused(self) -> Mapping[int, Refusal]:
@@ -69,63 +64,63 @@ class Watcher:
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                problem = self.look()
+                problem = self.follow()
             except Exception as error:
-                log.exception("The look at the registry failed")
+                log.exception("The registry could not be followed")
                 problem = f"{type(error).__name__}: {error}"
             if problem != self.problem:
                 log.log(logging.WARNING if problem else logging.INFO, "%s", problem or "Serving what is asked for")
             self.problem = problem
             self._wake.wait(self._settings.serving_poll_seconds)
 
-    def look(self) -> str | None:
-        """One look at the registry. Returns what stands in the way of serving what it asks for."""
+    def follow(self) -> str | None:
+        """Read the registry and take over its state, as far as it is loaded. Returns what is missing, if anything."""
         try:
             state = self._registry.state(self._spec.name)
-            wanted = {alias: self._version(state, state.aliases.get(alias)) for alias in FOLLOWED}
+            wanted = {alias: self._entry(state, state.aliases.get(alias)) for alias in FOLLOWED}
         except TransientError as error:
             return error.message if self.traffic.champion else self._from_disk(error.message)
-        asked, nonsense = desired(state.tags, wanted[CHALLENGER] is not None)
-        # The champion is asked for first: of several that are not loaded yet, its load is the first.
-        champion, problem = self._take(CHAMPION, wanted[CHAMPION])
-        challenger, hitch = self._take(CHALLENGER, wanted[CHALLENGER])
-        # It only makes a rollback quicker: no reason to call the replica anything but well.
+        asked, bad_tags = desired(state.tags, wanted[CHALLENGER] is not None)
+        # The champion comes first: of several versions that are not loaded yet, it is the first to be loaded.
+        champion, champion_problem = self._take(CHAMPION, wanted[CHAMPION])
+        challenger, challenger_problem = self._take(CHALLENGER, wanted[CHALLENGER])
+        # `previous` only makes a rollback faster: a replica without it is well.
         previous, _ = self._take(PREVIOUS, wanted[PREVIOUS])
         if challenger is None:
             asked = asked if asked.mode == "full" else FULL
         self._swap(champion, challenger, previous, asked)
         versions = {version.version for version in wanted.values() if version}
-        self._loader.keep(self.traffic.loaded.values(), versions)
-        return problem or nonsense or hitch
+        self._loader.keep(self.traffic.by_alias.values(), versions)
+        return champion_problem or bad_tags or challenger_problem
 
-    def _version(self, state: ModelState, version: int | None) -> ModelVersion | None:
+    def _entry(self, state: ModelState, version: int | None) -> ModelVersion | None:
         if version is None:
             return None
         key = (state.created, version)
-        if key not in self._known:
-            self._known[key] = self._registry.get(self._spec.name, version)
-        return self._known[key]
+        if key not in self._entries:
+            self._entries[key] = self._registry.get(self._spec.name, version)
+        return self._entries[key]
 
     def _take(self, alias: str, wanted: ModelVersion | None) -> tuple[LoadedModel | None, str | None]:
-        """Who takes the place `alias`, and why it is not the version wanted. A champion keeps it until another can."""
-        now = self.traffic.loaded.get(alias)
-        kept = now if alias == CHAMPION else None
+        """The version for `alias`, and why it is not `wanted`. A champion stays until its successor is loaded."""
+        now = self.traffic.by_alias.get(alias)
+        fallback = now if alias == CHAMPION else None
         if wanted is None:
             if alias != CHAMPION:
                 return None, None
             still = f"; version {now.version} keeps serving" if now else ""
-            return kept, f"{self._spec.name} has no {alias} in the registry yet{still}"
+            return fallback, f"{self._spec.name} has no {alias} in the registry yet{still}"
         try:
             loaded = self._loader.take(wanted)
         except NotLoaded as reason:
-            return kept, str(reason)
+            return fallback, str(reason)
         same = now is not None and (now.version, now.digest) == (loaded.version, loaded.digest)
-        return (now if same else loaded.taking_place_now()), None
+        return (now if same else loaded.since_now()), None
 
     def _swap(
         self, champion: LoadedModel | None, challenger: LoadedModel | None, previous: LoadedModel | None, asked: Desired
     ) -> None:
-        """Put the new state of traffic in the place of the old one, if they differ."""
+        """Replace the state of traffic by the new one, if they differ."""
         before = self.traffic
         traffic = Traffic(champion, challenger, previous, asked.mode, asked.weight, asked.stage, asked.experiment)
         if traffic == before:
@@ -134,35 +129,38 @@ class Watcher:
         self.traffic = traffic
         if champion is not None:
             self._metrics.champion.labels(self._spec.name).set(champion.version)
-            self._remember(traffic)
+            self._save(traffic)
         for alias in FOLLOWED:
-            old, new = (each.loaded[alias].version if alias in each.loaded else None for each in (before, traffic))
+            old, new = (each.by_alias[alias].version if alias in each.by_alias else None for each in (before, traffic))
             if old != new:
                 log.info("%s is version %s now, it was %s", alias, new or "none", old or "none")
         if traffic.state != before.state:
             log.info("Traffic is now: %s", traffic.state)
 
-    def _remember(self, traffic: Traffic) -> None:
-        loaded = {
-            alias: {"version": loaded.version, "digest": loaded.digest} for alias, loaded in traffic.loaded.items()
+    def _save(self, traffic: Traffic) -> None:
+        models = {
+            alias: ModelCopy(version=loaded.version, digest=loaded.digest) for alias, loaded in traffic.by_alias.items()
         }
-        write_atomically(self._last_good, json.dumps({"slots": loaded, "traffic": traffic.state.model_dump()}))
+        last = LastTraffic(models=models, traffic=traffic.state)
+        write_atomically(self._last_traffic, last.model_dump_json())
 
     def _from_disk(self, why: str) -> str:
-        """Serve the last good copies, in the state of traffic they were in, until the registry is back."""
+        """Restore the last state of traffic from the copies on disk, until the registry is back."""
         try:
-            last: dict[str, Any] = json.loads(self._last_good.read_text())
-            copies = last["slots"]
-            champion = self._loader.from_disk(**copies[CHAMPION])
+            last = LastTraffic.model_validate_json(self._last_traffic.read_text())
+            champion = self._load_copy(last.models[CHAMPION])
         except Exception as error:
             return f"{why}; no last good copy on disk: {error}"
         others: dict[str, LoadedModel | None] = {CHALLENGER: None, PREVIOUS: None}
-        for alias in others.keys() & copies.keys():
+        for alias in others.keys() & last.models.keys():
             try:
-                same = copies[alias]["version"] == champion.version
-                others[alias] = champion if same else self._loader.from_disk(**copies[alias])
+                same = last.models[alias].version == champion.version
+                others[alias] = champion if same else self._load_copy(last.models[alias])
             except Exception as error:
-                log.warning("The %s of before cannot be loaded from disk: %s", alias, error)
-        asked = Desired.model_validate(last["traffic"]) if others[CHALLENGER] else FULL
+                log.warning("The last %s cannot be loaded from disk: %s", alias, error)
+        asked = last.traffic if others[CHALLENGER] else FULL
         self._swap(champion, others[CHALLENGER], others[PREVIOUS], asked)
         return f"{why}; serving the last good copy, version {champion.version}"
+
+    def _load_copy(self, copy: ModelCopy) -> LoadedModel:
+        return self._loader.from_disk(copy.version, copy.digest)

@@ -28,6 +28,8 @@ from training.adapters.registry import ModelVersion, Registry
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata, Golden
 from training.contract.base import Days
 from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
+from training.contract.replicas import Refusal, ReplicaModels
+from training.contract.signals import Signals
 from training.settings import ROOT, Settings
 
 #: The amount from which on a model made with `nan` gives no number.
@@ -216,14 +218,39 @@ class MlflowServer(Process):
 class Service(Process):
     url: str = ""
 
-    def models(self) -> dict[str, Any]:
+    def models(self) -> ReplicaModels | None:
+        """None when the service does not answer."""
         try:
-            return httpx.get(f"{self.url}/models", timeout=5).json()
+            return ReplicaModels.model_validate_json(httpx.get(f"{self.url}/models", timeout=5).content)
         except httpx.HTTPError:
-            return {}
+            return None
+
+    def ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def refused(self, version: int) -> Refusal | None:
+        models = self.models()
+        return models.refused.get(version) if models else None
+
+    def problem(self) -> str:
+        """Empty when there is none, or no answer."""
+        models = self.models()
+        return (models.problem if models else None) or ""
+
+    def mode(self) -> str | None:
+        """Of its traffic."""
+        models = self.models()
+        return models.traffic.mode if models else None
+
+    def signals(self) -> Signals:
+        return Signals.model_validate_json(httpx.get(f"{self.url}/signals", timeout=5).content)
 
     def serves(self, version: int) -> bool:
-        return self.models().get("slots", {}).get("champion", {}).get("version") == version
+        models = self.models()
+        return models is not None and models.champion is not None and models.champion.version == version
 
     def worker(self) -> int:
         assert self.process is not None

@@ -12,6 +12,7 @@ import httpx
 
 from local.airflow_api import Airflow
 from testing.ports import free_ports
+from training.contract.replicas import ReplicaModels
 from training.settings import ROOT
 
 TAG = "test"
@@ -81,10 +82,11 @@ class Composed:
     def champion(self) -> int | None:
         """The version that the service, asked through its published port, says answers."""
         try:
-            slot = httpx.get(f"{self.serving_url}/models", timeout=5).json()["slots"].get("champion")
-        except httpx.HTTPError:
+            answer = httpx.get(f"{self.serving_url}/models", timeout=5)
+            champion = ReplicaModels.model_validate_json(answer.content).champion
+        except (httpx.HTTPError, ValueError):
             return None
-        return slot["version"] if slot else None
+        return champion.version if champion else None
 
     def airflow(self) -> Airflow:
         password = next(v for k, v in self.settings().items() if k == "AIRFLOW_PASSWORD")

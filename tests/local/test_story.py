@@ -23,8 +23,23 @@ from local.story import Story, each_day
 from local.traffic import Serving, as_json
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.predictions import Prediction
+from training.contract.replicas import LoadedVersion, ReplicaModels
 
 Answer = tuple[int, Any]
+
+#: Of the service, for one payment.
+ANSWER: Prediction = {
+    "prediction_id": "p",
+    "score": 0.75,
+    "decision": "flag",
+    "threshold": 0.5,
+    "model": "m",
+    "model_version": 1,
+    "role": "champion",
+    "feature_timestamp": None,
+    "features_defaulted": True,
+}
 
 
 @contextmanager
@@ -109,7 +124,7 @@ def test_a_result_is_read_as_json_and_absent_when_the_step_did_not_run() -> None
 
 def test_serving_is_asked_in_batches_with_times_as_text() -> None:
     events = Plan(customers=400).generator().events(date(2026, 1, 5))
-    answers: dict[str, list[Answer]] = {"/predict_batch": [(200, {"predictions": [{"decision": "flag"}]})]}
+    answers: dict[str, list[Answer]] = {"/predict_batch": [(200, {"predictions": [ANSWER]})]}
     with server(answers) as (url, asked):
         batches, flagged = Serving(url).replay(events)
     sent = [payment for _, batch in asked for payment in batch]
@@ -120,18 +135,20 @@ def test_serving_is_asked_in_batches_with_times_as_text() -> None:
 
 def test_serving_that_starts_again_is_waited_for_and_a_refusal_is_not() -> None:
     payment = as_json({"amount": 1.0})
-    with server({"/predict": [(503, {}), (200, {"model_version": 1})]}) as (url, _):
-        assert Serving(url, patience=10).predict(payment) == {"model_version": 1}
+    with server({"/predict": [(503, {}), (200, ANSWER)]}) as (url, _):
+        assert Serving(url, patience=10).predict(payment) == ANSWER
     with server({"/predict": [(422, {"error": "amount: …"})]}) as (url, _), pytest.raises(StepError, match="amount"):
         Serving(url, patience=10).predict(payment)
 
 
 def test_serving_that_wants_a_key_gets_it() -> None:
-    answers: dict[str, list[Answer]] = {"/predict": [(200, {"model_version": 1})]}
-    answers["/models"] = [(200, {"slots": {"champion": {"version": 1}}})]
+    answers: dict[str, list[Answer]] = {"/predict": [(200, ANSWER)]}
+    champion = LoadedVersion(version=1, digest="d", since=datetime(2026, 1, 5, tzinfo=UTC))
+    models = ReplicaModels(model="m", replica="r", models={"champion": champion})
+    answers["/models"] = [(200, models.model_dump(mode="json"))]
     with server(answers, "secret") as (url, _):
         serving = Serving(url, api_key=SecretStr("secret"))
-        assert (serving.predict({}), serving.champion()) == ({"model_version": 1}, 1)
+        assert (serving.predict({}), serving.champion()) == (ANSWER, 1)
         with pytest.raises(StepError, match="401"):
             Serving(url).predict({})
 

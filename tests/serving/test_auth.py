@@ -40,7 +40,7 @@ def test_keys_have_roles(tmp_path: Path) -> None:
 
 
 def test_keys_rotate_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     (old, olds), (new, news) = new_key("shop", "predict"), new_key("shop-2", "predict")
     file = tmp_path / "keys"
     file.write_text(olds)

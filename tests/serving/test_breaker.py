@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.breaker import FAILURES, REST_SECONDS, Breaker
+from serving.breaker import FAILURES, OPEN_SECONDS, Breaker
 
 
 class Clock:
@@ -29,12 +29,12 @@ def test_half_open_one_call_decides(clock: Clock) -> None:
     breaker = Breaker(clock)
     for _ in range(FAILURES):
         breaker.failed()
-    clock.now += REST_SECONDS
+    clock.now += OPEN_SECONDS
     assert breaker.state == "half-open"
     assert [breaker.allows(), breaker.allows()] == [True, False]
     breaker.failed()
     assert not breaker.allows()
-    clock.now += REST_SECONDS
+    clock.now += OPEN_SECONDS
     assert breaker.allows()
     breaker.succeeded()
     assert breaker.state == "closed"
@@ -65,7 +65,7 @@ def test_a_call_that_says_nothing_of_the_store_decides_nothing(clock: Clock) -> 
     assert breaker.state == "closed"
     for _ in range(FAILURES):
         breaker.failed()
-    clock.now += REST_SECONDS
+    clock.now += OPEN_SECONDS
     assert breaker.allows()
     breaker.undecided()
     assert (breaker.state, breaker.allows()) == ("half-open", True)

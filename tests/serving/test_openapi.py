@@ -1,7 +1,8 @@
-"""The service keeps its own OpenAPI document: whatever a caller sends, the answer is one that the document names."""
+"""The service keeps to its OpenAPI document: whatever a caller sends, the document describes the answer."""
 
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -22,12 +23,15 @@ from training.settings import Settings
 
 #: Every answer has a status, a content type and a body that the document names.
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-OURS = ("/predict", "/predict_batch", "/models", "/signals", "/admin/state")
+GETS = ("/models", "/signals", "/admin/state")
+POSTS = ("/predict", "/predict_batch", "/admin/drain", "/admin/resume")
+OURS = (*GETS, *POSTS)
+ADMIN = {"Authorization": "Bearer key-of-an-admin"}
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A champion, explanations and pinning on; no key is asked."""
+    """A champion, with explanations and pinning. The API keys have one of an admin."""
     folder = tmp_path_factory.mktemp("openapi")
     where = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db")
     spec = load_model_spec("card_fraud")
@@ -38,9 +42,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     # A slow machine is no defect of an answer.
     made.env |= {"CT_SERVING_EXPLAIN": "true", "CT_SERVING_PINNING": "true", "CT_SERVING_STORE_DOWN": "defaults"}
     made.env |= {"CT_SERVING_MAXIMUM_LAG_SECONDS": str(60)}
+    keys = folder / "keys"
+    keys.write_text(f"admin someone {sha256(b'key-of-an-admin').hexdigest()}\n")
+    made.env |= {"CT_SERVING_KEYS_FILE": str(keys)}
     made.start()
     try:
-        eventually(lambda: made.serves(1), 120)
+        eventually(made.ready, 120)
         yield made
     finally:
         made.stop()
@@ -49,8 +56,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def test_every_answer_is_one_that_the_document_names(service: Service) -> None:
     document = httpx.get(f"{service.url}/docs.json").json()
     document["paths"] = {path: document["paths"][path] for path in OURS}
-    for path in ("/predict", "/predict_batch"):
-        assert document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["responses"]["200"]["content"]["application/json"]["schema"], path
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=service.url)
     examples = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "25"))
@@ -61,6 +69,15 @@ def test_every_answer_is_one_that_the_document_names(service: Service) -> None:
         @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
         @given(case=strategy)
         def holds(case: schemathesis.Case) -> None:
-            case.call_and_validate(checks=CHECKS, timeout=30)
+            case.call_and_validate(checks=CHECKS, timeout=30, headers=ADMIN)
 
         holds()
+
+
+@pytest.mark.parametrize("path", [*GETS, "/admin/drain", "/admin/resume"])
+def test_an_admin_gets_what_the_document_names(service: Service, path: str) -> None:
+    document = httpx.get(f"{service.url}/docs.json").json()
+    operation = schemathesis.openapi.from_dict(document)[path]["GET" if path in GETS else "POST"]
+    answer = httpx.request(operation.method, f"{service.url}{path}", headers=ADMIN)
+    assert answer.status_code == 200
+    operation.validate_response(answer)

@@ -215,7 +215,7 @@ def test_a_canary_answers_its_share_and_both_are_logged(world: World) -> None:
             assert (row["role"], dict(row["outputs"])["score"]) == (answered["role"], pytest.approx(answered["score"]))
             assert row["latency_seconds"] > 0
     text = httpx.get(f"{world.service.url}/metrics").text
-    assert f'slot="challenger",version="{version}"' in text
+    assert f'role="challenger",version="{version}"' in text
     assert "perennial_request_seconds_bucket" in text
     registry.set_traffic("card_fraud", Desired())
 

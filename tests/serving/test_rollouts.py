@@ -121,7 +121,7 @@ def test_a_bad_model_is_rolled_back_by_the_guard_that_should(
     with Callers([stack.service.url]) as callers, pytest.raises(RolloutAborted) as failed:
         rollout.run(RolloutInputs(model=MODEL, version=version), settings)
     assert guard in failed.value.message.partition(" tripped")[0], failed.value.message
-    eventually(lambda: stack.service.serves(1) and stack.service.models()["traffic"]["mode"] == "full", 5)
+    eventually(lambda: stack.service.serves(1) and stack.service.mode() == "full", 5)
     state = stack.registry.state(MODEL)
     assert (state.aliases["champion"], state.tags) == (1, {})
     assert "challenger" not in state.aliases
@@ -135,7 +135,7 @@ def test_a_canary_is_sticky(stack: Stack) -> None:
         stack.registry.set_alias(MODEL, "challenger", version)
         for tag, value in (("rollout.weight", "30"), ("rollout.mode", "canary")):  # as a person does in the MLflow UI
             stack.registry._client.set_registered_model_tag(MODEL, tag, value)
-        eventually(lambda: stack.service.models()["traffic"]["mode"] == "canary")
+        eventually(lambda: stack.service.mode() == "canary")
         callers.versions.clear()
         time.sleep(3)
     seen = callers.versions.values()
@@ -153,13 +153,13 @@ def test_tags_that_make_no_sense_leave_the_champion_alone(stack: Stack, tag: str
     stack.registry.set_alias(MODEL, "challenger", 2)
     for name, sense in {"rollout.weight": "100", "rollout.mode": "canary", tag: value}.items():
         stack.registry._client.set_registered_model_tag(MODEL, name, sense)
-    eventually(lambda: said in (stack.service.models()["problem"] or ""))
+    eventually(lambda: said in stack.service.problem())
     assert {stack.predict(customer_id=card).json()["model_version"] for card in range(20)} == {1}
     rollback.run(RollbackInputs(model=MODEL, version=1), stack.planned([FULL]))
     stack.registry.remove_alias(MODEL, "challenger")
     for name in ("rollout.weight", "rollout.mode"):
         stack.registry._client.delete_registered_model_tag(MODEL, name)
-    eventually(lambda: stack.service.models()["problem"] is None)
+    eventually(lambda: stack.service.models().problem is None)
 
 
 @contextmanager

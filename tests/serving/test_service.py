@@ -44,7 +44,7 @@ def url(stack: Stack) -> str:
 
 
 def test_before_a_champion_it_lives_but_is_not_ready(stack: Stack, url: str) -> None:
-    eventually(lambda: "no champion" in (stack.service.models().get("problem") or ""))
+    eventually(lambda: "no champion" in stack.service.problem())
     assert httpx.get(f"{url}/livez").status_code == 200
     ready = httpx.get(f"{url}/readyz")
     assert (ready.status_code, "no champion" in ready.text) == (503, True)
@@ -57,9 +57,9 @@ def test_the_first_champion_is_taken_up_without_a_restart(stack: Stack, url: str
     fill_online_store(stack.settings, stack.spec)
     stack.promote(stack.register(bias=-1.0))
     assert httpx.get(f"{url}/readyz").status_code == 200
-    models = eventually(lambda: (now := stack.service.models())["problem"] is None and now)
-    assert (models["model"], models["refused"]) == ("card_fraud", {})
-    assert datetime.fromisoformat(models["slots"]["champion"]["since"]).tzinfo is not None
+    models = eventually(lambda: (now := stack.service.models()) and now.problem is None and now)
+    assert (models.model, models.refused) == ("card_fraud", {})
+    assert models.champion.since.tzinfo is not None
 
 
 def test_a_payment_is_answered(stack: Stack) -> None:
@@ -118,7 +118,7 @@ def test_the_openapi_document_describes_the_payment(url: str) -> None:
 
 def test_metrics_count_predictions(url: str) -> None:
     text = httpx.get(f"{url}/metrics").text
-    assert 'perennial_predictions_total{decision="pass",model="card_fraud",slot="champion",version="1"}' in text
+    assert 'perennial_predictions_total{decision="pass",model="card_fraud",role="champion",version="1"}' in text
     assert "perennial_champion_version" in text
 
 
@@ -191,8 +191,8 @@ def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, fault:
         [stored] = (stack.folder / "art").rglob(f"{version.run_id}/artifacts/served/model.onnx")
         stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     stack.registry.set_alias("card_fraud", "champion", version.version)
-    refused = eventually(lambda: stack.service.models()["refused"].get(str(version.version)))
-    assert reason in refused["reason"]
+    refused = eventually(lambda: stack.service.refused(version.version))
+    assert reason in refused.reason
     assert stack.service.serves(2)
     assert stack.predict().json()["model_version"] == 2
     stack.promote(stack.registry.get("card_fraud", 2))
@@ -212,7 +212,7 @@ def test_predictions_reach_the_lake(stack: Stack) -> None:
         said["prediction_id"],
         pytest.approx(said["score"]),
     )
-    assert (found["model_version"], found["replica"]) == (2, stack.service.models()["replica"])
+    assert (found["model_version"], found["replica"]) == (2, stack.service.models().replica)
     assert found["event"]["event_time"] == datetime(2026, 1, 5, 12, 30, tzinfo=UTC)
     assert list(dict(found["features"])) == stack.names
 
@@ -231,32 +231,32 @@ def test_a_log_that_cannot_write_makes_it_not_ready_until_it_can(stack: Stack, u
 
 
 def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack: Stack) -> None:
-    replica = stack.service.models()["replica"]
+    replica = stack.service.models().replica
     stack.predict(transaction_id=515151)
     assert stack.service.process is not None
     os.kill(stack.service.process.pid, signal.SIGKILL)  # the worker is not told
     stack.service.process.wait()
-    eventually(lambda: stack.service.models() == {})
+    eventually(lambda: stack.service.models() is None)
     stack.service.start()
     eventually(lambda: stack.service.serves(2), 60)
-    assert stack.service.models()["replica"] == replica
+    assert stack.service.models().replica == replica
     transactions = shipped(Lake(stack.settings.lake, "card_fraud"))
     assert transactions.count(515151) == 1
 
 
 def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(stack: Stack) -> None:
     stack.mlflow.signal(signal.SIGKILL)
-    eventually(lambda: "did not answer" in (stack.service.models()["problem"] or ""), 60)
+    eventually(lambda: "did not answer" in stack.service.problem(), 60)
     assert stack.predict().json()["model_version"] == 2
     stack.service.stop()
     cold = service_process(stack.settings)
     cold.start()
     try:
         eventually(lambda: cold.serves(2), 90)
-        eventually(lambda: "last good copy" in cold.models()["problem"])
+        eventually(lambda: "last good copy" in cold.problem())
         assert httpx.get(f"{cold.url}/readyz").status_code == 200
         stack.mlflow.start()
-        eventually(lambda: cold.models()["problem"] is None, 90)
+        eventually(lambda: cold.models().problem is None, 90)
         assert cold.serves(2)
     finally:
         cold.stop()

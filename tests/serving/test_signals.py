@@ -100,7 +100,7 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     assert traffic.challenger is not None
     traffic.challenger.model.score(np.array([[-1.0]], np.float32))
     since = read(signals).since
-    signals.begin(replace(traffic, previous=loaded(3), champion=traffic.champion.taking_place_now()))
+    signals.begin(replace(traffic, previous=loaded(3), champion=traffic.champion.since_now()))
     assert (read(signals).of(1).answered, read(signals).since) == (1, since)
     signals.begin(replace(traffic, stage="1.2-canary"))
     fresh = read(signals)

@@ -92,9 +92,9 @@ def promote(stack: Stack, version: ModelVersion) -> None:
 
 def refused(stack: Stack, version: ModelVersion) -> str:
     stack.registry.set_alias(MODEL, "challenger", version.version)
-    found = eventually(lambda: stack.service.models()["refused"].get(str(version.version)))
+    found = eventually(lambda: stack.service.refused(version.version))
     stack.registry.remove_alias(MODEL, "challenger")
-    return str(found["reason"])
+    return found.reason
 
 
 def logged(stack: Stack, role: str, version: int) -> dict[str, float]:
@@ -114,16 +114,16 @@ def take_through_a_rollout(stack: Stack, version: int, champion: int) -> None:
     stack.registry.set_alias(MODEL, "challenger", version)
     for mode in ("shadow", "canary"):
         stack.registry.set_traffic(MODEL, Desired(mode=mode, weight=50 if mode == "canary" else 0, stage=mode))
-        eventually(lambda mode=mode: stack.service.models()["traffic"]["mode"] == mode)
+        eventually(lambda mode=mode: stack.service.mode() == mode)
         both = [PAYMENT | {"customer_id": customer, "transaction_id": customer} for customer in range(30)]
         said = httpx.post(f"{stack.service.url}/predict_batch", json=both, timeout=30)
         assert said.status_code == 200, said.text
         versions = {each["model_version"] for each in said.json()["predictions"]}
         assert versions == ({champion} if mode == "shadow" else {champion, version})
         assert {stack.predict(customer_id=customer).status_code for customer in range(20)} == {200}
-    counts = httpx.get(f"{stack.service.url}/signals").json()["versions"]
-    assert {each["errors"] for each in counts.values()} == {0}
-    assert all(counts[str(each)]["scored"] > 0 for each in (champion, version))
+    signals = stack.service.signals()
+    assert {counts.errors for counts in signals.versions.values()} == {0}
+    assert all(signals.of(each).scored > 0 for each in (champion, version))
     stack.registry.set_traffic(MODEL, Desired())
     stack.registry.remove_alias(MODEL, "challenger")
     rollout.run(RolloutInputs(model=MODEL, version=version), stack.planned([{"mode": "full"}]))
@@ -177,18 +177,13 @@ def test_a_version_whose_features_fail_costs_no_answer_and_counts_as_its_failure
     stack.registry.set_alias(MODEL, "challenger", version)
     for mode, weight in (("shadow", 0), ("canary", 100)):
         stack.registry.set_traffic(MODEL, Desired(mode=mode, weight=weight, stage=mode))
-        eventually(lambda mode=mode: stack.service.models()["traffic"]["mode"] == mode)
+        eventually(lambda mode=mode: stack.service.mode() == mode)
         said = [stack.predict(amount=amount) for amount in (65, 66, 67)]
         assert {each.status_code for each in said} == {200}
         versions = [each.json()["model_version"] for each in said]
         assert versions == ([1, 1, 1] if mode == "shadow" else [version, 1, version])
-        counts = eventually(
-            lambda: (
-                (found := httpx.get(f"{stack.service.url}/signals").json()["versions"])[str(version)]["errors"]
-                and found
-            )
-        )
-        assert (counts[str(version)]["errors"], counts["1"]["errors"]) == (1, 0)
+        signals = eventually(lambda: (found := stack.service.signals()).of(version).errors and found)
+        assert (signals.of(version).errors, signals.of(1).errors) == (1, 0)
     stack.registry.set_traffic(MODEL, Desired())
     stack.registry.remove_alias(MODEL, "challenger")
 
@@ -264,6 +259,6 @@ def test_it_starts_again_with_the_versions_that_it_had(stack: Stack) -> None:
     stack.service.stop()
     stack.service.start()
     # The code on disk makes no `weekend` any more: an image of the commit that trained version 1 would.
-    found = eventually(lambda: stack.service.models().get("refused", {}).get(str(version)), 60)
-    assert "KeyError: 'weekend'" in found["reason"]
+    found = eventually(lambda: stack.service.refused(version), 60)
+    assert "KeyError: 'weekend'" in found.reason
     assert httpx.get(f"{stack.service.url}/readyz").status_code == 503

@@ -1,41 +1,43 @@
-"""Replicas that answer as the prediction service does and follow the registry, or do not, and count what they are told.
+"""Replicas that answer as the prediction service does. They follow the registry, or not, and count what a test says.
 
 MLflow is real (SQLite). The same steps against the real service are in tests/serving.
 """
 
-import json
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from training.adapters.registry import Registry
+from training.contract.replicas import LoadedVersion, Refusal, ReplicaModels
 from training.contract.signals import PairSignals, Signals, VersionSignals
 from training.contract.traffic import Desired, desired
 
 MODEL = "card_fraud"
+MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 class Replica:
-    """Answers GET /models and /signals. It serves what `registry` asks for unless told otherwise."""
+    """Answers GET /models and /signals. It serves what `registry` asks for, unless a test sets a field."""
 
     def __init__(self, registry: Registry) -> None:
         self.stuck_at: int | None = None
         self.refuses: int | None = None
         self.model = MODEL
-        #: What each look at its signals finds more of, while there is a challenger.
+        #: The counts in its signals.
         self.versions: dict[int, VersionSignals] = {}
         self.pair = PairSignals()
-        #: The states of traffic that it has been in.
+        #: The states of traffic that it has been in, oldest first.
         self.history: list[Desired] = []
         self._since = datetime.now(UTC)
-        self._registry, self._served = registry, None
+        self._registry = registry
+        self._served: int | None = None
         self._lock = threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                body = json.dumps({"/models": outer.models, "/signals": outer.signals}[self.path]()).encode()
+                body = {"/models": outer.models, "/signals": outer.signals}[self.path]().model_dump_json().encode()
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(body)
@@ -46,18 +48,19 @@ class Replica:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
-    def models(self) -> dict[str, Any]:
+    def models(self) -> ReplicaModels:
+        refused, models = dict[int, Refusal](), dict[str, LoadedVersion]()
         with self._lock:
-            wanted, refused = self._registry.state(MODEL).aliases.get("champion"), {}
+            wanted = self._registry.state(MODEL).aliases.get("champion")
             if wanted is not None and wanted == self.refuses:
-                refused = {str(wanted): {"reason": "Golden rows differ by 0.1", "at": "2026-01-05T00:00:00+00:00"}}
+                refused[wanted] = Refusal(reason="Golden rows differ by 0.1", at=MIDNIGHT)
             else:
                 self._served = self.stuck_at or wanted
-        served = {"version": self._served, "digest": "d", "since": "2026-01-05T00:00:00+00:00"}
-        slots = {"champion": served} if self._served else {}
-        return {"model": self.model, "replica": "r", "slots": slots, "refused": refused, "problem": None}
+            if self._served:
+                models["champion"] = LoadedVersion(version=self._served, digest="d", since=MIDNIGHT)
+        return ReplicaModels(model=self.model, replica="r", models=models, refused=refused)
 
-    def signals(self) -> dict[str, Any]:
+    def signals(self) -> Signals:
         with self._lock:
             state = self._registry.state(MODEL)
             challenger = state.aliases.get("challenger")
@@ -73,4 +76,4 @@ class Replica:
                 since=self._since,
                 versions=self.versions,
                 pair=self.pair,
-            ).model_dump(mode="json")
+            )

@@ -1,7 +1,7 @@
-"""A URL that stands for many replicas: `dns+http://name:port` is every address that the name has at this moment.
+"""A URL that stands for several replicas: `dns+http://name:port` is every address that the name resolves to.
 
-Behind a headless Service of Kubernetes a name has one address per pod, and they come and go. So it is asked for anew
-with every look: a rollout waits for the replicas that there are, not for those that there were.
+Behind a headless Service of Kubernetes a name has one address per pod, and pods come and go. The name is resolved again
+for every status check, so a rollout waits for the replicas that exist now.
 """
 
 import socket

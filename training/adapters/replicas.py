@@ -1,6 +1,5 @@
-"""The prediction service seen from outside: what each replica says that it serves and has seen, over HTTP."""
+"""The replicas of the prediction service, asked over HTTP which versions they serve and what they have counted."""
 
-import json
 import logging
 import time
 import urllib.request
@@ -9,161 +8,172 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import HTTPException
-from typing import Any
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from training.adapters.replica_urls import expand
 from training.contract.errors import StepError, TransientError
+from training.contract.replicas import LoadedVersion, Refusal, ReplicaModels
 from training.contract.signals import Signals
 
 POLL_SECONDS = 0.25
-#: One replica that hangs must not eat the time of the others.
-LOOK_SECONDS = 3.0
-_START = "Start the service, or set CT_SERVING_URLS to the replicas that there are; then retry."
+#: Limit of one request to a replica, so that one that hangs does not delay the others.
+REQUEST_SECONDS = 3.0
+_START = "Start the service, or set CT_SERVING_URLS to the replicas that exist; then retry."
 
 log = logging.getLogger("perennial")
 
 
 @dataclass(frozen=True)
 class ReplicaStatus:
-    """One replica at one moment. `version` is None when it serves none, or did not answer: `problem` says why."""
+    """One replica at one moment."""
 
     url: str
     replica: str = ""
-    version: int | None = None
-    digest: str = ""
-    since: datetime | None = None
-    #: Version → (reason, when it was refused).
-    refused: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    champion: LoadedVersion | None = None
+    #: Version → why it was refused.
+    refused: Mapping[int, Refusal] = field(default_factory=dict)
+    #: Why it does not do what the registry asks for, or gave no answer.
     problem: str | None = None
-    #: What it has seen in its state of traffic, where that was asked for.
+    #: What it has counted in its state of traffic, if that was asked for.
     signals: Signals | None = None
+
+    @property
+    def version(self) -> int | None:
+        """The version that answers; None when there is none."""
+        return self.champion.version if self.champion else None
+
+    @property
+    def since(self) -> datetime | None:
+        """Since when it answers."""
+        return self.champion.since if self.champion else None
+
+    @property
+    def stage(self) -> str | None:
+        """The stage of the rollout, empty without one; None when the signals are not known."""
+        return self.signals.traffic.stage if self.signals else None
 
     def __str__(self) -> str:
         serves = "serves no version" if self.version is None else f"serves version {self.version}"
-        stage = f", stage {self.signals.traffic.stage or 'none'}" if self.signals else ""
+        stage = f", stage {self.stage or 'none'}" if self.signals else ""
         return f"{self.url} {serves}{stage}" + (f" ({self.problem})" if self.problem else "")
 
 
 class Replicas:
-    """The replicas of `model` behind `urls`, which are asked at the same time; one name may stand for many replicas.
+    """The replicas of `model` behind `urls`; one name may stand for several replicas. All are asked at the same time.
 
-    `api_key`: for services that want one.
+    `api_key`: for services that require one.
     """
 
     def __init__(self, urls: Sequence[str], model: str, api_key: SecretStr | None = None) -> None:
         self._urls, self._model = list(urls), model
         self._headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
 
-    def look(self, signals: bool = False) -> list[ReplicaStatus]:
-        """What each serves. Never raises: who does not answer is reported as such."""
-        replicas, lost = list[str](), list[ReplicaStatus]()
+    def statuses(self, signals: bool = False) -> list[ReplicaStatus]:
+        """The status of every replica, with its signals if asked for. Never raises: `problem` says what went wrong."""
+        urls, unresolved = list[str](), list[ReplicaStatus]()
         for url in self._urls:
             try:
-                replicas += expand(url)
+                urls += expand(url)
             except (OSError, ValueError) as error:
-                lost.append(ReplicaStatus(url, problem=f"it leads to no replica: {error}"))
-        with ThreadPoolExecutor(min(len(replicas), 16) or 1) as pool:
-            return [*pool.map(lambda url: self._look(url, signals), replicas), *lost]
+                unresolved.append(ReplicaStatus(url, problem=f"it leads to no replica: {error}"))
+        with ThreadPoolExecutor(min(len(urls), 16) or 1) as pool:
+            return [*pool.map(lambda url: self._status(url, signals), urls), *unresolved]
 
     def wait_until_served(
         self, version: int, timeout: float, before: Sequence[ReplicaStatus] = ()
     ) -> list[ReplicaStatus]:
-        """Wait until every replica serves `version` to everyone. `before` are looks from before it was asked for.
+        """Wait until `version` answers all requests on every replica. Returns the last statuses.
 
-        Raises StepError as soon as a replica refuses the version anew, TransientError after `timeout` seconds; both
-        name the replicas, what they serve and why.
+        `before` are the statuses from before the version was asked for; a refusal in them does not count. Raises
+        StepError as soon as a replica refuses the version, TransientError after `timeout` seconds. Both name the
+        replicas, what they serve and why.
         """
 
-        def there(look: ReplicaStatus) -> bool:
-            return look.version == version and look.signals is not None and look.signals.traffic.mode == "full"
+        def reached(status: ReplicaStatus) -> bool:
+            return status.version == version and status.signals is not None and status.signals.traffic.mode == "full"
 
-        return self._wait(there, f"serves version {version}", version, timeout, before)
+        return self._wait(reached, f"serves version {version}", version, timeout, before)
 
     def wait_until_in_stage(
         self, stage: str, version: int, timeout: float, before: Sequence[ReplicaStatus] = ()
     ) -> list[ReplicaStatus]:
-        """Wait until every replica reports the stage `stage`, with `version` loaded. Raises as `wait_until_served`."""
+        """Wait until every replica is in `stage` and has loaded `version`. Raises as `wait_until_served`."""
 
-        def there(look: ReplicaStatus) -> bool:
-            return look.signals is not None and look.signals.traffic.stage == stage and not _lacks(look, version)
+        def reached(status: ReplicaStatus) -> bool:
+            return status.stage == stage and _takes_part(version, status.signals)
 
-        return self._wait(there, f"is in stage {stage}", version, timeout, before)
+        return self._wait(reached, f"is in stage {stage}", version, timeout, before)
 
     def _wait(
         self,
-        there: Callable[[ReplicaStatus], bool],
-        what: str,
+        reached: Callable[[ReplicaStatus], bool],
+        goal: str,
         version: int,
         timeout: float,
         before: Sequence[ReplicaStatus],
     ) -> list[ReplicaStatus]:
-        known = {each.url: each.refused.get(version) for each in before}
-        deadline, waiting_for = time.monotonic() + timeout, self._urls
+        refused_before = {status.url: status.refused.get(version) for status in before}
+        deadline, logged = time.monotonic() + timeout, self._urls
         while True:
-            looks = self.look(signals=True)
-            lagging = [each for each in looks if not there(each)]
+            statuses = self.statuses(signals=True)
+            lagging = [status for status in statuses if not reached(status)]
             if not lagging:
-                return looks
-            for each in lagging:
-                refusal = each.refused.get(version)
-                if refusal is not None and refusal != known.get(each.url):
-                    hint = "The version stays in the registry; train again, or see the log of the service."
-                    raise StepError(f"{each.url} refuses {self._model} version {version}: {refusal[0]}. {each}", hint)
+                return statuses
+            for status in lagging:
+                refusal = status.refused.get(version)
+                if refusal is not None and refusal != refused_before.get(status.url):
+                    hint = "The version stays in the registry. Train again, or read the log of the service."
+                    refuses = f"{status.url} refuses {self._model} version {version}: {refusal.reason}. {status}"
+                    raise StepError(refuses, hint)
             if time.monotonic() > deadline:
-                who = "; ".join(str(each) for each in lagging)
-                raise TransientError(f"After {timeout:g} s not every replica {what}: {who}", _START)
-            if waiting_for != (now := [each.url for each in lagging]):
+                names = "; ".join(map(str, lagging))
+                raise TransientError(f"After {timeout:g} s not every replica {goal}: {names}", _START)
+            if logged != (urls := [status.url for status in lagging]):
                 log.info("Waiting for %s", "; ".join(map(str, lagging)))
-                waiting_for = now
+                logged = urls
             time.sleep(POLL_SECONDS)
 
-    def _look(self, url: str, signals: bool) -> ReplicaStatus:
+    def _status(self, url: str, signals: bool) -> ReplicaStatus:
         try:
-            said = self._get(f"{url}/models")
-            if said["model"] != self._model:
-                return ReplicaStatus(
-                    url, said["replica"], problem=f"it is a service of model {said['model']}, not {self._model}"
-                )
-            refused = {int(version): (each["reason"], each["at"]) for version, each in said["refused"].items()}
-            champion = said["slots"].get("champion") or {}
-            return ReplicaStatus(
-                url,
-                said["replica"],
-                champion.get("version"),
-                champion.get("digest", ""),
-                datetime.fromisoformat(champion["since"]) if champion else None,
-                refused,
-                said.get("problem"),
-                Signals.model_validate(self._get(f"{url}/signals")) if signals else None,
-            )
+            models = ReplicaModels.model_validate_json(self._get(f"{url}/models"))
+            if models.model != self._model:
+                problem = f"it is a service of model {models.model}, not {self._model}"
+                return ReplicaStatus(url, models.replica, problem=problem)
+            counted = Signals.model_validate_json(self._get(f"{url}/signals")) if signals else None
+            return ReplicaStatus(url, models.replica, models.champion, models.refused, models.problem, counted)
         except (OSError, HTTPException) as error:
             return ReplicaStatus(url, problem=f"it did not answer: {error}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return ReplicaStatus(url, problem=f"its answer is not that of a prediction service: {error!r}")
+        except ValidationError as error:
+            return ReplicaStatus(url, problem=f"its answer is not that of a prediction service: {_one_line(error)}")
 
-    def _get(self, url: str) -> Any:
+    def _get(self, url: str) -> bytes:
         request = urllib.request.Request(url, headers=self._headers)
-        with urllib.request.urlopen(request, timeout=LOOK_SECONDS) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:
+            content: bytes = answer.read()
+            return content
 
 
-def _lacks(look: ReplicaStatus, version: int) -> bool:
-    signals = look.signals
-    return signals is None or version not in (signals.champion, signals.challenger)
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+
+
+def _takes_part(version: int, signals: Signals | None) -> bool:
+    return signals is not None and version in (signals.champion, signals.challenger)
 
 
 class SignalTotals:
-    """Signals of one stage summed over replicas; those of a process that is gone still count."""
+    """The signals of one stage, summed over replicas. What replicas counted that have ended since is included."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
-        self._seen: dict[tuple[str, datetime | None], Signals] = {}
+        #: The newest signals of each replica and process: a restarted one counts from zero, at another `since`.
+        self._newest: dict[tuple[str, datetime | None], Signals] = {}
 
-    def add(self, looks: Sequence[ReplicaStatus]) -> Signals:
-        """The sum, with these newest looks; replicas in another stage are left out."""
-        for each in looks:
-            if each.signals is not None and each.signals.traffic.stage == self._stage:
-                self._seen[each.url, each.signals.since] = each.signals
-        return Signals.merged(list(self._seen.values()))
+    def add(self, statuses: Sequence[ReplicaStatus]) -> Signals:
+        """The sum with these newest statuses. Replicas in another stage are left out."""
+        for status in statuses:
+            if status.signals is not None and status.stage == self._stage:
+                self._newest[status.url, status.signals.since] = status.signals
+        return Signals.merged(list(self._newest.values()))

@@ -1,34 +1,85 @@
-"""A scored row, as the service logs it and the table `predictions` keeps it: names and roles, one place for both.
+"""A prediction: as the service answers it over HTTP, and as it logs it.
 
-Three parts that cannot collide: the event as it came (`event`), the features that the model was given (`features`), and
-ours, which are the other columns. See training/domain/predictions.py for the table's types.
+These records are dicts with a declared type, because the service makes two of them for every scored row: a dict literal
+costs a fifth of a validated model or a frozen dataclass. mypy checks the code that builds them, pydantic checks what is
+read, and the OpenAPI document has their schema.
+
+The table `predictions` keeps a logged row in three parts that cannot collide: the event as it came (`event`), the
+features that the model was given (`features`), and our own columns. training/domain/predictions.py has its types.
 """
 
 from datetime import datetime
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NotRequired
 
-#: Who scored the row. `shadow` scored it beside the answer, and nobody acted on it.
-Role = Literal["champion", "challenger", "previous", "pinned", "shadow"]
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+#: Why a version answered: its alias, or the caller pinned the request to it.
+AnsweringRole = Literal["champion", "challenger", "previous", "pinned"]
+#: Why a version scored a row. A `shadow` scores beside the version that answers, and its score is only logged.
+Role = Literal[AnsweringRole, "shadow"]
 SHADOW: Final[Role] = "shadow"
-#: The roles between which a rollout divides the traffic; a pinned version was chosen by the caller.
+#: The roles between which a rollout divides the traffic. A pinned version was chosen by the caller.
 ROUTED: Final[tuple[Role, ...]] = ("champion", "challenger")
 
 Decision = Literal["flag", "pass"]
 #: The output of a binary model: the probability of the positive class.
 SCORE: Final = "score"
 
+_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+@with_config(_CONFIG)
+class Explanation(TypedDict):
+    """What each feature adds to `base_score`. Contributions and base score sum to the score."""
+
+    method: str
+    base_score: float
+    """The model's mean score over its reference rows."""
+    contributions: dict[str, float]
+
+
+@with_config(_CONFIG)
+class Prediction(TypedDict):
+    """The answer for one row."""
+
+    prediction_id: str
+    score: float
+    """Probability of the positive class."""
+    decision: Decision
+    threshold: float
+    """Scores at or above it are flagged."""
+    model: str
+    model_version: int
+    role: AnsweringRole
+    """Why this version answered: its alias, or `pinned` when the caller chose it."""
+    feature_timestamp: datetime | None
+    """Time of the oldest feature row that was used; null when the online store has none for an entity of the event."""
+    features_defaulted: bool
+    """True when features are defaults: an entity is unknown, or the online store could not be used."""
+    explanation: NotRequired[Explanation]
+    """Only where the request asked for it."""
+
+
+@with_config(_CONFIG)
+class Predictions(TypedDict):
+    """The answer for several rows, in their order."""
+
+    predictions: list[Prediction]
+
 
 class LoggedRow(TypedDict):
-    """One line of the spool. `*_names` are JSON lists, made once per version; `*_values` are numbers in their order.
+    """One line of the prediction log on a replica's disk.
 
-    The shipper makes of them the columns `outputs` and `features`, and `day` of the event's time.
+    `*_names` are JSON lists, made once per version; `*_values` are numbers in their order. The log makes the columns
+    `outputs` and `features` of them when it ships the line to the lake, and `day` of the event's time.
     """
 
     prediction_id: str
-    """A shadow's row has that of the answer which it stood beside."""
+    """A shadow's row has the id of the answer beside which it was scored."""
     predicted_at: datetime
     model_version: int
-    role: str
+    role: Role
     decision: Decision
     features_defaulted: bool
     feature_timestamp: datetime | None
@@ -39,3 +90,16 @@ class LoggedRow(TypedDict):
     event: dict[str, Any]
     feature_names: str
     feature_values: Any
+
+
+_PREDICTION, _PREDICTIONS = TypeAdapter(Prediction), TypeAdapter(Predictions)
+
+
+def read_prediction(answer: bytes) -> Prediction:
+    """The answer of `POST /predict`. Raises ValueError when it is not a prediction."""
+    return _PREDICTION.validate_json(answer)
+
+
+def read_predictions(answer: bytes) -> list[Prediction]:
+    """The answer of `POST /predict_batch`. Raises ValueError when it is not a list of predictions."""
+    return _PREDICTIONS.validate_json(answer)["predictions"]

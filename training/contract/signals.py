@@ -1,7 +1,7 @@
-"""What a replica has seen since a stage of a rollout began: `GET /signals`. Counts only, so replicas add up.
+"""What a replica has counted since a stage of a rollout began: `GET /signals`. Counts of several replicas can be added.
 
-Times fall into buckets that grow by a tenth, scores into buckets of half a unit of log-odds: fine where scores of rare
-events lie.
+Times are counted in buckets whose ends grow by a tenth. Scores are counted in buckets of half a unit of log-odds, which
+are narrow near 0, where the scores of rare events lie.
 """
 
 import math
@@ -14,9 +14,9 @@ from pydantic import Field
 from training.contract.base import Frozen
 from training.contract.traffic import Desired
 
-#: Upper ends of the buckets of time, in seconds, from 0.1 ms; a last bucket takes what is slower (a minute and more).
+#: Upper ends of the time buckets, in seconds, from 0.1 ms to about a minute. One more bucket counts what is slower.
 TIME_BUCKETS = tuple(1e-4 * 1.1**i for i in range(141))
-#: Bounds between the buckets of score.
+#: Bounds between the score buckets.
 SCORE_BOUNDS = tuple(1 / (1 + math.exp(-x / 2)) for x in range(-20, 21))
 
 Counts = tuple[int, ...]
@@ -26,50 +26,50 @@ Summed = TypeVar("Summed", bound=Frozen)
 
 
 class VersionSignals(Frozen):
-    """One version in one stage. A request may have many rows: when one cannot be scored, all of its rows count so."""
+    """One version in one stage. When one row of a request cannot be scored, all rows of the request count as errors."""
 
     asked: int = 0
-    """Rows that it was to score, to answer them or beside the version that did: `errors` and `rows` together."""
+    """Rows that it was given to score, as answers or as shadow: the sum of `errors` and `rows`."""
     errors: int = 0
     """Rows of requests that it could not score: an exception, or scores that are not numbers."""
     rows: int = 0
-    """Rows that it scored, as answers or beside them."""
+    """Rows that it scored, as answers or as shadow."""
     answered: int = 0
     """Rows that it answered."""
     flagged: int = 0
     """Rows that it answered and flagged."""
     times: Counts = NO_TIMES
-    """Requests that it answered, by seconds from receipt to answer."""
+    """Requests that it answered, by seconds from receipt to answer: one count per time bucket."""
     scored: int = 0
     """Rows that went through the model."""
     nans: int = 0
-    """Of these, the ones whose score was not a number."""
+    """Those of `scored` whose score was not a number."""
     scoring_times: Counts = NO_TIMES
-    """Calls of the model, by seconds."""
+    """Calls of the model, by seconds: one count per time bucket."""
 
 
 class PairSignals(Frozen):
-    """Rows that champion and challenger both scored."""
+    """Rows that both champion and challenger scored."""
 
     rows: int = 0
     both_flagged: int = 0
     champion_flagged: int = 0
-    """By the champion alone."""
+    """Flagged by the champion only."""
     challenger_flagged: int = 0
-    """By the challenger alone."""
+    """Flagged by the challenger only."""
     champion_scores: Counts = NO_SCORES
     challenger_scores: Counts = NO_SCORES
 
 
 class Signals(Frozen):
-    """One replica's, or with `merged` those of several."""
+    """The counts of one replica, or the sum over several (`merged`)."""
 
     replica: str = ""
     traffic: Desired = Desired()
     champion: int | None = None
     challenger: int | None = None
     since: datetime | None = None
-    """When the replica took up this state of traffic."""
+    """When the replica took over this state of traffic."""
     versions: dict[int, VersionSignals] = Field(default_factory=dict)
     pair: PairSignals = PairSignals()
 
@@ -78,7 +78,7 @@ class Signals(Frozen):
 
     @classmethod
     def merged(cls, parts: Sequence[Self]) -> Self:
-        """The sum over replicas in the same state of traffic; the latest `since`."""
+        """The sum over replicas in the same state of traffic, with the latest `since`."""
         if not parts:
             return cls()
         versions = {v for part in parts for v in part.versions}

@@ -1,11 +1,11 @@
-"""The state of traffic that is asked for, as the tags of a registered model say it, next to its aliases.
+"""How traffic is divided between versions, as the aliases and tags of a registered model say it.
 
-    alias champion     answers                            tag rollout.mode        shadow, canary, ab or full
-    alias challenger   loaded beside it                   tag rollout.weight      percent of keys, 0 to 100
-    alias previous     kept warm                          tag rollout.stage       the stage of a rollout, if one runs
-                                                          tag rollout.experiment  of mode ab: its name
+    alias champion     answers requests               tag rollout.mode        shadow, canary, ab or full
+    alias challenger   shadows, or answers a part     tag rollout.weight      percent of keys, 0 to 100
+    alias previous     kept loaded for a rollback     tag rollout.stage       the stage of a rollout, if one runs
+                                                      tag rollout.experiment  of mode ab: its name
 
-No tags: the champion answers everything. Tags that make no sense mean the same, and are reported.
+Without tags, the champion answers all requests. It also does when the tags are invalid; the replicas report that.
 """
 
 import math
@@ -17,13 +17,13 @@ from training.contract.base import Frozen
 Mode = Literal["full", "shadow", "canary", "ab"]
 
 MODE, WEIGHT, STAGE, EXPERIMENT = "rollout.mode", "rollout.weight", "rollout.stage", "rollout.experiment"
-#: In the order in which to write them, so that whoever reads in between sees nothing worse than the state before with
-#: another weight; who reports a stage has read all of it.
+#: In the order in which to write them. A replica that reads in between sees at worst the old state with the new weight.
+#: The stage is last, so a replica that reports it has read all tags.
 TAGS = (WEIGHT, EXPERIMENT, MODE, STAGE)
 
 
 class Desired(Frozen):
-    """`weight` in percent."""
+    """The state of traffic that is asked for. `weight`: percent of keys that the challenger answers."""
 
     mode: Mode = "full"
     weight: float = 0.0
@@ -32,7 +32,7 @@ class Desired(Frozen):
 
     @property
     def tags(self) -> dict[str, str | None]:
-        """Tag → value, in the order in which to write them; None removes a tag."""
+        """Tag → value, in the order in which to write them. None removes the tag."""
         split = self.mode in ("canary", "ab")
         values = {
             WEIGHT: f"{self.weight:g}" if split else None,
@@ -40,19 +40,19 @@ class Desired(Frozen):
             MODE: None if self.mode == "full" and not self.stage else self.mode,
             STAGE: self.stage or None,
         }
-        # Traffic that ends, ends first: its weight means nothing without its mode.
+        # To end a division of traffic, change the mode first: without it the weight has no effect.
         order = TAGS if split else (MODE, WEIGHT, EXPERIMENT, STAGE)
         return {tag: values[tag] for tag in order}
 
 
-#: The champion answers everything, and no rollout is under way.
+#: The champion answers all requests, and no rollout is under way.
 FULL = Desired()
 
 
 def desired(tags: Mapping[str, str], challenger: bool) -> tuple[Desired, str | None]:
-    """What `tags` ask for, and what is wrong with them, if anything: then the champion answers everything.
+    """The state that `tags` ask for, and what is wrong with the tags, if anything; the state is then FULL.
 
-    `challenger`: whether there is a version of that alias.
+    `challenger`: whether a version has that alias.
     """
     mode, stage = tags.get(MODE, "full").strip().lower() or "full", tags.get(STAGE, "").strip()
     experiment = tags.get(EXPERIMENT, "").strip()

@@ -1,7 +1,7 @@
 """Return to the version that served before, or to a named one, and wait until every replica serves it.
 
-A rollout under way is cancelled; without a named version the one that served before it goes on serving. Desired state
-is not undone when a replica lags: a rollback is asked for because what served was bad.
+This cancels a rollout that is under way: without a named version, the champion from before that rollout serves. When a
+replica does not follow in time, the registry keeps the new state, because the version that served was bad.
 """
 
 import logging
@@ -21,10 +21,10 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
-    """Without a version the request is known by its `run` and `reason`: asked again, it changes nothing.
+    """Without a version, `run` and `reason` identify the rollback: running it again changes nothing.
 
     Raises InputError for an unknown version and when there is no previous one, StepError when a replica refuses the
-    version, TransientError when one lags.
+    version, TransientError when a replica does not serve it in time.
     """
     started = time.monotonic()
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
@@ -34,11 +34,11 @@ def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
     if move.phase == "started":
         _point(move, model, registry)
     try:
-        looks = replicas.wait_until_served(move.version, spec.rollout.timeout_seconds)
+        statuses = replicas.wait_until_served(move.version, spec.rollout.timeout_seconds)
         if move.phase == "started" and registry.state(model).aliases.get(CHAMPION) != move.version:
-            # The rollout that was cancelled was just moving the alias, and has found out by now.
+            # The cancelled rollout moved the alias once more before it noticed. By now it has noticed.
             _point(move, model, registry)
-            looks = replicas.wait_until_served(move.version, spec.rollout.timeout_seconds)
+            statuses = replicas.wait_until_served(move.version, spec.rollout.timeout_seconds)
     except StepError as error:
         if move.phase == "started":
             ended = move.ended(error.message)
@@ -46,11 +46,11 @@ def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
         raise
     if move.phase == "started":
         ledger.claim(ROLLBACK, model, move.ended().model_dump(mode="json"), move.ended().key)
-    return _result(looks, move, time.monotonic() - started)
+    return _result(statuses, move, time.monotonic() - started)
 
 
 def _begin(inputs: RollbackInputs, registry: Registry, ledger: Ledger) -> Move:
-    """The move to make, written down, or the finished one when it was made before."""
+    """The move to make, in the ledger; or the finished one, if it was made before."""
     model, state = inputs.model, registry.state(inputs.model)
     now, before, split = state.aliases.get(CHAMPION), state.aliases.get(PREVIOUS), MODE in state.tags
     bodies = [e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)]
@@ -65,11 +65,11 @@ def _begin(inputs: RollbackInputs, registry: Registry, ledger: Ledger) -> Move:
     move = begin(last, ROLLBACK, version, now, before, inputs.reason, inputs.run)
     unfinished = last is not None and (last.kind, last.version) == (ROLLBACK, version) and last.phase != "finished"
     if now == version and not (unfinished or cancelled or split):
-        log.info("Version %d of %s is the champion already", version, model)
+        log.info("Version %d of %s is already the champion", version, model)
         return move.ended()
     ledger.claim(ROLLBACK, model, move.model_dump(mode="json"), move.key)
     if cancelled:
-        # After this move has begun: whoever is killed in between finds it again.
+        # Only now that this move is in the ledger: a step that is killed in between finds it there.
         ended = cancelled.ended(f"cancelled by rollback {move.number}: {inputs.reason or 'no reason given'}")
         ledger.claim(ROLLOUT, model, ended.model_dump(mode="json"), ended.key)
         log.info("The rollout of version %d is cancelled", cancelled.version)
@@ -77,7 +77,7 @@ def _begin(inputs: RollbackInputs, registry: Registry, ledger: Ledger) -> Move:
 
 
 def _point(move: Move, model: str, registry: Registry) -> None:
-    """The champion first, then the traffic that a challenger had, and with it the challenger."""
+    """Move the aliases, then end a division of traffic and remove its challenger."""
     registry.point(model, [(alias, version) for alias, version in move.forwards if version is not None])
     split = MODE in registry.state(model).tags
     registry.set_traffic(model, FULL)
@@ -86,10 +86,14 @@ def _point(move: Move, model: str, registry: Registry) -> None:
     log.info("Champion of %s: version %s → %d", model, move.champion or "none", move.version)
 
 
-def _result(looks: list[ReplicaStatus], move: Move, seconds: float) -> RolloutResult:
-    for each in looks:
-        log.info("Replica %s serves version %d since %s", each.url, move.version, each.since)
-    replicas = [Replica(url=x.url, replica=x.replica, version=move.version, since=x.since) for x in looks if x.since]
+def _result(statuses: list[ReplicaStatus], move: Move, seconds: float) -> RolloutResult:
+    for status in statuses:
+        log.info("Replica %s serves version %d since %s", status.url, move.version, status.since)
+    replicas = [
+        Replica(url=status.url, replica=status.replica, version=move.version, since=status.since)
+        for status in statuses
+        if status.since
+    ]
     return RolloutResult(
         version=move.version, previous_version=move.previous_after, replicas=replicas, seconds=round(seconds, 3)
     )

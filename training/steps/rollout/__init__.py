@@ -1,7 +1,7 @@
 """Bring a model version into service through the stages of its plan, and undo that when a guard trips.
 
-The move is in the ledger before an alias changes, and every stage is before it begins, so a step that was killed
-finishes or undoes what it began.
+The move is written to the ledger before an alias changes, and each stage before it begins. So a step that was killed
+finishes, or undoes, what it began.
 """
 
 import logging
@@ -23,11 +23,11 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
-    """Raises InputError for an unknown version, RolloutAborted when a guard trips or a rollback cancels, StepError when
-    a replica refuses the version, TransientError when one lags.
+    """Raises InputError for an unknown version, RolloutAborted when a guard trips or a rollback cancels the rollout,
+    StepError when a replica refuses the version, TransientError when a replica does not serve it in time.
 
-    After a TransientError for want of MLflow or the replicas during a stage, the stage goes on: run again, the step
-    takes it up. After every other error the version is out of service again.
+    When MLflow or the replicas cannot be reached during a stage (a TransientError, too), the stage goes on, and the
+    next run of the step continues it. After every other error the version is out of service again.
     """
     started = time.monotonic()
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
@@ -36,7 +36,7 @@ def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
     version = registry.get(model, inputs.version).version
     move = _begin(model, version, inputs.reason, registry, ledger)
     rollout = Rollout(move, version, spec, registry, ledger, replicas, settings)
-    before = replicas.look()
+    before = replicas.statuses()
     try:
         if move is not None and move.champion is not None:
             if problem := skew_problem(ledger, spec):
@@ -47,10 +47,10 @@ def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
             registry.point(model, move.forwards)
             log.info("Champion of %s: version %s → %d", model, move.champion or "none", version)
         rollout.full()
-        looks = replicas.wait_until_served(version, spec.rollout.timeout_seconds, before)
+        statuses = replicas.wait_until_served(version, spec.rollout.timeout_seconds, before)
         rollout.watch_full()
     except (Unreachable, Stopped):
-        raise  # the stage goes on
+        raise  # The stage goes on.
     except StepError as error:
         if move is not None:
             _undo(move, model, error, registry, ledger)
@@ -62,33 +62,34 @@ def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
     _drop_challenger(registry, model, version)
     if move is not None:
         keep_report(model, rollout.passed, move.ended(), registry, settings)
-    return _result(looks, version, rollout, registry, time.monotonic() - started)
+    return _result(statuses, version, rollout, registry, time.monotonic() - started)
 
 
 def _begin(model: str, version: int, reason: str, registry: Registry, ledger: Ledger) -> Move | None:
-    """The move to make, written down; None when `version` is champion and no move is open."""
+    """The move to make, in the ledger; None when `version` is champion and no move is unfinished."""
     aliases = registry.state(model).aliases
     champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
     last = last_move([e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)])
     move = begin(last, ROLLOUT, version, champion, previous, reason)
     if champion == version and move != last:
-        log.info("Version %d of %s is the champion already", version, model)
+        log.info("Version %d of %s is already the champion", version, model)
         return None
     ledger.claim(ROLLOUT, model, move.model_dump(mode="json"), move.key)
     return move
 
 
 def _undo(move: Move, model: str, error: StepError, registry: Registry, ledger: Ledger) -> None:
-    """Out of service: first the traffic, which is one tag, then the aliases. What others did meanwhile stays."""
+    """Take the version out of service: first the traffic, which is one tag, then the aliases. A champion that someone
+    else has set meanwhile stays."""
     state = registry.state(model)
     if state.tags.get("rollout.stage", "").startswith(f"{move.number}."):
         registry.set_traffic(model, FULL)
     champion = state.aliases.get(CHAMPION)
     if champion in (None, move.version):
         registry.point(model, move.backwards)
-        log.error("Champion of %s: version %d → %s again", model, move.version, move.champion or "none")
+        log.error("Champion of %s: version %d → %s, as before", model, move.version, move.champion or "none")
     elif champion != move.champion:
-        log.warning("The champion was moved to version %d meanwhile; it stays", champion)
+        log.warning("Version %d was made champion during the rollout; it stays", champion)
     if state.aliases.get(CHALLENGER) == move.version and isinstance(error, RolloutAborted):
         registry.remove_alias(model, CHALLENGER)
     registry.tag(model, move.version, "rollout", f"failed: {error.message}")
@@ -96,22 +97,26 @@ def _undo(move: Move, model: str, error: StepError, registry: Registry, ledger: 
 
 
 def _drop_challenger(registry: Registry, model: str, version: int) -> None:
-    """The alias goes with the promotion; one that names a later challenger stays."""
+    """Remove the alias of the promoted version. An alias of a later challenger stays."""
     challenger = registry.by_alias(model, CHALLENGER)
     if challenger is not None and challenger.version == version:
         registry.remove_alias(model, CHALLENGER)
 
 
 def _result(
-    looks: list[ReplicaStatus], version: int, rollout: Rollout, registry: Registry, seconds: float
+    statuses: list[ReplicaStatus], version: int, rollout: Rollout, registry: Registry, seconds: float
 ) -> RolloutResult:
-    for each in looks:
-        log.info("Replica %s serves version %d since %s", each.url, version, each.since)
+    for status in statuses:
+        log.info("Replica %s serves version %d since %s", status.url, version, status.since)
     previous = registry.by_alias(rollout.model, PREVIOUS)
     return RolloutResult(
         version=version,
         previous_version=previous.version if previous else None,
-        replicas=[Replica(url=x.url, replica=x.replica, version=version, since=x.since) for x in looks if x.since],
+        replicas=[
+            Replica(url=status.url, replica=status.replica, version=version, since=status.since)
+            for status in statuses
+            if status.since
+        ],
         seconds=round(seconds, 3),
         stages=rollout.results(),
     )

@@ -1,4 +1,4 @@
-"""What a rollout knows from elsewhere, late labels and the skew audit, and what it leaves behind for people to read."""
+"""A rollout's other evidence, late labels and the skew audit, and the report that it leaves for people to read."""
 
 import json
 import logging
@@ -10,8 +10,7 @@ from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.adapters.registry.watch import keep
-from training.adapters.tables import Labels as LabelTable
-from training.adapters.tables import Predictions
+from training.adapters.tables import Labels, Predictions
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import ROUTED
@@ -29,52 +28,55 @@ if TYPE_CHECKING:
 log = logging.getLogger("perennial")
 
 
-class Labels:
-    """The labels that have come in for requests of `stage`, looked at now and then: reading them takes a while."""
+class LateLabels:
+    """The labels that have arrived for the requests of `stage`. They are read only every few minutes: that is slow."""
 
     def __init__(self, stage: Stage, move: Move | None, spec: ModelSpec, settings: Settings) -> None:
         self._stage, self._spec, self._lake = stage, spec, Lake(settings.lake, spec.name)
         self._champion = move.champion if move else None
-        self._looked = time.monotonic()
-        self._found: list[Finding] = []
+        self._last_read = time.monotonic()
+        self._findings: list[Finding] = []
 
-    def look(self, final: bool) -> list[Finding]:
-        """The quality guard's finding, when the spec has one and enough labels are there."""
+    def findings(self, final: bool) -> list[Finding]:
+        """The quality guard's finding, if the spec has this guard and enough labels have arrived."""
         guards = self._spec.rollout.guards
         if guards.maximum_quality_drop is None or self._stage.spec.mode == "full":
             return []
-        if final or time.monotonic() - self._looked > 60 * guards.quality_minutes:
-            self._looked = time.monotonic()
-            self._found = self._paired()
-        return self._found
+        if final or time.monotonic() - self._last_read > 60 * guards.quality_minutes:
+            self._last_read = time.monotonic()
+            self._findings = self._paired()
+        return self._findings
 
     def of(self, version: int | None) -> "pd.DataFrame":
-        """The requests that `version` answered, first answer each, that have a label. No pinned ones."""
+        """The labelled requests that `version` answered, with the first answer of each; no pinned requests."""
         rows = self._labelled()
         return rows[(rows[VERSION] == version) & rows[ROLE].isin(ROUTED)]
 
     def _paired(self) -> list[Finding]:
-        """Both versions on the requests that both scored."""
+        """Compare both versions on the labelled requests that both have scored."""
         from training.domain.metrics import EvaluationSet, Ranking, paired_differences
 
         rows, spec = self._labelled(), self._spec
-        identity, evaluation, others = spec.label.id_column, spec.evaluation, "_champions"
+        identity, evaluation, champions_score = spec.label.id_column, spec.evaluation, "_champions"
         new = rows[rows[VERSION] == self._stage.version]
-        old = rows.loc[rows[VERSION] == self._champion, [identity, PROBABILITY]].rename(columns={PROBABILITY: others})
+        old = rows.loc[rows[VERSION] == self._champion, [identity, PROBABILITY]]
+        old = old.rename(columns={PROBABILITY: champions_score})
         both = new.merge(old, on=identity)
         positives = int(both[LABEL].sum())
         if positives < spec.drift.minimum_positives or positives == len(both):
             return []
         times = both[spec.feeds[EVENTS].time_column]
-        truth = EvaluationSet.of(both[LABEL], both[evaluation.entity], both[DAY], times)
-        rankings = [Ranking(truth, both[column].to_numpy(), evaluation.k) for column in (PROBABILITY, others)]
+        labelled_set = EvaluationSet.of(both[LABEL], both[evaluation.entity], both[DAY], times)
+        rankings = [
+            Ranking(labelled_set, both[column].to_numpy(), evaluation.k) for column in (PROBABILITY, champions_score)
+        ]
         samples, seed = evaluation.bootstrap_samples, spec.training.seed
-        differences = paired_differences(rankings[0], rankings[1], truth, evaluation.primary, samples, seed)
-        drawn = truth.clusters.described if truth.clusters.by_time else ""
+        differences = paired_differences(rankings[0], rankings[1], labelled_set, evaluation.primary, samples, seed)
+        drawn = labelled_set.clusters.described if labelled_set.clusters.by_time else ""
         return [quality(differences, evaluation.primary, len(both), positives, spec.rollout.guards, drawn)]
 
     def _labelled(self) -> "pd.DataFrame":
-        """What both versions have predicted since the stage began, with the labels that are known by now."""
+        """The predictions of both versions since the stage began, with the labels that are known now."""
         from training.domain.labels import labelled
 
         spec, identity = self._spec, self._spec.label.id_column
@@ -82,41 +84,41 @@ class Labels:
         predictions = Predictions(self._lake, spec, versions.get(PREDICTIONS))
         columns = [identity, spec.feeds["events"].time_column, spec.evaluation.entity]
         rows = predictions.scored_since(self._stage.began, [self._stage.version, self._champion], columns)
-        table = LabelTable(self._lake, spec, versions.get(LABELS))
+        table = Labels(self._lake, spec, versions.get(LABELS))
         known = table.known_at(None, ids=rows[identity].unique())
-        # Known by now is what the labels feed has told: a clock knows nothing of deliveries that are late.
+        # The labels feed decides what is known now: a clock does not know which deliveries are late.
         return labelled(rows, known, spec, table.newest_report() or self._stage.began)
 
 
-def comparison(stage: Stage, signals: Signals, labels: Labels, spec: ModelSpec) -> list[str]:
-    """The final comparison of an A/B stage: alert rates, and the primary metric when enough labels are in."""
+def comparison(stage: Stage, signals: Signals, labels: LateLabels, spec: ModelSpec) -> list[str]:
+    """The final comparison of an A/B stage: alert rates, and the primary metric if enough labels have arrived."""
     from training.domain.experiment import alert_rates, qualities
     from training.domain.metrics import EvaluationSet
 
     confidence, evaluation = spec.evaluation.confidence, spec.evaluation
     rates = alert_rates(signals.of(signals.champion), signals.of(signals.challenger), confidence)
-    said = [str(rates)] if rates else []
+    lines = [str(rates)] if rates else []
     groups = [labels.of(version) for version in (signals.champion, signals.challenger)]
     positives = [int(group[LABEL].sum()) for group in groups]
     if any(n < spec.drift.minimum_positives or n == len(g) for n, g in zip(positives, groups, strict=True)):
         counts = " and ".join(map(str, positives))
-        return [*said, f"{evaluation.primary}: too few positive labels have come in ({counts})"]
-    truths = [
+        return [*lines, f"{evaluation.primary}: too few positive labels have arrived ({counts})"]
+    evaluation_sets = [
         EvaluationSet.of(g[LABEL], g[evaluation.entity], g[DAY], g[spec.feeds[EVENTS].time_column]) for g in groups
     ]
-    old, new = ((truth, g[PROBABILITY].to_numpy()) for truth, g in zip(truths, groups, strict=True))
+    old, new = ((each, g[PROBABILITY].to_numpy()) for each, g in zip(evaluation_sets, groups, strict=True))
     samples, seed = evaluation.bootstrap_samples, spec.training.seed
-    return [*said, str(qualities(old, new, evaluation.primary, evaluation.k, confidence, samples, seed))]
+    return [*lines, str(qualities(old, new, evaluation.primary, evaluation.k, confidence, samples, seed))]
 
 
 def skew_problem(ledger: Ledger, spec: ModelSpec) -> str | None:
-    """Why the latest skew audit stands against a rollout; None when it does not, or the spec does not ask for one."""
+    """Why the latest skew audit forbids a rollout; None when it allows it, or the spec has no limit."""
     limit = spec.rollout.guards.maximum_skew
     if limit is None:
         return None
     audits = [Audit.model_validate(entry.body) for entry in ledger.entries(spec.name, AUDIT)]
     if not audits:
-        return f"The spec wants a skew of at most {limit:.2%}, and no audit is in the ledger"
+        return f"The spec allows a skew of at most {limit:.2%}, and no audit is in the ledger"
     audit = max(reversed(audits), key=lambda each: each.as_of)
     if audit.share <= limit:
         log.info("Skew as of %s: %s, at most %.2f%%", audit.as_of, audit, 100 * limit)
@@ -125,7 +127,7 @@ def skew_problem(ledger: Ledger, spec: ModelSpec) -> str | None:
 
 
 def keep_report(model: str, stages: Sequence[Stage], move: Move, registry: Registry, settings: Settings) -> None:
-    """`rollout.md` and `rollout.json` in `<work>/<model>/rollouts/<number>/`, kept with the version's run."""
+    """Write `rollout.md` and `rollout.json` to `<work>/<model>/rollouts/<number>/` and to the version's MLflow run."""
     folder = settings.scratch / model / "rollouts" / str(move.number)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"move": move.model_dump(mode="json"), "stages": [stage.model_dump(mode="json") for stage in stages]}
@@ -134,8 +136,8 @@ def keep_report(model: str, stages: Sequence[Stage], move: Move, registry: Regis
     try:
         share(settings, folder)
         keep(settings.tracking_uri, registry.get(model, move.version), folder, f"rollout/{move.number}")
-    except StepError as error:  # it is in the ledger, which is what counts
-        log.warning("The rollout's report stays in %s, MLflow did not take it: %s", folder, error.message)
+    except StepError as error:  # The ledger has the same numbers.
+        log.warning("The report of the rollout stays in %s, MLflow did not take it: %s", folder, error.message)
 
 
 def _page(model: str, stages: Sequence[Stage], move: Move) -> str:

@@ -1,4 +1,4 @@
-"""One stage after another: ask for it, wait until every replica reports it, watch the guards, until it is over."""
+"""Run the stages of a rollout: set the traffic, wait until every replica has it, watch the guards until it is over."""
 
 import logging
 import time
@@ -16,21 +16,21 @@ from training.contract.traffic import STAGE as STAGE_TAG
 from training.domain.guards import Finding, examine
 from training.domain.rollout import ROLLBACK, ROLLOUT, STAGE, Move, Stage, last_move
 from training.settings import Settings
-from training.steps.rollout.evidence import Labels, comparison
+from training.steps.rollout.evidence import LateLabels, comparison
 
 POLL_SECONDS = 0.5
-#: Between two lines of progress in the log.
+#: Between two progress lines in the log.
 PROGRESS_SECONDS = 15.0
 
 log = logging.getLogger("perennial")
 
 
 class Unreachable(TransientError):
-    """MLflow or the replicas did not answer during a stage, which goes on: run the step again."""
+    """MLflow or the replicas did not answer during a stage. The stage goes on: run the step again."""
 
 
 class Rollout:
-    """The stages of one move. `passed` are those that are over. Without a move there is nothing to do."""
+    """The stages of one move; `passed` are those that have ended. Without a move there is nothing to do."""
 
     def __init__(
         self,
@@ -47,18 +47,18 @@ class Rollout:
         self.passed: list[Stage] = []
 
     def stages(self) -> None:
-        """Every stage before `full`. Raises RolloutAborted, StepError or TransientError as the step does."""
+        """Run every stage before `full`. Raises RolloutAborted, StepError and TransientError as the step does."""
         for number, _ in enumerate(self._spec.rollout.stages[:-1], 1):
             self._run(number)
 
     def full(self) -> None:
-        """Ask for the last stage. The aliases have been moved; its tags end the split of traffic."""
-        watched = self._watched()
-        self._registry.set_traffic(self.model, watched.desired if watched else FULL)
+        """Set the traffic of the last stage, after the aliases have been moved. This ends the division of traffic."""
+        stage = self._full_stage()
+        self._registry.set_traffic(self.model, stage.desired if stage else FULL)
 
     def watch_full(self) -> None:
-        """Watch the guards for as long as the plan's `full` stage says, with the version as champion."""
-        if stage := self._watched():
+        """Watch the guards in the plan's `full` stage, if it has one, with the version as champion."""
+        if stage := self._full_stage():
             self._watch(stage)
 
     def results(self) -> list[StageResult]:
@@ -68,7 +68,7 @@ class Rollout:
         ]
 
     def check_not_cancelled(self) -> None:
-        """Raises RolloutAborted when another move has begun, or this one was ended, since."""
+        """Raises RolloutAborted when another move has begun, or someone has ended this one."""
         if self._move is None:
             return
         moves = [e for e in self._ledger.entries(self.model) if e.kind in (ROLLOUT, ROLLBACK)]
@@ -76,18 +76,18 @@ class Rollout:
         if last is not None and (last.number, last.phase) != (self._move.number, "started"):
             by = f"a {last.kind} to version {last.version}" + (f": {last.reason}" if last.reason else "")
             raise RolloutAborted(
-                f"The rollout of version {self._version} was cancelled by {by}", "Nothing is left to do."
+                f"The rollout of version {self._version} was cancelled by {by}", "There is nothing left to do."
             )
 
-    def _watched(self) -> Stage | None:
-        """The plan's `full` stage, begun, if it is one to watch."""
+    def _full_stage(self) -> Stage | None:
+        """The plan's `full` stage, if it lasts for a time or a number of requests; it has then begun."""
         plan = self._spec.rollout.stages
         if self._move is None or not (plan[-1].minutes or plan[-1].requests):
             return None
         return self._begun(len(plan))
 
     def _begun(self, number: int) -> Stage:
-        """Stage `number` of this move, written down; one that began before keeps its time."""
+        """Stage `number` of this move, in the ledger. A stage that has begun before keeps its time."""
         assert self._move is not None
         spec, now = self._spec.rollout.stages[number - 1], datetime.now(UTC)
         stage = Stage(move=self._move.number, number=number, spec=spec, version=self._version, began=now)
@@ -102,10 +102,10 @@ class Rollout:
         self.check_not_cancelled()
         stage = self._begun(number)
         if done := self._ended(stage):
-            log.info("Stage %s was passed before", stage.id)
+            log.info("Stage %s has passed before", stage.id)
             self.passed.append(done)
             return
-        before = self._replicas.look()
+        before = self._replicas.statuses()
         self._registry.set_alias(self.model, CHALLENGER, self._version)
         self._registry.set_traffic(self.model, stage.desired)
         log.info("Stage %s: %s", stage.id, describe(stage))
@@ -113,47 +113,49 @@ class Rollout:
         self._watch(stage)
 
     def _watch(self, stage: Stage) -> None:
-        """Until the stage is over or a guard trips."""
-        tally, labels = SignalTotals(stage.id), Labels(stage, self._move, self._spec, self._settings)
-        heard = told = time.monotonic()
+        """Watch until the stage is over or a guard trips."""
+        totals, labels = SignalTotals(stage.id), LateLabels(stage, self._move, self._spec, self._settings)
+        last_complete = last_logged = time.monotonic()
         while True:
             self.check_not_cancelled()
-            looks = self._replicas.look(signals=True)
-            signals = tally.add(looks)
+            statuses = self._replicas.statuses(signals=True)
+            signals = totals.add(statuses)
             requests = signals.of(self._version).rows
-            # Before anything else is asked, which may take its time.
-            self._guarded(stage, signals, labels)
-            away = self._away(stage, looks)
-            if away is None:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > self._spec.rollout.timeout_seconds:
-                raise Unreachable(f"Stage {stage.id} of version {self._version} goes on unwatched: {away}", "Retry.")
-            over = stage.over(requests, datetime.now(UTC)) if away is None else "no"
+            # Before the registry is asked, which may take a while.
+            self._examine(stage, signals, labels)
+            missing = self._missing(stage, statuses)
+            if missing is None:
+                last_complete = time.monotonic()
+            elif time.monotonic() - last_complete > self._spec.rollout.timeout_seconds:
+                raise Unreachable(f"Stage {stage.id} of version {self._version} goes on unwatched: {missing}", "Retry.")
+            over = stage.over(requests, datetime.now(UTC)) if missing is None else "no"
             if over != "no":
                 silent = over == "silent" and stage.spec.on_silence == "promote"
-                findings = self._guarded(stage, signals, labels, final=over == "yes" or silent, silent=silent)
-                if over == "yes" or self._goes_on(stage, requests):
+                findings = self._examine(stage, signals, labels, final=over == "yes" or silent, silent=silent)
+                if over == "yes" or self._passes_in_silence(stage, requests):
                     self._pass(stage, signals, findings, labels)
                     return
-            if time.monotonic() - told > PROGRESS_SECONDS:
-                told = time.monotonic()
-                log.info("Stage %s: %d requests%s", stage.id, requests, f"; {away}" if away else "")
+            if time.monotonic() - last_logged > PROGRESS_SECONDS:
+                last_logged = time.monotonic()
+                log.info("Stage %s: %d requests%s", stage.id, requests, f"; {missing}" if missing else "")
             time.sleep(POLL_SECONDS)
 
-    def _guarded(
-        self, stage: Stage, signals: Signals, labels: Labels, final: bool = False, silent: bool = False
+    def _examine(
+        self, stage: Stage, signals: Signals, labels: LateLabels, final: bool = False, silent: bool = False
     ) -> list[Finding]:
-        """What the guards find. Raises RolloutAborted when one trips."""
+        """The findings of the guards. Raises RolloutAborted when a guard trips."""
         found = examine(signals, self._spec.rollout.guards, self._spec.decision.alert_rate, final, silent)
-        found += labels.look(final)
+        found += labels.findings(final)
         if any(finding.tripped for finding in found):
             self._trip(stage, signals.of(self._version).rows, found)
         return found
 
-    def _away(self, stage: Stage, looks: list[ReplicaStatus]) -> str | None:
-        """Which replicas are not in the stage now, or why that cannot be known. Raises RolloutAborted when a person has
-        moved what the stage rests on."""
-        lost = [str(look) for look in looks if look.signals is None or look.signals.traffic.stage != stage.id]
+    def _missing(self, stage: Stage, statuses: list[ReplicaStatus]) -> str | None:
+        """Which replicas are not in the stage now, or that MLflow does not answer; None when all is well.
+
+        Raises RolloutAborted when someone has changed the champion or the stage in the registry.
+        """
+        elsewhere = [str(status) for status in statuses if status.stage != stage.id]
         try:
             state = self._registry.state(self.model)
         except TransientError as error:
@@ -163,7 +165,7 @@ class Rollout:
             self.check_not_cancelled()
             now = f"champion is version {state.aliases.get(CHAMPION)}, stage {state.tags.get(STAGE_TAG)}"
             raise RolloutAborted(f"The registry was changed during stage {stage.id}: {now}", "Start the rollout again.")
-        return "; ".join(lost) or None
+        return "; ".join(elsewhere) or None
 
     def _trip(self, stage: Stage, requests: int, findings: list[Finding]) -> None:
         ended = stage.model_copy(
@@ -171,51 +173,52 @@ class Rollout:
         )
         self._ledger.claim(STAGE, self.model, ended.model_dump(mode="json"), ended.key)
         self.passed.append(ended)
-        why = "; ".join(finding.sentence for finding in findings if finding.tripped)
+        reasons = "; ".join(finding.sentence for finding in findings if finding.tripped)
         names = ", ".join(dict.fromkeys(finding.guard for finding in findings if finding.tripped))
         raise RolloutAborted(
             f"Guard {names} tripped in stage {stage.id} after {requests} requests, version {self._version} is rolled "
-            f"back: {why}",
-            hint="The ledger and the version's MLflow run keep the numbers; mend the model and train again.",
+            f"back: {reasons}",
+            hint="The numbers are in the ledger and in the version's MLflow run. Correct the model and train again.",
         )
 
-    def _goes_on(self, stage: Stage, requests: int) -> bool:
-        """What the plan says when there is too little traffic."""
-        said = f"only {requests} of {stage.spec.requests} requests in {stage.spec.maximum_minutes:g} minutes"
+    def _passes_in_silence(self, stage: Stage, requests: int) -> bool:
+        """Apply the plan's `on_silence`: True to promote, RolloutAborted to fail, Unreachable to hold."""
+        traffic = f"only {requests} of {stage.spec.requests} requests in {stage.spec.maximum_minutes:g} minutes"
         if stage.spec.on_silence == "promote":
-            log.warning("Stage %s: %s; the plan goes on", stage.id, said)
+            log.warning("Stage %s: %s; the plan goes on", stage.id, traffic)
             return True
         if stage.spec.on_silence == "fail":
-            raise RolloutAborted(f"Stage {stage.id} failed: {said}", hint="Is the service asked? Then train again.")
-        hint = "The stage goes on; clear this task to look again, or run the rollback DAG to end it."
-        raise Unreachable(f"Stage {stage.id} is held: {said}", hint)
+            hint = "Check that requests reach the service. Then train again."
+            raise RolloutAborted(f"Stage {stage.id} failed: {traffic}", hint)
+        hint = "The stage goes on. Clear this task to check again, or run the rollback DAG to end it."
+        raise Unreachable(f"Stage {stage.id} is held: {traffic}", hint)
 
-    def _pass(self, stage: Stage, signals: Signals, findings: list[Finding], labels: Labels) -> None:
-        said = comparison(stage, signals, labels, self._spec) if stage.spec.mode == "ab" else []
+    def _pass(self, stage: Stage, signals: Signals, findings: list[Finding], labels: LateLabels) -> None:
+        compared = comparison(stage, signals, labels, self._spec) if stage.spec.mode == "ab" else []
         ended = stage.model_copy(
             update={
                 "phase": "passed",
                 "requests": signals.of(self._version).rows,
                 "findings": tuple(map(str, findings)),
-                "comparison": tuple(said),
+                "comparison": tuple(compared),
             }
         )
         self._ledger.claim(STAGE, self.model, ended.model_dump(mode="json"), ended.key)
         self.passed.append(ended)
-        log.info("Stage %s is passed after %d requests:", stage.id, ended.requests)
+        log.info("Stage %s passed after %d requests:", stage.id, ended.requests)
         for line in (*ended.findings, *ended.comparison):
             log.info("  %s", line)
 
 
 def describe(stage: Stage) -> str:
-    """What happens in the stage, in a sentence."""
+    """The stage in a sentence."""
     spec = stage.spec
-    who = {
+    traffic = {
         "shadow": f"version {stage.version} scores every request and answers none",
         "canary": f"version {stage.version} answers {spec.weight or 0:g} % of the keys",
         "ab": f"experiment {spec.experiment}: version {stage.version} answers {spec.weight or 0:g} % of the keys",
         "full": f"version {stage.version} answers everything",
     }[spec.mode]
-    wanted = [f"{spec.requests} requests"] if spec.requests else []
-    wanted += [f"{spec.minutes:g} minutes"] if spec.minutes else []
-    return f"{who}, for {' and '.join(wanted)}; after {spec.maximum_minutes:g} minutes: {spec.on_silence}"
+    length = [f"{spec.requests} requests"] if spec.requests else []
+    length += [f"{spec.minutes:g} minutes"] if spec.minutes else []
+    return f"{traffic}, for {' and '.join(length)}; after {spec.maximum_minutes:g} minutes: {spec.on_silence}"

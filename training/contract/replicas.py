@@ -1,0 +1,97 @@
+"""What a replica of the prediction service says about itself (`GET /models`, `GET /admin/state`), and what it keeps on
+disk for a start without the registry. `GET /signals` is in signals.py.
+
+A reader ignores fields that it does not know: during an upgrade replicas are newer or older than the steps.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AliasChoices, ConfigDict, Field
+
+from training.contract.base import Frozen
+from training.contract.traffic import FULL, Desired
+
+
+class ReplicaRecord(Frozen):
+    model_config = ConfigDict(extra="ignore")
+
+
+class ModelCopy(ReplicaRecord):
+    """A version whose artifact is on the replica's disk."""
+
+    version: int
+    digest: str
+    """Of the artifact: SHA-256, hex."""
+
+
+class LoadedVersion(ModelCopy):
+    """A version that is loaded and ready to answer."""
+
+    since: datetime
+    """When it took over its alias."""
+
+
+class Refusal(ReplicaRecord):
+    """A version that the replica will not serve."""
+
+    reason: str
+    at: datetime
+    """When the load failed."""
+
+
+class ReplicaModels(ReplicaRecord):
+    """`GET /models`: the versions that a replica has loaded."""
+
+    model: str
+    replica: str
+    models: dict[str, LoadedVersion] = Field(validation_alias=AliasChoices("models", "slots"))
+    """Alias (champion, challenger, previous) → its version. Older replicas call this `slots`."""
+    traffic: Desired = FULL
+    """How requests are divided between champion and challenger."""
+    refused: dict[int, Refusal] = {}
+    """Version → why it was refused."""
+    problem: str | None = None
+    """Why the replica does not do what the registry asks for; null when it does."""
+
+    @property
+    def champion(self) -> LoadedVersion | None:
+        return self.models.get("champion")
+
+
+class LastTraffic(ReplicaRecord):
+    """`traffic.json` on a replica's disk: what it served last. A start without the registry restores it."""
+
+    models: dict[str, ModelCopy] = Field(validation_alias=AliasChoices("models", "slots"))
+    """Alias → its version. Older files call this `slots`."""
+    traffic: Desired
+
+
+class OnlineStoreState(ReplicaRecord):
+    breaker: Literal["closed", "open", "half-open"]
+    """The circuit breaker of lookups. Open: the store failed, and no lookups are made for a moment."""
+    problem: str | None
+    """Why the last check of the champion failed; null when it passed."""
+
+
+class PredictionLogState(ReplicaRecord):
+    waiting: int
+    """Rows in memory that are not yet on disk."""
+    problem: str | None
+    """Why predictions cannot be logged; null when they can."""
+
+
+class ReplicaState(ReplicaRecord):
+    """`GET /admin/state`: how a replica is doing."""
+
+    replica: str
+    ready: str
+    """`yes`, or why it is not ready."""
+    draining: bool
+    """Whether the replica has been taken out of the rotation."""
+    in_flight: int
+    """Requests that have begun and are not answered."""
+    lag_seconds: float
+    """How late the event loop runs its tasks."""
+    online_store: OnlineStoreState
+    prediction_log: PredictionLogState
