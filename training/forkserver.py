@@ -117,25 +117,25 @@ def serve(listener: socket.socket) -> None:
     """Fork a process that serves each client, until SIGTERM. Then have all of them end their steps, and wait."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
-    keepers: list[BaseProcess] = []
+    watchers: list[BaseProcess] = []
     try:
         while True:
             connection, _ = listener.accept()
-            keepers = [keeper for keeper in keepers if keeper.is_alive()]
-            keepers.append(FORK.Process(target=keep, args=(connection, listener)))
-            keepers[-1].start()
+            watchers = [watcher for watcher in watchers if watcher.is_alive()]
+            watchers.append(FORK.Process(target=serve_client, args=(connection, listener)))
+            watchers[-1].start()
             connection.close()
     except SystemExit:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        for keeper in keepers:
-            keeper.terminate()
+        for watcher in watchers:
+            watcher.terminate()
         deadline = time.monotonic() + PATIENCE_SECONDS
-        for keeper in keepers:
-            keeper.join(max(0.0, deadline - time.monotonic()))
+        for watcher in watchers:
+            watcher.join(max(0.0, deadline - time.monotonic()))
         raise
 
 
-def keep(connection: socket.socket, listener: socket.socket) -> None:
+def serve_client(connection: socket.socket, listener: socket.socket) -> None:
     """Serve one client: fork the step, wait for its end, send the exit code."""
     listener.close()
     # On Ctrl-C, which goes to the whole process group, the server sends SIGTERM here.

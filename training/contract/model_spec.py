@@ -1,7 +1,7 @@
-"""The model spec: everything Perennial must know about a model, in one YAML file, `training/models/<m>.yaml`.
+"""The model spec: everything Perennial needs to know about a model, in one YAML file, `training/models/<m>.yaml`.
 
-The spec is policy: data rules, windows, gates, triggers, resources. It is validated when loaded and hashed into
-the provenance of everything made under it.
+It holds data rules, windows, gates, triggers and resources. It is validated when it is loaded, and its hash is recorded
+with every result.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class ModelSpec(SpecSections):
     @model_validator(mode="before")
     @classmethod
     def _stick_to_the_entity(cls, fields: Any) -> Any:
-        """Without `rollout.sticky_by` the entity of evaluation decides which version answers."""
+        """The default of `rollout.sticky_by` is the entity of evaluation."""
         entity = fields.get("evaluation", {}).get("entity") if isinstance(fields, dict) else None
         rollout = fields.get("rollout", {}) if isinstance(fields, dict) else None
         return (
@@ -57,12 +57,12 @@ class ModelSpec(SpecSections):
 
     @cached_property
     def config_hash(self) -> str:
-        """SHA-256 of the canonical spec, first 16 hex digits: two runs with the same hash ran the same policy."""
+        """The first 16 hex digits of the SHA-256 of the spec. Two runs with the same hash had the same spec."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     @property
     def request_columns(self) -> dict[str, Column]:
-        """The columns of an event: what a prediction request carries."""
+        """The columns of an event, which are the fields of a prediction request."""
         return self.feeds["events"].columns
 
 
@@ -72,10 +72,10 @@ def model_names(models_dir: Path = MODELS_DIR) -> list[str]:
 
 
 def misnamed_specs(models_dir: Path = MODELS_DIR) -> list[Problem]:
-    """Files in `models_dir` that look like specs and are not read, for their ending."""
+    """Files in `models_dir` that look like specs but are not read because of their extension."""
     fix = "Rename it to end in .yaml."
     return [
-        Problem(file=str(path), place="", what=f"{path} is not read: a spec ends in .yaml", fix=fix)
+        Problem(file=str(path), place="", what=f"{path} is not read: the name of a spec ends in .yaml", fix=fix)
         for path in sorted(models_dir.glob("*"))
         if path.suffix.lower() in (".yml", ".yaml", ".json") and path.suffix != ".yaml"
     ]
@@ -103,8 +103,8 @@ def read_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec | lis
     path = models_dir / f"{name}.yaml"
     if re.fullmatch(r"[\w. -]+", name) and path.is_file() and not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(
-            f"{path}: {name!r} is not a name for a model",
-            hint="Rename the file and `name`: small letters, digits and underscores, a letter first, at most 63.",
+            f"{path}: {name!r} cannot be the name of a model",
+            hint="Rename the file and `name`. Use a-z, digits and underscores, a letter first, at most 63.",
         )
     if not re.fullmatch(NAME_PATTERN, name) or not path.is_file():
         known = ", ".join(model_names(models_dir)) or "none"
@@ -114,5 +114,5 @@ def read_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec | lis
     except ValidationError as error:
         return problems_of(error, str(path))
     if spec.name != name:
-        raise ConfigError(f"{path} holds the spec of {spec.name!r}", hint="The file is named after the model.")
+        raise ConfigError(f"{path} holds the spec of {spec.name!r}", hint="Name the file after the model.")
     return spec

@@ -1,4 +1,4 @@
-"""What must hold between the sections of a model spec. Each rule gives (field, rest of the sentence, what to do)."""
+"""Rules between the sections of a model spec. Each mistake is (field, rest of the sentence, what to do)."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from training.contract.spec_sections import SpecSections
 
 Mistake = tuple[str, str, str]
 
-#: Names that a feature table, a join or a dataset has for columns of its own.
+#: Columns that feature tables, joins and datasets have of their own.
 TABLE_COLUMNS = frozenset(["day", "feature_timestamp", "event_timestamp"])
 #: Names of Feast's own columns in every join.
 FEAST_COLUMNS = frozenset(["event_timestamp", "entity_row_id"])
@@ -20,7 +20,7 @@ _NAME_A_COLUMN = "Name one of the columns."
 
 
 def contradictions(spec: SpecSections) -> list[Mistake]:
-    """All contradictions between the spec's sections, in their order."""
+    """All contradictions between the sections of the spec."""
     if set(spec.feeds) != {"events", "labels"}:
         return [("feeds", "must be exactly events and labels", "Describe both feeds, and no other.")]
     names = list(_unknown_columns(spec))

@@ -15,19 +15,19 @@ DayCount = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class LabelSpec(Spec):
-    """Where the truth is, and how late it comes."""
+    """Where the labels are, and how late they arrive."""
 
     column: str
     id_column: str
     delay_days: int = Field(7, ge=0, le=36_500)
     """Days after the event within which its label has been reported: the gap between training and holdout."""
     unlabelled_after_delay: Literal["missing", "negative"] = "missing"
-    """What an event is whose label has not been reported by then. `negative`: for feeds that only name positives, such
-    as chargebacks. A delivery of labels that fails then looks like a time without positives (docs/your-model.md)."""
+    """How to treat an event that has no label by then. `negative` is for feeds that report positives only, such as
+    chargebacks. A failed delivery of labels then looks like a time without positives (docs/your-model.md)."""
 
 
 class FeatureSpec(Spec):
-    """Names of the Feast objects in `feature_repo/<m>.py`; the features themselves are defined there."""
+    """Names of the Feast objects in `feature_repo/<m>.py`, which defines the features."""
 
     service: str
     tables: dict[Name, str]
@@ -40,7 +40,8 @@ class TrainingSpec(Spec):
     window_days: DayCount
     holdout_days: DayCount = 7
     minimum_labelled_share: Share = 0.9
-    """Of each day's events in training window and holdout: a day with fewer labels lacks a delivery."""
+    """The least share of labelled events on every day of the training window and the holdout. A day with less lacks a
+    delivery of labels."""
     minimum_rows: int = Field(1000, ge=1)
     minimum_positives: int = Field(50, ge=1)
     seed: int = 20240601
@@ -53,9 +54,9 @@ class EvaluationSpec(Spec):
 
     primary: Metric = "average_precision"
     floors: dict[Metric, Share]
-    """Absolute floors on the holdout; the only gates that the first model meets."""
+    """The least value of each metric on the holdout. The first model has to pass no other gate."""
     margins: dict[Metric, Share] = {}
-    """How much worse than the champion a metric may be."""
+    """By how much a metric may be worse than the champion's."""
     k: int = Field(100, ge=1)
     """The k in card precision@k: cards that can be checked in a day."""
     entity: str
@@ -67,7 +68,7 @@ class EvaluationSpec(Spec):
 
 
 class DecisionSpec(Spec):
-    """How a score becomes a decision: flag this share of the holdout's payments."""
+    """How a score becomes a decision: the threshold flags this share of the holdout's events."""
 
     alert_rate: Annotated[float, Field(gt=0, lt=1)] = 0.005
 
@@ -77,30 +78,30 @@ class DriftSpec(Spec):
     maximum_drifted_share: Share = 0.3
     """The model has drifted when this share of its features has."""
     maximum_rows: int = Field(20_000, ge=100)
-    """Rows sampled per window for the report: its cost grows with them (1M × 20 columns takes 2 minutes)."""
+    """Rows sampled per window for the report. Its time grows with them: 1M rows of 20 columns take 2 minutes."""
     minimum_rows: int = Field(1000, ge=1)
-    """Events in the window below which nothing is compared, because columns then move by chance. At 1,000 rows against
-    a reference of 20,000 of the same distribution the score is 0.04, and 0.08 to 0.1, the threshold, in 1 of 100 cases;
-    at 500 rows it is beyond."""
+    """With fewer events in the window nothing is compared, because small samples differ by chance. For 1,000 rows and a
+    reference of 20,000 from the same distribution the score is 0.04, and in 1 of 100 cases 0.08 to 0.1, where 0.1 is
+    the threshold. With 500 rows it exceeds the threshold."""
     maximum_performance_drop: float = Field(0.1, ge=0, le=1)
     """Performance on matured labels may fall this far (absolute, in the primary metric) below the holdout's."""
     minimum_positives: int = Field(20, ge=1)
-    """Positive labels in the matured window below which performance is not measured."""
+    """With fewer positive labels in the matured window performance is not measured."""
     maximum_unmeasured_looks: int = Field(3, ge=1)
-    """The monitoring run fails when this many runs in a row, each as of another day, could not measure drift or
-    performance for lack of events, predictions or labels."""
+    """The monitoring run fails when this many runs in a row, each on another day, could not measure drift or
+    performance because events, predictions or labels were missing."""
 
 
 class RetrainingSpec(Spec):
-    """The broker's policy. Days are days of data (`as_of`), so a replay decides as the original did."""
+    """The broker's policy. It counts days of data (`as_of`), so a replay makes the same decisions."""
 
     persistence: int = Field(1, ge=1)
-    """Successive windows that must show drift before it is a reason to train."""
+    """The number of successive windows with drift that are a reason to train."""
     cooldown_days: int = Field(7, ge=0)
-    """Days after a granted request in which no other of its kind is granted: drift and performance are one kind, a
-    first champion and new data each one; schedule, code and people do not wait."""
+    """Days after a granted request in which no other request of its kind is granted. Drift and performance are one
+    kind, a first champion and new data one each. Requests by schedule, code or a person do not wait."""
     budget_per_30_days: int = Field(8, ge=1)
-    """Granted requests in any 30 days, those by a person apart."""
+    """The most granted requests in any 30 days. Requests by a person do not count."""
 
 
 class ScheduleSpec(Spec):
