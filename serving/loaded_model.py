@@ -29,7 +29,7 @@ from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS
-from training.settings import Settings
+from training.settings import ServingSettings
 
 #: Up to so many rows are few.
 FEW_ROWS = 16
@@ -121,7 +121,7 @@ class LoadedModelFactory:
     Later changes on disk do not touch it.
     """
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: ServingSettings, spec: ModelSpec) -> None:
         self._settings, self._spec = settings, spec
         self._plans: WeakValueDictionary[Hashable, Plan] = WeakValueDictionary()
 

@@ -18,7 +18,7 @@ from serving.metrics import Metrics
 from training.adapters.registry import ModelVersion, Registry
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec
-from training.settings import Settings
+from training.settings import ServingSettings
 
 REFUSED_RETRY_SECONDS = 30.0
 
@@ -39,7 +39,7 @@ class NotLoaded(Exception):
 class Loader:
     """`ready`, called when a load has ended, must return at once."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics, ready: Callable[[], None]) -> None:
+    def __init__(self, settings: ServingSettings, spec: ModelSpec, metrics: Metrics, ready: Callable[[], None]) -> None:
         self.refused: Mapping[int, Refusal] = {}
         self._settings, self._spec, self._metrics, self._ready = settings, spec, metrics, ready
         self._registry = Registry(settings.tracking_uri)

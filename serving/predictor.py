@@ -19,13 +19,13 @@ from serving.watcher import Watcher
 from training.adapters.features import Reads
 from training.adapters.lake import Lake
 from training.contract.model_spec import ModelSpec
-from training.settings import Settings
+from training.settings import ServingSettings
 
 
 class Predictor:
     """Holds the replica's folder from construction to `stop`; belongs to the event loop in which it is started."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics | None = None) -> None:
+    def __init__(self, settings: ServingSettings, spec: ModelSpec, metrics: Metrics | None = None) -> None:
         state = Path(settings.serving)
         self._lock = hold(state)
         self._spec = spec

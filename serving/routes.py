@@ -20,7 +20,7 @@ from serving.auth import Auth, Role
 from serving.limits import BODY_SECONDS, Overloaded, check_length, late
 from serving.schema import BROKEN, Asked, BadRequest, Prediction, Predictions, Problem, RequestSchema
 from training.contract.model_spec import ModelSpec
-from training.settings import Settings
+from training.settings import ServingSettings
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
@@ -75,7 +75,7 @@ class Call:
 class Answerer:
     """Answers predictions, once `predictor` is set."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: ServingSettings, spec: ModelSpec) -> None:
         self.schema = RequestSchema(spec)
         self.auth = Auth(settings)
         self.predictor: Predictor | None = None

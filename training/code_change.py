@@ -13,7 +13,7 @@ from training.code import training_code
 from training.contract.errors import ExitCode, StepError
 from training.contract.model_spec import ModelSpec, load_model_spec, model_names
 from training.runner import run_step
-from training.settings import Settings, load_settings
+from training.settings import StateSettings, load_settings
 
 #: A tag of an MLflow run: the digest of the code that trained the model.
 TAG = "training_code"
@@ -35,7 +35,7 @@ def main() -> int:
     return next((code for code in codes if code), ExitCode.OK)
 
 
-def _request(spec: ModelSpec, settings: Settings) -> int:
+def _request(spec: ModelSpec, settings: StateSettings) -> int:
     champion = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
     if champion is None:
         log.info("%s has no champion. Its first training will use this code", spec.name)

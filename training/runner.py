@@ -16,7 +16,7 @@ from training.contract.errors import ExitCode, InputError, StepError, Stopped, T
 from training.contract.messages import Failure, Provenance, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
 from training.contract.steps import StepSpec, step_spec
-from training.settings import Settings, load_settings
+from training.settings import StateSettings, load_settings
 
 log = logging.getLogger("perennial")
 
@@ -49,7 +49,7 @@ def assist_step(name: str, inputs_json: str) -> int:
         return error.exit_code
 
 
-def _set_up() -> Settings:
+def _set_up() -> StateSettings:
     settings = load_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     return settings
@@ -106,7 +106,7 @@ def parse_inputs(spec: StepSpec, inputs_json: str) -> StepInputs:
         raise InputError(f"Inputs of step {spec.name} are wrong: {problems}", hint=hint) from error
 
 
-def _provenance(inputs: StepInputs, settings: Settings) -> Provenance:
+def _provenance(inputs: StepInputs, settings: StateSettings) -> Provenance:
     spec = load_model_spec(inputs.model, settings.models_dir)
     return Provenance(git_sha=settings.git_sha, image=settings.image, config_hash=spec.config_hash)
 
