@@ -75,7 +75,7 @@ def misnamed_specs(models_dir: Path = MODELS_DIR) -> list[Problem]:
     """Files in `models_dir` that look like specs but are not read because of their extension."""
     fix = "Rename it to end in .yaml."
     return [
-        Problem(file=str(path), place="", what=f"{path} is not read: the name of a spec ends in .yaml", fix=fix)
+        Problem(file=str(path), place="", what=f"{path} is not read: a spec ends in .yaml", fix=fix)
         for path in sorted(models_dir.glob("*"))
         if path.suffix.lower() in (".yml", ".yaml", ".json") and path.suffix != ".yaml"
     ]
@@ -103,7 +103,7 @@ def read_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec | lis
     path = models_dir / f"{name}.yaml"
     if re.fullmatch(r"[\w. -]+", name) and path.is_file() and not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(
-            f"{path}: {name!r} cannot be the name of a model",
+            f"{path}: {name!r} is not a name for a model",
             hint="Rename the file and `name`. Use a-z, digits and underscores, a letter first, at most 63.",
         )
     if not re.fullmatch(NAME_PATTERN, name) or not path.is_file():
