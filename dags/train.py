@@ -29,8 +29,8 @@ for spec in specs("train"):
     retrain, weekly = retrain_asset(spec.name), CronTriggerTimetable(spec.schedule.train, timezone="UTC")
     settings = {**dag_settings(spec, "train", "train"), "params": training_params(spec), "doc_md": DOC}
     with DAG(**settings, schedule=AssetOrTimeSchedule(timetable=weekly, assets=[retrain])) as dag:
-        asked = FromRun(training_request)
-        decide = StepOperator(step="decide_retraining", inputs=asked, also=model, emits=retrain, event=retrain_event)
+        event = {"emits": retrain, "event": retrain_event}
+        decide = StepOperator(step="decide_retraining", inputs=FromRun(training_request), more_inputs=model, **event)
         why, force = result(decide), dag.param("force")
 
         horizon = {"as_of": why["as_of"], "window_days": dag.param("window_days")}
@@ -40,9 +40,9 @@ for spec in specs("train"):
         train = StepOperator.partial(
             task_id="train",
             step="train",
-            map_index_template="{{ task.also['estimator'] }}",
+            map_index_template="{{ task.more_inputs['estimator'] }}",
             inputs={**on, "reason": why["reason"]},
-        ).expand(also=chosen())
+        ).expand(more_inputs=chosen())
         # An estimator that fails drops out; evaluate goes on with the others, and fails when there are none.
         tried = {"candidates": result(train).each("estimator", "run_id", "artifact_uri", "digest")}
         tried["dropped_out"] = result(train).missing("estimator", of=dag.param("estimators"))

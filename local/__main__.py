@@ -1,4 +1,4 @@
-"""`python -m local <verb>`: what the Makefile's verbs run."""
+"""`python -m local <verb>`: the commands that the Makefile runs."""
 
 import argparse
 import sys
@@ -11,11 +11,11 @@ from training.contract.errors import StepError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code. What goes wrong is said in a sentence, without a traceback."""
+    """Returns the exit code. Expected errors are printed as one sentence, without a traceback."""
     parser = argparse.ArgumentParser(prog="python -m local", description="The loop on one machine.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    demo = verbs.add_parser("demo", help="the whole story")
-    demo.add_argument("--exit", action="store_true", help="end when the story is told; 0 only if all of it happened")
+    demo = verbs.add_parser("demo", help="start the stack and run the demo's scenario")
+    demo.add_argument("--exit", action="store_true", help="stop the stack at the end; 0 if nothing is missing")
     for verb, (_, text) in VERBS.items():
         verbs.add_parser(verb, help=text)
     one = verbs.add_parser("step", help="run one step with this stack's settings")
@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         stack = Stack(Place.from_environment())
         if args.verb == "demo":
-            from local.demo import demo as tell_story
+            from local.demo import demo as run_demo
 
-            return tell_story(stack, ends=args.exit)
+            return run_demo(stack, ends=args.exit)
         if args.verb == "step":
             return step(stack, args.rest)
         if args.verb == "ledger-verify":
@@ -39,10 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except (OSError, Fault) as error:
         print(f"✗ {type(error).__name__}: {error}", file=sys.stderr)
-        print("  → Is there room, and may you write to the state and landing folders?", file=sys.stderr)
+        print("  → Check the free disk space and the permissions of the state and landing folders.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. `make status` says what runs, `make down` stops it.", file=sys.stderr)
+        print("\nInterrupted. `make status` shows what runs, `make down` stops it.", file=sys.stderr)
         return 130
 
 

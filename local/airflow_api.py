@@ -1,4 +1,4 @@
-"""Airflow's REST API, as much of it as the story needs. Read only: nothing here triggers anything."""
+"""A client for the part of Airflow's REST API that the demo needs. It only reads."""
 
 import json
 import time
@@ -46,9 +46,9 @@ class Task:
 
 
 class Airflow:
-    """The DAGs of one model. Keeps asking for `patience` seconds while the API server does not answer.
+    """The DAGs of one model. Retries for `patience` seconds while the API server does not answer.
 
-    `pages` is the URL under which a person sees it; empty: the same.
+    `pages` is Airflow's URL for browsers; empty: `url`.
     """
 
     def __init__(self, url: str, user: str, password: str, model: str, patience: float = 120, pages: str = "") -> None:
@@ -65,7 +65,7 @@ class Airflow:
         self._client.close()
 
     def runs(self, kind: str) -> list[Run]:
-        """The newest hundred, oldest first; none while Airflow does not know the DAG yet."""
+        """The newest hundred runs, oldest first. Empty while Airflow does not know the DAG yet."""
         dag = f"{self._model}_{kind}"
         found = self._get(f"/api/v2/dags/{dag}/dagRuns", order_by="-run_after", limit=100)
         runs = [
@@ -90,14 +90,14 @@ class Airflow:
         ]
 
     def result(self, run: Run, task: str) -> dict[str, Any] | None:
-        """The step's result; None when it has none, because it did not run, failed, or is not done."""
+        """The step's result. None when the step did not run, failed, or is not done."""
         path = f"{self._run_path(run)}/taskInstances/{task}/xcomEntries/return_value"
         found = self._get(path)
         value = found["value"] if found else None
         return json.loads(value) if isinstance(value, str) else value
 
     def causes(self, run: Run) -> list[dict[str, Any]]:
-        """The asset events that started the run: asset's name, extra, and the run that sent it."""
+        """The asset events that started the run: name of the asset, extra, and the run that sent it."""
         found = self._get(f"{self._run_path(run)}/upstreamAssetEvents")
         return [
             {"asset": event.get("name"), "extra": event.get("extra") or {}, "source": event.get("source_run_id")}
@@ -113,14 +113,14 @@ class Airflow:
         return "\n".join(entries).splitlines()[-lines:]
 
     def page(self, run: Run) -> str:
-        """Where a person looks at the run."""
+        """The URL of the run's page."""
         return f"{self._pages}/dags/{self._model}_{run.kind}/runs/{quote(run.id)}"
 
     def _run_path(self, run: Run) -> str:
         return f"/api/v2/dags/{self._model}_{run.kind}/dagRuns/{quote(run.id, safe='')}"
 
     def _get(self, path: str, **params: Any) -> Any:
-        """The JSON answer; None for 404. Raises TransientError when Airflow stays away."""
+        """The JSON answer; None for 404. Raises TransientError when Airflow does not answer in time."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
@@ -135,7 +135,7 @@ class Airflow:
                 if time.monotonic() > deadline:
                     raise TransientError(
                         f"Airflow did not answer {path} for {self._patience:.0f} s: {error}",
-                        hint="`make status` says what runs; the log of airflow-api says more.",
+                        hint="`make status` shows what runs; read the log of airflow-api.",
                     ) from error
                 time.sleep(1)
 

@@ -1,4 +1,4 @@
-"""The changes that can be planted into generated payments."""
+"""The changes that the generator can apply to payments."""
 
 import re
 from datetime import date
@@ -19,7 +19,7 @@ _STRENGTHS: dict[ChangeKind, float] = {
 
 
 class Change(Frozen):
-    """A planted change, from day `start` to the day before `end` (None: for good). `strength` means, per kind:
+    """A change in the data, from day `start` to the day before `end` (None: it stays). `strength` depends on the kind:
 
     - new_fraud: customers who fall victim, per customer and day; for a week each makes about three small payments
       a night at terminals anywhere, all fraudulent (default 0.002);

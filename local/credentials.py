@@ -1,4 +1,4 @@
-"""The stack's secrets: made at random on the first start, kept in one file that only its owner may read."""
+"""The stack's secrets: random, created on the first start, stored in a file that only its owner can read."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ USER = "admin"
 
 @dataclass(frozen=True)
 class Credentials:
-    """`password` is the login `admin` of Airflow; the others are keys that nobody types."""
+    """`password` is for Airflow's user `admin`. The others are keys that no person uses."""
 
     password: str
     api_secret: str
@@ -24,7 +24,7 @@ class Credentials:
 
     @classmethod
     def kept_in(cls, home: Path) -> "Credentials":
-        """Those of `home`; made now when there are none."""
+        """The credentials stored in `home`, created when there are none."""
         path = home / "credentials.json"
         if not path.exists():
             made = cls(
@@ -37,12 +37,12 @@ class Credentials:
         return cls(**json.loads(path.read_text()))
 
     def write_passwords_file(self, path: Path) -> None:
-        """Airflow's simple auth manager takes its passwords from here."""
+        """Write the file from which Airflow's simple auth manager reads its passwords."""
         write_private(path, {USER: self.password})
 
 
 def write_private(path: Path, content: dict[str, str]) -> None:
-    """Mode 0600 from the first byte on, and whole or not at all."""
+    """Write JSON to `path` atomically, with mode 0600 from the start."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`make demo`: starts the stack, tells the story, ends with its timeline."""
+"""`make demo`: starts the stack, runs the scenario, prints its timeline."""
 
 import signal
 import threading
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from local import timeline
 from local.airflow_api import Airflow
 from local.credentials import USER
-from local.ending import told
 from local.plan import Plan
 from local.progress import Progress
+from local.scenario import Scenario
 from local.stack import Stack, StackStoppedError
-from local.story import Story
+from local.summary import print_summary
 from local.traffic import Serving
 from local.verbs import addresses, ready_to_start
 from training.contract.errors import StepError
@@ -22,18 +22,18 @@ GB = 1024**3
 
 
 def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
-    """Returns 0 when the whole story happened. Unless it `ends` by itself, the stack stays up until Ctrl-C."""
+    """Returns 0 when the whole scenario happened. Without `ends` the stack stays up until Ctrl-C."""
     plan = plan or Plan()
     if not ready_to_start(stack):
         return 1
     with _interruptible():
         try:
-            complete = _tell(stack, plan)
+            complete = _run(stack, plan)
             if not ends:
-                print("\nThe stack stays up; look around. Ctrl-C stops it, `make demo` takes it up again.", flush=True)
+                print("\nThe stack stays up. Ctrl-C stops it; `make demo` starts it again.", flush=True)
                 threading.Event().wait()
         except StackStoppedError:
-            print("\nThe stack was stopped while it started. `make demo` goes on from here.", flush=True)
+            print("\nThe stack was stopped while it started. `make demo` continues from here.", flush=True)
             complete = False
         except StepError as error:
             print(f"\n✗ {error}", flush=True)
@@ -41,30 +41,32 @@ def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
             complete = False
         except KeyboardInterrupt:
             complete = False
-            print("\nStopping. Nothing is lost: `make demo` goes on from here.", flush=True)
+            print("\nStopping. Nothing is lost: `make demo` continues from here.", flush=True)
         finally:
             stack.stop()
     return 0 if complete else 1
 
 
-def _tell(stack: Stack, plan: Plan) -> bool:
+def _run(stack: Stack, plan: Plan) -> bool:
     place, memory = stack.place, _Memory(stack)
     with Progress() as progress, _airflow(stack, plan) as airflow:
         serving = Serving(place.serving_url, api_key=load_settings().serving_api_key)
-        story = Story(plan, place.landing, airflow, serving, progress)
-        story.on_tick = memory.look
-        story.prepare()
-        progress.say("The stack runs already." if stack.running else f"Starting the stack in {place.home}")
+        scenario = Scenario(plan, place.landing, airflow, serving, progress)
+        scenario.on_tick = memory.measure
+        scenario.prepare()
+        progress.say("The stack already runs." if stack.running else f"Starting the stack in {place.home}")
         stack.start(progress.now)
         progress.say(f"The stack is up, {stack.memory() / GB:.1f} GB.\n{addresses(stack)}")
-        memory.look()
-        if story.retrained():
-            progress.say("The story was told here before. `make clean` and it can be told anew.")
-        story.tell()
+        memory.measure()
+        if scenario.retrained():
+            progress.say("The demo has run here before. To run it again from the start: `make clean`.")
+        scenario.run()
         champion = serving.champion()
-        chapters = timeline.chapters(airflow)
-        progress.say(f"The story is told. Peak memory of all processes: {memory.peak / GB:.1f} GB.")
-    complete = told(chapters, champion, f"{place.airflow_home}/logs, and {place.airflow_url} while the stack runs.")
+        entries = timeline.entries(airflow)
+        progress.say(f"The scenario is over. Peak memory of all processes: {memory.peak / GB:.1f} GB.")
+    complete = print_summary(
+        entries, champion, f"{place.airflow_home}/logs, and {place.airflow_url} while the stack runs."
+    )
     print(f"\n{addresses(stack)}", flush=True)
     return complete
 
@@ -74,12 +76,12 @@ def _airflow(stack: Stack, plan: Plan) -> Airflow:
 
 
 class _Memory:
-    """The largest sum seen; looking costs a walk through /proc, so it looks at every tenth tick."""
+    """The largest memory of all processes so far. It reads /proc at every tenth tick, because that takes long."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack, self._ticks, self.peak = stack, 0, 0
 
-    def look(self) -> None:
+    def measure(self) -> None:
         if self._ticks % 10 == 0:
             self.peak = max(self.peak, self._stack.memory())
         self._ticks += 1

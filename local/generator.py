@@ -1,7 +1,7 @@
-"""Generated card payments and their late labels: seeded, any day reproducible alone, with changes that can be planted.
+"""Generates card payments and their late labels from a seed. Any day can be generated alone, with changes if wanted.
 
 The payments follow the simulator of the Fraud Detection Handbook (Le Borgne, Siblini, Lebichot, Bontempi, chapter 3):
-each customer has an own mean amount, rate and place, and pays at terminals within reach. Three kinds of fraud: single
+each customer has a mean amount, a rate and a place, and pays at terminals within reach. Three kinds of fraud: single
 large amounts; terminals compromised for 28 days, where every payment is fraudulent; customers' credentials leaked for
 14 days, in which a third of their payments is fraudulent with five times the amount. About 1.1 % are frauds.
 
@@ -41,7 +41,7 @@ _REACH = 30
 
 
 class _Stream(IntEnum):
-    """Every use of randomness has a stream of its own, so that a planted change leaves the other draws alone."""
+    """Each use of randomness has its own stream, so that a change in the data does not alter the other draws."""
 
     CUSTOMERS = 0
     TERMINALS = 1
@@ -57,7 +57,7 @@ class _Stream(IntEnum):
 
 @dataclass
 class _Payments:
-    """One day's payments, one array per column. `seconds` are those since midnight."""
+    """The payments of one day, one array per column. `seconds` counts from midnight."""
 
     seconds: np.ndarray
     customer: np.ndarray
@@ -73,7 +73,7 @@ class _Payments:
 
 @dataclass(frozen=True)
 class _Customers:
-    """Habits, one row per customer; the first has the id `first_id`. `place` counts terminals along a ring road."""
+    """The habits of customers, one row each. Ids start at `first_id`. `place` is a position in a ring of terminals."""
 
     first_id: int
     mean: np.ndarray
@@ -93,9 +93,9 @@ class _Customers:
 
 
 class Generator:
-    """Payments of `customers` at `terminals`, about `payments_per_day` per customer. Tables are those of the spec.
+    """Payments of `customers` at `terminals`, about `payments_per_day` per customer, in the tables of the spec.
 
-    Arguments and day fix every row. Memory and time grow with the rows of the day asked for alone.
+    The arguments and the day determine every row. Memory and time grow with the rows of that day only.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class Generator:
     ) -> None:
         self._seed = seed
         self._changes = tuple(changes)
-        #: Terminal ids along the ring road: neighbours have unlike ids.
+        #: Terminal ids in the order of the ring: the ids of neighbours are unrelated.
         self._terminals = self._rng(_Stream.TERMINALS).permutation(terminals)
         self._customers = _Customers.draw(self._rng(_Stream.CUSTOMERS), customers, terminals, payments_per_day)
 
     def events(self, day: date) -> pa.Table:
-        """The payments made on `day`, in the order of their times."""
+        """The payments of `day`, in the order of their times."""
         payments = self._payments(day)
         return pa.table(
             [self._ids(payments, day), _times(payments, day), payments.customer, payments.terminal, payments.amount],
@@ -121,7 +121,7 @@ class Generator:
         )
 
     def labels(self, day: date) -> pa.Table:
-        """The labels reported on `day`: those of all payments seven days before."""
+        """The labels reported on `day`: those of all payments made seven days earlier."""
         made = day - LABEL_DELAY
         payments = self._payments(made)
         return pa.table(
@@ -129,7 +129,7 @@ class Generator:
         )
 
     def _rng(self, stream: _Stream, day: date | None = None, change: int = 0) -> np.random.Generator:
-        """The randomness of one use, on one day, for the planted change at position `change`."""
+        """The random numbers of one stream, on one day, for the change at position `change`."""
         return np.random.default_rng([self._seed, stream, 0 if day is None else day.toordinal(), change])
 
     def _ids(self, payments: _Payments, day: date) -> np.ndarray:
@@ -152,7 +152,7 @@ class Generator:
         return _Payments(**{name: column[order] for name, column in vars(payments).items()})
 
     def _active(self, day: date, kind: ChangeKind) -> list[tuple[int, Change]]:
-        """The changes of `kind` in force, each with its position."""
+        """The active changes of `kind`, each with its position."""
         return [(at, change) for at, change in enumerate(self._changes) if change.kind == kind and change.active(day)]
 
     def _made_by(self, customers: _Customers, rng: np.random.Generator, day: date) -> _Payments:
@@ -175,16 +175,16 @@ class Generator:
         count = len(payments.amount)
         large = rng.random(count) < _LARGE_RATE
         payments.amount[large] = rng.uniform(*_LARGE_AMOUNT, size=large.sum())
-        compromised = self._struck(_Stream.TERMINALS_COMPROMISED, day, _TERMINAL_DAYS, _TERMINAL_RATE)
-        leaked = self._struck(_Stream.CUSTOMERS_LEAKED, day, _CUSTOMER_DAYS, _CUSTOMER_RATE)
+        compromised = self._affected(_Stream.TERMINALS_COMPROMISED, day, _TERMINAL_DAYS, _TERMINAL_RATE)
+        leaked = self._affected(_Stream.CUSTOMERS_LEAKED, day, _CUSTOMER_DAYS, _CUSTOMER_RATE)
         abused = np.isin(payments.customer, leaked) & (rng.random(count) < _CUSTOMER_SHARE)
         payments.amount[abused] *= _CUSTOMER_FACTOR
         payments.fraud |= large | abused | np.isin(payments.terminal, compromised)
 
-    def _struck(
+    def _affected(
         self, stream: _Stream, day: date, lasting: int, rate: float, since: date = date.min, change: int = 0
     ) -> np.ndarray:
-        """Ids struck in the `lasting` days up to `day`. Each day's draw has its own seed, so no state is carried."""
+        """Ids affected in the `lasting` days up to `day`. Each day has its own seed, so no state is kept."""
         ids = len(self._terminals) if stream is _Stream.TERMINALS_COMPROMISED else len(self._customers.mean)
         draws = [np.empty(0, dtype=np.int64)]
         for struck in (day - timedelta(days=back) for back in range(lasting)):
@@ -194,7 +194,7 @@ class Generator:
         return np.concatenate(draws)
 
     def _night_frauds(self, at: int, change: Change, day: date) -> _Payments:
-        victims = self._struck(_Stream.NIGHT_VICTIMS, day, _NIGHT_FRAUD_DAYS, change.value, change.start, at)
+        victims = self._affected(_Stream.NIGHT_VICTIMS, day, _NIGHT_FRAUD_DAYS, change.value, change.start, at)
         rng = self._rng(_Stream.NIGHT_PAYMENTS, day, at)
         who = np.repeat(victims, rng.poisson(_NIGHT_FRAUD_PER_DAY, len(victims)))
         return _Payments(

@@ -1,4 +1,4 @@
-"""The Fraud Detection Handbook's payments as a landing folder, with each label seven days after its payment.
+"""Lands the payments of the Fraud Detection Handbook, with each label seven days after its payment.
 
     python -m local.handbook --data DIR --landing DIR --start 2018-04-01 --end 2018-04-30
 
@@ -32,7 +32,7 @@ def convert(
 ) -> Iterator[Path]:
     """Land the days `first` … `last` (both in; None: all there are) and their labels; yields each file landed.
 
-    Raises InputError when `data` holds no daily Parquet files, misses one in between, or one misses a column.
+    Raises InputError when `data` holds no daily Parquet files, has a gap between them, or when a file lacks a column.
     """
     files = _daily_files(data)
     first, last = first or min(files), last or max(files)
@@ -41,7 +41,7 @@ def convert(
     days = Days(start=first, end=last + timedelta(days=1))
     missing = [day for day in _each(days) if day not in files]
     if missing:
-        hint = f"There are files from {min(files)} to {max(files)}: mind --start and --end, or complete the folder."
+        hint = f"There are files from {min(files)} to {max(files)}: check --start and --end, or add the missing files."
         raise InputError(f"{data} has no file for {len(missing)} of the days {days}, the first {missing[0]}", hint)
     for part in split(days, days_per_file):
         rows = pa.concat_tables([_read(files[day]) for day in _each(part)])
@@ -67,7 +67,7 @@ def _daily_files(data: Path) -> dict[date, Path]:
         return files
     if any(data.glob("*.pkl")):
         hint = (
-            "A pickle can run any code, so none is opened here. Convert them where you trust them: "
+            "A pickle can run any code, so this program opens none. Convert those that you trust: "
             "for each day, pandas.read_pickle('2018-04-01.pkl').to_parquet('2018-04-01.parquet')."
         )
         raise InputError(f"{data} holds pickles, not Parquet files", hint)

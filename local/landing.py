@@ -1,4 +1,4 @@
-"""How a file gets into a landing folder: `<landing>/<model>/<feed>/<partition>.parquet`, whole or not at all."""
+"""Writes files into a landing folder, atomically: `<landing>/<model>/<feed>/<partition>.parquet`."""
 
 import os
 from datetime import timedelta
@@ -25,7 +25,7 @@ LABELS_SCHEMA = pa.schema([("transaction_id", pa.int64()), ("is_fraud", pa.int64
 
 
 def land_table(rows: pa.Table, landing: Path, model: str, feed: Feed, days: Days) -> Path:
-    """Write `rows` as the partition that promises `days`; a watcher sees the finished file or none."""
+    """Write `rows` as the partition named after `days`. A watcher sees the complete file or none."""
     last = days.end - timedelta(days=1)
     name = f"{days.start}" if last == days.start else f"{days.start}_{last}"
     path = landing / model / feed / f"{name}.parquet"
@@ -37,7 +37,7 @@ def land_table(rows: pa.Table, landing: Path, model: str, feed: Feed, days: Days
 
 
 def split(days: Days, per_file: int) -> list[Days]:
-    """`days` cut into runs of `per_file` days; the last may be shorter."""
+    """Split `days` into spans of `per_file` days; the last may be shorter."""
     starts = range(0, len(days), per_file)
     return [
         Days(start=days.start + timedelta(days=at), end=min(days.start + timedelta(days=at + per_file), days.end))
@@ -46,7 +46,7 @@ def split(days: Days, per_file: int) -> list[Days]:
 
 
 def positive(text: str) -> int:
-    """For command lines: a whole number above zero. Raises ValueError for anything else."""
+    """Parse a command line argument: a whole number above zero. Raises ValueError for anything else."""
     number = int(text)
     if number < 1:
         raise ValueError(f"{text} is not above zero")

@@ -1,4 +1,4 @@
-"""Where one stack lives: its state folder, its landing folder, its ports, its URLs."""
+"""Where a stack is: its state folder, landing folder, ports and URLs."""
 
 import os
 import sys
@@ -10,13 +10,13 @@ from training.contract.errors import ConfigError
 from training.settings import ROOT, load_settings
 
 HOST = "127.0.0.1"
-#: A socket's path is kept in 108 bytes by the kernel, and supervisord first makes it as `<path>.<pid>`.
+#: The kernel takes socket paths of up to 107 bytes, and supervisord first creates `<path>.<pid>`.
 LONGEST_SOCKET = 107 - len(".4194304")
 
 
 @dataclass(frozen=True)
 class Ports:
-    """What listens where; each is the make variable `<NAME>_PORT`."""
+    """The port of each program. Each is set by the make variable `<NAME>_PORT`."""
 
     airflow: int = 8080
     mlflow: int = 5000
@@ -24,7 +24,7 @@ class Ports:
 
     @classmethod
     def from_environment(cls) -> "Ports":
-        """`AIRFLOW_PORT`, `MLFLOW_PORT`, `SERVING_PORT`. Raises ConfigError when one is no port or two are the same."""
+        """`AIRFLOW_PORT`, `MLFLOW_PORT`, `SERVING_PORT`. Raises ConfigError for a bad port, or one used twice."""
         found = {}
         for name, default in asdict(cls()).items():
             value = os.environ.get(f"{name.upper()}_PORT") or str(default)
@@ -32,13 +32,13 @@ class Ports:
                 raise ConfigError(f"{name.upper()}_PORT is {value!r}", hint="A port is a number from 1 to 65535.")
             found[name] = int(value)
         if len(set(found.values())) < len(found):
-            raise ConfigError(f"Two programs on one port: {found}", hint="Give each a port of its own.")
+            raise ConfigError(f"Two programs have the same port: {found}", hint="Give each program its own port.")
         return cls(**found)
 
 
 @dataclass(frozen=True)
 class Place:
-    """One stack's folders and URLs. Everything that it keeps is under `home`."""
+    """The folders and URLs of a stack. All of its state is under `home`."""
 
     home: Path
     landing: Path
@@ -55,7 +55,7 @@ class Place:
         return place
 
     def as_started(self) -> "Place":
-        """As the stack in `home` was started, if one was: `down` and `status` need no ports."""
+        """The place as it was when the stack in `home` started, so that `down` and `status` need no ports."""
         try:
             kept = loads(self.record.read_text())
         except (OSError, ValueError):
@@ -85,7 +85,7 @@ class Place:
 
     @property
     def stopped(self) -> Path:
-        """A file that is there from the moment the stack is told to stop until it is started again."""
+        """A file that exists from the time somebody stops the stack until its next start."""
         return self.run / "stopped"
 
     @property
@@ -110,7 +110,7 @@ class Place:
 
     @property
     def step_environment(self) -> dict[str, str]:
-        """The `CT_*` variables under which steps and the prediction service find each other."""
+        """The `CT_*` variables with which the stack's steps and prediction service find each other."""
         return {
             "CT_HOME": str(self.home),
             "CT_LANDING_URI": str(self.landing),

@@ -1,4 +1,4 @@
-"""The numbers of the story: one seed, one calendar, what changes in the world and when."""
+"""The numbers of the demo's scenario: the seed, the calendar, what changes in the data and when."""
 
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -11,9 +11,9 @@ WEEK = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Plan:
-    """Eight quiet weeks, then a new pattern of fraud and inflated amounts, for good.
+    """Eight weeks without a change, then a new pattern of fraud and higher amounts, which stay.
 
-    Labels come a week late, the holdout is the newest labelled week, and a gap of a week lies before it (ADR 3). So the
+    Labels are a week late, the holdout is the newest labelled week, and a gap of a week lies before it (ADR 3). So the
     changed days reach a training window of 14 days four weeks after the change; the weeks after that are a reserve.
     """
 

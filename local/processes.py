@@ -1,4 +1,4 @@
-"""The programs of the stack: their commands, their environment, how each says that it is well."""
+"""The programs of the stack: their commands and their environment."""
 
 import os
 import sys
@@ -12,9 +12,9 @@ from local.program import MARK
 from training.settings import ROOT
 
 BIN = Path(sys.executable).parent
-#: The step server, where there is one.
+#: The name of the step server, which runs on Linux only.
 STEPS = "steps"
-#: Another tool's configuration in the user's shell must not change this stack.
+#: Prefixes of variables that the stack does not take from the user's shell.
 FOREIGN = ("AIRFLOW", "MLFLOW_", "BENTOML_", "SUPERVISOR_", "PYTHON")
 
 
@@ -24,12 +24,12 @@ class Program:
 
     name: str
     command: list[str]
-    #: Seconds in which it may end in order before it is killed.
+    #: Seconds between SIGTERM and SIGKILL.
     patience: int = 10
 
 
 def programs(place: Place) -> list[Program]:
-    """In the order in which they are started."""
+    """All programs, in the order of their starts."""
     airflow, python = str(BIN / "airflow"), sys.executable
     mlflow = place.home / "mlflow"
     return [
@@ -59,7 +59,7 @@ def programs(place: Place) -> list[Program]:
 
 
 def _step_server(place: Place) -> list[Program]:
-    """On Linux: elsewhere a process that has its libraries loaded must not be forked, and steps start from nothing."""
+    """On Linux only: on macOS a process that has loaded its frameworks must not be forked."""
     if sys.platform != "linux":
         return []
     command = [sys.executable, "-m", "training.forkserver", "--socket", str(place.step_server)]
@@ -67,11 +67,11 @@ def _step_server(place: Place) -> list[Program]:
 
 
 def environment(place: Place, credentials: Credentials, base: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What every program of the stack sees: `base` without other tools' settings, and ours."""
+    """The environment of every program: `base` without other tools' settings, and the stack's own."""
     kept = {name: value for name, value in base.items() if not name.startswith(FOREIGN)}
     ours = {
         MARK: str(place.home),
-        # The process title is kept out of the environment's memory: the mark stays readable in /proc.
+        # setproctitle must not overwrite the environment: MARK is read from /proc.
         "SPT_NOENV": "1",
         "PATH": f"{BIN}{os.pathsep}{base.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
@@ -90,7 +90,7 @@ def _airflow(place: Place, credentials: Credentials) -> dict[str, str]:
     settings = {
         "CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        # Left out, every task goes to localhost:8080, whatever the API server's port is.
+        # The default is localhost:8080, whatever the API server's port is.
         "CORE__EXECUTION_API_SERVER_URL": f"{place.airflow_url}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
@@ -107,6 +107,6 @@ def _airflow(place: Place, credentials: Credentials) -> dict[str, str]:
 
 
 def airflow_everywhere() -> dict[str, str]:
-    """Airflow's settings that compose has as well."""
+    """Airflow's settings that docker compose uses, too."""
     lines = (ROOT / "deploy" / "airflow.env").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

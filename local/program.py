@@ -1,7 +1,7 @@
-"""`python -m local.program <name> -- <command>`: what the supervisor runs for each program.
+"""`python -m local.program <name> -- <command>`: the supervisor runs this for each program.
 
-A program killed by its pid leaves its workers behind: they hold its port, or take tasks from a queue that nobody fills.
-So before a program starts, what an earlier one of the same name left is ended. Then this process becomes the program.
+When a program is killed its workers may live on. They keep its port, or wait for tasks that never come. So this first
+ends all processes that an earlier program of the same name left. Then it becomes the program (exec).
 """
 
 import os
@@ -9,14 +9,14 @@ import sys
 
 import psutil
 
-#: In the environment of everything that a stack starts: its state folder.
+#: An environment variable of all processes of a stack: its state folder.
 MARK = "PERENNIAL_STACK"
 #: Set by supervisord in each of its programs.
 NAME = "SUPERVISOR_PROCESS_NAME"
 
 
 def members(home: str, program: str | None = None) -> list[psutil.Process]:
-    """The processes of the stack in `home` (of one program of it), children included; this process is not counted."""
+    """The processes of the stack in `home`, or of one of its programs, with their children but without this process."""
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         try:
@@ -29,7 +29,7 @@ def members(home: str, program: str | None = None) -> list[psutil.Process]:
 
 
 def kill(processes: list[psutil.Process]) -> None:
-    """End them at once and wait until they are gone. psutil compares start times: a reused pid is not hit."""
+    """Kill `processes` and wait until they are gone. psutil compares start times, so a reused pid is safe."""
     for process in processes:
         try:
             process.kill()
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     name, _, *command = argv
     left = [p for p in members(os.environ[MARK], name) if p.pid != os.getppid()]
     if left:
-        print(f"Ending what an earlier {name} left: {[p.pid for p in left]}", flush=True)
+        print(f"Killing processes that an earlier {name} left: {[p.pid for p in left]}", flush=True)
         kill(left)
     os.execvp(command[0], command)
 

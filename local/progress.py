@@ -1,4 +1,4 @@
-"""What is happening now, for a person at a terminal and for a log file alike."""
+"""Progress messages, for a terminal and for a log file."""
 
 import sys
 import time
@@ -7,12 +7,12 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
-#: Without a terminal, what goes on is said again at most this often, in seconds.
+#: Without a terminal: seconds between two messages about the current activity.
 QUIET = 15.0
 
 
 class Progress:
-    """Lines that stay (`say`) and one that changes (`now`), each with the time since the start."""
+    """Prints lines that stay (`say`) and one that changes (`now`), each with the time since the start."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
@@ -39,7 +39,7 @@ class Progress:
         self._last, self._last_at = "", time.monotonic()
 
     def now(self, text: str) -> None:
-        """What goes on at this moment."""
+        """Show the current activity."""
         if self._status:
             self._status.update(f"[dim]{self.clock}[/]  {text.replace('[', '(').replace(']', ')')}")
         elif text != self._last and time.monotonic() - self._last_at > QUIET:

@@ -1,4 +1,4 @@
-"""The whole stack on one machine: started in the order of its health, watched, stopped."""
+"""The whole stack on one machine: starts its programs in order, reports their health, stops them."""
 
 import socket
 import subprocess
@@ -17,13 +17,13 @@ from local.program import members
 from local.supervisor import UNREACHABLE, Supervisor
 from training.contract.errors import StepError
 
-#: Airflow's own three; its API server must answer before they dispatch tasks that call it.
+#: Airflow's programs without a port. They start when the API server answers, because their tasks call it.
 WORKING = ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class StackStoppedError(Exception):
-    """The stack was told to stop while it started."""
+    """Somebody stopped the stack while it started."""
 
 
 class Stack:
@@ -41,10 +41,10 @@ class Stack:
     def running(self) -> bool:
         return self.supervisor.running
 
-    def start(self, tell: Tell, patience: float = 180) -> None:
-        """Start what does not run yet and return when all of it is healthy.
+    def start(self, report: Report, patience: float = 180) -> None:
+        """Start the programs that do not run yet and return when all are healthy. `report` gets the progress.
 
-        `patience` is in seconds per program. Raises StepError that names the program and its log, and
+        `patience` is the time limit per program, in seconds. Raises StepError that names the program and its log, and
         StackStoppedError when somebody else stops the stack meanwhile.
         """
         place, credentials = self.place, self.credentials
@@ -52,34 +52,34 @@ class Stack:
             folder.mkdir(parents=True, exist_ok=True)
         credentials.write_passwords_file(place.airflow_home / "passwords.json")
         try:
-            self._start(environment(place, credentials), tell, patience)
+            self._start(environment(place, credentials), report, patience)
         except (StepError, *UNREACHABLE):
             if self.supervisor.stopped:
                 raise StackStoppedError from None
             raise
 
-    def _start(self, env: dict[str, str], tell: Tell, patience: float) -> None:
+    def _start(self, env: dict[str, str], report: Report, patience: float) -> None:
         place = self.place
         if not self.running:
             self.supervisor.boot(programs(place), env)
             place.remember()
-        tell("MLflow, the step server and Airflow's database")
+        report("MLflow, the step server and Airflow's database")
         self.supervisor.start("mlflow", STEPS)
         self._migrate(env)
-        tell("Airflow's API server and the prediction service")
+        report("Airflow's API server and the prediction service")
         self.supervisor.start("airflow-api", "serving")
         self._wait("airflow-api", patience)
-        tell("Airflow's scheduler, DAG processor and triggerer")
+        report("Airflow's scheduler, DAG processor and triggerer")
         self.supervisor.start(*WORKING)
         for program in self.health():
             self._wait(program, patience)
 
     def stop(self) -> None:
-        """Stop everything; nothing is left behind."""
+        """Stop all programs. No process is left."""
         self.supervisor.shutdown()
 
     def health(self) -> dict[str, bool]:
-        """Program → does it answer (the three without a port: does their heartbeat reach Airflow)."""
+        """Program → whether it answers. For those without a port: whether Airflow gets their heartbeat."""
         place = self.place
         answers = {
             "mlflow": _answers(f"{place.mlflow_url}/health"),
@@ -100,7 +100,7 @@ class Stack:
         return answers
 
     def memory(self) -> int:
-        """Bytes of all processes of the stack together: PSS, which counts a shared page once."""
+        """Memory of all processes of the stack in bytes (PSS, which counts a shared page once)."""
         total = 0
         for process in members(str(self.place.home)):
             try:
@@ -110,7 +110,7 @@ class Stack:
         return total
 
     def _migrate(self, env: dict[str, str]) -> None:
-        """Airflow's schema; a migration costs 9 s, so one of this version is not made twice."""
+        """Migrate Airflow's database. That takes 9 s, so it is done once per version of Airflow."""
         done = self.place.airflow_home / "migrated"
         release = version("apache-airflow")
         if done.exists() and done.read_text() == release:

@@ -1,4 +1,4 @@
-"""supervisord, spoken to over its socket: start it, start programs in it, see them, end it with all that it started."""
+"""Talks to supervisord over its socket: starts it, starts its programs, lists them, and stops them all."""
 
 import shlex
 import subprocess
@@ -47,7 +47,7 @@ stdout_logfile = {logs}/{name}.log
 stdout_logfile_maxbytes = 20MB
 stdout_logfile_backups = 1
 """
-#: What a call raises when supervisord is not there, is ending, or ends in the middle of its answer.
+#: What a call raises when supervisord does not run, is ending, or ends while it answers.
 UNREACHABLE = (OSError, HTTPException, Fault, ProtocolError)
 
 
@@ -62,7 +62,7 @@ class State:
 
 
 class Supervisor:
-    """The one supervisord of a place."""
+    """The supervisord of a place."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -75,12 +75,12 @@ class Supervisor:
             return False
 
     def boot(self, programs: list[Program], environment: Mapping[str, str]) -> None:
-        """Start supervisord with `programs` in it, none of them started. What a crashed stack left is ended first.
+        """Start supervisord, which knows `programs` but starts none. First end the processes that a crashed stack left.
 
-        Raises StepError when it does not come up.
+        Raises StepError when supervisord does not start.
         """
         place = self._place
-        self.clear_away()
+        self.end_leftovers()
         for folder in (place.run, place.logs):
             folder.mkdir(parents=True, exist_ok=True)
         place.socket.unlink(missing_ok=True)
@@ -93,27 +93,29 @@ class Supervisor:
         while done.returncode == 0 and not self.running and time.monotonic() < deadline:
             time.sleep(0.1)
         if not self.running:
-            said = (done.stdout + done.stderr).strip() or "nothing"
-            raise StepError(f"supervisord did not start; it said: {said}", hint=f"See {place.run}/supervisord.log.")
+            output = (done.stdout + done.stderr).strip() or "(none)"
+            raise StepError(
+                f"supervisord did not start. Its output: {output}", hint=f"See {place.run}/supervisord.log."
+            )
 
     @property
     def stopped(self) -> bool:
         """Whether `shutdown` was called since the last boot, by this process or another one."""
         return self._place.stopped.exists() or not self._place.run.exists()
 
-    def clear_away(self) -> None:
-        """End what a stack left whose supervisord is gone; it would hold the ports."""
+    def end_leftovers(self) -> None:
+        """End the processes of a stack whose supervisord is gone. They would still use the ports."""
         if not self.running:
             kill(members(str(self._place.home)))
 
     def start(self, *names: str) -> None:
-        """Start those of `names` that do not run yet."""
+        """Start the programs `names`, unless they run."""
         for state in self.states():
             if state.name in names and state.state not in ("RUNNING", "STARTING", "BACKOFF"):
                 self._rpc().startProcess(state.name, False)
 
     def states(self) -> list[State]:
-        """Every program; none when supervisord does not run."""
+        """The state of every program. Empty when supervisord does not run."""
         try:
             found: Any = self._rpc().getAllProcessInfo()
         except UNREACHABLE:
@@ -123,14 +125,14 @@ class Supervisor:
         ]
 
     def shutdown(self) -> None:
-        """End every program in order, then supervisord, then whatever outlived them."""
+        """Stop every program in order, then supervisord, then kill the processes that are left."""
         if self._place.run.exists():
             self._place.stopped.touch()
         daemon = self._daemon()
         children = daemon.children(recursive=True) if daemon else []
-        # Somebody else may be stopping it, too.
+        # Somebody else may stop it at the same time.
         with suppress(*UNREACHABLE):
-            # shutdown() alone ends one program after the other.
+            # shutdown() alone would stop one program after the other.
             self._rpc().stopAllProcesses(True)
             self._rpc().shutdown()
         if daemon:
@@ -151,9 +153,9 @@ class Supervisor:
 
 
 def configuration(place: Place, programs: list[Program]) -> str:
-    """supervisord.conf. Programs inherit supervisord's environment, so no secret is in the file."""
+    """The content of supervisord.conf. It has no secrets: programs inherit supervisord's environment."""
     parts = [DAEMON.format(run=_raw(place.run), root=_raw(ROOT), socket=_raw(place.socket))]
-    # Of all values, supervisord expands the logs' paths twice.
+    # supervisord expands this value twice, and all others once.
     logs = _raw(_raw(place.logs))
     for program in programs:
         command = shlex.join([sys.executable, "-m", "local.program", program.name, "--", *program.command])
@@ -162,5 +164,5 @@ def configuration(place: Place, programs: list[Program]) -> str:
 
 
 def _raw(value: object) -> str:
-    """`%` opens an expansion in supervisord's configuration."""
+    """Escape `%`, which supervisord's configuration expands."""
     return str(value).replace("%", "%%")

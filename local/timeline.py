@@ -1,4 +1,4 @@
-"""The story's end: what was triggered when and why, what the verdicts said, and whether all of it happened."""
+"""What the demo did: which runs started when and why, what their verdicts were, and whether a part is missing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 from local.airflow_api import Airflow, Run
 
-#: Which steps' results a training run is told by.
+#: The steps of a training run, and of a drift run, whose results are in the timeline.
 TRAINING = ("decide_retraining", "dataset", "evaluate", "register", "rollout")
-ALWAYS_TOLD = ("drift", "performance", "decide_retraining")
+WATCHING = ("drift", "performance", "decide_retraining")
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """One run with the results of its steps and the asset events that caused it."""
+class Entry:
+    """One run with the results of its steps and the asset events that started it."""
 
     run: Run
     results: dict[str, dict[str, Any]]
@@ -22,39 +22,39 @@ class Chapter:
     page: str
 
 
-def chapters(airflow: Airflow) -> list[Chapter]:
-    """All drift and training runs so far, by start."""
+def entries(airflow: Airflow) -> list[Entry]:
+    """All drift and training runs so far, in the order of their starts."""
     found = []
-    for kind, steps in (("drift", ALWAYS_TOLD), ("train", TRAINING)):
+    for kind, steps in (("drift", WATCHING), ("train", TRAINING)):
         for run in airflow.runs(kind):
             results = {step: result for step in steps if (result := airflow.result(run, step))}
-            found.append(Chapter(run, results, airflow.causes(run), airflow.page(run)))
+            found.append(Entry(run, results, airflow.causes(run), airflow.page(run)))
     return sorted(found, key=lambda c: (c.run.started is None, c.run.started))
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something that the story must contain; `found` says what was found instead of, or as, it."""
+    """Something that must have happened. `found` describes what did."""
 
     expected: str
     held: bool
     found: str
 
 
-def checks(story: list[Chapter], champion: int | None) -> list[Check]:
-    """What `--exit` answers for."""
-    trained = [c for c in story if c.run.kind == "train"]
+def checks(timeline: list[Entry], champion: int | None) -> list[Check]:
+    """What must have happened for `make demo ARGS=--exit` to end with 0."""
+    trained = [c for c in timeline if c.run.kind == "train"]
     first = next((c for c in trained if version(c) == 1), None)
-    winner = winning(story)
-    drifted = [c for c in story if c.results.get("drift", {}).get("drifted")]
+    winner = winning(timeline)
+    drifted = [c for c in timeline if c.results.get("drift", {}).get("drifted")]
     reports = [Path(c.results["drift"]["report_html"]) for c in drifted if c.results["drift"].get("report_html")]
-    measured = [c for c in story if c.results.get("performance", {}).get("outcome") == "measured"]
+    measured = [c for c in timeline if c.results.get("performance", {}).get("outcome") == "measured"]
     made = [
-        Check("a first training made version 1", first is not None, told(first)),
+        Check("a first training made version 1", first is not None, described(first)),
         Check("the drift DAG found drift", bool(drifted), f"in {len(drifted)} runs"),
         Check("its reports are there", bool(reports) and all(r.is_file() for r in reports), f"{len(reports)} reports"),
         Check("logged predictions met their late labels", bool(measured), f"in {len(measured)} runs"),
-        Check("a training that drift or performance asked for was rolled out", winner is not None, told(winner)),
+        Check("a training that drift or performance asked for was rolled out", winner is not None, described(winner)),
     ]
     if winner is None:
         return made
@@ -74,38 +74,38 @@ def checks(story: list[Chapter], champion: int | None) -> list[Check]:
     ]
 
 
-def winning(story: list[Chapter]) -> Chapter | None:
-    """The first training by drift or performance whose version was rolled out."""
-    asked = (c for c in story if c.results.get("decide_retraining", {}).get("trigger") in ("drift", "performance"))
+def winning(timeline: list[Entry]) -> Entry | None:
+    """The first training because of drift or performance whose version was rolled out."""
+    asked = (c for c in timeline if c.results.get("decide_retraining", {}).get("trigger") in ("drift", "performance"))
     return next((c for c in asked if c.run.kind == "train" and version(c)), None)
 
 
-def version(chapter: Chapter) -> int | None:
-    return chapter.results.get("rollout", {}).get("version")
+def version(entry: Entry) -> int | None:
+    return entry.results.get("rollout", {}).get("version")
 
 
-def told(chapter: Chapter | None) -> str:
-    return f"run {chapter.run.id}" if chapter else "there is none"
+def described(entry: Entry | None) -> str:
+    return f"run {entry.run.id}" if entry else "there is none"
 
 
-def lines(story: list[Chapter]) -> Iterator[str]:
-    """The timeline, for a person. Times are UTC, as in Airflow's UI."""
-    for chapter in story:
-        at = f"{chapter.run.started:%H:%M:%S}" if chapter.run.started else "waiting "
-        heading, *details = _watched(chapter) if chapter.run.kind == "drift" else _trained(chapter)
-        yield f"  {at}  {chapter.run.kind:<6} {heading}"
+def lines(timeline: list[Entry]) -> Iterator[str]:
+    """The timeline as text. Times are UTC, as in Airflow's UI."""
+    for entry in timeline:
+        at = f"{entry.run.started:%H:%M:%S}" if entry.run.started else "waiting "
+        heading, *details = _watched(entry) if entry.run.kind == "drift" else _trained(entry)
+        yield f"  {at}  {entry.run.kind:<6} {heading}"
         yield from (f"                   {detail}" for detail in details)
 
 
-def _watched(chapter: Chapter) -> Iterator[str]:
-    drift, request = chapter.results.get("drift", {}), chapter.results.get("decide_retraining", {})
-    performance = chapter.results.get("performance", {})
+def _watched(entry: Entry) -> Iterator[str]:
+    drift, request = entry.results.get("drift", {}), entry.results.get("decide_retraining", {})
+    performance = entry.results.get("performance", {})
     if drift.get("outcome") == "measured":
         window = f"{drift['window']['start']} up to {drift['window']['end']}"
         share = f"{drift['drifted_share']:.0%} of the features drifted"
         yield f"{window}: {share} against what version {drift['champion_version']} was trained on"
     else:
-        yield f"as of {drift.get('as_of')}: {drift.get('outcome', chapter.run.state)}"
+        yield f"as of {drift.get('as_of')}: {drift.get('outcome', entry.run.state)}"
     if performance.get("outcome") == "measured":
         now, before = performance["current"], performance["reference"]
         yield "on matured labels: " + ", ".join(
@@ -117,30 +117,30 @@ def _watched(chapter: Chapter) -> Iterator[str]:
         yield f"request: {request.get('reason') or 'none'} → {request['why']}"
 
 
-def _trained(chapter: Chapter) -> Iterator[str]:
-    request, dataset = chapter.results.get("decide_retraining", {}), chapter.results.get("dataset", {})
-    why = "; ".join(f"asset {c['asset']}" for c in chapter.causes) or chapter.run.type
+def _trained(entry: Entry) -> Iterator[str]:
+    request, dataset = entry.results.get("decide_retraining", {}), entry.results.get("dataset", {})
+    why = "; ".join(f"asset {c['asset']}" for c in entry.causes) or entry.run.type
     yield f"because of {request.get('trigger')} ({request.get('reason')}), by {why}"
     if dataset:
         train, holdout = dataset["train"], dataset["holdout"]
-        yield f"trained on {_days(train)}, judged on {_days(holdout)}, with what was known by {dataset['as_of']}"
-    evaluation = chapter.results.get("evaluate")
+        yield f"trained on {_days(train)}, evaluated on {_days(holdout)}, with what was known by {dataset['as_of']}"
+    evaluation = entry.results.get("evaluate")
     if evaluation:
         verdict = evaluation["verdict"]
-        said = "promote" if verdict["promote"] else "keep the champion"
-        yield f"verdict on {evaluation['challenger']['estimator']}: {said}"
+        decision = "promote" if verdict["promote"] else "keep the champion"
+        yield f"verdict on {evaluation['challenger']['estimator']}: {decision}"
         yield from (f"  {reason}" for reason in verdict["reasons"])
-    if version(chapter):
-        seconds = chapter.results["rollout"]["seconds"]
-        yield f"version {version(chapter)} serves, {seconds:.1f} s after its registration"
+    if version(entry):
+        seconds = entry.results["rollout"]["seconds"]
+        yield f"version {version(entry)} serves, {seconds:.1f} s after its registration"
 
 
 def _days(split: dict[str, Any]) -> str:
     return f"{split['days']['start']} up to {split['days']['end']} ({split['rows']} rows, {split['positives']} frauds)"
 
 
-def quality(winner: Chapter) -> Iterator[str]:
-    """Before and after, on the same holdout."""
+def quality(winner: Entry) -> Iterator[str]:
+    """The metrics of the old and the new version on the same holdout."""
     verdict = winner.results["evaluate"]["verdict"]
     for metric, new in verdict["challenger"].items():
         old = (verdict["champion"] or {}).get(metric)

@@ -1,4 +1,4 @@
-"""What each verb does with a stack. Each returns the exit code."""
+"""The commands of `python -m local` on a stack. Each returns its exit code."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from local.preflight import problems
 from local.stack import Stack, StackStoppedError
 from training.contract.errors import InputError
 
-#: What a stack puts into its state folder.
+#: The names of files and folders in a stack's state folder.
 KEPT = frozenset(
     [
         "airflow",
@@ -30,18 +30,18 @@ KEPT = frozenset(
 
 
 def ready_to_start(stack: Stack) -> bool:
-    """False, with the reasons printed, when the stack cannot start here. One that runs already is ready."""
+    """Whether the stack can start here, or already runs. Prints the reasons when not."""
     if stack.running:
         kept = stack.place.as_started()
         if kept == stack.place:
             return True
-        asked, has = stack.place, kept
-        print(f"✗ A stack with other settings runs in {asked.home}:", file=sys.stderr)
-        print(f"    running: {has.ports}, landing {has.landing}", file=sys.stderr)
-        print(f"    asked:   {asked.ports}, landing {asked.landing}", file=sys.stderr)
-        print("  → make down, then again; or give the same settings.", file=sys.stderr)
+        wanted = stack.place
+        print(f"✗ A stack with other settings runs in {wanted.home}:", file=sys.stderr)
+        print(f"    running: {kept.ports}, landing {kept.landing}", file=sys.stderr)
+        print(f"    wanted:  {wanted.ports}, landing {wanted.landing}", file=sys.stderr)
+        print("  → Run `make down` first, or give the same settings.", file=sys.stderr)
         return False
-    stack.supervisor.clear_away()
+    stack.supervisor.end_leftovers()
     found = problems(stack.place)
     for problem in found:
         print(f"✗ {problem}", file=sys.stderr)
@@ -49,7 +49,7 @@ def ready_to_start(stack: Stack) -> bool:
 
 
 def addresses(stack: Stack) -> str:
-    """URLs and login, for a person."""
+    """The URLs and the login, as text."""
     place = stack.place
     return (
         f"  Airflow  {place.airflow_url}   login {USER} / {stack.credentials.password}\n"
@@ -76,12 +76,12 @@ def up(stack: Stack) -> int:
 def down(stack: Stack) -> int:
     was_running = stack.running
     stack.stop()
-    print("Stopped." if was_running else "Nothing ran.")
+    print("Stopped." if was_running else "The stack did not run.")
     return 0
 
 
 def status(stack: Stack) -> int:
-    """Exit code 0 when all of it is healthy."""
+    """Print the state of every program. Exit code 0 when all are healthy."""
     stack = Stack(stack.place.as_started())
     states = stack.supervisor.states()
     if not states:
@@ -89,7 +89,7 @@ def status(stack: Stack) -> int:
         return 1
     health = stack.health()
     for program in states:
-        well = "healthy" if health[program.name] else "NOT WELL"
+        well = "healthy" if health[program.name] else "UNHEALTHY"
         log = stack.place.logs / f"{program.name}.log"
         print(f"  {program.name:<22} {program.state:<9} {well:<9} {program.seconds:>6} s  pid {program.pid:<7} {log}")
     print(f"  Memory of all processes {stack.memory() / 1024**3:.1f} GB")
@@ -98,31 +98,31 @@ def status(stack: Stack) -> int:
 
 
 def clean(stack: Stack) -> int:
-    """Deletes what a stack made, and no other folder. Raises InputError for one that does not look like a stack's."""
+    """Delete a stack's state folder. Raises InputError, and deletes nothing, when the folder has other content."""
     home = stack.place.home
     stack.stop()
     if not home.exists():
         print(f"There is no {home}.")
         return 0
     if strange := sorted(entry.name for entry in home.iterdir() if entry.name not in KEPT):
-        problem = f"{home} holds what no stack puts there: {', '.join(strange[:5])}"
-        raise InputError(problem, hint="Is it the folder that you mean? Nothing was deleted.")
+        problem = f"{home} has content that is not a stack's: {', '.join(strange[:5])}"
+        raise InputError(problem, hint="Nothing was deleted. Check that this is the right folder.")
     shutil.rmtree(home)
     print(f"Deleted {home}.")
     return 0
 
 
 def step(stack: Stack, rest: list[str]) -> int:
-    """Becomes the step."""
-    return _become(stack, "training", *rest)
+    """Run the step in this process."""
+    return _replace_process(stack, "training", *rest)
 
 
 def ledger_verify(stack: Stack, models: list[str]) -> int:
-    """Becomes the check of the ledgers of `models`, or of all."""
-    return _become(stack, "training.ledger_verify", *models)
+    """Check the ledgers of `models`, or of all, in this process."""
+    return _replace_process(stack, "training.ledger_verify", *models)
 
 
-def _become(stack: Stack, module: str, *arguments: str) -> int:
+def _replace_process(stack: Stack, module: str, *arguments: str) -> int:
     environment = os.environ | stack.place.as_started().step_environment
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
 

@@ -1,16 +1,16 @@
-"""Writes on each run why it is there, where the grid shows it: the run's note."""
+"""Writes the reason of each run into its note, which the grid view shows."""
 
 from typing import Any
 
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-#: As long as Airflow's notes may be.
+#: The longest note that Airflow takes, in characters.
 LONGEST = 1000
 
 
 def reason(conf: Any, extras: list[dict[str, Any]]) -> str:
-    """What a person gave as the reason, or what the asset events that started the run carry as theirs."""
+    """The reason that a person gave, or the reasons in the asset events that started the run."""
     given = [(conf or {}).get("reason")]
     given += [extra.get("reason") or (extra.get("payload") or {}).get("reason") for extra in extras]
     return "; ".join(dict.fromkeys(text for text in given if text))[:LONGEST]

@@ -1,13 +1,14 @@
-"""Modules that Airflow's processes import while they start, so that nothing waits for them later.
+"""Imports modules while Airflow's processes start, so that tasks and triggers need not wait for them.
 
-Tasks start by forking the scheduler: what it has imported, they need not import. Saves about 4 s per task. The
-triggerer imports a trigger's class in its event loop, which stands still meanwhile: 0.25 s for ours.
+A task is a fork of the scheduler and has what the scheduler imported. That saves about 4 s per task. The triggerer
+imports the class of a trigger in its event loop, which blocks all other triggers for 0.25 s.
 """
 
 import sys
 from importlib import import_module
 
 from airflow.plugins_manager import AirflowPlugin
+from perennial_airflow.launchers import LAUNCHERS
 
 from training.settings import load_settings
 
@@ -25,18 +26,15 @@ MODULES = {
     ),
     "triggerer": ("perennial_airflow.triggers",),
 }
-#: With CT_LAUNCHER=pod only: the Kubernetes client takes seconds to import.
-POD_MODULES = {"scheduler": "perennial_airflow.pods", "triggerer": "perennial_airflow.pod_trigger"}
-
 for program, modules in MODULES.items():
     if program in sys.argv:
-        if load_settings().launcher == "pod":
-            import_module(POD_MODULES[program])
         for module in modules:
             import_module(module)
+        # The triggerer needs the launcher's triggers, which its module imports.
+        LAUNCHERS.find(load_settings().launcher)
 
 
 class PreloadPlugin(AirflowPlugin):
-    """Registers nothing; Airflow wants a class to have loaded the module for."""
+    """Registers nothing. Airflow loads this module because it has a plugin class."""
 
     name = "perennial_preload"

@@ -18,7 +18,7 @@ from serving.dispatcher import PredictionDispatcher
 from serving.endpoint import PredictEndpoint
 from serving.routes import application
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.settings import Settings
+from training.settings import ServingSettings
 
 #: Threads write the prediction log and score shadows. After this time, instead of Python's 5 ms, such a thread gives
 #: way to the event loop.
@@ -27,7 +27,7 @@ SWITCH_SECONDS = 0.0005
 GARBAGE = 50_000
 
 
-def build(settings: Settings) -> bentoml.Service:
+def build(settings: ServingSettings) -> bentoml.Service:
     """The service of model `settings.serving_model`. Its worker loads models when it starts, not here.
 
     Raises ConfigError or InputError when the spec or the settings are wrong.
@@ -64,7 +64,7 @@ def build(settings: Settings) -> bentoml.Service:
 class Worker:
     """The worker process of a service, from its start in the event loop to its end."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, endpoint: PredictEndpoint) -> None:
+    def __init__(self, settings: ServingSettings, spec: ModelSpec, endpoint: PredictEndpoint) -> None:
         # BentoML's parent process imports this module too, and needs none of these libraries.
         from serving.predictor import Predictor
 

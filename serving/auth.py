@@ -17,7 +17,7 @@ from typing import Literal
 
 from serving.schema import BadRequest, Problem
 from training.contract.errors import ConfigError
-from training.settings import Settings
+from training.settings import ServingSettings
 
 Role = Literal["predict", "admin"]
 
@@ -30,7 +30,7 @@ log = logging.getLogger("perennial")
 class Auth:
     """Raises ConfigError when the settings name a file that cannot be read, or peers that are not networks."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServingSettings) -> None:
         self._path = Path(settings.serving_keys_file) if settings.serving_keys_file else None
         self._header = settings.serving_trusted_header.lower().encode()
         try:

@@ -14,7 +14,7 @@ from serving.micro_batcher import prediction_failed
 from serving.request import HttpResponse, PredictionRequest
 from serving.schema import BadRequest, Problem, RequestSchema
 from training.contract.model_spec import ModelSpec
-from training.settings import Settings
+from training.settings import ServingSettings
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
@@ -28,7 +28,7 @@ log = logging.getLogger("perennial")
 class PredictEndpoint:
     """Answers predictions once `predictor` is set."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: ServingSettings, spec: ModelSpec) -> None:
         self.schema = RequestSchema(spec)
         self.auth = Auth(settings)
         self.predictor: Predictor | None = None

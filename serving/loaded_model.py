@@ -29,7 +29,7 @@ from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS
-from training.settings import Settings
+from training.settings import ServingSettings
 
 #: A call of the model with at most this many rows is a small one.
 FEW_ROWS = 16
@@ -122,7 +122,7 @@ class LoadedModelFactory:
     its request features; later changes on disk do not affect it.
     """
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: ServingSettings, spec: ModelSpec) -> None:
         self._settings, self._spec = settings, spec
         self._plans: WeakValueDictionary[Hashable, Plan] = WeakValueDictionary()
 

@@ -18,7 +18,7 @@ from training.adapters.registry import ModelVersion, Registry
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import Refusal
-from training.settings import Settings
+from training.settings import ServingSettings
 
 REFUSED_RETRY_SECONDS = 30.0
 
@@ -32,7 +32,9 @@ class NotLoaded(Exception):
 class Loader:
     """`on_done` is called in another thread when a load has ended, and must return at once."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics, on_done: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: ServingSettings, spec: ModelSpec, metrics: Metrics, on_done: Callable[[], None]
+    ) -> None:
         #: Version → why it was refused. Replaced, never changed.
         self.refused: Mapping[int, Refusal] = {}
         #: Version → when a refused one is tried again (time.monotonic).

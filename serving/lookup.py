@@ -19,7 +19,7 @@ from serving.schema import BadRequest, Problem, Row
 from training.adapters.features import Found, OnlineReader, Reads, View
 from training.adapters.features.redis_rows import Read, RedisLayout, RedisReader
 from training.contract.errors import StepError, TransientError
-from training.settings import Settings
+from training.settings import ServingSettings
 
 #: A lookup of more rows than this may take proportionally longer.
 ROWS_PER_DEADLINE = 100
@@ -32,7 +32,7 @@ log = logging.getLogger("perennial")
 class Lookup:
     """Belongs to the event loop in which `open` is called."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServingSettings, metrics: Metrics) -> None:
         self.breaker = Breaker()
         self._settings, self._metrics = settings, metrics
         self._seconds = settings.serving_lookup_seconds

@@ -26,13 +26,13 @@ from training.contract.replicas import (
     ReplicaModels,
     ReplicaState,
 )
-from training.settings import Settings
+from training.settings import ServingSettings
 
 
 class Predictor:
     """Locks the replica's folder until the process ends. Belongs to the event loop in which it is started."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, metrics: Metrics | None = None) -> None:
+    def __init__(self, settings: ServingSettings, spec: ModelSpec, metrics: Metrics | None = None) -> None:
         state = Path(settings.serving)
         self._lock = hold(state)
         self._spec = spec

@@ -21,7 +21,7 @@ from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import LastTraffic, ModelCopy, Refusal
 from training.contract.traffic import FULL, Desired, desired
-from training.settings import Settings
+from training.settings import ServingSettings
 
 FOLLOWED = (CHAMPION, CHALLENGER, PREVIOUS)
 
@@ -32,7 +32,7 @@ class Watcher:
     """`traffic` is replaced whole and never changed: a request reads it once and keeps what it read."""
 
     def __init__(
-        self, settings: Settings, spec: ModelSpec, metrics: Metrics, signals: RolloutSignals | None = None
+        self, settings: ServingSettings, spec: ModelSpec, metrics: Metrics, signals: RolloutSignals | None = None
     ) -> None:
         self.traffic = Traffic()
         #: What the replica has seen in this state of traffic.

@@ -1,4 +1,4 @@
-"""`python -m training <step> --inputs '<json>' --result <uri>`: the one way in, for people, subprocesses and pods."""
+"""`python -m training <step> --inputs '<json>' --result <uri>`: runs a step, for people and for every launcher."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from training.contract.steps import STEPS, step_spec
-from training.runner import run_step
+from training.runner import STANDARD_OUTPUT, run_step
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("step", choices=list(STEPS), metavar="STEP")
     parser.add_argument("--inputs", default="{}", help="JSON, @file, or - for standard input")
-    parser.add_argument("--result", default="-", help="path of the report; - (default) is standard output")
+    parser.add_argument("--result", default=STANDARD_OUTPUT, help="URI of the report; - (default) is standard output")
     parser.add_argument("--schema", action="store_true", help="print the step's JSON Schemas, run nothing")
     args = parser.parse_args(argv)
     if args.schema:
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read_inputs(inputs: str) -> str:
-    """The JSON that `--inputs` names."""
+    """The JSON that the argument `--inputs` stands for."""
     if inputs == "-":
         return sys.stdin.read()
     return Path(inputs[1:]).read_text() if inputs.startswith("@") else inputs

@@ -1,4 +1,4 @@
-"""`python -m training.check [MODEL …]`: every mistake in the files of these models, or of all, before anything runs."""
+"""`python -m training.check [MODEL …]`: finds every mistake in the files of these models, or of all models."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from training.steps.check import find_problems, listing
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 78 when there is anything to correct."""
+    """Returns 0, or 78 when there is a mistake."""
     names = sys.argv[1:] if argv is None else argv
     try:
         settings = load_settings()

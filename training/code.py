@@ -7,7 +7,7 @@ from pathlib import Path
 from training.adapters.features.definitions import definitions_digest
 from training.contract.model_spec import ModelSpec
 from training.estimators import base
-from training.settings import Settings
+from training.settings import StateSettings
 
 ESTIMATORS = Path(base.__file__).parent
 
@@ -18,7 +18,7 @@ def estimators_digest() -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def training_code(settings: Settings, spec: ModelSpec) -> str:
+def training_code(settings: StateSettings, spec: ModelSpec) -> str:
     """Of the estimators, the features' definitions and what the spec says of training; first 16 hex digits.
 
     Not the commit: one that changes a page of the documentation, or a threshold of drift, trains nothing anew.

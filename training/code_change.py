@@ -1,7 +1,7 @@
-"""`python -m training.code_change`: ask the broker for a training of every model whose code is not its champion's.
+"""`python -m training.code_change`: requests a training of every model whose champion was trained by other code.
 
-Run after a deployment. The same code asks once, however often it is deployed. The request waits in the ledger, and the
-drift DAG rings for it on its next look.
+Run it after a deployment. The same code makes one request, however often it is deployed. The request waits in the
+ledger, and the next run of the drift DAG starts the training.
 """
 
 import json
@@ -13,9 +13,9 @@ from training.code import training_code
 from training.contract.errors import ExitCode, StepError
 from training.contract.model_spec import ModelSpec, load_model_spec, model_names
 from training.runner import run_step
-from training.settings import Settings, load_settings
+from training.settings import StateSettings, load_settings
 
-#: Of an MLflow run: the code that trained it.
+#: A tag of an MLflow run: the digest of the code that trained the model.
 TAG = "training_code"
 
 log = logging.getLogger("perennial")
@@ -27,7 +27,7 @@ def main() -> int:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
         codes = [
-            _ask(load_model_spec(name, settings.models_dir), settings) for name in model_names(settings.models_dir)
+            _request(load_model_spec(name, settings.models_dir), settings) for name in model_names(settings.models_dir)
         ]
     except StepError as error:
         print(f"code_change failed: {error}", file=sys.stderr)
@@ -35,10 +35,10 @@ def main() -> int:
     return next((code for code in codes if code), ExitCode.OK)
 
 
-def _ask(spec: ModelSpec, settings: Settings) -> int:
+def _request(spec: ModelSpec, settings: StateSettings) -> int:
     champion = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
     if champion is None:
-        log.info("%s has no champion: its first training takes the code that there is", spec.name)
+        log.info("%s has no champion. Its first training will use this code", spec.name)
         return ExitCode.OK
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     code, trained_by = training_code(settings, spec), runs.tags(champion.run_id).get(TAG)

@@ -1,12 +1,12 @@
-"""A step by several processes: `python -m training.distributed --nodes N --processes P --rendezvous … <step> …`.
+"""Runs a step in several processes: `python -m training.distributed --nodes N --processes P --rendezvous … <step> …`.
 
-It runs torchrun and keeps the step's contract, which torchrun alone would not: torchrun ends with 1 whatever a process
-ended with. The first process of the first node runs the step and reports into a file of this launcher's; the launcher
-passes the report on and ends with the exit code that it means. When there is none it writes one: try again.
+It runs torchrun and adds the step's exit code and report: torchrun itself ends with 1 after any failure. The first
+process of the first node runs the step and writes its report to a temporary file. This program copies the report to
+`--result` and ends with the exit code of its error. Without a report it writes one with a transient error.
 
-Each node runs this same command, once; JOB_COMPLETION_INDEX, as Kubernetes gives it to the pods of an indexed Job,
-says which node this is. Nothing restarts within a run: when a process ends badly all do, and the next try of the whole
-step goes on from the checkpoint. A node other than the first ends with 75 when its processes did not end well.
+Every node runs this same command once. JOB_COMPLETION_INDEX, which Kubernetes sets in the pods of an indexed Job, is
+the number of the node. No process is restarted: when one fails all end, and the next try of the step continues from the
+checkpoint. Nodes other than the first end with 75 when one of their processes failed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from training.contract.processes import end_with_parent
 from training.contract.steps import STEPS
 from training.runner import failure_report, terminated, write_report
 
-#: Kubernetes kills a pod 30 s after it asked it to end.
+#: Seconds between SIGTERM and SIGKILL for torchrun. Kubernetes kills a pod 30 s after SIGTERM by default.
 GRACE_SECONDS = 20
 _NODE = "JOB_COMPLETION_INDEX"
 
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         ended = _torchrun([*_torchrun_arguments(args, node, folder), *step], args.processes)
         if node > 0:
             return ExitCode.OK if ended == 0 else ExitCode.TRANSIENT
-        return _pass_on(args.step, report, args.result, ended)
+        return _publish(args.step, report, args.result, ended)
 
 
 def _torchrun_arguments(args: argparse.Namespace, node: int, folder: str) -> list[str]:
@@ -57,21 +57,21 @@ def _torchrun_arguments(args: argparse.Namespace, node: int, folder: str) -> lis
     if args.nodes == 1:
         where = ["--standalone", "--local-addr=127.0.0.1"]
     else:
-        # Ranks by the node's number, not by who comes first: the report is the first node's.
+        # Set the rank by the number of the node, because the first node writes the report.
         host, _, port = args.rendezvous.rpartition(":")
         where = [f"--node-rank={node}", f"--master-addr={host}", f"--master-port={port}"]
     return [*shape, *where, "-m", "training.worker"]
 
 
 def _torchrun(arguments: list[str], processes: int) -> int:
-    """Its exit code; negative for a signal's. SIGTERM is passed on, and what does not end in time is killed."""
+    """Run torchrun and return its exit code, negative for a signal. Forwards SIGTERM, and kills torchrun after that."""
     environment = {
-        # Processes of one machine share its cores.
+        # The processes share the cores of the machine.
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         **os.environ,
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS // 2),
     }
-    # In a session of its own, so that a signal for our group reaches it once: through us.
+    # In its own session, so that a signal for our process group reaches it only once, from us.
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *arguments],
         env=environment,
@@ -90,17 +90,17 @@ def _torchrun(arguments: list[str], processes: int) -> int:
             return process.wait()
 
 
-def _pass_on(step: str, report: Path, result_uri: str, ended: int) -> int:
-    """Put the first process's report where the step's caller looks for it; the exit code that it means."""
+def _publish(step: str, report: Path, result_uri: str, ended: int) -> int:
+    """Write the first process's report to `result_uri` and return the exit code of its error."""
     if report.exists():
-        told = StepReport.model_validate_json(report.read_text())
+        result = StepReport.model_validate_json(report.read_text())
     else:
-        hint = "A process was killed, or the nodes did not meet; the log says which. Run the step again; it resumes."
-        told = failure_report(step, TransientError(f"torchrun ended with {ended} before the step did", hint=hint))
-    write_report(result_uri, told)
-    if told.error is None:
+        hint = "A process was killed, or the nodes did not connect; see the log. Run the step again; it resumes."
+        result = failure_report(step, TransientError(f"torchrun ended with {ended} before the step did", hint=hint))
+    write_report(result_uri, result)
+    if result.error is None:
         return ExitCode.OK
-    kind: type[StepError] = getattr(errors, told.error.type, StepError)
+    kind: type[StepError] = getattr(errors, result.error.type, StepError)
     return kind.exit_code
 
 

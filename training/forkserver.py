@@ -1,14 +1,15 @@
-"""A step server: `python -m training.forkserver --socket <path>`. It has the steps' libraries loaded and forks for each
-step, so that a step's process begins at once instead of importing for seconds.
+"""The step server: `python -m training.forkserver --socket <path>`. It loads the steps' libraries once and forks a
+process for each step, so that a step does not spend seconds on imports.
 
-A step still is a process of its own that runs `python -m training …`: same arguments, same exit codes, same report.
-Only libraries are loaded beforehand, none of our own code: an edited step takes effect with the next run.
+A step is still its own process, which runs `python -m training …` with the same arguments, exit codes and report. The
+server loads libraries only and none of our own code, so an edited step takes effect in the next run.
 
-A client (plugins/perennial_airflow/forkserver.py) connects to the Unix socket and sends one line of JSON,
-`{"argv", "env", "grace"}`, together with a file descriptor for the step's output. `argv` is what follows `python`,
-`env` the `CT_*` variables; all others are this server's. The answer is one line, `{"exit_code"}`. A client that hangs
-up first has its step ended: SIGTERM, and SIGKILL after `grace` seconds. Whoever may connect may run code as this user:
-the socket's mode is 0600. Linux only: on macOS a process that has loaded its frameworks must not be forked.
+A client (plugins/perennial_airflow/launchers/forkserver.py) connects to the Unix socket and sends one line of JSON,
+`{"argv", "env", "grace"}`, together with a file descriptor for the step's output. `argv` are Python's arguments, `env`
+the `CT_*` variables of the step; it has all other variables from this server. The answer is one line, `{"exit_code"}`.
+When a client closes the connection first, its step gets SIGTERM, and SIGKILL after `grace` seconds. A client can run
+any code as this user, so the socket's mode is 0600. Linux only: on macOS a process that has loaded its frameworks must
+not be forked.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from typing import Any
 
 from training.contract.processes import end_with_parent
 
-#: What steps import while they run and what takes a tenth of a second or more (`make bench-imports`).
+#: Libraries of the steps whose import takes a tenth of a second or more (`make bench-imports`).
 LIBRARIES = (
     "pydantic_settings",
     "obstore.store",
@@ -50,15 +51,14 @@ LIBRARIES = (
     "great_expectations.checkpoint",
     "evidently.presets",
     "ibis.backends.duckdb",
-    # torch itself, and what its optimizers import when they are made.
+    # torch itself, and the module that its optimizers import when they are created.
     "torch._dynamo",
 )
-#: Processes of this kind end as Python's own do, but for the C libraries' clean-up, which would wait for threads that a
-#: fork leaves behind.
+#: These processes skip the cleanup of C libraries when they end. It would wait for threads, which a fork does not copy.
 FORK = multiprocessing.get_context("fork")
-#: When this server is told to stop, so long may running steps take to end.
+#: Seconds that running steps have to end when this server stops.
 PATIENCE_SECONDS = 20.0
-#: As the step's command line: `python -m <module> …`.
+#: The first of the arguments of a step, `-m <module> …`.
 MODULE_FLAG = "-m"
 
 
@@ -67,17 +67,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.forkserver", description=__doc__.splitlines()[0])
     parser.add_argument("--socket", type=Path, required=True, help="path of the Unix socket to listen on")
     path: Path = parser.parse_args(argv).socket
-    _refuse_a_second(path)
+    _check_not_running(path)
     print("Loading the steps' libraries", flush=True)
     preload()
     with _listening(path) as listener:
-        print(f"Steps are taken at {path}", flush=True)
+        print(f"Listening at {path}", flush=True)
         serve(listener)
 
 
 def preload() -> None:
-    """Import what steps need, leave nothing of our own loaded, and keep the garbage collector off the shared pages."""
-    # Read when OpenMP is loaded; training/runner.py says why.
+    """Import the libraries, unload our own modules, and keep the garbage collector off the shared memory pages."""
+    # OpenMP reads this when it is loaded. training/runner.py has the reason.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from training.adapters.features.definitions import quick_feast_import
 
@@ -87,13 +87,13 @@ def preload() -> None:
         import_module(name)
     for name in [name for name in sys.modules if name.startswith("training.")]:
         del sys.modules[name]
-    # A library that sets up logging would keep the steps' own setup from taking effect.
+    # A library may have set up logging; then the setup of a step would have no effect.
     logging.root.handlers.clear()
     gc.collect()
     gc.freeze()
 
 
-def _refuse_a_second(path: Path) -> None:
+def _check_not_running(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         if other.connect_ex(str(path)) == 0:
             raise SystemExit(f"Another step server listens on {path}; stop it, or give this one another --socket.")
@@ -114,43 +114,43 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 
 def serve(listener: socket.socket) -> None:
-    """Fork a keeper for every client, until SIGTERM; then have every keeper end its step, and wait for them."""
+    """Fork a process that serves each client, until SIGTERM. Then have all of them end their steps, and wait."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
-    keepers: list[BaseProcess] = []
+    watchers: list[BaseProcess] = []
     try:
         while True:
             connection, _ = listener.accept()
-            keepers = [keeper for keeper in keepers if keeper.is_alive()]
-            keepers.append(FORK.Process(target=keep, args=(connection, listener)))
-            keepers[-1].start()
+            watchers = [watcher for watcher in watchers if watcher.is_alive()]
+            watchers.append(FORK.Process(target=serve_client, args=(connection, listener)))
+            watchers[-1].start()
             connection.close()
     except SystemExit:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        for keeper in keepers:
-            keeper.terminate()
+        for watcher in watchers:
+            watcher.terminate()
         deadline = time.monotonic() + PATIENCE_SECONDS
-        for keeper in keepers:
-            keeper.join(max(0.0, deadline - time.monotonic()))
+        for watcher in watchers:
+            watcher.join(max(0.0, deadline - time.monotonic()))
         raise
 
 
-def keep(connection: socket.socket, listener: socket.socket) -> None:
-    """One client's process: fork the step, see it to its end, tell the client."""
+def serve_client(connection: socket.socket, listener: socket.socket) -> None:
+    """Serve one client: fork the step, wait for its end, send the exit code."""
     listener.close()
-    # A step's own end is its keeper's business: a Ctrl-C for the server's group comes here as SIGTERM.
+    # On Ctrl-C, which goes to the whole process group, the server sends SIGTERM here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     request, output = _request(connection)
     step = FORK.Process(target=run, args=(request["argv"], request["env"], output, connection))
     step.start()
     os.close(output)
-    with contextlib.suppress(SystemExit):  # the server is told to stop
+    with contextlib.suppress(SystemExit):  # the server stops
         wait([step.sentinel, connection])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if step.is_alive():
         _signal_group(step, signal.SIGTERM)
         step.join(request["grace"])
-    # Whatever it left of its group ends with it.
+    # Kill the processes that the step left.
     _signal_group(step, signal.SIGKILL)
     step.join()
     with contextlib.suppress(OSError):
@@ -158,7 +158,7 @@ def keep(connection: socket.socket, listener: socket.socket) -> None:
 
 
 def run(argv: list[str], env: dict[str, str], output: int, connection: socket.socket) -> None:
-    """In the step's process: become `python <argv>`, with the client's descriptor for its output."""
+    """In the step's process: run what `python <argv>` would, with the client's descriptor for its output."""
     connection.close()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -171,7 +171,7 @@ def run(argv: list[str], env: dict[str, str], output: int, connection: socket.so
         del os.environ[name]
     os.environ.update(env)
     if argv[:1] != [MODULE_FLAG]:
-        raise SystemExit(f"A step is asked for as `{MODULE_FLAG} <module> …`, this was {argv}")
+        raise SystemExit(f"The step server runs `{MODULE_FLAG} <module> …` only, not {argv}")
     sys.argv = argv[1:]
     runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
 
@@ -181,13 +181,13 @@ def _stop(signum: int, frame: object) -> None:
 
 
 def _request(connection: socket.socket) -> tuple[dict[str, Any], int]:
-    """What the client asks for, and the descriptor for the output. SystemExit when that is not to be had."""
+    """The client's request, and the descriptor for the output. Raises SystemExit when the client sent none."""
     message, descriptors, _, _ = socket.recv_fds(connection, 65_536, 1)
     while message and not message.endswith(b"\n"):
         more = connection.recv(65_536)
         message = message + more if more else b""
     if not message or not descriptors:
-        raise SystemExit(0)  # a health check, or a client that went away
+        raise SystemExit(0)  # a health check, or a client that closed the connection
     return json.loads(message), descriptors[0]
 
 

@@ -1,6 +1,7 @@
-"""`python -m training.publish`: apply every model's feature definitions to the published Feast registry.
+"""`python -m training.publish`: applies every model's feature definitions to the published Feast registry.
 
-Run after a deployment; `materialize` does the same for its model. Definitions that are there already cost nothing.
+Run it after a deployment. The step `materialize` does the same for its model. Definitions that have not changed are
+skipped.
 """
 
 import logging
@@ -13,7 +14,7 @@ from training.settings import load_settings
 
 
 def main() -> int:
-    """Returns 0, or the exit code of what went wrong."""
+    """Returns 0, or the exit code of the error."""
     try:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

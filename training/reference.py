@@ -1,5 +1,9 @@
-"""docs/reference.md, made from the contracts themselves: `make docs` writes it, a test holds it to the code."""
+"""Writes docs/reference.md from the step contracts, the settings and the model spec (`make docs`).
 
+A test compares the page with the code.
+"""
+
+from pathlib import Path
 from typing import Any, get_origin
 
 from pydantic import BaseModel
@@ -7,7 +11,7 @@ from pydantic import BaseModel
 from training.contract.errors import ExitCode
 from training.contract.model_spec import ModelSpec
 from training.contract.steps import STEPS
-from training.settings import PREFIX, Settings
+from training.settings import ROLES, StateSettings, own_fields, variable
 
 HEAD = """# Steps, settings, model spec
 
@@ -26,8 +30,9 @@ def reference() -> str:
     parts = [HEAD, _table(("step", "what it does", "inputs", "result"), _step_rows())]
     parts += ["\n### Exit codes\n\n", _table(("code", "name"), [(str(int(c)), c.name) for c in ExitCode])]
     parts += ["\n## Settings\n\nEnvironment variables. An unknown `CT_*` is an error.\n\n"]
-    parts += [_table(("variable", "default", "meaning"), _setting_rows())]
-    parts += ["\n## Model spec\n\n`training/models/<m>.yaml`. An unknown field is an error.\n\n"]
+    for title, role in ROLES.items():
+        parts += [f"### {title}\n\n", _table(("variable", "default", "meaning"), _setting_rows(role)), "\n"]
+    parts += ["## Model spec\n\n`training/models/<m>.yaml`. An unknown field is an error.\n\n"]
     parts += [_table(("field", "default", "meaning"), _spec_rows(ModelSpec, ""))]
     return "".join(parts)
 
@@ -46,11 +51,12 @@ def _fields(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _setting_rows() -> list[tuple[str, ...]]:
+def _setting_rows(role: type[StateSettings]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for name, field in Settings.model_fields.items():
-        default = "" if name in {"home", "models_dir", "feature_repo"} else _default(field.default)
-        rows.append((f"`{PREFIX}{name.upper()}`", default, _prose(field.description)))
+    for name, field in own_fields(role).items():
+        # A default path is this machine's.
+        default = "" if isinstance(field.default, Path) else _default(field.default)
+        rows.append((f"`{variable(name)}`", default, _prose(field.description)))
     return rows
 
 

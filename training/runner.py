@@ -1,4 +1,4 @@
-"""Runs one step: parses its inputs, calls it, writes its report whatever happens, and ends with the right exit code."""
+"""Runs one step: parses its inputs, calls it, writes its report in any case, and returns the exit code."""
 
 import json
 import logging
@@ -16,18 +16,20 @@ from training.contract.errors import ExitCode, InputError, StepError, Stopped, T
 from training.contract.messages import Failure, Provenance, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
 from training.contract.steps import StepSpec, step_spec
-from training.settings import Settings, load_settings
+from training.settings import StateSettings, load_settings
 
 log = logging.getLogger("perennial")
 
+#: The `--result` that prints the report.
+STANDARD_OUTPUT = "-"
 _UNKNOWN = Provenance()
 
 
 def run_step(name: str, inputs_json: str, result_uri: str) -> int:
     """Run step `name` and write its StepReport to `result_uri` (`-`: standard output). Returns the exit code."""
     signal.signal(signal.SIGTERM, terminated)
-    # Steps share their machine. OpenMP's threads wait for each other by spinning: with the cores taken, a fit of 2 s
-    # becomes one of 36 s. Read when the library is loaded, so before the step is.
+    # Steps share their machine. By default OpenMP's threads wait for each other in a busy loop; when other processes
+    # use the cores, that turns a fit of 2 s into one of 36 s. OpenMP reads this when it is loaded, so set it first.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _run(name, inputs_json, result_uri)
@@ -36,7 +38,7 @@ def run_step(name: str, inputs_json: str, result_uri: str) -> int:
 
 
 def assist_step(name: str, inputs_json: str) -> int:
-    """The part of a process that helps another to run step `name`: it writes no report. Returns the exit code."""
+    """Run the part of step `name` that further processes do. It writes no report. Returns the exit code."""
     try:
         settings, spec = _set_up(), step_spec(name)
         if assist := spec.load_assistant():
@@ -47,7 +49,7 @@ def assist_step(name: str, inputs_json: str) -> int:
         return error.exit_code
 
 
-def _set_up() -> Settings:
+def _set_up() -> StateSettings:
     settings = load_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     return settings
@@ -75,14 +77,15 @@ def _run(name: str, inputs_json: str, result_uri: str) -> int:
         provenance=provenance.model_copy(update={"table_versions": versions}),
     )
     write_report(result_uri, report)
-    log.info("%s: %s", name, json.dumps(report.result, indent=2))
+    if result_uri != STANDARD_OUTPUT:
+        log.info("%s: %s", name, json.dumps(report.result, indent=2))
     return ExitCode.OK
 
 
 def _unexpected(error: Exception) -> StepError:
-    """An error that no adapter has classified. When a network failure is behind it, the same call may go through later.
+    """The StepError for an error that no adapter has classified. It is transient when a network failure caused it.
 
-    So a name that has no address now (DNS) is transient, whichever library met it.
+    So an unknown host name (DNS) is transient, whichever library raised the error.
     """
     message = f"{type(error).__name__}: {error}"
     cause: BaseException | None = error
@@ -94,7 +97,7 @@ def _unexpected(error: Exception) -> StepError:
 
 
 def parse_inputs(spec: StepSpec, inputs_json: str) -> StepInputs:
-    """The step's inputs. Raises InputError that names the fields which are wrong."""
+    """The step's inputs. Raises InputError that names the wrong fields."""
     try:
         return spec.inputs.model_validate_json(inputs_json)
     except ValidationError as error:
@@ -103,7 +106,7 @@ def parse_inputs(spec: StepSpec, inputs_json: str) -> StepInputs:
         raise InputError(f"Inputs of step {spec.name} are wrong: {problems}", hint=hint) from error
 
 
-def _provenance(inputs: StepInputs, settings: Settings) -> Provenance:
+def _provenance(inputs: StepInputs, settings: StateSettings) -> Provenance:
     spec = load_model_spec(inputs.model, settings.models_dir)
     return Provenance(git_sha=settings.git_sha, image=settings.image, config_hash=spec.config_hash)
 
@@ -121,14 +124,14 @@ def failure_report(name: str, error: StepError, provenance: Provenance = _UNKNOW
 
 
 def write_report(result_uri: str, report: StepReport) -> None:
-    """Whole or not at all: a reader never sees half a report. `-` is standard output."""
+    """Write the report atomically to `result_uri`, or print it when that is `-`."""
     text = report.model_dump_json(indent=2)
-    if result_uri == "-":
+    if result_uri == STANDARD_OUTPUT:
         print(text)
     else:
         storage.write(result_uri, text.encode())
 
 
 def terminated(signum: int, frame: FrameType | None) -> None:
-    """A handler for SIGTERM: the step ends as one that can be tried again."""
-    raise Stopped("The step was told to stop (SIGTERM)", hint="Run it again; it takes up where it was.")
+    """A handler for SIGTERM, which ends the step with an error that a retry can fix."""
+    raise Stopped("The step was stopped (SIGTERM)", hint="Run it again; it continues where it was.")

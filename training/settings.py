@@ -1,12 +1,20 @@
-"""Where things are: `CT_*` environment variables, validated once, frozen. How things are done is the model spec's."""
+"""Where things are and how programs run here: the `CT_*` environment variables, validated once and frozen.
+
+The settings come in roles, and code takes the role that it needs: steps and adapters `StateSettings`, the prediction
+service `ServingSettings`, Airflow's launchers `LauncherSettings`. `Settings` is all of them. How a model is trained and
+judged is no setting; that is in its spec (training/models).
+"""
 
 import os
 import subprocess
+from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from training import storage
@@ -15,20 +23,35 @@ from training.contract.model_spec import MODELS_DIR
 
 PREFIX = "CT_"
 ROOT = Path(__file__).parent.parent
+#: Marks a field of StateSettings whose value a step pod has on its own.
+_IN_THE_IMAGE: dict[str, Any] = {"in_the_image": True}
 
 
-class Settings(BaseSettings):
-    """One field per `CT_*` variable. URIs left empty are folders under `home`."""
+def _on_a_disk(path: str) -> str:
+    if "://" in path:
+        raise ValueError(f"{path} is not a path. This must be kept on a disk; a shared volume will do")
+    return path
+
+
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+OnDisk = Annotated[str, AfterValidator(_on_a_disk)]
+
+
+class StateSettings(BaseSettings):
+    """Where the state is, and where the prediction service is for those who call it.
+
+    One field per `CT_*` variable. URIs left empty are folders under `home`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
     )
 
-    home: Path = ROOT / ".perennial"
-    """One folder for everything that is not configured to live elsewhere."""
-    models_dir: Path = MODELS_DIR
+    home: Folder = ROOT / ".perennial"
+    """The folder of everything that has no setting of its own."""
+    models_dir: Folder = MODELS_DIR
     """Model specs, <m>.yaml."""
-    feature_repo: Path = ROOT / "feature_repo"
+    feature_repo: Folder = ROOT / "feature_repo"
     """feature_store.yaml, and for each model <m>.py and <m>.sql."""
 
     landing_uri: str = ""
@@ -36,9 +59,9 @@ class Settings(BaseSettings):
     lake_uri: str = ""
     """Delta tables, <lake>/<model>/<table>."""
     work_uri: str = ""
-    """Datasets, artifacts, reports, Data Docs: everything that can be made again from the lake."""
+    """Datasets, artifacts, reports, Data Docs: everything that can be computed again from the lake."""
     results_uri: str = ""
-    """Where steps leave their reports for Airflow; empty: results/ in the work folder."""
+    """Where steps write their reports for Airflow; empty: results/ in the work folder."""
     ledger_uri: str = ""
     """Requests, decisions, rollouts: one file per entry, chained by hashes."""
 
@@ -46,90 +69,22 @@ class Settings(BaseSettings):
     """The MLflow server."""
     mlflow_url: str = ""
     """Where people open MLflow, for the links in task logs; empty: `tracking_uri`."""
-    feast_registry: str = ""
+    feast_registry: OnDisk = ""
     """Feast's registry file."""
     online_store: str = ""
     """Feast's online store: `redis://host:port/db`, or the path of an SQLite file."""
 
     serving_urls: str = "http://127.0.0.1:3000"
     """Every replica of the prediction service, comma separated; `dns+http://name:port` is all addresses of the name."""
-    serving_model: str = "card_fraud"
-    """The model that a prediction service serves."""
-    serving_poll_seconds: float = Field(1.0, gt=0)
-    """Seconds between two looks at the registry's aliases."""
-    serving_state: str = ""
-    """Last good copies of models, and predictions not yet shipped to the lake."""
-
-    serving_lookup_seconds: float = Field(0.5, gt=0)
-    """A lookup of up to 100 payments in the online store may take so long, one of more in proportion."""
-    serving_store_down: Literal["refuse", "defaults"] = "refuse"
-    """The online store slow or away: 503, or an answer from the features' defaults, flagged as such."""
-    serving_deadline_seconds: float = Field(10.0, gt=0)
-    """A request that cannot be answered in this time is refused with 503."""
-    serving_maximum_in_flight: int = Field(256, ge=1)
-    """Requests worked on at a time; further ones are refused with 503 and Retry-After."""
-    serving_maximum_lag_seconds: float = Field(1.0, gt=0)
-    """Requests are refused, too, while those before them wait longer than this for their turn."""
-    serving_drain_seconds: float = Field(0.0, ge=0)
-    """On SIGTERM: not ready, but answering, for so long before it stops to listen. Longer than a readiness probe."""
-    serving_pinning: bool = False
-    """Whether a request may choose the version that answers, by the header X-Perennial-Version."""
-    serving_explain: bool = False
-    """Whether /predict?explain=true is answered."""
-    serving_keys_file: str = ""
-    """Who may call: a file of hashed API keys (`make api-key`), read again when it changes. Empty: no key is asked."""
-    serving_trusted_header: str = ""
-    """A header that a gateway sets for callers that it has authenticated. It must strip the header from outside."""
-    serving_trusted_peers: str = ""
-    """Addresses or networks whose trusted header counts, comma separated. Empty: every peer's."""
     serving_api_key: SecretStr | None = None
     """The API key that the steps send to the prediction service."""
 
-    launcher: Literal["subprocess", "forkserver", "pod"] = "subprocess"
-    """How Airflow runs a step: a process of its own interpreter, one forked by the step server, or a pod of CT_IMAGE.
-    """
-    forkserver_socket: str = ""
-    """Where the step server listens (`python -m training.forkserver`)."""
-    pod_namespace: str = ""
-    """Where step pods are made; empty: Airflow's own namespace, or the connection's."""
-    pod_connection: str = ""
-    """Airflow's connection to the cluster; empty: the service account of Airflow's own pod, else KUBECONFIG."""
-    pod_service_account: str = ""
-    """What step pods run as. They get no token of it."""
-    pod_user: int = Field(10001, ge=1)
-    """The user of the training image. Its group, and the volume's, is 0."""
-    pod_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    pod_image_pull_secrets: str = ""
-    """Names of Secrets, comma separated."""
-    pod_config_map: str = ""
-    """A ConfigMap whose keys are environment variables of step pods. A `CT_*` of the task comes before it."""
-    pod_secrets: str = ""
-    """Names of Secrets, comma separated, whose keys are environment variables of step pods."""
-    pod_volume_claim: str = ""
-    """The PersistentVolumeClaim with the shared state; not needed when all of it is in an object store."""
-    pod_volume_path: str = ""
-    """Where it is mounted; empty: CT_HOME."""
-    pod_priority_class: str = ""
-    """Of step pods whose model spec names none."""
-    pod_keep_failed_seconds: int = Field(86_400, ge=0)
-    """How long a failed step pod stays, to be looked at."""
-    git_sha: str | None = None
-    """The code's commit. Unset: asked of the repository that the code lies in, if any."""
+    git_sha: str | None = Field(None, json_schema_extra=_IN_THE_IMAGE)
+    """The commit of the code. Empty: read from the Git repository around the code, if there is one."""
     image: str | None = None
-    """The image that a step runs in, for its provenance."""
+    """The image that steps run in. It is recorded with their results, and step pods are made of it."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-    @field_validator("home", "models_dir", "feature_repo")
-    @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()
-
-    @field_validator("feast_registry", "serving_state", "forkserver_socket")
-    @classmethod
-    def _on_a_disk(cls, path: str) -> str:
-        if "://" in path:
-            raise ValueError(f"{path} is no path: this is kept on a disk, that of a shared volume if need be")
-        return path
+    """Less severe log messages are left out."""
 
     def _or_home(self, value: str, default: str) -> str:
         return value or str(self.home / default)
@@ -148,7 +103,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def scratch(self) -> Path:
-        """The local folder that steps work in: `work` itself or, where that is an object store, a folder of home."""
+        """The local folder that steps work in: `work`, or a folder of `home` when `work` is an object store."""
         return self.home / "work" if storage.is_remote(self.work) else storage.local(self.work)
 
     @cached_property
@@ -167,39 +122,160 @@ class Settings(BaseSettings):
     def online(self) -> str:
         return self._or_home(self.online_store, "feast/online.db")
 
-    @cached_property
-    def serving(self) -> str:
-        return self._or_home(self.serving_state, "serving")
-
-    @cached_property
-    def step_server(self) -> Path:
-        return Path(self._or_home(self.forkserver_socket, "run/steps.sock"))
-
     @property
     def replicas(self) -> list[str]:
         return [url.strip().rstrip("/") for url in self.serving_urls.split(",") if url.strip()]
 
 
-def load_settings() -> Settings:
-    """The settings of this process's environment, the code's commit looked up.
+class ServingSettings(StateSettings):
+    """What a replica of the prediction service needs besides the state."""
 
-    Raises ConfigError for an unknown `CT_*` or a bad value.
+    serving_model: str = "card_fraud"
+    """The model that a prediction service serves."""
+    serving_poll_seconds: float = Field(1.0, gt=0)
+    """Seconds between two reads of the registry's aliases."""
+    serving_state: OnDisk = ""
+    """The folder with the last good copies of models, and with predictions that are not in the lake yet."""
+
+    serving_lookup_seconds: float = Field(0.5, gt=0)
+    """Time limit for a lookup of up to 100 events in the online store. A larger one gets proportionally more."""
+    serving_store_down: Literal["refuse", "defaults"] = "refuse"
+    """When the online store is slow or down: answer 503, or answer from the features' defaults and flag the answer."""
+    serving_deadline_seconds: float = Field(10.0, gt=0)
+    """A request that cannot be answered in this time is refused with 503."""
+    serving_maximum_in_flight: int = Field(256, ge=1)
+    """Requests in progress at a time; further ones are refused with 503 and Retry-After."""
+    serving_maximum_lag_seconds: float = Field(1.0, gt=0)
+    """Requests are also refused while earlier ones wait longer than this before they are scored."""
+    serving_drain_seconds: float = Field(0.0, ge=0)
+    """After SIGTERM the service is not ready but still answers for this long, before it stops listening. Set it longer
+    than the period of the readiness probe."""
+    serving_pinning: bool = False
+    """Whether a request may choose the version that answers, by the header X-Perennial-Version."""
+    serving_explain: bool = False
+    """Whether /predict?explain=true is answered."""
+    serving_keys_file: str = ""
+    """A file of hashed API keys (`make api-key`) that says who may call. It is read again when it changes. Empty: no
+    key is needed."""
+    serving_trusted_header: str = ""
+    """The header in which a gateway names the callers that it has authenticated. The gateway must remove this header
+    from the requests that it receives."""
+    serving_trusted_peers: str = ""
+    """Addresses or networks from which the trusted header is accepted, comma separated. Empty: from everywhere."""
+
+    @cached_property
+    def serving(self) -> str:
+        return self._or_home(self.serving_state, "serving")
+
+
+class LauncherSettings(StateSettings):
+    """What Airflow needs to run steps, besides the state."""
+
+    launcher: str = Field("subprocess", pattern=r"^[a-z][a-z0-9_]*$")
+    """How Airflow runs a step: `subprocess`, a child process of the task; `forkserver`, a process that the step server
+    forks; `pod`, a pod of CT_IMAGE; or a launcher of another package."""
+    forkserver_socket: OnDisk = ""
+    """Where the step server listens (`python -m training.forkserver`)."""
+    pod_namespace: str = ""
+    """The namespace of step pods; empty: the namespace of Airflow's own pod, or of the connection."""
+    pod_connection: str = ""
+    """Airflow's connection to the cluster; empty: the service account of Airflow's own pod, or else KUBECONFIG."""
+    pod_service_account: str = ""
+    """The service account of step pods. Its token is not mounted."""
+    pod_user: int = Field(10001, ge=1)
+    """The user of the training image. Its group, and the volume's, is 0."""
+    pod_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When a node pulls CT_IMAGE."""
+    pod_image_pull_secrets: str = ""
+    """Names of the Secrets with which CT_IMAGE is pulled, comma separated."""
+    pod_config_map: str = ""
+    """A ConfigMap whose keys become environment variables of step pods. A `CT_*` variable of the task overrides it."""
+    pod_secrets: str = ""
+    """Names of Secrets, comma separated, whose keys become environment variables of step pods."""
+    pod_volume_claim: str = ""
+    """The PersistentVolumeClaim with the shared state; not needed when all of it is in an object store."""
+    pod_volume_path: str = ""
+    """Where it is mounted; empty: CT_HOME."""
+    pod_priority_class: str = ""
+    """The priority class of step pods whose model spec names none."""
+    pod_keep_failed_seconds: int = Field(86_400, ge=0)
+    """How long a failed step pod is kept for inspection."""
+
+    @cached_property
+    def step_server(self) -> Path:
+        return Path(self._or_home(self.forkserver_socket, "run/steps.sock"))
+
+
+class Settings(ServingSettings, LauncherSettings):
+    """All roles."""
+
+
+#: The roles, each with its title in docs/reference.md.
+ROLES: Mapping[str, type[StateSettings]] = {
+    "State": StateSettings,
+    "Prediction service": ServingSettings,
+    "Launchers": LauncherSettings,
+}
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def own_fields(role: type[StateSettings]) -> dict[str, FieldInfo]:
+    """The fields of a role, without those that it shares with the state role."""
+    shared = () if role is StateSettings else StateSettings.model_fields
+    return {name: field for name, field in role.model_fields.items() if name not in shared}
+
+
+def pod_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of `environ` that the manifest of a step's pod sets: the state role's, without secrets.
+
+    Many people can read a pod's manifest. So a secret is left out: a field of the type SecretStr, and a URL with a
+    password. Pods get secrets from the Secrets that CT_POD_SECRETS names.
     """
-    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    shared = {
+        variable(name)
+        for name, field in StateSettings.model_fields.items()
+        if not is_secret(field) and field.json_schema_extra != _IN_THE_IMAGE
+    }
+    return {name: value for name, value in environ.items() if name in shared and not _has_password(value)}
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the type of a field says that its value is a secret."""
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def _has_password(value: str) -> bool:
+    """Whether one of the URLs in `value`, comma separated, has a password."""
+    try:
+        return any(urlsplit(url).password is not None for url in value.split(","))
+    except ValueError:
+        return False
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment, with the commit of the code filled in.
+
+    Raises ConfigError for an unknown `CT_*` variable or a bad value.
+    """
+    known = {variable(name) for name in Settings.model_fields}
     unknown = sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known)
     if unknown:
         raise ConfigError(f"Unknown setting {', '.join(unknown)}", hint=f"Known: {', '.join(sorted(known))}.")
     try:
         settings = Settings()
     except ValidationError as error:
-        problems = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{variable(str(e['loc'][0]))}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"Settings are wrong: {problems}", hint="Correct these environment variables.") from error
     return settings.model_copy(update={"git_sha": settings.git_sha or _commit(ROOT)})
 
 
 @cache
 def _commit(folder: Path) -> str | None:
-    """Asked once per process: the scheduler loads the settings with every DAG file."""
+    """The commit that is checked out, or None. Cached: the scheduler loads the settings with every DAG file."""
     command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()

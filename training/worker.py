@@ -1,4 +1,4 @@
-"""One process of a step that runs under torchrun (training/distributed.py): the first runs the step, others assist."""
+"""A process of a step under torchrun (training/distributed.py). The first runs the step, the others assist it."""
 
 import signal
 import sys
@@ -10,11 +10,11 @@ from training.runner import assist_step
 
 
 def main(argv: list[str]) -> int:
-    """`argv` is the step's: `<step> --inputs <json> --result <path>`."""
+    """Returns the exit code. `argv` is `<step> --inputs <json> --result <path>`."""
     end_with_parent()
     if Processes.here().rank == 0:
         return run_here(argv)
-    # It holds nothing that is worth saving, and a signal is not heard by Python while it waits for the others.
+    # SIGTERM ends an assistant at once: it has nothing to save, and Python handles no signal while it waits for others.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     step, _, inputs = argv[:3]
     return assist_step(step, inputs)

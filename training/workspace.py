@@ -7,15 +7,15 @@ disk, and what others need is shared.
 from pathlib import Path
 
 from training import storage
-from training.settings import Settings
+from training.settings import StateSettings
 
 
-def shared_uri(settings: Settings, folder: Path) -> str:
+def shared_uri(settings: StateSettings, folder: Path) -> str:
     """The URI under `settings.work` that `folder`, which lies under `settings.scratch`, is shared as."""
     return storage.join(settings.work, folder.relative_to(settings.scratch).as_posix())
 
 
-def share(settings: Settings, folder: Path) -> str:
+def share(settings: StateSettings, folder: Path) -> str:
     """Copy `folder` to its `shared_uri` if need be; returns that.
 
     Raises TransientError when the store does not answer, ConfigError when it refuses us.

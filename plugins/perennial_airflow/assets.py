@@ -1,4 +1,4 @@
-"""The assets that join a model's DAGs. An asset is a bell: what happened is in the lake, the registry, the ledger."""
+"""The assets that connect a model's DAGs. An event only starts a run. The data is in the lake, registry and ledger."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from perennial_airflow.triggers import LandingTrigger
 
 
 def landing_asset(model: str) -> Asset:
-    """Files in the model's landing folder; watched by the triggerer."""
+    """Files in the model's landing folder, which the triggerer watches."""
     watcher = AssetWatcher(name=f"{model}_landing", trigger=LandingTrigger(model=model))
     return Asset(name=f"{model}_landing", uri=f"x-perennial://{model}/landing", group=model, watchers=[watcher])
 
 
 def features_asset(model: str) -> Asset:
-    """Newly landed events or labels have become features."""
+    """Features were computed from newly landed events or labels."""
     return Asset(name=f"{model}_features", uri=f"x-perennial://{model}/features", group=model)
 
 
@@ -24,6 +24,6 @@ def retrain_asset(model: str) -> Asset:
 
 
 def features_event(result: dict[str, Any], context: Any) -> dict[str, Any]:
-    """What the event of the features asset carries after `materialize`: events may have drifted, labels tell it."""
+    """The extra of the features asset's event after `materialize`. The event starts a drift run."""
     feed, partition = context["params"]["feed"], context["params"]["partition"]
     return {"as_of": result["as_of"], "partition": partition, "reason": f"New {feed}: {partition.replace('_', ' to ')}"}

@@ -1,4 +1,4 @@
-"""How Airflow reaches the cluster: by a connection that is named, its own pod's service account, or KUBECONFIG."""
+"""How Airflow reaches the cluster: through a named connection, the service account of its own pod, or KUBECONFIG."""
 
 import os
 from dataclasses import dataclass
@@ -17,26 +17,27 @@ def in_a_pod() -> bool:
 
 @dataclass(frozen=True)
 class ClusterAccess:
-    """Decided once, by the task, for its own client and for the triggerer's.
+    """The task decides this once, for its own client and for the triggerer's.
 
-    The provider's two hooks decide differently when nothing is said: the task's tries the service account, the
-    triggerer's does not. So `in_cluster` is always said, unless the connection says which kube config to use.
+    Without `in_cluster` the provider's two hooks differ: the task's hook tries the service account, the triggerer's
+    hook does not. So `in_cluster` is always set, unless the connection names a kube config.
     """
 
-    #: Airflow's connection; None: none is looked up, not even `kubernetes_default`.
+    #: The id of Airflow's connection. None: no connection is used, not even `kubernetes_default`.
     connection: str | None
-    #: The connection's settings.
+    #: The extra fields of the connection.
     extras: dict[str, Any]
+    #: Whether to use the service account of this pod. None: the connection has a kube config.
     in_cluster: bool | None
 
     @classmethod
     def of(cls, connection: str | None) -> "ClusterAccess":
         """Raises AirflowNotFoundException when there is no such connection."""
         extras = KubernetesHook.get_connection(connection).extra_dejson if connection else {}
-        said = {name.removeprefix("extra__kubernetes__") for name, value in extras.items() if value}
-        if said & {"kube_config", "kube_config_path"}:
+        given = {name.removeprefix("extra__kubernetes__") for name, value in extras.items() if value}
+        if given & {"kube_config", "kube_config_path"}:
             return cls(connection, extras, None)
-        return cls(connection, extras, "in_cluster" in said or in_a_pod())
+        return cls(connection, extras, "in_cluster" in given or in_a_pod())
 
     def hook(self) -> KubernetesHook:
         return KubernetesHook(conn_id=self.connection, kubernetes_conn_id=None, in_cluster=self.in_cluster)
@@ -51,9 +52,10 @@ class ClusterAccess:
 
     @property
     def trigger_arguments(self) -> dict[str, Any]:
-        """For the provider's pod trigger, which makes a hook like `async_hook` of them.
+        """Arguments of the provider's pod trigger, from which it makes a hook like `async_hook`.
 
-        The triggerer reads its own kube config; the provider would send it the content of the task's.
+        `config_dict` is None so that the triggerer reads its own kube config. The provider would store the content of
+        the task's in Airflow's database.
         """
         return {
             "kubernetes_conn_id": self.connection,

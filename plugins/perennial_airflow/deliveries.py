@@ -1,7 +1,7 @@
-"""What lies in a model's landing folder: deliveries, `<landing>/<model>/<feed>/<partition>.parquet`, and what is none.
+"""The content of a model's landing folder: deliveries, `<landing>/<model>/<feed>/<partition>.parquet`, and strays.
 
-A delivery is a file, or a folder of part files with the empty file `_SUCCESS`, as Spark writes it. The ending may be in
-capitals. Names that begin with a dot or an underscore are not looked at.
+A delivery is a file, or a folder of part files with an empty file `_SUCCESS`, as Spark writes it. The extension may be
+in capitals. Names that begin with a dot or an underscore are ignored. Anything else is a stray.
 """
 
 import hashlib
@@ -15,10 +15,10 @@ from training.settings import load_settings
 
 FEEDS = ("events", "labels")
 ENDING = ".parquet"
-#: An empty file that says that a folder of part files is whole.
-WHOLE = "_SUCCESS"
+#: An empty file that marks a folder of part files as complete.
+COMPLETE = "_SUCCESS"
 
-#: Seconds without a change after which a file counts as written. Files renamed into place need none of it.
+#: A file that has not changed for this many seconds counts as complete. Writers that rename files do not need this.
 SETTLE_SECONDS = 1.0
 
 
@@ -27,18 +27,18 @@ def landing_folder(model: str) -> str:
 
 
 def landed_file(model: str, feed: str, file: str) -> str:
-    """Where the file (or folder of part files) called `file` lands; the arguments may be templates."""
+    """The URI of the delivery `file` of a feed. The arguments may be templates."""
     return storage.join(landing_folder(model), feed, file)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One file as it lies there now. Delivered again, under the same key, it has another fingerprint."""
+    """One delivery in its present version. The same key delivered again has another fingerprint."""
 
     feed: str
     partition: str
     fingerprint: str
-    #: Of the file in the feed's folder.
+    #: The name of the file or folder in the feed's folder.
     name: str
 
     @property
@@ -46,10 +46,10 @@ class Delivery:
         return f"{self.feed}/{self.partition}"
 
     def run_id(self, number: int) -> str:
-        """The id of the data run that takes this in as the `number`-th delivery of its key.
+        """The id of the data run that ingests this as delivery `number` of its key.
 
-        Airflow refuses a second run of the same id, which makes announcing a delivery twice harmless. The number
-        tells a return to an older file (same name, size and time) from that file's first delivery.
+        Airflow refuses a second run with the same id, so starting a run twice does no harm. Without the number, an old
+        file that comes back (same name, size and time) would get the id of its first delivery.
         """
         partition = re.sub(r"[^A-Za-z0-9_.-]", "-", self.partition)
         return f"{self.feed}_{partition}_{number}_{self.fingerprint}"
@@ -57,9 +57,9 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Stray:
-    """Something that lies in the landing folder and will not be taken in."""
+    """Something in the landing folder that is not a delivery and is not ingested."""
 
-    #: Under the landing folder, with a slash at the end when it is a folder.
+    #: The path below the landing folder. A folder ends with a slash.
     path: str
     why: str
 
@@ -68,10 +68,10 @@ class Stray:
 
 
 def scan(folder: str, now: float, settle_seconds: float = SETTLE_SECONDS) -> list[Delivery]:
-    """The deliveries in a model's landing folder, in the order to take them in: older days first, events before labels.
+    """The deliveries in a model's landing folder, in the order of ingestion: older days first, events before labels.
 
-    What changed less than `settle_seconds` before `now` (seconds since the epoch) is left out. Raises what
-    training/storage.py does.
+    Deliveries that changed less than `settle_seconds` before `now` (seconds since the epoch) are left out. Raises the
+    errors of training/storage.py.
     """
     found: dict[str, Delivery] = {}
     for feed in FEEDS:
@@ -85,9 +85,9 @@ def scan(folder: str, now: float, settle_seconds: float = SETTLE_SECONDS) -> lis
 
 
 def strays(model: str) -> list[Stray]:
-    """What lies in a model's landing folder and is not understood, by path. Raises what training/storage.py does.
+    """The strays in a model's landing folder, sorted by path. Raises the errors of training/storage.py.
 
-    The first model's strays include those of no model: what lies beside the models' folders.
+    The strays beside the models' folders count as the first model's.
     """
     settings = load_settings()
     models = model_names(settings.models_dir)
@@ -104,43 +104,43 @@ def strays(model: str) -> list[Stray]:
 
 
 def _strays_beside_feeds(model: str) -> Iterator[Stray]:
-    lies = storage.listing(landing_folder(model))
+    content = storage.listing(landing_folder(model))
     why = f"the feeds' folders are {' and '.join(FEEDS)}, in small letters"
-    for name in lies.folders:
+    for name in content.folders:
         if name not in FEEDS and not _hidden(name):
             yield Stray(f"{model}/{name}/", why)
-    for file in lies.files:
+    for file in content.files:
         if not _hidden(file.name):
             yield Stray(f"{model}/{file.name}", f"a file beside the feeds' folders {' and '.join(FEEDS)}")
 
 
 def _strays_of_feed(folder: str, model: str, feed: str) -> Iterator[Stray]:
-    lies = storage.listing(storage.join(folder, feed))
-    names = [file.name for file in lies.files] + [f"{name}/" for name in lies.folders]
+    content = storage.listing(storage.join(folder, feed))
+    names = [file.name for file in content.files] + [f"{name}/" for name in content.folders]
     for name in names:
         if not _hidden(name) and not _is_parquet(name.rstrip("/")):
             yield Stray(f"{model}/{feed}/{name}", f"its name is not <partition>{ENDING}")
     seen: dict[str, str] = {}
     for name, files in _candidates(storage.join(folder, feed)):
         if not files:
-            why = f"a folder without {WHOLE}: whoever writes it has not finished, or does not say so"
+            why = f"a folder without {COMPLETE}: its writer has not finished, or does not mark it as complete"
             yield Stray(f"{model}/{feed}/{name}/", why)
         elif (first := seen.setdefault(name[: -len(ENDING)], name)) != name:
-            yield Stray(f"{model}/{feed}/{name}", f"the same partition as {first}, which is taken in")
+            yield Stray(f"{model}/{feed}/{name}", f"the same partition as {first}, which is ingested")
 
 
 def _candidates(folder: str) -> Iterator[tuple[str, list[storage.File]]]:
-    """Name and files of what a feed's folder has under a delivery's name; no files when it is not whole.
+    """The name and the files of everything in a feed's folder that is named like a delivery. No files: not complete.
 
-    Of two for one partition the first comes first: the file before the folder, small letters before capitals.
+    When there are two for a partition, a file comes before a folder, and small letters before capitals.
     """
-    lies = storage.listing(folder)
-    found = [(file.name, [file]) for file in lies.files if _is_parquet(file.name)]
-    for name in lies.folders:
+    content = storage.listing(folder)
+    found = [(file.name, [file]) for file in content.files if _is_parquet(file.name)]
+    for name in content.folders:
         if _is_parquet(name):
             files = storage.files(storage.join(folder, name))
-            whole = any(file.name == WHOLE for file in files)
-            found.append((name, files if whole else []))
+            complete = any(file.name == COMPLETE for file in files)
+            found.append((name, files if complete else []))
     yield from sorted(found, key=lambda one: (len(one[1]) != 1, not one[0].endswith(ENDING), one[0]))
 
 
@@ -153,10 +153,10 @@ def _hidden(name: str) -> bool:
 
 
 class Announced:
-    """Which deliveries have a data run: key → (number, fingerprint) of the newest. Kept in Airflow's asset state store.
+    """The deliveries that have a data run: key → (number, fingerprint) of the newest. In Airflow's asset state store.
 
-    Keys are never dropped, also when their file is: a file that comes back must not be taken for its first delivery.
-    A key takes about 45 bytes; two daily feeds make 33 kB a year.
+    A key is kept even when its file is deleted, so that a file that comes back is not taken for a first delivery. A key
+    takes about 45 bytes; two daily feeds need 33 kB a year.
     """
 
     KEY = "announced"
@@ -170,7 +170,7 @@ class Announced:
         return [d for d in deliveries if self._entries.get(d.key, (0, ""))[1] != d.fingerprint]
 
     def number(self, delivery: Delivery) -> int:
-        """Which delivery of its key a new one is, from 1."""
+        """The number of a new delivery among those of its key, from 1."""
         return self._entries.get(delivery.key, (0, ""))[0] + 1
 
     def add(self, delivery: Delivery) -> None:
@@ -181,18 +181,18 @@ class Announced:
 
 
 class Reported:
-    """Which strays have been reported: path → why. Kept in Airflow's asset state store, so that each is reported once.
+    """The strays that have been reported: path → why. In Airflow's asset state store, so that each is reported once.
 
-    One that is gone is forgotten: when it comes back it is told again.
+    A stray that is gone is forgotten, and reported again when it comes back.
     """
 
     KEY = "not understood"
 
     def __init__(self, stored: object = None) -> None:
-        self._told: dict[str, str] = dict(stored) if isinstance(stored, dict) else {}
+        self._reported: dict[str, str] = dict(stored) if isinstance(stored, dict) else {}
 
     def new(self, found: list[Stray]) -> list[Stray]:
-        return [stray for stray in found if self._told.get(stray.path) != stray.why]
+        return [stray for stray in found if self._reported.get(stray.path) != stray.why]
 
     @staticmethod
     def stored(found: list[Stray]) -> dict[str, str]:

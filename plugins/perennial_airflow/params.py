@@ -1,4 +1,4 @@
-"""What a person is asked when starting a run by hand."""
+"""The parameters of the form with which a person starts a run."""
 
 from airflow.sdk import Param
 
@@ -9,16 +9,16 @@ Params = dict[str, Param]
 
 
 def data_params() -> Params:
-    day = "A day, or two with `_` between them, both ends in: 2026-01-05_2026-01-18."
+    day = "A day, or the first and the last day of a span: 2026-01-05_2026-01-18."
     return {
-        "feed": Param("events", enum=[*FEEDS], title="Feed", description="What the partition holds"),
-        # No pattern: a file with an odd name gets its run too, and the ingest step says what is wrong with it.
+        "feed": Param("events", enum=[*FEEDS], title="Feed", description="The feed of the partition."),
+        # No pattern: a file with an invalid name gets a run, too, in which the ingest step reports the mistake.
         "partition": Param("2026-01-05", type="string", minLength=1, title="Partition", description=day),
         "file": Param(
             None,
             type=["null", "string"],
             title="File",
-            description="Its name in the feed's folder. Empty: <partition>.parquet.",
+            description="The name of the file in the feed's folder. Empty: <partition>.parquet.",
         ),
     }
 
@@ -40,27 +40,27 @@ def training_params(spec: ModelSpec) -> Params:
             type=["null", "integer"],
             minimum=1,
             title="Training window, in days",
-            description=f"Empty: {spec.training.window_days}, as the model spec says.",
+            description=f"Empty: {spec.training.window_days}, from the model spec.",
         ),
         "as_of": Param(
             None,
             type=["null", "string"],
             format="date",
             title="As of",
-            description="Nothing that happened or was reported after this midnight (UTC) is used. Empty: all there is.",
+            description="Use only what happened and was reported before this day (UTC). Empty: use everything.",
         ),
         "reason": _reason(),
         "force": Param(
             False,
             type="boolean",
             title="Force",
-            description="Train whatever the policy says, and register whatever the verdict is.",
+            description="Train even when the policy refuses, and register even when the verdict is negative.",
         ),
     }
 
 
 def rollback_params() -> Params:
-    version = "Empty: the version that served before the present one."
+    version = "Empty: the version that served before the current one."
     return {
         "version": Param(None, type=["null", "integer"], minimum=1, title="Version", description=version),
         "reason": _reason(),
@@ -68,4 +68,4 @@ def rollback_params() -> Params:
 
 
 def _reason() -> Param:
-    return Param("By hand", type="string", minLength=1, title="Reason", description="Kept in the ledger.")
+    return Param("By hand", type="string", minLength=1, title="Reason", description="Recorded in the ledger.")

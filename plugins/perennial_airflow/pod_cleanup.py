@@ -1,4 +1,4 @@
-"""The ends of pods that nobody needs any more: one try's, and those that were kept to be looked at."""
+"""Deletes step pods: the pod of a try, and failed pods that were kept for inspection long enough."""
 
 import time
 from collections.abc import Iterator
@@ -9,16 +9,19 @@ from typing import Any
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
-from perennial_airflow.pod_ends import ended_at, finished
+from perennial_airflow.pod_outcome import ended_at, finished
 from perennial_airflow.pod_spec import GRACE_SECONDS, STEP_LABELS
 from perennial_airflow.reports import StepFailedError
 
-#: A pod that has just ended is not swept away: its task may not have looked at it yet.
-UNREAD_SECONDS = 3600
+#: A pod is kept at least this long after its end: its task may not have read its state yet.
+MINIMUM_KEEP_SECONDS = 3600
 
 
-def end(client: Any, pod: k8s.V1Pod, wait: bool = True) -> None:
-    """Delete `pod` and wait until it is gone, so that nothing of it writes any more. Raises StepFailedError."""
+def delete_pod(client: Any, pod: k8s.V1Pod, wait: bool = True) -> None:
+    """Delete `pod`, and with `wait` return only when it is gone and so writes nothing any more.
+
+    Raises StepFailedError when the pod is still there after its grace period.
+    """
     name, namespace = pod.metadata.name, pod.metadata.namespace
     with suppress_missing():
         client.delete_namespaced_pod(name, namespace)
@@ -27,25 +30,26 @@ def end(client: Any, pod: k8s.V1Pod, wait: bool = True) -> None:
             client.read_namespaced_pod(name, namespace)
             time.sleep(0.5)
         if wait:
-            problem = f"Pod {name} does not end; its node may be out of reach"
+            problem = f"Pod {name} was deleted but does not end; its node may be down"
             raise StepFailedError(f"{problem}\n  → kubectl describe pod {name}")
 
 
-def sweep(client: Any, namespace: str, keep_seconds: int, log: Any) -> None:
-    """Delete step pods that ended longer than `keep_seconds` ago, whosever they are.
+def delete_old_pods(client: Any, namespace: str, keep_seconds: int, log: Any) -> None:
+    """Delete the step pods of all tasks that ended more than `keep_seconds` ago.
 
-    Done by every step that starts, because then nothing else has to run; while no step starts there are no new ones.
+    Every step does this when it starts, so no other program has to. While no step starts there are no new pods.
     """
     selector = ",".join(f"{key}={value}" for key, value in STEP_LABELS.items())
-    oldest = datetime.now(UTC) - timedelta(seconds=max(keep_seconds, UNREAD_SECONDS))
+    oldest = datetime.now(UTC) - timedelta(seconds=max(keep_seconds, MINIMUM_KEEP_SECONDS))
     for pod in client.list_namespaced_pod(namespace, label_selector=selector).items:
         if finished(pod) and ended_at(pod) < oldest:
-            log.info("Pod %s ended long ago: deleting it", pod.metadata.name)
-            end(client, pod, wait=False)
+            log.info("Deleting pod %s: it ended more than %d s ago", pod.metadata.name, keep_seconds)
+            delete_pod(client, pod, wait=False)
 
 
 @contextmanager
 def suppress_missing() -> Iterator[None]:
+    """Ignore the cluster's answer 404."""
     try:
         yield
     except ApiException as error:

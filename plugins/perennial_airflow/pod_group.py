@@ -1,4 +1,4 @@
-"""Several pods that train together: an indexed Job, and the headless Service under which they find the first."""
+"""Several pods that train together: an indexed Job, and the headless Service through which they find the first."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
@@ -13,22 +13,22 @@ from kubernetes.client import models as k8s
 from kubernetes_asyncio.client import BatchV1Api as AsyncBatchV1Api
 
 from perennial_airflow.cluster_access import ClusterAccess
-from perennial_airflow.pod_ends import ended_at, finished
+from perennial_airflow.pod_outcome import ended_at, finished
 from perennial_airflow.pod_spec import CONTAINER, TASK_INSTANCE, Identity
 
-#: torchrun's default.
+#: The default port of torchrun.
 RENDEZVOUS_PORT = 29400
 
 
 def rendezvous(identity: Identity) -> str:
-    """host:port of the first pod: an indexed Job's pods have the host names <job>-<index>."""
+    """host:port of the first pod. The host names of an indexed Job's pods are <job>-<index>."""
     return f"{identity.name}-0.{identity.name}:{RENDEZVOUS_PORT}"
 
 
 def service(manifest: k8s.V1Job, owner: k8s.V1OwnerReference) -> k8s.V1Service:
-    """Gives the pods of the Job names, from before they are ready: torchrun starts by looking for the first.
+    """The Service that gives the Job's pods names in DNS. They have them before they are ready, as torchrun needs it.
 
-    The Job owns it, so that it goes with it.
+    The Job owns the Service, so Kubernetes deletes both together.
     """
     spec = k8s.V1ServiceSpec(
         cluster_ip="None",
@@ -42,9 +42,9 @@ def service(manifest: k8s.V1Job, owner: k8s.V1OwnerReference) -> k8s.V1Service:
 
 
 def job(pod: k8s.V1Pod, nodes: int, deadline: int, keep_seconds: int) -> k8s.V1Job:
-    """`nodes` pods like `pod`, at once. When one ends badly all are ended: the others would wait for it for ever.
+    """A Job of `nodes` pods like `pod`, all at once. When one fails, all end: the others would wait for it forever.
 
-    Retries are Airflow's, as for one pod. The cluster deletes the Job and its pods `keep_seconds` after their end.
+    Airflow retries, not the Job. The cluster deletes the Job and its pods `keep_seconds` after their end.
     """
     template = k8s.V1PodTemplateSpec(
         metadata=k8s.V1ObjectMeta(labels=pod.metadata.labels, annotations=pod.metadata.annotations), spec=pod.spec
@@ -66,39 +66,39 @@ def job(pod: k8s.V1Pod, nodes: int, deadline: int, keep_seconds: int) -> k8s.V1J
 def start(
     core: CoreV1Api, batch: BatchV1Api, manifest: k8s.V1Job, usable: Callable[[k8s.V1Job, bool], bool], log: Any
 ) -> str:
-    """Make the Job and its Service unless they are there, and return the Job's name.
+    """Create the Job and its Service unless they exist, and return the Job's name.
 
-    An earlier try's Job is gone on with when `usable(job, over)` says so; others of earlier tries are ended.
+    A Job of an earlier try is taken over when `usable(job, over)` says so. Other Jobs of earlier tries are deleted.
     """
     name, namespace = manifest.metadata.name, manifest.metadata.namespace
     selector = f"{TASK_INSTANCE}={manifest.metadata.labels[TASK_INSTANCE]}"
-    there = batch.list_namespaced_job(namespace, label_selector=selector).items
-    made = next((one for one in there if one.metadata.name == name), None)
-    made = made or next((one for one in there if usable(one, over(one))), None)
-    for other in there:
-        if other is not made and not over(other):
-            log.warning("Job %s of an earlier try is still there: ending it", other.metadata.name)
-            end(batch, namespace, other.metadata.name)
-    if made is not None:
-        log.info("Job %s is there already: going on with it", made.metadata.name)
-        manifest.metadata.name = made.metadata.name
-    made = made or batch.create_namespaced_job(namespace, manifest)
-    owner = k8s.V1OwnerReference(api_version="batch/v1", kind="Job", name=made.metadata.name, uid=made.metadata.uid)
+    jobs = batch.list_namespaced_job(namespace, label_selector=selector).items
+    found = next((one for one in jobs if one.metadata.name == name), None)
+    found = found or next((one for one in jobs if usable(one, over(one))), None)
+    for other in jobs:
+        if other is not found and not over(other):
+            log.warning("Deleting Job %s of an earlier try: it still runs", other.metadata.name)
+            delete_job(batch, namespace, other.metadata.name)
+    if found is not None:
+        log.info("Job %s already exists: taking it over", found.metadata.name)
+        manifest.metadata.name = found.metadata.name
+    found = found or batch.create_namespaced_job(namespace, manifest)
+    owner = k8s.V1OwnerReference(api_version="batch/v1", kind="Job", name=found.metadata.name, uid=found.metadata.uid)
     try:
         core.create_namespaced_service(namespace, service(manifest, owner))
     except ApiException as error:
         if error.status != 409:
             raise
-    return str(made.metadata.name)
+    return str(found.metadata.name)
 
 
 def over(job: k8s.V1Job) -> bool:
-    """Whether all pods of the Job have ended, well or badly."""
+    """Whether all pods of the Job have ended, with success or not."""
     return any(c.type in ("Complete", "Failed") and c.status == "True" for c in job.status.conditions or [])
 
 
 def ended(batch: BatchV1Api, namespace: str, name: str) -> bool:
-    """Whether the Job is over or gone. Raises ApiException or HTTPError when the cluster does not say."""
+    """Whether the Job is over or deleted. Raises ApiException or HTTPError when the cluster does not answer."""
     try:
         return over(batch.read_namespaced_job(name, namespace))
     except ApiException as error:
@@ -107,8 +107,8 @@ def ended(batch: BatchV1Api, namespace: str, name: str) -> bool:
         return True
 
 
-def end(batch: BatchV1Api, namespace: str, name: str) -> None:
-    """Delete a Job with its pods and its Service, if it is there."""
+def delete_job(batch: BatchV1Api, namespace: str, name: str) -> None:
+    """Delete a Job with its pods and its Service, if it exists."""
     try:
         batch.delete_namespaced_job(name, namespace, propagation_policy="Foreground")
     except ApiException as error:
@@ -116,20 +116,21 @@ def end(batch: BatchV1Api, namespace: str, name: str) -> None:
             raise
 
 
-def telling_pod(core: CoreV1Api, namespace: str, name: str) -> Any:
-    """The pod whose end was the Job's: the first that ended badly, or the one that wrote the report. May be None."""
+def decisive_pod(core: CoreV1Api, namespace: str, name: str) -> Any:
+    """The pod that decides how the Job ended: the first that failed, or else the first node's. May be None."""
     pods = core.list_namespaced_pod(namespace, label_selector=f"batch.kubernetes.io/job-name={name}").items
-    over = [pod for pod in pods if finished(pod)]
-    failed = sorted((pod for pod in over if pod.status.phase == "Failed"), key=ended_at)
+    ended_pods = [pod for pod in pods if finished(pod)]
+    failed = sorted((pod for pod in ended_pods if pod.status.phase == "Failed"), key=ended_at)
     index = "batch.kubernetes.io/job-completion-index"
-    first = [pod for pod in over if pod.metadata.labels.get(index) == "0"]
+    first = [pod for pod in ended_pods if pod.metadata.labels.get(index) == "0"]
     return next(iter(failed + first), None)
 
 
 class StepGroupTrigger(KubernetesJobTrigger):
-    """The provider's trigger, which also ends the Job when its task is killed, and tells when it cannot see the Job.
+    """The provider's trigger, which also deletes the Job when its task is killed.
 
-    `access`: the fields of the ClusterAccess. `looks`: how often the task has been told that, handed on in the event.
+    When it cannot read the Job it sends an event with the status `unwatched`. `looks` is the number of such events
+    before; the event carries it. `access` has the fields of a ClusterAccess.
     """
 
     def __init__(self, *, access: dict[str, Any], looks: int = 0, **kwargs: Any) -> None:
@@ -149,10 +150,10 @@ class StepGroupTrigger(KubernetesJobTrigger):
         try:
             async for event in super().run():
                 yield event
-        except Exception as error:  # no news of the Job, and the task must not fail as if it were
+        except Exception as error:  # says nothing about the Job, so the task must not fail
             self.log.exception("Job %s cannot be watched", self.job_name)
-            told = {"name": self.job_name, "namespace": self.job_namespace, "message": str(error), "looks": self.looks}
-            yield TriggerEvent({"status": "unwatched", **told})
+            job = {"name": self.job_name, "namespace": self.job_namespace}
+            yield TriggerEvent({"status": "unwatched", **job, "message": str(error), "looks": self.looks})
 
     async def on_kill(self) -> None:
         async with self.hook.get_conn() as connection:

@@ -1,4 +1,4 @@
-"""The pod that a step runs in: its name, its labels, what it may and what it gets. Knows no cluster."""
+"""The manifest of a step's pod: name, labels, permissions, environment, resources. Calls no cluster."""
 
 import hashlib
 import json
@@ -6,30 +6,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import POD_NAME_MAX_LENGTH
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from kubernetes.client import models as k8s
 
-from perennial_airflow.launchers import step_environment
 from training import storage
 from training.contract.errors import ConfigError
 from training.contract.resources import Resources
-from training.settings import Settings
+from training.settings import LauncherSettings, pod_environment
 
 CONTAINER = "step"
 GPU = "nvidia.com/gpu"
-#: What the chart's network policies select step pods by.
+#: The chart's network policies select step pods by these labels.
 STEP_LABELS = {"app.kubernetes.io/part-of": "perennial", "app.kubernetes.io/component": "step"}
-#: The tries of one task instance have this label in common.
+#: A label: all tries of a task instance have the same value.
 TASK_INSTANCE = "perennial/task-instance"
-#: An annotation. Two pods do the same work when it is equal: a retry goes on with such a pod of an earlier try.
+#: An annotation: pods with the same value do the same work. A retry takes over such a pod of an earlier try.
 WORK = "perennial/work"
-#: A step that is told to stop writes its checkpoint in this time.
+#: Seconds between SIGTERM and SIGKILL. A step writes its checkpoint in this time.
 GRACE_SECONDS = 60
-#: The image knows its own commit; the rest is for Airflow.
-_NOT_FOR_STEPS = re.compile(r"CT_(GIT_SHA|LAUNCHER|FORKSERVER_SOCKET|SERVING_API_KEY|POD_\w+)")
 
 
 @dataclass(frozen=True)
@@ -56,20 +52,20 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """Of the pod: the same whoever computes it, and of no other try. A label of DNS, so at most 63 characters."""
+        """The pod's name. It depends on the try alone, and no other try has it. A DNS label: at most 63 characters."""
         end = f"-{self.task_instance}-{self.attempt}"
-        # A Job adds the number of the node and five characters to its pods' names.
+        # A Job appends the number of the node and five characters to the names of its pods.
         start = re.sub(r"[^a-z0-9]+", "-", f"{self.model}-{self.step}".lower()).strip("-")
         return start[: POD_NAME_MAX_LENGTH - len(end) - 12].strip("-") + end
 
     @staticmethod
     def attempt_of(name: str) -> int:
-        """The number of the try that the pod called `name` was made for."""
+        """The number of the try that made the pod `name`."""
         return int(name.rpartition("-")[2])
 
     @property
     def labels(self) -> dict[str, str]:
-        """By these the costs of a model, a step or a run can be added up. The full names are in the annotations."""
+        """For selecting pods and adding up costs, by model, step or run. The annotations have the full names."""
         labels = {f"perennial/{key}": make_safe_label_value(value) for key, value in self._names.items()}
         return {**STEP_LABELS, **labels, TASK_INSTANCE: self.task_instance}
 
@@ -84,44 +80,31 @@ class Identity:
         return {**names, **index, "try": str(self.attempt)}
 
 
-def work_digest(step: str, inputs: Mapping[str, Any], asks: Resources, image: str | None) -> str:
-    """16 hex digits of SHA-256 of what a pod does: its step, inputs, resources and image, but not the try."""
-    content = json.dumps([step, inputs, asks.model_dump(mode="json"), image], sort_keys=True)
+def work_digest(step: str, inputs: Mapping[str, Any], resources: Resources, image: str | None) -> str:
+    """16 hex digits of the SHA-256 of what a pod does: its step, inputs, resources and image, not the try."""
+    content = json.dumps([step, inputs, resources.model_dump(mode="json"), image], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def pod_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The `CT_*` of a task that its step's pod gets: what a child process would see, less what is Airflow's own.
-
-    A value that holds a secret is left out: a pod's manifest can be read by many. It comes by CT_POD_SECRETS.
-    """
-    settings = {name: value for name, value in step_environment(environ).items() if name.startswith("CT_")}
-    return {
-        name: value
-        for name, value in settings.items()
-        if not _NOT_FOR_STEPS.fullmatch(name) and not _holds_password(value)
-    }
 
 
 def step_pod(
     identity: Identity,
     argv: Sequence[str],
     environ: Mapping[str, str],
-    asks: Resources,
+    resources: Resources,
     deadline: int,
-    settings: Settings,
+    settings: LauncherSettings,
 ) -> k8s.V1Pod:
-    """The pod that runs the interpreter's arguments `argv`, under the restricted pod security standard.
+    """The pod that runs Python with the arguments `argv`. It keeps to the restricted pod security standard.
 
-    The cluster ends it after `deadline` seconds, whether Airflow lives or not. Raises ConfigError when it could not run
-    or its result could not be read.
+    The cluster ends it after `deadline` seconds, even when Airflow is down. Raises ConfigError when the settings name
+    no image, or no place for the report that Airflow and the pod share.
     """
     if not settings.image:
-        raise ConfigError("There is no image to make a step pod of", hint="Set CT_IMAGE to the training image.")
+        raise ConfigError("Step pods have no image", hint="Set CT_IMAGE to the training image.")
     if not storage.is_remote(settings.results) and not settings.pod_volume_claim:
-        problem = f"A step pod's report at {settings.results} could not be read from here"
+        problem = f"Airflow could not read the report of a step pod: {settings.results} would be a folder of the pod"
         raise ConfigError(problem, hint="Set CT_RESULTS_URI to an object store, or CT_POD_VOLUME_CLAIM.")
-    volumes = _volumes(asks, settings)
+    volumes = _volumes(resources, settings)
     container = k8s.V1Container(
         name=CONTAINER,
         image=settings.image,
@@ -130,7 +113,7 @@ def step_pod(
         args=list(argv),
         env=[k8s.V1EnvVar(name=name, value=value) for name, value in sorted(pod_environment(environ).items())],
         env_from=_env_from(settings),
-        resources=_requirements(asks),
+        resources=_requirements(resources),
         volume_mounts=[k8s.V1VolumeMount(name=volume.name, mount_path=path) for path, volume in volumes.items()],
         security_context=k8s.V1SecurityContext(
             allow_privilege_escalation=False,
@@ -149,10 +132,10 @@ def step_pod(
         enable_service_links=False,
         service_account_name=settings.pod_service_account or None,
         image_pull_secrets=[k8s.V1LocalObjectReference(name=name) for name in _names(settings.pod_image_pull_secrets)],
-        priority_class_name=asks.priority_class or settings.pod_priority_class or None,
-        runtime_class_name=asks.runtime_class,
-        node_selector=_node_selector(asks),
-        tolerations=_tolerations(asks),
+        priority_class_name=resources.priority_class or settings.pod_priority_class or None,
+        runtime_class_name=resources.runtime_class,
+        node_selector=_node_selector(resources),
+        tolerations=_tolerations(resources),
         security_context=k8s.V1PodSecurityContext(
             run_as_non_root=True,
             run_as_user=settings.pod_user,
@@ -167,10 +150,10 @@ def step_pod(
 
 
 def away_from(nodes: set[str]) -> k8s.V1Affinity | None:
-    """To be scheduled on another node than these, if there is one: what ended a try there may end the next."""
+    """Prefer other nodes than these. The fault that ended a try on a node may end the next one there, too."""
     if not nodes:
         return None
-    # A field takes one value per requirement.
+    # Kubernetes takes one value per requirement on a field.
     others = [
         k8s.V1NodeSelectorRequirement(key="metadata.name", operator="NotIn", values=[node]) for node in sorted(nodes)
     ]
@@ -178,18 +161,11 @@ def away_from(nodes: set[str]) -> k8s.V1Affinity | None:
     return k8s.V1Affinity(node_affinity=k8s.V1NodeAffinity(preferred_during_scheduling_ignored_during_execution=[term]))
 
 
-def _holds_password(value: str) -> bool:
-    try:
-        return urlsplit(value).password is not None
-    except ValueError:
-        return False
-
-
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _env_from(settings: Settings) -> list[k8s.V1EnvFromSource]:
+def _env_from(settings: LauncherSettings) -> list[k8s.V1EnvFromSource]:
     maps = [
         k8s.V1EnvFromSource(config_map_ref=k8s.V1ConfigMapEnvSource(name=n)) for n in _names(settings.pod_config_map)
     ]
@@ -197,28 +173,28 @@ def _env_from(settings: Settings) -> list[k8s.V1EnvFromSource]:
     return maps + secrets
 
 
-def _requirements(asks: Resources) -> k8s.V1ResourceRequirements:
-    firm = {"memory": asks.memory, "ephemeral-storage": asks.ephemeral_storage}
-    if asks.gpus:
-        firm[GPU] = str(asks.gpus)
-    return k8s.V1ResourceRequirements(requests={"cpu": asks.cpu, **firm}, limits=firm)
+def _requirements(resources: Resources) -> k8s.V1ResourceRequirements:
+    limits = {"memory": resources.memory, "ephemeral-storage": resources.ephemeral_storage}
+    if resources.gpus:
+        limits[GPU] = str(resources.gpus)
+    return k8s.V1ResourceRequirements(requests={"cpu": resources.cpu, **limits}, limits=limits)
 
 
-def _node_selector(asks: Resources) -> dict[str, str]:
-    product = {f"{GPU}.product": asks.gpu_product} if asks.gpu_product else {}
-    return {**product, **asks.node_selector}
+def _node_selector(resources: Resources) -> dict[str, str]:
+    product = {f"{GPU}.product": resources.gpu_product} if resources.gpu_product else {}
+    return {**product, **resources.node_selector}
 
 
-def _tolerations(asks: Resources) -> list[k8s.V1Toleration]:
-    gpu = [k8s.V1Toleration(key=GPU, operator="Exists", effect="NoSchedule")] if asks.gpus else []
-    return gpu + [k8s.V1Toleration(**toleration.model_dump(exclude_none=True)) for toleration in asks.tolerations]
+def _tolerations(resources: Resources) -> list[k8s.V1Toleration]:
+    gpu = [k8s.V1Toleration(key=GPU, operator="Exists", effect="NoSchedule")] if resources.gpus else []
+    return gpu + [k8s.V1Toleration(**toleration.model_dump(exclude_none=True)) for toleration in resources.tolerations]
 
 
-def _volumes(asks: Resources, settings: Settings) -> dict[str, k8s.V1Volume]:
+def _volumes(resources: Resources, settings: LauncherSettings) -> dict[str, k8s.V1Volume]:
     """Mount path → volume. The root filesystem is read-only."""
     volumes = {"/tmp": k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource())}
-    if asks.shared_memory:
-        memory = k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=asks.shared_memory)
+    if resources.shared_memory:
+        memory = k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=resources.shared_memory)
         volumes["/dev/shm"] = k8s.V1Volume(name="shared-memory", empty_dir=memory)
     if settings.pod_volume_claim:
         claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=settings.pod_volume_claim)

@@ -1,21 +1,22 @@
-"""Values that a task's inputs take from elsewhere when it runs: a field of another step's result, the run itself.
+"""Inputs of a task that are known only when it runs: a field of another step's result, or a value of the run.
 
-Airflow's own `task.output["x"]` names an XCom key, not a field; `result(task)["x"]["y"]` names a field of the result.
+`result(task)["x"]["y"]` refers to a field of a result. Airflow's own `task.output["x"]` refers to an XCom key.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from airflow.sdk import XComArg
-from airflow.sdk.definitions._internal.mixins import ResolveMixin
 
-#: The XCom that a mapped step leaves when it fails: its own inputs, and `why`.
+from perennial_airflow.compat.airflow_sdk import ResolveMixin
+
+#: The key of the XCom that a mapped step leaves when it fails: its own inputs, and `why`.
 FAILURE = "failure"
-NOT_KNOWN = "It left no message: the log of its task says how it ended."
+NOT_KNOWN = "It left no message; see the log of its task."
 
 
 class ResultRef(ResolveMixin):
-    """A step's result, or a field of it. Taking it as an input makes the step an upstream of the task."""
+    """A step's result, or a field of it. A task that has it as an input runs after the step."""
 
     def __init__(self, task: Any, path: tuple[str, ...] = (), each: tuple[str, ...] = ()) -> None:
         self.task = task
@@ -27,11 +28,11 @@ class ResultRef(ResolveMixin):
         return ResultRef(self.task, (*self.path, field), self.each_of)
 
     def each(self, *fields: str) -> "ResultRef":
-        """Of a mapped step: a list with these fields of each result."""
+        """For a mapped step: a list with these fields of each result."""
         return ResultRef(self.task, self.path, fields)
 
     def missing(self, field: str, of: ResolveMixin) -> "MissingRef":
-        """Of a mapped step: those values `of` the list that no result has as `field`, each with the reason why."""
+        """For a mapped step: the values in the list `of` that no result has as `field`, each with the reason why."""
         return MissingRef(self, field, of)
 
     def iter_references(self) -> Iterable[Any]:
@@ -40,10 +41,10 @@ class ResultRef(ResolveMixin):
     def resolve(self, context: Any) -> Any:
         value = self._output.resolve(context)
         if self.each_of:
-            # A mapped task that failed has no result, and is left out.
+            # A mapped task that failed has no result and is left out.
             return [{field: one[field] for field in self.each_of} for one in value[:]]
         for field in self.path:
-            # Of a task that failed there is no result; only a task that runs all the same comes here then.
+            # A task that failed has no result. Only tasks that run after failures come here then.
             value = None if value is None else value[field]
         return value
 
@@ -77,7 +78,7 @@ def result(task: Any) -> ResultRef:
 
 
 class FromRun(ResolveMixin):
-    """Inputs computed from the run's context by a function."""
+    """Inputs that a function computes from the run's context."""
 
     def __init__(self, function: Callable[[Mapping[str, Any]], Any]) -> None:
         self._function = function

@@ -1,4 +1,4 @@
-"""Reading a step's report: its result, or what to tell the person who opens the task's log."""
+"""Reads a step's report: its result, or the error message for the task's log."""
 
 import signal
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ from training.contract.steps import StepSpec
 
 
 class StepFailedError(Exception):
-    """The step did not succeed. `attempts`: how often this kind of failure is worth trying; None: as Airflow has it."""
+    """The step failed. `attempts` is how often to try after such a failure; None: as often as Airflow is set to."""
 
     def __init__(self, message: str, attempts: int | None = None) -> None:
         super().__init__(message)
         self.attempts = attempts
 
 
-#: A failure of unknown kind is tried once more: it may have been the machine, and it may be a bug.
+#: A failure of unknown kind is tried once more. The machine may be the cause, or a bug.
 UNKNOWN_ATTEMPTS = 2
 
 
 def step_result(spec: StepSpec, code: int, uri: str) -> dict[str, Any]:
-    """The result of a step that ended with exit code `code` and should have written its report to `uri`.
+    """The result of a step that ended with exit code `code` and writes its report to `uri`.
 
-    Raises StepFailedError for anything but exit code 0 and a whole report of success that keeps to the contract.
+    Raises StepFailedError unless the exit code is 0 and the report is complete, says success and matches the contract.
     """
     report = _read(uri)
     if report is not None and report.step != spec.name:
@@ -60,16 +60,16 @@ def _explain(step: str, code: int, report: StepReport | None, uri: str) -> str:
         return f"{step}: {report.error.message}{hint}"
     if code < 0:
         name = signal.Signals(-code).name
-        return f"{step} was ended by {name} and left no report.\n  → After SIGKILL, look for too little memory."
+        return f"{step} was ended by {name} and left no report.\n  → After SIGKILL, check whether memory ran out."
     lacking = "left no readable report" if report is None else f"its report says it {report.status}"
     return (
         f"{step} ended with exit code {code} but {lacking}, so what it did is unknown: {uri}\n"
-        "  → Steps can be run again; the end of this log says where it was."
+        "  → Run the step again, which is safe. The end of this log shows how far it came."
     )
 
 
 def summary(step: str, result: dict[str, Any], mlflow_url: str) -> Iterator[str]:
-    """What to look at after a step, a line each: numbers, versions, paths, links."""
+    """The main values of a result, one line each: numbers, versions, paths, links."""
     yield f"{step} is done:"
     for field, value in result.items():
         if field == "table_versions" and value:

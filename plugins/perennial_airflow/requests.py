@@ -1,14 +1,14 @@
-"""The wiring of retraining requests. The broker decides and the ledger remembers; the retrain asset only rings.
+"""How DAGs pass on retraining requests. The broker decides and the ledger records; the retrain asset starts the run.
 
-Airflow may merge, strand or double asset events around `max_active_runs=1`. None of that matters here: whoever asks the
-broker is told which granted requests wait, rings for the oldest of them, and a run whose request another has taken up
-ends without training. A run that fails gives its request back: it waits, and the drift DAG rings for it again.
+Airflow may merge, lose or repeat asset events when `max_active_runs=1`. That does no harm. The broker returns the
+granted requests that wait, and the asking DAG sends an event for the oldest. A run whose request was taken by another
+run ends without training. A run that fails releases its request, and the drift DAG sends an event for it again.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-#: How the task of a training run that gives the request back differs from others.
+#: Arguments of the task that releases the request of a failed training run.
 WHEN_THE_RUN_FAILED = {
     "trigger_rule": "one_failed",
     "then_fail": "The run failed. Unless a person asked for it, its request waits for another run.",
@@ -16,7 +16,7 @@ WHEN_THE_RUN_FAILED = {
 
 
 def retrain_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """What the event of the retrain asset carries after a `request` step; None when no granted request waits."""
+    """The extra of the retrain asset's event after `decide_retraining`; None when no granted request waits."""
     if result["granted"] and result["request_id"] in result["waiting"]:
         return {key: result[key] for key in ("request_id", "trigger", "as_of", "reason")}
     if result["waiting"]:
@@ -25,10 +25,10 @@ def retrain_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None
 
 
 def training_request(context: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of a training run's `request` step, but for the model: why this run is there.
+    """The inputs of a training run's `decide_retraining` step except the model: the reason of this run.
 
-    By a person: the run's parameters. By the clock: the schedule. By an event of the retrain asset: the granted request
-    that it names, or, when someone posted an event without one, a request of their own.
+    For a run by hand it is the run's parameters, for a scheduled run the schedule. For an event of the retrain asset it
+    is the granted request that the event names. An event without one is a new request.
     """
     run = context["dag_run"]
     events = [event for found in context["triggering_asset_events"].values() for event in found]
@@ -42,5 +42,5 @@ def training_request(context: Mapping[str, Any]) -> dict[str, Any]:
     if run.run_type == "scheduled":
         return {"trigger": "schedule", "reason": "By schedule", "run": run.run_id}
     params = context["params"]
-    asked = {key: params[key] for key in ("as_of", "reason", "force")}
-    return {"trigger": "person", **asked, "run": run.run_id}
+    request = {key: params[key] for key in ("as_of", "reason", "force")}
+    return {"trigger": "person", **request, "run": run.run_id}

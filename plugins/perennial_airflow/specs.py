@@ -1,4 +1,4 @@
-"""From model specs to DAGs: which models a DAG file makes DAGs for, and what all of a model's DAGs have in common."""
+"""For which models a DAG file makes DAGs, and the arguments that all DAGs of a model share."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from training.settings import load_settings
 
 log = logging.getLogger(__name__)
 
-#: Transient failures are tried six times over about two and a half minutes: longer than a restart of any server.
+#: A transient failure is tried six times within about two and a half minutes. A server restarts faster than that.
 DEFAULT_ARGS: dict[str, Any] = {
     "retries": 5,
     "retry_delay": timedelta(seconds=5),
@@ -23,9 +23,9 @@ DEFAULT_ARGS: dict[str, Any] = {
 
 
 def specs(kind: str) -> Iterator[ModelSpec]:
-    """The models to make `<model>_<kind>` for: all of them, or the one that a task is about to run.
+    """The models for which to make `<model>_<kind>`: all, or in a task's process only the task's model.
 
-    A broken spec is left out here, so that it costs no other model its DAGs; `dags/broken_specs.py` reports it.
+    A broken spec is left out, so that the other models keep their DAGs. `dags/broken_specs.py` reports it.
     """
     wanted = get_parsing_context().dag_id
     models_dir = load_settings().models_dir
@@ -38,7 +38,7 @@ def specs(kind: str) -> Iterator[ModelSpec]:
 
 
 def broken_specs() -> list[str]:
-    """What is wrong with the specs that cannot be loaded, a paragraph each. SQL and Feast are the check step's."""
+    """The mistakes in specs that cannot be loaded, a paragraph each. The check step finds those in SQL and Feast."""
     models_dir = load_settings().models_dir
     problems = [f"{stray}\n  → {stray.fix}" for stray in misnamed_specs(models_dir)]
     for name in model_names(models_dir):
@@ -50,7 +50,7 @@ def broken_specs() -> list[str]:
 
 
 def dag_settings(spec: ModelSpec, kind: str, title: str) -> dict[str, Any]:
-    """The arguments that every DAG of a model has in common. One run at a time: the steps write the same tables."""
+    """The arguments that all DAGs of a model share. One run at a time, because the steps write the same tables."""
     return {
         "dag_id": f"{spec.name}_{kind}",
         "dag_display_name": f"{spec.title}: {title}",

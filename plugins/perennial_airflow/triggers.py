@@ -1,4 +1,4 @@
-"""The landing watcher: runs in the triggerer, takes no worker slot, rings when files have landed."""
+"""Watches a landing folder in the triggerer, without a worker slot, and sends an event when files have landed."""
 
 import asyncio
 import time
@@ -18,18 +18,18 @@ from perennial_airflow.deliveries import (
     strays,
 )
 
-#: The landing DAG has this long to take up what was announced before it is announced again; then twice as long.
+#: Seconds until an event that the landing DAG has not handled is repeated. The wait doubles up to the longest.
 REPEAT_SECONDS, LONGEST_REPEAT_SECONDS = 30.0, 600.0
-#: Between two looks for what is not understood. A stray must be there at both: it may be on its way to somewhere.
+#: Seconds between two searches for strays. Both must find a stray: somebody may be moving it.
 STRAY_SECONDS = 60.0
 
 
 class LandingTrigger(BaseEventTrigger):
-    """Fires while there are deliveries without a data run, or files that are not understood and not yet reported.
+    """Sends events while there are deliveries without a data run, or strays that have not been reported.
 
-    It keeps no account of its own. The landing DAG writes down what it has started a run for and what it has told, and
-    only that silences the bell: an event that Airflow loses, a triggerer killed at any point, a paused or failed
-    landing DAG cost a delay, never a delivery.
+    It stores no state. The landing DAG records the runs that it has started and the strays that it has reported, and
+    only that stops the events. So no delivery is lost when Airflow loses an event, the triggerer is killed, or the
+    landing DAG is paused or fails; it is only late.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class LandingTrigger(BaseEventTrigger):
         self._announced = Announced()
         self._strays: list[Stray] = []
         self._lasting: list[Stray] = []
-        self._told = Reported()
-        self._look_at = 0.0
+        self._reported = Reported()
+        self._next_search = 0.0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         fields = ("model", "poll_seconds", "settle_seconds", "stray_seconds")
@@ -57,18 +57,18 @@ class LandingTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         folder = landing_folder(self.model)
         self.log.info("Watching %s", folder)
-        rung: tuple[list[Delivery], list[Stray]] = [], []
+        sent: tuple[list[Delivery], list[Stray]] = [], []
         wait, again_at = REPEAT_SECONDS, 0.0
         while True:
-            new = await self._new(folder), await self._untold(folder)
-            if any(new) and (new != rung or time.monotonic() >= again_at):
-                wait = min(2 * wait, LONGEST_REPEAT_SECONDS) if new == rung else REPEAT_SECONDS
-                rung, again_at = new, time.monotonic() + wait
+            new = await self._new(folder), await self._unreported(folder)
+            if any(new) and (new != sent or time.monotonic() >= again_at):
+                wait = min(2 * wait, LONGEST_REPEAT_SECONDS) if new == sent else REPEAT_SECONDS
+                sent, again_at = new, time.monotonic() + wait
                 yield TriggerEvent({"files": len(new[0]), "reason": _reason(*new)})
             await asyncio.sleep(self.poll_seconds)
 
     async def _new(self, folder: str) -> list[Delivery]:
-        """Deliveries without a data run. None when that cannot be told now: a watcher that raises is not restarted."""
+        """Deliveries without a data run. Empty after an error: Airflow does not restart a trigger that raises."""
         try:
             found = await asyncio.to_thread(scan, folder, time.time(), self.settle_seconds)
             if self._announced.new(found):
@@ -79,26 +79,26 @@ class LandingTrigger(BaseEventTrigger):
             self.log.exception("Cannot look for deliveries in %s; trying again", folder)
             return []
 
-    async def _untold(self, folder: str) -> list[Stray]:
-        """What is not understood and not yet reported. As `_new`, but the folders are not read at each call."""
+    async def _unreported(self, folder: str) -> list[Stray]:
+        """Strays that have not been reported. Empty after an error. Reads the folders every `stray_seconds` only."""
         try:
-            if time.monotonic() >= self._look_at:
-                self._look_at = time.monotonic() + self.stray_seconds
+            if time.monotonic() >= self._next_search:
+                self._next_search = time.monotonic() + self.stray_seconds
                 before, self._strays = self._strays, await asyncio.to_thread(strays, self.model)
                 self._lasting = [stray for stray in self._strays if stray in before]
-            if self._told.new(self._lasting):
+            if self._reported.new(self._lasting):
                 assert self.asset_state_store is not None
-                self._told = Reported(await self.asset_state_store.aget(Reported.KEY, {}))
-            return self._told.new(self._lasting)
+                self._reported = Reported(await self.asset_state_store.aget(Reported.KEY, {}))
+            return self._reported.new(self._lasting)
         except Exception:
-            self.log.exception("Cannot look for what is not understood in %s; trying again", folder)
+            self.log.exception("Cannot look for strays in %s; trying again", folder)
             return []
 
 
-def _reason(new: list[Delivery], untold: list[Stray]) -> str:
-    """What the landing run's note says."""
+def _reason(new: list[Delivery], unreported: list[Stray]) -> str:
+    """The note of the landing run."""
     landed = f"Landed: {_some([delivery.key for delivery in new])}" if new else ""
-    odd = f"Not understood: {_some([stray.path for stray in untold])}" if untold else ""
+    odd = f"Not understood: {_some([stray.path for stray in unreported])}" if unreported else ""
     return "; ".join(filter(None, (landed, odd)))
 
 

@@ -1,4 +1,4 @@
-"""Do the steps of a DAG fit together? Checked when the DAG file is parsed, against what the steps declare."""
+"""Checks that the steps of a DAG fit together, when the DAG file is parsed, against what the steps declare."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,10 +6,10 @@ from datetime import date, datetime
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from airflow.sdk import DAG
-from airflow.sdk.definitions.param import DagParam
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from perennial_airflow.compat.airflow_sdk import DagParam, dag_param_name
 from perennial_airflow.refs import MissingRef, ResultRef
 from training.contract.errors import ConfigError
 from training.contract.steps import step_spec
@@ -26,11 +26,11 @@ _SCALARS: Mapping[Any, frozenset[Any]] = {
 
 
 def check_wiring(dag: DAG) -> None:
-    """Hold the inputs of every step of `dag` against what the step takes and what the steps before it return.
+    """Compare the inputs of every step of `dag` with what the step takes and what the steps before it return.
 
-    Found are: an input that the step does not take, one that it needs and does not get, a field that no result has, a
-    value or a type that cannot fit. What is known only when the DAG runs (templates, functions, mapped values) is left
-    to the step. Raises ConfigError, which lists all that is wrong; Airflow shows it as an import error.
+    This finds an input that the step does not take, a missing required input, a field that no result has, and a value
+    or a type that cannot fit. Values that are known only when the DAG runs (templates, functions, mapped values) are
+    left to the step. Raises ConfigError, which lists all mistakes; Airflow shows it as an import error.
     """
     found = [f"{dag.dag_id}, task {task.task_id}: {problem}" for task in dag.tasks for problem in _problems(dag, task)]
     if found:
@@ -61,16 +61,20 @@ def _argument(task: Any, name: str) -> Any:
 
 
 def _given(task: Any) -> tuple[dict[str, Any], bool]:
-    """The inputs of a step by name, and whether these are all: what a function or a mapping adds is not known yet."""
+    """The inputs of a step by name, and whether these are all. A function or a mapping may add more at run time."""
     expand = getattr(getattr(task, "expand_input", None), "value", {})
-    parts = [_argument(task, "inputs"), _argument(task, "also"), *(expand.get(key) for key in ("inputs", "also"))]
+    parts = [
+        _argument(task, "inputs"),
+        _argument(task, "more_inputs"),
+        *(expand.get(key) for key in ("inputs", "more_inputs")),
+    ]
     known = [part for part in parts if isinstance(part, Mapping)]
     given = {field: value for part in known for field, value in part.items()}
     return given, all(part is None or isinstance(part, Mapping) for part in parts)
 
 
 def _misfits(dag: DAG, value: Any, target: FieldInfo | None) -> Iterator[str]:
-    """Why `value` cannot become the input `target`; None: anything will do."""
+    """Why `value` cannot become the input `target`. None as `target` takes any value."""
     wanted = Any if target is None else target.annotation
     if isinstance(value, ResultRef | MissingRef):
         try:
@@ -81,8 +85,9 @@ def _misfits(dag: DAG, value: Any, target: FieldInfo | None) -> Iterator[str]:
             if not may_fit(source, wanted):
                 yield f"{value} is {_name(source)}, which cannot become {_name(wanted)}"
     elif isinstance(value, DagParam):
-        if value._name not in dag.params:
-            yield f"the DAG has no parameter {value._name!r}; it has {', '.join(sorted(dag.params)) or 'none'}"
+        name = dag_param_name(value)
+        if name not in dag.params:
+            yield f"the DAG has no parameter {name!r}; it has {', '.join(sorted(dag.params)) or 'none'}"
     elif target is not None and isinstance(value, (str, int, float, bool)) and "{{" not in str(value):
         try:
             kind: Any = Annotated[wanted, *target.metadata] if target.metadata else wanted
@@ -92,7 +97,7 @@ def _misfits(dag: DAG, value: Any, target: FieldInfo | None) -> Iterator[str]:
 
 
 def _returned(ref: ResultRef) -> Any:
-    """The type of what `ref` will hold. Raises LookupError for a field that is not there."""
+    """The type of the value that `ref` refers to. Raises LookupError for a field that does not exist."""
     name = _argument(ref.task, "step")
     if name is None:
         return Any  # not a step: what it returns is not declared
@@ -106,7 +111,7 @@ def _returned(ref: ResultRef) -> Any:
 
 
 def _missing(ref: MissingRef) -> Any:
-    """As _returned."""
+    """The type of the value that `ref` refers to. Raises LookupError as _returned does."""
     _returned(ref.result[ref.field])
     return dict[str, str]
 
@@ -124,7 +129,7 @@ def _field(source: Any, field: str, ref: ResultRef) -> Any:
 
 
 def may_fit(source: Any, target: Any) -> bool:
-    """Whether some JSON value of the type `source` is one of the type `target`. A value that may be None may fit."""
+    """Whether a JSON value of the type `source` can be one of the type `target`. A value that may be None may fit."""
     sources, targets = _alternatives(source), _alternatives(target)
     return any(_fits(one, other) for one in sources for other in targets)
 

@@ -7,7 +7,18 @@ import pytest
 from pydantic import ValidationError
 
 from training.contract.errors import ConfigError
-from training.settings import Settings, load_settings
+from training.settings import (
+    ROLES,
+    LauncherSettings,
+    ServingSettings,
+    Settings,
+    StateSettings,
+    is_secret,
+    load_settings,
+    own_fields,
+    pod_environment,
+    variable,
+)
 
 
 def test_everything_lies_under_home_unless_it_is_put_elsewhere(monkeypatch, tmp_path: Path) -> None:
@@ -65,3 +76,39 @@ def test_what_has_to_be_on_a_disk_is_no_uri(name: str, monkeypatch) -> None:
     monkeypatch.setenv(name, "s3://bucket/there")
     with pytest.raises(ConfigError, match=f"{name}.*kept on a disk"):
         load_settings()
+
+
+def test_every_setting_belongs_to_one_role() -> None:
+    owned = [name for role in ROLES.values() for name in own_fields(role)]
+    assert sorted(owned) == sorted(Settings.model_fields)
+
+
+def test_a_role_has_its_own_settings_and_the_state_and_nothing_else() -> None:
+    settings: StateSettings = Settings()
+    assert isinstance(settings, ServingSettings)
+    assert isinstance(settings, LauncherSettings)
+    assert not any(name.startswith("pod_") for name in ServingSettings.model_fields)
+    assert "serving_model" not in LauncherSettings.model_fields
+    assert ServingSettings(home="/state").lake == LauncherSettings(home="/state").lake == "/state/lake"
+
+
+def test_no_secret_gets_into_the_plain_environment_of_a_pod() -> None:
+    urls = {"tracking_uri", "mlflow_url", "online_store", "serving_urls", "ledger_uri", "lake_uri"}
+    values = dict.fromkeys(Settings.model_fields, "a-secret")
+    values |= dict.fromkeys(urls, "https://user:a-secret@host")
+    secrets = {name for name, field in Settings.model_fields.items() if is_secret(field)}
+    assert "serving_api_key" in secrets
+    environment = pod_environment({variable(name): value for name, value in values.items()})
+    assert not environment.keys() & {variable(name) for name in secrets | urls}
+
+
+def test_a_password_in_any_of_several_urls_keeps_the_setting_out() -> None:
+    several = {"CT_SERVING_URLS": "http://a:3000,http://me:secret@b:3000"}
+    assert pod_environment(several) == {}
+    assert pod_environment({"CT_SERVING_URLS": "http://a:3000,http://b:3000"}) != {}
+
+
+def test_a_pod_gets_the_state_and_neither_the_services_nor_the_launchers_settings() -> None:
+    environment = pod_environment({variable(name): "x" for name in Settings.model_fields} | {"PATH": "/bin"})
+    expected = StateSettings.model_fields.keys() - {"serving_api_key", "git_sha"}
+    assert environment.keys() == {variable(name) for name in expected}

@@ -8,7 +8,7 @@ import pytest
 
 from training.contract.errors import InputError
 from training.contract.steps import STEPS, distributed_command, step_command, step_spec
-from training.settings import Settings
+from training.settings import StateSettings
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -16,7 +16,7 @@ def test_every_step_can_be_imported_and_takes_what_it_declares(name: str) -> Non
     spec = STEPS[name]
     run = spec.load()
     assert list(signature(run).parameters) == ["inputs", "settings"]
-    assert get_type_hints(run) == {"inputs": spec.inputs, "settings": Settings, "return": spec.result}
+    assert get_type_hints(run) == {"inputs": spec.inputs, "settings": StateSettings, "return": spec.result}
     assert run.__doc__ or __import__(run.__module__, fromlist=["_"]).__doc__
 
 

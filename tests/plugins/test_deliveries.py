@@ -100,9 +100,9 @@ def test_what_is_not_understood_is_told_with_the_reason(step_settings: Path) -> 
         "card_fraud/events/2026-01-05.csv": "its name is not <partition>.parquet",
         "card_fraud/events/2026-01-06.parquet.gz": "its name is not <partition>.parquet",
         "card_fraud/events/2026-01-07.parquet/": (
-            "a folder without _SUCCESS: whoever writes it has not finished, or does not say so"
+            "a folder without _SUCCESS: its writer has not finished, or does not mark it as complete"
         ),
-        "card_fraud/events/2026-01-08.PARQUET": "the same partition as 2026-01-08.parquet, which is taken in",
+        "card_fraud/events/2026-01-08.PARQUET": "the same partition as 2026-01-08.parquet, which is ingested",
         "card_fraud/events/2026/": "its name is not <partition>.parquet",
         "cardfraud/": "no model has this name; the models are card_fraud",
         "readme.txt": "a file beside the models' folders",

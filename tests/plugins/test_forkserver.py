@@ -15,8 +15,8 @@ from threading import Thread
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException
-from perennial_airflow import forkserver
-from perennial_airflow.forkserver import ForkServerLauncher
+from perennial_airflow.launchers import forkserver
+from perennial_airflow.launchers.forkserver import ForkServerProcess
 
 from training.contract.steps import step_command
 from training.settings import ROOT
@@ -58,8 +58,8 @@ def server() -> Iterator[tuple[psutil.Process, Path]]:
 
 
 @pytest.fixture
-def launcher(server: tuple[psutil.Process, Path]) -> ForkServerLauncher:
-    return ForkServerLauncher(LOGGER, server[1])
+def launcher(server: tuple[psutil.Process, Path]) -> ForkServerProcess:
+    return ForkServerProcess(LOGGER, server[1])
 
 
 def family(path: Path) -> list[int]:
@@ -87,7 +87,7 @@ def gone(pids: list[int], seconds: float = NEVER) -> bool:
 
 
 def test_a_step_has_its_exit_code_its_settings_and_its_libraries(
-    launcher: ForkServerLauncher, caplog: pytest.LogCaptureFixture
+    launcher: ForkServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     assert launcher.launch(["-m", "probe", "exit", "75"], {"CT_HOME": "/data", "PATH": "/nowhere"}, NEVER) == 75
@@ -97,26 +97,26 @@ def test_a_step_has_its_exit_code_its_settings_and_its_libraries(
     ]
 
 
-def test_a_real_step_writes_its_report(launcher: ForkServerLauncher, tmp_path: Path) -> None:
+def test_a_real_step_writes_its_report(launcher: ForkServerProcess, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     argv = step_command("features", {"model": "card_fraud", "days": None, "table_versions": {}}, str(report))
     assert launcher.launch(argv, {"CT_HOME": str(tmp_path)}, NEVER) == 0
     assert json.loads(report.read_text())["status"] == "succeeded"
 
 
-def test_a_timeout_ends_the_whole_family(launcher: ForkServerLauncher, tmp_path: Path) -> None:
+def test_a_timeout_ends_the_whole_family(launcher: ForkServerProcess, tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match="longer than 5 s"):
         launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, 5)
     assert gone(family(tmp_path / "pids"))
 
 
-def test_stop_ends_the_whole_family(launcher: ForkServerLauncher, tmp_path: Path) -> None:
+def test_stop_ends_the_whole_family(launcher: ForkServerProcess, tmp_path: Path) -> None:
     once_there_is_a_family(tmp_path / "pids", launcher.stop)
     assert launcher.launch(["-m", "probe", "wait", str(tmp_path / "pids")], {}, NEVER) == -signal.SIGTERM
     assert gone(family(tmp_path / "pids"))
 
 
-def test_a_step_that_is_deaf_to_sigterm_is_killed(launcher: ForkServerLauncher, tmp_path: Path) -> None:
+def test_a_step_that_is_deaf_to_sigterm_is_killed(launcher: ForkServerProcess, tmp_path: Path) -> None:
     once_there_is_a_family(tmp_path / "pids", launcher.stop)
     assert launcher.launch(["-m", "probe", "deaf", str(tmp_path / "pids")], {}, NEVER) == -signal.SIGKILL
     assert gone(family(tmp_path / "pids"))
@@ -128,8 +128,8 @@ def test_a_task_that_is_killed_outright_takes_its_step_with_it(
     task = """
 import logging, sys
 from pathlib import Path
-from perennial_airflow.forkserver import ForkServerLauncher
-ForkServerLauncher(logging.getLogger(), Path(sys.argv[1])).launch(["-m", "probe", "wait", sys.argv[2]], {}, 900)
+from perennial_airflow.launchers.forkserver import ForkServerProcess
+ForkServerProcess(logging.getLogger(), Path(sys.argv[1])).launch(["-m", "probe", "wait", sys.argv[2]], {}, 900)
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", task, str(server[1]), str(tmp_path / "pids")], env=env)
@@ -140,7 +140,7 @@ ForkServerLauncher(logging.getLogger(), Path(sys.argv[1])).launch(["-m", "probe"
 
 
 def test_a_killed_keeper_takes_its_step_with_it_and_is_no_success(
-    launcher: ForkServerLauncher, server: tuple[psutil.Process, Path], tmp_path: Path
+    launcher: ForkServerProcess, server: tuple[psutil.Process, Path], tmp_path: Path
 ) -> None:
     def kill() -> None:
         keeper = psutil.Process(family(tmp_path / "pids")[0]).parent()
@@ -162,4 +162,4 @@ def test_a_second_server_leaves_the_first_one_alone(server: tuple[psutil.Process
 def test_no_server_is_an_error_that_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forkserver, "CONNECT_SECONDS", 0.1)
     with pytest.raises(AirflowException, match=r"No step server answers at .*\n  → Start it"):
-        ForkServerLauncher(LOGGER, tmp_path / "none.sock").launch(["-m", "probe"], {}, 1)
+        ForkServerProcess(LOGGER, tmp_path / "none.sock").launch(["-m", "probe"], {}, 1)

@@ -1,4 +1,4 @@
-"""A step's process: its output, its end, and that nothing of it is left."""
+"""Launchers are found by name; a step's process, its output, its end, and that nothing of it is left."""
 
 import logging
 import os
@@ -11,7 +11,12 @@ from threading import Thread
 
 import psutil
 import pytest
-from perennial_airflow.launchers import SubprocessLauncher, step_environment
+from perennial_airflow.launchers import LAUNCHERS
+from perennial_airflow.launchers.subprocess import ChildProcess
+from perennial_airflow.step_process import step_environment
+from perennial_airflow.step_task import StepTask
+
+from training.contract.errors import ConfigError
 
 #: Writes its child's pid to argv[1] and waits, as a step with worker processes does; the child ignores SIGTERM.
 FAMILY = """
@@ -28,8 +33,8 @@ NEVER = 400
 
 
 @pytest.fixture
-def launcher() -> SubprocessLauncher:
-    return SubprocessLauncher(logging.getLogger("test.launcher"))
+def launcher() -> ChildProcess:
+    return ChildProcess(logging.getLogger("test.launcher"))
 
 
 def gone(pid: int, seconds: float = NEVER) -> bool:
@@ -48,7 +53,7 @@ def written(path: Path) -> int:
 
 
 def test_it_returns_the_exit_code_and_logs_lines_with_the_steps_own_levels(
-    launcher: SubprocessLauncher, caplog: pytest.LogCaptureFixture
+    launcher: ChildProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     code = """
@@ -64,13 +69,13 @@ sys.exit(75)
     }
 
 
-def test_a_timeout_ends_the_whole_family(launcher: SubprocessLauncher, tmp_path: Path) -> None:
+def test_a_timeout_ends_the_whole_family(launcher: ChildProcess, tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match="longer than 5 s"):
         launcher.launch(["-c", FAMILY, str(tmp_path / "pid")], os.environ, 5)
     assert gone(written(tmp_path / "pid"))
 
 
-def test_stop_ends_the_whole_family_at_once(launcher: SubprocessLauncher, tmp_path: Path) -> None:
+def test_stop_ends_the_whole_family_at_once(launcher: ChildProcess, tmp_path: Path) -> None:
     def stop() -> None:
         written(tmp_path / "pid")
         launcher.stop()
@@ -85,9 +90,9 @@ def test_stop_ends_the_whole_family_at_once(launcher: SubprocessLauncher, tmp_pa
 def test_a_task_that_is_killed_outright_takes_its_step_with_it(tmp_path: Path) -> None:
     task = """
 import logging, os, sys
-from perennial_airflow.launchers import SubprocessLauncher
+from perennial_airflow.launchers.subprocess import ChildProcess
 step = f"import os, time; open({sys.argv[1]!r}, 'w').write(str(os.getpid())); time.sleep(900)"
-SubprocessLauncher(logging.getLogger()).launch(["-c", step], os.environ, 900)
+ChildProcess(logging.getLogger()).launch(["-c", step], os.environ, 900)
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", task, str(tmp_path / "pid")], env=env)
@@ -95,6 +100,29 @@ SubprocessLauncher(logging.getLogger()).launch(["-c", step], os.environ, 900)
     process.kill()
     process.wait()
     assert gone(step)
+
+
+def test_a_launcher_is_found_by_name_and_no_other_is_imported() -> None:
+    code = (
+        "import sys; from perennial_airflow.operators import StepOperator; print(StepOperator.__name__, *sys.modules)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CT_LAUNCHER": "forkserver"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
+    name, *imported = done.stdout.split()
+    assert name == "ForkServerStepOperator"
+    assert "perennial_airflow.launchers.pod" not in imported
+    assert "perennial_airflow.launchers.subprocess" not in imported
+
+
+def test_an_unknown_launcher_is_an_error_that_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CT_LAUNCHER", "docker")
+    with pytest.raises(ConfigError, match="no launcher 'docker'") as error:
+        from perennial_airflow.operators import StepOperator  # noqa: F401
+    assert error.value.hint == "Known launchers: forkserver, pod, subprocess."
+
+
+def test_every_launcher_is_a_step_task() -> None:
+    assert all(issubclass(LAUNCHERS.find(name), StepTask) for name in LAUNCHERS.names())
 
 
 def test_a_step_sees_its_settings_and_none_of_airflows() -> None:

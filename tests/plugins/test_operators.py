@@ -53,12 +53,12 @@ def test_the_result_is_handed_on_and_its_fields_are_inputs_with_their_types(tmp_
     assert result_of(tis["look"]) == [False, [], ""]
     assert result_of(tis["decide_retraining"])["why"].startswith("No reason to train")
     (report,) = (tmp_path / "home" / "work" / "results" / "handing_on").rglob("*.json")
-    assert report.relative_to(report.parents[1]) == Path("request/1.json")
+    assert report.relative_to(report.parents[1]) == Path("decide_retraining/1.json")
 
 
 def test_a_task_is_skipped_unless_one_of_its_conditions_holds() -> None:
     with dag("conditions") as subject:
-        asked = StepOperator(step="decide_retraining", inputs=FromRun(training_request), also=MODEL)
+        asked = StepOperator(step="decide_retraining", inputs=FromRun(training_request), more_inputs=MODEL)
         granted = result(asked)["granted"]
         no = StepOperator(step="decide_retraining", task_id="no", run_if=[granted], inputs=ASK)
         StepOperator(step="decide_retraining", task_id="yes", run_if=[granted, True], inputs=ASK)
@@ -83,7 +83,7 @@ def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> No
         return collected
 
     with dag("mapping") as subject:
-        asked = StepOperator.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(also=names())
+        asked = StepOperator.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(more_inputs=names())
         look(result(asked).each("granted", "request_id"))
     tis = run(subject)
     assert result_of(tis["look"]) == [{"granted": False, "request_id": None}] * 2
@@ -106,18 +106,18 @@ def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None
 
     class Breaking(StepOperator):
         def run_step(self, context: Any) -> dict[str, Any]:
-            if self.also["reason"] == "three":
+            if self.more_inputs["reason"] == "three":
                 raise RuntimeError("not a step's failure")
             return super().run_step(context)
 
     with dag("missing", params={"reasons": Param(reasons)}) as subject:
-        asked = Breaking.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(also=names())
+        asked = Breaking.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(more_inputs=names())
         look(result(asked).missing("reason", of=subject.param("reasons")))
     tis = run(subject)
     assert [tis[f"ask-{i}"].state for i in range(3)] == [State.SUCCESS, State.FAILED, State.FAILED]
     missing = result_of(tis["look"])
     assert missing.keys() == {"two", "three"}
-    assert missing["two"].startswith("request: card_fraud has no request 'unknown'")
+    assert missing["two"].startswith("decide_retraining: card_fraud has no request 'unknown'")
     assert missing["three"].startswith("It left no message")
 
 

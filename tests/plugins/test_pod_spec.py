@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from kubernetes.client import ApiClient
-from perennial_airflow.launchers import step_environment
-from perennial_airflow.pod_spec import Identity, pod_environment, step_pod
+from perennial_airflow.pod_spec import Identity, step_pod
+from perennial_airflow.step_process import step_environment
 
 from tests.helm.list_keys import repeated_keys
 from training.contract.errors import ConfigError
 from training.contract.resources import Resources
 from training.contract.steps import step_command
-from training.settings import Settings
+from training.settings import Settings, pod_environment
 
 WHO = Identity("card_fraud_train", "manual__2026-01-05T10:00:00+00:00", "train", 2, 3, "card_fraud", "train")
 ARGV = step_command("train", {"model": "card_fraud", "text": "{{ not a template }}"}, "s3://bucket/results/3.json")
@@ -24,7 +24,7 @@ DEFAULT = Resources()
 
 def rendered(asks: Resources = DEFAULT, settings: Settings = REMOTE, environ: Any = ()) -> dict[str, Any]:
     """As the provider sends it."""
-    from perennial_airflow.pods import PodStepOperator
+    from perennial_airflow.launchers.pod import PodStepOperator
 
     task = PodStepOperator(task_id="train", step="train", inputs={}, kubernetes_conn_id=None)
     task.namespace, task.name = "ml", WHO.name

@@ -68,7 +68,7 @@ class Task:
         self.operator = self._operator()
 
     def _operator(self) -> Any:
-        from perennial_airflow.pods import PodStepOperator
+        from perennial_airflow.launchers.pod import PodStepOperator
 
         operator = PodStepOperator(task_id="register", step="register", inputs=MODEL)
         # The clients' pace in a test.

@@ -89,7 +89,7 @@ def mapped(fields: tuple[str, ...] = ("estimator", "run_id", "artifact_uri", "di
 
     with DAG("train", schedule=None, params={"estimators": ["mlp"]}) as dag:
         inputs = {**MODEL, "dataset_uri": "file", "seed": 1, **given}
-        train = StepOperator.partial(task_id="train", step="train", inputs=inputs).expand(also=chosen())
+        train = StepOperator.partial(task_id="train", step="train", inputs=inputs).expand(more_inputs=chosen())
         candidates = result(train).each(*fields)
         missing = result(train).missing("estimator", of=dag.param("estimators"))
         asked = {"candidates": candidates, "dropped_out": missing, "dataset_uri": "file", "seed": 1}
@@ -107,7 +107,7 @@ def test_mapped_steps_are_checked_and_what_the_mapping_adds_is_left_to_the_step(
 
 def test_inputs_that_a_function_makes_are_left_to_the_step() -> None:
     with DAG("asked", schedule=None) as dag:
-        StepOperator(step="ingest", inputs=FromRun(lambda context: INGEST), also=MODEL)
+        StepOperator(step="ingest", inputs=FromRun(lambda context: INGEST), more_inputs=MODEL)
     check_wiring(dag)
 
 

@@ -1,1 +1,1 @@
-"""What every room may import: step specs, inputs and results, exit codes, errors, the model spec. Pydantic only."""
+"""Shared by all rooms: steps with their inputs and results, errors and exit codes, the model spec. Pydantic only."""

@@ -1,4 +1,4 @@
-"""The one kind of pydantic model used for everything that crosses a process boundary."""
+"""The base classes of all models that cross a process boundary, and days."""
 
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Frozen(BaseModel):
-    """Immutable, and an unknown field is an error rather than a silent typo."""
+    """Immutable. An unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
 
 class Spec(Frozen):
-    """A section of a model spec. Values must be of their type as written: `yes`, "7" and NaN are no numbers."""
+    """A section of a model spec. Values are not converted: `yes`, "7" and NaN are not numbers."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -23,7 +23,7 @@ def midnight(day: date) -> datetime:
 
 
 class Days(Frozen):
-    """Whole days in UTC, half open: `start` is in, `end` is not."""
+    """Whole days in UTC, from `start` to the day before `end`."""
 
     start: date
     end: date

@@ -1,6 +1,6 @@
-"""Cron expressions, checked when a spec is loaded: one that does not parse would break the DAGs of all models.
+"""Checks cron expressions when a spec is loaded. An invalid one would break the DAGs of all models.
 
-Airflow reads them with croniter, which the images of the steps do not have.
+Airflow parses them with croniter, which the images of the steps do not have.
 """
 
 _PRESETS = frozenset(["@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"])
@@ -18,10 +18,10 @@ _LONGEST = {month: 30 if month in (4, 6, 9, 11) else 29 if month == 2 else 31 fo
 
 
 def cron_mistake(expression: str) -> str | None:
-    """What is wrong with a cron expression of five fields or a preset such as `@daily`; None: nothing.
+    """The mistake in a cron expression of five fields or a preset such as `@daily`; None when there is none.
 
-    Each field: `*`, a number, a range `a-b`, each with a step `/n` or without, or a list of those; months and weekdays
-    have names.
+    A field is `*`, a number or a range `a-b`, each with an optional step `/n`, or a list of these. Months and weekdays
+    may be names.
     """
     if expression in _PRESETS:
         return None

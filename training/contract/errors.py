@@ -1,4 +1,4 @@
-"""Errors as types: the type says whether a retry can help, the message what failed, the hint what to do next.
+"""Errors. The type says whether a retry can help, the message what failed, the hint what to do next.
 
 Exit codes follow sysexits.h (`os.EX_*`): 64 usage, 65 data, 70 software, 75 temporary failure, 77 no permission,
 78 configuration.
@@ -9,7 +9,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a step process says by ending. A negative verdict still ended well: it is OK."""
+    """The exit codes of a step. A step that reaches a negative verdict has succeeded: OK."""
 
     OK = os.EX_OK
     BAD_INPUT = os.EX_USAGE
@@ -25,7 +25,7 @@ NEVER_RETRY = frozenset({ExitCode.BAD_INPUT, ExitCode.DATA_CONTRACT, ExitCode.BA
 
 
 class StepError(Exception):
-    """A step failed. Subclasses fix the exit code; raise one of those where the cause is known.
+    """A step failed. Subclasses set the exit code; raise a subclass where the cause is known.
 
     `message` says what failed and where it looked; `hint` says what to do next.
     """
@@ -58,19 +58,19 @@ class ConfigError(StepError):
 
 
 class DataContractError(StepError):
-    """The data breaks a rule of the model spec that no retry will mend."""
+    """The data breaks a rule of the model spec. A retry cannot help."""
 
     exit_code = ExitCode.DATA_CONTRACT
 
 
 class TransientError(StepError):
-    """An outside system did not answer, or two writers met: the same call may go through later."""
+    """An outside system did not answer, or another process wrote at the same time. A retry may help."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 class Stopped(TransientError):
-    """The step's process was told to end; run again, it takes up where it was."""
+    """The step's process was stopped. Run again, it continues where it was."""
 
 
 class RolloutAborted(StepError):

@@ -1,4 +1,4 @@
-"""The feeds of a model spec: which columns land, of which types, under which rules."""
+"""The feeds of a model spec: their columns, types and rules."""
 
 import re
 from typing import Annotated, Literal
@@ -11,8 +11,8 @@ from training.contract.problems import raise_contradictions
 Share = Annotated[float, Field(ge=0, le=1)]
 Scalar = bool | int | float | str
 
-#: Column names are used in SQL, Delta, Parquet, Feast and JSON. What all of these take unquoted is letters, digits and
-#: underscores; names that begin with an underscore are kept for Perennial.
+#: Column names are used in SQL, Delta, Parquet, Feast and JSON. All of these take letters, digits and underscores
+#: without quotes. Names that begin with an underscore are reserved for Perennial.
 COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 #: The lake's own column of a feed.
 PARTITION = "partition"
@@ -23,9 +23,9 @@ _BOOLEANS = "YAML reads unquoted yes, no, on, off, true and false as true or fal
 
 
 class Column(Spec):
-    """One column of a feed. `minimum`, `maximum` and `values` are inclusive row-level rules.
+    """One column of a feed. `minimum` and `maximum` are allowed values, too.
 
-    `unique` holds within a partition; in events over all partitions. A label reported again is a correction.
+    `unique` applies within a partition, and for events across all partitions. A label reported again is a correction.
     """
 
     type: Literal["int64", "float64", "string", "bool", "timestamp"]
@@ -91,7 +91,7 @@ def _within(value: Scalar, low: float | None, high: float | None) -> bool:
 
 
 class RowCount(Spec):
-    """Table-level rules on the rows of one delivered day. The ratios are against the median of the days before."""
+    """Rules for the number of rows of a day. The ratios are relative to the median of earlier days."""
 
     minimum: int = Field(1, ge=0)
     history_days: int = Field(28, ge=1)
@@ -115,21 +115,20 @@ class RowCount(Spec):
 
 
 class FeedSpec(Spec):
-    """One stream of landed files. `time_column` decides the day a row belongs to."""
+    """One stream of landed files. `time_column` decides to which day a row belongs."""
 
     columns: dict[str, Column] = Field(min_length=1)
     """Names: letters, digits, underscores, a letter first. `partition` is the lake's."""
     time_column: str
     row_count: RowCount = RowCount()
     maximum_quarantined: Share = 0.05
-    """A partition may break row-level rules in at most this share of its rows; more is a table-level failure."""
+    """At most this share of a partition's rows may break a rule; with more the partition is refused."""
     slack_days: int = Field(0, ge=0)
-    """Rows may lie at most this many days outside the days that the partition's name promises."""
+    """Rows may be at most this many days outside the days in the partition's name."""
     maximum_gap_days: int = Field(7, ge=1)
-    """A day with rows may follow at most this many days after the newest day before it with rows, in the partition or
-    in the others of its feed. A partition that is further ahead, such as one dated by a wrong clock, is refused: it
-    would move everybody's online features and the drift window into the future. The first partition may have any days.
-    """
+    """The most days between a day with rows and the last day before it with rows, in the same or in another partition
+    of the feed. A partition further ahead, such as one with dates of a wrong clock, is refused, because it would move
+    online features and the drift window into the future. The first partition may have any days."""
 
     @model_validator(mode="after")
     def _time_column_is_a_column(self) -> "FeedSpec":

@@ -1,4 +1,4 @@
-"""What is wrong with a model's files: one `Problem` per mistake, all of them at once."""
+"""The mistakes in a model's files, one `Problem` each."""
 
 from collections.abc import Sequence
 
@@ -21,15 +21,15 @@ class Problem(Frozen):
     what: str
     fix: str
     sure: bool = True
-    """False: it may be intended. It is reported, and nothing fails because of it."""
+    """False: it may be intended. It is reported and does not fail the check."""
 
     def __str__(self) -> str:
-        """Place and mistake as one sentence: `what` is the rest of the sentence, or one of its own."""
+        """Place and mistake as one sentence. `what` continues the sentence, or is one when it begins with a capital."""
         return f"{self.place}{': ' if self.what[:1].isupper() else ' '}{self.what}" if self.place else self.what
 
 
 class Contradictions(ValueError):
-    """Fields that do not go together, found by a validator: (field, rest of the sentence, what to do), each."""
+    """Fields that contradict each other, each as (field, rest of the sentence, what to do)."""
 
     def __init__(self, found: Sequence[tuple[str, str, str]]) -> None:
         super().__init__("; ".join(f"{field} {what}" for field, what, _ in found))
@@ -37,12 +37,12 @@ class Contradictions(ValueError):
 
 
 def without_path(message: str, file: str) -> str:
-    """An error's message without the path of the file that it is about, for where the path is said anyway."""
+    """An error's message without the path of its file, for output that shows the path anyway."""
     return message.replace(f" of {file}", "").removeprefix(file).lstrip(": ")
 
 
 def raise_contradictions(found: Sequence[tuple[str, str, str]]) -> None:
-    """Raises Contradictions unless `found` is empty. For the end of a validator."""
+    """Raise Contradictions unless `found` is empty. Validators call this last."""
     if found:
         raise Contradictions(found)
 

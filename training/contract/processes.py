@@ -1,4 +1,4 @@
-"""What a process that starts others does to leave none behind."""
+"""Keeps child processes from outliving their parent."""
 
 import ctypes
 import signal
@@ -8,6 +8,6 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """SIGTERM for the calling process when the one that started it dies, however it dies (Linux only)."""
+    """Send SIGTERM to the calling process when its parent dies for any reason (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

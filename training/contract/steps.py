@@ -1,4 +1,4 @@
-"""The steps, declared once. The command line, the pods' arguments, the schemas and the docs come from here."""
+"""The declaration of every step. Command line, pod arguments, schemas and docs/reference.md come from it."""
 
 import json
 from collections.abc import Mapping
@@ -21,9 +21,6 @@ class StepSpec(Frozen):
     summary: str
     inputs: type[m.StepInputs]
     result: type[Frozen]
-    image: str = "training"
-    """Which image runs it in a cluster."""
-    gpus: int = 0
     timeout_seconds: int = 3600
 
     @property
@@ -36,7 +33,7 @@ class StepSpec(Frozen):
         return getattr(import_module(module), function)
 
     def load_assistant(self) -> Any:
-        """What further processes of the step do, `assist(inputs, settings)`; None: the step is one process's work."""
+        """`assist(inputs, settings)`, which further processes of the step run. None: the step has one process."""
         return getattr(import_module(self.entrypoint.split(":")[0]), "assist", None)
 
 
@@ -104,7 +101,7 @@ STEPS: Mapping[str, StepSpec] = {
             summary="Bring a model version into service through its stages; roll it back when a guard trips.",
             inputs=m.RolloutInputs,
             result=m.RolloutResult,
-            # As long as the stages of its plan take. Ended by the clock and run again, it takes up its stage.
+            # The stages of the plan decide how long it takes. After a timeout the next run continues at its stage.
             timeout_seconds=24 * 3600,
         ),
         StepSpec(
@@ -144,12 +141,12 @@ STEPS: Mapping[str, StepSpec] = {
 def step_spec(name: str) -> StepSpec:
     """The step called `name`. Raises InputError for an unknown one."""
     if name not in STEPS:
-        raise InputError(f"No step is called {name!r}", hint=f"The steps: {', '.join(STEPS)}.")
+        raise InputError(f"There is no step {name!r}", hint=f"The steps: {', '.join(STEPS)}.")
     return STEPS[name]
 
 
 def step_command(name: str, inputs: Mapping[str, Any], result_uri: str) -> list[str]:
-    """The arguments that run a step, the same under every launcher (the interpreter comes before them)."""
+    """Python's arguments to run a step. They are the same for every launcher."""
     step_spec(name)
     return ["-m", "training", name, "--inputs", json.dumps(inputs, sort_keys=True), "--result", result_uri]
 
@@ -157,10 +154,10 @@ def step_command(name: str, inputs: Mapping[str, Any], result_uri: str) -> list[
 def distributed_command(
     name: str, inputs: Mapping[str, Any], result_uri: str, *, nodes: int, processes: int, rendezvous: str
 ) -> list[str]:
-    """As `step_command`, by `processes` processes on each of `nodes` nodes under torchrun (training/distributed.py).
+    """Python's arguments to run a step under torchrun, with `processes` processes on each of `nodes` nodes.
 
-    Every node runs the same command; JOB_COMPLETION_INDEX in its environment tells it which it is. `rendezvous` is
-    host:port on the first node, where the others find it; one node needs none.
+    Every node runs the same command (training/distributed.py). JOB_COMPLETION_INDEX in its environment is its number.
+    `rendezvous` is host:port on the first node, to which the others connect; a single node needs none.
     """
     step = step_command(name, inputs, result_uri)[2:]
     where = ["--rendezvous", rendezvous] if nodes > 1 else []

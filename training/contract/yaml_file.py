@@ -1,4 +1,4 @@
-"""Reads a YAML file of settings, and refuses what YAML accepts silently: repeated keys, and keys that are not text."""
+"""Reads a YAML file of fields. Unlike YAML it refuses repeated keys and keys that are not text."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML's safe loader. An unquoted date stays text: no field takes a date."""
+    """YAML's safe loader, which leaves unquoted dates as text because no field takes a date."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -47,7 +47,7 @@ def read_fields(path: Path) -> dict[str, Any]:
 
 
 def _bad_keys(node: yaml.Node, seen: set[int]) -> Iterator[str]:
-    """Sentences about the wrong keys under `node`. A node that an alias repeats is checked once."""
+    """A message for each wrong key under `node`. A node that an alias repeats is checked once."""
     if id(node) in seen or isinstance(node, yaml.ScalarNode):
         return
     seen.add(id(node))

@@ -15,7 +15,7 @@ from training.contract.messages import AuditInputs, AuditResult, FeatureSkew
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.audit import AUDIT, Audit, Offline, compare, horizons
 from training.domain.frames import FEATURE_TIMESTAMP, LOGGED_FEATURES, PREDICTED_AT, PREDICTION_ID
-from training.settings import Settings
+from training.settings import StateSettings
 from training.workspace import share
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ HORIZON = "_horizon"
 log = logging.getLogger("perennial")
 
 
-def run(inputs: AuditInputs, settings: Settings) -> AuditResult:
+def run(inputs: AuditInputs, settings: StateSettings) -> AuditResult:
     """Audit the predictions of the drift window before `as_of`, a sample of MAXIMUM_ROWS of them.
 
     Writes `skew.json` and `skew.md` to `<work>/<model>/skew/<as_of>/` and the share to the ledger, where a rollout
@@ -87,7 +87,7 @@ def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None)
 
 
 def _audit(
-    rows: "pd.DataFrame", versions: dict[str, int], spec: ModelSpec, settings: Settings
+    rows: "pd.DataFrame", versions: dict[str, int], spec: ModelSpec, settings: StateSettings
 ) -> tuple[dict[str, FeatureSkew], dict[str, int]]:
     """What was found of each feature; and those that are not defined any more, with the requests that had them."""
     import pandas as pd
@@ -127,7 +127,7 @@ def _nobody(spec: ModelSpec, entity: str) -> int | str:
     return "\0" if spec.request_columns[entity].type == "string" else np.iinfo(np.int64).min + 1
 
 
-def _write(result: AuditResult, spec: ModelSpec, settings: Settings) -> str:
+def _write(result: AuditResult, spec: ModelSpec, settings: StateSettings) -> str:
     """The URI of the page."""
     folder = settings.scratch / spec.name / "skew" / str(result.as_of)
     folder.mkdir(parents=True, exist_ok=True)

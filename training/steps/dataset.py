@@ -20,7 +20,7 @@ from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.frames import EXCLUDED, LABEL, REPORTED_AT
 from training.domain.labels import known_before, labelled
 from training.domain.windows import Windows, thinly_labelled, windows
-from training.settings import Settings
+from training.settings import StateSettings
 
 if TYPE_CHECKING:
     from training.adapters.features import Features
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perennial")
 
 
-def run(inputs: DatasetInputs, settings: Settings) -> DatasetResult:
+def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     """Write `<work>/<model>/datasets/<dataset_id>/`: train, holdout and reference as Parquet, and the manifest.
 
     Besides, what the artifacts need of the features: their definitions, and the holdout's events and feature rows.

@@ -23,7 +23,7 @@ from training.domain.retraining import (
     fingerprint,
     reason_to_train,
 )
-from training.settings import Settings
+from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
 
@@ -31,7 +31,7 @@ REQUEST, DECISION, LOOK = "request", "decision", "look"
 REASONS = {"schedule": "scheduled training", "person": "asked for by a person", "new_data": "new data came in"}
 
 
-def run(inputs: DecideRetrainingInputs, settings: Settings) -> DecideRetrainingResult:
+def run(inputs: DecideRetrainingInputs, settings: StateSettings) -> DecideRetrainingResult:
     """Put a reason to train to the broker, or take up a request that was granted before.
 
     The same inputs find the same request and the same decision. A granted request is taken up by one run: for that run
@@ -57,7 +57,7 @@ def run(inputs: DecideRetrainingInputs, settings: Settings) -> DecideRetrainingR
 
 
 def _decided(
-    inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger, settings: Settings
+    inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger, settings: StateSettings
 ) -> DecideRetrainingResult:
     if inputs.request_id is not None:
         request = _known(inputs.request_id, inputs.model, ledger)

@@ -13,7 +13,7 @@ from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.drift import SCORE, current_window, has_drifted, sample
-from training.settings import Settings
+from training.settings import StateSettings
 from training.workspace import share
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perennial")
 
 
-def run(inputs: DriftInputs, settings: Settings) -> DriftResult:
+def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
     """Write the report to `<work>/<model>/drift/<as_of>-v<version>/` and keep it with the champion's run.
 
     Without events or a champion there is nothing to compare, and that is said. A feature of the champion that the
@@ -68,7 +68,7 @@ def _compare(
     versions: TableVersions,
     as_of: date,
     spec: ModelSpec,
-    settings: Settings,
+    settings: StateSettings,
 ) -> DriftResult:
     from training.adapters.drift_report import write_drift_report
     from training.adapters.features import Features
@@ -125,7 +125,7 @@ def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.D
     return made[metadata.feature_names].astype("float32"), not_defined
 
 
-def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, settings: Settings) -> "pd.DataFrame":
+def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, settings: StateSettings) -> "pd.DataFrame":
     """A sample of the features that the champion was trained on, from its dataset or, when that is gone, its run."""
     import pandas as pd
 

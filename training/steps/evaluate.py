@@ -18,7 +18,7 @@ from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult
 from training.contract.model_spec import EstimatorName, EvaluationSpec, load_model_spec
 from training.domain.metrics import EvaluationSet, Ranking, paired_differences
 from training.domain.verdict import Champion, judge
-from training.settings import Settings
+from training.settings import StateSettings
 from training.workspace import share, shared_uri
 
 log = logging.getLogger("perennial")
@@ -45,7 +45,7 @@ class _Holdout:
         return Ranking(self.truth, scores, self.spec.k)
 
 
-def run(inputs: EvaluateInputs, settings: Settings) -> EvaluateResult:
+def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     """The best candidate in the primary metric is the challenger; the verdict on it goes to
     `<work>/<model>/verdicts/<id>/` (report.json, report.md) and to its MLflow run. The more estimators were asked for,
     the surer the lead over the champion must be (domain/verdict.py); those that dropped out are named and count too.
@@ -113,7 +113,7 @@ def _champion(
     ranking: Ranking,
     holdout: _Holdout,
     inputs: EvaluateInputs,
-    settings: Settings,
+    settings: StateSettings,
 ) -> Champion:
     """The champion's showing on the same rows, and the challenger's lead over it on bootstrap samples."""
     if registered.digest == challenger.digest:

@@ -25,7 +25,7 @@ from training.contract.messages import FeaturesInputs, FeaturesResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain import sources
 from training.domain.conform import feed_schema
-from training.settings import Settings
+from training.settings import StateSettings
 
 #: So many days are computed at once when a table is recomputed.
 CHUNK_DAYS = 31
@@ -33,7 +33,7 @@ CHUNK_DAYS = 31
 log = logging.getLogger("perennial")
 
 
-def run(inputs: FeaturesInputs, settings: Settings) -> FeaturesResult:
+def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
     """Replace the feature rows of `inputs.days`, table by table, each in one commit.
 
     A table whose definition has changed, or that does not exist yet, is recomputed for all days that the events give
@@ -156,7 +156,7 @@ class _Feeds:
 
 
 def _checked_columns(
-    queries: FeatureQueries, feeds: _Feeds, spec: ModelSpec, settings: Settings
+    queries: FeatureQueries, feeds: _Feeds, spec: ModelSpec, settings: StateSettings
 ) -> dict[str, pa.Schema]:
     """Feature table → its columns, as the SQL yields them and the feature views name them."""
     from training.adapters.features.definitions import check_schema, load_definitions

@@ -5,12 +5,12 @@ import logging
 from training.adapters.ledger import Ledger
 from training.contract.errors import DataContractError
 from training.contract.messages import LedgerVerifyInputs, LedgerVerifyResult
-from training.settings import Settings
+from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
 
 
-def run(inputs: LedgerVerifyInputs, settings: Settings) -> LedgerVerifyResult:
+def run(inputs: LedgerVerifyInputs, settings: StateSettings) -> LedgerVerifyResult:
     """Raises DataContractError that names every altered or missing entry of the model's chain."""
     ledger = Ledger(settings.ledger)
     if found := ledger.problems(inputs.model):

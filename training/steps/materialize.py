@@ -4,12 +4,12 @@ import logging
 
 from training.contract.messages import MaterializeInputs, MaterializeResult
 from training.contract.model_spec import load_model_spec
-from training.settings import Settings
+from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
 
 
-def run(inputs: MaterializeInputs, settings: Settings) -> MaterializeResult:
+def run(inputs: MaterializeInputs, settings: StateSettings) -> MaterializeResult:
     """Materialize exactly the pinned versions of the feature tables; see Features.materialize."""
     spec = load_model_spec(inputs.model, settings.models_dir)
     if not inputs.table_versions.keys() & spec.features.tables.keys():

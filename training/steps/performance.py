@@ -12,7 +12,7 @@ from training.contract.messages import Metrics, PerformanceInputs, PerformanceRe
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.frames import LABEL, PROBABILITY
 from training.domain.performance import first_made, has_degraded, matured_window
-from training.settings import Settings
+from training.settings import StateSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perennial")
 
 
-def run(inputs: PerformanceInputs, settings: Settings) -> PerformanceResult:
+def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult:
     """Join the champion's logged predictions with the labels reported before `as_of`, for days whose labels are all in.
 
     Measured like the holdout, so that the two can be compared: entities already known as positive are left out where
@@ -52,7 +52,7 @@ def _measure(
     champion_version: int,
     window: Days,
     spec: ModelSpec,
-    settings: Settings,
+    settings: StateSettings,
     versions: TableVersions,
 ) -> PerformanceResult:
     from training.adapters.registry import Registry

@@ -8,12 +8,12 @@ from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RegisterInputs, RegisterResult
 from training.contract.model_spec import load_model_spec
-from training.settings import Settings
+from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
 
 
-def run(inputs: RegisterInputs, settings: Settings) -> RegisterResult:
+def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     """One version per run, however often this is called; the alias `challenger` then names it.
 
     A version that serves already, or did before, keeps its alias. Raises InputError, unless forced, when the verdict

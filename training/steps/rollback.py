@@ -15,12 +15,12 @@ from training.contract.messages import Replica, RollbackInputs, RolloutResult
 from training.contract.model_spec import load_model_spec
 from training.contract.traffic import FULL, MODE
 from training.domain.rollout import ROLLBACK, ROLLOUT, Move, begin, last_move, open_rollout, same_rollback
-from training.settings import Settings
+from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
 
 
-def run(inputs: RollbackInputs, settings: Settings) -> RolloutResult:
+def run(inputs: RollbackInputs, settings: StateSettings) -> RolloutResult:
     """Without a version, `run` and `reason` identify the rollback: running it again changes nothing.
 
     Raises InputError for an unknown version and when there is no previous one, StepError when a replica refuses the

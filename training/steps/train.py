@@ -29,7 +29,7 @@ from training.domain.importance import permutation_importance
 from training.domain.metrics import EvaluationSet, Ranking, threshold_at
 from training.domain.parity import PARITY_TOLERANCE, prove_parity
 from training.estimators import base
-from training.settings import Settings
+from training.settings import StateSettings
 from training.workspace import share
 
 log = logging.getLogger("perennial")
@@ -39,7 +39,7 @@ _GOLDEN_ROWS = 20
 _LIBRARIES = ("onnx", "scikit-learn", "torch")
 
 
-def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
+def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
     """Train on a dataset; the artifact goes to `<work>/<model>/artifacts/<fingerprint>/` and to the MLflow run.
 
     The same inputs again give the run that they gave before; one left unfinished is taken up, and so is its fit, from
@@ -82,7 +82,7 @@ def run(inputs: TrainInputs, settings: Settings) -> TrainResult:
     return result
 
 
-def assist(inputs: TrainInputs, settings: Settings) -> None:
+def assist(inputs: TrainInputs, settings: StateSettings) -> None:
     """A further process of a distributed fit: it computes gradients on its share of every batch, and nothing else.
 
     It waits until the first process has found the inputs sound and the fit not yet done. When the estimator is not one
@@ -107,7 +107,7 @@ class _Job:
     processes: Processes
 
     @classmethod
-    def of(cls, inputs: TrainInputs, settings: Settings) -> "_Job":
+    def of(cls, inputs: TrainInputs, settings: StateSettings) -> "_Job":
         spec = load_model_spec(inputs.model, settings.models_dir)
         estimator = base.load(inputs.estimator)
         given = {**spec.training.estimators.get(inputs.estimator, {}), **inputs.parameters}
@@ -236,7 +236,7 @@ def _log(runs: Runs, mlflow_run: Run, job: _Job, trained: _Trained, folder: Path
     runs.log_model(mlflow_run, folder, trained.features, requirements)
 
 
-def _tags(job: _Job, settings: Settings) -> dict[str, str]:
+def _tags(job: _Job, settings: StateSettings) -> dict[str, str]:
     manifest = job.dataset.manifest
     tags = {
         "estimator": job.inputs.estimator,

@@ -33,7 +33,7 @@ from training.contract.base import TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import ModelSpec, model_names
-from training.settings import Settings
+from training.settings import StateSettings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -49,7 +49,7 @@ _ROW = "_row"
 class Features:
     """The features of one model. The first call that needs Feast imports it: more than a second."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+    def __init__(self, settings: StateSettings, spec: ModelSpec) -> None:
         self._settings, self._spec = settings, spec
         self._lake = Lake(settings.lake, spec.name)
         self._time_column = spec.feeds["events"].time_column

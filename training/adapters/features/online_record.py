@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training import storage
-from training.settings import Settings
+from training.settings import StateSettings
 
 
 class OnlineRecord:
@@ -17,7 +17,7 @@ class OnlineRecord:
     between, the next one knows what may be there.
     """
 
-    def __init__(self, settings: Settings, model: str) -> None:
+    def __init__(self, settings: StateSettings, model: str) -> None:
         self._path = Path(settings.feature_registry).with_name(f"{model}.online.json")
         self._views: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
 

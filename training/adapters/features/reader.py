@@ -8,13 +8,13 @@ from typing import Any
 from training.adapters.features import store as stores
 from training.adapters.features.definitions import quick_feast_import
 from training.adapters.features.online import NAN, Found, View, number
-from training.settings import Settings
+from training.settings import StateSettings
 
 
 class OnlineReader:
     """For one thread at a time; its connection is opened by the first read."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: StateSettings) -> None:
         with quick_feast_import():
             from feast.infra.online_stores.helpers import get_online_store_from_config
         self._config = stores.online_config(settings)

@@ -16,7 +16,7 @@ from training.adapters.features.definitions import quick_feast_import
 from training.adapters.features.online import NAN, Found, View, number
 from training.adapters.features.reader import entity_keys, feast_view
 from training.contract.errors import TransientError
-from training.settings import Settings
+from training.settings import StateSettings
 
 #: One HMGET: a key and its fields.
 Read = tuple[bytes, Sequence[bytes | str]]
@@ -29,7 +29,7 @@ NOBODY = b""
 class RedisLayout:
     """Where Feast keeps the rows of views, and what they say."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: StateSettings) -> None:
         with quick_feast_import():
             from feast.infra.online_stores.redis import RedisOnlineStore
             from feast.protos.feast.types.Value_pb2 import Value

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from training.adapters.features.definitions import Definitions, load_definitions
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.settings import Settings
+from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
 
 
 def clashes(
-    definitions: Definitions, spec: ModelSpec, others: Iterable[str], settings: Settings
+    definitions: Definitions, spec: ModelSpec, others: Iterable[str], settings: StateSettings
 ) -> Iterator[ConfigError]:
     """A ConfigError for each of the models `others` that defines a view or service of a name that this one uses too.
 

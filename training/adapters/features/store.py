@@ -19,7 +19,7 @@ import yaml
 from training import storage
 from training.adapters.features.definitions import Definitions
 from training.contract.errors import ConfigError, TransientError
-from training.settings import Settings
+from training.settings import StateSettings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def private_store(settings: Settings, definitions: Definitions, *, online: bool) -> Iterator["FeatureStore"]:
+def private_store(settings: StateSettings, definitions: Definitions, *, online: bool) -> Iterator["FeatureStore"]:
     """A store over `definitions` whose registry lasts as long as the context; with the online store of `settings`."""
     with tempfile.TemporaryDirectory(prefix="perennial-feast-") as folder:
         store = _store(settings, f"{folder}/registry.db", online_store(settings) if online else None)
@@ -35,7 +35,7 @@ def private_store(settings: Settings, definitions: Definitions, *, online: bool)
         yield store
 
 
-def publish(settings: Settings, definitions: Definitions, model: str, digest: str) -> bool:
+def publish(settings: StateSettings, definitions: Definitions, model: str, digest: str) -> bool:
     """Apply `definitions` to the published registry unless it has them. Call it under `registry_lock`.
 
     `digest` stands for everything that they depend on. Returns whether anything was applied.
@@ -49,13 +49,13 @@ def publish(settings: Settings, definitions: Definitions, model: str, digest: st
     return True
 
 
-def published(settings: Settings, model: str) -> bool:
+def published(settings: StateSettings, model: str) -> bool:
     """Whether definitions of `model` are in the published registry."""
     return Path(settings.feature_registry).with_name(f"{model}.applied").exists()
 
 
 @contextlib.contextmanager
-def answering(settings: Settings) -> Iterator[None]:
+def answering(settings: StateSettings) -> Iterator[None]:
     """Turns failures of the online store into the contract's errors.
 
     TransientError when it does not answer, its name has no address now, or SQLite is locked; ConfigError when it
@@ -92,7 +92,7 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def registry_lock(settings: Settings) -> Iterator[None]:
+def registry_lock(settings: StateSettings) -> Iterator[None]:
     """One process at a time: Feast rewrites its registry file without a lock. A killed holder lets go."""
     path = Path(settings.feature_registry).with_name("registry.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def registry_lock(settings: Settings) -> Iterator[None]:
         yield
 
 
-def online_store(settings: Settings) -> dict[str, Any]:
+def online_store(settings: StateSettings) -> dict[str, Any]:
     """Feast's settings of the online store: an SQLite file, made if need be, or Redis."""
     if settings.online.startswith(("redis://", "rediss://")):
         return _redis(settings.online)
@@ -125,18 +125,18 @@ def _redis(url: str) -> dict[str, Any]:
     return {"type": "redis", "connection_string": ",".join(options), "skip_dedup": True}
 
 
-def online_config(settings: Settings) -> "RepoConfig":
+def online_config(settings: StateSettings) -> "RepoConfig":
     """What Feast's online stores need to know. The registry in it is never opened."""
     return _config(settings, "none", online_store(settings))
 
 
-def _store(settings: Settings, registry: str, online: dict[str, Any] | None) -> "FeatureStore":
+def _store(settings: StateSettings, registry: str, online: dict[str, Any] | None) -> "FeatureStore":
     from feast import FeatureStore
 
     return FeatureStore(config=_config(settings, registry, online))
 
 
-def _config(settings: Settings, registry: str, online: dict[str, Any] | None) -> "RepoConfig":
+def _config(settings: StateSettings, registry: str, online: dict[str, Any] | None) -> "RepoConfig":
     from feast.repo_config import RepoConfig
 
     config = yaml.safe_load((settings.feature_repo / "feature_store.yaml").read_text())

@@ -11,7 +11,7 @@ from training.contract.errors import ConfigError, StepError
 from training.contract.messages import CheckInputs, CheckResult
 from training.contract.model_spec import ModelSpec, read_model_spec
 from training.contract.problems import Problem, without_path
-from training.settings import ROOT, Settings
+from training.settings import ROOT, StateSettings
 
 log = logging.getLogger("perennial")
 
@@ -20,7 +20,7 @@ _LIBRARIES = ("duckdb", "feast", "numpy", "pandas")
 _STORE = "feature_store.yaml"
 
 
-def run(inputs: CheckInputs, settings: Settings) -> CheckResult:
+def run(inputs: CheckInputs, settings: StateSettings) -> CheckResult:
     """Files that have passed are not looked at again until they change, or the code that reads them.
 
     Raises ConfigError with every problem that was found.
@@ -43,7 +43,7 @@ def run(inputs: CheckInputs, settings: Settings) -> CheckResult:
     return CheckResult(outcome="passed", digest=digest)
 
 
-def find_problems(model: str, settings: Settings) -> list[Problem]:
+def find_problems(model: str, settings: StateSettings) -> list[Problem]:
     """Everything that is wrong with the files of `model`. It takes a few seconds: Feast and DuckDB are loaded."""
     path = settings.models_dir / f"{model}.yaml"
     try:
@@ -64,7 +64,7 @@ def listing(problems: list[Problem]) -> list[str]:
     return [f"{problem.file}: {problem}\n    → {problem.fix}" for problem in problems]
 
 
-def _features(spec: ModelSpec, settings: Settings) -> list[Problem]:
+def _features(spec: ModelSpec, settings: StateSettings) -> list[Problem]:
     from training.steps.check.batch_sql import check_sql
     from training.steps.check.definitions import FeastCheck
 
@@ -73,7 +73,7 @@ def _features(spec: ModelSpec, settings: Settings) -> list[Problem]:
     return [*sql.problems, *FeastCheck(settings, spec, file, sql).problems()]
 
 
-def _missing_files(model: str, settings: Settings) -> list[Problem]:
+def _missing_files(model: str, settings: StateSettings) -> list[Problem]:
     fixes = {
         f"{model}.sql": "Write it: a SELECT per feature table. feature_repo/card_fraud.sql is an example.",
         f"{model}.py": "Write it: Feast's views and the service. feature_repo/card_fraud.py is an example.",
@@ -86,7 +86,7 @@ def _missing_files(model: str, settings: Settings) -> list[Problem]:
     ]
 
 
-def _digest(model: str, settings: Settings) -> str:
+def _digest(model: str, settings: StateSettings) -> str:
     """Of the model's files, those that they may import or share names with, and the code that checks them."""
     repo = settings.feature_repo
     files = [repo / f"{model}.sql", repo / _STORE]

@@ -10,7 +10,7 @@ from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec, model_names
 from training.contract.problems import Problem, without_path
 from training.contract.spec_rules import FEAST_COLUMNS, TABLE_COLUMNS
-from training.settings import Settings
+from training.settings import StateSettings
 from training.steps.check.batch_sql import BatchSql
 from training.steps.check.request_features import RequestFunction
 
@@ -22,7 +22,7 @@ _JOIN_COLUMNS = FEAST_COLUMNS | {"event_expire_timestamp", "rn"}
 class FeastCheck:
     """`sql`: what the SQL made, for the tables where it did, and the made-up events for the request features."""
 
-    settings: Settings
+    settings: StateSettings
     spec: ModelSpec
     file: str
     sql: BatchSql

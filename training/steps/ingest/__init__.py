@@ -21,7 +21,7 @@ from training.contract.model_spec import load_model_spec
 from training.domain.conform import conform
 from training.domain.partitions import affected_days, newest_before, partition_days, widened
 from training.domain.quarantine import known_in, quarantine_rows
-from training.settings import Settings
+from training.settings import StateSettings
 from training.steps.ingest.judging import Judge
 from training.steps.ingest.writing import Partition
 
@@ -30,7 +30,7 @@ log = logging.getLogger("perennial")
 Outcome = Literal["appended", "replaced", "unchanged"]
 
 
-def run(inputs: IngestInputs, settings: Settings) -> IngestResult:
+def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
     """Ingest one partition.
 
     Raises InputError without a file, DataContractError when the partition is refused, ConfigError when the spec no
@@ -40,7 +40,7 @@ def run(inputs: IngestInputs, settings: Settings) -> IngestResult:
 
 
 class _Ingest:
-    def __init__(self, inputs: IngestInputs, settings: Settings) -> None:
+    def __init__(self, inputs: IngestInputs, settings: StateSettings) -> None:
         self.spec = load_model_spec(inputs.model, settings.models_dir)
         self.inputs = inputs
         self.feed = self.spec.feeds[inputs.feed]

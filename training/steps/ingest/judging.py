@@ -19,7 +19,7 @@ from training.contract.model_spec import FeedSpec
 from training.domain.conform import Conformed, as_pandas, positions
 from training.domain.partitions import daily_rows, day_counts, partition_days
 from training.domain.quarantine import known_rule
-from training.settings import Settings
+from training.settings import StateSettings
 from training.workspace import share
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Judge:
     `days`: the days in which the rows' times must lie.
     """
 
-    def __init__(self, inputs: IngestInputs, feed: FeedSpec, days: Days, lake: Lake, settings: Settings) -> None:
+    def __init__(self, inputs: IngestInputs, feed: FeedSpec, days: Days, lake: Lake, settings: StateSettings) -> None:
         self._inputs, self._feed, self._days, self._lake, self._settings = inputs, feed, days, lake, settings
         self._docs = settings.scratch / inputs.model / "data_docs"
 

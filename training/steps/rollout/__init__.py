@@ -15,14 +15,14 @@ from training.contract.messages import Replica, RolloutInputs, RolloutResult
 from training.contract.model_spec import load_model_spec
 from training.contract.traffic import FULL
 from training.domain.rollout import ROLLBACK, ROLLOUT, Move, begin, last_move
-from training.settings import Settings
+from training.settings import StateSettings
 from training.steps.rollout.evidence import keep_report, skew_problem
 from training.steps.rollout.stages import Rollout, Unreachable
 
 log = logging.getLogger("perennial")
 
 
-def run(inputs: RolloutInputs, settings: Settings) -> RolloutResult:
+def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     """Raises InputError for an unknown version, RolloutAborted when a guard trips or a rollback cancels the rollout,
     StepError when a replica refuses the version, TransientError when a replica does not serve it in time.
 

@@ -19,7 +19,7 @@ from training.domain.audit import AUDIT, Audit
 from training.domain.frames import DAY, LABEL, PROBABILITY, ROLE, VERSION
 from training.domain.guards import Finding, quality
 from training.domain.rollout import Move, Stage
-from training.settings import Settings
+from training.settings import StateSettings
 from training.workspace import share
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ log = logging.getLogger("perennial")
 class LateLabels:
     """The labels that have arrived for the requests of `stage`. They are read only every few minutes: that is slow."""
 
-    def __init__(self, stage: Stage, move: Move | None, spec: ModelSpec, settings: Settings) -> None:
+    def __init__(self, stage: Stage, move: Move | None, spec: ModelSpec, settings: StateSettings) -> None:
         self._stage, self._spec, self._lake = stage, spec, Lake(settings.lake, spec.name)
         self._champion = move.champion if move else None
         self._last_read = time.monotonic()
@@ -126,7 +126,7 @@ def skew_problem(ledger: Ledger, spec: ModelSpec) -> str | None:
     return f"Skew as of {audit.as_of}: {audit}, at most {limit:.2%}"
 
 
-def keep_report(model: str, stages: Sequence[Stage], move: Move, registry: Registry, settings: Settings) -> None:
+def keep_report(model: str, stages: Sequence[Stage], move: Move, registry: Registry, settings: StateSettings) -> None:
     """Write `rollout.md` and `rollout.json` to `<work>/<model>/rollouts/<number>/` and to the version's MLflow run."""
     folder = settings.scratch / model / "rollouts" / str(move.number)
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from training.contract.traffic import FULL
 from training.contract.traffic import STAGE as STAGE_TAG
 from training.domain.guards import Finding, examine
 from training.domain.rollout import ROLLBACK, ROLLOUT, STAGE, Move, Stage, last_move
-from training.settings import Settings
+from training.settings import StateSettings
 from training.steps.rollout.evidence import LateLabels, comparison
 
 POLL_SECONDS = 0.5
@@ -40,7 +40,7 @@ class Rollout:
         registry: Registry,
         ledger: Ledger,
         replicas: Replicas,
-        settings: Settings,
+        settings: StateSettings,
     ) -> None:
         self.model, self._spec, self._move, self._version = spec.name, spec, move, version
         self._registry, self._ledger, self._replicas, self._settings = registry, ledger, replicas, settings

@@ -1,4 +1,4 @@
-"""The story's parts that need no running stack; tests/e2e tells the whole of it."""
+"""The parts of the demo's scenario that need no running stack. tests/e2e runs all of it."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from local import timeline
 from local.airflow_api import Airflow, Run
 from local.plan import Plan
 from local.progress import Progress
-from local.story import Story, each_day
+from local.scenario import Scenario, each_day
 from local.traffic import Serving, as_json
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -173,7 +173,7 @@ def test_the_change_begins_with_the_first_drifted_week(spec: ModelSpec) -> None:
     assert sum(after.to_pylist()) / len(after) > 1.2 * sum(before.to_pylist()) / len(before)
 
 
-def test_a_failed_run_ends_the_story_with_its_log(tmp_path: Path) -> None:
+def test_a_failed_run_ends_the_scenario_with_its_log(tmp_path: Path) -> None:
     data = "/api/v2/dags/card_fraud_data/dagRuns"
     answers: dict[str, list[Answer]] = {
         data: [(200, {"dag_runs": [dag_run("labels_1", "failed")]})],
@@ -184,9 +184,9 @@ def test_a_failed_run_ends_the_story_with_its_log(tmp_path: Path) -> None:
     }
     out = Progress(Console(file=io.StringIO()))
     with server(answers) as (url, _), Airflow(url, "a", "b", "card_fraud", patience=5) as airflow:
-        story = Story(Plan(customers=50, history_weeks=2), tmp_path, airflow, Serving(url), out)
+        scenario = Scenario(Plan(customers=50, history_weeks=2), tmp_path, airflow, Serving(url), out)
         with pytest.raises(StepError, match="the disk is full") as raised:
-            story.tell()
+            scenario.run()
     assert "labels_1 of card_fraud_data" in raised.value.message
     assert "make demo" in raised.value.hint
     assert list((tmp_path / "card_fraud" / "labels").glob("*.parquet"))
@@ -201,7 +201,7 @@ def test_what_is_landed_is_not_landed_again(tmp_path: Path) -> None:
     with server(answers) as (url, _), Airflow(url, "a", "b", "card_fraud", patience=5) as airflow:
         for _ in range(2):
             with pytest.raises(StepError):
-                Story(plan, tmp_path, airflow, Serving(url), Progress(Console(file=io.StringIO()))).tell()
+                Scenario(plan, tmp_path, airflow, Serving(url), Progress(Console(file=io.StringIO()))).run()
             landed.append([path.stat().st_ino for path in tmp_path.rglob("*.parquet")])
     assert landed[0] == landed[1] != []
 
@@ -223,14 +223,14 @@ def test_each_day() -> None:
 # --- the timeline ---
 
 
-def chapter(kind: str, minute: int, causes: list[dict[str, Any]] | None = None, **results: Any) -> timeline.Chapter:
+def entry(kind: str, minute: int, causes: list[dict[str, Any]] | None = None, **results: Any) -> timeline.Entry:
     started = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
-    return timeline.Chapter(
+    return timeline.Entry(
         Run(kind, f"{kind}-{minute}", "success", "asset", started, None, {}), results, causes or [], ""
     )
 
 
-def trained(minute: int, trigger: str, version: int | None, new: float, old: float | None) -> timeline.Chapter:
+def trained(minute: int, trigger: str, version: int | None, new: float, old: float | None) -> timeline.Entry:
     verdict = {
         "promote": version is not None,
         "reasons": ["average_precision …"],
@@ -240,7 +240,7 @@ def trained(minute: int, trigger: str, version: int | None, new: float, old: flo
         "difference": None if old is None else (0.1, 0.3),
         "confidence": 0.9,
     }
-    return chapter(
+    return entry(
         "train",
         minute,
         [{"asset": "m_retrain", "extra": {}, "source": None}],
@@ -256,7 +256,7 @@ def trained(minute: int, trigger: str, version: int | None, new: float, old: flo
     )
 
 
-DRIFTED = chapter(
+DRIFTED = entry(
     "drift",
     2,
     drift={
@@ -276,16 +276,16 @@ UNMEASURED = replace(DRIFTED, results={k: v for k, v in DRIFTED.results.items() 
 STORY = [trained(1, "first", 1, 0.7, None), DRIFTED, trained(3, "drift", 2, 0.6, 0.4)]
 
 
-def missing(story: list[timeline.Chapter], champion: int | None) -> list[str]:
-    return [check.expected for check in timeline.checks(story, champion) if not check.held]
+def missing(entries: list[timeline.Entry], champion: int | None) -> list[str]:
+    return [check.expected for check in timeline.checks(entries, champion) if not check.held]
 
 
-def test_the_whole_story() -> None:
+def test_the_whole_scenario() -> None:
     assert missing(STORY, 2) == []
 
 
 @pytest.mark.parametrize(
-    ("story", "champion", "lacking"),
+    ("entries", "champion", "lacking"),
     [
         ([], None, "a first training made version 1"),
         ([STORY[0], STORY[2]], 2, "the drift DAG found drift"),
@@ -303,8 +303,8 @@ def test_the_whole_story() -> None:
         (STORY, None, "its version serves"),
     ],
 )
-def test_what_is_missing_is_named(story: list[timeline.Chapter], champion: int | None, lacking: str) -> None:
-    assert lacking in missing(story, champion)
+def test_what_is_missing_is_named(entries: list[timeline.Entry], champion: int | None, lacking: str) -> None:
+    assert lacking in missing(entries, champion)
 
 
 def test_the_timeline_says_when_why_and_with_what_numbers() -> None:

@@ -1,4 +1,4 @@
-"""How a step's pod ended: the exit code of its step, or what the cluster did to it and whether a retry can help."""
+"""How a step's pod ended: the exit code of its step, or why the cluster ended it and whether a retry can help."""
 
 from datetime import datetime
 from typing import Any
@@ -9,22 +9,22 @@ from perennial_airflow.pod_spec import CONTAINER
 from perennial_airflow.reports import UNKNOWN_ATTEMPTS, StepFailedError, step_result
 from training.contract.steps import StepSpec
 
-#: Reasons that a container waits for that no time will mend, and those that a registry's recovery may.
+#: Reasons for which a container will never start, and those that pass when the image registry recovers.
 _NEVER_STARTS = {"InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull"}
 _NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
-#: A pod's reason when its node was taken from it; the condition DisruptionTarget says so too.
-_TAKEN = {"Evicted", "Preempted", "Preempting", "NodeLost", "NodeShutdown", "Terminated", "Shutdown"}
+#: The reasons of a pod that lost its node. The condition DisruptionTarget reports the same.
+_LOST_NODE = {"Evicted", "Preempted", "Preempting", "NodeLost", "NodeShutdown", "Terminated", "Shutdown"}
 
 
 def finished(pod: Any) -> bool:
-    """Whether the pod's step runs no more and never will."""
+    """Whether the pod's step has ended."""
     return pod.status.phase in ("Succeeded", "Failed") or _terminated(pod) is not None
 
 
 def exit_code(pod: Any) -> int:
-    """The exit code of the step in `pod`; the negative of a signal that ended it, as of a child process.
+    """The exit code of the step in `pod`. When a signal ended it: the negative signal number, as for a child process.
 
-    Raises StepFailedError when the cluster ended it or never started it.
+    Raises StepFailedError when the cluster ended the step or never started it.
     """
     name, status = pod.metadata.name, pod.status
     ended = _terminated(pod)
@@ -33,8 +33,8 @@ def exit_code(pod: Any) -> int:
     if status.reason == "DeadlineExceeded":
         problem = f"Pod {name} ran longer than its time limit and was ended by the cluster"
         raise StepFailedError(f"{problem}\n  → Raise active_deadline_seconds in the model spec.", UNKNOWN_ATTEMPTS)
-    if why := _disruption(status):
-        raise StepFailedError(f"Pod {name} lost its node ({why})\n  → The next try gets another one.")
+    if why := _node_lost(status):
+        raise StepFailedError(f"Pod {name} lost its node ({why})\n  → The next try runs on another node.")
     if ended is None:
         raise _not_started(pod)
     if ended.reason == "OOMKilled":
@@ -44,31 +44,33 @@ def exit_code(pod: Any) -> int:
 
 
 def result_without_pod(spec: StepSpec, name: str, uri: str) -> dict[str, Any]:
-    """The result of a step whose pod is gone. Raises StepFailedError unless its report says success.
+    """The result of a step whose pod was deleted. Raises StepFailedError unless its report says success.
 
-    The report is written last and is this try's own: if it says success, that is what it was.
+    The step writes its report last, and each try has its own. So a report of success is proof.
     """
     try:
         return step_result(spec, 0, uri)
     except StepFailedError:
-        problem = f"Pod {name} is gone before its end was seen: deleted, or its node was taken away"
-        raise StepFailedError(f"{problem}\n  → The next try makes another one.") from None
+        problem = f"Pod {name} is gone, and Airflow has not seen how it ended: it was deleted, or its node was lost"
+        raise StepFailedError(f"{problem}\n  → The next try makes another pod.") from None
 
 
 def refused(name: str, error: ApiException) -> StepFailedError:
-    """For a pod that the cluster does not take. Quotas pass, a manifest that breaks a rule of the cluster does not."""
-    text = f"The cluster did not take pod {name}: {error.status} {error.reason}: {error.body}"
+    """The error for a pod that the cluster refused to create. A retry helps unless the manifest breaks a rule."""
+    text = f"The cluster refused pod {name}: {error.status} {error.reason}: {error.body}"
     return StepFailedError(text, attempts=1 if error.status in (400, 422) else None)
 
 
 def unwatched(name: str, why: object) -> StepFailedError:
-    """For a pod that nobody can see now. It may run on, so it is left alone."""
+    """The error for a pod whose state cannot be read. It may still run, so it is not deleted."""
     problem = f"Pod {name} could not be watched: {why}"
-    return StepFailedError(f"{problem}\n  → It is left running. The next try, or clearing this task, goes on with it.")
+    return StepFailedError(
+        f"{problem}\n  → The pod is left running. The next try, or clearing this task, continues it."
+    )
 
 
-def not_in_time(pod: Any) -> StepFailedError:
-    """For a pod that did not end, or not even start, in the time that it had."""
+def too_late(pod: Any) -> StepFailedError:
+    """The error for a pod that did not start or did not end within its time limit."""
     state = _state(pod)
     if state is not None and state.running is not None:
         problem = f"Pod {pod.metadata.name} ran longer than the task's time limit and was ended"
@@ -77,7 +79,7 @@ def not_in_time(pod: Any) -> StepFailedError:
 
 
 def ended_at(pod: Any) -> datetime:
-    """When it ended, or, when that was not written down, when it was made."""
+    """When the pod ended; when its status does not say: when it was created."""
     ended = _terminated(pod)
     return (ended.finished_at if ended is not None else None) or pod.metadata.creation_timestamp
 
@@ -92,16 +94,16 @@ def _not_started(pod: Any) -> StepFailedError:
     for condition in pod.status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False":
             problem = f"Pod {name} got no node: {condition.reason}: {condition.message}"
-            return StepFailedError(f"{problem}\n  → Look at what the model spec's resources ask for.")
+            return StepFailedError(f"{problem}\n  → Compare the model spec's resources with the cluster's nodes.")
     detail = f": {waiting.reason}" if waiting is not None else ""
     return StepFailedError(f"Pod {name} ended in phase {pod.status.phase} and left no exit code{detail}")
 
 
-def _disruption(status: Any) -> str | None:
+def _node_lost(status: Any) -> str | None:
     for condition in status.conditions or []:
         if condition.type == "DisruptionTarget" and condition.status == "True":
             return f"{condition.reason}: {condition.message}"
-    return f"{status.reason}: {status.message}" if status.reason in _TAKEN else None
+    return f"{status.reason}: {status.message}" if status.reason in _LOST_NODE else None
 
 
 def _state(pod: Any) -> Any:

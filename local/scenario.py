@@ -1,7 +1,7 @@
-"""The story: what is landed when, and what is waited for. Nothing here triggers a DAG; data does.
+"""The demo's scenario: which data lands when, and what the demo waits for. It triggers no DAG; the data does.
 
-Killed anywhere and told again, it goes on where it was: what is landed lies in the landing folder, what happened since
-is asked of Airflow.
+It can be killed at any point and run again. It then continues: the landing folder shows what has landed, and Airflow
+knows what happened since.
 """
 
 import time
@@ -21,15 +21,15 @@ from training.contract.base import Days
 from training.contract.errors import StepError
 from training.contract.model_spec import Feed
 
-#: The DAGs that the story follows.
+#: The DAGs that the scenario follows.
 KINDS = ("data", "drift", "train")
 POLL_SECONDS = 1.0
-#: Seconds in which a wait must end. Generous: a slow machine is not a broken one.
-FIRST_CHAMPION_PATIENCE, WEEK_PATIENCE = 900.0, 600.0
+#: Time limits of a wait, in seconds. They leave room for a slow machine.
+FIRST_CHAMPION_TIMEOUT, WEEK_TIMEOUT = 900.0, 600.0
 
 
-class Story:
-    """Tells `plan` on a running stack. Raises StepError, with the log's end, when something in it fails for good."""
+class Scenario:
+    """Runs `plan` on a running stack. Raises StepError, with the end of the log, when a part of it fails for good."""
 
     def __init__(self, plan: Plan, landing: Path, airflow: Airflow, serving: Serving, progress: Progress) -> None:
         self.plan = plan
@@ -41,17 +41,17 @@ class Story:
         #: Called about once a second while waiting.
         self.on_tick: Callable[[], None] = lambda: None
         self._runs: dict[str, list[Run]] = {}
-        #: Payments of the day that has not landed yet, in parts, for as long as a rollout needs some.
+        #: Payments of the first day that has not landed, in batches. A rollout gets them as its traffic.
         self._live = self._payments(plan.history.end)
-        # Labels come first: the drift run that the events start then finds all there is.
+        # Labels land first, so that the drift run that the events start finds them.
         self._first_labels = Days(start=plan.history.start + LABEL_DELAY, end=plan.history.end)
 
     def prepare(self) -> None:
-        """Land what the stack may find when it starts."""
+        """Land the files that the stack finds when it starts."""
         self._land("labels", self._first_labels)
 
-    def tell(self) -> None:
-        """Until a version trained on the changed world serves, or the plan's weeks are over."""
+    def run(self) -> None:
+        """Run until a version trained on the changed data serves, or the plan's weeks are over."""
         self.prepare()
         self.first_champion()
         for number in range(1, self.plan.drifted_weeks + 1):
@@ -62,65 +62,65 @@ class Story:
     def first_champion(self) -> None:
         """Land the history and wait until the first version serves."""
         history, labels = self.plan.history, self._first_labels
-        self._wait("the labels of the history", lambda: self._data_run("labels", labels), FIRST_CHAMPION_PATIENCE)
+        self._wait("the labels of the history", lambda: self._data_run("labels", labels), FIRST_CHAMPION_TIMEOUT)
         self._land("events", history)
-        self._wait("the first champion", lambda: self._serving.champion() or 0, FIRST_CHAMPION_PATIENCE, self._stuck)
+        self._wait("the first champion", lambda: self._serving.champion() or 0, FIRST_CHAMPION_TIMEOUT, self._stuck)
         payment = as_json(self._generator.events(history.end).slice(0, 1).to_pylist()[0])
         answer = self._serving.predict(payment)
         version = answer["model_version"]
         self._progress.say(f"Version {version} serves: a payment of {payment['amount']} scores {answer['score']:.4f}")
 
     def drifted_week(self, number: int) -> None:
-        """One week of the changed world: its payments are scored, then it lands, then the loop answers."""
+        """One week of changed data: its payments are scored, then it lands, then the loop reacts."""
         days = self.plan.week(number)
         if not self._file("events", days).exists():
             version = self._serving.champion()
             payments = pa.concat_tables([self._generator.events(day) for day in each_day(days)])
-            self._progress.now(f"Week {number} of the changed world: scoring {payments.num_rows} payments")
+            self._progress.now(f"Week {number} of changed data: scoring {payments.num_rows} payments")
             scored, flagged = self._serving.replay(payments)
             self._progress.say(f"Week {number} ({days}): version {version} scored {scored}, flagged {flagged} payments")
         self._live = self._payments(days.end)
         self._land("labels", days)
-        self._wait(f"the labels of week {number}", lambda: self._data_run("labels", days), WEEK_PATIENCE)
+        self._wait(f"the labels of week {number}", lambda: self._data_run("labels", days), WEEK_TIMEOUT)
         self._land("events", days)
-        self._wait(f"week {number} to be worked through", lambda: self._settled(days), WEEK_PATIENCE)
-        self._tell_outcome(number, days)
+        self._wait(f"the runs of week {number}", lambda: self._settled(days), WEEK_TIMEOUT)
+        self._report_outcome(number, days)
 
     def retrained(self) -> bool:
-        """Does a version serve that came out of drift or performance?"""
+        """Whether a version serves that was trained because of drift or performance."""
         return self._winner() is not None and (self._serving.champion() or 0) >= 2
 
     def _payments(self, day: date) -> Iterator[pa.Table]:
-        """The payments from `day` on, without end, as many at a time as are made in a short while."""
+        """The payments from `day` on, in batches. It never ends."""
         while True:
             payments = self._generator.events(day)
             yield from (payments.slice(start, BATCH) for start in range(0, payments.num_rows, BATCH))
             day += timedelta(days=1)
 
-    # --- what is waited for ---
+    # --- conditions to wait for ---
 
     def _data_run(self, feed: Feed, days: Days) -> bool:
-        """Has the partition been taken in?"""
-        asked = (feed, self._file(feed, days).stem)
-        runs = [run for run in self._runs["data"] if (run.conf.get("feed"), run.conf.get("partition")) == asked]
+        """Whether the partition has been ingested."""
+        wanted = (feed, self._file(feed, days).stem)
+        runs = [run for run in self._runs["data"] if (run.conf.get("feed"), run.conf.get("partition")) == wanted]
         return bool(runs) and runs[-1].state == "success"
 
     def _settled(self, days: Days) -> bool:
-        """The week is in, the drift DAG has looked at it, and a training that it asked for is over."""
+        """Whether the week is ingested, the drift DAG has run on it, and any training that it requested is over."""
         if not self._data_run("events", days) or self._active():
             return False
-        looked = self._drift_run(days)
-        if looked is None:
+        drift = self._drift_run(days)
+        if drift is None:
             return False
-        request = self._airflow.result(looked, "decide_retraining") or {}
+        request = self._airflow.result(drift, "decide_retraining") or {}
         trained = {self._request_of(run) for run in self._runs["train"]}
         return not request.get("granted") or request["request_id"] in trained
 
     def _stuck(self) -> str | None:
-        """Why the first champion will not come: a training is over, nothing goes on, and nothing serves."""
+        """Why there will be no first champion: a training is over, nothing runs, and nothing serves."""
         if not self._runs["train"] or self._active() or self._serving.champion():
             return None
-        # A run whose request was not granted reached no verdict: by the clock, say, before there was data.
+        # A run whose request was not granted has no verdict, such as a scheduled one before there was data.
         found = (self._airflow.result(run, "evaluate") for run in reversed(self._runs["train"]))
         verdict = next((result["verdict"] for result in found if result), None)
         if verdict is None or verdict["promote"]:
@@ -131,16 +131,16 @@ class Story:
         return [run for kind in KINDS for run in self._runs[kind] if not run.over]
 
     def _drift_run(self, days: Days) -> Run | None:
-        """The finished drift run that has seen these days."""
+        """The finished drift run that included these days."""
         for run in reversed(self._runs["drift"]):
             if run.state == "success":
-                seen = (self._airflow.result(run, "drift") or {}).get("as_of")
-                return run if seen is not None and seen >= str(days.end) else None
+                as_of = (self._airflow.result(run, "drift") or {}).get("as_of")
+                return run if as_of is not None and as_of >= str(days.end) else None
         return None
 
     def _winner(self) -> Run | None:
-        """The first training by drift or performance that registered a version and rolled it out."""
-        self._look()
+        """The first training because of drift or performance that registered a version and rolled it out."""
+        self._refresh()
         for run in self._runs["train"]:
             request = self._airflow.result(run, "decide_retraining") or {}
             rollout = self._airflow.result(run, "rollout") or {}
@@ -152,11 +152,11 @@ class Story:
         return (self._airflow.result(run, "decide_retraining") or {}).get("request_id")
 
     def _wait(
-        self, what: str, done: Callable[[], Any], patience: float, stuck: Callable[[], str | None] = lambda: None
+        self, what: str, done: Callable[[], Any], timeout: float, stuck: Callable[[], str | None] = lambda: None
     ) -> None:
-        """Until `done`. Raises StepError when a run fails, when `stuck` says why, or after `patience` seconds."""
-        deadline = time.monotonic() + patience
-        self._look()
+        """Wait until `done`. Raises StepError when a run fails, `stuck` gives a reason, or after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        self._refresh()
         while not done():
             self.on_tick()
             if self._serving.in_stages():
@@ -164,15 +164,17 @@ class Story:
             self._fail_with_runs()
             why = stuck()
             if why is None and time.monotonic() > deadline:
-                why = f"Waited {patience:.0f} s for {what}. What goes on: {self._going_on()}"
+                why = f"Waited {timeout:.0f} s for {what}. Now: {self._activity()}"
             if why:
-                raise StepError(why, hint="Airflow's UI shows every run and its logs; `make status` every program.")
-            self._progress.now(f"Waiting for {what}: {self._going_on()}")
+                raise StepError(
+                    why, hint="Airflow's UI shows every run and its logs; `make status` shows every program."
+                )
+            self._progress.now(f"Waiting for {what}: {self._activity()}")
             time.sleep(POLL_SECONDS)
-            self._look()
+            self._refresh()
 
-    def _look(self) -> None:
-        """What Airflow knows now; everything that is decided in one round is decided on the same."""
+    def _refresh(self) -> None:
+        """Read the runs from Airflow. All conditions of one round use the same state."""
         self._runs = {kind: self._airflow.runs(kind) for kind in KINDS}
 
     def _fail_with_runs(self) -> None:
@@ -181,7 +183,7 @@ class Story:
                 if run.state == "failed":
                     raise StepError(
                         f"Run {run.id} of {self.plan.model}_{kind} failed. {self._failure(run)}",
-                        hint="Mend the cause; then `make up`, clear the task in Airflow's UI, and `make demo` goes on.",
+                        hint="Fix the cause, run `make up`, clear the task in Airflow's UI, then run `make demo`.",
                     )
 
     def _failure(self, run: Run) -> str:
@@ -191,13 +193,13 @@ class Story:
         log = "\n".join(f"    {line}" for line in self._airflow.log(run, failed))
         return f"Task {failed.id} ended its log with:\n{log}\n  See {self._airflow.page(run)}"
 
-    def _going_on(self) -> str:
-        """The tasks that run now, or what is queued."""
+    def _activity(self) -> str:
+        """The tasks that run now, or else the runs that are queued."""
         active = self._active()
         tasks = [f"{run.kind}/{name(task)}" for run in active for task in self._airflow.tasks(run) if _runs(task)]
         return ", ".join(tasks or [f"{run.kind} run {run.state}" for run in active]) or "nothing runs"
 
-    # --- landing and telling ---
+    # --- landing and reporting ---
 
     def _land(self, feed: Feed, days: Days) -> None:
         if not self._file(feed, days).exists():
@@ -208,7 +210,7 @@ class Story:
         *_, last = each_day(days)
         return self._landing / self.plan.model / feed / f"{days.start}_{last}.parquet"
 
-    def _tell_outcome(self, number: int, days: Days) -> None:
+    def _report_outcome(self, number: int, days: Days) -> None:
         run = self._drift_run(days)
         if run is None:
             return

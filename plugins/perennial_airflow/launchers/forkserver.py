@@ -1,4 +1,4 @@
-"""The launcher for the step server (training/forkserver.py): steps that begin with their libraries loaded."""
+"""The launcher `forkserver`: the step server (training/forkserver.py) forks each step with its libraries loaded."""
 
 import json
 import os
@@ -13,14 +13,19 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowException
 
-from perennial_airflow.launchers import GRACE_SECONDS, TOO_LONG, copy_output
+from perennial_airflow.launchers import LAUNCHERS
+from perennial_airflow.step_output import copy_output
+from perennial_airflow.step_process import GRACE_SECONDS, TOO_LONG, ProcessStepOperator, StepProcess
+from training.settings import LauncherSettings
 
-#: A step server that has just been started, or started again, answers when its libraries are loaded.
+#: A step server that has just started answers only when its libraries are loaded.
 CONNECT_SECONDS = 60.0
 
 
-class ForkServerLauncher:
-    """Has the step server that listens at `path` fork the step. Hanging up ends it, and so does this task's end."""
+class ForkServerProcess(StepProcess):
+    """A process that the step server listening at `path` forks. The server ends it when the connection closes, so it
+    also ends when this task dies.
+    """
 
     def __init__(self, log: Any, path: Path) -> None:
         self._log = log
@@ -29,7 +34,7 @@ class ForkServerLauncher:
         self._answer = b""
 
     def launch(self, argv: Sequence[str], env: Mapping[str, str], timeout: float) -> int:
-        """As Launcher says; of `env` the step gets the `CT_*`, the rest is the server's.
+        """See StepProcess. The step gets the `CT_*` variables of `env`; all others are the server's.
 
         Raises AirflowException when no step server answers.
         """
@@ -40,7 +45,8 @@ class ForkServerLauncher:
             sent = socket.send_fds(self._connection, [request], [write])
             os.close(write)
             self._connection.sendall(request[sent:])
-            # The thread closes it: closing here would wait for whatever outlived the step with its output open.
+            # The thread closes the output. Closing it here would wait for any process that outlived the step and still
+            # has the output open.
             output = os.fdopen(read, errors="replace")
             reader = Thread(target=copy_output, args=(output, self._log), daemon=True)
             reader.start()
@@ -51,13 +57,13 @@ class ForkServerLauncher:
             finally:
                 self.stop()
                 reader.join(GRACE_SECONDS)
-            # Without an answer somebody killed the process that keeps the step, and the step with it.
+            # No answer: somebody killed the server's process that watched the step, and the step with it.
             return int(json.loads(self._answer)["exit_code"]) if self._answer else -SIGKILL
 
     def stop(self) -> None:
         if self._connection is None:
             return
-        # Without a connection any more there is nothing left to hang up.
+        # OSError: the connection is closed already.
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
             self._wait(2 * GRACE_SECONDS)
@@ -78,7 +84,10 @@ class ForkServerLauncher:
                 time.sleep(0.5)
 
     def _wait(self, seconds: float) -> None:
-        """Until the server has answered or is gone. Raises TimeoutError. May be called again, also while it runs."""
+        """Wait until the server has answered or closed the connection. Raises TimeoutError.
+
+        `stop` calls this while `launch` may be in it, too.
+        """
         assert self._connection is not None
         deadline = time.monotonic() + seconds
         while not self._answer.endswith(b"\n"):
@@ -87,3 +96,11 @@ class ForkServerLauncher:
             if not got:
                 return
             self._answer += got
+
+
+@LAUNCHERS.register("forkserver")
+class ForkServerStepOperator(ProcessStepOperator):
+    """Runs a step in a process that the step server forks."""
+
+    def make_process(self, settings: LauncherSettings) -> StepProcess:
+        return ForkServerProcess(self.log, settings.step_server)

@@ -1,4 +1,4 @@
-"""Steps as pods: the launcher for a cluster. The task waits in the triggerer, and any worker can take it up again."""
+"""The launcher `pod`: a step is a pod of the training image. While it runs, its task waits in the triggerer."""
 
 import os
 import shlex
@@ -7,16 +7,16 @@ from functools import cached_property
 from typing import Any, Never
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
-from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator  # noqa: TID253 only CT_LAUNCHER=pod
 from kubernetes.client import ApiException, BatchV1Api
 from kubernetes.client import models as k8s
 from urllib3.exceptions import HTTPError
 
 from perennial_airflow import pod_group
 from perennial_airflow.cluster_access import ClusterAccess
-from perennial_airflow.operators import StepTask, report_uri
-from perennial_airflow.pod_cleanup import end, sweep
-from perennial_airflow.pod_ends import exit_code, finished, not_in_time, refused, result_without_pod, unwatched
+from perennial_airflow.compat.cncf_kubernetes import PodOperator, times_deferred
+from perennial_airflow.launchers import LAUNCHERS
+from perennial_airflow.pod_cleanup import delete_old_pods, delete_pod
+from perennial_airflow.pod_outcome import exit_code, finished, refused, result_without_pod, too_late, unwatched
 from perennial_airflow.pod_spec import (
     CONTAINER,
     GRACE_SECONDS,
@@ -29,26 +29,29 @@ from perennial_airflow.pod_spec import (
 )
 from perennial_airflow.pod_trigger import StepPodTrigger, copy_log
 from perennial_airflow.reports import StepFailedError, step_result
+from perennial_airflow.step_task import StepTask, report_uri
 from training import storage
 from training.contract.errors import StepError
 from training.contract.model_spec import load_model_spec
 from training.contract.resources import Resources
 from training.contract.steps import distributed_command, step_command, step_spec
-from training.settings import Settings, load_settings
+from training.settings import LauncherSettings, load_settings
 
-#: The log of a running pod is copied to the task's so often.
+#: Seconds between two copies of a running pod's log to the task's log.
 LOG_SECONDS = 15
-#: What a pod may wait for a node and for its image at most (training/contract/resources.py), on top of its time limit.
+#: The longest that a pod may wait for a node and for its image (training/contract/resources.py). It is added to the
+#: step's time limit.
 LONGEST_WAIT = timedelta(days=2)
 
 
-class PodStepOperator(StepTask, KubernetesPodOperator):
-    """Runs a step in a pod of the training image: at most one pod at a time, whoever looks after it.
+@LAUNCHERS.register("pod")
+class PodStepOperator(StepTask, PodOperator):
+    """Runs a step in a pod of the training image, with at most one pod at a time.
 
-    A pod's name follows from the try that makes it, so a worker which takes a try up again finds its pod. A pod that
-    cannot be watched is left running, and the next try goes on with it when it does the same work (`work_digest`); any
-    other pod of an earlier try is ended first. A step has succeeded when its report says so, whatever became of the
-    pod. Pods that succeeded are deleted then, failed ones after CT_POD_KEEP_FAILED_SECONDS.
+    The try determines the pod's name, so any worker that resumes a try finds its pod. When the pod cannot be watched it
+    is left running; the next try takes it over if it does the same work (`work_digest`) and deletes it otherwise. A
+    step has succeeded when its report says so, whatever happened to the pod. The pod of a successful step is deleted at
+    once, a failed one after CT_POD_KEEP_FAILED_SECONDS.
     """
 
     template_fields = StepTask.template_fields
@@ -67,9 +70,9 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             "do_xcom_push": True,
             "deferrable": True,
             "logging_interval": LOG_SECONDS,
-            # Each look reads every event of the namespace.
+            # The provider would read every event of the namespace each time.
             "log_events_on_startup": False,
-            # Deleting is done here, when the report has been read.
+            # This class deletes the pod, after it has read the report.
             "on_finish_action": "keep_pod",
             "termination_grace_period": GRACE_SECONDS,
         }
@@ -78,31 +81,31 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
     def run_step(self, context: Any) -> dict[str, Any]:
         settings = load_settings()
         try:
-            identity, asks = self._asks(context, settings)
+            identity, resources = self._prepare(context, settings)
             uri = report_uri(settings, context["ti"])
-            argv = self._argv(identity, asks, uri)
-            deadline = asks.active_deadline_seconds or step_spec(self.step).timeout_seconds
-            self.full_pod_spec = step_pod(identity, argv, os.environ, asks, deadline, settings)
-            work = work_digest(self.step, self.all_inputs, asks, settings.image)
+            argv = self._argv(identity, resources, uri)
+            deadline = resources.active_deadline_seconds or step_spec(self.step).timeout_seconds
+            self.full_pod_spec = step_pod(identity, argv, os.environ, resources, deadline, settings)
+            work = work_digest(self.step, self.all_inputs, resources, settings.image)
             self.full_pod_spec.metadata.annotations[WORK] = work
         except StepError as error:
             raise StepFailedError(f"{self.step}: {error}", None if error.retryable else 1) from None
         self.log.info("Pod %s: %s", identity.name, shlex.join(["python", *argv]))
         self.name = identity.name
         request = self.build_pod_request_obj(context)
-        if asks.nodes > 1:
-            wait = asks.schedule_timeout_seconds + asks.startup_timeout_seconds
+        if resources.nodes > 1:
+            wait = resources.schedule_timeout_seconds + resources.startup_timeout_seconds
             keep = settings.pod_keep_failed_seconds
-            self._start_group(pod_group.job(request, asks.nodes, deadline + wait, keep), context)
+            self._start_group(pod_group.job(request, resources.nodes, deadline + wait, keep), context)
         try:
             self.pod = self.get_or_create_pod(request, context)
         except ApiException as error:
             raise refused(identity.name, error) from None
         if finished(self.pod):
-            # Here, because of a pod that has ended already the provider's way to defer drops the result.
+            # No deferral: for a pod that has already ended the provider's deferral drops the result.
             name = self.pod.metadata.name
             return self._resume(context, {"status": "success", "name": name, "namespace": self._namespace})
-        self.invoke_defer_method(context=context)
+        self.wait_for_pod(context)
         raise AssertionError("A pod that has not ended defers its task")
 
     @property
@@ -118,55 +121,51 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
     def hook(self) -> KubernetesHook:
         return self.access.hook()
 
-    def convert_config_file_to_dict(self) -> None:
-        """The provider reads KUBECONFIG here, for the trigger; see ClusterAccess.trigger_arguments."""
-        self._config_dict = None
-
     def defer(self, *, trigger: Any, **kwargs: Any) -> Never:
         arguments = {**trigger.serialize()[1], **self.access.trigger_arguments}
         super().defer(trigger=StepPodTrigger(**arguments), **kwargs)
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """Where the task goes on when the trigger has seen the pod's end, or lost sight of it."""
+        """Resumes the task when the trigger has seen the end of the pod, or cannot watch it any more."""
         return self.conclude(lambda: self._resume(context, event), context)
 
     def group_reentry(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """As trigger_reentry, for a step of several nodes."""
+        """Like trigger_reentry, for a step of several nodes."""
         return self.conclude(lambda: self._resume_group(context, event), context)
 
     def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> k8s.V1Pod:
-        # To Airflow this flag says that the result is kept, to the provider that there is a sidecar to read it from.
+        # Airflow stores the result because of this flag. The provider would add a sidecar container because of it.
         self.do_xcom_push = False
         try:
             pod = super().build_pod_request_obj(context, dry_run=dry_run)
         finally:
             self.do_xcom_push = True
-        # The provider's merge of manifests drops what is False.
+        # The provider drops fields that are False when it merges manifests.
         pod.spec.automount_service_account_token = False
         pod.spec.enable_service_links = False
         return pod
 
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Any) -> k8s.V1Pod:
-        """This try's pod if it is there, else an earlier try's that does the same work, else a new one."""
+        """The pod of this try if it exists, else one of an earlier try that does the same work, else a new one."""
         name, namespace = pod_request_obj.metadata.name, pod_request_obj.metadata.namespace
-        sweep(self.client, namespace, load_settings().pod_keep_failed_seconds, self.log)
+        delete_old_pods(self.client, namespace, load_settings().pod_keep_failed_seconds, self.log)
         tries = f"{TASK_INSTANCE}={pod_request_obj.metadata.labels[TASK_INSTANCE]}"
-        there = self.client.list_namespaced_pod(namespace, label_selector=tries).items
-        taken = next((pod for pod in there if pod.metadata.name == name), None)
-        taken = taken or next((pod for pod in there if self._usable(pod, finished(pod), context)), None)
-        for pod in there:
-            if pod is not taken and not finished(pod):
-                self.log.warning("Pod %s of an earlier try does other work: ending it", pod.metadata.name)
-                end(self.client, pod)
-        if taken is not None:
-            self.log.info("Pod %s is there already (%s): going on with it", taken.metadata.name, taken.status.phase)
-            return taken
-        pod_request_obj.spec.affinity = away_from({pod.spec.node_name for pod in there if pod.spec.node_name})
+        pods = self.client.list_namespaced_pod(namespace, label_selector=tries).items
+        found = next((pod for pod in pods if pod.metadata.name == name), None)
+        found = found or next((pod for pod in pods if self._usable(pod, finished(pod), context)), None)
+        for pod in pods:
+            if pod is not found and not finished(pod):
+                self.log.warning("Deleting pod %s of an earlier try: it does other work", pod.metadata.name)
+                delete_pod(self.client, pod)
+        if found is not None:
+            self.log.info("Pod %s already exists (%s): taking it over", found.metadata.name, found.status.phase)
+            return found
+        pod_request_obj.spec.affinity = away_from({pod.spec.node_name for pod in pods if pod.spec.node_name})
         storage.remove(report_uri(load_settings(), context["ti"]))
         return self.pod_manager.create_pod(pod_request_obj)
 
     def _usable(self, earlier: Any, over: bool, context: Any) -> bool:
-        """Whether an earlier try's pod or Job does this try's work, and still runs or has left a report of success."""
+        """Whether a pod or Job of an earlier try does this try's work, and still runs or left a report of success."""
         assert self.full_pod_spec is not None
         meta, work = earlier.metadata, self.full_pod_spec.metadata.annotations[WORK]
         if (meta.annotations or {}).get(WORK) != work or meta.deletion_timestamp is not None:
@@ -180,22 +179,23 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         return True
 
     def _report(self, name: str, context: Any) -> str:
-        """Where the pod or Job called `name` leaves its report."""
+        """The URI of the report that the pod or Job `name` writes."""
         return report_uri(load_settings(), context["ti"], Identity.attempt_of(name))
 
-    def _asks(self, context: Any, settings: Settings) -> tuple[Identity, Resources]:
+    def _prepare(self, context: Any, settings: LauncherSettings) -> tuple[Identity, Resources]:
+        """The identity and the resources of this try's pod. Sets the provider's time limits."""
         inputs = self.all_inputs
         spec = load_model_spec(str(inputs.get("model")), settings.models_dir)
-        asks = spec.resources.of(self.step, inputs.get("estimator"))
-        self.schedule_timeout_seconds = asks.schedule_timeout_seconds
-        self.startup_timeout_seconds = asks.startup_timeout_seconds
-        return Identity.of(context["ti"], spec.name, self.step), asks
+        resources = spec.resources.of(self.step, inputs.get("estimator"))
+        self.schedule_timeout_seconds = resources.schedule_timeout_seconds
+        self.startup_timeout_seconds = resources.startup_timeout_seconds
+        return Identity.of(context["ti"], spec.name, self.step), resources
 
-    def _argv(self, identity: Identity, asks: Resources, uri: str) -> list[str]:
-        if asks.nodes > 1 or asks.gpus > 1:
-            where, processes = pod_group.rendezvous(identity), max(1, asks.gpus)
+    def _argv(self, identity: Identity, resources: Resources, uri: str) -> list[str]:
+        if resources.nodes > 1 or resources.gpus > 1:
+            where, processes = pod_group.rendezvous(identity), max(1, resources.gpus)
             return distributed_command(
-                self.step, self.all_inputs, uri, nodes=asks.nodes, processes=processes, rendezvous=where
+                self.step, self.all_inputs, uri, nodes=resources.nodes, processes=processes, rendezvous=where
             )
         return step_command(self.step, self.all_inputs, uri)
 
@@ -213,21 +213,23 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             self._watch_again(context, event, since)
         copy_log(self.client, self.pod, since, self.log)
         if not finished(self.pod):
-            end(self.client, self.pod)
-            raise not_in_time(self.pod)
+            delete_pod(self.client, self.pod)
+            raise too_late(self.pod)
         result = step_result(spec, exit_code(self.pod), uri)
-        end(self.client, self.pod, wait=False)
+        delete_pod(self.client, self.pod, wait=False)
         return result
 
     def _watch_again(self, context: Any, event: dict[str, Any], since: Any) -> None:
-        """The trigger could not see the pod, which is no news of the pod. Raises StepFailedError when it never can."""
-        times = event.get("_redefer_count", 0)
+        """Defer the task again: the trigger could not read the pod, which may still run.
+
+        Raises StepFailedError when that has happened too often.
+        """
+        times = times_deferred(event)
         if times >= self.MAX_REDEFER_ATTEMPTS:
             raise unwatched(event["name"], event.get("message"))
-        self.log.warning("Pod %s could not be watched (%s): once more", event["name"], event.get("message"))
-        self._asks(context, load_settings())
-        self.trigger_kwargs = {"_redefer_count": times + 1}
-        self.invoke_defer_method(since, context)
+        self.log.warning("Pod %s could not be watched (%s): trying again", event["name"], event.get("message"))
+        self._prepare(context, load_settings())
+        self.wait_for_pod(context, since, times + 1)
 
     def _start_group(self, manifest: k8s.V1Job, context: Any) -> Never:
         name, namespace = manifest.metadata.name, manifest.metadata.namespace
@@ -252,7 +254,7 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         spec, uri = step_spec(self.step), self._report(name, context)
         try:
             over = event["status"] != "unwatched" or pod_group.ended(self._batch, namespace, name)
-            pod = pod_group.telling_pod(self.client, namespace, name) if over else None
+            pod = pod_group.decisive_pod(self.client, namespace, name) if over else None
         except (ApiException, HTTPError) as error:
             raise unwatched(name, error) from None
         if not over:
@@ -265,5 +267,5 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             return result_without_pod(spec, name, uri)
         copy_log(self.client, pod, None, self.log)
         result = step_result(spec, exit_code(pod), uri)
-        pod_group.end(self._batch, namespace, name)
+        pod_group.delete_job(self._batch, namespace, name)
         return result

@@ -1,0 +1,22 @@
+"""Prints the end of the demo: its timeline, the quality before and after, and what did not happen."""
+
+from local import timeline
+
+
+def print_summary(entries: list[timeline.Entry], champion: int | None, logs: str) -> bool:
+    """Print the summary. `logs` says where to look when something is missing. Returns whether nothing is missing."""
+    print("\nTimeline")
+    print("\n".join(timeline.lines(entries)))
+    winner = timeline.winning(entries)
+    if winner:
+        old, new = winner.results["rollout"]["previous_version"], timeline.version(winner)
+        print(f"\nQuality on the changed data: version {old} → version {new}")
+        print("\n".join(timeline.quality(winner)))
+        print(f"\nThe training run in Airflow: {winner.page}")
+    found = timeline.checks(entries, champion)
+    print("\nWhat must have happened:")
+    print("\n".join(f"  {'✓' if check.held else '✗'} {check.expected}: {check.found}" for check in found))
+    missing = [check for check in found if not check.held]
+    if missing:
+        print(f"\n✗ {len(missing)} of these did not happen. See Airflow's task logs:\n  {logs}")
+    return not missing

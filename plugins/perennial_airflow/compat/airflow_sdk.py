@@ -1,0 +1,26 @@
+"""Private parts of Airflow's task SDK."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk.definitions._internal.mixins import ResolveMixin
+from airflow.sdk.definitions.param import DagParam
+
+__all__ = ["DagParam", "ResolveMixin", "dag_param_name", "trigger_dag_run"]
+
+
+def dag_param_name(param: DagParam) -> str:
+    """The name of the DAG parameter that `dag.param(name)` refers to."""
+    return param._name
+
+
+def trigger_dag_run(dag_id: str, run_id: str, conf: Mapping[str, Any], note: str) -> Any:
+    """Ask the task's supervisor to queue a run; only within a task. An ErrorResponse when Airflow refuses.
+
+    TriggerDagRunOperator does the same, but needs a task for each run.
+    """
+    # Imported here: this module is imported outside of tasks, too, where there is no supervisor.
+    from airflow.sdk.execution_time.comms import TriggerDagRun
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    return SUPERVISOR_COMMS.send(TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=dict(conf), note=note))

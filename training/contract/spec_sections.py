@@ -1,0 +1,131 @@
+"""The sections of a model spec: labels, features, training, evaluation, drift, retraining, schedules."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from training.contract.base import Spec
+from training.contract.feeds import FeedSpec, Share
+from training.contract.names import EstimatorName, Feed, Metric, Name
+from training.contract.resources import ResourcesSpec
+from training.contract.rollout_spec import RolloutSpec
+
+#: A hundred years: a larger number is a typing error, and dates would overflow.
+DayCount = Annotated[int, Field(ge=1, le=36_500)]
+
+
+class LabelSpec(Spec):
+    """Where the labels are, and how late they arrive."""
+
+    column: str
+    id_column: str
+    delay_days: int = Field(7, ge=0, le=36_500)
+    """Days after the event within which its label has been reported: the gap between training and holdout."""
+    unlabelled_after_delay: Literal["missing", "negative"] = "missing"
+    """How to treat an event that has no label by then. `negative` is for feeds that report positives only, such as
+    chargebacks. A failed delivery of labels then looks like a time without positives (docs/your-model.md)."""
+
+
+class FeatureSpec(Spec):
+    """Names of the Feast objects in `feature_repo/<m>.py`, which defines the features."""
+
+    service: str
+    tables: dict[Name, str]
+    """Feature table in the lake → its entity column. The SQL in `feature_repo/<m>.sql` fills these."""
+    history_days: DayCount
+    """Days after an event in which it still changes a feature row: the longest window plus the label delay."""
+
+
+class TrainingSpec(Spec):
+    window_days: DayCount
+    holdout_days: DayCount = 7
+    minimum_labelled_share: Share = 0.9
+    """The least share of labelled events on every day of the training window and the holdout. A day with less lacks a
+    delivery of labels."""
+    minimum_rows: int = Field(1000, ge=1)
+    minimum_positives: int = Field(50, ge=1)
+    seed: int = 20240601
+    estimators: dict[EstimatorName, dict[str, Any]] = Field(min_length=1)
+    """Estimator → its parameters. All are trained; the best on the holdout is the challenger."""
+
+
+class EvaluationSpec(Spec):
+    """When a challenger may serve. Gates fail closed."""
+
+    primary: Metric = "average_precision"
+    floors: dict[Metric, Share]
+    """The least value of each metric on the holdout. The first model has to pass no other gate."""
+    margins: dict[Metric, Share] = {}
+    """By how much a metric may be worse than the champion's."""
+    k: int = Field(100, ge=1)
+    """The k in card precision@k: cards that can be checked in a day."""
+    entity: str
+    """The entity of card precision@k, and of the rule that follows."""
+    exclude_known_entities: bool = True
+    """Leave out entities whose positive label was already known at the start of the row's day."""
+    bootstrap_samples: int = Field(500, ge=50)
+    confidence: float = Field(0.9, gt=0.5, lt=1)
+
+
+class DecisionSpec(Spec):
+    """How a score becomes a decision: the threshold flags this share of the holdout's events."""
+
+    alert_rate: Annotated[float, Field(gt=0, lt=1)] = 0.005
+
+
+class DriftSpec(Spec):
+    window_days: DayCount = 7
+    maximum_drifted_share: Share = 0.3
+    """The model has drifted when this share of its features has."""
+    maximum_rows: int = Field(20_000, ge=100)
+    """Rows sampled per window for the report. Its time grows with them: 1M rows of 20 columns take 2 minutes."""
+    minimum_rows: int = Field(1000, ge=1)
+    """With fewer events in the window nothing is compared, because small samples differ by chance. For 1,000 rows and a
+    reference of 20,000 from the same distribution the score is 0.04, and in 1 of 100 cases 0.08 to 0.1, where 0.1 is
+    the threshold. With 500 rows it exceeds the threshold."""
+    maximum_performance_drop: float = Field(0.1, ge=0, le=1)
+    """Performance on matured labels may fall this far (absolute, in the primary metric) below the holdout's."""
+    minimum_positives: int = Field(20, ge=1)
+    """With fewer positive labels in the matured window performance is not measured."""
+    maximum_unmeasured_looks: int = Field(3, ge=1)
+    """The monitoring run fails when this many runs in a row, each on another day, could not measure drift or
+    performance because events, predictions or labels were missing."""
+
+
+class RetrainingSpec(Spec):
+    """The broker's policy. It counts days of data (`as_of`), so a replay makes the same decisions."""
+
+    persistence: int = Field(1, ge=1)
+    """The number of successive windows with drift that are a reason to train."""
+    cooldown_days: int = Field(7, ge=0)
+    """Days after a granted request in which no other request of its kind is granted. Drift and performance are one
+    kind, a first champion and new data one each. Requests by schedule, code or a person do not wait."""
+    budget_per_30_days: int = Field(8, ge=1)
+    """The most granted requests in any 30 days. Requests by a person do not count."""
+
+
+class ScheduleSpec(Spec):
+    """Cron expressions, UTC."""
+
+    train: str = "0 3 * * 1"
+    drift: str = "0 6 * * *"
+
+
+class SpecSections(Spec):
+    """The sections of a model spec. What must hold between them is in spec_rules.py."""
+
+    name: Name
+    title: str = Field(min_length=1)
+    description: str = ""
+    owner: str = Field(min_length=1)
+    feeds: dict[Feed, FeedSpec]
+    label: LabelSpec
+    features: FeatureSpec
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    decision: DecisionSpec = DecisionSpec()
+    drift: DriftSpec = DriftSpec()
+    retraining: RetrainingSpec = RetrainingSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    rollout: RolloutSpec = RolloutSpec()
+    resources: ResourcesSpec = ResourcesSpec()
