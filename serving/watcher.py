@@ -15,9 +15,9 @@ from typing import Any
 from serving.loaded_model import LoadedModel
 from serving.loader import Loader, NotLoaded, Refusal
 from serving.metrics import Metrics
-from serving.replica import write_atomically
 from serving.signals import RolloutSignals
 from serving.traffic import Traffic
+from training import atomic
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelState, ModelVersion, Registry
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec
@@ -146,7 +146,8 @@ class Watcher:
         loaded = {
             alias: {"version": loaded.version, "digest": loaded.digest} for alias, loaded in traffic.loaded.items()
         }
-        write_atomically(self._last_good, json.dumps({"slots": loaded, "traffic": traffic.state.model_dump()}))
+        last_good = {"slots": loaded, "traffic": traffic.state.model_dump()}
+        atomic.write(self._last_good, json.dumps(last_good).encode())
 
     def _from_disk(self, why: str) -> str:
         """Serve the last good copies, in the state of traffic they were in, until the registry is back."""

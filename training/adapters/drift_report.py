@@ -10,7 +10,6 @@ close to each other but far from zero, such as dates written as 20260105.
 """
 
 import os
-import tempfile
 import warnings
 from html import escape
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from training import atomic
 from training.contract.errors import DataContractError
 from training.contract.messages import ColumnDrift
 
@@ -72,10 +72,11 @@ def write_drift_report(
             current_data=Dataset.from_pandas(current, data_definition=definition),
             reference_data=Dataset.from_pandas(reference, data_definition=definition),
         )
-        folder.mkdir(parents=True, exist_ok=True)
         html, json = folder / "report.html", folder / "report.json"
-        _whole(html, lambda path: _save_page(snapshot, path, about))
-        _whole(json, snapshot.save_json)
+        with atomic.replacing(html) as draft:
+            _save_page(snapshot, draft, about)
+        with atomic.replacing(json) as draft:
+            snapshot.save_json(str(draft))
     return DriftReport(_columns(snapshot.dict()["metrics"]), html, json)
 
 
@@ -130,9 +131,8 @@ def _drawable(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, n
     return np.searchsorted(values, reference).astype(float), np.searchsorted(values, current).astype(float)
 
 
-def _save_page(snapshot: Any, path: str, about: dict[str, str]) -> None:
-    snapshot.save_html(path)
-    page = Path(path)
+def _save_page(snapshot: Any, page: Path, about: dict[str, str]) -> None:
+    snapshot.save_html(str(page))
     head = escape("; ".join(f"{name}: {text}" for name, text in about.items()))
     body, note = "<body>", f'<p style="font-family: sans-serif; margin: 1em 2em">{head}<br>{NOTE}</p>'
     page.write_text(page.read_text().replace(body, f"{body}\n{note}", 1))
@@ -149,10 +149,3 @@ def _columns(metrics: list[dict[str, Any]]) -> dict[str, ColumnDrift]:
             score=score, threshold=threshold, method=config["method"], drifted=score >= threshold
         )
     return found
-
-
-def _whole(path: Path, save: Any) -> None:
-    """A reader sees the old file or the new one."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        save(str(Path(temporary, path.name)))
-        os.replace(Path(temporary, path.name), path)
