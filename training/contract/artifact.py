@@ -12,7 +12,7 @@ from pydantic import model_validator
 from training.contract.base import Days, Frozen, TableVersions
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import Metrics
-from training.contract.model_spec import EstimatorName, Name
+from training.contract.names import EstimatorName, Name
 
 ONNX_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from training.contract.base import Spec
+from training.contract.steps import STEPS
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 
@@ -68,9 +69,6 @@ class ResourcesSpec(Spec):
     @field_validator("steps")
     @classmethod
     def _steps_exist(cls, steps: dict[str, Resources]) -> dict[str, Resources]:
-        # Here, because the steps' messages know the model spec.
-        from training.contract.steps import STEPS
-
         if unknown := sorted(set(steps) - set(STEPS)):
             raise ValueError(f"{unknown} are no steps; the steps: {', '.join(STEPS)}")
         return steps

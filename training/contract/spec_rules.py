@@ -1,13 +1,10 @@
 """What must hold between the sections of a model spec. Each rule gives (field, rest of the sentence, what to do)."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from training.contract.cron import cron_mistake
 from training.contract.feeds import Column
-
-if TYPE_CHECKING:
-    from training.contract.model_spec import ModelSpec
+from training.contract.spec_sections import SpecSections
 
 Mistake = tuple[str, str, str]
 
@@ -22,7 +19,7 @@ _ID_TYPES = ("int64", "string")
 _NAME_A_COLUMN = "Name one of the columns."
 
 
-def contradictions(spec: "ModelSpec") -> list[Mistake]:
+def contradictions(spec: SpecSections) -> list[Mistake]:
     """All contradictions between the spec's sections, in their order."""
     if set(spec.feeds) != {"events", "labels"}:
         return [("feeds", "must be exactly events and labels", "Describe both feeds, and no other.")]
@@ -40,7 +37,7 @@ def contradictions(spec: "ModelSpec") -> list[Mistake]:
     ]
 
 
-def _unknown_columns(spec: "ModelSpec") -> Iterator[Mistake]:
+def _unknown_columns(spec: SpecSections) -> Iterator[Mistake]:
     events, labels = spec.feeds["events"].columns, spec.feeds["labels"].columns
     wanted = [("label.column", spec.label.column, labels), ("label.id_column", spec.label.id_column, labels)]
     wanted += [("label.id_column", spec.label.id_column, events)]
@@ -50,13 +47,13 @@ def _unknown_columns(spec: "ModelSpec") -> Iterator[Mistake]:
             yield field, f"names {column!r}, which is not one of the columns {sorted(columns)}", _NAME_A_COLUMN
 
 
-def _entity_fields(spec: "ModelSpec") -> list[tuple[str, str]]:
+def _entity_fields(spec: SpecSections) -> list[tuple[str, str]]:
     fields = [("evaluation.entity", spec.evaluation.entity)]
     fields += [(f"features.tables.{table}", entity) for table, entity in spec.features.tables.items()]
     return [*fields, ("rollout.sticky_by", spec.rollout.sticky_by)]
 
 
-def _label(spec: "ModelSpec") -> Iterator[Mistake]:
+def _label(spec: SpecSections) -> Iterator[Mistake]:
     label, feed = spec.label, spec.feeds["labels"]
     if label.column in (label.id_column, feed.time_column):
         other = "label.id_column" if label.column == label.id_column else "feeds.labels.time_column"
@@ -95,7 +92,7 @@ def _only_positive(column: Column) -> bool:
     return column.minimum == 1 if column.values is None else set(column.values) == {1}
 
 
-def _ids(spec: "ModelSpec") -> Iterator[Mistake]:
+def _ids(spec: SpecSections) -> Iterator[Mistake]:
     name = spec.label.id_column
     columns = {feed: spec.feeds[feed].columns[name] for feed in ("events", "labels")}  # type: ignore[index]
     for feed, column in columns.items():
@@ -115,7 +112,7 @@ def _ids(spec: "ModelSpec") -> Iterator[Mistake]:
         yield "label.id_column", f"is {name!r}, a reserved name", "Rename the column; docs/your-model.md lists names."
 
 
-def _entities(spec: "ModelSpec") -> Iterator[Mistake]:
+def _entities(spec: SpecSections) -> Iterator[Mistake]:
     events = spec.feeds["events"]
     for field, name in _entity_fields(spec):
         if events.columns[name].type not in _ID_TYPES:
@@ -132,27 +129,27 @@ def _entities(spec: "ModelSpec") -> Iterator[Mistake]:
         yield "feeds.events.time_column", what, "Rename the column; docs/your-model.md lists names."
 
 
-def _tables(spec: "ModelSpec") -> Iterator[Mistake]:
+def _tables(spec: SpecSections) -> Iterator[Mistake]:
     for table in sorted(LAKE_TABLES & set(spec.features.tables)):
         what = "has a reserved name: the lake keeps a table of its own under it"
         yield f"features.tables.{table}", what, "Rename the table, in the spec, the SQL and the Feast view."
 
 
-def _training(spec: "ModelSpec") -> Iterator[Mistake]:
+def _training(spec: SpecSections) -> Iterator[Mistake]:
     training = spec.training
     if untrained := sorted(set(spec.resources.estimators) - set(training.estimators)):
         what = f"names {untrained}, which training.estimators does not"
         yield "resources.estimators", what, "Remove them, or train these estimators."
 
 
-def _evaluation(spec: "ModelSpec") -> Iterator[Mistake]:
+def _evaluation(spec: SpecSections) -> Iterator[Mistake]:
     evaluation = spec.evaluation
     if evaluation.primary not in evaluation.floors:
         what = f"must hold a floor for the primary metric {evaluation.primary!r}"
         yield "evaluation.floors", what, f"Add `{evaluation.primary}: <the least that may serve>`."
 
 
-def _schedule(spec: "ModelSpec") -> Iterator[Mistake]:
+def _schedule(spec: SpecSections) -> Iterator[Mistake]:
     for name in ("train", "drift"):
         expression = getattr(spec.schedule, name)
         if mistake := cron_mistake(expression):

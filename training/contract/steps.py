@@ -21,9 +21,6 @@ class StepSpec(Frozen):
     summary: str
     inputs: type[m.StepInputs]
     result: type[Frozen]
-    image: str = "training"
-    """Which image runs it in a cluster."""
-    gpus: int = 0
     timeout_seconds: int = 3600
 
     @property

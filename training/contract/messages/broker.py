@@ -6,7 +6,7 @@ from typing import Any
 from training.contract.base import Frozen
 from training.contract.messages.inputs import StepInputs
 from training.contract.messages.watching import DriftResult, PerformanceResult
-from training.contract.model_spec import Trigger
+from training.contract.names import Trigger
 
 
 class DecideRetrainingInputs(StepInputs):

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from training.contract.base import Days, Frozen, TableVersions
 from training.contract.messages.inputs import StepInputs
-from training.contract.model_spec import Feed
+from training.contract.names import Feed
 
 
 class IngestInputs(StepInputs):

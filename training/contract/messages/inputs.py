@@ -1,7 +1,7 @@
 """What every step's inputs have in common."""
 
 from training.contract.base import Frozen
-from training.contract.model_spec import Metric, Name
+from training.contract.names import Metric, Name
 
 Metrics = dict[Metric, float]
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from training.contract.base import Days, Frozen, TableVersions
 from training.contract.messages.inputs import Metrics, StepInputs
-from training.contract.model_spec import EstimatorName, Metric
+from training.contract.names import EstimatorName, Metric
 
 
 class DatasetInputs(StepInputs):

@@ -1,0 +1,13 @@
+"""The names that specs, step inputs and results have in common: of models, feeds, metrics, estimators and triggers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+Feed = Literal["events", "labels"]
+EstimatorName = Literal["hist_gradient_boosting", "logistic_regression", "random_forest", "mlp"]
+Metric = Literal["roc_auc", "average_precision", "card_precision_at_k"]
+Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code", "person"]
