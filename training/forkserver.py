@@ -32,7 +32,8 @@ from typing import Any
 
 from training.contract.processes import end_with_parent
 
-#: What steps import while they run and what takes a tenth of a second or more (`make bench-imports`).
+#: What steps import while they run and what takes a tenth of a second or more (`make bench-imports`). Beside these the
+#: server imports the modules of all estimators and drift tests, for the libraries that they need.
 LIBRARIES = (
     "pydantic_settings",
     "obstore.store",
@@ -41,17 +42,10 @@ LIBRARIES = (
     "deltalake",
     "duckdb",
     "onnxruntime",
-    "sklearn.ensemble",
-    "sklearn.linear_model",
-    "sklearn.pipeline",
-    "skl2onnx",
     "matplotlib.figure",
     "mlflow.onnx",
     "great_expectations.checkpoint",
-    "evidently.presets",
     "ibis.backends.duckdb",
-    # torch itself, and what its optimizers import when they are made.
-    "torch._dynamo",
 )
 #: Processes of this kind end as Python's own do, but for the C libraries' clean-up, which would wait for threads that a
 #: fork leaves behind.
@@ -79,11 +73,13 @@ def preload() -> None:
     """Import what steps need, leave nothing of our own loaded, and keep the garbage collector off the shared pages."""
     # Read when OpenMP is loaded; training/runner.py says why.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from training.adapters.features.definitions import quick_feast_import
+    from training.compat.feast import quick_import
+    from training.contract.registries import DRIFT_TESTS, ESTIMATORS
 
-    with quick_feast_import():
+    with quick_import():
         pass
-    for name in LIBRARIES:
+    members = [f"{kind.package}.{name}" for kind in (ESTIMATORS, DRIFT_TESTS) for name in kind.modules]
+    for name in (*LIBRARIES, *members):
         import_module(name)
     for name in [name for name in sys.modules if name.startswith("training.")]:
         del sys.modules[name]

@@ -114,14 +114,14 @@ class _Table:
         if not rows.num_rows:
             what = f"yields no row for {self._days}, from {self._events.num_rows} made-up events before and in them"
             fix = "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end."
-            found.append(self._problem(what, fix).model_copy(update={"sure": False}))
+            found.append(self._problem(what, fix, sure=False))
         if found:
             return found
         self.rows = rows
         return self._as_of(rows)
 
-    def _problem(self, what: str, fix: str) -> Problem:
-        return Problem(file=str(self._path), place=self._table, what=what, fix=fix)
+    def _problem(self, what: str, fix: str, *, sure: bool = True) -> Problem:
+        return Problem(file=str(self._path), place=self._table, what=what, fix=fix, sure=sure)
 
     def _failed(self, message: str, fix: str) -> Problem:
         return self._problem(without_path(message, str(self._path)), fix)
