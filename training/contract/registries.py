@@ -15,6 +15,8 @@ from training.contract.implementations import Implementations
 ESTIMATORS: Implementations[Any] = Implementations("estimator", "training.estimators")
 #: Each is a training.domain.drift.DriftTest.
 DRIFT_TESTS: Implementations[Any] = Implementations("drift test", "training.adapters.drift_tests")
+#: Each is a class without arguments that is a training.domain.feature_engine.FeatureEngine.
+FEATURE_ENGINES: Implementations[Any] = Implementations("feature engine", "training.adapters.feature_engines")
 
 
 def _known_estimator(name: str) -> str:
