@@ -1,30 +1,22 @@
-"""The online features of requests: concurrent ones in one round trip, within a deadline, behind a circuit breaker.
+"""Looks up the online features of requests: shared round trips, a deadline, and a circuit breaker.
 
-Redis is read from the event loop. An SQLite file, for one machine, is read by Feast in a thread of its own, which is
-also where its one connection lives. When the store is slow or away, CT_SERVING_STORE_DOWN decides: 503 at once, or an
-answer from the features' defaults, flagged.
+training/adapters/features/online_readers has a reader for each kind of store. When the store is slow or away,
+CT_SERVING_STORE_DOWN decides: 503 at once, or an answer with the defaults of the features, which says so
+(`features_defaulted`).
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from serving.breaker import Breaker
 from serving.metrics import Metrics
 from serving.schema import BadRequest, Problem, Row
-from training.adapters.features import Found, OnlineReader, Reads, View
-from training.adapters.features.redis_rows import Read, RedisLayout, RedisReader
+from training.adapters.features import Found, Reads, View
+from training.adapters.features.online_readers import ConcurrentReader, reader_for
 from training.contract.errors import StepError, TransientError
 from training.settings import Settings
-
-#: A lookup of more rows than this may take longer, in proportion.
-ROWS_PER_DEADLINE = 100
-#: Two round trips at a time keep the connection busy while answers are read; more would only be smaller.
-ROUND_TRIPS = 2
 
 log = logging.getLogger("perennial")
 
@@ -36,28 +28,27 @@ class Lookup:
         self.breaker = Breaker()
         self._settings, self._metrics = settings, metrics
         self._seconds = settings.serving_lookup_seconds
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lookup")
-        self._redis: _Together | None = None
-        self._reader: OnlineReader | None = None
+        self._reader: ConcurrentReader | None = None
         self._prepared: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         self._prepared = asyncio.get_running_loop().create_task(self._prepare())
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._reader is not None:
+            self._reader.close()
 
     async def find(self, rows: list[Row], reads: Reads, shared: bool = False) -> list[Found]:
-        """What the store has for `rows` in `reads.views`. Where it cannot be used, the policy decides: nothing, or 503.
+        """The store's values for `rows`, one Found per view of `reads.views`.
 
-        Raises BadRequest (503). An error that is not the store's does not count against it: what was asked caused it,
-        or a single row that cannot be read. `shared`: the rows are of several requests. Such an error is raised then as
-        it is, because it may be of one of them alone.
+        When the store cannot be used, CT_SERVING_STORE_DOWN decides: no values, or BadRequest (503). Errors that the
+        store did not cause, such as a row that cannot be read, do not count for the circuit breaker. `shared`: the rows
+        belong to several requests. Then such an error is raised as it is, because one request alone may have caused it.
         """
         if not reads.views:
             return []
         if not self.breaker.allows():
-            return self._without(rows, reads, "the online store is given a rest after failures")
+            return self._without(rows, reads, "the online store is not called for a moment, after failures")
         began = time.perf_counter()
         try:
             found = await self.look_up(rows, reads.views)
@@ -70,25 +61,18 @@ class Lookup:
                 raise
             return self._failed(rows, reads, error)
         except BaseException:
-            self.breaker.undecided()  # cancelled
+            self.breaker.undecided()  # The request was cancelled.
             raise
         self.breaker.succeeded()
         self._metrics.looked_up(time.perf_counter() - began)
         return found
 
     async def look_up(self, rows: list[Row], views: Sequence[View]) -> list[Found]:
-        """As `find`, whatever the circuit breaker says. Raises TransientError when the store does not answer."""
-        if self._redis is None and self._reader is None:
+        """As `find`, without the circuit breaker. Raises TransientError when the store does not answer."""
+        if self._reader is None:
             await self._opened()
-        if self._redis is not None:
-            return await self._redis.find(rows, views)
         assert self._reader is not None
-        patience = self._seconds * max(1.0, len(rows) / ROWS_PER_DEADLINE)
-        looking = asyncio.get_running_loop().run_in_executor(self._thread, self._reader.look_up, rows, views)
-        try:
-            return await asyncio.wait_for(looking, patience)
-        except TimeoutError:
-            raise TransientError(f"The online store did not answer in {patience:g} s") from None
+        return await self._reader.find(rows, views)
 
     def _failed(self, rows: list[Row], reads: Reads, error: Exception) -> list[Found]:
         self._metrics.lookup_failed()
@@ -113,53 +97,6 @@ class Lookup:
             raise TransientError(f"The online store cannot be opened: {type(error).__name__}: {error}") from error
 
     async def _prepare(self) -> None:
-        """Import Feast: seconds, in the thread."""
-        loop = asyncio.get_running_loop()
-        if "://" in self._settings.online:
-            layout = await loop.run_in_executor(self._thread, RedisLayout, self._settings)
-            self._redis = _Together(layout, RedisReader(self._settings.online, self._seconds), self._seconds)
-        else:
-            self._reader = await loop.run_in_executor(self._thread, OnlineReader, self._settings)
-
-
-class _Together:
-    """Requests that come while a round trip is under way share the next one."""
-
-    def __init__(self, layout: RedisLayout, reader: RedisReader, seconds: float) -> None:
-        self.reader = reader
-        self._layout, self._seconds = layout, seconds
-        self._waiting: list[tuple[list[Read], asyncio.Future[list[Any]]]] = []
-        self._trips: set[asyncio.Task[None]] = set()
-
-    async def find(self, rows: list[Row], views: Sequence[View]) -> list[Found]:
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((self._layout.reads(views, rows), answered))
-        if len(self._trips) < ROUND_TRIPS:
-            trip = loop.create_task(self._travel())
-            self._trips.add(trip)
-            trip.add_done_callback(self._trips.discard)
-        return self._layout.found(views, len(rows), await answered)
-
-    async def _travel(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            reads = [read for each, _ in batch for read in each]
-            try:
-                async with asyncio.timeout(self._seconds):
-                    answers = await self.reader.read(reads)
-            except TimeoutError:
-                self._tell(batch, TransientError(f"The online store did not answer in {self._seconds:g} s"))
-            except Exception as error:
-                self._tell(batch, error)
-            else:
-                at = 0
-                for each, answered in batch:
-                    if not answered.done():
-                        answered.set_result(answers[at : at + len(each)])
-                    at += len(each)
-
-    def _tell(self, batch: list[tuple[list[Read], asyncio.Future[list[Any]]]], error: Exception) -> None:
-        for _, answered in batch:
-            with contextlib.suppress(asyncio.InvalidStateError):
-                answered.set_exception(error)
+        """Open the store in a thread, because importing Feast takes seconds."""
+        kind = reader_for(self._settings.online)
+        self._reader = await asyncio.to_thread(kind, self._settings, self._seconds)
