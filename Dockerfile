@@ -53,7 +53,7 @@ CMD ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "1"
 FROM runtime AS airflow
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
     sh /opt/uv/install.sh --extra airflow
-COPY --from=code /app/training/__init__.py /app/training/settings.py /app/training/storage.py training/
+COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/settings.py /app/training/storage.py training/
 COPY --from=code /app/training/__pycache__ training/__pycache__
 COPY --from=code /app/training/contract training/contract
 COPY --from=code /app/training/models training/models
@@ -74,9 +74,10 @@ CMD ["airflow", "api-server"]
 FROM runtime AS serving
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
     sh /opt/uv/install.sh --extra serving
-COPY --from=code /app/training/__init__.py /app/training/settings.py /app/training/storage.py training/
+COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/settings.py /app/training/storage.py training/
 COPY --from=code /app/training/__pycache__ training/__pycache__
 COPY --from=code /app/training/contract training/contract
+COPY --from=code /app/training/compat training/compat
 COPY --from=code /app/training/domain training/domain
 COPY --from=code /app/training/adapters training/adapters
 COPY --from=code /app/training/models training/models

@@ -7,6 +7,8 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from training import atomic
+
 USER = "admin"
 
 
@@ -42,10 +44,9 @@ class Credentials:
 
 
 def write_private(path: Path, content: dict[str, str]) -> None:
-    """Write JSON to `path` atomically, with mode 0600 from the start."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    """Mode 0600 from the first byte on, and whole or not at all."""
+    with (
+        atomic.replacing(path) as draft,
+        os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file,
+    ):
         json.dump(content, file)
-    os.replace(part, path)

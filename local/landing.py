@@ -1,12 +1,12 @@
 """Writes files into a landing folder, atomically: `<landing>/<model>/<feed>/<partition>.parquet`."""
 
-import os
 from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training import atomic
 from training.contract.base import Days
 from training.contract.model_spec import Feed
 
@@ -29,10 +29,8 @@ def land_table(rows: pa.Table, landing: Path, model: str, feed: Feed, days: Days
     last = days.end - timedelta(days=1)
     name = f"{days.start}" if last == days.start else f"{days.start}_{last}"
     path = landing / model / feed / f"{name}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(rows, unfinished)
-    os.replace(unfinished, path)
+    with atomic.replacing(path) as draft:
+        pq.write_table(rows, draft)
     return path
 
 

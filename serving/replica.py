@@ -7,6 +7,7 @@ import socket
 import time
 from pathlib import Path
 
+from training import atomic
 from training.contract.errors import ConfigError
 
 LOCK_SECONDS = 15.0
@@ -16,7 +17,7 @@ def replica_name(state: Path) -> str:
     """The replica's name, made at the first start and kept in `state`. Exactly-once logging depends on it."""
     path = state / "replica"
     if not path.is_file():
-        write_atomically(path, f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        atomic.write(path, f"{socket.gethostname()}-{secrets.token_hex(4)}".encode())
     return path.read_text().strip()
 
 
@@ -38,14 +39,3 @@ def hold(state: Path, patience: float = LOCK_SECONDS) -> int:
                 hint = "Set CT_SERVING_STATE to another folder: each replica needs its own."
                 raise ConfigError(f"Another prediction service uses {state}", hint) from None
             time.sleep(0.1)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to disk under another name, then rename the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

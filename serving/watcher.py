@@ -13,9 +13,9 @@ from pathlib import Path
 from serving.loaded_model import LoadedModel
 from serving.loader import Loader, NotLoaded
 from serving.metrics import Metrics
-from serving.replica import write_atomically
 from serving.signals import RolloutSignals
 from serving.traffic import Traffic
+from training import atomic
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelState, ModelVersion, Registry
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec
@@ -142,7 +142,7 @@ class Watcher:
             alias: ModelCopy(version=loaded.version, digest=loaded.digest) for alias, loaded in traffic.by_alias.items()
         }
         last = LastTraffic(models=models, traffic=traffic.state)
-        write_atomically(self._last_traffic, last.model_dump_json())
+        atomic.write(self._last_traffic, last.model_dump_json().encode())
 
     def _from_disk(self, why: str) -> str:
         """Restore the last state of traffic from the copies on disk, until the registry is back."""

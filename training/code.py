@@ -1,7 +1,8 @@
-"""What decides what a model learns, apart from its data: a digest that changes when a training could differ."""
+"""A digest of the training code: it changes when the same data could give another model."""
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from training.adapters.features.definitions import definitions_digest
@@ -9,20 +10,24 @@ from training.contract.model_spec import ModelSpec
 from training.estimators import base
 from training.settings import StateSettings
 
-ESTIMATORS = Path(base.__file__).parent
+ESTIMATORS = Path(base.__file__).parents[1]
 
 
-def estimators_digest() -> str:
-    """SHA-256 of the estimators' modules: all of them, for they share some."""
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in ESTIMATORS.glob("*.py")}
+def estimators_digest(names: Iterable[str]) -> str:
+    """SHA-256 of the source of the estimators: all modules here, because they share some, and those of `names` that
+    come from another package.
+    """
+    files = {path.relative_to(ESTIMATORS).as_posix(): path for path in ESTIMATORS.rglob("*.py")}
+    files |= {name: path for name in names if (path := base.outside_source(name))}
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def training_code(settings: StateSettings, spec: ModelSpec) -> str:
-    """Of the estimators, the features' definitions and what the spec says of training; first 16 hex digits.
+    """SHA-256 of the estimators, the feature definitions and the spec's sections on training; first 16 hex digits.
 
-    Not the commit: one that changes a page of the documentation, or a threshold of drift, trains nothing anew.
+    It does not depend on the commit: a changed page of the documentation must not cause a training.
     """
-    parts = [estimators_digest(), definitions_digest(settings.feature_repo, spec)]
+    parts = [estimators_digest(spec.training.estimators), definitions_digest(settings.feature_repo, spec)]
     parts += [part.model_dump_json() for part in (spec.training, spec.label, spec.features)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -33,7 +33,8 @@ from typing import Any
 
 from training.contract.processes import end_with_parent
 
-#: Libraries of the steps whose import takes a tenth of a second or more (`make bench-imports`).
+#: What steps import while they run and what takes a tenth of a second or more (`make bench-imports`). Beside these the
+#: server imports the modules of all estimators and drift tests, for the libraries that they need.
 LIBRARIES = (
     "pydantic_settings",
     "obstore.store",
@@ -42,17 +43,10 @@ LIBRARIES = (
     "deltalake",
     "duckdb",
     "onnxruntime",
-    "sklearn.ensemble",
-    "sklearn.linear_model",
-    "sklearn.pipeline",
-    "skl2onnx",
     "matplotlib.figure",
     "mlflow.onnx",
     "great_expectations.checkpoint",
-    "evidently.presets",
     "ibis.backends.duckdb",
-    # torch itself, and the module that its optimizers import when they are created.
-    "torch._dynamo",
 )
 #: These processes skip the cleanup of C libraries when they end. It would wait for threads, which a fork does not copy.
 FORK = multiprocessing.get_context("fork")
@@ -79,11 +73,13 @@ def preload() -> None:
     """Import the libraries, unload our own modules, and keep the garbage collector off the shared memory pages."""
     # OpenMP reads this when it is loaded. training/runner.py has the reason.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from training.adapters.features.definitions import quick_feast_import
+    from training.compat.feast import quick_import
+    from training.contract.registries import DRIFT_TESTS, ESTIMATORS
 
-    with quick_feast_import():
+    with quick_import():
         pass
-    for name in LIBRARIES:
+    members = [f"{kind.package}.{name}" for kind in (ESTIMATORS, DRIFT_TESTS) for name in kind.modules]
+    for name in (*LIBRARIES, *members):
         import_module(name)
     for name in [name for name in sys.modules if name.startswith("training.")]:
         del sys.modules[name]

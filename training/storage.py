@@ -1,16 +1,15 @@
 """Files by URI: in a local folder (a path or `file://`) or in an object store (`s3://`, `gs://`, `az://`).
 
-Object stores go through obstore, the client that delta-rs has under the lake, so both take the same settings from the
-environment: for S3 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and for another server than Amazon's
-`AWS_ENDPOINT_URL` (with `AWS_ALLOW_HTTP=true` if that is plain HTTP). A store must know conditional writes
-(`If-None-Match: *`): the ledger hangs on them.
+Object stores are read and written through obstore, the client inside delta-rs, so both take the same settings from the
+environment: for S3 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and for a server that is not
+Amazon's `AWS_ENDPOINT_URL` (with `AWS_ALLOW_HTTP=true` for plain HTTP). The store must support conditional writes
+(`If-None-Match: *`), because the ledger relies on them.
 
-Every function raises TransientError when the store does not answer, ConfigError when it refuses us.
+Every function raises TransientError when the store does not answer and ConfigError when it refuses access.
 """
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,12 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training import atomic
 from training.contract.errors import ConfigError, TransientError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-#: How long the client tries by itself before a step is told to come again.
+#: How long the client retries by itself. After that the error is transient, and the step is retried.
 RETRY_TIMEOUT = timedelta(seconds=20)
 
 
@@ -39,7 +39,7 @@ class File:
 
 @dataclass(frozen=True)
 class Listing:
-    """What is right in a folder, by name."""
+    """What is directly in a folder, by name."""
 
     files: list[File]
     #: Names of the folders in it.
@@ -76,33 +76,27 @@ def read(uri: str) -> bytes | None:
 
 
 def write(uri: str, content: bytes) -> None:
-    """Put `content` at `uri`, whole or not at all, in the place of what is there."""
+    """Put `content` at `uri`, whole or not at all. It replaces what is there."""
     if is_remote(uri):
         with _answering(uri) as (store, path):
             store.put(path, content)
         return
-    with _written(local(uri), content) as temporary:
-        os.replace(temporary, local(uri))
+    atomic.write(local(uri), content)
 
 
 def create(uri: str, content: bytes) -> bool:
     """Put `content` at `uri` unless something is there: then False. Of two writers at once one gets True.
 
-    False may also follow an own write whose answer was lost: read what is there to know.
+    When the answer to our own write is lost, the retry returns False although we wrote it: read the content to know.
     """
-    if is_remote(uri):
-        from obstore.exceptions import AlreadyExistsError
+    if not is_remote(uri):
+        return atomic.create(local(uri), content)
+    from obstore.exceptions import AlreadyExistsError
 
-        with _answering(uri) as (store, path):
-            try:
-                store.put(path, content, mode="create")
-            except AlreadyExistsError:
-                return False
-        return True
-    with _written(local(uri), content) as temporary:
+    with _answering(uri) as (store, path):
         try:
-            os.link(temporary, local(uri))
-        except FileExistsError:
+            store.put(path, content, mode="create")
+        except AlreadyExistsError:
             return False
     return True
 
@@ -117,18 +111,18 @@ def remove(uri: str) -> None:
 
 
 def listing(uri: str) -> Listing:
-    """What is right in folder `uri`; nothing when there is no such folder."""
+    """What is directly in folder `uri`; empty when there is no such folder."""
     found = _remote_listing(uri) if is_remote(uri) else _local_listing(local(uri))
     return Listing(sorted(found.files, key=lambda file: file.name), sorted(found.folders))
 
 
 def files(uri: str) -> list[File]:
-    """The files right in folder `uri`, by name; none when there is no such folder."""
+    """The files directly in folder `uri`, by name; none when there is no such folder."""
     return listing(uri).files
 
 
 def folders(uri: str) -> list[str]:
-    """The names of the folders right in folder `uri`, sorted; none when there is no such folder."""
+    """The names of the folders directly in folder `uri`, sorted; none when there is no such folder."""
     if not is_remote(uri):
         try:
             return sorted(entry.name for entry in os.scandir(local(uri)) if entry.is_dir())
@@ -140,7 +134,7 @@ def folders(uri: str) -> list[str]:
 
 
 def upload(folder: Path, uri: str) -> None:
-    """Copy a local folder with all that is in it to `uri` in an object store; what has a part there stays."""
+    """Copy all files of a local folder to `uri` in an object store. Other files that are there stay."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             write(join(uri, path.relative_to(folder).as_posix()), path.read_bytes())
@@ -153,7 +147,7 @@ def download(uri: str, folder: Path) -> None:
     for name in found:
         relative = name.removeprefix(path).lstrip("/")
         content = read(join(uri, relative))
-        if content is not None:  # it may have gone meanwhile
+        if content is not None:  # None: deleted since it was listed.
             write(str(folder / relative), content)
 
 
@@ -177,7 +171,7 @@ def _local_listing(folder: Path) -> Listing:
     for entry in entries:
         try:
             stat = entry.stat()
-        except FileNotFoundError:  # replaced or taken away since the folder was read; the next look will tell
+        except FileNotFoundError:  # Replaced or deleted since the folder was read. The next listing has the new one.
             continue
         changed = datetime.fromtimestamp(stat.st_ctime, UTC)
         if entry.is_file():
@@ -188,28 +182,8 @@ def _local_listing(folder: Path) -> Listing:
 
 
 @contextlib.contextmanager
-def _written(path: Path, content: bytes) -> Iterator[Path]:
-    """`content` in a temporary file beside `path`, on disk; what is done with it is on disk afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)  # unless it was renamed
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
 def _answering(uri: str) -> Iterator[tuple["ObjectStore", str]]:
-    """The store that holds `uri`, and the path in it. What the store says of itself becomes an error of ours."""
+    """The store that holds `uri`, and the path in it. Errors of the store become errors of the step contract."""
     from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 
     root, path = _split(uri)
@@ -221,8 +195,8 @@ def _answering(uri: str) -> Iterator[tuple["ObjectStore", str]]:
         hint = "Give this process credentials that may read and write there (AWS_ACCESS_KEY_ID, …)."
         raise ConfigError(f"{root} refuses access to {path}: {_first_line(error)}", hint) from error
     except BaseError as error:
-        hint = "Is the URI right, and does the store know conditional writes?"
-        raise ConfigError(f"{root} cannot do what is asked of {path}: {_first_line(error)}", hint) from error
+        hint = "Check that the URI is right and that the store supports conditional writes."
+        raise ConfigError(f"{root} failed for {path}: {_first_line(error)}", hint) from error
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -240,8 +214,8 @@ def _store(root: str) -> Any:
     try:
         return from_url(root, retry_config={"retry_timeout": RETRY_TIMEOUT})
     except (BaseError, ValueError) as error:
-        hint = "Known are local paths, s3://, gs:// and az://."
-        raise ConfigError(f"{root} is no object store that is known: {_first_line(error)}", hint) from error
+        hint = "Use a local path, s3://, gs:// or az://."
+        raise ConfigError(f"{root} is no object store that we support: {_first_line(error)}", hint) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -82,19 +82,14 @@ def make(folder: Path, redis: str, tracking_uri: str) -> World:
     rng = np.random.default_rng(0)
     features = rng.random((4_000, len(names)), np.float32)
     labels = (features[:, 0] + features[:, 7] + rng.normal(0, 0.1, len(features)) > 1.2).astype(int)
-    parameters = dict(spec.training.estimators.get("hist_gradient_boosting") or {})
-    content = load("hist_gradient_boosting").fit(features, labels, _defaults() | parameters, 0).onnx()
+    estimator = load("hist_gradient_boosting")
+    parameters = {**estimator.DEFAULTS, **spec.training.estimators.get("hist_gradient_boosting", {})}
+    content = estimator.fit(features, labels, parameters, 0).onnx()
     for model, prefix in (("plain", "x_"), ("card_fraud", "")):
         path = _artifact(folder / model, model, content, [prefix + name for name in names], features[:8])
         _register(settings, model, path)
     _feature_rows(settings, names)
     return World(settings, names, folder / "plain")
-
-
-def _defaults() -> dict[str, Any]:
-    from training.estimators import hist_gradient_boosting
-
-    return dict(hist_gradient_boosting.DEFAULTS)
 
 
 def _definitions(folder: Path, names: list[str]) -> None:

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 from training.adapters.onnx_model import digest, write_artifact
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata, Golden
 from training.contract.base import Days
-from training.estimators.graph import serialise
+from training.estimators.base.graph import serialise
 
 WEEK = Days(start=date(2026, 1, 5), end=date(2026, 1, 12))
 

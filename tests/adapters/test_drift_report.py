@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy.stats import wasserstein_distance
 
-from training.adapters.drift_report import NOTE, THRESHOLD, write_drift_report
+from training.adapters.drift_report import write_drift_report
+from training.adapters.drift_tests.distance import NOTE, THRESHOLD
 from training.contract.errors import DataContractError
 
 ABOUT = {"model": "card_fraud"}

@@ -1,6 +1,5 @@
 """Features through Feast: history, online values, and that both are the same."""
 
-import asyncio
 import json
 import os
 import shutil
@@ -20,10 +19,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from tests.adapters.redis_reads import read_from_redis
 from tests.feature_repo.world import MODEL, compute, day, expected, midnight, payments, put, rows_of
 from training.adapters.features import (
     Features,
-    OnlineFeatures,
     Plan,
     Reads,
     check_golden_features,
@@ -336,18 +335,6 @@ def test_definitions_that_do_not_fit_the_spec_are_named(world: World, tmp_path: 
         Features(settings, world.spec).names()
 
 
-async def directly(settings: Settings, features: Features, rows: list[dict]) -> OnlineFeatures:
-    """As the service reads them, without Feast's code around."""
-    from training.adapters.features.redis_rows import RedisLayout, RedisReader
-
-    plan, layout, reader = features.plan(), RedisLayout(settings), RedisReader(settings.online, 1.0)
-    try:
-        answers = await reader.read(layout.reads(plan.views, rows))
-        return plan.assemble(rows, layout.found(plan.views, len(rows), answers))
-    finally:
-        await reader.close()
-
-
 def test_a_plan_makes_what_is_wanted_and_nothing_else(world: World) -> None:
     world.features.materialize(world.versions)
     features, rows = world.features, today(world)
@@ -380,7 +367,7 @@ def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
         np.testing.assert_array_equal(there.values, here.values)
         assert there.timestamps == here.timestamps
         strangers = [row | {"customer_id": nobody} for row, nobody in zip(rows, (999, None), strict=False)]
-        read_directly = asyncio.run(directly(settings, features, [*rows, *strangers]))
+        read_directly = read_from_redis(settings, features, [*rows, *strangers])
         want = features.online([*rows, *strangers])
         np.testing.assert_array_equal(read_directly.values, want.values)
         assert read_directly.timestamps == want.timestamps

@@ -1,6 +1,5 @@
 """What is online equals what history has, after every correction and change of definitions: SQLite and Redis."""
 
-import asyncio
 import os
 import shutil
 import socket
@@ -17,6 +16,7 @@ import pandas as pd
 import pytest
 
 from testing.ports import free_port
+from tests.adapters.redis_reads import read_from_redis
 from tests.feature_repo.world import MODEL, compute, midnight, payments, put
 from training.adapters.features import Features, OnlineFeatures
 from training.adapters.lake import Lake
@@ -61,7 +61,7 @@ class World:
         """By Feast and, where the store is Redis, as the service reads it: both must be the same."""
         found, records = self.features.online(rows.to_dict("records")), rows.to_dict("records")
         if "://" in self.settings.online:
-            read = asyncio.run(directly(self.settings, self.features, records))
+            read = read_from_redis(self.settings, self.features, records)
             np.testing.assert_array_equal(read.values, found.values)
             assert read.timestamps == found.timestamps
         return found
@@ -72,17 +72,6 @@ class World:
         past = self.features.historical(rows, versions)[self.features.names()].to_numpy()
         np.testing.assert_array_equal(online.values, past)
         return online
-
-
-async def directly(settings: Settings, features: Features, rows: list[dict]) -> OnlineFeatures:
-    from training.adapters.features.redis_rows import RedisLayout, RedisReader
-
-    plan, layout, reader = features.plan(), RedisLayout(settings), RedisReader(settings.online, 1.0)
-    try:
-        answers = await reader.read(layout.reads(plan.views, rows))
-        return plan.assemble(rows, layout.found(plan.views, len(rows), answers))
-    finally:
-        await reader.close()
 
 
 @pytest.fixture(scope="module")

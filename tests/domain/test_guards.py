@@ -1,5 +1,8 @@
 """Guards: what trips beyond chance and what is chance."""
 
+import re
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -150,6 +153,20 @@ def test_a_shift_of_the_scores_is_told_from_noise() -> None:
             found = signals(VersionSignals(), pair=pair)
             assert tripped(found, maximum_score_shift=0.2) == trips, rows
             assert tripped(found) == set()
+
+
+@pytest.mark.parametrize("rows", [500, 5000])
+def test_the_noise_of_a_score_shift_is_the_chi_square_quantile(rows: int) -> None:
+    random = np.random.default_rng(5)
+    same = [histogram(random.beta(2, 5, rows)) for _ in range(2)]
+    pair = PairSignals(rows=rows, champion_scores=same[0], challenger_scores=same[1])
+    spec = GuardSpec(maximum_score_shift=0.2)
+    [found] = [f for f in examine(signals(VersionSignals(), pair=pair), spec, ALERT_RATE) if f.guard == "score_shift"]
+    # Wilson and Hilferty's closed form (1931) of the quantile for 9 degrees of freedom.
+    z = NormalDist().inv_cdf(spec.confidence)
+    quantile = 9 * (1 - 2 / 81 + z * (2 / 81) ** 0.5) ** 3
+    noise = float(re.search(r"and ([\d.]+) by chance", found.sentence)[1])  # type: ignore[index]
+    assert noise == pytest.approx(quantile * 2 / rows, abs=1e-3)
 
 
 def test_population_stability_is_zero_for_the_same_and_grows() -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests.estimators.test_estimators import rows
-from training.estimators import base, mlp
+from training.estimators import base
 
-PARAMETERS = {**mlp.DEFAULTS, "hidden": [16], "max_epochs": 8, "batch_size": 256, "learning_rate": 0.01}
+MLP = base.load("mlp")
+PARAMETERS = {**MLP.DEFAULTS, "hidden": [16], "max_epochs": 8, "batch_size": 256, "learning_rate": 0.01}
 
 
 class Interrupted(Exception):
@@ -33,7 +34,7 @@ class Memory:
 
 
 def fit(checkpoint: base.Checkpoint, **changes: object) -> bytes:
-    return mlp.fit(*rows(0), {**PARAMETERS, **changes}, 7, checkpoint).onnx()
+    return MLP.fit(*rows(0), {**PARAMETERS, **changes}, 7, checkpoint).onnx()
 
 
 def interrupted(after: int, **changes: object) -> Memory:

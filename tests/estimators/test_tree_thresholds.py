@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.estimators.test_estimators import QUICK, scores_of
 from training.estimators import base
-from training.estimators.graph import threshold_as_float32
+from training.estimators.base.graph import threshold_as_float32
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
@@ -84,7 +84,7 @@ def test_a_split_of_missing_values_from_the_others_stays_one() -> None:
     """Scikit-learn splits them off with an infinite threshold."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from training.estimators.graph import from_sklearn
+    from training.estimators.base.sklearn_fitted import from_sklearn
 
     random = np.random.default_rng(1)
     features = random.normal(size=(2000, 2)).astype(np.float32)

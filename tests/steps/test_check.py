@@ -211,6 +211,19 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         SQL,
         "customer_features yields other rows when it runs again",
     ),
+    "a feature that depends on the day of the computation": (
+        replaced(SQL, ("coalesce(sum(n) FILTER (WHERE age <= 1), 0)::FLOAT", "(current_date - day)::FLOAT")),
+        SQL,
+        "customer_features depends on the present time: it uses current_date",
+    ),
+    "a filter on the time of the computation": (
+        replaced(
+            SQL,
+            ("WHERE paid_on + age >= $start", "WHERE paid_on < today() AND NOW() > day AND paid_on + age >= $start"),
+        ),
+        SQL,
+        "customer_features depends on the present time: it uses now(), today()",
+    ),
     "rows of days that nobody asked for": (
         replaced(
             SQL,

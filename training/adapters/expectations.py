@@ -12,7 +12,6 @@ there and have their types was seen to before.
 import logging
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -34,6 +33,7 @@ from great_expectations.data_context import AbstractDataContext
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation import Expectation
 
+from training import atomic
 from training.contract.base import Days, midnight
 from training.contract.errors import StepError
 from training.contract.model_spec import Column, FeedSpec
@@ -64,13 +64,11 @@ def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Da
     and `maximum` (NaN: no bound), and `gap`, the days from the newest day before it with rows (NaN: no rule).
     `promised` are the days in which the rows' times must lie; `name` titles the pages.
     """
-    site.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{site.name}.", dir=site.parent) as unfinished:
-        rendered = Path(unfinished) / "site"
+    with atomic.replacing(site) as rendered:
         context = _context(str(rendered))
         on_rows = _validate(context, f"{name} rows", rows, row_suite(feed, promised))
         on_days = _validate(context, f"{name} days", days, day_suite(feed))
-        _publish(rendered, site)
+        _share_static_files(rendered)
     wrong = [_day_sentence(days.iloc[at], rule, feed) for at, rule in _days_out_of_bounds(on_days)]
     broken = [result for result in on_rows.results if not result.success]
     positions = {} if wrong else {_rule(result): _positions(result, rows) for result in broken}
@@ -171,14 +169,12 @@ def _validate(
     return result
 
 
-def _publish(rendered: Path, site: Path) -> None:
-    """Move the rendered pages into place. The 4 MB of fonts and pictures are kept once for all sites beside them."""
+def _share_static_files(rendered: Path) -> None:
+    """Keep the 4 MB of fonts and pictures once, beside all sites, and link them from this one."""
     with suppress(OSError):  # They are there already.
-        (rendered / "static").rename(site.parent / "static")
+        (rendered / "static").rename(rendered.parent / "static")
     shutil.rmtree(rendered / "static", ignore_errors=True)
     (rendered / "static").symlink_to(Path("..") / "static")
-    shutil.rmtree(site, ignore_errors=True)
-    rendered.rename(site)
 
 
 def _rule(result: ExpectationValidationResult) -> str:

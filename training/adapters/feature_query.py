@@ -1,6 +1,6 @@
-"""Batch features: the SELECTs of `feature_repo/<m>.sql`, run by DuckDB over Arrow datasets.
+"""Batch features: run the SELECTs of `feature_repo/<m>.sql` and check what they yield.
 
-The file's convention is written at the head of feature_repo/card_fraud.sql.
+The head of feature_repo/card_fraud.sql says what such a file contains.
 """
 
 import re
@@ -9,7 +9,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,8 @@ import pyarrow.types as pt
 
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
+from training.contract.registries import FEATURE_ENGINES
+from training.domain.feature_engine import FeatureEngine, SqlError
 
 _SECTION = re.compile(r"^-- table: (\w+)\s*$", re.MULTILINE)
 #: A quoted text or name, a comment, white space, a word or number, or any other character.
@@ -25,13 +26,14 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class FeatureQueries:
-    """The queries of one model.
+    """The queries of one model, for the member `engine` of the registry FEATURE_ENGINES.
 
-    Raises ConfigError when the file is missing or does not hold exactly `tables` (feature table → entity column), each
-    once.
+    Raises ConfigError when the file is missing, or does not have exactly one query for each of `tables` (feature table
+    → entity column).
     """
 
-    def __init__(self, path: Path, tables: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, tables: Mapping[str, str], engine: str = "duckdb") -> None:
+        self._engine: FeatureEngine = FEATURE_ENGINES.find(engine)()
         if not path.is_file():
             raise ConfigError(f"No feature queries at {path}", hint="Every model has its SQL beside its Feast objects.")
         parts = _SECTION.split(path.read_text())
@@ -48,6 +50,13 @@ class FeatureQueries:
         """The words and signs of the query of `table`, without comments and white space."""
         found = _TOKEN.findall(self._queries[table])
         return [token for token in found if not token.isspace() and not token.startswith(("--", "/*"))]
+
+    def clock_functions(self, table: str) -> list[str]:
+        """What the query of `table` calls to ask for the present time. Raises ConfigError when it is not SQL."""
+        try:
+            return self._engine.clock_functions(self._queries[table])
+        except SqlError as error:
+            raise self._not_a_select(table, error) from error
 
     def schema(self, table: str, relations: Mapping[str, Any]) -> pa.Schema:
         """The columns of `run`'s result, without running the query. `relations` may be empty tables.
@@ -89,25 +98,20 @@ class FeatureQueries:
 
     def _parameters(self, table: str) -> set[str]:
         try:
-            [statement] = duckdb.extract_statements(self._queries[table])
-        except (duckdb.Error, ValueError) as error:
-            raise ConfigError(
-                f"Query {table!r} of {self.path} is not one SELECT: {error}", "Correct the SQL."
-            ) from error
-        return set(statement.named_parameters)
+            return self._engine.parameters(self._queries[table])
+        except SqlError as error:
+            raise self._not_a_select(table, error) from error
+
+    def _not_a_select(self, table: str, error: SqlError) -> ConfigError:
+        return ConfigError(f"Query {table!r} of {self.path} is not one SELECT: {error}", "Correct the SQL.")
 
     def _execute(self, table: str, query: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
-        with duckdb.connect() as connection:
-            # Days are UTC days, whatever the machine's time zone.
-            connection.execute("SET TimeZone = 'UTC'")
-            for name, relation in relations.items():
-                connection.register(name, relation)
-            try:
-                given = {"start": days.start, "end": days.end}
-                wanted = {name: given[name] for name in self._parameters(table) if name in given}
-                return connection.execute(query, wanted).to_arrow_table()
-            except duckdb.Error as error:
-                raise ConfigError(f"Query {table!r} of {self.path} failed: {error}", hint="Correct the SQL.") from error
+        given = {"start": days.start, "end": days.end}
+        wanted = {name: given[name] for name in self._parameters(table) if name in given}
+        try:
+            return self._engine.execute(query, wanted, relations)
+        except SqlError as error:
+            raise ConfigError(f"Query {table!r} of {self.path} failed: {error}", hint="Correct the SQL.") from error
 
     def _check_rows(self, table: str, entity: str, days: Days, found: pa.Table) -> None:
         who = f"Query {table!r} of {self.path}"

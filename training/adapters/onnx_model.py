@@ -1,9 +1,6 @@
 """A served artifact loaded and scored by ONNX Runtime: the way serving, evaluation and drift all get their scores."""
 
 import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from pydantic import ValidationError
 
-from training import storage
+from training import atomic, storage
 from training.contract.artifact import METADATA_FILE, ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
 
@@ -91,12 +88,8 @@ def digest(content: bytes) -> str:
 
 def write_artifact(folder: Path, content: bytes, metadata: ArtifactMetadata) -> Path:
     """Write the artifact's two files into `folder`, the folder whole or not at all; one that exists is replaced."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        whole = Path(temporary, "artifact")
-        whole.mkdir()
-        (whole / ONNX_FILE).write_bytes(content)
-        (whole / METADATA_FILE).write_text(metadata.model_dump_json(indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(whole, folder)
+    with atomic.replacing(folder) as draft:
+        draft.mkdir()
+        (draft / ONNX_FILE).write_bytes(content)
+        (draft / METADATA_FILE).write_text(metadata.model_dump_json(indent=2))
     return folder

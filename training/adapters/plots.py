@@ -1,4 +1,4 @@
-"""The pictures kept with a training run, drawn by matplotlib without a display."""
+"""The plots of a training run. matplotlib draws them without a display."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve
 
 _CALIBRATION_BINS = 10
 
@@ -13,11 +14,12 @@ _CALIBRATION_BINS = 10
 def draw(folder: Path, labels: np.ndarray, scores: np.ndarray, importance: Mapping[str, float], metric: str) -> None:
     """Write pr_curve.png, calibration.png and feature_importance.png into `folder`.
 
-    `labels` and `scores` are the holdout's, [n]; `importance` is the fall of `metric` when a feature is shuffled.
+    `labels` and `scores` [n] are those of the holdout. `importance` maps each feature to the drop of `metric` when that
+    feature is shuffled.
     """
     figure, axes = _figure("Precision and recall on the holdout", "recall", "precision")
-    recall, precision = _precision_recall(labels, scores)
-    axes.step(recall, precision, where="post")
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    axes.plot(recall, precision, drawstyle="steps-post")
     axes.axhline(labels.mean(), linestyle=":", color="grey", label=f"by chance: {labels.mean():.4f}")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend()
@@ -32,7 +34,7 @@ def draw(folder: Path, labels: np.ndarray, scores: np.ndarray, importance: Mappi
     axes.legend()
     figure.savefig(folder / "calibration.png")
 
-    figure, axes = _figure("Feature importance", f"fall of {metric} when shuffled", "")
+    figure, axes = _figure("Feature importance", f"drop of {metric} when shuffled", "")
     ranked = sorted(importance.items(), key=lambda item: item[1])
     axes.barh([name for name, _ in ranked], [value for _, value in ranked])
     figure.savefig(folder / "feature_importance.png")
@@ -44,15 +46,12 @@ def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _precision_recall(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(-scores, kind="stable")
-    true = np.cumsum(labels[order])
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    return true[last] / true[-1], true[last] / (last + 1)
-
-
 def _calibration(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean score and share of positives in bins that hold about as many positives each: rare ones lie in the top."""
+    """Mean score and share of positives per bin.
+
+    The bins hold equally many positives. scikit-learn's `calibration_curve` makes bins of equal width or of equally
+    many rows; with rare positives almost all of them would fall into the last bin.
+    """
     order = np.argsort(scores, kind="stable")
     positives = np.cumsum(labels[order])
     bins = np.minimum(positives * _CALIBRATION_BINS // (positives[-1] + 1), _CALIBRATION_BINS - 1)

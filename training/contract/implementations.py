@@ -64,15 +64,15 @@ class Implementations(Generic[T]):
 
     def names(self) -> list[str]:
         """The names of all members, sorted. No member is imported."""
-        return sorted({*self._registered, *self._modules, *self._entry_points})
+        return sorted({*self._registered, *self.modules, *self._entry_points})
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a member `name`. No member is imported."""
-        return name in self._registered or name in self._modules or name in self._entry_points
+        return name in self._registered or name in self.modules or name in self._entry_points
 
     def _load(self, name: str) -> None:
         try:
-            if name in self._modules:
+            if name in self.modules:
                 import_module(f"{self.package}.{name}")
             elif name in self._entry_points:
                 self._registered[name] = self._entry_points[name].load()
@@ -87,7 +87,8 @@ class Implementations(Generic[T]):
             raise ConfigError(problem, hint=f'Decorate the {self.kind} with `.register("{name}")`.')
 
     @cached_property
-    def _modules(self) -> frozenset[str]:
+    def modules(self) -> frozenset[str]:
+        """The names of the members that are modules of `package`."""
         path = import_module(self.package).__path__
         return frozenset(module.name for module in iter_modules(path) if not module.ispkg and module.name[0] != "_")
 

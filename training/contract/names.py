@@ -8,6 +8,8 @@ NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 Feed = Literal["events", "labels"]
-EstimatorName = Literal["hist_gradient_boosting", "logistic_regression", "random_forest", "mlp"]
+#: A member of the registry ESTIMATORS, or `package.module:factory`. Specs also check that it is known
+#: (registries.py); results of another image need not be.
+EstimatorName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?$")]
 Metric = Literal["roc_auc", "average_precision", "card_precision_at_k"]
 Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code", "person"]

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from training.contract.base import Spec
 from training.contract.feeds import FeedSpec, Share
-from training.contract.names import EstimatorName, Feed, Metric, Name
+from training.contract.names import Feed, Metric, Name
+from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
 
@@ -45,8 +46,9 @@ class TrainingSpec(Spec):
     minimum_rows: int = Field(1000, ge=1)
     minimum_positives: int = Field(50, ge=1)
     seed: int = 20240601
-    estimators: dict[EstimatorName, dict[str, Any]] = Field(min_length=1)
-    """Estimator → its parameters. All are trained; the best on the holdout is the challenger."""
+    estimators: dict[KnownEstimator, dict[str, Any]] = Field(min_length=1)
+    """Estimator → its parameters. All are trained; the best on the holdout is the challenger. A name: a module of
+    training/estimators, an entry point of the group `perennial.estimator`, or a path `package.module:factory`."""
 
 
 class EvaluationSpec(Spec):
@@ -74,6 +76,9 @@ class DecisionSpec(Spec):
 
 
 class DriftSpec(Spec):
+    test: KnownDriftTest = "distance"
+    """How a feature is compared with the reference: a module of training/adapters/drift_tests, or an entry point of the
+    group `perennial.drift_test`."""
     window_days: DayCount = 7
     maximum_drifted_share: Share = 0.3
     """The model has drifted when this share of its features has."""

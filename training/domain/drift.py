@@ -1,15 +1,40 @@
-"""Has the data moved away from what the champion learned from?"""
+"""Whether the data has drifted from the data that the champion was trained on."""
 
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import pandas as pd
 
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift
 
-#: The champion's scores, compared like a feature: prediction drift. No feature has this name.
+#: The column of the champion's scores, which are compared like a feature (prediction drift). No feature has this name.
 SCORE = "_score"
+
+
+class DriftReport(NamedTuple):
+    """What a drift test found per column, and the files that it wrote."""
+
+    columns: dict[str, ColumnDrift]
+    html: Path
+    json: Path
+
+
+class DriftTest(Protocol):
+    """A member of the registry DRIFT_TESTS."""
+
+    def __call__(
+        self, reference: pd.DataFrame, current: pd.DataFrame, maximum_share: float, folder: Path, about: dict[str, str]
+    ) -> DriftReport:
+        """Compare `current` with `reference`, which have the same numeric columns and only finite values.
+
+        Write a page and its numbers as JSON to `folder`, which may not exist yet; nothing is sent over the network.
+        From the share `maximum_share` of drifted columns on, the page calls the data set drifted. `about` (title →
+        text) is kept in the report and shown on the page.
+        """
+        ...
 
 
 def current_window(as_of: date, window_days: int) -> Days:
@@ -23,12 +48,12 @@ def sample(rows: pd.DataFrame, maximum: int, seed: int) -> pd.DataFrame:
 
 
 def has_drifted(columns: Mapping[str, ColumnDrift], maximum_share: float) -> tuple[bool, float]:
-    """Whether the model's data drifted, and the share of its features (the score apart) that did.
+    """Whether the model's data drifted, and the share of its features (without the score) that did.
 
-    It did when that share reaches `maximum_share`: the rule of Evidently's dataset drift, whose own default is 0.5
-    (docs.evidentlyai.com, "Data drift"). Or when the score did: while labels are late, a shift of the predictions is
-    the nearest thing to a shift in performance (same source, "Prediction drift"), and one important feature can cause
-    it without the share noticing.
+    The data drifted when that share reaches `maximum_share`. This is Evidently's rule of dataset drift; its own default
+    is 0.5 (docs.evidentlyai.com, "Data drift"). It also drifted when the score did. While labels are late, a shift of
+    the predictions is the best sign of a shift in performance (same source, "Prediction drift"), and one important
+    feature can cause it although the share stays low.
     """
     features = [column.drifted for name, column in columns.items() if name != SCORE]
     share = sum(features) / len(features) if features else 0.0

@@ -1,8 +1,7 @@
-"""The final comparison of an A/B stage: two groups of keys, one version each."""
-
-from statistics import NormalDist
+"""The final comparison of an A/B stage: two groups of keys, each answered by one version."""
 
 import numpy as np
+from scipy.stats import binomtest
 
 from training.contract.base import Frozen
 from training.contract.model_spec import Metric
@@ -22,7 +21,7 @@ class Difference(Frozen):
     champion_rows: int
     challenger_rows: int
     drawn: str = ""
-    """Of a bootstrap interval: what was drawn, where it was not whole entities."""
+    """What the bootstrap drew, unless it drew whole entities."""
 
     @property
     def beyond_chance(self) -> bool:
@@ -37,16 +36,16 @@ class Difference(Frozen):
 
 
 def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence: float) -> Difference | None:
-    """Two proportions by Newcombe's hybrid score interval; None when one version has answered nothing.
+    """The difference of the two alert rates with Newcombe's hybrid score interval; None when a version has no answers.
 
     R. G. Newcombe, Interval estimation for the difference between independent proportions, Statist. Med. 17 (1998),
-    method 10.
+    method 10. It combines the Wilson intervals of the two rates.
     """
     if not (champion.answered and challenger.answered):
         return None
     old, new = (each.flagged / each.answered for each in (champion, challenger))
     (old_low, old_high), (new_low, new_high) = (
-        _score_interval(each.flagged, each.answered, (1 + confidence) / 2) for each in (champion, challenger)
+        binomtest(each.flagged, each.answered).proportion_ci(confidence, "wilson") for each in (champion, challenger)
     )
     return Difference(
         measure="alert rate",
@@ -69,10 +68,10 @@ def qualities(
     samples: int,
     seed: int,
 ) -> Difference:
-    """`metric` of each version on the labelled requests that it answered: truth and scores, each group's clusters
-    resampled (domain/resampling.py). Where one has too few, the interval is infinite.
+    """`metric` of each version on the labelled requests that it answered, given as (evaluation set, scores).
 
-    The groups share no key, so each is resampled on its own.
+    The interval is a bootstrap percentile interval over `samples` samples. The groups share no key, so the clusters of
+    each are drawn separately (domain/resampling.py). When a group has too few clusters, the interval is infinite.
     """
     random = np.random.default_rng(seed)
     rankings = [(truth, Ranking(truth, scores, k)) for truth, scores in (champion, challenger)]
@@ -97,14 +96,3 @@ def qualities(
         challenger_rows=len(new_truth.labels),
         drawn="; ".join(dict.fromkeys(each.described for each in clusters if each.by_time)),
     )
-
-
-def _score_interval(count: int, total: int, confidence: float) -> tuple[float, float]:
-    """Lower and upper end of Wilson's score interval of a share, each end one-sided at `confidence`.
-
-    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
-    """
-    z, share = NormalDist().inv_cdf(confidence), count / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return float(middle - half), float(middle + half)

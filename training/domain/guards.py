@@ -1,29 +1,28 @@
-"""Does a new version keep to the guards of its rollout? Pure: counts in, findings out.
+"""The guards of a rollout: they compare the signals of a new version with the limits of its spec.
 
-What is counted is judged beyond chance: a guard trips when a version within the limit would hardly ever have counted as
-much. So five requests that all fail trip at once, and one that fails among five hundred does not. A stage that ends
-with too few requests for that test is judged by the plain shares of failed requests and of NaN.
+Counts are tested against chance: a guard trips when a version that keeps to the limit would almost never show a count
+this high. So five failures in five requests trip a guard at once, and one failure in five hundred does not. When a
+stage ends with too few requests for the test, the observed share of failed requests and of NaN decides.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import binomtest, chi2
 
 from training.contract.rollout_spec import GuardSpec
 from training.contract.signals import TIME_BUCKETS, Signals, VersionSignals
 
-#: So many groups of score are compared, as is custom for the population stability index.
+#: Ten groups of scores are usual for the population stability index.
 SCORE_GROUPS = 10
-#: A version that fails more than this share of a stage's requests is not promoted, also without an error-rate guard.
+#: A version that fails more than this share of a stage's requests is not promoted, even without an error-rate guard.
 MOST = 0.5
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one guard found. `value` and `limit` are in the unit of the guard's name: a share, ms, an index."""
+    """What one guard found. `value` and `limit` have the unit of the guard: a share, ms, or an index."""
 
     guard: str
     value: float
@@ -36,27 +35,20 @@ class Finding:
 
 
 def beyond_chance(count: int, total: int, limit: float, confidence: float) -> bool:
-    """Whether `count` of `total` are more than a share of `limit` explains: the exact one-sided binomial test.
+    """Whether `count` of `total` is significantly more than the share `limit`: the exact one-sided binomial test.
 
-    The same as whether the lower end of the interval of Clopper and Pearson (Biometrika 26, 1934) lies above `limit`.
+    It gives the same answer as comparing `limit` with the lower end of the Clopper-Pearson interval (Biometrika 26,
+    1934).
     """
     if count <= limit * total:
         return False
     if limit <= 0:
         return True  # Limit 0: any occurrence trips the guard.
-    chance = math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)
-    term = math.exp(chance + count * math.log(limit) + (total - count) * math.log1p(-limit))
-    tail = 0.0
-    for more in range(count, total + 1):
-        tail += term
-        term *= (total - more) / (more + 1) * limit / (1 - limit)
-        if term < 1e-12 * tail:
-            break
-    return tail < 1 - confidence
+    return bool(binomtest(count, total, limit, alternative="greater").pvalue < 1 - confidence)
 
 
 def p99(times: Sequence[int]) -> float:
-    """The 99th percentile in ms, as the upper end of its bucket; 0 when there is nothing."""
+    """The 99th percentile in ms, as the upper end of its bucket; 0 when no time was counted."""
     counts = np.cumsum(times)
     if not counts[-1]:
         return 0.0
@@ -65,15 +57,16 @@ def p99(times: Sequence[int]) -> float:
 
 
 def population_stability(expected: Sequence[int], found: Sequence[int]) -> tuple[float, int]:
-    """Population stability index Σ (fᵢ − eᵢ) ln(fᵢ / eᵢ) of two histograms over the same buckets, and its groups.
+    """Population stability index Σ (fᵢ − eᵢ) ln(fᵢ / eᵢ) of two histograms over the same buckets, and the number of
+    groups.
 
-    Buckets are put together into about ten groups in which `expected` has as many rows each; an empty group counts
+    The buckets are merged into about ten groups that hold equally many rows of `expected`. An empty group counts as
     half a row.
     """
     e, f = np.asarray(expected, float), np.asarray(found, float)
     if not (e.sum() and f.sum()):
         return 0.0, 1
-    # A bucket belongs to the group in which its middle row lies.
+    # The group of a bucket is that of the bucket's middle row.
     middle = (np.cumsum(e) - e / 2) / e.sum()
     group = np.minimum((middle * SCORE_GROUPS).astype(int), SCORE_GROUPS - 1)
     e, f = (np.bincount(group, weights=each, minlength=SCORE_GROUPS) for each in (e, f))
@@ -86,11 +79,11 @@ def population_stability(expected: Sequence[int], found: Sequence[int]) -> tuple
 def examine(
     signals: Signals, guards: GuardSpec, alert_rate: float, final: bool = False, silent: bool = False
 ) -> list[Finding]:
-    """What the guards find in the signals of a stage, summed over the replicas.
+    """Apply the guards to the signals of a stage, summed over the replicas.
 
-    In a full stage the new version is the champion and there is nothing to compare it with. `final`: the stage is
-    over, so few requests are no reason to wait. `silent`: it goes on with fewer requests than its plan wanted.
-    `alert_rate`: the share that decisions are made to flag.
+    In a full stage the new version is the champion, so there is no other version to compare it with. `final`: the
+    stage is over, so the guards no longer wait for more requests. `silent`: the stage ends with fewer requests than
+    its plan asked for. `alert_rate`: the share of events that the decision threshold is set to flag.
     """
     full = signals.traffic.mode == "full"
     new = signals.of(signals.champion if full else signals.challenger)
@@ -104,8 +97,8 @@ def examine(
 
 
 def _faults(new: VersionSignals, guards: GuardSpec, final: bool, few: bool) -> Iterator[Finding]:
-    """`final`: the stage is over. `few`: there will be no more requests, and too few to call a fault chance, so the
-    plain share decides."""
+    """`final`: the stage is over. `few`: no more requests will come and there are too few for a test, so the observed
+    share decides."""
     errors_limit = guards.maximum_error_rate
     if final and errors_limit is None:
         errors_limit = MOST
@@ -135,7 +128,7 @@ def _latency(
     if not limits:
         return
     limit, said = min(limits)
-    # The p99 lies beyond the limit when more than one in a hundred does.
+    # The p99 is above the limit when more than 1% of the calls are.
     starts = 1000 * np.array([0.0, *TIME_BUCKETS])
     slower = int(np.asarray(times)[starts >= limit].sum())
     tripped = beyond_chance(slower, count, 0.01, guards.confidence)
@@ -148,7 +141,9 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
         return
     if guards.maximum_score_shift is not None:
         index, groups = population_stability(pair.champion_scores, pair.challenger_scores)
-        noise = _chi_square(groups - 1, guards.confidence) * 2 / pair.rows if groups > 1 else 0.0
+        # Without a shift, PSI · n / 2 of two samples of n rows is about χ² with one degree of freedom less than groups
+        # (Yurdakul, Statistical Properties of Population Stability Index, 2018).
+        noise = float(chi2.ppf(guards.confidence, groups - 1)) * 2 / pair.rows if groups > 1 else 0.0
         limit = guards.maximum_score_shift
         sentence = f"score shift (PSI) {index:.3f} on the scores {on}, at most {limit:g} (and {noise:.3f} by chance)"
         yield Finding("score_shift", index, limit, index > limit + noise, sentence)
@@ -173,10 +168,10 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
 def quality(
     differences: np.ndarray, metric: str, rows: int, positives: int, guards: GuardSpec, drawn: str = ""
 ) -> Finding:
-    """The finding on `differences`, the version minus the champion in `metric` on bootstrap samples of the same rows.
+    """The finding on `differences`: version minus champion in `metric`, one per bootstrap sample of the same rows.
 
-    The interval's upper end has the spec's confidence as far as the number of samples can show it. Without samples,
-    because there are too few entities and hours to draw from, it cannot trip. `drawn` is told.
+    It trips when the upper end of the interval, at the spec's confidence, is below the allowed drop. Without samples
+    (too few entities and hours to draw from) it cannot trip. `drawn` describes what the bootstrap drew.
     """
     limit = guards.maximum_quality_drop or 0.0
     on = f"on {rows} labelled requests, {positives} of them positive; may fall by {limit:g}"
@@ -186,10 +181,3 @@ def quality(
     most, middle = float(np.quantile(differences, guards.confidence)), float(np.median(differences))
     sentence = f"{metric} {middle:+.4f} against the champion (at most {most:+.4f}) {on}"
     return Finding("quality", middle, -limit, most < -limit, sentence)
-
-
-def _chi_square(freedom: int, confidence: float) -> float:
-    """Quantile of χ² by Wilson and Hilferty (1931). Without a shift, PSI · n / 2 of two samples of n is about χ²
-    (Yurdakul, Statistical Properties of Population Stability Index, 2018)."""
-    z, k = NormalDist().inv_cdf(confidence), freedom
-    return float(k * (1 - 2 / (9 * k) + z * np.sqrt(2 / (9 * k))) ** 3)

@@ -1,1 +1,1 @@
-"""One file per estimator behind one protocol (base.py), each exported to one form of ONNX graph (graph.py)."""
+"""Estimators: one module per estimator. What they share is in the package `base`."""

@@ -8,20 +8,25 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from training.contract.registries import ESTIMATORS
 from training.estimators.base import NO_CHECKPOINT, Checkpoint
-from training.estimators.sklearn_fitted import SklearnFitted
-
-DEFAULTS: Mapping[str, Any] = {"C": 1.0, "max_iter": 1000}
-DISTRIBUTED = False
+from training.estimators.base.sklearn_fitted import SklearnFitted
 
 
-def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    parameters: Mapping[str, Any],
-    seed: int,
-    checkpoint: Checkpoint = NO_CHECKPOINT,
-) -> SklearnFitted:
-    # Fitted in double precision: single loses the solver's convergence on standardised columns of unlike spread.
-    model = make_pipeline(StandardScaler(), LogisticRegression(**parameters, random_state=seed))
-    return SklearnFitted(model.fit(features.astype(np.float64), labels), features.shape[1])
+@ESTIMATORS.register("logistic_regression")
+class LogisticRegressionEstimator:
+    DEFAULTS: Mapping[str, Any] = {"C": 1.0, "max_iter": 1000}
+    DISTRIBUTED = False
+    LIBRARIES = ("onnx", "scikit-learn", "skl2onnx")
+
+    def fit(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        parameters: Mapping[str, Any],
+        seed: int,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> SklearnFitted:
+        # In single precision the solver does not converge on columns of very different spread.
+        model = make_pipeline(StandardScaler(), LogisticRegression(**parameters, random_state=seed))
+        return SklearnFitted(model.fit(features.astype(np.float64), labels), features.shape[1])

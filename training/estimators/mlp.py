@@ -1,7 +1,7 @@
 """A multilayer perceptron (torch), on the GPU in bfloat16 mixed precision when there is one.
 
-It standardises its inputs itself, so what is exported takes the features as they come. The last part of the rows, which
-are in time order, decides when to stop: a random part would share its cards with the rows trained on.
+It standardises its inputs itself, so the exported model takes raw features. The rows are in time order, and the last
+part of them decides when to stop. A random part would have cards in common with the training rows.
 """
 
 from collections.abc import Mapping
@@ -14,30 +14,19 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT
+from training.contract.registries import ESTIMATORS
+from training.estimators._mlp_training import Training
 from training.estimators.base import NO_CHECKPOINT, Checkpoint
-from training.estimators.graph import serialise
-from training.estimators.group import Group
-from training.estimators.mlp_training import Training
+from training.estimators.base.graph import serialise
+from training.estimators.base.group import Group
 
-DEFAULTS: Mapping[str, Any] = {
-    "hidden": [128, 64],
-    "dropout": 0.2,
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "batch_size": 512,
-    "max_epochs": 30,
-    "patience": 4,
-    "validation_share": 0.15,
-    "positive_weight": 5.0,
-}
-DISTRIBUTED = True
-#: Rows scored at once, so that a long holdout does not fill the device.
+#: Rows scored at once, to limit memory.
 _SCORING_ROWS = 65_536
 
 
 @dataclass(frozen=True)
 class MlpFitted:
-    """`network` takes raw features [n, d] and gives logits [n]; it lies on the CPU."""
+    """`network` takes raw features [n, d] and gives logits [n]. It is on the CPU."""
 
     network: nn.Sequential
     device: str
@@ -48,7 +37,7 @@ class MlpFitted:
         return torch.cat([torch.sigmoid(self.network(part)).squeeze(1) for part in parts]).numpy()
 
     def onnx(self) -> bytes:
-        """Built node by node: torch's own exporter needs a further package, for a graph of a few Gemms."""
+        """Built node by node, because torch's exporter needs another package and the graph has only a few nodes."""
         scale = self.network[0]
         assert isinstance(scale, Standardise)
         constants = [_constant("mean", scale.mean), _constant("factor", scale.factor)]
@@ -79,8 +68,8 @@ class Standardise(nn.Module):
     def __init__(self, features: np.ndarray) -> None:
         super().__init__()
         deviation = features.std(axis=0, dtype=np.float64)
-        # The deviation of a constant column is an error of rounding, which must not become a huge factor. One below
-        # float32's normal numbers would become an infinite factor.
+        # The deviation of a constant column is a rounding error, which must not become a huge factor. A deviation below
+        # the normal numbers of float32 would become an infinite factor.
         varies = (features.max(axis=0) > features.min(axis=0)) & (deviation > np.finfo(np.float32).tiny)
         factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
         mean = features.mean(axis=0, dtype=np.float64)
@@ -91,26 +80,45 @@ class Standardise(nn.Module):
         return (x - self.mean) * self.factor
 
 
-def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    parameters: Mapping[str, Any],
-    seed: int,
-    checkpoint: Checkpoint = NO_CHECKPOINT,
-) -> MlpFitted:
-    """As the protocol; every epoch ends with a checkpoint. In a group of processes each has all rows and fits the same
-    network (mlp_training.py).
-    """
-    group = Group.here()
-    # Seeded without touching the caller's generators.
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        # One row at least: without any, there is no loss to stop by.
-        split = len(features) - max(1, int(len(features) * parameters["validation_share"]))
-        network = _network(features[:split], parameters).to(group.device)
-        x, y = (torch.from_numpy(np.asarray(part, dtype=np.float32)).to(group.device) for part in (features, labels))
-        Training(network, parameters, seed, group, checkpoint).run((x[:split], y[:split]), (x[split:], y[split:]))
-    return MlpFitted(network.cpu().eval(), group.device)
+@ESTIMATORS.register("mlp")
+class Mlp:
+    DEFAULTS: Mapping[str, Any] = {
+        "hidden": [128, 64],
+        "dropout": 0.2,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "batch_size": 512,
+        "max_epochs": 30,
+        "patience": 4,
+        "validation_share": 0.15,
+        "positive_weight": 5.0,
+    }
+    DISTRIBUTED = True
+    LIBRARIES = ("onnx", "torch")
+
+    def fit(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        parameters: Mapping[str, Any],
+        seed: int,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> MlpFitted:
+        """As in the protocol. Saves a checkpoint after every epoch. In a group of processes, each process gets all rows
+        and fits the same network (_mlp_training.py).
+        """
+        group = Group.here()
+        # Restores the random generators of the caller afterwards.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            # At least one row: early stopping needs a validation loss.
+            split = len(features) - max(1, int(len(features) * parameters["validation_share"]))
+            network = _network(features[:split], parameters).to(group.device)
+            x, y = (
+                torch.from_numpy(np.asarray(part, dtype=np.float32)).to(group.device) for part in (features, labels)
+            )
+            Training(network, parameters, seed, group, checkpoint).run((x[:split], y[:split]), (x[split:], y[split:]))
+        return MlpFitted(network.cpu().eval(), group.device)
 
 
 def _network(features: np.ndarray, parameters: Mapping[str, Any]) -> nn.Sequential:

@@ -91,6 +91,7 @@ def _compare(
         spec.drift.maximum_drifted_share,
         folder,
         about,
+        spec.drift.test,
     )
     drifted, drifted_share = has_drifted(report.columns, spec.drift.maximum_drifted_share)
     log.info("Reference: the training rows of %s, version %d", model.metadata.train_days, champion.version)

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from training import storage
+from training import atomic, storage
 from training.adapters.datasets import Dataset, Rows
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, ModelVersion, Registry, Runs
@@ -138,11 +137,8 @@ def _verdict_id(inputs: EvaluateInputs, champion: ModelVersion | None) -> str:
 
 
 def _write_report(folder: Path, result: EvaluateResult) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("report.json", result.model_dump_json(indent=2)), ("report.md", _markdown(result))):
-        draft = folder / f".{name}.{os.getpid()}"
-        draft.write_text(text)
-        os.replace(draft, folder / name)
+        atomic.write(folder / name, text.encode())
 
 
 def _markdown(result: EvaluateResult) -> str:

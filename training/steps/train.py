@@ -35,8 +35,6 @@ from training.workspace import share
 log = logging.getLogger("perennial")
 
 _GOLDEN_ROWS = 20
-#: Distributions that fit and export.
-_LIBRARIES = ("onnx", "scikit-learn", "torch")
 
 
 def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
@@ -128,9 +126,9 @@ class _Job:
         train anew, a commit that changes a page of the documentation must not.
         """
         inputs, dataset_id = self.inputs, self.dataset.manifest.dataset_id
-        libraries = {name: version(name) for name in _LIBRARIES}
+        libraries = {name: version(name) for name in self.estimator.LIBRARIES}
         decisive = [inputs.estimator, self.parameters, dataset_id, inputs.seed, self.spec.config_hash, SCHEMA_VERSION]
-        parts = [*decisive, estimators_digest(), libraries]
+        parts = [*decisive, estimators_digest([inputs.estimator]), libraries]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

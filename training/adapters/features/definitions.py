@@ -1,11 +1,7 @@
 """The Feast objects of a model, loaded from `feature_repo/<m>.py`."""
 
-import contextlib
 import hashlib
 import linecache
-import logging
-import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from training.adapters.features.online import Transform
+from training.compat.feast import quick_import
 from training.contract.errors import ConfigError
 from training.contract.feature_definitions import (
     FeatureDefinitions,
@@ -245,7 +242,7 @@ _VALUE_TYPES = {
 
 def _objects(folder: Path, spec: ModelSpec, source: bytes | None = None) -> list[Any]:
     """All objects in the model's file, made anew."""
-    with quick_feast_import():
+    with quick_import():
         import feast  # noqa: F401
     path = _path(folder, spec, "py")
     module = ModuleType(f"perennial_features_{spec.name}")
@@ -265,32 +262,3 @@ def _path(folder: Path, spec: ModelSpec, ending: str) -> Path:
     if not path.is_file():
         raise ConfigError(f"No feature definitions at {path}", hint="A model is a spec, a .py and a .sql file.")
     return path
-
-
-@contextlib.contextmanager
-def quick_feast_import() -> Iterator[None]:
-    """Take from Feast's import what costs most of it: 6.0 s of CPU become 1.3 s, in every step that needs it.
-
-    It imports torch, if there, to offer tensors (1.6 s), and typeguard rewrites its classes to check types when they
-    are called (3.1 s). Neither is wanted here. Without effect when Feast has been imported.
-    """
-    if "feast" in sys.modules:
-        yield
-        return
-    import typeguard
-
-    checked, typeguard.typechecked = typeguard.typechecked, lambda target: target  # type: ignore[assignment]
-    hide_torch = "torch" not in sys.modules
-    if hide_torch:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        import feast  # noqa: F401
-
-        # It says on every call that on-demand views are experimental, and that its registry cache is new.
-        warnings.filterwarnings("ignore", category=RuntimeWarning, module="feast")
-        logging.getLogger("feast").setLevel(logging.WARNING)
-        yield
-    finally:
-        typeguard.typechecked = checked
-        if hide_torch:
-            del sys.modules["torch"]

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from training.adapters.features import store as stores
+import training.adapters.features.store as stores
 from training.adapters.features.definitions import (
     Definitions,
     definitions_digest,

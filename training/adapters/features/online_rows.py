@@ -1,7 +1,6 @@
-"""The online store's rows of a view, which Feast's interface does not list, so that some can be deleted.
+"""Delete rows of a view from the online store. Feast can only delete all rows of a view.
 
-Feast writes rows but deletes none, short of a whole view. The layouts are Feast's own: SQLite holds a table for each
-view with a row for each entity and feature; Redis a hash for each entity, which all views of that entity share.
+training/compat/feast.py describes how the stores hold the rows.
 """
 
 import contextlib
@@ -11,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from training.compat import feast as compat
+
 if TYPE_CHECKING:
     from feast import FeatureStore
 
@@ -19,15 +20,8 @@ _PAGE = 1000
 
 def stored_keys(store: "FeatureStore", view: Any, entities: list[Any]) -> set[bytes]:
     """The keys of `entities` of `view`, as Feast writes them to either store."""
-    from feast.infra.key_encoding_utils import serialize_entity_key
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.type_map import python_values_to_proto_values
-
     [column] = view.entity_columns
-    version = store.config.entity_key_serialization_version
-    values = python_values_to_proto_values(entities, column.dtype.to_value_type())
-    keys = (EntityKey(join_keys=[column.name], entity_values=[value]) for value in values)
-    return {serialize_entity_key(key, entity_key_serialization_version=version) for key in keys}
+    return compat.stored_keys(store.config, column.name, entities, column.dtype.to_value_type())
 
 
 def keep_only(
@@ -46,9 +40,7 @@ def keep_only(
 
 
 def _keep_only_sqlite(store: "FeatureStore", view: Any, keys: set[bytes]) -> int:
-    from feast.infra.online_stores.helpers import compute_table_id
-
-    table = compute_table_id(store.config.project, view, False)
+    table = compat.sqlite_table(store.config.project, view)
     with contextlib.closing(sqlite3.connect(store.config.online_store.path, timeout=30)) as connection, connection:
         there = {key for (key,) in connection.execute(f'SELECT DISTINCT entity_key FROM "{table}"')}
         gone = [(key,) for key in there - keys]
@@ -62,16 +54,13 @@ def _keep_only_sqlite(store: "FeatureStore", view: Any, keys: set[bytes]) -> int
 def _keep_only_redis(
     store: "FeatureStore", view: Any, keys: set[bytes], names: list[str], lost: list[str], column: str
 ) -> int:
-    from feast.infra.key_encoding_utils import serialize_entity_key_prefix
-    from feast.infra.online_stores.redis import RedisOnlineStore
-
-    redis, project = RedisOnlineStore(), store.config.project.encode()
-    client: Any = redis._get_client(store.config.online_store)
-    stamp = f"_ts:{view.name}"
+    layout, project = compat.RedisRows(store.config), store.config.project.encode()
+    client = layout.client()
+    stamp = compat.time_field(view.name)
     # The last field is the row's time.
-    fields = redis._generate_hset_keys_for_features(view, [*names, *lost])[1]
+    fields = layout.fields(view, [*names, *lost])
     lost_fields = fields[len(names) : -1]
-    prefix = serialize_entity_key_prefix([column])
+    prefix = compat.stored_key_prefix(column)
     pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
     gone = 0
     with contextlib.closing(client):

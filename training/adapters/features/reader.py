@@ -5,9 +5,9 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from training.adapters.features import store as stores
-from training.adapters.features.definitions import quick_feast_import
+import training.adapters.features.store as stores
 from training.adapters.features.online import NAN, Found, View, number
+from training.compat.feast import entity_key, quick_import, to_values
 from training.settings import StateSettings
 
 
@@ -15,7 +15,7 @@ class OnlineReader:
     """For one thread at a time; its connection is opened by the first read."""
 
     def __init__(self, settings: StateSettings) -> None:
-        with quick_feast_import():
+        with quick_import():
             from feast.infra.online_stores.helpers import get_online_store_from_config
         self._config = stores.online_config(settings)
         self._store = get_online_store_from_config(self._config.online_store)
@@ -75,13 +75,11 @@ def feast_view(view: View) -> Any:
 
 @cache
 def entity_keys(column: str, kind: str) -> Callable[[Any], Any]:
-    """What makes Feast's EntityKey of a value of an entity. `kind`: Feast's ValueType.
+    """A function that makes Feast's EntityKey of an entity. `kind`: Feast's ValueType of the column.
 
-    None for a null, and for a value that the type cannot hold: no row lies under it.
+    It returns None for a null and for a value that the type cannot hold, because there is no row of these.
     """
     from feast import ValueType
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.type_map import python_values_to_proto_values
 
     value_type = ValueType[kind]
 
@@ -89,9 +87,9 @@ def entity_keys(column: str, kind: str) -> Callable[[Any], Any]:
         if is_null(entity):
             return None
         try:
-            values = python_values_to_proto_values([entity], value_type)
+            [value] = to_values([entity], value_type)
         except (TypeError, ValueError, OverflowError):
             return None
-        return EntityKey(join_keys=[column], entity_values=values)
+        return entity_key(column, value)
 
     return key

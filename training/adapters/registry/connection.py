@@ -1,17 +1,18 @@
-"""The one connection to MLflow: quick to give up, quiet, and with its failures told apart."""
+"""Connect to MLflow with short timeouts and little output. Its errors become those of the step contract."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from training.compat.mlflow import leave_out_feast_headers
 from training.contract.errors import StepError, TransientError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-#: MLflow's own defaults retry a dead server for minutes; a step gives up in seconds and is retried by its scheduler.
-#: Its "View run" line goes to standard output, where a step's report may go. An operator's own values win.
+#: By default MLflow retries a dead server for minutes. A step gives up after seconds, and its scheduler retries it. The
+#: line "View run" would go to standard output, where a step's result may go. Values that an operator has set win.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -21,50 +22,31 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _TRANSIENT = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
-#: What MLflow answers for a model, version or alias that is not there.
+#: Error codes of MLflow for a model, version or alias that does not exist.
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 def connect(tracking_uri: str) -> "MlflowClient":
-    """A client for runs and registry at `tracking_uri`. Talks to no one yet; importing MLflow takes about 2 s."""
+    """A client for runs and registry at `tracking_uri`. Sends no request yet. Importing MLflow takes about 2 s."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    _leave_feast_out()
+    leave_out_feast_headers()
     with answering(tracking_uri):
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
-def _leave_feast_out() -> None:
-    """Before its first request MLflow imports every plugin for request headers, and Feast brings one.
-
-    That is Feast, pandas and torch (6 s of CPU, 200 MB) in every process that asks the registry for an alias, for a
-    header that nothing here uses. Other plugins are left in place: they may carry an operator's login.
-    """
-    from mlflow.utils import plugins
-
-    every = plugins.get_entry_points
-    plugins.get_entry_points = lambda group: [each for each in every(group) if each.name != "feast"]
-    try:
-        import mlflow.tracking.request_header.registry  # noqa: F401 – it takes the plugins when it is imported
-    finally:
-        plugins.get_entry_points = every
-
-
 @contextmanager
 def answering(tracking_uri: str) -> Iterator[None]:
-    """Turns MLflow's failures into the contract's: TransientError when it does not answer, else StepError."""
+    """Turn MLflow's errors into TransientError when it does not answer, and otherwise into StepError."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import OperationalError
 
     try:
         yield
-    except (
-        RequestException,
-        OperationalError,
-    ) as error:  # the latter where MLflow's database is asked without a server
+    except (RequestException, OperationalError) as error:  # OperationalError: a database without a server before it.
         raise _unreachable(tracking_uri, error) from error
     except MlflowException as error:
         if error.error_code in _TRANSIENT:

@@ -7,7 +7,6 @@ served (contract/artifact.py); its digest is kept as the version's tag `digest`.
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training import atomic
 from training.adapters.registry.connection import ABSENT, answering, connect
 from training.contract.artifact import METADATA_FILE, ONNX_FILE
 from training.contract.errors import DataContractError, InputError
@@ -160,9 +160,8 @@ class Registry:
             kept = self._client.list_artifacts(version.run_id, str(Path(path).parent))
             if path not in {file.path for file in kept}:
                 return False
-            to.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as temporary:
-                os.replace(self._client.download_artifacts(version.run_id, path, temporary), to)
+            with atomic.replacing(to) as draft:
+                _fetch(self._client, version.run_id, path, draft)
         return True
 
     def _find(self, request) -> ModelVersion | None:  # type: ignore[no-untyped-def]
@@ -202,16 +201,18 @@ def fetch_served(client: "MlflowClient", run_id: str, digest: str, folder: Path)
     """Put the artifact of run `run_id`, whose model.onnx has this digest, into `folder`: see Registry.download."""
     if (folder / METADATA_FILE).is_file() and _mismatch(folder, digest) is None:
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        client.download_artifacts(run_id, SERVED, temporary)
-        fetched = Path(temporary, SERVED)
-        if problem := _mismatch(fetched, digest):
+    with atomic.replacing(folder) as draft:
+        _fetch(client, run_id, SERVED, draft)
+        if problem := _mismatch(draft, digest):
             where = f"{SERVED}/ of run {run_id}"
             raise DataContractError(f"The model artifact in {where} is not usable: {problem}", hint="Train again.")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(fetched, folder)
     return folder
+
+
+def _fetch(client: "MlflowClient", run_id: str, path: str, to: Path) -> None:
+    """Put the artifact `path` of a run, a file or a folder, at `to`."""
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f"{to.name}.") as temporary:
+        os.rename(client.download_artifacts(run_id, path, temporary), to)
 
 
 def _version(found) -> ModelVersion:  # type: ignore[no-untyped-def]

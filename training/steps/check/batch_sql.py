@@ -106,7 +106,7 @@ class _Table:
             reads = " and ".join(f"{feed} ({', '.join(s.columns)})" for feed, s in self._spec.feeds.items())
             fix = f"{error.hint} It reads {reads}; it yields {self._entity}, day (a DATE) and the features."
             return [self._failed(error.message, fix)]
-        found = self._columns(self.schema)
+        found = [*self._columns(self.schema), *self._clock()]
         try:
             rows = self._queries.run(self._table, self._days, self._all())
         except StepError as error:
@@ -114,14 +114,14 @@ class _Table:
         if not rows.num_rows:
             what = f"yields no row for {self._days}, from {self._events.num_rows} made-up events before and in them"
             fix = "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end."
-            found.append(self._problem(what, fix).model_copy(update={"sure": False}))
+            found.append(self._problem(what, fix, sure=False))
         if found:
             return found
         self.rows = rows
         return self._as_of(rows)
 
-    def _problem(self, what: str, fix: str) -> Problem:
-        return Problem(file=str(self._path), place=self._table, what=what, fix=fix)
+    def _problem(self, what: str, fix: str, *, sure: bool = True) -> Problem:
+        return Problem(file=str(self._path), place=self._table, what=what, fix=fix, sure=sure)
 
     def _failed(self, message: str, fix: str) -> Problem:
         return self._problem(without_path(message, str(self._path)), fix)
@@ -136,6 +136,14 @@ class _Table:
             what = f"yields {self._entity} as {kind}, events have it as {wanted}"
             found.append(self._problem(what, f"Yield {self._entity} as it is, without a cast."))
         return found
+
+    def _clock(self) -> list[Problem]:
+        """Feature rows are computed again for past days, with another present time."""
+        columns = {name.lower() for feed in self._spec.feeds.values() for name in feed.columns}
+        if not (used := [each for each in self._queries.clock_functions(self._table) if each not in columns]):
+            return []
+        what = f"depends on the present time: it uses {', '.join(used)}"
+        return [self._problem(what, "Count from the feature day (day, $start, $end) instead.")]
 
     def _as_of(self, together: pa.Table) -> list[Problem]:
         """A day's rows must be the same when nothing is there that was not known, or is older than the history."""

@@ -1,8 +1,8 @@
-"""The epochs of a multilayer perceptron: stopped early, resumed from a checkpoint, shared by several processes.
+"""Train a multilayer perceptron: early stopping, checkpoints, and several processes.
 
-Nothing random outlives an epoch: the order of the rows comes from the seed and the epoch's number, dropout from these
-and the process's rank. So a resumed fit goes on as if it had never stopped, and several processes see the batches that
-one would see, each taking its share of every batch.
+No random state is kept between epochs. The order of the rows depends on the seed and the number of the epoch; dropout
+also depends on the rank of the process. So a resumed fit continues as if it had never stopped. Several processes see
+the same batches as one would, and each takes its share of every batch.
 """
 
 import copy
@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # The optimizers import it when they are made; the step server loads it once, with this module.
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.estimators.base import Checkpoint
-from training.estimators.group import Group
+from training.estimators.base.group import Group
 
 log = logging.getLogger("perennial")
 
@@ -26,7 +27,7 @@ Rows = tuple[torch.Tensor, torch.Tensor]
 
 
 class Training:
-    """Trains `network`, which lies on the group's device; the group's first process saves to `checkpoint`."""
+    """Trains `network`, which is on the device of the group. The first process of the group saves to `checkpoint`."""
 
     def __init__(
         self, network: nn.Sequential, parameters: Mapping[str, Any], seed: int, group: Group, checkpoint: Checkpoint
@@ -42,9 +43,9 @@ class Training:
         self._best_state = copy.deepcopy(network.state_dict())
 
     def run(self, train: Rows, validation: Rows) -> None:
-        """Leaves the weights of the epoch with the least validation loss in the network."""
+        """Train, and leave the weights of the epoch with the lowest validation loss in the network."""
         self._resume()
-        # Gradients are averaged over the processes; the network itself stays the one that is exported.
+        # It averages the gradients over the processes. The network inside is the one that is exported.
         module = DistributedDataParallel(self._network, forward_sync_buffers=False) if self._group.size > 1 else None
         while self._epoch < self._parameters["max_epochs"] and self._waited < self._parameters["patience"]:
             self._train(module or self._network, train)
@@ -52,7 +53,7 @@ class Training:
             self._epoch += 1
             if self._group.rank == 0:
                 self._checkpoint.save(self._state())
-                log.info("Epoch %d: least validation loss so far %.6f", self._epoch, self._best)
+                log.info("Epoch %d: lowest validation loss so far %.6f", self._epoch, self._best)
         self._network.load_state_dict(self._best_state)
 
     def _train(self, module: nn.Module, rows: Rows) -> None:
@@ -66,13 +67,13 @@ class Training:
             self._optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
                 loss = self._loss(module(x[mine]).squeeze(1), y[mine])
-            # The mean over the whole batch: what is averaged over the processes afterwards is multiplied before.
+            # The mean over the whole batch. The factor `size` undoes the averaging over the processes.
             (loss * (self._group.size / len(batch))).backward()
             self._optimizer.step()
 
     @torch.no_grad()
     def _judge(self, validation: Rows) -> None:
-        """The sum is over all processes, so that all of them stop at the same epoch."""
+        """Sum the validation loss over all processes, so that all stop at the same epoch."""
         x, y = validation
         self._network.eval()
         loss = self._loss(self._network(self._group.share(x)).squeeze(1), self._group.share(y))
@@ -97,12 +98,12 @@ class Training:
         return file.getvalue()
 
     def _resume(self) -> None:
-        """Take up what the first process finds: another node may not see its folder."""
+        """Continue from the checkpoint that the first process finds; another node may not see its folder."""
         content = self._group.from_first(self._checkpoint.load() if self._group.rank == 0 else None)
         if content is None:
             return
         try:
-            # Tensors and numbers alone: nothing in the file can run.
+            # Loads tensors and numbers only, so nothing in the file can run.
             state = torch.load(io.BytesIO(content), map_location=self._group.device, weights_only=True)
         except Exception as error:
             log.warning("The checkpoint cannot be read; fitting from the start: %s", error)

@@ -1,17 +1,20 @@
-"""The protocol of every estimator: a module named after it, with `DEFAULTS`, `DISTRIBUTED` and `fit`.
+"""The protocol of estimators, and how to find one by its name.
 
-Rows come in time order, features are finite float32 [n, d], labels 0 and 1 [n]. What is fitted gives its scores in its
-own way and as an ONNX graph (contract/artifact.py); the train step proves that both agree.
+Rows are in time order, features are finite float32 [n, d], labels are 0 and 1 [n]. A fitted model gives its scores
+natively and as an ONNX graph (contract/artifact.py). The train step checks that both give the same scores.
 """
 
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from training.contract.errors import ConfigError, DataContractError
-from training.contract.model_spec import EstimatorName
+from training.contract.names import EstimatorName
+from training.contract.registries import ESTIMATORS
 
 
 class Fitted(Protocol):
@@ -24,12 +27,12 @@ class Fitted(Protocol):
         ...
 
     def onnx(self) -> bytes:
-        """The model as serialised ONNX; the same model gives the same bytes."""
+        """The model as serialised ONNX. The same model gives the same bytes."""
         ...
 
 
 class Checkpoint(Protocol):
-    """Where a fit keeps its place, so that the next try of the same fit goes on from there."""
+    """Where a fit saves its progress, so that a retry of the same fit continues from there."""
 
     def load(self) -> bytes | None:
         """What was saved last; None when nothing was."""
@@ -41,7 +44,7 @@ class Checkpoint(Protocol):
 
 
 class NoCheckpoint:
-    """Keeps nothing."""
+    """Saves nothing."""
 
     def load(self) -> None:
         return None
@@ -54,11 +57,14 @@ NO_CHECKPOINT = NoCheckpoint()
 
 
 class Estimator(Protocol):
-    """What a module of this package offers."""
+    """What a member of the registry returns."""
 
+    #: Parameter → its value unless the spec gives one. A spec may name no other parameter.
     DEFAULTS: Mapping[str, Any]
     #: Whether several processes, joined by torch.distributed, may fit one model together.
     DISTRIBUTED: bool
+    #: The installed distributions that fit and export. Another version of one makes another fit.
+    LIBRARIES: tuple[str, ...]
 
     def fit(
         self,
@@ -68,19 +74,54 @@ class Estimator(Protocol):
         seed: int,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Fitted:
-        """Fit with all of `parameters` (the defaults' keys). The same arguments give the same model on one machine,
-        whether or not the fit was resumed from `checkpoint`. One that takes seconds may leave the checkpoint alone.
+        """Fit with `parameters`, which has all keys of DEFAULTS.
+
+        On one machine the same arguments give the same model, also when the fit was resumed from `checkpoint`. A fit
+        that takes seconds may ignore the checkpoint.
         """
         ...
 
 
 def load(name: EstimatorName) -> Estimator:
-    """The estimator called `name`, its library imported only now."""
-    return import_module(f"training.estimators.{name}")  # type: ignore[return-value]
+    """The estimator `name`: a member of the registry, or what `package.module:factory` returns.
+
+    Its library is imported now. Raises ConfigError when there is no such estimator, it cannot be imported, or it lacks
+    a part of the protocol.
+    """
+    factory = _imported(name) if ":" in name else ESTIMATORS.find(name)
+    estimator = factory()
+    if missing := [part for part in _PARTS if not hasattr(estimator, part)]:
+        problem = f"The estimator {name!r} is a {type(estimator).__name__} without {', '.join(missing)}"
+        raise ConfigError(problem, hint="training/estimators/base/__init__.py says what an estimator has.")
+    return estimator
+
+
+_PARTS = ("DEFAULTS", "DISTRIBUTED", "LIBRARIES", "fit")
+
+
+def _imported(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        problem = f"The estimator {path!r} cannot be imported: {error}"
+        raise ConfigError(
+            problem, hint="Install its package where steps run, or correct training.estimators."
+        ) from error
+
+
+def outside_source(name: EstimatorName) -> Path | None:
+    """The file of an estimator that is not in this package; None for one that is.
+
+    Raises ConfigError like `load`, which is needed to find the file.
+    """
+    if (Path(__file__).parents[1] / f"{name}.py").is_file():
+        return None
+    return Path(inspect.getfile(type(load(name))))
 
 
 def parameters_for(name: EstimatorName, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`defaults` with what was `given` in their place. Raises ConfigError for a parameter that does not exist."""
+    """`defaults`, overridden by `given`. Raises ConfigError for a parameter that does not exist."""
     if unknown := sorted(set(given) - set(defaults)):
         problem = f"{name} has no parameter {', '.join(unknown)}"
         raise ConfigError(problem, hint=f"Its parameters: {', '.join(sorted(defaults))}.")
@@ -98,15 +139,16 @@ def check_training_data(features: np.ndarray, labels: np.ndarray, names: list[st
     if not np.array_equal(found, [0, 1]):
         values = ", ".join(f"{value:g}" for value in found[:5]) + (", …" if len(found) > 5 else "")
         problem = f"Labels must be 0 and 1 and both must occur; the {len(labels)} training rows have {values}"
-        raise DataContractError(problem, hint="Train on a longer window, or mend the label column.")
+        raise DataContractError(problem, hint="Train on a longer window, or correct the label column.")
     if (features == features[0]).all():
         problem = f"No feature varies over the {len(labels)} training rows: {', '.join(names)}"
         raise DataContractError(problem, hint="Look at how the features are made: all of them may be defaults.")
 
 
 def check_finite(features: np.ndarray, names: list[str]) -> None:
-    """Raises DataContractError that names the columns which are not finite. No estimator guesses at missing values:
-    every feature has a defined default.
+    """Raises DataContractError that names the columns with values that are not finite.
+
+    No estimator imputes missing values: every feature has a defined default.
     """
     bad = ~np.isfinite(features)
     if bad.any():

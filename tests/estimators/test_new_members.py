@@ -1,0 +1,131 @@
+"""A new estimator and a new drift test are one file each: in this repository or in another package."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+ESTIMATOR = """
+from sklearn.naive_bayes import GaussianNB
+from training.contract.registries import ESTIMATORS
+from training.estimators.base import NO_CHECKPOINT
+from training.estimators.base.sklearn_fitted import SklearnFitted
+
+class NaiveBayes:
+    DEFAULTS = {"var_smoothing": 1e-9}
+    DISTRIBUTED = False
+    LIBRARIES = ("onnx", "scikit-learn", "skl2onnx")
+
+    def fit(self, features, labels, parameters, seed, checkpoint=NO_CHECKPOINT):
+        return SklearnFitted(GaussianNB(**parameters).fit(features, labels), features.shape[1])
+"""
+DRIFT_TEST = """
+import numpy as np
+from training.contract.messages import ColumnDrift
+from training.contract.registries import DRIFT_TESTS
+from training.domain.drift import DriftReport
+
+@DRIFT_TESTS.register("mean_shift")
+def mean_shift(reference, current, maximum_share, folder, about):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "page.html").write_text(str(about))
+    (folder / "page.json").write_text("{}")
+    shift = (current.mean() - reference.mean()).abs() / reference.std()
+    columns = {
+        name: ColumnDrift(score=float(value), threshold=1.0, method="mean shift", drifted=value >= 1)
+        for name, value in shift.items()
+    }
+    return DriftReport(columns, folder / "page.html", folder / "page.json")
+"""
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import numpy as np, pandas as pd, yaml
+from training.contract.model_spec import load_model_spec
+
+names = sys.argv[1:]
+path = Path("training/models/card_fraud.yaml")
+content = yaml.safe_load(path.read_text())
+content["training"]["estimators"] = {name: {} for name in names}
+content["drift"]["test"] = "mean_shift"
+path.write_text(yaml.safe_dump(content))
+spec = load_model_spec("card_fraud")
+early = {name for name in ("sklearn", "torch", "evidently", "bayes", "shifts") if name in sys.modules}
+
+from training.adapters.drift_report import write_drift_report
+from training.adapters.onnx_model import OnnxScorer
+from training.code import training_code
+from training.domain.parity import prove_parity
+from training.estimators import base
+from training.settings import load_settings
+
+random = np.random.default_rng(0)
+features = random.normal(size=(500, 3)).astype(np.float32)
+labels = (features[:, 0] + random.normal(size=500) > 0).astype(int)
+parity = {}
+for name in spec.training.estimators:
+    estimator = base.load(name)
+    fitted = estimator.fit(features, labels, base.parameters_for(name, estimator.DEFAULTS, {}), 1)
+    parity[name] = prove_parity(fitted.scores(features), OnnxScorer(fitted.onnx()).score(features))
+rows = pd.DataFrame(features, columns=["a", "b", "c"])
+report = write_drift_report(rows, rows.assign(a=rows["a"] + 2), 0.5, Path("report"), {}, spec.drift.test)
+drifted = [name for name, column in report.columns.items() if column.drifted]
+code = training_code(load_settings(), spec)
+print(json.dumps({"early": sorted(early), "parity": parity, "drifted": drifted, "code": code}))
+"""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the code, beside a folder `elsewhere` of another package."""
+    for folder in ("training", "feature_repo"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def run(copy: Path, *names: str) -> dict:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CT_")}
+    environment = kept | {"PYTHONPATH": f"{copy}:{copy / 'elsewhere'}", "CT_HOME": str(copy / "state")}
+    command = [sys.executable, "program.py", *names]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_new_member_is_one_file(copy: Path) -> None:
+    registered = ESTIMATOR.replace("class Naive", '@ESTIMATORS.register("naive_bayes")\nclass Naive')
+    (copy / "training" / "estimators" / "naive_bayes.py").write_text(registered)
+    (copy / "training" / "adapters" / "drift_tests" / "mean_shift.py").write_text(DRIFT_TEST)
+    found = run(copy, "naive_bayes")
+    assert found["early"] == []
+    assert found["parity"]["naive_bayes"] < 1e-4
+    assert found["drifted"] == ["a"]
+
+
+def test_another_package_joins_with_entry_points_or_is_named_by_its_path(copy: Path) -> None:
+    outside = copy / "elsewhere"
+    (outside / "bayes.py").write_text(ESTIMATOR)
+    (outside / "shifts.py").write_text(DRIFT_TEST.replace('@DRIFT_TESTS.register("mean_shift")\n', ""))
+    metadata = outside / "outside-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[perennial.estimator]\nnaive_bayes = bayes:NaiveBayes\n"
+        "[perennial.drift_test]\nmean_shift = shifts:mean_shift\n"
+    )
+    found = run(copy, "naive_bayes", "bayes:NaiveBayes")
+    assert found["early"] == []
+    assert set(found["parity"]) == {"naive_bayes", "bayes:NaiveBayes"}
+    assert max(found["parity"].values()) < 1e-4
+    assert found["drifted"] == ["a"]
+    # Another source is other training code.
+    (outside / "bayes.py").write_text(ESTIMATOR + "\n# changed\n")
+    assert run(copy, "naive_bayes", "bayes:NaiveBayes")["code"] != found["code"]

@@ -1,0 +1,140 @@
+"""The drift test `distance`: Evidently's report with a distance per column.
+
+Evidently would choose the test of a column by the number of rows. For few rows it takes tests with p-values, and among
+twenty of them some find drift by chance. So this module chooses: the distances that Evidently takes above 1,000 rows. A
+distance does not depend on the number of rows and has one threshold. Importing Evidently takes 4 to 8 s.
+
+Numeric columns are standardised first, for two reasons. Evidently divides their distance by the standard deviation of
+the reference, but by at least 0.001, so it would miss the drift of a feature on a small scale. And it cannot draw
+float32 values that are close to each other but far from zero, such as dates written as 20260105.
+"""
+
+import os
+import warnings
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# Evidently must be told before it is imported that it may not report its use.
+os.environ["DO_NOT_TRACK"] = os.environ["ITERATIVE_DO_NOT_TRACK"] = "1"
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+from training import atomic
+from training.contract.messages import ColumnDrift
+from training.contract.registries import DRIFT_TESTS
+from training.domain.drift import DriftReport
+
+#: First Wasserstein distance over the reference's standard deviation; Jensen–Shannon distance for few distinct values.
+NUMERIC, DISCRETE = "wasserstein", "jensenshannon"
+#: Evidently's default for both: a shift by a tenth of a standard deviation.
+THRESHOLD = 0.1
+#: With more distinct values than this a column is compared as numeric.
+DISCRETE_VALUES = 5
+#: Standardised values are cut off here, because Evidently cannot draw infinite ones. Values near it have drifted.
+FARTHEST = 1e12
+NOTE = (
+    f"Columns with more than {DISCRETE_VALUES} distinct values are shown in standard deviations from the mean of the "
+    "reference. For a column that is constant in the reference, only the direction of the change is shown. Other "
+    "columns are shown unchanged."
+)
+
+
+@DRIFT_TESTS.register("distance")
+def distance(
+    reference: pd.DataFrame, current: pd.DataFrame, maximum_share: float, folder: Path, about: dict[str, str]
+) -> DriftReport:
+    """Write report.html and report.json to `folder`: see training.domain.drift.DriftTest.
+
+    A numeric column that is constant in `reference` has drifted as soon as `current` has another value. The page says
+    that numeric columns are standardised. Values must be finite, because Evidently leaves out others.
+    """
+    with warnings.catch_warnings():
+        # About correlations of constant columns, which the page does not show.
+        warnings.simplefilter("ignore")
+        methods = {name: _method(reference[name], current[name]) for name in reference.columns}
+        reference, current = _comparable(reference, current, methods)
+        preset = DataDriftPreset(
+            columns=list(methods), drift_share=maximum_share, per_column_method=methods, threshold=THRESHOLD
+        )
+        definition = DataDefinition(numerical_columns=list(methods))
+        snapshot = Report([preset], metadata=about).run(
+            current_data=Dataset.from_pandas(current, data_definition=definition),
+            reference_data=Dataset.from_pandas(reference, data_definition=definition),
+        )
+        html, json = folder / "report.html", folder / "report.json"
+        with atomic.replacing(html) as draft:
+            _save_page(snapshot, draft, about)
+        with atomic.replacing(json) as draft:
+            snapshot.save_json(str(draft))
+    return DriftReport(_columns(snapshot.dict()["metrics"]), html, json)
+
+
+def _method(reference: pd.Series, current: pd.Series) -> str:
+    return NUMERIC if pd.concat([reference, current]).nunique() > DISCRETE_VALUES else DISCRETE
+
+
+def _comparable(
+    reference: pd.DataFrame, current: pd.DataFrame, methods: dict[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables in float64, in the form that Evidently gets."""
+    pairs = {}
+    for name, method in methods.items():
+        old, new = (rows[name].to_numpy(dtype=np.float64) for rows in (reference, current))
+        pairs[name] = _standardised(old, new) if method == NUMERIC else _drawable(old, new)
+    old, new = (pd.DataFrame({name: pair[i] for name, pair in pairs.items()}) for i in (0, 1))
+    return old, new
+
+
+def _standardised(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in standard deviations of the reference from its mean.
+
+    A constant reference has no deviation. Then only the direction of a change in `current` counts. Its unit is chosen
+    so that every change, however small or rare, is a distance far above the threshold.
+    """
+    with np.errstate(over="ignore"):
+        if reference.min() == reference.max():
+            moved = np.sign(current - reference[0])
+            return np.zeros_like(reference), moved / np.abs(moved).mean()
+        # A power of two rounds nothing, and keeps the squares of the largest and the smallest numbers in range.
+        exponent = int(np.frexp(np.abs(reference).max())[1])
+        old, new = (np.ldexp(values, -exponent) for values in (reference, current))
+        standardised = ((values - old.mean()) / old.std() for values in (old, new))
+        old, new = (np.clip(values, -FARTHEST, FARTHEST) for values in standardised)
+    return old, new
+
+
+def _drawable(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A few distinct values, unchanged. Values so large that a bin around one would have no width are numbered in their
+    order; the comparison only needs to know which are equal.
+    """
+    values = np.unique(np.concatenate([reference, current]))
+    if np.abs(values).max() < 2**52:
+        return reference, current
+    return np.searchsorted(values, reference).astype(float), np.searchsorted(values, current).astype(float)
+
+
+def _save_page(snapshot: Any, page: Path, about: dict[str, str]) -> None:
+    snapshot.save_html(str(page))
+    head = escape("; ".join(f"{name}: {text}" for name, text in about.items()))
+    body, note = "<body>", f'<p style="font-family: sans-serif; margin: 1em 2em">{head}<br>{NOTE}</p>'
+    page.write_text(page.read_text().replace(body, f"{body}\n{note}", 1))
+
+
+def _columns(metrics: list[dict[str, Any]]) -> dict[str, ColumnDrift]:
+    found = {}
+    for metric in metrics:
+        config = metric["config"]
+        if not config["type"].endswith(":ValueDrift"):
+            continue
+        score, threshold = float(metric["value"]), float(config["threshold"])
+        found[config["column"]] = ColumnDrift(
+            score=score, threshold=threshold, method=config["method"], drifted=score >= threshold
+        )
+    return found

@@ -1,0 +1,19 @@
+"""MLflow 3.17: which plugins add headers to its requests."""
+
+
+def leave_out_feast_headers() -> None:
+    """Keep MLflow from importing Feast. Call it before the first request.
+
+    Before its first request MLflow imports every plugin for request headers, and Feast brings one. This would load
+    Feast, pandas and torch (6 s of CPU, 200 MB) in every process that asks the registry for an alias, for a header that
+    we do not use. Other plugins are left in place: they may carry an operator's login.
+    """
+    from mlflow.utils import plugins
+
+    every = plugins.get_entry_points
+    plugins.get_entry_points = lambda group: [each for each in every(group) if each.name != "feast"]
+    try:
+        # This module looks up the plugins when it is imported.
+        import mlflow.tracking.request_header.registry  # noqa: F401
+    finally:
+        plugins.get_entry_points = every
