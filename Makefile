@@ -142,7 +142,7 @@ land-handbook: $(READY) ## The handbook's daily files as a landing folder (DATA=
 .PHONY: bench-handbook
 bench-handbook: $(READY) ## The handbook's protocol A through our own steps (DATA=dir)
 	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make bench-handbook DATA=dir"; exit 1; }
-	@$(BIN)/python -m benchmarks.handbook "$(DATA)" $(ARGS)
+	@$(BIN)/python -m benchmarks.handbook_protocol "$(DATA)" $(ARGS)
 
 .PHONY: bench-loop
 bench-loop: $(READY) ## What the loop costs beyond its steps
@@ -158,7 +158,7 @@ bench-serving: $(READY) ## The prediction service against its yardsticks (needs 
 
 .PHONY: bench-generator
 bench-generator: $(READY) ## Rows per second of the generator
-	@$(BIN)/python -m benchmarks.generator $(ARGS)
+	@$(BIN)/python -m benchmarks.generator_speed $(ARGS)
 
 .PHONY: bench-soak
 bench-soak: $(READY) ## 200,000 requests while versions swap and parts fail (ARGS='--requests 10000 --swaps 5')

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.feature_repo.world import MODEL, compute, day, expected, midnight, payments, put, rows_of
+from tests.feature_repo.payments_and_features import MODEL, compute, day, expected, midnight, payments, put, rows_of
 from training.adapters.features import (
     Features,
     OnlineFeatures,

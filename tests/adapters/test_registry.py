@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from testing.ports import free_port
-from tests.adapters.artifacts import WEEK, make_artifact
+from tests.adapters.tiny_artifact import WEEK, make_artifact
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry, Runs
 from training.adapters.registry.connection import answering

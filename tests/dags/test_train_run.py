@@ -9,7 +9,7 @@ from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.utils.state import TaskInstanceState as State
 
-from tests.steps.watched import START, land
+from tests.steps.monitored_model import START, land
 from training.contract.base import Days
 from training.contract.messages import FeaturesInputs
 from training.contract.model_spec import MODELS_DIR

@@ -18,7 +18,7 @@ from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
 from serving.segments import line
 from serving.spool import Spool
 from testing.serving_stack import eventually
-from tests.serving.rows import NOW, flat_row, flat_table, make_log, row, shipped, stored
+from tests.serving.prediction_rows import NOW, flat_row, flat_table, make_log, row, shipped, stored
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import ConfigError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec

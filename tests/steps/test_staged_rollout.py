@@ -1,6 +1,7 @@
 """Staged rollouts: the plan's stages in order, guards that trip, kills, cancellations, silence.
 
-The replicas are those of tests/steps/fleet.py; real services with bad models are in tests/serving/test_rollouts.py.
+The replicas are those of tests/steps/replica_server.py. Real services with bad models are in
+tests/serving/test_rollouts.py.
 """
 
 import json
@@ -18,9 +19,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.steps.fleet import MODEL, Replica
-from tests.steps.moves import Killed, aliases, back, killing, ledger, roll
-from tests.steps.predicted import prediction_table
+from tests.steps.prediction_tables import prediction_table
+from tests.steps.replica_server import MODEL, Replica
+from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry

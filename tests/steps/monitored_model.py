@@ -21,7 +21,7 @@ QUIET, DRIFTED = START + timedelta(days=77), START + timedelta(days=84)
 
 
 @dataclass(frozen=True)
-class World:
+class MonitoredModel:
     settings: Settings
     lake: Lake
     champion: ModelVersion
@@ -50,7 +50,7 @@ def land(settings: Settings, days: Days, changes: tuple[Change, ...] = (), custo
     return lake
 
 
-def build(folder: Path) -> World:
+def build(folder: Path) -> MonitoredModel:
     """Takes about 15 s."""
     settings = settings_in(folder)
     inflation = Change(kind="amount_inflation", start=QUIET, strength=2.0)
@@ -64,4 +64,4 @@ def build(folder: Path) -> World:
     registry = Registry(settings.tracking_uri)
     version = registry.register(MODEL, trained.run_id, trained.digest, {})
     registry.set_alias(MODEL, CHAMPION, version.version)
-    return World(settings, lake, version, made)
+    return MonitoredModel(settings, lake, version, made)
