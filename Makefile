@@ -87,8 +87,8 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }
 	@$(BIN)/python -m serving.keys "$(NAME)" $(ROLE)
 
-# A file of tests stays in one worker process: its slow fixtures are made once.
-PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 10
+# tests/conftest.py says which tests stay in one worker process.
+PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder --durations 10
 # Their imports take no second.
 FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
 
@@ -147,6 +147,10 @@ bench-handbook: $(READY) ## The handbook's protocol A through our own steps (DAT
 .PHONY: bench-loop
 bench-loop: $(READY) ## What the loop costs beyond its steps
 	@$(BIN)/python -m benchmarks.loop $(ARGS)
+
+.PHONY: bench-idle
+bench-idle: $(READY) ## What the stack uses of a core while nothing happens (measure on a quiet machine)
+	@$(BIN)/python -m benchmarks.idle $(ARGS)
 
 .PHONY: bench-imports
 bench-imports: $(READY) ## What a step's process spends before the step begins

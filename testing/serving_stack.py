@@ -20,6 +20,7 @@ import pyarrow as pa
 import yaml
 from onnx import TensorProto, helper
 
+from testing.http_client import http
 from testing.ports import free_port
 from training.adapters.features import Features, golden_events
 from training.adapters.lake import Lake
@@ -207,7 +208,7 @@ class MlflowServer(Process):
 
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=1).status_code == 200
+            return http.get(f"{self.url}/health", timeout=1).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -218,7 +219,7 @@ class Service(Process):
 
     def models(self) -> dict[str, Any]:
         try:
-            return httpx.get(f"{self.url}/models", timeout=5).json()
+            return http.get(f"{self.url}/models", timeout=5).json()
         except httpx.HTTPError:
             return {}
 
@@ -296,7 +297,7 @@ class Stack:
         return registered(self.settings, artifact(folder, names, bias, golden_error, features, **faults))
 
     def predict(self, **changes: Any) -> httpx.Response:
-        return httpx.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)
+        return http.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)
 
     def planned(self, stages: list[dict[str, Any]], guards: dict[str, Any] | None = None, urls: str = "") -> Settings:
         """Settings of a model spec with this rollout plan."""

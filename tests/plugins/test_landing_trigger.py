@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from testing.http_client import http
 from testing.ports import free_port
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -73,12 +74,12 @@ class Airflow:
     def log_in(self) -> None:
         self.until(lambda: self._answers(), 90)
         login = {"username": "admin", "password": "admin"}
-        token = httpx.post(f"{self.url}/auth/token", json=login, timeout=30).json()["access_token"]
+        token = http.post(f"{self.url}/auth/token", json=login, timeout=30).json()["access_token"]
         self.api = httpx.Client(base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/api/v2/version", timeout=5).is_success
+            return http.get(f"{self.url}/api/v2/version", timeout=5).is_success
         return False
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
