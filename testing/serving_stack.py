@@ -195,7 +195,7 @@ class Process:
     def signal(self, number: int) -> None:
         assert self.process is not None
         os.killpg(self.process.pid, number)
-        self.process.wait(30)
+        self.process.wait(300)
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -86,7 +86,7 @@ class Airflow:
         found = self.api.get(f"/dags/{dag_id}/dagRuns", params={"limit": 100, "order_by": "start_date"})
         return [] if found.status_code == 404 else found.raise_for_status().json()["dag_runs"]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 400) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds:.0f} s; logs are in {self.home}"

@@ -127,7 +127,7 @@ def test_a_conversion_never_loses_what_another_replica_appends_meanwhile(
     monkeypatch.setattr(prediction_log, "RETRY_SECONDS", (0.05, 0.1))
     log = make_log(tmp_path, lake, spec)
     log.append([row(3)])
-    eventually(lambda: lake.scan(PREDICTIONS).count_rows() == 3, 20)
+    eventually(lambda: lake.scan(PREDICTIONS).count_rows() == 3)
     log.close()
     assert shipped(lake) == [1, 2, 3]
 

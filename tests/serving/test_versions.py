@@ -263,6 +263,6 @@ def test_it_starts_again_with_the_versions_that_it_had(stack: Stack) -> None:
     stack.service.stop()
     stack.service.start()
     # The code on disk makes no `weekend` any more: an image of the commit that trained version 1 would.
-    found = eventually(lambda: stack.service.models().get("refused", {}).get(str(version)), 60)
+    found = eventually(lambda: stack.service.models().get("refused", {}).get(str(version)))
     assert "KeyError: 'weekend'" in found["reason"]
     assert http.get(f"{stack.service.url}/readyz").status_code == 503

@@ -11,15 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.steps.monitored_model import DRIFTED, MODEL, QUIET, START, MonitoredModel, land, settings_in
+from tests.steps.monitored_model import (
+    DRIFTED,
+    MODEL,
+    MONITORED_MODEL_GROUP,
+    QUIET,
+    START,
+    MonitoredModel,
+    land,
+    settings_in,
+)
 from training.adapters.registry import CHAMPION, Registry, watch
 from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
-from training.contract.messages import DatasetInputs, DriftInputs
+from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
 from training.contract.model_spec import MODELS_DIR
 from training.settings import ROOT
 from training.steps import dataset, drift
+
+pytestmark = MONITORED_MODEL_GROUP
 
 
 def _artifacts(world: MonitoredModel, path: str) -> list[str]:
@@ -27,8 +38,20 @@ def _artifacts(world: MonitoredModel, path: str) -> list[str]:
     return sorted(file.path for file in client.list_artifacts(world.champion.run_id, path))
 
 
-def test_a_quiet_week_is_no_drift(world: MonitoredModel) -> None:
-    result = drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
+@pytest.fixture(scope="module")
+def quiet(world: MonitoredModel) -> DriftResult:
+    """The step's result as of the last quiet day."""
+    return drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
+
+
+@pytest.fixture(scope="module")
+def inflated(world: MonitoredModel) -> DriftResult:
+    """Its result after the inflation; it resolves `as_of` itself."""
+    return drift.run(DriftInputs(model=MODEL), world.settings)
+
+
+def test_a_quiet_week_is_no_drift(world: MonitoredModel, quiet: DriftResult) -> None:
+    result = quiet
     assert result.outcome == "measured"
     assert result.window == Days.ending(QUIET, 7)
     assert (result.champion_version, result.history_days) == (1, 77)
@@ -37,8 +60,8 @@ def test_a_quiet_week_is_no_drift(world: MonitoredModel) -> None:
     assert result.table_versions.keys() == {"events", "customer_features", "terminal_features"}
 
 
-def test_inflation_is_found_named_and_kept_with_the_run(world: MonitoredModel) -> None:
-    result = drift.run(DriftInputs(model=MODEL), world.settings)  # resolves as_of itself
+def test_inflation_is_found_named_and_kept_with_the_run(world: MonitoredModel, inflated: DriftResult) -> None:
+    result = inflated
     assert (result.as_of, result.drifted) == (DRIFTED, True)
     assert result.columns["payment_amount"].drifted
     assert result.columns["_score"].drifted
@@ -50,9 +73,8 @@ def test_inflation_is_found_named_and_kept_with_the_run(world: MonitoredModel) -
     assert _artifacts(world, f"drift/{DRIFTED}") == [f"drift/{DRIFTED}/report.{end}" for end in ("html", "json")]
 
 
-def test_the_same_inputs_give_the_same_result_and_double_nothing(world: MonitoredModel) -> None:
-    inputs = DriftInputs(model=MODEL, as_of=DRIFTED)
-    assert drift.run(inputs, world.settings) == drift.run(inputs, world.settings)
+def test_the_same_inputs_give_the_same_result_and_double_nothing(world: MonitoredModel, inflated: DriftResult) -> None:
+    assert drift.run(DriftInputs(model=MODEL, as_of=DRIFTED), world.settings) == inflated
     history = connect(world.settings.tracking_uri).get_metric_history(world.champion.run_id, "drift/share")
     days = [point.step for point in history]
     assert DRIFTED.toordinal() in days
@@ -117,17 +139,17 @@ def no_artifact(world: MonitoredModel) -> Iterator[None]:
 
 
 def test_without_the_dataset_the_reference_comes_from_the_champions_run(
-    world: MonitoredModel, no_reference: None
+    world: MonitoredModel, quiet: DriftResult, no_reference: None
 ) -> None:
     inputs = DriftInputs(model=MODEL, as_of=QUIET)
-    result = drift.run(inputs, world.settings)
+    assert drift.run(inputs, world.settings) == quiet
     (folder,) = (Path(world.settings.work) / MODEL / "references").iterdir()
     assert [file.name for file in folder.iterdir()] == ["reference.parquet"]
-    assert drift.run(inputs, world.settings) == result
+    assert drift.run(inputs, world.settings) == quiet
     # It is no hindrance to making the dataset again, and the comparison is the same with it.
     made = dataset.run(DatasetInputs(model=MODEL, as_of=QUIET), world.settings)
     assert (made, world.reference.is_file()) == (world.dataset, True)
-    assert drift.run(inputs, world.settings) == result
+    assert drift.run(inputs, world.settings) == quiet
 
 
 def test_the_hint_of_a_reference_that_is_gone_makes_it_again(

@@ -295,7 +295,7 @@ def test_a_rollback_cancels_a_rollout(planned: Plan, registry: Registry, named: 
     thread, errors = rolling(settings, 2)
     until(lambda: registry.state(MODEL).tags.get(MODE) == "canary")
     assert back(settings, named, reason="complaints", run="r1")[0] == (named or 1)
-    thread.join(10)
+    thread.join(300)
     assert registry.state(MODEL).tags == {}
     assert aliases(registry)["champion"] == (named or 1)
     assert "challenger" not in aliases(registry)
@@ -316,7 +316,7 @@ def test_a_registry_changed_by_hand_ends_the_rollout_and_stays(planned: Plan, re
     thread, errors = rolling(settings, 2)
     until(lambda: registry.state(MODEL).tags.get(MODE) == "canary")
     registry.set_alias(MODEL, "champion", 4)
-    thread.join(10)
+    thread.join(300)
     assert "The registry was changed during stage" in str(errors[0])
     assert aliases(registry) == {"champion": 4}
     assert registry.state(MODEL).tags == {}
