@@ -102,7 +102,7 @@ test-fast: $(DEV_READY) ## Lint, types, and the tests without slow imports, side
 
 .PHONY: fast-tests
 fast-tests: $(DEV_READY)
-	@$(BIN)/python -m pytest -m "not slow and not redis" --durations 10 $(FAST_TESTS) $(PYTEST)
+	@$(PYTEST_RUN) -m "not slow and not redis" $(FAST_TESTS) $(PYTEST)
 
 .PHONY: verify-all
 verify-all: $(DEV_READY) ## .ci/run, and what takes longer: the whole soak, more generated requests, the benchmarks
