@@ -87,8 +87,8 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }
 	@$(BIN)/python -m serving.keys "$(NAME)" $(ROLE)
 
-# A file of tests stays in one worker process: its slow fixtures are made once.
-PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 10
+# tests/conftest.py says which tests stay in one worker process.
+PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder --durations 10
 # Their imports take no second.
 FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
 
@@ -102,7 +102,7 @@ test-fast: $(DEV_READY) ## Lint, types, and the tests without slow imports, side
 
 .PHONY: fast-tests
 fast-tests: $(DEV_READY)
-	@$(BIN)/python -m pytest -m "not slow and not redis" --durations 10 $(FAST_TESTS) $(PYTEST)
+	@$(PYTEST_RUN) -m "not slow and not redis" $(FAST_TESTS) $(PYTEST)
 
 .PHONY: verify-all
 verify-all: $(DEV_READY) ## .ci/run, and what takes longer: the whole soak, more generated requests, the benchmarks
@@ -142,11 +142,15 @@ land-handbook: $(READY) ## The handbook's daily files as a landing folder (DATA=
 .PHONY: bench-handbook
 bench-handbook: $(READY) ## The handbook's protocol A through our own steps (DATA=dir)
 	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make bench-handbook DATA=dir"; exit 1; }
-	@$(BIN)/python -m benchmarks.handbook "$(DATA)" $(ARGS)
+	@$(BIN)/python -m benchmarks.handbook_protocol "$(DATA)" $(ARGS)
 
 .PHONY: bench-loop
 bench-loop: $(READY) ## What the loop costs beyond its steps
 	@$(BIN)/python -m benchmarks.loop $(ARGS)
+
+.PHONY: bench-idle
+bench-idle: $(READY) ## What the stack uses of a core while nothing happens (measure on a quiet machine)
+	@$(BIN)/python -m benchmarks.idle $(ARGS)
 
 .PHONY: bench-imports
 bench-imports: $(READY) ## What a step's process spends before the step begins
@@ -158,7 +162,7 @@ bench-serving: $(READY) ## The prediction service against its yardsticks (needs 
 
 .PHONY: bench-generator
 bench-generator: $(READY) ## Rows per second of the generator
-	@$(BIN)/python -m benchmarks.generator $(ARGS)
+	@$(BIN)/python -m benchmarks.generator_speed $(ARGS)
 
 .PHONY: bench-soak
 bench-soak: $(READY) ## 200,000 requests while versions swap and parts fail (ARGS='--requests 10000 --swaps 5')

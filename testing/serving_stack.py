@@ -20,6 +20,7 @@ import pyarrow as pa
 import yaml
 from onnx import TensorProto, helper
 
+from testing.http_client import http
 from testing.ports import free_port
 from training.adapters.features import Features, golden_events
 from training.adapters.lake import Lake
@@ -196,7 +197,7 @@ class Process:
     def signal(self, number: int) -> None:
         assert self.process is not None
         os.killpg(self.process.pid, number)
-        self.process.wait(30)
+        self.process.wait(300)
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -209,7 +210,7 @@ class MlflowServer(Process):
 
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=1).status_code == 200
+            return http.get(f"{self.url}/health", timeout=1).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -221,13 +222,13 @@ class Service(Process):
     def models(self) -> ReplicaModels | None:
         """None when the service does not answer."""
         try:
-            return ReplicaModels.model_validate_json(httpx.get(f"{self.url}/models", timeout=5).content)
+            return ReplicaModels.model_validate_json(http.get(f"{self.url}/models", timeout=5).content)
         except httpx.HTTPError:
             return None
 
     def ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return http.get(f"{self.url}/readyz", timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -246,7 +247,7 @@ class Service(Process):
         return models.traffic.mode if models else None
 
     def signals(self) -> Signals:
-        return Signals.model_validate_json(httpx.get(f"{self.url}/signals", timeout=5).content)
+        return Signals.model_validate_json(http.get(f"{self.url}/signals", timeout=5).content)
 
     def serves(self, version: int) -> bool:
         models = self.models()
@@ -323,7 +324,7 @@ class Stack:
         return registered(self.settings, artifact(folder, names, bias, golden_error, features, **faults))
 
     def predict(self, **changes: Any) -> httpx.Response:
-        return httpx.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)
+        return http.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)
 
     def planned(self, stages: list[dict[str, Any]], guards: dict[str, Any] | None = None, urls: str = "") -> Settings:
         """Settings of a model spec with this rollout plan."""

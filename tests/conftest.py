@@ -5,31 +5,37 @@ from pathlib import Path
 
 import pytest
 
-from tests.made_once import MadeOnce
+from tests.shared_folders import SharedFolders
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.settings import Settings
 
-pytest_plugins = ["tests.airflow_home"]
+pytest_plugins = ["tests.airflow_fixtures"]
 
 # As in the runner: threads that wait by spinning slow a shared machine tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: begun last, one of them would keep one worker process busy and the others idle."""
+    """Files with slow tests first: begun last, one of them would keep one worker process busy and the others idle.
+
+    A file of tests stays in one worker process, where its slow fixtures are made once, unless it names another group.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath))))
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+def shared_folders(tmp_path_factory: pytest.TempPathFactory) -> SharedFolders:
     base = tmp_path_factory.getbasetemp()
     # Under pytest-xdist each worker process has a folder of its own in that of the whole run.
-    return MadeOnce((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once")
+    return SharedFolders((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-folders")
 
 
 @pytest.fixture(scope="session")
-def mlflow_database(made_once: MadeOnce) -> Path:
+def mlflow_database(shared_folders: SharedFolders) -> Path:
     """An MLflow database with its tables and nothing else. Copy it: making one takes 1.5 s of CPU, copying none."""
 
     def migrate(folder: Path) -> None:
@@ -38,7 +44,7 @@ def mlflow_database(made_once: MadeOnce) -> Path:
         uri = f"sqlite:///{folder}/mlflow.db"
         MlflowClient(uri, uri).search_experiments()
 
-    return made_once.folder("mlflow-database", migrate) / "mlflow.db"
+    return shared_folders.folder("mlflow-database", migrate) / "mlflow.db"
 
 
 @pytest.fixture

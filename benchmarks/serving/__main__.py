@@ -21,8 +21,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.serving import load, others
+from benchmarks.serving.bench_environment import BIN, BenchEnvironment, challenge, cpu_seconds, make, payment, running
 from benchmarks.serving.report import line, ratio, verdict
-from benchmarks.serving.world import BIN, World, challenge, cpu_seconds, make, payment, running
 
 PORT = 21_000
 RATE = 500
@@ -51,7 +51,7 @@ def main() -> None:
         measure(world, folder, port + 2, args)
 
 
-def measure(world: World, folder: Path, port: int, args: argparse.Namespace) -> None:
+def measure(world: BenchEnvironment, folder: Path, port: int, args: argparse.Namespace) -> None:
     plain = [payment(i, world.names) for i in range(1_000)]
     short = [payment(i, []) for i in range(1_000)]
     print("features with the request, 8 connections:")
@@ -82,7 +82,7 @@ def measure(world: World, folder: Path, port: int, args: argparse.Namespace) -> 
         others.compare(world, folder, port, args.seconds)
 
 
-def everything(world: World, folder: Path, port: int, bodies: list[Any], args: argparse.Namespace) -> None:
+def everything(world: BenchEnvironment, folder: Path, port: int, bodies: list[Any], args: argparse.Namespace) -> None:
     contenders = {
         "bare uvicorn, Redis by hand": bare(world, port, world.settings.online),
         "Perennial": perennial(world, port + 1, "card_fraud"),
@@ -138,18 +138,18 @@ def compare(
     return {name: median(each.per_second for each in loads) for name, loads in found.items()}
 
 
-def bare(world: World, port: int, redis: str) -> tuple[list[str], dict[str, str], str]:
+def bare(world: BenchEnvironment, port: int, redis: str) -> tuple[list[str], dict[str, str], str]:
     command = [str(BIN / "uvicorn"), "benchmarks.serving.bare:app", "--port", str(port), "--no-access-log"]
     return command, _model(world) | {"BENCH_REDIS": redis}, f"http://127.0.0.1:{port}/"
 
 
-def stock(world: World, port: int) -> tuple[list[str], dict[str, str], str]:
+def stock(world: BenchEnvironment, port: int) -> tuple[list[str], dict[str, str], str]:
     command = [str(BIN / "bentoml"), "serve", "benchmarks.serving.stock:Stock", "--host", "127.0.0.1"]
     env = _model(world) | _quiet_bento(world)
     return [*command, "--port", str(port)], env, f"http://127.0.0.1:{port}/readyz"
 
 
-def perennial(world: World, port: int, model: str) -> tuple[list[str], dict[str, str], str]:
+def perennial(world: BenchEnvironment, port: int, model: str) -> tuple[list[str], dict[str, str], str]:
     settings = world.settings
     command = [str(BIN / "bentoml"), "serve", "serving.service:Service", "--host", "127.0.0.1", "--port", str(port)]
     env = {
@@ -172,7 +172,7 @@ def wait_for_canary(url: str) -> None:
         time.sleep(0.2)
 
 
-def _quiet_bento(world: World) -> dict[str, str]:
+def _quiet_bento(world: BenchEnvironment) -> dict[str, str]:
     return {"BENTOML_HOME": str(world.settings.home / "bentoml"), "BENTOML_DO_NOT_TRACK": "true"}
 
 
@@ -181,7 +181,7 @@ def _wrapped(bodies: list[Any]) -> list[Any]:
     return [{"payment": body} for body in bodies]
 
 
-def _model(world: World) -> dict[str, str]:
+def _model(world: BenchEnvironment) -> dict[str, str]:
     return {"BENCH_MODEL": str(world.model / "model.onnx"), "BENCH_NAMES": ",".join(world.names)}
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import load
+from benchmarks.serving.bench_environment import BIN, BenchEnvironment, running
 from benchmarks.serving.report import line
-from benchmarks.serving.world import BIN, World, running
 
 MLSERVER = ["mlserver==1.7.1", "mlserver-mlflow==1.7.1", "onnxruntime"]
 
 
-def compare(world: World, folder: Path, port: int, seconds: int) -> None:
+def compare(world: BenchEnvironment, folder: Path, port: int, seconds: int) -> None:
     import mlflow
     import numpy as np
     import onnx

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.adapters.redis_reads import read_from_redis
-from tests.feature_repo.world import MODEL, compute, day, expected, midnight, payments, put, rows_of
+from tests.feature_repo.payments_and_features import MODEL, compute, day, expected, midnight, payments, put, rows_of
 from training.adapters.features import (
     Features,
     Plan,

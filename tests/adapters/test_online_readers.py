@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.feature_repo.world import compute, payments, put
+from tests.feature_repo.payments_and_features import compute, payments, put
 from training.adapters.features import Features
 from training.adapters.features.online_readers import ONLINE_READERS, reader_for
 from training.contract.errors import ConfigError

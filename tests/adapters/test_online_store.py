@@ -17,7 +17,7 @@ import pytest
 
 from testing.ports import free_port
 from tests.adapters.redis_reads import read_from_redis
-from tests.feature_repo.world import MODEL, compute, midnight, payments, put
+from tests.feature_repo.payments_and_features import MODEL, compute, midnight, payments, put
 from training.adapters.features import Features, OnlineFeatures
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions

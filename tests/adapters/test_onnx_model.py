@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.adapters.artifacts import make_artifact
+from tests.adapters.tiny_artifact import make_artifact
 from training.adapters.onnx_model import OnnxModel, write_artifact
 from training.contract.errors import DataContractError, InputError
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from testing.ports import free_port
-from tests.adapters.artifacts import WEEK, make_artifact
+from tests.adapters.tiny_artifact import WEEK, make_artifact
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry, Runs
 from training.adapters.registry.connection import answering
@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:

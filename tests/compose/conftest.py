@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.compose.stack import TAG, engine
+from tests.compose.composed_stack import TAG, engine
 from training.settings import ROOT
 
 TARGETS = ("airflow", "training", "serving", "mlflow")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from local.processes import airflow_everywhere
-from tests.compose.stack import ONCE, RUNNING, compose, engine, write_env
+from tests.compose.composed_stack import ONCE, RUNNING, compose, engine, write_env
 from training.settings import ROOT
 
 TEXT = (ROOT / "docker-compose.yaml").read_text()

@@ -171,7 +171,7 @@ def test_told_to_stop_it_ends_with_75_and_a_report(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"working\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 75
+    assert process.wait(400) == 75
     report = StepReport.model_validate_json(result.read_text())
     assert report.error is not None
     assert (report.error.type, report.error.retryable) == ("Stopped", True)

@@ -1,5 +1,6 @@
 """Runs of the training DAG itself, with real steps on a small lake: an estimator that fails drops out of the run."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.utils.state import TaskInstanceState as State
 
-from tests.steps.watched import START, land
+from tests.airflow_fixtures import STEP_SERVER_GROUP, StepServer
+from tests.steps.monitored_model import START, land
 from training.contract.base import Days
 from training.contract.messages import FeaturesInputs
 from training.contract.model_spec import MODELS_DIR
 from training.settings import Settings
 from training.steps import features
 
-pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
+pytestmark = [STEP_SERVER_GROUP, pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "card_fraud"
@@ -51,8 +53,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture
-def train(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+def train(settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
     """Runs the training DAG for these estimators: task (and map index) → its instance."""
+    if sys.platform == "linux":
+        server: StepServer = request.getfixturevalue("step_server")
+        monkeypatch.setenv("CT_LAUNCHER", "forkserver")
+        monkeypatch.setenv("CT_FORKSERVER_SOCKET", str(server.socket))
     for name in ("home", "tracking_uri", "models_dir"):
         monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(settings, name)))
 

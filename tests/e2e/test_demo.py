@@ -74,7 +74,7 @@ class Demo:
     def ended(self, timeout: float) -> int:
         """Its exit code, with all that it said read."""
         code = self.process.wait(timeout)
-        self._reader.join(10)
+        self._reader.join(300)
         return code
 
     def runs(self, kind: str, task: str) -> Callable[[], bool]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tests.feature_repo.world import (
+from tests.feature_repo.payments_and_features import (
     TIME,
     customer_features,
     day,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.feature_repo.world import request_features
+from tests.feature_repo.payments_and_features import request_features
 from training.adapters.features.definitions import load_definitions
 from training.adapters.features.store import publish, registry_lock
 from training.contract.model_spec import ModelSpec

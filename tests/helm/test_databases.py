@@ -128,7 +128,7 @@ def test_the_trials_redis_asks_for_its_password(tmp_path: Path) -> None:
         assert (tmp_path / "redis.conf").stat().st_mode & 0o077 == 0
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(300)
 
 
 def test_what_is_kept_outlives_the_release() -> None:

@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -18,10 +17,14 @@ from airflow.sdk.exceptions import AirflowException
 from perennial_airflow.launchers import forkserver
 from perennial_airflow.launchers.forkserver import ForkServerProcess
 
+from tests.airflow_fixtures import STEP_SERVER_GROUP, StepServer
 from training.contract.steps import step_command
 from training.settings import ROOT
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the step server is Linux's: macOS must not fork so")
+pytestmark = [
+    STEP_SERVER_GROUP,
+    pytest.mark.skipif(sys.platform != "linux", reason="the step server is Linux's: macOS must not fork so"),
+]
 
 LOGGER = logging.getLogger("test.forkserver")
 #: Seconds that no test reaches unless something hangs, on a loaded machine either.
@@ -43,18 +46,10 @@ time.sleep(900)
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[psutil.Process, Path]]:
-    # A socket's path is kept short by the kernel; pytest's folders are long.
-    with tempfile.TemporaryDirectory(prefix="steps-") as folder:
-        Path(folder, "probe.py").write_text(PROBE)
-        path = Path(folder, "steps.sock")
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "CT_FORKSERVER_SOCKET": "the server's own"}
-        command = [sys.executable, "-W", "ignore", "-m", "training.forkserver", "--socket", str(path)]
-        with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
-            yield psutil.Process(process.pid), path
-            process.terminate()
-            assert process.wait(NEVER) == 0
+@pytest.fixture
+def server(step_server: StepServer) -> tuple[psutil.Process, Path]:
+    (step_server.folder / "probe.py").write_text(PROBE)
+    return step_server.process, step_server.socket
 
 
 @pytest.fixture

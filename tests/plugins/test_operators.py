@@ -1,5 +1,6 @@
 """Steps as tasks, run by Airflow in this process. The steps are the real ones, on an empty lake or with bad inputs."""
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,24 @@ from perennial_airflow.refs import FromRun, result
 from perennial_airflow.requests import WHEN_THE_RUN_FAILED, training_request
 from sqlalchemy import select
 
-pytestmark = pytest.mark.usefixtures("airflow_database", "step_settings")
+from tests.airflow_fixtures import STEP_SERVER_GROUP, StepServer
+
+pytestmark = [STEP_SERVER_GROUP, pytest.mark.usefixtures("airflow_database", "step_settings")]
 
 MODEL = {"model": "card_fraud"}
 #: Granted nothing: there is no data yet.
 ASK = {**MODEL, "trigger": "new_data", "run": "a-run"}
+
+
+@pytest.fixture(autouse=True)
+def launcher(request: pytest.FixtureRequest, step_settings: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Steps are forked by the step server, which is quick, unless a test asks for a process of its own for each."""
+    chosen = getattr(request, "param", "forkserver" if sys.platform == "linux" else "subprocess")
+    monkeypatch.setenv("CT_LAUNCHER", chosen)
+    if chosen == "forkserver":
+        server: StepServer = request.getfixturevalue("step_server")
+        monkeypatch.setenv("CT_FORKSERVER_SOCKET", str(server.socket))
+    return chosen
 
 
 def dag(name: str, **kwargs: Any) -> DAG:
@@ -41,6 +55,7 @@ def result_of(ti: Any) -> Any:
     return ti.xcom_pull(task_ids=ti.task_id)
 
 
+@pytest.mark.parametrize("launcher", ["subprocess"], indirect=True)
 def test_the_result_is_handed_on_and_its_fields_are_inputs_with_their_types(tmp_path: Path) -> None:
     @task
     def look(granted, waiting, text):

@@ -11,7 +11,7 @@ from kubernetes.client import models as k8s
 from perennial_airflow import pod_group
 from perennial_airflow.pod_spec import step_pod
 
-from tests.plugins.cluster import Cluster
+from tests.plugins.fake_kubernetes import Cluster
 from tests.plugins.test_pod_spec import ARGV, REMOTE, WHO
 from tests.plugins.test_pods import RESULT, Task, cluster, succeeds, unseen
 from training.contract.model_spec import MODELS_DIR

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 from kubernetes.client import Configuration
 from perennial_airflow.pod_spec import Identity
 
-from tests.plugins.cluster import Cluster, Manifest, ended, waiting
+from tests.plugins.fake_kubernetes import Cluster, Manifest, ended, waiting
 
 MODEL = {"model": "card_fraud"}
 RESULT = {"version": 3, "digest": "abc"}

@@ -18,7 +18,7 @@ from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
 from serving.segments import line
 from serving.spool import Spool
 from testing.serving_stack import eventually
-from tests.serving.rows import NOW, flat_row, flat_table, make_log, row, shipped, stored
+from tests.serving.prediction_rows import NOW, flat_row, flat_table, make_log, row, shipped, stored
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import ConfigError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -127,7 +127,7 @@ def test_a_conversion_never_loses_what_another_replica_appends_meanwhile(
     monkeypatch.setattr(prediction_log, "RETRY_SECONDS", (0.05, 0.1))
     log = make_log(tmp_path, lake, spec)
     log.append([row(3)])
-    eventually(lambda: lake.scan(PREDICTIONS).count_rows() == 3, 20)
+    eventually(lambda: lake.scan(PREDICTIONS).count_rows() == 3)
     log.close()
     assert shipped(lake) == [1, 2, 3]
 

@@ -14,7 +14,7 @@ from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.spool import Spool
 from testing.serving_stack import eventually
-from tests.serving.rows import make_log, row, shipped
+from tests.serving.prediction_rows import make_log, row, shipped
 from training.adapters.lake import Lake
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec

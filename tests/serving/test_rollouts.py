@@ -121,7 +121,7 @@ def test_a_bad_model_is_rolled_back_by_the_guard_that_should(
     with Callers([stack.service.url]) as callers, pytest.raises(RolloutAborted) as failed:
         rollout.run(RolloutInputs(model=MODEL, version=version), settings)
     assert guard in failed.value.message.partition(" tripped")[0], failed.value.message
-    eventually(lambda: stack.service.serves(1) and stack.service.mode() == "full", 5)
+    eventually(lambda: stack.service.serves(1) and stack.service.mode() == "full")
     state = stack.registry.state(MODEL)
     assert (state.aliases["champion"], state.tags) == (1, {})
     assert "challenger" not in state.aliases
@@ -183,7 +183,7 @@ def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack
         services = [stack.service, *others]
         urls = [service.url for service in services]
         for service in services:
-            eventually(lambda service=service: service.serves(1), 90)
+            eventually(lambda service=service: service.serves(1))
         settings = stack.planned([SHADOW, CANARY, FULL], {"maximum_p99_ms": 1000}, ",".join(urls))
         with Callers(urls) as callers:
             result = rollout.run(RolloutInputs(model=MODEL, version=version), settings)
@@ -204,26 +204,26 @@ def test_what_no_longer_serves_is_freed(stack: Stack) -> None:
     watcher = Watcher(settings, stack.spec, Metrics(CollectorRegistry()))
     watcher.start()
     try:
-        eventually(lambda: watcher.traffic.champion, 30)
+        eventually(lambda: watcher.traffic.champion)
         models = []
         versions = [stack.register(bias=-0.9 - i / 1000) for i in range(3)]
         for version in versions:
             stack.registry.set_alias(MODEL, "champion", version.version)
-            loaded = eventually(lambda v=version: (s := watcher.traffic.champion) and s.version == v.version and s, 30)
+            loaded = eventually(lambda v=version: (s := watcher.traffic.champion) and s.version == v.version and s)
             models.append(weakref.ref(loaded.model))
         held, loaded = loaded, None  # a request under way
         stack.registry.set_alias(MODEL, "champion", 1)
-        eventually(lambda: watcher.traffic.champion and watcher.traffic.champion.version == 1, 30)
+        eventually(lambda: watcher.traffic.champion and watcher.traffic.champion.version == 1)
 
         def left() -> list[bool]:
             gc.collect()
             return [model() is not None for model in models]
 
-        eventually(lambda: left() == [False, False, True], 10)
+        eventually(lambda: left() == [False, False, True])
         del held
-        eventually(lambda: left() == [False, False, False], 10)
+        eventually(lambda: left() == [False, False, False])
         copies = stack.folder / "watched" / "models" / MODEL
         gone = {str(version.version) for version in versions}
-        eventually(lambda: not gone & {path.name for path in copies.glob("[0-9]*")}, 10)
+        eventually(lambda: not gone & {path.name for path in copies.glob("[0-9]*")})
     finally:
         watcher.stop()

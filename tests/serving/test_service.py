@@ -26,7 +26,7 @@ from testing.serving_stack import (
     running_stack,
     service_process,
 )
-from tests.serving.rows import shipped
+from tests.serving.prediction_rows import shipped
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.messages import RollbackInputs, RolloutInputs
 from training.steps import rollback, rollout

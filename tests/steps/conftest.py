@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.made_once import MadeOnce
-from tests.steps.fleet import MODEL, Replica
-from tests.steps.watched import World, build
+from tests.shared_folders import SharedFolders
+from tests.steps.monitored_model import MonitoredModel, build
+from tests.steps.replica_server import MODEL, Replica
 from training.adapters.registry import Registry
 from training.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> MonitoredModel:
     """One for each worker process: tests write predictions and drift reports into it."""
     folder = tmp_path_factory.mktemp("watched")
     shutil.copy(mlflow_database, folder)
@@ -24,7 +24,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Wo
 
 
 @pytest.fixture(scope="session")
-def template(made_once: MadeOnce, mlflow_database: Path) -> Path:
+def template(shared_folders: SharedFolders, mlflow_database: Path) -> Path:
     """A registry with four versions and no alias, to be copied."""
 
     def make(folder: Path) -> None:
@@ -37,7 +37,7 @@ def template(made_once: MadeOnce, mlflow_database: Path) -> Path:
         for _ in range(4):
             registry.register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
 
-    return made_once.folder("registry-of-four-versions", make) / "mlflow.db"
+    return shared_folders.folder("registry-of-four-versions", make) / "mlflow.db"
 
 
 @pytest.fixture

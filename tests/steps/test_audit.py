@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tests.steps.predicted import prediction_table
-from tests.steps.watched import DRIFTED, MODEL, World
+from tests.steps.monitored_model import DRIFTED, MODEL, MONITORED_MODEL_GROUP, MonitoredModel
+from tests.steps.prediction_tables import prediction_table
 from training.adapters.features import Features
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
@@ -21,12 +21,14 @@ from training.contract.model_spec import load_model_spec
 from training.settings import Settings
 from training.steps import audit
 
+pytestmark = MONITORED_MODEL_GROUP
+
 WINDOW = Days.ending(DRIFTED, 7)
 ROWS = 400
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-def served(world: World, at: pd.Series | None = None) -> pd.DataFrame:
+def served(world: MonitoredModel, at: pd.Series | None = None) -> pd.DataFrame:
     """The window's first events with the features that the online store, filled up to `at`, would have served."""
     spec = load_model_spec(MODEL)
     events = world.lake.scan("events").to_table(list(spec.request_columns)).to_pandas()
@@ -40,7 +42,7 @@ def served(world: World, at: pd.Series | None = None) -> pd.DataFrame:
 
 
 def log(
-    world: World,
+    world: MonitoredModel,
     rows: pd.DataFrame,
     shadow: bool = False,
     old_table: bool = False,
@@ -77,17 +79,17 @@ def log(
     world.lake.overwrite("predictions", table, ["day"])
 
 
-def run(world: World) -> AuditResult:
+def run(world: MonitoredModel) -> AuditResult:
     return audit.run(AuditInputs(model=MODEL, as_of=DRIFTED), world.settings)
 
 
 @pytest.fixture(autouse=True)
-def _no_predictions_left(world: World):  # type: ignore[no-untyped-def]
+def _no_predictions_left(world: MonitoredModel):  # type: ignore[no-untyped-def]
     yield
     shutil.rmtree(world.lake.uri("predictions"), ignore_errors=True)
 
 
-def test_what_agrees_is_no_skew(world: World) -> None:
+def test_what_agrees_is_no_skew(world: MonitoredModel) -> None:
     log(world, served(world), shadow=True)
     result = run(world)
     assert (result.outcome, result.window, result.rows, result.share) == ("measured", WINDOW, ROWS, 0.0)
@@ -100,7 +102,7 @@ def test_what_agrees_is_no_skew(world: World) -> None:
     assert all((each.values, each.mismatches, each.behind) == (ROWS, 0, 0) for each in result.features.values())
 
 
-def test_a_store_that_was_behind_is_told_apart_from_skew(world: World) -> None:
+def test_a_store_that_was_behind_is_told_apart_from_skew(world: MonitoredModel) -> None:
     midnight = pd.Timestamp(WINDOW.start, tz="UTC")
     events = served(world)["event_time"]
     # Filled once, at the start of the window: on later days it is behind.
@@ -110,7 +112,7 @@ def test_a_store_that_was_behind_is_told_apart_from_skew(world: World) -> None:
     assert sum(each.behind for each in result.features.values()) > 0
 
 
-def test_a_store_that_knew_nobody_gave_defaults(world: World) -> None:
+def test_a_store_that_knew_nobody_gave_defaults(world: MonitoredModel) -> None:
     never = pd.Series(pd.Timestamp("2001-01-01", tz="UTC"), index=range(ROWS))
     log(world, served(world, never).assign(feature_timestamp=pd.NaT))
     result = run(world)
@@ -119,7 +121,7 @@ def test_a_store_that_knew_nobody_gave_defaults(world: World) -> None:
 
 
 @pytest.mark.parametrize("old_table", [False, True])
-def test_values_that_nothing_explains_are_reported(world: World, old_table: bool) -> None:
+def test_values_that_nothing_explains_are_reported(world: MonitoredModel, old_table: bool) -> None:
     rows = served(world)
     rows.loc[:19, "customer_mean_7d"] += 10.0
     rows.loc[5, "customer_mean_7d"] += 90.0
@@ -136,7 +138,7 @@ def test_values_that_nothing_explains_are_reported(world: World, old_table: bool
     assert "| customer_mean_7d | 20 | 5.00% |" in page
 
 
-def test_a_logged_feature_that_is_no_number_is_reported(world: World) -> None:
+def test_a_logged_feature_that_is_no_number_is_reported(world: MonitoredModel) -> None:
     rows = served(world)
     rows.loc[:2, "customer_mean_7d"] = np.nan
     rows.loc[3, "customer_mean_7d"] += 50.0
@@ -150,7 +152,7 @@ def test_a_logged_feature_that_is_no_number_is_reported(world: World) -> None:
     assert "p00000: not a number → " in Path(result.report or "").read_text()
 
 
-def test_features_that_came_or_went_are_no_skew(world: World) -> None:
+def test_features_that_came_or_went_are_no_skew(world: MonitoredModel) -> None:
     """A version that is gone from the definitions' point of view, and one that did not take a feature yet."""
     rows = served(world)
     log(world, rows, also={"customer_count_90d": 3.0})
@@ -167,7 +169,7 @@ def test_features_that_came_or_went_are_no_skew(world: World) -> None:
     assert "not compared: customer_count_90d (10 requests)" in Path(result.report or "").read_text()
 
 
-def test_the_ledger_keeps_the_share_once(world: World, tmp_path: Path) -> None:
+def test_the_ledger_keeps_the_share_once(world: MonitoredModel, tmp_path: Path) -> None:
     rows = served(world)
     rows["terminal_count_1d"] += 1
     log(world, rows)
@@ -179,7 +181,7 @@ def test_the_ledger_keeps_the_share_once(world: World, tmp_path: Path) -> None:
     assert entry.body["features"] == {"terminal_count_1d": 1.0}
 
 
-def test_nothing_to_audit(world: World) -> None:
+def test_nothing_to_audit(world: MonitoredModel) -> None:
     assert run(world).outcome == "no predictions"
     assert audit.run(AuditInputs(model=MODEL, as_of=None), world.settings).outcome == "no predictions"
     log(world, served(world))

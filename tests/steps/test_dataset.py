@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.feature_repo.world import MODEL, START, compute, day, expected, midnight, payments, put
+from tests.feature_repo.payments_and_features import MODEL, START, compute, day, expected, midnight, payments, put
 from training.adapters.datasets import Dataset
 from training.adapters.features import Features
 from training.adapters.lake import Lake

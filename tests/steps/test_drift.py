@@ -11,24 +11,47 @@ from pathlib import Path
 
 import pytest
 
-from tests.steps.watched import DRIFTED, MODEL, QUIET, START, World, land, settings_in
+from tests.steps.monitored_model import (
+    DRIFTED,
+    MODEL,
+    MONITORED_MODEL_GROUP,
+    QUIET,
+    START,
+    MonitoredModel,
+    land,
+    settings_in,
+)
 from training.adapters.registry import CHAMPION, Registry, watch
 from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
-from training.contract.messages import DatasetInputs, DriftInputs
+from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
 from training.contract.model_spec import MODELS_DIR
 from training.settings import ROOT
 from training.steps import dataset, drift
 
+pytestmark = MONITORED_MODEL_GROUP
 
-def _artifacts(world: World, path: str) -> list[str]:
+
+def _artifacts(world: MonitoredModel, path: str) -> list[str]:
     client = connect(world.settings.tracking_uri)
     return sorted(file.path for file in client.list_artifacts(world.champion.run_id, path))
 
 
-def test_a_quiet_week_is_no_drift(world: World) -> None:
-    result = drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
+@pytest.fixture(scope="module")
+def quiet(world: MonitoredModel) -> DriftResult:
+    """The step's result as of the last quiet day."""
+    return drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
+
+
+@pytest.fixture(scope="module")
+def inflated(world: MonitoredModel) -> DriftResult:
+    """Its result after the inflation; it resolves `as_of` itself."""
+    return drift.run(DriftInputs(model=MODEL), world.settings)
+
+
+def test_a_quiet_week_is_no_drift(world: MonitoredModel, quiet: DriftResult) -> None:
+    result = quiet
     assert result.outcome == "measured"
     assert result.window == Days.ending(QUIET, 7)
     assert (result.champion_version, result.history_days) == (1, 77)
@@ -37,8 +60,8 @@ def test_a_quiet_week_is_no_drift(world: World) -> None:
     assert result.table_versions.keys() == {"events", "customer_features", "terminal_features"}
 
 
-def test_inflation_is_found_named_and_kept_with_the_run(world: World) -> None:
-    result = drift.run(DriftInputs(model=MODEL), world.settings)  # resolves as_of itself
+def test_inflation_is_found_named_and_kept_with_the_run(world: MonitoredModel, inflated: DriftResult) -> None:
+    result = inflated
     assert (result.as_of, result.drifted) == (DRIFTED, True)
     assert result.columns["payment_amount"].drifted
     assert result.columns["_score"].drifted
@@ -50,16 +73,15 @@ def test_inflation_is_found_named_and_kept_with_the_run(world: World) -> None:
     assert _artifacts(world, f"drift/{DRIFTED}") == [f"drift/{DRIFTED}/report.{end}" for end in ("html", "json")]
 
 
-def test_the_same_inputs_give_the_same_result_and_double_nothing(world: World) -> None:
-    inputs = DriftInputs(model=MODEL, as_of=DRIFTED)
-    assert drift.run(inputs, world.settings) == drift.run(inputs, world.settings)
+def test_the_same_inputs_give_the_same_result_and_double_nothing(world: MonitoredModel, inflated: DriftResult) -> None:
+    assert drift.run(DriftInputs(model=MODEL, as_of=DRIFTED), world.settings) == inflated
     history = connect(world.settings.tracking_uri).get_metric_history(world.champion.run_id, "drift/share")
     days = [point.step for point in history]
     assert DRIFTED.toordinal() in days
     assert len(days) == len(set(days))
 
 
-def test_killed_before_the_report_is_kept_it_does_so_when_run_again(world: World, monkeypatch) -> None:
+def test_killed_before_the_report_is_kept_it_does_so_when_run_again(world: MonitoredModel, monkeypatch) -> None:
     day = DRIFTED - timedelta(days=2)
 
     def unreachable(*_: object) -> None:
@@ -76,7 +98,7 @@ def test_killed_before_the_report_is_kept_it_does_so_when_run_again(world: World
 
 
 def test_features_that_are_not_defined_any_more_have_their_default_and_are_named(
-    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = ["customer_count_1d", "night"]
     shutil.copytree(ROOT / "feature_repo", tmp_path / "repo")
@@ -98,7 +120,7 @@ def test_features_that_are_not_defined_any_more_have_their_default_and_are_named
 
 
 @pytest.fixture
-def no_reference(world: World) -> Iterator[None]:
+def no_reference(world: MonitoredModel) -> Iterator[None]:
     """The dataset of the champion has just been deleted, and nothing was fetched in its place."""
     folder, away = world.reference.parent, world.reference.parent.with_name("away")
     folder.rename(away)
@@ -109,27 +131,29 @@ def no_reference(world: World) -> Iterator[None]:
 
 
 @pytest.fixture
-def no_artifact(world: World) -> Iterator[None]:
+def no_artifact(world: MonitoredModel) -> Iterator[None]:
     kept = Path(world.settings.home) / "mlflow" / MODEL / world.champion.run_id / "artifacts" / "reference"
     kept.rename(kept.with_name("away"))
     yield
     kept.with_name("away").rename(kept)
 
 
-def test_without_the_dataset_the_reference_comes_from_the_champions_run(world: World, no_reference: None) -> None:
+def test_without_the_dataset_the_reference_comes_from_the_champions_run(
+    world: MonitoredModel, quiet: DriftResult, no_reference: None
+) -> None:
     inputs = DriftInputs(model=MODEL, as_of=QUIET)
-    result = drift.run(inputs, world.settings)
+    assert drift.run(inputs, world.settings) == quiet
     (folder,) = (Path(world.settings.work) / MODEL / "references").iterdir()
     assert [file.name for file in folder.iterdir()] == ["reference.parquet"]
-    assert drift.run(inputs, world.settings) == result
+    assert drift.run(inputs, world.settings) == quiet
     # It is no hindrance to making the dataset again, and the comparison is the same with it.
     made = dataset.run(DatasetInputs(model=MODEL, as_of=QUIET), world.settings)
     assert (made, world.reference.is_file()) == (world.dataset, True)
-    assert drift.run(inputs, world.settings) == result
+    assert drift.run(inputs, world.settings) == quiet
 
 
 def test_the_hint_of_a_reference_that_is_gone_makes_it_again(
-    world: World, no_reference: None, no_artifact: None
+    world: MonitoredModel, no_reference: None, no_artifact: None
 ) -> None:
     # Meanwhile the lake has moved on.
     rows = world.lake.scan("labels").to_table()
@@ -142,7 +166,7 @@ def test_the_hint_of_a_reference_that_is_gone_makes_it_again(
 
 
 def test_under_another_spec_the_hint_is_to_train(
-    world: World, no_reference: None, no_artifact: None, tmp_path: Path
+    world: MonitoredModel, no_reference: None, no_artifact: None, tmp_path: Path
 ) -> None:
     text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
     changed = text.replace("  window_days: 14\n", "  window_days: 15\n", 1)
@@ -157,12 +181,12 @@ def test_under_another_spec_the_hint_is_to_train(
     )
 
 
-def test_a_window_with_too_few_events_is_no_data(world: World) -> None:
+def test_a_window_with_too_few_events_is_no_data(world: MonitoredModel) -> None:
     result = drift.run(DriftInputs(model=MODEL, as_of=START - timedelta(days=30)), world.settings)
     assert (result.outcome, result.champion_version, result.drifted) == ("no data", 1, False)
 
 
-def test_the_spec_says_how_many_events_are_too_few(world: World, tmp_path: Path) -> None:
+def test_the_spec_says_how_many_events_are_too_few(world: MonitoredModel, tmp_path: Path) -> None:
     text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
     (tmp_path / f"{MODEL}.yaml").write_text(text.replace("minimum_rows: 1000\n", "minimum_rows: 1000000\n"))
     settings = world.settings.model_copy(update={"models_dir": tmp_path})
@@ -175,7 +199,7 @@ def test_without_events_there_is_no_data(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def no_champion(world: World) -> Iterator[str]:
+def no_champion(world: MonitoredModel) -> Iterator[str]:
     """The tracking URI of a registry whose champion has just been taken away."""
     registry = Registry(world.settings.tracking_uri)
     registry.remove_alias(MODEL, CHAMPION)

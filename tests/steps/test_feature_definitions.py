@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.feature_repo.world import MODEL, compute, day, payments, put, rows_of
+from tests.feature_repo.payments_and_features import MODEL, compute, day, payments, put, rows_of
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError, TransientError

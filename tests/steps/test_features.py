@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.feature_repo.world import MODEL, compute, day, midnight, payments, put, rows_of
+from tests.feature_repo.payments_and_features import MODEL, compute, day, midnight, payments, put, rows_of
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError

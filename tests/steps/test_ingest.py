@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.steps.deliveries import FIRST, GENERATOR, MODEL, Deliveries, changed, day, first
+from tests.steps.ingest_helpers import FIRST, GENERATOR, MODEL, Deliveries, changed, day, first
 from training.adapters.lake import EVENTS, LABELS, QUARANTINE, Lake
 from training.contract.base import Days
 from training.contract.errors import DataContractError, ExitCode, InputError, TransientError

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from tests.steps.deliveries import FIRST, GENERATOR, MODEL, Deliveries, day
+from tests.steps.ingest_helpers import FIRST, GENERATOR, MODEL, Deliveries, day
 from training.adapters.lake import EVENTS, QUARANTINE
 from training.contract.errors import ConfigError, DataContractError, StepError
 from training.contract.messages import IngestInputs

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.feature_repo.world import MODEL, compute, day, midnight, payments, put
-from tests.steps.predicted import prediction_table
+from tests.feature_repo.payments_and_features import MODEL, compute, day, midnight, payments, put
+from tests.steps.prediction_tables import prediction_table
 from training.adapters import tables
 from training.adapters.lake import Lake
 from training.contract.base import Days

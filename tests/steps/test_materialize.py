@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.feature_repo.world import MODEL, compute, day, payments, put
+from tests.feature_repo.payments_and_features import MODEL, compute, day, payments, put
 from training.contract.errors import ExitCode
 from training.contract.messages import MaterializeResult, StepReport
 from training.contract.steps import step_command

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tests.steps.predicted import prediction_table
-from tests.steps.watched import DRIFTED, MODEL, World
+from tests.steps.monitored_model import DRIFTED, MODEL, MONITORED_MODEL_GROUP, MonitoredModel
+from tests.steps.prediction_tables import prediction_table
 from training.adapters.datasets import Rows
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
@@ -24,6 +24,8 @@ from training.contract.messages import PerformanceInputs, PerformanceResult
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.steps import performance
 
+pytestmark = MONITORED_MODEL_GROUP
+
 #: Seven days whose labels have all been reported before DRIFTED.
 WINDOW = Days(start=DRIFTED - timedelta(days=14), end=DRIFTED - timedelta(days=7))
 Scores = Callable[[pd.Series], np.ndarray]
@@ -33,7 +35,7 @@ def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-def _events(world: World, days: Days) -> pd.DataFrame:
+def _events(world: MonitoredModel, days: Days) -> pd.DataFrame:
     within = (ds.field("event_time") >= _midnight(days.start)) & (ds.field("event_time") < _midnight(days.end))
     columns = ["transaction_id", "event_time", "customer_id", "terminal_id", "amount"]
     events = world.lake.scan("events").to_table(columns, filter=within).to_pandas()
@@ -41,7 +43,7 @@ def _events(world: World, days: Days) -> pd.DataFrame:
     return events.merge(labels, how="left").fillna({"is_fraud": 0})
 
 
-def _predict(world: World, days: Days, scores: Scores, version: int = 1, later: int = 0) -> pd.DataFrame:
+def _predict(world: MonitoredModel, days: Days, scores: Scores, version: int = 1, later: int = 0) -> pd.DataFrame:
     """Predictions for all events of `days`, as the service logs them: `later` seconds after the event."""
     events = _events(world, days)
     return events.assign(
@@ -52,7 +54,7 @@ def _predict(world: World, days: Days, scores: Scores, version: int = 1, later: 
     )
 
 
-def _log(world: World, *predictions: pd.DataFrame) -> pd.DataFrame:
+def _log(world: MonitoredModel, *predictions: pd.DataFrame) -> pd.DataFrame:
     """Put exactly these into the lake's prediction log."""
     rows = pd.concat(predictions, ignore_index=True)
     world.lake.overwrite("predictions", prediction_table(load_model_spec(MODEL), rows), ["day"])
@@ -64,7 +66,7 @@ def _good(frauds: pd.Series) -> np.ndarray:
     return 0.9 * frauds.to_numpy() * (noise > 0.1) + 0.1 * noise
 
 
-def _champions_own(world: World) -> pd.DataFrame:
+def _champions_own(world: MonitoredModel) -> pd.DataFrame:
     """What the champion would have logged for every payment of its holdout."""
     rows = Rows(pq.read_table(world.dataset.holdout.uri), load_model_spec(MODEL))
     folder = Path(world.settings.work) / "own"
@@ -79,11 +81,11 @@ def _blind(frauds: pd.Series) -> np.ndarray:
     return np.random.default_rng(1).random(len(frauds))
 
 
-def _run(world: World, as_of: date = DRIFTED, version: int = 1) -> PerformanceResult:
+def _run(world: MonitoredModel, as_of: date = DRIFTED, version: int = 1) -> PerformanceResult:
     return performance.run(PerformanceInputs(model=MODEL, as_of=as_of, champion_version=version), world.settings)
 
 
-def test_good_predictions_are_measured_like_the_holdout(world: World) -> None:
+def test_good_predictions_are_measured_like_the_holdout(world: MonitoredModel) -> None:
     rows = _log(world, _predict(world, WINDOW, _good))
     result = _run(world)
     assert (result.outcome, result.window, result.degraded) == ("measured", WINDOW, False)
@@ -93,7 +95,7 @@ def test_good_predictions_are_measured_like_the_holdout(world: World) -> None:
     assert 0.7 * len(rows) < result.rows < len(rows)
 
 
-def test_the_entity_of_evaluation_may_be_the_id(world: World, tmp_path: Path) -> None:
+def test_the_entity_of_evaluation_may_be_the_id(world: MonitoredModel, tmp_path: Path) -> None:
     rows = _log(world, _predict(world, WINDOW, _good))
     text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
     (tmp_path / f"{MODEL}.yaml").write_text(text.replace("entity: customer_id", "entity: transaction_id"))
@@ -102,7 +104,7 @@ def test_the_entity_of_evaluation_may_be_the_id(world: World, tmp_path: Path) ->
     assert (result.outcome, result.rows) == ("measured", len(rows))
 
 
-def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: World) -> None:
+def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: MonitoredModel) -> None:
     _log(world, _champions_own(world))
     result = _run(world, world.dataset.as_of)
     holdout = pq.read_table(world.dataset.holdout.uri).to_pandas().query("not _excluded")
@@ -111,7 +113,7 @@ def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: Wor
     assert result.current == pytest.approx(result.reference)
 
 
-def test_the_numbers_are_those_of_scikit_learn(world: World) -> None:
+def test_the_numbers_are_those_of_scikit_learn(world: MonitoredModel) -> None:
     rows = _log(world, _predict(world, WINDOW, _good))
     frauds = _frauds(world, WINDOW.start - (world.dataset.holdout.days.start - world.dataset.train.days.start))
     known_since = rows["customer_id"].map(frauds.groupby("customer_id")["reported_at"].min())
@@ -123,21 +125,21 @@ def test_the_numbers_are_those_of_scikit_learn(world: World) -> None:
     assert result.current["roc_auc"] == pytest.approx(roc_auc_score(counted["is_fraud"], counted["score"]))
 
 
-def _frauds(world: World, since: date) -> pd.DataFrame:
+def _frauds(world: MonitoredModel, since: date) -> pd.DataFrame:
     """Positive labels of events from `since` on, with their customers."""
     labels = world.lake.scan("labels").to_table().to_pandas().query("is_fraud == 1")
     events = world.lake.scan("events").to_table(["transaction_id", "customer_id", "event_time"]).to_pandas()
     return labels.merge(events[events.event_time >= _midnight(since)])
 
 
-def test_blind_predictions_have_degraded(world: World) -> None:
+def test_blind_predictions_have_degraded(world: MonitoredModel) -> None:
     _log(world, _predict(world, WINDOW, _blind))
     result = _run(world)
     assert (result.outcome, result.degraded) == ("measured", True)
     assert result.current["average_precision"] < result.reference["average_precision"] - 0.1
 
 
-def test_predictions_made_again_once_the_labels_are_in_hide_nothing(world: World) -> None:
+def test_predictions_made_again_once_the_labels_are_in_hide_nothing(world: MonitoredModel) -> None:
     first, again = _predict(world, WINDOW, _blind, later=1), _predict(world, WINDOW, _good, later=8 * 24 * 3600)
     _log(world, first)
     alone = _run(world)
@@ -147,7 +149,7 @@ def test_predictions_made_again_once_the_labels_are_in_hide_nothing(world: World
     assert (both.rows, both.current) == (alone.rows, alone.current)
 
 
-def test_other_versions_and_days_without_all_their_labels_do_not_count(world: World) -> None:
+def test_other_versions_and_days_without_all_their_labels_do_not_count(world: MonitoredModel) -> None:
     _log(world, _predict(world, WINDOW, _good))
     alone = _run(world)
     other_days = [Days.ending(WINDOW.start, 3), Days(start=WINDOW.end, end=DRIFTED)]
@@ -157,7 +159,7 @@ def test_other_versions_and_days_without_all_their_labels_do_not_count(world: Wo
     assert (both.rows, both.current) == (alone.rows, alone.current)
 
 
-def test_what_scored_along_does_not_count(world: World) -> None:
+def test_what_scored_along_does_not_count(world: MonitoredModel) -> None:
     _log(world, _predict(world, WINDOW, _good))
     alone = _run(world)
     answers = _predict(world, WINDOW, _good).assign(role="champion")
@@ -165,7 +167,7 @@ def test_what_scored_along_does_not_count(world: World) -> None:
     assert _run(world).current == alone.current
 
 
-def test_labels_reported_after_the_horizon_are_not_used(world: World) -> None:
+def test_labels_reported_after_the_horizon_are_not_used(world: MonitoredModel) -> None:
     _log(world, _predict(world, WINDOW, _good))
     before = _run(world)
     labels = world.lake.scan("labels").to_table()
@@ -182,7 +184,7 @@ def test_labels_reported_after_the_horizon_are_not_used(world: World) -> None:
     assert later.positives > after.positives
 
 
-def test_few_labels_decide_nothing(world: World) -> None:
+def test_few_labels_decide_nothing(world: MonitoredModel) -> None:
     one_day = Days(start=WINDOW.start, end=WINDOW.start + timedelta(days=1))
     _log(world, _predict(world, one_day, _blind))
     result = _run(world)
@@ -191,7 +193,7 @@ def test_few_labels_decide_nothing(world: World) -> None:
     assert result.positives < 20
 
 
-def test_twice_is_the_same_and_logged_once(world: World) -> None:
+def test_twice_is_the_same_and_logged_once(world: MonitoredModel) -> None:
     _log(world, _predict(world, WINDOW, _good))
     as_of = DRIFTED
     assert _run(world, as_of) == _run(world, as_of)
@@ -205,7 +207,7 @@ def test_twice_is_the_same_and_logged_once(world: World) -> None:
     assert len(same) == 1
 
 
-def test_nothing_to_measure(world: World) -> None:
+def test_nothing_to_measure(world: MonitoredModel) -> None:
     def outcome(**fields) -> str:
         return performance.run(PerformanceInputs(model=MODEL, **fields), world.settings).outcome
 
@@ -216,7 +218,7 @@ def test_nothing_to_measure(world: World) -> None:
     assert outcome(as_of=DRIFTED, champion_version=2) == "no predictions"
 
 
-def test_a_version_that_predicted_but_is_not_registered_is_an_input_error(world: World) -> None:
+def test_a_version_that_predicted_but_is_not_registered_is_an_input_error(world: MonitoredModel) -> None:
     _log(world, _predict(world, WINDOW, _good, version=99))
     with pytest.raises(InputError, match="99"):
         _run(world, version=99)

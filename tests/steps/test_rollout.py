@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from tests.steps.fleet import MODEL, Replica
-from tests.steps.moves import Killed, aliases, back, killing, ledger, roll
+from tests.steps.replica_server import MODEL, Replica
+from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import InputError, StepError, TransientError

@@ -1,6 +1,7 @@
 """Staged rollouts: the plan's stages in order, guards that trip, kills, cancellations, silence.
 
-The replicas are those of tests/steps/fleet.py; real services with bad models are in tests/serving/test_rollouts.py.
+The replicas are those of tests/steps/replica_server.py. Real services with bad models are in
+tests/serving/test_rollouts.py.
 """
 
 import json
@@ -18,9 +19,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.steps.fleet import MODEL, Replica
-from tests.steps.moves import Killed, aliases, back, killing, ledger, roll
-from tests.steps.predicted import prediction_table
+from tests.steps.prediction_tables import prediction_table
+from tests.steps.replica_server import MODEL, Replica
+from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
@@ -294,7 +295,7 @@ def test_a_rollback_cancels_a_rollout(planned: Plan, registry: Registry, named: 
     thread, errors = rolling(settings, 2)
     until(lambda: registry.state(MODEL).tags.get(MODE) == "canary")
     assert back(settings, named, reason="complaints", run="r1")[0] == (named or 1)
-    thread.join(10)
+    thread.join(300)
     assert registry.state(MODEL).tags == {}
     assert aliases(registry)["champion"] == (named or 1)
     assert "challenger" not in aliases(registry)
@@ -315,7 +316,7 @@ def test_a_registry_changed_by_hand_ends_the_rollout_and_stays(planned: Plan, re
     thread, errors = rolling(settings, 2)
     until(lambda: registry.state(MODEL).tags.get(MODE) == "canary")
     registry.set_alias(MODEL, "champion", 4)
-    thread.join(10)
+    thread.join(300)
     assert "The registry was changed during stage" in str(errors[0])
     assert aliases(registry) == {"champion": 4}
     assert registry.state(MODEL).tags == {}

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.steps.step_process import StepProcess
 from tests.steps.training_rows import NAMES, write_dataset
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
@@ -20,11 +21,13 @@ from training.contract.messages import StepReport
 from training.contract.steps import distributed_command, step_command
 from training.settings import ROOT
 
-# Every test starts processes that import torch and MLflow.
+# Some tests start processes that import torch and MLflow.
 pytestmark = pytest.mark.slow
 
 #: Long enough to be interrupted, and dropout 0, so that any number of processes fits the same model.
 SLOW = {"hidden": [64, 64], "max_epochs": 60, "patience": 60, "batch_size": 128, "dropout": 0.0}
+#: Seconds that no process takes unless it hangs, on a loaded machine either.
+NEVER = 500
 TWO = {"nodes": 1, "processes": 2, "rendezvous": "127.0.0.1:25000"}
 
 
@@ -41,19 +44,25 @@ class Place:
             "reason": "test",
         }  # fmt: skip
 
-    def start(self, distributed: bool = False) -> subprocess.Popen[bytes]:
+    def start(self) -> StepProcess:
+        return StepProcess(step_command("train", self.inputs, str(self.result)), self._environment(), self.log)
+
+    def start_distributed(self) -> subprocess.Popen[bytes]:
+        argv = distributed_command("train", self.inputs, str(self.result), **TWO)
+        with self.log.open("wb") as log:
+            command = [sys.executable, *argv]
+            return subprocess.Popen(command, env=self._environment(), stdout=log, stderr=subprocess.STDOUT)
+
+    def _environment(self) -> dict[str, str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CT_")}
-        env = clean | {
+        return clean | {
             "CT_HOME": str(self.home), "CT_TRACKING_URI": self.tracking_uri, "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
-        where = ("train", self.inputs, str(self.result))
-        argv = distributed_command(*where, **TWO) if distributed else step_command(*where)
-        with self.log.open("wb") as log:
-            return subprocess.Popen([sys.executable, *argv], env=env, stdout=log, stderr=subprocess.STDOUT)
 
     def run(self, distributed: bool = False) -> dict[str, Any]:
-        assert self.start(distributed).wait(200) == 0, self.log.read_text()
+        process = self.start_distributed() if distributed else self.start()
+        assert process.wait(NEVER) == 0, self.log.read_text()
         report = self.report()
         assert report.result is not None
         return report.result
@@ -64,8 +73,8 @@ class Place:
     def checkpoints(self) -> list[Path]:
         return list(self.home.glob("work/card_fraud/checkpoints/*/fit"))
 
-    def await_checkpoint(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 100
+    def await_checkpoint(self, process: StepProcess | subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + NEVER
         while not self.checkpoints():
             assert process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -98,8 +107,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, dataset: str, mlflow_databas
 def test_told_to_stop_it_ends_with_75_and_the_next_try_resumes(place: Place, whole: dict[str, Any]) -> None:
     process = place.start()
     place.await_checkpoint(process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
+    process.terminate()
+    assert process.wait(NEVER) == 75
     error = place.report().error
     assert error is not None
     assert (error.type, error.retryable) == ("Stopped", True)
@@ -115,7 +124,7 @@ def test_killed_outright_the_next_try_resumes(place: Place, whole: dict[str, Any
     process = place.start()
     place.await_checkpoint(process)
     process.kill()
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(NEVER) == -signal.SIGKILL
     assert not place.result.exists()
     assert place.run()["digest"] == whole["digest"]
     assert "Resumed after epoch" in place.log.read_text()
@@ -141,10 +150,10 @@ def test_two_processes_fit_what_one_fits(place: Place, whole: dict[str, Any], da
 
 
 def test_two_processes_told_to_stop_resume(place: Place, dataset: str, whole: dict[str, Any]) -> None:
-    process = place.start(distributed=True)
+    process = place.start_distributed()
     place.await_checkpoint(process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
+    process.terminate()
+    assert process.wait(NEVER) == 75
     error = place.report().error
     assert error is not None
     assert (error.type, error.retryable) == ("Stopped", True)
@@ -159,11 +168,11 @@ def test_two_processes_told_to_stop_resume(place: Place, dataset: str, whole: di
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes in /proc: Linux only")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_of_two_killed_ends_all_and_can_be_tried_again(place: Place, rank: int) -> None:
-    process = place.start(distributed=True)
+    process = place.start_distributed()
     place.await_checkpoint(process)
     (victim,) = (pid for pid in workers_of(process.pid) if environment_of(pid).get("RANK") == str(rank))
     os.kill(victim, signal.SIGKILL)
-    assert process.wait(60) == 75
+    assert process.wait(NEVER) == 75
     error = place.report().error
     assert error is not None
     assert error.retryable
@@ -188,7 +197,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 def test_a_contract_error_keeps_its_exit_code(place: Place) -> None:
     place.inputs["parameters"] = {"leaves": 3}
-    assert place.start(distributed=True).wait(100) == 78
+    assert place.start_distributed().wait(NEVER) == 78
     error = place.report().error
     assert error is not None
     assert (error.type, error.retryable) == ("ConfigError", False)

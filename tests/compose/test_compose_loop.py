@@ -9,7 +9,7 @@ import pytest
 from local.generator import LABEL_DELAY, land
 from local.plan import Plan
 from local.traffic import Serving, as_json
-from tests.compose.stack import Composed
+from tests.compose.composed_stack import Composed
 from training.contract.base import Days
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]

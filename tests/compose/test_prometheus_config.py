@@ -12,7 +12,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
-from tests.compose.stack import engine
+from tests.compose.composed_stack import engine
 from training.settings import ROOT
 
 FILES = ROOT / "helm" / "perennial" / "files"

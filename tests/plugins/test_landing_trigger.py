@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from testing.http_client import http
 from testing.ports import free_port
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -73,19 +74,19 @@ class Airflow:
     def log_in(self) -> None:
         self.until(lambda: self._answers(), 90)
         login = {"username": "admin", "password": "admin"}
-        token = httpx.post(f"{self.url}/auth/token", json=login, timeout=30).json()["access_token"]
+        token = http.post(f"{self.url}/auth/token", json=login, timeout=30).json()["access_token"]
         self.api = httpx.Client(base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/api/v2/version", timeout=5).is_success
+            return http.get(f"{self.url}/api/v2/version", timeout=5).is_success
         return False
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         found = self.api.get(f"/dags/{dag_id}/dagRuns", params={"limit": 100, "order_by": "start_date"})
         return [] if found.status_code == 404 else found.raise_for_status().json()["dag_runs"]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 400) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds:.0f} s; logs are in {self.home}"

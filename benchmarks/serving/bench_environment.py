@@ -51,7 +51,7 @@ plain = FeatureService(name="plain", features=[as_sent])
 
 
 @dataclass
-class World:
+class BenchEnvironment:
     settings: Settings
     names: list[str]
     #: The served artifact of the model that takes its features from the request; the other's has the same graph.
@@ -65,7 +65,7 @@ def payment(number: int, names: list[str]) -> dict[str, Any]:
     }
 
 
-def make(folder: Path, redis: str, tracking_uri: str) -> World:
+def make(folder: Path, redis: str, tracking_uri: str) -> BenchEnvironment:
     """A gradient-boosted model of 17 features, registered twice: as `plain`, whose features come with the request, and
     as `card_fraud`, whose features come from Redis."""
     os.environ["GIT_PYTHON_REFRESH"] = "quiet"
@@ -89,7 +89,7 @@ def make(folder: Path, redis: str, tracking_uri: str) -> World:
         path = _artifact(folder / model, model, content, [prefix + name for name in names], features[:8])
         _register(settings, model, path)
     _feature_rows(settings, names)
-    return World(settings, names, folder / "plain")
+    return BenchEnvironment(settings, names, folder / "plain")
 
 
 def _definitions(folder: Path, names: list[str]) -> None:
@@ -192,7 +192,7 @@ def _answers(url: str) -> bool:
         return getattr(error, "code", 503) in (404, 405)
 
 
-def challenge(world: World) -> None:
+def challenge(world: BenchEnvironment) -> None:
     """Put a second version of card_fraud up as a canary for a tenth of the customers."""
     _register(world.settings, "card_fraud", world.model.parent / "card_fraud", "challenger")
     Registry(world.settings.tracking_uri).set_traffic("card_fraud", Desired(mode="canary", weight=10, stage="canary"))

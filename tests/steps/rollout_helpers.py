@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.steps.fleet import MODEL
+from tests.steps.replica_server import MODEL
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.messages import RollbackInputs, RolloutInputs

@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock
 
 
-class MadeOnce:
+class SharedFolders:
     """Folders under `root`, by name."""
 
     def __init__(self, root: Path) -> None:

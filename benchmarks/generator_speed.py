@@ -1,6 +1,6 @@
 """Rows per second of the generator on one core, against the target of 1 million rows in 10 seconds.
 
-python -m benchmarks.generator
+python -m benchmarks.generator_speed
 """
 
 import time

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from local.generator import Change, Generator
 from training.adapters.lake import Lake
@@ -15,13 +16,15 @@ from training.settings import Settings
 from training.steps import dataset, features, train
 
 MODEL = "card_fraud"
+#: The files that use the fixture `world` run in one worker process, so that it is built once.
+MONITORED_MODEL_GROUP = pytest.mark.xdist_group("monitored-model")
 START = date(2026, 1, 5)
 #: Trained as of QUIET; amounts doubled from QUIET on; the last events are those of the day before DRIFTED.
 QUIET, DRIFTED = START + timedelta(days=77), START + timedelta(days=84)
 
 
 @dataclass(frozen=True)
-class World:
+class MonitoredModel:
     settings: Settings
     lake: Lake
     champion: ModelVersion
@@ -50,7 +53,7 @@ def land(settings: Settings, days: Days, changes: tuple[Change, ...] = (), custo
     return lake
 
 
-def build(folder: Path) -> World:
+def build(folder: Path) -> MonitoredModel:
     """Takes about 15 s."""
     settings = settings_in(folder)
     inflation = Change(kind="amount_inflation", start=QUIET, strength=2.0)
@@ -64,4 +67,4 @@ def build(folder: Path) -> World:
     registry = Registry(settings.tracking_uri)
     version = registry.register(MODEL, trained.run_id, trained.digest, {})
     registry.set_alias(MODEL, CHAMPION, version.version)
-    return World(settings, lake, version, made)
+    return MonitoredModel(settings, lake, version, made)
