@@ -134,7 +134,8 @@ class Story:
         """The finished drift run that has seen these days."""
         for run in reversed(self._runs["drift"]):
             if run.state == "success":
-                seen = (self._airflow.result(run, "drift") or {}).get("as_of")
+                drift = self._airflow.result(run, "drift") or {}
+                seen = drift.get("snapshot", drift).get("as_of")
                 return run if seen is not None and seen >= str(days.end) else None
         return None
 

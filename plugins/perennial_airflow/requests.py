@@ -1,14 +1,15 @@
-"""The wiring of retraining requests. The broker decides and the ledger remembers; the retrain asset only rings.
+"""How a retraining request starts a training run: the ledger keeps the decision, the retrain asset only starts runs.
 
-Airflow may merge, strand or double asset events around `max_active_runs=1`. None of that matters here: whoever asks the
-broker is told which granted requests wait, rings for the oldest of them, and a run whose request another has taken up
-ends without training. A run that fails gives its request back: it waits, and the drift DAG rings for it again.
+Airflow may merge, strand or double asset events around `max_active_runs=1`. None of that matters here. Every
+`decide_retraining` step is told which granted requests wait, and sends an event for the oldest of them. A run whose
+request another run has taken ends without training. A run that fails releases its request: the request waits, and the
+drift DAG sends an event for it again.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-#: How the task of a training run that gives the request back differs from others.
+#: How the task of a training run that releases the request differs from others.
 WHEN_THE_RUN_FAILED = {
     "trigger_rule": "one_failed",
     "then_fail": "The run failed. Unless a person asked for it, its request waits for another run.",
@@ -16,16 +17,16 @@ WHEN_THE_RUN_FAILED = {
 
 
 def retrain_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """What the event of the retrain asset carries after a `request` step; None when no granted request waits."""
+    """What the event of the retrain asset carries after `decide_retraining`; None when no granted request waits."""
     if result["granted"] and result["request_id"] in result["waiting"]:
         return {key: result[key] for key in ("request_id", "trigger", "as_of", "reason")}
     if result["waiting"]:
-        return {"request_id": result["waiting"][0], "reason": "Granted before, and no run has taken it up yet"}
+        return {"request_id": result["waiting"][0], "reason": "Granted before, and no run has taken it yet"}
     return None
 
 
 def training_request(context: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of a training run's `request` step, but for the model: why this run is there.
+    """The inputs of a training run's `decide_retraining`, but for the model: why this run was started.
 
     By a person: the run's parameters. By the clock: the schedule. By an event of the retrain asset: the granted request
     that it names, or, when someone posted an event without one, a request of their own.

@@ -43,7 +43,7 @@ class World:
 
     def register(self, evaluated: EvaluateResult, **changes: object) -> int:
         inputs = evaluated.model_dump(include={"challenger", "verdict", "champion_version"})
-        inputs |= {"model": MODEL, "dataset_uri": self.uri, **changes}
+        inputs |= {"model": MODEL, **changes}
         return register.run(RegisterInputs.model_validate(inputs), self.settings).version
 
     def serve(self, candidate: Candidate) -> int:
@@ -193,7 +193,7 @@ def test_a_verdict_holds_for_the_champion_it_was_reached_against(world: World, b
     told = [f"version {version}" if version else "no champion" for version in (judged, serving)]
     with pytest.raises(InputError, match=f"judged against {told[0]} of {MODEL}, {told[1]} serves now") as raised:
         world.register(evaluated)
-    assert "clear the evaluate task" in raised.value.hint
+    assert f"Start another run of {MODEL}_train" in raised.value.hint
     assert world.registry.versions(MODEL) == versions
     assert world.register(evaluated, force=True) is not None
 

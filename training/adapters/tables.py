@@ -49,9 +49,12 @@ _OURS = {
 log = logging.getLogger("perennial")
 
 
-def covered(lake: Lake, spec: ModelSpec, feed: Feed) -> Days | None:
-    """The days from the feed's first row to its newest, from file statistics; None without rows."""
-    spans = lake.spans(feed, spec.feeds[feed].time_column)
+def covered(lake: Lake, spec: ModelSpec, feed: Feed, version: int | None) -> Days | None:
+    """The days from the feed's first row to its newest at `version`, from file statistics.
+
+    None without rows; so is `version` None, of a feed that has no table yet.
+    """
+    spans = [] if version is None else lake.spans(feed, spec.feeds[feed].time_column, version)
     return covered_days((span.earliest, span.newest) for span in spans)
 
 
