@@ -372,3 +372,36 @@ def test_a_granted_request_that_waits_is_announced_before_a_lasting_failure_to_m
 
 def _no_data(as_of: date) -> DriftResult:
     return DriftResult(outcome="no data", as_of=as_of, champion_version=1)
+
+
+# --- what the version before wrote ---
+
+
+def test_a_request_that_was_granted_before_ids_and_words_changed_is_taken(settings: Settings) -> None:
+    """The ledger of Perennial 0.1: `look`, `given back`, `taken` without a snapshot, results with their own horizon."""
+    ledger, id_ = Ledger(settings.ledger), "drift-0123456789ab"
+    evidence = {"drift": {"outcome": "measured", "as_of": str(TODAY), "history_days": 35, "table_versions": {}}}
+    asked = {"id": id_, "trigger": "drift", "seen": str(TODAY), "as_of": str(TODAY), "reason": "drift"}
+    ledger.append("request", MODEL, {**asked, "champion_version": 1, "force": False, "evidence": evidence}, id_)
+    ledger.append("decision", MODEL, {"request_id": id_, "outcome": "granted", "why": "Granted.", "run": ""}, id_)
+    taken = {"request_id": id_, "outcome": "taken", "why": "", "run": "train-1"}
+    ledger.append("decision", MODEL, taken, f"{id_}:taken:0")
+    retried = _ask(settings, request_id=id_, run="train-1")  # The run goes on under the new version.
+    assert retried.granted
+    assert retried.snapshot is not None
+    returned = {"request_id": id_, "outcome": "given back", "why": "The run failed.", "run": "train-1"}
+    ledger.append("decision", MODEL, returned, f"{id_}:given back:1")
+    assert _ask(settings, trigger="code").waiting[0] == id_
+    assert _ask(settings, request_id=id_, run="train-2").granted
+    assert not _ask(settings, request_id=id_, run="train-3").granted
+    _ask(settings, request_id=id_, run="train-2", failed=True)
+    assert [entry.body["outcome"] for entry in _entries(settings, "decision")][-1] == "released"
+
+
+def test_monitoring_runs_of_the_version_before_count(settings: Settings) -> None:
+    ledger = Ledger(settings.ledger)
+    for day in range(2):
+        body = {"as_of": str(TODAY + timedelta(days=day)), "champion_version": 1, "unmeasured": {"drift": "no events"}}
+        ledger.append("look", MODEL, body, str(day))
+    with pytest.raises(DataContractError, match="drift of card_fraud could not be measured in 3 successive runs"):
+        _ask(settings, drift=_no_data(TODAY + timedelta(days=2)))
