@@ -138,7 +138,7 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
     event_time, identity = spec.feeds["events"].time_column, spec.label.id_column
     window = Days(start=chosen.train.start, end=chosen.holdout.end)
     events = Events(lake, spec, versions[EVENTS]).within(window)
-    known = Labels(lake, spec, versions[LABELS]).known_at(as_of, since=window.start)
+    known = Labels(lake, spec, versions[LABELS]).known_at(as_of, events[identity])
     found = labelled(events, known, spec, midnight(as_of))
     has_label = events[identity].isin(found[identity]).to_numpy()
     _check_labels(spec, events[event_time], has_label, chosen, as_of)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.adapters.tables import Events, Labels, Predictions
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
-from training.contract.base import Days, TableVersions, midnight
+from training.contract.base import Days, midnight
 from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.frames import LABEL, PROBABILITY
@@ -58,21 +58,28 @@ def _measure(
     spec: ModelSpec,
     settings: Settings,
 ) -> PerformanceResult:
+    import pandas as pd
+
     from training.adapters.registry import Registry
     from training.adapters.registry.watch import record
-    from training.domain.labels import labelled
+    from training.domain.labels import known_before, labelled
     from training.domain.metrics import measure
 
     lake, versions = Lake(settings.lake, spec.name), snapshot.table_versions
     champion = Registry(settings.tracking_uri).get(spec.name, champion_version)
     artifact = served_artifact(settings, champion) / METADATA_FILE
     metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
+    time = spec.feeds[EVENTS].time_column
     # Positives make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
     since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
-    labels = _labels(lake, spec, versions, since, as_of)
-    rows = labelled(first_made(predictions, [spec.label.id_column]), labels, spec, midnight(as_of))
+    identity, columns = spec.label.id_column, [spec.label.id_column, spec.evaluation.entity, time]
+    events = Events(lake, spec, versions[EVENTS]).within(Days(start=since, end=window.end), columns)
+    ids = pd.concat([predictions[identity], events[identity]])
+    labels = Labels(lake, spec, versions[LABELS]).known_at(as_of, ids)
+    rows = labelled(first_made(predictions, [identity]), labels, spec, midnight(as_of))
     if spec.evaluation.exclude_known_entities:
-        rows = _without_known(rows, labels, lake, spec, versions, Days(start=since, end=window.end))
+        # As in the dataset step, only positives among `events` make their entity known.
+        rows = rows[~known_before(rows, labels, events, spec)]
     positives = int(rows[LABEL].sum())
     log.info("%d predictions, %d with a label, %d positive, in %s", len(predictions), len(rows), positives, window)
     reference = metadata.holdout_metrics
@@ -87,7 +94,7 @@ def _measure(
     if positives < spec.drift.minimum_positives or positives == len(rows):
         log.info("Too few: the spec asks for %d positive labels, and some negative", spec.drift.minimum_positives)
         return counted
-    days = rows[spec.feeds[EVENTS].time_column].dt.floor("D")
+    days = rows[time].dt.floor("D")
     scores, entities = rows[PROBABILITY].to_numpy(), rows[spec.evaluation.entity]
     current: Metrics = measure(rows[LABEL], scores, entities, days, spec.evaluation.k)
     degraded = has_degraded(current, reference, spec.evaluation.primary, spec.drift.maximum_performance_drop)
@@ -95,21 +102,3 @@ def _measure(
         log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
     record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()}, as_of)
     return counted.model_copy(update={"outcome": "measured", "current": current, "degraded": degraded})
-
-
-def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions, start: date, as_of: date) -> "pd.DataFrame":
-    """The labels known at `as_of`, of those reported from `start` on."""
-    return Labels(lake, spec, versions[LABELS]).known_at(as_of, since=start)
-
-
-def _without_known(
-    rows: "pd.DataFrame", labels: "pd.DataFrame", lake: Lake, spec: ModelSpec, versions: TableVersions, days: Days
-) -> "pd.DataFrame":
-    """`rows` without those of entities of which a positive label was known at the start of the row's day.
-
-    As in the dataset step only events of `days` count: a label reported in them may be that of an earlier event.
-    """
-    from training.domain.labels import known_before
-
-    events = Events(lake, spec, versions[EVENTS]).within(days, [spec.label.id_column, spec.evaluation.entity])
-    return rows[~known_before(rows, labels, events, spec)]

@@ -83,7 +83,7 @@ class Labels:
         columns = [identity, spec.feeds["events"].time_column, spec.evaluation.entity]
         rows = predictions.scored_since(self._stage.began, [self._stage.version, self._champion], columns)
         table = LabelTable(self._lake, spec, versions.get(LABELS))
-        known = table.known_at(None, ids=rows[identity].unique())
+        known = table.known_at(None, rows[identity])
         # Known by now is what the labels feed has told: a clock knows nothing of deliveries that are late.
         return labelled(rows, known, spec, table.newest_report() or self._stage.began)
 
