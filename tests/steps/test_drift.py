@@ -16,7 +16,7 @@ from training.adapters.registry import CHAMPION, Registry, watch
 from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
-from training.contract.messages import DatasetInputs, DriftInputs
+from training.contract.messages import DatasetInputs, DriftInputs, Snapshot
 from training.contract.model_spec import MODELS_DIR
 from training.settings import ROOT
 from training.steps import dataset, drift
@@ -123,7 +123,8 @@ def test_without_the_dataset_the_reference_comes_from_the_champions_run(world: W
     assert [file.name for file in folder.iterdir()] == ["reference.parquet"]
     assert drift.run(inputs, world.settings) == result
     # It is no hindrance to making the dataset again, and the comparison is the same with it.
-    made = dataset.run(DatasetInputs(model=MODEL, as_of=QUIET), world.settings)
+    snapshot = Snapshot(as_of=QUIET, table_versions=world.dataset.table_versions)
+    made = dataset.run(DatasetInputs(model=MODEL, snapshot=snapshot), world.settings)
     assert (made, world.reference.is_file()) == (world.dataset, True)
     assert drift.run(inputs, world.settings) == result
 
