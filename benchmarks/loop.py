@@ -91,11 +91,11 @@ def _in_a_process_of_its_own(stack: Stack, generator: Generator, home: Path) -> 
     files = land_all(generator, home / "landing")
     environment = os.environ | stack.place.step_environment | {"CT_HOME": str(home), "CT_LANDING_URI": ""}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # As the runner does for every step.
-    # Another spec in name alone: what was made under the same one would be found again instead of made.
+    # Another seed: what the loop has made with the same one would be found again instead of made.
     environment["CT_MODELS_DIR"] = str(home / "models")
     (home / "models").mkdir()
     spec = (MODELS_DIR / f"{MODEL}.yaml").read_text()
-    (home / "models" / f"{MODEL}.yaml").write_text(spec.replace("owner: ", "owner: benchmark of ", 1))
+    (home / "models" / f"{MODEL}.yaml").write_text(spec.replace("training:\n", "training:\n  seed: 2\n", 1))
     command = [sys.executable, "-m", "benchmarks.loop", "--in-process", str(files[0].parents[1])]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     timings: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -122,8 +122,8 @@ def in_process(landing: Path) -> dict[str, float]:
         made = call("features", feed, days=taken["affected"], table_versions=taken["table_versions"])
         call("materialize", feed, table_versions=made["table_versions"])
     drift = call("drift")
-    performance = call("performance", as_of=drift["as_of"], champion_version=drift["champion_version"])
-    call("audit", as_of=drift["as_of"])
+    performance = call("performance", snapshot=drift["snapshot"])
+    call("audit", snapshot=drift["snapshot"])
     request = call("decide_retraining", drift=drift, performance=performance)
     data = call("dataset", as_of=request["as_of"])
     candidates = []
@@ -133,7 +133,7 @@ def in_process(landing: Path) -> dict[str, float]:
     verdict = call("evaluate", candidates=candidates, dataset_uri=data["uri"], seed=data["seed"])
     chosen = {"challenger": verdict["challenger"], "verdict": verdict["verdict"]}
     chosen["champion_version"] = verdict["champion_version"]
-    version = call("register", dataset_uri=data["uri"], **chosen)["version"]
+    version = call("register", **chosen)["version"]
     call("rollout", version=version)
     return timings
 

@@ -12,13 +12,13 @@ from perennial_airflow.wiring import check_wiring
 WATCH = """
 Starts one run of **{model}_data** for every file that lands at `{file}`, in the order of their days. The triggerer
 does the watching. A file that is delivered again gets another run. While this DAG is switched off, deliveries wait.
-What lies there and is not understood is told once, in the note and the log of a run of this DAG.
+A file that does not look like a delivery is reported once, in the note and the log of a run of this DAG.
 """
 
 TAKE_IN = """
 Takes in one delivery: **check** finds mistakes in the model's files, once for each change of them; **ingest** checks
 the delivery against the model spec, quarantines the rows that break a rule and puts the rest in the lake; **features**
-computes the feature rows that this touches; **materialize** puts the newest online.
+computes the feature rows that it affects; **materialize** puts the newest online.
 
 A run's id says which delivery it is for: feed, partition, how often that was delivered, fingerprint. To take a
 partition in by hand, trigger this DAG and name it. The same content twice changes nothing.

@@ -14,6 +14,6 @@ served before the present one. The version taken out of service stays in the reg
 for spec in specs("rollback"):
     settings = dag_settings(spec, "rollback", "roll back")
     with DAG(**settings, schedule=None, params=rollback_params(), doc_md=DOC) as dag:
-        asked = {"version": dag.param("version"), "reason": dag.param("reason"), "run": "{{ run_id }}"}
-        StepOperator(step="rollback", inputs={"model": spec.name, **asked})
+        request = {"version": dag.param("version"), "reason": dag.param("reason"), "run": "{{ run_id }}"}
+        StepOperator(step="rollback", inputs={"model": spec.name, **request})
     check_wiring(dag)

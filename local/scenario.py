@@ -134,8 +134,9 @@ class Scenario:
         """The finished drift run that included these days."""
         for run in reversed(self._runs["drift"]):
             if run.state == "success":
-                as_of = (self._airflow.result(run, "drift") or {}).get("as_of")
-                return run if as_of is not None and as_of >= str(days.end) else None
+                drift = self._airflow.result(run, "drift") or {}
+                seen = drift.get("snapshot", drift).get("as_of")
+                return run if seen is not None and seen >= str(days.end) else None
         return None
 
     def _winner(self) -> Run | None:

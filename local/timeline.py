@@ -100,12 +100,13 @@ def lines(timeline: list[Entry]) -> Iterator[str]:
 def _watched(entry: Entry) -> Iterator[str]:
     drift, request = entry.results.get("drift", {}), entry.results.get("decide_retraining", {})
     performance = entry.results.get("performance", {})
+    snapshot = drift.get("snapshot", drift)  # Perennial 0.1 had its fields in the result itself.
     if drift.get("outcome") == "measured":
         window = f"{drift['window']['start']} up to {drift['window']['end']}"
         share = f"{drift['drifted_share']:.0%} of the features drifted"
-        yield f"{window}: {share} against what version {drift['champion_version']} was trained on"
+        yield f"{window}: {share} against what version {snapshot['champion_version']} was trained on"
     else:
-        yield f"as of {drift.get('as_of')}: {drift.get('outcome', entry.run.state)}"
+        yield f"as of {snapshot.get('as_of')}: {drift.get('outcome', entry.run.state)}"
     if performance.get("outcome") == "measured":
         now, before = performance["current"], performance["reference"]
         yield "on matured labels: " + ", ".join(

@@ -1,12 +1,12 @@
-"""A digest of the training code: it changes when the same data could give another model."""
+"""Digests of the code that trains a model."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from training.adapters.features.definitions import definitions_digest
 from training.contract.model_spec import ModelSpec
+from training.domain.identity import code_id, digest
 from training.estimators import base
 from training.settings import StateSettings
 
@@ -19,15 +19,13 @@ def estimators_digest(names: Iterable[str]) -> str:
     """
     files = {path.relative_to(ESTIMATORS).as_posix(): path for path in ESTIMATORS.rglob("*.py")}
     files |= {name: path for name in names if (path := base.outside_source(name))}
-    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    return digest({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}, 64)
 
 
 def training_code(settings: StateSettings, spec: ModelSpec) -> str:
-    """SHA-256 of the estimators, the feature definitions and the spec's sections on training; first 16 hex digits.
+    """Changes when the same data could train another model: with the estimators, the features or the spec's training.
 
-    It does not depend on the commit: a changed page of the documentation must not cause a training.
+    It does not change with the commit, nor with parts of the spec that have nothing to do with training.
     """
-    parts = [estimators_digest(spec.training.estimators), definitions_digest(settings.feature_repo, spec)]
-    parts += [part.model_dump_json() for part in (spec.training, spec.label, spec.features)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    estimators = estimators_digest(spec.training.estimators)
+    return code_id(spec, estimators, definitions_digest(settings.feature_repo, spec))

@@ -7,6 +7,7 @@ disk, and what others need is shared.
 from pathlib import Path
 
 from training import storage
+from training.adapters.registry import ModelVersion, Registry
 from training.settings import StateSettings
 
 
@@ -24,3 +25,13 @@ def share(settings: StateSettings, folder: Path) -> str:
     if storage.is_remote(uri):
         storage.upload(folder, uri)
     return uri
+
+
+def served_artifact(settings: StateSettings, version: ModelVersion) -> Path:
+    """The folder with the served artifact of `version` (contract/artifact.py), downloaded when it is not there yet.
+
+    Raises DataContractError when the registry's artifact is not what was registered, TransientError when MLflow does
+    not answer.
+    """
+    folder = settings.scratch / version.model / "versions" / str(version.version)
+    return Registry(settings.tracking_uri).download(version, folder)

@@ -71,7 +71,8 @@ def _explain(step: str, code: int, report: StepReport | None, uri: str) -> str:
 def summary(step: str, result: dict[str, Any], mlflow_url: str) -> Iterator[str]:
     """The main values of a result, one line each: numbers, versions, paths, links."""
     yield f"{step} is done:"
-    for field, value in result.items():
+    snapshot = result.get("snapshot") or {}
+    for field, value in {**result, **snapshot}.items():
         if field == "table_versions" and value:
             yield "  tables: " + ", ".join(f"{table} v{version}" for table, version in sorted(value.items()))
         elif field == "run_id" and mlflow_url.startswith("http"):

@@ -1,14 +1,15 @@
-"""How DAGs pass on retraining requests. The broker decides and the ledger records; the retrain asset starts the run.
+"""How a retraining request starts a training run: the ledger keeps the decision, the retrain asset only starts runs.
 
-Airflow may merge, lose or repeat asset events when `max_active_runs=1`. That does no harm. The broker returns the
-granted requests that wait, and the asking DAG sends an event for the oldest. A run whose request was taken by another
-run ends without training. A run that fails releases its request, and the drift DAG sends an event for it again.
+Airflow may merge, strand or double asset events around `max_active_runs=1`. None of that matters here. Every
+`decide_retraining` step is told which granted requests wait, and sends an event for the oldest of them. A run whose
+request another run has taken ends without training. A run that fails releases its request: the request waits, and the
+drift DAG sends an event for it again.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-#: Arguments of the task that releases the request of a failed training run.
+#: How the task of a training run that releases the request differs from others.
 WHEN_THE_RUN_FAILED = {
     "trigger_rule": "one_failed",
     "then_fail": "The run failed. Unless a person asked for it, its request waits for another run.",
@@ -16,16 +17,16 @@ WHEN_THE_RUN_FAILED = {
 
 
 def retrain_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """The extra of the retrain asset's event after `decide_retraining`; None when no granted request waits."""
+    """What the event of the retrain asset carries after `decide_retraining`; None when no granted request waits."""
     if result["granted"] and result["request_id"] in result["waiting"]:
         return {key: result[key] for key in ("request_id", "trigger", "as_of", "reason")}
     if result["waiting"]:
-        return {"request_id": result["waiting"][0], "reason": "Granted before, and no run has taken it up yet"}
+        return {"request_id": result["waiting"][0], "reason": "Granted before, and no run has taken it yet"}
     return None
 
 
 def training_request(context: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of a training run's `decide_retraining` step except the model: the reason of this run.
+    """The inputs of a training run's `decide_retraining`, but for the model: why this run was started.
 
     For a run by hand it is the run's parameters, for a scheduled run the schedule. For an event of the retrain asset it
     is the granted request that the event names. An event without one is a new request.

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from training.contract.base import Days
-from training.contract.messages import DecideRetrainingInputs, IngestInputs, StepReport
+from training.contract.messages import DecideRetrainingInputs, DriftResult, IngestInputs, PerformanceResult, StepReport
 from training.contract.steps import STEPS
 
 
@@ -61,3 +61,16 @@ def test_inputs_and_results_have_a_schema_without_loose_ends(name: str) -> None:
         schema = message.model_json_schema()
         assert schema["additionalProperties"] is False
         assert schema["properties"]
+
+
+def test_results_of_the_version_before_can_be_read() -> None:
+    """Perennial 0.1: horizon, champion and tables in the result itself, and `history_days`, which nobody read."""
+    body = {"outcome": "no data", "as_of": "2026-03-01", "history_days": 35, "champion_version": 4}
+    old = DriftResult.model_validate({**body, "table_versions": {"events": 7}})
+    assert (str(old.as_of), old.champion_version, old.table_versions) == ("2026-03-01", 4, {"events": 7})
+    assert DriftResult.model_validate_json(old.model_dump_json()) == old
+    performance = {"outcome": "no predictions", "table_versions": {"labels": 2}}
+    taken = DecideRetrainingInputs.model_validate({"model": "m", "drift": body, "performance": performance})
+    assert taken.performance == PerformanceResult(outcome="no predictions", table_versions={"labels": 2})
+    with pytest.raises(ValidationError, match="typo"):
+        DriftResult.model_validate({**body, "typo": 1})

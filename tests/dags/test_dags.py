@@ -80,7 +80,7 @@ def test_the_training_dag_runs_its_steps_in_order(loaded: dict[str, Any]) -> Non
     for earlier, later in pairwise(chain):
         assert later in after[earlier], (earlier, later)
     assert set(found) == {*chain, "estimators", "release_request"}
-    # An estimator that fails does not end the run, so it does not give the request back either.
+    # An estimator that fails does not end the run, so it does not release the request either.
     assert all(("release_request" in after[step]) == (step != "train") for step in chain)
     rules = {name: task.get("trigger_rule") for name, task in found.items() if task.get("trigger_rule")}
     assert rules == {"evaluate": "all_done_min_one_success", "release_request": "one_failed"}

@@ -105,7 +105,7 @@ def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict
     assert found["verdict"]["confidence"] == pytest.approx(1 - 0.1 / 3)
 
 
-def test_when_all_estimators_fail_the_run_fails_and_gives_its_request_back(train: Any) -> None:
+def test_when_all_estimators_fail_the_run_fails_and_releases_its_request(train: Any) -> None:
     tis = train("hist_gradient_boosting", "mlp")
     assert states(tis) == {
         "estimators": State.SUCCESS,

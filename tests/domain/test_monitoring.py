@@ -1,4 +1,4 @@
-"""When a monitor has been blind for too long, in days of data."""
+"""When a monitor has been unable to measure for too long, in days of data."""
 
 from datetime import date, timedelta
 
@@ -7,19 +7,21 @@ import pytest
 from training.contract.base import Days
 from training.contract.messages import DriftResult, PerformanceResult
 from training.contract.model_spec import ModelSpec
-from training.domain.monitoring import Look, blind, look
+from training.domain.monitoring import MonitoringRun, monitoring_run, unmeasured_for_long
 
 START = date(2026, 3, 1)
 #: card_fraud: 7 days of delay and a window of 7, in which a new champion is not expected to be measured.
 PATIENCE = 14
 
 
-def looks(*blind_days: int, of: str = "performance", seen: range = range(30), champion: int = 1) -> list[Look]:
+def runs(
+    *unmeasured_days: int, of: str = "performance", seen: range = range(30), champion: int = 1
+) -> list[MonitoringRun]:
     return [
-        Look(
+        MonitoringRun(
             as_of=START + timedelta(days=day),
             champion_version=champion,
-            unmeasured={of: f"lacking on day {day}"} if day in blind_days else {},
+            unmeasured={of: f"lacking on day {day}"} if day in unmeasured_days else {},
         )
         for day in seen
     ]
@@ -36,55 +38,55 @@ def looks(*blind_days: int, of: str = "performance", seen: range = range(30), ch
         ((), None),
     ],
 )
-def test_the_newest_looks_in_succession_count(days: tuple[int, ...], expected: int | None, spec: ModelSpec) -> None:
-    found = blind("performance", looks(*days), spec)
-    assert (found and found.looks) == expected
+def test_the_newest_runs_in_succession_count(days: tuple[int, ...], expected: int | None, spec: ModelSpec) -> None:
+    found = unmeasured_for_long("performance", runs(*days), spec)
+    assert (found and found.runs) == expected
     if found:
-        assert found.since == START + timedelta(days=30 - found.looks)
+        assert found.since == START + timedelta(days=30 - found.runs)
         assert found.lacks == "lacking on day 29"
 
 
 def test_each_monitor_has_its_own_count(spec: ModelSpec) -> None:
-    assert blind("drift", looks(27, 28, 29), spec) is None
-    assert blind("drift", looks(0, 1, 2, of="drift", seen=range(3)), spec) is not None
+    assert unmeasured_for_long("drift", runs(27, 28, 29), spec) is None
+    assert unmeasured_for_long("drift", runs(0, 1, 2, of="drift", seen=range(3)), spec) is not None
 
 
-def test_a_day_counts_with_its_newest_look(spec: ModelSpec) -> None:
-    again = looks(seen=range(28, 29))
-    assert blind("performance", looks(27, 28, 29) + again, spec) is None
-    assert blind("performance", again + looks(27, 28, 29), spec) is not None
+def test_a_day_counts_with_its_newest_run(spec: ModelSpec) -> None:
+    again = runs(seen=range(28, 29))
+    assert unmeasured_for_long("performance", runs(27, 28, 29) + again, spec) is None
+    assert unmeasured_for_long("performance", again + runs(27, 28, 29), spec) is not None
 
 
-def test_looks_that_are_days_apart_are_successive(spec: ModelSpec) -> None:
-    assert blind("performance", looks(*range(0, 60, 7), seen=range(0, 60, 7)), spec) is not None
+def test_runs_that_are_days_apart_are_successive(spec: ModelSpec) -> None:
+    assert unmeasured_for_long("performance", runs(*range(0, 60, 7), seen=range(0, 60, 7)), spec) is not None
 
 
 def test_a_new_champion_gets_its_time_and_forgives_nothing(spec: ModelSpec) -> None:
-    before = looks(20, 21, seen=range(22))
-    waiting = looks(*range(22, 36), seen=range(22, 36), champion=2)
-    assert blind("performance", before + waiting, spec) is None
-    found = blind("performance", before + waiting + looks(36, seen=range(36, 37), champion=2), spec)
+    before = runs(20, 21, seen=range(22))
+    waiting = runs(*range(22, 36), seen=range(22, 36), champion=2)
+    assert unmeasured_for_long("performance", before + waiting, spec) is None
+    found = unmeasured_for_long("performance", before + waiting + runs(36, seen=range(36, 37), champion=2), spec)
     assert found is not None
-    assert (found.looks, found.since) == (3, START + timedelta(days=20))
+    assert (found.runs, found.since) == (3, START + timedelta(days=20))
 
 
 def test_the_spec_says_how_many(spec: ModelSpec) -> None:
     strict = spec.model_copy(update={"drift": spec.drift.model_copy(update={"maximum_unmeasured_looks": 1})})
-    assert blind("performance", looks(29), strict) is not None
+    assert unmeasured_for_long("performance", runs(29), strict) is not None
 
 
 def test_what_was_lacking_is_told(spec: ModelSpec) -> None:
     window = Days.ending(START, 7)
     drift = DriftResult(outcome="no data", as_of=START, champion_version=4)
     few = PerformanceResult(outcome="too few labels", window=window, rows=30, positives=2)
-    found = look(drift, few, spec)
+    found = monitoring_run(drift, few, spec)
     assert found is not None
     assert found.unmeasured == {
         "drift": f"fewer than 1000 events in {window}",
         "performance": f"30 predictions with a label in {window}, 2 of them positive, where 20 are needed and some "
         "negative",
     }
-    none = look(drift, PerformanceResult(outcome="no predictions", window=window), spec)
+    none = monitoring_run(drift, PerformanceResult(outcome="no predictions", window=window), spec)
     assert none is not None
     assert none.unmeasured["performance"] == f"no predictions of version 4 in {window}"
 
@@ -96,5 +98,5 @@ def test_what_was_lacking_is_told(spec: ModelSpec) -> None:
         DriftResult(outcome="no data", as_of=None),
     ],
 )
-def test_without_a_champion_there_is_nothing_to_look_at(drift: DriftResult, spec: ModelSpec) -> None:
-    assert look(drift, PerformanceResult(outcome="no champion"), spec) is None
+def test_without_a_champion_there_is_nothing_to_monitor(drift: DriftResult, spec: ModelSpec) -> None:
+    assert monitoring_run(drift, PerformanceResult(outcome="no champion"), spec) is None

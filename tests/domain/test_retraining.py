@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult
 from training.contract.model_spec import ModelSpec, RetrainingSpec, Trigger
+from training.domain.identity import request_id
 from training.domain.retraining import (
     COOLDOWN_GROUPS,
     Decision,
     History,
     Request,
     decide,
-    fingerprint,
     history_needed,
     reason_to_train,
 )
@@ -30,7 +30,7 @@ WINDOW = 7
 def _request(trigger: Trigger, day: int, champion: int | None = 1) -> Request:
     seen = START + timedelta(days=day)
     return Request(
-        id=fingerprint("m", trigger, seen, champion),
+        id=request_id("m", trigger, seen, champion),
         trigger=trigger,
         seen=seen,
         as_of=seen,

@@ -74,7 +74,7 @@ def test_parameters_conditions_and_constants_are_checked() -> None:
         "rollback, task decide_retraining: trigger: 'wish' cannot be its value: Input should be 'first', 'schedule', "
         "'drift', 'performance', 'new_data', 'code' or 'person'",
         "rollback, task rollback: run_if: result(decide_retraining)['grantd']: DecideRetrainingResult has no field "
-        "'grantd'; it has as_of, granted, reason, request_id, trigger, waiting, why",
+        "'grantd'; it has as_of, granted, reason, request_id, snapshot, trigger, waiting, why",
     ]
     with DAG("other", schedule=None, params={"version": 1}) as dag:
         StepOperator(step="rollback", inputs={**MODEL, "version": dag.param("versoin", default=None)})

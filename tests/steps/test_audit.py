@@ -16,7 +16,7 @@ from tests.steps.prediction_tables import prediction_table
 from training.adapters.features import Features
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
-from training.contract.messages import AuditInputs, AuditResult
+from training.contract.messages import AuditInputs, AuditResult, Snapshot
 from training.contract.model_spec import load_model_spec
 from training.settings import Settings
 from training.steps import audit
@@ -183,7 +183,7 @@ def test_the_ledger_keeps_the_share_once(world: MonitoredModel, tmp_path: Path) 
 
 def test_nothing_to_audit(world: MonitoredModel) -> None:
     assert run(world).outcome == "no predictions"
-    assert audit.run(AuditInputs(model=MODEL, as_of=None), world.settings).outcome == "no predictions"
+    assert audit.run(AuditInputs(model=MODEL, snapshot=Snapshot()), world.settings).outcome == "no predictions"
     log(world, served(world))
     early = AuditInputs(model=MODEL, as_of=DRIFTED - timedelta(days=30))
     assert audit.run(early, world.settings).outcome == "no predictions"

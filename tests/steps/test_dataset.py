@@ -16,7 +16,7 @@ from training.adapters.datasets import Dataset
 from training.adapters.features import Features
 from training.adapters.lake import Lake
 from training.contract.errors import DataContractError, InputError
-from training.contract.messages import DatasetInputs, DatasetResult
+from training.contract.messages import DatasetInputs, DatasetResult, Snapshot
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.settings import Settings
 from training.steps import dataset
@@ -54,6 +54,11 @@ def settings(filled: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path) ->
 
 def run(settings: Settings, as_of: date | None = HORIZON, **inputs: Any) -> DatasetResult:
     return dataset.run(DatasetInputs(model=MODEL, as_of=as_of, **inputs), settings)
+
+
+def run_on(settings: Settings, versions: dict[str, int]) -> DatasetResult:
+    """The dataset of a snapshot with these tables."""
+    return run(settings, as_of=None, snapshot=Snapshot(as_of=HORIZON, table_versions=versions))
 
 
 def test_the_splits_hold_the_labelled_events_of_their_days(
@@ -325,17 +330,17 @@ def test_an_old_dataset_is_made_again_from_the_versions_that_its_result_names(se
     put(settings, *payments(DAYS, per_day=12, entities=9, seed=1))
     compute(settings, 0, DAYS + 1)
     assert run(settings).dataset_id != first.dataset_id
-    again = run(settings, table_versions={**first.table_versions, "predictions": 7})
+    again = run_on(settings, {**first.table_versions, "predictions": 7})
     assert again == first
     assert {p.name: p.read_bytes() for p in Path(again.uri).iterdir()} == before
 
 
 def test_versions_that_do_not_suffice_are_refused(settings: Settings) -> None:
     versions = Lake(settings.lake, MODEL).versions("events", "labels")
-    with pytest.raises(InputError, match=r"customer_features.*terminal_features"):
-        run(settings, table_versions=versions)
+    with pytest.raises(DataContractError, match=r"customer_features.*terminal_features"):
+        run_on(settings, versions)
     with pytest.raises(InputError, match="at version 99"):
-        run(settings, table_versions={**versions, "events": 99, "customer_features": 0, "terminal_features": 0})
+        run_on(settings, {**versions, "events": 99, "customer_features": 0, "terminal_features": 0})
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "train.parquet", "holdout.parquet", "reference.parquet"])

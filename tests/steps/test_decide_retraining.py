@@ -1,5 +1,6 @@
-"""The broker's door: what becomes a request, who is granted, which run takes it up, and what a retry finds."""
+"""What becomes a request, which requests are granted, which run takes one, and what a retry finds."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -31,13 +32,14 @@ TODAY = START + timedelta(days=35)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, mlflow_database: Path) -> Settings:
     """A lake with events and labels of the 35 days before TODAY, one of each a day; the broker's default policy."""
     spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
     models = tmp_path / "models"
     models.mkdir()
     (models / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec | {"retraining": {}}, sort_keys=False))
-    made = Settings(home=tmp_path / "home", models_dir=models)
+    shutil.copy(mlflow_database, tmp_path)
+    made = Settings(home=tmp_path / "home", models_dir=models, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     _land(made, "events", START, TODAY)
     _land(made, "labels", START, TODAY)
     return made
@@ -69,6 +71,11 @@ def _drifted(as_of: date, champion: int = 1) -> DriftResult:
 
 
 def _ask(settings: Settings, **fields) -> DecideRetrainingResult:
+    """The step's result. The tables of a drift result are those that there are now, as if drift had run just before."""
+    if (found := fields.get("drift")) and not found.table_versions:
+        versions = Lake(settings.lake, MODEL).versions("events", "labels", "customer_features", "terminal_features")
+        snapshot = found.snapshot.model_copy(update={"table_versions": versions})
+        fields["drift"] = found.model_copy(update={"snapshot": snapshot})
     return run(DecideRetrainingInputs(model=MODEL, **fields), settings)
 
 
@@ -76,7 +83,7 @@ def _entries(settings: Settings, kind: str | None = None) -> list[Entry]:
     """Of this kind, or all that are about requests."""
     ledger = Ledger(settings.ledger)
     assert ledger.problems(MODEL) == []
-    return [entry for entry in ledger.entries(MODEL, kind) if kind or entry.kind != "look"]
+    return [entry for entry in ledger.entries(MODEL, kind) if kind or entry.kind != "monitoring_run"]
 
 
 # --- what is a reason ---
@@ -103,7 +110,7 @@ def test_drift_becomes_a_request_with_its_evidence(settings: Settings) -> None:
 
 
 def test_a_first_champion_waits_until_the_labels_have_become_features(settings: Settings) -> None:
-    lake, found = Lake(settings.lake, MODEL), DriftResult(outcome="no champion", as_of=TODAY, history_days=35)
+    lake, found = Lake(settings.lake, MODEL), DriftResult(outcome="no champion", as_of=TODAY)
 
     def compute(versions: dict[str, int]) -> None:
         rows = pa.table({"day": pa.array([TODAY]), "feature": [0.0]})
@@ -121,7 +128,7 @@ def test_a_first_champion_waits_until_the_labels_have_become_features(settings: 
 
 
 def test_a_first_champion_is_asked_for_when_the_labelled_history_suffices(settings: Settings) -> None:
-    found = DriftResult(outcome="no champion", as_of=TODAY, history_days=35)
+    found = DriftResult(outcome="no champion", as_of=TODAY)
     _land(settings, "labels", START, TODAY - timedelta(days=1))
     assert _ask(settings, drift=found).request_id is None
     _land(settings, "labels", START, TODAY)
@@ -129,8 +136,9 @@ def test_a_first_champion_is_asked_for_when_the_labelled_history_suffices(settin
     assert (result.granted, result.trigger, result.as_of) == (True, "first", TODAY)
 
 
-def test_without_labels_nothing_is_asked_for(tmp_path: Path) -> None:
-    empty = Settings(home=tmp_path)
+def test_without_labels_nothing_is_asked_for(tmp_path: Path, mlflow_database: Path) -> None:
+    shutil.copy(mlflow_database, tmp_path)
+    empty = Settings(home=tmp_path, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     _land(empty, "events", START, TODAY)
     result = _ask(empty, trigger="schedule", run="run-1")
     assert (result.granted, result.request_id) == (False, None)
@@ -209,12 +217,12 @@ def test_a_granted_request_is_taken_up_by_one_run(settings: Settings) -> None:
     assert (taken.granted, taken.trigger, taken.as_of, taken.waiting) == (True, "drift", TODAY, [])
     assert _ask(settings, request_id=request_id, run="train-1") == taken  # a retry of the same run
     late = _ask(settings, request_id=request_id, run="train-2")
-    assert (late.granted, late.why) == (False, "Run train-1 took the request up already.")
+    assert (late.granted, late.why) == (False, "Run train-1 has taken the request already.")
     again = _ask(settings, drift=_drifted(TODAY))
     assert (again.granted, again.request_id) == (False, request_id)
 
 
-def test_a_failed_run_gives_its_request_back_for_another_and_not_for_ever(settings: Settings) -> None:
+def test_a_failed_run_releases_its_request_for_another_and_not_for_ever(settings: Settings) -> None:
     request_id = _ask(settings, drift=_drifted(TODAY)).request_id
     for number in range(1, MAXIMUM_RUNS + 1):
         run = f"train-{number}"
@@ -271,8 +279,8 @@ def test_a_refused_request_cannot_be_taken_up(settings: Settings) -> None:
         ({"trigger": "drift", "force": True}, "Only a person may force"),
         ({"drift": _drifted(TODAY), "force": True}, "Only a person may force"),
         ({}, "Nothing says why to train"),
-        ({"request_id": "drift-123"}, "with its request_id and a run"),
-        ({"request_id": "drift-123", "run": "r", "trigger": "drift"}, "with its request_id and a run"),
+        ({"request_id": "drift-123"}, "names both: request_id and run"),
+        ({"request_id": "drift-123", "run": "r", "trigger": "drift"}, "names both: request_id and run"),
         ({"request_id": "drift-123", "run": "r"}, "no request 'drift-123'"),
     ],
 )
@@ -301,7 +309,7 @@ def _look(
     return _ask(settings, drift=drift, performance=PerformanceResult(outcome=outcome, window=window))
 
 
-def test_a_monitor_that_is_blind_for_too_long_fails_the_run_when_all_is_decided(settings: Settings) -> None:
+def test_a_monitor_that_cannot_measure_for_too_long_fails_the_run_when_all_is_decided(settings: Settings) -> None:
     _look(settings, TODAY, "measured")
     for day in (14, 15):
         _look(settings, TODAY + timedelta(days=day))
@@ -310,10 +318,10 @@ def test_a_monitor_that_is_blind_for_too_long_fails_the_run_when_all_is_decided(
             _look(settings, TODAY + timedelta(days=16))
     first, window = TODAY + timedelta(days=14), Days.ending(TODAY + timedelta(days=9), 7)
     assert raised.value.message == (
-        f"The performance of {MODEL} could not be measured in 3 successive looks, as of {first} and later: "
+        f"The performance of {MODEL} could not be measured in 3 successive runs, as of {first} and later: "
         f"no predictions of version 1 in {window}"
     )
-    assert len(_entries(settings, "look")) == 4
+    assert len(_entries(settings, "monitoring_run")) == 4
     _look(settings, TODAY + timedelta(days=17), "measured")
     _look(settings, TODAY + timedelta(days=18))
 
@@ -337,30 +345,63 @@ def test_drift_is_not_waited_for(settings: Settings) -> None:
     _look(settings, TODAY, "measured")
     for day in range(1, 3):
         _ask(settings, drift=_no_data(TODAY + timedelta(days=day)))
-    with pytest.raises(DataContractError, match=r"drift of card_fraud .* 3 successive looks.*fewer than 1000 events"):
+    with pytest.raises(DataContractError, match=r"drift of card_fraud .* 3 successive runs.*fewer than 1000 events"):
         _ask(settings, drift=_no_data(TODAY + timedelta(days=3)))
 
 
 def test_without_a_champion_nothing_is_missing(settings: Settings) -> None:
     for day in range(5):
         _ask(settings, drift=DriftResult(outcome="no champion", as_of=START + timedelta(days=day)))
-    assert _entries(settings, "look") == []
+    assert _entries(settings, "monitoring_run") == []
 
 
-def test_a_granted_request_that_waits_is_announced_before_blindness_fails_the_run(
+def test_a_granted_request_that_waits_is_announced_before_a_lasting_failure_to_measure_fails_the_run(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     for day in range(2):
         _ask(settings, drift=_no_data(TODAY + timedelta(days=day)))
     waiting = _ask(settings, trigger="new_data", as_of=TODAY).waiting
     assert len(waiting) == 1
-    blind = _no_data(TODAY + timedelta(days=2))
-    assert _ask(settings, drift=blind).waiting == waiting
-    assert "could not be measured in 3 successive looks" in caplog.text
+    lacking = _no_data(TODAY + timedelta(days=2))
+    assert _ask(settings, drift=lacking).waiting == waiting
+    assert "could not be measured in 3 successive runs" in caplog.text
     _ask(settings, request_id=waiting[0], run="a-run")
     with pytest.raises(DataContractError):
-        _ask(settings, drift=blind)
+        _ask(settings, drift=lacking)
 
 
 def _no_data(as_of: date) -> DriftResult:
     return DriftResult(outcome="no data", as_of=as_of, champion_version=1)
+
+
+# --- what the version before wrote ---
+
+
+def test_a_request_that_was_granted_before_ids_and_words_changed_is_taken(settings: Settings) -> None:
+    """The ledger of Perennial 0.1: `look`, `given back`, `taken` without a snapshot, results with their own horizon."""
+    ledger, id_ = Ledger(settings.ledger), "drift-0123456789ab"
+    evidence = {"drift": {"outcome": "measured", "as_of": str(TODAY), "history_days": 35, "table_versions": {}}}
+    asked = {"id": id_, "trigger": "drift", "seen": str(TODAY), "as_of": str(TODAY), "reason": "drift"}
+    ledger.append("request", MODEL, {**asked, "champion_version": 1, "force": False, "evidence": evidence}, id_)
+    ledger.append("decision", MODEL, {"request_id": id_, "outcome": "granted", "why": "Granted.", "run": ""}, id_)
+    taken = {"request_id": id_, "outcome": "taken", "why": "", "run": "train-1"}
+    ledger.append("decision", MODEL, taken, f"{id_}:taken:0")
+    retried = _ask(settings, request_id=id_, run="train-1")  # The run goes on under the new version.
+    assert retried.granted
+    assert retried.snapshot is not None
+    returned = {"request_id": id_, "outcome": "given back", "why": "The run failed.", "run": "train-1"}
+    ledger.append("decision", MODEL, returned, f"{id_}:given back:1")
+    assert _ask(settings, trigger="code").waiting[0] == id_
+    assert _ask(settings, request_id=id_, run="train-2").granted
+    assert not _ask(settings, request_id=id_, run="train-3").granted
+    _ask(settings, request_id=id_, run="train-2", failed=True)
+    assert [entry.body["outcome"] for entry in _entries(settings, "decision")][-1] == "released"
+
+
+def test_monitoring_runs_of_the_version_before_count(settings: Settings) -> None:
+    ledger = Ledger(settings.ledger)
+    for day in range(2):
+        body = {"as_of": str(TODAY + timedelta(days=day)), "champion_version": 1, "unmeasured": {"drift": "no events"}}
+        ledger.append("look", MODEL, body, str(day))
+    with pytest.raises(DataContractError, match="drift of card_fraud could not be measured in 3 successive runs"):
+        _ask(settings, drift=_no_data(TODAY + timedelta(days=2)))

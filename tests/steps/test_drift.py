@@ -25,7 +25,7 @@ from training.adapters.registry import CHAMPION, Registry, watch
 from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
-from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
+from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, Snapshot
 from training.contract.model_spec import MODELS_DIR
 from training.settings import ROOT
 from training.steps import dataset, drift
@@ -54,10 +54,10 @@ def test_a_quiet_week_is_no_drift(world: MonitoredModel, quiet: DriftResult) -> 
     result = quiet
     assert result.outcome == "measured"
     assert result.window == Days.ending(QUIET, 7)
-    assert (result.champion_version, result.history_days) == (1, 77)
+    assert result.champion_version == 1
     assert not result.drifted, result.columns
     assert set(result.columns) == {*world.dataset.feature_names, "_score"}
-    assert result.table_versions.keys() == {"events", "customer_features", "terminal_features"}
+    assert result.table_versions.keys() >= {"events", "labels", "customer_features", "terminal_features"}
 
 
 def test_inflation_is_found_named_and_kept_with_the_run(world: MonitoredModel, inflated: DriftResult) -> None:
@@ -147,7 +147,8 @@ def test_without_the_dataset_the_reference_comes_from_the_champions_run(
     assert [file.name for file in folder.iterdir()] == ["reference.parquet"]
     assert drift.run(inputs, world.settings) == quiet
     # It is no hindrance to making the dataset again, and the comparison is the same with it.
-    made = dataset.run(DatasetInputs(model=MODEL, as_of=QUIET), world.settings)
+    snapshot = Snapshot(as_of=QUIET, table_versions=world.dataset.table_versions)
+    made = dataset.run(DatasetInputs(model=MODEL, snapshot=snapshot), world.settings)
     assert (made, world.reference.is_file()) == (world.dataset, True)
     assert drift.run(inputs, world.settings) == quiet
 
@@ -165,20 +166,33 @@ def test_the_hint_of_a_reference_that_is_gone_makes_it_again(
     assert drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings).outcome == "measured"
 
 
-def test_under_another_spec_the_hint_is_to_train(
-    world: MonitoredModel, no_reference: None, no_artifact: None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("old", "new", "restorable"),
+    [
+        ("owner: payments-ml\n", "owner: others\n", True),
+        ("  window_days: 14\n", "  window_days: 15\n", True),  # The champion's own window is known.
+        ("  holdout_days: 7\n", "  holdout_days: 6\n", False),
+    ],
+)
+def test_the_reference_can_be_made_again_under_another_spec_that_decides_the_same_dataset(
+    world: MonitoredModel, no_reference: None, no_artifact: None, tmp_path: Path, old: str, new: str, restorable: bool
 ) -> None:
     text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
-    changed = text.replace("  window_days: 14\n", "  window_days: 15\n", 1)
+    changed = text.replace(old, new, 1)
     assert changed != text
     (tmp_path / f"{MODEL}.yaml").write_text(changed)
     settings = world.settings.model_copy(update={"models_dir": tmp_path})
     with pytest.raises(InputError, match="neither in") as raised:
         drift.run(DriftInputs(model=MODEL, as_of=QUIET), settings)
-    assert (
-        raised.value.hint
-        == f"The model spec has changed since, so train a new champion (run {MODEL}_train with Force)."
-    )
+    commands = re.findall(r"`make step STEP=dataset INPUTS='(.*)'`", raised.value.hint)
+    if not restorable:
+        assert raised.value.hint == (
+            "The parts of the model spec or the feature definitions that decide the dataset have changed since: "
+            f"train a new champion (run {MODEL}_train with Force)."
+        )
+        return
+    dataset.run(DatasetInputs.model_validate_json(commands[0]), settings)
+    assert drift.run(DriftInputs(model=MODEL, as_of=QUIET), settings).outcome == "measured"
 
 
 def test_a_window_with_too_few_events_is_no_data(world: MonitoredModel) -> None:
@@ -207,19 +221,19 @@ def no_champion(world: MonitoredModel) -> Iterator[str]:
     registry.set_alias(MODEL, CHAMPION, world.champion.version)
 
 
-def test_without_a_champion_the_history_is_told_and_nothing_heavy_imported(tmp_path: Path, no_champion: str) -> None:
+def test_without_a_champion_nothing_heavy_imported(tmp_path: Path, no_champion: str) -> None:
     settings = settings_in(tmp_path).model_copy(update={"tracking_uri": no_champion})
     land(settings, Days.ending(DRIFTED, 3), customers=20)
     program = (
         "import sys; from training.contract.messages import DriftInputs; from training.settings import Settings\n"
         "from training.steps import drift\n"
         "result = drift.run(DriftInputs(model='card_fraud'), Settings(home=sys.argv[1], tracking_uri=sys.argv[2]))\n"
-        "print(result.outcome, result.as_of, result.history_days)\n"
+        "print(result.outcome, result.as_of)\n"
         "print(sorted({'evidently', 'feast', 'onnxruntime', 'torch'} & set(sys.modules)))"
     )
     arguments = [sys.executable, "-W", "ignore", "-c", program, str(settings.home), settings.tracking_uri]
     ended = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines() == [f"no champion {DRIFTED} 3", "[]"]
+    assert ended.stdout.splitlines() == [f"no champion {DRIFTED}", "[]"]
 
 
 def test_mlflow_that_does_not_answer_is_worth_a_retry(tmp_path: Path) -> None:

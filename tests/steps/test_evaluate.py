@@ -19,7 +19,7 @@ from training.steps import evaluate, register, train
 MODEL = "card_fraud"
 
 
-class World:
+class Judged:
     """Three candidates of one dataset: a good one, a poor one, and one that needs a feature of its own."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class World:
 
     def register(self, evaluated: EvaluateResult, **changes: object) -> int:
         inputs = evaluated.model_dump(include={"challenger", "verdict", "champion_version"})
-        inputs |= {"model": MODEL, "dataset_uri": self.uri, **changes}
+        inputs |= {"model": MODEL, **changes}
         return register.run(RegisterInputs.model_validate(inputs), self.settings).version
 
     def serve(self, candidate: Candidate) -> int:
@@ -52,25 +52,25 @@ class World:
         self.registry.set_alias(MODEL, CHAMPION, version)
         return version
 
-    def clear(self) -> "World":
+    def clear(self) -> "Judged":
         for alias in (CHAMPION, CHALLENGER, PREVIOUS):
             self.registry.remove_alias(MODEL, alias)
         return self
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> World:
+def made(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Judged:
     folder = tmp_path_factory.mktemp("evaluate")
     shutil.copy(mlflow_database, folder)
-    return World(folder)
+    return Judged(folder)
 
 
 @pytest.fixture
-def world(made: World) -> World:
+def world(made: Judged) -> Judged:
     return made.clear()
 
 
-def test_the_best_candidate_is_the_challenger(world: World) -> None:
+def test_the_best_candidate_is_the_challenger(world: Judged) -> None:
     result = world.evaluate(world.poor, world.good)
     assert result.challenger == world.good
     assert result.champion_version is None
@@ -80,7 +80,7 @@ def test_the_best_candidate_is_the_challenger(world: World) -> None:
     assert 2400 < result.scored_rows < 2650
 
 
-def test_the_report_lies_in_work_and_in_the_run(world: World) -> None:
+def test_the_report_lies_in_work_and_in_the_run(world: Judged) -> None:
     world.serve(world.poor)
     result = world.evaluate(world.good)
     assert json.loads(Path(result.report_uri).read_text()) == result.model_dump(mode="json")
@@ -95,7 +95,7 @@ def test_the_report_lies_in_work_and_in_the_run(world: World) -> None:
     assert client.get_run(world.good.run_id).data.tags["verdict"] == "promote"
 
 
-def test_better_than_the_champion_is_promoted(world: World) -> None:
+def test_better_than_the_champion_is_promoted(world: Judged) -> None:
     version = world.serve(world.poor)
     result = world.evaluate(world.good)
     assert result.champion_version == version
@@ -106,7 +106,7 @@ def test_better_than_the_champion_is_promoted(world: World) -> None:
     assert result.verdict == world.evaluate(world.good).verdict
 
 
-def test_worse_than_the_champion_is_kept_out(world: World) -> None:
+def test_worse_than_the_champion_is_kept_out(world: Judged) -> None:
     world.serve(world.good)
     result = world.evaluate(world.poor)
     assert not result.verdict.promote
@@ -114,21 +114,21 @@ def test_worse_than_the_champion_is_kept_out(world: World) -> None:
     assert result.verdict.difference[1] < 0
 
 
-def test_the_champion_itself_is_no_challenger(world: World) -> None:
+def test_the_champion_itself_is_no_challenger(world: Judged) -> None:
     world.serve(world.good)
     verdict = world.evaluate(world.good, world.poor).verdict
     assert not verdict.promote
     assert "this very model" in verdict.reasons[-1]
 
 
-def test_a_champion_is_scored_with_its_own_features_by_name(world: World) -> None:
+def test_a_champion_is_scored_with_its_own_features_by_name(world: Judged) -> None:
     world.serve(world.narrow)
     result = world.evaluate(world.good)
     assert result.verdict.champion is not None
     assert result.verdict.champion["roc_auc"] > 0.7
 
 
-def test_a_champion_that_lacks_a_feature_stays(world: World) -> None:
+def test_a_champion_that_lacks_a_feature_stays(world: Judged) -> None:
     world.serve(world.good)
     verdict = world.evaluate(world.narrow, uri=world.narrow_uri).verdict
     assert not verdict.promote
@@ -136,13 +136,13 @@ def test_a_champion_that_lacks_a_feature_stays(world: World) -> None:
     assert "no column customer_count_7d, night" in verdict.reasons[-1]
 
 
-def test_an_artifact_other_than_the_candidate_is_refused(world: World) -> None:
+def test_an_artifact_other_than_the_candidate_is_refused(world: Judged) -> None:
     swapped = world.good.model_copy(update={"artifact_uri": world.poor.artifact_uri})
     with pytest.raises(DataContractError, match="not"):
         world.evaluate(swapped)
 
 
-def test_a_negative_verdict_registers_nothing(world: World) -> None:
+def test_a_negative_verdict_registers_nothing(world: Judged) -> None:
     world.serve(world.good)
     before = world.registry.versions(MODEL)
     with pytest.raises(InputError, match="The verdict on the challenger is negative: "):
@@ -150,7 +150,7 @@ def test_a_negative_verdict_registers_nothing(world: World) -> None:
     assert world.registry.versions(MODEL) == before
 
 
-def test_a_promoted_challenger_becomes_one_version(world: World) -> None:
+def test_a_promoted_challenger_becomes_one_version(world: Judged) -> None:
     world.serve(world.poor)
     evaluated = world.evaluate(world.good)
     version = world.register(evaluated, reason="weekly")
@@ -166,7 +166,7 @@ def test_a_promoted_challenger_becomes_one_version(world: World) -> None:
     assert "bootstrap interval" in tags["verdict_reasons"]
 
 
-def test_force_registers_a_negative_verdict_and_says_so(world: World) -> None:
+def test_force_registers_a_negative_verdict_and_says_so(world: Judged) -> None:
     world.serve(world.good)
     version = world.register(world.evaluate(world.poor), force=True)
     assert version is not None
@@ -174,7 +174,7 @@ def test_force_registers_a_negative_verdict_and_says_so(world: World) -> None:
     assert (tags["verdict"], tags["forced"]) == ("keep", "true")
 
 
-def test_registering_again_after_the_rollout_changes_no_alias(world: World) -> None:
+def test_registering_again_after_the_rollout_changes_no_alias(world: Judged) -> None:
     evaluated = world.evaluate(world.good)
     version = world.register(evaluated)
     world.registry.remove_alias(MODEL, CHALLENGER)
@@ -184,7 +184,7 @@ def test_registering_again_after_the_rollout_changes_no_alias(world: World) -> N
 
 
 @pytest.mark.parametrize(("before", "now"), [(False, True), (True, True), (True, False)])
-def test_a_verdict_holds_for_the_champion_it_was_reached_against(world: World, before: bool, now: bool) -> None:
+def test_a_verdict_holds_for_the_champion_it_was_reached_against(world: Judged, before: bool, now: bool) -> None:
     judged = world.serve(world.poor) if before else None
     evaluated = world.evaluate(world.good)
     assert evaluated.verdict.promote
@@ -193,17 +193,17 @@ def test_a_verdict_holds_for_the_champion_it_was_reached_against(world: World, b
     told = [f"version {version}" if version else "no champion" for version in (judged, serving)]
     with pytest.raises(InputError, match=f"judged against {told[0]} of {MODEL}, {told[1]} serves now") as raised:
         world.register(evaluated)
-    assert "clear the evaluate task" in raised.value.hint
+    assert f"Start another run of {MODEL}_train" in raised.value.hint
     assert world.registry.versions(MODEL) == versions
     assert world.register(evaluated, force=True) is not None
 
 
-def test_two_candidates_of_one_estimator_are_refused(world: World) -> None:
+def test_two_candidates_of_one_estimator_are_refused(world: Judged) -> None:
     with pytest.raises(ValidationError, match="more than one candidate is a logistic_regression"):
         world.evaluate(world.good, world.poor, world.narrow)
 
 
-def test_the_more_candidates_the_surer_the_lead_must_be(world: World) -> None:
+def test_the_more_candidates_the_surer_the_lead_must_be(world: Judged) -> None:
     world.serve(world.narrow)
     alone, best = world.evaluate(world.good).verdict, world.evaluate(world.good, world.poor).verdict
     assert (alone.confidence, best.confidence) == (pytest.approx(0.9), pytest.approx(0.95))
@@ -213,14 +213,14 @@ def test_the_more_candidates_the_surer_the_lead_must_be(world: World) -> None:
     assert "for the best of 2 candidates" in best.reasons[-1]
 
 
-def _judged(world: World, name: str, customers: pa.Array, whole_days: bool) -> Verdict:
+def _judged(world: Judged, name: str, customers: pa.Array, whole_days: bool) -> Verdict:
     """The good model against the poor one, where these are the customers."""
     world.serve(world.poor)
     uri = write_dataset(world.folder / name, customers=customers, whole_days=whole_days)
     return world.evaluate(world.good, uri=uri).verdict
 
 
-def test_with_few_entities_time_is_drawn_and_the_verdict_says_so(world: World) -> None:
+def test_with_few_entities_time_is_drawn_and_the_verdict_says_so(world: Judged) -> None:
     verdict = _judged(world, "few", pa.array([1, 2, 3]), whole_days=True)
     assert (
         "the bootstrap draws blocks of 4 hours (42), because 3 distinct entities are fewer than 30"
@@ -231,7 +231,7 @@ def test_with_few_entities_time_is_drawn_and_the_verdict_says_so(world: World) -
     assert verdict.difference[1] - verdict.difference[0] > 0.01
 
 
-def test_with_few_entities_and_few_hours_nothing_is_promoted(world: World) -> None:
+def test_with_few_entities_and_few_hours_nothing_is_promoted(world: Judged) -> None:
     verdict = _judged(world, "neither", pa.array([1]), whole_days=False)
     assert not verdict.promote
     assert verdict.reasons[-1].startswith("FAILED: average_precision")
@@ -255,13 +255,13 @@ def test_with_few_entities_and_few_hours_nothing_is_promoted(world: World) -> No
         ),
     ],
 )
-def test_entities_may_be_text_absent_or_unequal(world: World, name: str, customers: pa.Array, drawn: str) -> None:
+def test_entities_may_be_text_absent_or_unequal(world: Judged, name: str, customers: pa.Array, drawn: str) -> None:
     verdict = _judged(world, name, customers, whole_days=True)
     assert f"the bootstrap draws {drawn}" in verdict.reasons[-1]
     assert verdict.promote
 
 
-def test_the_entity_may_be_the_id(world: World, tmp_path: Path) -> None:
+def test_the_entity_may_be_the_id(world: Judged, tmp_path: Path) -> None:
     """Each row is an entity of its own then."""
     text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
     (tmp_path / f"{MODEL}.yaml").write_text(text.replace("  entity: customer_id", "  entity: transaction_id"))
@@ -272,7 +272,7 @@ def test_the_entity_may_be_the_id(world: World, tmp_path: Path) -> None:
     assert f"the bootstrap draws whole entities ({result.scored_rows})" in result.verdict.reasons[-1]
 
 
-def test_who_dropped_out_is_named_and_counts_as_a_candidate(world: World) -> None:
+def test_who_dropped_out_is_named_and_counts_as_a_candidate(world: Judged) -> None:
     world.serve(world.narrow)
     why = "train: out of memory\n  → Ask for more."
     inputs = EvaluateInputs(
@@ -284,14 +284,14 @@ def test_who_dropped_out_is_named_and_counts_as_a_candidate(world: World) -> Non
     assert result.verdict == world.evaluate(world.good, world.poor).verdict
 
 
-def test_without_a_candidate_there_is_no_verdict_and_the_reasons_are_told(world: World) -> None:
+def test_without_a_candidate_there_is_no_verdict_and_the_reasons_are_told(world: Judged) -> None:
     why = {"mlp": "out of memory", "random_forest": "no parity"}
     inputs = EvaluateInputs(model=MODEL, candidates=[], dropped_out=why, dataset_uri=world.uri, seed=1)
     with pytest.raises(InputError, match="mlp: out of memory; random_forest: no parity"):
         evaluate.run(inputs, world.settings)
 
 
-def test_killed_between_version_and_alias(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_between_version_and_alias(world: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated = world.evaluate(world.good)
 
     def killed(*args: object) -> None:
@@ -309,7 +309,7 @@ def test_killed_between_version_and_alias(world: World, monkeypatch: pytest.Monk
     assert found.version == version
 
 
-def test_what_was_judged_is_what_is_registered(world: World) -> None:
+def test_what_was_judged_is_what_is_registered(world: Judged) -> None:
     evaluated = world.evaluate(world.good)
     swapped = world.good.model_copy(update={"artifact_uri": world.poor.artifact_uri})
     with pytest.raises(DataContractError, match="judged was"):

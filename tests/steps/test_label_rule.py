@@ -19,11 +19,10 @@ from training.contract.messages import DatasetInputs, DatasetResult
 from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
 from training.contract.rollout_spec import StageSpec
 from training.domain.frames import LABEL
-from training.domain.labels import labelled
+from training.domain.labels import known_before, labelled
 from training.domain.rollout import Stage
 from training.settings import Settings
 from training.steps import dataset
-from training.steps.performance import _labels, _without_known
 from training.steps.rollout.evidence import Labels
 
 DAYS, AS_OF = 40, 38
@@ -54,7 +53,7 @@ def made(settings: Settings) -> tuple[DatasetResult, pd.DataFrame]:
 
 def in_performance(settings: Settings, spec: ModelSpec, events: pd.DataFrame) -> dict[int, int]:
     lake = Lake(settings.lake, MODEL)
-    known = _labels(lake, spec, lake.versions("events", "labels"), day(0), day(AS_OF))
+    known = tables.Labels(lake, spec, lake.version("labels")).known_at(day(AS_OF), events["transaction_id"])
     found = labelled(events, known, spec, midnight(AS_OF))
     return dict(zip(found["transaction_id"], found[LABEL], strict=True))
 
@@ -147,8 +146,9 @@ def test_an_event_column_may_be_called_like_a_column_of_the_labels_or_of_ours(tm
     versions = put(settings, events, labels)
     log_all(settings, spec, events)
     lake = Lake(settings.lake, MODEL)
-    known = _labels(lake, spec, versions, day(0), day(AS_OF))
-    assert len(_without_known(events, known, lake, spec, versions, SPANS)) < len(events)
+    known = tables.Labels(lake, spec, versions["labels"]).known_at(day(AS_OF))
+    of_days = tables.Events(lake, spec, versions["events"]).within(SPANS)
+    assert known_before(events, known, of_days, spec).any()
     assert in_performance(settings, spec, events)
     assert len(in_evidence(settings, spec)) == len(events)
     if name == "is_fraud":
@@ -181,3 +181,34 @@ def test_reports_from_before_the_label_column_was_another_do_not_count(tmp_path:
     assert relation["chargeback"].null_count == 0
     newest = reader.newest_report()
     assert newest == early["reported_at"].max()
+
+
+@pytest.mark.parametrize("days_early", [1, 5, 30])
+def test_a_label_reported_before_its_event_counts_from_the_event_on_whatever_the_window(
+    tmp_path: Path, days_early: int
+) -> None:
+    """As if each had been reported when its event happened."""
+    events, labels = payments(DAYS, entities=300, fraud=0.15)
+    times = labels["transaction_id"].map(events.set_index("transaction_id")["event_time"])
+    found = []
+    for name, reported in (("early", times - timedelta(days=days_early)), ("at once", times)):
+        settings, spec = place(tmp_path / name)
+        put(settings, events, labels.assign(reported_at=labels["reported_at"].where(labels.index % 2 == 0, reported)))
+        if not found:
+            compute(settings, 0, DAYS + 1)
+        else:  # The features of both are those of the first: feature SQL has its own rule.
+            source, target = Lake(found[0][0].lake, MODEL), Lake(settings.lake, MODEL)
+            for table in spec.features.tables:
+                target.overwrite(table, source.scan(table).to_table(), ["day"])
+        log_all(settings, spec, events)
+        result, rows = made(settings)
+        past = events[events["event_time"] < midnight(AS_OF)]
+        found.append((settings, rows, in_performance(settings, spec, past), in_evidence(settings, spec)))
+    (_, *early), (_, *at_once) = found
+    pd.testing.assert_frame_equal(early[0], at_once[0])
+    dates = events["event_time"].dt.date
+    within = [
+        dates.between(days.start, days.end, inclusive="left") for days in (result.train.days, result.holdout.days)
+    ]
+    assert len(early[0]) == (within[0] | within[1]).sum()  # No event lacks its label.
+    assert early[1:] == at_once[1:]

@@ -20,7 +20,7 @@ from training.adapters.registry import Registry
 from training.adapters.registry.connection import connect
 from training.contract.base import Days
 from training.contract.errors import InputError
-from training.contract.messages import PerformanceInputs, PerformanceResult
+from training.contract.messages import PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.steps import performance
 
@@ -82,7 +82,13 @@ def _blind(frauds: pd.Series) -> np.ndarray:
 
 
 def _run(world: MonitoredModel, as_of: date = DRIFTED, version: int = 1) -> PerformanceResult:
-    return performance.run(PerformanceInputs(model=MODEL, as_of=as_of, champion_version=version), world.settings)
+    return performance.run(_inputs(world, as_of, version), world.settings)
+
+
+def _inputs(world: MonitoredModel, as_of: date | None, version: int | None) -> PerformanceInputs:
+    versions = world.lake.versions("events", "labels", "predictions")
+    snapshot = Snapshot(as_of=as_of, table_versions=versions, champion_version=version)
+    return PerformanceInputs(model=MODEL, snapshot=snapshot)
 
 
 def test_good_predictions_are_measured_like_the_holdout(world: MonitoredModel) -> None:
@@ -99,8 +105,7 @@ def test_the_entity_of_evaluation_may_be_the_id(world: MonitoredModel, tmp_path:
     rows = _log(world, _predict(world, WINDOW, _good))
     text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
     (tmp_path / f"{MODEL}.yaml").write_text(text.replace("entity: customer_id", "entity: transaction_id"))
-    inputs = PerformanceInputs(model=MODEL, as_of=DRIFTED, champion_version=1)
-    result = performance.run(inputs, world.settings.model_copy(update={"models_dir": tmp_path}))
+    result = performance.run(_inputs(world, DRIFTED, 1), world.settings.model_copy(update={"models_dir": tmp_path}))
     assert (result.outcome, result.rows) == ("measured", len(rows))
 
 
@@ -208,14 +213,14 @@ def test_twice_is_the_same_and_logged_once(world: MonitoredModel) -> None:
 
 
 def test_nothing_to_measure(world: MonitoredModel) -> None:
-    def outcome(**fields) -> str:
-        return performance.run(PerformanceInputs(model=MODEL, **fields), world.settings).outcome
+    def outcome(as_of: date | None, version: int | None) -> str:
+        return performance.run(_inputs(world, as_of, version), world.settings).outcome
 
-    assert outcome(as_of=DRIFTED) == "no champion"
-    assert outcome(as_of=None, champion_version=1) == "no predictions"
+    assert outcome(DRIFTED, None) == "no champion"
+    assert outcome(None, 1) == "no predictions"
     _log(world, _predict(world, WINDOW, _good))
-    assert outcome(as_of=DRIFTED + timedelta(days=90), champion_version=1) == "no predictions"
-    assert outcome(as_of=DRIFTED, champion_version=2) == "no predictions"
+    assert outcome(DRIFTED + timedelta(days=90), 1) == "no predictions"
+    assert outcome(DRIFTED, 2) == "no predictions"
 
 
 def test_a_version_that_predicted_but_is_not_registered_is_an_input_error(world: MonitoredModel) -> None:

@@ -98,13 +98,14 @@ class Lake:
                 f"Cannot read table {table!r} at version {version} in {self._root}: {error}", hint
             ) from error
 
-    def spans(self, table: str, time_column: str) -> list[Span]:
-        """What the partitions of `table` hold, from the statistics of its files. [] without a table.
+    def spans(self, table: str, time_column: str, version: int | None = None) -> list[Span]:
+        """What the partitions of `table` hold at `version` (None: the newest), from the statistics of its files.
 
-        Of files without statistics of the time column the column is read; rows without a time are left out.
+        [] without a table. In files without statistics of the time column that column is read; rows without a time are
+        left out.
         `table` must be partitioned by `partition`. Raises ConfigError when it holds rows and no such column.
         """
-        opened = self._open(table)
+        opened = self._open(table, version)
         files = None if opened is None else pa.table(opened.get_add_actions(flatten=True))
         if opened is None or files is None or files.num_rows == 0:
             return []
@@ -200,9 +201,9 @@ class Lake:
             return None
         return self._commit(opened, rows, {application: number}, mode="append", schema_mode="merge")
 
-    def applied(self, table: str, application: str) -> int | None:
-        """The number of the last transaction that `application` committed to `table`."""
-        opened = self._open(table)
+    def applied(self, table: str, application: str, version: int | None = None) -> int | None:
+        """The number of the last transaction that `application` committed to `table`, as of `version`."""
+        opened = self._open(table, version)
         return None if opened is None else opened.transaction_version(application)
 
     def identity(self, table: str) -> str | None:
@@ -210,10 +211,10 @@ class Lake:
         opened = self._open(table)
         return None if opened is None else str(opened.metadata().id)
 
-    def _open(self, table: str) -> DeltaTable | None:
+    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         try:
             with self._answering():
-                return DeltaTable(self.uri(table), storage_options=self._options)
+                return DeltaTable(self.uri(table), version, self._options)
         except TableNotFoundError:
             return None
 

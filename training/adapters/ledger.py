@@ -9,7 +9,6 @@ Perennial 0.1 kept the entries of all models in one chain, in the ledger's folde
 written: its entries come first in the history of their model.
 """
 
-import hashlib
 import json
 import re
 import threading
@@ -22,6 +21,7 @@ from pydantic import ValidationError
 from training import storage
 from training.contract.base import Frozen
 from training.contract.errors import DataContractError, InputError, TransientError
+from training.domain.identity import digest
 
 FIRST_HASH = "0" * 64
 #: Writers that may get in between before we give up; each time somebody made progress.
@@ -50,8 +50,7 @@ class Entry(Frozen):
     def sealed(self) -> Self:
         """The same entry with its hash."""
         fields = self.model_dump(mode="json", exclude={"hash"})
-        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return self.model_copy(update={"hash": hashlib.sha256(canonical.encode()).hexdigest()})
+        return self.model_copy(update={"hash": digest(fields, 64)})
 
 
 class Ledger:

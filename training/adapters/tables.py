@@ -49,9 +49,12 @@ _OURS = {
 log = logging.getLogger("perennial")
 
 
-def covered(lake: Lake, spec: ModelSpec, feed: Feed) -> Days | None:
-    """The days from the feed's first row to its newest, from file statistics; None without rows."""
-    spans = lake.spans(feed, spec.feeds[feed].time_column)
+def covered(lake: Lake, spec: ModelSpec, feed: Feed, version: int | None) -> Days | None:
+    """The days from the feed's first row to its newest at `version`, from file statistics.
+
+    None without rows; so is `version` None, of a feed that has no table yet.
+    """
+    spans = [] if version is None else lake.spans(feed, spec.feeds[feed].time_column, version)
     return covered_days((span.earliest, span.newest) for span in spans)
 
 
@@ -107,19 +110,17 @@ class Labels:
         found: datetime | None = pc.max(self._reports(_between(self._reported, None, None))[self._reported]).as_py()
         return found
 
-    def known_at(
-        self, as_of: date | None, since: date | None = None, ids: Collection[object] | None = None
-    ) -> "pd.DataFrame":
-        """For each event with a report before `as_of` (None: any) and from `since` on, the label that counts.
+    def known_at(self, as_of: date | None, ids: "pd.Series | None" = None) -> "pd.DataFrame":
+        """For each event with a report before `as_of` (None: any), the label that counts.
 
-        Columns: the id, `_label`, `_reported_at`. `ids`: only of these events. What is not reported is for `labelled`
-        in training/domain/labels.py to judge.
+        Columns: the id, `_label`, `_reported_at`. `ids`: only of these events. There is no lower bound in time: a
+        report may come before its event. Events without a report are for `labelled` in training/domain/labels.py.
         """
         from training.domain.labels import newest
 
-        wanted = _between(self._reported, since, as_of)
+        wanted = _between(self._reported, None, as_of)
         if ids is not None:
-            wanted &= ds.field(self.spec.label.id_column).isin(list(ids))
+            wanted &= ds.field(self.spec.label.id_column).isin(pa.array(ids.dropna().unique(), from_pandas=True))
         return newest(self._reports(wanted), self.spec)
 
     def relation(self, events: ds.Dataset, since: date, until: date) -> pa.Table:

@@ -67,7 +67,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
         StepSpec(
             name="decide_retraining",
-            summary="Put a reason to train to the broker, which grants it or says why not.",
+            summary="Decide whether to train: grant or refuse a request, and resolve what the training run reads.",
             inputs=m.DecideRetrainingInputs,
             result=m.DecideRetrainingResult,
         ),

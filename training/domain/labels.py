@@ -3,6 +3,7 @@
 The newest `reported_at` counts. Among reports of one event with equal times it is the row of the partition whose name
 sorts last; within one partition it is the largest label. An event without a report has no label, or, where the spec
 says `unlabelled_after_delay: negative`, is negative from `delay_days` after its time on, until a report says otherwise.
+A label that was reported before its event is known from the event's time on, because the event did not exist before.
 
 Columns of ours begin with an underscore, as no column of a spec does: the two feeds may share any name.
 """
@@ -52,9 +53,11 @@ def _last_of_each(table: pa.Table, keys: list[str], then: list[str]) -> pa.Table
 def labelled(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: datetime) -> pd.DataFrame:
     """The `events` (id and time) that have a label at `until`, in their order, with LABEL and REPORTED_AT.
 
-    `known` is one row for each event with a report before `until`, as `newest` gives it.
+    `known` is one row for each event with a report before `until`, as `newest` gives it. REPORTED_AT is the time from
+    which the label is known: not before the event.
     """
     found = events.merge(known, on=spec.label.id_column, how="left", validate="many_to_one")
+    found[REPORTED_AT] = _known_since(found[REPORTED_AT], found[spec.feeds["events"].time_column])
     if spec.label.unlabelled_after_delay == "negative":
         matured = found[spec.feeds["events"].time_column] + timedelta(days=spec.label.delay_days)
         silent = found[LABEL].isna() & (matured < until)
@@ -89,10 +92,16 @@ def known_before(rows: pd.DataFrame, known: pd.DataFrame, events: pd.DataFrame, 
     """Bool [n]: was a positive label of the entity of the row known at the start of the row's day?
 
     `rows` have the entity and the event's time; `known` are labels as `newest` gives them. Only positive labels of
-    `events` (id and entity) count.
+    `events` (id, time and entity) count.
     """
-    identity, entity = spec.label.id_column, spec.evaluation.entity
-    positives = known[known[LABEL] == 1]
-    positives = positives.merge(events[list(dict.fromkeys([identity, entity]))], on=identity)
-    times = rows[spec.feeds["events"].time_column]
-    return known_entities(rows[entity], times, positives[entity], positives[REPORTED_AT])
+    identity, entity, time = spec.label.id_column, spec.evaluation.entity, spec.feeds["events"].time_column
+    # Under a name of ours: the entity may be the id, and the columns of `known` are ours but for the id.
+    named = events[list(dict.fromkeys([identity, entity, time]))].rename(columns={time: "_time"})
+    positives = known.loc[known[LABEL] == 1, [identity, LABEL, REPORTED_AT]].merge(named, on=identity)
+    since = _known_since(positives[REPORTED_AT], positives["_time"])
+    return known_entities(rows[entity], rows[time], positives[entity], since)
+
+
+def _known_since(reported: pd.Series, event_times: pd.Series) -> pd.Series:
+    """When each label became known: when it was reported, but not before its event. NaT without a report."""
+    return reported.mask(reported < event_times, event_times)

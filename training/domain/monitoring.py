@@ -1,6 +1,6 @@
-"""Has monitoring been able to measure? One look after another that could not is a monitor that is blind.
+"""Has monitoring been able to measure? Several runs in succession that could not are a failure of monitoring itself.
 
-Counted in days of data (`as_of`), as all policy is: looks as of the same day are one, and the newest of them counts.
+Counted in days of data (`as_of`), as all policy is: of several runs as of one day the newest counts.
 """
 
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ Monitor = Literal["drift", "performance"]
 MONITORS: tuple[Monitor, ...] = ("drift", "performance")
 
 
-class Look(Frozen):
-    """What one look at a champion could not measure: the body of a ledger entry of kind `look`."""
+class MonitoringRun(Frozen):
+    """What one monitoring run could not measure: the body of a ledger entry of kind `monitoring_run`."""
 
     as_of: date
     champion_version: int
@@ -25,17 +25,17 @@ class Look(Frozen):
     """Monitor → what it lacked; empty when all was measured."""
 
 
-class Blindness(NamedTuple):
-    """A monitor that could not measure in the last `looks` looks, as of `since` and later; what it lacks now."""
+class Unmeasured(NamedTuple):
+    """A monitor that could not measure in the last `runs` runs, as of `since` and later; what it lacks now."""
 
     monitor: Monitor
-    looks: int
+    runs: int
     since: date
     lacks: str
 
 
-def look(drift: DriftResult, performance: PerformanceResult | None, spec: ModelSpec) -> Look | None:
-    """What these results amount to. None without a champion: there is nothing to monitor yet."""
+def monitoring_run(drift: DriftResult, performance: PerformanceResult | None, spec: ModelSpec) -> MonitoringRun | None:
+    """What the run with these results could not measure. None without a champion: there is nothing to monitor yet."""
     if drift.as_of is None or drift.champion_version is None:
         return None
     unmeasured: dict[Monitor, str] = {}
@@ -49,19 +49,19 @@ def look(drift: DriftResult, performance: PerformanceResult | None, spec: ModelS
             f"{performance.rows} predictions with a label in {performance.window}, {performance.positives} of them "
             f"positive, where {spec.drift.minimum_positives} are needed and some negative"
         )
-    return Look(as_of=drift.as_of, champion_version=drift.champion_version, unmeasured=unmeasured)
+    return MonitoringRun(as_of=drift.as_of, champion_version=drift.champion_version, unmeasured=unmeasured)
 
 
-def blind(monitor: Monitor, looks: Iterable[Look], spec: ModelSpec) -> Blindness | None:
-    """The blindness of `monitor` as of the newest of `looks`, given in the order in which they were made; None when it
-    is within `drift.maximum_unmeasured_looks`.
+def unmeasured_for_long(monitor: Monitor, runs: Iterable[MonitoringRun], spec: ModelSpec) -> Unmeasured | None:
+    """How long `monitor` has been unable to measure; None while that is within `drift.maximum_unmeasured_looks`.
 
-    Looks at the performance of a champion whose predictions cannot have matured yet are passed over: until the label
-    delay and a whole window have gone by since the first look at it. One that measures all the same ends a blindness.
+    `runs` are in the order in which they were made. A new champion's predictions need time until their labels are in:
+    the label delay and a whole window, from the first run that monitored it. Until then a run that cannot measure its
+    performance is passed over, and one that can ends the succession.
     """
-    newest = {each.as_of: each for each in looks}
+    newest = {each.as_of: each for each in runs}
     patience = timedelta(days=spec.label.delay_days + spec.drift.window_days if monitor == "performance" else 0)
-    successive: list[Look] = []
+    successive: list[MonitoringRun] = []
     champion, first = None, date.min
     for each in sorted(newest.values(), key=lambda each: each.as_of):
         if each.champion_version != champion:
@@ -73,4 +73,4 @@ def blind(monitor: Monitor, looks: Iterable[Look], spec: ModelSpec) -> Blindness
             successive.append(each)
     if not successive or waiting or len(successive) < spec.drift.maximum_unmeasured_looks:
         return None
-    return Blindness(monitor, len(successive), successive[0].as_of, successive[-1].unmeasured[monitor])
+    return Unmeasured(monitor, len(successive), successive[0].as_of, successive[-1].unmeasured[monitor])

@@ -1,11 +1,9 @@
 """Whether to train: pure functions from what was found, what was decided before, and the spec's policy.
 
-Days are days of data (a request's `seen`), never the clock, so that a replay decides as the original did; and what was
-decided before counts as a set, whatever its order.
+Days are days of data (a request's `seen`), never the clock: a replay decides as the original did. The order in which
+earlier requests were decided does not matter.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -13,22 +11,22 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from training.contract.base import Frozen
-from training.contract.messages import DriftResult, PerformanceResult
+from training.contract.messages import DriftResult, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, RetrainingSpec, Trigger
 
-#: Triggers that watch for the same thing share one cooldown. The others are somebody's will, or bounded by a cron.
+#: Triggers that watch for the same thing share one cooldown. The others come from a person, a deployment or a schedule.
 COOLDOWN_GROUPS: tuple[frozenset[Trigger], ...] = (
     frozenset({"drift", "performance"}),
     frozenset({"first"}),
     frozenset({"new_data"}),
 )
 BUDGET_DAYS = 30
-#: Runs that may take one request up, each after the one before has failed: a cause that stays would fail them all.
+#: Runs that may take one request, each after the one before has failed: a lasting cause would fail them all.
 MAXIMUM_RUNS = 3
 
 
 class Request(Frozen):
-    """A reason to train, put to the broker: the body of a ledger entry of kind `request`."""
+    """A request to train: the body of a ledger entry of kind `request`."""
 
     id: str
     trigger: Trigger
@@ -45,14 +43,17 @@ class Request(Frozen):
 class Decision(Frozen):
     """What became of a request: the body of a ledger entry of kind `decision`.
 
-    A granted one is taken later by a run; given back when that run fails, it may be taken by another.
+    A run takes a granted request. When the run fails it releases the request, and another run may take it.
     """
 
     request_id: str
-    outcome: Literal["granted", "refused", "taken", "given back"]
+    outcome: Literal["granted", "refused", "taken", "released", "given back"]
+    """Perennial 0.1 wrote `given back` for `released`."""
     why: str = ""
     run: str = ""
-    """The training run that took it up."""
+    """Of `taken` and `released`: the training run."""
+    snapshot: Snapshot | None = None
+    """Of `taken`: what the run reads. Perennial 0.1 did not write it."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ class History:
     decisions: dict[str, Decision]
     #: By request: the run that has it.
     taken: dict[str, str]
-    #: By request: how many runs gave it back.
-    given_back: dict[str, int] = field(default_factory=dict)
+    #: By request that a run has: what the run reads, where the ledger says it.
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    #: By request: how many runs released it.
+    released: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, requests: Iterable[Mapping[str, Any]], decisions: Iterable[Mapping[str, Any]]) -> "History":
@@ -73,18 +76,24 @@ class History:
         known = [Request.model_validate(body) for body in requests]
         made = [Decision.model_validate(body) for body in decisions]
         taken: dict[str, str] = {}
-        given_back: dict[str, int] = {}
+        snapshots: dict[str, Snapshot] = {}
+        released: dict[str, int] = {}
         for decision in made:
+            id_ = decision.request_id
             if decision.outcome == "taken":
-                taken[decision.request_id] = decision.run
-            elif decision.outcome == "given back":
-                taken.pop(decision.request_id, None)
-                given_back[decision.request_id] = given_back.get(decision.request_id, 0) + 1
+                taken[id_] = decision.run
+                if decision.snapshot is not None:
+                    snapshots[id_] = decision.snapshot
+            elif decision.outcome in ("released", "given back"):
+                taken.pop(id_, None)
+                snapshots.pop(id_, None)
+                released[id_] = released.get(id_, 0) + 1
         return cls(
             requests={request.id: request for request in known},
             decisions={d.request_id: d for d in made if d.outcome in ("granted", "refused")},
             taken=taken,
-            given_back=given_back,
+            snapshots=snapshots,
+            released=released,
         )
 
     @cached_property
@@ -93,19 +102,13 @@ class History:
 
     @property
     def waiting(self) -> list[str]:
-        """Granted requests that no run has taken up yet, oldest first."""
+        """Granted requests that no run has taken yet, oldest first."""
         return [id_ for id_ in self.requests if id_ in self.granted and id_ not in self.taken]
 
 
 class Reason(NamedTuple):
     trigger: Trigger
     text: str
-
-
-def fingerprint(model: str, trigger: Trigger, as_of: date | None, what: Any) -> str:
-    """The id of a request: two requests with the same one ask for the same training. `what` is any JSON."""
-    canonical = json.dumps([model, trigger, str(as_of), what], sort_keys=True, separators=(",", ":"))
-    return f"{trigger}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
 
 def history_needed(spec: ModelSpec) -> int:
@@ -118,7 +121,7 @@ def reason_to_train(
 ) -> Reason | None:
     """The strongest reason in what was found; None when there is none.
 
-    `history_days`: days of events before the knowledge horizon, for which labels are in; only a first champion asks.
+    `history_days`: days of events before the knowledge horizon that have their labels; only a first training needs it.
     Measured performance says more than drift, which only suggests that performance may suffer.
     """
     if performance is not None and performance.degraded:
@@ -137,7 +140,7 @@ def reason_to_train(
 
 
 def decide(request: Request, history: History, policy: RetrainingSpec, window_days: int) -> Decision:
-    """Grant the request or say why not. `history` holds what came before, whatever the order. A person is always heard.
+    """Grant the request, or refuse it and say why. `history` holds the earlier requests. A person's is always granted.
 
     `window_days` is the length of a drift window: two are successive when they do not overlap and none fits between.
     """
@@ -162,11 +165,11 @@ def _refusal(request: Request, history: History, policy: RetrainingSpec, window_
 
 
 def _not_persistent(request: Request, others: list[Request], persistence: int, window_days: int) -> str | None:
-    """Drift of one window may be chance; the same champion must show it in `persistence` successive ones.
+    """Drift in one window may be chance: the same champion must show it in `persistence` successive windows.
 
-    Windows that overlap share their evidence and count once: each that counts ends at least `window_days` before the
-    next, and less than twice that, for else a whole window between them went without drift. The longest such row of
-    windows that ends with the request's counts.
+    Windows that overlap share their evidence, so they count once. Each window that counts ends at least `window_days`
+    before the next. It ends less than twice that before it: otherwise a whole window between them was without drift.
+    The longest such row of windows that ends with the request's own counts.
     """
     if request.trigger != "drift":
         return None
@@ -187,11 +190,11 @@ def _cooling_down(request: Request, granted: list[Request], cooldown_days: int, 
         return None
     last = max(near, key=lambda r: (r.seen, r.id))
     why = f"Cooldown: {last.id} was granted on {last.seen}, less than {cooldown_days} days of data away"
-    return f"{why}; run {taken[last.id]} took it up." if last.id in taken else f"{why}; no run has taken it up yet."
+    return f"{why}; run {taken[last.id]} took it." if last.id in taken else f"{why}; no run has taken it yet."
 
 
 def _over_budget(request: Request, granted: list[Request], budget: int) -> str | None:
-    """No 30 days in a row may hold more granted requests than the budget; also where requests come out of order."""
+    """No 30 successive days may hold more granted requests than the budget, in whatever order the requests come."""
     days = [r.seen for r in granted if r.trigger != "person"]
     length = timedelta(days=BUDGET_DAYS)
     starts = [day for day in (*days, request.seen) if day <= request.seen < day + length]

@@ -17,10 +17,6 @@ class Windows:
     train: Days
     holdout: Days
 
-    @property
-    def gap_days(self) -> int:
-        return (self.holdout.start - self.train.end).days
-
 
 def windows(as_of: date, window_days: int, holdout_days: int, delay_days: int) -> Windows:
     """The windows at knowledge horizon `as_of`.

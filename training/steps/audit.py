@@ -11,11 +11,12 @@ from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.tables import Predictions
 from training.contract.base import Days
-from training.contract.messages import AuditInputs, AuditResult, FeatureSkew
+from training.contract.messages import AuditInputs, AuditResult, FeatureSkew, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.audit import AUDIT, Audit, Offline, compare, horizons
 from training.domain.frames import FEATURE_TIMESTAMP, LOGGED_FEATURES, PREDICTED_AT, PREDICTION_ID
 from training.settings import StateSettings
+from training.snapshots import snapshot_of
 from training.workspace import share
 
 if TYPE_CHECKING:
@@ -30,26 +31,26 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: AuditInputs, settings: StateSettings) -> AuditResult:
-    """Audit the predictions of the drift window before `as_of`, a sample of MAXIMUM_ROWS of them.
+    """Audit the predictions of the drift window before the snapshot's horizon, a sample of MAXIMUM_ROWS of them.
 
     Writes `skew.json` and `skew.md` to `<work>/<model>/skew/<as_of>/` and the share to the ledger, where a rollout
-    whose spec limits the skew looks. Run again, it writes the same in the same place. Raises InputError for a table
+    whose spec limits the skew reads it. Run again, it writes the same in the same place. Raises InputError for a table
     version that does not exist.
     """
-    if inputs.as_of is None:
-        log.info("No knowledge horizon: there is no data yet")
-        return AuditResult(outcome="no predictions", as_of=None)
     spec = load_model_spec(inputs.model, settings.models_dir)
+    snapshot = snapshot_of(inputs, spec, settings, champion=False)
+    if snapshot.as_of is None:
+        log.info("No knowledge horizon: there is no data yet")
+        return AuditResult(outcome="no predictions", snapshot=snapshot)
     lake = Lake(settings.lake, spec.name)
-    window = Days.ending(inputs.as_of, spec.drift.window_days)
-    versions = {**lake.versions(PREDICTIONS, *spec.features.tables), **(inputs.table_versions or {})}
-    rows = _predictions(lake, spec, window, versions.get(PREDICTIONS))
+    window = Days.ending(snapshot.as_of, spec.drift.window_days)
+    rows = _predictions(lake, spec, window, snapshot.table_versions.get(PREDICTIONS))
     if rows.empty:
         log.info("Nothing was predicted for %s in %s", window, lake.uri(PREDICTIONS))
-        return AuditResult(outcome="no predictions", as_of=inputs.as_of, window=window, table_versions=versions)
-    found, not_defined = _audit(rows, versions, spec, settings)
+        return AuditResult(outcome="no predictions", window=window, snapshot=snapshot)
+    found, not_defined = _audit(rows, snapshot.table_versions, spec, settings)
     body = Audit(
-        as_of=inputs.as_of,
+        as_of=snapshot.as_of,
         rows=len(rows),
         values=sum(each.values for each in found.values()),
         mismatches=sum(each.mismatches for each in found.values()),
@@ -57,20 +58,24 @@ def run(inputs: AuditInputs, settings: StateSettings) -> AuditResult:
     )
     result = AuditResult(
         outcome="measured",
-        as_of=inputs.as_of,
         window=window,
         rows=len(rows),
         share=body.share,
         features=found,
         not_defined=not_defined,
-        table_versions=versions,
+        snapshot=snapshot,
     )
     report = _write(result, spec, settings)
-    key = f"{inputs.as_of}:{':'.join(f'{table}={version}' for table, version in sorted(versions.items()))}"
-    Ledger(settings.ledger).append(AUDIT, spec.name, body.model_dump(mode="json"), key)
+    Ledger(settings.ledger).append(AUDIT, spec.name, body.model_dump(mode="json"), _key(snapshot, spec))
     for line in _table(result):
         log.info("%s", line)
     return result.model_copy(update={"report": str(report)})
+
+
+def _key(snapshot: Snapshot, spec: ModelSpec) -> str:
+    """The same for audits that read the same: the ledger keeps one entry."""
+    read = [table for table in sorted({PREDICTIONS, *spec.features.tables}) if table in snapshot.table_versions]
+    return ":".join([str(snapshot.as_of), *(f"{table}={snapshot.table_versions[table]}" for table in read)])
 
 
 def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None) -> "pd.DataFrame":
@@ -89,7 +94,7 @@ def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None)
 def _audit(
     rows: "pd.DataFrame", versions: dict[str, int], spec: ModelSpec, settings: StateSettings
 ) -> tuple[dict[str, FeatureSkew], dict[str, int]]:
-    """What was found of each feature; and those that are not defined any more, with the requests that had them."""
+    """What was found for each feature; and features that are no longer defined → the number of requests with them."""
     import pandas as pd
 
     from training.adapters.features import Features

@@ -1,7 +1,5 @@
 """Join labels and features point-in-time into a training and a holdout split."""
 
-import hashlib
-import json
 import logging
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -14,13 +12,15 @@ from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_co
 from training.adapters.lake import EVENTS, LABELS, Lake
 from training.adapters.tables import Events, FeatureDays, Labels
 from training.contract.base import Days, TableVersions, midnight
-from training.contract.errors import ConfigError, DataContractError, InputError
+from training.contract.errors import ConfigError, DataContractError
 from training.contract.messages import DatasetInputs, DatasetResult, Split
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.frames import EXCLUDED, LABEL, REPORTED_AT
+from training.domain.identity import dataset_id
 from training.domain.labels import known_before, labelled
 from training.domain.windows import Windows, thinly_labelled, windows
 from training.settings import StateSettings
+from training.snapshots import snapshot_of
 
 if TYPE_CHECKING:
     from training.adapters.features import Features
@@ -41,15 +41,14 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
 
     spec = load_model_spec(inputs.model, settings.models_dir)
     lake = Lake(settings.lake, spec.name)
-    versions = _versions(lake, spec, inputs.table_versions)
-    as_of = inputs.as_of or _horizon(lake, spec, versions)
+    versions, as_of = _pinned(inputs, lake, spec, settings)
     window_days = inputs.window_days or spec.training.window_days
     seed = spec.training.seed if inputs.seed is None else inputs.seed
-    parts = [as_of, versions, window_days, seed, spec.config_hash, definitions_digest(settings.feature_repo, spec)]
-    dataset_id = hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
-    uri = storage.join(settings.work, spec.name, "datasets", dataset_id)
+    definitions = definitions_digest(settings.feature_repo, spec)
+    identity = dataset_id(spec, as_of, versions, window_days, seed, definitions)
+    uri = storage.join(settings.work, spec.name, "datasets", identity)
     if is_complete(uri):
-        log.info("Dataset %s exists already in %s", dataset_id, uri)
+        log.info("Dataset %s exists already in %s", identity, uri)
         return Dataset(uri, spec).manifest
     chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label.delay_days)
     log.info("As of %s: train %s, holdout %s, from versions %s", as_of, chosen.train, chosen.holdout, versions)
@@ -62,7 +61,7 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     names = features.names()
     frames, batch = _with_features(features, spec, versions, train, holdout)
     result = DatasetResult(
-        dataset_id=dataset_id,
+        dataset_id=identity,
         uri=uri,
         as_of=as_of,
         feature_service=spec.features.service,
@@ -79,19 +78,18 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     return result
 
 
-def _versions(lake: Lake, spec: ModelSpec, given: TableVersions | None) -> TableVersions:
-    """The `given` versions or, without, the newest: pinned from here on."""
+def _pinned(inputs: DatasetInputs, lake: Lake, spec: ModelSpec, settings: StateSettings) -> tuple[TableVersions, date]:
+    """The versions of the tables that are read, and the knowledge horizon."""
     wanted = [EVENTS, LABELS, *spec.features.tables]
-    if given is not None:
-        if missing := [table for table in wanted if table not in given]:
-            raise InputError(f"table_versions names no version of {missing}", hint=f"Name one of each of {wanted}.")
-        return {table: given[table] for table in wanted}
-    versions = lake.versions(*wanted)
-    if missing := [table for table in wanted if table not in versions]:
+    snapshot = snapshot_of(inputs, spec, settings, champion=False)
+    if missing := [table for table in wanted if table not in snapshot.table_versions]:
         raise DataContractError(
-            f"The lake at {lake.uri('')} has no tables {missing}", hint="Land events and labels, and let them through."
+            f"The snapshot of the lake at {lake.uri('')} has no tables {missing}",
+            hint="Land events and labels and wait until their data runs have finished, then start another run.",
         )
-    return versions
+    versions = {table: snapshot.table_versions[table] for table in wanted}
+    given = inputs.as_of if inputs.snapshot is None else inputs.snapshot.as_of
+    return versions, given or _horizon(lake, spec, versions)
 
 
 def _horizon(lake: Lake, spec: ModelSpec, versions: TableVersions) -> date:
@@ -140,7 +138,7 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
     event_time, identity = spec.feeds["events"].time_column, spec.label.id_column
     window = Days(start=chosen.train.start, end=chosen.holdout.end)
     events = Events(lake, spec, versions[EVENTS]).within(window)
-    known = Labels(lake, spec, versions[LABELS]).known_at(as_of, since=window.start)
+    known = Labels(lake, spec, versions[LABELS]).known_at(as_of, events[identity])
     found = labelled(events, known, spec, midnight(as_of))
     has_label = events[identity].isin(found[identity]).to_numpy()
     _check_labels(spec, events[event_time], has_label, chosen, as_of)

@@ -1,18 +1,18 @@
-"""The broker's door: every reason to train becomes a request in the ledger, and is granted or refused there, once."""
+"""Decide whether to train. Every reason to train becomes a request in the ledger, which is granted or refused once."""
 
-import hashlib
-import json
 import logging
 from typing import Any
 
-from training.adapters.lake import Lake
+from training.adapters.lake import EVENTS, LABELS, Lake
 from training.adapters.ledger import Entry, Ledger
 from training.adapters.tables import covered
+from training.contract.base import TableVersions
 from training.contract.errors import DataContractError, InputError
-from training.contract.messages import DecideRetrainingInputs, DecideRetrainingResult
+from training.contract.messages import DecideRetrainingInputs, DecideRetrainingResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain import sources
-from training.domain.monitoring import MONITORS, Look, blind, look
+from training.domain.identity import digest, request_id
+from training.domain.monitoring import MONITORS, MonitoringRun, monitoring_run, unmeasured_for_long
 from training.domain.retraining import (
     MAXIMUM_RUNS,
     Decision,
@@ -20,72 +20,83 @@ from training.domain.retraining import (
     Reason,
     Request,
     decide,
-    fingerprint,
     reason_to_train,
 )
 from training.settings import StateSettings
+from training.snapshots import resolve
 
 log = logging.getLogger("perennial")
 
-REQUEST, DECISION, LOOK = "request", "decision", "look"
+REQUEST, DECISION, MONITORING_RUN = "request", "decision", "monitoring_run"
+#: What Perennial 0.1 called a monitoring run.
+LOOK = "look"
 REASONS = {"schedule": "scheduled training", "person": "asked for by a person", "new_data": "new data came in"}
 
 
 def run(inputs: DecideRetrainingInputs, settings: StateSettings) -> DecideRetrainingResult:
-    """Put a reason to train to the broker, or take up a request that was granted before.
+    """Decide on a reason to train, or start the training run of a request that was granted before.
 
-    The same inputs find the same request and the same decision. A granted request is taken up by one run: for that run
-    the result stays `granted` in every retry, for any other it is not. A run that has failed gives its request back for
-    another run to take up, unless it was a person's: they see the failure, and choose.
+    The same inputs find the same request and the same decision in the ledger. One run takes a granted request: for that
+    run the result stays `granted` in every retry, with the same snapshot; for any other run it is not granted. A run
+    that has failed releases its request, so that another run may take it. A person's request is not released: they see
+    the failure and decide what to do.
 
-    What drift and performance could not measure is kept in the ledger too, once for each state of the data. Raises
-    DataContractError, when all is decided, for a monitor that has been blind for too many looks, unless a granted
-    request waits, which the result must announce. Raises InputError when the inputs do not say what is asked, or the
-    request to take up is unknown.
+    What drift and performance could not measure goes to the ledger too, once for each state of the data. Raises
+    DataContractError, after the decision is made, when a monitor could not measure in too many successive runs, unless
+    a granted request waits, which the result must announce. Raises InputError when the inputs do not say what is asked,
+    or when the request is unknown; TransientError when MLflow does not answer.
     """
     _check(inputs)
     spec = load_model_spec(inputs.model, settings.models_dir)
     ledger = Ledger(settings.ledger)
-    blindness = _watch(inputs, spec, ledger)
+    problems = _note_unmeasured(inputs, spec, ledger)
     result = _decided(inputs, spec, ledger, settings)
-    for each in blindness:
-        log.error("%s", each)
-    if blindness and not result.waiting:
+    for problem in problems:
+        log.error("%s", problem)
+    if problems and not result.waiting:
         hint = "Are events, predictions and labels landing? docs/operations.md says what to look at."
-        raise DataContractError("; ".join(blindness), hint)
+        raise DataContractError("; ".join(problems), hint)
     return result
 
 
 def _decided(
     inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger, settings: StateSettings
 ) -> DecideRetrainingResult:
+    if inputs.failed:
+        request = _known(inputs.request_id, inputs.model, ledger)
+        _release_request(request, inputs, ledger)
+        return _result(request, False, "The run failed.", None, ledger, inputs.model)
+    # Only a training run compares with the champion.
+    snapshot = inputs.drift.snapshot if inputs.drift else resolve(spec, settings, champion=bool(inputs.run))
     if inputs.request_id is not None:
         request = _known(inputs.request_id, inputs.model, ledger)
     else:
-        new = _new_request(inputs, spec, Lake(settings.lake, inputs.model))
+        new = _new_request(inputs, spec, snapshot, Lake(settings.lake, inputs.model))
         if isinstance(new, str):
             return _nothing(new, inputs, ledger)
         request = _put(new, spec, ledger)
-    if inputs.failed:
-        _release_request(request, inputs, ledger)
-    return _result(request, inputs, ledger)
+    granted, why, taken = _answer(request, inputs, snapshot, ledger)
+    return _result(request, granted, why, taken, ledger, inputs.model)
 
 
-def _watch(inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger) -> list[str]:
-    """Keep what this look could not measure; a sentence for each monitor that has been blind for too long.
+def _note_unmeasured(inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger) -> list[str]:
+    """Write what this monitoring run could not measure to the ledger.
 
-    A look that is repeated finds its entry; one as of the same day that sees other data gets another.
+    Returns a sentence for each monitor that could not measure in too many runs. A run that is repeated finds its entry;
+    one as of the same day that sees other data gets another entry.
     """
-    seen = look(inputs.drift, inputs.performance, spec) if inputs.drift else None
-    if seen is None:
+    this = monitoring_run(inputs.drift, inputs.performance, spec) if inputs.drift else None
+    if this is None:
         return []
-    results = [each.model_dump(mode="json") for each in (inputs.drift, inputs.performance) if each is not None]
-    state = hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()[:12]
-    ledger.append(LOOK, spec.name, seen.model_dump(mode="json"), f"{seen.as_of}:v{seen.champion_version}:{state}")
-    looks = [Look.model_validate(entry.body) for entry in ledger.entries(spec.name, LOOK)]
-    found = [blind(monitor, (each for each in looks if each.as_of <= seen.as_of), spec) for monitor in MONITORS]
+    state = digest([inputs.drift, inputs.performance], 12)
+    key = f"{this.as_of}:v{this.champion_version}:{state}"
+    ledger.append(MONITORING_RUN, spec.name, this.model_dump(mode="json"), key)
+    entries = [entry for entry in ledger.entries(spec.name) if entry.kind in (MONITORING_RUN, LOOK)]
+    runs = [MonitoringRun.model_validate(entry.body) for entry in entries]
+    until_now = [each for each in runs if each.as_of <= this.as_of]
+    found = [unmeasured_for_long(monitor, until_now, spec) for monitor in MONITORS]
     return [
-        f"The {each.monitor} of {spec.name} could not be measured in {each.looks} successive looks, as of {each.since} "
+        f"The {each.monitor} of {spec.name} could not be measured in {each.runs} successive runs, as of {each.since} "
         f"and later: {each.lacks}"
         for each in found
         if each is not None
@@ -97,25 +108,27 @@ def _check(inputs: DecideRetrainingInputs) -> None:
     if inputs.force and inputs.trigger != "person":
         raise InputError("Only a person may force a training", hint='Leave out "force", or set trigger to "person".')
     if inputs.request_id is not None and (inputs.trigger is not None or not inputs.run):
-        raise InputError("A request is taken up with its request_id and a run", hint="Leave out trigger; name the run.")
+        problem = "The run that takes a granted request names both: request_id and run"
+        raise InputError(problem, hint="Leave out trigger and name the run.")
     if inputs.failed and inputs.request_id is None:
-        raise InputError("A failed run gives back the request that it took up", hint="Name it with request_id.")
+        raise InputError("A failed run releases the request that it took", hint="Name the request with request_id.")
     if inputs.request_id is None and inputs.trigger is None and not found:
         hint = "Give a trigger, or what drift and performance found, or the request_id of a granted request."
         raise InputError("Nothing says why to train", hint)
 
 
-def _known(request_id: str, model: str, ledger: Ledger) -> Request:
+def _known(id_: str | None, model: str, ledger: Ledger) -> Request:
     history = _history(ledger.entries(model))
-    if request_id not in history.requests:
+    if id_ is None or id_ not in history.requests:
         hint = f"Granted and waiting: {', '.join(history.waiting) or 'none'}."
-        raise InputError(f"{model} has no request {request_id!r} in the ledger", hint)
-    return history.requests[request_id]
+        raise InputError(f"{model} has no request {id_!r} in the ledger", hint)
+    return history.requests[id_]
 
 
-def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, lake: Lake) -> Request | str:
-    """The request that the inputs amount to; a sentence when there is nothing to ask for."""
-    events, labels = covered(lake, spec, "events"), covered(lake, spec, "labels")
+def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snapshot, lake: Lake) -> Request | str:
+    """The request that the inputs amount to; a sentence when there is no reason to train."""
+    versions = snapshot.table_versions
+    events, labels = (covered(lake, spec, feed, versions.get(feed)) for feed in ("events", "labels"))
     seen = inputs.as_of or (inputs.drift.as_of if inputs.drift else None)
     if events is None or labels is None:
         return "No reason to train: there are no labelled events in the lake yet."
@@ -123,8 +136,10 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, lake: Lake) ->
     reason = _reason(inputs, spec, (as_of - events.start).days)
     if reason is None:
         return "No reason to train."
-    if reason.trigger == "first" and inputs.trigger is None and _features_lag(lake, spec):
-        return "No training yet: the newest labels have not become features. Their own data run rings again."
+    if reason.trigger == "first" and inputs.trigger is None and _features_lag(lake, spec, snapshot):
+        return (
+            "No training yet: the newest labels have not become features. The data run that does so starts this again."
+        )
     champion = inputs.drift.champion_version if inputs.drift else None
     if inputs.trigger is None:
         same: dict[str, Any] = {"champion": champion}
@@ -133,7 +148,7 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, lake: Lake) ->
     # A run's retry must find its request again, though more labels may be in by then; so must code deployed again.
     day = seen or (None if inputs.run or inputs.trigger == "code" else as_of)
     return Request(
-        id=fingerprint(inputs.model, reason.trigger, day, same),
+        id=request_id(inputs.model, reason.trigger, day, same),
         trigger=reason.trigger,
         seen=seen or as_of,
         as_of=as_of,
@@ -144,11 +159,14 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, lake: Lake) ->
     )
 
 
-def _features_lag(lake: Lake, spec: ModelSpec) -> bool:
+def _features_lag(lake: Lake, spec: ModelSpec, snapshot: Snapshot) -> bool:
     """Events may have become features before their labels landed; a first model would learn without those."""
-    made_of = [lake.applied(table, sources.APPLICATION) for table in spec.features.tables]
+    versions = snapshot.table_versions
+    tables = [table for table in spec.features.tables if table in versions]
+    made_of = [lake.applied(table, sources.APPLICATION, versions[table]) for table in tables]
     oldest = min((number for number in made_of if number is not None), default=None)
-    return oldest is not None and oldest < sources.number(lake.versions("events", "labels"))
+    read: TableVersions = {table: versions[table] for table in (EVENTS, LABELS) if table in versions}
+    return oldest is not None and oldest < sources.number(read)
 
 
 def _reason(inputs: DecideRetrainingInputs, spec: ModelSpec, history_days: int) -> Reason | None:
@@ -163,7 +181,7 @@ def _evidence(inputs: DecideRetrainingInputs) -> dict[str, Any]:
 
 
 def _put(request: Request, spec: ModelSpec, ledger: Ledger) -> Request:
-    """Request and decision in the ledger, which keeps the first of each. Returns the request as it stands there."""
+    """Write request and decision to the ledger, which keeps the first of each. Returns the request that it keeps."""
 
     def body(before: list[Entry]) -> dict[str, Any]:
         history = _history([entry for entry in before if entry.model == spec.name])
@@ -176,7 +194,7 @@ def _put(request: Request, spec: ModelSpec, ledger: Ledger) -> Request:
 
 
 def _history(entries: list[Entry]) -> History:
-    """Of one model's ledger entries."""
+    """The history in one model's ledger entries."""
     return History.of(
         requests=[entry.body for entry in entries if entry.kind == REQUEST],
         decisions=[entry.body for entry in entries if entry.kind == DECISION],
@@ -185,45 +203,55 @@ def _history(entries: list[Entry]) -> History:
 
 def _release_request(request: Request, inputs: DecideRetrainingInputs, ledger: Ledger) -> None:
     history = _history(ledger.entries(inputs.model))
-    times = history.given_back.get(request.id, 0) + 1
+    times = history.released.get(request.id, 0) + 1
     if history.taken.get(request.id) != inputs.run:
-        log.info("Run %s does not have request %s: nothing to give back", inputs.run, request.id)
+        log.info("Run %s does not have request %s: nothing to release", inputs.run, request.id)
     elif request.trigger == "person":
-        log.info("Request %s is a person's: it waits for nobody else", request.id)
+        log.info("Request %s was made by a person: no other run takes it", request.id)
     elif times >= MAXIMUM_RUNS:
-        log.warning("%d runs failed on request %s: it is not offered again. Train by hand.", times, request.id)
+        log.warning("%d runs failed on request %s: no further run takes it. Train by hand.", times, request.id)
     else:
-        body = Decision(request_id=request.id, outcome="given back", run=inputs.run, why="The run failed.")
-        ledger.append(DECISION, inputs.model, body.model_dump(mode="json"), f"{request.id}:given back:{times}")
+        body = Decision(request_id=request.id, outcome="released", run=inputs.run, why="The run failed.")
+        ledger.append(DECISION, inputs.model, body.model_dump(mode="json"), f"{request.id}:released:{times}")
 
 
-def _answer(request: Request, inputs: DecideRetrainingInputs, ledger: Ledger) -> tuple[bool, str]:
-    """Whether to train now or, without a run, in a run that takes the request up; and why."""
+def _answer(
+    request: Request, inputs: DecideRetrainingInputs, snapshot: Snapshot, ledger: Ledger
+) -> tuple[bool, str, Snapshot | None]:
+    """Whether to train, now or, without a run, in a run that takes the request later; why; and what the run reads."""
     history = _history(ledger.entries(inputs.model))
     decision = history.decisions.get(request.id)
-    if decision is None:  # killed between the two entries: whoever put the request puts it again
-        return False, "The request has not been decided yet."
+    if decision is None:  # Killed between the two entries; whoever made the request makes it again.
+        return False, "The request has not been decided yet.", None
     if decision.outcome == "refused":
-        return False, decision.why
-    if inputs.failed:
-        return False, "The run failed."
+        return False, decision.why, None
+    if not inputs.run:
+        taken_by = history.taken.get(request.id)
+        return (True, decision.why, None) if taken_by is None else (False, _taken_by(taken_by), None)
+    snapshot = snapshot.model_copy(update={"as_of": request.as_of})
     run = history.taken.get(request.id)
-    if inputs.run and run is None:
-        taken = Decision(request_id=request.id, outcome="taken", run=inputs.run)
-        # One key for each time that it is there to be taken: of two runs that meet, the ledger keeps the first.
-        key = f"{request.id}:taken:{history.given_back.get(request.id, 0)}"
+    if run is None:
+        taken = Decision(request_id=request.id, outcome="taken", run=inputs.run, snapshot=snapshot)
+        # One key for each time that the request can be taken: of two runs at once, the ledger keeps the first.
+        key = f"{request.id}:taken:{history.released.get(request.id, 0)}"
         entry = ledger.append(DECISION, inputs.model, taken.model_dump(mode="json"), key)
-        run = Decision.model_validate(entry.body).run
-    if run in (None, inputs.run):
-        return True, decision.why
-    return False, f"Run {run} took the request up already."
+        taken = Decision.model_validate(entry.body)
+        run, snapshot = taken.run, taken.snapshot or snapshot
+    if run != inputs.run:
+        return False, _taken_by(run), None
+    return True, decision.why, history.snapshots.get(request.id, snapshot)
 
 
-def _result(request: Request, inputs: DecideRetrainingInputs, ledger: Ledger) -> DecideRetrainingResult:
-    granted, why = _answer(request, inputs, ledger)
-    history = _history(ledger.entries(inputs.model))
+def _taken_by(run: str) -> str:
+    return f"Run {run} has taken the request already."
+
+
+def _result(
+    request: Request, granted: bool, why: str, snapshot: Snapshot | None, ledger: Ledger, model: str
+) -> DecideRetrainingResult:
+    waiting = _history(ledger.entries(model)).waiting
     log.info("Request %s (%s, as of %s): %s", request.id, request.reason, request.as_of, why)
-    log.info("Granted and waiting for a run: %s", ", ".join(history.waiting) or "none")
+    log.info("Granted and waiting for a run: %s", ", ".join(waiting) or "none")
     return DecideRetrainingResult(
         request_id=request.id,
         granted=granted,
@@ -231,7 +259,8 @@ def _result(request: Request, inputs: DecideRetrainingInputs, ledger: Ledger) ->
         as_of=request.as_of,
         trigger=request.trigger,
         reason=request.reason,
-        waiting=history.waiting,
+        waiting=waiting,
+        snapshot=snapshot,
     )
 
 

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 from training import storage
 from training.adapters.lake import EVENTS, Lake
-from training.adapters.registry import CHAMPION, REFERENCE, ModelVersion, Registry
-from training.adapters.tables import Events, covered
+from training.adapters.registry import REFERENCE, ModelVersion, Registry
+from training.adapters.tables import Events
 from training.contract.base import Days, TableVersions
 from training.contract.errors import InputError
-from training.contract.messages import DatasetInputs, DriftInputs, DriftResult
+from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.drift import SCORE, current_window, has_drifted, sample
+from training.domain.identity import dataset_id
 from training.settings import StateSettings
-from training.workspace import share
+from training.snapshots import snapshot_of_run
+from training.workspace import served_artifact, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,32 +28,30 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
-    """Write the report to `<work>/<model>/drift/<as_of>-v<version>/` and keep it with the champion's run.
+    """Resolve the snapshot of the monitoring run, and compare. The report goes to
+    `<work>/<model>/drift/<as_of>-v<version>/` and is kept with the champion's run.
 
-    Without events or a champion there is nothing to compare, and that is said. A feature of the champion that the
-    definitions no longer have is compared as its default, and named. Run again, it writes the same report in
-    the same place. Raises InputError when the champion's reference is gone from disk and from its run, TransientError
-    when MLflow does not answer.
+    Without events or a champion there is nothing to compare, and the outcome says so. A feature of the champion that
+    the definitions no longer have is compared as its default, and named. A retry reads the same snapshot and writes the
+    same report in the same place. Raises InputError when the champion's reference is gone from disk and from its run,
+    TransientError when MLflow does not answer.
     """
     spec = load_model_spec(inputs.model, settings.models_dir)
-    lake = Lake(settings.lake, spec.name)
-    events = covered(lake, spec, EVENTS)
-    as_of = inputs.as_of or (events.end if events else None)
-    if events is None or as_of is None:
+    snapshot = snapshot_of_run(inputs.run, spec, settings, inputs.as_of)
+    lake, as_of = Lake(settings.lake, spec.name), snapshot.as_of
+    if as_of is None or EVENTS not in snapshot.table_versions:
         log.info("No events in %s: nothing to compare", lake.uri(EVENTS))
-        return DriftResult(outcome="no data", as_of=as_of)
-    history_days = max(0, (as_of - events.start).days)
-    champion = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
-    if champion is None:
-        log.info("%s has no champion yet; %d days of events before %s", spec.name, history_days, as_of)
-        return DriftResult(outcome="no champion", as_of=as_of, history_days=history_days)
-    versions = lake.versions(EVENTS, *spec.features.tables)
-    rows = _current_events(lake, spec, versions, current_window(as_of, spec.drift.window_days))
+        return DriftResult(outcome="no data", snapshot=snapshot)
+    if snapshot.champion_version is None:
+        log.info("%s has no champion yet: nothing to compare", spec.name)
+        return DriftResult(outcome="no champion", snapshot=snapshot)
+    window = current_window(as_of, spec.drift.window_days)
+    rows = _current_events(lake, spec, snapshot.table_versions, window)
     if len(rows) < spec.drift.minimum_rows:
         log.warning("%d events are fewer than the %d of drift.minimum_rows", len(rows), spec.drift.minimum_rows)
-        return DriftResult(outcome="no data", as_of=as_of, history_days=history_days, champion_version=champion.version)
-    result = _compare(rows, champion, versions, as_of, spec, settings)
-    return result.model_copy(update={"history_days": history_days})
+        return DriftResult(outcome="no data", snapshot=snapshot)
+    champion = Registry(settings.tracking_uri).get(spec.name, snapshot.champion_version)
+    return _compare(rows, champion, snapshot, as_of, spec, settings)
 
 
 def _current_events(lake: Lake, spec: ModelSpec, versions: TableVersions, window: Days) -> "pd.DataFrame":
@@ -65,7 +65,7 @@ def _current_events(lake: Lake, spec: ModelSpec, versions: TableVersions, window
 def _compare(
     rows: "pd.DataFrame",
     champion: ModelVersion,
-    versions: TableVersions,
+    snapshot: Snapshot,
     as_of: date,
     spec: ModelSpec,
     settings: StateSettings,
@@ -75,12 +75,11 @@ def _compare(
     from training.adapters.onnx_model import OnnxModel
     from training.adapters.registry.watch import keep, record
 
-    work = settings.scratch / spec.name
-    artifact = Registry(settings.tracking_uri).download(champion, work / "versions" / str(champion.version))
-    model = OnnxModel.load(artifact)
-    current, not_defined = _features(Features(settings, spec).historical(rows, versions), model.metadata)
+    model = OnnxModel.load(served_artifact(settings, champion))
+    made = Features(settings, spec).historical(rows, snapshot.table_versions)
+    current, not_defined = _features(made, model.metadata)
     window = current_window(as_of, spec.drift.window_days)
-    folder = work / "drift" / f"{as_of}-v{champion.version}"
+    folder = settings.scratch / spec.name / "drift" / f"{as_of}-v{champion.version}"
     about = {"model": spec.name, "champion": str(champion.version), "window": str(window)}
     if not_defined:
         about["not defined any more"] = ", ".join(not_defined)
@@ -104,21 +103,19 @@ def _compare(
     record(settings.tracking_uri, champion, scores | {"drift/share": drifted_share}, as_of)
     return DriftResult(
         outcome="measured",
-        as_of=as_of,
         window=window,
-        champion_version=champion.version,
         drifted=drifted,
         drifted_share=drifted_share,
         columns=report.columns,
         not_defined=not_defined,
         report_html=storage.join(uri, report.html.name),
         report_json=storage.join(uri, report.json.name),
-        table_versions=versions,
+        snapshot=snapshot,
     )
 
 
 def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.DataFrame", list[str]]:
-    """The champion's features, in its order; and those of them that were not `made`, which have their default."""
+    """The champion's features, in its order; and the names of those that were not `made` and have their default."""
     views = metadata.features.views if metadata.features else ()
     defaults = {column.name: column.default for view in views for column in view.columns}
     not_defined = [name for name in metadata.feature_names if name not in made]
@@ -140,24 +137,23 @@ def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, sett
     kept = f"{REFERENCE}/{datasets.REFERENCE}"
     if not path.is_file() and not Registry(settings.tracking_uri).download_file(champion, kept, path):
         problem = f"The champion's reference, of dataset {metadata.dataset_id}, is neither in {work} nor in its run as"
-        raise InputError(f"{problem} {kept}", hint=_again(metadata, spec))
+        raise InputError(f"{problem} {kept}", hint=_how_to_restore(metadata, spec, settings))
     log.info("Reference read from %s", path)
     return sample(pd.read_parquet(path)[metadata.feature_names], spec.drift.maximum_rows, spec.training.seed)
 
 
-def _again(metadata: "ArtifactMetadata", spec: ModelSpec) -> str:
-    """What to do for want of a reference: the dataset step makes the same dataset only under the same spec."""
-    anew = f"train a new champion (run {spec.name}_train with Force)"
-    if metadata.config_hash != spec.config_hash:
-        return f"The model spec has changed since, so {anew}."
-    inputs = DatasetInputs(
-        model=spec.name,
-        as_of=metadata.as_of,
-        window_days=len(metadata.train_days),
-        table_versions=metadata.table_versions,
-    )
-    command = f"make step STEP=dataset INPUTS='{inputs.model_dump_json(exclude_none=True)}'"
-    return f"Make it again with `{command}`. If the features' definitions have changed since, {anew}."
+def _how_to_restore(metadata: "ArtifactMetadata", spec: ModelSpec, settings: StateSettings) -> str:
+    """What to do about a missing reference. The dataset step can make it again while its dataset has the same id."""
+    from training.adapters.features import definitions_digest
+
+    definitions, days = definitions_digest(settings.feature_repo, spec), len(metadata.train_days)
+    now = dataset_id(spec, metadata.as_of, metadata.table_versions, days, spec.training.seed, definitions)
+    if now != metadata.dataset_id:
+        changed = "The parts of the model spec or the feature definitions that decide the dataset have changed since"
+        return f"{changed}: train a new champion (run {spec.name}_train with Force)."
+    snapshot = Snapshot(as_of=metadata.as_of, table_versions=metadata.table_versions)
+    inputs = DatasetInputs(model=spec.name, snapshot=snapshot, window_days=days)
+    return f"Make it again with `make step STEP=dataset INPUTS='{inputs.model_dump_json(exclude_none=True)}'`."
 
 
 def _with_score(features: "pd.DataFrame", model: "OnnxModel") -> "pd.DataFrame":

@@ -1,7 +1,5 @@
 """Score the candidates and the champion on the same holdout rows and reach a verdict."""
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +9,16 @@ import numpy as np
 from training import atomic, storage
 from training.adapters.datasets import Dataset, Rows
 from training.adapters.onnx_model import OnnxModel
-from training.adapters.registry import CHAMPION, ModelVersion, Registry, Runs
+from training.adapters.registry import ModelVersion, Registry, Runs
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, Metrics, Verdict
 from training.contract.model_spec import EstimatorName, EvaluationSpec, load_model_spec
+from training.domain.identity import verdict_id
 from training.domain.metrics import EvaluationSet, Ranking, paired_differences
 from training.domain.verdict import Champion, judge
 from training.settings import StateSettings
-from training.workspace import share, shared_uri
+from training.snapshots import champion_version
+from training.workspace import served_artifact, share, shared_uri
 
 log = logging.getLogger("perennial")
 
@@ -60,6 +60,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
         problem = f"No estimator gave a candidate for a verdict. {reasons}".strip()
         raise InputError(problem, hint="Fix the cause and clear the train tasks; their logs say more.")
     spec = load_model_spec(inputs.model, settings.models_dir)
+    serving = inputs.snapshot.champion_version if inputs.snapshot else champion_version(spec, settings)
     holdout = _Holdout.of(Dataset(inputs.dataset_uri, spec).holdout(), spec.evaluation)
     counted, rows = holdout.keep.sum(), len(holdout.keep)
     log.info("Holdout of %s: %d of %d rows count", inputs.dataset_uri, counted, rows)
@@ -72,18 +73,18 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     primary = spec.evaluation.primary
     challenger, ranking = max(rankings, key=lambda pair: np.nan_to_num(pair[1].value(primary), nan=-1.0))
 
-    registered = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
+    registered = Registry(settings.tracking_uri).get(spec.name, serving) if serving is not None else None
     champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
     verdict = judge(spec.evaluation, metrics[challenger.estimator], champion, len(rankings) + len(inputs.dropped_out))
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")
 
-    folder = settings.scratch / spec.name / "verdicts" / _verdict_id(inputs, registered)
+    folder = settings.scratch / spec.name / "verdicts" / verdict_id(spec, inputs, serving)
     uri = shared_uri(settings, folder)
     result = EvaluateResult(
         challenger=challenger,
-        champion_version=registered.version if registered else None,
+        champion_version=serving,
         verdict=verdict,
         metrics=metrics,
         dropped_out=inputs.dropped_out,
@@ -117,9 +118,8 @@ def _champion(
     """The champion's showing on the same rows, and the challenger's lead over it on bootstrap samples."""
     if registered.digest == challenger.digest:
         return Champion(registered.version, ranking.measure(), problem="the challenger is this very model")
-    folder = settings.scratch / inputs.model / "versions" / str(registered.version)
     try:
-        model = OnnxModel.load(Registry(settings.tracking_uri).download(registered, folder))
+        model = OnnxModel.load(served_artifact(settings, registered))
         theirs = holdout.rank(model)
     except DataContractError as error:
         return Champion(registered.version, problem=f"it cannot be scored on this holdout. {error.message}")
@@ -129,11 +129,6 @@ def _champion(
         ranking, theirs, holdout.truth, rules.primary, rules.bootstrap_samples, inputs.seed
     )
     return Champion(registered.version, theirs.measure(), differences, holdout.truth.clusters.described)
-
-
-def _verdict_id(inputs: EvaluateInputs, champion: ModelVersion | None) -> str:
-    parts = [inputs.model_dump_json(), champion.version if champion else None]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _write_report(folder: Path, result: EvaluateResult) -> None:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.adapters.tables import Events, Labels, Predictions
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
-from training.contract.base import Days, TableVersions, midnight
-from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult
+from training.contract.base import Days, midnight
+from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.frames import LABEL, PROBABILITY
 from training.domain.performance import first_made, has_degraded, matured_window
 from training.settings import StateSettings
+from training.snapshots import snapshot_of
+from training.workspace import served_artifact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,56 +23,63 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult:
-    """Join the champion's logged predictions with the labels reported before `as_of`, for days whose labels are all in.
+    """Join the champion's logged predictions with the labels known at the snapshot's horizon, for the days whose labels
+    have all been reported by then.
 
-    Measured like the holdout, so that the two can be compared: entities already known as positive are left out where
-    the spec says so. The metrics are logged to the champion's run as of `as_of`; run again, nothing doubles.
-    Raises InputError for an unknown version, TransientError when MLflow does not answer.
+    They are measured like the holdout, so that the two can be compared: entities already known as positive are left out
+    where the spec says so. The metrics are logged to the champion's run as of the horizon; run again, nothing doubles.
+    Raises InputError for an unknown version of the model or of a table, TransientError when MLflow does not answer.
     """
-    if inputs.champion_version is None:
-        log.info("No champion: nothing to measure")
-        return PerformanceResult(outcome="no champion")
-    if inputs.as_of is None:
-        log.info("No knowledge horizon: there is no data yet")
-        return PerformanceResult(outcome="no predictions")
     spec = load_model_spec(inputs.model, settings.models_dir)
-    lake = Lake(settings.lake, spec.name)
-    window = matured_window(inputs.as_of, spec.drift.window_days, spec.label.delay_days)
-    versions = lake.versions(PREDICTIONS, LABELS, EVENTS)
+    snapshot = snapshot_of(inputs, spec, settings)
+    if snapshot.champion_version is None:
+        log.info("No champion: nothing to measure")
+        return PerformanceResult(outcome="no champion", snapshot=snapshot)
+    if snapshot.as_of is None:
+        log.info("No knowledge horizon: there is no data yet")
+        return PerformanceResult(outcome="no predictions", snapshot=snapshot)
+    lake, versions = Lake(settings.lake, spec.name), snapshot.table_versions
+    window = matured_window(snapshot.as_of, spec.drift.window_days, spec.label.delay_days)
     columns = [spec.label.id_column, spec.feeds[EVENTS].time_column, spec.evaluation.entity]
     logged = Predictions(lake, spec, versions.get(PREDICTIONS))
-    predictions = logged.answered(window, columns, inputs.champion_version)
+    predictions = logged.answered(window, columns, snapshot.champion_version)
     if predictions.empty or not {LABELS, EVENTS} <= versions.keys():
-        log.info("Version %d made no prediction for %s in %s", inputs.champion_version, window, lake.uri(PREDICTIONS))
-        return PerformanceResult(outcome="no predictions", window=window, table_versions=versions)
-    return _measure(predictions, inputs.as_of, inputs.champion_version, window, spec, settings, versions)
+        log.info("Version %d made no prediction for %s in %s", snapshot.champion_version, window, lake.uri(PREDICTIONS))
+        return PerformanceResult(outcome="no predictions", window=window, snapshot=snapshot)
+    return _measure(predictions, snapshot, snapshot.as_of, snapshot.champion_version, window, spec, settings)
 
 
 def _measure(
     predictions: "pd.DataFrame",
+    snapshot: Snapshot,
     as_of: date,
     champion_version: int,
     window: Days,
     spec: ModelSpec,
     settings: StateSettings,
-    versions: TableVersions,
 ) -> PerformanceResult:
+    import pandas as pd
+
     from training.adapters.registry import Registry
     from training.adapters.registry.watch import record
-    from training.domain.labels import labelled
+    from training.domain.labels import known_before, labelled
     from training.domain.metrics import measure
 
-    registry, lake = Registry(settings.tracking_uri), Lake(settings.lake, spec.name)
-    champion = registry.get(spec.name, champion_version)
-    folder = settings.scratch / spec.name / "versions" / str(champion_version)
-    artifact = registry.download(champion, folder) / METADATA_FILE
+    lake, versions = Lake(settings.lake, spec.name), snapshot.table_versions
+    champion = Registry(settings.tracking_uri).get(spec.name, champion_version)
+    artifact = served_artifact(settings, champion) / METADATA_FILE
     metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
-    # Frauds make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
+    time = spec.feeds[EVENTS].time_column
+    # Positives make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
     since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
-    labels = _labels(lake, spec, versions, since, as_of)
-    rows = labelled(first_made(predictions, [spec.label.id_column]), labels, spec, midnight(as_of))
+    identity, columns = spec.label.id_column, [spec.label.id_column, spec.evaluation.entity, time]
+    events = Events(lake, spec, versions[EVENTS]).within(Days(start=since, end=window.end), columns)
+    ids = pd.concat([predictions[identity], events[identity]])
+    labels = Labels(lake, spec, versions[LABELS]).known_at(as_of, ids)
+    rows = labelled(first_made(predictions, [identity]), labels, spec, midnight(as_of))
     if spec.evaluation.exclude_known_entities:
-        rows = _without_known(rows, labels, lake, spec, versions, Days(start=since, end=window.end))
+        # As in the dataset step, only positives among `events` make their entity known.
+        rows = rows[~known_before(rows, labels, events, spec)]
     positives = int(rows[LABEL].sum())
     log.info("%d predictions, %d with a label, %d positive, in %s", len(predictions), len(rows), positives, window)
     reference = metadata.holdout_metrics
@@ -80,12 +89,12 @@ def _measure(
         rows=len(rows),
         positives=positives,
         reference=reference,
-        table_versions=versions,
+        snapshot=snapshot,
     )
     if positives < spec.drift.minimum_positives or positives == len(rows):
         log.info("Too few: the spec asks for %d positive labels, and some negative", spec.drift.minimum_positives)
         return counted
-    days = rows[spec.feeds[EVENTS].time_column].dt.floor("D")
+    days = rows[time].dt.floor("D")
     scores, entities = rows[PROBABILITY].to_numpy(), rows[spec.evaluation.entity]
     current: Metrics = measure(rows[LABEL], scores, entities, days, spec.evaluation.k)
     degraded = has_degraded(current, reference, spec.evaluation.primary, spec.drift.maximum_performance_drop)
@@ -93,21 +102,3 @@ def _measure(
         log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
     record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()}, as_of)
     return counted.model_copy(update={"outcome": "measured", "current": current, "degraded": degraded})
-
-
-def _labels(lake: Lake, spec: ModelSpec, versions: TableVersions, start: date, as_of: date) -> "pd.DataFrame":
-    """The labels known at `as_of`, of those reported from `start` on."""
-    return Labels(lake, spec, versions[LABELS]).known_at(as_of, since=start)
-
-
-def _without_known(
-    rows: "pd.DataFrame", labels: "pd.DataFrame", lake: Lake, spec: ModelSpec, versions: TableVersions, days: Days
-) -> "pd.DataFrame":
-    """`rows` without those of entities of which a positive label was known at the start of the row's day.
-
-    As in the dataset step only events of `days` count: a label reported in them may be that of an earlier event.
-    """
-    from training.domain.labels import known_before
-
-    events = Events(lake, spec, versions[EVENTS]).within(days, [spec.label.id_column, spec.evaluation.entity])
-    return rows[~known_before(rows, labels, events, spec)]

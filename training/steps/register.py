@@ -54,7 +54,7 @@ def _check_champion(inputs: RegisterInputs, champion: ModelVersion | None) -> No
     told = ["no champion" if version is None else f"version {version}" for version in (judged, serving)]
     raise InputError(
         f"The challenger was judged against {told[0]} of {inputs.model}, {told[1]} serves now",
-        hint="Evaluate again (clear the evaluate task).",
+        hint=f"Start another run of {inputs.model}_train: a run compares with the champion that it began with.",
     )
 
 

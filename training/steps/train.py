@@ -1,6 +1,5 @@
 """Fit one estimator, export it to ONNX, prove that both give the same scores, and log the run."""
 
-import hashlib
 import json
 import logging
 import time
@@ -25,6 +24,7 @@ from training.code import estimators_digest, training_code
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.identity import fit_id
 from training.domain.importance import permutation_importance
 from training.domain.metrics import EvaluationSet, Ranking, threshold_at
 from training.domain.parity import PARITY_TOLERANCE, prove_parity
@@ -120,16 +120,17 @@ class _Job:
 
     @property
     def fingerprint(self) -> str:
-        """What decides the model. The reason does not, nor where the dataset lies, nor how many processes fit it.
-
-        Of the code it is the estimators' source and their libraries, not the commit: an edit that nobody committed must
-        train anew, a commit that changes a page of the documentation must not.
-        """
-        inputs, dataset_id = self.inputs, self.dataset.manifest.dataset_id
-        libraries = {name: version(name) for name in self.estimator.LIBRARIES}
-        decisive = [inputs.estimator, self.parameters, dataset_id, inputs.seed, self.spec.config_hash, SCHEMA_VERSION]
-        parts = [*decisive, estimators_digest([inputs.estimator]), libraries]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        """What identifies the fit: two jobs with the same one give the same model."""
+        return fit_id(
+            self.spec,
+            self.dataset.manifest.dataset_id,
+            self.inputs.estimator,
+            self.parameters,
+            self.inputs.seed,
+            estimators_digest([self.inputs.estimator]),
+            {name: version(name) for name in self.estimator.LIBRARIES},
+            SCHEMA_VERSION,
+        )
 
 
 @dataclass(frozen=True)

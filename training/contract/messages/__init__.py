@@ -1,7 +1,8 @@
 """Inputs and results of every step, a module per part of the loop. Results are small: data moves by URI and version.
 
-Inputs are explicit: no step asks for the time or for what is newest. Where an `as_of` may be None, that step is the one
-that resolves it, and its result carries what it resolved to.
+Inputs are explicit: no step asks for the time, and none asks for the newest data in the middle of a run. The first step
+of a run resolves its snapshot, and the others are given it. The rollout, which follows labels as they come in, is the
+exception.
 """
 
 from training.contract.messages.broker import DecideRetrainingInputs, DecideRetrainingResult
@@ -18,6 +19,7 @@ from training.contract.messages.inputs import Metrics, StepInputs
 from training.contract.messages.ledger import LedgerVerifyInputs, LedgerVerifyResult
 from training.contract.messages.report import Failure, Provenance, StepReport
 from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult, StageResult
+from training.contract.messages.snapshot import Snapshot, SnapshotInputs
 from training.contract.messages.training import (
     Candidate,
     DatasetInputs,
@@ -79,6 +81,8 @@ __all__ = [
     "RolloutInputs",
     "RolloutResult",
     "SkewExample",
+    "Snapshot",
+    "SnapshotInputs",
     "Split",
     "StageResult",
     "StepInputs",

@@ -1,26 +1,28 @@
-"""A reason to train, and the answer."""
+"""The decision whether to train, and what becomes of a granted request."""
 
 from datetime import date
 from typing import Any
 
 from training.contract.base import Frozen
 from training.contract.messages.inputs import StepInputs
+from training.contract.messages.snapshot import Snapshot
 from training.contract.messages.watching import DriftResult, PerformanceResult
 from training.contract.names import Trigger
 
 
 class DecideRetrainingInputs(StepInputs):
-    """One trigger for training, put to the broker; or a granted request that a training run takes up.
+    """One of four:
 
     - A run that starts by itself: `trigger` (schedule, person, …) and `run`.
-    - A look at what was found: `drift` and `performance`, no `trigger`; the step finds the reason to train, if any.
-    - A run that takes up a granted request: `request_id` and `run`.
+    - A monitoring run: `drift` and `performance`, no `trigger`; the step finds the reason to train, if any.
+    - A training run that starts for a request which was granted before: `request_id` and `run`.
+    - A training run that failed and releases its request: `request_id`, `run` and `failed`.
     """
 
     trigger: Trigger | None = None
     """None: derived from `drift` and `performance`, or read from the request `request_id`."""
     as_of: date | None = None
-    """None: as found by `drift`; else left to the dataset step."""
+    """The knowledge horizon to train with. None: that of `drift`, but not beyond the newest labels."""
     reason: str = ""
     evidence: dict[str, Any] = {}
     drift: DriftResult | None = None
@@ -28,23 +30,25 @@ class DecideRetrainingInputs(StepInputs):
     force: bool = False
     """Train whatever the policy says. Only a person may."""
     request_id: str | None = None
-    """A request that was granted before and now starts: its id in the ledger."""
+    """The id, in the ledger, of a request that was granted before."""
     run: str = ""
-    """The orchestrator's id of the training run that starts with this request, the same in every retry.
-    A granted request is taken up by one run. Empty: no run starts now, a granted request waits."""
+    """The orchestrator's id of the training run that starts with this request, the same in every retry. One run takes
+    a granted request. Empty: no run starts now, and a granted request waits for one."""
     failed: bool = False
-    """With request_id and run: the run that took the request up has failed, the request may wait for another."""
+    """With `request_id` and `run`: that run has failed, and another may take the request."""
 
 
 class DecideRetrainingResult(Frozen):
     request_id: str | None
-    """None: there was no reason to train, and nothing was put to the broker."""
+    """None: there was no reason to train, and no request was made."""
     granted: bool
-    """Whether to train: for this `run` when one was given, else in a run that takes the request up."""
+    """Whether to train: in this `run` when one was given, else in a run that takes the request."""
     why: str
     """Why, in a sentence: what a person reads in the task log."""
     as_of: date | None
     trigger: Trigger | None
     reason: str
     waiting: list[str]
-    """Granted requests that no run has taken up yet, oldest first."""
+    """Granted requests that no run has taken yet, oldest first."""
+    snapshot: Snapshot | None = None
+    """What the training run `run` reads, with the request's knowledge horizon; None when it is not to train."""

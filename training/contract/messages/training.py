@@ -7,19 +7,17 @@ from pydantic import Field, model_validator
 
 from training.contract.base import Days, Frozen, TableVersions
 from training.contract.messages.inputs import Metrics, StepInputs
+from training.contract.messages.snapshot import Snapshot, SnapshotInputs
 from training.contract.names import EstimatorName, Metric
 
 
-class DatasetInputs(StepInputs):
-    as_of: date | None = None
-    """The knowledge horizon: nothing that happened or was reported at or after this midnight is used.
-    None: the day after the newest labels, resolved here."""
+class DatasetInputs(SnapshotInputs):
+    """Without a horizon, neither `as_of` nor that of the snapshot: the day after the newest labels."""
+
     window_days: int | None = Field(None, ge=1)
     """Overrides the spec's training.window_days."""
     seed: int | None = None
-    table_versions: TableVersions | None = None
-    """Versions of events, labels and the feature tables to read, to make an old dataset again.
-    None: the newest, resolved here."""
+    """Overrides the spec's training.seed."""
 
 
 class Split(Frozen):
@@ -72,10 +70,12 @@ class Candidate(Frozen):
 
 
 class EvaluateInputs(StepInputs):
+    snapshot: Snapshot | None = None
+    """The verdict is against its champion. None, when the step is run by hand: against the champion now."""
     candidates: list[Candidate]
     """Of each result of `train` these four fields."""
     dropped_out: dict[EstimatorName, str] = {}
-    """Estimators that were asked for and gave no candidate → why."""
+    """Estimators of the run that gave no candidate → why."""
     dataset_uri: str
     seed: int
 
@@ -115,7 +115,6 @@ class EvaluateResult(Frozen):
 
 class RegisterInputs(StepInputs):
     challenger: Candidate
-    dataset_uri: str
     verdict: Verdict
     champion_version: int | None
     """The champion that the verdict was reached against; None: there was none."""

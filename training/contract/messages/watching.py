@@ -1,15 +1,20 @@
-"""Has the world left the model behind?"""
+"""Monitoring: drift of the data, performance on late labels, skew of the features."""
 
 from datetime import date
 from typing import Literal
 
-from training.contract.base import Days, Frozen, TableVersions
+from training.contract.base import Days, Frozen
 from training.contract.messages.inputs import Metrics, StepInputs
+from training.contract.messages.snapshot import OfSnapshot, SnapshotInputs
 
 
 class DriftInputs(StepInputs):
+    """`drift` is the first step of a monitoring run: it resolves the snapshot that the others read."""
+
     as_of: date | None = None
-    """None: the day after the newest events, resolved here."""
+    """The knowledge horizon. None: the day after the newest events."""
+    run: str = ""
+    """The orchestrator's id of the monitoring run, the same in every retry: a retry reads the same snapshot."""
 
 
 class ColumnDrift(Frozen):
@@ -19,14 +24,9 @@ class ColumnDrift(Frozen):
     drifted: bool
 
 
-class DriftResult(Frozen):
+class DriftResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "no data"]
-    as_of: date | None
-    """The knowledge horizon: events and labels before this midnight."""
-    history_days: int = 0
-    """Days of events before `as_of`."""
     window: Days | None = None
-    champion_version: int | None = None
     drifted: bool = False
     drifted_share: float = 0.0
     columns: dict[str, ColumnDrift] = {}
@@ -34,16 +34,13 @@ class DriftResult(Frozen):
     """Features of the champion that the definitions no longer have: compared as their default."""
     report_html: str | None = None
     report_json: str | None = None
-    table_versions: TableVersions = {}
 
 
-class PerformanceInputs(StepInputs):
-    as_of: date | None
-    """As resolved by `drift`; None: nothing to measure."""
-    champion_version: int | None = None
+class PerformanceInputs(SnapshotInputs):
+    pass
 
 
-class PerformanceResult(Frozen):
+class PerformanceResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "too few labels", "no predictions"]
     window: Days | None = None
     rows: int = 0
@@ -52,14 +49,10 @@ class PerformanceResult(Frozen):
     reference: Metrics = {}
     """The champion's on its own holdout."""
     degraded: bool = False
-    table_versions: TableVersions = {}
 
 
-class AuditInputs(StepInputs):
-    as_of: date | None
-    """As resolved by `drift`; None: nothing to audit."""
-    table_versions: TableVersions | None = None
-    """Versions of the feature tables to read. None: the newest, resolved here."""
+class AuditInputs(SnapshotInputs):
+    pass
 
 
 class SkewExample(Frozen):
@@ -85,9 +78,8 @@ class FeatureSkew(Frozen):
     """Those of the largest difference."""
 
 
-class AuditResult(Frozen):
+class AuditResult(OfSnapshot):
     outcome: Literal["measured", "no predictions"]
-    as_of: date | None
     window: Days | None = None
     rows: int = 0
     """Requests that were audited."""
@@ -95,6 +87,5 @@ class AuditResult(Frozen):
     """Of all their values: those that no offline value explains."""
     features: dict[str, FeatureSkew] = {}
     not_defined: dict[str, int] = {}
-    """Features that were logged, by how many requests, and that the definitions no longer have: nothing to compare."""
+    """Features that were logged and that the definitions no longer have, so not compared → requests with them."""
     report: str | None = None
-    table_versions: TableVersions = {}

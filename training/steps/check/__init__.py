@@ -11,6 +11,7 @@ from training.contract.errors import ConfigError, StepError
 from training.contract.messages import CheckInputs, CheckResult
 from training.contract.model_spec import ModelSpec, read_model_spec
 from training.contract.problems import Problem, without_path
+from training.domain.identity import digest
 from training.settings import ROOT, StateSettings
 
 log = logging.getLogger("perennial")
@@ -21,15 +22,15 @@ _STORE = "feature_store.yaml"
 
 
 def run(inputs: CheckInputs, settings: StateSettings) -> CheckResult:
-    """Files that have passed are not looked at again until they change, or the code that reads them.
+    """Check the model's files. Files that have passed are checked again only when they or the code here change.
 
     Raises ConfigError with every problem that was found.
     """
-    digest = _digest(inputs.model, settings)
+    files = _digest(inputs.model, settings)
     remembered = storage.join(settings.work, "checks", f"{inputs.model}.json")
-    if storage.read(remembered) == _record(digest):
+    if storage.read(remembered) == _record(files):
         log.info("The files of %s are unchanged since they passed the check (recorded in %s)", inputs.model, remembered)
-        return CheckResult(outcome="unchanged", digest=digest)
+        return CheckResult(outcome="unchanged", digest=files)
     found = find_problems(inputs.model, settings)
     for line in listing([problem for problem in found if not problem.sure]):
         log.warning("This may be intended: %s", line)
@@ -39,8 +40,8 @@ def run(inputs: CheckInputs, settings: StateSettings) -> CheckResult:
             f"Mistakes in the files of {inputs.model}: {len(problems)}{listed}",
             hint="Correct the files; `make check` looks at them without Airflow.",
         )
-    storage.write(remembered, _record(digest))
-    return CheckResult(outcome="passed", digest=digest)
+    storage.write(remembered, _record(files))
+    return CheckResult(outcome="passed", digest=files)
 
 
 def find_problems(model: str, settings: StateSettings) -> list[Problem]:
@@ -92,9 +93,8 @@ def _digest(model: str, settings: StateSettings) -> str:
     files = [repo / f"{model}.sql", repo / _STORE]
     files += sorted([*settings.models_dir.glob("*.yaml"), *repo.glob("*.py"), *Path(ROOT, "training").rglob("*.py")])
     digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
-    found = json.dumps([digests, {library: version(library) for library in _LIBRARIES}])
-    return hashlib.sha256(found.encode()).hexdigest()[:16]
+    return digest([digests, {library: version(library) for library in _LIBRARIES}])
 
 
-def _record(digest: str) -> bytes:
-    return json.dumps({"passed": digest}).encode()
+def _record(files: str) -> bytes:
+    return json.dumps({"passed": files}).encode()

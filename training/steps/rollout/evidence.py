@@ -85,7 +85,7 @@ class LateLabels:
         columns = [identity, spec.feeds["events"].time_column, spec.evaluation.entity]
         rows = predictions.scored_since(self._stage.began, [self._stage.version, self._champion], columns)
         table = Labels(self._lake, spec, versions.get(LABELS))
-        known = table.known_at(None, ids=rows[identity].unique())
+        known = table.known_at(None, rows[identity])
         # The labels feed decides what is known now: a clock does not know which deliveries are late.
         return labelled(rows, known, spec, table.newest_report() or self._stage.began)
 

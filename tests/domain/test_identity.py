@@ -1,0 +1,157 @@
+"""Which parts of the spec decide a dataset, a fit, a verdict and the training code; all others invalidate nothing."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from training.contract.feeds import Column, FeedSpec
+from training.contract.model_spec import MODELS_DIR, ModelSpec
+from training.domain.identity import DECIDES, code_id, dataset_id, digest, fit_id, request_id, verdict_id
+
+AS_OF = date(2026, 3, 1)
+VERSIONS = {"events": 3, "labels": 2}
+#: A dataset is part of what a fit and a verdict are made of.
+WITH_DATASET = {"dataset", "fit", "verdict"}
+
+#: A change of the spec (path, value) → the ids that must change with it, and no others.
+CHANGES: list[tuple[str, Any, set[str]]] = [
+    ("title", "Another title", set()),
+    ("description", "Another description", set()),
+    ("owner", "another-team", set()),
+    ("feeds.events.columns.amount.description", "What was paid", set()),
+    ("feeds.events.columns.amount.maximum", 9e9, set()),
+    ("feeds.events.columns.more", {"type": "float64"}, WITH_DATASET),
+    ("feeds.events.row_count", {"minimum": 2}, set()),
+    ("feeds.events.maximum_quarantined", 0.9, set()),
+    ("feeds.events.maximum_gap_days", 90, set()),
+    ("feeds.labels.slack_days", 3, set()),
+    ("label.delay_days", 9, WITH_DATASET | {"code"}),
+    ("label.unlabelled_after_delay", "negative", WITH_DATASET | {"code"}),
+    ("features.history_days", 90, {"code"}),
+    ("features.service", "another_service", WITH_DATASET | {"code"}),
+    ("training.window_days", 9, WITH_DATASET | {"code"}),
+    ("training.holdout_days", 3, WITH_DATASET | {"code"}),
+    ("training.minimum_rows", 17, WITH_DATASET | {"code"}),
+    ("training.seed", 5, WITH_DATASET | {"code"}),
+    ("training.estimators.logistic_regression", {"C": 0.5}, {"fit", "verdict", "code"}),
+    ("training.estimators.mlp", {"epochs": 2}, {"code"}),
+    ("evaluation.exclude_known_entities", False, WITH_DATASET),
+    ("evaluation.entity", "terminal_id", WITH_DATASET),
+    ("evaluation.floors.average_precision", 0.99, {"verdict"}),
+    ("evaluation.confidence", 0.99, {"verdict"}),
+    ("evaluation.k", 7, {"fit", "verdict"}),
+    ("decision.alert_rate", 0.25, {"fit", "verdict"}),
+    ("drift.maximum_rows", 500, WITH_DATASET),
+    ("drift.window_days", 9, set()),
+    ("drift.maximum_drifted_share", 0.9, set()),
+    ("retraining.cooldown_days", 99, set()),
+    ("retraining.budget_per_30_days", 1, set()),
+    ("schedule.train", "0 0 1 1 *", set()),
+    ("schedule.drift", "0 0 1 1 *", set()),
+    ("rollout.timeout_seconds", 7, set()),
+    ("rollout.guards", {"maximum_error_rate": 0.5}, set()),
+    ("resources.steps", {"train": {"gpus": 2}}, set()),
+]
+
+
+def ids(raw: dict[str, Any]) -> dict[str, str]:
+    """Every id of a training under this spec, computed as the steps do."""
+    spec = ModelSpec.model_validate(raw)
+    of_dataset = dataset_id(spec, AS_OF, VERSIONS, spec.training.window_days, spec.training.seed, "definitions")
+    parameters = spec.training.estimators["logistic_regression"]
+    libraries = {"onnx": "1"}
+    fit = fit_id(spec, of_dataset, "logistic_regression", parameters, spec.training.seed, "code", libraries, 2)
+    inputs = {"candidates": [fit], "dataset": of_dataset}
+    return {
+        "dataset": of_dataset,
+        "fit": fit,
+        "verdict": verdict_id(spec, inputs, 1),
+        "code": code_id(spec, "code", "definitions"),
+    }
+
+
+def raw_spec() -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    raw["training"]["estimators"] |= {"logistic_regression": {}, "mlp": {}}
+    return raw
+
+
+@pytest.mark.parametrize(("path", "value", "changed"), CHANGES, ids=[path for path, _, _ in CHANGES])
+def test_a_change_of_the_spec_changes_the_ids_of_what_it_decides(path: str, value: Any, changed: set[str]) -> None:
+    raw, before = raw_spec(), ids(raw_spec())
+    *sections, last = path.split(".")
+    inside = raw
+    for section in sections:
+        inside = inside.setdefault(section, {})
+    assert inside.get(last) != value
+    inside[last] = value
+    after = ids(raw)
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_every_section_of_the_spec_is_tried() -> None:
+    tried = {path.split(".")[0] for path, _, _ in CHANGES}
+    assert tried == set(ModelSpec.model_fields) - {"name"}
+
+
+def test_every_part_of_the_spec_is_named_as_deciding_or_not() -> None:
+    """A new section or field fails here until DECIDES in training/domain/identity.py says what it decides."""
+    nested: dict[str, type[BaseModel]] = {"feeds": FeedSpec, "feeds.columns": Column}
+
+    def parts(model: type[BaseModel], prefix: str = "") -> set[str]:
+        found = set[str]()
+        for name, field in model.model_fields.items():
+            path = f"{prefix}{name}"
+            inner = nested.get(path, field.annotation)
+            split = any(part.startswith(f"{path}.") for part in DECIDES)
+            if split and isinstance(inner, type) and issubclass(inner, BaseModel):
+                found |= parts(inner, f"{path}.")
+            else:
+                found.add(path)
+        return found
+
+    assert parts(ModelSpec) == set(DECIDES)
+
+
+def test_the_order_of_the_spec_and_of_columns_does_not_matter() -> None:
+    raw = raw_spec()
+    columns = raw["feeds"]["events"]["columns"]
+    raw["feeds"]["events"]["columns"] = dict(reversed(columns.items()))
+    assert ids(dict(reversed(raw.items()))) == ids(raw_spec())
+
+
+def test_what_is_not_in_the_spec_decides_too() -> None:
+    spec = ModelSpec.model_validate(raw_spec())
+    dataset = dataset_id(spec, AS_OF, VERSIONS, 7, 1, "definitions")
+    others = [
+        dataset_id(spec, date(2026, 3, 2), VERSIONS, 7, 1, "definitions"),
+        dataset_id(spec, AS_OF, {**VERSIONS, "labels": 3}, 7, 1, "definitions"),
+        dataset_id(spec, AS_OF, VERSIONS, 8, 1, "definitions"),
+        dataset_id(spec, AS_OF, VERSIONS, 7, 2, "definitions"),
+        dataset_id(spec, AS_OF, VERSIONS, 7, 1, "other definitions"),
+    ]
+    assert len({dataset, *others}) == 6
+    fits = [
+        fit_id(spec, "d", "mlp", {}, 1, "code", {"torch": "1"}, 2),
+        fit_id(spec, "e", "mlp", {}, 1, "code", {"torch": "1"}, 2),
+        fit_id(spec, "d", "mlp", {"epochs": 3}, 1, "code", {"torch": "1"}, 2),
+        fit_id(spec, "d", "mlp", {}, 2, "code", {"torch": "1"}, 2),
+        fit_id(spec, "d", "mlp", {}, 1, "other code", {"torch": "1"}, 2),
+        fit_id(spec, "d", "mlp", {}, 1, "code", {"torch": "2"}, 2),
+        fit_id(spec, "d", "mlp", {}, 1, "code", {"torch": "1"}, 3),
+    ]
+    assert len(set(fits)) == 7
+    assert verdict_id(spec, {}, 1) != verdict_id(spec, {}, None)
+    assert code_id(spec, "code", "definitions") != code_id(spec, "code", "other definitions")
+
+
+def test_requests_keep_the_ids_that_they_had_in_the_version_before() -> None:
+    assert request_id("card_fraud", "drift", AS_OF, {"champion": 1}) == "drift-f0539d8630fd"
+
+
+def test_nan_has_no_identity() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest(float("nan"))

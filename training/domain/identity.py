@@ -1,0 +1,162 @@
+"""What identifies a dataset, a fit, a verdict, a request and the training code: an id is a hash of all that decides it.
+
+DECIDES says for every part of the model spec which ids it enters. A part that decides nothing, such as the owner or the
+schedule, may change and everything made before is found again. Every other recipe for an id stands in this module too.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import date
+from enum import Enum
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from training.contract.base import TableVersions
+from training.contract.model_spec import ModelSpec
+
+#: Hex digits of an id: 64 bits.
+LENGTH = 16
+
+
+class Id(Enum):
+    """The ids that parts of the spec enter."""
+
+    DATASET = "dataset"
+    FIT = "fit"
+    VERDICT = "verdict"
+    CODE = "code"
+
+
+_NOTHING: frozenset[Id] = frozenset()
+_DATASET, _CODE = frozenset({Id.DATASET}), frozenset({Id.CODE})
+
+#: Part of the spec → the ids that it enters. A section stands here once as a whole or once by each of its fields. The
+#: id of a fit and the id of a verdict include the id of the dataset, and so everything that decides the dataset.
+DECIDES: Mapping[str, frozenset[Id]] = {
+    "name": _DATASET,
+    "title": _NOTHING,
+    "description": _NOTHING,
+    "owner": _NOTHING,
+    # The other rules of a feed decide what comes into the lake, which the table versions name.
+    "feeds.columns.type": _DATASET,
+    "feeds.columns.nullable": _DATASET,
+    "feeds.columns.description": _NOTHING,
+    "feeds.columns.unique": _NOTHING,
+    "feeds.columns.minimum": _NOTHING,
+    "feeds.columns.maximum": _NOTHING,
+    "feeds.columns.values": _NOTHING,
+    "feeds.time_column": _DATASET,
+    "feeds.row_count": _NOTHING,
+    "feeds.maximum_quarantined": _NOTHING,
+    "feeds.slack_days": _NOTHING,
+    "feeds.maximum_gap_days": _NOTHING,
+    "label": _DATASET | _CODE,
+    "features.service": _DATASET | _CODE,
+    "features.tables": _DATASET | _CODE,
+    # It decides the feature tables, which the table versions name.
+    "features.history_days": _CODE,
+    # The dataset step may be told another window and another seed: `dataset_id` takes those that are used.
+    "training.window_days": _CODE,
+    "training.seed": _CODE,
+    "training.holdout_days": _DATASET | _CODE,
+    # A dataset that exists has passed these limits; with others it must be checked again.
+    "training.minimum_labelled_share": _DATASET | _CODE,
+    "training.minimum_rows": _DATASET | _CODE,
+    "training.minimum_positives": _DATASET | _CODE,
+    # A fit is identified by the parameters of its own estimator: `fit_id` takes them.
+    "training.estimators": _CODE,
+    "evaluation.entity": _DATASET | {Id.VERDICT},
+    "evaluation.exclude_known_entities": _DATASET | {Id.VERDICT},
+    "evaluation.primary": frozenset({Id.FIT, Id.VERDICT}),
+    "evaluation.k": frozenset({Id.FIT, Id.VERDICT}),
+    "evaluation.floors": frozenset({Id.VERDICT}),
+    "evaluation.margins": frozenset({Id.VERDICT}),
+    "evaluation.bootstrap_samples": frozenset({Id.VERDICT}),
+    "evaluation.confidence": frozenset({Id.VERDICT}),
+    "decision": frozenset({Id.FIT}),
+    # The dataset holds the sample of its training rows that drift is measured against.
+    "drift.maximum_rows": _DATASET,
+    "drift.window_days": _NOTHING,
+    "drift.maximum_drifted_share": _NOTHING,
+    "drift.minimum_rows": _NOTHING,
+    "drift.maximum_performance_drop": _NOTHING,
+    "drift.minimum_positives": _NOTHING,
+    "drift.maximum_unmeasured_looks": _NOTHING,
+    "retraining": _NOTHING,
+    "schedule": _NOTHING,
+    "rollout": _NOTHING,
+    "resources": _NOTHING,
+}
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON text of `value`: keys sorted, no spaces, UTF-8. Raises ValueError for NaN and infinity."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def digest(value: Any, length: int = LENGTH) -> str:
+    """The first `length` hex digits (at most 64) of the SHA-256 of `value`.
+
+    `value` is JSON, or holds what pydantic writes as JSON: models, dates.
+    """
+    return hashlib.sha256(canonical_json(to_jsonable_python(value))).hexdigest()[:length]
+
+
+def dataset_id(
+    spec: ModelSpec, as_of: date, table_versions: TableVersions, window_days: int, seed: int, definitions: str
+) -> str:
+    """Of the dataset with this knowledge horizon, made of these tables. `definitions`: digest of the feature files."""
+    return digest([_deciding(spec, Id.DATASET), as_of, table_versions, window_days, seed, definitions])
+
+
+def fit_id(
+    spec: ModelSpec,
+    dataset: str,
+    estimator: str,
+    parameters: Mapping[str, Any],
+    seed: int,
+    code: str,
+    libraries: Mapping[str, str],
+    schema_version: int,
+) -> str:
+    """Of a fit of `estimator` on the dataset with the id `dataset`.
+
+    `code`: digest of the estimators' source. It is not the commit: an edit that nobody committed must train again, a
+    commit that changes a page of the documentation must not. `libraries`: the versions of those that fit and export.
+    `schema_version`: of the artifact. Why a model is trained, where its dataset lies and how many processes fit it
+    decides nothing.
+    """
+    spec_parts = _deciding(spec, Id.FIT)
+    return digest([spec_parts, dataset, estimator, dict(parameters), seed, code, dict(libraries), schema_version])
+
+
+def verdict_id(spec: ModelSpec, inputs: Any, champion_version: int | None) -> str:
+    """Of the verdict on `inputs` (those of the step `evaluate`) against the champion."""
+    return digest([_deciding(spec, Id.VERDICT), inputs, champion_version])
+
+
+def code_id(spec: ModelSpec, code: str, definitions: str) -> str:
+    """Of the code that trains: `code` is the digest of the estimators' source, `definitions` of the features' files."""
+    return digest([_deciding(spec, Id.CODE), code, definitions])
+
+
+def request_id(model: str, trigger: str, day: date | None, what: Any) -> str:
+    """Of a request to train: two requests with the same id ask for the same training. `what` is any JSON."""
+    return f"{trigger}-{digest([model, trigger, str(day), what], 12)}"
+
+
+def _deciding(spec: ModelSpec, kind: Id) -> dict[str, Any]:
+    """The parts of `spec` that enter ids of this kind, by their names in DECIDES."""
+    return {part: _part(spec, part.split(".")) for part, ids in DECIDES.items() if kind in ids}
+
+
+def _part(value: Any, path: list[str]) -> Any:
+    """The value at `path`; of a mapping on the way: that of each of its members."""
+    if not path:
+        return value
+    if isinstance(value, Mapping):
+        return {key: _part(each, path) for key, each in value.items()}
+    return _part(getattr(value, path[0]), path[1:])
