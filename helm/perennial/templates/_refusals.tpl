@@ -1,4 +1,4 @@
-{{- /* What cannot work together: each a condition and a sentence that says what to change. */ -}}
+{{- /* Values that cannot work together: each has a condition and a message that says what to change. */ -}}
 {{- define "perennial.refusals" -}}
 {{- $v := .Values -}}
 {{- $problems := list -}}
