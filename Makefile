@@ -87,7 +87,7 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }
 	@$(BIN)/python -m serving.keys "$(NAME)" $(ROLE)
 
-# A test file runs in one worker process, so its slow fixtures are made once.
+# A file of tests stays in one worker process: its slow fixtures are made once.
 PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 10
 # Tests whose imports take less than a second.
 FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
