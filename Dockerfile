@@ -2,17 +2,17 @@
 #
 #   docker build --target training -t perennial/training .
 #
-# Every image installs its extra of pyproject.toml, at the versions of the one lock, into an environment of its own.
+# Every image installs its extra of pyproject.toml into /opt/venv, at the versions of the one lock.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
-# --- what installs; mounted where it is needed, so that no image keeps it ---
+# --- installer: mounted where it is needed, so it is in no image ---
 
 FROM ${PYTHON_IMAGE} AS installer
 RUN python -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir uv
 COPY pyproject.toml requirements.txt deploy/install.sh /opt/uv/
 
-# --- code, compiled here: a read-only root filesystem takes no bytecode ---
+# --- code: compiled here, because a read-only root filesystem cannot store bytecode ---
 
 FROM ${PYTHON_IMAGE} AS code
 WORKDIR /app
@@ -24,10 +24,10 @@ COPY dags dags
 COPY plugins plugins
 RUN python -m compileall -q -j 0 .
 
-# --- what runs ---
+# --- the images ---
 
 FROM ${PYTHON_IMAGE} AS runtime
-# A number, so that Kubernetes can see that it is not root; group 0, so that another number can be used as well.
+# A numeric user, so that Kubernetes can verify that it is not root. Group 0, so that another user id works as well.
 RUN useradd --uid 10001 --gid 0 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin perennial \
     && install -d -o 10001 -g 0 -m 2775 /var/lib/perennial /var/lib/airflow /var/lib/mlflow /var/lib/serving /run/perennial \
     && python3.11 -m venv --without-pip /opt/venv
@@ -44,7 +44,7 @@ WORKDIR /app
 FROM runtime AS mlflow
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
     sh /opt/uv/install.sh --extra mlflow
-# Background jobs of MLflow's GenAI features: processes that nothing here uses.
+# No processes for the background jobs of MLflow's GenAI features, which are not used.
 ENV MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 USER 10001:0
 EXPOSE 5000
@@ -99,7 +99,7 @@ RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=
     sh /opt/uv/install.sh --extra training --extra demo
 COPY --from=code /app/training training
 COPY --from=code /app/feature_repo feature_repo
-# The demo's story, which needs nothing that is not here.
+# The demo, which needs nothing else.
 COPY --from=code /app/local local
 ARG GIT_SHA=""
 ARG IMAGE=""

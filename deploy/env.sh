@@ -1,10 +1,10 @@
 #!/bin/sh
-# `make env`: .env from .env.example, every empty value filled with a random secret. Never changes one that is there.
+# `make env`: writes .env from .env.example, with a random secret for every empty value. Never changes an existing .env.
 set -eu
 umask 077
 mkdir -p -m 755 landing
 if [ -e .env ]; then
-    echo ".env is there already; nothing was changed."
+    echo ".env exists already; nothing was changed."
     exit
 fi
 random() { head -c "$1" /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }

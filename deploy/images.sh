@@ -1,5 +1,5 @@
 #!/bin/sh
-# `make images`: every target of the Dockerfile as <IMAGES>/<target>:<TAG>.
+# `make images`: builds every target of the Dockerfile as <IMAGES>/<target>:<TAG>.
 set -eu
 for target in mlflow airflow serving training; do
     image=$IMAGES/$target:$TAG

@@ -1,9 +1,10 @@
 #!/bin/sh
-# In the Dockerfile: extras of pyproject.toml, at the lock's versions, into /opt/venv. `install.sh --extra NAME …`
+# Used by the Dockerfile: installs extras of pyproject.toml into /opt/venv, at the lock's versions.
+# Usage: install.sh --extra NAME …
 set -eu
 here=$(dirname "$0")
 backend=${TORCH_BACKEND:+--torch-backend=$TORCH_BACKEND}
-# A torch wheel among the find-links is the build to take; --torch-backend would ask PyTorch's own index.
+# If the find-links have a torch wheel, install that one. --torch-backend would use PyTorch's own index.
 for wheel in "${UV_FIND_LINKS:-/none}"/torch-*.whl; do
     if [ -e "$wheel" ]; then backend=; fi
 done

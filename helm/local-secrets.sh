@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Prints the Secrets that values-local.yaml and airflow-values.yaml name, with random passwords, for
 #   helm/local-secrets.sh NAMESPACE | kubectl apply -f -
-# Once: the databases keep the passwords that they were made with. Login: admin, password in perennial-airflow.
+# Run it once only: the databases keep the passwords that they were created with. The login is admin, with the password
+# in perennial-airflow.
 set -euo pipefail
 namespace=${1:?"Name the namespace: helm/local-secrets.sh NAMESPACE"}
 

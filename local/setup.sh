@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the environment, or the lock that decides what is in it.
+# Installs the environment, or resolves the lock that pins it.
 #
-#   setup.sh <venv>        what runs the loop: the extras of pyproject.toml except `dev`
-#   setup.sh <venv> dev    what tests and lint need as well
-#   setup.sh <venv> lock   resolve requirements.txt and serving/requirements.txt anew
+#   setup.sh <venv>        install what runs the loop: all extras of pyproject.toml except `dev`
+#   setup.sh <venv> dev    also install what tests and lint need
+#   setup.sh <venv> lock   resolve requirements.txt and serving/requirements.txt again
 set -euo pipefail
 venv=$1
 
@@ -31,20 +31,21 @@ if ! fits "$venv/bin/python"; then
 fi
 if [ ! -x "$venv/bin/uv" ]; then
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null
-    # -qq: errors only. pip warns of every configured index folder that does not hold this one package.
+    # -qq shows errors only. Otherwise pip warns about every configured index folder without this package.
     "$venv/bin/python" -m pip install -qq --disable-pip-version-check uv
 fi
 
-# uv does not read pip's configuration. Whoever is behind a mirror has configured it there.
+# uv does not read pip's configuration, where users behind a mirror have configured it.
 pip_setting() { "$venv/bin/python" -m pip config get "global.$1" 2>/dev/null | xargs || true; }
 index=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$(pip_setting index-url)}}
 links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(pip_setting find-links)}}
-# An empty variable would be an index without a name. pip separates the links by spaces, uv by commas.
+# uv would read an empty variable as an index without a name. pip separates links by spaces, uv by commas.
 if [ -n "$index" ]; then export UV_DEFAULT_INDEX=$index; fi
 if [ -n "$links" ]; then export UV_FIND_LINKS=${links// /,}; fi
 
-# torch's CUDA build requires these, its CPU build does not. The lock names neither build and none of them: it is the
-# same whichever build the locking machine sees, and an install with TORCH_BACKEND=cu… adds what that build requires.
+# torch's CUDA build requires these packages, its CPU build does not. The lock excludes them and names no build, so it
+# does not depend on the build that the locking machine sees. An install with TORCH_BACKEND=cu… adds what that build
+# requires.
 CUDA_PACKAGES="cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13
     nvidia-nvshmem-cu13 triton"
 
@@ -56,7 +57,7 @@ if [ "${2:-}" = lock ]; then
     "$venv/bin/uv" pip compile pyproject.toml --all-extras -o requirements.txt --python-version 3.11 -q \
         --excludes "$excluded"
     sed -i.old 's/^\(torch==[^+]*\)+.*/\1/' requirements.txt && rm requirements.txt.old
-    # A Bento takes its requirements from a file: the serving extra, at the versions of the lock.
+    # A Bento reads its requirements from a file: the extra `serving`, at the versions of the lock.
     "$venv/bin/uv" pip compile pyproject.toml --extra serving -c requirements.txt -o serving/requirements.txt \
         --python-version 3.11 --no-annotate -q
     exit
@@ -65,19 +66,19 @@ fi
 extras=(airflow training serving mlflow local)
 if [ "${2:-}" = dev ]; then extras+=(dev); fi
 
-# PyPI's torch for Linux brings several GB of CUDA. --torch-backend picks a build of the right kind, but it asks PyTorch's
-# own index, which a closed network does not reach; there, a torch wheel among the find-links is the build to take.
+# PyPI's torch for Linux requires several GB of CUDA. --torch-backend chooses the right build, but it uses PyTorch's own
+# index, which a closed network does not reach. If the find-links have a torch wheel, install that one instead.
 backend=(--torch-backend="${TORCH_BACKEND:-cpu}")
 for place in ${links//,/ }; do
     if compgen -G "${place#file://}/torch-*.whl" >/dev/null; then backend=(); fi
 done
-# The environment takes 2.5 GB, and uv's cache as much again where it lies on another disk.
+# The environment takes 2.5 GB, and uv's cache the same again if it is on another disk.
 free=$(df -Pk . | awk 'NR == 2 {print $4}')
 if [ "$free" -lt $((3 * 1024 * 1024)) ]; then
     echo "Only $((free / 1024 / 1024)) GB are free at $PWD; the environment needs 3 GB. Free some." >&2
     exit 1
 fi
 echo "Installing the extras ${extras[*]} into $venv, at the versions of requirements.txt"
-# --exact removes what the lock does not name any more.
+# --exact removes packages that are no longer in the lock.
 "$venv/bin/uv" pip install -q --exact --python "$venv/bin/python" ${backend[@]+"${backend[@]}"} \
     -r pyproject.toml -c requirements.txt "${extras[@]/#/--extra=}"

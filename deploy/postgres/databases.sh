@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run once, by the postgres image, when its volume is empty: a database and a login for each who keeps state here.
+# The postgres image runs this once, when its volume is empty: a database and a login each for Airflow and MLflow.
 set -e
 for name in airflow mlflow; do
     eval "password=\$$(echo "$name" | tr a-z A-Z)_DB_PASSWORD"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Names the commit whose images production runs: helm/gitops/release.sh COMMIT; then commit what it changed.
+# Sets the commit whose images production runs: helm/gitops/release.sh COMMIT. Commit the changed files afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/production"
 commit=$(git rev-parse --verify --quiet "${1:?"Name the commit: helm/gitops/release.sh COMMIT"}^{commit}") ||

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* Short enough for the longest ending that is put behind it. */ -}}
+{{- /* Short enough for the longest suffix that is appended to it. */ -}}
 {{- define "perennial.fullname" -}}
 {{- $name := include "perennial.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -14,7 +14,7 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* What selects the pods of a component: (list . "serving"). Never changes between versions of the chart. */ -}}
+{{- /* The labels that select the pods of a component: (list . "serving"). They must not change between chart versions. */ -}}
 {{- define "perennial.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "perennial.name" $root }}
@@ -32,13 +32,13 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{- /* Of pods. What changes with every version of the chart would restart them all. */ -}}
+{{- /* Labels of pods. A label that changes with the chart's version would restart all pods. */ -}}
 {{- define "perennial.podLabels" -}}
 {{ include "perennial.selector" . }}
 app.kubernetes.io/part-of: perennial
 {{- end -}}
 
-{{- /* What selects step pods, whoever's: the pod launcher gives them these labels. */ -}}
+{{- /* The labels that select step pods, of any release: the pod launcher sets them. */ -}}
 {{- define "perennial.stepSelector" -}}
 app.kubernetes.io/part-of: perennial
 app.kubernetes.io/component: step
@@ -57,7 +57,7 @@ app.kubernetes.io/component: step
 {{- end -}}
 {{- end -}}
 
-{{- /* An image of somebody else: {repository, tag, digest} */ -}}
+{{- /* An image of another project: {repository, tag, digest} */ -}}
 {{- define "perennial.officialImage" -}}
 {{- if .digest -}}{{ printf "%s@%s" .repository .digest }}{{- else -}}{{ printf "%s:%s" .repository .tag }}{{- end -}}
 {{- end -}}
@@ -88,7 +88,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{- /* Where pods of one component run: the component's values. */ -}}
+{{- /* Where the pods of one component run. The context is the component's values. */ -}}
 {{- define "perennial.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -101,7 +101,7 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{- /* What every process of ours knows: settings, and credentials by reference. */ -}}
+{{- /* Environment of every process of this project: settings, and credentials by reference. */ -}}
 {{- define "perennial.environment" -}}
 - configMapRef: {name: {{ include "perennial.fullname" . }}-settings}
 {{- with .Values.credentials.existingSecret }}
@@ -109,17 +109,18 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{- /* Where what has no URI lies: on the shared volume; without one nothing there need last. */ -}}
+{{- /* The folder for what has no URI: on the shared volume. Without a volume, nothing in it has to last. */ -}}
 {{- define "perennial.home" -}}
 {{- ternary "/var/lib/perennial" "/tmp/perennial" .Values.state.volume.enabled -}}
 {{- end -}}
 
-{{- /* Serving needs the shared volume for the lake alone: "true" or nothing. */ -}}
+{{- /* "true" if serving mounts the shared volume, which it needs only for the lake; otherwise empty. */ -}}
 {{- define "perennial.servingSharesVolume" -}}
 {{- if and .Values.state.volume.enabled (not .Values.state.uris.lake) -}}true{{- end -}}
 {{- end -}}
 
-{{- /* The home folder, where there is a shared volume: that, or the pod's own: (list . true) */ -}}
+{{- /* Volumes for the home folder and /tmp: (list . true). If there is a shared volume, home is that volume or, with an
+empty second element, an emptyDir. */ -}}
 {{- define "perennial.homeVolume" -}}
 {{- $root := index . 0 -}}
 {{- if $root.Values.state.volume.enabled -}}
@@ -149,7 +150,7 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- default (include "perennial.fullname" .) .Values.priorityClasses.prefix -}}
 {{- end -}}
 
-{{- /* (list . "serving"): a line of a pod's spec, or nothing. */ -}}
+{{- /* The line priorityClassName of a pod's spec, or nothing: (list . "serving") */ -}}
 {{- define "perennial.priority" -}}
 {{- $root := index . 0 -}}
 {{- if $root.Values.priorityClasses.enabled -}}

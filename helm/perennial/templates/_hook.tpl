@@ -1,4 +1,4 @@
-{{- /* A Job that Helm runs around a change of the release. Each may be run any number of times.
+{{- /* A Job that Helm runs before or after a change of the release. Each may run any number of times.
 dict: root, name (the component), when (hooks), image, command, env or environment, storage (the home folder). */ -}}
 {{- define "perennial.hook" -}}
 {{- $root := .root -}}
@@ -10,7 +10,7 @@ metadata:
   annotations:
     helm.sh/hook: {{ .when }}
     helm.sh/hook-weight: {{ default 0 .weight | quote }}
-    # The last one stays for a day, with its log, or until the next.
+    # The last Job stays for a day, with its log, or until the next.
     helm.sh/hook-delete-policy: before-hook-creation
 spec:
   backoffLimit: 4

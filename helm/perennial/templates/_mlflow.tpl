@@ -1,4 +1,4 @@
-{{- /* Environment that says where MLflow's tables are, the password by reference. */ -}}
+{{- /* Environment with the URI of MLflow's database, the password by reference. */ -}}
 {{- define "perennial.mlflowDatabase" -}}
 {{- if .Values.postgresql.enabled -}}
 - name: POSTGRES_PASSWORD
@@ -11,7 +11,7 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* Shell that names the driver of the image, psycopg2, in a URI that names none: SQLAlchemy would look for psycopg 3. */ -}}
+{{- /* Shell that adds the image's driver, psycopg2, to a URI without one: SQLAlchemy would look for psycopg 3. */ -}}
 {{- define "perennial.mlflowDriver" -}}
 case "$MLFLOW_BACKEND_STORE_URI" in postgres://*|postgresql://*) export MLFLOW_BACKEND_STORE_URI="postgresql+psycopg2://${MLFLOW_BACKEND_STORE_URI#*://}";; esac
 {{- end -}}

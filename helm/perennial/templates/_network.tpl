@@ -1,4 +1,4 @@
-{{- /* Peer: the pods of one component of this release: (list . "serving") */ -}}
+{{- /* A peer: the pods of one component of this release: (list . "serving") */ -}}
 {{- define "perennial.peer" -}}
 - podSelector: {matchLabels: {{ include "perennial.selector" . | fromYaml | toJson }}}
 {{- end -}}

@@ -1,4 +1,4 @@
-{{- /* What cannot work together: each a condition and a sentence that says what to change. */ -}}
+{{- /* Values that cannot work together: each has a condition and a message that says what to change. */ -}}
 {{- define "perennial.refusals" -}}
 {{- $v := .Values -}}
 {{- $problems := list -}}
@@ -21,7 +21,7 @@
 {{- $problems = append $problems "Two online stores: redis.enabled starts one, onlineStore.url names another." -}}
 {{- end -}}
 {{- if and $v.redis.enabled (not $v.redis.existingSecret) -}}
-{{- $problems = append $problems "redis.enabled needs redis.existingSecret, a Secret with the key password; none is made by itself." -}}
+{{- $problems = append $problems "redis.enabled needs redis.existingSecret, a Secret with the key password; the chart creates none." -}}
 {{- end -}}
 {{- if and $v.redis.enabled (not $v.credentials.existingSecret) -}}
 {{- $problems = append $problems (printf "redis.enabled needs credentials.existingSecret, a Secret with CT_ONLINE_STORE=redis://:<password>@%s-redis:6379/0." (include "perennial.fullname" .)) -}}
@@ -57,7 +57,7 @@
 {{- end -}}
 
 {{- if and $v.postgresql.enabled (not $v.postgresql.existingSecret) -}}
-{{- $problems = append $problems "postgresql.enabled needs postgresql.existingSecret, a Secret with the key password; none is made by itself." -}}
+{{- $problems = append $problems "postgresql.enabled needs postgresql.existingSecret, a Secret with the key password; the chart creates none." -}}
 {{- end -}}
 
 {{- if $v.serving.enabled -}}
@@ -67,7 +67,7 @@
 {{- $problems = append $problems "serving.autoscaling cannot spread pods that share a ReadWriteOnce volume, which ties them to one node: set state.volume.accessMode to ReadWriteMany, or state.uris.lake, or switch autoscaling off." -}}
 {{- end -}}
 {{- if and $scaling.enabled $v.serving.spool.persistence.enabled -}}
-{{- $problems = append $problems "serving.autoscaling with serving.spool.persistence would leave predictions on the volumes of pods that were scaled away: switch one of them off." -}}
+{{- $problems = append $problems "serving.autoscaling with serving.spool.persistence would leave predictions on the volumes of removed pods: switch one of them off." -}}
 {{- end -}}
 {{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
 {{- $problems = append $problems "serving.autoscaling.minReplicas is above maxReplicas." -}}
@@ -93,7 +93,7 @@
 {{- end -}}
 {{- end -}}
 {{- else if or $v.serving.ingress.enabled $v.serving.httpRoute.enabled -}}
-{{- $problems = append $problems "serving.ingress and serving.httpRoute lead to serving, which is not enabled." -}}
+{{- $problems = append $problems "serving.ingress and serving.httpRoute lead to serving, which is not enabled: set serving.enabled, or switch them off." -}}
 {{- end -}}
 
 {{- if and $v.steps.quota.enabled (not $v.priorityClasses.enabled) -}}
@@ -103,7 +103,7 @@
 {{- $own := keys (include "perennial.settings" . | fromYaml) -}}
 {{- range $name, $_ := $v.settings -}}
 {{- if has $name $own -}}
-{{- $problems = append $problems (printf "settings.%s is made from the chart's other values; change those." $name) -}}
+{{- $problems = append $problems (printf "settings.%s is made from other values of the chart: change those." $name) -}}
 {{- end -}}
 {{- end -}}
 

@@ -1,11 +1,11 @@
-{{- /* The pod of a replica, for the Deployment and the StatefulSet. */ -}}
+{{- /* The pod template of a replica, for the Deployment and the StatefulSet. */ -}}
 {{- define "perennial.servingPod" -}}
 {{- $serving := .Values.serving -}}
 {{- $selector := include "perennial.selector" (list . "serving") -}}
 metadata:
   labels: {{- include "perennial.podLabels" (list . "serving") | nindent 4 }}
   annotations:
-    # A changed setting is a new rollout of the pods.
+    # A changed setting replaces the pods.
     checksum/settings: {{ include "perennial.settings" . | cat (toYaml .Values.settings) (toYaml .Values.env) | sha256sum }}
     {{- with $serving.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -61,7 +61,7 @@ spec:
         timeoutSeconds: 2
         failureThreshold: 3
       lifecycle:
-        # Endpoints forget the pod before it stops answering.
+        # The pod is removed from the endpoints before it stops answering.
         preStop: {sleep: {seconds: {{ $serving.drainSeconds }}}}
       resources: {{- toYaml $serving.resources | nindent 8 }}
       securityContext: {{- include "perennial.containerSecurity" . | nindent 8 }}
@@ -69,7 +69,7 @@ spec:
         {{- include "perennial.homeMounts" . | nindent 8 }}
         - {name: spool, mountPath: /var/lib/perennial-serving}
         {{- if $serving.apiKeys.existingSecret }}
-        # A folder, so that a changed Secret reaches the running service.
+        # Mounted as a folder, so that a changed Secret reaches the running service.
         - {name: api-keys, mountPath: /etc/perennial/api-keys, readOnly: true}
         {{- end }}
   volumes:

@@ -7,7 +7,7 @@ CT_HOME: {{ include "perennial.home" . }}
 CT_{{ upper $name }}_URI: {{ $uri | quote }}
 {{- end }}
 {{- end }}
-# Steps run in this image, whoever starts them.
+# The image of steps, under every launcher.
 CT_IMAGE: {{ include "perennial.image" (list . "training") }}
 CT_TRACKING_URI: {{ include "perennial.mlflowUrl" . | quote }}
 {{- with .Values.mlflow.publicUrl }}
@@ -16,7 +16,7 @@ CT_MLFLOW_URL: {{ . | quote }}
 {{- with .Values.onlineStore.url }}
 CT_ONLINE_STORE: {{ . | quote }}
 {{- end }}
-# The pods that Airflow's tasks start, one for each step.
+# Airflow's tasks start one pod for each step.
 CT_LAUNCHER: pod
 CT_POD_NAMESPACE: {{ .Release.Namespace }}
 CT_POD_SERVICE_ACCOUNT: {{ $full }}-step
