@@ -53,7 +53,7 @@ def test_the_result_is_handed_on_and_its_fields_are_inputs_with_their_types(tmp_
     assert result_of(tis["look"]) == [False, [], ""]
     assert result_of(tis["decide_retraining"])["why"].startswith("No reason to train")
     (report,) = (tmp_path / "home" / "work" / "results" / "handing_on").rglob("*.json")
-    assert report.relative_to(report.parents[1]) == Path("request/1.json")
+    assert report.relative_to(report.parents[1]) == Path("decide_retraining/1.json")
 
 
 def test_a_task_is_skipped_unless_one_of_its_conditions_holds() -> None:
@@ -117,7 +117,7 @@ def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None
     assert [tis[f"ask-{i}"].state for i in range(3)] == [State.SUCCESS, State.FAILED, State.FAILED]
     missing = result_of(tis["look"])
     assert missing.keys() == {"two", "three"}
-    assert missing["two"].startswith("request: card_fraud has no request 'unknown'")
+    assert missing["two"].startswith("decide_retraining: card_fraud has no request 'unknown'")
     assert missing["three"].startswith("It left no message")
 
 
