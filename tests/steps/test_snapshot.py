@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from tests.steps.predicted import prediction_table
+from tests.steps.prediction_tables import prediction_table
 
 from tests.steps.monitored_model import DRIFTED, MODEL, QUIET, MonitoredModel
 from training.adapters.lake import Lake
