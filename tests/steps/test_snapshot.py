@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from tests.steps.prediction_tables import prediction_table
 
 from tests.steps.monitored_model import DRIFTED, MODEL, QUIET, MonitoredModel
+from tests.steps.prediction_tables import prediction_table
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry
