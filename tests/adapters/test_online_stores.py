@@ -1,4 +1,4 @@
-"""Which reader the prediction service takes for a value of CT_ONLINE_STORE."""
+"""Which online store a value of CT_ONLINE_STORE selects, and its reader."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.feature_repo.world import compute, payments, put
 from training.adapters.features import Features
-from training.adapters.features.online_readers import ONLINE_READERS, reader_for
+from training.adapters.features.online_stores import ONLINE_STORES, online_store
 from training.contract.errors import ConfigError
 from training.contract.model_spec import load_model_spec
 from training.settings import Settings
@@ -17,12 +17,12 @@ from training.settings import Settings
     [("/state/online.db", "sqlite"), ("redis://host:6379/0", "redis"), ("rediss://host", "redis")],
 )
 def test_the_scheme_decides(online: str, name: str) -> None:
-    assert reader_for(online) is ONLINE_READERS.find(name)
+    assert type(online_store(Settings(online_store=online))) is ONLINE_STORES.find(name)
 
 
 def test_an_unknown_store_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no online reader 'abacus'") as error:
-        reader_for("abacus://host")
+    with pytest.raises(ConfigError, match="no online store 'abacus'") as error:
+        online_store(Settings(online_store="abacus://host"))
     assert "redis, sqlite" in error.value.hint
 
 
@@ -34,7 +34,7 @@ def test_concurrent_lookups_in_sqlite_find_what_feast_finds(settings: Settings) 
     plan = features.plan()
 
     async def look_up() -> list:
-        reader = reader_for(settings.online)(settings, 60.0)
+        reader = online_store(settings).reader(60.0)
         try:
             return await asyncio.gather(*(reader.find([row], plan.views) for row in rows))
         finally:
