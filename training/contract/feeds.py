@@ -72,8 +72,8 @@ class Column(Spec):
             return [("values", f"holds {listed}, but the column is of type {self.type}", hint)]
         found = []
         if len(set(self.values)) < len(self.values):
-            twice = sorted({str(value) for value in self.values if self.values.count(value) > 1})
-            found.append(("values", f"holds {', '.join(twice)} more than once", "List each value once."))
+            repeated = sorted({str(value) for value in self.values if self.values.count(value) > 1})
+            found.append(("values", f"holds {', '.join(repeated)} more than once", "List each value once."))
         low, high = self.minimum, self.maximum
         if self.type in ("int64", "float64") and (outside := [v for v in self.values if not _within(v, low, high)]):
             what = f"holds {', '.join(map(str, outside))}, outside the column's own minimum and maximum"

@@ -57,7 +57,7 @@ def clusters_of(entities: np.ndarray, days: np.ndarray, hours: np.ndarray | None
     for name, block in blocks:
         if effective_count(block) >= MINIMUM_CLUSTERS:
             return _clusters(block, True, f"{name} ({{count}}), because {few}")
-    lacking = f"nothing, because {few}, and the rows lie in {len(np.unique(blocks[-1][1]))} {blocks[-1][0]}"
+    lacking = f"nothing, because {few}, and the rows are in {len(np.unique(blocks[-1][1]))} {blocks[-1][0]}"
     return Clusters(np.zeros(len(entities), dtype=np.int64), 0, True, f"{lacking}: {MINIMUM_CLUSTERS} are needed")
 
 

@@ -198,8 +198,8 @@ class Features:
     def _scan(self, view: Any, version: int) -> ds.Dataset:
         """The feature table of `view` at `version`. Raises InputError when it lacks features of the view."""
         rows = self._lake.scan(view.name, version)
-        if lost := [feature.name for feature in view.features if feature.name not in rows.schema.names]:
-            problem = f"Version {version} of {view.name!r} in {self._lake.uri(view.name)} has no {lost}"
+        if missing := [feature.name for feature in view.features if feature.name not in rows.schema.names]:
+            problem = f"Version {version} of {view.name!r} in {self._lake.uri(view.name)} has no {missing}"
             raise InputError(
                 problem, hint="An older definition made this version. Run the features step and name a newer version."
             )

@@ -1,4 +1,4 @@
-"""Training runs in MLflow: one experiment per model, one run per fingerprint, whatever retries there are.
+"""Training runs in MLflow: one experiment per model, one run per fingerprint, also after retries.
 
 The status FINISHED is set last, and only runs with it are used. A retry continues an unfinished run. Everything that is
 logged has a fixed name and time, so logging it again changes nothing.

@@ -99,8 +99,8 @@ class FeastCheck:
                     fix = "Add it to the service, or remove it from SQL and view when no version in service uses it."
                     yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
         for view in definitions.on_demand:
-            if lost := [f.name for f in view.features if f.name not in service]:
-                what = f"does not have {', '.join(lost)} of {view.name}"
+            if unused := [f.name for f in view.features if f.name not in service]:
+                what = f"does not have {', '.join(unused)} of {view.name}"
                 fix = "Add them to the service, or remove them from the view when no version in service uses them."
                 yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
 
