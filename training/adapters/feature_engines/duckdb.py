@@ -11,7 +11,7 @@ import pyarrow as pa
 from training.contract.registries import FEATURE_ENGINES
 from training.domain.feature_engine import SqlError
 
-#: DuckDB's functions for the present time. The parser gives those that are written without parentheses as columns.
+#: DuckDB's functions of the current time. The parser returns those without parentheses as columns.
 _CLOCK = {
     "current_date", "current_time", "current_timestamp", "get_current_time", "get_current_timestamp", "localtime",
     "localtimestamp", "now", "today", "transaction_timestamp",
@@ -50,7 +50,7 @@ class DuckDb:
 
 
 def _clock_calls(node: Any) -> Iterator[str]:
-    """The clock functions in a part of the parsed SQL."""
+    """The functions of the current time in a part of the parsed SQL."""
     if isinstance(node, list):
         for each in node:
             yield from _clock_calls(each)
@@ -59,7 +59,7 @@ def _clock_calls(node: Any) -> Iterator[str]:
         if name in _CLOCK:
             yield f"{name}()"
         elif name == "age" and len(node["children"]) == 1:
-            yield "age() of one argument"
+            yield "age() with one argument"
         elif node.get("type") == "COLUMN_REF" and node["column_names"][0].lower() in _WITHOUT_PARENTHESES:
             yield node["column_names"][0].lower()
         for each in node.values():
