@@ -59,7 +59,7 @@ def test_without_enough_of_anything_there_are_no_samples() -> None:
 def test_without_times_a_day_is_the_shortest_block() -> None:
     days = np.arange(20).repeat(10)
     clusters = EvaluationSet.of(days % 2, np.zeros(200), days).clusters
-    assert (clusters.count, "the rows lie in 20 days" in clusters.described) == (0, True)
+    assert (clusters.count, "the rows are in 20 days" in clusters.described) == (0, True)
     days = np.arange(35).repeat(10)
     assert EvaluationSet.of(days % 2, np.zeros(350), days).clusters.count == 35
 
