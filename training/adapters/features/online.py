@@ -98,13 +98,14 @@ class Plan:
         self._time_column = spec.feeds["events"].time_column
         taken = {name for view in self.definitions.request_views for name in view.event_columns}
         columns = sorted(taken - {self._time_column})
-        self._columns = {name: spec.request_columns[name] for name in columns}
+        #: The columns of an event that the request views take, without its time.
+        self.event_columns = {name: spec.request_columns[name] for name in columns}
         #: Columns of one type become one array: for a single row the arrays are what costs. The first is got once more
         #: at the end, and zip leaves that out: of a single name itemgetter would make no tuple.
         self._numbers = [
             (found, itemgetter(*found, found[0]), dtype)
             for kind, dtype in (("float64", np.float64), ("int64", np.int64))
-            if (found := [name for name, c in self._columns.items() if c.type == kind and not c.nullable])
+            if (found := [name for name, c in self.event_columns.items() if c.type == kind and not c.nullable])
         ]
         self._others = [name for name in columns if not any(name in found for found, _, _ in self._numbers)]
 
@@ -123,20 +124,29 @@ class Plan:
             columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
         else:
             oldest = [time / 1e6 for time in times]  # nothing was looked up: as fresh as the event
+        made = self.values(columns, len(rows))
+        stamps = [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest]
+        return OnlineFeatures(made, stamps, frozenset(lacking))
+
+    def values(self, columns: dict[str, np.ndarray], rows: int) -> np.ndarray:
+        """The features as float32 [rows, features], of the columns of the events and of the views.
+
+        `columns`: the event's time, `event_columns`, and the columns of `views`, each [rows]. The features of the
+        request views are added to it. A feature that is NaN gets its default.
+        """
         for transform in self._transforms:
             columns.update(transform(columns))
         parts = [columns[name] for name in self.names]
         # For one row this is much quicker than an array of arrays.
-        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), len(rows))
+        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), rows)
         made = np.ascontiguousarray(made.T)
         total = np.vdot(made, made)  # a sum of squares is NaN when one of them is: quicker than to ask each
         if total != total:
             np.copyto(made, self._defaults, where=np.isnan(made))
-        stamps = [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest]
-        return OnlineFeatures(made, stamps, frozenset(lacking))
+        return made
 
     def _request_columns(self, rows: Sequence[Mapping[str, Any]], times: list[int]) -> dict[str, np.ndarray]:
-        columns = {name: request_column([row[name] for row in rows], self._columns[name]) for name in self._others}
+        columns = {name: request_column([row[name] for row in rows], self.event_columns[name]) for name in self._others}
         for names, get, dtype in self._numbers:
             columns.update(zip(names, np.array([get(row) for row in rows], dtype).T, strict=False))
         columns[self._time_column] = np.array(times, np.int64).view(_DATETIME)
