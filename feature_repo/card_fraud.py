@@ -88,8 +88,9 @@ payment = RequestSource(
 def request_features(inputs: pd.DataFrame) -> pd.DataFrame:
     """The features that need the payment itself; in training and serving alike.
 
-    A table of columns in, one of the same kind out: Feast brings a DataFrame, a prediction a dict of arrays, because
-    over one row pandas would take many times as long as the arithmetic. Feast wants the DataFrame in the signature.
+    A table of columns in, one of the same kind out. Training and serving bring a dict of arrays, because over one row
+    pandas would take many times as long as the arithmetic. Feast itself brings a DataFrame, and wants it in the
+    signature.
 
     A customer without payments in the window has no mean: the ratio is then 1, as usual as can be.
     """

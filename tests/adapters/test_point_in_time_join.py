@@ -122,7 +122,7 @@ def test_the_join_is_that_of_feast(name: str, feast_store: Any) -> None:
         tables = {view: table_of(rows, view) for view in VIEWS}
         want = by_feast(feast_store, events, tables)
         views = [
-            (view.name, timed_rows(view, view.join_keys, [f.name for f in view.features], tables[view.name]))
+            timed_rows(view, view.join_keys, [f.name for f in view.features], tables[view.name])
             for view in feast_store.list_feature_views()
         ]
         found = look_up(engine, events, pd.DatetimeIndex(events["event_timestamp"]), views)

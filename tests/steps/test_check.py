@@ -372,10 +372,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         FEAST,
         "on-demand view extra gives other extra_amount for a row alone than among others",
     ),
-    "a function that differs in training": (
+    "a function that differs in Feast": (
         request("return type(inputs)({'extra_amount': amount * isinstance(inputs, dict)})"),
         FEAST,
-        "gives other extra_amount for a DataFrame (training) than for arrays (serving)",
+        "gives other extra_amount for a DataFrame (Feast) than for arrays (training and serving)",
     ),
 }
 

@@ -76,7 +76,7 @@ class Features:
         times = pd.DatetimeIndex(rows[self._time_column]).tz_convert("UTC").as_unit("us")
         looked = times if at is None else at.as_unit("us")
         days = looked.min().date(), looked.max().date()
-        views = [(view.name, self._rows_of(view, versions, *days)) for view in self.definitions.views]
+        views = [self._rows_of(view, versions, *days) for view in self.definitions.views]
         batch = look_up(FEATURE_ENGINES.find("duckdb")(), rows, looked, views)
         columns = event_columns(rows, self._whole.event_columns)
         made = self._whole.values({self._time_column: times.tz_convert(None).to_numpy(), **columns, **batch}, len(rows))

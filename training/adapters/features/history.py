@@ -8,10 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from training.contract.errors import ConfigError
 from training.contract.model_spec import Column
 from training.domain.conform import ARROW_TYPES
-from training.domain.feature_engine import FeatureEngine, SqlError, TimedRows
+from training.domain.feature_engine import FeatureEngine, TimedRows
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -33,21 +32,16 @@ def timed_rows(view: Any, keys: Sequence[str], columns: Sequence[str], rows: ds.
 
 
 def look_up(
-    engine: FeatureEngine, events: pd.DataFrame, times: pd.DatetimeIndex, views: Iterable[tuple[str, TimedRows]]
+    engine: FeatureEngine, events: pd.DataFrame, times: pd.DatetimeIndex, views: Iterable[TimedRows]
 ) -> dict[str, np.ndarray]:
-    """The columns of `views` (name, rows), as they were for the entities of `events` at `times` (UTC, one per event).
+    """The columns of `views` as they were for the entities of `events` at `times` (UTC, one per event).
 
-    Each is float32 [events], NaN where there is no feature row. Raises ConfigError when an entity has another type in
-    the events than in the feature table.
+    Each is float32 [events], NaN where there is no feature row.
     """
-    found = {}
-    for name, rows in views:
+    found: dict[str, np.ndarray] = {}
+    for rows in views:
         asked = pa.table([pa.array(times, _TIME), *(pa.array(events[key]) for key in rows.keys)], ["time", *rows.keys])
-        try:
-            joined = engine.newest(asked, "time", rows)
-        except SqlError as error:
-            problem = f"The rows of {name!r} cannot be joined to events by {', '.join(rows.keys)}: {error}"
-            raise ConfigError(problem, hint="Give the entity one type, in the feed and in the feature SQL.") from error
+        joined = engine.newest(asked, "time", rows)
         found |= {column: _numbers(joined[column]) for column in rows.columns}
     return found
 

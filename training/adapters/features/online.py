@@ -234,7 +234,7 @@ class Reads:
 
 
 def request_column(values: Sequence[Any], column: Column) -> np.ndarray:
-    """An event's column as a request view's function gets it: what `np.asarray` makes of it in training's DataFrame.
+    """An event's column as a request view's function gets it: the same as in training (`event_columns`).
 
     A null is NaN among numbers, NaT among times, None among texts and booleans. Times are UTC, datetime64[us].
     """
