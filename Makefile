@@ -88,7 +88,7 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 	@$(BIN)/python -m serving.keys "$(NAME)" $(ROLE)
 
 # tests/conftest.py says which tests stay in one worker process.
-PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder --durations 10
+PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 10
 # Tests whose imports take less than a second.
 FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
 

@@ -1,6 +1,6 @@
-"""Feast's view of card_fraud's features: what they are called, where they lie, how a request's own are made.
+"""The features of card_fraud as Feast objects: names, tables, and the function for the features of a request.
 
-The batch features come from card_fraud.sql. A batch feature of an unknown entity is 0, as in the SQL.
+card_fraud.sql computes the batch features. A batch feature of an unknown entity is 0, as in the SQL.
 """
 
 import os
@@ -14,15 +14,15 @@ from feast.data_format import DeltaFormat
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float32, Float64, UnixTimestamp
 
-#: How long a feature row stands for its entity when no newer one has come: a week of late data.
+#: How long a feature row is used when there is no newer one. Data may be a week late.
 TTL = timedelta(days=7)
-#: For the `feast` command, which has this folder alone on its path; the steps put in the lake of their settings.
+#: Only for the `feast` command, which cannot import our settings. The steps use the lake of their settings instead.
 HOME = os.environ.get("CT_HOME") or Path(__file__).parent.parent / ".perennial"
 LAKE = os.environ.get("CT_LAKE_URI") or f"{HOME}/lake"
 
 customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.INT64, description="The card holder")
 terminal = Entity(
-    name="terminal", join_keys=["terminal_id"], value_type=ValueType.INT64, description="Where it is paid"
+    name="terminal", join_keys=["terminal_id"], value_type=ValueType.INT64, description="Where the payment is made"
 )
 
 
@@ -76,7 +76,7 @@ payment = RequestSource(
 @on_demand_feature_view(
     name="request_features",
     sources=[customer_features, payment],
-    # Feast compares these fields with the inferred ones, descriptions too: comments must do.
+    # Feast compares these fields and their descriptions with inferred fields, so the descriptions are comments.
     schema=[
         Field(name="payment_amount", dtype=Float32),  # In the currency of the account
         Field(name="weekend", dtype=Float32),  # 1 on Saturday and Sunday, UTC
@@ -86,13 +86,13 @@ payment = RequestSource(
     ],
 )
 def request_features(inputs: pd.DataFrame) -> pd.DataFrame:
-    """The features that need the payment itself; in training and serving alike.
+    """The features that are computed from the payment itself, in training and in serving.
 
-    A table of columns in, one of the same kind out. Training and serving bring a dict of arrays, because over one row
-    pandas would take many times as long as the arithmetic. Feast itself brings a DataFrame, and wants it in the
+    Takes columns by name and returns the same type. Training and serving pass a dict of arrays, because for one row
+    pandas takes many times as long as the arithmetic. Feast itself passes a DataFrame, and requires it in the
     signature.
 
-    A customer without payments in the window has no mean: the ratio is then 1, as usual as can be.
+    A customer without payments in the window has no mean. The ratio is then 1, as for an average payment.
     """
     hours = np.asarray(inputs["event_time"], "datetime64[s]").astype(np.int64) // 3600
     amount = np.asarray(inputs["amount"], np.float64)
@@ -112,5 +112,5 @@ def request_features(inputs: pd.DataFrame) -> pd.DataFrame:
 card_fraud = FeatureService(
     name="card_fraud",
     features=[customer_features, terminal_features, request_features],
-    description="What card_fraud's models take, in this order",
+    description="The features of card_fraud's models, in this order",
 )

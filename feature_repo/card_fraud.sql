@@ -1,13 +1,14 @@
--- The batch features of card_fraud, as-of daily: a row says what was known at the midnight that begins its `day`.
+-- The daily batch features of card_fraud. A row has what was known at the start (midnight) of its `day`.
 --
--- Convention. A line `-- table: <name>` begins the SELECT that fills that feature table of the model spec. It reads
--- two relations, `events` and `labels` (the columns of the spec's feeds, only the days that can matter), and takes two
--- parameters, $start and $end (dates, half open): the days to compute. It yields the table's entity column, `day`,
--- and the features, which are never null: nothing known is 0. The step adds `feature_timestamp`, the midnight of `day`.
+-- Convention. A line `-- table: <name>` begins the SELECT for that feature table of the model spec. It can read two
+-- relations, `events` and `labels` (the columns of the spec's feeds, only for the days that are needed). Its parameters
+-- $start and $end are dates: compute the days from $start to the day before $end. It yields the table's entity column,
+-- `day`, and the features, which must not be null; use 0 if nothing is known. The step adds `feature_timestamp`, the
+-- midnight of `day`.
 --
--- Method. Payments are summed per entity and day, and each sum is laid on every later day in whose windows it can
--- fall. One day more than the longest window is laid out, so that an entity which falls silent gets a closing row of
--- zeros instead of leaving its last numbers to be found. Amounts are summed as decimals: exact in whatever order.
+-- Method. Payments are summed per entity and day. Each sum is copied to all later days whose windows include it, and to
+-- one day more than the longest window, so that an entity without new payments gets a last row of zeros. Without that
+-- row its old numbers would stay the newest. Amounts are summed as decimals, which are exact in any order.
 
 -- table: customer_features
 WITH daily AS (
@@ -32,10 +33,10 @@ SELECT
 FROM spread
 GROUP BY customer_id, day
 
--- Labels come about 7 days late, so the windows end 7 days before midnight: payments of [day - 7 - w, day - 7). Of
--- those only the ones whose label had been reported before midnight count, so that a label which comes later still
--- changes no row of a day before it. A label reported again is a correction: it counts from the midnight after its own
--- report on, and the one before it until then.
+-- Labels are about 7 days late, so the windows end 7 days before the day: payments of [day - 7 - w, day - 7). Only
+-- payments whose label was reported before the day count, so a label that is reported later changes no earlier row. A
+-- label that is reported again is a correction. It counts from the midnight after its report on, and the earlier label
+-- until then.
 -- table: terminal_features
 WITH dated AS (
     SELECT transaction_id, is_fraud, reported_at, CAST(reported_at AS DATE) AS reported_on FROM labels

@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from serving.schema import Row
-from training.adapters.features import Found, OnlineFeatures, Plan, Reads
+from training.adapters.features import FeaturePlan, MergedViews, OnlineFeatures, ViewRows
 
 
 @dataclass(slots=True)
 class LookedUp:
     """What the online store has for rows: all that the versions need that may score them."""
 
-    reads: Reads
-    #: In the order of `reads.views`.
-    found: Sequence[Found]
+    merged_views: MergedViews
+    #: In the order of `merged_views.views`.
+    found: Sequence[ViewRows]
 
     def of(self, places: list[int]) -> "LookedUp":
         """The part for the rows at `places`."""
-        found = [Found([each.values[i] for i in places], [each.stamps[i] for i in places]) for each in self.found]
-        return LookedUp(self.reads, found)
+        found = [ViewRows([each.values[i] for i in places], [each.stamps[i] for i in places]) for each in self.found]
+        return LookedUp(self.merged_views, found)
 
 
 @dataclass(slots=True)
@@ -30,12 +30,14 @@ class Batch:
     #: When each request was received (time.perf_counter).
     received: list[float]
     explain: bool = False
-    _features: dict[Plan, OnlineFeatures] = field(default_factory=dict)
+    _features: dict[FeaturePlan, OnlineFeatures] = field(default_factory=dict)
 
-    def features(self, plan: Plan) -> OnlineFeatures:
+    def features(self, plan: FeaturePlan) -> OnlineFeatures:
         """The features by `plan`, computed once for all versions with it. Raises what its request features raise."""
         if plan not in self._features:
-            self._features[plan] = plan.assemble(self.rows, self.looked_up.reads.of(plan, self.looked_up.found))
+            self._features[plan] = plan.assemble(
+                self.rows, self.looked_up.merged_views.rows_for(plan, self.looked_up.found)
+            )
         return self._features[plan]
 
     def of(self, places: list[int]) -> "Batch":

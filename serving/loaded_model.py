@@ -16,10 +16,10 @@ import numpy as np
 
 from serving.schema import Row, made_up_row
 from training.adapters.features import (
+    FeaturePlan,
     Features,
-    Found,
     OnlineReader,
-    Plan,
+    ViewRows,
     check_golden_features,
     golden_events,
     request_code,
@@ -89,7 +89,7 @@ class LoadedModel:
     digest: str
     model: MeasuredModel
     #: How to make its features, in the order in which the model takes them.
-    plan: Plan
+    plan: FeaturePlan
     #: An event that it must be able to score at any time.
     probe: Row
     since: datetime
@@ -103,7 +103,7 @@ class LoadedModel:
         """Scores [n] of its features `values` [n, d]. Some may not be numbers."""
         return self.model.score(values)
 
-    def check(self, found: Sequence[Found]) -> None:
+    def check(self, found: Sequence[ViewRows]) -> None:
         """Score the probe without counting it. `found`: its rows in the online store, one per view of `plan.views`.
 
         Raises DataContractError when the score is not a number, and whatever the features or the model raise.
@@ -124,7 +124,7 @@ class LoadedModelFactory:
 
     def __init__(self, settings: ServingSettings, spec: ModelSpec) -> None:
         self._settings, self._spec = settings, spec
-        self._plans: WeakValueDictionary[Hashable, Plan] = WeakValueDictionary()
+        self._plans: WeakValueDictionary[Hashable, FeaturePlan] = WeakValueDictionary()
 
     def open(self, version: int, model: MeasuredModel) -> LoadedModel:
         """The verified `model` with its features. Scores one event to warm up.
@@ -141,12 +141,12 @@ class LoadedModelFactory:
         loaded.check(OnlineReader(self._settings).look_up([probe], plan.views))
         return loaded
 
-    def _plan(self, metadata: ArtifactMetadata) -> Plan:
+    def _plan(self, metadata: ArtifactMetadata) -> FeaturePlan:
         """Older artifacts hold no feature definitions: for them, those of the feature repository on disk apply."""
         folder, spec = self._settings.feature_repo, self._spec
         definitions = metadata.features or Features(self._settings, spec).definitions
         code = request_code(folder, spec)
-        plan = Plan(definitions, code.functions, spec, metadata.feature_names)
+        plan = FeaturePlan(definitions, code.functions, spec, metadata.feature_names)
         return self._plans.setdefault((code.digest, plan.definitions, plan.names), plan)
 
 

@@ -1,6 +1,6 @@
 """Looks up the online features of requests: shared round trips, a deadline, and a circuit breaker.
 
-training/adapters/features/online_readers has a reader for each kind of store. When the store is slow or away,
+training/adapters/features/online_stores has a reader for each kind of store. When the store is slow or away,
 CT_SERVING_STORE_DOWN decides: 503 at once, or an answer with the defaults of the features, which says so
 (`features_defaulted`).
 """
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from serving.breaker import Breaker
 from serving.metrics import Metrics
 from serving.schema import BadRequest, Problem, Row
-from training.adapters.features import Found, Reads, View
-from training.adapters.features.online_readers import ConcurrentReader, reader_for
+from training.adapters.features import MergedViews, View, ViewRows
+from training.adapters.features.online_stores import ConcurrentReader, online_store
 from training.contract.errors import StepError, TransientError
 from training.settings import ServingSettings
 
@@ -38,28 +38,28 @@ class Lookup:
         if self._reader is not None:
             self._reader.close()
 
-    async def find(self, rows: list[Row], reads: Reads, shared: bool = False) -> list[Found]:
-        """The store's values for `rows`, one Found per view of `reads.views`.
+    async def find(self, rows: list[Row], merged: MergedViews, shared: bool = False) -> list[ViewRows]:
+        """The store's values for `rows`, one ViewRows per view of `merged.views`.
 
         When the store cannot be used, CT_SERVING_STORE_DOWN decides: no values, or BadRequest (503). Errors that the
         store did not cause, such as a row that cannot be read, do not count for the circuit breaker. `shared`: the rows
         belong to several requests. Then such an error is raised as it is, because one request alone may have caused it.
         """
-        if not reads.views:
+        if not merged.views:
             return []
         if not self.breaker.allows():
-            return self._without(rows, reads, "the online store is not called for a moment, after failures")
+            return self._without(rows, merged, "the online store is not called for a moment, after failures")
         began = time.perf_counter()
         try:
-            found = await self.look_up(rows, reads.views)
+            found = await self.look_up(rows, merged.views)
         except (TransientError, TimeoutError) as error:
             self.breaker.failed()
-            return self._failed(rows, reads, error)
+            return self._failed(rows, merged, error)
         except Exception as error:
             self.breaker.undecided()
             if shared:
                 raise
-            return self._failed(rows, reads, error)
+            return self._failed(rows, merged, error)
         except BaseException:
             self.breaker.undecided()  # The request was cancelled.
             raise
@@ -67,22 +67,22 @@ class Lookup:
         self._metrics.looked_up(time.perf_counter() - began)
         return found
 
-    async def look_up(self, rows: list[Row], views: Sequence[View]) -> list[Found]:
+    async def look_up(self, rows: list[Row], views: Sequence[View]) -> list[ViewRows]:
         """As `find`, without the circuit breaker. Raises TransientError when the store does not answer."""
         if self._reader is None:
             await self._opened()
         assert self._reader is not None
         return await self._reader.find(rows, views)
 
-    def _failed(self, rows: list[Row], reads: Reads, error: Exception) -> list[Found]:
+    def _failed(self, rows: list[Row], merged: MergedViews, error: Exception) -> list[ViewRows]:
         self._metrics.lookup_failed()
         reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
         log.warning("Lookup failed: %s", reason)
-        return self._without(rows, reads, reason)
+        return self._without(rows, merged, reason)
 
-    def _without(self, rows: list[Row], reads: Reads, reason: str) -> list[Found]:
+    def _without(self, rows: list[Row], merged: MergedViews, reason: str) -> list[ViewRows]:
         if self._settings.serving_store_down == "defaults":
-            return reads.nothing(len(rows))
+            return merged.missing(len(rows))
         raise BadRequest(503, Problem(error=f"Features cannot be looked up: {reason}"), retry_after=1)
 
     async def _opened(self) -> None:
@@ -98,5 +98,4 @@ class Lookup:
 
     async def _prepare(self) -> None:
         """Open the store in a thread, because importing Feast takes seconds."""
-        kind = reader_for(self._settings.online)
-        self._reader = await asyncio.to_thread(kind, self._settings, self._seconds)
+        self._reader = await asyncio.to_thread(lambda: online_store(self._settings).reader(self._seconds))

@@ -16,7 +16,7 @@ from serving.schema import BadRequest, Problem
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
 from serving.watcher import Watcher
-from training.adapters.features import Reads
+from training.adapters.features import MergedViews
 from training.adapters.lake import Lake
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import (
@@ -109,11 +109,11 @@ class Predictor:
             [route] = routes
             routes = {route: list(range(len(rows)))}
         if len(routes) == 1:
-            reads = next(iter(routes)).reads
+            merged = next(iter(routes)).merged_views
         else:
-            reads = Reads({plan for route in routes for plan in route.plans})
+            merged = MergedViews({plan for route in routes for plan in route.plans})
         try:
-            looked_up = LookedUp(reads, await self._lookup.find(rows, reads, shared))
+            looked_up = LookedUp(merged, await self._lookup.find(rows, merged, shared))
         except BadRequest as refused:
             return [refused] * len(group)
         whole = Batch(rows, looked_up, [request.received for request in group], group[0].explain)

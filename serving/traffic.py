@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from serving.loaded_model import LoadedModel
-from training.adapters.features import Plan, Reads
+from training.adapters.features import FeaturePlan, MergedViews
 from training.contract.predictions import AnsweringRole
 from training.contract.traffic import Desired, Mode
 
@@ -24,14 +24,14 @@ class Route:
     shadow: LoadedModel | None = None
 
     @property
-    def plans(self) -> set[Plan]:
+    def plans(self) -> set[FeaturePlan]:
         """The feature plans of both versions: a single one where they have the same features."""
         return {self.loaded.plan} if self.shadow is None else {self.loaded.plan, self.shadow.plan}
 
     @cached_property
-    def reads(self) -> Reads:
+    def merged_views(self) -> MergedViews:
         """What both versions read from the online store."""
-        return Reads(self.plans)
+        return MergedViews(self.plans)
 
 
 @dataclass(frozen=True)

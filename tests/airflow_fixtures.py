@@ -17,7 +17,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 #: The files that use `airflow_database` or `step_server` run in one worker process, so that each is made once.
-STEP_SERVER_GROUP = pytest.mark.xdist_group("step-server")
 _HOME = Path(tempfile.mkdtemp(prefix="perennial-airflow-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 (_HOME / "no-dags").mkdir()
@@ -47,8 +46,7 @@ class StepServer:
 
 @pytest.fixture(scope="session")
 def step_server() -> Iterator[StepServer]:
-    """One for all tests of a worker process: its imports take 12 s of CPU. Files that use it are marked with
-    `STEP_SERVER_GROUP`."""
+    """One for all tests of a worker process, because its imports take 12 s of CPU (tests/conftest.py)."""
     # A socket's path is kept short by the kernel; pytest's folders are long.
     with tempfile.TemporaryDirectory(prefix="steps-") as folder:
         path = Path(folder, "steps.sock")

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.shared_folders import SharedFolders
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -15,16 +17,36 @@ pytest_plugins = ["tests.airflow_fixtures"]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: begun last, one of them would keep one worker process busy and the others idle.
+#: File → the slow session fixture that it shares with others. They run in one worker process, which makes it once.
+SHARED_FIXTURES = {
+    "tests/dags/test_train_run.py": "step_server",
+    "tests/plugins/test_forkserver.py": "step_server",
+    "tests/plugins/test_operators.py": "step_server",
+    "tests/steps/test_audit.py": "monitored_model",
+    "tests/steps/test_drift.py": "monitored_model",
+    "tests/steps/test_performance.py": "monitored_model",
+    "tests/steps/test_snapshot.py": "monitored_model",
+}
 
-    A file of tests stays in one worker process, where its slow fixtures are made once, unless it names another group.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: begun last, one of them would keep one worker process busy and the others idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath))))
+
+
+class FilesPerWorker(LoadScopeScheduling):
+    """A file stays in one worker process, and so do the files of a shared fixture."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return SHARED_FIXTURES.get(file, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesPerWorker:
+    # `--dist loadgroup` does not work: pytest-xdist 3.8 puts the group into a private field that pytest 9.2 ignores.
+    return FilesPerWorker(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from training.adapters.features.definitions import definitions_digest
+from training.adapters.features import definitions_digest
 from training.contract.model_spec import ModelSpec
 from training.domain.identity import code_id, digest
 from training.estimators import base
@@ -14,7 +14,7 @@ ESTIMATORS = Path(base.__file__).parents[1]
 
 
 def estimators_digest(names: Iterable[str]) -> str:
-    """SHA-256 of the source of the estimators: all modules here, because they share some, and those of `names` that
+    """SHA-256 of the source of all modules in training/estimators, which share code, and of estimators in `names` that
     come from another package.
     """
     files = {path.relative_to(ESTIMATORS).as_posix(): path for path in ESTIMATORS.rglob("*.py")}

@@ -21,12 +21,10 @@ from training.__main__ import read_inputs
 from training.contract import errors
 from training.contract.errors import ExitCode, StepError, TransientError
 from training.contract.messages import StepReport
-from training.contract.processes import end_with_parent
+from training.contract.processes import TORCHRUN_GRACE_SECONDS, end_with_parent
 from training.contract.steps import STEPS
 from training.runner import failure_report, terminated, write_report
 
-#: Seconds between SIGTERM and SIGKILL for torchrun. Kubernetes kills a pod 30 s after SIGTERM by default.
-GRACE_SECONDS = 20
 _NODE = "JOB_COMPLETION_INDEX"
 
 
@@ -69,7 +67,7 @@ def _torchrun(arguments: list[str], processes: int) -> int:
         # The processes share the cores of the machine.
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         **os.environ,
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS // 2),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TORCHRUN_GRACE_SECONDS // 2),
     }
     # In its own session, so that a signal for our process group reaches it only once, from us.
     process = subprocess.Popen(
@@ -84,7 +82,7 @@ def _torchrun(arguments: list[str], processes: int) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         process.terminate()
         try:
-            return process.wait(GRACE_SECONDS)
+            return process.wait(TORCHRUN_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()

@@ -29,20 +29,20 @@ RETRY_TIMEOUT = timedelta(seconds=20)
 
 @dataclass(frozen=True)
 class File:
-    """One file of a folder. `stamp` changes with its content: the store's ETag, or size and times of a local file."""
+    """One file of a folder. `stamp` changes with the content: the store's ETag, or size and time of a local file."""
 
     name: str
     stamp: str
-    #: When it last changed. Of a local file the inode's change time, which cannot be set back.
+    #: When it last changed. For a local file this is the inode's change time, which nobody can set.
     changed: datetime
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What is directly in a folder, by name."""
+    """The files and folders directly in a folder, sorted by name."""
 
     files: list[File]
-    #: Names of the folders in it.
+    #: Names of the folders.
     folders: list[str]
 
 
@@ -57,7 +57,7 @@ def local(uri: str) -> Path:
 
 
 def join(uri: str, *parts: str) -> str:
-    """The URI of what lies at `parts` under `uri`."""
+    """Append `parts` to the path of `uri`."""
     return "/".join((uri.rstrip("/"), *parts))
 
 
@@ -68,7 +68,7 @@ def read(uri: str) -> bytes | None:
             return local(uri).read_bytes()
         except FileNotFoundError:
             return None
-    with _answering(uri) as (store, path):
+    with _contract_errors(uri) as (store, path):
         try:
             return bytes(store.get(path).bytes())
         except FileNotFoundError:
@@ -76,24 +76,25 @@ def read(uri: str) -> bytes | None:
 
 
 def write(uri: str, content: bytes) -> None:
-    """Put `content` at `uri`, whole or not at all. It replaces what is there."""
+    """Write `content` to `uri` atomically. Replaces a file that exists."""
     if is_remote(uri):
-        with _answering(uri) as (store, path):
+        with _contract_errors(uri) as (store, path):
             store.put(path, content)
         return
     atomic.write(local(uri), content)
 
 
 def create(uri: str, content: bytes) -> bool:
-    """Put `content` at `uri` unless something is there: then False. Of two writers at once one gets True.
+    """Write `content` to `uri` unless it exists. Returns whether it was written. Only one of two writers gets True.
 
-    When the answer to our own write is lost, the retry returns False although we wrote it: read the content to know.
+    When the response to a write is lost, the retry returns False although the write succeeded. Read the content to be
+    sure.
     """
     if not is_remote(uri):
         return atomic.create(local(uri), content)
     from obstore.exceptions import AlreadyExistsError
 
-    with _answering(uri) as (store, path):
+    with _contract_errors(uri) as (store, path):
         try:
             store.put(path, content, mode="create")
         except AlreadyExistsError:
@@ -106,12 +107,12 @@ def remove(uri: str) -> None:
     if not is_remote(uri):
         local(uri).unlink(missing_ok=True)
         return
-    with _answering(uri) as (store, path), contextlib.suppress(FileNotFoundError):
+    with _contract_errors(uri) as (store, path), contextlib.suppress(FileNotFoundError):
         store.delete(path)
 
 
 def listing(uri: str) -> Listing:
-    """What is directly in folder `uri`; empty when there is no such folder."""
+    """The files and folders directly in `uri`; empty when there is no such folder."""
     found = _remote_listing(uri) if is_remote(uri) else _local_listing(local(uri))
     return Listing(sorted(found.files, key=lambda file: file.name), sorted(found.folders))
 
@@ -128,32 +129,21 @@ def folders(uri: str) -> list[str]:
             return sorted(entry.name for entry in os.scandir(local(uri)) if entry.is_dir())
         except FileNotFoundError:
             return []
-    with _answering(uri) as (store, path):
+    with _contract_errors(uri) as (store, path):
         found = store.list_with_delimiter(path)["common_prefixes"]
     return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
 
 
 def upload(folder: Path, uri: str) -> None:
-    """Copy all files of a local folder to `uri` in an object store. Other files that are there stay."""
+    """Copy all files of a local folder to `uri` in an object store. Other files there are kept."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             write(join(uri, path.relative_to(folder).as_posix()), path.read_bytes())
 
 
-def download(uri: str, folder: Path) -> None:
-    """Copy all that is under `uri` in an object store into a local folder, each file whole or not at all."""
-    with _answering(uri) as (store, path):
-        found = [each["path"] for batch in store.list(path) for each in batch]
-    for name in found:
-        relative = name.removeprefix(path).lstrip("/")
-        content = read(join(uri, relative))
-        if content is not None:  # None: deleted since it was listed.
-            write(str(folder / relative), content)
-
-
 def _remote_listing(uri: str) -> Listing:
     found = Listing([], [])
-    with _answering(uri) as (store, path):
+    with _contract_errors(uri) as (store, path):
         result = store.list_with_delimiter(path)
         for each in result["objects"]:
             stamp = each["e_tag"] or f"{each['size']}-{each['last_modified'].isoformat()}"
@@ -171,7 +161,7 @@ def _local_listing(folder: Path) -> Listing:
     for entry in entries:
         try:
             stat = entry.stat()
-        except FileNotFoundError:  # Replaced or deleted since the folder was read. The next listing has the new one.
+        except FileNotFoundError:  # Replaced or deleted after scandir. The next listing has the new file.
             continue
         changed = datetime.fromtimestamp(stat.st_ctime, UTC)
         if entry.is_file():
@@ -182,15 +172,17 @@ def _local_listing(folder: Path) -> Listing:
 
 
 @contextlib.contextmanager
-def _answering(uri: str) -> Iterator[tuple["ObjectStore", str]]:
-    """The store that holds `uri`, and the path in it. Errors of the store become errors of the step contract."""
+def _contract_errors(uri: str) -> Iterator[tuple["ObjectStore", str]]:
+    """The store of `uri` and the path in it. Turns errors of the store into errors of the step contract."""
     from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 
     root, path = _split(uri)
     try:
         yield _store(root), path
     except GenericError as error:
-        raise TransientError(f"{root} did not answer for {path}: {_first_line(error)}", hint="Retry.") from error
+        raise TransientError(
+            f"{root} did not answer for {path}: {_first_line(error)}", hint="Check the store, then retry."
+        ) from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         hint = "Give this process credentials that may read and write there (AWS_ACCESS_KEY_ID, …)."
         raise ConfigError(f"{root} refuses access to {path}: {_first_line(error)}", hint) from error
@@ -200,7 +192,7 @@ def _answering(uri: str) -> Iterator[tuple["ObjectStore", str]]:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    """`s3://bucket/a/b` is `s3://bucket` and `a/b`."""
+    """Split `s3://bucket/a/b` into `s3://bucket` and `a/b`."""
     scheme, _, rest = uri.partition("://")
     bucket, _, path = rest.partition("/")
     return f"{scheme}://{bucket}", path
@@ -215,7 +207,7 @@ def _store(root: str) -> Any:
         return from_url(root, retry_config={"retry_timeout": RETRY_TIMEOUT})
     except (BaseError, ValueError) as error:
         hint = "Use a local path, s3://, gs:// or az://."
-        raise ConfigError(f"{root} is no object store that we support: {_first_line(error)}", hint) from error
+        raise ConfigError(f"{root} is not a supported object store: {_first_line(error)}", hint) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -10,8 +10,9 @@ from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
 from perennial_airflow.pod_outcome import ended_at, finished
-from perennial_airflow.pod_spec import GRACE_SECONDS, STEP_LABELS
+from perennial_airflow.pod_spec import STEP_LABELS
 from perennial_airflow.reports import StepFailedError
+from training.contract.processes import POD_GRACE_SECONDS
 
 #: A pod is kept at least this long after its end: its task may not have read its state yet.
 MINIMUM_KEEP_SECONDS = 3600
@@ -25,7 +26,7 @@ def delete_pod(client: Any, pod: k8s.V1Pod, wait: bool = True) -> None:
     name, namespace = pod.metadata.name, pod.metadata.namespace
     with suppress_missing():
         client.delete_namespaced_pod(name, namespace)
-        deadline = time.monotonic() + GRACE_SECONDS + 30
+        deadline = time.monotonic() + POD_GRACE_SECONDS + 30
         while wait and time.monotonic() < deadline:
             client.read_namespaced_pod(name, namespace)
             time.sleep(0.5)

@@ -13,6 +13,7 @@ from kubernetes.client import models as k8s
 
 from training import storage
 from training.contract.errors import ConfigError
+from training.contract.processes import POD_GRACE_SECONDS
 from training.contract.resources import Resources
 from training.settings import LauncherSettings, pod_environment
 
@@ -24,8 +25,6 @@ STEP_LABELS = {"app.kubernetes.io/part-of": "perennial", "app.kubernetes.io/comp
 TASK_INSTANCE = "perennial/task-instance"
 #: An annotation: pods with the same value do the same work. A retry takes over such a pod of an earlier try.
 WORK = "perennial/work"
-#: Seconds between SIGTERM and SIGKILL. A step writes its checkpoint in this time.
-GRACE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def step_pod(
         containers=[container],
         restart_policy="Never",
         active_deadline_seconds=deadline,
-        termination_grace_period_seconds=GRACE_SECONDS,
+        termination_grace_period_seconds=POD_GRACE_SECONDS,
         automount_service_account_token=False,
         enable_service_links=False,
         service_account_name=settings.pod_service_account or None,

@@ -11,9 +11,6 @@ from training import storage
 from training.contract.steps import step_command, step_spec
 from training.settings import LauncherSettings, load_settings
 
-#: Seconds between SIGTERM and SIGKILL. Airflow kills a task 5 s after it asked the task to stop; the step must have
-#: ended by then.
-GRACE_SECONDS = 3.0
 TOO_LONG = "The step ran longer than {:.0f} s and was stopped"
 
 

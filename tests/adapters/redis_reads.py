@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from training.adapters.features import Features, OnlineFeatures
-from training.adapters.features.redis_rows import RedisLayout, RedisReader
+from training.adapters.features.online_stores._redis_rows import RedisLayout, RedisReader
 from training.settings import Settings
 
 
@@ -15,7 +15,7 @@ def read_from_redis(settings: Settings, features: Features, rows: list[dict[str,
         plan, layout, reader = features.plan(), RedisLayout(settings), RedisReader(settings.online, 1.0)
         try:
             answers = await reader.read(layout.reads(plan.views, rows))
-            return plan.assemble(rows, layout.found(plan.views, len(rows), answers))
+            return plan.assemble(rows, layout.decoded(plan.views, len(rows), answers))
         finally:
             await reader.close()
 

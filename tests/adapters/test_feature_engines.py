@@ -33,7 +33,7 @@ def test_an_engine_keeps_the_protocol(name: str) -> None:
         "current_date",
         "now()",
     ]
-    assert engine.clock_functions("SELECT age(t), age(t, u) FROM events") == ["age() of one argument"]
+    assert engine.clock_functions("SELECT age(t), age(t, u) FROM events") == ["age() with one argument"]
     for wrong in (engine.parameters, engine.clock_functions):
         with pytest.raises(SqlError):
             wrong("SELEKT 1")

@@ -23,9 +23,9 @@ from testing.feast_join import join_with_feast
 from tests.adapters.redis_reads import read_from_redis
 from tests.feature_repo.payments_and_features import MODEL, compute, day, expected, midnight, payments, put, rows_of
 from training.adapters.features import (
+    FeaturePlan,
     Features,
-    Plan,
-    Reads,
+    MergedViews,
     check_golden_features,
     definitions_digest,
     request_code,
@@ -355,7 +355,7 @@ def test_a_plan_makes_what_is_wanted_and_nothing_else(world: World) -> None:
         ("customer_features", tuple(n for n in features.names() if n.startswith("customer"))),  # the ratios' means
         ("terminal_features", ("terminal_count_7d",)),
     ]
-    made = plan.defaults(rows)
+    made = plan.assemble(rows, MergedViews([plan]).missing(len(rows)))
     assert set(made.timestamps) == {None}
     assert made.values.shape == (len(rows), 2)
     assert made.values[:, 1].all()
@@ -474,16 +474,17 @@ def test_versions_with_other_features_share_one_read(world: World) -> None:
     wishes = (["terminal_count_7d", "weekend"], ["night", "customer_count_1d"], ["terminal_fraud_share_1d"])
     plans = [features.plan(), *(features.plan(names) for names in wishes)]
     for together in (plans, plans[1:], plans[:1]):
-        reads = Reads(together)
-        assert len(reads.views) == 2
-        found = features.reader.look_up(rows, reads.views)
+        merged = MergedViews(together)
+        assert len(merged.views) == 2
+        found = features.reader.look_up(rows, merged.views)
         for plan in together:
             alone = plan.assemble(rows, features.reader.look_up(rows, plan.views))
-            shared = plan.assemble(rows, reads.of(plan, found))
+            shared = plan.assemble(rows, merged.rows_for(plan, found))
             np.testing.assert_array_equal(shared.values, alone.values)
             assert shared.timestamps == alone.timestamps
-            nothing = plan.assemble(rows, reads.of(plan, reads.nothing(len(rows))))
-            np.testing.assert_array_equal(nothing.values, plan.defaults(rows).values)
+            nothing = plan.assemble(rows, merged.rows_for(plan, merged.missing(len(rows))))
+            defaults = plan.assemble(rows, MergedViews([plan]).missing(len(rows)))
+            np.testing.assert_array_equal(nothing.values, defaults.values)
 
 
 def test_an_event_without_an_entity_has_its_defaults_and_the_others_theirs(world: World) -> None:
@@ -519,11 +520,14 @@ def test_a_column_that_the_store_does_not_have_has_its_default_and_is_named(worl
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("hours % 24 <= 6", "hours % 24 <= 5"), r"makes night \(request_features\) otherwise.*night of golden event"),
+        (("hours % 24 <= 6", "hours % 24 <= 5"), r"other values of night \(request_features\).*night of golden event"),
         (('"night": hours % 24 <= 6,', ""), "fail on the golden events: KeyError: 'night'"),
         (("amount = np.asarray(inputs", 'amount = inputs["fee"] + np.asarray(inputs'), "KeyError: 'fee'"),
         (('name="request_features"', 'name="others"'), r"no request view request_features, only \['others'\]"),
-        (("hours % 24 <= 6", "np.random.random(len(hours))"), "make other night of the same golden events each time"),
+        (
+            ("hours % 24 <= 6", "np.random.random(len(hours))"),
+            "compute other values of night each time for the same golden events",
+        ),
     ],
 )
 def test_feature_code_that_is_not_the_versions_is_found(
@@ -542,7 +546,7 @@ def test_feature_code_that_is_not_the_versions_is_found(
     code = request_code(changed_repo(tmp_path / "repo", change), world.spec)
 
     def load() -> None:
-        plan = Plan(world.features.definitions, code.functions, world.spec, names)
+        plan = FeaturePlan(world.features.definitions, code.functions, world.spec, names)
         check_golden_features(plan, golden, world.spec)
 
     with pytest.raises(DataContractError, match=said) as refused:
@@ -556,7 +560,7 @@ def test_a_version_whose_rows_lie_under_keys_of_another_type(filled: World, kind
     views = tuple(view.model_copy(update={"entity_type": kind}) for view in features.definitions.views)
     definitions = features.definitions.model_copy(update={"views": views})
     with pytest.raises(DataContractError, match=f"customer_id as {kind}, but events have it as int64"):
-        Plan(definitions, features.plan().functions, filled.spec, features.names())
+        FeaturePlan(definitions, features.plan().functions, filled.spec, features.names())
 
 
 @pytest.mark.parametrize(
@@ -578,5 +582,5 @@ def test_a_version_that_takes_an_event_column_which_the_service_does_not_know(fi
     definitions = filled.features.definitions
     made = definitions.request_views[0].model_copy(update={"event_columns": ("amount", "colour")})
     definitions = definitions.model_copy(update={"request_views": (made,)})
-    with pytest.raises(DataContractError, match="take colour of the event"):
-        Plan(definitions, filled.features.plan().functions, filled.spec, filled.features.names())
+    with pytest.raises(DataContractError, match="need the event columns colour"):
+        FeaturePlan(definitions, filled.features.plan().functions, filled.spec, filled.features.names())

@@ -223,7 +223,7 @@ def test_structs_gain_and_lose_fields(lake: Lake) -> None:
 
 def test_names_that_differ_in_capitals_alone_are_refused(lake: Lake) -> None:
     put(lake, numbers("amount", [1], pa.int64(), "a"))
-    with pytest.raises(ConfigError, match="the columns amount and Amount differ in capitals alone"):
+    with pytest.raises(ConfigError, match="the columns amount and Amount differ only in upper and lower case"):
         put(lake, numbers("Amount", [1], pa.int64()))
     twice = pa.table([pa.array([1]), pa.array([2]), pa.array(["b"])], names=["v", "v", "partition"])
     for table in ("t", "not there yet"):

@@ -59,7 +59,7 @@ def test_a_damaged_file_is_read_or_refused(tmp_path: Path) -> None:
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     rows = pa.table([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "b", "a"])
-    with pytest.raises(DataContractError, match="several columns of the name a; all its columns: a, b, a"):
+    with pytest.raises(DataContractError, match="several columns with the name a; all its columns: a, b, a"):
         landed(tmp_path, parquet(tmp_path, rows))
 
 

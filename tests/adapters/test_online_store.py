@@ -252,8 +252,8 @@ def test_another_entity_of_a_table_leaves_no_row_of_the_one_before(world: World)
     plan = old.plan(["customer_count_1d"])
     world.edit("yaml", "customer_features: customer_id", "customer_features: terminal_id")
     sql = world.settings.feature_repo / f"{MODEL}.sql"
-    head, tail = sql.read_text().split("-- Labels come")
-    sql.write_text(head.replace("customer_id", "terminal_id") + "-- Labels come" + tail)
+    head, tail = sql.read_text().split("-- Labels are about")
+    sql.write_text(head.replace("customer_id", "terminal_id") + "-- Labels are about" + tail)
     world.edit(
         "py",
         'name="customer_features",\n    entities=[customer],',
@@ -287,7 +287,7 @@ def test_a_version_that_lacks_a_feature_is_named(world: World) -> None:
 def test_a_materialization_that_failed_half_way_is_completed_by_the_next(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.adapters.features import features as module
+    from training.adapters.features.online_stores import online_store
 
     events, labels = payments(DAYS)
     world.deliver(events.assign(customer_id=999), labels)
@@ -297,7 +297,9 @@ def test_a_materialization_that_failed_half_way_is_completed_by_the_next(
     versions = compute(world.settings, 0, DAYS + 38)
     old, rows = world.features, asked()
     with monkeypatch.context() as patched:
-        patched.setattr(module, "keep_only", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(
+            type(online_store(world.settings)), "keep_only", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             world.features.materialize(versions)
     world.features.materialize(versions)
@@ -383,7 +385,7 @@ def test_a_redis_without_address_or_away_is_transient(tmp_path: Path, url: str) 
 def test_a_wrong_password_is_a_wrong_setting(redis_port: int, tmp_path: Path) -> None:
     world = copied(tmp_path, online_store=f"redis://nobody:secret@127.0.0.1:{redis_port}/1")
     put(world.settings, *payments(3))
-    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{redis_port}/1 refused us") as error:
+    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{redis_port}/1 refused access") as error:
         world.features.materialize(compute(world.settings, 0, 4))
     assert "secret" not in str(error.value)
 
@@ -403,5 +405,5 @@ def test_a_locked_sqlite_file_is_transient_and_one_that_is_none_is_a_wrong_setti
     for ending in ("", "-wal", "-shm"):
         Path(world.settings.online + ending).unlink(missing_ok=True)
     Path(world.settings.online).write_bytes(os.urandom(4096))
-    with pytest.raises(ConfigError, match="no SQLite database"):
+    with pytest.raises(ConfigError, match="not an SQLite database"):
         world.features.materialize(versions)

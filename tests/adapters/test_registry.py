@@ -19,7 +19,7 @@ from testing.ports import free_port
 from tests.adapters.tiny_artifact import WEEK, make_artifact
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry, Runs
-from training.adapters.registry.connection import answering
+from training.adapters.registry.connection import contract_errors
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
 from training.contract.messages import DatasetResult, Split
 
@@ -144,7 +144,7 @@ def test_download_replaces_a_broken_copy(world: World) -> None:
 def test_download_refuses_what_was_not_registered(world: World) -> None:
     run_id = world.trained()
     version = world.registry.register(world.model, run_id, "0" * 64, {})
-    with pytest.raises(DataContractError, match="not usable"):
+    with pytest.raises(DataContractError, match="is not valid: its digest"):
         world.registry.download(version, world.folder / "copy")
     assert not (world.folder / "copy").exists()
 
@@ -208,7 +208,7 @@ def test_a_database_that_does_not_answer_is_transient() -> None:
     """MLflow itself tries a database for two minutes before it says so."""
     from sqlalchemy.exc import OperationalError
 
-    with pytest.raises(TransientError, match="did not answer"), answering("postgresql://db.invalid/mlflow"):
+    with pytest.raises(TransientError, match="did not answer"), contract_errors("postgresql://db.invalid/mlflow"):
         raise OperationalError("SELECT 1", None, Exception("could not translate host name"))
 
 

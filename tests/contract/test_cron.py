@@ -17,7 +17,7 @@ BAD = [
     ("9-1 * * * *", "runs backwards"),
     ("1,,2 * * * *", "'nothing'"),
     ("a * * * *", "'a' is not within"),
-    ("0 0 31 2,4 *", "no such month has"),
+    ("0 0 31 2,4 *", "does not exist in any of its months"),
     ("@often", "1 fields"),
 ]
 

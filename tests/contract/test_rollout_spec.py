@@ -14,13 +14,13 @@ FULL = {"mode": "full"}
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        ({"mode": "canary", "requests": 10}, "weight belongs to canary and ab"),
-        ({"mode": "shadow", "weight": 10, "requests": 10}, "weight belongs to canary and ab"),
+        ({"mode": "canary", "requests": 10}, "weight must be set for canary and ab"),
+        ({"mode": "shadow", "weight": 10, "requests": 10}, "weight must be set for canary and ab"),
         ({"mode": "canary", "weight": 101, "requests": 10}, "less than or equal to 100"),
         ({"mode": "canary", "weight": 0, "requests": 10}, "greater than 0"),
-        ({"mode": "ab", "weight": 50, "requests": 10}, "experiment names an ab stage"),
-        ({"mode": "canary", "weight": 50, "experiment": "x", "requests": 10}, "experiment names an ab stage"),
-        ({"mode": "shadow"}, "must say when it is over"),
+        ({"mode": "ab", "weight": 50, "requests": 10}, "experiment must be set for ab"),
+        ({"mode": "canary", "weight": 50, "experiment": "x", "requests": 10}, "experiment must be set for ab"),
+        ({"mode": "shadow"}, "needs requests, minutes, or both"),
         ({"mode": "shadow", "minutes": 90}, "not be more than maximum_minutes"),
         ({"mode": "shadow", "requests": 1, "on_silence": "wait"}, "'promote', 'hold' or 'fail'"),
     ],
@@ -32,7 +32,7 @@ def test_a_stage_that_makes_no_sense_is_refused(stage: dict[str, Any], said: str
 
 @pytest.mark.parametrize("stages", [[], [{"mode": "shadow", "requests": 1}], [FULL, FULL]])
 def test_a_plan_ends_in_full_and_only_there(stages: list[dict[str, Any]]) -> None:
-    with pytest.raises(ValidationError, match="stages must end with full"):
+    with pytest.raises(ValidationError, match="full must be the last stage"):
         RolloutSpec.model_validate({"stages": stages})
 
 

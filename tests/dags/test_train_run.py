@@ -10,7 +10,7 @@ from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.utils.state import TaskInstanceState as State
 
-from tests.airflow_fixtures import STEP_SERVER_GROUP, StepServer
+from tests.airflow_fixtures import StepServer
 from tests.steps.monitored_model import START, land
 from training.contract.base import Days
 from training.contract.messages import FeaturesInputs
@@ -18,7 +18,7 @@ from training.contract.model_spec import MODELS_DIR
 from training.settings import Settings
 from training.steps import features
 
-pytestmark = [STEP_SERVER_GROUP, pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "card_fraud"

@@ -144,7 +144,8 @@ def test_a_missing_column_is_named_with_those_that_the_file_has() -> None:
     problems = conform(pa.table({"NUMBER": [1], "other": [2]}), FEED).problems
     assert problems[0] == "the columns of the file are NUMBER, other"
     assert (
-        problems[1] == "column number is missing (the file has 'NUMBER': names must agree to the letter, capitals too)"
+        problems[1]
+        == "column number is missing (the file has 'NUMBER': names must be equal, also in upper and lower case)"
     )
     assert problems[2:] == [f"column {name} is missing" for name in ("amount", "name", "flag", "time")]
 

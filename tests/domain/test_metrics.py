@@ -78,7 +78,7 @@ def test_card_precision_of_a_card_drawn_twice() -> None:
 
 
 def test_one_kind_of_label_cannot_be_measured() -> None:
-    with pytest.raises(DataContractError, match="0 of 2 rows"):
+    with pytest.raises(DataContractError, match="0 of the 2 evaluation rows"):
         measure([0, 0], np.array([0.1, 0.2]), [1, 2], [0, 0], 1)
 
 

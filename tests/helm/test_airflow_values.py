@@ -168,11 +168,11 @@ def test_the_trials_secrets_are_all_that_is_named(trial: list[Manifest], secrets
 
 
 def test_the_trials_passwords_agree_and_are_well_formed(secrets: dict[str, dict[str, str]]) -> None:
-    from training.adapters.features.store import online_store
+    from training.adapters.features.online_stores import online_store
     from training.settings import Settings
 
     url = secrets["perennial-credentials"]["CT_ONLINE_STORE"]
-    store = online_store(Settings(online_store=url))
+    store = online_store(Settings(online_store=url)).feast_settings()
     assert f"password={secrets['perennial-redis']['password']}" in store["connection_string"]
     assert store["connection_string"].startswith("perennial-redis:6379")
     airflow = secrets["perennial-airflow"]

@@ -17,12 +17,11 @@ from airflow.sdk.exceptions import AirflowException
 from perennial_airflow.launchers import forkserver
 from perennial_airflow.launchers.forkserver import ForkServerProcess
 
-from tests.airflow_fixtures import STEP_SERVER_GROUP, StepServer
+from tests.airflow_fixtures import StepServer
 from training.contract.steps import step_command
 from training.settings import ROOT
 
 pytestmark = [
-    STEP_SERVER_GROUP,
     pytest.mark.skipif(sys.platform != "linux", reason="the step server is Linux's: macOS must not fork so"),
 ]
 

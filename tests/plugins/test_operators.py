@@ -17,9 +17,9 @@ from perennial_airflow.refs import FromRun, result
 from perennial_airflow.requests import WHEN_THE_RUN_FAILED, training_request
 from sqlalchemy import select
 
-from tests.airflow_fixtures import STEP_SERVER_GROUP, StepServer
+from tests.airflow_fixtures import StepServer
 
-pytestmark = [STEP_SERVER_GROUP, pytest.mark.usefixtures("airflow_database", "step_settings")]
+pytestmark = [pytest.mark.usefixtures("airflow_database", "step_settings")]
 
 MODEL = {"model": "card_fraud"}
 #: Granted nothing: there is no data yet.

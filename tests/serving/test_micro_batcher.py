@@ -156,7 +156,7 @@ class Bench:
         now = datetime(2026, 1, 5, 12, tzinfo=UTC)
         rows = [PAYMENT | {"event_time": now, "transaction_id": i, "amount": a} for i, a in enumerate(amounts)]
         received = [time.perf_counter() - age for age in ages]
-        batch = Batch(rows, LookedUp(route.reads, route.reads.nothing(len(rows))), received)
+        batch = Batch(rows, LookedUp(route.merged_views, route.merged_views.missing(len(rows))), received)
         return asyncio.run(self.answering.answer(route, batch))
 
     def seen(self) -> Signals:

@@ -14,7 +14,7 @@ from serving.loaded_model import LoadedModel, MeasuredModel
 from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
 from serving.traffic import Traffic, bucket
-from training.adapters.features import OnlineFeatures, Reads
+from training.adapters.features import MergedViews, OnlineFeatures
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
 from training.contract.traffic import Desired, desired
@@ -133,7 +133,9 @@ def shadowed(traffic: Traffic) -> Shadowed:
     assert traffic.champion is not None
     assert traffic.challenger is not None
     features = OnlineFeatures(np.array([[0.5]], np.float32), [None])
-    batch = Batch([{}], LookedUp(Reads([]), []), [time.perf_counter()], _features={traffic.challenger.plan: features})
+    batch = Batch(
+        [{}], LookedUp(MergedViews([]), []), [time.perf_counter()], _features={traffic.challenger.plan: features}
+    )
     row: Any = {}
     return Shadowed(traffic.challenger, traffic.champion, batch, [0.5], [row], 1)
 

@@ -5,7 +5,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 
 from local.generator import Change, Generator
 from training.adapters.lake import Lake
@@ -16,8 +15,6 @@ from training.settings import Settings
 from training.steps import dataset, features, train
 
 MODEL = "card_fraud"
-#: The files that use the fixture `world` run in one worker process, so that it is built once.
-MONITORED_MODEL_GROUP = pytest.mark.xdist_group("monitored-model")
 START = date(2026, 1, 5)
 #: Trained as of QUIET; amounts doubled from QUIET on; the last events are those of the day before DRIFTED.
 QUIET, DRIFTED = START + timedelta(days=77), START + timedelta(days=84)

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tests.steps.monitored_model import DRIFTED, MODEL, MONITORED_MODEL_GROUP, MonitoredModel
+from tests.steps.monitored_model import DRIFTED, MODEL, MonitoredModel
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.features import Features
 from training.adapters.ledger import Ledger
@@ -20,8 +20,6 @@ from training.contract.messages import AuditInputs, AuditResult, Snapshot
 from training.contract.model_spec import load_model_spec
 from training.settings import Settings
 from training.steps import audit
-
-pytestmark = MONITORED_MODEL_GROUP
 
 WINDOW = Days.ending(DRIFTED, 7)
 ROWS = 400

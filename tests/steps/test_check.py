@@ -110,7 +110,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "text labels": (
         replaced(SPEC, ("is_fraud: {type: int64, values: [0, 1]", "is_fraud: {type: string, values: [fraud, legit]")),
         SPEC,
-        "feeds.labels.columns.is_fraud.type is string, and a label is int64 (0 or 1) or bool",
+        "feeds.labels.columns.is_fraud.type is string, but a label must be int64 (0 or 1) or bool",
     ),
     "a parameter that the estimator does not have": (
         replaced(SPEC, ("logistic_regression: {}", "logistic_regression: {penalty: l1}")),
@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a parameter of another kind": (
         replaced(SPEC, ("logistic_regression: {}", "logistic_regression: {max_iter: many}")),
         SPEC,
-        "training.estimators.logistic_regression.max_iter is 'many', and the default is 1000",
+        "training.estimators.logistic_regression.max_iter is 'many', but the default is 1000",
     ),
     # The SQL.
     "no SQL": (lambda files: (files / SQL).unlink(), SQL, "There is no such file"),
@@ -142,7 +142,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             SQL, ("SELECT\n    customer_id,\n    day,", "SELECT\n    customer_id::INTEGER AS customer_id,\n    day,")
         ),
         SQL,
-        "customer_features yields customer_id as int32, events have it as int64",
+        "customer_features yields customer_id as int32, but events have it as int64",
     ),
     "SQL that reads the same day": (
         replaced(SQL, ("range(1, 32)", "range(0, 32)")),
@@ -152,7 +152,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "SQL that reads labels before they are reported": (
         replaced(SQL, ("CASE WHEN reported_on < paid_on + age AND paid_on + age <= corrected_on", "CASE WHEN 1 = 1")),
         SQL,
-        "terminal_features uses labels that were not reported yet",
+        "terminal_features uses labels that were not yet reported",
     ),
     "SQL that takes a correction for known": (
         replaced(
@@ -161,7 +161,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ("    WINDOW reports AS (PARTITION BY transaction_id ORDER BY reported_at, is_fraud)", "GROUP BY ALL"),
         ),
         SQL,
-        "terminal_features uses labels that were not reported yet",
+        "terminal_features uses labels that were not yet reported",
     ),
     "two rows of an entity and a day": (
         replaced(SQL, ("GROUP BY customer_id, day", "GROUP BY customer_id, day, age")),
@@ -204,7 +204,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ),
         ),
         SQL,
-        "customer_features yields other rows for a day alone than for a span of days",
+        "customer_features yields different rows for one day than for several days",
     ),
     "a random feature": (
         replaced(SQL, ("coalesce(sum(n) FILTER (WHERE age <= 1), 0)::FLOAT", "random()::FLOAT")),
@@ -214,7 +214,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a feature that depends on the day of the computation": (
         replaced(SQL, ("coalesce(sum(n) FILTER (WHERE age <= 1), 0)::FLOAT", "(current_date - day)::FLOAT")),
         SQL,
-        "customer_features depends on the present time: it uses current_date",
+        "customer_features depends on the current time: it uses current_date",
     ),
     "a filter on the time of the computation": (
         replaced(
@@ -222,7 +222,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ("WHERE paid_on + age >= $start", "WHERE paid_on < today() AND NOW() > day AND paid_on + age >= $start"),
         ),
         SQL,
-        "customer_features depends on the present time: it uses now(), today()",
+        "customer_features depends on the current time: it uses now(), today()",
     ),
     "rows of days that nobody asked for": (
         replaced(
@@ -233,7 +233,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ),
         ),
         SQL,
-        "when it was asked for",
+        "for the days",
     ),
     "a day that is a timestamp": (
         replaced(SQL, ("    day,\n    coalesce(sum(n)", "    day::TIMESTAMP AS day,\n    coalesce(sum(n)")),
@@ -267,7 +267,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ),
         ),
         FEAST,
-        "service card_fraud does not list terminal_count_7d, which the SQL makes",
+        "service card_fraud does not have terminal_count_7d, which the SQL yields",
     ),
     "a feature in the service that no query makes": (
         replaced(
@@ -304,7 +304,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
             ),
         ),
         FEAST,
-        "says that entity 'customer' is STRING",
+        "defines the entity 'customer' as STRING",
     ),
     "another timestamp": (
         replaced(FEAST, ('timestamp_field="feature_timestamp"', 'timestamp_field="day"')),
@@ -314,12 +314,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a feature that is called like a column": (
         replaced(FEAST, ('"payment_amount"', '"terminal_id"')),
         FEAST,
-        "service card_fraud lists the feature terminal_id, which is the name of a column that is needed beside it",
+        "service card_fraud has the feature terminal_id, but a dataset already has another column of this name",
     ),
     "a feature of a name that Feast's join drops": (
         renamed("customer_count_1d", "customer_count_y"),
         FEAST,
-        "makes the feature customer_count_y, a name that Feast takes",
+        "define the feature customer_count_y, a name that Feast uses",
     ),
     "a view that another model has": (
         lambda files: copied_model(files, "card_fraud_2"),
@@ -335,12 +335,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a request column of another type": (
         replaced(FEAST, ('Field(name="amount", dtype=Float64)', 'Field(name="amount", dtype=UnixTimestamp)')),
         FEAST,
-        "takes amount as UnixTimestamp, and the column is float64",
+        "takes amount as UnixTimestamp, but the column is float64",
     ),
     "a function that reads what it does not take": (
         request("return type(inputs)({'extra_amount': amount + inputs['customer_id']})"),
         FEAST,
-        "on-demand view extra reads the column 'customer_id', which it does not take",
+        "on-demand view extra reads the column 'customer_id', which is not among its inputs",
     ),
     "a function that wants a DataFrame": (
         request("return pd.DataFrame({'extra_amount': inputs.amount})"),
@@ -360,7 +360,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a function that returns text": (
         request("return type(inputs)({'extra_amount': np.full(len(amount), 'much')})"),
         FEAST,
-        "on-demand view extra returns extra_amount that is no number",
+        "on-demand view extra returns extra_amount that is not a number",
     ),
     "a function that divides by zero": (
         request("return type(inputs)({'extra_amount': np.divide(1.0, amount)})"),
@@ -370,12 +370,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a function that looks at other rows": (
         request("return type(inputs)({'extra_amount': amount - amount.mean()})"),
         FEAST,
-        "on-demand view extra gives other extra_amount for a row alone than among others",
+        "on-demand view extra gives different values of extra_amount for a row alone",
     ),
     "a function that differs in Feast": (
         request("return type(inputs)({'extra_amount': amount * isinstance(inputs, dict)})"),
         FEAST,
-        "gives other extra_amount for a DataFrame (Feast) than for arrays (training and serving)",
+        "gives different values of extra_amount for a DataFrame (Feast) and for arrays (training, serving)",
     ),
 }
 
@@ -408,7 +408,7 @@ def test_a_feature_that_is_being_removed_is_told_and_stops_nothing(files: Path) 
         files
     )
     (problem,) = check.find_problems(MODEL, settings_of(files))
-    assert "does not list terminal_fraud_share_1d" in str(problem)
+    assert "does not have terminal_fraud_share_1d" in str(problem)
     assert not problem.sure
     assert check.run(CheckInputs(model=MODEL), settings_of(files)).outcome == "passed"
 

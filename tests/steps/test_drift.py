@@ -14,7 +14,6 @@ import pytest
 from tests.steps.monitored_model import (
     DRIFTED,
     MODEL,
-    MONITORED_MODEL_GROUP,
     QUIET,
     START,
     MonitoredModel,
@@ -29,8 +28,6 @@ from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, 
 from training.contract.model_spec import MODELS_DIR
 from training.settings import ROOT
 from training.steps import dataset, drift
-
-pytestmark = MONITORED_MODEL_GROUP
 
 
 def _artifacts(world: MonitoredModel, path: str) -> list[str]:

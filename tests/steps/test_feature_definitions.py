@@ -269,7 +269,7 @@ SUM = "coalesce(sum(total) FILTER (WHERE age <= 1) / sum(n) FILTER (WHERE age <=
             'value_type=ValueType.INT64, description="The card',
             'value_type=ValueType.STRING, description="The card',
             ConfigError,
-            "'customer_id'.*int64.*'customer' is STRING",
+            "'customer_id'.*int64.*'customer' as STRING",
         ),
         (
             "sql",
@@ -283,7 +283,7 @@ SUM = "coalesce(sum(total) FILTER (WHERE age <= 1) / sum(n) FILTER (WHERE age <=
             "paid_on + age >= $start AND paid_on + age < $end",
             "paid_on + age >= $start AND paid_on + age <= $end",
             ConfigError,
-            "yielded rows of .* when it was asked for",
+            "yielded rows of .* for the days",
         ),
         (
             "sql",
@@ -358,7 +358,7 @@ def _other():
 """
     repo.edit("py", "card_fraud = FeatureService(", f"{other}card_fraud = FeatureService(")
     repo.edit("py", "terminal_features, request_features]", "terminal_features, request_features, _other()]")
-    with pytest.raises(ConfigError, match=r"\['of_nobody'\] of 'others', which no view of this file makes"):
+    with pytest.raises(ConfigError, match=r"\['of_nobody'\] of 'others', which no view in this file defines"):
         repo.one_day()
 
 

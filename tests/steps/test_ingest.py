@@ -146,7 +146,7 @@ def test_a_row_that_gave_way_enters_with_the_same_file_once_the_other_is_gone(
 ) -> None:
     deliveries.events(0)
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "1 quarantined rows of 2026-01-06 gave way to rows that 2026-01-05 no longer holds" in warning
+    assert "1 rows of 2026-01-06 were quarantined as duplicates of rows that 2026-01-05 no longer holds" in warning
     result = deliveries.deliver(given_way, "2026-01-06")
     assert (result.outcome, result.rows_kept, result.rows_quarantined) == ("replaced", given_way.num_rows, 0)
     assert result.affected == Days(start=day(2), end=day(3))
@@ -173,7 +173,7 @@ def test_killed_before_its_warning_a_replacement_warns_when_run_again(
         with pytest.raises(KeyboardInterrupt):
             deliveries.events(0)
     assert deliveries.events(0).outcome == "unchanged"
-    assert "2026-01-06 gave way" in caplog.text
+    assert "2026-01-06 were quarantined as duplicates" in caplog.text
 
 
 def test_a_label_reported_again_is_a_correction_and_enters(deliveries: Deliveries) -> None:
@@ -221,7 +221,7 @@ def fractional(rows: pa.Table) -> pa.Table:
             "amount is outside 0 … 100000: 20",
         ),
         (lambda rows: GENERATOR.events(FIRST), "2026-01-06: 0 rows, expected"),
-        (lambda rows: rows.append_column("amount", rows["amount"]), "several columns of the name amount"),
+        (lambda rows: rows.append_column("amount", rows["amount"]), "several columns with the name amount"),
     ],
 )
 def test_a_partition_that_breaks_a_table_rule_is_refused_whole(

@@ -23,7 +23,7 @@ from training.domain.labels import known_before, labelled
 from training.domain.rollout import Stage
 from training.settings import Settings
 from training.steps import dataset
-from training.steps.rollout.evidence import Labels
+from training.steps.rollout.evidence import LateLabels
 
 DAYS, AS_OF = 40, 38
 SPANS = Days(start=day(0), end=day(DAYS))
@@ -61,7 +61,7 @@ def in_performance(settings: Settings, spec: ModelSpec, events: pd.DataFrame) ->
 def in_evidence(settings: Settings, spec: ModelSpec) -> dict[int, int]:
     began = datetime(2025, 1, 1, tzinfo=UTC)
     stage = Stage(move=1, number=1, spec=StageSpec(mode="shadow", requests=1), version=1, began=began)
-    found = Labels(stage, None, spec, settings).of(1)
+    found = LateLabels(stage, None, spec, settings).of(1)
     return dict(zip(found["transaction_id"], found[LABEL], strict=True))
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tests.steps.monitored_model import DRIFTED, MODEL, MONITORED_MODEL_GROUP, MonitoredModel
+from tests.steps.monitored_model import DRIFTED, MODEL, MonitoredModel
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.datasets import Rows
 from training.adapters.onnx_model import OnnxModel
@@ -23,8 +23,6 @@ from training.contract.errors import InputError
 from training.contract.messages import PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.steps import performance
-
-pytestmark = MONITORED_MODEL_GROUP
 
 #: Seven days whose labels have all been reported before DRIFTED.
 WINDOW = Days(start=DRIFTED - timedelta(days=14), end=DRIFTED - timedelta(days=7))

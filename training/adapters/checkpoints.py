@@ -1,4 +1,4 @@
-"""Where a long fit keeps its place: one object per fit, `<work>/<model>/checkpoints/<fingerprint>/fit`."""
+"""The saved progress of a long fit: one object per fit, `<work>/<model>/checkpoints/<fingerprint>/fit`."""
 
 from training import storage
 from training.contract.errors import TransientError
@@ -14,14 +14,14 @@ class StoredCheckpoint:
         return storage.read(self._uri)
 
     def save(self, content: bytes) -> None:
-        """Whole or not at all: a kill leaves the one before. Raises TransientError when it cannot be written."""
+        """Replace the checkpoint atomically. A kill leaves the earlier one. Raises TransientError on failure."""
         try:
             storage.write(self._uri, content)
         except OSError as error:
             problem = f"The checkpoint {self._uri} could not be written: {error}"
-            raise TransientError(problem, hint="Make room, then run the step again; it resumes.") from error
+            raise TransientError(problem, hint="Free some space, then run the step again. It resumes.") from error
 
     def remove(self) -> None:
-        """What it kept, and what a killed save left, is gone; nothing to remove is no error."""
+        """Delete the checkpoint and the remains of a killed save. No error when there are none."""
         for file in storage.files(self._folder):
             storage.remove(storage.join(self._folder, file.name))

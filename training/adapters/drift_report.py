@@ -18,14 +18,14 @@ def write_drift_report(
     about: dict[str, str],
     test: str = "distance",
 ) -> DriftReport:
-    """Compare `current` with `reference` (the same numeric columns) and write a page and its numbers to `folder`.
+    """Compare `current` with `reference` (the same numeric columns). Write a page and its numbers to `folder`.
 
-    `maximum_share` is the share of drifted columns from which the page calls the data set drifted. `about` is kept in
-    the report and shown at the head of the page. `test` is a member of the registry DRIFT_TESTS. Raises
-    DataContractError for values that are missing or not finite, ConfigError for an unknown test.
+    The page calls the data set drifted when at least the share `maximum_share` of its columns has drifted. `about` is
+    stored in the report and shown at the top of the page. `test` is a member of the registry DRIFT_TESTS. Raises
+    DataContractError for values that are missing or not finite, and ConfigError for an unknown test.
     """
     bad = {name for rows in (reference, current) for name in rows.columns[~np.isfinite(rows.to_numpy()).all(axis=0)]}
     if bad:
-        hint = "Features have defined defaults; look at how these are made."
+        hint = "Every feature has a default value. Check the SQL or the function that computes these features."
         raise DataContractError(f"Columns with values that are missing or not finite: {', '.join(sorted(bad))}", hint)
     return DRIFT_TESTS.find(test)(reference, current, maximum_share, folder, about)

@@ -1,11 +1,11 @@
-"""Great Expectations: the suites that a feed's spec means, run on one partition, with Data Docs about it.
+"""Great Expectations: validate one partition with the rules of its feed, and render Data Docs.
 
-One suite is about rows: a row that breaks one of its rules is quarantined. The other is about days: a partition that
-breaks one of its rules is refused. Each expectation carries in its `meta` what to call its rule. That the columns are
-there and have their types was seen to before.
+There are two suites. A row that breaks a rule of the row suite is quarantined. A partition that breaks a rule of the
+day suite is refused. The `meta` of each expectation holds the text of its rule. The caller has checked before that
+all columns are present and have their types.
 """
 
-# Great Expectations must be told some things before it is imported; it is typed, but does not mark what it exports.
+# Great Expectations reads some settings when it is imported. It has types, but does not mark what it exports.
 # ruff: noqa: E402
 # mypy: disable-error-code="attr-defined"
 
@@ -18,9 +18,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-# It reports its use to its makers unless told not to.
+# It reports its use to its vendor by default.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-# At INFO it writes hundreds of lines about itself.
+# At INFO it logs hundreds of lines.
 logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
 import great_expectations as gx
@@ -38,7 +38,7 @@ from training.contract.base import Days, midnight
 from training.contract.errors import StepError
 from training.contract.model_spec import Column, FeedSpec
 
-# This one sets a level of its own.
+# This module sets its own level when it is imported.
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
 _ROWS, _GAP = "rows per day", "days since the day before it with rows"
@@ -47,9 +47,10 @@ _SITE = "partition"
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong with a partition. `days`: sentences about days, for which it is refused. `page`: Data Docs.
+    """What is wrong with a partition.
 
-    `rows`: rule → positions of the rows that break it, empty when it is refused.
+    `days`: sentences about days that break a rule; the partition is refused when there are any. `rows`: rule →
+    positions of the rows that break it; empty when the partition is refused. `page`: the index page of Data Docs.
     """
 
     days: list[str]
@@ -58,11 +59,12 @@ class Findings:
 
 
 def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Days, name: str, site: Path) -> Findings:
-    """Validate a partition's `rows` (with a RangeIndex) and render Data Docs into the folder `site`, which is replaced.
+    """Validate a partition's `rows` (with a RangeIndex) and render Data Docs. Replaces the folder `site`.
 
-    `rows` has the feed's columns in its types. `days` has one row per promised day: `day`, `rows`, the bounds `minimum`
-    and `maximum` (NaN: no bound), and `gap`, the days from the newest day before it with rows (NaN: no rule).
-    `promised` are the days in which the rows' times must lie; `name` titles the pages.
+    `rows` has the feed's columns in the types of the spec. `days` has one row per promised day: `day`, `rows`, the
+    bounds `minimum` and `maximum` (NaN: no bound), and `gap`, the days from the newest day before it with rows (NaN: no
+    rule).
+    `promised` are the days in which the rows' times must lie. `name` is the title of the pages.
     """
     with atomic.replacing(site) as rendered:
         context = _context(str(rendered))
@@ -76,12 +78,12 @@ def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Da
 
 
 def missing_rule(column: str) -> str:
-    """The rule that a row breaks which has no value in `column`."""
+    """The rule that a row without a value in `column` breaks."""
     return f"{column} is missing"
 
 
 def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
-    """The expectations of the spec's columns, and that each row has a time, in the `promised` days."""
+    """The rules of the spec's columns, and that each row has a time in the `promised` days."""
     suite: list[Expectation] = []
     for name, column in feed.columns.items():
         suite += _column_expectations(name, column, needed=name == feed.time_column or not column.nullable)
@@ -96,7 +98,7 @@ def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
 
 
 def day_suite(feed: FeedSpec) -> list[Expectation]:
-    """Each day's rows lie within bounds, and no day lies too far ahead of those before it."""
+    """The number of rows per day is within its bounds, and no day is too far ahead of the day before it with rows."""
     within: dict[str, Any] = {"or_equal": True, "ignore_row_if": "either_value_is_missing", "meta": _meta(_ROWS)}
     return [
         gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A="rows", column_B="minimum", **within),
@@ -133,10 +135,10 @@ def _meta(rule: str) -> dict[str, str]:
 
 
 def _context(site: str) -> AbstractDataContext:
-    """A context that lives in this process and renders one site, into `site`."""
+    """A context in memory that renders one site into the folder `site`."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    # The default site would leave 4 MB in the system's temporary folder on every run.
+    # The default site would leave 4 MB in the system's temporary folder after every run.
     context.delete_data_docs_site("local_site")
     config: Any = {
         "class_name": "SiteBuilder",
@@ -161,7 +163,7 @@ def _validate(
         name=name,
         validation_definitions=[context.validation_definitions.add(definition)],
         actions=[UpdateDataDocsAction(name="data docs", site_names=[_SITE])],
-        # Every row that breaks a rule, not a sample: they go to quarantine.
+        # All rows that break a rule, not a sample, because they go to quarantine.
         result_format={"result_format": "COMPLETE", "include_unexpected_rows": False},
     )
     outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
@@ -170,8 +172,8 @@ def _validate(
 
 
 def _share_static_files(rendered: Path) -> None:
-    """Keep the 4 MB of fonts and pictures once, beside all sites, and link them from this one."""
-    with suppress(OSError):  # They are there already.
+    """Keep one copy of the fonts and pictures (4 MB) beside all sites, and link this site to it."""
+    with suppress(OSError):  # Another site has put them there.
         (rendered / "static").rename(rendered.parent / "static")
     shutil.rmtree(rendered / "static", ignore_errors=True)
     (rendered / "static").symlink_to(Path("..") / "static")
@@ -184,23 +186,23 @@ def _rule(result: ExpectationValidationResult) -> str:
 
 def _positions(result: ExpectationValidationResult, rows: pd.DataFrame) -> np.ndarray:
     if "unexpected_index_list" not in result.result:
-        raise StepError(f"Great Expectations could not check {_rule(result)!r}: {result.exception_info}")
+        raise StepError(f"Great Expectations could not check the rule {_rule(result)!r}: {result.exception_info}")
     found = np.asarray(result.result["unexpected_index_list"] or [], dtype=np.int64)
     assert result.expectation_config is not None
     if result.expectation_config.type == "expect_column_values_to_be_unique":
         column = result.expectation_config.kwargs["column"]
-        return found[~np.isin(found, _spare_copies(rows.iloc[found], column))]
+        return found[~np.isin(found, _kept_copies(rows.iloc[found], column))]
     return found
 
 
-def _spare_copies(doubles: pd.DataFrame, column: str) -> np.ndarray:
-    """Of rows with one value in `column` that are equal in all others too, the first, which is good."""
-    distinct = doubles.drop_duplicates()
+def _kept_copies(repeated: pd.DataFrame, column: str) -> np.ndarray:
+    """Positions of rows to keep: the first of the rows with one value in `column` that are equal in all columns."""
+    distinct = repeated.drop_duplicates()
     return np.asarray(distinct.index[~distinct.duplicated(column, keep=False)])
 
 
 def _days_out_of_bounds(result: ExpectationSuiteValidationResult) -> list[tuple[int, str]]:
-    """Position of the day, and the rule that it breaks."""
+    """The positions of the days that break a rule, each with the rule."""
     broken = [r for r in result.results if not r.success]
     return sorted({(int(at), _rule(r)) for r in broken for at in r.result["unexpected_index_list"]})
 

@@ -1,6 +1,6 @@
-"""Batch features: run the SELECTs of `feature_repo/<m>.sql` and check what they yield.
+"""Batch features: run the SELECTs of `feature_repo/<model>.sql` and check what they yield.
 
-The head of feature_repo/card_fraud.sql says what such a file contains.
+The comment at the top of feature_repo/card_fraud.sql describes such a file.
 """
 
 import re
@@ -26,7 +26,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class FeatureQueries:
-    """The queries of one model, for the member `engine` of the registry FEATURE_ENGINES.
+    """The queries of one model. `engine`, a member of the registry FEATURE_ENGINES, runs them.
 
     Raises ConfigError when the file is missing, or does not have exactly one query for each of `tables` (feature table
     → entity column).
@@ -35,24 +35,28 @@ class FeatureQueries:
     def __init__(self, path: Path, tables: Mapping[str, str], engine: str = "duckdb") -> None:
         self._engine: FeatureEngine = FEATURE_ENGINES.find(engine)()
         if not path.is_file():
-            raise ConfigError(f"No feature queries at {path}", hint="Every model has its SQL beside its Feast objects.")
+            raise ConfigError(
+                f"No feature queries at {path}",
+                hint="Every model needs a .sql file beside its .py file with the Feast objects.",
+            )
         parts = _SECTION.split(path.read_text())
-        if twice := sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1}):
-            problem = f"{path} has a line `-- table: {twice[0]}` twice, and only one query can fill a table"
+        if repeated := sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1}):
+            problem = f"{path} has a line `-- table: {repeated[0]}` twice, and only one query can fill a table"
             raise ConfigError(problem, hint="Remove or rename one of the two.")
         self.path, self._tables = path, tables
         self._queries = dict(zip(parts[1::2], parts[2::2], strict=True))
         if sorted(parts[1::2]) != sorted(tables):
-            found = f"{path} fills the tables {sorted(parts[1::2])}, the model spec names {sorted(tables)}"
-            raise ConfigError(found, hint="Make the `-- table:` lines and features.tables agree, each table once.")
+            problem = f"{path} fills the tables {sorted(parts[1::2])}, but the model spec has {sorted(tables)}"
+            hint = "Write one line `-- table: <name>` with its query for each table in features.tables."
+            raise ConfigError(problem, hint)
 
     def tokens(self, table: str) -> list[str]:
-        """The words and signs of the query of `table`, without comments and white space."""
+        """The tokens of the query of `table`, without comments and white space."""
         found = _TOKEN.findall(self._queries[table])
         return [token for token in found if not token.isspace() and not token.startswith(("--", "/*"))]
 
     def clock_functions(self, table: str) -> list[str]:
-        """What the query of `table` calls to ask for the present time. Raises ConfigError when it is not SQL."""
+        """The functions of the current time that the query of `table` calls. Raises ConfigError when it is not SQL."""
         try:
             return self._engine.clock_functions(self._queries[table])
         except SqlError as error:
@@ -72,7 +76,7 @@ class FeatureQueries:
         repeated = {name.lower() for name in found.column_names}
         if len(repeated) < found.num_columns or "feature_timestamp" in repeated:
             problem = f"Query {table!r} of {self.path} yields the columns {found.column_names}"
-            raise ConfigError(problem, hint="Names must differ by more than case; feature_timestamp is ours.")
+            raise ConfigError(problem, hint="Names must differ by more than case. The step adds feature_timestamp.")
         for name in (entity, "day"):
             if name not in found.column_names:
                 problem = f"Query {table!r} of {self.path} yields {found.column_names}, without {name!r}"
@@ -83,7 +87,7 @@ class FeatureQueries:
         return self._with_timestamps(entity, found).schema
 
     def run(self, table: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
-        """The rows of `table` for feature timestamps at the midnights of `days`, ordered by day and entity.
+        """The rows of `table` whose feature timestamps are the midnights of `days`, ordered by day and entity.
 
         `relations`: Arrow datasets or tables by the names that the SQL uses. The result has the entity column,
         `feature_timestamp` (timestamp[us, UTC]), the features and `day` (date). Rows without an entity are left out.
@@ -114,24 +118,26 @@ class FeatureQueries:
             raise ConfigError(f"Query {table!r} of {self.path} failed: {error}", hint="Correct the SQL.") from error
 
     def _check_rows(self, table: str, entity: str, days: Days, found: pa.Table) -> None:
-        who = f"Query {table!r} of {self.path}"
+        query = f"Query {table!r} of {self.path}"
         if nulls := [name for name in found.column_names if found[name].null_count]:
-            raise DataContractError(f"{who} yielded nulls in {nulls}", hint="Coalesce them, for example to 0.")
+            raise DataContractError(f"{query} yielded nulls in {nulls}", hint="Coalesce them, for example to 0.")
         features = [name for name in found.column_names if name not in (entity, "day")]
-        if odd := [name for name in features if not _is_finite(found[name])]:
-            problem = f"{who} yielded NaN, Infinity or numbers beyond the range of FLOAT in {odd}"
-            raise DataContractError(problem, hint="Models take float32: use nullif, isfinite or another scale.")
+        if infinite := [name for name in features if not _is_finite(found[name])]:
+            problem = f"{query} yielded NaN, Infinity or numbers beyond the range of FLOAT in {infinite}"
+            raise DataContractError(problem, hint="Models take float32. Use nullif, isfinite or another scale.")
         if not found.num_rows:
             return
         first, last = pc.min_max(found["day"]).as_py().values()
         if first < days.start or last >= days.end:
-            problem = f"{who} yielded rows of {first} … {last} when it was asked for {days}"
+            problem = f"{query} yielded rows of {first} … {last} for the days {days}"
             raise ConfigError(problem, hint="Restrict the rows to day >= $start AND day < $end.")
         counted = found.select([entity, "day"]).group_by([entity, "day"]).aggregate([([], "count_all")])
         if counted.num_rows < found.num_rows:
             [example] = counted.filter(pc.greater(counted["count_all"], 1)).slice(0, 1).to_pylist()
             where = f"{entity} {example[entity]!r} on {example['day']} {example['count_all']} times"
-            raise ConfigError(f"{who} yielded {where}", hint="Group by the entity and the day: one row for each.")
+            raise ConfigError(
+                f"{query} yielded {where}", hint="Group by the entity and the day, so that there is one row for each."
+            )
 
     @staticmethod
     def _with_timestamps(entity: str, found: pa.Table) -> pa.Table:
@@ -142,7 +148,7 @@ class FeatureQueries:
 
 
 def _is_finite(values: pa.ChunkedArray) -> bool:
-    """Whether all `values` stay finite as float32. Other types than float are."""
+    """Whether all `values` are finite as float32. True for types other than floats."""
     if not pt.is_floating(values.type) or not len(values):
         return True
     smallest, largest = pc.min_max(values).as_py().values()

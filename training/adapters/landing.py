@@ -1,4 +1,4 @@
-"""Landed files, and folders of part files: read whole, hashed, parsed."""
+"""Read, hash and parse landed files and folders of part files."""
 
 import hashlib
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from training.domain.conform import FILE_TYPE
 
 
 class Landed(NamedTuple):
-    """A landed file's bytes, or those of each part in the order of their names, and the SHA-256 of all in hex."""
+    """The content of a landed file, or of each part file in the order of their names, and the SHA-256 of all in hex."""
 
     uri: str
     parts: tuple[bytes, ...]
@@ -23,14 +23,14 @@ class Landed(NamedTuple):
         return b"".join(self.parts)
 
     def table(self) -> pa.Table:
-        """The rows. Columns of Parquet's type INT96 say so in their field's metadata: Arrow calls them timestamps.
+        """The rows. The metadata of a field marks columns of Parquet's type INT96, which are timestamps in Arrow.
 
-        Raises DataContractError when it is not a whole Parquet file, or when two of its columns have one name.
+        Raises DataContractError when it is not a complete Parquet file, or when two of its columns have one name.
         """
         try:
             return pa.concat_tables([self._read(part) for part in self.parts])
         except (pa.ArrowException, OSError, ValueError) as error:
-            hint = "Deliver it again as Parquet, under a temporary name that is renamed when all is written."
+            hint = "Deliver it again as Parquet. Write it under a temporary name and rename it when it is complete."
             raise DataContractError(
                 f"{self.uri} ({len(self.content):,} bytes) is not a readable Parquet file: {error}", hint
             ) from error
@@ -38,13 +38,13 @@ class Landed(NamedTuple):
     def _read(self, part: bytes) -> pa.Table:
         file = pq.ParquetFile(
             pa.BufferReader(part),
-            # In nanoseconds, Arrow's choice, the year 9999 silently becomes 1816.
+            # Arrow's default is nanoseconds, in which the year 9999 silently becomes 1816.
             coerce_int96_timestamp_unit="us",
             page_checksum_verification=True,
         )
         names = file.schema_arrow.names
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            problem = f"{self.uri} has several columns of the name {', '.join(twice)}"
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            problem = f"{self.uri} has several columns with the name {', '.join(repeated)}"
             raise DataContractError(
                 f"{problem}; all its columns: {', '.join(names)}", "Correct the file and deliver it again."
             )
@@ -52,46 +52,49 @@ class Landed(NamedTuple):
 
 
 def _int96(schema: pq.ParquetSchema) -> set[str]:
-    """The columns of type INT96, by name; those inside of others do not matter."""
+    """The names of the columns of type INT96. Nested columns do not matter."""
     leaves = [schema.column(at) for at in range(len(schema))]
     return {leaf.path for leaf in leaves if leaf.physical_type == "INT96"}
 
 
 def _marked(table: pa.Table, int96: set[str]) -> pa.Table:
-    """`table` with the words for its `int96` columns in their metadata, where `conform` looks for them."""
-    said = {FILE_TYPE: b"INT96, a deprecated timestamp without a zone, which some writers mean as UTC, others not"}
-    fields = [field.with_metadata(said) if field.name in int96 else field for field in table.schema]
+    """`table` with a description of its type in the metadata of each `int96` column. `conform` uses it in messages."""
+    metadata = {FILE_TYPE: b"INT96, a deprecated timestamp without a zone, which is UTC from some writers only"}
+    fields = [field.with_metadata(metadata) if field.name in int96 else field for field in table.schema]
     return pa.Table.from_arrays(table.columns, schema=pa.schema(fields)) if int96 else table
 
 
 def read_landed(uri: str) -> Landed:
     """The file at `uri`, or the part files of the folder there.
 
-    Raises InputError when there is neither or the folder is not whole, TransientError when its store does not answer.
+    Raises InputError when there is neither or the folder is not complete, TransientError when the store does not
+    answer.
     """
     try:
         content = storage.read(uri)
     except IsADirectoryError:
         content = None
     except OSError as error:
-        raise TransientError(f"Cannot read {uri}: {error}", "Retry when the store answers.") from error
+        raise TransientError(f"Cannot read {uri}: {error}", "Check that the store is running, then retry.") from error
     parts = _parts(uri) if content is None else (content,)
     return Landed(uri, parts, hashlib.sha256(b"".join(parts)).hexdigest())
 
 
 def _parts(uri: str) -> tuple[bytes, ...]:
-    """The contents of the part files in a folder that says by an empty file `_SUCCESS` that it is whole."""
-    lies = storage.listing(uri)
-    if not lies.files and not lies.folders:
-        raise InputError(f"There is no file to read at {uri}", "Land the file, or mend the URI.")
-    if not any(file.name == "_SUCCESS" for file in lies.files):
-        hint = "Wait for its writer to finish; for one that writes none, add an empty file _SUCCESS last."
-        raise InputError(f"{uri} is a folder without the file _SUCCESS, so it may not be whole", hint)
-    if nested := [name for name in lies.folders if not name.startswith((".", "_"))]:
-        hint = "Write it without partitionBy: the part files must lie right in the folder."
-        raise InputError(f"{uri} has folders in it: {', '.join(nested[:3])}", hint)
-    names = [file.name for file in lies.files if not file.name.startswith((".", "_"))]
+    """The contents of the part files in a folder. The empty file `_SUCCESS`, as Spark writes it, marks it complete."""
+    listing = storage.listing(uri)
+    if not listing.files and not listing.folders:
+        raise InputError(f"There is no file at {uri}", "Deliver the file, or correct the URI.")
+    if not any(file.name == "_SUCCESS" for file in listing.files):
+        hint = (
+            "Wait until its writer has finished. If the writer creates no _SUCCESS, add it as an empty file at the end."
+        )
+        raise InputError(f"{uri} is a folder without the file _SUCCESS, so it may not be complete", hint)
+    if nested := [name for name in listing.folders if not name.startswith((".", "_"))]:
+        hint = "Write it without partitionBy: the part files must be directly in the folder."
+        raise InputError(f"{uri} contains folders: {', '.join(nested[:3])}", hint)
+    names = [file.name for file in listing.files if not file.name.startswith((".", "_"))]
     parts = tuple(storage.read(storage.join(uri, name)) for name in names)
     if not parts or None in parts:
-        raise InputError(f"{uri} has no part files, or lost one while it was read", "Deliver it again.")
+        raise InputError(f"{uri} has no part files, or one was deleted while it was read", "Deliver it again.")
     return tuple(part for part in parts if part is not None)

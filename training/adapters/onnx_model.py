@@ -1,4 +1,4 @@
-"""A served artifact loaded and scored by ONNX Runtime: the way serving, evaluation and drift all get their scores."""
+"""Load and score a served artifact with ONNX Runtime. Serving, evaluation and drift all get their scores here."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,8 @@ from training.contract.errors import DataContractError, InputError
 class OnnxScorer:
     """A model.onnx with the graph of contract/artifact.py, in memory.
 
-    One thread scores one row as quickly as many do, and keeps a service's processes out of each other's way.
+    The default is one thread, because it scores one row as fast as many threads do. So the processes of a service do
+    not compete for cores.
     """
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
@@ -31,7 +32,7 @@ class OnnxScorer:
 
 
 class OnnxModel:
-    """A verified artifact: `metadata` says what it is, `score` uses it."""
+    """A verified artifact: its `metadata`, and `score`."""
 
     def __init__(self, metadata: ArtifactMetadata, scorer: OnnxScorer) -> None:
         self.metadata = metadata
@@ -41,19 +42,20 @@ class OnnxModel:
     def load(cls, folder: Path | str, threads: int = 1) -> Self:
         """Load model.onnx and metadata.json from `folder`, a path or a URI.
 
-        Raises InputError when they are not there, DataContractError when they are broken or do not belong together.
+        Raises InputError when a file is missing, DataContractError when the files are invalid or do not belong
+        together.
         """
         content, described = (storage.read(storage.join(str(folder), name)) for name in (ONNX_FILE, METADATA_FILE))
         if content is None or described is None:
-            problem = f"No model artifact in {folder}: it needs {ONNX_FILE} and {METADATA_FILE}"
-            raise InputError(problem, hint="Train, or download it.")
+            problem = f"No model artifact in {folder}: {ONNX_FILE} or {METADATA_FILE} is missing"
+            raise InputError(problem, hint="Train a model, or download the artifact.")
         try:
             metadata = ArtifactMetadata.model_validate_json(described)
         except ValidationError as error:
-            problem = f"{METADATA_FILE} in {folder} breaks the contract: {error}"
-            raise DataContractError(problem, hint="It was written by another version; train again.") from error
+            problem = f"{METADATA_FILE} in {folder} is not valid: {error}"
+            raise DataContractError(problem, hint="Another version of this code wrote it. Train again.") from error
         if (found := digest(content)) != metadata.digest:
-            problem = f"{ONNX_FILE} in {folder} has digest {found}, its metadata says {metadata.digest}"
+            problem = f"{ONNX_FILE} in {folder} has digest {found}, but {METADATA_FILE} has {metadata.digest}"
             raise DataContractError(problem, hint="Delete the folder and fetch the artifact again.")
         return cls(metadata, OnnxScorer(content, threads))
 
@@ -65,20 +67,21 @@ class OnnxModel:
         values = np.ascontiguousarray(features, dtype=np.float32)
         names = self.metadata.feature_names
         if values.ndim != 2 or values.shape[1] != len(names):
-            problem = f"Features of shape {values.shape} given to a model that takes [n, {len(names)}]"
+            problem = f"The features have the shape {values.shape}, but the model takes [n, {len(names)}]"
             raise InputError(problem, hint=f"Its features, in order: {', '.join(names)}.")
-        if np.count_nonzero(np.isfinite(values)) != values.size:  # for one row half the price of all()
+        if np.count_nonzero(np.isfinite(values)) != values.size:  # For one row this takes half the time of all().
             bad = ", ".join(np.asarray(names)[~np.isfinite(values).all(axis=0)])
-            raise InputError(f"Features are not finite: {bad}", hint="Features have defined defaults; fill them.")
+            raise InputError(f"Features are not finite: {bad}", hint="Replace them with the defaults of the features.")
         return self._scorer.score(values)
 
     def check_golden(self) -> None:
-        """Raises DataContractError when the golden rows' scores are not reproduced here."""
+        """Score the golden rows. Raises DataContractError when the scores differ from those in the metadata."""
         golden = self.metadata.golden
         difference = np.abs(self.score(np.asarray(golden.features)) - np.asarray(golden.scores)).max(initial=0.0)
         if not difference <= golden.tolerance:
-            problem = f"Golden rows differ by {difference:.2g}, more than {golden.tolerance:.2g}"
-            raise DataContractError(problem, hint="This machine's ONNX Runtime scores otherwise; do not serve it.")
+            problem = f"Scores of the golden rows differ by {difference:.2g}, more than {golden.tolerance:.2g}"
+            hint = "ONNX Runtime on this machine computes other scores than in training. Do not serve the model here."
+            raise DataContractError(problem, hint=hint)
 
 
 def digest(content: bytes) -> str:
@@ -87,7 +90,7 @@ def digest(content: bytes) -> str:
 
 
 def write_artifact(folder: Path, content: bytes, metadata: ArtifactMetadata) -> Path:
-    """Write the artifact's two files into `folder`, the folder whole or not at all; one that exists is replaced."""
+    """Write the two files of an artifact into `folder`, both or none. Replaces a folder that exists."""
     with atomic.replacing(folder) as draft:
         draft.mkdir()
         (draft / ONNX_FILE).write_bytes(content)

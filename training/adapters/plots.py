@@ -14,7 +14,7 @@ _CALIBRATION_BINS = 10
 def draw(folder: Path, labels: np.ndarray, scores: np.ndarray, importance: Mapping[str, float], metric: str) -> None:
     """Write pr_curve.png, calibration.png and feature_importance.png into `folder`.
 
-    `labels` and `scores` [n] are those of the holdout. `importance` maps each feature to the drop of `metric` when that
+    `labels` and `scores` [n] belong to the holdout. `importance` maps each feature to the drop of `metric` when the
     feature is shuffled.
     """
     figure, axes = _figure("Precision and recall on the holdout", "recall", "precision")
@@ -49,8 +49,8 @@ def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 def _calibration(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean score and share of positives per bin.
 
-    The bins hold equally many positives. scikit-learn's `calibration_curve` makes bins of equal width or of equally
-    many rows; with rare positives almost all of them would fall into the last bin.
+    Each bin holds the same number of positives. scikit-learn's `calibration_curve` makes bins of equal width or with
+    equal numbers of rows. With rare positives, almost all positives would fall into the last of those bins.
     """
     order = np.argsort(scores, kind="stable")
     positives = np.cumsum(labels[order])

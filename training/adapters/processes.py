@@ -1,4 +1,4 @@
-"""The processes of one step, as torchrun starts them: which of them this is, and how they fit a model together."""
+"""The processes of one step that torchrun starts: the rank of this process, and how they fit a model together."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from datetime import timedelta
 
 from training.contract.errors import TransientError
 
-#: So long a process waits for the others: for the first to read its data, then for a batch of the slowest.
-PATIENCE = timedelta(minutes=15)
+#: How long a process waits for the others: until the first has read its data, then for each batch of the slowest.
+_COLLECTIVE_TIMEOUT = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process is number `rank` of `size`, and `local_rank` among those of its machine; all count from 0."""
+    """This process has number `rank` of `size`, and number `local_rank` on its machine. Both start at 0."""
 
     rank: int = 0
     size: int = 1
@@ -22,15 +22,15 @@ class Processes:
 
     @classmethod
     def here(cls) -> "Processes":
-        """As torchrun's environment says: RANK, WORLD_SIZE, LOCAL_RANK. Without it: one process."""
+        """From the variables RANK, WORLD_SIZE and LOCAL_RANK, which torchrun sets. Without them: one process."""
         return cls(*(int(os.environ.get(name, default)) for name, default in _VARIABLES.items()))
 
     @contextmanager
     def together(self, proceed: bool = True) -> Iterator[bool]:
-        """Join the others for a common piece of work; gives what the first process said in `proceed`.
+        """Join the process group. Yields the value of `proceed` in the first process.
 
-        Collectives are NCCL's on GPUs, one GPU per local rank, and Gloo's on CPUs. Raises TransientError when another
-        process goes away meanwhile.
+        Collectives use NCCL on GPUs, one GPU per local rank, and Gloo on CPUs. Raises TransientError when another
+        process ends while the group is in use.
         """
         if self.size == 1:
             yield proceed
@@ -42,15 +42,15 @@ class Processes:
         if gpu:
             torch.cuda.set_device(self.local_rank)
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
-            said = [proceed]
-            dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
-            yield said[0]
+            dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_COLLECTIVE_TIMEOUT)
+            from_first = [proceed]
+            dist.broadcast_object_list(from_first, src=0, device=torch.device("cpu"))
+            yield from_first[0]
         except (dist.DistError, RuntimeError) as error:
-            if not _of_collectives(error):
+            if not _is_collective_error(error):
                 raise
-            problem = f"Process {self.rank} of {self.size} lost the others: {error}"
-            raise TransientError(problem, hint="The log of the process that ended first says why.") from error
+            problem = f"Process {self.rank} of {self.size} lost the connection to the others: {error}"
+            raise TransientError(problem, hint="See the log of the process that ended first.") from error
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
@@ -59,8 +59,8 @@ class Processes:
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 
-def _of_collectives(error: Exception) -> bool:
-    """Gloo raises plain RuntimeErrors, told by the source file that they name."""
+def _is_collective_error(error: Exception) -> bool:
+    """Gloo raises plain RuntimeErrors. Their message contains a path of its source files."""
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()

@@ -1,7 +1,7 @@
-"""The served artifact: a folder with `model.onnx` and `metadata.json`. Serving knows a model by nothing else.
+"""The served artifact: a folder with `model.onnx` and `metadata.json`. Serving needs nothing else of a model.
 
-`model.onnx` takes `features` (float32, [rows, len(feature_names)]) and gives `scores` (float32, [rows]), the
-probability of the positive class. No pickle is in it, none is ever loaded by serving.
+`model.onnx` takes `features` (float32, [rows, len(feature_names)]) and returns `scores` (float32, [rows]), the
+probabilities of the positive class. The folder holds no pickle, and serving never loads one.
 """
 
 from datetime import date
@@ -19,27 +19,26 @@ METADATA_FILE = "metadata.json"
 ONNX_INPUT = "features"
 ONNX_OUTPUT = "scores"
 
-
-#: What training writes. Version 1 had neither feature definitions nor golden events; serving still takes it.
+#: The version that training writes. Version 1 had no feature definitions and no golden events. Serving still reads it.
 SCHEMA_VERSION: Literal[2] = 2
 
 
 class Golden(Frozen):
-    """Rows with known features and scores: a version that does not reproduce them is not served."""
+    """Rows with known features and scores. A version that does not reproduce them is not served."""
 
     features: list[list[float]]
     scores: list[float]
     tolerance: float = 1e-4
     events: list[dict[str, Any]] = []
-    """Per row the event as a request carries it; times are ISO 8601 in UTC."""
+    """For each row the event as in a request. Times are ISO 8601 in UTC."""
     batch: list[dict[str, float | None]] = []
-    """Per row the values of the views' columns; null where there was no feature row."""
+    """For each row the values of the views' columns. Null when there was no feature row."""
 
 
 class ArtifactMetadata(Frozen):
     schema_version: Literal[1, 2] = 1
     features: FeatureDefinitions | None = None
-    """What makes `feature_names`. None in schema version 1: the code image's feature definitions then apply."""
+    """The definitions of `feature_names`. None in schema version 1; then those of the code image apply."""
     model: Name
     estimator: EstimatorName
     digest: str
@@ -47,7 +46,7 @@ class ArtifactMetadata(Frozen):
     feature_service: str
     feature_names: list[str]
     threshold: float
-    """Scores at or above it are flagged."""
+    """Scores at or above the threshold are flagged."""
     golden: Golden
     dataset_id: str
     as_of: date

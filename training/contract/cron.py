@@ -1,6 +1,6 @@
-"""Checks cron expressions when a spec is loaded. An invalid one would break the DAGs of all models.
+"""Checks cron expressions when a spec is loaded, because an invalid one would break the DAGs of all models.
 
-Airflow parses them with croniter, which the images of the steps do not have.
+Airflow parses them with croniter, which is not in the images of the steps.
 """
 
 _PRESETS = frozenset(["@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"])
@@ -36,12 +36,12 @@ def cron_mistake(expression: str) -> str | None:
             return f"has {part!r} as its {name}: {error}"
     days, months = sets[2], sets[3]
     if parts[4] == "*" and all(min(days) > _LONGEST[month] for month in months):
-        return "names a day that no such month has: it would never run"
+        return "has a day that does not exist in any of its months, so it would never run"
     return None
 
 
 def _numbers(part: str, low: int, high: int, names: list[str]) -> set[int]:
-    """The numbers that `part` stands for. Raises ValueError."""
+    """The numbers that `part` means. Raises ValueError."""
     found: set[int] = set()
     for item in part.split(","):
         span, slash, step = item.partition("/")

@@ -1,4 +1,4 @@
-"""Errors. The type says whether a retry can help, the message what failed, the hint what to do next.
+"""Errors. The type tells whether a retry can help, the message what failed, and the hint what to do next.
 
 Exit codes follow sysexits.h (`os.EX_*`): 64 usage, 65 data, 70 software, 75 temporary failure, 77 no permission,
 78 configuration.
@@ -70,7 +70,7 @@ class TransientError(StepError):
 
 
 class Stopped(TransientError):
-    """The step's process was stopped. Run again, it continues where it was."""
+    """The step's process was stopped. A retry continues where it stopped."""
 
 
 class RolloutAborted(StepError):

@@ -1,7 +1,7 @@
-"""What a model version must know of its features to make them online. It is part of the served artifact.
+"""The definitions that compute the features of a model version online. They are part of the served artifact.
 
-A view is a feature table whose newest rows lie in the online store. A request view makes features from the event itself
-and from features of views; the artifact holds its name, the code image its function.
+A view is a feature table whose newest rows are in the online store. A request view computes features from the event
+itself and from features of views. The artifact holds its name, and the code image has its function.
 """
 
 from collections.abc import Iterable
@@ -16,28 +16,28 @@ class ViewColumn(Frozen):
     type: str
     """Feast's ValueType, such as FLOAT."""
     default: float = 0.0
-    """Where the online store has no value."""
+    """The value when the online store has none."""
 
 
 class ViewDefinition(Frozen):
     name: str
     entity: str
-    """The event column that holds its key."""
+    """The event column that holds the key."""
     entity_type: str
     """Feast's ValueType of the key, such as INT64."""
     ttl_seconds: float = Field(gt=0)
-    """A row counts for events up to so long after its time."""
+    """The maximum age of a row, at the time of the event."""
     columns: tuple[ViewColumn, ...] = Field(min_length=1)
 
 
 class RequestViewDefinition(Frozen):
     name: str
-    """Of the function in `feature_repo/<m>.py`; an on-demand feature view in Feast's words."""
+    """The name of its function in `feature_repo/<model>.py`. Feast calls it an on-demand feature view."""
     features: tuple[str, ...] = Field(min_length=1)
-    """What it makes."""
+    """The features that it computes."""
     event_columns: tuple[str, ...]
     source_features: tuple[str, ...]
-    """The columns of views that it takes."""
+    """The columns of views that it uses."""
 
 
 class FeatureDefinitions(Frozen):
@@ -50,7 +50,7 @@ class FeatureDefinitions(Frozen):
         return columns.union(*(view.features for view in self.request_views))
 
     def needed_for(self, names: Iterable[str]) -> "FeatureDefinitions":
-        """Those of the definitions that the features `names` need."""
+        """The part of the definitions that the features `names` need."""
         wanted = set(names)
         request_views = tuple(view for view in self.request_views if wanted & set(view.features))
         wanted = wanted.union(*(view.source_features for view in request_views))

@@ -23,7 +23,7 @@ _BOOLEANS = "YAML reads unquoted yes, no, on, off, true and false as true or fal
 
 
 class Column(Spec):
-    """One column of a feed. `minimum` and `maximum` are allowed values, too.
+    """One column of a feed. Values equal to `minimum` and `maximum` are allowed.
 
     `unique` applies within a partition, and for events across all partitions. A label reported again is a correction.
     """
@@ -52,9 +52,9 @@ class Column(Spec):
                 what = f"is set, but a column of type {self.type} has no bounds"
                 found.append((name, what, f"Remove {name}, or give the column the type int64 or float64."))
             elif self.type == "int64" and (bound != int(bound) or not -_INT64 <= bound < _INT64):
-                found.append((name, f"is {bound}, which no int64 is", "Write a whole number of 64 bits."))
+                found.append((name, f"is {bound}, which is not an int64", "Write a whole number of 64 bits."))
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            what = f"is {self.minimum}, above the maximum {self.maximum}: no value could pass"
+            what = f"is {self.minimum}, above the maximum {self.maximum}, so no value could pass"
             found.append(("minimum", what, "Swap or correct the two bounds."))
         return found
 
@@ -64,7 +64,7 @@ class Column(Spec):
         if self.type == "timestamp":
             return [("values", "is set, but a column of type timestamp has no list of values", "Remove values.")]
         if not self.values:
-            return [("values", "is empty: no value could pass", "List the values, or remove the field.")]
+            return [("values", "is empty, so no value could pass", "List the values, or remove the field.")]
         if wrong := [value for value in self.values if not _is_of(value, self.type)]:
             hint = f"Write values of type {self.type}, or change the column's type."
             hint += f" {_BOOLEANS}" if any(isinstance(value, bool) for value in wrong) else ""
@@ -72,12 +72,12 @@ class Column(Spec):
             return [("values", f"holds {listed}, but the column is of type {self.type}", hint)]
         found = []
         if len(set(self.values)) < len(self.values):
-            twice = sorted({str(value) for value in self.values if self.values.count(value) > 1})
-            found.append(("values", f"holds {', '.join(twice)} more than once", "List each value once."))
+            repeated = sorted({str(value) for value in self.values if self.values.count(value) > 1})
+            found.append(("values", f"holds {', '.join(repeated)} more than once", "List each value once."))
         low, high = self.minimum, self.maximum
         if self.type in ("int64", "float64") and (outside := [v for v in self.values if not _within(v, low, high)]):
             what = f"holds {', '.join(map(str, outside))}, outside the column's own minimum and maximum"
-            found.append(("values", what, "Correct the values or the bounds; one of the two rules is enough."))
+            found.append(("values", what, "Correct the values or the bounds, or remove one of the two rules."))
         return found
 
 
@@ -99,10 +99,10 @@ class RowCount(Spec):
     maximum_ratio: float = Field(3.0, gt=0)
 
     @model_validator(mode="after")
-    def _a_usual_day_passes(self) -> "RowCount":
+    def _a_median_day_passes(self) -> "RowCount":
         found, refused = [], "a day with as many rows as the median would be refused"
         if self.minimum_ratio > self.maximum_ratio:
-            what = f"is {self.minimum_ratio:g}, above maximum_ratio {self.maximum_ratio:g}: no day could pass"
+            what = f"is {self.minimum_ratio:g}, above maximum_ratio {self.maximum_ratio:g}, so no day could pass"
             found.append(("minimum_ratio", what, "Swap or correct the two ratios."))
         elif self.minimum_ratio > 1:
             what = f"is {self.minimum_ratio:g}: {refused}"
@@ -118,11 +118,11 @@ class FeedSpec(Spec):
     """One stream of landed files. `time_column` decides to which day a row belongs."""
 
     columns: dict[str, Column] = Field(min_length=1)
-    """Names: letters, digits, underscores, a letter first. `partition` is the lake's."""
+    """Names consist of letters, digits and underscores, and begin with a letter. `partition` is reserved."""
     time_column: str
     row_count: RowCount = RowCount()
     maximum_quarantined: Share = 0.05
-    """At most this share of a partition's rows may break a rule; with more the partition is refused."""
+    """The largest share of a partition's rows that may break a rule. With more, the partition is refused."""
     slack_days: int = Field(0, ge=0)
     """Rows may be at most this many days outside the days in the partition's name."""
     maximum_gap_days: int = Field(7, ge=1)
@@ -138,7 +138,7 @@ class FeedSpec(Spec):
             what = f"{self.time_column!r} must be a column of type timestamp"
             found.append(("time_column", what, "Name a column of type timestamp, or change its type."))
         elif column.nullable:
-            what = f"{self.time_column!r} may be null, and a row without a time belongs to no day"
+            what = f"{self.time_column!r} may be null, but every row needs a time"
             found.append(("time_column", what, "Remove `nullable: true` from the column."))
         raise_contradictions(found)
         return self
@@ -149,13 +149,13 @@ def _name_mistakes(names: list[str]) -> list[tuple[str, str, str]]:
     for name in names:
         place = f"columns.{name}"
         if not COLUMN_NAME.fullmatch(name):
-            what = "is not a name for a column: letters, digits and underscores, a letter first, at most 63"
+            what = "is not a valid name: use at most 63 letters, digits and underscores, beginning with a letter"
             found.append((place, what, "Rename the column, here and in the files that land."))
         elif name.lower() == PARTITION:
-            what = "has a reserved name: the lake keeps the partition of every row under it"
+            what = "has a reserved name, which the lake uses for the partition of each row"
             found.append((place, what, "Rename the column, here and in the files that land."))
         elif name.lower() in folded:
-            what = f"differs from {folded[name.lower()]!r} only in case, which SQL does not see"
+            what = f"differs from {folded[name.lower()]!r} only in upper and lower case, which SQL ignores"
             found.append((place, what, "Rename one of the two, here and in the files that land."))
         folded[name.lower()] = name
     return found

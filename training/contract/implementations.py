@@ -1,4 +1,4 @@
-"""Implementations that are looked up by name: estimators, drift tests, launchers, online readers, feature engines.
+"""Implementations that are looked up by name: estimators, drift tests, launchers, online stores, feature engines.
 
 Each kind has one `Implementations` and one package. A new member is one module of that package, named after the member,
 which registers itself:

@@ -7,7 +7,7 @@ from pydantic_core import ErrorDetails
 
 from training.contract.base import Frozen
 
-#: The fix of a mistake for which the reference has the answer.
+#: The fix when the reference has the answer.
 SEE_REFERENCE = "docs/reference.md lists the fields and what they take."
 _QUOTE = " (YAML reads unquoted yes, no, on, off, true and false as true or false: quote text)"
 
@@ -17,14 +17,14 @@ class Problem(Frozen):
 
     file: str
     place: str
-    """A field of the spec, a table of the SQL, a Feast object; empty: the file as a whole."""
+    """A field of the spec, a table of the SQL, or a Feast object. Empty: the whole file."""
     what: str
     fix: str
     sure: bool = True
-    """False: it may be intended. It is reported and does not fail the check."""
+    """False: it may be intended. It is reported but does not fail the check."""
 
     def __str__(self) -> str:
-        """Place and mistake as one sentence. `what` continues the sentence, or is one when it begins with a capital."""
+        """Place and mistake as one sentence. `what` continues the sentence, unless it begins with a capital letter."""
         return f"{self.place}{': ' if self.what[:1].isupper() else ' '}{self.what}" if self.place else self.what
 
 
@@ -37,12 +37,12 @@ class Contradictions(ValueError):
 
 
 def without_path(message: str, file: str) -> str:
-    """An error's message without the path of its file, for output that shows the path anyway."""
+    """An error message without the path of the file, for output that already shows the path."""
     return message.replace(f" of {file}", "").removeprefix(file).lstrip(": ")
 
 
 def raise_contradictions(found: Sequence[tuple[str, str, str]]) -> None:
-    """Raise Contradictions unless `found` is empty. Validators call this last."""
+    """Raise Contradictions unless `found` is empty."""
     if found:
         raise Contradictions(found)
 

@@ -29,7 +29,7 @@ class VersionSignals(Frozen):
     """One version in one stage. When one row of a request cannot be scored, all rows of the request count as errors."""
 
     asked: int = 0
-    """Rows that it was given to score, as answers or as shadow: the sum of `errors` and `rows`."""
+    """Rows that it got to score, as answers or as shadow: the sum of `errors` and `rows`."""
     errors: int = 0
     """Rows of requests that it could not score: an exception, or scores that are not numbers."""
     rows: int = 0
@@ -39,13 +39,13 @@ class VersionSignals(Frozen):
     flagged: int = 0
     """Rows that it answered and flagged."""
     times: Counts = NO_TIMES
-    """Requests that it answered, by seconds from receipt to answer: one count per time bucket."""
+    """Requests that it answered, by seconds from receipt to answer. One count per time bucket."""
     scored: int = 0
     """Rows that went through the model."""
     nans: int = 0
-    """Those of `scored` whose score was not a number."""
+    """Rows of `scored` with a score that was not a number."""
     scoring_times: Counts = NO_TIMES
-    """Calls of the model, by seconds: one count per time bucket."""
+    """Calls of the model, by seconds. One count per time bucket."""
 
 
 class PairSignals(Frozen):
@@ -69,7 +69,7 @@ class Signals(Frozen):
     champion: int | None = None
     challenger: int | None = None
     since: datetime | None = None
-    """When the replica took over this state of traffic."""
+    """When the replica applied this state of traffic."""
     versions: dict[int, VersionSignals] = Field(default_factory=dict)
     pair: PairSignals = PairSignals()
 

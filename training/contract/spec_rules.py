@@ -8,11 +8,11 @@ from training.contract.spec_sections import SpecSections
 
 Mistake = tuple[str, str, str]
 
-#: Columns that feature tables, joins and datasets have of their own.
+#: Our own columns in feature tables, joins and datasets.
 TABLE_COLUMNS = frozenset(["day", "feature_timestamp", "event_timestamp"])
 #: Names of Feast's own columns in every join.
 FEAST_COLUMNS = frozenset(["event_timestamp", "entity_row_id"])
-#: Names of the lake's own tables of a model.
+#: The tables that every model has in the lake.
 LAKE_TABLES = frozenset(["events", "labels", "quarantine", "predictions"])
 
 _ID_TYPES = ("int64", "string")
@@ -22,7 +22,7 @@ _NAME_A_COLUMN = "Name one of the columns."
 def contradictions(spec: SpecSections) -> list[Mistake]:
     """All contradictions between the sections of the spec."""
     if set(spec.feeds) != {"events", "labels"}:
-        return [("feeds", "must be exactly events and labels", "Describe both feeds, and no other.")]
+        return [("feeds", "must be exactly events and labels", "Define both feeds, and no other.")]
     names = list(_unknown_columns(spec))
     if names:
         return names
@@ -57,28 +57,28 @@ def _label(spec: SpecSections) -> Iterator[Mistake]:
     label, feed = spec.label, spec.feeds["labels"]
     if label.column in (label.id_column, feed.time_column):
         other = "label.id_column" if label.column == label.id_column else "feeds.labels.time_column"
-        yield "label.column", f"is {label.column!r}, and so is {other}", "Name the column that holds the truth, 0 or 1."
+        yield "label.column", f"is {label.column!r}, and so is {other}", "Name the column with the label, 0 or 1."
         return
     if label.column in TABLE_COLUMNS:
         yield (
             "label.column",
             f"is {label.column!r}, a reserved name",
-            "Rename the column; docs/your-model.md lists names.",
+            "Rename the column. docs/your-model.md lists the reserved names.",
         )
     column, place = feed.columns[label.column], f"feeds.labels.columns.{label.column}"
     if column.nullable:
-        what = "may be null, and a label that is null says nothing"
-        yield f"{place}.nullable", what, "Remove `nullable: true`: a label that is not known yet is not delivered."
+        what = "may be null, but a label must have a value"
+        yield f"{place}.nullable", what, "Remove `nullable: true`, and deliver a label only when it is known."
     if column.type == "int64":
         if not _zero_or_one(column):
-            what = "must say that the label is 0 or 1"
-            yield f"{place}.values", what, "Write `values: [0, 1]`; 1 is what the model looks for."
+            what = "must limit the label to 0 and 1"
+            yield f"{place}.values", what, "Write `values: [0, 1]`. 1 is the positive class."
     elif column.type != "bool":
-        what = f"is {column.type}, and a label is int64 (0 or 1) or bool"
-        yield f"{place}.type", what, "Deliver the label as 0 and 1 or as a boolean: 1 is what the model looks for."
+        what = f"is {column.type}, but a label must be int64 (0 or 1) or bool"
+        yield f"{place}.type", what, "Deliver the label as 0 and 1 or as a boolean. 1 is the positive class."
     if _only_positive(column) and label.unlabelled_after_delay == "missing":
         what = "allows positive labels only, so no event would ever be negative"
-        fix = "Allow both values, or write `label.unlabelled_after_delay: negative` if the feed only names positives."
+        fix = "Allow both values, or write `label.unlabelled_after_delay: negative` if the feed only has positives."
         yield f"{place}.{'minimum' if column.values is None else 'values'}", what, fix
 
 
@@ -98,55 +98,71 @@ def _ids(spec: SpecSections) -> Iterator[Mistake]:
     for feed, column in columns.items():
         place = f"feeds.{feed}.columns.{name}"
         if column.type not in _ID_TYPES:
-            yield f"{place}.type", f"is {column.type}, and an id is int64 or string", "Deliver the id as one of these."
+            yield (
+                f"{place}.type",
+                f"is {column.type}, but an id must be int64 or string",
+                "Deliver the id as one of these.",
+            )
         if column.nullable:
-            what = "may be null, and an event without an id finds no label"
+            what = "may be null, but an event without an id has no label"
             yield f"{place}.nullable", what, "Remove `nullable: true` from the id."
     if len({column.type for column in columns.values()}) > 1:
-        what = f"is {columns['labels'].type} in labels and {columns['events'].type} in events: the two never join"
-        yield f"feeds.labels.columns.{name}.type", what, "Give the id one type in both feeds."
+        what = (
+            f"is {columns['labels'].type} in labels and {columns['events'].type} in events, so the two cannot be joined"
+        )
+        yield f"feeds.labels.columns.{name}.type", what, "Give the id the same type in both feeds."
     if not columns["events"].unique:
-        what = "must be true: an id that two events share gives both one label"
+        what = "must be true, because two events with one id would get the same label"
         yield f"feeds.events.columns.{name}.unique", what, "Write `unique: true`, or name another label.id_column."
     if name in TABLE_COLUMNS:
-        yield "label.id_column", f"is {name!r}, a reserved name", "Rename the column; docs/your-model.md lists names."
+        yield (
+            "label.id_column",
+            f"is {name!r}, a reserved name",
+            "Rename the column. docs/your-model.md lists the reserved names.",
+        )
 
 
 def _entities(spec: SpecSections) -> Iterator[Mistake]:
     events = spec.feeds["events"]
     for field, name in _entity_fields(spec):
         if events.columns[name].type not in _ID_TYPES:
-            what = f"names {name!r}, a column of type {events.columns[name].type}; an entity is int64 or string"
+            what = (
+                f"names {name!r}, a column of type {events.columns[name].type}; but an entity must be int64 or string"
+            )
             yield field, what, "Name another column, or deliver this one as int64 or string."
         if name in TABLE_COLUMNS:
-            yield field, f"is {name!r}, a reserved name", "Rename the column; docs/your-model.md lists names."
+            yield (
+                field,
+                f"is {name!r}, a reserved name",
+                "Rename the column. docs/your-model.md lists the reserved names.",
+            )
     for name in events.columns:
         if name.lower() in FEAST_COLUMNS:
-            what = "has a reserved name: Feast has its own column of this name in every join"
+            what = "has a reserved name, which Feast uses for its own column in every join"
             yield f"feeds.events.columns.{name}", what, "Rename the column, here and in the files that land."
     if events.time_column in TABLE_COLUMNS - FEAST_COLUMNS:
         what = f"is {events.time_column!r}, a reserved name"
-        yield "feeds.events.time_column", what, "Rename the column; docs/your-model.md lists names."
+        yield "feeds.events.time_column", what, "Rename the column. docs/your-model.md lists the reserved names."
 
 
 def _tables(spec: SpecSections) -> Iterator[Mistake]:
     for table in sorted(LAKE_TABLES & set(spec.features.tables)):
-        what = "has a reserved name: the lake keeps a table of its own under it"
+        what = "has a reserved name, which the lake uses for a table that every model has"
         yield f"features.tables.{table}", what, "Rename the table, in the spec, the SQL and the Feast view."
 
 
 def _training(spec: SpecSections) -> Iterator[Mistake]:
     training = spec.training
     if untrained := sorted(set(spec.resources.estimators) - set(training.estimators)):
-        what = f"names {untrained}, which training.estimators does not"
-        yield "resources.estimators", what, "Remove them, or train these estimators."
+        what = f"has {untrained}, which training.estimators does not have"
+        yield "resources.estimators", what, "Remove them, or add them to training.estimators."
 
 
 def _evaluation(spec: SpecSections) -> Iterator[Mistake]:
     evaluation = spec.evaluation
     if evaluation.primary not in evaluation.floors:
-        what = f"must hold a floor for the primary metric {evaluation.primary!r}"
-        yield "evaluation.floors", what, f"Add `{evaluation.primary}: <the least that may serve>`."
+        what = f"must have a floor for the primary metric {evaluation.primary!r}"
+        yield "evaluation.floors", what, f"Add `{evaluation.primary}: <the lowest value that may be promoted>`."
 
 
 def _schedule(spec: SpecSections) -> Iterator[Mistake]:

@@ -1,11 +1,11 @@
-"""How traffic is divided between versions, as the aliases and tags of a registered model say it.
+"""How traffic is divided between versions. The aliases and tags of a registered model define it:
 
     alias champion     answers requests               tag rollout.mode        shadow, canary, ab or full
     alias challenger   shadows, or answers a part     tag rollout.weight      percent of keys, 0 to 100
     alias previous     kept loaded for a rollback     tag rollout.stage       the stage of a rollout, if one runs
                                                       tag rollout.experiment  of mode ab: its name
 
-Without tags, the champion answers all requests. It also does when the tags are invalid; the replicas report that.
+Without tags, the champion answers all requests. It also does so when the tags are invalid; the replicas report that.
 """
 
 import math
@@ -17,13 +17,13 @@ from training.contract.base import Frozen
 Mode = Literal["full", "shadow", "canary", "ab"]
 
 MODE, WEIGHT, STAGE, EXPERIMENT = "rollout.mode", "rollout.weight", "rollout.stage", "rollout.experiment"
-#: In the order in which to write them. A replica that reads in between sees at worst the old state with the new weight.
-#: The stage is last, so a replica that reports it has read all tags.
+#: The order in which to write the tags. A replica that reads them in between sees at worst the old state with the new
+#: weight. The stage is last, so a replica that reports the stage has read all tags.
 TAGS = (WEIGHT, EXPERIMENT, MODE, STAGE)
 
 
 class Desired(Frozen):
-    """The state of traffic that is asked for. `weight`: percent of keys that the challenger answers."""
+    """The desired state of traffic. `weight`: percent of keys that the challenger answers."""
 
     mode: Mode = "full"
     weight: float = 0.0
@@ -40,7 +40,7 @@ class Desired(Frozen):
             MODE: None if self.mode == "full" and not self.stage else self.mode,
             STAGE: self.stage or None,
         }
-        # To end a division of traffic, change the mode first: without it the weight has no effect.
+        # To end a split of traffic, the mode is changed first, because the weight has no effect without it.
         order = TAGS if split else (MODE, WEIGHT, EXPERIMENT, STAGE)
         return {tag: values[tag] for tag in order}
 
@@ -50,7 +50,7 @@ FULL = Desired()
 
 
 def desired(tags: Mapping[str, str], challenger: bool) -> tuple[Desired, str | None]:
-    """The state that `tags` ask for, and what is wrong with the tags, if anything; the state is then FULL.
+    """The state that `tags` define, and what is wrong with them (None: nothing). With invalid tags the state is FULL.
 
     `challenger`: whether a version has that alias.
     """

@@ -1,4 +1,4 @@
-"""Reads a YAML file of fields. Unlike YAML it refuses repeated keys and keys that are not text."""
+"""Reads a YAML file of fields. Unlike a YAML parser, it rejects repeated keys and keys that are not text."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML's safe loader, which leaves unquoted dates as text because no field takes a date."""
+    """YAML's safe loader, but unquoted dates stay text, because no field takes a date."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -25,8 +25,8 @@ _Loader.yaml_implicit_resolvers = {
 def read_fields(path: Path) -> dict[str, Any]:
     """The fields in the YAML file at `path`.
 
-    Raises ConfigError, with the line where there is one, when it is not UTF-8, not YAML, holds no fields, or gives a
-    key twice in one place.
+    Raises ConfigError when it is not UTF-8, not YAML, holds no fields, or has a key twice in one place. The message has
+    the line if it is known.
     """
     try:
         loader = _Loader(path.read_bytes().decode("utf-8-sig"))
@@ -36,18 +36,18 @@ def read_fields(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error}", hint="Save the file as UTF-8.") from error
     except (yaml.YAMLError, RecursionError) as error:
-        hint = "Correct the file at that line. Indent with spaces; quote text that has special characters."
+        hint = "Correct the file at that line. Indent with spaces, and quote text with special characters."
         raise ConfigError(f"{path} is not valid YAML: {error}", hint=hint) from error
     if mistakes:
         raise ConfigError(f"{path}: {'; '.join(mistakes)}", hint="Correct these keys.")
     if not isinstance(found, dict):
-        what = "is empty" if found is None else f"holds {_described(found)} and no fields"
+        what = "is empty" if found is None else f"holds {_described(found)} instead of fields"
         raise ConfigError(f"{path} {what}", hint="Write `field: value` lines; training/models/ has an example.")
     return found
 
 
 def _bad_keys(node: yaml.Node, seen: set[int]) -> Iterator[str]:
-    """A message for each wrong key under `node`. A node that an alias repeats is checked once."""
+    """A message for each invalid key under `node`. A node that is repeated by an alias is checked once."""
     if id(node) in seen or isinstance(node, yaml.ScalarNode):
         return
     seen.add(id(node))
@@ -61,9 +61,9 @@ def _bad_keys(node: yaml.Node, seen: set[int]) -> Iterator[str]:
         if key.tag == _MERGE:
             pass
         elif key.tag != _TEXT:
-            yield f"line {line}: the key {_written(key)} is not text to YAML; quote it"
+            yield f"line {line}: the key {_written(key)} is not text; quote it"
         elif key.value in lines:
-            yield f"line {line}: the key {key.value!r} is there already, on line {lines[key.value]}; remove one of them"
+            yield f"line {line}: the key {key.value!r} is already on line {lines[key.value]}; remove one of them"
         else:
             lines[key.value] = line
         yield from _bad_keys(value, seen)

@@ -1,13 +1,13 @@
-"""Were the features that a model was served those that it would have been trained on? Value by value.
+"""Training-serving skew: compare each logged feature value with the value that training would use.
 
-A logged value is explained when it equals the offline value of the same request at one of these times:
+A logged value is explained when it is equal to one of these:
 
-- at the request's own time: online and offline agree;
-- when the online store was last filled before the request: the store was behind, as it is between two runs of
-  materialization. That time is taken from the log, the newest feature timestamp that any request before had used;
-- or it is the default, where the log says that an entity was unknown to the store or its row too old.
+- the offline value at the time of the request: online and offline agree;
+- the offline value at the time when the online store was last filled before the request. The store is behind between
+  two materializations. The log gives this time: it is the newest feature timestamp that an earlier request used;
+- the default, if the log says that the store did not have the entity or that its row was too old.
 
-What none of them explains is skew.
+A value that none of these explains is skew.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ import pandas as pd
 from training.contract.base import Frozen
 from training.contract.messages import FeatureSkew, SkewExample
 
-#: Ledger entries of the audit.
+#: The kind of the audit's ledger entries.
 AUDIT = "audit"
-#: Features are float32: relative and absolute tolerance of one that went through the online store and back.
+#: Relative and absolute tolerance of a float32 feature that was written to the online store and read from it.
 TOLERANCE = (1e-5, 1e-6)
 EXAMPLES = 3
 
@@ -34,7 +34,7 @@ class Audit(Frozen):
     rows: int
     values: int
     mismatches: int
-    #: Feature → share of its values, of those that have any.
+    #: Feature → share of its values that are not explained. Only features with such values.
     features: dict[str, float]
 
     @property
@@ -49,15 +49,18 @@ class Audit(Frozen):
 
 @dataclass(frozen=True)
 class Offline:
-    """Offline values [n, d] at one kind of time, and for which rows [n] they may explain the log."""
+    """Offline values [n, d] at one kind of time, and the rows [n] whose logged values they may explain."""
 
     values: np.ndarray
     rows: np.ndarray
 
 
 def horizons(predicted_at: pd.Series, used: pd.Series) -> pd.Series:
-    """Per request the newest feature timestamp that it or any request before it had `used` (NaT: none): when the online
-    store was last filled, as far as the log can tell. Same index as `predicted_at`."""
+    """For each request, when the online store was last filled, as far as the log shows.
+
+    This is the newest feature timestamp that the request or an earlier one has `used` (NaT: none). Same index as
+    `predicted_at`.
+    """
     order = predicted_at.sort_values(kind="stable").index
     return used.reindex(order).cummax().ffill().reindex(predicted_at.index)
 
@@ -71,10 +74,10 @@ def compare(
     behind: Offline,
     default: Offline,
 ) -> dict[str, FeatureSkew]:
-    """Feature → what was found, for `logged` values [n, d] of the requests `ids` [n], columns as in `names` [d].
+    """Feature → its skew, for the `logged` values [n, d] of the requests `ids` [n] and the features `names` [d].
 
-    `given` (bool [n, d]) says which values there are: a version that does not take a feature has none. NaN is a value
-    that only NaN explains.
+    `given` (bool [n, d]): which values were logged. A version that does not use a feature logs no value. Only NaN
+    explains a logged NaN.
     """
     relative, absolute = TOLERANCE
 
@@ -86,7 +89,7 @@ def compare(
     old = explained(behind) & ~exact
     unknown = explained(default) & ~exact & ~old
     skewed = given & ~(exact | old | unknown)
-    # A value that is not a number counts as the largest difference, and is not reported as a number.
+    # NaN counts as the largest difference. It is not reported as a number.
     differences = np.nan_to_num(np.abs(logged.astype(float) - now.values.astype(float)), nan=np.inf)
     found = {}
     for column, name in enumerate(names):

@@ -1,5 +1,7 @@
-"""A landed table in the spec's types. A value that its type cannot hold costs its row; a column that is of another kind
-altogether costs the partition.
+"""Convert a landed table to the types of the spec.
+
+A row with a value that the type cannot hold is quarantined. A partition with a column of another kind of type is
+refused.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
-#: Column type in the spec → what a file may have for it.
+#: Column type in the spec → the types that a file may have for it, for messages.
 _TAKES = {
     "int64": "integers, or floats that are whole numbers",
     "float64": "floats or integers",
@@ -27,23 +29,23 @@ _TAKES = {
     "bool": "booleans",
     "timestamp": "timestamps (one without a zone is UTC)",
 }
-#: Key in a field's metadata: the name of its type in the file, where Arrow's says less.
+#: Key in the metadata of a field: the name of its type in the file, when Arrow's type does not tell it.
 FILE_TYPE = b"file_type"
-#: Float type → the largest number up to which it holds every whole one.
+#: Float type → the largest number up to which it holds all whole numbers.
 _WHOLE = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
 _UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6}
-#: Seconds since 1970 of the first and the last moment that Python's datetime holds: the years 1 … 9999.
+#: The range of Python's datetime, the years 1 … 9999, in seconds since 1970.
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
-#: The rule that a value breaks → bool [n], which rows break it.
+#: Rule → bool [n]: which rows break it.
 Unfit = dict[str, pa.ChunkedArray]
 
 
 class Conformed(NamedTuple):
-    """The feed's columns in the spec's order and types. A missing value is null; so is one that its type cannot hold.
+    """The feed's columns in the spec's order and types. Missing values are null, and so are values that do not fit.
 
-    `unfit`: column → rule → positions of the rows with such a value. `problems`: a sentence for each column that is
-    missing or cannot be converted; `table` is without it.
+    `unfit`: column → rule → positions of the rows whose value does not fit its type. `problems`: a sentence for each
+    column that is missing or cannot be converted. `table` does not have these columns.
     """
 
     table: pa.Table
@@ -57,9 +59,9 @@ def feed_schema(feed: FeedSpec) -> pa.Schema:
 
 
 def conform(landed: pa.Table, feed: FeedSpec) -> Conformed:
-    """The feed's columns of `landed` (whose names differ) in the spec's types.
+    """Convert the feed's columns of `landed`, whose column names are distinct, to the spec's types.
 
-    NaN is null. Digits of a time below the microsecond are cut off. A time without a zone is UTC.
+    NaN becomes null. Times are rounded down to microseconds. A time without a zone is UTC.
     """
     columns: dict[str, pa.ChunkedArray] = {}
     unfit: dict[str, dict[str, list[int]]] = {}
@@ -79,23 +81,23 @@ def conform(landed: pa.Table, feed: FeedSpec) -> Conformed:
 
 
 def positions(mask: pa.ChunkedArray) -> list[int]:
-    """Where `mask` is true. pyarrow's `indices_nonzero` ends the process when a column has no rows and no chunks."""
+    """The positions where `mask` is true. pyarrow's `indices_nonzero` crashes on a column without rows and chunks."""
     found: list[int] = np.flatnonzero(pc.fill_null(mask, False).to_numpy()).tolist()
     return found
 
 
 def as_pandas(table: pa.Table) -> Any:
-    """`table` as a DataFrame, with types that tell a missing number from one that is not a whole number."""
-    import pandas as pd  # Slow to import, and a partition that is in the lake already needs none of it.
+    """`table` as a DataFrame with pandas' nullable types, so that integers with nulls stay integers."""
+    import pandas as pd  # Slow to import, and not needed when the partition is in the lake already.
 
     types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
     return table.to_pandas(types_mapper=types.get)
 
 
 def as_exact_pandas(table: pa.Table) -> Any:
-    """`table` as a DataFrame, with Int64 for integers of which some are null.
+    """`table` as a DataFrame, with Int64 for columns of integers with nulls.
 
-    `to_pandas` alone makes floats of these, in which ids beyond 2**53 are other ids.
+    `to_pandas` alone converts these to floats, which changes ids above 2**53.
     """
     import pandas as pd
 
@@ -108,7 +110,7 @@ def as_exact_pandas(table: pa.Table) -> Any:
 
 def _missing(name: str, names: list[str]) -> str:
     alike = [other for other in names if other.strip().lower() == name.lower()]
-    hint = f" (the file has {alike[0]!r}: names must agree to the letter, capitals too)" if alike else ""
+    hint = f" (the file has {alike[0]!r}: names must be equal, also in upper and lower case)" if alike else ""
     return f"column {name} is missing{hint}"
 
 
@@ -135,7 +137,7 @@ def _may_cast(field: pa.Field, wanted: str) -> bool:
 
 
 def _cast(name: str, values: pa.ChunkedArray, target: pa.DataType) -> tuple[pa.ChunkedArray, Unfit]:
-    """`values` as `target`, null where a value does not fit, and which those are. `_may_cast` has allowed it."""
+    """`values` as `target`, null where a value does not fit, and the rows where it does not. Call `_may_cast` first."""
     if pt.is_dictionary(values.type):
         values = pa.chunked_array([chunk.dictionary_decode() for chunk in values.chunks], values.type.value_type)
     if pt.is_null(values.type) or values.type == pa.bool_():
@@ -158,21 +160,21 @@ def _numbers(name: str, values: pa.ChunkedArray, target: pa.DataType) -> tuple[p
 
 
 def _floats(name: str, values: pa.ChunkedArray, whole: bool) -> tuple[pa.ChunkedArray, Unfit]:
-    """As float64, NaN as null. `whole`: they must be whole numbers, and not so large that floats skip some of them."""
+    """As float64 with NaN as null. `whole`: they must be whole numbers, in the range where floats hold all of them."""
     largest, kind = _WHOLE[values.type], values.type
     values = values.cast(pa.float64())
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
     infinite = pc.is_inf(values)
     broken = {f"{name} is infinite": infinite}
     if whole:
-        large = pc.and_not(pc.greater(pc.abs(values), float(largest)), infinite)
+        too_large = pc.and_not(pc.greater(pc.abs(values), float(largest)), infinite)
         broken[f"{name} is not a whole number"] = pc.and_not(pc.not_equal(values, pc.trunc(values)), infinite)
-        broken[f"{name} is too large to be exact in {kind}"] = large
+        broken[f"{name} is too large to be exact in {kind}"] = too_large
     return values, broken
 
 
 def _beyond(values: pa.ChunkedArray, largest: int) -> pa.ChunkedArray:
-    """Which of these integers lie outside ±`largest`."""
+    """Which of these integers are outside ±`largest`."""
     if pt.is_signed_integer(values.type):
         wide = values.cast(pa.int64())
         return pc.or_(pc.greater(wide, largest), pc.less(wide, -largest - (largest == 2**63 - 1)))
@@ -180,7 +182,7 @@ def _beyond(values: pa.ChunkedArray, largest: int) -> pa.ChunkedArray:
 
 
 def _texts(name: str, values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, Unfit]:
-    """Parquet readers do not check that text is UTF-8, and what is not breaks whoever reads it later."""
+    """Check that texts are UTF-8, because Parquet readers do not, and later readers would fail."""
     try:
         values.validate(full=True)
         return values.cast(pa.string()), {}
@@ -199,9 +201,9 @@ def _decoded(value: bytes) -> str | None:
 
 
 def _times(name: str, values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, Unfit]:
-    """By way of integers: the moment does not depend on the zone's name, which may be unknown on this machine."""
+    """Convert through integers, because Arrow cannot convert from a zone whose name this machine does not have."""
     unit, counts, broken = values.type.unit, values.cast(pa.int64()), {}
-    if unit == "ns":  # All that 64 bits can count lie between 1677 and 2262.
+    if unit == "ns":  # 64 bits of nanoseconds only reach from 1677 to 2262.
         counts, unit = _floored(counts, 1000), "us"
     else:
         first, end = (second * _UNITS_PER_SECOND[unit] for second in (_FIRST_SECOND, _LAST_SECOND + 1))
@@ -212,13 +214,14 @@ def _times(name: str, values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, Unfit]:
 
 
 def _floored(counts: pa.ChunkedArray, divisor: int) -> pa.ChunkedArray:
-    """Divided and rounded down: cut towards zero, the last moment of a day before 1970 would become the next day."""
+    """Divide and round down. Rounding towards zero would move times before 1970 to the next day."""
     quotient = pc.divide(counts, divisor)
     too_high = pc.less(counts, pc.multiply(quotient, divisor))
     return pc.subtract(quotient, too_high.cast(pa.int64()))
 
 
 def _without(values: pa.ChunkedArray, broken: Unfit) -> pa.ChunkedArray:
+    """`values` with null where a rule is broken."""
     for rows in broken.values():
         values = pc.if_else(pc.fill_null(rows, False), pa.scalar(None, values.type), values)
     return values

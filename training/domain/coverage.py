@@ -1,4 +1,4 @@
-"""Which days a table reaches over."""
+"""Which days a table covers."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -7,9 +7,9 @@ from training.contract.base import Days
 
 
 def covered_days(ranges: Iterable[tuple[datetime, datetime]]) -> Days | None:
-    """From the day of the earliest to the day of the newest time (UTC, both in) of `ranges`; None for none.
+    """From the day of the earliest to the day of the newest time in `ranges` (UTC, both included); None for no ranges.
 
-    Its end is a knowledge horizon: the midnight after the newest row.
+    The end is the midnight after the newest row.
     """
     both = list(ranges)
     if not both:

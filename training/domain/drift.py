@@ -10,12 +10,13 @@ import pandas as pd
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift
 
-#: The column of the champion's scores, which are compared like a feature (prediction drift). No feature has this name.
+#: The column with the champion's scores, which are compared like a feature (prediction drift). No feature has this
+#: name.
 SCORE = "_score"
 
 
 class DriftReport(NamedTuple):
-    """What a drift test found per column, and the files that it wrote."""
+    """The results of a drift test per column, and the files that it wrote."""
 
     columns: dict[str, ColumnDrift]
     html: Path
@@ -31,8 +32,8 @@ class DriftTest(Protocol):
         """Compare `current` with `reference`, which have the same numeric columns and only finite values.
 
         Write a page and its numbers as JSON to `folder`, which may not exist yet; nothing is sent over the network.
-        From the share `maximum_share` of drifted columns on, the page calls the data set drifted. `about` (title →
-        text) is kept in the report and shown on the page.
+        The page calls the data set drifted when at least the share `maximum_share` of its columns has drifted. `about`
+        (title → text) is stored in the report and shown on the page.
         """
         ...
 
@@ -53,7 +54,7 @@ def has_drifted(columns: Mapping[str, ColumnDrift], maximum_share: float) -> tup
     The data drifted when that share reaches `maximum_share`. This is Evidently's rule of dataset drift; its own default
     is 0.5 (docs.evidentlyai.com, "Data drift"). It also drifted when the score did. While labels are late, a shift of
     the predictions is the best sign of a shift in performance (same source, "Prediction drift"), and one important
-    feature can cause it although the share stays low.
+    feature can cause it while the share stays low.
     """
     features = [column.drifted for name, column in columns.items() if name != SCORE]
     share = sum(features) / len(features) if features else 0.0

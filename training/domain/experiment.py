@@ -1,4 +1,4 @@
-"""The final comparison of an A/B stage: two groups of keys, each answered by one version."""
+"""The final comparison of an A/B stage, in which each of two versions answered its own group of keys."""
 
 import numpy as np
 from scipy.stats import binomtest
@@ -28,11 +28,11 @@ class Difference(Frozen):
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        said = f"{self.measure}: champion {self.champion:.4f} ({self.champion_rows} requests), challenger "
-        said += f"{self.challenger:.4f} ({self.challenger_rows}), difference {self.challenger - self.champion:+.4f}"
-        sure = "beyond chance" if self.beyond_chance else "within chance"
-        said += f" [{self.low:+.4f}, {self.high:+.4f}] at {self.confidence:.0%}: {sure}"
-        return f"{said}; the bootstrap draws {self.drawn}" if self.drawn else said
+        text = f"{self.measure}: champion {self.champion:.4f} ({self.champion_rows} requests), challenger "
+        text += f"{self.challenger:.4f} ({self.challenger_rows}), difference {self.challenger - self.champion:+.4f}"
+        conclusion = "beyond chance" if self.beyond_chance else "within chance"
+        text += f" [{self.low:+.4f}, {self.high:+.4f}] at {self.confidence:.0%}: {conclusion}"
+        return f"{text}; the bootstrap draws {self.drawn}" if self.drawn else text
 
 
 def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence: float) -> Difference | None:

@@ -1,4 +1,4 @@
-"""What runs the feature SQL of a model, and joins the feature rows to events."""
+"""The protocol of engines that run the feature SQL of a model and join its feature rows to events."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class FeatureEngine(Protocol):
         ...
 
     def clock_functions(self, sql: str) -> list[str]:
-        """What the SELECT calls to ask for the present time or day, sorted."""
+        """The functions of the current time or day that the SELECT calls, sorted."""
         ...
 
     def execute(self, sql: str, parameters: Mapping[str, date], relations: Mapping[str, Any]) -> pa.Table:

@@ -1,14 +1,14 @@
-"""Names of our columns in frames that hold a spec's columns too. No column of a spec begins with an underscore."""
+"""Names of our columns in frames that also have the spec's columns, whose names never begin with an underscore."""
 
 from typing import Final
 
-#: Of labels: the value, and when it was reported.
+#: Columns of labels: the value, and when it was reported.
 LABEL: Final = "_label"
 REPORTED_AT: Final = "_reported_at"
-#: A holdout row that evaluation leaves out.
+#: Whether evaluation leaves out a holdout row.
 EXCLUDED: Final = "_excluded"
 
-#: Of logged predictions.
+#: Columns of logged predictions.
 PREDICTION_ID: Final = "_prediction_id"
 PREDICTED_AT: Final = "_predicted_at"
 DAY: Final = "_day"

@@ -1,8 +1,8 @@
 """The guards of a rollout: they compare the signals of a new version with the limits of its spec.
 
-Counts are tested against chance: a guard trips when a version that keeps to the limit would almost never show a count
-this high. So five failures in five requests trip a guard at once, and one failure in five hundred does not. When a
-stage ends with too few requests for the test, the observed share of failed requests and of NaN decides.
+Counts are tested against chance: a guard trips when a version within the limit would almost never have a count this
+high. So five failures in five requests trip a guard at once, and one failure in five hundred does not. When a stage
+ends with too few requests for the test, the observed shares of failed requests and of NaN decide.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from training.contract.signals import TIME_BUCKETS, Signals, VersionSignals
 #: Ten groups of scores are usual for the population stability index.
 SCORE_GROUPS = 10
 #: A version that fails more than this share of a stage's requests is not promoted, even without an error-rate guard.
-MOST = 0.5
+MAXIMUM_ERROR_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _faults(new: VersionSignals, guards: GuardSpec, final: bool, few: bool) -> I
     share decides."""
     errors_limit = guards.maximum_error_rate
     if final and errors_limit is None:
-        errors_limit = MOST
+        errors_limit = MAXIMUM_ERROR_SHARE
     counted = (
         ("error_rate", "error rate", new.errors, new.asked, "requests", errors_limit),
         ("nan_share", "share of NaN", new.nans, new.scored, "scores", guards.maximum_nan_share),
@@ -127,12 +127,14 @@ def _latency(
         limits.append((limit, f"{limit:.1f} ms for the champion's {champion:.1f} ms"))
     if not limits:
         return
-    limit, said = min(limits)
+    limit, limit_text = min(limits)
     # The p99 is above the limit when more than 1% of the calls are.
     starts = 1000 * np.array([0.0, *TIME_BUCKETS])
     slower = int(np.asarray(times)[starts >= limit].sum())
     tripped = beyond_chance(slower, count, 0.01, guards.confidence)
-    yield Finding("p99", p99(times), limit, tripped, f"{what} {p99(times):.1f} ms over {count} calls, at most {said}")
+    yield Finding(
+        "p99", p99(times), limit, tripped, f"{what} {p99(times):.1f} ms over {count} calls, at most {limit_text}"
+    )
 
 
 def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Iterator[Finding]:
@@ -148,27 +150,27 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
         sentence = f"score shift (PSI) {index:.3f} on the scores {on}, at most {limit:g} (and {noise:.3f} by chance)"
         yield Finding("score_shift", index, limit, index > limit + noise, sentence)
     new, old = pair.both_flagged + pair.challenger_flagged, pair.both_flagged + pair.champion_flagged
-    said = f"alert rate {new / pair.rows:.2%} ({new} {on}), the champion's {old / pair.rows:.2%}"
+    rates = f"alert rate {new / pair.rows:.2%} ({new} {on}), the champion's {old / pair.rows:.2%}"
     if guards.maximum_alert_ratio is not None:
         limit = guards.maximum_alert_ratio * max(old / pair.rows, alert_rate)
         tripped = beyond_chance(new, pair.rows, limit, guards.confidence)
-        yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{said}, at most {limit:.2%}")
+        yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{rates}, at most {limit:.2%}")
     if guards.minimum_alert_ratio is not None:
         limit = guards.minimum_alert_ratio * old / pair.rows
         tripped = beyond_chance(pair.rows - new, pair.rows, 1 - limit, guards.confidence)
-        yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{said}, at least {limit:.2%}")
+        yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{rates}, at least {limit:.2%}")
     if guards.minimum_agreement is not None:
         differ = pair.champion_flagged + pair.challenger_flagged
         agreement, limit = 1 - differ / pair.rows, guards.minimum_agreement
         tripped = beyond_chance(differ, pair.rows, 1 - limit, guards.confidence)
-        sentence = f"agreement {agreement:.2%} ({differ} {on} decided otherwise), at least {limit:.2%}"
+        sentence = f"agreement {agreement:.2%} ({differ} {on} got different decisions), at least {limit:.2%}"
         yield Finding("agreement", agreement, limit, tripped, sentence)
 
 
 def quality(
     differences: np.ndarray, metric: str, rows: int, positives: int, guards: GuardSpec, drawn: str = ""
 ) -> Finding:
-    """The finding on `differences`: version minus champion in `metric`, one per bootstrap sample of the same rows.
+    """The finding for `differences`: version minus champion in `metric`, one per bootstrap sample of the same rows.
 
     It trips when the upper end of the interval, at the spec's confidence, is below the allowed drop. Without samples
     (too few entities and hours to draw from) it cannot trip. `drawn` describes what the bootstrap drew.
@@ -177,7 +179,7 @@ def quality(
     on = f"on {rows} labelled requests, {positives} of them positive; may fall by {limit:g}"
     on += f"; the bootstrap draws {drawn}" if drawn else ""
     if not len(differences):
-        return Finding("quality", 0.0, -limit, False, f"{metric} cannot be told from chance {on}")
+        return Finding("quality", 0.0, -limit, False, f"the difference in {metric} cannot be tested {on}")
     most, middle = float(np.quantile(differences, guards.confidence)), float(np.median(differences))
     sentence = f"{metric} {middle:+.4f} against the champion (at most {most:+.4f}) {on}"
     return Finding("quality", middle, -limit, most < -limit, sentence)

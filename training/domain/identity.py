@@ -80,6 +80,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "drift.maximum_rows": _DATASET,
     "drift.window_days": _NOTHING,
     "drift.maximum_drifted_share": _NOTHING,
+    "drift.test": _NOTHING,
     "drift.minimum_rows": _NOTHING,
     "drift.maximum_performance_drop": _NOTHING,
     "drift.minimum_positives": _NOTHING,

@@ -1,4 +1,4 @@
-"""Which features a model leans on: permutation importance (Breiman, Random Forests, 2001, §10)."""
+"""Permutation importance: how much a metric drops when a feature is shuffled (Breiman, Random Forests, 2001, §10)."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import numpy as np
 from training.contract.model_spec import Metric
 from training.domain.metrics import EvaluationSet, Ranking
 
-#: Enough for an order among features; scoring twenty times a whole holdout of a forest would take longer than fitting.
+#: Enough to rank features. Scoring a whole holdout once per feature can take a forest longer than fitting.
 MAXIMUM_ROWS = 10_000
 
 
@@ -20,23 +20,24 @@ def permutation_importance(
     k: int,
     seed: int,
 ) -> dict[str, float]:
-    """Feature → fall of `metric` when that column of `features` [n, d] is shuffled.
+    """Feature → drop of `metric` when that column of `features` [n, d] is shuffled.
 
-    On all positive rows, and as many others as make `MAXIMUM_ROWS` (at least as many as there are positives).
+    Uses all positive rows, and negative rows up to `MAXIMUM_ROWS` in total (but at least as many as there are positive
+    rows).
     """
     random = np.random.default_rng(seed)
-    positive, others = np.flatnonzero(truth.labels == 1), np.flatnonzero(truth.labels == 0)
-    others = random.permutation(others)[: max(MAXIMUM_ROWS - len(positive), len(positive))]
-    rows = np.sort(np.concatenate([positive, others]))
+    positive, negative = np.flatnonzero(truth.labels == 1), np.flatnonzero(truth.labels == 0)
+    negative = random.permutation(negative)[: max(MAXIMUM_ROWS - len(positive), len(positive))]
+    rows = np.sort(np.concatenate([positive, negative]))
     sample = EvaluationSet.of(truth.labels[rows], truth.entities[rows], truth.days[rows])
 
     def quality(values: np.ndarray) -> float:
         return Ranking(sample, score(values), k).value(metric)
 
-    intact, falls = features[rows], {}
-    reference = quality(intact)
+    original, drops = features[rows], {}
+    reference = quality(original)
     for i, name in enumerate(names):
-        shuffled = intact.copy()
+        shuffled = original.copy()
         shuffled[:, i] = random.permutation(shuffled[:, i])
-        falls[name] = reference - quality(shuffled)
-    return falls
+        drops[name] = reference - quality(shuffled)
+    return drops

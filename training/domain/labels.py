@@ -1,11 +1,11 @@
-"""Which label an event has: of the reports that had come in by then, the one that counts.
+"""The label of an event at a given time: the last of the reports up to that time.
 
-The newest `reported_at` counts. Among reports of one event with equal times it is the row of the partition whose name
-sorts last; within one partition it is the largest label. An event without a report has no label, or, where the spec
-says `unlabelled_after_delay: negative`, is negative from `delay_days` after its time on, until a report says otherwise.
-A label that was reported before its event is known from the event's time on, because the event did not exist before.
+The report with the newest `reported_at` counts. Of reports with equal times, the one in the partition whose name sorts
+last counts; within one partition, the one with the largest label. An event without a report has no label. If the spec
+has `unlabelled_after_delay: negative`, it is negative from `delay_days` after its time on, until a report comes. A
+label that was reported before its event is known from the event's time on, because the event did not exist before.
 
-Columns of ours begin with an underscore, as no column of a spec does: the two feeds may share any name.
+Our own columns begin with an underscore, which names in a spec do not, because the two feeds may share any name.
 """
 
 from datetime import datetime, timedelta
@@ -20,18 +20,18 @@ from training.domain.conform import as_exact_pandas
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.windows import known_entities
 
-#: The lake's partition column.
+#: The column of the lake with the name of the partition.
 PARTITION = "partition"
 
 
 def one_per_report(reports: pa.Table, spec: ModelSpec) -> pa.Table:
-    """`reports` (the labels feed's columns and `partition`) with one row for each event and reported time."""
+    """`reports` (columns of the labels feed and `partition`) with one row per event and reported time."""
     reported = spec.feeds["labels"].time_column
     return _last_of_each(reports, [spec.label.id_column, reported], [PARTITION, spec.label.column])
 
 
 def newest(reports: pa.Table, spec: ModelSpec) -> pd.DataFrame:
-    """One row for each event in `reports`: its id, LABEL and REPORTED_AT."""
+    """One row per event in `reports`: its id, LABEL and REPORTED_AT."""
     identity, reported = spec.label.id_column, spec.feeds["labels"].time_column
     last = _last_of_each(reports, [identity], [reported, PARTITION, spec.label.column])
     columns = [last[identity], last[spec.label.column], last[reported]]
@@ -39,9 +39,9 @@ def newest(reports: pa.Table, spec: ModelSpec) -> pd.DataFrame:
     return found
 
 
-def _last_of_each(table: pa.Table, keys: list[str], then: list[str]) -> pa.Table:
-    """The last row of each group of equal `keys`, in the order of `then`."""
-    order = dict.fromkeys([*keys, *then])
+def _last_of_each(table: pa.Table, keys: list[str], order_by: list[str]) -> pa.Table:
+    """The last row of each group of equal `keys`, in the order of the columns `order_by`."""
+    order = dict.fromkeys([*keys, *order_by])
     table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in order]))
     if table.num_rows < 2:
         return table
@@ -53,7 +53,7 @@ def _last_of_each(table: pa.Table, keys: list[str], then: list[str]) -> pa.Table
 def labelled(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: datetime) -> pd.DataFrame:
     """The `events` (id and time) that have a label at `until`, in their order, with LABEL and REPORTED_AT.
 
-    `known` is one row for each event with a report before `until`, as `newest` gives it. REPORTED_AT is the time from
+    `known` has one row per event with a report before `until`, as `newest` returns it. REPORTED_AT is the time from
     which the label is known: not before the event.
     """
     found = events.merge(known, on=spec.label.id_column, how="left", validate="many_to_one")
@@ -67,10 +67,10 @@ def labelled(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: 
 
 
 def implied_reports(events: pa.Table, reports: pa.Table, spec: ModelSpec, until: datetime) -> pa.Table:
-    """The reports that `unlabelled_after_delay: negative` stands for: label 0, reported `delay_days` after the event.
+    """The reports that `unlabelled_after_delay: negative` implies: label 0, reported `delay_days` after the event.
 
-    For each of `events` (id and time) whose delay has passed before `until` without a report. Columns as in `reports`,
-    the others null.
+    There is one for each of `events` (id and time) whose delay ended before `until` and that had no report by then.
+    The columns are those of `reports`; columns other than id, label and time are null.
     """
     identity, reported = spec.label.id_column, spec.feeds["labels"].time_column
     matured = pc.add(events[spec.feeds["events"].time_column], pa.scalar(timedelta(days=spec.label.delay_days)))
@@ -89,9 +89,9 @@ def implied_reports(events: pa.Table, reports: pa.Table, spec: ModelSpec, until:
 
 
 def known_before(rows: pd.DataFrame, known: pd.DataFrame, events: pd.DataFrame, spec: ModelSpec) -> np.ndarray:
-    """Bool [n]: was a positive label of the entity of the row known at the start of the row's day?
+    """Bool [n]: whether a positive label of the row's entity was known at the start of the row's day.
 
-    `rows` have the entity and the event's time; `known` are labels as `newest` gives them. Only positive labels of
+    `rows` have the entity and the event's time. `known` are labels as `newest` returns them. Only positive labels of
     `events` (id, time and entity) count.
     """
     identity, entity, time = spec.label.id_column, spec.evaluation.entity, spec.feeds["events"].time_column

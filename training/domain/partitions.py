@@ -1,4 +1,4 @@
-"""Partitions: names ↔ days, which feature days a partition touches, and how many rows a delivered day should have."""
+"""Partitions: their names and days, the feature days that they affect, and how many rows a day should have."""
 
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
@@ -19,9 +19,9 @@ _DAY = timedelta(days=1)
 
 
 def partition_days(name: str) -> Days:
-    """The days that a partition's name promises: `2026-01-05`, or `2026-01-05_2026-01-18` with both ends in.
+    """The days in a partition's name: `2026-01-05`, or `2026-01-05_2026-01-18` (the last day included).
 
-    Raises InputError when the name is not made of dates or ends before it starts.
+    Raises InputError when the name has another form or ends before it starts.
     """
     first, _, last = name.partition("_")
     try:
@@ -29,7 +29,7 @@ def partition_days(name: str) -> Days:
         days = Days(start=start, end=end + _DAY)
     except (ValueError, OverflowError) as error:
         hint = "Name files 2026-01-05.parquet, or 2026-01-05_2026-01-18.parquet for several days."
-        raise InputError(f"{name!r} does not name the days of a partition", hint) from error
+        raise InputError(f"{name!r} is not the name of a partition", hint) from error
     if partition_name(days) != name:
         raise InputError(f"{name!r} should be written {partition_name(days)!r}", "Rename the file.")
     return days
@@ -42,16 +42,16 @@ def partition_name(days: Days) -> str:
 
 
 def widened(days: Days, slack_days: int) -> Days:
-    """`days` and `slack_days` more on either side."""
+    """`days` with `slack_days` added before and after."""
     return Days(start=days.start - slack_days * _DAY, end=days.end + slack_days * _DAY)
 
 
 def affected_days(changed: Days, history_days: int, horizon: date | None, since: date | None = None) -> Days | None:
-    """The feature days (midnights) that rows of the days `changed` can touch; None when there are none.
+    """The feature days (midnights) that rows of the days `changed` can affect; None when there are none.
 
-    A row of day e counts in the features of the midnights e+1 … e+history_days. No feature row is made after
-    `horizon`, a midnight (None: there are no events). `since` is the newest day with events before `changed`: the
-    midnights of the eventless days in between need rows too, for the windows move on without events.
+    A row of day e is used by the features of the midnights e+1 … e+history_days. Feature rows end at `horizon`, a
+    midnight (None: there are no events). `since` is the newest day with events before `changed`. The days without
+    events in between need feature rows too, because windows move on without events.
     """
     if horizon is None:
         return None
@@ -63,12 +63,12 @@ def affected_days(changed: Days, history_days: int, horizon: date | None, since:
 
 
 def newest_before(spans: Iterable[tuple[date, date]], day: date) -> date | None:
-    """The newest day before `day` that one of `spans` (first and last day, both in) reaches."""
+    """The newest day before `day` that one of `spans` (first and last day, both included) reaches."""
     return max((min(last, day - _DAY) for first, last in spans if first < day), default=None)
 
 
 def daily_rows(partitions: Iterable[tuple[str, int]]) -> dict[date, float]:
-    """Day → rows of it in `partitions` (name and rows); one of several days counts for each with its mean."""
+    """Day → its number of rows, from `partitions` (name and rows). Rows of several days are spread evenly over them."""
     found: dict[date, float] = {}
     for name, rows in partitions:
         days = partition_days(name)
@@ -79,16 +79,16 @@ def daily_rows(partitions: Iterable[tuple[str, int]]) -> dict[date, float]:
 
 
 class Bounds(NamedTuple):
-    """How many rows a day may have. `maximum` is None when the days before say nothing."""
+    """How many rows a day may have. `maximum` is None when earlier days give no bound."""
 
     minimum: float
     maximum: float | None
 
 
 def row_bounds(counts: Mapping[date, int], history: Mapping[date, float], rule: RowCount) -> dict[date, Bounds]:
-    """Bounds for each day of `counts`, from the median of the days before it, in `history` or in `counts` itself.
+    """Bounds for each day of `counts`, from the median of the days before it in `history` and in `counts`.
 
-    A median of 0 bounds nothing: it is a feed without rows on most days, such as one that only names positives.
+    A median of 0 gives only the rule's minimum: the feed has no rows on most days, such as one with positives only.
     """
     known = {**history, **counts}
     bounds = {}
@@ -106,12 +106,12 @@ def row_bounds(counts: Mapping[date, int], history: Mapping[date, float], rule: 
 def day_counts(
     times: pa.ChunkedArray, promised: Days, history: Mapping[date, float], rule: RowCount, newest: date | None
 ) -> "pd.DataFrame":
-    """One row per `promised` day: `day`, its `rows` among `times`, their bounds `minimum` and `maximum` (row_bounds).
+    """One row per `promised` day: `day`, its number of `rows` in `times`, and the bounds `minimum` and `maximum`.
 
-    `gap`: the days from the newest day before it with rows, in `times` or elsewhere, where `newest` is the newest of
-    all (None: there is none); NaN for a day without rows or with nothing before it.
+    `gap`: days since the newest earlier day with rows. `newest` is the newest day with rows in other partitions (None:
+    there are none). NaN for a day without rows and for the first day with rows.
     """
-    import pandas as pd  # Slow to import, and only what is validated needs it.
+    import pandas as pd  # Slow to import, and only needed for validation.
 
     counts = {promised.start + at * _DAY: 0 for at in range(len(promised))}
     found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()

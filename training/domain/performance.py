@@ -1,4 +1,4 @@
-"""How well does the champion do on what it predicted, now that the labels are in?"""
+"""The champion's performance on its logged predictions, once their labels are known."""
 
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -11,15 +11,15 @@ from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 
 
 def matured_window(as_of: date, window_days: int, delay_days: int) -> Days:
-    """The last `window_days` whose labels have all been reported before `as_of`."""
+    """The last `window_days` days whose label delay has passed before `as_of`."""
     return Days.ending(as_of - timedelta(days=delay_days), window_days)
 
 
 def first_made(predictions: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Of several `predictions` with the same `keys`, the one that was made first.
+    """Keep the first of several `predictions` with the same `keys`.
 
-    The first is what was acted upon; one made again later may have seen features that know the label. Ties are broken
-    by the prediction's id, so the order of the rows does not matter.
+    The first one was acted upon. A later one may have used features that include the label. Ties are broken by the
+    prediction's id, so the order of the rows does not matter.
     """
     return predictions.sort_values([PREDICTED_AT, PREDICTION_ID]).drop_duplicates(keys, keep="first")
 
@@ -27,5 +27,5 @@ def first_made(predictions: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 def has_degraded(
     current: Mapping[Metric, float], reference: Mapping[Metric, float], primary: Metric, maximum_drop: float
 ) -> bool:
-    """Whether the primary metric fell more than `maximum_drop` (absolute) below the champion's own holdout."""
+    """Whether the primary metric is more than `maximum_drop` (absolute) below its value on the champion's holdout."""
     return reference[primary] - current[primary] > maximum_drop

@@ -1,8 +1,8 @@
-"""The table `predictions`: its types, the layout that it had before, and what happens when the spec's types change.
+"""The table `predictions`: its types, its earlier layout, and what happens when the types in the spec change.
 
-The table follows the spec without losing a value. New rows take the table's types where they fit. Where they do not,
-the table's column takes theirs. Where neither loses nothing, the old values are kept in the event as
-`_<name>_<type>`, and the column begins again: the log never stops for a changed spec.
+The table follows the spec without losing a value, so the log continues after any change of the spec. New rows are cast
+to the table's types if that loses nothing. Otherwise the table's column is cast to the new type. If both would lose
+values, the old values move to the event column `_<name>_<type>`, and the column continues with the new type.
 """
 
 import json
@@ -17,10 +17,10 @@ from training.domain.conform import ARROW_TYPES
 
 OUTPUTS = pa.map_(pa.string(), pa.float64())
 FEATURES = pa.map_(pa.string(), pa.float32())
-#: Rows of JSON text that are Python objects at the same time.
+#: Rows whose JSON text is parsed at once.
 _CHUNK = 10_000
 
-#: Ours, in the layout before: event columns stood beside them.
+#: Our columns in the earlier layout, where event columns were at the same level.
 FLAT = frozenset(
     [
         *("prediction_id", "predicted_at", "score", "flagged", "model_version", "features", "features_defaulted"),
@@ -52,19 +52,19 @@ def prediction_schema(event: pa.DataType) -> pa.Schema:
 
 
 def event_type(spec: ModelSpec) -> pa.StructType:
-    """The event columns of the spec, as one struct."""
+    """The struct of the spec's event columns."""
     return pa.struct([(name, ARROW_TYPES[column.type]) for name, column in spec.request_columns.items()])
 
 
 def is_flat(schema: pa.Schema) -> bool:
-    """Whether a table has the layout before."""
+    """Whether a table has the earlier layout."""
     return "event" not in schema.names or not pa.types.is_struct(schema.field("event").type)
 
 
 def nested(flat: pa.Table) -> pa.Table:
-    """A table in the layout before, or some of its columns, in today's layout; what it lacks is null.
+    """Convert a table in the earlier layout, or some of its columns, to the current layout. Missing columns are null.
 
-    Rows from before there were roles were all the champion's.
+    Rows without a role are from the champion, because there were no other roles then.
     """
     events = [name for name in flat.column_names if name not in FLAT]
     event = pc.make_struct(*(flat[name] for name in events), field_names=events)
@@ -92,18 +92,18 @@ def _maps(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
 
 
 def event_columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Name → values of the event columns; null where the row has no event."""
+    """Name → values of the event columns. Null if the row has no event."""
     return {field.name: pc.struct_field(table["event"], [i]) for i, field in enumerate(table["event"].type)}
 
 
 def with_event(table: pa.Table, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
-    """`table` with these event columns."""
+    """`table` with these event columns instead of its own."""
     event = pc.make_struct(*columns.values(), field_names=list(columns))
     return table.set_column(table.column_names.index("event"), "event", event)
 
 
 def without_loss(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray | None:
-    """`values` as `target`, when they are the same again after being cast back; else None."""
+    """`values` as `target` if casting them back gives the same values, else None."""
     if values.type == target:
         return values
     try:
@@ -114,7 +114,7 @@ def without_loss(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArra
 
 
 def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table | None:
-    """`rows` as a table of `schema` can take them; None when the table has to follow first (`following`)."""
+    """`rows` in the types of a table with `schema`; None if the table must be changed first (`following`)."""
     if is_flat(schema):
         return None
     held, columns = {field.name: field.type for field in schema.field("event").type}, event_columns(rows)
@@ -129,7 +129,7 @@ def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table | None:
 
 
 def following(table: pa.Table, rows: pa.Table) -> pa.Table:
-    """All rows of the table, such that `rows` fit. Takes the memory of the table twice: about 1 kB a row each time."""
+    """All rows of the table in a schema that `rows` fit. Takes twice the memory of the table, at about 1 kB per row."""
     table = nested(table) if is_flat(table.schema) else table
     held, new = event_columns(table), event_columns(rows)
     respelled = _respelled(held, new)
@@ -144,7 +144,7 @@ def following(table: pa.Table, rows: pa.Table) -> pa.Table:
             made[name] = found
         else:
             kept[aside(name, values.type)] = values
-            before = held.get(aside(name, new[name].type))  # what was kept when the type changed away from this one
+            before = held.get(aside(name, new[name].type))  # Values from when the column had this type before.
             made[name] = pa.chunked_array([pa.nulls(table.num_rows, new[name].type)]) if before is None else before
     for name, values in kept.items():
         made[name] = pc.coalesce(made[name], values) if name in made else values
@@ -152,10 +152,10 @@ def following(table: pa.Table, rows: pa.Table) -> pa.Table:
 
 
 def aside(name: str, held: pa.DataType) -> str:
-    """Where an event column's values of a type are kept that the column no longer has. No column of a spec has it."""
+    """The name of the event column for the values of a type that column `name` no longer has. No spec can use it."""
     return f"_{name}_{str(held).partition('[')[0]}"
 
 
 def _respelled(held: Iterable[str], new: Iterable[str]) -> set[str]:
-    """Columns of `held` that `new` spells with other capitals: to a Delta table these are one name."""
+    """Columns of `held` whose case differs in `new`. Delta tables do not distinguish upper and lower case in names."""
     return {old for old in held for name in new if old != name and old.lower() == name.lower()}

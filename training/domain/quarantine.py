@@ -1,4 +1,4 @@
-"""Quarantine: the rows that broke a rule, as they were delivered, and those that are there for another partition."""
+"""Quarantine: rows that broke a rule, as they were delivered, and rows that another partition already had."""
 
 import json
 import math
@@ -16,20 +16,21 @@ _KNOWN = re.compile(r"(.+) is in partition (\S+) already")
 
 
 def known_rule(column: str, partition: str) -> str:
-    """The rule that a row breaks whose value in the unique `column` the lake has from `partition`."""
+    """The rule that a row breaks when the lake has its value of the unique `column` from `partition`."""
     return f"{column} is in partition {partition} already"
 
 
 def known_in(reason: str) -> list[tuple[str, str]]:
-    """The column and the partition of every `known_rule` in the reason of a quarantined row."""
+    """The column and the partition of each `known_rule` in the reason of a quarantined row."""
     found = [_KNOWN.fullmatch(rule) for rule in reason.split("; ")]
     return [(match[1], match[2]) for match in found if match]
 
 
 def quarantine_rows(table: pa.Table, broken: Broken, feed: str, partition: str) -> pa.Table:
-    """Rows of the table `quarantine`: those of `table` that are `broken`, as JSON, each with every rule it breaks.
+    """Rows for the table `quarantine`: the `broken` rows of `table` as JSON, each with all rules that it breaks.
 
-    What JSON or Python cannot hold is written as text: bytes that are no UTF-8 escaped, times as counts since 1970.
+    Values that JSON or Python cannot hold are written as text: escaped bytes when they are not UTF-8, counts since 1970
+    for times.
     """
     rows = [{name: _plain(table[name][at]) for name in table.column_names} for at in broken]
     columns = {
@@ -42,9 +43,9 @@ def quarantine_rows(table: pa.Table, broken: Broken, feed: str, partition: str) 
 
 
 def released(quarantined: Iterable[Mapping[str, str]], partition: str, held: Mapping[str, set[Any]]) -> Counter[str]:
-    """Partition → its quarantined rows that gave way to a row of `partition` which is no longer there.
+    """Partition → number of its quarantined rows that duplicate a value which `partition` no longer holds.
 
-    `held`: unique column → the values that `partition` holds now. Nothing has to give way in other columns any more.
+    `held`: unique column → the values that `partition` holds now. A column that is not in it is no longer unique.
     """
     free: Counter[str] = Counter()
     for row in quarantined:
@@ -54,7 +55,7 @@ def released(quarantined: Iterable[Mapping[str, str]], partition: str, held: Map
 
 
 def _plain(value: pa.Scalar) -> Any:
-    """One value as JSON can hold it. Never raises: a value that cannot be read may be why the row is here."""
+    """A value that JSON can hold. Never raises, because an unreadable value may be why the row is quarantined."""
     if not value.is_valid:
         return None
     if isinstance(value, pa.DictionaryScalar | pa.ExtensionScalar):
@@ -68,7 +69,7 @@ def _plain(value: pa.Scalar) -> Any:
         return value.as_buffer().to_pybytes().decode(errors="backslashreplace")
     try:
         return _json(value.as_py())
-    except Exception:  # Each type has its own: an unknown zone, a year beyond 9999.
+    except Exception:  # The error depends on the type, for example an unknown zone or a year above 9999.
         return f"{getattr(value, 'value', 'unreadable')} ({value.type})"
 
 

@@ -1,12 +1,12 @@
-"""What a bootstrap draws: whole entities, for rows of one entity are not independent, or blocks of time.
+"""Choose what a bootstrap draws: whole entities, because their rows are not independent, or blocks of time.
 
-A cluster bootstrap needs many clusters: of one entity every sample is the data itself, of five nearly so, and any
-difference looks certain. Cameron, Gelbach & Miller (Bootstrap-Based Improvements for Inference with Clustered Errors,
-Review of Economics and Statistics 90, 2008) show that five to thirty are too few. With fewer than thirty entities, or
-with entities so unequal in rows that they count for fewer, blocks of time are drawn instead (Künsch, The Jackknife and
-the Bootstrap for General Stationary Observations, Annals of Statistics 17, 1989): days, or the longest part of a day
-that makes thirty. When there are not thirty blocks of an hour either, nothing is drawn: there is no saying what is
-chance.
+A cluster bootstrap needs many clusters. With one entity every sample is the data itself, with five it is nearly so, and
+any difference looks certain. Cameron, Gelbach & Miller (Bootstrap-Based Improvements for Inference with Clustered
+Errors, Review of Economics and Statistics 90, 2008) show that five to thirty are too few. With fewer than thirty
+entities, or with entities of such unequal size that they count as fewer, blocks of time are drawn instead (Künsch, The
+Jackknife and the Bootstrap for General Stationary Observations, Annals of Statistics 17, 1989): days, or the longest
+part of a day that gives thirty blocks. With fewer than thirty blocks of an hour nothing is drawn, because chance cannot
+be estimated.
 """
 
 from dataclasses import dataclass
@@ -20,33 +20,33 @@ PARTS = (12, 8, 6, 4, 3, 2, 1)
 
 @dataclass(frozen=True)
 class Sample:
-    """A bootstrap sample: how often each of n rows is in it, [n]."""
+    """A bootstrap sample: how often each of n rows was drawn, [n]."""
 
     entity_weights: np.ndarray
     by_time: bool = False
-    """Blocks of time were drawn: an hour or a day is there several times or not at all, instead of an entity."""
+    """Whether blocks of time were drawn, not entities."""
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """What is drawn. `numbers` [n] says to which of `count` clusters each row belongs; a count of 0: nothing can be."""
+    """The clusters to draw. `numbers` [n]: the cluster of each row. `count`: how many there are; 0: nothing to draw."""
 
     numbers: np.ndarray
     count: int
     by_time: bool
     described: str
-    """What is drawn and why, to be read after "the bootstrap draws"."""
+    """What is drawn and why. It continues the text "the bootstrap draws"."""
 
     def draw(self, random: np.random.Generator) -> Sample:
-        """As many clusters as there are, with replacement."""
+        """Draw `count` clusters with replacement."""
         entity_weights = np.bincount(random.integers(self.count, size=self.count), minlength=self.count)
         return Sample(entity_weights[self.numbers], self.by_time)
 
 
 def clusters_of(entities: np.ndarray, days: np.ndarray, hours: np.ndarray | None) -> Clusters:
-    """What to draw of n rows with these `entities` and `days` (numbered) and `hours` (since 1970, UTC), each [n].
+    """The clusters of n rows with these `entities` and `days` (numbers) and `hours` (since 1970, UTC), each [n].
 
-    Without `hours` a day is the shortest block.
+    Without `hours` the shortest block is a day.
     """
     if effective_count(entities) >= MINIMUM_CLUSTERS:
         return _clusters(entities, False, "whole entities ({count})")
@@ -57,13 +57,14 @@ def clusters_of(entities: np.ndarray, days: np.ndarray, hours: np.ndarray | None
     for name, block in blocks:
         if effective_count(block) >= MINIMUM_CLUSTERS:
             return _clusters(block, True, f"{name} ({{count}}), because {few}")
-    lacking = f"nothing, because {few}, and the rows lie in {len(np.unique(blocks[-1][1]))} {blocks[-1][0]}"
+    lacking = f"nothing, because {few}, and the rows are in {len(np.unique(blocks[-1][1]))} {blocks[-1][0]}"
     return Clusters(np.zeros(len(entities), dtype=np.int64), 0, True, f"{lacking}: {MINIMUM_CLUSTERS} are needed")
 
 
 def effective_count(clusters: np.ndarray) -> float:
-    """The number of clusters of equal size that tell as much: (Σ nᵢ)² / Σ nᵢ² of their rows nᵢ (Kish, Survey Sampling,
-    1965). Of equal clusters it is their number.
+    """The number of equal clusters that hold as much information: (Σ nᵢ)² / Σ nᵢ², where nᵢ are the clusters' rows.
+
+    For clusters of equal size this is their number. Source: Kish, Survey Sampling, 1965.
     """
     sizes = np.unique(clusters, return_counts=True)[1].astype(float)
     return float(sizes.sum() ** 2 / (sizes**2).sum())

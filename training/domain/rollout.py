@@ -1,8 +1,8 @@
-"""Moves of the champion, as the ledger records them, and how a step that was killed finds its own move again.
+"""Moves of the alias champion as the ledger records them. A step that was killed finds its move there and resumes it.
 
-A move is written to the ledger when it starts, before any alias changes, and once more when it has ended. The first
-entry holds the aliases from before, so whoever takes the move up again can finish it or undo it exactly. In between a
-rollout passes the stages of its plan, each with an entry of its own when it begins and when it is over.
+A move is written to the ledger when it starts, before any alias changes, and again when it has ended. The first entry
+holds the aliases from before, so a step that resumes the move can finish it or undo it exactly. In between, a rollout
+passes the stages of its plan. Each stage has an entry when it begins and another when it ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ Aliases = tuple[tuple[str, int | None], ...]
 class Move(Frozen):
     """Body of a ledger entry of kind `rollout` or `rollback`."""
 
-    #: Counts the model's moves; with the phase it is the entry's key.
+    #: The number of the move among the model's moves. Together with the phase it is the key of the entry.
     number: int
     kind: Kind
     phase: Phase = "started"
-    #: The version that shall serve.
+    #: The version to serve.
     version: int
-    #: Champion and `previous` when the move started.
+    #: The versions with the aliases champion and previous when the move started.
     champion: int | None
     previous: int | None
-    #: As given by whoever asked for the move.
+    #: From the inputs of the step.
     reason: str = ""
-    #: The run that asked, if an orchestrator did.
+    #: The orchestrator's run that requested the move; empty when there was none.
     run: str = ""
     #: Why it failed.
     failure: str = ""
@@ -48,12 +48,12 @@ class Move(Frozen):
 
     @property
     def previous_after(self) -> int | None:
-        """What `previous` names once the move is done: the champion from before."""
+        """The version with the alias `previous` after the move: the champion from before."""
         return self.previous if self.champion == self.version else self.champion
 
     @property
     def forwards(self) -> Aliases:
-        """The aliases that make the move. What serves stays named by one of them, so replicas keep it loaded."""
+        """The aliases to set. At every moment the versions in service have an alias, so replicas keep them loaded."""
         previous, champion = ("previous", self.previous_after), ("champion", self.version)
         return (previous, champion) if self.kind == ROLLOUT else (champion, previous)
 
@@ -70,23 +70,23 @@ class Stage(Frozen):
     """Body of a ledger entry of kind `stage`: one stage of a move."""
 
     move: int
-    #: Its place in the plan, from 1.
+    #: Its position in the plan, from 1.
     number: int
     spec: StageSpec
     version: int
     phase: Literal["begun", "passed", "tripped"] = "begun"
-    #: When it began, in UTC; kept by whoever takes it up again.
+    #: When it began, in UTC. A step that resumes it does not change this.
     began: datetime
     #: Requests that the version scored.
     requests: int = 0
-    #: What the guards found, a sentence each, when it was over.
+    #: What the guards found when it ended, one sentence each.
     findings: tuple[str, ...] = ()
-    #: Of an A/B stage: the final comparison.
+    #: The final comparison of an A/B stage.
     comparison: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """The value of the tag `rollout.stage`: no other stage ever has it."""
+        """The value of the tag `rollout.stage`. It is unique among all stages of the model."""
         weight = "" if self.spec.weight is None else f"-{self.spec.weight:g}"
         return f"{self.move}.{self.number}-{self.spec.mode}{weight}"
 
@@ -100,7 +100,7 @@ class Stage(Frozen):
         return Desired(mode=spec.mode, weight=spec.weight or 0.0, stage=self.id, experiment=spec.experiment)
 
     def over(self, requests: int, now: datetime) -> Literal["no", "yes", "silent"]:
-        """Whether it is over; `silent`: its time is, but there were too few requests."""
+        """Whether the stage is over. `silent`: its time is up, but it got too few requests."""
         lasted = now - self.began
         if requests >= self.spec.requests and lasted >= timedelta(minutes=self.spec.minutes):
             return "yes"
@@ -108,14 +108,14 @@ class Stage(Frozen):
 
 
 def last_move(bodies: Sequence[Mapping[str, Any]]) -> Move | None:
-    """The newest state of the model's newest move. `bodies` are those of its rollouts and rollbacks, oldest first."""
+    """The newest state of the model's newest move. `bodies`: its ledger entries of moves, oldest first."""
     moves = [Move.model_validate(body) for body in bodies]
     # A rollback that cancels a rollout begins before that one ends.
     return max(reversed(moves), key=lambda move: move.number, default=None)
 
 
 def open_rollout(bodies: Sequence[Mapping[str, Any]]) -> Move | None:
-    """The rollout that has started and not ended, if there is one: a rollback cancels it."""
+    """The rollout that has started and not ended, if any. A rollback cancels it."""
     states = {body["number"]: Move.model_validate(body) for body in bodies}
     running = [move for move in states.values() if (move.kind, move.phase) == (ROLLOUT, "started")]
     return running[-1] if running else None
@@ -130,22 +130,22 @@ def begin(
     reason: str,
     run: str = "",
 ) -> Move:
-    """The move that makes `version` champion: the last one when that was interrupted, else a new one."""
+    """The move that makes `version` champion: the last move if it was interrupted, else a new one."""
     interrupted = last is not None and (last.kind, last.phase, last.version) == (kind, "started", version)
     if last is not None and interrupted and champion in (last.champion, last.version):
-        return last  # with another champion, somebody moved the alias since
+        return last  # With another champion, somebody has moved the alias since.
     number = 1 if last is None else last.number + 1
     return Move(number=number, kind=kind, version=version, champion=champion, previous=previous, reason=reason, run=run)
 
 
 def same_rollback(last: Move | None, champion: int | None, reason: str, run: str) -> Move | None:
-    """The rollback that this request asked for before, if it did: the same run and reason, and no other move since.
+    """The last move, if it is a rollback with the same run and reason, and the champion has not changed since.
 
-    A rollback without a version returns to `previous`, and afterwards `previous` names the version that it came from.
-    Run again, it must not flip back. So such a request is known by its run, or by its reason when no orchestrator asks;
-    a second rollback has another or names its version.
+    A rollback without a version goes back to `previous`, and afterwards `previous` is the version that it replaced. A
+    retry must not switch back to that version. So a retry is recognised by its run, or by its reason when there is no
+    orchestrator. To roll back twice, give another reason or name the version.
     """
     if last is None or (last.kind, last.reason, last.run) != (ROLLBACK, reason, run):
         return None
-    unmoved = last.version if last.phase == "finished" else None
-    return last if unmoved in (None, champion) else None
+    expected = last.version if last.phase == "finished" else None
+    return last if expected in (None, champion) else None

@@ -1,7 +1,8 @@
-"""Made-up events and labels that keep to a model spec: what the check step runs SQL and request features on.
+"""Sample events and labels that follow a model spec. The check step runs the SQL and the request features on them.
 
-They hold what real feeds bring sooner or later: entities that come back and entities seen once, an event at midnight
-sharp, nulls where the spec allows them, the bounds themselves, labels early, late, missing, and corrected.
+They contain the cases that real feeds have: entities with many events and entities with one, an event exactly at
+midnight, nulls where the spec allows them, values at the bounds, and labels that are early, late, missing and
+corrected.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from training.contract.feeds import Column
 from training.contract.model_spec import ModelSpec
 from training.domain.conform import feed_schema
 
-#: Entities that come back, and events of theirs per day; one more entity a day is never seen again.
+#: Number of entities with many events, and their events per day. Each day has one more entity with a single event.
 REGULARS, PER_DAY = 6, 12
 _NULL_SHARE = 0.1
 
@@ -26,9 +27,9 @@ Values = list[Any]
 def sample_feeds(
     spec: ModelSpec, first: date, days: int, also: Sequence[str | float] = (), seed: int = 0
 ) -> tuple[pa.Table, pa.Table]:
-    """Events of `days` days from `first` on and their labels, as arrow tables of the feeds' schemas.
+    """Events of `days` days from `first` on and their labels, as Arrow tables with the feeds' schemas.
 
-    `also`: values that occur in columns of their type, where the rules let them.
+    `also`: values to use in columns of their type, when the rules allow them.
     """
     random = np.random.default_rng(seed)
     events = _events(spec, first, days, also, random)
@@ -45,10 +46,10 @@ def _events(
     feed = spec.feeds["events"]
     times = _times(first, days, random)
     rows = len(times)
-    # Number of the row's entity: a regular one, or, in the last row of each day, one of its own.
+    # The number of the entity of each row. The last row of each day has an entity that no other row has.
     numbers = random.integers(0, REGULARS, rows)
-    alone = np.arange(rows) % (PER_DAY + 1) == PER_DAY
-    numbers[alone] = REGULARS + np.arange(int(alone.sum()))
+    single = np.arange(rows) % (PER_DAY + 1) == PER_DAY
+    numbers[single] = REGULARS + np.arange(int(single.sum()))
     entities = {*spec.features.tables.values(), spec.evaluation.entity, spec.rollout.sticky_by}
     found: dict[str, Values] = {}
     for name, column in feed.columns.items():
@@ -57,10 +58,10 @@ def _events(
         elif name == spec.label.id_column:
             found[name] = _distinct(column, rows)
         elif name in entities:
-            # Each column shuffles the regulars in its own way, or all entities would mean the same rows.
+            # Each column gets its own order, so that two entity columns do not group the rows in the same way.
             shuffled = np.append(random.permutation(REGULARS), np.arange(REGULARS, REGULARS + days))
             pool = _distinct(column, REGULARS + days)
-            mixed = np.where(alone, numbers, random.integers(0, REGULARS, rows))
+            mixed = np.where(single, numbers, random.integers(0, REGULARS, rows))
             found[name] = [pool[shuffled[i] % len(pool)] for i in mixed]
         else:
             found[name] = _plain(column, times, also, random)
@@ -70,7 +71,7 @@ def _events(
 
 
 def _times(first: date, days: int, random: np.random.Generator) -> list[datetime]:
-    """PER_DAY + 1 times a day, in order; the first is midnight."""
+    """PER_DAY + 1 times per day, in order. The first is midnight."""
     found = []
     for n in range(days):
         seconds = np.sort(random.integers(0, 86_400, PER_DAY))
@@ -86,8 +87,8 @@ def _labels(
     rows: list[tuple[int, float, datetime]] = []
     for i, at in enumerate(events[spec.feeds["events"].time_column]):
         if random.random() < 0.1:
-            continue  # never reported
-        # Mostly within the delay, some on the same day, some after it.
+            continue  # Never reported.
+        # Most within the delay, some on the same day, some after the delay.
         days = random.choice([random.random() * (delay + 1), 0.01, delay + random.random() * 10], p=[0.7, 0.15, 0.15])
         reported, value = at + timedelta(days=float(days)), float(random.random() < 0.3)
         rows.append((i, value, reported))
@@ -113,7 +114,7 @@ def _label_value(column: Column, value: float) -> bool | int:
 
 
 def _distinct(column: Column, count: int) -> Values:
-    """Up to `count` distinct values of an id or an entity; fewer where the column's rules leave no more."""
+    """Up to `count` distinct values for an id or an entity. Fewer if the column's rules do not allow so many."""
     if column.values is not None:
         return list(column.values)[:count]
     if column.type == "string":
@@ -125,7 +126,7 @@ def _distinct(column: Column, count: int) -> Values:
 
 
 def _plain(column: Column, times: list[datetime], also: Sequence[str | float], random: np.random.Generator) -> Values:
-    """A value for each of `times`, by the column's type and rules; its bounds are among them."""
+    """A value for each of `times` that follows the column's type and rules. The bounds are among them."""
     rows = len(times)
     if column.values is not None:
         return [column.values[i] for i in random.integers(0, len(column.values), rows)]
@@ -142,7 +143,7 @@ def _plain(column: Column, times: list[datetime], also: Sequence[str | float], r
     drawn = random.uniform(low, high, rows)
     edges = [low, high, *([0] if low <= 0 <= high else [])]
     drawn[: len(edges)] = edges[: len(drawn)]
-    # Around each number of `also`, in a fifth of the rows.
+    # A fifth of the rows get a value at or next to one of the numbers in `also`.
     near = [v + d for v in also if not isinstance(v, str) for d in (-1, 0, 1) if _allows(column, v + d)]
     if near:
         drawn = np.where(random.random(rows) < 0.2, random.choice(near, rows), drawn)
@@ -150,12 +151,12 @@ def _plain(column: Column, times: list[datetime], also: Sequence[str | float], r
 
 
 def _allows(column: Column, value: float) -> bool:
-    """Whether `value` lies within the column's bounds."""
+    """Whether `value` is within the column's bounds."""
     return (column.minimum is None or value >= column.minimum) and (column.maximum is None or value <= column.maximum)
 
 
 def _bounds(column: Column, width: int) -> tuple[float, float]:
-    """Lowest and highest value to make up: a missing bound leaves room below zero and above."""
+    """The lowest and the highest sample value. Without bounds the range includes negative numbers."""
     low, high = column.minimum, column.maximum
     if low is None:
         low = -1 if high is None else min(-1, high - width)

@@ -1,4 +1,4 @@
-"""Two table schemas side by side: what differs between the rows to write and the table that takes them."""
+"""Compare the schema of rows to write with the schema of the table that they are written to."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,10 @@ import pyarrow.types as pt
 
 
 class Difference(NamedTuple):
-    """How the schema of new rows differs from a table's. `refused`: sentences about what the table cannot take.
+    """How the schema of new rows differs from a table's.
 
-    `widened`: columns that are int64 in the table and float64 in the rows → the sentence about that. The table can be
-    rewritten without loss while its numbers are not too large.
+    `widened`: column that is int64 in the table and float64 in the rows → a sentence about it. The table can be
+    rewritten without loss unless its numbers are too large. `refused`: sentences about what the table cannot take.
     """
 
     widened: dict[str, str]
@@ -18,7 +18,7 @@ class Difference(NamedTuple):
 
 
 def difference(table: pa.Schema, rows: pa.Schema) -> Difference:
-    """Compare two schemas by name, whatever the order. A column that only one of them has is no difference to report.
+    """Compare two schemas by column name, in any order. Ignores columns that only one of them has.
 
     Types that differ only in how Arrow encodes them (string and large_string, a dictionary and its values) are equal.
     """
@@ -36,7 +36,7 @@ def difference(table: pa.Schema, rows: pa.Schema) -> Difference:
 
 
 def stored_type(kind: pa.DataType) -> pa.DataType:
-    """The type in which a Delta table keeps values of the Arrow type `kind`, as far as several are kept as one."""
+    """The Arrow type that a Delta table returns for values of type `kind`. Several types are stored as one."""
     if pt.is_dictionary(kind):
         return stored_type(kind.value_type)
     if pt.is_large_string(kind) or pt.is_string_view(kind):
@@ -53,20 +53,20 @@ def stored_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _ambiguous(table: list[str], rows: list[str]) -> list[str]:
-    """Sentences about columns that Delta takes for one: names equal but for capitals."""
-    if twice := sorted({name for name in rows if rows.count(name) > 1}):
-        return [f"there are two columns {name}" for name in twice]
+    """Sentences about names that Delta cannot distinguish: repeated, or different only in upper and lower case."""
+    if repeated := sorted({name for name in rows if rows.count(name) > 1}):
+        return [f"there are two columns {name}" for name in repeated]
     spelled: dict[str, str] = {}
     clashes = []
     for name in [*table, *rows]:
         other = spelled.setdefault(name.lower(), name)
         if other != name:
-            clashes.append(f"the columns {other} and {name} differ in capitals alone")
+            clashes.append(f"the columns {other} and {name} differ only in upper and lower case")
     return sorted(set(clashes))
 
 
 def _conflicts(path: str, table: pa.DataType, rows: pa.DataType) -> list[str]:
-    """Sentences about every part of column `path` in which the types differ. A field of a struct may be missing."""
+    """A sentence for each part of column `path` in which the types differ. Fields of structs may be missing."""
     if table == rows or pt.is_null(rows):
         return []
     if pt.is_struct(table) and pt.is_struct(rows):

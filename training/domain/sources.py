@@ -1,5 +1,6 @@
-"""What feature rows were made of, as numbers that a commit can carry: the versions of events and labels, and the
-definition of the table."""
+"""The sources of feature rows as numbers, which a commit can store: the versions of events and labels, and the
+definition of the table.
+"""
 
 import hashlib
 import json
@@ -7,23 +8,26 @@ from typing import Any
 
 from training.contract.base import TableVersions
 
-#: The names under which each commit of feature rows carries the numbers.
+#: The names of the two numbers in the commits of feature rows.
 APPLICATION = "sources"
 DEFINITION = "definition"
 _BASE = 10**9
 
 
 def number(versions: TableVersions) -> int:
-    """Grows with the version of events and, within it, of labels; without labels yet, less than with any."""
+    """One number for the versions of events and labels. It grows with events, and for equal events with labels.
+
+    Without labels it is lower than with any version of labels.
+    """
     return versions["events"] * _BASE + versions.get("labels", -1) + 1
 
 
 def versions_of(number: int) -> TableVersions:
-    """The versions that `number` stands for."""
+    """The inverse of `number`."""
     events, labels = divmod(number, _BASE)
     return {"events": events, **({"labels": labels - 1} if labels else {})}
 
 
 def definition_number(*parts: Any) -> int:
-    """60 bits of the SHA-256 of `parts` (what JSON knows): another number when the definition is another."""
+    """60 bits of the SHA-256 of `parts`, which must be JSON values. Changes when the definition changes."""
     return int(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:15], 16)

@@ -1,13 +1,13 @@
-"""May the challenger take the champion's place? Pure: metrics in, verdict out. Every gate fails closed.
+"""Decide whether the challenger may replace the champion. Every gate fails when its numbers are missing.
 
-Floors: each metric that the spec names must reach its floor. Against a champion further: no metric may be worse by more
-than its margin, and the primary metric must be better beyond chance. Beyond chance means that the lower end of the
-paired bootstrap interval lies above zero; each end of the interval holds, on its own, with the spec's confidence.
+Floors: each metric with a floor in the spec must reach it. Against a champion there are more gates: no metric may be
+worse by more than its margin, and the primary metric must be better beyond chance. Beyond chance means that the lower
+end of the paired bootstrap interval is above zero. Each end of the interval alone holds with the spec's confidence.
 
-The challenger is the best of several candidates on the very rows that it is judged on, so luck had several chances. The
-chance of error is therefore divided among the candidates (Bonferroni): of n, each must be better with 1 - (1 - c) / n.
-n counts the estimators that were asked for, also one that failed and dropped out: nobody gets an easier gate because
-another estimator broke.
+The challenger was selected as the best of several candidates on the same rows, so it may be better by luck. The chance
+of error is therefore divided by the number n of candidates (Bonferroni): each must be better with confidence
+1 - (1 - c) / n. n counts all estimators of the spec, also those that failed, so that a failure does not make the gate
+easier for the others.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from training.contract.model_spec import EvaluationSpec, Metric
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition of a promotion, and the sentence that shows its numbers."""
+    """One condition of a promotion, and a sentence with its numbers."""
 
     passed: bool
     sentence: str
@@ -32,10 +32,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Champion:
-    """The model in service. Without `differences` it cannot be compared, and `problem` says why.
+    """The model in service. When `differences` is None, the two cannot be compared and `problem` says why.
 
-    `differences` are challenger minus champion in the primary metric on bootstrap samples; none when nothing could be
-    drawn, and the gate fails. `drawn` says what was drawn, and why not entities.
+    `differences` are challenger minus champion in the primary metric on bootstrap samples. They are empty when nothing
+    could be drawn; then the gate fails. `drawn` says what was drawn, and why it was not entities.
     """
 
     version: int
@@ -46,16 +46,15 @@ class Champion:
 
 
 def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None, candidates: int = 1) -> Verdict:
-    """The verdict on a challenger with these holdout metrics, the best of so many `candidates`, which count those that
-    dropped out.
+    """The verdict on a challenger with these holdout metrics, the best of `candidates` (including those that failed).
 
-    `champion` is None when no model serves yet.
+    `champion` is None when no model is in service yet.
     """
     confidence = 1 - (1 - spec.confidence) / candidates
     gates = list(_floors(spec, challenger))
     difference = None
     if champion is None:
-        gates.append(Gate(True, "no champion serves yet: only the floors count"))
+        gates.append(Gate(True, "there is no champion yet, so only the floors count"))
     elif champion.metrics is None or champion.differences is None:
         gates.append(Gate(False, f"against champion version {champion.version}: {champion.problem}"))
     else:
@@ -79,7 +78,7 @@ def judge(spec: EvaluationSpec, challenger: Metrics, champion: Champion | None, 
 
 
 def interval(differences: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The percentile interval whose ends each hold with `confidence`; of no samples, one that proves nothing."""
+    """The percentile interval. Each end alone holds with `confidence`. Without samples it is (-1, 1)."""
     if not len(differences):
         return -1.0, 1.0
     low, high = np.quantile(differences, [1 - confidence, confidence])
@@ -89,7 +88,7 @@ def interval(differences: np.ndarray, confidence: float) -> tuple[float, float]:
 def _floors(spec: EvaluationSpec, challenger: Metrics) -> Iterator[Gate]:
     for metric, floor in spec.floors.items():
         value = challenger.get(metric, float("nan"))
-        # A comparison with NaN is false, so what was not measured does not pass.
+        # A comparison with NaN is false, so a missing metric fails.
         yield Gate(value >= floor, f"{metric} {value:.4f} must reach the floor {floor:.4f}")
 
 

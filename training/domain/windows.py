@@ -1,4 +1,4 @@
-"""Which days a model learns from, which it is judged on, and which rows of the latter would be too easy."""
+"""The days that a model is trained and evaluated on, and the holdout rows to leave out."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from training.contract.base import Days
 
 @dataclass(frozen=True)
 class Windows:
-    """Train, a gap in which labels were still out, holdout, and again a gap until `as_of`."""
+    """The training window and the holdout. A gap of the label delay follows each of them."""
 
     train: Days
     holdout: Days
 
 
 def windows(as_of: date, window_days: int, holdout_days: int, delay_days: int) -> Windows:
-    """The windows at knowledge horizon `as_of`.
+    """The windows of a training that knows what was known at `as_of`.
 
-    The holdout ends `delay_days` before `as_of`, so that its labels are in; the training window ends `delay_days`
-    before the holdout, as it would have for a model trained on the holdout's first day (protocol of the Fraud
-    Detection Handbook, chapter 5).
+    The holdout ends `delay_days` before `as_of`, so that its labels are known. The training window ends `delay_days`
+    before the holdout, as if the model had been trained on the holdout's first day. Source: Fraud Detection Handbook,
+    chapter 5.
     """
     holdout = Days.ending(as_of - timedelta(days=delay_days), holdout_days)
     return Windows(train=Days.ending(holdout.start - timedelta(days=delay_days), window_days), holdout=holdout)
@@ -32,9 +32,10 @@ def windows(as_of: date, window_days: int, holdout_days: int, delay_days: int) -
 def thinly_labelled(
     times: pd.Series, labelled: np.ndarray, windows: Iterable[Days], minimum: float
 ) -> dict[date, float]:
-    """The days of `windows` of whose events a smaller share than `minimum` has its label → that share.
+    """Day → share of its events with a label, for the days in `windows` with a share below `minimum`.
 
-    `times` (tz-aware) are n events, `labelled` (bool [n]) says which have their label. A day without events is fine.
+    `times` (with time zone) are those of n events. `labelled` (bool [n]): which of them have a label. Days without
+    events are left out.
     """
     shares = pd.Series(labelled).groupby(times.dt.date.to_numpy()).mean()
     inside = [any(days.start <= day < days.end for days in windows) for day in shares.index]
@@ -44,12 +45,13 @@ def thinly_labelled(
 def known_entities(
     entities: pd.Series, times: pd.Series, positive_entities: pd.Series, positive_reported: pd.Series
 ) -> np.ndarray:
-    """Bool [n]: was a positive label of the row's entity reported before the start (UTC) of the row's day?
+    """Bool [n]: whether a positive label of the row's entity was reported before the start (UTC) of the row's day.
 
-    `entities` and `times` (tz-aware) are the n rows; `positive_entities` and `positive_reported` the positive labels
-    that count. A card that is known to be compromised is blocked: to find it again is no merit. A null is no entity.
+    `entities` and `times` (with time zone) describe the n rows, `positive_entities` and `positive_reported` the
+    positive labels. For example, a card that is known to be compromised is blocked, so a model gets no credit for
+    finding it again. False for rows with a null as entity.
     """
-    # All in the type of `entities`: of integers among which are nulls, map and to_numpy make floats.
+    # Keep the type of `entities`, because map and to_numpy convert integers with nulls to floats.
     named = positive_entities.notna().to_numpy()
     keys = positive_entities[named].astype(entities.dtype)
     first_known = positive_reported[named].groupby(keys.array).min()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo  # The optimizers import it when they are made; the step server loads it once, with this module.
+import torch._dynamo  # Creating an optimizer imports it. Here the step server imports it once, with this module.
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -108,7 +108,7 @@ class Mlp:
         and fits the same network (_mlp_training.py).
         """
         group = Group.here()
-        # Restores the random generators of the caller afterwards.
+        # The random generators of the caller are restored afterwards.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             # At least one row: early stopping needs a validation loss.

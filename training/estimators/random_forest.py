@@ -1,4 +1,4 @@
-"""A random forest (scikit-learn). 100 trees of depth 10 are the Fraud Detection Handbook's."""
+"""A random forest (scikit-learn). The Fraud Detection Handbook uses 100 trees of depth 10."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,8 @@ class RandomForest:
     DEFAULTS: Mapping[str, Any] = {
         "n_estimators": 100,
         "max_depth": 10,
-        # With one row per leaf a tree says only 0 or 1. With 5, unlikely frauds are ranked a little better.
+        # With one row per leaf, a tree predicts only 0 or 1. With 5, rows of low probability are ranked a little
+        # better.
         "min_samples_leaf": 5,
         "max_features": "sqrt",
     }

@@ -159,7 +159,8 @@ def _checked_columns(
     queries: FeatureQueries, feeds: _Feeds, spec: ModelSpec, settings: StateSettings
 ) -> dict[str, pa.Schema]:
     """Feature table → its columns, as the SQL yields them and the feature views name them."""
-    from training.adapters.features.definitions import check_schema, load_definitions
+    from training.adapters.features.definitions import load_definitions
+    from training.adapters.features.view_schemas import check_schema
 
     definitions = load_definitions(settings.feature_repo, spec)
     found = {table: queries.schema(table, feeds.empty()) for table in spec.features.tables}

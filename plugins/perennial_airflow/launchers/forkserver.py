@@ -15,7 +15,8 @@ from airflow.sdk.exceptions import AirflowException
 
 from perennial_airflow.launchers import LAUNCHERS
 from perennial_airflow.step_output import copy_output
-from perennial_airflow.step_process import GRACE_SECONDS, TOO_LONG, ProcessStepOperator, StepProcess
+from perennial_airflow.step_process import TOO_LONG, ProcessStepOperator, StepProcess
+from training.contract.processes import LOCAL_GRACE_SECONDS
 from training.settings import LauncherSettings
 
 #: A step server that has just started answers only when its libraries are loaded.
@@ -39,7 +40,7 @@ class ForkServerProcess(StepProcess):
         Raises AirflowException when no step server answers.
         """
         settings = {name: value for name, value in env.items() if name.startswith("CT_")}
-        request = json.dumps({"argv": list(argv), "env": settings, "grace": GRACE_SECONDS}).encode() + b"\n"
+        request = json.dumps({"argv": list(argv), "env": settings, "grace": LOCAL_GRACE_SECONDS}).encode() + b"\n"
         read, write = os.pipe()
         with self._connect() as self._connection:
             sent = socket.send_fds(self._connection, [request], [write])
@@ -56,7 +57,7 @@ class ForkServerProcess(StepProcess):
                 raise TimeoutError(TOO_LONG.format(timeout)) from None
             finally:
                 self.stop()
-                reader.join(GRACE_SECONDS)
+                reader.join(LOCAL_GRACE_SECONDS)
             # No answer: somebody killed the server's process that watched the step, and the step with it.
             return int(json.loads(self._answer)["exit_code"]) if self._answer else -SIGKILL
 
@@ -66,7 +67,7 @@ class ForkServerProcess(StepProcess):
         # OSError: the connection is closed already.
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
-            self._wait(2 * GRACE_SECONDS)
+            self._wait(2 * LOCAL_GRACE_SECONDS)
 
     def _connect(self) -> socket.socket:
         deadline = time.monotonic() + CONNECT_SECONDS

@@ -19,7 +19,6 @@ from perennial_airflow.pod_cleanup import delete_old_pods, delete_pod
 from perennial_airflow.pod_outcome import exit_code, finished, refused, result_without_pod, too_late, unwatched
 from perennial_airflow.pod_spec import (
     CONTAINER,
-    GRACE_SECONDS,
     TASK_INSTANCE,
     WORK,
     Identity,
@@ -33,6 +32,7 @@ from perennial_airflow.step_task import StepTask, report_uri
 from training import storage
 from training.contract.errors import StepError
 from training.contract.model_spec import load_model_spec
+from training.contract.processes import POD_GRACE_SECONDS
 from training.contract.resources import Resources
 from training.contract.steps import distributed_command, step_command, step_spec
 from training.settings import LauncherSettings, load_settings
@@ -59,7 +59,7 @@ class PodStepOperator(StepTask, PodOperator):
 
     def __init__(self, **kwargs: Any) -> None:
         if kwargs.get("execution_timeout") is None:
-            limit = timedelta(seconds=step_spec(kwargs["step"]).timeout_seconds + 2 * GRACE_SECONDS)
+            limit = timedelta(seconds=step_spec(kwargs["step"]).timeout_seconds + 2 * POD_GRACE_SECONDS)
             kwargs["execution_timeout"] = limit + LONGEST_WAIT
         settings = load_settings()
         pod: dict[str, Any] = {
@@ -74,7 +74,7 @@ class PodStepOperator(StepTask, PodOperator):
             "log_events_on_startup": False,
             # This class deletes the pod, after it has read the report.
             "on_finish_action": "keep_pod",
-            "termination_grace_period": GRACE_SECONDS,
+            "termination_grace_period": POD_GRACE_SECONDS,
         }
         super().__init__(**{**pod, **kwargs})
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from perennial_airflow.launchers import LAUNCHERS
 from perennial_airflow.step_output import copy_output
-from perennial_airflow.step_process import GRACE_SECONDS, TOO_LONG, ProcessStepOperator, StepProcess
-from training.contract.processes import end_with_parent
+from perennial_airflow.step_process import TOO_LONG, ProcessStepOperator, StepProcess
+from training.contract.processes import LOCAL_GRACE_SECONDS, end_with_parent
 from training.settings import ROOT, LauncherSettings
 
 
@@ -47,13 +47,13 @@ class ChildProcess(StepProcess):
             raise TimeoutError(TOO_LONG.format(timeout)) from None
         finally:
             self.stop()
-            reader.join(GRACE_SECONDS)
+            reader.join(LOCAL_GRACE_SECONDS)
 
     def stop(self) -> None:
         if self._process is None:
             return
         self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + LOCAL_GRACE_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         self._signal(signal.SIGKILL)

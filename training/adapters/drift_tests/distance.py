@@ -1,11 +1,11 @@
 """The drift test `distance`: Evidently's report with a distance per column.
 
-Evidently would choose the test of a column by the number of rows. For few rows it takes tests with p-values, and among
-twenty of them some find drift by chance. So this module chooses: the distances that Evidently takes above 1,000 rows. A
-distance does not depend on the number of rows and has one threshold. Importing Evidently takes 4 to 8 s.
+By default Evidently chooses the test of a column by the number of rows. For few rows it uses tests with p-values, and
+among twenty of them some report drift by chance. This module always uses the distances that Evidently uses above 1,000
+rows. A distance has one threshold, whatever the number of rows. Importing Evidently takes 4 to 8 s.
 
 Numeric columns are standardised first, for two reasons. Evidently divides their distance by the standard deviation of
-the reference, but by at least 0.001, so it would miss the drift of a feature on a small scale. And it cannot draw
+the reference, but by at least 0.001, so it would miss the drift of a feature with small values. It also cannot draw
 float32 values that are close to each other but far from zero, such as dates written as 20260105.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# Evidently must be told before it is imported that it may not report its use.
+# Evidently reads these variables when it is imported. They stop it from reporting its use.
 os.environ["DO_NOT_TRACK"] = os.environ["ITERATIVE_DO_NOT_TRACK"] = "1"
 
 with warnings.catch_warnings():
@@ -52,11 +52,11 @@ def distance(
 ) -> DriftReport:
     """Write report.html and report.json to `folder`: see training.domain.drift.DriftTest.
 
-    A numeric column that is constant in `reference` has drifted as soon as `current` has another value. The page says
-    that numeric columns are standardised. Values must be finite, because Evidently leaves out others.
+    A numeric column that is constant in `reference` has drifted when `current` has any other value. The page states
+    that numeric columns are standardised. Values must be finite, because Evidently ignores others.
     """
     with warnings.catch_warnings():
-        # About correlations of constant columns, which the page does not show.
+        # Warnings about correlations of constant columns, which the page does not show.
         warnings.simplefilter("ignore")
         methods = {name: _method(reference[name], current[name]) for name in reference.columns}
         reference, current = _comparable(reference, current, methods)
@@ -83,7 +83,7 @@ def _method(reference: pd.Series, current: pd.Series) -> str:
 def _comparable(
     reference: pd.DataFrame, current: pd.DataFrame, methods: dict[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables in float64, in the form that Evidently gets."""
+    """Both tables as float64, in the form that Evidently can compare and draw."""
     pairs = {}
     for name, method in methods.items():
         old, new = (rows[name].to_numpy(dtype=np.float64) for rows in (reference, current))
@@ -111,8 +111,9 @@ def _standardised(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarra
 
 
 def _drawable(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A few distinct values, unchanged. Values so large that a bin around one would have no width are numbered in their
-    order; the comparison only needs to know which are equal.
+    """A few distinct values, unchanged unless they are so large that a bin around one would have no width.
+
+    Then they are replaced by their ranks, because the comparison only needs to know which values are equal.
     """
     values = np.unique(np.concatenate([reference, current]))
     if np.abs(values).max() < 2**52:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from training.contract.registries import FEATURE_ENGINES
 from training.domain.feature_engine import SqlError, TimedRows
 
-#: DuckDB's functions for the present time. The parser gives those that are written without parentheses as columns.
+#: DuckDB's functions of the current time. The parser returns those without parentheses as columns.
 _CLOCK = {
     "current_date", "current_time", "current_timestamp", "get_current_time", "get_current_timestamp", "localtime",
     "localtimestamp", "now", "today", "transaction_timestamp",
@@ -71,22 +71,23 @@ def _run(sql: str, parameters: dict[str, Any], relations: Mapping[str, Any]) -> 
 def _join(features: TimedRows) -> str:
     """The SELECT of the numbers of the events that have a feature row, `row`, and of its columns.
 
-    All columns get numbers for names, because the names of a feature table may be any. DuckDB's ASOF JOIN would take a
-    time that is null for one after all others.
+    All columns get numbers for names, because a feature table may have any names. Rows with a null key or time are left
+    out first: in DuckDB's ASOF JOIN a null time is after all others, and of two keys a null equals a null.
     """
     keys, columns = _numbered("key", features.keys), _numbered("column", features.columns)
     names = [*zip(features.keys.values(), keys, strict=True), *zip(features.columns, columns, strict=True)]
     names += [(features.time, "time"), *([(features.created, "created")] if features.created else [])]
     order = (["created DESC NULLS LAST"] if features.created else []) + columns
+    known = " AND ".join(f"{name} IS NOT NULL" for name in [*keys, "time"])
     valid = "true"
     if features.ttl is not None:
         valid = f"epoch_us(asked.time) - epoch_us(found.time) <= {features.ttl // timedelta(microseconds=1)}"
     return f"""
         WITH named AS (SELECT {", ".join(f"{_quoted(name)} AS {alias}" for name, alias in names)} FROM features),
-        asked AS (FROM events WHERE time IS NOT NULL),
+        asked AS (FROM events WHERE {known}),
         found AS (
             FROM named
-            WHERE time IS NOT NULL
+            WHERE {known}
             QUALIFY row_number() OVER (PARTITION BY {", ".join([*keys, "time"])} ORDER BY {", ".join(order)}) = 1
         )
         SELECT asked.row, {", ".join(f"found.{column}" for column in columns)}
@@ -105,7 +106,7 @@ def _quoted(name: str) -> str:
 
 
 def _clock_calls(node: Any) -> Iterator[str]:
-    """The clock functions in a part of the parsed SQL."""
+    """The functions of the current time in a part of the parsed SQL."""
     if isinstance(node, list):
         for each in node:
             yield from _clock_calls(each)
@@ -114,7 +115,7 @@ def _clock_calls(node: Any) -> Iterator[str]:
         if name in _CLOCK:
             yield f"{name}()"
         elif name == "age" and len(node["children"]) == 1:
-            yield "age() of one argument"
+            yield "age() with one argument"
         elif node.get("type") == "COLUMN_REF" and node["column_names"][0].lower() in _WITHOUT_PARENTHESES:
             yield node["column_names"][0].lower()
         for each in node.values():

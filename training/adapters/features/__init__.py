@@ -1,20 +1,22 @@
-"""Features through Feast: the point-in-time join for training, the online store for serving."""
+"""Features through Feast: the point-in-time join for training, and the online store for serving."""
 
-from training.adapters.features.definitions import RequestCode, definitions_digest, request_code
+from training.adapters.features.definitions_file import RequestCode, definitions_digest, request_code
+from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures, request_column
 from training.adapters.features.features import Features
 from training.adapters.features.golden import check_golden_features, golden_events
-from training.adapters.features.online import Found, OnlineFeatures, Plan, Reads, View, request_column
-from training.adapters.features.reader import OnlineReader
+from training.adapters.features.merged_views import MergedViews
+from training.adapters.features.online_stores._feast_reader import OnlineReader
+from training.adapters.features.views import View, ViewRows
 
 __all__ = [
+    "FeaturePlan",
     "Features",
-    "Found",
+    "MergedViews",
     "OnlineFeatures",
     "OnlineReader",
-    "Plan",
-    "Reads",
     "RequestCode",
     "View",
+    "ViewRows",
     "check_golden_features",
     "definitions_digest",
     "golden_events",

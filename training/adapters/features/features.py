@@ -1,4 +1,4 @@
-"""The features of one model: their names, their history, their newest values."""
+"""The features of one model: their names, their values in history, and their newest values."""
 
 import contextlib
 import logging
@@ -16,18 +16,18 @@ import pyarrow.dataset as ds
 import training.adapters.features.store as stores
 from training.adapters.features.definitions import (
     Definitions,
-    definitions_digest,
     described,
-    functions_of,
     load_definitions,
 )
+from training.adapters.features.definitions_file import definitions_digest, functions_of
+from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures
 from training.adapters.features.history import event_columns, look_up, timed_rows
-from training.adapters.features.online import OnlineFeatures, Plan
 from training.adapters.features.online_record import OnlineRecord
-from training.adapters.features.online_rows import keep_only, stored_keys
-from training.adapters.features.reader import OnlineReader
+from training.adapters.features.online_stores import contract_errors, online_store
+from training.adapters.features.online_stores._feast_reader import OnlineReader
 from training.adapters.features.sharing import clashes
 from training.adapters.lake import Lake
+from training.compat import feast as compat
 from training.contract.base import TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.feature_definitions import FeatureDefinitions, ViewDefinition
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perennial")
 
-#: Rows looked up at once: SQLite takes 32,766 variables in a query.
+#: Rows per lookup. SQLite allows 32,766 variables in a query.
 _LOOKUP = 10_000
 
 
 class Features:
-    """The features of one model. The first call that needs Feast imports it: more than a second."""
+    """The features of one model. The first call that needs Feast imports it, which takes more than a second."""
 
     def __init__(self, settings: StateSettings, spec: ModelSpec) -> None:
         self._settings, self._spec = settings, spec
@@ -54,17 +54,17 @@ class Features:
         self._time_column = spec.feeds["events"].time_column
 
     def names(self) -> list[str]:
-        """The features of the feature service, in its order: the order in which models take them."""
+        """The features of the feature service, in its order. Models take them in this order."""
         return list(self._definitions.names)
 
     def historical(
         self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
     ) -> pd.DataFrame:
-        """`rows` (events, at least one) with the feature columns (float32): the newest feature rows at their times.
+        """`rows` (events, at least one) with the feature columns (float32) added. Length and order stay the same.
 
-        `at` (UTC, one per row): the newest feature rows at these times instead, for a look at what could be known then.
-        Exactly the pinned `versions` of the feature tables are read. A batch feature is 0 where there is no feature
-        row, where the entity is null, or where the row is older than its view's ttl. Same length and order as `rows`.
+        The values are those of the newest feature rows at the times of the events, or at the times `at` (UTC, one per
+        row) if given. Reads exactly the `versions` of the feature tables. A batch feature is 0 when there is no feature
+        row, when the entity is null, or when the row is older than its view's ttl.
         Raises InputError when a version is missing or lacks features that the definitions name.
         """
         return self.historical_with_batch(rows, versions, at)[0]
@@ -72,54 +72,54 @@ class Features:
     def historical_with_batch(
         self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """As `historical`, and the values of the views' columns as they were joined (float32; NaN: no feature row)."""
+        """As `historical`, and also the joined values of the views' columns (float32; NaN: no feature row)."""
         times = pd.DatetimeIndex(rows[self._time_column]).tz_convert("UTC").as_unit("us")
-        looked = times if at is None else at.as_unit("us")
-        days = looked.min().date(), looked.max().date()
+        as_of = times if at is None else at.as_unit("us")
+        days = as_of.min().date(), as_of.max().date()
         views = [self._rows_of(view, versions, *days) for view in self.definitions.views]
-        batch = look_up(FEATURE_ENGINES.find("duckdb")(), rows, looked, views)
-        columns = event_columns(rows, self._whole.event_columns)
-        made = self._whole.values({self._time_column: times.tz_convert(None).to_numpy(), **columns, **batch}, len(rows))
+        batch = look_up(FEATURE_ENGINES.find("duckdb")(), rows, as_of, views)
+        columns = event_columns(rows, self._full_plan.event_columns)
+        columns[self._time_column] = times.tz_convert(None).to_numpy()
+        made = self._full_plan.values(columns | batch, len(rows))
         joined = pd.DataFrame(batch, index=pd.RangeIndex(len(rows)))
         return rows.assign(**dict(zip(self.names(), made.T, strict=True))), joined
 
     def online(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` (events) from the online store, with the defaults of `historical`.
 
-        Their times are datetimes or ISO strings. A feature row counts for as long as its view's ttl says, measured at
-        the event's time. Raises TransientError when the store does not answer.
+        Times in `rows` are datetimes or ISO strings. A feature row older than its view's ttl at the event's time is not
+        used. Raises TransientError when the store does not answer.
         """
-        plan, parts = self._whole, [rows[i : i + _LOOKUP] for i in range(0, len(rows), _LOOKUP)]
+        plan, parts = self._full_plan, [rows[i : i + _LOOKUP] for i in range(0, len(rows), _LOOKUP)]
         chunks = [plan.assemble(part, self.reader.look_up(part, plan.views)) for part in parts]
         values = [chunk.values for chunk in chunks] or [np.empty((0, len(self.names())), np.float32)]
         return OnlineFeatures(np.concatenate(values), [stamp for chunk in chunks for stamp in chunk.timestamps])
 
     @cached_property
     def definitions(self) -> FeatureDefinitions:
-        """What makes the features of the service, as an artifact holds it."""
+        """The definitions of the service's features, as an artifact holds them."""
         return described(self._definitions, self._spec)
 
-    def plan(self, wanted: Sequence[str] | None = None) -> Plan:
-        """How the features `wanted` (None: all), in this order, are made online."""
+    def plan(self, wanted: Sequence[str] | None = None) -> FeaturePlan:
+        """The plan that computes the features `wanted` (None: all) online, in this order."""
         names = self.names() if wanted is None else wanted
-        return Plan(self.definitions, functions_of(self._definitions.on_demand), self._spec, names)
+        return FeaturePlan(self.definitions, functions_of(self._definitions.on_demand), self._spec, names)
 
     @cached_property
-    def _whole(self) -> Plan:
+    def _full_plan(self) -> FeaturePlan:
         return self.plan()
 
     @cached_property
     def reader(self) -> OnlineReader:
-        """Of the online store. For one thread at a time."""
+        """A reader of the online store, for one thread at a time."""
         return OnlineReader(self._settings)
 
     def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
-        """Make the online store hold the newest feature row of each entity, and nothing else.
+        """Write the newest feature row of each entity to the online store, and delete all other rows.
 
-        Returns the newest feature day online and the rows written. Read are the rows of the last days before and at
-        the newest, as many as the view's ttl: an entity that has fallen silent gets its closing row, and one whose
-        newest row is older, or is gone from the table, has none. Versions older than those that are online already
-        are left alone, so that a late run never undoes a newer one.
+        Returns the newest feature day online, and the number of rows written per table. Reads the feature rows within
+        the view's ttl of the newest day. An entity without a row in that time has none online. A version older than the
+        one that is online is skipped, so a late run does not undo a newer one.
         Raises InputError when a version is missing or lacks features that the definitions name, ConfigError when
         another model has published objects of the same names, TransientError when the store does not answer.
         """
@@ -130,29 +130,31 @@ class Features:
             for view in self._definitions.views:
                 version, table = self._pinned(versions, view.name), self._lake.identity(view.name) or ""
                 if (newer := record.newer_than(view.name, table, version)) is not None:
-                    log.info("%s: version %d is online already, newer than version %d", view.name, newer, version)
+                    log.info("%s: skipped version %d, because version %d is online", view.name, version, newer)
                     continue
                 newest = self._newest_rows(view, version)
                 day = pc.max(newest["day"]).as_py()
                 record.begin(view, table, version, day)
-                gone = self._put_online(view, newest, record)
+                removed = self._put_online(view, newest, record)
                 record.end(view)
                 written[view.name] = newest.num_rows
-                done = (view.name, version, day, newest.num_rows, gone)
-                log.info("%s: version %d up to %s, %d entities online, %d removed", *done)
+                counts = (view.name, version, day, newest.num_rows, removed)
+                log.info("%s: version %d up to %s, %d entities online, %d removed", *counts)
         return record.newest([view.name for view in self._definitions.views]), written
 
     def _put_online(self, view: Any, rows: pa.Table, record: OnlineRecord) -> int:
-        """Write `rows`, delete all else of `view`. Returns the number of entities deleted."""
-        with stores.answering(self._settings):
-            store = self._online_store
+        """Write `rows` and delete the other rows of `view`. Returns the number of entities deleted."""
+        with contract_errors(self._settings):
+            store = self._feature_store
             if rows.num_rows:
                 store.write_to_online_store(view.name, rows.drop_columns("day").to_pandas())
-            keys = stored_keys(store, view, rows[self._spec.features.tables[view.name]].to_pylist())
-            return keep_only(store, view, keys, *record.seen(view.name))
+            [column] = view.entity_columns
+            entities = rows[self._spec.features.tables[view.name]].to_pylist()
+            keys = compat.stored_keys(store.config, column.name, entities, column.dtype.to_value_type())
+            return online_store(self._settings).keep_only(store.config, view, keys, *record.stored(view.name))
 
     def publish(self) -> None:
-        """Put the definitions into the published registry, for the `feast` command and its UI, unless it has them."""
+        """Publish the definitions, for the `feast` command and its UI, unless they are published already."""
         with stores.registry_lock(self._settings):
             self._publish()
 
@@ -161,14 +163,14 @@ class Features:
         return load_definitions(self._settings.feature_repo, self._spec)
 
     @cached_property
-    def _online_store(self) -> "FeatureStore":
-        # Open for the life of the process.
+    def _feature_store(self) -> "FeatureStore":
+        # It stays open until the process ends.
         self._open = contextlib.ExitStack()
         return self._open.enter_context(stores.private_store(self._settings, self._definitions, online=True))
 
     def _publish(self) -> None:
         definitions = load_definitions(self._settings.feature_repo, self._spec)
-        # The model that was published first keeps a name.
+        # When two models use one name, the model that was published first keeps it.
         others = [name for name in model_names(self._settings.models_dir) if name != self._spec.name]
         published = [name for name in others if stores.published(self._settings, name)]
         for clash in clashes(definitions, self._spec, published, self._settings):
@@ -176,7 +178,7 @@ class Features:
         for view in definitions.views:
             view.batch_source.file_options.uri = self._lake.uri(view.name)
         digest = f"{definitions_digest(self._settings.feature_repo, self._spec)} {self._settings.lake}"
-        with stores.answering(self._settings):
+        with contract_errors(self._settings):
             applied = stores.publish(self._settings, definitions, self._spec.name, digest)
         if applied:
             log.info("Published the feature definitions to %s", self._settings.feature_registry)
@@ -189,13 +191,15 @@ class Features:
     def _scan(self, view: Any, version: int) -> ds.Dataset:
         """The feature table of `view` at `version`. Raises InputError when it lacks features of the view."""
         rows = self._lake.scan(view.name, version)
-        if lost := [feature.name for feature in view.features if feature.name not in rows.schema.names]:
-            problem = f"Version {version} of {view.name!r} in {self._lake.uri(view.name)} has no {lost}"
-            raise InputError(problem, hint="An older definition made it: run the features step, name a newer version.")
+        if missing := [feature.name for feature in view.features if feature.name not in rows.schema.names]:
+            problem = f"Version {version} of {view.name!r} in {self._lake.uri(view.name)} has no {missing}"
+            raise InputError(
+                problem, hint="An older definition made this version. Run the features step and name a newer version."
+            )
         return rows
 
     def _newest_rows(self, view: Any, version: int) -> pa.Table:
-        """The last row of each entity within the view's ttl of the newest day."""
+        """The last row of each entity among the rows within the view's ttl of the newest day."""
         rows = self._scan(view, version)
         newest = pc.max(rows.to_table(columns=["day"])["day"]).as_py()
         if newest is None:

@@ -1,4 +1,4 @@
-"""The record of what is online: for each feature view the table, the version, and the features that may be there."""
+"""A record of what is online: for each feature view its table, its version, and the features that rows may have."""
 
 import json
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from training.settings import StateSettings
 
 
 class OnlineRecord:
-    """`<model>.online.json` beside the published registry. Use it under `registry_lock`.
+    """The file `<model>.online.json` beside the published registry. Use it under `registry_lock`.
 
-    `begin` comes before the first write to the store and `end` after the last: when a materialization is killed in
-    between, the next one knows what may be there.
+    Call `begin` before the first write to the store and `end` after the last. When a materialization is killed in
+    between, the next one knows which features may be online.
     """
 
     def __init__(self, settings: StateSettings, model: str) -> None:
@@ -22,17 +22,18 @@ class OnlineRecord:
         self._views: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
     def newer_than(self, view: str, table: str, version: int) -> int | None:
-        """The version of `view` that is online when it is newer than `version`; None when it is not.
+        """The version of `view` that is online, if it is newer than `version`; else None.
 
-        Versions of another `table` (its id in the lake, see Lake.identity) say nothing: it has been created anew.
+        `table` is the id of the table in the lake (Lake.identity). Versions of a table with another id do not count,
+        because the table was created anew.
         """
         entry = self._views.get(view, {})
         known: int = entry.get("version", -1)
         return known if known > version and entry.get("table") == table else None
 
     def begin(self, view: Any, table: str, version: int, as_of: date | None) -> None:
-        """`version` of `table`, up to the day `as_of`, is about to be put online."""
-        features, columns = self.seen(view.name)
+        """Record that `version` of `table`, up to the day `as_of`, is being written to the store."""
+        features, columns = self.stored(view.name)
         self._views[view.name] = {
             "version": version,
             "table": table,
@@ -43,13 +44,13 @@ class OnlineRecord:
         self._write()
 
     def end(self, view: Any) -> None:
-        """What `begin` announced is online, and nothing else of `view`."""
+        """Record that the version of `begin` is online, and that nothing else of `view` is."""
         names = sorted(feature.name for feature in view.features)
         self._views[view.name] |= {"features": names, "entity_columns": sorted(view.join_keys)}
         self._write()
 
-    def seen(self, view: str) -> tuple[list[str], list[str]]:
-        """The features and the entity columns that rows of `view` online may have."""
+    def stored(self, view: str) -> tuple[list[str], list[str]]:
+        """The features and the entity columns that the rows of `view` in the store may have."""
         entry = self._views.get(view, {})
         return entry.get("features", []), entry.get("entity_columns", [])
 

@@ -1,4 +1,4 @@
-"""Names that two models use in the one Feast project, where they would overwrite each other's online rows."""
+"""Find names that two models share. In one Feast project they would overwrite each other's online rows."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -14,16 +14,16 @@ log = logging.getLogger("perennial")
 def clashes(
     definitions: Definitions, spec: ModelSpec, others: Iterable[str], settings: StateSettings
 ) -> Iterator[ConfigError]:
-    """A ConfigError for each of the models `others` that defines a view or service of a name that this one uses too.
+    """A ConfigError for each model in `others` that defines a view or a service with a name of `definitions`.
 
-    Files that do not load are their own model's trouble.
+    Logs a warning for a model whose files cannot be loaded; the check of that model reports the mistake.
     """
     folder = settings.feature_repo
     for name in others:
         try:
             theirs = load_definitions(folder, load_model_spec(name, settings.models_dir))
         except ConfigError as error:
-            log.warning("The names of %s's features cannot be compared with those of %s: %s", name, spec.name, error)
+            log.warning("Cannot compare the feature names of %s with those of %s: %s", name, spec.name, error)
             continue
         if shared := shared_names(definitions, theirs):
             files = f"{folder / spec.name}.py and {folder / name}.py"
@@ -33,9 +33,9 @@ def clashes(
 
 
 def shared_names(one: Definitions, other: Definitions) -> list[str]:
-    """What both define that two models cannot share: "feature view 'x'". Feast knows one object for each name.
+    """The objects that both define and that two models cannot share, such as "feature view 'x'".
 
-    An entity may be shared when its join key and its type are the same.
+    Feast has one object per name. An entity may be shared when its join key and its type are equal.
     """
 
     def named(definitions: Definitions) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Connect to MLflow with short timeouts and little output. Its errors become those of the step contract."""
+"""Connect to MLflow with short timeouts and little output, and turn its errors into errors of the step contract."""
 
 import os
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ from training.contract.errors import StepError, TransientError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-#: By default MLflow retries a dead server for minutes. A step gives up after seconds, and its scheduler retries it. The
-#: line "View run" would go to standard output, where a step's result may go. Values that an operator has set win.
+#: By default MLflow retries a server that is down for minutes. A step should fail after seconds and be retried by its
+#: scheduler. MLflow would also print the line "View run" to standard output, where a step may print its result. Values
+#: that are set in the environment take precedence.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -27,33 +28,38 @@ ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 def connect(tracking_uri: str) -> "MlflowClient":
-    """A client for runs and registry at `tracking_uri`. Sends no request yet. Importing MLflow takes about 2 s."""
+    """A client for runs and registry at `tracking_uri`. Does not send a request. Importing MLflow takes about 2 s."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     leave_out_feast_headers()
-    with answering(tracking_uri):
+    with contract_errors(tracking_uri):
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
 @contextmanager
-def answering(tracking_uri: str) -> Iterator[None]:
-    """Turn MLflow's errors into TransientError when it does not answer, and otherwise into StepError."""
+def contract_errors(tracking_uri: str) -> Iterator[None]:
+    """Turn errors of MLflow into TransientError when it does not answer, and into StepError otherwise."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import OperationalError
 
     try:
         yield
-    except (RequestException, OperationalError) as error:  # OperationalError: a database without a server before it.
+    except (
+        RequestException,
+        OperationalError,
+    ) as error:  # OperationalError: from a database that is used without a server.
         raise _unreachable(tracking_uri, error) from error
     except MlflowException as error:
         if error.error_code in _TRANSIENT:
             raise _unreachable(tracking_uri, error) from error
-        raise StepError(f"MLflow at {tracking_uri} refused: {error}", hint="Its server log says more.") from error
+        raise StepError(
+            f"MLflow at {tracking_uri} refused: {error}", hint="See the log of the MLflow server."
+        ) from error
 
 
 def _unreachable(tracking_uri: str, error: Exception) -> TransientError:
-    hint = "Start it (`make up`) or set CT_TRACKING_URI; then retry."
+    hint = "Start it (`make up`) or correct CT_TRACKING_URI, then retry."
     return TransientError(f"MLflow at {tracking_uri} did not answer: {error}", hint)

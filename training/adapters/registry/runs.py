@@ -1,6 +1,6 @@
-"""Training runs in MLflow: one experiment per model, one run per fingerprint, however often a step is killed and rerun.
+"""Training runs in MLflow: one experiment per model, one run per fingerprint, also after retries.
 
-A run counts once its status is FINISHED, which comes last. One that was left unfinished is taken up again: everything
+The status FINISHED is set last, and only runs with it are used. A retry continues an unfinished run. Everything that is
 logged has a fixed name and time, so logging it again changes nothing.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.adapters.registry.connection import ABSENT, answering, connect
+from training.adapters.registry.connection import ABSENT, connect, contract_errors
 from training.adapters.registry.versions import SERVED, fetch_served
 from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT
 from training.contract.errors import TransientError
@@ -35,7 +35,7 @@ _EXAMPLE_ROWS = 3
 
 @dataclass(frozen=True)
 class Run:
-    """`result` is what the step that made the run returned; None while it is unfinished."""
+    """`started`: ms since 1970. `result`: the result of the step that made the run; None while it is unfinished."""
 
     run_id: str
     started: int
@@ -45,7 +45,7 @@ class Run:
 class Runs:
     """The runs of `model`'s experiment at `tracking_uri`. Raises TransientError when MLflow does not answer.
 
-    `local_artifacts`: where artifacts go when there is no server between, which would decide it.
+    `local_artifacts`: the folder for artifacts when MLflow is used without a server. A server decides this itself.
     """
 
     def __init__(self, tracking_uri: str, model: str, local_artifacts: str) -> None:
@@ -62,18 +62,18 @@ class Runs:
         location = None if self._uri.startswith("http") else f"{self._local}/{self._model}"
         found = self._client.get_experiment_by_name(self._model)
         if found is None:
-            # The other estimators' steps start at the same time: one of them wins.
+            # The steps of other estimators start at the same time, and only one of them can create it.
             with suppress(MlflowException):
                 return self._client.create_experiment(self._model, artifact_location=location)
             found = self._client.get_experiment_by_name(self._model)
         if found is None:
-            raise TransientError(f"MLflow at {self._uri} could not make experiment {self._model}", hint="Retry.")
+            raise TransientError(f"MLflow at {self._uri} could not create the experiment {self._model}", hint="Retry.")
         return found.experiment_id
 
     def begin(self, name: str, fingerprint: str, tags: Mapping[str, str]) -> Run:
-        """The run with this fingerprint: finished, taken up again, or new."""
+        """The run with this fingerprint: finished, resumed, or new."""
         client = self._client
-        with answering(self._uri):
+        with contract_errors(self._uri):
             query = f"tags.{FINGERPRINT} = '{fingerprint}'"
             found = client.search_runs([self._experiment], query, order_by=["attributes.start_time ASC"])
             finished = [run for run in found if run.info.status == "FINISHED" and RESULT in run.data.tags]
@@ -86,11 +86,11 @@ class Runs:
             return Run(run.info.run_id, run.info.start_time, None)
 
     def tags(self, run_id: str) -> dict[str, str]:
-        """Of a run; empty when there is none with this id."""
+        """The tags of a run; empty when there is no run with this id."""
         self._client  # noqa: B018 – connect first: the exception type is MLflow's
         from mlflow.exceptions import MlflowException
 
-        with answering(self._uri):
+        with contract_errors(self._uri):
             try:
                 return dict(self._client.get_run(run_id).data.tags)
             except MlflowException as error:
@@ -99,8 +99,8 @@ class Runs:
                 raise
 
     def log(self, run: Run, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Parameters and metrics, the latter at the time when the run started."""
-        with answering(self._uri):
+        """Log parameters and metrics. The metrics get the time when the run started."""
+        with contract_errors(self._uri):
             from mlflow.entities import Metric, Param
 
             self._client.log_batch(
@@ -110,7 +110,7 @@ class Runs:
             )
 
     def log_dataset(self, run: Run, dataset: DatasetResult) -> None:
-        """Both splits as dataset inputs; the table versions that they were made from are their tags."""
+        """Log both splits as dataset inputs. Their tags are the table versions that they were made from."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         versions = [InputTag(f"table.{table}", str(version)) for table, version in dataset.table_versions.items()]
@@ -126,27 +126,27 @@ class Runs:
                 ),
             )
             inputs.append(DatasetInput(described, [InputTag("mlflow.data.context", context), *versions]))
-        with answering(self._uri):
+        with contract_errors(self._uri):
             self._client.log_inputs(run.run_id, inputs)
 
     def log_files(self, run_id: str, folder: Path, name: str | None = None) -> None:
-        """The files in `folder` as run artifacts, under `name`."""
-        with answering(self._uri):
+        """Log the files in `folder` as run artifacts, under `name`."""
+        with contract_errors(self._uri):
             self._client.log_artifacts(run_id, str(folder), name)
 
     def log_model(self, run: Run, artifact: Path, example: np.ndarray, requirements: Iterable[str]) -> None:
-        """The artifact folder as `served/` (what serving fetches) and as a logged model of MLflow's ONNX flavour."""
+        """Log the artifact folder as `served/`, for serving, and as a logged model with MLflow's ONNX flavour."""
         from mlflow.entities import LoggedModelOutput
 
         self.log_files(run.run_id, artifact, SERVED)
-        with answering(self._uri):
+        with contract_errors(self._uri):
             outputs = self._client.get_run(run.run_id).outputs
             if outputs and outputs.model_outputs:
                 return
-            # The run names its model last, so one that no run names was left by a step that was killed.
+            # The run refers to its model only at the end. A model without such a reference is from a killed step.
             query = f"source_run_id = '{run.run_id}'"
-            for left in self._client.search_logged_models([self._experiment], filter_string=query):
-                self._client.delete_logged_model(left.model_id)
+            for unused in self._client.search_logged_models([self._experiment], filter_string=query):
+                self._client.delete_logged_model(unused.model_id)
             logged = self._client.create_logged_model(self._experiment, "model", source_run_id=run.run_id)
             with TemporaryDirectory() as folder:
                 _save_onnx_flavour(artifact / ONNX_FILE, Path(folder, "model"), logged, example, list(requirements))
@@ -155,27 +155,27 @@ class Runs:
             self._client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        with answering(self._uri):
+        with contract_errors(self._uri):
             for key, value in tags.items():
                 self._client.set_tag(run_id, key, value)
 
     def finish(self, run: Run, result: Mapping[str, Any]) -> None:
-        """The run counts from here on; `result` is what `begin` gives for it later."""
-        with answering(self._uri):
+        """Mark the run as finished. A later `begin` returns `result` with it."""
+        with contract_errors(self._uri):
             self._client.set_tag(run.run_id, RESULT, json.dumps(result))
             self._client.set_terminated(run.run_id, "FINISHED")
 
     def fail(self, run: Run) -> None:
-        """Called for an error that is under way, which is the one to tell: one of its own is logged, never raised."""
+        """Mark the run as failed. Call it while handling the error; an error of this call is only logged."""
         try:
-            with answering(self._uri):
+            with contract_errors(self._uri):
                 self._client.set_terminated(run.run_id, "FAILED")
         except Exception as error:
-            log.warning("Run %s could not be marked as failed: %s", run.run_id, error)
+            log.warning("Could not mark run %s as failed: %s", run.run_id, error)
 
     def fetch(self, run_id: str, digest: str, folder: Path) -> Path:
-        """Put the run's artifact back into `folder` when it is not there."""
-        with answering(self._uri):
+        """Download the run's artifact into `folder` unless it is there."""
+        with contract_errors(self._uri):
             return fetch_served(self._client, run_id, digest, folder)
 
 
@@ -202,7 +202,7 @@ def _save_onnx_flavour(content: Path, folder: Path, logged: Any, example: np.nda
         mlflow_model=described,
         signature=signature,
         input_example={ONNX_INPUT: example[:_EXAMPLE_ROWS]},
-        # Named, for finding them out takes MLflow a subprocess and many seconds.
+        # Given here, because MLflow would run a subprocess for many seconds to find them.
         conda_env={
             "name": "model",
             "channels": ["conda-forge"],

@@ -1,7 +1,7 @@
-"""The protocol of estimators, and how to find one by its name.
+"""The protocol of estimators, and how to load one by its name.
 
-Rows are in time order, features are finite float32 [n, d], labels are 0 and 1 [n]. A fitted model gives its scores
-natively and as an ONNX graph (contract/artifact.py). The train step checks that both give the same scores.
+Rows are in time order, features are finite float32 [n, d], labels are 0 and 1 [n]. A fitted model computes scores
+itself and exports an ONNX graph (contract/artifact.py). The train step checks that both compute the same scores.
 """
 
 import inspect
@@ -35,11 +35,11 @@ class Checkpoint(Protocol):
     """Where a fit saves its progress, so that a retry of the same fit continues from there."""
 
     def load(self) -> bytes | None:
-        """What was saved last; None when nothing was."""
+        """The content that was saved last; None when there is none."""
         ...
 
     def save(self, content: bytes) -> None:
-        """Replace what was saved before, whole or not at all."""
+        """Replace the saved content atomically."""
         ...
 
 
@@ -57,13 +57,13 @@ NO_CHECKPOINT = NoCheckpoint()
 
 
 class Estimator(Protocol):
-    """What a member of the registry returns."""
+    """The protocol of what a member of ESTIMATORS returns."""
 
-    #: Parameter → its value unless the spec gives one. A spec may name no other parameter.
+    #: Parameter → its default. A spec may only set these parameters.
     DEFAULTS: Mapping[str, Any]
-    #: Whether several processes, joined by torch.distributed, may fit one model together.
+    #: Whether several processes can fit one model together with torch.distributed.
     DISTRIBUTED: bool
-    #: The installed distributions that fit and export. Another version of one makes another fit.
+    #: The Python distributions that fit and export. Another version of one of them requires a new fit.
     LIBRARIES: tuple[str, ...]
 
     def fit(
@@ -76,8 +76,8 @@ class Estimator(Protocol):
     ) -> Fitted:
         """Fit with `parameters`, which has all keys of DEFAULTS.
 
-        On one machine the same arguments give the same model, also when the fit was resumed from `checkpoint`. A fit
-        that takes seconds may ignore the checkpoint.
+        On one machine the same arguments give the same model, also when the fit resumes from `checkpoint`. A fit that
+        takes seconds may ignore the checkpoint.
         """
         ...
 
@@ -85,14 +85,14 @@ class Estimator(Protocol):
 def load(name: EstimatorName) -> Estimator:
     """The estimator `name`: a member of the registry, or what `package.module:factory` returns.
 
-    Its library is imported now. Raises ConfigError when there is no such estimator, it cannot be imported, or it lacks
-    a part of the protocol.
+    Imports its library. Raises ConfigError when there is no such estimator, when it cannot be imported, or when it
+    lacks a part of the protocol.
     """
     factory = _imported(name) if ":" in name else ESTIMATORS.find(name)
     estimator = factory()
     if missing := [part for part in _PARTS if not hasattr(estimator, part)]:
         problem = f"The estimator {name!r} is a {type(estimator).__name__} without {', '.join(missing)}"
-        raise ConfigError(problem, hint="training/estimators/base/__init__.py says what an estimator has.")
+        raise ConfigError(problem, hint="See the protocol Estimator in training/estimators/base/__init__.py.")
     return estimator
 
 
@@ -111,9 +111,9 @@ def _imported(path: str) -> Any:
 
 
 def outside_source(name: EstimatorName) -> Path | None:
-    """The file of an estimator that is not in this package; None for one that is.
+    """The file of an estimator from another package; None for an estimator of this package.
 
-    Raises ConfigError like `load`, which is needed to find the file.
+    Loads an estimator from another package. Raises ConfigError like `load`.
     """
     if (Path(__file__).parents[1] / f"{name}.py").is_file():
         return None
@@ -129,8 +129,9 @@ def parameters_for(name: EstimatorName, defaults: Mapping[str, Any], given: Mapp
 
 
 def check_training_data(features: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
-    """Raises DataContractError unless there are rows, their features are finite, one feature at least varies, and both
-    labels occur. `names` are the columns'.
+    """Raises DataContractError for training data that no model can be fitted on.
+
+    There must be rows, finite features, at least one feature that varies, and both labels. `names`: of the features.
     """
     if not len(labels):
         raise DataContractError("There are no training rows", hint="Train on a longer window.")
@@ -142,13 +143,13 @@ def check_training_data(features: np.ndarray, labels: np.ndarray, names: list[st
         raise DataContractError(problem, hint="Train on a longer window, or correct the label column.")
     if (features == features[0]).all():
         problem = f"No feature varies over the {len(labels)} training rows: {', '.join(names)}"
-        raise DataContractError(problem, hint="Look at how the features are made: all of them may be defaults.")
+        raise DataContractError(problem, hint="Check the features step: all values may be defaults.")
 
 
 def check_finite(features: np.ndarray, names: list[str]) -> None:
-    """Raises DataContractError that names the columns with values that are not finite.
+    """Raises DataContractError with the names of the columns that have values that are not finite.
 
-    No estimator imputes missing values: every feature has a defined default.
+    Estimators do not impute missing values, because every feature has a default.
     """
     bad = ~np.isfinite(features)
     if bad.any():

@@ -1,6 +1,6 @@
-"""ONNX graphs in the one form that is served: `features` float32 [rows, d] in, `scores` float32 [rows] out.
+"""ONNX graphs in the form that is served: input `features` float32 [rows, d], output `scores` float32 [rows].
 
-The bytes depend on the model alone: names are fixed, nothing tells time or producer version.
+The bytes depend on the model only. Names are fixed, and there is no time and no producer version in them.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from onnx import TensorProto, helper
 
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT
 
-#: ONNX Runtime 1.31 reads more; these are the oldest that hold every operator used here.
+#: The oldest versions that have all operators used here. ONNX Runtime 1.31 also reads newer ones.
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8
 
 
 def serialise(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], columns: int) -> bytes:
-    """A checked model of these nodes, whose last one gives `scores`."""
+    """A checked model of these nodes. The output of the last node must be `scores`."""
     rows = "rows"
     graph = helper.make_graph(
         nodes,
@@ -30,14 +30,14 @@ def serialise(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], co
 
 
 def threshold_as_float32(threshold: float) -> float:
-    """The largest float32 that is not above `threshold` (float64, not NaN): for every float32 x, `x <= threshold` and
-    `x <= threshold_as_float32(threshold)` say the same.
+    """The largest float32 that is not above `threshold` (float64, not NaN).
 
-    Trees are fitted with thresholds in float64, halfway between two values of a feature; an ONNX tree has float32.
-    Rounded to the nearest, the threshold between two neighbouring float32 values becomes the upper one of them in half
-    of the cases, and rows of that value go the other way.
+    For every float32 x, `x <= threshold` and `x <= threshold_as_float32(threshold)` are equal. Trees are fitted with
+    float64 thresholds, halfway between two values of a feature, but an ONNX tree has float32 thresholds. Rounding to
+    the nearest float32 would move a threshold between two adjacent float32 values to the upper one in half of the
+    cases. Rows with that value would then take the other branch.
     """
-    with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, and the step down is the largest finite one
+    with np.errstate(over="ignore"):  # Above the range it becomes infinite; nextafter then gives the largest float32.
         nearest = np.float32(threshold)
-    # A float32 compared with a Python float would be rounded first: both are compared in double precision.
+    # Compare in double precision, because NumPy would round the Python float to float32 first.
     return float(np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > threshold else nearest)

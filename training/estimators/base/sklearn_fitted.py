@@ -15,7 +15,7 @@ from training.estimators.base.graph import ML_OPSET, OPSET, serialise, threshold
 
 @dataclass(frozen=True)
 class SklearnFitted:
-    """`model` gives class probabilities for `columns` features."""
+    """`model` computes class probabilities from `columns` features."""
 
     model: Any
     columns: int
@@ -29,7 +29,7 @@ class SklearnFitted:
 
 
 def from_sklearn(model: Any, columns: int) -> bytes:
-    """The graph of a fitted scikit-learn classifier of `columns` features (skl2onnx, its labels dropped)."""
+    """The graph of a fitted scikit-learn classifier of `columns` features, without the labels that skl2onnx adds."""
     with corrected_tree_nodes(threshold_as_float32):
         converted = convert_sklearn(
             model,

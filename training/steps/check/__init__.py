@@ -1,4 +1,4 @@
-"""Find the mistakes in a model's three files before anything runs: spec, feature SQL, Feast definitions."""
+"""Find mistakes in the three files of a model before anything runs: spec, feature SQL, Feast definitions."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from training.settings import ROOT, StateSettings
 
 log = logging.getLogger("perennial")
 
-#: What reads the files: another version may find other mistakes.
+#: The libraries that read the files. Another version of them may find other mistakes.
 _LIBRARIES = ("duckdb", "feast", "numpy", "pandas")
 _STORE = "feature_store.yaml"
 
@@ -24,12 +24,12 @@ _STORE = "feature_store.yaml"
 def run(inputs: CheckInputs, settings: StateSettings) -> CheckResult:
     """Check the model's files. Files that have passed are checked again only when they or the code here change.
 
-    Raises ConfigError with every problem that was found.
+    Raises ConfigError with all problems that were found.
     """
     files = _digest(inputs.model, settings)
-    remembered = storage.join(settings.work, "checks", f"{inputs.model}.json")
-    if storage.read(remembered) == _record(files):
-        log.info("The files of %s are unchanged since they passed the check (recorded in %s)", inputs.model, remembered)
+    record = storage.join(settings.work, "checks", f"{inputs.model}.json")
+    if storage.read(record) == _record_content(files):
+        log.info("The files of %s have not changed since they passed the check (recorded in %s)", inputs.model, record)
         return CheckResult(outcome="unchanged", digest=files)
     found = find_problems(inputs.model, settings)
     for line in listing([problem for problem in found if not problem.sure]):
@@ -38,14 +38,14 @@ def run(inputs: CheckInputs, settings: StateSettings) -> CheckResult:
         listed = "".join(f"\n- {line}" for line in listing(problems))
         raise ConfigError(
             f"Mistakes in the files of {inputs.model}: {len(problems)}{listed}",
-            hint="Correct the files; `make check` looks at them without Airflow.",
+            hint="Correct the files. `make check` checks them without Airflow.",
         )
-    storage.write(remembered, _record(files))
+    storage.write(record, _record_content(files))
     return CheckResult(outcome="passed", digest=files)
 
 
 def find_problems(model: str, settings: StateSettings) -> list[Problem]:
-    """Everything that is wrong with the files of `model`. It takes a few seconds: Feast and DuckDB are loaded."""
+    """All problems in the files of `model`. Takes a few seconds, because it imports Feast and DuckDB."""
     path = settings.models_dir / f"{model}.yaml"
     try:
         spec = read_model_spec(model, settings.models_dir)
@@ -76,9 +76,9 @@ def _features(spec: ModelSpec, settings: StateSettings) -> list[Problem]:
 
 def _missing_files(model: str, settings: StateSettings) -> list[Problem]:
     fixes = {
-        f"{model}.sql": "Write it: a SELECT per feature table. feature_repo/card_fraud.sql is an example.",
-        f"{model}.py": "Write it: Feast's views and the service. feature_repo/card_fraud.py is an example.",
-        _STORE: "Every feature repository has one; copy feature_repo/feature_store.yaml.",
+        f"{model}.sql": "Write one SELECT per feature table. feature_repo/card_fraud.sql is an example.",
+        f"{model}.py": "Define Feast's views and the service. feature_repo/card_fraud.py is an example.",
+        _STORE: "Every feature repository needs this file. Copy feature_repo/feature_store.yaml.",
     }
     return [
         Problem(file=str(settings.feature_repo / name), place="", what="There is no such file", fix=fix)
@@ -88,7 +88,7 @@ def _missing_files(model: str, settings: StateSettings) -> list[Problem]:
 
 
 def _digest(model: str, settings: StateSettings) -> str:
-    """Of the model's files, those that they may import or share names with, and the code that checks them."""
+    """A digest of the model's files, of files that they may import or share names with, and of the code that checks."""
     repo = settings.feature_repo
     files = [repo / f"{model}.sql", repo / _STORE]
     files += sorted([*settings.models_dir.glob("*.yaml"), *repo.glob("*.py"), *Path(ROOT, "training").rglob("*.py")])
@@ -96,5 +96,5 @@ def _digest(model: str, settings: StateSettings) -> str:
     return digest([digests, {library: version(library) for library in _LIBRARIES}])
 
 
-def _record(files: str) -> bytes:
-    return json.dumps({"passed": files}).encode()
+def _record_content(digest: str) -> bytes:
+    return json.dumps({"passed": digest}).encode()

@@ -1,4 +1,4 @@
-"""The feature SQL, run on feeds without rows and on made-up ones: what it reads, what it makes, and as of when."""
+"""Run the feature SQL on empty feeds and on sample feeds. Check its columns, its rows, and what it knows at a time."""
 
 import re
 from collections.abc import Callable
@@ -21,21 +21,21 @@ from training.contract.problems import Problem, without_path
 from training.domain.conform import ARROW_TYPES, feed_schema
 from training.domain.sample_feeds import sample_feeds
 
-#: The made-up feeds begin here; days after it are their dates.
+#: The first day of the sample feeds.
 START = date(2026, 1, 5)
-#: Feature days that are looked at. Those of the list are computed once more, each alone.
+#: The number of feature days to check, and those of them (from 0) that are also computed alone.
 DAYS, ALONE = 7, (1, 3, 6)
-#: The feeds go on after the last of them, for SQL that looks ahead.
+#: Days of sample feeds after the last feature day, to find SQL that reads the future.
 AFTER = 3
-#: Sums of float64 in another order differ by less.
+#: Sums of float64 in a different order differ by less.
 TOLERANCE = 1e-6
 
 
 @dataclass
 class BatchSql:
-    """What the SQL of a model turned out to make: `tables`, by name, on the made-up `events`; and its problems.
+    """The result of running a model's SQL on the sample `events`: the rows of `tables`, by name, and the problems.
 
-    `schemas` also has the columns of tables whose rows have a mistake.
+    `schemas` also has the columns of tables whose rows have a problem.
     """
 
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class BatchSql:
 
 
 def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
-    """Run every query of `path`. A table with a mistake does not keep the others from being looked at."""
+    """Run and check every query of `path`, also after a problem in another table."""
     history = spec.features.history_days
     before = history + min(history, 60) + 2
     found = BatchSql()
@@ -71,7 +71,7 @@ def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
 
 
 def _literals(queries: FeatureQueries, spec: ModelSpec) -> list[str | float]:
-    """What the SQL compares with: made-up rows hold some of it, or a filter would let none of them through."""
+    """The constants in the SQL. Sample rows contain some of them, because a filter might drop all rows otherwise."""
     tokens = [token for table in spec.features.tables for token in queries.tokens(table)]
     texts = [token[1:-1].replace("''", "'") for token in tokens if token.startswith("'")]
     numbers = [float(token) for token in tokens if re.fullmatch(r"\d+(\.\d+)?", token)]
@@ -79,7 +79,7 @@ def _literals(queries: FeatureQueries, spec: ModelSpec) -> list[str | float]:
 
 
 class _Table:
-    """One feature table: its query, run in several ways."""
+    """Checks the query of one feature table by running it in several ways."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _Table:
             self.schema = self._queries.schema(self._table, empty)
         except StepError as error:
             reads = " and ".join(f"{feed} ({', '.join(s.columns)})" for feed, s in self._spec.feeds.items())
-            fix = f"{error.hint} It reads {reads}; it yields {self._entity}, day (a DATE) and the features."
+            fix = f"{error.hint} It can read {reads}. It must yield {self._entity}, day (a DATE) and the features."
             return [self._failed(error.message, fix)]
         found = [*self._columns(self.schema), *self._clock()]
         try:
@@ -112,7 +112,7 @@ class _Table:
         except StepError as error:
             return [*found, self._failed(error.message, error.hint)]
         if not rows.num_rows:
-            what = f"yields no row for {self._days}, from {self._events.num_rows} made-up events before and in them"
+            what = f"yields no row for {self._days}, from {self._events.num_rows} sample events before and in them"
             fix = "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end."
             found.append(self._problem(what, fix, sure=False))
         if found:
@@ -133,20 +133,20 @@ class _Table:
             found.append(self._problem(what, f"Yield {self._entity}, day and at least one feature."))
         kind, wanted = schema.field(self._entity).type, ARROW_TYPES[self._spec.request_columns[self._entity].type]
         if kind != wanted:
-            what = f"yields {self._entity} as {kind}, events have it as {wanted}"
+            what = f"yields {self._entity} as {kind}, but events have it as {wanted}"
             found.append(self._problem(what, f"Yield {self._entity} as it is, without a cast."))
         return found
 
     def _clock(self) -> list[Problem]:
-        """Feature rows are computed again for past days, with another present time."""
+        """The current time must not be used, because feature rows of past days are computed again later."""
         columns = {name.lower() for feed in self._spec.feeds.values() for name in feed.columns}
         if not (used := [each for each in self._queries.clock_functions(self._table) if each not in columns]):
             return []
-        what = f"depends on the present time: it uses {', '.join(used)}"
+        what = f"depends on the current time: it uses {', '.join(used)}"
         return [self._problem(what, "Count from the feature day (day, $start, $end) instead.")]
 
     def _as_of(self, together: pa.Table) -> list[Problem]:
-        """A day's rows must be the same when nothing is there that was not known, or is older than the history."""
+        """The rows of a day must not change when later rows, and rows older than the history, are removed."""
         for n in ALONE:
             day = self._days.start + timedelta(days=n)
             want = together.filter(pc.equal(together["day"], day))
@@ -159,27 +159,32 @@ class _Table:
         return []
 
     def _explained(self, day: date, differences: str) -> list[Problem]:
-        """Which of the removals makes the difference on `day`; the first that does."""
+        """The problems that explain the differences on `day`: which of the removed rows change its result."""
         alone = self._run(day, self._all())
         if again := self._differences(alone, self._run(day, self._all()), day, "at first", "then"):
             what = f"yields other rows when it runs again: {again}"
-            return [self._problem(what, "Remove random(), now() and current_date; order what an aggregate depends on.")]
+            return [
+                self._problem(
+                    what,
+                    "Remove random(), now() and current_date; add ORDER BY if an aggregate needs it.",
+                )
+            ]
         tests: list[tuple[dict[str, pa.Table], str, str]] = [
             (
                 self._known(day, self._all(), feeds=("events",)),
-                f"uses events of the day itself or later, which are not known at the midnight that begins {day}",
-                f"Keep to events before day: CAST({self._time} AS DATE) < day.",
+                f"uses events of the day itself or later, which are not known at the start of {day}",
+                f"Use only events before the day: CAST({self._time} AS DATE) < day.",
             ),
             (
                 self._known(day, self._all(), feeds=("labels",)),
-                f"uses labels that were not reported yet at the midnight that begins {day}",
-                f"Keep to labels reported before day: CAST({self._reported} AS DATE) < day.",
+                f"uses labels that were not yet reported at the start of {day}",
+                f"Use only labels reported before the day: CAST({self._reported} AS DATE) < day.",
             ),
             (
                 self._recent(day),
                 f"uses events or labels from more than features.history_days ({self._spec.features.history_days}) ago",
-                "Raise features.history_days to the longest window plus the label delay, plus the closing day on"
-                " which an entity leaves the window; or shorten the window.",
+                "Raise features.history_days to the longest window plus the label delay plus the day on which an"
+                " entity leaves the window, or shorten the window.",
             ),
         ]
         found = [
@@ -189,8 +194,8 @@ class _Table:
         ]
         if found:
             return found
-        what = f"yields other rows for a day alone than for a span of days: {differences}"
-        fix = "Use $start and $end only to choose which days to yield, not in the windows."
+        what = f"yields different rows for one day than for several days: {differences}"
+        fix = "Use $start and $end only to select the days to yield, not in the windows."
         return [self._problem(what, fix)]
 
     def _run(self, day: date, relations: dict[str, pa.Table]) -> pa.Table:
@@ -205,7 +210,7 @@ class _Table:
         return self._filtered(relations, feeds, lambda times: pc.less(times, pa.scalar(midnight(day), times.type)))
 
     def _recent(self, day: date) -> dict[str, pa.Table]:
-        """As the features step reads them."""
+        """The rows that the features step reads."""
         first = midnight(day - timedelta(days=self._spec.features.history_days))
         both = ("events", "labels")
         return self._filtered(self._all(), both, lambda times: pc.greater_equal(times, pa.scalar(first, times.type)))
@@ -216,11 +221,14 @@ class _Table:
         columns = {"events": self._time, "labels": self._reported}
         return relations | {feed: relations[feed].filter(keep(relations[feed][columns[feed]])) for feed in feeds}
 
-    def _differences(self, left: pa.Table, right: pa.Table, day: date, *called: str) -> str:
-        """The columns in which two tables of one day differ, with an example; empty: none. `called`: what each is."""
-        # What is no number is a mistake in itself: the comparison with the feature view tells.
+    def _differences(self, left: pa.Table, right: pa.Table, day: date, *names_of_both: str) -> str:
+        """The columns in which two tables of one day differ, with an example. Empty: none.
+
+        `names_of_both`: how the message calls `left` and `right`.
+        """
+        # Columns that are not numbers are reported by the comparison with the feature view.
         names = [name for name in _features(left.schema, self._entity) if _is_number(left.schema.field(name).type)]
-        # A row that is missing differs in all columns.
+        # A missing row differs in all columns.
         frames = [table.select([self._entity, *names]).to_pandas().set_index(self._entity) for table in (left, right)]
         frames = [frame[~frame.index.duplicated()].astype(np.float64) for frame in frames]
         index = frames[0].index.union(frames[1].index)
@@ -233,8 +241,8 @@ class _Table:
             return ""
         entity = same.index[~same[differing[0]]][0]
         values = [
-            f"{_said(one_of.loc[entity, differing[0]])} {name}"
-            for one_of, name in zip((one, other), called, strict=True)
+            f"{_value_text(one_of.loc[entity, differing[0]])} {name}"
+            for one_of, name in zip((one, other), names_of_both, strict=True)
         ]
         verb = "differs" if len(differing) == 1 else "differ"
         example = f"{differing[0]} of {self._entity} {entity} is {' and '.join(values)}"
@@ -249,5 +257,5 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_decimal(kind))
 
 
-def _said(value: float) -> str:
+def _value_text(value: float) -> str:
     return "absent" if np.isnan(value) else f"{value:g}"

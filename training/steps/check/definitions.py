@@ -1,11 +1,12 @@
-"""The Feast definitions against the spec and against what the SQL makes."""
+"""Check the Feast definitions against the spec and against the columns and rows that the SQL yields."""
 
 import dataclasses
 from collections.abc import Iterator
 
-from training.adapters.features.definitions import Definitions, load_definitions, schema_mistakes
+from training.adapters.features.definitions import Definitions, load_definitions
 from training.adapters.features.sharing import clashes
 from training.adapters.features.store import private_store
+from training.adapters.features.view_schemas import schema_mistakes
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec, model_names
 from training.contract.problems import Problem, without_path
@@ -14,13 +15,13 @@ from training.settings import StateSettings
 from training.steps.check.batch_sql import BatchSql
 from training.steps.check.request_features import RequestFunction
 
-#: Columns that Feast's join has beside a view's features; it also drops those that end in _y.
+#: Columns that Feast's join adds to a view's features. It also drops columns that end in _y.
 _JOIN_COLUMNS = FEAST_COLUMNS | {"event_expire_timestamp", "rn"}
 
 
 @dataclasses.dataclass
 class FeastCheck:
-    """`sql`: what the SQL made, for the tables where it did, and the made-up events for the request features."""
+    """The problems in a model's Feast definitions. `sql`: the result of running its SQL, with the sample events."""
 
     settings: StateSettings
     spec: ModelSpec
@@ -58,7 +59,7 @@ class FeastCheck:
         for view in definitions.views:
             if view.batch_source.timestamp_field != "feature_timestamp":
                 what = f"has the timestamp_field {view.batch_source.timestamp_field!r} in its source"
-                fix = 'Write timestamp_field="feature_timestamp": the step adds that column.'
+                fix = 'Write timestamp_field="feature_timestamp". The step adds that column.'
                 yield self._problem(f"view {view.name}", what, fix)
 
     def _shared(self, definitions: Definitions) -> Iterator[Problem]:
@@ -69,45 +70,45 @@ class FeastCheck:
     def _names(self, definitions: Definitions) -> Iterator[Problem]:
         place, names = f"service {definitions.service.name}", definitions.names
         if not names:
-            yield self._problem(place, "lists no features", "List the views whose features the model takes.")
+            yield self._problem(place, "has no features", "Add the views with the features of the model.")
         spec, feeds = self.spec, self.spec.feeds
         keys = {spec.label.id_column, spec.label.column, *(feed.time_column for feed in feeds.values())}
-        # What a dataset holds beside the features; and, of batch features, what the request features take.
+        # Other columns of a dataset. The names of batch features must also differ from those of request columns.
         taken = keys | TABLE_COLUMNS | {*spec.features.tables.values(), spec.evaluation.entity}
         batch = {feature.name for view in definitions.views for feature in view.features}
         for name in names:
             if name in taken or (name in batch and name in definitions.request_columns):
-                what = f"lists the feature {name}, which is the name of a column that is needed beside it"
-                yield self._problem(place, what, "Rename the feature: the two would stand in one place.")
+                what = f"has the feature {name}, but a dataset already has another column of this name"
+                yield self._problem(place, what, "Rename the feature.")
         for name in sorted(batch):
             if name in _JOIN_COLUMNS or name.endswith("_y"):
-                what = f"makes the feature {name}, a name that Feast takes for a column of its own in joins"
-                yield self._problem("feature views", what, "Rename the feature, in the SQL too.")
+                what = f"define the feature {name}, a name that Feast uses for its own column in joins"
+                yield self._problem("feature views", what, "Rename the feature, also in the SQL.")
 
     def _unused(self, definitions: Definitions, read: set[str]) -> Iterator[Problem]:
-        """Features that are made and then not used.
+        """Features that are computed but not used.
 
-        One that the service leaves out may be intended: this is the way to remove a feature (docs/your-model.md).
+        This may be intended, because it is the first step to remove a feature (docs/your-model.md).
         """
         service = set(definitions.names)
         for view in definitions.views:
             columns = self.sql.schemas.get(view.name)
             for name in [f.name for f in view.features if columns is not None and f.name in columns.names]:
                 if name not in service | read:
-                    what = f"does not list {name}, which the SQL makes and no request feature reads"
-                    fix = "Add it to the service; or remove it from SQL and view once no version in service uses it."
+                    what = f"does not have {name}, which the SQL yields and no request feature reads"
+                    fix = "Add it to the service, or remove it from SQL and view when no version in service uses it."
                     yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
         for view in definitions.on_demand:
-            if lost := [f.name for f in view.features if f.name not in service]:
-                what = f"does not list {', '.join(lost)} of {view.name}"
-                fix = "Add them to the service; or remove them from the view once no version in service uses them."
+            if unused := [f.name for f in view.features if f.name not in service]:
+                what = f"does not have {', '.join(unused)} of {view.name}"
+                fix = "Add them to the service, or remove them from the view when no version in service uses them."
                 yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
 
     def _applied(self, definitions: Definitions) -> list[Problem]:
-        """What Feast itself says of the definitions."""
+        """The error of Feast when it applies the definitions, if any."""
         try:
             with private_store(self.settings, definitions, online=False):
                 return []
         except Exception as error:
-            what = f"Feast refuses the definitions: {type(error).__name__}: {error}"
-            return [self._problem("", what, "Correct the definitions; `feast plan` in feature_repo says the same.")]
+            what = f"Feast rejects the definitions: {type(error).__name__}: {error}"
+            return [self._problem("", what, "Correct the definitions. `feast plan` in feature_repo shows the error.")]

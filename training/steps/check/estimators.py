@@ -1,4 +1,4 @@
-"""The estimators' parameters in a spec, against what each estimator takes."""
+"""Check the estimators' parameters in a spec."""
 
 from collections.abc import Iterator
 from numbers import Real
@@ -11,7 +11,7 @@ from training.estimators import base
 
 
 def check_estimators(spec: ModelSpec, file: str) -> Iterator[Problem]:
-    """Unknown parameters, and values of a kind that the parameter never has. Estimators without any are not loaded."""
+    """Find unknown parameters and values of a wrong type. Does not load estimators without parameters in the spec."""
     for name, given in spec.training.estimators.items():
         if not given:
             continue
@@ -22,15 +22,15 @@ def check_estimators(spec: ModelSpec, file: str) -> Iterator[Problem]:
             yield Problem(file=file, place=place, what=error.message.removeprefix(f"{name} "), fix=error.hint)
         for parameter, value in given.items():
             default = defaults.get(parameter)
-            if default is not None and not _alike(value, default):
-                what = f"is {value!r}, and the default is {default!r}"
-                fix = "Write a value of the same kind."
+            if default is not None and not _same_type(value, default):
+                what = f"is {value!r}, but the default is {default!r}"
+                fix = "Write a value of the same type as the default."
                 yield Problem(file=file, place=f"{place}.{parameter}", what=what, fix=fix)
 
 
-def _alike(value: Any, default: Any) -> bool:
+def _same_type(value: Any, default: Any) -> bool:
     if isinstance(default, list):
-        return isinstance(value, list) and all(_alike(item, default[0]) for item in value)
+        return isinstance(value, list) and all(_same_type(item, default[0]) for item in value)
     if isinstance(default, str):
         return isinstance(value, str | Real) and not isinstance(value, bool)
     return value is None or (isinstance(value, Real) and isinstance(value, bool) == isinstance(default, bool))

@@ -1,7 +1,7 @@
-"""The function of an on-demand view, run on made-up events in all ways in which it is run for good.
+"""Run the function of an on-demand view on sample events, in all the ways in which it is run.
 
 Training and serving give it a dict of arrays, serving often of one row. Feast itself gives it a DataFrame, for example
-when the definitions are published. All must give the same numbers.
+when the definitions are published. The results must be equal.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,15 +12,15 @@ import pandas as pd
 import pyarrow as pa
 
 from training.adapters.features import request_column
-from training.adapters.features.definitions import HOLDS
+from training.adapters.features.view_schemas import COMPATIBLE_TYPES
 from training.contract.model_spec import ModelSpec
 from training.contract.problems import Problem
 
 ROWS = 64
-#: Of them, this many are run one by one, too.
+#: This many of the rows are also run one by one.
 ONE_BY_ONE = 4
 _TOLERANCE = 1e-5
-#: The spec's types → Feast's that hold them.
+#: Type in the spec → Feast's types that can hold it.
 FEAST_TYPES = {
     "int64": ("Int32", "Int64", "Float32", "Float64"),
     "float64": ("Float32", "Float64"),
@@ -31,7 +31,7 @@ FEAST_TYPES = {
 
 
 class _Columns(dict):
-    """Columns by name, as a prediction hands them over; `read` gets the names that are taken."""
+    """Columns by name, as in a prediction. `read` collects the names that the function reads."""
 
     read: set[str]
 
@@ -42,7 +42,7 @@ class _Columns(dict):
 
 
 class RequestFunction:
-    """An on-demand view. `read`: the columns that its function has taken so far."""
+    """Checks an on-demand view. `read`: the columns that its function has read so far."""
 
     def __init__(self, view: Any, spec: ModelSpec, file: str) -> None:
         self.view, self._spec, self._file = view, spec, file
@@ -55,30 +55,30 @@ class RequestFunction:
 
     @property
     def takes(self) -> set[str]:
-        """The features of views that it says it takes."""
+        """The features of views that its definition names as inputs."""
         return {name for _, name in self._looked_up}
 
     def _problem(self, what: str, fix: str) -> Problem:
         return Problem(file=self._file, place=f"on-demand view {self.view.name}", what=what, fix=fix)
 
     def declared(self) -> Iterator[Problem]:
-        """Mistakes in what it says that it takes."""
+        """Mistakes in the definition's inputs and types."""
         if str(getattr(self.view, "mode", "pandas")) != "pandas":
-            yield self._problem(f"has the mode {self.view.mode!r}", "Leave the mode out: pandas is what is called.")
+            yield self._problem(f"has the mode {self.view.mode!r}", "Remove the mode: only pandas is supported.")
         columns = self._spec.request_columns
         for field in self._requested:
             if field.name not in columns:
                 what = f"takes {field.name!r} of a request, which is not one of the columns {sorted(columns)}"
-                yield self._problem(what, "Take a column of feeds.events, or add it to the spec.")
+                yield self._problem(what, "Use a column of feeds.events, or add the column to the spec.")
             elif str(field.dtype) not in FEAST_TYPES[columns[field.name].type]:
-                what = f"takes {field.name} as {field.dtype}, and the column is {columns[field.name].type}"
+                what = f"takes {field.name} as {field.dtype}, but the column is {columns[field.name].type}"
                 yield self._problem(what, f"Declare it as {FEAST_TYPES[columns[field.name].type][-1]}.")
-        if unsuited := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in HOLDS]:
-            what = f"declares {', '.join(unsuited)}, and a feature is a number"
+        if wrong := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in COMPATIBLE_TYPES]:
+            what = f"declares {', '.join(wrong)}, but a feature must be a number"
             yield self._problem(what, "Declare Float32, and return numbers.")
 
     def run(self, events: pa.Table, tables: Mapping[str, pa.Table]) -> list[Problem]:
-        """Mistakes that show when it runs: on `events` with the feature rows of `tables`; none: made-up numbers."""
+        """Mistakes that appear when it runs on `events` and the rows of `tables` (random numbers without tables)."""
         events = events.slice(0, ROWS)
         columns = {field.name: self._column(events, field.name) for field in self._requested}
         known = columns | self._batch_features(tables, events.num_rows)
@@ -89,20 +89,20 @@ class RequestFunction:
             if tables:
                 problems += self._not_finite(made, known)
             self._compare(made, known, problems)
-            made_of_nothing = self._call(unknown, "entities that are not known (NaN)", problems)
-            if made_of_nothing is not None and (
-                bad := [n for n, values in made_of_nothing.items() if np.isinf(values).any()]
+            made_from_nan = self._call(unknown, "unknown entities (NaN)", problems)
+            if made_from_nan is not None and (
+                bad := [n for n, values in made_from_nan.items() if np.isinf(values).any()]
             ):
-                what = f"gives infinite {', '.join(bad)} for entities that are not known (NaN)"
+                what = f"gives infinite {', '.join(bad)} for unknown entities (NaN)"
                 problems.append(self._problem(what, "Return a default there, such as 0."))
         return problems
 
     def _column(self, events: pa.Table, name: str) -> np.ndarray:
-        """As serving makes it."""
+        """A column of events as serving makes it."""
         return request_column(events[name].to_pylist(), self._spec.request_columns[name])
 
     def _batch_features(self, tables: Mapping[str, pa.Table], rows: int) -> dict[str, np.ndarray]:
-        """Rows of the feature tables: of one view all columns from one row, as they belong together."""
+        """Values of the feature tables. For one event, all columns of a view come from the same row."""
         random = np.random.default_rng(0)
         found = {}
         chosen = {view: random.integers(0, tables[view].num_rows, rows) for view in tables}
@@ -111,7 +111,7 @@ class RequestFunction:
                 values = np.asarray(tables[view][name].to_numpy(), np.float32)[chosen[view]]
             else:
                 values = random.random(rows, np.float32) * 10
-            # What an entity has that nothing is known of.
+            # The values of an entity without a feature row.
             values[::5] = 0
             found[name] = values
         return found
@@ -119,7 +119,7 @@ class RequestFunction:
     def _call(
         self, columns: Mapping[str, np.ndarray], of: str, problems: list[Problem]
     ) -> dict[str, np.ndarray] | None:
-        """The features of `columns` as float64; None, with the reason among `problems`, when there are none."""
+        """The features of `columns` as float64. When the function fails, adds to `problems` and returns None."""
         recorder = _Columns(columns)
         recorder.read = self.read
         return self._features(recorder, of, len(next(iter(columns.values()))), problems)
@@ -129,13 +129,13 @@ class RequestFunction:
         try:
             made = self.view.feature_transformation.udf(given)
         except KeyError as error:
-            what = f"reads the column {error}, which it does not take"
-            fix = f"{takes}: add the column to the RequestSource or its view to `sources`, or correct the name."
+            what = f"reads the column {error}, which is not among its inputs"
+            fix = f"{takes}. Add the column to the RequestSource or its view to `sources`, or correct the name."
             problems.append(self._problem(what, fix))
             return None
         except Exception as error:
             what = f"fails on {of}: {type(error).__name__}: {error}"
-            problems.append(self._problem(what, f"{takes}. Write it with NumPy, for arrays and for a DataFrame alike."))
+            problems.append(self._problem(what, f"{takes}. Use NumPy, for arrays and for a DataFrame."))
             return None
         if not isinstance(made, Mapping | pd.DataFrame):
             what = f"returns {type(made).__name__} for {of}"
@@ -156,7 +156,7 @@ class RequestFunction:
             try:
                 found[name] = np.asarray(made[name]).astype(np.float64)
             except (TypeError, ValueError) as error:
-                problems.append(self._problem(f"returns {name} that is no number: {error}", "Return numbers."))
+                problems.append(self._problem(f"returns {name} that is not a number: {error}", "Return numbers."))
                 return None
             if found[name].shape != (rows,):
                 what = f"returns {name} of shape {found[name].shape} for {rows} rows"
@@ -171,22 +171,24 @@ class RequestFunction:
             if (bad := np.flatnonzero(np.isinf(values) | (np.isnan(values) & ~lacking))).size:
                 inputs = ", ".join(f"{column} {given[column][bad[0]]}" for column in given)
                 what = f"gives {name} as {values[bad[0]]} for {inputs}"
-                yield self._problem(what, "Return a number whatever the inputs: guard divisions, logarithms and nulls.")
+                yield self._problem(what, "Return a number for all inputs: check divisions, logarithms and nulls.")
 
     def _compare(self, made: dict[str, np.ndarray], given: dict[str, np.ndarray], problems: list[Problem]) -> None:
         rows = len(next(iter(given.values())))
         frame = pd.DataFrame({name: self._of_feast(name, values) for name, values in given.items()})
         by_feast = self._features(frame, "the DataFrame of Feast", rows, problems)
         if by_feast is not None and (bad := _differing(made, by_feast)):
-            what = f"gives other {', '.join(bad)} for a DataFrame (Feast) than for arrays (training and serving)"
-            problems.append(self._problem(what, "Write it with NumPy: np.asarray(inputs[name]) is the same in both."))
+            what = (
+                f"gives different values of {', '.join(bad)} for a DataFrame (Feast) and for arrays (training, serving)"
+            )
+            problems.append(self._problem(what, "Use NumPy: np.asarray(inputs[name]) is the same for both."))
         for i in range(ONE_BY_ONE):
             one = self._call({name: values[i : i + 1] for name, values in given.items()}, "a single row", problems)
             if one is None:
                 return
             if bad := _differing({name: values[i : i + 1] for name, values in made.items()}, one):
-                what = f"gives other {', '.join(bad)} for a row alone than among others"
-                problems.append(self._problem(what, "Compute each row from that row alone: no mean or rank over rows."))
+                what = f"gives different values of {', '.join(bad)} for a row alone and among other rows"
+                problems.append(self._problem(what, "Compute each row from that row alone, without means or ranks."))
                 return
 
     def _of_feast(self, name: str, values: np.ndarray) -> Any:

@@ -1,10 +1,11 @@
-"""Validate one landed partition, quarantine the rows that break a rule, put the rest in the lake.
+"""Validate one landed partition, quarantine the rows that break a rule, and write the others to the lake.
 
-Nothing is written before the file's columns agree with the spec, the spec with the tables, and the partition with the
-rules about it as a whole (`judging`). Then, exactly once (`writing`): a run that was killed anywhere does all of it
-again, and a partition whose file and rules are those of its rows in the lake is done. Rows that gave way to another
-partition's are judged again even so: that one may have been replaced. The days to compute again depend on the
-partition's name and the lake alone, so a run that finds nothing to do reports the same ones.
+Nothing is written before three checks have passed: the file has the columns of the spec, the tables can take the types
+of the spec, and the partition meets the rules for partitions (validation.py). The rows are written exactly once
+(writing.py): a retry after a kill repeats everything, and a partition is skipped when its rows in the lake come from
+the same file and the same rules. It is not skipped when some of its rows were quarantined as duplicates of another
+partition, because that partition may have been replaced. The days to recompute depend on the partition's name and on
+the lake only, so a skipped partition reports the same days.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from training.domain.conform import conform
 from training.domain.partitions import affected_days, newest_before, partition_days, widened
 from training.domain.quarantine import known_in, quarantine_rows
 from training.settings import StateSettings
-from training.steps.ingest.judging import Judge
+from training.steps.ingest.validation import Validator
 from training.steps.ingest.writing import Partition
 
 log = logging.getLogger("perennial")
@@ -33,8 +34,8 @@ Outcome = Literal["appended", "replaced", "unchanged"]
 def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
     """Ingest one partition.
 
-    Raises InputError without a file, DataContractError when the partition is refused, ConfigError when the spec no
-    longer agrees with the table.
+    Raises InputError when there is no file, DataContractError when the partition is refused, and ConfigError when the
+    table cannot take the types of the spec.
     """
     return _Ingest(inputs, settings).run()
 
@@ -47,7 +48,7 @@ class _Ingest:
         self.days = widened(partition_days(inputs.partition), self.feed.slack_days)
         self.lake = Lake(settings.lake, inputs.model)
         self.partition = Partition(self.lake, inputs.feed, inputs.partition, self.feed)
-        self.judge = Judge(inputs, self.feed, self.days, self.lake, settings)
+        self.validator = Validator(inputs, self.feed, self.days, self.lake, settings)
 
     def run(self) -> IngestResult:
         landed = read_landed(self.inputs.uri)
@@ -58,9 +59,9 @@ class _Ingest:
             return self._unchanged(landed, fingerprint)
         table = landed.table()
         conformed = conform(table, self.feed)
-        self.judge.refuse_columns(conformed.problems)
+        self.validator.refuse_columns(conformed.problems)
         self.partition.check()
-        broken, page = self.judge.rows(conformed, fingerprint)
+        broken, page = self.validator.rows(conformed, fingerprint)
         self.partition.quarantine(quarantine_rows(table, broken, self.inputs.feed, self.inputs.partition))
         self.partition.write(conformed.table, broken, fingerprint)
         reasons = Counter(rule for rules in broken.values() for rule in rules)
@@ -68,17 +69,17 @@ class _Ingest:
         return self._result(landed, outcome, table.num_rows - len(broken), len(broken), reasons, page)
 
     def _fingerprint(self, landed: Landed) -> int:
-        """Of the content and of the rules it is judged by: under new rules the same file is judged again. 60 bits."""
+        """60 bits of a hash of the content and the rules, so that new rules validate the same file again."""
         rules = f"{landed.sha256} {self.feed.model_dump_json()}"
         return int(hashlib.sha256(rules.encode()).hexdigest()[:15], 16)
 
     def _unchanged(self, landed: Landed, fingerprint: int) -> IngestResult:
-        log.info("%s is in the lake already", landed.uri)
+        log.info("Skipped %s, which is already in the lake", landed.uri)
         quarantined = self.partition.quarantined()
         spans = self.lake.spans(self.inputs.feed, self.feed.time_column)
         kept = sum(span.rows for span in spans if span.partition == self.inputs.partition)
         reasons = Counter(rule for row in quarantined for rule in row.split("; "))
-        return self._result(landed, "unchanged", kept, len(quarantined), reasons, self.judge.page(fingerprint))
+        return self._result(landed, "unchanged", kept, len(quarantined), reasons, self.validator.page(fingerprint))
 
     def _result(
         self, landed: Landed, outcome: Outcome, kept: int, quarantined: int, reasons: Counter[str], page: str | None
@@ -102,7 +103,7 @@ class _Ingest:
         horizon = max((span.newest.date() + timedelta(days=1) for span in events), default=None)
         since = None
         if self.inputs.feed == "events":
-            # A file before this one may have had rows up to the last day: the features made of them must go.
+            # An earlier file of this partition may have had rows up to its last day. Their features must be replaced.
             horizon = max(horizon or self.days.end, self.days.end)
             before = [(s.earliest.date(), s.newest.date()) for s in events if s.partition != self.inputs.partition]
             since = newest_before(before, self.days.start)

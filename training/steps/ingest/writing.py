@@ -1,7 +1,8 @@
-"""A partition's rows in the tables: those that are good in the feed's table, the others in quarantine.
+"""Write the rows of a partition: valid rows to the feed's table, the others to quarantine.
 
-Exactly once: the quarantine is committed first, the rows last, each replacing what the partition held before. The
-rows' commit carries a fingerprint of the file and of its rules, so a partition is done when its fingerprint is there.
+Writing is exactly once. The quarantine is committed first and the valid rows last. Each commit replaces the earlier
+rows of the partition. The last commit has a fingerprint of the file and of its rules, so a partition is complete when
+the lake has its fingerprint.
 """
 
 import logging
@@ -18,7 +19,7 @@ log = logging.getLogger("perennial")
 
 
 class Partition:
-    """What the lake has of one partition of a feed."""
+    """One partition of a feed in the lake."""
 
     def __init__(self, lake: Lake, feed: Feed, name: str, spec: FeedSpec) -> None:
         self._lake, self._feed, self._name, self._spec = lake, feed, name, spec
@@ -26,19 +27,19 @@ class Partition:
 
     @property
     def _application(self) -> str:
-        """The name under which the rows' commits carry the partition's fingerprint."""
+        """The name of the partition's fingerprint in the commits of its rows."""
         return f"ingest/{self._name}"
 
     def fingerprint(self) -> int | None:
-        """The fingerprint of the file and the rules that the rows in the lake come from; None without."""
+        """The fingerprint of the file and the rules of the rows in the lake; None when there is none."""
         return self._lake.applied(self._feed, self._application)
 
     def check(self) -> None:
-        """Raises ConfigError when the feed's table cannot take columns of the spec's types. Writes nothing."""
+        """Raises ConfigError when the feed's table cannot take the spec's types. Writes nothing."""
         self._lake.check(self._feed, self._schema)
 
     def quarantine(self, bad: pa.Table) -> None:
-        """Put the rows `bad` in the place of those that are in quarantine."""
+        """Replace the partition's rows in quarantine by `bad`."""
         if not bad.num_rows and not self.quarantined():
             return
         where = f"feed = '{self._feed}' AND partition = '{self._name}'"
@@ -46,7 +47,7 @@ class Partition:
         log.info("Quarantined %s rows in %s version %s", bad.num_rows, self._lake.uri(QUARANTINE), version)
 
     def write(self, table: pa.Table, broken: Broken, fingerprint: int) -> None:
-        """Put the rows of `table` that are not `broken` in the place of those that the lake has."""
+        """Replace the partition's rows in the lake by the rows of `table` that are not `broken`."""
         keep = pa.array([row not in broken for row in range(table.num_rows)], pa.bool_())
         good = table.filter(keep)
         good = good.append_column("partition", pa.repeat(pa.scalar(self._name), good.num_rows)).cast(self._schema)
@@ -64,12 +65,12 @@ class Partition:
         return reasons
 
     def warn_of_released(self) -> None:
-        """Other partitions' events gave way to this one's; say so when it no longer holds what they gave way to."""
+        """Warn about other partitions' rows in quarantine that no longer duplicate rows of this one."""
         if self._lake.version(QUARANTINE) is None:
             return
-        gave_way = pc.match_substring(pc.field("reason"), known_rule("", self._name))
-        there = (pc.field("feed") == EVENTS) & (pc.field("partition") != self._name) & gave_way
-        quarantined = self._lake.scan(QUARANTINE).to_table(["partition", "reason", "row"], filter=there).to_pylist()
+        duplicates = pc.match_substring(pc.field("reason"), known_rule("", self._name))
+        elsewhere = (pc.field("feed") == EVENTS) & (pc.field("partition") != self._name) & duplicates
+        quarantined = self._lake.scan(QUARANTINE).to_table(["partition", "reason", "row"], filter=elsewhere).to_pylist()
         if not quarantined:
             return
         here = pc.field("partition") == self._name
@@ -78,8 +79,8 @@ class Partition:
         free = released(quarantined, self._name, {name: set(values) for name, values in held.items()})
         if free:
             log.warning(
-                "%d quarantined rows of %s gave way to rows that %s no longer holds. Deliver these partitions again "
-                "(the same files will do) or clear their ingest tasks: the rows are judged again then.",
+                "%d rows of %s were quarantined as duplicates of rows that %s no longer holds. To validate them again, "
+                "deliver the same files again or clear the ingest tasks of these partitions.",
                 free.total(),
                 ", ".join(sorted(free)),
                 self._name,

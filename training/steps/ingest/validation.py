@@ -1,4 +1,4 @@
-"""What of a landed partition is good: refuse it as a whole, or name the rows that break a rule."""
+"""Validate a landed partition: refuse it, or find the rows that break a rule."""
 
 import logging
 from collections import Counter
@@ -30,13 +30,13 @@ log = logging.getLogger("perennial")
 #: Position of a row in the file → the rules that it breaks.
 Broken = dict[int, list[str]]
 
-_MENDED = "Deliver a mended file under the same name."
+_CORRECTED = "Deliver a corrected file with the same name."
 
 
-class Judge:
-    """Judges one partition of a feed against the spec and the lake; writes nothing but Data Docs.
+class Validator:
+    """Validates one partition of a feed against the spec and the lake. Writes only Data Docs.
 
-    `days`: the days in which the rows' times must lie.
+    `days`: the days in which the rows' times must be.
     """
 
     def __init__(self, inputs: IngestInputs, feed: FeedSpec, days: Days, lake: Lake, settings: StateSettings) -> None:
@@ -46,11 +46,11 @@ class Judge:
     def refuse_columns(self, problems: list[str]) -> None:
         """Raises DataContractError when there are `problems` with the file's columns."""
         if problems:
-            raise self._refused(problems, f"{_MENDED} Or change the spec, if what the file has is what is meant.")
+            raise self._refused(problems, f"{_CORRECTED} Or change the spec if the file is right.")
 
     def rows(self, conformed: Conformed, fingerprint: int) -> tuple[Broken, str]:
-        """The rows that break a rule, and the page about them. Raises DataContractError when the whole is refused."""
-        # Great Expectations takes seconds to import: only when there is something to validate.
+        """The rows that break a rule, and the URI of their page. Raises DataContractError for a refused partition."""
+        # Great Expectations takes seconds to import, so import it only when there is something to validate.
         from training.adapters.expectations import examine
 
         name = f"{self._inputs.feed} {self._inputs.partition}"
@@ -65,7 +65,7 @@ class Judge:
         return broken, page
 
     def page(self, fingerprint: int) -> str | None:
-        """The URI of the page about an earlier run with this fingerprint, if it is still there."""
+        """The URI of the page from an earlier run with this fingerprint, if it still exists."""
         site = self._site(fingerprint).relative_to(self._settings.scratch).as_posix()
         page = storage.join(self._settings.work, site, "index.html")
         return page if storage.read(page) is not None else None
@@ -74,16 +74,16 @@ class Judge:
         return self._docs / f"{self._inputs.feed}-{self._inputs.partition}-{fingerprint:015x}"
 
     def _share(self, page: Path) -> str:
-        """The URI of a rendered page. In an object store the site has its fonts and pictures with it, not by a link."""
+        """The URI of a rendered page. In an object store each site gets a copy of the static files, not a link."""
         uri = share(self._settings, page.parent)
         if storage.is_remote(uri):
             storage.upload(page.parent / "static", storage.join(uri, "static"))
         return storage.join(uri, page.name)
 
     def _day_counts(self, table: pa.Table) -> "pd.DataFrame":
-        """One row per promised day, with its rows, their bounds, and how far it lies ahead: see `day_counts`.
+        """One row per day in the partition's name: see `day_counts`.
 
-        Ahead of other data, never of the clock: a replay is judged as the original was.
+        The gap is measured from other partitions, not from the clock, so that a replay has the same result.
         """
         others = self._others()
         history = daily_rows((span.partition, span.rows) for span in others)
@@ -96,9 +96,9 @@ class Judge:
         return [span for span in spans if span.partition != self._inputs.partition]
 
     def _known_elsewhere(self, table: pa.Table) -> dict[str, list[int]]:
-        """Events whose unique value the lake has from another partition: rule → positions.
+        """Rule → positions of events whose unique value the lake has from another partition.
 
-        Labels may come again: a later report corrects an earlier one, and those who read them take the newest.
+        Labels may be repeated, because a later report corrects an earlier one and readers take the newest.
         """
         rules: dict[str, list[int]] = {}
         if self._inputs.feed != EVENTS or self._lake.version(EVENTS) is None:
@@ -127,31 +127,31 @@ class Judge:
         share = f"{len(broken):,} of {rows:,} rows ({len(broken) / rows:.1%}) break a rule"
         limit = f"more than {self._feed.maximum_quarantined:.1%}"
         problem = f"{share}, {limit}: " + "; ".join(f"{rule}: {n:,}" for rule, n in reasons)
-        raise self._refused([problem], f"{_MENDED} Data Docs: {page}")
+        raise self._refused([problem], f"{_CORRECTED} Data Docs: {page}")
 
     def _refused(self, problems: list[str], hint: str) -> DataContractError:
-        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        sentence = f"{self._inputs.uri} breaks the {self._inputs.feed} rules: {shown}"
-        return DataContractError(sentence, f"Nothing of it is in the lake. {hint}")
+        listed = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+        sentence = f"{self._inputs.uri} breaks the {self._inputs.feed} rules: {listed}"
+        return DataContractError(sentence, f"Nothing of it was written to the lake. {hint}")
 
     def _remedy(self, days: "pd.DataFrame") -> str:
         if not (days["gap"] > self._feed.maximum_gap_days).any():
-            return _MENDED
-        wrong = "If its days are wrong (a producer's clock?), remove it and deliver it under the right ones"
-        return f"{wrong}; else deliver the days before it first or raise feeds.{self._inputs.feed}.maximum_gap_days."
+            return _CORRECTED
+        wrong = "If its days are wrong, for example from a wrong clock, remove it and deliver it with the right days."
+        return f"{wrong} Else deliver the days before it, or raise feeds.{self._inputs.feed}.maximum_gap_days."
 
 
 def _by_row(
     validated: Mapping[str, Iterable[int]], unfit: dict[str, dict[str, list[int]]], known: dict[str, list[int]]
 ) -> Broken:
-    """Row → rules, from rules → rows. A value that did not fit its type became null, but it is not missing."""
+    """Row → rules, from rules → rows. A value that did not fit its type is null now, but does not count as missing."""
     from training.adapters.expectations import missing_rule
 
     rules: dict[str, Iterable[int]] = {**validated, **known}
     for column, reasons in unfit.items():
-        there = {row for rows in reasons.values() for row in rows}
+        not_missing = {row for rows in reasons.values() for row in rows}
         missing = missing_rule(column)
-        rules[missing] = [row for row in rules.get(missing, []) if int(row) not in there]
+        rules[missing] = [row for row in rules.get(missing, []) if int(row) not in not_missing]
         rules |= reasons
     broken: Broken = {}
     for rule, rows in rules.items():

@@ -1,6 +1,6 @@
-"""What a prediction takes from the online store, and how its feature vector is made of that."""
+"""How a feature vector is computed from an event and the rows of the online store."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from training.adapters.features.views import NAN, View, ViewRows
 from training.contract.errors import DataContractError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import Column, ModelSpec
 
-#: A request view's function: a table of columns in, one of features out.
+#: The function of a request view. It takes columns by name and returns features by name.
 Transform = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 
-NAN, INFINITE = float("nan"), float("inf")
-
-#: Types of an event column → Feast's ValueTypes of a key that its values make.
+#: Type of an event column → the ValueTypes of Feast's keys that the column can be.
 KEY_TYPES = {"int64": ("INT64", "INT32"), "string": ("STRING",)}
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -29,49 +28,18 @@ _NO_TIME = np.iinfo(np.int64).min  # NumPy's NaT
 class OnlineFeatures:
     #: float32 [rows, features], columns as in the names of the plan.
     values: np.ndarray
-    #: Per row the oldest of the feature timestamps used; None when a default was used: an entity is null or unknown,
-    #: its row too old, from after the event, or incomplete.
+    #: For each row, the oldest feature timestamp that was used. None when a default was used, because an entity is null
+    #: or unknown, or its row is older than the view's ttl, newer than the event, or incomplete.
     timestamps: list[datetime | None]
-    #: Columns that the online store's rows do not have.
+    #: Columns that rows in the online store lack.
     lacking: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class View:
-    """What is read of one feature view."""
-
-    name: str
-    #: The event column that holds its entity, and Feast's ValueType of it.
-    key: str
-    key_type: str
-    names: tuple[str, ...]
-
-    @property
-    def where(self) -> tuple[str, str, str]:
-        """Of two views for which this is the same, one read brings both."""
-        return self.name, self.key, self.key_type
-
-
-@dataclass(frozen=True)
-class Found:
-    """Of one view, per event: its values in the order of the view's names, and its time (Unix s); NaN for nothing.
-
-    Lists: there are few numbers, and for one row every call of NumPy costs more than the loop.
-    """
-
-    values: Sequence[Sequence[float]]
-    stamps: Sequence[float]
-
-    @classmethod
-    def nothing(cls, view: View, rows: int) -> "Found":
-        return cls([[NAN] * len(view.names)] * rows, [NAN] * rows)
-
-
-class Plan:
-    """The reads and transformations that give the features `names`, in this order.
+class FeaturePlan:
+    """The lookups and transformations that compute the features `names`, in this order.
 
     `functions`: request view → its function. Raises DataContractError when a definition, a function or an event column
-    of `spec` is missing.
+    is missing.
     """
 
     def __init__(
@@ -84,7 +52,7 @@ class Plan:
         self.definitions = definitions.needed_for(names)
         self.names = tuple(names)
         _check(self.definitions, functions, spec, names)
-        #: Of all request views of these definitions: request view → its function.
+        #: Request view → its function, for the request views in `definitions`.
         self.functions = {view.name: functions[view.name] for view in self.definitions.request_views}
         self.views = tuple(
             View(view.name, view.entity, view.entity_type, tuple(column.name for column in view.columns))
@@ -100,21 +68,20 @@ class Plan:
         columns = sorted(taken - {self._time_column})
         #: The columns of an event that the request views take, without its time.
         self.event_columns = {name: spec.request_columns[name] for name in columns}
-        #: Columns of one type become one array: for a single row the arrays are what costs. The first is got once more
-        #: at the end, and zip leaves that out: of a single name itemgetter would make no tuple.
+        #: Columns of one type become one array, because making arrays takes most of the time for a single row.
+        #: itemgetter returns a tuple only for two names or more, so it gets the first name twice; zip drops the copy.
         self._numbers = [
-            (found, itemgetter(*found, found[0]), dtype)
+            (numeric, itemgetter(*numeric, numeric[0]), dtype)
             for kind, dtype in (("float64", np.float64), ("int64", np.int64))
-            if (found := [name for name, c in self.event_columns.items() if c.type == kind and not c.nullable])
+            if (numeric := [name for name, c in self.event_columns.items() if c.type == kind and not c.nullable])
         ]
-        self._others = [name for name in columns if not any(name in found for found, _, _ in self._numbers)]
+        self._others = [name for name in columns if not any(name in numeric for numeric, _, _ in self._numbers)]
 
-    def assemble(self, rows: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> OnlineFeatures:
-        """The features of `rows` (events) with what was `found` in each of `views`.
+    def assemble(self, rows: Sequence[Mapping[str, Any]], found: Sequence[ViewRows]) -> OnlineFeatures:
+        """The features of `rows` (events). `found` holds the rows of each of `views` for these events.
 
-        A feature row counts from its own time on for as long as its view's ttl says, measured at the event's time: as
-        in history, never one from after the event. What is missing has its default, after the transformations have
-        seen it as NaN.
+        As in training, a feature row is used when it is not newer than the event and not older than its view's ttl at
+        the event's time. A missing value is NaN for the transformations. Then it becomes the default of its feature.
         """
         times = [_microseconds(row[self._time_column]) for row in rows]
         columns = self._request_columns(rows, times)
@@ -123,24 +90,24 @@ class Plan:
             looked_up, oldest = self._looked_up_values(times, found, lacking)
             columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
         else:
-            oldest = [time / 1e6 for time in times]  # nothing was looked up: as fresh as the event
+            oldest = [time / 1e6 for time in times]  # Nothing was looked up, so the features are from the event's time.
         made = self.values(columns, len(rows))
         stamps = [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest]
         return OnlineFeatures(made, stamps, frozenset(lacking))
 
     def values(self, columns: dict[str, np.ndarray], rows: int) -> np.ndarray:
-        """The features as float32 [rows, features], of the columns of the events and of the views.
+        """The features as float32 [rows, features], made of the columns of the events and of the views.
 
-        `columns`: the event's time, `event_columns`, and the columns of `views`, each [rows]. The features of the
-        request views are added to it. A feature that is NaN gets its default.
+        `columns` holds the event's time, `event_columns` and the columns of `views`, each [rows]. This method adds the
+        features of the request views to it. A feature that is NaN gets its default.
         """
         for transform in self._transforms:
             columns.update(transform(columns))
         parts = [columns[name] for name in self.names]
-        # For one row this is much quicker than an array of arrays.
+        # For one row this is much faster than an array of arrays.
         made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), rows)
         made = np.ascontiguousarray(made.T)
-        total = np.vdot(made, made)  # a sum of squares is NaN when one of them is: quicker than to ask each
+        total = np.vdot(made, made)  # Faster than isnan: the sum of squares is NaN when any value is.
         if total != total:
             np.copyto(made, self._defaults, where=np.isnan(made))
         return made
@@ -153,13 +120,13 @@ class Plan:
         return columns
 
     def _looked_up_values(
-        self, times: list[int], found: Sequence[Found], lacking: set[str]
+        self, times: list[int], found: Sequence[ViewRows], lacking: set[str]
     ) -> tuple[list[list[float]], list[float | None]]:
-        """Per row the values of all views, and the oldest stamp; None when a view has not all that counts.
+        """For each row the values of all views, and the oldest stamp (None when a view has no usable, complete row).
 
-        Columns that a row does not have go into `lacking`.
+        Adds the columns that a row lacks to `lacking`.
         """
-        oldest = list[float | None]([INFINITE] * len(times))
+        oldest = list[float | None]([float("inf")] * len(times))
         looked_up: list[list[float]] = [[] for _ in times]
         for view, ttl_seconds, part in zip(self.views, self._ttl_seconds, found, strict=True):
             for i, (stamp, values) in enumerate(zip(part.stamps, part.values, strict=True)):
@@ -168,75 +135,33 @@ class Plan:
                     known = oldest[i]
                     oldest[i] = None if known is None else min(known, stamp)
                     total = sum(values)
-                    if total != total and (without := _without(view, values)):
-                        lacking |= without
+                    if total != total and (missing := _missing(view, values)):
+                        lacking |= missing
                         oldest[i] = None
                 else:
                     looked_up[i] += [NAN] * len(view.names)
                     oldest[i] = None
         return looked_up, oldest
 
-    def defaults(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
-        """The features of `rows` as if the store knew none of their entities."""
-        return self.assemble(rows, [Found.nothing(view, len(rows)) for view in self.views])
-
     def replay(
         self, events: Sequence[Mapping[str, Any]], batch: Sequence[Mapping[str, float | None]]
     ) -> OnlineFeatures:
-        """The features of `events` with the values of the views' columns that were joined to them."""
+        """The features of `events` from `batch`, the values of the views' columns for each event (None: no value)."""
         times = [_microseconds(event[self._time_column]) / 1e6 for event in events]
         found = []
         for view in self.views:
             rows = [[row.get(name) for name in view.names] for row in batch]
             values = [[NAN if value is None else value for value in row] for row in rows]
             known = [any(value is not None for value in row) for row in rows]
-            found.append(
-                Found(values, [time if is_known else NAN for time, is_known in zip(times, known, strict=True)])
-            )
+            stamps = [time if is_known else NAN for time, is_known in zip(times, known, strict=True)]
+            found.append(ViewRows(values, stamps))
         return self.assemble(events, found)
 
 
-class Reads:
-    """What several plans read together: of a view that two of them name, each column once."""
-
-    def __init__(self, plans: Iterable[Plan]) -> None:
-        merged: dict[tuple[str, str, str], dict[str, None]] = {}
-        plans = tuple(plans)
-        for plan in plans:
-            for view in plan.views:
-                merged.setdefault(view.where, {}).update(dict.fromkeys(view.names))
-        self.views = tuple(View(*view, tuple(names)) for view, names in merged.items())
-        #: Plan → of each of its views the place here, and the places of its columns; None where all are its own.
-        self._parts = {plan: [self._part(view) for view in plan.views] for plan in plans if plan.views != self.views}
-
-    def _part(self, view: View) -> tuple[int, list[int] | None]:
-        place = [(each.name, each.key, each.key_type) for each in self.views].index(
-            (view.name, view.key, view.key_type)
-        )
-        names = self.views[place].names
-        return place, None if names == view.names else [names.index(name) for name in view.names]
-
-    def of(self, plan: Plan, found: Sequence[Found]) -> Sequence[Found]:
-        """Of what was `found` in `views`, the part of `plan`."""
-        parts = self._parts.get(plan)
-        if parts is None:
-            return found
-        return [
-            found[place]
-            if columns is None
-            else Found([[row[i] for i in columns] for row in found[place].values], found[place].stamps)
-            for place, columns in parts
-        ]
-
-    def nothing(self, rows: int) -> list[Found]:
-        """The result for `rows` events of which the store knows no entity."""
-        return [Found.nothing(view, rows) for view in self.views]
-
-
 def request_column(values: Sequence[Any], column: Column) -> np.ndarray:
-    """An event's column as a request view's function gets it: the same as in training (`event_columns`).
+    """A column of events as the function of a request view gets it, the same as `event_columns` gives in training.
 
-    A null is NaN among numbers, NaT among times, None among texts and booleans. Times are UTC, datetime64[us].
+    A null becomes NaN in numbers, NaT in times, and None in texts and booleans. Times are UTC, datetime64[us].
     """
     if column.type == "timestamp":
         times = [_NO_TIME if value is None else _microseconds(value) for value in values]
@@ -260,33 +185,27 @@ def _check(
     taken = {view.entity for view in definitions.views}
     taken = taken.union(*(view.event_columns for view in definitions.request_views))
     if lacking := sorted(taken - set(spec.request_columns)):
-        problem = f"Features of {spec.name} take {', '.join(lacking)} of the event, which the model spec does not have"
+        problem = (
+            f"Features of {spec.name} need the event columns {', '.join(lacking)}, which the model spec does not have"
+        )
         raise DataContractError(problem, hint=OTHER_SPEC)
     for view in definitions.views:
         kind = spec.request_columns[view.entity].type
         if view.entity_type not in KEY_TYPES.get(kind, ()):
-            problem = f"{view.name} lies under {view.entity} as {view.entity_type}, but events have it as {kind}"
+            problem = f"{view.name} has the key {view.entity} as {view.entity_type}, but events have it as {kind}"
             raise DataContractError(problem, hint=OTHER_SPEC)
 
 
-OTHER_SPEC = (
-    "The model spec must be the one that the feature definitions were made for: the service takes it when it starts."
-)
+OTHER_SPEC = "Use the model spec that the feature definitions were made for. The service reads it when it starts."
 #: What to do when the code in the image is not that of the model version.
 OTHER_CODE = "Build the image from the commit that the version was trained with, or train again."
 
 
-def _without(view: View, values: Sequence[float]) -> set[str]:
+def _missing(view: View, values: Sequence[float]) -> set[str]:
     return {name for name, value in zip(view.names, values, strict=True) if value != value}
 
 
 def _microseconds(time: datetime | str) -> int:
-    """Since 1970 UTC; a time without a zone is UTC."""
+    """Microseconds since 1970-01-01 UTC. A time without a zone is UTC."""
     time = datetime.fromisoformat(time) if isinstance(time, str) else time
     return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
-
-
-def number(value: Any) -> float:
-    """The number in Feast's protobuf value; NaN when there is none."""
-    kind = value.WhichOneof("val")
-    return NAN if kind is None else float(getattr(value, kind))

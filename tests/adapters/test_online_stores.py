@@ -1,0 +1,84 @@
+"""Which online store a value of CT_ONLINE_STORE selects, and its reader."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.feature_repo.payments_and_features import compute, payments, put
+from training.adapters.features import Features
+from training.adapters.features.online_stores import ONLINE_STORES, online_store
+from training.adapters.features.online_stores.sqlite import SqliteStore
+from training.contract.errors import ConfigError, StepError, TransientError
+from training.contract.model_spec import load_model_spec
+from training.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("online", "name"),
+    [("/state/online.db", "sqlite"), ("redis://host:6379/0", "redis"), ("rediss://host", "redis")],
+)
+def test_the_scheme_decides(online: str, name: str) -> None:
+    assert type(online_store(Settings(online_store=online))) is ONLINE_STORES.find(name)
+
+
+def test_an_unknown_store_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="no online store 'abacus'") as error:
+        online_store(Settings(online_store="abacus://host"))
+    assert "redis, sqlite" in error.value.hint
+
+
+def test_concurrent_lookups_in_sqlite_find_what_feast_finds(settings: Settings) -> None:
+    put(settings, *payments(10))
+    features = Features(settings, load_model_spec("card_fraud"))
+    features.materialize(compute(settings, 1, 10))
+    rows = [{"customer_id": i, "terminal_id": 100 + i} for i in range(8)]
+    plan = features.plan()
+
+    async def look_up() -> list:
+        reader = online_store(settings).reader(60.0)
+        try:
+            return await asyncio.gather(*(reader.find([row], plan.views) for row in rows))
+        finally:
+            reader.close()
+
+    for row, found in zip(rows, asyncio.run(look_up()), strict=True):
+        for one, other in zip(found, features.reader.look_up([row], plan.views), strict=True):
+            assert repr(one) == repr(other)
+
+
+class Unplugged(Exception):
+    """An error that only the store below raises."""
+
+
+@ONLINE_STORES.register("drawer")
+class Drawer(SqliteStore):
+    """Another kind of store: a URL of its own, and an error of its own."""
+
+    unplugged = False
+
+    def __init__(self, settings: Settings) -> None:
+        path = settings.online.removeprefix("drawer://")
+        super().__init__(Settings(home=settings.home, online_store=path))
+
+    def contract_error(self, error: Exception) -> StepError | None:
+        return TransientError("The drawer is unplugged") if isinstance(error, Unplugged) else None
+
+    def keep_only(self, *arguments) -> int:
+        if self.unplugged:
+            raise Unplugged
+        return super().keep_only(*arguments)
+
+
+def test_another_store_needs_no_change_of_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path, online_store=f"drawer://{tmp_path}/drawer/online.db")
+    put(settings, *payments(10))
+    features = Features(settings, load_model_spec("card_fraud"))
+    versions = compute(settings, 1, 10)
+    features.materialize(versions)
+    [customers, _] = features.reader.look_up([{"customer_id": 0, "terminal_id": 100}], features.plan().views)
+    assert customers.stamps[0] > 0
+    assert (tmp_path / "drawer" / "online.db").is_file()
+    monkeypatch.setattr(Drawer, "unplugged", True)
+    with pytest.raises(TransientError, match="The drawer is unplugged"):
+        features.materialize(versions)

@@ -1,0 +1,145 @@
+"""Redis, which many machines share. It is read on the event loop, without Feast."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+
+from training.adapters.features.online_stores import ONLINE_STORES, store_address, unavailable
+from training.adapters.features.online_stores._redis_rows import Read, RedisLayout, RedisReader
+from training.adapters.features.views import View, ViewRows
+from training.compat import feast as compat
+from training.contract.errors import ConfigError, StepError, TransientError
+from training.settings import StateSettings
+
+if TYPE_CHECKING:
+    from feast.repo_config import RepoConfig
+
+#: At most this many round trips at a time. Two keep the connection busy; more would only make each smaller.
+ROUND_TRIPS = 2
+#: Keys per page when all keys are scanned.
+_PAGE = 1000
+
+
+@ONLINE_STORES.register("redis")
+class RedisStore:
+    """See OnlineStore. Redis has one hash per entity, which all views of that entity share."""
+
+    def __init__(self, settings: StateSettings) -> None:
+        self._settings = settings
+
+    def feast_settings(self) -> dict[str, Any]:
+        parts = urlsplit(self._settings.online)
+        options = [f"{parts.hostname}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
+        options += [f"username={parts.username}"] if parts.username else []
+        options += [f"password={parts.password}"] if parts.password else []
+        options += ["ssl=true"] if parts.scheme == "rediss" else []
+        # By default Feast skips a row whose timestamp is already online, even when a late partition has changed its
+        # values. OnlineRecord prevents that older rows replace newer ones.
+        return {"type": "redis", "connection_string": ",".join(options), "skip_dedup": True}
+
+    def contract_error(self, error: Exception) -> StepError | None:
+        if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+            problem = f"The online store at {store_address(self._settings)} refused access: {error}"
+            return ConfigError(problem, hint="Correct CT_ONLINE_STORE.")
+        return unavailable(self._settings, error) if isinstance(error, RedisError) else None
+
+    def keep_only(
+        self, config: "RepoConfig", view: Any, keys: set[bytes], features: Iterable[str], columns: Iterable[str]
+    ) -> int:
+        rows = compat.RedisRows(config)
+        names = [feature.name for feature in view.features]
+        dropped = sorted(set(features) - set(names))
+        fields = rows.fields(view, [*names, *dropped])
+        # The last field is the time of the row.
+        dropped_fields = fields[len(names) : -1]
+        project, time_field = config.project.encode(), compat.time_field(view.name)
+        removed = 0
+        with contextlib.closing(rows.client()) as client:
+            for column in {*columns, *view.join_keys}:
+                for page in _pages(_keys(client, column, project)):
+                    present = _with_field(client, page, time_field)
+                    with client.pipeline(transaction=False) as pipe:
+                        for key in present:
+                            is_removed = key.removesuffix(project) not in keys
+                            removed += is_removed
+                            if unwanted := fields if is_removed else dropped_fields:
+                                pipe.hdel(key, *unwanted)
+                        pipe.execute()
+        return removed
+
+    def reader(self, seconds: float) -> "SharedRoundTrips":
+        return SharedRoundTrips(self._settings, seconds)
+
+
+def _keys(client: Any, column: str, project: bytes) -> Iterator[bytes]:
+    """The keys of all entities in `column`. The name of the project is the end of a key."""
+    prefix = compat.stored_key_prefix(column)
+    pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
+    for key in client.scan_iter(match=pattern, count=_PAGE):
+        if key.startswith(prefix) and key.endswith(project):
+            yield key
+
+
+def _with_field(client: Any, keys: list[bytes], field: str) -> list[bytes]:
+    with client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.hexists(key, field)
+        return [key for key, exists in zip(keys, pipe.execute(), strict=True) if exists]
+
+
+def _pages(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while page := list(islice(keys, _PAGE)):
+        yield page
+
+
+class SharedRoundTrips:
+    """A reader. Requests that arrive during a round trip to Redis share the next one."""
+
+    def __init__(self, settings: StateSettings, seconds: float) -> None:
+        self._layout, self._reader = RedisLayout(settings), RedisReader(settings.online, seconds)
+        self._seconds = seconds
+        self._waiting: list[tuple[list[Read], asyncio.Future[list[Any]]]] = []
+        self._trips: set[asyncio.Task[None]] = set()
+
+    async def find(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append((self._layout.reads(views, rows), answered))
+        if len(self._trips) < ROUND_TRIPS:
+            trip = loop.create_task(self._read_waiting())
+            self._trips.add(trip)
+            trip.add_done_callback(self._trips.discard)
+        return self._layout.decoded(views, len(rows), await answered)
+
+    def close(self) -> None:
+        for trip in self._trips:
+            trip.cancel()
+
+    async def _read_waiting(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            reads = [read for each, _ in batch for read in each]
+            try:
+                async with asyncio.timeout(self._seconds):
+                    answers = await self._reader.read(reads)
+            except TimeoutError:
+                self._fail(batch, TransientError(f"The online store did not answer in {self._seconds:g} s"))
+            except Exception as error:
+                self._fail(batch, error)
+            else:
+                start = 0
+                for each, answered in batch:
+                    if not answered.done():
+                        answered.set_result(answers[start : start + len(each)])
+                    start += len(each)
+
+    def _fail(self, batch: list[tuple[list[Read], asyncio.Future[list[Any]]]], error: Exception) -> None:
+        for _, answered in batch:
+            with contextlib.suppress(asyncio.InvalidStateError):
+                answered.set_exception(error)
