@@ -148,6 +148,10 @@ bench-handbook: $(READY) ## Benchmark the handbook's protocol A with our steps (
 bench-loop: $(READY) ## Benchmark what the loop costs in addition to its steps
 	@$(BIN)/python -m benchmarks.loop $(ARGS)
 
+.PHONY: bench-join
+bench-join: $(READY) ## Benchmark the point-in-time join of a training set against Feast's (ARGS='--data DIR')
+	@$(BIN)/python -m benchmarks.point_in_time_join $(ARGS)
+
 .PHONY: bench-idle
 bench-idle: $(READY) ## Benchmark the CPU that the idle stack uses (on a quiet machine)
 	@$(BIN)/python -m benchmarks.idle $(ARGS)

@@ -88,8 +88,8 @@ payment = RequestSource(
 def request_features(inputs: pd.DataFrame) -> pd.DataFrame:
     """The features that are computed from the payment itself, in training and in serving.
 
-    Takes columns by name and returns the same type. Feast passes a DataFrame. A prediction passes a dict of arrays,
-    because for one row pandas takes many times as long as the arithmetic. Feast requires the DataFrame in the
+    Takes columns by name and returns the same type. Training and serving pass a dict of arrays, because for one row
+    pandas takes many times as long as the arithmetic. Feast itself passes a DataFrame, and requires it in the
     signature.
 
     A customer without payments in the window has no mean. The ratio is then 1, as for an average payment.

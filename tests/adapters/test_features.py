@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from testing.feast_join import join_with_feast
 from tests.adapters.redis_reads import read_from_redis
 from tests.feature_repo.payments_and_features import MODEL, compute, day, expected, midnight, payments, put, rows_of
 from training.adapters.features import (
@@ -30,6 +31,7 @@ from training.adapters.features import (
     request_code,
     request_column,
 )
+from training.adapters.features.history import event_columns
 from training.adapters.lake import Lake
 from training.adapters.tables import Events
 from training.contract.artifact import Golden
@@ -37,7 +39,7 @@ from training.contract.base import Days, TableVersions
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import MODELS_DIR, Column, ModelSpec, load_model_spec
-from training.domain.conform import ARROW_TYPES
+from training.domain.conform import ARROW_TYPES, as_exact_pandas
 from training.settings import Settings
 
 DAYS = 50
@@ -104,6 +106,16 @@ def test_history_is_what_was_known_at_the_midnight_before(filled: World) -> None
     assert set(found[filled.features.names()].dtypes) == {np.dtype(np.float32)}
     np.testing.assert_allclose(found[list(want)], want, rtol=1e-5)
     assert found["terminal_fraud_share_30d"].max() > 0
+
+
+@pytest.mark.slow
+def test_history_is_what_feast_itself_joins(filled: World) -> None:
+    rows = filled.events.sample(frac=0.7, random_state=2)
+    rows.loc[rows.index[::10], "customer_id"] = 999
+    later = rows["event_time"] + pd.to_timedelta(np.arange(len(rows)) % 20, unit="D")
+    rows = rows.assign(event_time=later.dt.as_unit("us"))
+    want = join_with_feast(filled.settings, filled.spec, rows, filled.versions)
+    pd.testing.assert_frame_equal(filled.features.historical(rows, filled.versions)[filled.features.names()], want)
 
 
 def test_history_takes_equal_rows_apart_and_other_clocks(filled: World) -> None:
@@ -555,12 +567,13 @@ def test_a_version_whose_rows_lie_under_keys_of_another_type(filled: World, kind
     ("kind", "value"),
     [("int64", 3), ("float64", 2.5), ("bool", True), ("string", "n\0"), ("timestamp", datetime(2026, 1, 5, 12, 30))],
 )
-@pytest.mark.parametrize("null", [False, True])
-def test_request_columns_are_what_training_has(kind: Any, value: Any, null: bool) -> None:
-    values = [value, None if null else value]
+@pytest.mark.parametrize(("nullable", "null"), [(False, False), (True, True), (True, False)])
+def test_request_columns_are_what_training_has(kind: Any, value: Any, nullable: bool, null: bool) -> None:
+    values, column = [value, None if null else value], Column(type=kind, nullable=nullable)
     given = [each.replace(tzinfo=UTC) if isinstance(each, datetime) else each for each in values]
-    found = request_column(given, Column(type=kind, nullable=null))
-    trained = np.asarray(pa.array(values, pa.timestamp("us") if kind == "timestamp" else ARROW_TYPES[kind]).to_pandas())
+    found = request_column(given, column)
+    lake = pa.table({"given": pa.array(given, ARROW_TYPES[kind])})
+    trained = event_columns(as_exact_pandas(lake), {"given": column})["given"]
     assert found.dtype == trained.dtype
     assert (found[0], pd.isna(found[1])) == (trained[0], null)
 

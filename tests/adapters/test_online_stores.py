@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.feature_repo.payments_and_features import compute, payments, put
 
+from tests.feature_repo.payments_and_features import compute, payments, put
 from training.adapters.features import Features
 from training.adapters.features.online_stores import ONLINE_STORES, online_store
 from training.adapters.features.online_stores.sqlite import SqliteStore

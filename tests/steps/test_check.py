@@ -372,10 +372,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         FEAST,
         "on-demand view extra gives different values of extra_amount for a row alone",
     ),
-    "a function that differs in training": (
+    "a function that differs in Feast": (
         request("return type(inputs)({'extra_amount': amount * isinstance(inputs, dict)})"),
         FEAST,
-        "gives different values of extra_amount for a DataFrame (training) and for arrays (serving)",
+        "gives different values of extra_amount for a DataFrame (Feast) and for arrays (training, serving)",
     ),
 }
 

@@ -1,14 +1,33 @@
-"""The protocol of engines that run the feature SQL of a model."""
+"""The protocol of engines that run the feature SQL of a model and join its feature rows to events."""
 
-from collections.abc import Mapping
-from datetime import date
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 
 class SqlError(Exception):
-    """The SQL does not compile or does not run. The message is the engine's."""
+    """A query does not compile or does not run. The message is the engine's."""
+
+
+@dataclass(frozen=True)
+class TimedRows:
+    """Feature rows, of which each holds for its entity from its own time on."""
+
+    rows: ds.Dataset | pa.Table
+    #: Column of an event → the column of `rows` that it must equal. At least one.
+    keys: Mapping[str, str]
+    #: The column of `rows` with a row's time (timestamp, UTC).
+    time: str
+    #: The columns to look up.
+    columns: Sequence[str]
+    #: The column of `rows` that says when a row was made.
+    created: str | None = None
+    #: How long a row holds. None: until the next row of its entity.
+    ttl: timedelta | None = None
 
 
 class FeatureEngine(Protocol):
@@ -26,5 +45,17 @@ class FeatureEngine(Protocol):
         """The result of the SELECT. Its days are UTC days, whatever the time zone of the machine.
 
         `relations`: Arrow datasets or tables by the names that the SQL uses.
+        """
+        ...
+
+    def newest(self, events: pa.Table, time: str, features: TimedRows) -> pa.Table:
+        """The feature row of each event that was the newest at the event's `time` (timestamp, UTC).
+
+        It has all keys of the event, and its time is at most the event's and at least the event's less the ttl. Of
+        several rows of one entity and time, the one with the newest `created` counts. One without `created` comes last,
+        and rows that are still equal are ordered by their values, so that the result is always the same.
+
+        Returns the columns `features.columns` with one row for each event, in the order of the events. They are null
+        where there is no such row, or where a key or the time of the event is null.
         """
         ...

@@ -1,15 +1,16 @@
-"""Runs feature SQL in this process, over Arrow datasets."""
+"""Runs feature SQL and joins feature rows in this process, over Arrow datasets."""
 
 import json
-from collections.abc import Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator, Mapping, Sized
+from datetime import date, timedelta
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from training.contract.registries import FEATURE_ENGINES
-from training.domain.feature_engine import SqlError
+from training.domain.feature_engine import SqlError, TimedRows
 
 #: DuckDB's functions of the current time. The parser returns those without parentheses as columns.
 _CLOCK = {
@@ -39,14 +40,69 @@ class DuckDb:
         return sorted(set(_clock_calls(tree)))
 
     def execute(self, sql: str, parameters: Mapping[str, date], relations: Mapping[str, Any]) -> pa.Table:
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            for name, relation in relations.items():
-                connection.register(name, relation)
-            try:
-                return connection.execute(sql, dict(parameters)).to_arrow_table()
-            except duckdb.Error as error:
-                raise SqlError(str(error)) from error
+        return _run(sql, dict(parameters), relations)
+
+    def newest(self, events: pa.Table, time: str, features: TimedRows) -> pa.Table:
+        asked = pa.table(
+            [pa.array(np.arange(len(events))), events[time], *(events[name] for name in features.keys)],
+            names=["row", "time", *_numbered("key", features.keys)],
+        )
+        found = _run(_join(features), {}, {"events": asked, "features": features.rows})
+        place = np.full(len(events), -1)
+        place[found["row"].to_numpy()] = np.arange(len(found))
+        values = found.drop_columns("row").combine_chunks().take(pa.array(place, mask=place < 0))
+        return values.rename_columns(list(features.columns))
+
+
+def _run(sql: str, parameters: dict[str, Any], relations: Mapping[str, Any]) -> pa.Table:
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        # DuckDB does not know how many rows an Arrow dataset has and takes it for tiny. It would join it in a loop over
+        # all pairs, which takes minutes.
+        connection.execute("SET asof_loop_join_threshold = 0")
+        for name, relation in relations.items():
+            connection.register(name, relation)
+        try:
+            return connection.execute(sql, parameters).to_arrow_table()
+        except duckdb.Error as error:
+            raise SqlError(str(error)) from error
+
+
+def _join(features: TimedRows) -> str:
+    """The SELECT of the numbers of the events that have a feature row, `row`, and of its columns.
+
+    All columns get numbers for names, because a feature table may have any names. Rows with a null key or time are left
+    out first: in DuckDB's ASOF JOIN a null time is after all others, and of two keys a null equals a null.
+    """
+    keys, columns = _numbered("key", features.keys), _numbered("column", features.columns)
+    names = [*zip(features.keys.values(), keys, strict=True), *zip(features.columns, columns, strict=True)]
+    names += [(features.time, "time"), *([(features.created, "created")] if features.created else [])]
+    order = (["created DESC NULLS LAST"] if features.created else []) + columns
+    known = " AND ".join(f"{name} IS NOT NULL" for name in [*keys, "time"])
+    valid = "true"
+    if features.ttl is not None:
+        valid = f"epoch_us(asked.time) - epoch_us(found.time) <= {features.ttl // timedelta(microseconds=1)}"
+    return f"""
+        WITH named AS (SELECT {", ".join(f"{_quoted(name)} AS {alias}" for name, alias in names)} FROM features),
+        asked AS (FROM events WHERE {known}),
+        found AS (
+            FROM named
+            WHERE {known}
+            QUALIFY row_number() OVER (PARTITION BY {", ".join([*keys, "time"])} ORDER BY {", ".join(order)}) = 1
+        )
+        SELECT asked.row, {", ".join(f"found.{column}" for column in columns)}
+        FROM asked ASOF JOIN found
+        ON {" AND ".join(f"asked.{key} = found.{key}" for key in keys)} AND asked.time >= found.time
+        WHERE {valid}
+    """
+
+
+def _numbered(name: str, columns: Sized) -> list[str]:
+    return [f"{name}_{i}" for i in range(len(columns))]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _clock_calls(node: Any) -> Iterator[str]:

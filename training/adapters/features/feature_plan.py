@@ -66,13 +66,14 @@ class FeaturePlan:
         self._time_column = spec.feeds["events"].time_column
         taken = {name for view in self.definitions.request_views for name in view.event_columns}
         columns = sorted(taken - {self._time_column})
-        self._columns = {name: spec.request_columns[name] for name in columns}
+        #: The columns of an event that the request views take, without its time.
+        self.event_columns = {name: spec.request_columns[name] for name in columns}
         #: Columns of one type become one array, because making arrays takes most of the time for a single row.
         #: itemgetter returns a tuple only for two names or more, so it gets the first name twice; zip drops the copy.
         self._numbers = [
             (numeric, itemgetter(*numeric, numeric[0]), dtype)
             for kind, dtype in (("float64", np.float64), ("int64", np.int64))
-            if (numeric := [name for name, c in self._columns.items() if c.type == kind and not c.nullable])
+            if (numeric := [name for name, c in self.event_columns.items() if c.type == kind and not c.nullable])
         ]
         self._others = [name for name in columns if not any(name in numeric for numeric, _, _ in self._numbers)]
 
@@ -90,20 +91,29 @@ class FeaturePlan:
             columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
         else:
             oldest = [time / 1e6 for time in times]  # Nothing was looked up, so the features are from the event's time.
+        made = self.values(columns, len(rows))
+        stamps = [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest]
+        return OnlineFeatures(made, stamps, frozenset(lacking))
+
+    def values(self, columns: dict[str, np.ndarray], rows: int) -> np.ndarray:
+        """The features as float32 [rows, features], made of the columns of the events and of the views.
+
+        `columns` holds the event's time, `event_columns` and the columns of `views`, each [rows]. This method adds the
+        features of the request views to it. A feature that is NaN gets its default.
+        """
         for transform in self._transforms:
             columns.update(transform(columns))
         parts = [columns[name] for name in self.names]
         # For one row this is much faster than an array of arrays.
-        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), len(rows))
+        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), rows)
         made = np.ascontiguousarray(made.T)
         total = np.vdot(made, made)  # Faster than isnan: the sum of squares is NaN when any value is.
         if total != total:
             np.copyto(made, self._defaults, where=np.isnan(made))
-        stamps = [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest]
-        return OnlineFeatures(made, stamps, frozenset(lacking))
+        return made
 
     def _request_columns(self, rows: Sequence[Mapping[str, Any]], times: list[int]) -> dict[str, np.ndarray]:
-        columns = {name: request_column([row[name] for row in rows], self._columns[name]) for name in self._others}
+        columns = {name: request_column([row[name] for row in rows], self.event_columns[name]) for name in self._others}
         for names, get, dtype in self._numbers:
             columns.update(zip(names, np.array([get(row) for row in rows], dtype).T, strict=False))
         columns[self._time_column] = np.array(times, np.int64).view(_DATETIME)
@@ -149,7 +159,7 @@ class FeaturePlan:
 
 
 def request_column(values: Sequence[Any], column: Column) -> np.ndarray:
-    """A column of events as the function of a request view gets it, the same as `np.asarray` of training's DataFrame.
+    """A column of events as the function of a request view gets it, the same as `event_columns` gives in training.
 
     A null becomes NaN in numbers, NaT in times, and None in texts and booleans. Times are UTC, datetime64[us].
     """

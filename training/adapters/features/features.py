@@ -2,8 +2,7 @@
 
 import contextlib
 import logging
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 import training.adapters.features.store as stores
 from training.adapters.features.definitions import (
@@ -23,6 +21,7 @@ from training.adapters.features.definitions import (
 )
 from training.adapters.features.definitions_file import definitions_digest, functions_of
 from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures
+from training.adapters.features.history import event_columns, look_up, timed_rows
 from training.adapters.features.online_record import OnlineRecord
 from training.adapters.features.online_stores import contract_errors, online_store
 from training.adapters.features.online_stores._feast_reader import OnlineReader
@@ -31,8 +30,10 @@ from training.adapters.lake import Lake
 from training.compat import feast as compat
 from training.contract.base import TableVersions, midnight
 from training.contract.errors import InputError
-from training.contract.feature_definitions import FeatureDefinitions
+from training.contract.feature_definitions import FeatureDefinitions, ViewDefinition
 from training.contract.model_spec import ModelSpec, model_names
+from training.contract.registries import FEATURE_ENGINES
+from training.domain.feature_engine import TimedRows
 from training.settings import StateSettings
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ log = logging.getLogger("perennial")
 
 #: Rows per lookup. SQLite allows 32,766 variables in a query.
 _LOOKUP = 10_000
-#: Column with the position of a row, because a join does not keep the order. Names in a spec begin with a letter.
-_ROW = "_row"
 
 
 class Features:
@@ -74,22 +73,16 @@ class Features:
         self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """As `historical`, and also the joined values of the views' columns (float32; NaN: no feature row)."""
-        # The offline store takes microseconds only, and does not keep the order of the rows.
         times = pd.DatetimeIndex(rows[self._time_column]).tz_convert("UTC").as_unit("us")
-        columns = {*self._spec.features.tables.values(), *self._definitions.request_columns}
-        entities = rows[sorted(columns)].reset_index(drop=True)
         as_of = times if at is None else at.as_unit("us")
-        entities = entities.assign(**{self._time_column: times, "event_timestamp": as_of, _ROW: np.arange(len(rows))})
-        definitions = load_definitions(self._settings.feature_repo, self._spec)
-        with (
-            self._snapshot(definitions, versions, as_of.min().date(), as_of.max().date()),
-            stores.private_store(self._settings, definitions, online=False) as store,
-        ):
-            joined = store.get_historical_features(entities, definitions.service).to_df().sort_values(_ROW)
-        made = joined[self.names()].fillna(0).astype(np.float32)
-        looked_up = [column.name for view in self.definitions.views for column in view.columns]
-        batch = joined[looked_up].astype(np.float32).reset_index(drop=True)
-        return rows.assign(**{name: made[name].to_numpy() for name in made}), batch
+        days = as_of.min().date(), as_of.max().date()
+        views = [self._rows_of(view, versions, *days) for view in self.definitions.views]
+        batch = look_up(FEATURE_ENGINES.find("duckdb")(), rows, as_of, views)
+        columns = event_columns(rows, self._full_plan.event_columns)
+        columns[self._time_column] = times.tz_convert(None).to_numpy()
+        made = self._full_plan.values(columns | batch, len(rows))
+        joined = pd.DataFrame(batch, index=pd.RangeIndex(len(rows)))
+        return rows.assign(**dict(zip(self.names(), made.T, strict=True))), joined
 
     def online(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` (events) from the online store, with the defaults of `historical`.
@@ -218,19 +211,9 @@ class Features:
         last = last.rename_columns([key, "feature_timestamp"])
         return found.join(last, [key, "feature_timestamp"], join_type="inner")
 
-    @contextlib.contextmanager
-    def _snapshot(self, definitions: Definitions, versions: TableVersions, first: date, last: date) -> Iterator[None]:
-        """Point the views' sources at Parquet copies of the days that events from `first` to `last` may need.
-
-        Feast's DuckDB offline store cannot read a Delta table at a version.
-        """
-        from feast.data_format import ParquetFormat
-
-        with tempfile.TemporaryDirectory(prefix="perennial-features-") as folder:
-            for view in definitions.views:
-                rows = self._scan(view, self._pinned(versions, view.name))
-                needed = (ds.field("day") >= first - view.ttl) & (ds.field("day") <= last)
-                path = f"{folder}/{view.name}.parquet"
-                pq.write_table(rows.to_table(filter=needed), path)
-                view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
-            yield
+    def _rows_of(self, needed: ViewDefinition, versions: TableVersions, first: date, last: date) -> TimedRows:
+        """The feature rows that events from `first` to `last` can need, with the columns that are `needed`."""
+        [view] = [view for view in self._definitions.views if view.name == needed.name]
+        days = (ds.field("day") >= first - view.ttl) & (ds.field("day") <= last)
+        rows = self._scan(view, self._pinned(versions, view.name)).filter(days)
+        return timed_rows(view, [needed.entity], [column.name for column in needed.columns], rows)

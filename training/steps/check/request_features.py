@@ -1,6 +1,7 @@
-"""Run the function of an on-demand view on sample events, in the two ways in which training and serving run it.
+"""Run the function of an on-demand view on sample events, in all the ways in which it is run.
 
-Training gives it a DataFrame. Serving gives it a dict of arrays, often of one row. The results must be equal.
+Training and serving give it a dict of arrays, serving often of one row. Feast itself gives it a DataFrame, for example
+when the definitions are published. The results must be equal.
 """
 
 from collections.abc import Iterator, Mapping
@@ -174,10 +175,12 @@ class RequestFunction:
 
     def _compare(self, made: dict[str, np.ndarray], given: dict[str, np.ndarray], problems: list[Problem]) -> None:
         rows = len(next(iter(given.values())))
-        frame = pd.DataFrame({name: self._of_training(name, values) for name, values in given.items()})
-        trained = self._features(frame, "the DataFrame of training", rows, problems)
-        if trained is not None and (bad := _differing(made, trained)):
-            what = f"gives different values of {', '.join(bad)} for a DataFrame (training) and for arrays (serving)"
+        frame = pd.DataFrame({name: self._of_feast(name, values) for name, values in given.items()})
+        by_feast = self._features(frame, "the DataFrame of Feast", rows, problems)
+        if by_feast is not None and (bad := _differing(made, by_feast)):
+            what = (
+                f"gives different values of {', '.join(bad)} for a DataFrame (Feast) and for arrays (training, serving)"
+            )
             problems.append(self._problem(what, "Use NumPy: np.asarray(inputs[name]) is the same for both."))
         for i in range(ONE_BY_ONE):
             one = self._call({name: values[i : i + 1] for name, values in given.items()}, "a single row", problems)
@@ -188,7 +191,7 @@ class RequestFunction:
                 problems.append(self._problem(what, "Compute each row from that row alone, without means or ranks."))
                 return
 
-    def _of_training(self, name: str, values: np.ndarray) -> Any:
+    def _of_feast(self, name: str, values: np.ndarray) -> Any:
         if values.dtype.kind == "M":
             return pd.DatetimeIndex(values).tz_localize("UTC")
         return values

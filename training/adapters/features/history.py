@@ -1,0 +1,66 @@
+"""What a training set takes from the feature tables: the rows that were the newest at the events' times."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from training.contract.model_spec import Column
+from training.domain.conform import ARROW_TYPES
+from training.domain.feature_engine import FeatureEngine, TimedRows
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def timed_rows(view: Any, keys: Sequence[str], columns: Sequence[str], rows: ds.Dataset | pa.Table) -> TimedRows:
+    """`rows` with the times and the ttl of `view` (feast.FeatureView). As in Feast, a ttl of zero means no ttl.
+
+    `keys`: the join keys of the view's entities. Events have them under the same names.
+    """
+    source = view.batch_source
+    return TimedRows(
+        rows=rows,
+        keys={name: name for name in keys},
+        time=source.timestamp_field,
+        columns=columns,
+        created=source.created_timestamp_column or None,
+        ttl=view.ttl or None,
+    )
+
+
+def look_up(
+    engine: FeatureEngine, events: pd.DataFrame, times: pd.DatetimeIndex, views: Iterable[TimedRows]
+) -> dict[str, np.ndarray]:
+    """The columns of `views` as they were for the entities of `events` at `times` (UTC, one per event).
+
+    Each is float32 [events], NaN where there is no feature row.
+    """
+    found: dict[str, np.ndarray] = {}
+    for rows in views:
+        asked = pa.table([pa.array(times, _TIME), *(pa.array(events[key]) for key in rows.keys)], ["time", *rows.keys])
+        joined = engine.newest(asked, "time", rows)
+        found |= {column: _numbers(joined[column]) for column in rows.columns}
+    return found
+
+
+def event_columns(events: pd.DataFrame, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
+    """These `columns` of the spec for request views: `request_column` of all rows at once."""
+    return {name: _event_column(events[name], column) for name, column in columns.items()}
+
+
+def _event_column(values: pd.Series, column: Column) -> np.ndarray:
+    kind = column.type
+    if kind == "timestamp":
+        times = pd.DatetimeIndex(values).as_unit("us")
+        return (times if times.tz is None else times.tz_convert(None)).to_numpy()
+    wide = pa.float64() if kind == "int64" and column.nullable else ARROW_TYPES[kind]
+    found: np.ndarray = pa.array(values).cast(wide).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _numbers(values: pa.ChunkedArray) -> np.ndarray:
+    found: np.ndarray = values.cast(pa.float32(), safe=False).to_numpy()
+    return found
