@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ _DATETIME = np.dtype("datetime64[us]")
 _NO_TIME = np.iinfo(np.int64).min  # NumPy's NaT
 
 
-@dataclass(frozen=True)
-class OnlineFeatures:
+class OnlineFeatures(NamedTuple):
     #: float32 [rows, features], columns as in the names of the plan.
     values: np.ndarray
     #: Per row the oldest of the feature timestamps used; None when a default was used: an entity is null or unknown,
@@ -127,19 +126,20 @@ class Plan:
             columns.update(transform(columns))
         parts = [columns[name] for name in self.names]
         # For one row this is much quicker than an array of arrays.
-        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), len(rows))
-        made = np.ascontiguousarray(made.T)
-        total = np.vdot(made, made)  # a sum of squares is NaN when one of them is: quicker than to ask each
+        flat = np.concatenate(parts, dtype=np.float32, casting="unsafe")
+        made = np.ascontiguousarray(flat.reshape(len(parts), len(rows)).T)
+        total = flat.dot(flat)  # a sum of squares is NaN when one of them is: quicker than to ask each
         if total != total:
             np.copyto(made, self._defaults, where=np.isnan(made))
         stamps = [None if stamp is None else datetime.fromtimestamp(stamp, UTC) for stamp in oldest]
         return OnlineFeatures(made, stamps, frozenset(lacking))
 
     def _request_columns(self, rows: Sequence[Mapping[str, Any]], times: list[int]) -> dict[str, np.ndarray]:
-        columns = {name: request_column([row[name] for row in rows], self._columns[name]) for name in self._others}
+        columns = {self._time_column: np.array(times, _DATETIME)}
         for names, get, dtype in self._numbers:
             columns.update(zip(names, np.array([get(row) for row in rows], dtype).T, strict=False))
-        columns[self._time_column] = np.array(times, np.int64).view(_DATETIME)
+        for name in self._others:
+            columns[name] = request_column([row[name] for row in rows], self._columns[name])
         return columns
 
     def _looked_up_values(
