@@ -8,6 +8,7 @@ import asyncio
 import time
 from typing import Any
 
+from serving.compat.uvicorn import body_has_come
 from serving.endpoint import PREDICT, PREDICT_BATCH, PredictEndpoint
 from serving.limits import BODY_SECONDS, check_length, late
 from serving.request import HttpResponse
@@ -46,17 +47,23 @@ async def read_body(receive: Any) -> bytes | None:
 
     Raises BadRequest: 413 when it has more than MAXIMUM_BODY_BYTES, 408 when it takes longer than BODY_SECONDS.
     """
+    if body_has_come(receive):
+        return await _read(receive)  # A timer would cost as much as all the rest of the reading.
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            body = bytearray()
-            while (message := await receive())["type"] == "http.request":
-                body += message.get("body", b"")
-                check_length(body)
-                if not message.get("more_body", False):
-                    return bytes(body)
-            return None
+            return await _read(receive)
     except TimeoutError:
         raise late() from None
+
+
+async def _read(receive: Any) -> bytes | None:
+    body = bytearray()
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        check_length(body)
+        if not message.get("more_body", False):
+            return bytes(body)
+    return None
 
 
 async def respond(send: Any, response: HttpResponse) -> None:

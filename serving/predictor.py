@@ -104,10 +104,7 @@ class Predictor:
         """One outcome per request of `group`: several requests of one row and the same route, or one request."""
         shared = len(group) > 1
         rows = [row for request in group for row in request.rows]
-        routes = group[0].routes
-        if shared:
-            [route] = routes
-            routes = {route: list(range(len(rows)))}
+        routes = group[0].routes  # A shared batch has a single one: it answers all rows.
         if len(routes) == 1:
             merged = next(iter(routes)).merged_views
         else:
@@ -117,12 +114,13 @@ class Predictor:
         except BadRequest as refused:
             return [refused] * len(group)
         whole = Batch(rows, looked_up, [request.received for request in group], group[0].explain)
+        if len(routes) == 1:
+            answers = await self._answering.answer(next(iter(routes)), whole)
+            return [_outcome([answer]) for answer in answers] if shared else [_outcome(answers)]
         found = dict[int, RowOutcome]()
         for route, places in routes.items():
-            batch = whole if len(routes) == 1 else whole.of(places)
-            found.update(zip(places, await self._answering.answer(route, batch), strict=True))
-        answers = [found[place] for place in range(len(rows))]
-        return [_outcome([answer]) for answer in answers] if shared else [_outcome(answers)]
+            found.update(zip(places, await self._answering.answer(route, whole.of(places)), strict=True))
+        return [_outcome([found[place] for place in range(len(rows))])]
 
     def models(self) -> ReplicaModels:
         """`GET /models`."""

@@ -22,8 +22,18 @@ Scores = Sequence[float]
 class Signals(Protocol):
     """Called for every request: fast, never raises, safe in any thread."""
 
-    def answered(self, version: int, role: AnsweringRole, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
-        """`version` answered requests. `seconds`: receipt to answer, one per request. `flagged`: one per row."""
+    def answered(
+        self,
+        version: int,
+        role: AnsweringRole,
+        seconds: Sequence[float],
+        flagged: Sequence[bool],
+        received: float | None = None,
+    ) -> None:
+        """`version` answered requests. `seconds`: receipt to answer, one per request. `flagged`: one per row.
+
+        `received`: seconds since the first of them was received; by default they have just been answered.
+        """
 
     def failed(self, version: int, role: AnsweringRole, seconds: float, rows: int) -> None:
         """`version` could not answer a request of `rows`: an exception, or scores that are not numbers."""
@@ -97,9 +107,16 @@ class RolloutSignals:
         self._pair = dict.fromkeys(("rows", "both_flagged", "champion_flagged", "challenger_flagged"), 0)
         self._champion_scores, self._challenger_scores = list(NO_SCORES), list(NO_SCORES)
 
-    def answered(self, version: int, role: AnsweringRole, seconds: Sequence[float], flagged: Sequence[bool]) -> None:
+    def answered(
+        self,
+        version: int,
+        role: AnsweringRole,
+        seconds: Sequence[float],
+        flagged: Sequence[bool],
+        received: float | None = None,
+    ) -> None:
         with self._lock:
-            counts = self._counting(version, role, max(seconds))
+            counts = self._counting(version, role, max(seconds) if received is None else received)
             if counts is None:
                 return
             counts.asked += len(flagged)

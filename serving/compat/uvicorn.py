@@ -3,7 +3,8 @@
 uvicorn's h11 protocol has the first limit (`h11_max_incomplete_event_size`), but needs several times the CPU.
 
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
-the parser calls `on_message_begin` and `on_headers_complete` for each request; `_start_asgi_task`.
+the parser calls `on_message_begin` and `on_headers_complete` for each request; `_start_asgi_task`; that `receive` is a
+method of the request's cycle, whose `more_body` is False once the body is complete.
 """
 
 from asyncio.events import TimerHandle
@@ -74,6 +75,11 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self.send_400_response("The head of the request is too large or takes too long.")
         else:
             self.transport.close()  # an answer here would come before that of the request under way
+
+
+def body_has_come(receive: Any) -> bool:
+    """Whether the whole body has arrived, so that `receive()` does not wait. False also when that is unknown."""
+    return not getattr(getattr(receive, "__self__", None), "more_body", True)
 
 
 def limit_request_heads() -> None:

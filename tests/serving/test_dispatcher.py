@@ -148,6 +148,21 @@ def test_a_body_may_come_in_pieces(line: socket.socket, pause: float) -> None:
     assert answer(line)[2] == b"abcdef"
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_only_a_body_that_is_not_there_yet_needs_a_timer(
+    line: socket.socket, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    seen = []
+    monkeypatch.setattr(dispatcher, "body_has_come", lambda receive: seen.append(compat.body_has_come(receive)))
+    content = request(b"abcdef")
+    half = len(content) - 3 if pieces == 2 else len(content)
+    line.sendall(content[:half])
+    time.sleep(0.1)
+    line.sendall(content[half:])
+    assert answer(line)[2] == b"abcdef"
+    assert seen == [pieces == 1]
+
+
 def test_a_body_may_be_chunked(line: socket.socket) -> None:
     line.sendall(request(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "Transfer-Encoding: chunked"))
     assert answer(line)[2] == b"abcde"

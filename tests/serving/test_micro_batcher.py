@@ -152,12 +152,14 @@ class Bench:
         )
         self.signals.begin(Traffic(self.champion, self.challenger, None, "canary", 50.0))
 
-    def answer(self, route: Route, amounts: list[float], ages: list[float]) -> list[Any]:
+    def batch(self, route: Route, amounts: list[float], ages: list[float]) -> Batch:
         now = datetime(2026, 1, 5, 12, tzinfo=UTC)
         rows = [PAYMENT | {"event_time": now, "transaction_id": i, "amount": a} for i, a in enumerate(amounts)]
         received = [time.perf_counter() - age for age in ages]
-        batch = Batch(rows, LookedUp(route.merged_views, route.merged_views.missing(len(rows))), received)
-        return asyncio.run(self.answering.answer(route, batch))
+        return Batch(rows, LookedUp(route.merged_views, route.merged_views.missing(len(rows))), received)
+
+    def answer(self, route: Route, amounts: list[float], ages: list[float]) -> list[Any]:
+        return asyncio.run(self.answering.answer(route, self.batch(route, amounts, ages)))
 
     def seen(self) -> Signals:
         return Signals.model_validate(self.signals.snapshot())
@@ -213,6 +215,41 @@ def test_each_is_logged_with_its_own_features_and_time(bench: Bench) -> None:
         [("payment_amount", float(amount)), ("weekend", 0.0)] for amount in (1, 2, 3, 4)
     ]
     assert [row["latency_seconds"] for row in rows] == pytest.approx([0.3, 0.0, 0.2, 0.2], abs=0.09)
+
+
+def test_answers_do_not_wait_for_the_log_and_the_end_of_the_service_loses_none(bench: Bench) -> None:
+    route = Route(bench.champion, "champion")
+
+    async def go() -> list[int]:
+        counted = []
+        for turns in (0, 1, 2):
+            await bench.answering.answer(route, bench.batch(route, [1.0], [0.0]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            counted.append(bench.seen().of(1).answered)
+        await bench.answering.answer(route, bench.batch(route, [1.0], [0.0]))
+        bench.answering.close()
+        return counted
+
+    assert asyncio.run(go())[0] == 0
+    assert bench.seen().of(1).answered == 4
+    bench.log.close()
+    assert bench.lake.scan(PREDICTIONS).to_table().num_rows == 4
+
+
+def test_a_prediction_that_cannot_be_logged_costs_no_other(bench: Bench) -> None:
+    route = Route(bench.champion, "champion")
+
+    async def go() -> None:
+        broken = bench.batch(route, [1.0], [0.0])
+        broken.rows[0]["transaction_id"] = object()
+        await bench.answering.answer(route, broken)
+        await bench.answering.answer(route, bench.batch(route, [2.0], [0.0]))
+
+    asyncio.run(go())
+    bench.answering.close()
+    bench.log.close()
+    assert [row["event"]["amount"] for row in bench.lake.scan(PREDICTIONS).to_table().to_pylist()] == [2.0]
 
 
 def test_who_sent_slowly_takes_no_time_from_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,9 @@
 """How a feature vector is computed from an event and the rows of the online store."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +23,7 @@ _DATETIME = np.dtype("datetime64[us]")
 _NO_TIME = np.iinfo(np.int64).min  # NumPy's NaT
 
 
-@dataclass(frozen=True)
-class OnlineFeatures:
+class OnlineFeatures(NamedTuple):
     #: float32 [rows, features], columns as in the names of the plan.
     values: np.ndarray
     #: For each row, the oldest feature timestamp that was used. None when a default was used, because an entity is null
@@ -105,18 +103,19 @@ class FeaturePlan:
             columns.update(transform(columns))
         parts = [columns[name] for name in self.names]
         # For one row this is much faster than an array of arrays.
-        made = np.concatenate(parts, dtype=np.float32, casting="unsafe").reshape(len(parts), rows)
-        made = np.ascontiguousarray(made.T)
-        total = np.vdot(made, made)  # Faster than isnan: the sum of squares is NaN when any value is.
+        flat = np.concatenate(parts, dtype=np.float32, casting="unsafe")
+        made = np.ascontiguousarray(flat.reshape(len(parts), rows).T)
+        total = flat.dot(flat)  # Faster than isnan: the sum of squares is NaN when any value is.
         if total != total:
             np.copyto(made, self._defaults, where=np.isnan(made))
         return made
 
     def _request_columns(self, rows: Sequence[Mapping[str, Any]], times: list[int]) -> dict[str, np.ndarray]:
-        columns = {name: request_column([row[name] for row in rows], self.event_columns[name]) for name in self._others}
+        columns = {self._time_column: np.array(times, _DATETIME)}
         for names, get, dtype in self._numbers:
             columns.update(zip(names, np.array([get(row) for row in rows], dtype).T, strict=False))
-        columns[self._time_column] = np.array(times, np.int64).view(_DATETIME)
+        for name in self._others:
+            columns[name] = request_column([row[name] for row in rows], self.event_columns[name])
         return columns
 
     def _looked_up_values(

@@ -1,0 +1,149 @@
+"""Logs and counts predictions, and passes their rows to the shadow, after their responses have been sent."""
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from serving.batch import Batch
+from serving.loaded_model import LoadedModel
+from serving.metrics import Metrics
+from serving.prediction_log import PredictionLog
+from serving.shadows import Shadowed, Shadows
+from serving.signals import RolloutSignals
+from serving.traffic import Route
+from training.contract.predictions import SCORE, SHADOW, LoggedRow, Prediction
+
+#: Names of a binary model's outputs, as the prediction log wants them.
+OUTPUT_NAMES = json.dumps([SCORE])
+
+log = logging.getLogger("perennial")
+
+
+@dataclass(slots=True)
+class Answered:
+    """The predictions for the rows of a batch, with their scores."""
+
+    route: Route
+    batch: Batch
+    predictions: list[Prediction]
+    scores: list[float]
+    #: From the receipt of each request to its answer: one per row of `batch`, or one for all of them.
+    seconds: list[float]
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class Recorder:
+    """Records what is put in, in the event loop, soon after the responses of the same turn have been sent.
+
+    Callers do not wait for it. Every prediction that is put in is recorded, also when its caller has gone away.
+    """
+
+    def __init__(self, model: str, replica: str, log: PredictionLog, signals: RolloutSignals, metrics: Metrics) -> None:
+        self._model, self._replica = model, replica
+        self._log, self._signals, self._metrics = log, signals, metrics
+        self._shadows = Shadows(signals, self._log_shadow, metrics.shadow_dropped.inc)
+        self._waiting = deque[Answered]()
+        #: (version, feature) pairs whose missing column has been logged.
+        self._logged_as_lacking = set[tuple[int, str]]()
+
+    def start(self) -> None:
+        self._shadows.start()
+
+    def close(self) -> None:
+        """Record what waits, and score what waits for the shadow."""
+        self._record_all()
+        self._shadows.close()
+
+    def put(self, answered: Answered) -> None:
+        if not self._waiting:
+            loop = asyncio.get_running_loop()
+            # In the next turn the tasks run that wait for these predictions, and send them. So record one turn later.
+            loop.call_soon(loop.call_soon, self._record_all)
+        self._waiting.append(answered)
+
+    def _record_all(self) -> None:
+        while self._waiting:
+            answered = self._waiting.popleft()
+            try:
+                self._record(answered)
+            except Exception:
+                log.exception("%d predictions could not be recorded", len(answered.predictions))
+                self._metrics.dropped.inc(len(answered.predictions))
+
+    def _record(self, answered: Answered) -> None:
+        route, batch, seconds = answered.route, answered.batch, answered.seconds
+        loaded, features = route.loaded, batch.features(route.loaded.plan)
+        flagged = [prediction["decision"] == "flag" for prediction in answered.predictions]
+        received = time.perf_counter() - min(batch.received)
+        self._signals.answered(loaded.version, route.role, seconds, flagged, received)
+        self._metrics.predicted(self._model, loaded.version, route.role, flagged, features.timestamps.count(None))
+        if features.lacking:
+            self._count_lacking(loaded, features.lacking)
+        rows = self._log_rows(answered)
+        self._log.append(rows)
+        if route.shadow is not None:
+            self._shadows.put(Shadowed(route.shadow, loaded, batch, answered.scores, rows, len(seconds)))
+
+    def _count_lacking(self, loaded: LoadedModel, lacking: frozenset[str]) -> None:
+        """Count each column that the online store lacks every time, and log it once per version."""
+        for name in sorted(lacking):
+            self._metrics.lacking.labels(self._model, loaded.version, name).inc()
+            if (loaded.version, name) not in self._logged_as_lacking:
+                self._logged_as_lacking.add((loaded.version, name))
+                message = (
+                    "The online store has rows without %s, which version %d uses: it gets the default, and the answers "
+                    "say features_defaulted"
+                )
+                log.warning(message, name, loaded.version)
+
+    def _log_rows(self, answered: Answered) -> list[LoggedRow]:
+        loaded, batch, predictions = answered.route.loaded, answered.batch, answered.predictions
+        seconds = answered.seconds
+        latencies = seconds if len(seconds) == len(predictions) else seconds * len(predictions)
+        return [
+            {
+                "prediction_id": prediction["prediction_id"],
+                "predicted_at": answered.at,
+                "model_version": loaded.version,
+                "role": prediction["role"],
+                "decision": prediction["decision"],
+                "features_defaulted": prediction["features_defaulted"],
+                "feature_timestamp": prediction["feature_timestamp"],
+                "latency_seconds": latency,
+                "replica": self._replica,
+                "output_names": OUTPUT_NAMES,
+                "output_values": [prediction["score"]],
+                "event": row,
+                "feature_names": loaded.feature_names_json,
+                "feature_values": features,
+            }
+            for row, prediction, features, latency in zip(
+                batch.rows, predictions, batch.features(loaded.plan).values, latencies, strict=True
+            )
+        ]
+
+    def _log_shadow(self, shadowed: Shadowed, scores: list[float], seconds: float) -> None:
+        """Log the shadow's scores in rows of their own, with the prediction ids of the answers."""
+        loaded, features = shadowed.loaded, shadowed.batch.features(shadowed.loaded.plan)
+        rows: list[LoggedRow] = [
+            {
+                **row,
+                "model_version": loaded.version,
+                "role": SHADOW,
+                "decision": "flag" if score >= loaded.model.threshold else "pass",
+                "features_defaulted": timestamp is None,
+                "feature_timestamp": timestamp,
+                "latency_seconds": seconds,
+                "output_values": [score],
+                "feature_names": loaded.feature_names_json,
+                "feature_values": values,
+            }
+            for row, score, values, timestamp in zip(
+                shadowed.rows, scores, features.values, features.timestamps, strict=True
+            )
+        ]
+        self._log.append(rows)
