@@ -34,8 +34,8 @@ for spec in specs("train"):
         decide = StepOperator(step="decide_retraining", **request, emits=retrain, event=retrain_event)
         decision, force = result(decide), dag.param("force")
         pinned = {**model, "snapshot": decision["snapshot"]}
-        window = {"window_days": dag.param("window_days")}
-        dataset = StepOperator(step="dataset", run_if=[decision["granted"]], inputs={**pinned, **window})
+        wanted = {**pinned, "window_days": dag.param("window_days")}
+        dataset = StepOperator(step="dataset", run_if=[decision["granted"]], inputs=wanted)
         data = {"dataset_uri": result(dataset)["uri"], "seed": result(dataset)["seed"]}
 
         train = StepOperator.partial(
@@ -47,8 +47,8 @@ for spec in specs("train"):
         # An estimator that fails drops out; evaluate goes on with the others, and fails when there are none.
         candidates = {"candidates": result(train).each("estimator", "run_id", "artifact_uri", "digest")}
         candidates["dropped_out"] = result(train).missing("estimator", of=dag.param("estimators"))
-        on = {**pinned, **data, **candidates}
-        evaluate = StepOperator(step="evaluate", trigger_rule="all_done_min_one_success", inputs=on)
+        rules = {"trigger_rule": "all_done_min_one_success", "run_if": [data["dataset_uri"]]}
+        evaluate = StepOperator(step="evaluate", inputs={**pinned, **data, **candidates}, **rules)
         verdict = {name: result(evaluate)[name] for name in ("challenger", "verdict", "champion_version")}
         promote = {**model, **verdict, "force": force, "reason": decision["reason"]}
         register = StepOperator(step="register", run_if=[verdict["verdict"]["promote"], force], inputs=promote)

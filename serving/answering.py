@@ -6,6 +6,8 @@ import math
 import random
 import time
 
+import numpy as np
+
 from serving.batch import Batch
 from serving.explain import explain
 from serving.metrics import Metrics
@@ -16,7 +18,7 @@ from serving.scoring import Scorer
 from serving.signals import RolloutSignals
 from serving.traffic import Route
 from training.contract.errors import DataContractError
-from training.contract.predictions import Prediction
+from training.contract.predictions import Explanation, Prediction
 
 #: The result for one row: its prediction, or why there is none.
 RowOutcome = Prediction | BadRequest
@@ -95,12 +97,22 @@ class Answering:
     async def _answered(self, route: Route, batch: Batch, scores: list[float]) -> list[RowOutcome]:
         predictions = self._predictions(route, batch, scores)
         if batch.explain:
-            for prediction, row in zip(predictions, batch.features(route.loaded.plan).values, strict=True):
-                prediction["explanation"] = await self._scorer.run(explain, route.loaded.model, row)
+            try:
+                for prediction, row in zip(predictions, batch.features(route.loaded.plan).values, strict=True):
+                    prediction["explanation"] = await self._explanation(route, batch, row)
+            except TimeoutError:
+                problem = Problem(error="The explanation could not be made in time")
+                return [BadRequest(503, problem, retry_after=1)] * len(batch.rows)
         now = time.perf_counter()
         seconds = [now - received for received in batch.received]
         self._recorder.put(Answered(route, batch, predictions, scores, seconds))
         return list[RowOutcome](predictions)
+
+    async def _explanation(self, route: Route, batch: Batch, features: np.ndarray) -> Explanation:
+        """Raises TimeoutError when the deadline passes. Its scores are not counted: they are not predictions."""
+        model = route.loaded.model
+        seconds_left = self._deadline - (time.perf_counter() - max(batch.received))
+        return await asyncio.wait_for(self._scorer.run(explain, model.try_out, model.metadata, features), seconds_left)
 
     def _predictions(self, route: Route, batch: Batch, scores: list[float]) -> list[Prediction]:
         loaded, role = route.loaded, route.role

@@ -9,9 +9,11 @@ rows are the golden rows of the model's artifact. Contributions and base score s
 always gets the same explanation.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from training.adapters.onnx_model import OnnxModel
+from training.contract.artifact import ArtifactMetadata
 from training.contract.predictions import Explanation
 
 METHOD = "sampled Shapley values against the model's golden rows"
@@ -19,9 +21,9 @@ METHOD = "sampled Shapley values against the model's golden rows"
 ORDERS = 32
 
 
-def explain(model: OnnxModel, features: np.ndarray) -> Explanation:
-    """Explain the score of `features` [d], float32."""
-    reference = np.asarray(model.metadata.golden.features, np.float32)
+def explain(score: Callable[[np.ndarray], np.ndarray], metadata: ArtifactMetadata, features: np.ndarray) -> Explanation:
+    """Explain the score of `features` [d], float32. `score`: from features [n, d] to the scores of the model [n]."""
+    reference = np.asarray(metadata.golden.features, np.float32)
     d = len(features)
     rng = np.random.default_rng(0)
     orders = np.array([order[::step] for order in (rng.permutation(d) for _ in range(ORDERS)) for step in (1, -1)])
@@ -29,8 +31,8 @@ def explain(model: OnnxModel, features: np.ndarray) -> Explanation:
     start = reference[np.arange(len(orders)) // 2 % len(reference)]
     turned = np.argsort(orders, axis=1)[:, None, :] < np.arange(d + 1)[None, :, None]
     steps = np.where(turned, features, start[:, None, :])
-    scores = model.score(steps.reshape(-1, d)).reshape(len(orders), d + 1).astype(float)
+    scores = score(steps.reshape(-1, d)).reshape(len(orders), d + 1).astype(float)
     changes = np.empty((len(orders), d))
     np.put_along_axis(changes, orders, np.diff(scores, axis=1), axis=1)
-    contributions = dict(zip(model.metadata.feature_names, changes.mean(axis=0).tolist(), strict=True))
+    contributions = dict(zip(metadata.feature_names, changes.mean(axis=0).tolist(), strict=True))
     return {"method": METHOD, "base_score": float(scores[:, 0].mean()), "contributions": contributions}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -249,11 +249,12 @@ def is_secret(field: FieldInfo) -> bool:
 
 
 def _has_password(value: str) -> bool:
-    """Whether one of the URLs in `value`, comma separated, has a password."""
+    """Whether `value`, or one of the URLs in it, comma separated, has a password. True for one that cannot be read."""
     try:
-        return any(urlsplit(url).password is not None for url in value.split(","))
+        urls = [urlsplit(url) for url in (value, *value.split(","))]
+        return any(url.password is not None or "password" in parse_qs(url.query) for url in urls)
     except ValueError:
-        return False
+        return True
 
 
 def load_settings() -> Settings:

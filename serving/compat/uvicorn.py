@@ -3,8 +3,9 @@
 uvicorn's h11 protocol has the first limit (`h11_max_incomplete_event_size`), but needs several times the CPU.
 
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
-the parser calls `on_message_begin` and `on_headers_complete` for each request; `_start_asgi_task`; that `receive` is a
-method of the request's cycle, whose `more_body` is False once the body is complete.
+the parser calls `on_message_begin`, `on_headers_complete` and `on_message_complete` for each request;
+`_start_asgi_task`; that `receive` is a method of the request's cycle, whose `more_body` is False once the body is
+complete.
 """
 
 from asyncio.events import TimerHandle
@@ -13,7 +14,8 @@ from typing import Any
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-#: A head of more bytes is refused. It is measured whenever a read ends within the head, as h11 does.
+#: A head of more bytes is refused. It is measured whenever a read ends within the head, as h11 does. Of a read in which
+#: an earlier request ends, nothing counts, because the head's part is not known.
 MAXIMUM_HEAD_BYTES = 64 * 1024
 #: Seconds from the connection, or from the first byte of a later head, until a head must be complete.
 HEAD_SECONDS = 10.0
@@ -24,6 +26,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
 
     _in_head = False
     _head_bytes = 0
+    _message_ended = False
     _head_timer: TimerHandle | None = None
     #: The request that is being answered; `cycle` is the one that was read last.
     _answering: Any = None
@@ -41,9 +44,10 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._message_ended = False
         super().data_received(data)
         if self._in_head:
-            self._head_bytes += len(data)
+            self._head_bytes += 0 if self._message_ended else len(data)
             if self._head_bytes > MAXIMUM_HEAD_BYTES:
                 self._refuse_head()
             elif self._head_timer is None:
@@ -57,6 +61,10 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         self._end_head()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        self._message_ended = True
+        super().on_message_complete()
+
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
@@ -68,13 +76,15 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _refuse_head(self) -> None:
+        in_head = self._in_head
         self._end_head()
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if in_head and (self.cycle is None or self.cycle.response_complete):
             self.send_400_response("The head of the request is too large or takes too long.")
         else:
-            self.transport.close()  # an answer here would come before that of the request under way
+            # Nothing was asked yet, or an answer here would come before that of the request under way.
+            self.transport.close()
 
 
 def body_has_come(receive: Any) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from tests.feature_repo.payments_and_features import compute, payments, put
 from training.adapters.features import Features
 from training.adapters.features.online_stores import ONLINE_STORES, online_store
+from training.adapters.features.online_stores.redis import ROUND_TRIPS, SharedRoundTrips
 from training.adapters.features.online_stores.sqlite import SqliteStore
 from training.contract.errors import ConfigError, StepError, TransientError
 from training.contract.model_spec import load_model_spec
@@ -45,6 +46,40 @@ def test_concurrent_lookups_in_sqlite_find_what_feast_finds(settings: Settings) 
     for row, found in zip(rows, asyncio.run(look_up()), strict=True):
         for one, other in zip(found, features.reader.look_up([row], plan.views), strict=True):
             assert repr(one) == repr(other)
+
+
+def test_a_lookup_that_starts_when_all_round_trips_end_is_answered() -> None:
+    """The trips have ended, but the loop has not yet run the callbacks of their tasks."""
+
+    class Layout:
+        def reads(self, views: object, rows: list) -> list:
+            return [(b"key", [b"field"])] * len(rows)
+
+        def decoded(self, views: object, rows: int, answers: list) -> list:
+            return answers
+
+    class Reader:
+        async def read(self, reads: list) -> list:
+            await gate.wait()
+            return [[b"value"]] * len(reads)
+
+    trips = object.__new__(SharedRoundTrips)
+    trips._layout, trips._reader, trips._seconds = Layout(), Reader(), 30.0
+    trips._waiting, trips._trips = [], set()
+    gate = asyncio.Event()
+
+    async def go() -> list:
+        first = [asyncio.create_task(trips.find([{}], [])) for _ in range(ROUND_TRIPS)]
+        while len(trips._trips) < ROUND_TRIPS:
+            await asyncio.sleep(0)
+        last = asyncio.get_running_loop().create_future()
+        # In the turn in which the last trip ends, as a request that arrives then.
+        first[-1].add_done_callback(lambda _: last.set_result(asyncio.create_task(trips.find([{}], []))))
+        gate.set()
+        await asyncio.gather(*first)
+        return await asyncio.wait_for(await last, 30)
+
+    assert asyncio.run(go()) == [[b"value"]]
 
 
 class Unplugged(Exception):

@@ -108,6 +108,16 @@ def test_a_password_in_any_of_several_urls_keeps_the_setting_out() -> None:
     assert pod_environment({"CT_SERVING_URLS": "http://a:3000,http://b:3000"}) != {}
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:a,b@h:1/0", "http://u:p,q@mlflow", "redis://:a[b@h", "redis://h/0?password=x", "http://u:p@h,http://b"],
+)
+def test_a_password_with_any_character_keeps_the_setting_out(url: str) -> None:
+    assert pod_environment({"CT_TRACKING_URI": url, "CT_ONLINE_STORE": url, "CT_LAKE_URI": "s3://lake"}) == {
+        "CT_LAKE_URI": "s3://lake"
+    }
+
+
 def test_a_pod_gets_the_state_and_neither_the_services_nor_the_launchers_settings() -> None:
     environment = pod_environment({variable(name): "x" for name in Settings.model_fields} | {"PATH": "/bin"})
     expected = StateSettings.model_fields.keys() - {"serving_api_key", "git_sha"}

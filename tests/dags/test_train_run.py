@@ -62,12 +62,14 @@ def train(settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.F
     for name in ("home", "tracking_uri", "models_dir"):
         monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(settings, name)))
 
-    def run(*estimators: str) -> dict[str, Any]:
+    def run(*estimators: str, **parameters: Any) -> dict[str, Any]:
         DagBundlesManager().sync_bundles_to_db()
         bag = DagBag(ROOT / "dags" / "train.py")
         assert not bag.import_errors
         sync_bag_to_db(bag, "dags-folder", None)
-        done = bag.dags[f"{MODEL}_train"].test(run_conf={"estimators": list(estimators), "reason": "a test"})
+        done = bag.dags[f"{MODEL}_train"].test(
+            run_conf={"estimators": list(estimators), "reason": "a test", **parameters}
+        )
         return {
             ti.task_id if ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}": ti for ti in done.get_task_instances()
         }
@@ -103,6 +105,18 @@ def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict
     assert "- mlp: train: mlp has no parameter no_such_parameter" in page
     # Three were asked for.
     assert found["verdict"]["confidence"] == pytest.approx(1 - 0.1 / 3)
+
+
+def test_without_a_dataset_no_later_step_runs(train: Any) -> None:
+    tis = train("logistic_regression", window_days=3600)
+    found = states(tis)
+    assert (found["dataset"], found["evaluate"], found["release_request"]) == (
+        State.FAILED,
+        State.SKIPPED,
+        State.FAILED,
+    )
+    assert State.SUCCESS not in {found.get(step) for step in ("train", "train-0", "register", "rollout")}
+    assert tis["release_request"].get_dagrun().state == "failed"
 
 
 def test_when_all_estimators_fail_the_run_fails_and_releases_its_request(train: Any) -> None:

@@ -13,6 +13,7 @@ from training.domain.identity import DECIDES, code_id, dataset_id, digest, fit_i
 
 AS_OF = date(2026, 3, 1)
 VERSIONS = {"events": 3, "labels": 2}
+TABLES = {"events": "a table", "labels": "another"}
 #: A dataset is part of what a fit and a verdict are made of.
 WITH_DATASET = {"dataset", "fit", "verdict"}
 
@@ -60,7 +61,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
 def ids(raw: dict[str, Any]) -> dict[str, str]:
     """Every id of a training under this spec, computed as the steps do."""
     spec = ModelSpec.model_validate(raw)
-    of_dataset = dataset_id(spec, AS_OF, VERSIONS, spec.training.window_days, spec.training.seed, "definitions")
+    of_dataset = dataset_id(spec, AS_OF, VERSIONS, TABLES, spec.training.window_days, spec.training.seed, "definitions")
     parameters = spec.training.estimators["logistic_regression"]
     libraries = {"onnx": "1"}
     fit = fit_id(spec, of_dataset, "logistic_regression", parameters, spec.training.seed, "code", libraries, 2)
@@ -125,15 +126,16 @@ def test_the_order_of_the_spec_and_of_columns_does_not_matter() -> None:
 
 def test_what_is_not_in_the_spec_decides_too() -> None:
     spec = ModelSpec.model_validate(raw_spec())
-    dataset = dataset_id(spec, AS_OF, VERSIONS, 7, 1, "definitions")
+    dataset = dataset_id(spec, AS_OF, VERSIONS, TABLES, 7, 1, "definitions")
     others = [
-        dataset_id(spec, date(2026, 3, 2), VERSIONS, 7, 1, "definitions"),
-        dataset_id(spec, AS_OF, {**VERSIONS, "labels": 3}, 7, 1, "definitions"),
-        dataset_id(spec, AS_OF, VERSIONS, 8, 1, "definitions"),
-        dataset_id(spec, AS_OF, VERSIONS, 7, 2, "definitions"),
-        dataset_id(spec, AS_OF, VERSIONS, 7, 1, "other definitions"),
+        dataset_id(spec, date(2026, 3, 2), VERSIONS, TABLES, 7, 1, "definitions"),
+        dataset_id(spec, AS_OF, {**VERSIONS, "labels": 3}, TABLES, 7, 1, "definitions"),
+        dataset_id(spec, AS_OF, VERSIONS, {**TABLES, "labels": "created again"}, 7, 1, "definitions"),
+        dataset_id(spec, AS_OF, VERSIONS, TABLES, 8, 1, "definitions"),
+        dataset_id(spec, AS_OF, VERSIONS, TABLES, 7, 2, "definitions"),
+        dataset_id(spec, AS_OF, VERSIONS, TABLES, 7, 1, "other definitions"),
     ]
-    assert len({dataset, *others}) == 6
+    assert len({dataset, *others}) == 7
     fits = [
         fit_id(spec, "d", "mlp", {}, 1, "code", {"torch": "1"}, 2),
         fit_id(spec, "e", "mlp", {}, 1, "code", {"torch": "1"}, 2),

@@ -321,14 +321,20 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.parametrize("head", [b"POST /predict HTTP/1.1\r\nHost: x\r\n", b""])
-def test_a_head_that_does_not_come_ends_the_connection(
-    server: Server, head: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_head_that_does_not_come_ends_the_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "HEAD_SECONDS", 0.3)
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
-        slow.sendall(head)
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\n")
         assert (answer(slow)[0], ended(slow)) == (400, True)
+
+
+def test_a_connection_without_a_request_is_closed_and_gets_no_answer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that opened it in advance would take a 400 for the answer to its first request."""
+    monkeypatch.setattr(compat, "HEAD_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as unused:
+        assert unused.recv(1) == b""
 
 
 def test_a_second_head_that_does_not_come_ends_the_connection(
@@ -364,6 +370,14 @@ def test_a_large_body_does_not_count_as_head(echo: Echo, line: socket.socket) ->
     for _ in range(2):
         line.sendall(request(b"x" * MAXIMUM_BODY_BYTES))
         assert answer(line)[0] == 200
+
+
+def test_a_large_body_and_the_beginning_of_the_next_head_in_one_read(line: socket.socket) -> None:
+    large, second = request(b"x" * 2 * compat.MAXIMUM_HEAD_BYTES), request(b"second")
+    line.sendall(large + second[:20])
+    assert answer(line)[2] == b"x" * 2 * compat.MAXIMUM_HEAD_BYTES
+    line.sendall(second[20:])
+    assert answer(line)[2] == b"second"
 
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "OPTIONS"])

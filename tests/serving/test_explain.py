@@ -40,15 +40,17 @@ def model(tmp_path: Path) -> OnnxModel:
 def test_of_a_linear_model_they_are_its_terms(model: OnnxModel) -> None:
     reference = np.array([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]], np.float32)
     metadata = model.metadata.model_copy(update={"golden": Golden(features=reference.tolist(), scores=[0, 0])})
-    found = explain(OnnxModel(metadata, linear([0.5, -0.25, 0.0])), np.array([3.0, 2.0, 7.0], np.float32))
+    found = explain(
+        OnnxModel(metadata, linear([0.5, -0.25, 0.0])).score, metadata, np.array([3.0, 2.0, 7.0], np.float32)
+    )
     assert found["contributions"] == pytest.approx({"a": 0.5 * (3 - 1), "b": -0.25 * (2 - 1), "c": 0.0}, abs=1e-6)
     assert found["base_score"] == pytest.approx(0.25, abs=1e-6)
 
 
 def test_they_sum_to_the_score_and_are_the_same_again(model: OnnxModel) -> None:
     row = np.array([30.0, -20.0, 5.0], np.float32)
-    found = explain(model, row)
+    found = explain(model.score, model.metadata, row)
     score = float(model.score(row[None])[0])
     assert found["base_score"] + sum(found["contributions"].values()) == pytest.approx(score, abs=1e-6)
-    assert explain(model, row) == found
+    assert explain(model.score, model.metadata, row) == found
     assert list(found["contributions"]) == NAMES

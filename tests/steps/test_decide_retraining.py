@@ -235,6 +235,14 @@ def test_a_failed_run_releases_its_request_for_another_and_not_for_ever(settings
     assert not _ask(settings, request_id=request_id, run="one-more").granted
 
 
+def test_a_run_that_ended_before_its_result_could_name_the_request_releases_it(settings: Settings) -> None:
+    request_id = _ask(settings, drift=_drifted(TODAY)).request_id
+    assert _ask(settings, run="train-1", failed=True).waiting == [request_id]
+    assert _ask(settings, request_id=request_id, run="train-1").waiting == []
+    back = _ask(settings, run="train-1", failed=True)
+    assert (back.granted, back.waiting) == (False, [request_id])
+
+
 def test_a_persons_request_is_not_offered_to_others_when_its_run_fails(settings: Settings) -> None:
     asked = _ask(settings, trigger="person", reason="curious", run="manual-1")
     assert asked.granted

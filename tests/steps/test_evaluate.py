@@ -236,7 +236,7 @@ def test_with_few_entities_and_few_hours_nothing_is_promoted(world: Judged) -> N
     assert not verdict.promote
     assert verdict.reasons[-1].startswith("FAILED: average_precision")
     assert (
-        "1 distinct entity is fewer than 30, and the rows lie in 7 blocks of an hour: 30 are needed"
+        "1 distinct entity is fewer than 30, and the rows are in 7 blocks of an hour: 30 are needed"
         in verdict.reasons[-1]
     )
 

@@ -217,7 +217,7 @@ def test_the_error_is_told_though_mlflow_went_away_with_it(
     monkeypatch.setattr(type(client_of(at)), "set_terminated", gone)
     with pytest.raises(DataContractError, match="both must occur"):
         train.run(inputs(uri), at)
-    assert "could not be marked as failed" in caplog.text
+    assert "Could not mark run" in caplog.text
     assert "connection refused" in caplog.text
 
 

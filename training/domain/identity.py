@@ -107,10 +107,20 @@ def digest(value: Any, length: int = LENGTH) -> str:
 
 
 def dataset_id(
-    spec: ModelSpec, as_of: date, table_versions: TableVersions, window_days: int, seed: int, definitions: str
+    spec: ModelSpec,
+    as_of: date,
+    table_versions: TableVersions,
+    tables: Mapping[str, str | None],
+    window_days: int,
+    seed: int,
+    definitions: str,
 ) -> str:
-    """Of the dataset with this knowledge horizon, made of these tables. `definitions`: digest of the feature files."""
-    return digest([_deciding(spec, Id.DATASET), as_of, table_versions, window_days, seed, definitions])
+    """Of the dataset with this knowledge horizon, made of these tables. `definitions`: digest of the feature files.
+
+    `tables`: the id that each table got when it was created (Lake.identity). A table that was deleted and created again
+    counts its versions from 0 again.
+    """
+    return digest([_deciding(spec, Id.DATASET), as_of, table_versions, tables, window_days, seed, definitions])
 
 
 def fit_id(

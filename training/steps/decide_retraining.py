@@ -63,7 +63,10 @@ def _decided(
     inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger, settings: StateSettings
 ) -> DecideRetrainingResult:
     if inputs.failed:
-        request = _known(inputs.request_id, inputs.model, ledger)
+        id_ = inputs.request_id or _request_of(inputs.run, inputs.model, ledger)
+        if id_ is None:
+            return _nothing(f"Run {inputs.run} has no request: nothing to release.", inputs, ledger)
+        request = _known(id_, inputs.model, ledger)
         _release_request(request, inputs, ledger)
         return _result(request, False, "The run failed.", None, ledger, inputs.model)
     # Only a training run compares with the champion.
@@ -110,11 +113,16 @@ def _check(inputs: DecideRetrainingInputs) -> None:
     if inputs.request_id is not None and (inputs.trigger is not None or not inputs.run):
         problem = "The run that takes a granted request names both: request_id and run"
         raise InputError(problem, hint="Leave out trigger and name the run.")
-    if inputs.failed and inputs.request_id is None:
-        raise InputError("A failed run releases the request that it took", hint="Name the request with request_id.")
-    if inputs.request_id is None and inputs.trigger is None and not found:
+    if inputs.failed and not inputs.run:
+        raise InputError("A failed run releases the request that it took", hint="Name the run.")
+    if not inputs.failed and inputs.request_id is None and inputs.trigger is None and not found:
         hint = "Give a trigger, or what drift and performance found, or the request_id of a granted request."
         raise InputError("Nothing says why to train", hint)
+
+
+def _request_of(run: str, model: str, ledger: Ledger) -> str | None:
+    """The request of a run that ended before its result could name it."""
+    return next((id_ for id_, taker in _history(ledger.entries(model)).taken.items() if taker == run), None)
 
 
 def _known(id_: str | None, model: str, ledger: Ledger) -> Request:

@@ -147,7 +147,9 @@ def _how_to_restore(metadata: "ArtifactMetadata", spec: ModelSpec, settings: Sta
     from training.adapters.features import definitions_digest
 
     definitions, days = definitions_digest(settings.feature_repo, spec), len(metadata.train_days)
-    now = dataset_id(spec, metadata.as_of, metadata.table_versions, days, spec.training.seed, definitions)
+    lake, versions = Lake(settings.lake, spec.name), metadata.table_versions
+    tables = {table: lake.identity(table) for table in versions}
+    now = dataset_id(spec, metadata.as_of, versions, tables, days, spec.training.seed, definitions)
     if now != metadata.dataset_id:
         changed = "The parts of the model spec or the feature definitions that decide the dataset have changed since"
         return f"{changed}: train a new champion (run {spec.name}_train with Force)."

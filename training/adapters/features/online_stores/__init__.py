@@ -19,6 +19,9 @@ from training.settings import StateSettings
 if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
+#: A lookup of more events than this may take proportionally longer.
+ROWS_PER_DEADLINE = 100
+
 
 class ConcurrentReader(Protocol):
     """Reads one online store for the many requests of one event loop."""
@@ -62,7 +65,10 @@ class OnlineStore(Protocol):
         ...
 
     def reader(self, seconds: float) -> ConcurrentReader:
-        """Open a reader whose lookups may take `seconds`. Imports Feast, so call it in a thread."""
+        """Open a reader whose lookups of up to ROWS_PER_DEADLINE events may take `seconds`.
+
+        Imports Feast, so call it in a thread.
+        """
         ...
 
 

@@ -5,12 +5,12 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
-from training.adapters.features.online_stores import ONLINE_STORES, store_address, unavailable
+from training.adapters.features.online_stores import ONLINE_STORES, ROWS_PER_DEADLINE, store_address, unavailable
 from training.adapters.features.online_stores._redis_rows import Read, RedisLayout, RedisReader
 from training.adapters.features.views import View, ViewRows
 from training.compat import feast as compat
@@ -98,23 +98,29 @@ def _pages(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield page
 
 
+class _Waiting(NamedTuple):
+    """A lookup of `rows` events that waits for its `reads`."""
+
+    rows: int
+    reads: list[Read]
+    answered: asyncio.Future[list[Any]]
+
+
 class SharedRoundTrips:
     """A reader. Requests that arrive during a round trip to Redis share the next one."""
 
     def __init__(self, settings: StateSettings, seconds: float) -> None:
         self._layout, self._reader = RedisLayout(settings), RedisReader(settings.online, seconds)
         self._seconds = seconds
-        self._waiting: list[tuple[list[Read], asyncio.Future[list[Any]]]] = []
+        self._waiting: list[_Waiting] = []
         self._trips: set[asyncio.Task[None]] = set()
 
     async def find(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((self._layout.reads(views, rows), answered))
+        self._waiting.append(_Waiting(len(rows), self._layout.reads(views, rows), answered))
         if len(self._trips) < ROUND_TRIPS:
-            trip = loop.create_task(self._read_waiting())
-            self._trips.add(trip)
-            trip.add_done_callback(self._trips.discard)
+            self._trips.add(loop.create_task(self._read_waiting()))
         return self._layout.decoded(views, len(rows), await answered)
 
     def close(self) -> None:
@@ -122,24 +128,31 @@ class SharedRoundTrips:
             trip.cancel()
 
     async def _read_waiting(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            reads = [read for each, _ in batch for read in each]
-            try:
-                async with asyncio.timeout(self._seconds):
-                    answers = await self._reader.read(reads)
-            except TimeoutError:
-                self._fail(batch, TransientError(f"The online store did not answer in {self._seconds:g} s"))
-            except Exception as error:
-                self._fail(batch, error)
-            else:
-                start = 0
-                for each, answered in batch:
-                    if not answered.done():
-                        answered.set_result(answers[start : start + len(each)])
-                    start += len(each)
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                await self._read(batch)
+        finally:
+            # Now, not in a callback of the next turn: a request of this turn that finds no free trip would wait on.
+            self._trips.discard(asyncio.current_task())  # type: ignore[arg-type]
 
-    def _fail(self, batch: list[tuple[list[Read], asyncio.Future[list[Any]]]], error: Exception) -> None:
-        for _, answered in batch:
+    async def _read(self, batch: list[_Waiting]) -> None:
+        seconds = self._seconds * max(1.0, sum(each.rows for each in batch) / ROWS_PER_DEADLINE)
+        try:
+            async with asyncio.timeout(seconds):
+                answers = await self._reader.read([read for each in batch for read in each.reads])
+        except TimeoutError:
+            self._fail(batch, TransientError(f"The online store did not answer in {seconds:g} s"))
+        except Exception as error:
+            self._fail(batch, error)
+        else:
+            start = 0
+            for each in batch:
+                if not each.answered.done():
+                    each.answered.set_result(answers[start : start + len(each.reads)])
+                start += len(each.reads)
+
+    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
+        for each in batch:
             with contextlib.suppress(asyncio.InvalidStateError):
-                answered.set_exception(error)
+                each.answered.set_exception(error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.adapters.features.online_stores import (
     ONLINE_STORES,
+    ROWS_PER_DEADLINE,
     contract_errors,
     store_address,
     unavailable,
@@ -23,8 +24,6 @@ from training.settings import StateSettings
 if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
-#: A lookup of more rows than this may take proportionally longer.
-ROWS_PER_DEADLINE = 100
 #: Seconds to wait for another process's lock on the file.
 _LOCK_TIMEOUT = 30
 
