@@ -79,9 +79,11 @@ def make_log(folder: Path, lake: Lake, spec: ModelSpec) -> PredictionLog:
     return log
 
 
+def logged_rows(lake: Lake) -> list[dict[str, Any]]:
+    """The rows of the table; none before the first of them is shipped."""
+    return [] if lake.version(PREDICTIONS) is None else lake.scan(PREDICTIONS).to_table().to_pylist()
+
+
 def shipped(lake: Lake) -> list[int]:
     """The transaction ids in the table, sorted."""
-    if lake.version(PREDICTIONS) is None:
-        return []
-    events = lake.scan(PREDICTIONS).to_table(columns=["event"])["event"].to_pylist()
-    return sorted(event["transaction_id"] for event in events)
+    return sorted(row["event"]["transaction_id"] for row in logged_rows(lake))

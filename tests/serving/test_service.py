@@ -26,8 +26,8 @@ from testing.serving_stack import (
     running_stack,
     service_process,
 )
-from tests.serving.prediction_rows import shipped
-from training.adapters.lake import PREDICTIONS, Lake
+from tests.serving.prediction_rows import logged_rows, shipped
+from training.adapters.lake import Lake
 from training.contract.messages import RollbackInputs, RolloutInputs
 from training.steps import rollback, rollout
 
@@ -203,8 +203,7 @@ def test_predictions_reach_the_lake(stack: Stack) -> None:
     lake = Lake(stack.settings.lake, "card_fraud")
 
     def row() -> dict[str, Any] | None:
-        found = lake.scan(PREDICTIONS).to_table().to_pylist()
-        return next((each for each in found if each["event"]["transaction_id"] == 424242), None)
+        return next((each for each in logged_rows(lake) if each["event"]["transaction_id"] == 424242), None)
 
     found = eventually(row)
     assert found is not None

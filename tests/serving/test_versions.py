@@ -13,8 +13,9 @@ import yaml
 
 from testing.http_client import http
 from testing.serving_stack import CUSTOMER, PAYMENT, Stack, eventually, fill_online_store, running_stack
+from tests.serving.prediction_rows import logged_rows
 from training.adapters.features import Features
-from training.adapters.lake import PREDICTIONS, Lake
+from training.adapters.lake import Lake
 from training.adapters.registry import ModelVersion
 from training.contract.messages import RollbackInputs, RolloutInputs
 from training.contract.model_spec import MODELS_DIR, load_model_spec
@@ -101,7 +102,7 @@ def logged(stack: Stack, role: str, version: int) -> dict[str, float]:
     """The features of a logged row of the known customer."""
 
     def found() -> dict[str, float] | None:
-        rows = Lake(stack.settings.lake, MODEL).scan(PREDICTIONS).to_table().to_pylist()
+        rows = logged_rows(Lake(stack.settings.lake, MODEL))
         wanted = (role, version, CUSTOMER)
         said = ((row["role"], row["model_version"], row["event"]["customer_id"], row["features"]) for row in rows)
         return next((dict(features) for *who, features in said if tuple(who) == wanted), None)
