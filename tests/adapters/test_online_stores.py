@@ -51,6 +51,9 @@ def test_concurrent_lookups_in_sqlite_find_what_feast_finds(settings: Settings) 
 def test_a_lookup_that_starts_when_all_round_trips_end_is_answered() -> None:
     """The trips have ended, but the loop has not yet run the callbacks of their tasks."""
 
+    class Gate(asyncio.Event):
+        waiting = 0
+
     class Layout:
         def reads(self, views: object, rows: list) -> list:
             return [(b"key", [b"field"])] * len(rows)
@@ -60,24 +63,31 @@ def test_a_lookup_that_starts_when_all_round_trips_end_is_answered() -> None:
 
     class Reader:
         async def read(self, reads: list) -> list:
+            gate.waiting += 1
             await gate.wait()
             return [[b"value"]] * len(reads)
 
     trips = object.__new__(SharedRoundTrips)
     trips._layout, trips._reader, trips._seconds = Layout(), Reader(), 30.0
     trips._waiting, trips._trips = [], set()
-    gate = asyncio.Event()
+    gate = Gate()
 
     async def go() -> list:
-        first = [asyncio.create_task(trips.find([{}], [])) for _ in range(ROUND_TRIPS)]
-        while len(trips._trips) < ROUND_TRIPS:
-            await asyncio.sleep(0)
-        last = asyncio.get_running_loop().create_future()
-        # In the turn in which the last trip ends, as a request that arrives then.
-        first[-1].add_done_callback(lambda _: last.set_result(asyncio.create_task(trips.find([{}], []))))
+        first = []
+        for _ in range(ROUND_TRIPS):  # One after the other, because lookups of one turn share a trip.
+            first.append(asyncio.create_task(trips.find([{}], [])))
+            await asyncio.sleep(0.01)
+        assert gate.waiting == ROUND_TRIPS
+
+        async def late() -> list:
+            await gate.wait()  # Woken after the trips, in the same turn.
+            return await trips.find([{}], [])
+
+        last = asyncio.create_task(late())
+        await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(*first)
-        return await asyncio.wait_for(await last, 30)
+        return await asyncio.wait_for(last, 10)
 
     assert asyncio.run(go()) == [[b"value"]]
 

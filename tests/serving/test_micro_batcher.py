@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+import serving.answering
 from serving.answering import Answering
 from serving.batch import Batch, LookedUp
 from serving.loaded_model import FEW_ROWS, LoadedModel, MeasuredModel
@@ -250,6 +251,22 @@ def test_a_prediction_that_cannot_be_logged_costs_no_other(bench: Bench) -> None
     bench.answering.close()
     bench.log.close()
     assert [row["event"]["amount"] for row in bench.lake.scan(PREDICTIONS).to_table().to_pylist()] == [2.0]
+
+
+def test_the_scores_of_an_explanation_are_not_counted(bench: Bench) -> None:
+    route = Route(bench.champion, "champion")
+    batch = replace(bench.batch(route, [1.0], [0.0]), explain=True)
+    [found] = asyncio.run(bench.answering.answer(route, batch))
+    assert found["explanation"]["contributions"].keys() == set(NAMES)
+    assert bench.champion.model.scored == 1
+
+
+def test_an_explanation_has_the_deadline_of_its_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.answering, "explain", lambda *_: time.sleep(1.5))
+    route = Route(bench.champion, "champion")
+    batch = replace(bench.batch(route, [1.0], [0.0]), explain=True)
+    [found] = asyncio.run(bench.answering.answer(route, batch))
+    assert (found.status, found.problem.error) == (503, "The explanation could not be made in time")
 
 
 def test_who_sent_slowly_takes_no_time_from_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
