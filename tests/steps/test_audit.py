@@ -14,6 +14,7 @@ import pytest
 from tests.steps.monitored_model import DRIFTED, MODEL, MonitoredModel
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.features import Features
+from training.adapters.lake import PREDICTIONS
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
 from training.contract.messages import AuditInputs, AuditResult, Snapshot
@@ -177,6 +178,18 @@ def test_the_ledger_keeps_the_share_once(world: MonitoredModel, tmp_path: Path) 
     [entry] = Ledger(settings.ledger).entries(MODEL)
     assert (entry.kind, entry.body["mismatches"]) == ("audit", ROWS)
     assert entry.body["features"] == {"terminal_count_1d": 1.0}
+
+
+def test_a_table_of_predictions_created_again_is_audited_again(world: MonitoredModel, tmp_path: Path) -> None:
+    settings = Settings(**{**world.settings.model_dump(), "ledger_uri": str(tmp_path / "ledger")})
+    for skew in (1, 0):
+        shutil.rmtree(world.lake.uri(PREDICTIONS), ignore_errors=True)
+        rows = served(world)
+        rows["terminal_count_1d"] += skew
+        log(world, rows)
+        audit.run(AuditInputs(model=MODEL, as_of=DRIFTED), settings)
+    entries = Ledger(settings.ledger).entries(MODEL)
+    assert [entry.body["mismatches"] for entry in entries] == [ROWS, 0]
 
 
 def test_nothing_to_audit(world: MonitoredModel) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -210,6 +210,10 @@ class Lake:
         """The id that `table` got when it was created; one that was deleted and created again has another."""
         opened = self._open(table)
         return None if opened is None else str(opened.metadata().id)
+
+    def identities(self, tables: Iterable[str]) -> dict[str, str | None]:
+        """`identity` of each of `tables`."""
+        return {table: self.identity(table) for table in tables}
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         try:

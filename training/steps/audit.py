@@ -66,16 +66,18 @@ def run(inputs: AuditInputs, settings: StateSettings) -> AuditResult:
         snapshot=snapshot,
     )
     report = _write(result, spec, settings)
-    Ledger(settings.ledger).append(AUDIT, spec.name, body.model_dump(mode="json"), _key(snapshot, spec))
+    Ledger(settings.ledger).append(AUDIT, spec.name, body.model_dump(mode="json"), _key(snapshot, lake, spec))
     for line in _table(result):
         log.info("%s", line)
     return result.model_copy(update={"report": str(report)})
 
 
-def _key(snapshot: Snapshot, spec: ModelSpec) -> str:
-    """The same for audits that read the same: the ledger keeps one entry."""
-    read = [table for table in sorted({PREDICTIONS, *spec.features.tables}) if table in snapshot.table_versions]
-    return ":".join([str(snapshot.as_of), *(f"{table}={snapshot.table_versions[table]}" for table in read)])
+def _key(snapshot: Snapshot, lake: Lake, spec: ModelSpec) -> str:
+    """The same for audits that read the same: the ledger keeps one entry. A table created again is another table."""
+    versions = snapshot.table_versions
+    read = [table for table in sorted({PREDICTIONS, *spec.features.tables}) if table in versions]
+    tables = lake.identities(read)
+    return ":".join([str(snapshot.as_of), *(f"{table}={versions[table]}@{tables[table]}" for table in read)])
 
 
 def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None) -> "pd.DataFrame":

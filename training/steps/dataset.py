@@ -45,8 +45,7 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     window_days = inputs.window_days or spec.training.window_days
     seed = spec.training.seed if inputs.seed is None else inputs.seed
     definitions = definitions_digest(settings.feature_repo, spec)
-    tables = {table: lake.identity(table) for table in versions}
-    identity = dataset_id(spec, as_of, versions, tables, window_days, seed, definitions)
+    identity = dataset_id(spec, as_of, versions, lake.identities(versions), window_days, seed, definitions)
     uri = storage.join(settings.work, spec.name, "datasets", identity)
     if is_complete(uri):
         log.info("Dataset %s exists already in %s", identity, uri)

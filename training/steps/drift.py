@@ -147,8 +147,8 @@ def _how_to_restore(metadata: "ArtifactMetadata", spec: ModelSpec, settings: Sta
     from training.adapters.features import definitions_digest
 
     definitions, days = definitions_digest(settings.feature_repo, spec), len(metadata.train_days)
-    lake, versions = Lake(settings.lake, spec.name), metadata.table_versions
-    tables = {table: lake.identity(table) for table in versions}
+    versions = metadata.table_versions
+    tables = Lake(settings.lake, spec.name).identities(versions)
     now = dataset_id(spec, metadata.as_of, versions, tables, days, spec.training.seed, definitions)
     if now != metadata.dataset_id:
         changed = "The parts of the model spec or the feature definitions that decide the dataset have changed since"
