@@ -213,6 +213,21 @@ def test_the_id_changes_with_all_that_determines_the_content(settings: Settings,
     assert len(set(ids)) == len(ids)
 
 
+def test_tables_created_again_with_the_same_versions_make_another_dataset(
+    settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame]
+) -> None:
+    before = run(settings)
+    _, events, labels = filled
+    shutil.rmtree(settings.lake)
+    put(settings, events.assign(amount=events["amount"] * 2), labels)
+    compute(settings, 0, DAYS + 1)
+    after = run(settings)
+    assert after.table_versions == before.table_versions
+    assert after.dataset_id != before.dataset_id
+    amounts = [pd.read_parquet(each.train.uri)["payment_amount"].sum() for each in (before, after)]
+    assert amounts[1] == pytest.approx(2 * amounts[0])
+
+
 def test_the_same_content_written_anew_is_equal_byte_for_byte(settings: Settings) -> None:
     first = run(settings)
     before = {p.name: p.read_bytes() for p in Path(first.uri).iterdir()}
