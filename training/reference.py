@@ -8,6 +8,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
+from training.contract.docstrings import field_docstrings
 from training.contract.errors import ExitCode
 from training.contract.model_spec import ModelSpec
 from training.contract.steps import STEPS
@@ -56,7 +57,7 @@ def _setting_rows(role: type[StateSettings]) -> list[tuple[str, ...]]:
     for name, field in own_fields(role).items():
         # A default path is this machine's.
         default = "" if isinstance(field.default, Path) else _default(field.default)
-        rows.append((f"`{variable(name)}`", default, _prose(field.description)))
+        rows.append((f"`{variable(name)}`", default, _prose(field_docstrings(role).get(name))))
     return rows
 
 
@@ -67,7 +68,7 @@ def _spec_rows(model: type[BaseModel], prefix: str) -> list[tuple[str, ...]]:
         path = f"{prefix}{name}"
         if nested is None:
             default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
-            rows.append((f"`{path}`", default, _prose(field.description)))
+            rows.append((f"`{path}`", default, _prose(field_docstrings(model).get(name))))
         else:
             inner, suffix = nested
             rows += _spec_rows(inner, f"{path}{suffix}.")

@@ -43,9 +43,7 @@ class StateSettings(BaseSettings):
     One field per `CT_*` variable. URIs left empty are folders under `home`.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=())
 
     home: Folder = ROOT / ".perennial"
     """The folder of everything that has no setting of its own."""
