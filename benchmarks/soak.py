@@ -1,4 +1,4 @@
-"""Payments at a steady rate while everything around the service happens: swaps, rollbacks, a registry that is gone, a
+"""Events at a steady rate while everything around the service happens: swaps, rollbacks, a registry that is gone, a
 Redis that restarts, a worker that is killed.
 
     make bench-soak                          # 200,000 requests at 250/s, 50 swaps, 10 rollbacks: a quarter of an hour
@@ -34,7 +34,7 @@ import numpy as np
 from testing.ports import free_port
 from testing.serving_stack import (
     CUSTOMER,
-    PAYMENT,
+    EVENT,
     TERMINAL,
     Process,
     Service,
@@ -128,8 +128,8 @@ class Soak:
                     await asyncio.sleep(early)
                 healthy = [url for url in urls if url not in self.down]
                 known = {"customer_id": CUSTOMER, "terminal_id": TERMINAL} if number % 2 else {}
-                card = {"customer_id": chance.randrange(1000), "amount": round(chance.uniform(0, 100), 2)}
-                body = PAYMENT | {"transaction_id": number} | card | known
+                known_to_all = {"customer_id": chance.randrange(1000), "amount": round(chance.uniform(0, 100), 2)}
+                body = EVENT | {"transaction_id": number} | known_to_all | known
                 task = asyncio.create_task(self._ask(session, healthy[number % len(healthy)], body, due))
                 number += 1
                 asked.add(task)

@@ -1,4 +1,4 @@
-"""Progress messages, for a terminal and for a log file."""
+"""Progress messages, for a console and for a log file."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
-#: Without a terminal: seconds between two messages about the current activity.
+#: Without a console: seconds between two messages about the current activity.
 QUIET = 15.0
 
 

@@ -137,7 +137,9 @@ def _trained(entry: Entry) -> Iterator[str]:
 
 
 def _days(split: dict[str, Any]) -> str:
-    return f"{split['days']['start']} up to {split['days']['end']} ({split['rows']} rows, {split['positives']} frauds)"
+    return (
+        f"{split['days']['start']} up to {split['days']['end']} ({split['rows']} rows, {split['positives']} positive)"
+    )
 
 
 def quality(winner: Entry) -> Iterator[str]:

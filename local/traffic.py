@@ -1,4 +1,4 @@
-"""Sends payments to the prediction service, so that the prediction log and the measured performance are real."""
+"""Sends events to the prediction service, so that the prediction log and the measured performance are real."""
 
 import time
 from datetime import date
@@ -13,7 +13,7 @@ from training.contract.predictions import Prediction, read_prediction, read_pred
 from training.contract.replicas import ReplicaModels
 from training.contract.signals import Signals
 
-#: Payments per request.
+#: Events per request.
 BATCH = 500
 
 
@@ -45,19 +45,19 @@ class Serving:
         except (httpx.HTTPError, ValueError):
             return False
 
-    def predict(self, payment: dict[str, Any]) -> Prediction:
+    def predict(self, event: dict[str, Any]) -> Prediction:
         """One prediction. Raises TransientError when the service does not answer in time, StepError when it refuses."""
-        return read_prediction(self._post("/predict", payment))
+        return read_prediction(self._post("/predict", event))
 
     def replay(self, events: pa.Table) -> tuple[int, int]:
-        """Send every payment. Returns how many were scored, and how many of them were flagged."""
-        scored = flagged = 0
+        """Send every event. Returns how many were scored, and for how many of them the decision was an alert."""
+        scored = alerts = 0
         for batch in events.to_batches(max_chunksize=BATCH):
-            payments = [as_json(row) for row in batch.to_pylist()]
-            predictions = read_predictions(self._post("/predict_batch", payments))
+            events = [as_json(row) for row in batch.to_pylist()]
+            predictions = read_predictions(self._post("/predict_batch", events))
             scored += len(predictions)
-            flagged += sum(prediction["decision"] == "flag" for prediction in predictions)
-        return scored, flagged
+            alerts += sum(prediction["decision"] == "alert" for prediction in predictions)
+        return scored, alerts
 
     def _post(self, path: str, body: Any) -> bytes:
         deadline = time.monotonic() + self._patience

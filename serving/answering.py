@@ -121,7 +121,7 @@ class Answering:
             {
                 "prediction_id": f"{self._ids.getrandbits(128):032x}",
                 "score": score,
-                "decision": "flag" if score >= rounded_threshold else "pass",
+                "decision": "alert" if score >= rounded_threshold else "pass",
                 "threshold": threshold,
                 "model": self._model,
                 "model_version": loaded.version,

@@ -88,7 +88,7 @@ class PredictEndpoint:
         if wanted in ("false", "0"):
             return False
         if path != PREDICT:
-            raise BadRequest(422, Problem(error="explain: one payment at a time", fields={"explain": "not here"}))
+            raise BadRequest(422, Problem(error="explain: one event at a time", fields={"explain": "not here"}))
         if not self._explaining:
             raise BadRequest(403, Problem(error="explain: explanations are off (CT_SERVING_EXPLAIN)"))
         return True

@@ -6,7 +6,7 @@ import time
 from serving.schema import BadRequest, Problem
 
 LOOK_SECONDS = 0.05
-#: How long a caller may take to send a body, and how large it may be: a thousand payments with long strings.
+#: How long a caller may take to send a body, and how large it may be: a thousand events with long strings.
 BODY_SECONDS, MAXIMUM_BODY_BYTES = 10.0, 2 * 1024 * 1024
 
 

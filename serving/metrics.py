@@ -87,12 +87,12 @@ class Metrics:
         self._observed: dict[tuple[str, str], list[float]] = {}
         threading.Thread(target=self._flush_forever, name="metrics", daemon=True).start()
 
-    def predicted(self, model: str, version: int, role: str, flagged: Sequence[bool], defaulted: int) -> None:
-        """`version` answered rows as `role`. `flagged`: one per row. `defaulted`: rows with default features."""
-        flags = sum(flagged)
+    def predicted(self, model: str, version: int, role: str, alerted: Sequence[bool], defaulted: int) -> None:
+        """`version` answered rows as `role`. `alerted`: one per row. `defaulted`: rows with default features."""
+        alerts = sum(alerted)
         with self._lock:
-            self._counted[(model, version, role, "flag")] += flags
-            self._counted[(model, version, role, "pass")] += len(flagged) - flags
+            self._counted[(model, version, role, "alert")] += alerts
+            self._counted[(model, version, role, "pass")] += len(alerted) - alerts
         if defaulted:
             self._defaulted.labels(model).inc(defaulted)
 

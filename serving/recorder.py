@@ -77,10 +77,10 @@ class Recorder:
     def _record(self, answered: Answered) -> None:
         route, batch, seconds = answered.route, answered.batch, answered.seconds
         loaded, features = route.loaded, batch.features(route.loaded.plan)
-        flagged = [prediction["decision"] == "flag" for prediction in answered.predictions]
+        alerted = [prediction["decision"] == "alert" for prediction in answered.predictions]
         received = time.perf_counter() - min(batch.received)
-        self._signals.answered(loaded.version, route.role, seconds, flagged, received)
-        self._metrics.predicted(self._model, loaded.version, route.role, flagged, features.timestamps.count(None))
+        self._signals.answered(loaded.version, route.role, seconds, alerted, received)
+        self._metrics.predicted(self._model, loaded.version, route.role, alerted, features.timestamps.count(None))
         if features.lacking:
             self._count_lacking(loaded, features.lacking)
         rows = self._log_rows(answered)
@@ -134,7 +134,7 @@ class Recorder:
                 **row,
                 "model_version": loaded.version,
                 "role": SHADOW,
-                "decision": "flag" if score >= loaded.model.threshold else "pass",
+                "decision": "alert" if score >= loaded.model.threshold else "pass",
                 "features_defaulted": timestamp is None,
                 "feature_timestamp": timestamp,
                 "latency_seconds": seconds,

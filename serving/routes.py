@@ -26,7 +26,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "An API key is needed"},
     403: {"model": Problem, "description": "Not allowed to this key, or not by the service's settings"},
     404: {"model": Problem, "description": "The version that the request is pinned to is not loaded"},
-    413: {"model": Problem, "description": "Too many payments, or too many bytes"},
+    413: {"model": Problem, "description": "Too many events, or too many bytes"},
     422: {"model": Problem, "description": "A field is wrong, missing or unknown: the message names it"},
     503: {"model": Problem, "description": "No champion, no features, or too much to do; Retry-After says when again"},
 }
@@ -85,14 +85,14 @@ def _document_predictions(app: FastAPI, endpoint: PredictEndpoint) -> None:
     def documented(model: Any, *parameters: Any) -> dict[str, Any]:
         return schema.openapi(model) | {"parameters": [VERSION, *parameters]}
 
-    @app.post(PREDICT, response_model=Prediction, responses=REFUSALS, openapi_extra=documented(schema.payment, EXPLAIN))
+    @app.post(PREDICT, response_model=Prediction, responses=REFUSALS, openapi_extra=documented(schema.event, EXPLAIN))
     async def predict() -> Response:
-        """Score one payment: a flat JSON object."""
+        """Score one event: a flat JSON object."""
         raise NotImplementedError("PredictionDispatcher answers this route")
 
     @app.post(PREDICT_BATCH, response_model=Predictions, responses=REFUSALS, openapi_extra=documented(schema.batch))
     async def predict_batch() -> Response:
-        """Score up to 1,000 payments: a JSON list, or an object whose `payments` is one."""
+        """Score up to 1,000 events: a JSON list, or an object whose `events` is one."""
         raise NotImplementedError("PredictionDispatcher answers this route")
 
 

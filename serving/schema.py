@@ -1,4 +1,4 @@
-"""The bodies of requests and responses. A payment's fields come from the model spec; error messages name the field."""
+"""The bodies of requests and responses. An event's fields come from the model spec; error messages name the field."""
 
 import json
 import math
@@ -54,40 +54,40 @@ class RequestSchema:
     def __init__(self, spec: ModelSpec) -> None:
         config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
         fields: dict[str, Any] = {name: _field(column) for name, column in spec.request_columns.items()}
-        self.payment: type[BaseModel] = create_model("Payment", __config__=config, __doc__=spec.description, **fields)
-        payments = (list[self.payment], Field(min_length=1, max_length=MAXIMUM_BATCH))  # type: ignore[name-defined]
+        self.event: type[BaseModel] = create_model("Event", __config__=config, __doc__=spec.description, **fields)
+        events = (list[self.event], Field(min_length=1, max_length=MAXIMUM_BATCH))  # type: ignore[name-defined]
         #: Columns whose values stand in quotation marks, or may.
         self._texts = [name for name, column in spec.request_columns.items() if column.values or column.type in QUOTED]
-        self.batch: type[BaseModel] = create_model("Payments", __config__=config, payments=payments)
-        self._payments: TypeAdapter[list[BaseModel]] = TypeAdapter(Annotated[payments])  # type: ignore[arg-type]
+        self.batch: type[BaseModel] = create_model("Events", __config__=config, events=events)
+        self._events: TypeAdapter[list[BaseModel]] = TypeAdapter(Annotated[events])  # type: ignore[arg-type]
 
     def one(self, body: bytes) -> Row:
-        """One payment: a flat JSON object. Raises BadRequest."""
-        payment = _checked(self.payment.model_validate_json, body)
-        self._refuse_repeated(body, [payment], 0)
-        return payment.__dict__
+        """One event: a flat JSON object. Raises BadRequest."""
+        event = _checked(self.event.model_validate_json, body)
+        self._refuse_repeated(body, [event], 0)
+        return event.__dict__
 
     def many(self, body: bytes) -> list[Row]:
-        """Payments: a JSON list, or an object whose `payments` is one. Raises BadRequest."""
+        """Events: a JSON list, or an object whose `events` is one. Raises BadRequest."""
         listed = body.lstrip()[:1] == b"["
         if listed:
-            payments: Sequence[BaseModel] = _checked(self._payments.validate_json, body)
+            events: Sequence[BaseModel] = _checked(self._events.validate_json, body)
         else:
-            payments = _checked(self.batch.model_validate_json, body).payments
-        self._refuse_repeated(body, payments, 0 if listed else 1)
-        return [payment.__dict__ for payment in payments]
+            events = _checked(self.batch.model_validate_json, body).events
+        self._refuse_repeated(body, events, 0 if listed else 1)
+        return [event.__dict__ for event in events]
 
-    def _refuse_repeated(self, body: bytes, payments: Sequence[BaseModel], around: int) -> None:
+    def _refuse_repeated(self, body: bytes, events: Sequence[BaseModel], around: int) -> None:
         """Refuse a key that is given twice: a gateway may have checked the first value, and Pydantic takes the last.
 
-        A body without escapes has two quotation marks for each key and each text of its `payments`, and for each of the
+        A body without escapes has two quotation marks for each key and each text of its `events`, and for each of the
         keys `around` them. A body with more is parsed again, key by key.
         """
         expected = around
-        for payment in payments:
-            expected += len(payment.model_fields_set)
+        for event in events:
+            expected += len(event.model_fields_set)
             for name in self._texts:
-                expected += isinstance(payment.__dict__[name], TEXT)
+                expected += isinstance(event.__dict__[name], TEXT)
         if b"\\" in body or body.count(b'"') != 2 * expected:
             orderly_json(body)
 
@@ -99,7 +99,7 @@ class RequestSchema:
 
 
 def made_up_row(spec: ModelSpec) -> Row:
-    """An invented payment, to look up and score as a check."""
+    """An invented event, to look up and score as a check."""
     return {name: _made_up(column) for name, column in spec.request_columns.items()}
 
 
@@ -185,7 +185,7 @@ def _bad_request(error: ValidationError) -> BadRequest:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """The field at `location`: `amount`, `payments[3].amount`, `[3].amount`; `body` for the whole body."""
+    """The field at `location`: `amount`, `events[3].amount`, `[3].amount`; `body` for the whole body."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".") or "body"
 

@@ -149,7 +149,7 @@ def _from_flat(row: dict[str, Any]) -> dict[str, Any]:
     return ours | {
         "prediction_id": row["prediction_id"],
         "role": ours["slot"] or "champion",
-        "decision": "flag" if ours["flagged"] else "pass",
+        "decision": "alert" if ours["flagged"] else "pass",
         "output_names": orjson.dumps([SCORE]).decode(),
         "output_values": [ours["score"]],
         "event": {k: v for k, v in row.items() if k not in (*FLAT, "feature_names", "feature_values")},

@@ -27,10 +27,10 @@ class Signals(Protocol):
         version: int,
         role: AnsweringRole,
         seconds: Sequence[float],
-        flagged: Sequence[bool],
+        alerted: Sequence[bool],
         received: float | None = None,
     ) -> None:
-        """`version` answered requests. `seconds`: receipt to answer, one per request. `flagged`: one per row.
+        """`version` answered requests. `seconds`: receipt to answer, one per request. `alerted`: one per row.
 
         `received`: seconds since the first of them was received; by default they have just been answered.
         """
@@ -65,7 +65,7 @@ class _Version:
     errors: int = 0
     rows: int = 0
     answered: int = 0
-    flagged: int = 0
+    alerted: int = 0
     times: list[int] = field(default_factory=lambda: list(NO_TIMES))
 
     @classmethod
@@ -79,7 +79,7 @@ class _Version:
             errors=self.errors,
             rows=self.rows,
             answered=self.answered,
-            flagged=self.flagged,
+            alerted=self.alerted,
             times=tuple(self.times),
             scored=self.model.scored - self.scored_before,
             nans=self.model.nans - self.nans_before,
@@ -104,7 +104,7 @@ class RolloutSignals:
     def _begin(self, traffic: Traffic) -> None:
         self._traffic, self._since, self._began = traffic, datetime.now(UTC), time.monotonic()
         self._versions = {loaded.version: _Version.of(loaded.model) for loaded in traffic.by_alias.values()}
-        self._pair = dict.fromkeys(("rows", "both_flagged", "champion_flagged", "challenger_flagged"), 0)
+        self._pair = dict.fromkeys(("rows", "both_alerted", "champion_alerted", "challenger_alerted"), 0)
         self._champion_scores, self._challenger_scores = list(NO_SCORES), list(NO_SCORES)
 
     def answered(
@@ -112,17 +112,17 @@ class RolloutSignals:
         version: int,
         role: AnsweringRole,
         seconds: Sequence[float],
-        flagged: Sequence[bool],
+        alerted: Sequence[bool],
         received: float | None = None,
     ) -> None:
         with self._lock:
             counts = self._counting(version, role, max(seconds) if received is None else received)
             if counts is None:
                 return
-            counts.asked += len(flagged)
-            counts.rows += len(flagged)
-            counts.answered += len(flagged)
-            counts.flagged += sum(flagged)
+            counts.asked += len(alerted)
+            counts.rows += len(alerted)
+            counts.answered += len(alerted)
+            counts.alerted += sum(alerted)
             for each in seconds:
                 counts.times[bisect_left(TIME_BUCKETS, each)] += 1
 
@@ -173,10 +173,10 @@ class RolloutSignals:
         pair = self._pair
         for a, b in zip(old, new, strict=True):
             pair["rows"] += 1
-            flagged = (a >= champion.threshold, b >= challenger.threshold)
-            pair["both_flagged"] += flagged == (True, True)
-            pair["champion_flagged"] += flagged == (True, False)
-            pair["challenger_flagged"] += flagged == (False, True)
+            alerted = (a >= champion.threshold, b >= challenger.threshold)
+            pair["both_alerted"] += alerted == (True, True)
+            pair["champion_alerted"] += alerted == (True, False)
+            pair["challenger_alerted"] += alerted == (False, True)
             self._champion_scores[bisect_right(SCORE_BOUNDS, a)] += 1
             self._challenger_scores[bisect_right(SCORE_BOUNDS, b)] += 1
 

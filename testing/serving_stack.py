@@ -40,7 +40,7 @@ MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 CUSTOMER, TERMINAL = 7, 11
 #: Of a golden event: an hour at which code that takes the night for shorter gives another feature.
 GOLDEN_TIME = "2026-01-05T06:30:00+00:00"
-PAYMENT: dict[str, Any] = {
+EVENT: dict[str, Any] = {
     "transaction_id": 1,
     "event_time": "2026-01-05T12:30:00Z",
     "customer_id": CUSTOMER,
@@ -82,7 +82,7 @@ def artifact(
     if features is not None:
         definitions = features.definitions.needed_for(names)
         columns = [column.name for view in definitions.views for column in view.columns]
-        events = [PAYMENT, PAYMENT | {"event_time": GOLDEN_TIME, "amount": 40.0}]
+        events = [EVENT, EVENT | {"event_time": GOLDEN_TIME, "amount": 40.0}]
         made_of = {"events": events, "batch": [dict.fromkeys(columns, 0.5), dict.fromkeys(columns)]}
         rows = (
             features.plan(names)
@@ -324,7 +324,7 @@ class Stack:
         return registered(self.settings, artifact(folder, names, bias, golden_error, features, **faults))
 
     def predict(self, **changes: Any) -> httpx.Response:
-        return http.post(f"{self.service.url}/predict", json=PAYMENT | changes, timeout=30)
+        return http.post(f"{self.service.url}/predict", json=EVENT | changes, timeout=30)
 
     def planned(self, stages: list[dict[str, Any]], guards: dict[str, Any] | None = None, urls: str = "") -> Settings:
         """Settings of a model spec with this rollout plan."""
@@ -370,7 +370,7 @@ def fill_online_store(settings: Settings, spec: ModelSpec) -> None:
     lake, features = Lake(settings.lake, spec.name), Features(settings, spec)
     for view in features.definitions.views:
         row: dict[str, Any] = {
-            view.entity: [PAYMENT[view.entity]],
+            view.entity: [EVENT[view.entity]],
             "feature_timestamp": pa.array([MIDNIGHT], pa.timestamp("us", "UTC")),
         }
         row |= {column.name: pa.array([0.5], pa.float32()) for column in view.columns}

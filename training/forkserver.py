@@ -53,7 +53,7 @@ FORK = multiprocessing.get_context("fork")
 #: Seconds that running steps have to end when this server stops.
 PATIENCE_SECONDS = 20.0
 #: The first of the arguments of a step, `-m <module> …`.
-MODULE_FLAG = "-m"
+MODULE_OPTION = "-m"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -166,8 +166,8 @@ def run(argv: list[str], env: dict[str, str], output: int, connection: socket.so
     for name in [name for name in os.environ if name.startswith("CT_")]:
         del os.environ[name]
     os.environ.update(env)
-    if argv[:1] != [MODULE_FLAG]:
-        raise SystemExit(f"The step server runs `{MODULE_FLAG} <module> …` only, not {argv}")
+    if argv[:1] != [MODULE_OPTION]:
+        raise SystemExit(f"The step server runs `{MODULE_OPTION} <module> …` only, not {argv}")
     sys.argv = argv[1:]
     runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
 

@@ -138,7 +138,7 @@ class ServingSettings(StateSettings):
     serving_lookup_seconds: float = Field(0.5, gt=0)
     """Time limit for a lookup of up to 100 events in the online store. A larger one gets proportionally more."""
     serving_store_down: Literal["refuse", "defaults"] = "refuse"
-    """When the online store is slow or down: answer 503, or answer from the features' defaults and flag the answer."""
+    """When the online store is slow or down: answer 503, or answer from the features' defaults and say so."""
     serving_deadline_seconds: float = Field(10.0, gt=0)
     """A request that cannot be answered in this time is refused with 503."""
     serving_maximum_in_flight: int = Field(256, ge=1)

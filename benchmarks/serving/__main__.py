@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.serving import load, others
-from benchmarks.serving.bench_environment import BIN, BenchEnvironment, challenge, cpu_seconds, make, payment, running
+from benchmarks.serving.bench_environment import BIN, BenchEnvironment, challenge, cpu_seconds, event, make, running
 from benchmarks.serving.report import line, ratio, verdict
 
 PORT = 21_000
@@ -52,8 +52,8 @@ def main() -> None:
 
 
 def measure(world: BenchEnvironment, folder: Path, port: int, args: argparse.Namespace) -> None:
-    plain = [payment(i, world.names) for i in range(1_000)]
-    short = [payment(i, []) for i in range(1_000)]
+    plain = [event(i, world.names) for i in range(1_000)]
+    short = [event(i, []) for i in range(1_000)]
     print("features with the request, 8 connections:")
     contenders = {
         "bare uvicorn": bare(world, port, ""),
@@ -178,7 +178,7 @@ def _quiet_bento(world: BenchEnvironment) -> dict[str, str]:
 
 def _wrapped(bodies: list[Any]) -> list[Any]:
     """BentoML takes an endpoint's parameters by their names."""
-    return [{"payment": body} for body in bodies]
+    return [{"event": body} for body in bodies]
 
 
 def _model(world: BenchEnvironment) -> dict[str, str]:

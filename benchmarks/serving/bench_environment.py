@@ -58,7 +58,7 @@ class BenchEnvironment:
     model: Path
 
 
-def payment(number: int, names: list[str]) -> dict[str, Any]:
+def event(number: int, names: list[str]) -> dict[str, Any]:
     head = {"transaction_id": number, "event_time": "2026-01-05T12:30:00Z"}
     return {**head, "customer_id": number % ENTITIES, "terminal_id": number * 7 % ENTITIES, "amount": 25.5} | {
         name: 0.5 for name in names

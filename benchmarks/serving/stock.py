@@ -18,6 +18,6 @@ class Stock:
         self.session = ort.InferenceSession(Path(os.environ["BENCH_MODEL"]).read_bytes(), options)
 
     @bentoml.api
-    def predict(self, payment: dict) -> dict:
-        features = np.array([[payment[name] for name in NAMES]], np.float32)
+    def predict(self, event: dict) -> dict:
+        features = np.array([[event[name] for name in NAMES]], np.float32)
         return {"score": float(self.session.run(["scores"], {"features": features})[0][0])}

@@ -134,7 +134,7 @@ def test_in_a_shadow_the_scoring_is_timed() -> None:
 def test_decisions_are_compared_on_the_same_requests(
     both: int, champion: int, challenger: int, guards: dict[str, float | None], trips: set[str]
 ) -> None:
-    pair = PairSignals(rows=1000, both_flagged=both, champion_flagged=champion, challenger_flagged=challenger)
+    pair = PairSignals(rows=1000, both_alerted=both, champion_alerted=champion, challenger_alerted=challenger)
     assert tripped(signals(VersionSignals(), pair=pair), **guards) == trips
 
 
@@ -195,7 +195,7 @@ def test_in_a_full_stage_the_champion_is_the_new_one() -> None:
 
 def test_alert_rates_are_compared_by_newcombes_interval() -> None:
     # Newcombe 1998, table II, case (a): 56/70 − 48/80, method 10: 0.0524, 0.3339.
-    found = alert_rates(VersionSignals(answered=80, flagged=48), VersionSignals(answered=70, flagged=56), 0.95)
+    found = alert_rates(VersionSignals(answered=80, alerted=48), VersionSignals(answered=70, alerted=56), 0.95)
     assert found is not None
     assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
     assert found.beyond_chance

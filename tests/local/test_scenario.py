@@ -32,7 +32,7 @@ Answer = tuple[int, Any]
 ANSWER: Prediction = {
     "prediction_id": "p",
     "score": 0.75,
-    "decision": "flag",
+    "decision": "alert",
     "threshold": 0.5,
     "model": "m",
     "model_version": 1,

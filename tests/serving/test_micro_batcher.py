@@ -22,7 +22,7 @@ from serving.request import PredictionRequest
 from serving.schema import BadRequest
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
-from testing.serving_stack import NAN_FROM, PAYMENT, artifact
+from testing.serving_stack import EVENT, NAN_FROM, artifact
 from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec
@@ -155,7 +155,7 @@ class Bench:
 
     def batch(self, route: Route, amounts: list[float], ages: list[float]) -> Batch:
         now = datetime(2026, 1, 5, 12, tzinfo=UTC)
-        rows = [PAYMENT | {"event_time": now, "transaction_id": i, "amount": a} for i, a in enumerate(amounts)]
+        rows = [EVENT | {"event_time": now, "transaction_id": i, "amount": a} for i, a in enumerate(amounts)]
         received = [time.perf_counter() - age for age in ages]
         return Batch(rows, LookedUp(route.merged_views, route.merged_views.missing(len(rows))), received)
 
@@ -300,8 +300,8 @@ def test_a_shadow_counts_rows_and_fails_those_that_it_cannot_score(bench: Bench)
     assert (roles.count("shadow"), roles.count("champion")) == (5, 6)
 
 
-@pytest.mark.parametrize(("away", "decision"), [(-1e-12, "flag"), (0.0, "flag"), (1e-4, "pass")])
-def test_a_score_at_the_threshold_is_flagged(bench: Bench, away: float, decision: str) -> None:
+@pytest.mark.parametrize(("away", "decision"), [(-1e-12, "alert"), (0.0, "alert"), (1e-4, "pass")])
+def test_a_score_at_the_threshold_alerts(bench: Bench, away: float, decision: str) -> None:
     route = Route(bench.champion, "champion")
     [score] = [each["score"] for each in bench.answer(route, [1.0], [0.0])]
     metadata = bench.champion.model.metadata.model_copy(update={"threshold": score + away})

@@ -86,7 +86,7 @@ def test_segments_in_the_layout_before_are_shipped(tmp_path: Path, lake: Lake, s
     logged(tmp_path, lake, spec, row(2))
     one, two, three = read(lake)
     assert (one, two) == (stored(1), stored(2))
-    assert (three["role"], three["decision"], three["outputs"]) == ("champion", "flag", [("score", 0.75)])
+    assert (three["role"], three["decision"], three["outputs"]) == ("champion", "alert", [("score", 0.75)])
     assert three["features"] == [("a", 3.5)]
 
 
@@ -100,7 +100,7 @@ def test_a_table_in_the_layout_before_is_converted_in_one_commit(
     before = lake.version(PREDICTIONS)
     logged(tmp_path, lake, spec, row(3))
     one, two, three = read(lake)
-    assert one == stored(1) | {"decision": "flag"}
+    assert one == stored(1) | {"decision": "alert"}
     assert two == stored(2) | {"role": "shadow"}
     assert three == stored(3)
     assert lake.version(PREDICTIONS) == before + 2  # converted, then appended

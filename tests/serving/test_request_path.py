@@ -26,7 +26,7 @@ from serving.limits import MAXIMUM_BODY_BYTES
 from testing.ports import free_port
 from testing.serving_stack import (
     CUSTOMER,
-    PAYMENT,
+    EVENT,
     Service,
     artifact,
     eventually,
@@ -59,7 +59,7 @@ class World:
 
     def predict(self, query: str = "", key: str | None = None, headers: Any = None, **changes: Any) -> httpx.Response:
         given = {"Authorization": f"Bearer {self.key if key is None else key}"} | (headers or {})
-        return httpx.post(f"{self.service.url}/predict{query}", json=PAYMENT | changes, headers=given, timeout=30)
+        return httpx.post(f"{self.service.url}/predict{query}", json=EVENT | changes, headers=given, timeout=30)
 
     def get(self, path: str, key: str) -> httpx.Response:
         return httpx.get(f"{self.service.url}{path}", headers={"Authorization": f"Bearer {key}"}, timeout=5)
@@ -142,9 +142,9 @@ def _at_once(world: World, customers: list[int]) -> list[bool]:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.key}\r\nConnection: close\r\n"
         line.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
-    send(lines[0], "/predict_batch", [PAYMENT] * 1000)
+    send(lines[0], "/predict_batch", [EVENT] * 1000)
     for line, customer in zip(lines[1:], customers, strict=True):
-        send(line, "/predict", PAYMENT | {"customer_id": customer})
+        send(line, "/predict", EVENT | {"customer_id": customer})
     answers = []
     for line in lines:
         with line.makefile("rb") as read:
@@ -253,7 +253,7 @@ def test_admins_drain_a_replica(world: World) -> None:
 def test_a_caller_that_expects_100_continue_has_the_same_limits(world: World) -> None:
     headers = {"Authorization": f"Bearer {world.key}", "Expect": "100-continue"}
     url = f"{world.service.url}/predict"
-    assert httpx.post(url, json=PAYMENT, headers=headers).status_code == 200
+    assert httpx.post(url, json=EVENT, headers=headers).status_code == 200
     answer = httpx.post(url, content=b" " * (MAXIMUM_BODY_BYTES + 1), headers=headers)
     assert (answer.status_code, "body: more than" in answer.json()["error"]) == (413, True)
 

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from serving.metrics import Metrics
 from serving.watcher import Watcher
 from testing.serving_stack import (
-    PAYMENT,
+    EVENT,
     Service,
     Stack,
     changed,
@@ -63,7 +63,7 @@ class Callers:
         clients = [httpx.Client(base_url=url, timeout=30) for url in self._urls]
         while not self._stop.is_set():
             card = chance.randrange(1000) + 1000 * seed
-            body = PAYMENT | {"customer_id": card, "amount": chance.uniform(0, 100)}
+            body = EVENT | {"customer_id": card, "amount": chance.uniform(0, 100)}
             answer = chance.choice(clients).post("/predict", json=body)
             self.statuses[answer.status_code] += 1
             if answer.is_success:

@@ -9,7 +9,7 @@ import pytest
 from serving.schema import MAXIMUM_BATCH, BadRequest, RequestSchema
 from training.contract.model_spec import Column, ModelSpec
 
-PAYMENT: dict[str, Any] = {
+EVENT: dict[str, Any] = {
     "transaction_id": 1,
     "event_time": "2026-01-05T12:30:00Z",
     "customer_id": 7,
@@ -24,7 +24,7 @@ def schema(spec: ModelSpec) -> RequestSchema:
 
 
 def body(**changes: Any) -> bytes:
-    return json.dumps(PAYMENT | changes).encode()
+    return json.dumps(EVENT | changes).encode()
 
 
 def refusal(schema: RequestSchema, content: bytes) -> BadRequest:
@@ -35,7 +35,7 @@ def refusal(schema: RequestSchema, content: bytes) -> BadRequest:
 
 def test_a_payment_is_read_with_its_types(schema: RequestSchema) -> None:
     row = schema.one(body(amount=3))
-    assert row == PAYMENT | {"event_time": datetime(2026, 1, 5, 12, 30, tzinfo=UTC), "amount": 3.0}
+    assert row == EVENT | {"event_time": datetime(2026, 1, 5, 12, 30, tzinfo=UTC), "amount": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_a_bad_value_names_its_field(schema: RequestSchema, field: str, value: A
     assert refused.problem.error.startswith(f"{field}: ")
 
 
-@pytest.mark.parametrize("field", list(PAYMENT))
+@pytest.mark.parametrize("field", list(EVENT))
 def test_a_missing_field_is_named(schema: RequestSchema, field: str) -> None:
-    rest = {name: value for name, value in PAYMENT.items() if name != field}
+    rest = {name: value for name, value in EVENT.items() if name != field}
     assert list(refusal(schema, json.dumps(rest).encode()).problem.fields) == [field]
 
 
@@ -107,27 +107,25 @@ def test_what_is_not_an_object_is_refused(schema: RequestSchema, content: bytes)
     assert refusal(schema, content).status == 422
 
 
-def test_a_batch_is_a_list_or_an_object_with_payments(schema: RequestSchema) -> None:
-    assert schema.many(json.dumps([PAYMENT] * 3).encode()) == schema.many(
-        json.dumps({"payments": [PAYMENT] * 3}).encode()
-    )
+def test_a_batch_is_a_list_or_an_object_with_events(schema: RequestSchema) -> None:
+    assert schema.many(json.dumps([EVENT] * 3).encode()) == schema.many(json.dumps({"events": [EVENT] * 3}).encode())
 
 
 def test_a_bad_payment_in_a_batch_is_found(schema: RequestSchema) -> None:
     with pytest.raises(BadRequest) as listed:
-        schema.many(json.dumps([PAYMENT, PAYMENT | {"amount": -1}]).encode())
+        schema.many(json.dumps([EVENT, EVENT | {"amount": -1}]).encode())
     with pytest.raises(BadRequest) as wrapped:
-        schema.many(json.dumps({"payments": [PAYMENT, PAYMENT | {"amount": -1}]}).encode())
+        schema.many(json.dumps({"events": [EVENT, EVENT | {"amount": -1}]}).encode())
     assert (list(listed.value.problem.fields), list(wrapped.value.problem.fields)) == (
         ["[1].amount"],
-        ["payments[1].amount"],
+        ["events[1].amount"],
     )
 
 
 def test_a_batch_has_a_least_and_a_largest_size(schema: RequestSchema) -> None:
-    assert len(schema.many(json.dumps([PAYMENT] * MAXIMUM_BATCH).encode())) == MAXIMUM_BATCH
+    assert len(schema.many(json.dumps([EVENT] * MAXIMUM_BATCH).encode())) == MAXIMUM_BATCH
     for size, status in ((MAXIMUM_BATCH + 1, 413), (0, 422)):
-        for content in ([PAYMENT] * size, {"payments": [PAYMENT] * size}):
+        for content in ([EVENT] * size, {"events": [EVENT] * size}):
             with pytest.raises(BadRequest) as refused:
                 schema.many(json.dumps(content).encode())
             assert refused.value.status == status

@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from testing.serving_stack import (
+    EVENT,
     MIDNIGHT,
-    PAYMENT,
     Stack,
     eventually,
     fill_online_store,
@@ -67,7 +67,7 @@ def test_a_payment_is_answered(stack: Stack) -> None:
     assert answer.status_code == 200, answer.text
     said = answer.json()
     assert 0 < said["score"] < 1
-    assert said["decision"] == ("flag" if said["score"] >= said["threshold"] else "pass")
+    assert said["decision"] == ("alert" if said["score"] >= said["threshold"] else "pass")
     assert (said["model"], said["model_version"], said["features_defaulted"]) == ("card_fraud", 1, False)
     assert datetime.fromisoformat(said["feature_timestamp"]) == MIDNIGHT
 
@@ -78,8 +78,8 @@ def test_an_unknown_customer_gets_defaults_and_a_flag(stack: Stack) -> None:
 
 
 def test_a_batch_is_answered_in_order(stack: Stack, url: str) -> None:
-    payments = [PAYMENT | {"transaction_id": i, "amount": i / 10} for i in range(1000)]
-    for content in (payments, {"payments": payments}):
+    payments = [EVENT | {"transaction_id": i, "amount": i / 10} for i in range(1000)]
+    for content in (payments, {"events": payments}):
         said = httpx.post(f"{url}/predict_batch", json=content, timeout=30).json()["predictions"]
         scores = [each["score"] for each in said]
         assert len({each["prediction_id"] for each in said}) == 1000
@@ -91,10 +91,10 @@ def test_a_batch_is_answered_in_order(stack: Stack, url: str) -> None:
 @pytest.mark.parametrize(
     ("content", "status", "said"),
     [
-        (json.dumps(PAYMENT | {"amount": -1}), 422, "amount"),
-        (json.dumps(PAYMENT | {"amount": float("nan")}), 422, "amount"),
-        (json.dumps(PAYMENT | {"colour": "red"}), 422, "colour"),
-        (json.dumps({k: v for k, v in PAYMENT.items() if k != "terminal_id"}), 422, "terminal_id"),
+        (json.dumps(EVENT | {"amount": -1}), 422, "amount"),
+        (json.dumps(EVENT | {"amount": float("nan")}), 422, "amount"),
+        (json.dumps(EVENT | {"colour": "red"}), 422, "colour"),
+        (json.dumps({k: v for k, v in EVENT.items() if k != "terminal_id"}), 422, "terminal_id"),
         ("not json", 400, "JSON"),
         (b"x" * 3_000_000, 413, "bytes"),
     ],
@@ -106,13 +106,13 @@ def test_a_bad_request_names_what_is_wrong(url: str, content: str | bytes, statu
 
 
 def test_a_batch_that_is_too_large_is_refused(url: str) -> None:
-    assert httpx.post(f"{url}/predict_batch", json=[PAYMENT] * 1001).status_code == 413
+    assert httpx.post(f"{url}/predict_batch", json=[EVENT] * 1001).status_code == 413
 
 
 def test_the_openapi_document_describes_the_payment(url: str) -> None:
     paths = httpx.get(f"{url}/docs.json").json()["paths"]
     schema = paths["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(schema["properties"]) == set(PAYMENT)
+    assert set(schema["properties"]) == set(EVENT)
     assert {"/predict_batch", "/models"} <= set(paths)
 
 
@@ -151,7 +151,7 @@ def test_swaps_under_load_fail_no_request(stack: Stack) -> None:
     def hammer() -> None:
         with httpx.Client(base_url=stack.service.url, timeout=30) as client:
             while not stop.is_set():
-                answer = client.post("/predict", json=PAYMENT)
+                answer = client.post("/predict", json=EVENT)
                 answers.append((answer.status_code, answer.json().get("model_version"), answer.json().get("score")))
 
     threads = [threading.Thread(target=hammer) for _ in range(2)]

@@ -1,5 +1,6 @@
 """Signals and traffic of one replica: what is counted, when counts begin anew, what it costs."""
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -70,11 +71,18 @@ def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -
     assert (seen.traffic.stage, seen.champion, seen.challenger) == ("1.1-shadow", 1, 2)
     one, two, pair = seen.of(1), seen.of(2), seen.pair
     # A batch of 96 rows that cannot be scored counts as 96, as it would if it could.
-    assert (one.asked, one.errors, one.answered, one.flagged, one.rows) == (99, 96, 3, 2, 3)
+    assert (one.asked, one.errors, one.answered, one.alerted, one.rows) == (99, 96, 3, 2, 3)
     assert (two.asked, two.errors, two.answered, two.rows) == (99, 96, 0, 3)
-    assert (pair.rows, pair.both_flagged, pair.champion_flagged, pair.challenger_flagged) == (3, 1, 1, 0)
+    assert (pair.rows, pair.both_alerted, pair.champion_alerted, pair.challenger_alerted) == (3, 1, 1, 0)
     assert sum(pair.champion_scores) == sum(pair.challenger_scores) == 3
     assert sum(one.times) == 2
+
+
+def test_signals_of_the_release_before_are_read() -> None:
+    before = {"versions": {"1": {"answered": 9, "flagged": 4}}, "pair": {"rows": 3, "both_flagged": 1}}
+    seen = Signals.model_validate_json(json.dumps(before))
+    assert (seen.of(1).answered, seen.of(1).alerted) == (9, 4)
+    assert (seen.pair.rows, seen.pair.both_alerted) == (3, 1)
 
 
 def test_in_a_canary_the_champion_is_the_one_beside(spec: ModelSpec, traffic: Traffic) -> None:
@@ -82,7 +90,7 @@ def test_in_a_canary_the_champion_is_the_one_beside(spec: ModelSpec, traffic: Tr
     signals.begin(replace(traffic, mode="canary", weight=10.0))
     signals.compared(2, 1, 0.0, scores(0.95), scores(0.1))
     pair = read(signals).pair
-    assert (pair.challenger_flagged, pair.champion_flagged) == (1, 0)
+    assert (pair.challenger_alerted, pair.champion_alerted) == (1, 0)
 
 
 def test_what_the_model_does_is_counted_whoever_calls_it(signals: RolloutSignals, traffic: Traffic) -> None:
@@ -172,7 +180,7 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
         signals.compared(1, 2, 0.0, scores(0.1), scores(0.9))
         parts.append(read(signals))
     both = Signals.merged(parts)
-    assert (both.of(1).answered, both.of(1).flagged, both.pair.challenger_flagged) == (200, 100, 2)
+    assert (both.of(1).answered, both.of(1).alerted, both.pair.challenger_alerted) == (200, 100, 2)
     assert p99(both.of(1).times) == pytest.approx(100, rel=0.1)
     assert both.replica == "r0.001, r0.1"
 
@@ -189,7 +197,7 @@ def test_nothing_is_lost_between_threads(signals: RolloutSignals) -> None:
     for thread in threads:
         thread.join()
     seen = read(signals)
-    assert (seen.of(1).flagged, seen.pair.rows, sum(seen.of(1).times)) == (2000, 2000, 2000)
+    assert (seen.of(1).alerted, seen.pair.rows, sum(seen.of(1).times)) == (2000, 2000, 2000)
 
 
 # --- traffic ---

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from testing.http_client import http
-from testing.serving_stack import CUSTOMER, PAYMENT, Stack, eventually, fill_online_store, running_stack
+from testing.serving_stack import CUSTOMER, EVENT, Stack, eventually, fill_online_store, running_stack
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.features import Features
 from training.adapters.lake import Lake
@@ -116,7 +116,7 @@ def take_through_a_rollout(stack: Stack, version: int, champion: int) -> None:
     for mode in ("shadow", "canary"):
         stack.registry.set_traffic(MODEL, Desired(mode=mode, weight=50 if mode == "canary" else 0, stage=mode))
         eventually(lambda mode=mode: stack.service.mode() == mode)
-        both = [PAYMENT | {"customer_id": customer, "transaction_id": customer} for customer in range(30)]
+        both = [EVENT | {"customer_id": customer, "transaction_id": customer} for customer in range(30)]
         said = http.post(f"{stack.service.url}/predict_batch", json=both, timeout=30)
         assert said.status_code == 200, said.text
         versions = {each["model_version"] for each in said.json()["predictions"]}
@@ -248,7 +248,7 @@ def test_requests_without_an_entity_have_defaults_and_do_no_harm(stack: Stack) -
     for _ in range(20):
         said = stack.predict(customer_id=None)
         assert (said.status_code, said.json()["features_defaulted"]) == (200, True)
-    payments = [PAYMENT | {"customer_id": customer} for customer in (PAYMENT["customer_id"], None)] * 5
+    payments = [EVENT | {"customer_id": customer} for customer in (EVENT["customer_id"], None)] * 5
     said = http.post(f"{stack.service.url}/predict_batch", json=payments).json()["predictions"]
     assert [each["features_defaulted"] for each in said] == [False, True] * 5
     answers(stack, 1)

@@ -1,6 +1,6 @@
 """Batch features: run the SELECTs of `feature_repo/<model>.sql` and check what they yield.
 
-The comment at the top of feature_repo/card_fraud.sql describes such a file.
+docs/your-model.md describes such a file.
 """
 
 import re

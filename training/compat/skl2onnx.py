@@ -28,9 +28,9 @@ def corrected_tree_nodes(round_threshold: Callable[[float], float]) -> Iterator[
             value = round_threshold(float(value))
         elif mode != "LEAF":
             raise NotImplementedError(f"A tree node of mode {mode}: its threshold may have to be rounded up")
-        flag = int(nodes_missing_value_tracks_true)
+        option = int(nodes_missing_value_tracks_true)
         which = (pairs, is_classifier, tree, tree_weight, node, feature, mode, value)
-        original(*which, *args, nodes_missing_value_tracks_true=flag, **kwargs)
+        original(*which, *args, nodes_missing_value_tracks_true=option, **kwargs)
 
     tree_ensemble.add_node = add_node
     try:

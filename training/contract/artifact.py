@@ -46,7 +46,7 @@ class ArtifactMetadata(Frozen):
     feature_service: str
     feature_names: list[str]
     threshold: float
-    """Scores at or above the threshold are flagged."""
+    """From this score on, the decision is an alert."""
     golden: Golden
     dataset_id: str
     as_of: date

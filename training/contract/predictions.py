@@ -22,7 +22,7 @@ SHADOW: Final[Role] = "shadow"
 #: The roles between which a rollout divides the traffic. A pinned version was chosen by the caller.
 ROUTED: Final[tuple[Role, ...]] = ("champion", "challenger")
 
-Decision = Literal["flag", "pass"]
+Decision = Literal["alert", "pass"]
 #: The output of a binary model: the probability of the positive class.
 SCORE: Final = "score"
 
@@ -48,7 +48,7 @@ class Prediction(TypedDict):
     """Probability of the positive class."""
     decision: Decision
     threshold: float
-    """Scores at or above it are flagged."""
+    """From this score on, the decision is an alert."""
     model: str
     model_version: int
     role: AnsweringRole

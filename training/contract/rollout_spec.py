@@ -69,10 +69,10 @@ class GuardSpec(Spec):
     is a small shift and 0.25 a large one (Siddiqi, Credit Risk Scorecards, 2006). Off by default, because two
     estimators may rank events equally with differently calibrated scores."""
     maximum_alert_ratio: float | None = Field(3.0, gt=0)
-    """Share of flagged requests relative to the champion's on the same requests, or to `decision.alert_rate` if that is
+    """Share of alerts relative to the champion's on the same requests, or to `decision.alert_rate` if that is
     higher."""
     minimum_alert_ratio: float | None = Field(None, gt=0, lt=1)
-    """Lower limit for the share of flagged requests, relative to the champion's."""
+    """Lower limit for the share of alerts, relative to the champion's."""
     minimum_agreement: Share | None = 0.8
     """Share of requests, scored by both, on which both decide the same."""
     maximum_quality_drop: float | None = Field(None, ge=0)

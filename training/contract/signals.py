@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from training.contract.base import Frozen
 from training.contract.traffic import Desired
@@ -25,7 +25,18 @@ NO_SCORES: Counts = (0,) * (len(SCORE_BOUNDS) + 1)
 Summed = TypeVar("Summed", bound=Frozen)
 
 
-class VersionSignals(Frozen):
+class _Counts(Frozen):
+    """Replicas of the release before still say `flagged` while a service is upgraded."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_the_release_before(cls, found: Any) -> Any:
+        return (
+            {name.replace("flagged", "alerted"): n for name, n in found.items()} if isinstance(found, dict) else found
+        )
+
+
+class VersionSignals(_Counts):
     """One version in one stage. When one row of a request cannot be scored, all rows of the request count as errors."""
 
     asked: int = 0
@@ -36,8 +47,8 @@ class VersionSignals(Frozen):
     """Rows that it scored, as answers or as shadow."""
     answered: int = 0
     """Rows that it answered."""
-    flagged: int = 0
-    """Rows that it answered and flagged."""
+    alerted: int = 0
+    """Rows that it answered with an alert."""
     times: Counts = NO_TIMES
     """Requests that it answered, by seconds from receipt to answer. One count per time bucket."""
     scored: int = 0
@@ -48,15 +59,15 @@ class VersionSignals(Frozen):
     """Calls of the model, by seconds. One count per time bucket."""
 
 
-class PairSignals(Frozen):
+class PairSignals(_Counts):
     """Rows that both champion and challenger scored."""
 
     rows: int = 0
-    both_flagged: int = 0
-    champion_flagged: int = 0
-    """Flagged by the champion only."""
-    challenger_flagged: int = 0
-    """Flagged by the challenger only."""
+    both_alerted: int = 0
+    champion_alerted: int = 0
+    """Only the champion's decision is an alert."""
+    challenger_alerted: int = 0
+    """Only the challenger's decision is an alert."""
     champion_scores: Counts = NO_SCORES
     challenger_scores: Counts = NO_SCORES
 

@@ -60,9 +60,9 @@ class EvaluationSpec(Spec):
     margins: dict[Metric, Share] = {}
     """By how much a metric may be worse than the champion's."""
     k: int = Field(100, ge=1)
-    """The k in card precision@k: cards that can be checked in a day."""
+    """The k in precision@k: entities that can be checked in a day."""
     entity: str
-    """The entity of card precision@k, and of the rule that follows."""
+    """The entity of precision@k, and of the rule that follows."""
     exclude_known_entities: bool = True
     """Leave out entities whose positive label was already known at the start of the row's day."""
     bootstrap_samples: int = Field(500, ge=50)
@@ -70,7 +70,7 @@ class EvaluationSpec(Spec):
 
 
 class DecisionSpec(Spec):
-    """How a score becomes a decision: the threshold flags this share of the holdout's events."""
+    """How a score becomes a decision: the threshold alerts on this share of the holdout's events."""
 
     alert_rate: Annotated[float, Field(gt=0, lt=1)] = 0.005
 

@@ -43,9 +43,9 @@ def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence
     """
     if not (champion.answered and challenger.answered):
         return None
-    old, new = (each.flagged / each.answered for each in (champion, challenger))
+    old, new = (each.alerted / each.answered for each in (champion, challenger))
     (old_low, old_high), (new_low, new_high) = (
-        binomtest(each.flagged, each.answered).proportion_ci(confidence, "wilson") for each in (champion, challenger)
+        binomtest(each.alerted, each.answered).proportion_ci(confidence, "wilson") for each in (champion, challenger)
     )
     return Difference(
         measure="alert rate",

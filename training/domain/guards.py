@@ -83,7 +83,7 @@ def examine(
 
     In a full stage the new version is the champion, so there is no other version to compare it with. `final`: the
     stage is over, so the guards no longer wait for more requests. `silent`: the stage ends with fewer requests than
-    its plan asked for. `alert_rate`: the share of events that the decision threshold is set to flag.
+    its plan asked for. `alert_rate`: the share of events that the decision threshold is set to alert on.
     """
     full = signals.traffic.mode == "full"
     new = signals.of(signals.champion if full else signals.challenger)
@@ -149,7 +149,7 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
         limit = guards.maximum_score_shift
         sentence = f"score shift (PSI) {index:.3f} on the scores {on}, at most {limit:g} (and {noise:.3f} by chance)"
         yield Finding("score_shift", index, limit, index > limit + noise, sentence)
-    new, old = pair.both_flagged + pair.challenger_flagged, pair.both_flagged + pair.champion_flagged
+    new, old = pair.both_alerted + pair.challenger_alerted, pair.both_alerted + pair.champion_alerted
     rates = f"alert rate {new / pair.rows:.2%} ({new} {on}), the champion's {old / pair.rows:.2%}"
     if guards.maximum_alert_ratio is not None:
         limit = guards.maximum_alert_ratio * max(old / pair.rows, alert_rate)
@@ -160,7 +160,7 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
         tripped = beyond_chance(pair.rows - new, pair.rows, 1 - limit, guards.confidence)
         yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{rates}, at least {limit:.2%}")
     if guards.minimum_agreement is not None:
-        differ = pair.champion_flagged + pair.challenger_flagged
+        differ = pair.champion_alerted + pair.challenger_alerted
         agreement, limit = 1 - differ / pair.rows, guards.minimum_agreement
         tripped = beyond_chance(differ, pair.rows, 1 - limit, guards.confidence)
         sentence = f"agreement {agreement:.2%} ({differ} {on} got different decisions), at least {limit:.2%}"

@@ -73,7 +73,7 @@ def nested(flat: pa.Table) -> pa.Table:
     if "slot" in flat.column_names:
         made["role"] = pc.fill_null(flat["slot"].cast(pa.string()), "champion")
     if "flagged" in flat.column_names:
-        made["decision"] = pc.if_else(flat["flagged"], "flag", "pass")
+        made["decision"] = pc.if_else(flat["flagged"], "alert", "pass")
     if "features" in flat.column_names:
         made["features"] = pa.chunked_array(_maps(flat["features"]), FEATURES)
     if "score" in flat.column_names:

@@ -48,8 +48,8 @@ def known_entities(
     """Bool [n]: whether a positive label of the row's entity was reported before the start (UTC) of the row's day.
 
     `entities` and `times` (with time zone) describe the n rows, `positive_entities` and `positive_reported` the
-    positive labels. For example, a card that is known to be compromised is blocked, so a model gets no credit for
-    finding it again. False for rows with a null as entity.
+    positive labels. Such an entity has usually been dealt with, so a model gets no credit for finding it
+    again. False for rows with a null as entity.
     """
     # Keep the type of `entities`, because map and to_numpy convert integers with nulls to floats.
     named = positive_entities.notna().to_numpy()

@@ -20,7 +20,7 @@ class HistGradientBoosting:
         "min_samples_leaf": 20,
         "l2_regularization": 1.0,
         "max_features": 1.0,
-        # A positive row counts as this many negative rows. On three weeks of the handbook's payments before the test
+        # A positive row counts as this many negative rows. On three weeks of the handbook's events before the test
         # weeks of the benchmark, 5 raised average precision from .66 to .70, and 20 did not raise it further.
         "positive_weight": 5.0,
     }
@@ -35,7 +35,7 @@ class HistGradientBoosting:
         seed: int,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> SklearnFitted:
-        # No early stopping, because it holds out random rows, and rows of one card would be on both sides of the split.
+        # No early stopping, because it holds out random rows: rows of one entity would be on both sides of the split.
         given = dict(parameters)
         weights = {0: 1.0, 1: given.pop("positive_weight")}
         model = HistGradientBoostingClassifier(**given, class_weight=weights, early_stopping=False, random_state=seed)

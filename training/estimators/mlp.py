@@ -1,7 +1,7 @@
 """A multilayer perceptron (torch), on the GPU in bfloat16 mixed precision when there is one.
 
 It standardises its inputs itself, so the exported model takes raw features. The rows are in time order, and the last
-part of them decides when to stop. A random part would have cards in common with the training rows.
+part of them decides when to stop. A random part would have entities in common with the training rows.
 """
 
 from collections.abc import Mapping

@@ -134,7 +134,7 @@ class PodStepOperator(StepTask, PodOperator):
         return self.conclude(lambda: self._resume_group(context, event), context)
 
     def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> k8s.V1Pod:
-        # Airflow stores the result because of this flag. The provider would add a sidecar container because of it.
+        # Airflow stores the result because of this option. The provider would add a sidecar container because of it.
         self.do_xcom_push = False
         try:
             pod = super().build_pod_request_obj(context, dry_run=dry_run)

@@ -76,8 +76,8 @@ def _features(spec: ModelSpec, settings: StateSettings) -> list[Problem]:
 
 def _missing_files(model: str, settings: StateSettings) -> list[Problem]:
     fixes = {
-        f"{model}.sql": "Write one SELECT per feature table. feature_repo/card_fraud.sql is an example.",
-        f"{model}.py": "Define Feast's views and the service. feature_repo/card_fraud.py is an example.",
+        f"{model}.sql": "Write one SELECT per feature table. docs/your-model.md shows how.",
+        f"{model}.py": "Define Feast's views and the service. docs/your-model.md shows how.",
         _STORE: "Every feature repository needs this file. Copy feature_repo/feature_store.yaml.",
     }
     return [
