@@ -13,3 +13,5 @@ Feed = Literal["events", "labels"]
 EstimatorName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?$")]
 Metric = Literal["roc_auc", "average_precision", "card_precision_at_k"]
 Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code", "person"]
+#: What an estimator learns: 0 or 1, one of k classes, or a number.
+Target = Literal["binary", "classes", "number"]

@@ -12,6 +12,10 @@ SEE_REFERENCE = "docs/reference.md lists the fields and what they take."
 _QUOTE = " (YAML reads unquoted yes, no, on, off, true and false as true or false: quote text)"
 
 
+#: A mistake in a section of a spec: (field, rest of the sentence, what to do).
+Mistake = tuple[str, str, str]
+
+
 class Problem(Frozen):
     """One mistake in a model's files."""
 
@@ -29,9 +33,9 @@ class Problem(Frozen):
 
 
 class Contradictions(ValueError):
-    """Fields that contradict each other, each as (field, rest of the sentence, what to do)."""
+    """Fields that contradict each other."""
 
-    def __init__(self, found: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(self, found: Sequence[Mistake]) -> None:
         super().__init__("; ".join(f"{field} {what}" for field, what, _ in found))
         self.found = tuple(found)
 
@@ -41,7 +45,7 @@ def without_path(message: str, file: str) -> str:
     return message.replace(f" of {file}", "").removeprefix(file).lstrip(": ")
 
 
-def raise_contradictions(found: Sequence[tuple[str, str, str]]) -> None:
+def raise_contradictions(found: Sequence[Mistake]) -> None:
     """Raise Contradictions unless `found` is empty."""
     if found:
         raise Contradictions(found)

@@ -18,6 +18,9 @@ DRIFT_TESTS: Implementations[Any] = Implementations("drift test", "training.adap
 #: Each is a class without arguments that is a training.domain.feature_engine.FeatureEngine.
 FEATURE_ENGINES: Implementations[Any] = Implementations("feature engine", "training.adapters.feature_engines")
 
+#: Each is a class that is a training.domain.task_kind.TaskKind.
+TASKS: Implementations[Any] = Implementations("task", "training.domain.tasks")
+
 
 def _known_estimator(name: str) -> str:
     return name if ":" in name else _known(ESTIMATORS, name, " or `package.module:factory`")
@@ -25,6 +28,10 @@ def _known_estimator(name: str) -> str:
 
 def _known_drift_test(name: str) -> str:
     return _known(DRIFT_TESTS, name)
+
+
+def _known_task(name: str) -> str:
+    return _known(TASKS, name)
 
 
 def _known(kind: Implementations[Any], name: str, also: str = "") -> str:
@@ -42,6 +49,7 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-#: An estimator or drift test in a spec.
+#: An estimator, drift test or kind of task in a spec.
 KnownEstimator = Annotated[str, AfterValidator(_known_estimator)]
 KnownDriftTest = Annotated[str, AfterValidator(_known_drift_test)]
+KnownTask = Annotated[str, AfterValidator(_known_task)]

@@ -1,12 +1,11 @@
-"""Rules between the sections of a model spec. Each mistake is (field, rest of the sentence, what to do)."""
+"""Rules between the sections of a model spec."""
 
 from collections.abc import Iterator
 
 from training.contract.cron import cron_mistake
 from training.contract.feeds import Column
+from training.contract.problems import Mistake
 from training.contract.spec_sections import SpecSections
-
-Mistake = tuple[str, str, str]
 
 #: Our own columns in feature tables, joins and datasets.
 TABLE_COLUMNS = frozenset(["day", "feature_timestamp", "event_timestamp"])

@@ -43,14 +43,17 @@ class Clusters:
         return Sample(entity_weights[self.numbers], self.by_time)
 
 
-def clusters_of(entities: np.ndarray, days: np.ndarray, hours: np.ndarray | None) -> Clusters:
+def clusters_of(entities: np.ndarray | None, days: np.ndarray, hours: np.ndarray | None) -> Clusters:
     """The clusters of n rows with these `entities` and `days` (numbers) and `hours` (since 1970, UTC), each [n].
 
-    Without `hours` the shortest block is a day.
+    Without `entities` blocks of time are drawn. Without `hours` the shortest block is a day.
     """
-    if effective_count(entities) >= MINIMUM_CLUSTERS:
+    if entities is None:
+        few = "the spec names no entity"
+    elif effective_count(entities) >= MINIMUM_CLUSTERS:
         return _clusters(entities, False, "whole entities ({count})")
-    few = _few(entities)
+    else:
+        few = _few(entities)
     blocks = [("days", days)]
     if hours is not None:
         blocks += [(f"blocks of {part} hours" if part > 1 else "blocks of an hour", hours // part) for part in PARTS]
@@ -58,7 +61,7 @@ def clusters_of(entities: np.ndarray, days: np.ndarray, hours: np.ndarray | None
         if effective_count(block) >= MINIMUM_CLUSTERS:
             return _clusters(block, True, f"{name} ({{count}}), because {few}")
     lacking = f"nothing, because {few}, and the rows are in {len(np.unique(blocks[-1][1]))} {blocks[-1][0]}"
-    return Clusters(np.zeros(len(entities), dtype=np.int64), 0, True, f"{lacking}: {MINIMUM_CLUSTERS} are needed")
+    return Clusters(np.zeros(len(days), dtype=np.int64), 0, True, f"{lacking}: {MINIMUM_CLUSTERS} are needed")
 
 
 def effective_count(clusters: np.ndarray) -> float:

@@ -1,0 +1,208 @@
+"""The protocol of task kinds: all that depends on what kind of prediction a model makes.
+
+A kind is one module of training/domain/tasks, or an entry point of the group `perennial.task`: a subclass of TaskKind
+that registers itself,
+
+    @TASKS.register("binary")
+    class Binary(TaskKind): ...
+
+and a ServedTask, which is what serving needs of it. Serving imports the module too: it imports NumPy only.
+
+`scores` are what model.onnx returns, float32: [n] for the targets `binary` and `number`, [n, k] for `classes`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from training.contract.errors import ConfigError, DataContractError
+from training.contract.messages import Metrics
+from training.contract.model_spec import ModelSpec
+from training.contract.names import Target
+from training.contract.registries import TASKS
+from training.contract.tasks import MetricRule
+from training.domain.charts import Chart
+from training.domain.evaluation_set import EvaluationSet
+from training.domain.resampling import Sample
+
+
+class ServedTask(ABC):
+    """What the scores of one version mean: made of what its artifact holds, `stored`."""
+
+    @property
+    @abstractmethod
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs in the prediction log."""
+
+    @abstractmethod
+    def outputs(self, scores: np.ndarray) -> np.ndarray:
+        """The outputs for the prediction log, float64 [n, len(output_names)]."""
+
+    @abstractmethod
+    def scores(self, outputs: np.ndarray) -> np.ndarray:
+        """The scores that gave these logged outputs [n, len(output_names)]."""
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """All decisions that `decide` can make. Empty: this kind makes none."""
+        return ()
+
+    def decide(self, scores: np.ndarray) -> np.ndarray | None:
+        """For each row the place of its decision in `decisions`, [n]. None: this kind makes no decisions."""
+        return None
+
+    @abstractmethod
+    def answer(self, outputs: Sequence[float]) -> dict[str, Any]:
+        """The fields of the HTTP answer for one row with these `outputs`, besides the decision."""
+
+    @property
+    @abstractmethod
+    def answer_schema(self) -> dict[str, Any]:
+        """The JSON Schema of each field of `answer`."""
+
+    @abstractmethod
+    def stored(self) -> dict[str, Any]:
+        """The content of `task` in the artifact, with `kind`."""
+
+
+class Scored(ABC):
+    """Scores of the rows of an evaluation set, measured on all of them or on bootstrap samples."""
+
+    def __init__(self, truth: EvaluationSet, scores: np.ndarray, metrics: Sequence[str]) -> None:
+        """`metrics` are those that can be measured. Raises DataContractError unless each row has one finite score."""
+        self.truth, self.values, self.metrics = truth, np.asarray(scores), metrics
+        if len(self.values) != len(truth.labels) or not np.isfinite(self.values).all():
+            problem = f"The scores have shape {self.values.shape} for {len(truth.labels)} rows, or are not all finite"
+            raise DataContractError(problem, hint="Score every row, with a model that reproduces its golden rows.")
+
+    @abstractmethod
+    def value(self, metric: str, sample: Sample | None = None) -> float:
+        """One metric. NaN where it is not defined, such as for a sample without a positive row."""
+
+    def measure(self) -> Metrics:
+        """All metrics on all rows. One that is not defined there is left out."""
+        found = {metric: self.value(metric) for metric in self.metrics}
+        return {metric: value for metric, value in found.items() if np.isfinite(value)}
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows in time order: `labels` as `truth` gives them, `times` in UTC, and the columns of events that the task names
+    in `reference_columns`, each [n]."""
+
+    labels: np.ndarray
+    times: np.ndarray
+    columns: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a fit left to decide by.
+
+    `classes`: the names of the target's classes, in the order of the scores. `holdout_scores` are of all rows of the
+    holdout. `calibration`: labels and scores of the rows that were not fitted; None when the task asks for none.
+    """
+
+    classes: tuple[str, ...]
+    holdout_scores: np.ndarray
+    calibration: tuple[np.ndarray, np.ndarray] | None = None
+
+
+class TaskKind(ABC):
+    """The task of one model, made of its spec."""
+
+    #: What estimators learn.
+    target: ClassVar[Target]
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Raises ConfigError for a section that the kind does not accept."""
+        self.spec, self.evaluation = spec, spec.evaluation
+
+    @property
+    def rules(self) -> Mapping[str, MetricRule]:
+        """The metrics of the task. The first ones are shown first."""
+        return self.spec.task.rules or {}
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Limits of metrics that hold unless the spec sets others."""
+        return {}
+
+    # Labels
+
+    @abstractmethod
+    def truth(self, labels: np.ndarray) -> np.ndarray:
+        """The labels [n] as metrics take them. Raises DataContractError for one that this kind does not have."""
+
+    def counts(self, truth: np.ndarray) -> dict[str, int]:
+        """Class → its rows, where labels are classes."""
+        return {}
+
+    @abstractmethod
+    def lacks_to_fit(self, truth: np.ndarray, minimum: int) -> str:
+        """What these labels lack to train on, given the least rows of a class. Empty: nothing."""
+
+    @abstractmethod
+    def lacks_to_measure(self, truth: np.ndarray, minimum: int) -> str:
+        """What these labels lack for metrics, given the least rows of a class. Empty: nothing."""
+
+    @abstractmethod
+    def encode(self, truth: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The labels as estimators take them for `target`, and the names of the classes (empty for a number)."""
+
+    # Training
+
+    def calibration_rows(self, rows: int) -> int:
+        """How many of the last training rows the fit must not see."""
+        return 0
+
+    @abstractmethod
+    def fit(self, fitting: Fitting) -> ServedTask:
+        """What the artifact keeps of the task. Raises DataContractError when there are too few rows to calibrate on."""
+
+    @staticmethod
+    @abstractmethod
+    def served(stored: Mapping[str, Any]) -> ServedTask:
+        """What an artifact holds. Raises KeyError, TypeError or ValueError when it is not that of this kind."""
+
+    def sample(self, truth: np.ndarray, random: np.random.Generator, maximum: int) -> np.ndarray:
+        """About `maximum` rows on which a metric can be measured, as row numbers in order."""
+        return np.sort(random.permutation(len(truth))[:maximum])
+
+    # Measuring
+
+    @abstractmethod
+    def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> Scored:
+        """The scores of a version whose task is `served`."""
+
+    @abstractmethod
+    def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedTask]:
+        """A naive prediction: what it is, its scores of `rows`, and what these mean. It sees only labels of `train`."""
+
+    def charts(self, truth: np.ndarray, scores: np.ndarray, served: ServedTask) -> list[Chart]:
+        """What a training run shows of the model on the holdout."""
+        return []
+
+
+def task_of(spec: ModelSpec) -> TaskKind:
+    """The task of a model. Raises ConfigError for an unknown kind, or for metrics that the kind does not have."""
+    task: TaskKind = TASKS.find(spec.task.kind)(spec)
+    evaluation = spec.evaluation
+    named = {evaluation.primary, *evaluation.limits, *evaluation.margins}
+    if unknown := sorted(named - set(task.rules)):
+        problem = f"The task {spec.task.kind} has no metric {', '.join(map(repr, unknown))}"
+        raise ConfigError(problem, hint=f"evaluation may name {', '.join(task.rules)}.")
+    return task
+
+
+def served_task(stored: Mapping[str, Any]) -> ServedTask:
+    """The task that an artifact holds. Raises DataContractError when it cannot be read."""
+    try:
+        found: ServedTask = TASKS.find(stored["kind"]).served(stored)
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"The artifact's task {dict(stored)} cannot be read: {type(error).__name__}: {error}"
+        raise DataContractError(problem, hint="Another version of this code wrote it. Train again.") from error
+    return found
