@@ -27,7 +27,6 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
-from great_expectations.checkpoint import UpdateDataDocsAction
 from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 from great_expectations.data_context import AbstractDataContext
 from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -70,6 +69,7 @@ def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Da
         context = _context(str(rendered))
         on_rows = _validate(context, f"{name} rows", rows, row_suite(feed, promised))
         on_days = _validate(context, f"{name} days", days, day_suite(feed))
+        context.build_data_docs([_SITE])
         _share_static_files(rendered)
     wrong = [_day_sentence(days.iloc[at], rule, feed) for at, rule in _days_out_of_bounds(on_days)]
     broken = [result for result in on_rows.results if not result.success]
@@ -162,7 +162,6 @@ def _validate(
     checkpoint = gx.Checkpoint(
         name=name,
         validation_definitions=[context.validation_definitions.add(definition)],
-        actions=[UpdateDataDocsAction(name="data docs", site_names=[_SITE])],
         # All rows that break a rule, not a sample, because they go to quarantine.
         result_format={"result_format": "COMPLETE", "include_unexpected_rows": False},
     )
