@@ -120,11 +120,10 @@ def test_a_value_that_is_far_beyond_all_others_is_drawn(tmp_path: Path) -> None:
     assert np.isfinite(column.score)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_cannot_be_compared_are_an_error_and_not_left_out(tmp_path: Path, value: float) -> None:
+def test_infinite_values_are_an_error_and_not_left_out(tmp_path: Path) -> None:
     current = _rows(600, 2)
-    current.loc[7, "steady"] = np.float32(value)
-    with pytest.raises(DataContractError, match="not finite: steady"):
+    current.loc[7, "steady"] = np.float32(np.inf)
+    with pytest.raises(DataContractError, match="infinite values: steady"):
         write_drift_report(_rows(600, 1), current, 0.3, tmp_path / "new", ABOUT)
     assert not (tmp_path / "new").exists()
 
@@ -143,3 +142,53 @@ def test_nothing_is_sent_anywhere(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines() == ["written"]
+
+
+def _text(random: np.random.Generator, rows: int, values: list[str | None], shares: list[float]) -> pd.Series:
+    return pd.Series(random.choice(np.array(values, dtype=object), rows, p=shares), dtype=object)
+
+
+def test_text_is_compared_by_the_shares_of_its_values(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values: list[str | None] = ["AA", "UA", None]
+
+    def rows(count: int, moved: list[float]) -> pd.DataFrame:
+        same = _text(random, count, values, [0.6, 0.3, 0.1])
+        return pd.DataFrame({"same": same, "moved": _text(random, count, values, moved)})
+
+    reference = rows(5000, [0.6, 0.3, 0.1])
+    found = write_drift_report(reference, rows(2000, [0.3, 0.6, 0.1]), 0.3, tmp_path, ABOUT).columns
+    assert {name: (column.method, column.drifted) for name, column in found.items()} == {
+        "same": ("jensenshannon", False),
+        "moved": ("jensenshannon", True),
+    }
+    lost = write_drift_report(reference, rows(2000, [0.4, 0.2, 0.4]), 0.3, tmp_path, ABOUT)
+    assert lost.columns["moved"].drifted
+    assert "(missing)" in lost.html.read_text()
+
+
+def test_many_rare_values_of_text_do_not_drift_by_chance_and_new_ones_do(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    names = [f"N{number}" for number in range(3000)]
+    reference = pd.DataFrame({"tail": random.choice(names, 20_000)})
+    same = pd.DataFrame({"tail": random.choice(names, 1000)})
+    assert not write_drift_report(reference, same, 0.3, tmp_path, ABOUT).columns["tail"].drifted
+    few = pd.DataFrame({"tail": random.choice(names[:20], 20_000)})
+    assert not write_drift_report(few, few.head(1000), 0.3, tmp_path, ABOUT).columns["tail"].drifted
+    new = pd.DataFrame({"tail": np.where(random.random(1000) < 0.2, "unseen", few["tail"].head(1000))})
+    assert write_drift_report(few, new, 0.3, tmp_path, ABOUT).columns["tail"].drifted
+
+
+@pytest.mark.parametrize(("share", "drifted"), [(0.1, False), (0.5, True), (1.0, True)])
+def test_numbers_drift_when_more_of_them_are_missing(tmp_path: Path, share: float, drifted: bool) -> None:
+    reference, current = _rows(3000, 1), _rows(2000, 2)
+    random = np.random.default_rng(0)
+    reference.loc[random.random(3000) < 0.1, ["steady", "night"]] = np.nan
+    current.loc[random.random(2000) < share, ["steady", "night"]] = np.nan
+    report = write_drift_report(reference, current, 0.3, tmp_path, ABOUT)
+    assert list(report.columns) == list(reference.columns)
+    assert {name: report.columns[name].drifted for name in ("steady", "night")} == dict.fromkeys(
+        ("steady", "night"), drifted
+    )
+    assert not report.columns["moved"].drifted
+    assert "steady (missing)" in report.html.read_text()

@@ -29,8 +29,9 @@ class DriftTest(Protocol):
     def __call__(
         self, reference: pd.DataFrame, current: pd.DataFrame, maximum_share: float, folder: Path, about: dict[str, str]
     ) -> DriftReport:
-        """Compare `current` with `reference`, which have the same numeric columns and only finite values.
+        """Compare `current` with `reference`, which have the same columns: finite numbers, or text.
 
+        NaN is a missing number and is left out of the comparison; text is never missing. Each side has some numbers.
         Write a page and its numbers as JSON to `folder`, which may not exist yet; nothing is sent over the network.
         The page calls the data set drifted when at least the share `maximum_share` of its columns has drifted. `about`
         (title → text) is stored in the report and shown on the page.
