@@ -139,6 +139,10 @@ land-handbook: $(READY) ## Convert the handbook's daily files into a landing fol
 	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make land-handbook DATA=dir"; exit 1; }
 	@$(BIN)/python -m local.handbook --data "$(DATA)" --landing "$(or $(LANDING),$(STATE)/landing)" $(ARGS)
 
+.PHONY: land-flights
+land-flights: $(DEV_READY) ## Write the flights of 2013 into a landing folder (LANDING=dir ARGS='--start 2013-01-01 --end …')
+	@$(BIN)/python -m local.flights --landing "$(or $(LANDING),$(STATE)/landing)" $(ARGS)
+
 .PHONY: bench-handbook
 bench-handbook: $(READY) ## Benchmark the handbook's protocol A with our steps (DATA=dir)
 	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make bench-handbook DATA=dir"; exit 1; }
