@@ -134,7 +134,7 @@ def test_days_without_flights_are_refused(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flights, "PACKAGE", "a-package-of-nobody")
-    with pytest.raises(InputError, match="a-package-of-nobody is not installed(?s:.*)setup-dev"):
+    with pytest.raises(InputError, match=r"a-package-of-nobody is not installed(?s:.*)setup-dev"):
         list(land(tmp_path, "flights"))
 
 
