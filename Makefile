@@ -156,6 +156,10 @@ bench-loop: $(READY) ## Benchmark what the loop costs in addition to its steps
 bench-join: $(READY) ## Benchmark the point-in-time join of a training set against Feast's (ARGS='--data DIR')
 	@$(BIN)/python -m benchmarks.point_in_time_join $(ARGS)
 
+.PHONY: bench-features
+bench-features: $(READY) ## Benchmark the SQL of declared aggregations against the same tables written by hand
+	@$(BIN)/python -m benchmarks.feature_sql $(ARGS)
+
 .PHONY: bench-idle
 bench-idle: $(READY) ## Benchmark the CPU that the idle stack uses (on a quiet machine)
 	@$(BIN)/python -m benchmarks.idle $(ARGS)
