@@ -21,6 +21,7 @@ OF_CARD_PAYMENTS = {
     "local/landing.py": "writes the feeds of the source",
     "local/plan.py": "the plan of the demo",
     "local/scenario.py": "the scenario of the demo",
+    "benchmarks/feature_sql.py": "computes features of the generator's events",
     "benchmarks/handbook_protocol.py": "the handbook's protocol on the source's data",
     "benchmarks/loop.py": "runs the demo's data through the loop",
     "benchmarks/point_in_time_join.py": "joins the generator's events",
