@@ -4,7 +4,7 @@ docs/your-model.md describes such a file.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,33 +22,45 @@ from training.domain.feature_engine import FeatureEngine, SqlError
 _SECTION = re.compile(r"^-- table: (\w+)\s*$", re.MULTILINE)
 #: A quoted text or name, a comment, white space, a word or number, or any other character.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\s+|[\w.$]+|.""", re.DOTALL)
+#: The column with the time from which a feature row holds.
+_TIME = "feature_timestamp"
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 class FeatureQueries:
     """The queries of one model. `engine`, a member of the registry FEATURE_ENGINES, runs them.
 
-    Raises ConfigError when the file is missing, or does not have exactly one query for each of `tables` (feature table
-    → entity column).
+    `tables`: feature table → entity column. `generated`: table → its SELECT, for tables with declared aggregations. The
+    other tables have their SELECT in the file `path`. `hourly`: the tables with a row per hour instead of day.
+    `may_be_null`: table → its features that may be null.
+    Raises ConfigError when the file is missing, or does not have exactly one query for each of these tables.
     """
 
-    def __init__(self, path: Path, tables: Mapping[str, str], engine: str = "duckdb") -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: Mapping[str, str],
+        engine: str = "duckdb",
+        *,
+        generated: Mapping[str, str] | None = None,
+        hourly: Collection[str] = (),
+        may_be_null: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         self._engine: FeatureEngine = FEATURE_ENGINES.find(engine)()
-        if not path.is_file():
-            raise ConfigError(
-                f"No feature queries at {path}",
-                hint="Every model needs a .sql file beside its .py file with the Feast objects.",
-            )
-        parts = _SECTION.split(path.read_text())
-        if repeated := sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1}):
-            problem = f"{path} has a line `-- table: {repeated[0]}` twice, and only one query can fill a table"
-            raise ConfigError(problem, hint="Remove or rename one of the two.")
-        self.path, self._tables = path, tables
-        self._queries = dict(zip(parts[1::2], parts[2::2], strict=True))
-        if sorted(parts[1::2]) != sorted(tables):
-            problem = f"{path} fills the tables {sorted(parts[1::2])}, but the model spec has {sorted(tables)}"
-            hint = "Write one line `-- table: <name>` with its query for each table in features.tables."
-            raise ConfigError(problem, hint)
+        self.path, self._tables, self._hourly = path, tables, hourly
+        self._generated, self._may_be_null = dict(generated or {}), may_be_null or {}
+        written = [table for table in tables if table not in self._generated]
+        self._queries = {**self._generated, **_written(path, written)}
+
+    def _of(self, table: str) -> str:
+        """The query in messages."""
+        if table in self._generated:
+            return f"The query {table!r} that is generated from {self.path.with_suffix('.yaml')}"
+        return f"Query {table!r} of {self.path}"
+
+    def sql(self, table: str) -> str:
+        """The SELECT of `table`."""
+        return self._queries[table].strip()
 
     def tokens(self, table: str) -> list[str]:
         """The tokens of the query of `table`, without comments and white space."""
@@ -69,33 +81,39 @@ class FeatureQueries:
         """
         entity = self._tables[table]
         if missing := {"start", "end"} - self._parameters(table):
-            problem = f"Query {table!r} of {self.path} does not use {sorted('$' + name for name in missing)}"
+            problem = f"{self._of(table)} does not use {sorted('$' + name for name in missing)}"
             raise ConfigError(problem, hint="Restrict the rows to day >= $start AND day < $end.")
         any_day = Days.ending(date(2000, 1, 2), 1)
         found = self._execute(table, f"SELECT * FROM ({self._queries[table]}\n) LIMIT 0", any_day, relations)
         repeated = {name.lower() for name in found.column_names}
-        if len(repeated) < found.num_columns or "feature_timestamp" in repeated:
-            problem = f"Query {table!r} of {self.path} yields the columns {found.column_names}"
-            raise ConfigError(problem, hint="Names must differ by more than case. The step adds feature_timestamp.")
-        for name in (entity, "day"):
+        if len(repeated) < found.num_columns or (_TIME in repeated and table not in self._hourly):
+            problem = f"{self._of(table)} yields the columns {found.column_names}"
+            hint = "Names must differ by more than case. The step adds feature_timestamp to tables with daily rows."
+            raise ConfigError(problem, hint)
+        for name in (entity, "day", *([_TIME] if table in self._hourly else [])):
             if name not in found.column_names:
-                problem = f"Query {table!r} of {self.path} yields {found.column_names}, without {name!r}"
-                raise ConfigError(problem, hint="It must yield the entity column, `day` and the features.")
+                problem = f"{self._of(table)} yields {found.column_names}, without {name!r}"
+                hint = "It must yield the entity column, `day`, the features, and for hourly rows feature_timestamp."
+                raise ConfigError(problem, hint)
         if not pt.is_date32(found["day"].type):
-            problem = f"Query {table!r} of {self.path} yields `day` as {found['day'].type}"
+            problem = f"{self._of(table)} yields `day` as {found['day'].type}"
             raise ConfigError(problem, hint="Write CAST(… AS DATE) AS day.")
+        if table in self._hourly and not pt.is_timestamp(found[_TIME].type):
+            problem = f"{self._of(table)} yields `{_TIME}` as {found[_TIME].type}"
+            raise ConfigError(problem, hint=f"Write date_trunc('hour', …) AS {_TIME}.")
         return self._with_timestamps(entity, found).schema
 
     def run(self, table: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
-        """The rows of `table` whose feature timestamps are the midnights of `days`, ordered by day and entity.
+        """The rows of `table` of the midnights or hours of `days`, ordered by time and entity.
 
         `relations`: Arrow datasets or tables by the names that the SQL uses. The result has the entity column,
         `feature_timestamp` (timestamp[us, UTC]), the features and `day` (date). Rows without an entity are left out.
-        Raises ConfigError when the SQL does not run, or yields an entity twice for one day or rows of other days;
-        DataContractError when it yields nulls, or numbers that are not finite as float32.
+        Raises ConfigError when the SQL does not run, or yields an entity twice for one time or rows of other days;
+        DataContractError when it yields nulls where none may be, or numbers that are not finite as float32.
         """
         entity = self._tables[table]
-        query = f'SELECT * FROM ({self._queries[table]}\n) WHERE "{entity}" IS NOT NULL ORDER BY day, "{entity}"'
+        order = f'{_TIME if table in self._hourly else "day"}, "{entity}"'
+        query = f'SELECT * FROM ({self._queries[table]}\n) WHERE "{entity}" IS NOT NULL ORDER BY {order}'
         found = self._execute(table, query, days, relations)
         self._check_rows(table, entity, days, found)
         return self._with_timestamps(entity, found)
@@ -107,7 +125,7 @@ class FeatureQueries:
             raise self._not_a_select(table, error) from error
 
     def _not_a_select(self, table: str, error: SqlError) -> ConfigError:
-        return ConfigError(f"Query {table!r} of {self.path} is not one SELECT: {error}", "Correct the SQL.")
+        return ConfigError(f"{self._of(table)} is not one SELECT: {error}", "Correct the SQL.")
 
     def _execute(self, table: str, query: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
         given = {"start": days.start, "end": days.end}
@@ -115,13 +133,15 @@ class FeatureQueries:
         try:
             return self._engine.execute(query, wanted, relations)
         except SqlError as error:
-            raise ConfigError(f"Query {table!r} of {self.path} failed: {error}", hint="Correct the SQL.") from error
+            raise ConfigError(f"{self._of(table)} failed: {error}", hint="Correct the SQL.") from error
 
     def _check_rows(self, table: str, entity: str, days: Days, found: pa.Table) -> None:
-        query = f"Query {table!r} of {self.path}"
-        if nulls := [name for name in found.column_names if found[name].null_count]:
-            raise DataContractError(f"{query} yielded nulls in {nulls}", hint="Coalesce them, for example to 0.")
-        features = [name for name in found.column_names if name not in (entity, "day")]
+        query = self._of(table)
+        filled = [name for name in found.column_names if name not in self._may_be_null.get(table, ())]
+        if nulls := [name for name in filled if found[name].null_count]:
+            hint = "Coalesce them, for example to 0, or give the view's Field `tags={'default': 'null'}`."
+            raise DataContractError(f"{query} yielded nulls in {nulls}", hint)
+        features = [name for name in found.column_names if name not in (entity, "day", _TIME)]
         if infinite := [name for name in features if not _is_finite(found[name])]:
             problem = f"{query} yielded NaN, Infinity or numbers beyond the range of FLOAT in {infinite}"
             raise DataContractError(problem, hint="Models take float32. Use nullif, isfinite or another scale.")
@@ -131,20 +151,53 @@ class FeatureQueries:
         if first < days.start or last >= days.end:
             problem = f"{query} yielded rows of {first} … {last} for the days {days}"
             raise ConfigError(problem, hint="Restrict the rows to day >= $start AND day < $end.")
-        counted = found.select([entity, "day"]).group_by([entity, "day"]).aggregate([([], "count_all")])
+        if table in self._hourly:
+            self._check_hours(query, found)
+        time = _TIME if table in self._hourly else "day"
+        counted = found.select([entity, time]).group_by([entity, time]).aggregate([([], "count_all")])
         if counted.num_rows < found.num_rows:
             [example] = counted.filter(pc.greater(counted["count_all"], 1)).slice(0, 1).to_pylist()
-            where = f"{entity} {example[entity]!r} on {example['day']} {example['count_all']} times"
+            where = f"{entity} {example[entity]!r} on {example[time]} {example['count_all']} times"
             raise ConfigError(
-                f"{query} yielded {where}", hint="Group by the entity and the day, so that there is one row for each."
+                f"{query} yielded {where}", hint=f"Group by the entity and {time}, so that there is one row for each."
             )
 
     @staticmethod
+    def _check_hours(query: str, found: pa.Table) -> None:
+        times = found[_TIME].cast(pa.timestamp("us"))
+        if not pc.all(pc.equal(times, pc.floor_temporal(times, unit="hour"))).as_py():
+            raise ConfigError(f"{query} yielded rows that are not on the hour", f"Truncate {_TIME} to the hour.")
+        if not pc.all(pc.equal(times.cast(pa.date32(), safe=False), found["day"])).as_py():
+            raise ConfigError(f"{query} yielded rows whose day is not that of {_TIME}", f"Cast {_TIME} to a DATE.")
+
+    @staticmethod
     def _with_timestamps(entity: str, found: pa.Table) -> pa.Table:
-        midnight = pc.cast(found["day"], pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
-        features = [name for name in found.column_names if name not in (entity, "day")]
-        columns = [found[entity], midnight, *(found[name] for name in features), found["day"]]
-        return pa.table(columns, names=[entity, "feature_timestamp", *features, "day"])
+        """`found` with its columns as in the lake. A row without a time of its own gets its day's midnight."""
+        times = found[_TIME] if _TIME in found.column_names else found["day"]
+        times = pc.cast(times, pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
+        features = [name for name in found.column_names if name not in (entity, "day", _TIME)]
+        columns = [found[entity], times, *(found[name] for name in features), found["day"]]
+        return pa.table(columns, names=[entity, _TIME, *features, "day"])
+
+
+def _written(path: Path, tables: Collection[str]) -> dict[str, str]:
+    """The queries of `tables` in the file `path`. Raises ConfigError when they are not exactly those of the file."""
+    if not path.is_file():
+        if not tables:
+            return {}
+        hint = "Declare aggregations in the spec, or write a .sql file with a SELECT for each of these tables."
+        raise ConfigError(f"No feature queries at {path}, but {sorted(tables)} have no aggregations", hint)
+    parts = _SECTION.split(path.read_text())
+    if repeated := sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1}):
+        problem = f"{path} has a line `-- table: {repeated[0]}` twice, and only one query can fill a table"
+        raise ConfigError(problem, hint="Remove or rename one of the two.")
+    if sorted(parts[1::2]) != sorted(tables):
+        problem = f"{path} fills the tables {sorted(parts[1::2])}, but the model spec has {sorted(tables)}"
+        hint = (
+            "Write one line `-- table: <name>` with its query for each table in features.tables without aggregations."
+        )
+        raise ConfigError(problem, hint)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _is_finite(values: pa.ChunkedArray) -> bool:
