@@ -15,7 +15,10 @@ DAYS = Days.ending(DAY + timedelta(days=1), 1)
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 EVENTS = {
     "events": pa.table(
-        {"shop": ["a", "b", "a"], "seen": pa.array([NOON, NOON, NOON + timedelta(hours=1)], pa.timestamp("us", tz="UTC"))}
+        {
+            "shop": ["a", "b", "a"],
+            "seen": pa.array([NOON, NOON, NOON + timedelta(hours=1)], pa.timestamp("us", tz="UTC")),
+        }
     )
 }
 HOURLY = "SELECT shop, CAST(seen AS DATE) AS day, CAST({time} AS TIMESTAMP) AS feature_timestamp, {x} AS x FROM events"
