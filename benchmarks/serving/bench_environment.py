@@ -26,7 +26,7 @@ from training.contract.artifact import ArtifactMetadata, Golden
 from training.contract.base import Days
 from training.contract.model_spec import load_model_spec
 from training.contract.traffic import Desired
-from training.estimators.base import load
+from training.estimators.base import TrainingData, load, number_columns, parameters_for
 from training.settings import ROOT, Settings
 
 ENTITIES = 1_000
@@ -83,8 +83,10 @@ def make(folder: Path, redis: str, tracking_uri: str) -> BenchEnvironment:
     features = rng.random((4_000, len(names)), np.float32)
     labels = (features[:, 0] + features[:, 7] + rng.normal(0, 0.1, len(features)) > 1.2).astype(int)
     estimator = load("hist_gradient_boosting")
-    parameters = {**estimator.DEFAULTS, **spec.training.estimators.get("hist_gradient_boosting", {})}
-    content = estimator.fit(features, labels, parameters, 0).onnx()
+    given = spec.training.estimators.get("hist_gradient_boosting", {})
+    parameters = parameters_for("hist_gradient_boosting", estimator, "binary", given)
+    data = TrainingData(features, labels, number_columns(names), "binary")
+    content = estimator.fit(data, parameters, 0).onnx()
     for model, prefix in (("plain", "x_"), ("card_fraud", "")):
         path = _artifact(folder / model, model, content, [prefix + name for name in names], features[:8])
         _register(settings, model, path)

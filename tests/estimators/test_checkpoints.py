@@ -6,11 +6,11 @@ import logging
 import pytest
 import torch
 
-from tests.estimators.test_estimators import rows
+from tests.estimators.test_estimators import data, rows
 from training.estimators import base
 
 MLP = base.load("mlp")
-PARAMETERS = {**MLP.DEFAULTS, "hidden": [16], "max_epochs": 8, "batch_size": 256, "learning_rate": 0.01}
+PARAMETERS = {**MLP.DEFAULTS["binary"], "hidden": [16], "max_epochs": 8, "batch_size": 256, "learning_rate": 0.01}
 
 
 class Interrupted(Exception):
@@ -34,7 +34,7 @@ class Memory:
 
 
 def fit(checkpoint: base.Checkpoint, **changes: object) -> bytes:
-    return MLP.fit(*rows(0), {**PARAMETERS, **changes}, 7, checkpoint).onnx()
+    return MLP.fit(data(*rows(0)), {**PARAMETERS, **changes}, 7, checkpoint).onnx()
 
 
 def interrupted(after: int, **changes: object) -> Memory:

@@ -19,6 +19,8 @@ QUICK = {
     "logistic_regression": {},
     "random_forest": {"n_estimators": 20},
     "mlp": {"hidden": [16], "max_epochs": 8, "batch_size": 256, "learning_rate": 0.01},
+    "xgboost": {"n_estimators": 30},
+    "lightgbm": {"n_estimators": 60},
 }
 NAMES = list(QUICK)
 
@@ -35,9 +37,21 @@ def rows(seed: int, n: int = 3000) -> tuple[np.ndarray, np.ndarray]:
     return features, (random.random(n) < chance).astype(np.int64)
 
 
-def fit(name: str, seed: int = 7) -> base.Fitted:
+def data(features: np.ndarray, labels: np.ndarray) -> base.TrainingData:
+    """To learn 0 or 1 from numbers."""
+    names = ["amount", "count", "share", "constant"][: features.shape[1]]
+    return base.TrainingData(features, labels, base.number_columns(names), "binary")
+
+
+def learn(name: str, given: base.TrainingData, seed: int = 7, **parameters: object) -> base.Fitted:
     estimator = base.load(name)
-    return estimator.fit(*rows(0), base.parameters_for(name, estimator.DEFAULTS, QUICK[name]), seed)
+    return estimator.fit(
+        given, base.parameters_for(name, estimator, given.target, {**QUICK.get(name, {}), **parameters}), seed
+    )
+
+
+def fit(name: str, seed: int = 7) -> base.Fitted:
+    return learn(name, data(*rows(0)), seed)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +67,7 @@ def scores_of(content: bytes, features: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", NAMES)
 def test_learns_to_rank(fitted: dict[str, base.Fitted], name: str) -> None:
     features, labels = rows(1)
-    scores = fitted[name].scores(features)
+    scores = fitted[name].outputs(features)
     assert scores.shape == labels.shape
     assert ((scores >= 0) & (scores <= 1)).all()
     assert scores[labels == 1].mean() > 3 * scores[labels == 0].mean()
@@ -65,7 +79,7 @@ def test_onnx_scores_as_the_native_model_does(fitted: dict[str, base.Fitted], na
     exported = scores_of(fitted[name].onnx(), features)
     assert exported.shape == (len(features),)
     assert exported.dtype == np.float32
-    assert np.abs(exported - fitted[name].scores(features)).max() < 1e-5
+    assert np.abs(exported - fitted[name].outputs(features)).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +87,7 @@ def test_onnx_agrees_next_to_every_split(fitted: dict[str, base.Fitted], name: s
     """Values that are neighbours in float32 may lie on different sides of a double-precision threshold."""
     features, _ = rows(0)
     around = np.concatenate([np.nextafter(features, -np.inf), features, np.nextafter(features, np.inf)])
-    assert np.abs(scores_of(fitted[name].onnx(), around) - fitted[name].scores(around)).max() < 1e-5
+    assert np.abs(scores_of(fitted[name].onnx(), around) - fitted[name].outputs(around)).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,17 +112,19 @@ def test_the_same_inputs_give_the_same_bytes(fitted: dict[str, base.Fitted], nam
     assert fit(name).onnx() == fitted[name].onnx()
 
 
-@pytest.mark.parametrize("name", ["hist_gradient_boosting", "random_forest", "mlp"])
+@pytest.mark.parametrize("name", ["hist_gradient_boosting", "random_forest", "mlp", "xgboost", "lightgbm"])
 def test_another_seed_gives_another_model(fitted: dict[str, base.Fitted], name: str) -> None:
-    parameters = {"hist_gradient_boosting": {"max_features": 0.5}}.get(name, {})
-    estimator = base.load(name)
-    quick = {**estimator.DEFAULTS, **QUICK[name], **parameters}
-    one, other = (estimator.fit(*rows(0), quick, seed).onnx() for seed in (1, 2))
+    parameters = {
+        "hist_gradient_boosting": {"max_features": 0.5},
+        "xgboost": {"subsample": 0.5},
+        "lightgbm": {"subsample": 0.5},
+    }.get(name, {})
+    one, other = (learn(name, data(*rows(0)), seed, **parameters).onnx() for seed in (1, 2))
     assert one != other
 
 
 def test_the_same_digests_in_another_process(fitted: dict[str, base.Fitted]) -> None:
-    names = ["hist_gradient_boosting", "logistic_regression", "random_forest"]
+    names = ["hist_gradient_boosting", "logistic_regression", "random_forest", "xgboost", "lightgbm"]
     program = (
         "import hashlib\nfrom tests.estimators.test_estimators import fit\n"
         f"for name in {names}: print(hashlib.sha256(fit(name).onnx()).hexdigest())"
@@ -119,7 +135,7 @@ def test_the_same_digests_in_another_process(fitted: dict[str, base.Fitted]) -> 
 
 def test_an_unknown_parameter_is_refused() -> None:
     with pytest.raises(ConfigError, match="no parameter depth") as error:
-        base.parameters_for("random_forest", base.load("random_forest").DEFAULTS, {"depth": 3})
+        base.parameters_for("random_forest", base.load("random_forest"), "binary", {"depth": 3})
     assert "max_depth" in error.value.hint
 
 
@@ -128,7 +144,7 @@ def test_features_that_are_not_finite_are_named(value: float) -> None:
     features, labels = rows(0, 100)
     features[[3, 5], 1] = value
     with pytest.raises(DataContractError, match=r"count \(2 rows\)"):
-        base.check_training_data(features, labels, ["amount", "count", "share", "constant"])
+        data(features, labels).check()
 
 
 @pytest.mark.parametrize(
@@ -137,34 +153,31 @@ def test_features_that_are_not_finite_are_named(value: float) -> None:
 def test_labels_of_one_kind_or_of_three_are_refused(labels: np.ndarray, found: str) -> None:
     features, _ = rows(0, 100)
     with pytest.raises(DataContractError, match=f"both must occur; the .*{found}"):
-        base.check_training_data(features, labels, ["a", "b", "c", "d"])
+        data(features, labels).check()
 
 
 def test_no_rows_are_refused() -> None:
     with pytest.raises(DataContractError, match="no training rows"):
-        base.check_training_data(np.empty((0, 2), np.float32), np.empty(0), ["a", "b"])
+        data(np.empty((0, 2), np.float32), np.empty(0)).check()
 
 
 def test_features_that_never_vary_are_refused_with_their_names() -> None:
-    with pytest.raises(DataContractError, match="No feature varies over the 100 training rows: a, b"):
-        base.check_training_data(np.full((100, 2), 0.1, np.float32), np.arange(100) % 2, ["a", "b"])
+    with pytest.raises(DataContractError, match="No feature varies over the 100 training rows: amount, count"):
+        data(np.full((100, 2), 0.1, np.float32), np.arange(100) % 2).check()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_rows_are_enough_to_fit_and_export(name: str) -> None:
     features = np.array([[0.1, 5.0], [0.1, 7.0]], dtype=np.float32)
-    estimator = base.load(name)
-    parameters = base.parameters_for(name, estimator.DEFAULTS, QUICK[name])
-    fitted = estimator.fit(features, np.array([0, 1]), parameters, 1)
-    assert np.abs(scores_of(fitted.onnx(), features) - fitted.scores(features)).max() < 1e-5
+    fitted = learn(name, data(features, np.array([0, 1])), 1)
+    assert np.abs(scores_of(fitted.onnx(), features) - fitted.outputs(features)).max() < 1e-5
 
 
 def test_a_feature_that_was_constant_in_training_does_not_decide_when_it_moves() -> None:
     """The deviation of a constant float32 column is not exactly 0 in double precision."""
     features, labels = rows(0)
     features[:, 3] = 0.1
-    estimator = base.load("mlp")
-    fitted = estimator.fit(features, labels, {**estimator.DEFAULTS, **QUICK["mlp"]}, 7)
+    fitted = learn("mlp", data(features, labels))
     moved = features.copy()
     moved[:, 3] = 0.2
-    assert (fitted.scores(moved) == fitted.scores(features)).all()
+    assert (fitted.outputs(moved) == fitted.outputs(features)).all()

@@ -15,15 +15,15 @@ ESTIMATOR = """
 from sklearn.naive_bayes import GaussianNB
 from training.contract.registries import ESTIMATORS
 from training.estimators.base import NO_CHECKPOINT
-from training.estimators.base.sklearn_fitted import SklearnFitted
+from training.estimators.base.sklearn_fitted import fit_sklearn
 
 class NaiveBayes:
-    DEFAULTS = {"var_smoothing": 1e-9}
+    DEFAULTS = {"binary": {"var_smoothing": 1e-9}}
     DISTRIBUTED = False
     LIBRARIES = ("onnx", "scikit-learn", "skl2onnx")
 
-    def fit(self, features, labels, parameters, seed, checkpoint=NO_CHECKPOINT):
-        return SklearnFitted(GaussianNB(**parameters).fit(features, labels), features.shape[1])
+    def fit(self, data, parameters, seed, checkpoint=NO_CHECKPOINT):
+        return fit_sklearn(GaussianNB(**parameters), data)
 """
 DRIFT_TEST = """
 import numpy as np
@@ -68,11 +68,12 @@ from training.settings import load_settings
 random = np.random.default_rng(0)
 features = random.normal(size=(500, 3)).astype(np.float32)
 labels = (features[:, 0] + random.normal(size=500) > 0).astype(int)
+data = base.TrainingData(features, labels, base.number_columns("abc"), "binary")
 parity = {}
 for name in spec.training.estimators:
     estimator = base.load(name)
-    fitted = estimator.fit(features, labels, base.parameters_for(name, estimator.DEFAULTS, {}), 1)
-    parity[name] = prove_parity(fitted.scores(features), OnnxScorer(fitted.onnx()).score(features))
+    fitted = estimator.fit(data, base.parameters_for(name, estimator, "binary", {}), 1)
+    parity[name] = prove_parity(fitted.outputs(features), OnnxScorer(fitted.onnx()).score(features))
 rows = pd.DataFrame(features, columns=["a", "b", "c"])
 report = write_drift_report(rows, rows.assign(a=rows["a"] + 2), 0.5, Path("report"), {}, spec.drift.test)
 drifted = [name for name, column in report.columns.items() if column.drifted]

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.estimators.test_estimators import QUICK, scores_of
+from tests.estimators.test_estimators import data, learn, scores_of
+from training.contract.feature_definitions import FeatureColumn
 from training.estimators import base
 from training.estimators.base.graph import threshold_as_float32
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
-TREES = ("hist_gradient_boosting", "random_forest")
+TREES = ("hist_gradient_boosting", "random_forest", "xgboost", "lightgbm")
 
 
 def neighbours(threshold: float) -> np.ndarray:
@@ -66,33 +67,30 @@ def test_onnx_trees_of_neighbouring_floats_score_as_the_native_ones_do(name: str
     x = random.choice(values.astype(np.float32), 2000)
     labels = ((x > np.median(values.astype(np.float32))) ^ (random.random(2000) < 0.1)).astype(np.int64)
     features = np.column_stack([x, random.normal(size=2000)]).astype(np.float32)
-    estimator = base.load(name)
-    fitted = estimator.fit(features, labels, base.parameters_for(name, estimator.DEFAULTS, QUICK[name]), 1)
+    fitted = learn(name, data(features, labels), 1)
     with np.errstate(over="ignore"):
         around = [np.nextafter(features, np.float32(side)) for side in (-np.inf, np.inf)]
     rows = np.concatenate([features, *around])
     rows = rows[np.isfinite(rows).all(axis=1)]
-    native = fitted.scores(rows)
+    native = fitted.outputs(rows)
     content = fitted.onnx()
     assert np.abs(scores_of(content, rows) - native).max() < 1e-5
     # The export rounds the graph's thresholds, not the fitted model's.
-    np.testing.assert_allclose(fitted.scores(rows), native, atol=1e-12)
+    np.testing.assert_allclose(fitted.outputs(rows), native, atol=1e-12)
     assert fitted.onnx() == content
 
 
 def test_a_split_of_missing_values_from_the_others_stays_one() -> None:
     """Scikit-learn splits them off with an infinite threshold."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    from training.estimators.base.sklearn_fitted import from_sklearn
-
     random = np.random.default_rng(1)
     features = random.normal(size=(2000, 2)).astype(np.float32)
     missing = random.random(2000) < 0.3
     features[missing, 0] = np.nan
-    model = HistGradientBoostingClassifier(max_iter=5, random_state=1).fit(features, missing)
-    content = from_sklearn(model, 2)
+    columns = (FeatureColumn(name="a", may_be_missing=True), FeatureColumn(name="b"))
+    given = base.TrainingData(features, missing.astype(np.int64), columns, "binary")
+    fitted = learn("hist_gradient_boosting", given, 1, max_iter=5)
+    content = fitted.onnx()
     (trees,) = [node for node in onnx.load_from_string(content).graph.node if node.op_type.startswith("TreeEnsemble")]
     thresholds = next(a.floats for a in trees.attribute if a.name == "nodes_values")
     assert np.isinf(thresholds).any()
-    assert np.abs(scores_of(content, features) - model.predict_proba(features)[:, 1]).max() < 1e-5
+    assert np.abs(scores_of(content, features) - fitted.outputs(features)).max() < 1e-5

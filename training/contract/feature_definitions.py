@@ -11,6 +11,16 @@ from pydantic import Field
 from training.contract.base import Frozen
 
 
+class FeatureColumn(Frozen):
+    """One column of the matrix that a model gets."""
+
+    name: str
+    categories: tuple[str, ...] | None = None
+    """The categories in the order of their codes. None: the column is a number."""
+    may_be_missing: bool = False
+    """Whether NaN may stand for a missing value. Always true where there are categories."""
+
+
 class ViewColumn(Frozen):
     name: str
     type: str

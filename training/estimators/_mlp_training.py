@@ -8,7 +8,7 @@ the same batches as one would, and each takes its share of every batch.
 import copy
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,23 +22,29 @@ from training.estimators.base.group import Group
 
 log = logging.getLogger("perennial")
 
-#: x [n, d] and y [n], on the device.
+#: x [n, width] and y [n], on the device.
 Rows = tuple[torch.Tensor, torch.Tensor]
+#: The sum of a batch's losses, from the network's outputs [n, m] and y [n].
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Training:
     """Trains `network`, which is on the device of the group. The first process of the group saves to `checkpoint`."""
 
     def __init__(
-        self, network: nn.Sequential, parameters: Mapping[str, Any], seed: int, group: Group, checkpoint: Checkpoint
+        self,
+        network: nn.Module,
+        loss: Loss,
+        parameters: Mapping[str, Any],
+        seed: int,
+        group: Group,
+        checkpoint: Checkpoint,
     ) -> None:
-        self._network, self._parameters, self._seed = network, parameters, seed
+        self._network, self._loss, self._parameters, self._seed = network, loss, parameters, seed
         self._group, self._checkpoint = group, checkpoint
         self._optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters["learning_rate"], weight_decay=parameters["weight_decay"]
         )
-        weight = torch.tensor(parameters["positive_weight"], device=group.device)
-        self._loss = nn.BCEWithLogitsLoss(pos_weight=weight, reduction="sum")
         self._epoch, self._best, self._waited = 0, float("inf"), 0
         self._best_state = copy.deepcopy(network.state_dict())
 
@@ -66,7 +72,7 @@ class Training:
             mine = self._group.share(batch)
             self._optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-                loss = self._loss(module(x[mine]).squeeze(1), y[mine])
+                loss = self._loss(module(x[mine]), y[mine])
             # The mean over the whole batch. The factor `size` undoes the averaging over the processes.
             (loss * (self._group.size / len(batch))).backward()
             self._optimizer.step()
@@ -76,7 +82,7 @@ class Training:
         """Sum the validation loss over all processes, so that all stop at the same epoch."""
         x, y = validation
         self._network.eval()
-        loss = self._loss(self._network(self._group.share(x)).squeeze(1), self._group.share(y))
+        loss = self._loss(self._network(self._group.share(x)), self._group.share(y))
         found = self._group.total(loss) / len(x)
         if found < self._best:
             self._best, self._waited = found, 0

@@ -9,24 +9,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from training.contract.registries import ESTIMATORS
-from training.estimators.base import NO_CHECKPOINT, Checkpoint
-from training.estimators.base.sklearn_fitted import SklearnFitted
+from training.estimators.base import NO_CHECKPOINT, Checkpoint, TrainingData
+from training.estimators.base.sklearn_fitted import SklearnFitted, fit_sklearn
+
+_DEFAULTS = {"C": 1.0, "max_iter": 1000}
 
 
 @ESTIMATORS.register("logistic_regression")
 class LogisticRegressionEstimator:
-    DEFAULTS: Mapping[str, Any] = {"C": 1.0, "max_iter": 1000}
+    DEFAULTS = {"binary": _DEFAULTS, "classes": _DEFAULTS}
     DISTRIBUTED = False
     LIBRARIES = ("onnx", "scikit-learn", "skl2onnx")
 
     def fit(
-        self,
-        features: np.ndarray,
-        labels: np.ndarray,
-        parameters: Mapping[str, Any],
-        seed: int,
-        checkpoint: Checkpoint = NO_CHECKPOINT,
+        self, data: TrainingData, parameters: Mapping[str, Any], seed: int, checkpoint: Checkpoint = NO_CHECKPOINT
     ) -> SklearnFitted:
-        # In single precision the solver does not converge on columns of very different spread.
         model = make_pipeline(StandardScaler(), LogisticRegression(**parameters, random_state=seed))
-        return SklearnFitted(model.fit(features.astype(np.float64), labels), features.shape[1])
+        # In single precision the solver does not converge on columns of very different spread.
+        return fit_sklearn(model, data, dtype=np.float64)

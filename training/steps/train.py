@@ -90,7 +90,7 @@ def assist(inputs: TrainInputs, settings: StateSettings) -> None:
     if job.processes.size > 1:
         with job.processes.together() as proceed:
             if proceed:
-                _fit(job, *_training_rows(job), base.NO_CHECKPOINT)
+                _fit(job, _training_data(job), base.NO_CHECKPOINT)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class _Job:
             spec,
             Dataset(inputs.dataset_uri, spec),
             estimator,
-            base.parameters_for(inputs.estimator, estimator.DEFAULTS, given),
+            base.parameters_for(inputs.estimator, estimator, "binary", given),
             Processes.here() if estimator.DISTRIBUTED else Processes(),
         )
 
@@ -150,14 +150,14 @@ class _Trained:
 
 def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
     spec, manifest = job.spec, job.dataset.manifest
-    rows = _training_rows(job)
+    data = _training_data(job)
     with job.processes.together():
-        fitted, seconds = _fit(job, *rows, checkpoint)
+        fitted, seconds = _fit(job, data, checkpoint)
     content, holdout = fitted.onnx(), job.dataset.holdout()
     features, counted = holdout.features(manifest.feature_names), holdout.evaluated
-    base.check_finite(features, manifest.feature_names)
+    base.check_features(features, data.columns)
     scores = OnnxScorer(content).score(features)
-    parity = prove_parity(fitted.scores(features), scores)
+    parity = prove_parity(fitted.outputs(features), scores)
     log.info("ONNX equals the native model within %.1e on all %d holdout rows", parity, len(scores))
     truth = EvaluationSet.of(holdout.labels[counted], holdout.entities[counted], holdout.days[counted])
     metrics = Ranking(truth, scores[counted], spec.evaluation.k).measure()
@@ -184,20 +184,20 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
     return _Trained(content, metadata, fitted.device, seconds, parity, features, scores, counted, truth)
 
 
-def _training_rows(job: _Job) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n, d] and labels [n] that can be trained on."""
+def _training_data(job: _Job) -> base.TrainingData:
+    """The training rows. Raises DataContractError when no model can be fitted on them."""
     rows, names = job.dataset.train(), job.dataset.manifest.feature_names
-    features, labels = rows.features(names), rows.labels
-    base.check_training_data(features, labels, names)
-    return features, labels
+    data = base.TrainingData(rows.features(names), rows.labels, base.number_columns(names), "binary")
+    data.check()
+    return data
 
 
-def _fit(job: _Job, features: np.ndarray, labels: np.ndarray, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
+def _fit(job: _Job, data: base.TrainingData, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
     """The fitted estimator and the seconds that fitting took: those of the last try, when it was resumed."""
-    inputs, parameters = job.inputs, job.parameters
+    inputs, parameters, labels = job.inputs, job.parameters, data.labels
     log.info("Fitting %s on %d rows, %d positive: %s", inputs.estimator, len(labels), labels.sum(), parameters)
     started = time.monotonic()
-    fitted = job.estimator.fit(features, labels, parameters, inputs.seed, checkpoint)
+    fitted = job.estimator.fit(data, parameters, inputs.seed, checkpoint)
     seconds = time.monotonic() - started
     log.info("Fitted in %.1f s on %s", seconds, fitted.device)
     return fitted, seconds

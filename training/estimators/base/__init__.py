@@ -1,7 +1,8 @@
 """The protocol of estimators, and how to load one by its name.
 
-Rows are in time order, features are finite float32 [n, d], labels are 0 and 1 [n]. A fitted model computes scores
-itself and exports an ONNX graph (contract/artifact.py). The train step checks that both compute the same scores.
+An estimator gets TrainingData (data.py): an encoded matrix of features, and labels for one target. A fitted model
+computes its outputs itself and exports an ONNX graph (contract/artifact.py). The train step checks that both compute
+the same outputs.
 """
 
 import inspect
@@ -12,9 +13,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from training.contract.errors import ConfigError, DataContractError
-from training.contract.names import EstimatorName
+from training.contract.errors import ConfigError
+from training.contract.names import EstimatorName, Target
 from training.contract.registries import ESTIMATORS
+from training.estimators.base.data import TrainingData, check_features, number_columns
+
+__all__ = [
+    "NO_CHECKPOINT",
+    "Checkpoint",
+    "Estimator",
+    "Fitted",
+    "TrainingData",
+    "check_features",
+    "load",
+    "number_columns",
+    "outside_source",
+    "parameters_for",
+]
 
 
 class Fitted(Protocol):
@@ -22,8 +37,12 @@ class Fitted(Protocol):
 
     device: str
 
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """The native model's probabilities of the positive class, [n], for features [n, d]."""
+    def outputs(self, features: np.ndarray) -> np.ndarray:
+        """What the native model computes from features [n, d].
+
+        For the target `binary` the probabilities of 1, [n]. For `classes` the probabilities of all classes, [n, k]. For
+        `number` the numbers, [n].
+        """
         ...
 
     def onnx(self) -> bytes:
@@ -59,22 +78,17 @@ NO_CHECKPOINT = NoCheckpoint()
 class Estimator(Protocol):
     """The protocol of what a member of ESTIMATORS returns."""
 
-    #: Parameter → its default. A spec may only set these parameters.
-    DEFAULTS: Mapping[str, Any]
+    #: Target → parameter → its default. It can learn these targets, and a spec may only set these parameters.
+    DEFAULTS: Mapping[Target, Mapping[str, Any]]
     #: Whether several processes can fit one model together with torch.distributed.
     DISTRIBUTED: bool
     #: The Python distributions that fit and export. Another version of one of them requires a new fit.
     LIBRARIES: tuple[str, ...]
 
     def fit(
-        self,
-        features: np.ndarray,
-        labels: np.ndarray,
-        parameters: Mapping[str, Any],
-        seed: int,
-        checkpoint: Checkpoint = NO_CHECKPOINT,
+        self, data: TrainingData, parameters: Mapping[str, Any], seed: int, checkpoint: Checkpoint = NO_CHECKPOINT
     ) -> Fitted:
-        """Fit with `parameters`, which has all keys of DEFAULTS.
+        """Fit with `parameters`, which has all keys of DEFAULTS[data.target].
 
         On one machine the same arguments give the same model, also when the fit resumes from `checkpoint`. A fit that
         takes seconds may ignore the checkpoint.
@@ -120,40 +134,21 @@ def outside_source(name: EstimatorName) -> Path | None:
     return Path(inspect.getfile(type(load(name))))
 
 
-def parameters_for(name: EstimatorName, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`defaults`, overridden by `given`. Raises ConfigError for a parameter that does not exist."""
+def parameters_for(
+    name: EstimatorName, estimator: Estimator, target: Target, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All parameters to learn `target` with: the defaults, overridden by `given`.
+
+    Raises ConfigError when the estimator cannot learn `target`, and for a parameter that does not exist.
+    """
+    if target not in estimator.DEFAULTS:
+        problem = f"{name} cannot learn {_TARGETS[target]}, only {' or '.join(_TARGETS[t] for t in estimator.DEFAULTS)}"
+        raise ConfigError(problem, hint="Choose another estimator for this task.")
+    defaults = estimator.DEFAULTS[target]
     if unknown := sorted(set(given) - set(defaults)):
         problem = f"{name} has no parameter {', '.join(unknown)}"
         raise ConfigError(problem, hint=f"Its parameters: {', '.join(sorted(defaults))}.")
     return {**defaults, **given}
 
 
-def check_training_data(features: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
-    """Raises DataContractError for training data that no model can be fitted on.
-
-    There must be rows, finite features, at least one feature that varies, and both labels. `names`: of the features.
-    """
-    if not len(labels):
-        raise DataContractError("There are no training rows", hint="Train on a longer window.")
-    check_finite(features, names)
-    found = np.unique(labels)
-    if not np.array_equal(found, [0, 1]):
-        values = ", ".join(f"{value:g}" for value in found[:5]) + (", …" if len(found) > 5 else "")
-        problem = f"Labels must be 0 and 1 and both must occur; the {len(labels)} training rows have {values}"
-        raise DataContractError(problem, hint="Train on a longer window, or correct the label column.")
-    if (features == features[0]).all():
-        problem = f"No feature varies over the {len(labels)} training rows: {', '.join(names)}"
-        raise DataContractError(problem, hint="Check the features step: all values may be defaults.")
-
-
-def check_finite(features: np.ndarray, names: list[str]) -> None:
-    """Raises DataContractError with the names of the columns that have values that are not finite.
-
-    Estimators do not impute missing values, because every feature has a default.
-    """
-    bad = ~np.isfinite(features)
-    if bad.any():
-        columns = ", ".join(
-            f"{name} ({count} rows)" for name, count in zip(names, bad.sum(axis=0), strict=True) if count
-        )
-        raise DataContractError(f"Features are not finite: {columns}", hint="Give these features a default value.")
+_TARGETS: Mapping[Target, str] = {"binary": "a binary label", "classes": "classes", "number": "a number"}

@@ -1,4 +1,6 @@
-"""ONNX graphs in the form that is served: input `features` float32 [rows, d], output `scores` float32 [rows].
+"""ONNX graphs in the form that is served: input `features` float32 [rows, d], output `scores` float32.
+
+The output is [rows] for the targets `binary` and `number`, and [rows, classes] for the target `classes`.
 
 The bytes depend on the model only. Names are fixed, and there is no time and no producer version in them.
 """
@@ -11,16 +13,24 @@ from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT
 
 #: The oldest versions that have all operators used here. ONNX Runtime 1.31 also reads newer ones.
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8
+#: The newest that onnxmltools 1.16 converts to. The operators that it uses are the same in OPSET.
+ONNXMLTOOLS_OPSET = 15
 
 
-def serialise(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], columns: int) -> bytes:
-    """A checked model of these nodes. The output of the last node must be `scores`."""
+def serialise(
+    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], columns: int, classes: int | None = None
+) -> bytes:
+    """A checked model of these nodes. The output of the last node must be `scores`.
+
+    `columns`: of the features. `classes`: of the output, for the target `classes`; else None.
+    """
     rows = "rows"
+    shape = [rows] if classes is None else [rows, classes]
     graph = helper.make_graph(
         nodes,
         "perennial",
         [helper.make_tensor_value_info(ONNX_INPUT, TensorProto.FLOAT, [rows, columns])],
-        [helper.make_tensor_value_info(ONNX_OUTPUT, TensorProto.FLOAT, [rows])],
+        [helper.make_tensor_value_info(ONNX_OUTPUT, TensorProto.FLOAT, shape)],
         initializer=constants,
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]

@@ -11,15 +11,14 @@ from training.estimators import base
 
 
 def check_estimators(spec: ModelSpec, file: str) -> Iterator[Problem]:
-    """Find unknown parameters and values of a wrong type. Does not load estimators without parameters in the spec."""
+    """Find estimators that cannot learn the target, unknown parameters, and values of a wrong type."""
     for name, given in spec.training.estimators.items():
-        if not given:
-            continue
-        place, defaults = f"training.estimators.{name}", base.load(name).DEFAULTS
+        place, estimator = f"training.estimators.{name}", base.load(name)
         try:
-            base.parameters_for(name, defaults, given)
+            base.parameters_for(name, estimator, "binary", given)
         except ConfigError as error:
             yield Problem(file=file, place=place, what=error.message.removeprefix(f"{name} "), fix=error.hint)
+        defaults = estimator.DEFAULTS.get("binary", {})
         for parameter, value in given.items():
             default = defaults.get(parameter)
             if default is not None and not _same_type(value, default):
