@@ -69,8 +69,9 @@ def test_a_feature_is_null_only_where_its_view_says_so(tmp_path: Path) -> None:
     fields = {"generated": {"t": sql}, "hourly": ["t"]}
     with pytest.raises(DataContractError, match=r"generated from .*shops\.yaml yielded nulls in \['x'\]"):
         FeatureQueries(tmp_path / "shops.sql", {"t": "shop"}, **fields).run("t", DAYS, EVENTS)
-    allowed = FeatureQueries(tmp_path / "shops.sql", {"t": "shop"}, **fields, may_be_null={"t": ["x"]})
-    assert allowed.run("t", DAYS, EVENTS)["x"].to_pylist() == ["a", None, "a"]
+    queries = FeatureQueries(tmp_path / "shops.sql", {"t": "shop"}, **fields)
+    queries.may_be_null = {"t": ["x"]}
+    assert queries.run("t", DAYS, EVENTS)["x"].to_pylist() == ["a", None, "a"]
 
 
 def test_generated_and_written_queries_stand_side_by_side(tmp_path: Path) -> None:

@@ -407,3 +407,54 @@ def test_a_locked_sqlite_file_is_transient_and_one_that_is_none_is_a_wrong_setti
     Path(world.settings.online).write_bytes(os.urandom(4096))
     with pytest.raises(ConfigError, match="not an SQLite database"):
         world.features.materialize(versions)
+
+
+KINDS_SQL = """
+    max(customer_id % 3 = 0) AS is_third,
+    CASE WHEN customer_id % 2 = 0 THEN 2 ** 24 + customer_id END::BIGINT AS even_number,
+    CASE WHEN customer_id % 4 = 0 THEN 'web' WHEN customer_id % 4 = 1 THEN 'shop' END AS channel,
+"""
+KINDS_VIEW = """
+        Field(name="is_third", dtype=Bool),
+        Field(name="even_number", dtype=Int64, tags={"default": "null"}),
+        Field(name="channel", dtype=String),
+"""
+KINDS_REQUEST = """
+@on_demand_feature_view(
+    name="channels",
+    sources=[customer_features],
+    schema=[Field(name="is_web", dtype=Float32), Field(name="has_no_channel", dtype=Float32)],
+)
+def channels(inputs: pd.DataFrame) -> pd.DataFrame:
+    channel = np.asarray(inputs["channel"], object)
+    made = {"is_web": channel == "web", "has_no_channel": np.equal(channel, None)}
+    return type(inputs)({name: values.astype(np.float32) for name, values in made.items()})
+
+
+card_fraud = FeatureService(
+    name="card_fraud", features=[customer_features[["is_third", "even_number"]], channels]
+)
+"""
+
+
+def test_texts_booleans_and_integers_that_may_be_null_are_the_same_online_and_in_history(world: World) -> None:
+    world.edit("sql", "    customer_id,\n    day,\n", f"    customer_id,\n    day,{KINDS_SQL}")
+    world.edit(
+        "py", "import Float32, Float64, UnixTimestamp", "import Bool, Float32, Float64, Int64, String, UnixTimestamp"
+    )
+    first = '        Field(name="customer_count_1d"'
+    world.edit("py", first, f"{KINDS_VIEW}{first}")
+    path = world.settings.feature_repo / f"{MODEL}.py"
+    text = path.read_text()
+    path.write_text(text[: text.index("card_fraud = FeatureService")] + KINDS_REQUEST)
+    versions = world.deliver(*payments(DAYS))
+    online = world.check_equal(asked(), versions)
+    assert world.features.names() == ["is_third", "even_number", "is_web", "has_no_channel"]
+    known = {c: online.values[i] for i, c in enumerate(asked()["customer_id"])}
+    np.testing.assert_array_equal(known[0], [1, 2**24, 1, 0])
+    np.testing.assert_array_equal(known[1], [0, np.nan, 0, 0])
+    np.testing.assert_array_equal(known[2], [0, 2**24 + 2, 0, 1])
+    np.testing.assert_array_equal(known[999], [0, np.nan, 0, 1])
+    # A value that may be missing is no sign that the row is incomplete.
+    complete = [stamp is not None for stamp in online.timestamps]
+    assert complete == (asked()["customer_id"] < 6).tolist()

@@ -32,7 +32,6 @@ class FeatureQueries:
 
     `tables`: feature table → entity column. `generated`: table → its SELECT, for tables with declared aggregations. The
     other tables have their SELECT in the file `path`. `hourly`: the tables with a row per hour instead of day.
-    `may_be_null`: table → its features that may be null.
     Raises ConfigError when the file is missing, or does not have exactly one query for each of these tables.
     """
 
@@ -44,11 +43,12 @@ class FeatureQueries:
         *,
         generated: Mapping[str, str] | None = None,
         hourly: Collection[str] = (),
-        may_be_null: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._engine: FeatureEngine = FEATURE_ENGINES.find(engine)()
         self.path, self._tables, self._hourly = path, tables, hourly
-        self._generated, self._may_be_null = dict(generated or {}), may_be_null or {}
+        self._generated = dict(generated or {})
+        #: Table → the features that may be null, as the view of the table says.
+        self.may_be_null: Mapping[str, Collection[str]] = {}
         written = [table for table in tables if table not in self._generated]
         self._queries = {**self._generated, **_written(path, written)}
 
@@ -137,7 +137,7 @@ class FeatureQueries:
 
     def _check_rows(self, table: str, entity: str, days: Days, found: pa.Table) -> None:
         query = self._of(table)
-        filled = [name for name in found.column_names if name not in self._may_be_null.get(table, ())]
+        filled = [name for name in found.column_names if name not in self.may_be_null.get(table, ())]
         if nulls := [name for name in filled if found[name].null_count]:
             hint = "Coalesce them, for example to 0, or give the view's Field `tags={'default': 'null'}`."
             raise DataContractError(f"{query} yielded nulls in {nulls}", hint)

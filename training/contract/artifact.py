@@ -31,7 +31,7 @@ class Golden(Frozen):
     tolerance: float = 1e-4
     events: list[dict[str, Any]] = []
     """For each row the event as in a request. Times are ISO 8601 in UTC."""
-    batch: list[dict[str, float | None]] = []
+    batch: list[dict[str, float | str | None]] = []
     """For each row the values of the views' columns. Null when there was no feature row."""
 
 

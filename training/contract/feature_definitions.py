@@ -25,8 +25,17 @@ class ViewColumn(Frozen):
     name: str
     type: str
     """Feast's ValueType, such as FLOAT."""
-    default: float = 0.0
-    """The value when the online store has none."""
+    default: float | None = 0.0
+    """The value when there is none. None: it is missing, which models see as NaN. Texts have no default."""
+
+    @property
+    def is_text(self) -> bool:
+        return self.type == "STRING"
+
+    @property
+    def may_be_missing(self) -> bool:
+        """Whether a row may lack it: it is missing for the model then."""
+        return self.default is None
 
 
 class ViewDefinition(Frozen):

@@ -163,6 +163,7 @@ def _checked_columns(
     from training.adapters.features.view_schemas import check_schema
 
     definitions = load_definitions(settings.feature_repo, spec)
+    queries.may_be_null = definitions.may_be_null
     found = {table: queries.schema(table, feeds.empty()) for table in spec.features.tables}
     for table, columns in found.items():
         check_schema(definitions, settings.feature_repo, spec, table, columns)

@@ -39,6 +39,13 @@ class Definitions:
         return [feature.name for view in self.service.feature_view_projections for feature in view.features]
 
     @property
+    def may_be_null(self) -> dict[str, list[str]]:
+        """View → its features that may be null in the feature table."""
+        return {
+            view.name: [field.name for field in view.features if _column(field).may_be_missing] for view in self.views
+        }
+
+    @property
     def request_columns(self) -> list[str]:
         """The event columns that the on-demand views take."""
         sources = [source for view in self.on_demand for source in view.source_request_sources.values()]
@@ -102,7 +109,7 @@ def described(definitions: Definitions, spec: ModelSpec) -> FeatureDefinitions:
             entity=spec.features.tables[view.name],
             entity_type=_entity_type(view, entities[view.entities[0]], spec),
             ttl_seconds=view.ttl.total_seconds(),
-            columns=tuple(ViewColumn(name=f.name, type=f.dtype.to_value_type().name) for f in view.features),
+            columns=tuple(_column(field) for field in view.features),
         )
         for view in definitions.views
     )
@@ -120,6 +127,24 @@ def described(definitions: Definitions, spec: ModelSpec) -> FeatureDefinitions:
         for view in definitions.on_demand
     )
     return FeatureDefinitions(views=views, request_views=request_views).needed_for(definitions.names)
+
+
+def _column(field: Any) -> ViewColumn:
+    kind = field.dtype.to_value_type().name
+    return ViewColumn(name=field.name, type=kind, default=None if kind == "STRING" else default_of(field))
+
+
+def default_of(field: Any) -> float | None:
+    """The value of a feature (feast.Field) when there is none: its tag `default`, else 0. None: it is missing.
+
+    Raises ConfigError when the tag is neither a number nor `null`.
+    """
+    text = field.tags.get("default", "0")
+    try:
+        return None if text == "null" else float(text)
+    except ValueError as error:
+        problem = f"The feature {field.name} has the tag default={text!r}"
+        raise ConfigError(problem, hint="Write a number, or null where the feature is missing then.") from error
 
 
 def _entity_type(view: Any, entity: Any, spec: ModelSpec) -> str:

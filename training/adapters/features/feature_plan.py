@@ -59,7 +59,12 @@ class FeaturePlan:
         self._ttl_seconds = [view.ttl_seconds for view in self.definitions.views]
         self._looked_up = [name for view in self.views for name in view.names]
         defaults = {column.name: column.default for view in self.definitions.views for column in view.columns}
-        self._defaults = np.array([defaults.get(name, 0.0) for name in names], np.float32)
+        self._defaults = np.array([_number(defaults.get(name, 0.0)) for name in names], np.float32)
+        #: The views' columns that are texts, and for each view the positions of those that are never missing.
+        self._texts = {column.name for view in self.definitions.views for column in view.columns if column.is_text}
+        self._filled = [
+            [i for i, column in enumerate(view.columns) if not column.may_be_missing] for view in self.definitions.views
+        ]
         self._transforms = list(self.functions.values())
         self._time_column = spec.feeds["events"].time_column
         taken = {name for view in self.definitions.request_views for name in view.event_columns}
@@ -86,7 +91,7 @@ class FeaturePlan:
         lacking = set[str]()
         if self.views:
             looked_up, oldest = self._looked_up_values(times, found, lacking)
-            columns.update(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
+            columns.update(self._view_columns(looked_up))
         else:
             oldest = [time / 1e6 for time in times]  # Nothing was looked up, so the features are from the event's time.
         made = self.values(columns, len(rows))
@@ -118,24 +123,36 @@ class FeaturePlan:
             columns[name] = request_column([row[name] for row in rows], self.event_columns[name])
         return columns
 
+    def _view_columns(self, looked_up: list[list[Any]]) -> Mapping[str, np.ndarray]:
+        if not self._texts:
+            return dict(zip(self._looked_up, np.array(looked_up, np.float32).T, strict=True))
+        columns = zip(self._looked_up, zip(*looked_up, strict=True), strict=True)
+        return {
+            name: text_column(values) if name in self._texts else np.array(values, np.float32)
+            for name, values in columns
+        }
+
     def _looked_up_values(
         self, times: list[int], found: Sequence[ViewRows], lacking: set[str]
-    ) -> tuple[list[list[float]], list[float | None]]:
+    ) -> tuple[list[list[Any]], list[float | None]]:
         """For each row the values of all views, and the oldest stamp (None when a view has no usable, complete row).
 
         Adds the columns that a row lacks to `lacking`.
         """
         oldest = list[float | None]([float("inf")] * len(times))
-        looked_up: list[list[float]] = [[] for _ in times]
-        for view, ttl_seconds, part in zip(self.views, self._ttl_seconds, found, strict=True):
+        looked_up: list[list[Any]] = [[] for _ in times]
+        for view, ttl_seconds, filled, part in zip(self.views, self._ttl_seconds, self._filled, found, strict=True):
             for i, (stamp, values) in enumerate(zip(part.stamps, part.values, strict=True)):
                 if 0 <= times[i] / 1e6 - stamp <= ttl_seconds:
                     looked_up[i] += values
                     known = oldest[i]
                     oldest[i] = None if known is None else min(known, stamp)
-                    total = sum(values)
-                    if total != total and (missing := _missing(view, values)):
-                        lacking |= missing
+                    if len(filled) == len(values):  # Faster: the sum of numbers is NaN when any of them is.
+                        total = sum(values)
+                        if total == total:
+                            continue
+                    if missing := [view.names[at] for at in filled if values[at] != values[at]]:
+                        lacking.update(missing)
                         oldest[i] = None
                 else:
                     looked_up[i] += [NAN] * len(view.names)
@@ -143,7 +160,7 @@ class FeaturePlan:
         return looked_up, oldest
 
     def replay(
-        self, events: Sequence[Mapping[str, Any]], batch: Sequence[Mapping[str, float | None]]
+        self, events: Sequence[Mapping[str, Any]], batch: Sequence[Mapping[str, float | str | None]]
     ) -> OnlineFeatures:
         """The features of `events` from `batch`, the values of the views' columns for each event (None: no value)."""
         times = [_microseconds(event[self._time_column]) / 1e6 for event in events]
@@ -200,8 +217,15 @@ OTHER_SPEC = "Use the model spec that the feature definitions were made for. The
 OTHER_CODE = "Build the image from the commit that the version was trained with, or train again."
 
 
-def _missing(view: View, values: Sequence[float]) -> set[str]:
-    return {name for name, value in zip(view.names, values, strict=True) if value != value}
+def text_column(values: Sequence[Any]) -> np.ndarray:
+    """Texts as an array of objects. A missing one, None or NaN, becomes None."""
+    found = np.empty(len(values), object)
+    found[:] = [value if isinstance(value, str) else None for value in values]
+    return found
+
+
+def _number(default: float | None) -> float:
+    return NAN if default is None else default
 
 
 def _microseconds(time: datetime | str) -> int:

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.types as pt
 
+from training.adapters.features.feature_plan import text_column
 from training.contract.model_spec import Column
 from training.domain.conform import ARROW_TYPES
 from training.domain.feature_engine import FeatureEngine, TimedRows
@@ -36,13 +38,13 @@ def look_up(
 ) -> dict[str, np.ndarray]:
     """The columns of `views` as they were for the entities of `events` at `times` (UTC, one per event).
 
-    Each is float32 [events], NaN where there is no feature row.
+    Numbers are float32 [events], NaN where there is no feature row; texts are objects, None where there is none.
     """
     found: dict[str, np.ndarray] = {}
     for rows in views:
         asked = pa.table([pa.array(times, _TIME), *(pa.array(events[key]) for key in rows.keys)], ["time", *rows.keys])
         joined = engine.newest(asked, "time", rows)
-        found |= {column: _numbers(joined[column]) for column in rows.columns}
+        found |= {column: _values(joined[column]) for column in rows.columns}
     return found
 
 
@@ -61,6 +63,8 @@ def _event_column(values: pd.Series, column: Column) -> np.ndarray:
     return found
 
 
-def _numbers(values: pa.ChunkedArray) -> np.ndarray:
+def _values(values: pa.ChunkedArray) -> np.ndarray:
+    if pt.is_string(values.type) or pt.is_large_string(values.type):
+        return text_column(values.to_pylist())
     found: np.ndarray = values.cast(pa.float32(), safe=False).to_numpy()
     return found

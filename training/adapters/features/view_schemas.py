@@ -19,6 +19,7 @@ COMPATIBLE_TYPES = {
     "Int64": {"int64", *_INTEGERS},
     "Int32": _INTEGERS,
     "Bool": {"bool"},
+    "String": {"string", "large_string"},
 }
 #: Feast's ValueType of an entity → the Arrow types that fit.
 _KEYS = {
@@ -40,8 +41,8 @@ def schema_mistakes(
 ) -> Iterator[ConfigError]:
     """Compare the `columns` that the SQL of `table` yields (FeatureQueries.schema) with its feature view.
 
-    Yields a ConfigError for features that only one of them has, for features that are not numbers, and for a type in
-    the view that cannot hold all values of the type in the SQL.
+    Yields a ConfigError for features that only one of them has, for features that are neither numbers nor texts, and
+    for a type in the view that cannot hold all values of the type in the SQL.
     """
     [view] = [view for view in definitions.views if view.name == table]
     sql, py = definitions_path(folder, spec, "sql"), definitions_path(folder, spec, "py")

@@ -28,11 +28,11 @@ class View:
 class ViewRows:
     """One row of a view per event: its values in the order of the view's names, and its time in Unix seconds.
 
-    NaN where the store has no value. These are lists, not arrays: for a single row, each call to NumPy takes longer
-    than a loop over the values.
+    Values are numbers and texts; NaN where the store has none. These are lists, not arrays: for a single row, each call
+    to NumPy takes longer than a loop over the values.
     """
 
-    values: Sequence[Sequence[float]]
+    values: Sequence[Sequence[Any]]
     stamps: Sequence[float]
 
     @classmethod
@@ -41,7 +41,9 @@ class ViewRows:
         return cls([[NAN] * len(view.names)] * rows, [NAN] * rows)
 
 
-def number(value: Any) -> float:
-    """The number in Feast's protobuf value; NaN when it is empty."""
+def view_value(value: Any) -> float | str:
+    """The number or the text in Feast's protobuf value, true and false as 1 and 0; NaN when it is empty."""
     kind = value.WhichOneof("val")
+    if kind == "string_val":
+        return str(value.string_val)
     return NAN if kind is None else float(getattr(value, kind))

@@ -73,7 +73,8 @@ class RequestFunction:
             elif str(field.dtype) not in FEAST_TYPES[columns[field.name].type]:
                 what = f"takes {field.name} as {field.dtype}, but the column is {columns[field.name].type}"
                 yield self._problem(what, f"Declare it as {FEAST_TYPES[columns[field.name].type][-1]}.")
-        if wrong := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in COMPATIBLE_TYPES]:
+        numbers = COMPATIBLE_TYPES.keys() - {"String"}
+        if wrong := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in numbers]:
             what = f"declares {', '.join(wrong)}, but a feature must be a number"
             yield self._problem(what, "Declare Float32, and return numbers.")
 

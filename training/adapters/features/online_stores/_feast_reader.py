@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from training.adapters.features.online_stores import contract_errors, online_config
-from training.adapters.features.views import NAN, View, ViewRows, number
+from training.adapters.features.views import NAN, View, ViewRows, view_value
 from training.compat.feast import entity_key, quick_import, to_values
 from training.settings import StateSettings
 
@@ -31,7 +31,8 @@ class OnlineReader:
             return [self._look_up(rows, view) for view in views]
 
     def _look_up(self, rows: Sequence[Mapping[str, Any]], view: View) -> ViewRows:
-        values, stamps = [[NAN] * len(view.names) for _ in rows], [NAN] * len(rows)
+        values: list[list[Any]] = [[NAN] * len(view.names) for _ in rows]
+        stamps = [NAN] * len(rows)
         key = entity_keys(view.key, view.key_type)
         keys = {i: made for i, row in enumerate(rows) if (made := key(row[view.key])) is not None}
         if not keys:
@@ -41,7 +42,7 @@ class OnlineReader:
             # For a missing row, Feast's Redis store returns the epoch as its time.
             if found and time and (stamp := float(int(time.timestamp()))):
                 stamps[i] = stamp
-                values[i] = [number(found[name]) if name in found else NAN for name in view.names]
+                values[i] = [view_value(found[name]) if name in found else NAN for name in view.names]
         return ViewRows(values, stamps)
 
     def _feast_view(self, view: View) -> Any:

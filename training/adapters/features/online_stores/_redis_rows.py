@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from training.adapters.features.online_stores import online_config
 from training.adapters.features.online_stores._feast_reader import entity_keys, feast_view
-from training.adapters.features.views import NAN, View, ViewRows, number
+from training.adapters.features.views import NAN, View, ViewRows, view_value
 from training.compat.feast import RedisRows, quick_import
 from training.contract.errors import TransientError
 from training.settings import StateSettings
@@ -65,7 +65,7 @@ class RedisLayout:
     def _decoded(self, answers: Sequence[Sequence[bytes | None]]) -> ViewRows:
         value, timestamp = self._value.FromString, self._timestamp.FromString
         return ViewRows(
-            [[number(value(field)) if field else NAN for field in answer[:-1]] for answer in answers],
+            [[view_value(value(field)) if field else NAN for field in answer[:-1]] for answer in answers],
             [float(timestamp(answer[-1]).seconds) if answer[-1] else NAN for answer in answers],
         )
 
