@@ -74,6 +74,13 @@ def test_days_without_events_before_a_partition_are_affected_too() -> None:
     assert affected_days(changed, 3, horizon=on(6), since=on(-90)) == Days(start=on(3), end=on(7))
 
 
+def test_hourly_rows_of_the_day_itself_are_affected_too() -> None:
+    changed = Days(start=on(5), end=on(6))
+    assert affected_days(changed, 2, horizon=on(9), hourly=True) == Days(start=on(5), end=on(8))
+    # The hours after the last event of day 3 have no rows yet.
+    assert affected_days(changed, 37, horizon=on(6), since=on(3), hourly=True) == Days(start=on(3), end=on(7))
+
+
 def test_the_newest_day_before_another() -> None:
     assert newest_before([(on(0), on(2)), (on(4), on(9))], on(4)) == on(2)
     assert newest_before([(on(0), on(9))], on(4)) == on(3)

@@ -62,11 +62,13 @@ class RequestViewDefinition(Frozen):
 class FeatureDefinitions(Frozen):
     views: tuple[ViewDefinition, ...]
     request_views: tuple[RequestViewDefinition, ...]
+    event_features: tuple[str, ...] = ()
+    """Columns of the event that are features as they are."""
 
     def made(self) -> set[str]:
         """The names of all features."""
         columns = {column.name for view in self.views for column in view.columns}
-        return columns.union(*(view.features for view in self.request_views))
+        return columns.union(self.event_features, *(view.features for view in self.request_views))
 
     def needed_for(self, names: Iterable[str]) -> "FeatureDefinitions":
         """The part of the definitions that the features `names` need."""
@@ -77,4 +79,5 @@ class FeatureDefinitions(Frozen):
         for view in self.views:
             if columns := tuple(column for column in view.columns if column.name in wanted):
                 views.append(view.model_copy(update={"columns": columns}))
-        return FeatureDefinitions(views=tuple(views), request_views=request_views)
+        event_features = tuple(name for name in self.event_features if name in wanted)
+        return FeatureDefinitions(views=tuple(views), request_views=request_views, event_features=event_features)

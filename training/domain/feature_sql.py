@@ -258,7 +258,9 @@ def _exact(column: str, definition: Column, decimals: int) -> str:
 
 
 def _filled(value: str, default: float | None) -> str:
-    return f"({value})" if default is None else f"coalesce({value}, {default:g})"
+    if default is None:
+        return f"({value})"
+    return f"coalesce({value}, {int(default) if default.is_integer() else repr(default)})"
 
 
 def _relation(name: str, columns: list[str], *clauses: str) -> str:

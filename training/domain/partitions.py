@@ -46,18 +46,21 @@ def widened(days: Days, slack_days: int) -> Days:
     return Days(start=days.start - slack_days * _DAY, end=days.end + slack_days * _DAY)
 
 
-def affected_days(changed: Days, history_days: int, horizon: date | None, since: date | None = None) -> Days | None:
-    """The feature days (midnights) that rows of the days `changed` can affect; None when there are none.
+def affected_days(
+    changed: Days, history_days: int, horizon: date | None, since: date | None = None, hourly: bool = False
+) -> Days | None:
+    """The feature days that rows of the days `changed` can affect; None when there are none.
 
-    A row of day e is used by the features of the midnights e+1 … e+history_days. Feature rows end at `horizon`, a
-    midnight (None: there are no events). `since` is the newest day with events before `changed`. The days without
-    events in between need feature rows too, because windows move on without events.
+    A row of day e is used by the features of the midnights e+1 … e+history_days, and with `hourly` feature rows by
+    those of the hours of e itself. Feature rows end at `horizon`, a midnight (None: there are no events). `since` is
+    the newest day with events before `changed`. The days without events in between need feature rows too, because
+    windows move on without events.
     """
     if horizon is None:
         return None
-    start = changed.start + _DAY
+    start = changed.start + (0 if hourly else 1) * _DAY
     if since is not None:
-        start = max(min(start, since + 2 * _DAY), start - history_days * _DAY)
+        start = max(min(start, since + (0 if hourly else 2) * _DAY), start - history_days * _DAY)
     last = min(changed.end - _DAY + history_days * _DAY, horizon)
     return Days(start=start, end=last + _DAY) if start <= last else None
 

@@ -58,7 +58,8 @@ class FeaturePlan:
         )
         self._ttl_seconds = [view.ttl_seconds for view in self.definitions.views]
         self._looked_up = [name for view in self.views for name in view.names]
-        defaults = {column.name: column.default for view in self.definitions.views for column in view.columns}
+        defaults: dict[str, float | None] = dict.fromkeys(self.definitions.event_features)
+        defaults |= {column.name: column.default for view in self.definitions.views for column in view.columns}
         self._defaults = np.array([_number(defaults.get(name, 0.0)) for name in names], np.float32)
         #: The views' columns that are texts, and for each view the positions of those that are never missing.
         self._texts = {column.name for view in self.definitions.views for column in view.columns if column.is_text}
@@ -68,8 +69,8 @@ class FeaturePlan:
         self._transforms = list(self.functions.values())
         self._time_column = spec.feeds["events"].time_column
         taken = {name for view in self.definitions.request_views for name in view.event_columns}
-        columns = sorted(taken - {self._time_column})
-        #: The columns of an event that the request views take, without its time.
+        columns = sorted(taken.union(self.definitions.event_features) - {self._time_column})
+        #: The columns of an event that are features, or that the request views take, without its time.
         self.event_columns = {name: spec.request_columns[name] for name in columns}
         #: Columns of one type become one array, because making arrays takes most of the time for a single row.
         #: itemgetter returns a tuple only for two names or more, so it gets the first name twice; zip drops the copy.
@@ -198,7 +199,7 @@ def _check(
     if lacking := [view.name for view in definitions.request_views if view.name not in functions]:
         problem = f"The feature code of {spec.name} has no request view {', '.join(lacking)}, only {list(functions)}"
         raise DataContractError(problem, hint=OTHER_CODE)
-    taken = {view.entity for view in definitions.views}
+    taken = {view.entity for view in definitions.views} | set(definitions.event_features)
     taken = taken.union(*(view.event_columns for view in definitions.request_views))
     if lacking := sorted(taken - set(spec.request_columns)):
         problem = (

@@ -61,6 +61,7 @@ class Features:
         self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
     ) -> pd.DataFrame:
         """`rows` (events, at least one) with the feature columns (float32) added. Length and order stay the same.
+        Columns of the event that are features stay as they are.
 
         The values are those of the newest feature rows at the times of the events, or at the times `at` (UTC, one per
         row) if given. Reads exactly the `versions` of the feature tables. A batch feature is 0 when there is no feature
@@ -82,7 +83,9 @@ class Features:
         columns[self._time_column] = times.tz_convert(None).to_numpy()
         made = self._full_plan.values(columns | batch, len(rows))
         joined = pd.DataFrame(batch, index=pd.RangeIndex(len(rows)))
-        return rows.assign(**dict(zip(self.names(), made.T, strict=True))), joined
+        features = dict(zip(self.names(), made.T, strict=True))
+        # A column of the event that is a feature stays as it is.
+        return rows.assign(**{name: values for name, values in features.items() if name not in rows}), joined
 
     def online(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` (events) from the online store, with the defaults of `historical`.
