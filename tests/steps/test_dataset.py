@@ -148,7 +148,7 @@ def test_the_holdouts_events_and_feature_rows_give_its_features(settings: Settin
     assert set(made_of[0]["event"]) == set(spec.request_columns)
     assert found.definitions() == features.definitions
     replayed = features.plan().replay([row["event"] for row in made_of], [row["batch"] for row in made_of])
-    np.testing.assert_array_equal(replayed.values, holdout.features(result.feature_names))
+    np.testing.assert_array_equal(replayed.values, holdout.features(found.columns()))
 
 
 def test_customers_known_before_the_day_are_excluded(

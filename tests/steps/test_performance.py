@@ -69,7 +69,7 @@ def _champions_own(world: MonitoredModel) -> pd.DataFrame:
     rows = Rows(pq.read_table(world.dataset.holdout.uri), load_model_spec(MODEL))
     folder = Path(world.settings.work) / "own"
     model = OnnxModel.load(Registry(world.settings.tracking_uri).download(world.champion, folder))
-    scores = model.score(rows.features(model.metadata.feature_names))
+    scores = model.score(rows.features(model.metadata.columns))
     by_payment = pd.Series(scores, index=rows.table["transaction_id"].to_numpy())
     predictions = _predict(world, world.dataset.holdout.days, _blind, later=1)
     return predictions.assign(score=predictions["transaction_id"].map(by_payment))

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,11 @@ from pydantic import ValidationError
 
 from training import storage
 from training.contract.errors import DataContractError, InputError
-from training.contract.feature_definitions import FeatureDefinitions
+from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions
 from training.contract.messages import DatasetResult
 from training.contract.model_spec import ModelSpec
 from training.domain.conform import as_exact_pandas
+from training.domain.encoding import encoded
 from training.domain.frames import EXCLUDED
 
 log = logging.getLogger("perennial")
@@ -41,15 +42,12 @@ class Rows:
     table: pa.Table
     spec: ModelSpec
 
-    def features(self, names: list[str]) -> np.ndarray:
-        """These features as float32 [n, len(names)]. Raises DataContractError when the split lacks one."""
-        if missing := [name for name in names if name not in self.table.column_names]:
+    def features(self, columns: Sequence[FeatureColumn]) -> np.ndarray:
+        """The matrix of these columns, float32 [n, d]. Raises DataContractError when the split lacks one."""
+        if missing := [column.name for column in columns if column.name not in self.table.column_names]:
             problem = f"The dataset has no column {', '.join(missing)}"
             raise DataContractError(problem, hint=f"It has {', '.join(self.table.column_names)}.")
-        values = np.empty((len(self.table), len(names)), dtype=np.float32)
-        for i, name in enumerate(names):
-            values[:, i] = self.table[name].to_numpy()
-        return values
+        return encoded({column.name: self.table[column.name].to_numpy() for column in columns}, columns)
 
     @property
     def labels(self) -> np.ndarray:
@@ -106,6 +104,10 @@ class Dataset:
     def definitions(self) -> FeatureDefinitions:
         """What makes the features. Raises InputError when the file is gone."""
         return FeatureDefinitions.model_validate_json(self._content(storage.join(self._uri, DEFINITIONS)))
+
+    def columns(self) -> tuple[FeatureColumn, ...]:
+        """The columns of the matrix of its features. Raises InputError when the definitions are gone."""
+        return self.definitions().columns(self.manifest.feature_names)
 
     def requests(self) -> pa.Table:
         """What the features of the holdout's rows were made of, in their order. Raises InputError when it is gone."""

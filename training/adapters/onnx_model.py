@@ -27,7 +27,7 @@ class OnnxScorer:
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Probabilities of the positive class, float32 [n], for finite float32 features [n, d]."""
+        """Probabilities of the positive class, float32 [n], for float32 features [n, d]."""
         return np.asarray(self._session.run([ONNX_OUTPUT], {ONNX_INPUT: features})[0])
 
 
@@ -37,6 +37,9 @@ class OnnxModel:
     def __init__(self, metadata: ArtifactMetadata, scorer: OnnxScorer) -> None:
         self.metadata = metadata
         self._scorer = scorer
+        optional = np.array([column.may_be_missing for column in metadata.columns], bool)
+        #: Which columns may be missing; None when none may.
+        self._optional = optional if optional.any() else None
 
     @classmethod
     def load(cls, folder: Path | str, threads: int = 1) -> Self:
@@ -62,7 +65,7 @@ class OnnxModel:
     def score(self, features: np.ndarray) -> np.ndarray:
         """Probabilities of the positive class, float32 [n], for features [n, d] in the order of `feature_names`.
 
-        Raises InputError for another shape and for values that are not finite.
+        Raises InputError for another shape, for infinite values, and for NaN in a column that is never missing.
         """
         values = np.ascontiguousarray(features, dtype=np.float32)
         names = self.metadata.feature_names
@@ -70,14 +73,25 @@ class OnnxModel:
             problem = f"The features have the shape {values.shape}, but the model takes [n, {len(names)}]"
             raise InputError(problem, hint=f"Its features, in order: {', '.join(names)}.")
         if np.count_nonzero(np.isfinite(values)) != values.size:  # For one row this takes half the time of all().
-            bad = ", ".join(np.asarray(names)[~np.isfinite(values).all(axis=0)])
-            raise InputError(f"Features are not finite: {bad}", hint="Replace them with the defaults of the features.")
+            self._check_not_finite(values)
         return self._scorer.score(values)
+
+    def _check_not_finite(self, values: np.ndarray) -> None:
+        bad = ~np.isfinite(values)
+        if self._optional is not None:
+            bad &= ~(np.isnan(values) & self._optional)
+        if bad.any():
+            named = ", ".join(np.asarray(self.metadata.feature_names)[bad.any(axis=0)])
+            raise InputError(
+                f"Features are not finite: {named}", hint="Replace them with the defaults of the features."
+            )
 
     def check_golden(self) -> None:
         """Score the golden rows. Raises DataContractError when the scores differ from those in the metadata."""
         golden = self.metadata.golden
-        difference = np.abs(self.score(np.asarray(golden.features)) - np.asarray(golden.scores)).max(initial=0.0)
+        difference = np.abs(self.score(np.asarray(golden.features, np.float32)) - np.asarray(golden.scores)).max(
+            initial=0.0
+        )
         if not difference <= golden.tolerance:
             problem = f"Scores of the golden rows differ by {difference:.2g}, more than {golden.tolerance:.2g}"
             hint = "ONNX Runtime on this machine computes other scores than in training. Do not serve the model here."

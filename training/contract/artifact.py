@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from training.contract.base import Days, Frozen, TableVersions
-from training.contract.feature_definitions import FeatureDefinitions
+from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions
 from training.contract.messages import Metrics
 from training.contract.names import EstimatorName, Name
 
@@ -26,7 +26,8 @@ SCHEMA_VERSION: Literal[2] = 2
 class Golden(Frozen):
     """Rows with known features and scores. A version that does not reproduce them is not served."""
 
-    features: list[list[float]]
+    features: list[list[float | None]]
+    """Rows of the matrix that the model gets. None: NaN."""
     scores: list[float]
     tolerance: float = 1e-4
     events: list[dict[str, Any]] = []
@@ -56,6 +57,13 @@ class ArtifactMetadata(Frozen):
     holdout_metrics: Metrics
     parameters: dict[str, Any]
     config_hash: str
+
+    @property
+    def columns(self) -> tuple[FeatureColumn, ...]:
+        """The columns of the matrix that the model gets."""
+        if self.features is None:
+            return tuple(FeatureColumn(name=name) for name in self.feature_names)
+        return self.features.columns(self.feature_names)
 
     @model_validator(mode="after")
     def _complete(self) -> "ArtifactMetadata":

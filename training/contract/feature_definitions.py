@@ -57,6 +57,10 @@ class RequestViewDefinition(Frozen):
     event_columns: tuple[str, ...]
     source_features: tuple[str, ...]
     """The columns of views that it uses."""
+    texts: tuple[str, ...] = ()
+    """The features that are texts."""
+    may_be_missing: tuple[str, ...] = ()
+    """The features that have no default: texts, and numbers that stay NaN."""
 
 
 class FeatureDefinitions(Frozen):
@@ -64,6 +68,23 @@ class FeatureDefinitions(Frozen):
     request_views: tuple[RequestViewDefinition, ...]
     event_features: tuple[str, ...] = ()
     """Columns of the event that are features as they are."""
+    categories: dict[str, tuple[str, ...]] = {}
+    """Feature that is a text → its categories, in the order of their codes."""
+
+    def columns(self, names: Iterable[str]) -> tuple[FeatureColumn, ...]:
+        """The columns of the matrix of the features `names`, in this order."""
+        optional = {column.name for view in self.views for column in view.columns if column.may_be_missing}
+        optional = optional.union(self.event_features, *(view.may_be_missing for view in self.request_views))
+        return tuple(
+            FeatureColumn(name=name, categories=self.categories.get(name), may_be_missing=name in optional)
+            for name in names
+        )
+
+    @property
+    def texts(self) -> set[str]:
+        """The features of views and request views that are texts."""
+        columns = {column.name for view in self.views for column in view.columns if column.is_text}
+        return columns.union(*(view.texts for view in self.request_views))
 
     def made(self) -> set[str]:
         """The names of all features."""
@@ -79,5 +100,9 @@ class FeatureDefinitions(Frozen):
         for view in self.views:
             if columns := tuple(column for column in view.columns if column.name in wanted):
                 views.append(view.model_copy(update={"columns": columns}))
-        event_features = tuple(name for name in self.event_features if name in wanted)
-        return FeatureDefinitions(views=tuple(views), request_views=request_views, event_features=event_features)
+        return FeatureDefinitions(
+            views=tuple(views),
+            request_views=request_views,
+            event_features=tuple(name for name in self.event_features if name in wanted),
+            categories={name: listed for name, listed in self.categories.items() if name in wanted},
+        )

@@ -45,6 +45,9 @@ class TrainingSpec(Spec):
     delivery of labels."""
     minimum_rows: int = Field(1000, ge=1)
     minimum_positives: int = Field(50, ge=1)
+    maximum_categories: int = Field(100, ge=1)
+    """The most categories of a feature that is a text: the most frequent ones of the training rows. A column of events
+    with `values` has these instead."""
     seed: int = 20240601
     estimators: dict[KnownEstimator, dict[str, Any]] = Field(min_length=1)
     """Estimator → its parameters. All are trained; the best on the holdout is the challenger. A name: a module of

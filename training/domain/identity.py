@@ -62,6 +62,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "training.seed": _CODE,
     "training.holdout_days": _DATASET | _CODE,
     # A dataset that exists has passed these limits; with others it must be checked again.
+    "training.maximum_categories": _DATASET | _CODE,
     "training.minimum_labelled_share": _DATASET | _CODE,
     "training.minimum_rows": _DATASET | _CODE,
     "training.minimum_positives": _DATASET | _CODE,

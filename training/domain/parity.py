@@ -1,8 +1,11 @@
 """Check that the native model and its ONNX export compute the same outputs before anything is registered."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from training.contract.errors import StepError
+from training.contract.feature_definitions import FeatureColumn
 from training.contract.names import Target
 
 #: The largest allowed difference between native and ONNX probabilities. Rounding in a few hundred trees causes less
@@ -19,6 +22,22 @@ def tolerance(outputs: np.ndarray, target: Target) -> float:
     if target != "number":
         return PARITY_TOLERANCE
     return float(PARITY_TOLERANCE * outputs.std() + 1e-5 * np.abs(outputs).max(initial=0.0))
+
+
+def made_rows(features: np.ndarray, columns: Sequence[FeatureColumn]) -> np.ndarray:
+    """Up to 1,000 of the rows [n, d], with missing values and categories that are not in the lists where they may be.
+
+    No rows when no column may be missing.
+    """
+    if not any(column.may_be_missing for column in columns):
+        return features[:0]
+    made = features[:1000].copy()
+    for i, column in enumerate(columns):
+        if column.may_be_missing:
+            made[i % 3 :: 3, i] = np.nan
+        if column.categories is not None:
+            made[(i + 1) % 3 :: 3, i] = len(column.categories)
+    return made
 
 
 def prove_parity(native: np.ndarray, onnx: np.ndarray, target: Target = "binary") -> float:

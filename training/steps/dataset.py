@@ -13,8 +13,10 @@ from training.adapters.lake import EVENTS, LABELS, Lake
 from training.adapters.tables import Events, FeatureDays, Labels
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import ConfigError, DataContractError
+from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import DatasetInputs, DatasetResult, Split
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.encoding import most_frequent
 from training.domain.frames import EXCLUDED, LABEL, REPORTED_AT
 from training.domain.identity import dataset_id
 from training.domain.labels import known_before, labelled
@@ -32,7 +34,7 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     """Write `<work>/<model>/datasets/<dataset_id>/`: train, holdout and reference as Parquet, and the manifest.
 
     Besides, what the artifacts need of the features: their definitions, and the holdout's events and feature rows.
-    Columns: the events' id, time and entities, the label, the features (float32); in the holdout also `_excluded`
+    Columns: the events' id, time and entities, the label, the features (float32, text); in the holdout also `_excluded`
     (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features. The
     id is a hash of all that determines the content: a dataset that exists is returned as it is.
     Raises DataContractError when history, labels, rows, positives or feature rows do not suffice.
@@ -74,8 +76,22 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.drift.maximum_rows]
     frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][names]
     made_of = requests(holdout[list(spec.request_columns)], batch)
-    write_dataset(uri, frames, result, made_of, features.definitions)
+    definitions_of = features.definitions
+    learned = _categories(spec, definitions_of, frames[TRAIN])
+    write_dataset(uri, frames, result, made_of, definitions_of.model_copy(update={"categories": learned}))
     return result
+
+
+def _categories(spec: ModelSpec, definitions: FeatureDefinitions, train: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Feature that is a text → its categories: the allowed values of its event column, else those of training rows."""
+    from training.adapters.features import event_texts
+
+    of_events, found = event_texts(definitions, spec), {}
+    for name in sorted(definitions.texts | of_events):
+        allowed = spec.request_columns[name].values if name in of_events else None
+        listed = map(str, allowed) if allowed else most_frequent(train[name], spec.training.maximum_categories)
+        found[name] = tuple(listed)
+    return found
 
 
 def _pinned(inputs: DatasetInputs, lake: Lake, spec: ModelSpec, settings: StateSettings) -> tuple[TableVersions, date]:

@@ -13,6 +13,7 @@ from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.drift import SCORE, current_window, has_drifted, sample
+from training.domain.encoding import encoded
 from training.domain.identity import dataset_id
 from training.settings import StateSettings
 from training.snapshots import snapshot_of_run
@@ -120,7 +121,8 @@ def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.D
     defaults = {column.name: column.default for view in views for column in view.columns}
     not_defined = [name for name in metadata.feature_names if name not in made]
     made = made.assign(**{name: defaults.get(name, 0.0) for name in not_defined})
-    return made[metadata.feature_names].astype("float32"), not_defined
+    numbers = {column.name: "float32" for column in metadata.columns if column.categories is None}
+    return made[metadata.feature_names].astype(numbers), not_defined
 
 
 def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, settings: StateSettings) -> "pd.DataFrame":
@@ -159,4 +161,6 @@ def _how_to_restore(metadata: "ArtifactMetadata", spec: ModelSpec, settings: Sta
 
 
 def _with_score(features: "pd.DataFrame", model: "OnnxModel") -> "pd.DataFrame":
-    return features.assign(**{SCORE: model.score(features.to_numpy())}).reset_index(drop=True)
+    columns = model.metadata.columns
+    values = encoded({column.name: features[column.name].to_numpy() for column in columns}, columns)
+    return features.assign(**{SCORE: model.score(values)}).reset_index(drop=True)

@@ -40,7 +40,7 @@ class _Holdout:
 
     def rank(self, model: OnnxModel) -> Ranking:
         """Scored with the model's own features, found by name."""
-        scores = model.score(self.rows.features(model.metadata.feature_names)[self.keep])
+        scores = model.score(self.rows.features(model.metadata.columns)[self.keep])
         return Ranking(self.truth, scores, self.spec.k)
 
 

@@ -27,7 +27,7 @@ from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.identity import fit_id
 from training.domain.importance import permutation_importance
 from training.domain.metrics import EvaluationSet, Ranking, threshold_at
-from training.domain.parity import PARITY_TOLERANCE, prove_parity
+from training.domain.parity import PARITY_TOLERANCE, made_rows, prove_parity
 from training.estimators import base
 from training.settings import StateSettings
 from training.workspace import share
@@ -154,10 +154,13 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
     with job.processes.together():
         fitted, seconds = _fit(job, data, checkpoint)
     content, holdout = fitted.onnx(), job.dataset.holdout()
-    features, counted = holdout.features(manifest.feature_names), holdout.evaluated
+    features, counted = holdout.features(data.columns), holdout.evaluated
     base.check_features(features, data.columns)
-    scores = OnnxScorer(content).score(features)
+    scorer = OnnxScorer(content)
+    scores = scorer.score(features)
     parity = prove_parity(fitted.outputs(features), scores)
+    if len(odd := made_rows(features, data.columns)):
+        parity = max(parity, prove_parity(fitted.outputs(odd), scorer.score(odd)))
     log.info("ONNX equals the native model within %.1e on all %d holdout rows", parity, len(scores))
     truth = EvaluationSet.of(holdout.labels[counted], holdout.entities[counted], holdout.days[counted])
     metrics = Ranking(truth, scores[counted], spec.evaluation.k).measure()
@@ -186,8 +189,8 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
 
 def _training_data(job: _Job) -> base.TrainingData:
     """The training rows. Raises DataContractError when no model can be fitted on them."""
-    rows, names = job.dataset.train(), job.dataset.manifest.feature_names
-    data = base.TrainingData(rows.features(names), rows.labels, base.number_columns(names), "binary")
+    rows, columns = job.dataset.train(), job.dataset.columns()
+    data = base.TrainingData(rows.features(columns), rows.labels, columns, "binary")
     data.check()
     return data
 
@@ -257,7 +260,7 @@ def _golden(values: np.ndarray, scores: np.ndarray, requests: pa.Table) -> Golde
     chosen = ranked[np.linspace(0, len(ranked) - 1, min(_GOLDEN_ROWS, len(ranked))).astype(int)]
     made_of = requests.take(chosen).to_pylist()
     return Golden(
-        features=values[chosen].tolist(),
+        features=[[None if np.isnan(value) else value for value in row] for row in values[chosen].tolist()],
         scores=scores[chosen].tolist(),
         tolerance=PARITY_TOLERANCE,
         events=[{name: _json(value) for name, value in row["event"].items()} for row in made_of],

@@ -1,7 +1,7 @@
 """Features through Feast: the point-in-time join for training, and the online store for serving."""
 
 from training.adapters.features.definitions_file import RequestCode, definitions_digest, request_code
-from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures, request_column
+from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures, event_texts, request_column
 from training.adapters.features.features import Features
 from training.adapters.features.golden import check_golden_features, golden_events
 from training.adapters.features.merged_views import MergedViews
@@ -19,6 +19,7 @@ __all__ = [
     "ViewRows",
     "check_golden_features",
     "definitions_digest",
+    "event_texts",
     "golden_events",
     "request_code",
     "request_column",

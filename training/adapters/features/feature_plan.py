@@ -11,6 +11,7 @@ from training.adapters.features.views import NAN, View, ViewRows
 from training.contract.errors import DataContractError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import Column, ModelSpec
+from training.domain.encoding import Categories
 
 #: The function of a request view. It takes columns by name and returns features by name.
 Transform = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -66,6 +67,12 @@ class FeaturePlan:
         self._filled = [
             [i for i, column in enumerate(view.columns) if not column.may_be_missing] for view in self.definitions.views
         ]
+        #: Feature that is a text → the codes of its categories. Before categories are learned, there are none.
+        self._categories = {
+            name: Categories(self.definitions.categories.get(name, ()))
+            for name in names
+            if name in self.definitions.texts | event_texts(self.definitions, spec)
+        }
         self._transforms = list(self.functions.values())
         self._time_column = spec.feeds["events"].time_column
         taken = {name for view in self.definitions.request_views for name in view.event_columns}
@@ -103,11 +110,16 @@ class FeaturePlan:
         """The features as float32 [rows, features], made of the columns of the events and of the views.
 
         `columns` holds the event's time, `event_columns` and the columns of `views`, each [rows]. This method adds the
-        features of the request views to it. A feature that is NaN gets its default.
+        features of the request views to it. A feature that is NaN gets its default. A text becomes its code.
         """
         for transform in self._transforms:
             columns.update(transform(columns))
         parts = [columns[name] for name in self.names]
+        if self._categories:
+            texts = self._categories
+            parts = [
+                texts[name].codes(part) if name in texts else part for name, part in zip(self.names, parts, strict=True)
+            ]
         # For one row this is much faster than an array of arrays.
         flat = np.concatenate(parts, dtype=np.float32, casting="unsafe")
         made = np.ascontiguousarray(flat.reshape(len(parts), rows).T)
@@ -115,6 +127,11 @@ class FeaturePlan:
         if total != total:
             np.copyto(made, self._defaults, where=np.isnan(made))
         return made
+
+    def named_values(self, columns: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        """As `values`: feature → its values [rows], float32 or texts."""
+        numbers = dict(zip(self.names, self.values(columns, rows).T, strict=True))
+        return numbers | {name: columns[name] for name in self._categories}
 
     def _request_columns(self, rows: Sequence[Mapping[str, Any]], times: list[int]) -> dict[str, np.ndarray]:
         columns = {self._time_column: np.array(times, _DATETIME)}
@@ -211,6 +228,11 @@ def _check(
         if view.entity_type not in KEY_TYPES.get(kind, ()):
             problem = f"{view.name} has the key {view.entity} as {view.entity_type}, but events have it as {kind}"
             raise DataContractError(problem, hint=OTHER_SPEC)
+
+
+def event_texts(definitions: FeatureDefinitions, spec: ModelSpec) -> set[str]:
+    """The columns of the event that are features and texts."""
+    return {name for name in definitions.event_features if spec.request_columns[name].type == "string"}
 
 
 OTHER_SPEC = "Use the model spec that the feature definitions were made for. The service reads it when it starts."

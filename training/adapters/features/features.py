@@ -60,7 +60,7 @@ class Features:
     def historical(
         self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
     ) -> pd.DataFrame:
-        """`rows` (events, at least one) with the feature columns (float32) added. Length and order stay the same.
+        """`rows` (events, at least one) with the feature columns (float32 or text) added. Length and order stay the same.
         Columns of the event that are features stay as they are.
 
         The values are those of the newest feature rows at the times of the events, or at the times `at` (UTC, one per
@@ -81,9 +81,8 @@ class Features:
         batch = look_up(FEATURE_ENGINES.find("duckdb")(), rows, as_of, views)
         columns = event_columns(rows, self._full_plan.event_columns)
         columns[self._time_column] = times.tz_convert(None).to_numpy()
-        made = self._full_plan.values(columns | batch, len(rows))
+        features = self._full_plan.named_values(columns | batch, len(rows))
         joined = pd.DataFrame(batch, index=pd.RangeIndex(len(rows)))
-        features = dict(zip(self.names(), made.T, strict=True))
         # A column of the event that is a feature stays as it is.
         return rows.assign(**{name: values for name, values in features.items() if name not in rows}), joined
 

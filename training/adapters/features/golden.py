@@ -52,7 +52,7 @@ def check_golden_features(plan: FeaturePlan, golden: Golden, spec: ModelSpec) ->
 
 
 def _differ(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    return ~np.isclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE)
+    return ~np.isclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
 
 
 def _differing(plan: FeaturePlan, found: np.ndarray, expected: np.ndarray) -> str:
