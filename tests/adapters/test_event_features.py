@@ -51,3 +51,19 @@ def test_a_spec_without_the_column_is_refused(spec: ModelSpec) -> None:
     definitions = FeatureDefinitions(views=(), request_views=(), event_features=("pieces",))
     with pytest.raises(DataContractError, match="need the event columns pieces"):
         FeaturePlan(definitions, {}, spec, ["pieces"])
+
+
+def test_a_text_becomes_the_code_of_its_category(wide: ModelSpec) -> None:
+    fields = wide.model_dump()
+    fields["feeds"]["events"]["columns"]["carrier"] = {"type": "string", "nullable": True}
+    texts = ModelSpec.model_validate(fields)
+    definitions = FeatureDefinitions(
+        views=(), request_views=(), event_features=("carrier", "pieces"), categories={"carrier": ("UA", "AA")}
+    )
+    plan = FeaturePlan(definitions, {}, texts, ["pieces", "carrier"])
+    events = [event(carrier=carrier) for carrier in ("AA", "UA", "ZZ", None)]
+    made = plan.assemble(events, []).values
+    np.testing.assert_array_equal(made, [[3, 1], [3, 0], [3, 2], [3, np.nan]])
+    columns = definitions.columns(plan.names)
+    assert [column.categories for column in columns] == [None, ("UA", "AA")]
+    assert all(column.may_be_missing for column in columns)

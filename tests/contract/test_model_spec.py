@@ -38,7 +38,7 @@ def test_every_model_here_has_a_valid_spec(name: str) -> None:
         ("training.window_days", 0, "training.window_days: Input should be greater than or equal to 1"),
         ("training.windowdays", 14, "training.windowdays: There is no such field"),
         ("training.estimators", {}, "training.estimators: Dictionary should have at least 1 item"),
-        ("training.estimators", {"catboost": {}}, "training.estimators.xgboost: There is no such name. It should be"),
+        ("training.estimators", {"catboost": {}}, "training.estimators.catboost: There is no such name. It should be"),
         ("owner", None, "owner: Input should be a valid string"),
         ("label.column", "fraud", "label.column names 'fraud', which is not one of the columns"),
         ("label.id_column", "payment_id", "label.id_column names 'payment_id'"),

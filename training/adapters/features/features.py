@@ -60,7 +60,7 @@ class Features:
     def historical(
         self, rows: pd.DataFrame, versions: TableVersions, at: pd.DatetimeIndex | None = None
     ) -> pd.DataFrame:
-        """`rows` (events, at least one) with the feature columns (float32 or text) added. Length and order stay the same.
+        """`rows` (events, at least one) with the feature columns (float32, text) added. Length and order stay the same.
         Columns of the event that are features stay as they are.
 
         The values are those of the newest feature rows at the times of the events, or at the times `at` (UTC, one per
