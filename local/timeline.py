@@ -137,9 +137,8 @@ def _trained(entry: Entry) -> Iterator[str]:
 
 
 def _days(split: dict[str, Any]) -> str:
-    return (
-        f"{split['days']['start']} up to {split['days']['end']} ({split['rows']} rows, {split['positives']} positive)"
-    )
+    rows = [f"{split['rows']} rows", *(f"{count} {name}" for name, count in split["counts"].items())]
+    return f"{split['days']['start']} up to {split['days']['end']} ({', '.join(rows)})"
 
 
 def quality(winner: Entry) -> Iterator[str]:

@@ -224,7 +224,7 @@ def test_what_mlflow_refuses_is_not_called_unreachable(world: World) -> None:
 
 
 def dataset() -> DatasetResult:
-    split = Split(days=WEEK, uri="rows.parquet", rows=10, positives=1)
+    split = Split(days=WEEK, uri="rows.parquet", rows=10, counts={"positive": 1})
     return DatasetResult(
         dataset_id="0123456789abcdef",
         uri="folder",

@@ -34,7 +34,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     spec["training"] = {
         "window_days": 7,
         "holdout_days": 5,
-        "minimum_positives": 5,
+        "minimum_class_rows": 5,
         "estimators": {
             "logistic_regression": {},
             "random_forest": {"n_estimators": 5},
@@ -42,7 +42,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             "mlp": BROKEN,
         },
     }
-    spec["evaluation"]["floors"] = {"average_precision": 1.0}
+    spec["evaluation"]["limits"] = {"average_precision": 1.0}
     (folder / "models").mkdir()
     (folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
     made = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", models_dir=folder / "models")

@@ -38,7 +38,6 @@ EXCEPTIONS = {
     "testing/serving_stack.py": ({"card", "fraud", "payment", "terminal"}, "serves the reference model"),
     "training/contract/names.py": ({"card"}, "a metric in stored runs"),
     "training/contract/signals.py": ({"flagged"}, "a name in the signals of the release before"),
-    "training/domain/metrics.py": ({"card", "cards", "fraud", "frauds", "flag", "flagged"}, "a metric in stored runs"),
     "training/domain/predictions.py": ({"flagged"}, "a column of the log's earlier layout"),
     "training/settings.py": ({"card", "fraud"}, "the default of `serving_model` is the reference model"),
 }

@@ -12,9 +12,10 @@ from scipy.stats import binom
 from training.contract.rollout_spec import GuardSpec
 from training.contract.signals import NO_SCORES, NO_TIMES, TIME_BUCKETS, PairSignals, Signals, VersionSignals
 from training.contract.traffic import Desired
+from training.domain.evaluation_set import EvaluationSet
 from training.domain.experiment import alert_rates, qualities
 from training.domain.guards import Finding, beyond_chance, examine, p99, population_stability, quality
-from training.domain.metrics import EvaluationSet
+from training.domain.tasks.binary import ScoredBinary
 
 ALERT_RATE = 0.005
 
@@ -180,12 +181,12 @@ def test_quality_trips_when_the_whole_interval_is_below() -> None:
     random, guards = np.random.default_rng(3), GuardSpec(maximum_quality_drop=0.05)
 
     def found(middle: float) -> Finding:
-        return quality(random.normal(middle, 0.01, 500), "average_precision", 900, 40, guards)
+        return quality(random.normal(middle, 0.01, 500), "average_precision", 900, {"positive": 40}, guards)
 
     assert found(-0.2).tripped
     assert not found(-0.06).tripped
     assert not found(0.1).tripped
-    assert "on 900 labelled requests, 40 of them positive" in found(-0.2).sentence
+    assert "on 900 labelled requests, 40 positive" in found(-0.2).sentence
 
 
 def test_in_a_full_stage_the_champion_is_the_new_one() -> None:
@@ -205,11 +206,13 @@ def test_alert_rates_are_compared_by_newcombes_interval() -> None:
 def test_qualities_of_two_groups() -> None:
     random = np.random.default_rng(4)
 
-    def group(noise: float) -> tuple[EvaluationSet, np.ndarray]:
+    def group(noise: float) -> ScoredBinary:
         labels = (random.random(3000) < 0.1).astype(int)
-        return EvaluationSet.of(labels, np.arange(3000), np.zeros(3000)), labels + random.normal(0, noise, 3000)
+        truth = EvaluationSet.of(labels, np.arange(3000), np.zeros(3000))
+        scores = labels + random.normal(0, noise, 3000)
+        return ScoredBinary(truth, scores, ["roc_auc", "average_precision"], 100, scores > 0.5)
 
     good, bad, as_bad = group(0.3), group(1.5), group(1.5)
-    better = qualities(bad, good, "average_precision", 100, 0.9, 100, 0)
+    better = qualities(bad, good, "average_precision", 0.9, 100, 0)
     assert better.low > 0.1
-    assert not qualities(bad, as_bad, "roc_auc", 100, 0.99, 100, 0).beyond_chance
+    assert not qualities(bad, as_bad, "roc_auc", 0.99, 100, 0).beyond_chance

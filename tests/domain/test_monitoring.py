@@ -78,13 +78,14 @@ def test_the_spec_says_how_many(spec: ModelSpec) -> None:
 def test_what_was_lacking_is_told(spec: ModelSpec) -> None:
     window = Days.ending(START, 7)
     drift = DriftResult(outcome="no data", as_of=START, champion_version=4)
-    few = PerformanceResult(outcome="too few labels", window=window, rows=30, positives=2)
+    few = PerformanceResult(
+        outcome="too few labels", window=window, rows=30, lacks="2 positive, where 20 of each class are needed"
+    )
     found = monitoring_run(drift, few, spec)
     assert found is not None
     assert found.unmeasured == {
         "drift": f"fewer than 1000 events in {window}",
-        "performance": f"30 predictions with a label in {window}, 2 of them positive, where 20 are needed and some "
-        "negative",
+        "performance": f"30 predictions with a label in {window}: 2 positive, where 20 of each class are needed",
     }
     none = monitoring_run(drift, PerformanceResult(outcome="no predictions", window=window), spec)
     assert none is not None

@@ -6,17 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.domain.metrics import EvaluationSet, Ranking, paired_differences
+from training.domain.evaluation_set import EvaluationSet
+from training.domain.metrics import paired_differences
 from training.domain.resampling import MINIMUM_CLUSTERS, PARTS, Clusters, clusters_of, effective_count
+from training.domain.tasks.binary import ScoredBinary
 
 HOUR = np.timedelta64(1, "h")
 
 
-def truth(entities: np.ndarray | list, hours: np.ndarray, share: float = 0.3, seed: int = 0) -> EvaluationSet:
+def truth(entities: np.ndarray | list | None, hours: np.ndarray, share: float = 0.3, seed: int = 0) -> EvaluationSet:
     """Rows at these hours after a midnight."""
     times = np.datetime64("2026-01-05T00:30") + hours * HOUR
     labels = np.random.default_rng(seed).random(len(hours)) < share
-    return EvaluationSet.of(labels, entities, times.astype("datetime64[D]"), times)
+    return EvaluationSet.of(labels.astype(int), entities, times.astype("datetime64[D]"), times)
+
+
+def ranked(truth: EvaluationSet, scores: np.ndarray, k: int) -> ScoredBinary:
+    return ScoredBinary(truth, scores, ("roc_auc", "average_precision", "precision_at_k"), k, scores > 0.5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 29])
@@ -52,8 +58,8 @@ def test_without_enough_of_anything_there_are_no_samples() -> None:
     assert "3 distinct entities are fewer than 30" in known.clusters.described
     assert "29 blocks of an hour: 30 are needed" in known.clusters.described
     scores = np.random.default_rng(1).random(len(hours))
-    better, worse = Ranking(known, known.labels + scores, 5), Ranking(known, scores, 5)
-    assert len(paired_differences(better, worse, known, "average_precision", 100, 0)) == 0
+    better, worse = ranked(known, known.labels + scores, 5), ranked(known, scores, 5)
+    assert len(paired_differences(better, worse, "average_precision", 100, 0)) == 0
 
 
 def test_without_times_a_day_is_the_shortest_block() -> None:
@@ -97,6 +103,12 @@ def test_every_row_is_drawn_with_its_cluster(entities: list[int]) -> None:
         assert len(set(sample.entity_weights[clusters.numbers == number])) == 1
 
 
+def test_without_an_entity_time_is_drawn() -> None:
+    hours = np.arange(24 * 40)
+    clusters = truth(None, hours).clusters
+    assert (clusters.described, clusters.by_time) == ("days (40), because the spec names no entity", True)
+
+
 def test_parts_divide_a_day() -> None:
     assert all(24 % part == 0 for part in PARTS)
 
@@ -105,19 +117,19 @@ def test_a_difference_by_chance_between_models_of_one_entity_is_not_certain() ->
     """Of one entity every sample is the data itself, and any difference has an interval without width."""
     random, hours = np.random.default_rng(2), np.arange(24 * 30)
     known = truth(np.zeros(len(hours)), hours)
-    one, other = (Ranking(known, known.labels + random.normal(0, 1, len(hours)), 20) for _ in range(2))
-    for metric in ("roc_auc", "average_precision", "card_precision_at_k"):
-        differences = paired_differences(one, other, known, metric, 200, seed=1)
-        if metric != "card_precision_at_k":  # with one card there is nothing to rank
+    one, other = (ranked(known, known.labels + random.normal(0, 1, len(hours)), 20) for _ in range(2))
+    for metric in ("roc_auc", "average_precision", "precision_at_k"):
+        differences = paired_differences(one, other, metric, 200, seed=1)
+        if metric != "precision_at_k":  # with one entity there is nothing to rank
             assert differences.std() > 0.001
             assert np.quantile(differences, 0.05) < 0 < np.quantile(differences, 0.95)
 
 
-def test_a_day_that_is_drawn_twice_counts_twice_in_card_precision() -> None:
-    """Day 0: the one card that is checked is a fraud. Day 1: it is not. Other cards on each day."""
+def test_a_day_that_is_drawn_twice_counts_twice_in_precision_at_k() -> None:
+    """Day 0: the one entity that is checked is positive. Day 1: it is not. Other entities on each day."""
     known = EvaluationSet.of([1, 0, 0, 1], [0, 1, 2, 3], [0, 0, 1, 1])
-    ranking = Ranking(known, np.array([0.9, 0.1, 0.9, 0.1]), 1)
+    ranking = ranked(known, np.array([0.9, 0.1, 0.9, 0.1]), 1)
     days = Clusters(known.days, 2, True, "")
     for entity_weights, expected in (([1, 1], 1 / 2), ([2, 0], 1.0), ([0, 2], 0.0), ([3, 1], 3 / 4)):
         sample = type(days.draw(np.random.default_rng(0)))(np.array(entity_weights)[known.days], by_time=True)
-        assert ranking.value("card_precision_at_k", sample) == pytest.approx(expected)
+        assert ranking.value("precision_at_k", sample) == pytest.approx(expected)

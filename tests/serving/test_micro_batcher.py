@@ -304,7 +304,7 @@ def test_a_shadow_counts_rows_and_fails_those_that_it_cannot_score(bench: Bench)
 def test_a_score_at_the_threshold_alerts(bench: Bench, away: float, decision: str) -> None:
     route = Route(bench.champion, "champion")
     [score] = [each["score"] for each in bench.answer(route, [1.0], [0.0])]
-    metadata = bench.champion.model.metadata.model_copy(update={"threshold": score + away})
+    metadata = bench.champion.model.metadata.model_copy(update={"task": {"kind": "binary", "threshold": score + away}})
     model = MeasuredModel(metadata, bench.champion.model._scorer)
     [found] = bench.answer(Route(replace(bench.champion, model=model), "champion"), [1.0], [0.0])
     assert (found["score"], found["decision"]) == (score, decision)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.adapters.tiny_artifact import make_artifact
 from tests.shared_folders import SharedFolders
 from tests.steps.monitored_model import MonitoredModel, build
 from tests.steps.replica_server import MODEL, Replica
@@ -34,8 +35,11 @@ def template(shared_folders: SharedFolders, mlflow_database: Path) -> Path:
         uri = f"sqlite:///{folder}/mlflow.db"
         registry, client = Registry(uri), MlflowClient(uri, uri)
         experiment = client.create_experiment("tiny", artifact_location=str(folder / "artifacts"))
+        digest = make_artifact(folder / "served", MODEL).digest
         for _ in range(4):
-            registry.register(MODEL, client.create_run(experiment).info.run_id, "digest", {})
+            run_id = client.create_run(experiment).info.run_id
+            client.log_artifacts(run_id, str(folder / "served"), "served")
+            registry.register(MODEL, run_id, digest, {})
 
     return shared_folders.folder("registry-of-four-versions", make) / "mlflow.db"
 

@@ -110,7 +110,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "text labels": (
         replaced(SPEC, ("is_fraud: {type: int64, values: [0, 1]", "is_fraud: {type: string, values: [fraud, legit]")),
         SPEC,
-        "feeds.labels.columns.is_fraud.type is string, but a label must be int64 (0 or 1) or bool",
+        "feeds.labels.columns.is_fraud.type is string, but the label of a binary task must be an integer",
     ),
     "a parameter that the estimator does not have": (
         replaced(SPEC, ("logistic_regression: {}", "logistic_regression: {penalty: l1}")),

@@ -29,7 +29,13 @@ WINDOWS = dict.fromkeys(("window_days", "holdout_days"), 7)
 def models(folder: Path, **training: float) -> Path:
     """card_fraud's spec with a small training section."""
     spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
-    spec["training"] |= {**WINDOWS, "minimum_rows": 20, "minimum_positives": 3, "minimum_labelled_share": 0, **training}
+    spec["training"] |= {
+        **WINDOWS,
+        "minimum_rows": 20,
+        "minimum_class_rows": 3,
+        "minimum_labelled_share": 0,
+        **training,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
     return folder
@@ -75,7 +81,7 @@ def test_the_splits_hold_the_labelled_events_of_their_days(
         found = pd.read_parquet(split.uri)
         assert found["transaction_id"].tolist() == want["transaction_id"].tolist()
         assert found["is_fraud"].tolist() == want["is_fraud"].tolist()
-        assert (split.rows, split.positives) == (len(want), want["is_fraud"].sum())
+        assert (split.rows, split.counts["positive"]) == (len(want), want["is_fraud"].sum())
         features = expected(events, labels, want)
         np.testing.assert_allclose(found[list(features)], features, rtol=1e-5)
         assert set(found[result.feature_names].dtypes) == {np.dtype(np.float32)}
@@ -294,12 +300,12 @@ def test_too_little_history_says_when_there_is_enough(settings: Settings) -> Non
 
 
 def test_too_few_rows_or_positives_are_counted_in_the_error(settings: Settings, tmp_path: Path) -> None:
-    for name, needed in (("minimum_rows", 5000), ("minimum_positives", 400)):
+    for name, needed in (("minimum_rows", 5000), ("minimum_class_rows", 400)):
         strict = Settings(home=settings.home, models_dir=models(tmp_path / name, **{name: needed}))
         with pytest.raises(DataContractError, match=str(needed)) as caught:
             run(strict)
         assert "training window 2026-01-11 … 2026-01-17" in caught.value.message
-        assert "minimum_positives" in caught.value.hint
+        assert "minimum_class_rows" in caught.value.hint
 
 
 def test_a_holdout_of_known_entities_alone_says_which_setting_leaves_them_out(tmp_path: Path) -> None:
@@ -307,7 +313,9 @@ def test_a_holdout_of_known_entities_alone_says_which_setting_leaves_them_out(tm
     settings = Settings(home=tmp_path, models_dir=models(tmp_path / "models"))
     put(settings, *payments(DAYS, per_day=12, entities=2, delays=(5,), fraud=0.5))
     compute(settings, 0, DAYS + 1)
-    with pytest.raises(DataContractError, match="customer_id was already known; 0 remain, 0 positive") as caught:
+    with pytest.raises(
+        DataContractError, match="customer_id was already known; 0 remain: 0 negative and 0 positive"
+    ) as caught:
         run(settings)
     assert "exclude_known_entities: false" in caught.value.hint
 

@@ -32,7 +32,7 @@ Change = Callable[[dict[str, Any]], None]
 
 def place(folder: Path, change: Change = lambda raw: None) -> tuple[Settings, ModelSpec]:
     raw = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-    raw["training"] |= {"window_days": 7, "holdout_days": 7, "minimum_rows": 20, "minimum_positives": 3}
+    raw["training"] |= {"window_days": 7, "holdout_days": 7, "minimum_rows": 20, "minimum_class_rows": 3}
     raw["training"]["minimum_labelled_share"] = 0
     change(raw)
     (folder / "models").mkdir(parents=True)

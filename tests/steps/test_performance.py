@@ -22,6 +22,7 @@ from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.messages import PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.contract.tasks import BinaryTask
 from training.steps import performance
 
 #: Seven days whose labels have all been reported before DRIFTED.
@@ -93,7 +94,7 @@ def test_good_predictions_are_measured_like_the_holdout(world: MonitoredModel) -
     rows = _log(world, _predict(world, WINDOW, _good))
     result = _run(world)
     assert (result.outcome, result.window, result.degraded) == ("measured", WINDOW, False)
-    assert set(result.current) == set(result.reference) == {"roc_auc", "average_precision", "card_precision_at_k"}
+    assert set(result.current) == set(result.reference) == {*BinaryTask.METRICS}
     assert result.table_versions.keys() == {"predictions", "labels", "events"}
     # Customers whose fraud was known before are left out, the others are all there.
     assert 0.7 * len(rows) < result.rows < len(rows)
@@ -112,7 +113,7 @@ def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: Mon
     result = _run(world, world.dataset.as_of)
     holdout = pq.read_table(world.dataset.holdout.uri).to_pandas().query("not _excluded")
     assert result.window == world.dataset.holdout.days
-    assert (result.rows, result.positives) == (len(holdout), holdout["is_fraud"].sum())
+    assert (result.rows, result.counts["positive"]) == (len(holdout), holdout["is_fraud"].sum())
     assert result.current == pytest.approx(result.reference)
 
 
@@ -122,7 +123,7 @@ def test_the_numbers_are_those_of_scikit_learn(world: MonitoredModel) -> None:
     known_since = rows["customer_id"].map(frauds.groupby("customer_id")["reported_at"].min())
     counted = rows[~(known_since < rows["event_time"].dt.floor("D"))]
     result = _run(world)
-    assert (result.rows, result.positives) == (len(counted), counted["is_fraud"].sum())
+    assert (result.rows, result.counts["positive"]) == (len(counted), counted["is_fraud"].sum())
     expected = average_precision_score(counted["is_fraud"], counted["score"])
     assert result.current["average_precision"] == pytest.approx(expected)
     assert result.current["roc_auc"] == pytest.approx(roc_auc_score(counted["is_fraud"], counted["score"]))
@@ -184,7 +185,7 @@ def test_labels_reported_after_the_horizon_are_not_used(world: MonitoredModel) -
     finally:
         world.lake.replace("labels", labels, "true", ["partition"])
     assert (after.rows, after.current, after.table_versions["labels"]) == (before.rows, before.current, version)
-    assert later.positives > after.positives
+    assert later.counts["positive"] > after.counts["positive"]
 
 
 def test_few_labels_decide_nothing(world: MonitoredModel) -> None:
@@ -193,7 +194,8 @@ def test_few_labels_decide_nothing(world: MonitoredModel) -> None:
     result = _run(world)
     assert (result.outcome, result.degraded, result.current) == ("too few labels", False, {})
     assert result.rows > 0
-    assert result.positives < 20
+    assert result.counts["positive"] < 20
+    assert "where 20 of each class are needed" in result.lacks
 
 
 def test_twice_is_the_same_and_logged_once(world: MonitoredModel) -> None:

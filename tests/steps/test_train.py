@@ -21,7 +21,12 @@ from training.adapters.plots import draw
 from training.adapters.registry import Registry, Runs
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.contract.messages import TrainInputs, TrainResult
+from training.contract.model_spec import load_model_spec
+from training.contract.tasks import BinaryTask
+from training.domain.importance import importance_chart
 from training.domain.parity import PARITY_TOLERANCE
+from training.domain.task_kind import task_of
+from training.domain.tasks.binary import ServedBinary
 from training.settings import Settings
 from training.steps import train
 
@@ -72,7 +77,7 @@ def test_the_artifact_says_what_it_was_made_of(result: TrainResult) -> None:
     assert metadata.parameters["max_iter"] == 20
     assert metadata.holdout_metrics["roc_auc"] > 0.7
     assert len(metadata.golden.scores) == 20
-    assert (metadata.schema_version, metadata.features) == (2, definitions(NAMES))
+    assert (metadata.schema_version, metadata.features) == (3, definitions(NAMES))
     assert [set(event) for event in metadata.golden.events] == [
         {"transaction_id", "event_time", "customer_id", "terminal_id", "amount"}
     ] * 20
@@ -83,13 +88,14 @@ def test_the_artifact_says_what_it_was_made_of(result: TrainResult) -> None:
     assert result.parity <= PARITY_TOLERANCE
 
 
-def test_the_threshold_flags_the_alert_rate_of_the_holdout(result: TrainResult, uri: str) -> None:
+def test_the_threshold_meets_the_alert_rate_on_the_holdout(result: TrainResult, uri: str) -> None:
     model = OnnxModel.load(Path(result.artifact_uri))
     holdout = pq.read_table(f"{uri}/holdout.parquet")
     scores = model.score(np.column_stack([holdout[name].to_numpy() for name in NAMES]))
     # Twenty trees give many rows the very same highest score; more cannot be told apart.
     tied = (scores == scores.max()).sum()
-    assert 0 < (scores >= model.metadata.threshold).sum() <= max(0.005 * len(scores), tied)
+    assert (model.metadata.task["kind"], model.metadata.outputs) == ("binary", ["score"])
+    assert 0 < (scores >= model.metadata.task["threshold"]).sum() <= max(0.005 * len(scores), tied)
 
 
 def test_the_run_holds_everything(result: TrainResult, at: Settings) -> None:
@@ -98,7 +104,7 @@ def test_the_run_holds_everything(result: TrainResult, at: Settings) -> None:
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "hist_gradient_boosting"
     assert run.data.params["max_iter"] == "20"
-    assert {"roc_auc", "average_precision", "card_precision_at_k", "parity"} <= set(run.data.metrics)
+    assert {*BinaryTask.METRICS, "threshold", "parity"} <= set(run.data.metrics)
     assert run.data.tags["device"] == result.device
     assert float(run.data.tags["fit_seconds"]) == result.fit_seconds
     assert run.data.tags["reason"] == "test"
@@ -256,8 +262,11 @@ def test_an_unknown_parameter_is_a_configuration_error(at: Settings, uri: str) -
 
 def test_plots_of_scores_that_are_all_equal(tmp_path: Path) -> None:
     labels = np.array([0, 1, 0, 1])
-    draw(tmp_path, labels, np.zeros(4), {"a": 0.0, "b": -0.1}, "average_precision")
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".png"] * 3
+    task = task_of(load_model_spec("card_fraud"))
+    charts = task.charts(labels, np.zeros(4), ServedBinary(0.5))
+    draw(tmp_path, [*charts, importance_chart({"a": 0.0, "b": -0.1}, "average_precision")])
+    names = ["calibration", "confusion_matrix", "feature_importance", "pr_curve", "roc_curve"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.png" for name in names]
 
 
 def _change(path: Path, column: str, value: float) -> None:

@@ -117,4 +117,4 @@ def _split(
     path = folder / f"{name}.parquet"
     pq.write_table(pa.table(table), path)
     days_of = Days(start=start, end=start + timedelta(days=7))
-    return Split(days=days_of, uri=str(path), rows=n, positives=int(fraud.sum()))
+    return Split(days=days_of, uri=str(path), rows=n, counts={"positive": int(fraud.sum())})

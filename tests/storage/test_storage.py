@@ -297,7 +297,7 @@ def test_what_a_step_shares_lies_under_work(folder: str, tmp_path: Path) -> None
 def test_a_dataset_is_whole_with_its_manifest(folder: str) -> None:
     uri, days = storage.join(folder, "d"), Days(start=date(2026, 1, 5), end=date(2026, 1, 6))
     frame = pd.DataFrame({"a": [1.0]})
-    split = {name: Split(days=days, uri=storage.join(uri, name), rows=1, positives=0) for name in (TRAIN, HOLDOUT)}
+    split = {name: Split(days=days, uri=storage.join(uri, name), rows=1) for name in (TRAIN, HOLDOUT)}
     manifest = DatasetResult(
         dataset_id="d",
         uri=uri,

@@ -51,12 +51,18 @@ class Rows:
 
     @property
     def labels(self) -> np.ndarray:
-        return self.table[self.spec.label.column].to_numpy().astype(np.int64)
+        """As they were reported."""
+        return self.column(self.spec.label.column).to_numpy()
 
     @property
-    def entities(self) -> pd.Series:
-        entities: pd.Series = as_exact_pandas(self.table.select([self.spec.evaluation.entity])).squeeze(axis="columns")
-        return entities
+    def entities(self) -> pd.Series | None:
+        """None when the spec names no entity of evaluation."""
+        return None if self.spec.evaluation.entity is None else self.column(self.spec.evaluation.entity)
+
+    def column(self, name: str) -> pd.Series:
+        """One column of the table."""
+        values: pd.Series = as_exact_pandas(self.table.select([name])).squeeze(axis="columns")
+        return values
 
     @property
     def times(self) -> np.ndarray:
@@ -94,6 +100,11 @@ class Dataset:
     def train(self) -> Rows:
         return self._read(self.manifest.train.uri)
 
+    def train_labels(self, columns: Sequence[str]) -> Rows:
+        """The training rows with their labels and these columns only."""
+        names = dict.fromkeys([*self._keys, self._spec.label.column, *columns])
+        return self._read(self.manifest.train.uri, columns=list(names))
+
     def holdout(self) -> Rows:
         return self._read(self.manifest.holdout.uri)
 
@@ -119,14 +130,19 @@ class Dataset:
             raise InputError(f"{uri} is gone", hint="Run the dataset step again.")
         return content
 
-    def _read(self, uri: str, within: str | None = None) -> Rows:
+    @property
+    def _keys(self) -> tuple[str, str]:
+        """The columns that order the rows."""
+        return self._spec.feeds["events"].time_column, self._spec.label.id_column
+
+    def _read(self, uri: str, within: str | None = None, columns: list[str] | None = None) -> Rows:
         """The rows at `uri`, in the order of the events, whose columns lie in the struct `within`."""
         try:
-            table = pq.read_table(pa.BufferReader(self._content(uri)))
+            table = pq.read_table(pa.BufferReader(self._content(uri)), columns=columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"Cannot read {uri}: {error}", hint="Run the dataset step again.") from error
         events = pa.Table.from_struct_array(table[within]) if within else table
-        keys = [(self._spec.feeds["events"].time_column, "ascending"), (self._spec.label.id_column, "ascending")]
+        keys = [(name, "ascending") for name in self._keys]
         return Rows(table.take(pc.sort_indices(events, sort_keys=keys)), self._spec)
 
 

@@ -1,61 +1,75 @@
-"""The plots of a training run. matplotlib draws them without a display."""
+"""Draws the charts of a training run (domain/charts.py). matplotlib draws them without a display."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from functools import singledispatch
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve
 
-_CALIBRATION_BINS = 10
+from training.domain.charts import Bars, Chart, Cloud, Grid, Histogram, Line
+
+_STYLES = {
+    "plain": {},
+    "steps": {"drawstyle": "steps-post"},
+    "marked": {"marker": "o"},
+    "dotted": {"linestyle": ":", "color": "grey"},
+}
 
 
-def draw(folder: Path, labels: np.ndarray, scores: np.ndarray, importance: Mapping[str, float], metric: str) -> None:
-    """Write pr_curve.png, calibration.png and feature_importance.png into `folder`.
+def draw(folder: Path, charts: Iterable[Chart]) -> None:
+    """Write `<name>.png` of each chart into `folder`."""
+    for chart in charts:
+        figure = Figure(figsize=(6.4, 4.8), dpi=110, layout="constrained")
+        axes = figure.add_subplot(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+        for part in chart.parts:
+            _add(part, axes)
+        if chart.logarithmic:
+            axes.set(xscale="log", yscale="log")
+        if any(isinstance(part, Line) and part.label for part in chart.parts):
+            axes.legend()
+        figure.savefig(folder / f"{chart.name}.png")
 
-    `labels` and `scores` [n] belong to the holdout. `importance` maps each feature to the drop of `metric` when the
-    feature is shuffled.
-    """
-    figure, axes = _figure("Precision and recall on the holdout", "recall", "precision")
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    axes.plot(recall, precision, drawstyle="steps-post")
-    axes.axhline(labels.mean(), linestyle=":", color="grey", label=f"by chance: {labels.mean():.4f}")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend()
-    figure.savefig(folder / "pr_curve.png")
 
-    figure, axes = _figure("Calibration on the holdout", "mean score", "share of positives")
-    predicted, observed = _calibration(labels, scores)
-    low = max(min(predicted.min(), observed[observed > 0].min(initial=1.0)), 1e-6) / 2
-    axes.plot([low, 1], [low, 1], linestyle=":", color="grey", label="calibrated")
-    axes.plot(predicted, np.maximum(observed, low), marker="o", label=f"{_CALIBRATION_BINS} bins of positives")
-    axes.set(xscale="log", yscale="log")
-    axes.legend()
-    figure.savefig(folder / "calibration.png")
+@singledispatch
+def _add(part: object, axes: Axes) -> None:
+    raise TypeError(f"Cannot draw a {type(part).__name__}")
 
-    figure, axes = _figure("Feature importance", f"drop of {metric} when shuffled", "")
-    ranked = sorted(importance.items(), key=lambda item: item[1])
+
+@_add.register
+def _line(part: Line, axes: Axes) -> None:
+    axes.plot(part.x, part.y, label=part.label or None, **_STYLES[part.style])
+
+
+@_add.register
+def _grid(part: Grid, axes: Axes) -> None:
+    """Each row in the shades of its own shares, so that a rare class can be seen."""
+    shares = part.counts / part.counts.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(part.columns)), part.columns)
+    axes.set_yticks(range(len(part.rows)), part.rows)
+    for (row, column), count in _each(part):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
+
+
+def _each(part: Grid) -> list[tuple[tuple[int, int], int]]:
+    rows, columns = part.counts.shape
+    return [((row, column), int(part.counts[row, column])) for row in range(rows) for column in range(columns)]
+
+
+@_add.register
+def _cloud(part: Cloud, axes: Axes) -> None:
+    axes.hexbin(part.x, part.y, gridsize=60, mincnt=1, cmap="Blues", norm=LogNorm())
+
+
+@_add.register
+def _bars(part: Bars, axes: Axes) -> None:
+    ranked = sorted(zip(part.names, part.values, strict=True), key=lambda bar: bar[1])
     axes.barh([name for name, _ in ranked], [value for _, value in ranked])
-    figure.savefig(folder / "feature_importance.png")
 
 
-def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.8), dpi=110, layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel=x, ylabel=y)
-    return figure, axes
-
-
-def _calibration(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean score and share of positives per bin.
-
-    Each bin holds the same number of positives. scikit-learn's `calibration_curve` makes bins of equal width or with
-    equal numbers of rows. With rare positives, almost all positives would fall into the last of those bins.
-    """
-    order = np.argsort(scores, kind="stable")
-    positives = np.cumsum(labels[order])
-    bins = np.minimum(positives * _CALIBRATION_BINS // (positives[-1] + 1), _CALIBRATION_BINS - 1)
-    rows = np.bincount(bins, minlength=_CALIBRATION_BINS)
-    used = rows > 0
-    predicted = np.bincount(bins, scores[order], minlength=_CALIBRATION_BINS)[used] / rows[used]
-    return predicted, np.bincount(bins, labels[order], minlength=_CALIBRATION_BINS)[used] / rows[used]
+@_add.register
+def _histogram(part: Histogram, axes: Axes) -> None:
+    axes.hist(part.values, bins=60)

@@ -18,7 +18,7 @@ from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.contract.base import Days, midnight
 from training.contract.errors import TransientError
 from training.contract.model_spec import Feed, ModelSpec
-from training.contract.predictions import SCORE, SHADOW
+from training.contract.predictions import SHADOW
 from training.domain import predictions as layout
 from training.domain.conform import ARROW_TYPES, as_exact_pandas, feed_schema
 from training.domain.coverage import covered_days
@@ -26,9 +26,9 @@ from training.domain.frames import (
     DAY,
     FEATURE_TIMESTAMP,
     LOGGED_FEATURES,
+    LOGGED_OUTPUTS,
     PREDICTED_AT,
     PREDICTION_ID,
-    PROBABILITY,
     ROLE,
     VERSION,
 )
@@ -174,16 +174,21 @@ class Predictions:
     version: int | None
 
     def answered(
-        self, days: Days, columns: Collection[str], model_version: int | None = None, features: bool = False
+        self,
+        days: Days,
+        columns: Collection[str],
+        model_version: int | None = None,
+        features: bool = False,
+        outputs: bool = False,
     ) -> "pd.DataFrame":
         """The answers to events of `days`, by `model_version` (None: any). What a shadow scored answered nobody.
 
-        `columns` are event columns. With `features`: LOGGED_FEATURES as well.
+        `columns` are event columns. With `features`: LOGGED_FEATURES as well, with `outputs`: LOGGED_OUTPUTS.
         """
         wanted = (ds.field("day") >= days.start) & (ds.field("day") < days.end)
         if model_version is not None:
             wanted &= ds.field("model_version") == model_version
-        rows = self._read(wanted, columns, features)
+        rows = self._read(wanted, columns, features, outputs)
         return rows[rows[ROLE] != SHADOW].reset_index(drop=True)
 
     def scored_since(
@@ -193,15 +198,16 @@ class Predictions:
         from training.domain.performance import first_made
 
         wanted = (ds.field("predicted_at") >= moment) & ds.field("model_version").isin(list(model_versions))
-        rows = self._read(wanted, columns, features=False)
+        rows = self._read(wanted, columns, features=False, outputs=True)
         return first_made(rows, [self.spec.label.id_column, VERSION])
 
-    def _read(self, wanted: ds.Expression, columns: Collection[str], features: bool) -> "pd.DataFrame":
+    def _read(self, wanted: ds.Expression, columns: Collection[str], features: bool, outputs: bool) -> "pd.DataFrame":
         table = self._table(wanted, features)
         events = layout.event_columns(table)
         found = {name: self._typed(name, events, table.num_rows) for name in columns}
         found |= {name: table[column] for name, column in _OURS.items()}
-        found[PROBABILITY] = pc.map_lookup(table["outputs"], pa.scalar(SCORE), "first")
+        if outputs:
+            found[LOGGED_OUTPUTS] = table["outputs"]
         if features:
             found[LOGGED_FEATURES] = table["features"]
         rows = pa.table(found)

@@ -1,7 +1,8 @@
 """The served artifact: a folder with `model.onnx` and `metadata.json`. Serving needs nothing else of a model.
 
-`model.onnx` takes `features` (float32, [rows, len(feature_names)]) and returns `scores` (float32, [rows]), the
-probabilities of the positive class. The folder holds no pickle, and serving never loads one.
+`model.onnx` takes `features` (float32, [rows, len(feature_names)]) and returns `scores` (float32): the probability of
+the positive class [rows], the probabilities of all classes [rows, classes], or a number [rows]. `task` says which, and
+what they mean. The folder holds no pickle, and serving never loads one.
 """
 
 from datetime import date
@@ -10,17 +11,20 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from training.contract.base import Days, Frozen, TableVersions
+from training.contract.errors import DataContractError
 from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions
 from training.contract.messages import Metrics
 from training.contract.names import EstimatorName, Name
+from training.contract.predictions import SCORE
 
 ONNX_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
 ONNX_INPUT = "features"
 ONNX_OUTPUT = "scores"
 
-#: The version that training writes. Version 1 had no feature definitions and no golden events. Serving still reads it.
-SCHEMA_VERSION: Literal[2] = 2
+#: The version that training writes. Serving still reads version 1, which had no feature definitions and no golden
+#: events, and version 2, which had the threshold of a binary task instead of `task` and `outputs`.
+SCHEMA_VERSION: Literal[3] = 3
 
 
 class Golden(Frozen):
@@ -28,7 +32,7 @@ class Golden(Frozen):
 
     features: list[list[float | None]]
     """Rows of the matrix that the model gets. None: NaN."""
-    scores: list[float]
+    scores: list[float] | list[list[float]]
     tolerance: float = 1e-4
     events: list[dict[str, Any]] = []
     """For each row the event as in a request. Times are ISO 8601 in UTC."""
@@ -37,7 +41,7 @@ class Golden(Frozen):
 
 
 class ArtifactMetadata(Frozen):
-    schema_version: Literal[1, 2] = 1
+    schema_version: Literal[1, 2, 3] = 1
     features: FeatureDefinitions | None = None
     """The definitions of `feature_names`. None in schema version 1; then those of the code image apply."""
     model: Name
@@ -46,8 +50,10 @@ class ArtifactMetadata(Frozen):
     """SHA-256 of model.onnx."""
     feature_service: str
     feature_names: list[str]
-    threshold: float
-    """From this score on, the decision is an alert."""
+    task: dict[str, Any]
+    """The kind of the task and what was fitted of it (training/domain/task_kind.py, ServedTask.stored)."""
+    outputs: list[str]
+    """The names of the outputs in the prediction log."""
     golden: Golden
     dataset_id: str
     as_of: date
@@ -65,12 +71,31 @@ class ArtifactMetadata(Frozen):
             return tuple(FeatureColumn(name=name) for name in self.feature_names)
         return self.features.columns(self.feature_names)
 
+    def check_kind(self, kind: str) -> None:
+        """Raises DataContractError when the model is not of this kind of task."""
+        if self.task["kind"] != kind:
+            problem = f"The model predicts for a task of kind {self.task['kind']}, and the spec names {kind}"
+            raise DataContractError(problem, hint="Train a model of that kind.")
+
+    @property
+    def threshold(self) -> float:
+        """Of a binary task."""
+        return float(self.task["threshold"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _binary_in_earlier_versions(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "threshold" not in fields:
+            return fields
+        kept = {name: value for name, value in fields.items() if name != "threshold"}
+        return {"task": {"kind": "binary", "threshold": fields["threshold"]}, "outputs": [SCORE], **kept}
+
     @model_validator(mode="after")
     def _complete(self) -> "ArtifactMetadata":
         if self.schema_version == 1:
             return self
         if self.features is None:
-            raise ValueError("schema version 2 needs features")
+            raise ValueError(f"schema version {self.schema_version} needs features")
         if lacking := sorted(set(self.feature_names) - self.features.made()):
             raise ValueError(f"features do not define {', '.join(lacking)}")
         golden = self.golden

@@ -18,6 +18,7 @@ from training.contract.names import NAME_PATTERN, EstimatorName, Feed, Metric, N
 from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.spec_rules import contradictions
 from training.contract.spec_sections import EvaluationSpec, RetrainingSpec, SpecSections
+from training.contract.tasks import defaults
 from training.contract.yaml_file import read_fields
 
 __all__ = [
@@ -42,13 +43,18 @@ MODELS_DIR = Path(__file__).parent.parent / "models"
 class ModelSpec(SpecSections):
     @model_validator(mode="before")
     @classmethod
-    def _stick_to_the_entity(cls, fields: Any) -> Any:
-        """The default of `rollout.sticky_by` is the entity of evaluation."""
-        entity = fields.get("evaluation", {}).get("entity") if isinstance(fields, dict) else None
-        rollout = fields.get("rollout", {}) if isinstance(fields, dict) else None
-        return (
-            {**fields, "rollout": {"sticky_by": entity, **rollout}} if entity and isinstance(rollout, dict) else fields
-        )
+    def _defaults_by_task_and_entity(cls, fields: Any) -> Any:
+        """The defaults that depend on other sections: of `evaluation` on the task, of `rollout.sticky_by` on the entity
+        of evaluation. Without an entity, it is the id."""
+        if not isinstance(fields, dict):
+            return fields
+        evaluation, rollout, label = (fields.get(name, {}) for name in ("evaluation", "rollout", "label"))
+        if not all(isinstance(section, dict) for section in (evaluation, rollout, label)):
+            return fields
+        entity = evaluation.get("entity")
+        evaluation = {**defaults(fields.get("task"), entity), **evaluation}
+        sticky = {"sticky_by": entity or label.get("id_column", "")}
+        return {**fields, "evaluation": evaluation, "rollout": {**sticky, **rollout}}
 
     @model_validator(mode="after")
     def _names_agree(self) -> "ModelSpec":

@@ -1,8 +1,8 @@
 """The names that specs, step inputs and results have in common: of models, feeds, metrics, estimators and triggers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -11,7 +11,17 @@ Feed = Literal["events", "labels"]
 #: A member of the registry ESTIMATORS, or `package.module:factory`. Specs also check that it is known
 #: (registries.py); results of another image need not be.
 EstimatorName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?$")]
-Metric = Literal["roc_auc", "average_precision", "card_precision_at_k"]
+Metric = Name
 Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code", "person"]
 #: What an estimator learns: 0 or 1, one of k classes, or a number.
 Target = Literal["binary", "classes", "number"]
+
+
+def _name_of_today(metric: Any) -> Any:
+    return _EARLIER_METRICS.get(metric, metric) if isinstance(metric, str) else metric
+
+
+#: Metrics that had another name in earlier versions.
+_EARLIER_METRICS = {"card_precision_at_k": "precision_at_k"}
+#: A metric in a result or an artifact, which an earlier version may have written.
+StoredMetric = Annotated[Metric, BeforeValidator(_name_of_today)]

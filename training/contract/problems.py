@@ -56,8 +56,14 @@ def problems_of(error: ValidationError, file: str) -> list[Problem]:
     return [problem for detail in error.errors() for problem in _problems(detail, file)]
 
 
+def _place(detail: ErrorDetails) -> list[str]:
+    """The path of the field. pydantic puts the kind of a task between `task` and its fields."""
+    path = [str(part) for part in detail["loc"]]
+    return [path[0], *path[2:]] if path[:1] == ["task"] and len(path) > 1 else path
+
+
 def _problems(detail: ErrorDetails, file: str) -> list[Problem]:
-    section = [str(part) for part in detail["loc"]]
+    section = _place(detail)
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, Contradictions):
         return [

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from training.contract.cron import cron_mistake
-from training.contract.feeds import Column
 from training.contract.problems import Mistake
 from training.contract.spec_sections import SpecSections
+from training.contract.tasks import Relative
 
 #: Our own columns in feature tables, joins and datasets.
 TABLE_COLUMNS = frozenset(["day", "feature_timestamp", "event_timestamp"])
@@ -47,7 +47,7 @@ def _unknown_columns(spec: SpecSections) -> Iterator[Mistake]:
 
 
 def _entity_fields(spec: SpecSections) -> list[tuple[str, str]]:
-    fields = [("evaluation.entity", spec.evaluation.entity)]
+    fields = [("evaluation.entity", spec.evaluation.entity)] if spec.evaluation.entity else []
     fields += [(f"features.tables.{table}", entity) for table, entity in spec.features.tables.items()]
     return [*fields, ("rollout.sticky_by", spec.rollout.sticky_by)]
 
@@ -56,7 +56,7 @@ def _label(spec: SpecSections) -> Iterator[Mistake]:
     label, feed = spec.label, spec.feeds["labels"]
     if label.column in (label.id_column, feed.time_column):
         other = "label.id_column" if label.column == label.id_column else "feeds.labels.time_column"
-        yield "label.column", f"is {label.column!r}, and so is {other}", "Name the column with the label, 0 or 1."
+        yield "label.column", f"is {label.column!r}, and so is {other}", "Name the column with the label."
         return
     if label.column in TABLE_COLUMNS:
         yield (
@@ -68,27 +68,12 @@ def _label(spec: SpecSections) -> Iterator[Mistake]:
     if column.nullable:
         what = "may be null, but a label must have a value"
         yield f"{place}.nullable", what, "Remove `nullable: true`, and deliver a label only when it is known."
-    if column.type == "int64":
-        if not _zero_or_one(column):
-            what = "must limit the label to 0 and 1"
-            yield f"{place}.values", what, "Write `values: [0, 1]`. 1 is the positive class."
-    elif column.type != "bool":
-        what = f"is {column.type}, but a label must be int64 (0 or 1) or bool"
-        yield f"{place}.type", what, "Deliver the label as 0 and 1 or as a boolean. 1 is the positive class."
-    if _only_positive(column) and label.unlabelled_after_delay == "missing":
-        what = "allows positive labels only, so no event would ever be negative"
-        fix = "Allow both values, or write `label.unlabelled_after_delay: negative` if the feed only has positives."
-        yield f"{place}.{'minimum' if column.values is None else 'values'}", what, fix
-
-
-def _zero_or_one(column: Column) -> bool:
-    if column.values is not None:
-        return {1} <= set(column.values) <= {0, 1}
-    return column.minimum in (0, 1) and column.maximum == 1
-
-
-def _only_positive(column: Column) -> bool:
-    return column.minimum == 1 if column.values is None else set(column.values) == {1}
+    only_positives = label.unlabelled_after_delay == "negative"
+    for field, what, fix in spec.task.label_mistakes(column, only_positives):
+        yield f"{place}.{field}", what, fix
+    if only_positives and not spec.task.HAS_NEGATIVES:
+        what = f"is negative, but the labels of a task of kind {spec.task.kind} are not positive or negative"
+        yield "label.unlabelled_after_delay", what, "Write `missing`."
 
 
 def _ids(spec: SpecSections) -> Iterator[Mistake]:
@@ -158,10 +143,33 @@ def _training(spec: SpecSections) -> Iterator[Mistake]:
 
 
 def _evaluation(spec: SpecSections) -> Iterator[Mistake]:
-    evaluation = spec.evaluation
-    if evaluation.primary not in evaluation.floors:
-        what = f"must have a floor for the primary metric {evaluation.primary!r}"
-        yield "evaluation.floors", what, f"Add `{evaluation.primary}: <the lowest value that may be promoted>`."
+    evaluation, rules = spec.evaluation, spec.task.rules
+    if not evaluation.primary:
+        yield "evaluation.primary", "is missing", f"Name a metric of the task {spec.task.kind}."
+    elif evaluation.primary not in evaluation.limits:
+        what = f"must have a limit for the primary metric {evaluation.primary!r}"
+        yield "evaluation.limits", what, f"Add `{evaluation.primary}: <the worst value that may be promoted>`."
+    if evaluation.exclude_known_entities and not (spec.task.ENDS_ENTITIES and evaluation.entity):
+        what = "is true, but only a binary task with an evaluation.entity has entities that are known as positive"
+        yield "evaluation.exclude_known_entities", what, "Remove it."
+    if rules is None:  # The kind itself checks its metrics when it is made.
+        return
+    named = {"primary": [evaluation.primary], "limits": evaluation.limits, "margins": evaluation.margins}
+    for field, metrics in named.items():
+        if unknown := sorted(set(metrics) - set(rules) - {""}):
+            what = f"names {', '.join(unknown)}, which the task {spec.task.kind} does not have"
+            yield f"evaluation.{field}", what, f"Its metrics are {', '.join(rules)}."
+    for metric, limit in evaluation.limits.items():
+        if metric in rules and not rules[metric].low <= limit <= rules[metric].high:
+            what = f"is {limit:g}, but the metric is between {rules[metric].low:g} and {rules[metric].high:g}"
+            yield f"evaluation.limits.{metric}", what, "Correct it."
+    for metric, margin in evaluation.margins.items():
+        if metric in rules and rules[metric].bounded and not isinstance(margin, Relative) and margin > 1:
+            yield f"evaluation.margins.{metric}", f"is {margin:g}, but the metric is at most 1", "Correct it."
+    columns = spec.feeds["events"].columns
+    if unknown := [name for name in spec.task.reference_columns if name not in columns]:
+        what = f"names {', '.join(unknown)}, not one of the columns {sorted(columns)}"
+        yield "task.reference.by", what, _NAME_A_COLUMN
 
 
 def _schedule(spec: SpecSections) -> Iterator[Mistake]:

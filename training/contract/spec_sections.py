@@ -10,6 +10,7 @@ from training.contract.names import Feed, Metric, Name
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
+from training.contract.tasks import Margin, Task
 
 #: A hundred years: a larger number is a typing error, and dates would overflow.
 DayCount = Annotated[int, Field(ge=1, le=36_500)]
@@ -44,7 +45,8 @@ class TrainingSpec(Spec):
     """The least share of labelled events on every day of the training window and the holdout. A day with less lacks a
     delivery of labels."""
     minimum_rows: int = Field(1000, ge=1)
-    minimum_positives: int = Field(50, ge=1)
+    minimum_class_rows: int = Field(50, ge=1)
+    """The least training rows of each class. Regressions have no classes."""
     maximum_categories: int = Field(100, ge=1)
     """The most categories of a feature that is a text: the most frequent ones of the training rows. A column of events
     with `values` has these instead."""
@@ -57,25 +59,27 @@ class TrainingSpec(Spec):
 class EvaluationSpec(Spec):
     """When a challenger may serve. Gates fail closed."""
 
-    primary: Metric = "average_precision"
-    floors: dict[Metric, Share]
-    """The least value of each metric on the holdout. The first model has to pass no other gate."""
-    margins: dict[Metric, Share] = {}
-    """By how much a metric may be worse than the champion's."""
-    k: int = Field(100, ge=1)
-    """The k in precision@k: entities that can be checked in a day."""
-    entity: str
-    """The entity of precision@k, and of the rule that follows."""
-    exclude_known_entities: bool = True
-    """Leave out entities whose positive label was already known at the start of the row's day."""
+    primary: Metric = ""
+    """The metric that decides. Default: `average_precision` (binary), `log_loss` (multiclass), `rmse` (regression)."""
+    limits: dict[Metric, float]
+    """The worst value of each metric on the holdout that may be promoted: the lowest, or the highest where lower values
+    are better."""
+    minimum_skill: float = Field(0.0, ge=0, lt=1)
+    """What of the way from a naive reference to a perfect model a first champion must go beyond, in the primary metric.
+    The reference is the share of positives (binary), the shares of the classes (multiclass) or `task.reference`."""
+    margins: dict[Metric, Margin] = {}
+    """By how much a metric may be worse than the champion's: absolute, or `{relative: 0.02}` of the champion's."""
+    k: int = Field(1, ge=1)
+    """The k in precision@k, the entities that can be checked in a day (binary, default 100), and in top-k accuracy
+    (multiclass, default 2)."""
+    entity: str | None = None
+    """The column whose values make rows depend on each other: the bootstrap draws all rows of one value together. It is
+    the entity of precision@k and of the rule that follows. Without one, blocks of time are drawn."""
+    exclude_known_entities: bool = False
+    """Leave out entities whose positive label was already known at the start of the row's day. Default: true for a
+    binary task with an entity."""
     bootstrap_samples: int = Field(500, ge=50)
     confidence: float = Field(0.9, gt=0.5, lt=1)
-
-
-class DecisionSpec(Spec):
-    """How a score becomes a decision: the threshold alerts on this share of the holdout's events."""
-
-    alert_rate: Annotated[float, Field(gt=0, lt=1)] = 0.005
 
 
 class DriftSpec(Spec):
@@ -91,10 +95,12 @@ class DriftSpec(Spec):
     """With fewer events in the window nothing is compared, because small samples differ by chance. For 1,000 rows and a
     reference of 20,000 from the same distribution the score is 0.04, and in 1 of 100 cases 0.08 to 0.1, where 0.1 is
     the threshold. With 500 rows it exceeds the threshold."""
-    maximum_performance_drop: float = Field(0.1, ge=0, le=1)
-    """Performance on matured labels may fall this far (absolute, in the primary metric) below the holdout's."""
-    minimum_positives: int = Field(20, ge=1)
-    """With fewer positive labels in the matured window performance is not measured."""
+    maximum_performance_drop: Margin | None = None
+    """By how much the primary metric on matured labels may be worse than on the holdout: absolute, or
+    `{relative: 0.1}`. Default: 0.1 for a metric between 0 and 1, else `{relative: 0.1}`."""
+    minimum_class_rows: int = Field(20, ge=1)
+    """Performance is measured when the matured window has this many labels of each class, or of two classes when there
+    are more than two. A regression needs this many labels."""
     maximum_unmeasured_looks: int = Field(3, ge=1)
     """The monitoring run fails when this many runs in a row, each on another day, could not measure drift or
     performance because events, predictions or labels were missing."""
@@ -129,9 +135,10 @@ class SpecSections(Spec):
     feeds: dict[Feed, FeedSpec]
     label: LabelSpec
     features: FeatureSpec
+    task: Task
+    """What kind of prediction the model makes: `kind: binary`, `multiclass`, `regression` or another."""
     training: TrainingSpec
     evaluation: EvaluationSpec
-    decision: DecisionSpec = DecisionSpec()
     drift: DriftSpec = DriftSpec()
     retraining: RetrainingSpec = RetrainingSpec()
     schedule: ScheduleSpec = ScheduleSpec()

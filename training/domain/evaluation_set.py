@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from training.domain.resampling import Clusters, Sample, clusters_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Rows: TypeAlias = "Sequence[Any] | np.ndarray | pd.Series"
+#: A column: a list, an array or a pandas Series.
+Rows: TypeAlias = Sequence[Any] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class EvaluationSet:
     hours: np.ndarray | None = None
 
     @classmethod
-    def of(cls, labels: Rows, entities: "Rows | None", days: Rows, times: "Rows | None" = None) -> "EvaluationSet":
+    def of(cls, labels: Rows, entities: Rows | None, days: Rows, times: Rows | None = None) -> "EvaluationSet":
         """Make one from columns of equal length. `times` are the times of the rows; without a zone they are UTC."""
         numbered = None if entities is None else _numbered(entities)
         return cls(np.asarray(labels), numbered, _numbered(days), None if times is None else _hours(times))

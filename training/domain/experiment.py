@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 from training.contract.base import Frozen
 from training.contract.model_spec import Metric
 from training.contract.signals import VersionSignals
-from training.domain.metrics import EvaluationSet, Ranking
+from training.domain.task_kind import Scored
 
 
 class Difference(Frozen):
@@ -60,39 +60,32 @@ def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence
 
 
 def qualities(
-    champion: tuple[EvaluationSet, np.ndarray],
-    challenger: tuple[EvaluationSet, np.ndarray],
-    metric: Metric,
-    k: int,
-    confidence: float,
-    samples: int,
-    seed: int,
+    champion: Scored, challenger: Scored, metric: Metric, confidence: float, samples: int, seed: int
 ) -> Difference:
-    """`metric` of each version on the labelled requests that it answered, given as (evaluation set, scores).
+    """`metric` of each version on the labelled requests that it answered.
 
     The interval is a bootstrap percentile interval over `samples` samples. The groups share no key, so the clusters of
     each are drawn separately (domain/resampling.py). When a group has too few clusters, the interval is infinite.
     """
     random = np.random.default_rng(seed)
-    rankings = [(truth, Ranking(truth, scores, k)) for truth, scores in (champion, challenger)]
-    clusters = [truth.clusters for truth, _ in rankings]
+    groups = (champion, challenger)
+    clusters = [group.truth.clusters for group in groups]
     drawn = np.full((samples, 2), np.nan)
     for i in range(samples if all(each.count for each in clusters) else 0):
-        for j, (truth, ranking) in enumerate(rankings):
-            drawn[i, j] = ranking.value(metric, truth.clusters.draw(random))
+        for j, group in enumerate(groups):
+            drawn[i, j] = group.value(metric, group.truth.clusters.draw(random))
     differences = drawn[:, 1] - drawn[:, 0]
     differences = differences[np.isfinite(differences)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(differences, (tail, 1 - tail)) if len(differences) else (-np.inf, np.inf)
-    (old_truth, old), (new_truth, new) = rankings
     return Difference(
         measure=metric,
-        champion=old.value(metric),
-        challenger=new.value(metric),
+        champion=champion.value(metric),
+        challenger=challenger.value(metric),
         low=float(low),
         high=float(high),
         confidence=confidence,
-        champion_rows=len(old_truth.labels),
-        challenger_rows=len(new_truth.labels),
+        champion_rows=len(champion.truth.labels),
+        challenger_rows=len(challenger.truth.labels),
         drawn="; ".join(dict.fromkeys(each.described for each in clusters if each.by_time)),
     )

@@ -1,6 +1,9 @@
 """Names of our columns in frames that also have the spec's columns, whose names never begin with an underscore."""
 
+from collections.abc import Iterable, Sequence
 from typing import Final
+
+import numpy as np
 
 #: Columns of labels: the value, and when it was reported.
 LABEL: Final = "_label"
@@ -14,7 +17,13 @@ PREDICTED_AT: Final = "_predicted_at"
 DAY: Final = "_day"
 VERSION: Final = "_model_version"
 ROLE: Final = "_role"
-PROBABILITY: Final = "_score"
 FEATURE_TIMESTAMP: Final = "_feature_timestamp"
-#: A list of (name, value) for each row.
+#: Lists of (name, value) for each row.
 LOGGED_FEATURES: Final = "_features"
+LOGGED_OUTPUTS: Final = "_outputs"
+
+
+def logged_outputs(outputs: Iterable[Iterable[tuple[str, float]]], names: Sequence[str]) -> np.ndarray:
+    """The outputs `names` of a column LOGGED_OUTPUTS, float64 [n, len(names)]; NaN where a row lacks one."""
+    rows = [dict(row) for row in outputs]
+    return np.array([[row.get(name, np.nan) for name in names] for row in rows], float).reshape(len(rows), len(names))

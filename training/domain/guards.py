@@ -5,7 +5,7 @@ high. So five failures in five requests trip a guard at once, and one failure in
 ends with too few requests for the test, the observed shares of failed requests and of NaN decide.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,18 +168,20 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
 
 
 def quality(
-    differences: np.ndarray, metric: str, rows: int, positives: int, guards: GuardSpec, drawn: str = ""
+    leads: np.ndarray, metric: str, rows: int, counts: Mapping[str, int], guards: GuardSpec, drawn: str = ""
 ) -> Finding:
-    """The finding for `differences`: version minus champion in `metric`, one per bootstrap sample of the same rows.
+    """The finding for `leads`: by how much the version is better than the champion in `metric`, one per bootstrap
+    sample of the same rows. `counts`: class → its rows.
 
     It trips when the upper end of the interval, at the spec's confidence, is below the allowed drop. Without samples
     (too few entities and hours to draw from) it cannot trip. `drawn` describes what the bootstrap drew.
     """
     limit = guards.maximum_quality_drop or 0.0
-    on = f"on {rows} labelled requests, {positives} of them positive; may fall by {limit:g}"
+    on = ", ".join([f"on {rows} labelled requests", *(f"{count} {name}" for name, count in counts.items())])
+    on += f"; may get worse by {limit:g}"
     on += f"; the bootstrap draws {drawn}" if drawn else ""
-    if not len(differences):
+    if not len(leads):
         return Finding("quality", 0.0, -limit, False, f"the difference in {metric} cannot be tested {on}")
-    most, middle = float(np.quantile(differences, guards.confidence)), float(np.median(differences))
-    sentence = f"{metric} {middle:+.4f} against the champion (at most {most:+.4f}) {on}"
+    most, middle = float(np.quantile(leads, guards.confidence)), float(np.median(leads))
+    sentence = f"{metric} better by {middle:+.4f} than the champion (at most {most:+.4f}) {on}"
     return Finding("quality", middle, -limit, most < -limit, sentence)

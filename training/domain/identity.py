@@ -57,6 +57,8 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "features.tables": _DATASET | _CODE,
     # It decides the feature tables, which the table versions name.
     "features.history_days": _CODE,
+    # It decides which labels suffice, and columns of the dataset.
+    "task": _DATASET | {Id.FIT, Id.VERDICT},
     # The dataset step may be told another window and another seed: `dataset_id` takes those that are used.
     "training.window_days": _CODE,
     "training.seed": _CODE,
@@ -65,18 +67,18 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "training.maximum_categories": _DATASET | _CODE,
     "training.minimum_labelled_share": _DATASET | _CODE,
     "training.minimum_rows": _DATASET | _CODE,
-    "training.minimum_positives": _DATASET | _CODE,
+    "training.minimum_class_rows": _DATASET | _CODE,
     # A fit is identified by the parameters of its own estimator: `fit_id` takes them.
     "training.estimators": _CODE,
     "evaluation.entity": _DATASET | {Id.VERDICT},
     "evaluation.exclude_known_entities": _DATASET | {Id.VERDICT},
     "evaluation.primary": frozenset({Id.FIT, Id.VERDICT}),
     "evaluation.k": frozenset({Id.FIT, Id.VERDICT}),
-    "evaluation.floors": frozenset({Id.VERDICT}),
+    "evaluation.limits": frozenset({Id.VERDICT}),
+    "evaluation.minimum_skill": frozenset({Id.VERDICT}),
     "evaluation.margins": frozenset({Id.VERDICT}),
     "evaluation.bootstrap_samples": frozenset({Id.VERDICT}),
     "evaluation.confidence": frozenset({Id.VERDICT}),
-    "decision": frozenset({Id.FIT}),
     # The dataset holds the sample of its training rows that drift is measured against.
     "drift.maximum_rows": _DATASET,
     "drift.window_days": _NOTHING,
@@ -84,7 +86,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "drift.test": _NOTHING,
     "drift.minimum_rows": _NOTHING,
     "drift.maximum_performance_drop": _NOTHING,
-    "drift.minimum_positives": _NOTHING,
+    "drift.minimum_class_rows": _NOTHING,
     "drift.maximum_unmeasured_looks": _NOTHING,
     "retraining": _NOTHING,
     "schedule": _NOTHING,

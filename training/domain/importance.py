@@ -1,11 +1,13 @@
-"""Permutation importance: how much a metric drops when a feature is shuffled (Breiman, Random Forests, 2001, §10)."""
+"""Permutation importance: how much worse a metric gets when a feature is shuffled (Breiman, Random Forests, 2001,
+§10)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from training.contract.model_spec import Metric
-from training.domain.metrics import EvaluationSet, Ranking
+from training.domain.charts import Bars, Chart
+from training.domain.evaluation_set import EvaluationSet
+from training.domain.task_kind import ServedTask, TaskKind
 
 #: Enough to rank features. Scoring a whole holdout once per feature can take a forest longer than fitting.
 MAXIMUM_ROWS = 10_000
@@ -16,23 +18,21 @@ def permutation_importance(
     features: np.ndarray,
     truth: EvaluationSet,
     names: list[str],
-    metric: Metric,
-    k: int,
+    task: TaskKind,
+    served: ServedTask,
     seed: int,
 ) -> dict[str, float]:
-    """Feature → drop of `metric` when that column of `features` [n, d] is shuffled.
+    """Feature → by how much the task's primary metric gets worse when that column of `features` [n, d] is shuffled.
 
-    Uses all positive rows, and negative rows up to `MAXIMUM_ROWS` in total (but at least as many as there are positive
-    rows).
+    On a sample of the rows that the task chooses, of about MAXIMUM_ROWS.
     """
     random = np.random.default_rng(seed)
-    positive, negative = np.flatnonzero(truth.labels == 1), np.flatnonzero(truth.labels == 0)
-    negative = random.permutation(negative)[: max(MAXIMUM_ROWS - len(positive), len(positive))]
-    rows = np.sort(np.concatenate([positive, negative]))
-    sample = EvaluationSet.of(truth.labels[rows], truth.entities[rows], truth.days[rows])
+    rows = task.sample(truth.labels, random, MAXIMUM_ROWS)
+    sample, metric = truth.some(rows), task.evaluation.primary
+    sign = task.rules[metric].sign
 
     def quality(values: np.ndarray) -> float:
-        return Ranking(sample, score(values), k).value(metric)
+        return sign * task.scored(sample, score(values), served).value(metric)
 
     original, drops = features[rows], {}
     reference = quality(original)
@@ -41,3 +41,9 @@ def permutation_importance(
         shuffled[:, i] = random.permutation(shuffled[:, i])
         drops[name] = reference - quality(shuffled)
     return drops
+
+
+def importance_chart(importance: Mapping[str, float], metric: str) -> Chart:
+    bars = Bars(tuple(importance), np.array(list(importance.values())))
+    title = f"how much worse {metric} is when shuffled"
+    return Chart("feature_importance", "Feature importance", title, "", (bars,))

@@ -46,8 +46,7 @@ def monitoring_run(drift: DriftResult, performance: PerformanceResult | None, sp
         unmeasured["performance"] = f"no predictions of version {drift.champion_version} in {performance.window}"
     elif performance is not None and performance.outcome == "too few labels":
         unmeasured["performance"] = (
-            f"{performance.rows} predictions with a label in {performance.window}, {performance.positives} of them "
-            f"positive, where {spec.drift.minimum_positives} are needed and some negative"
+            f"{performance.rows} predictions with a label in {performance.window}: {performance.lacks}"
         )
     return MonitoringRun(as_of=drift.as_of, champion_version=drift.champion_version, unmeasured=unmeasured)
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from training.contract.base import Days
 from training.contract.model_spec import Metric
+from training.contract.tasks import Margin, MetricRule, Relative, allowed
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 
 
@@ -25,7 +26,20 @@ def first_made(predictions: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def has_degraded(
-    current: Mapping[Metric, float], reference: Mapping[Metric, float], primary: Metric, maximum_drop: float
+    current: Mapping[Metric, float],
+    reference: Mapping[Metric, float],
+    primary: Metric,
+    rule: MetricRule,
+    maximum_drop: Margin | None,
 ) -> bool:
-    """Whether the primary metric is more than `maximum_drop` (absolute) below its value on the champion's holdout."""
-    return reference[primary] - current[primary] > maximum_drop
+    """Whether the primary metric is worse than on the champion's holdout by more than `maximum_drop`.
+
+    Without one it is 0.1 for a metric between 0 and 1, and a tenth of the holdout's value for others. A metric that
+    cannot be compared, because one of the two is missing, has not degraded.
+    """
+    if primary not in current or primary not in reference:
+        return False
+    if maximum_drop is None:
+        maximum_drop = 0.1 if rule.bounded else Relative(relative=0.1)
+    drop = rule.sign * (reference[primary] - current[primary])
+    return drop > allowed(maximum_drop, reference[primary])

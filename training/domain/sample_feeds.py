@@ -96,7 +96,7 @@ def _labels(
             rows.append((i, 1 - value, reported + timedelta(days=float(1 + random.random() * (delay + 1)))))
     found: dict[str, Values] = {}
     for name, column in feed.columns.items():
-        if name == label.column:
+        if name == label.column and spec.task.HAS_NEGATIVES:
             found[name] = [_label_value(column, value) for _, value, _ in rows]
         elif name == feed.time_column:
             found[name] = [reported for _, _, reported in rows]

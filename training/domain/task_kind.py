@@ -25,7 +25,7 @@ from training.contract.names import Target
 from training.contract.registries import TASKS
 from training.contract.tasks import MetricRule
 from training.domain.charts import Chart
-from training.domain.evaluation_set import EvaluationSet
+from training.domain.evaluation_set import EvaluationSet, Rows
 from training.domain.resampling import Sample
 
 
@@ -173,6 +173,14 @@ class TaskKind(ABC):
         return np.sort(random.permutation(len(truth))[:maximum])
 
     # Measuring
+
+    def evaluation_set(self, labels: Rows, entities: Rows | None, days: Rows, times: Rows | None) -> EvaluationSet:
+        """Rows to measure on. Raises DataContractError when no metric is defined for their labels."""
+        truth = self.truth(np.asarray(labels))
+        if lacks := self.lacks_to_measure(truth, 1):
+            problem = f"No metric is defined on the {len(truth)} evaluation rows: {lacks}"
+            raise DataContractError(problem, hint="Evaluate on a longer window.")
+        return EvaluationSet.of(truth, entities, days, times)
 
     @abstractmethod
     def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> Scored:

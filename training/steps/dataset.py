@@ -20,6 +20,7 @@ from training.domain.encoding import most_frequent
 from training.domain.frames import EXCLUDED, LABEL, REPORTED_AT
 from training.domain.identity import dataset_id
 from training.domain.labels import known_before, labelled
+from training.domain.task_kind import TaskKind, task_of
 from training.domain.windows import Windows, thinly_labelled, windows
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
@@ -37,11 +38,12 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     Columns: the events' id, time and entities, the label, the features (float32, text); in the holdout also `_excluded`
     (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features. The
     id is a hash of all that determines the content: a dataset that exists is returned as it is.
-    Raises DataContractError when history, labels, rows, positives or feature rows do not suffice.
+    Raises DataContractError when history, labels, rows, classes or feature rows do not suffice.
     """
     from training.adapters.features import Features, definitions_digest
 
     spec = load_model_spec(inputs.model, settings.models_dir)
+    task = task_of(spec)
     lake = Lake(settings.lake, spec.name)
     versions, as_of = _pinned(inputs, lake, spec, settings)
     window_days = inputs.window_days or spec.training.window_days
@@ -57,7 +59,7 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     _check_history(lake, spec, versions, chosen, as_of)
     rows = _labelled(lake, spec, versions, chosen, as_of)
     train, holdout = _splits(spec, rows, chosen)
-    _check_counts(spec, train, holdout, chosen)
+    _check_counts(task, train, holdout, chosen)
     _check_features(lake, spec, versions, pd.concat([train, holdout]))
     features = Features(settings, spec)
     names = features.names()
@@ -68,8 +70,8 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
         as_of=as_of,
         feature_service=spec.features.service,
         feature_names=names,
-        train=_split(spec, storage.join(uri, TRAIN), chosen.train, frames[TRAIN]),
-        holdout=_split(spec, storage.join(uri, HOLDOUT), chosen.holdout, frames[HOLDOUT]),
+        train=_split(task, storage.join(uri, TRAIN), chosen.train, frames[TRAIN]),
+        holdout=_split(task, storage.join(uri, HOLDOUT), chosen.holdout, frames[HOLDOUT]),
         seed=seed,
         table_versions=versions,
     )
@@ -187,30 +189,35 @@ def _splits(spec: ModelSpec, rows: pd.DataFrame, chosen: Windows) -> tuple[pd.Da
     return train, holdout.assign(**{EXCLUDED: excluded})
 
 
-def _check_counts(spec: ModelSpec, train: pd.DataFrame, holdout: pd.DataFrame, chosen: Windows) -> None:
-    counted = {"training": (train, chosen.train), "holdout": (holdout[~holdout[EXCLUDED]], chosen.holdout)}
-    rows_needed = {"training": spec.training.minimum_rows, "holdout": 1}
-    positives_needed = {"training": spec.training.minimum_positives, "holdout": 1}
-    for name, (frame, days) in counted.items():
-        rows, positives = len(frame), int(frame[LABEL].sum())
-        if rows < rows_needed[name] or positives < positives_needed[name]:
-            if name == "holdout" and holdout[LABEL].any():
-                raise _all_known(spec, holdout, rows, positives, days)
-            raise DataContractError(
-                f"The {name} window {days} has {rows} labelled rows, {positives} positive;"
-                f" needed are {rows_needed[name]} and {positives_needed[name]}",
-                hint="Choose a later as_of or a longer window_days, or lower training.minimum_rows and"
-                " minimum_positives in the spec.",
-            )
+def _check_counts(task: TaskKind, train: pd.DataFrame, holdout: pd.DataFrame, chosen: Windows) -> None:
+    """Raises DataContractError for labels that no model can be trained or measured on."""
+    spec, counted = task.spec, holdout[~holdout[EXCLUDED]]
+    rows, needed = len(train), spec.training.minimum_rows
+    if rows < needed:
+        lacks = f"{needed} are needed"
+    else:
+        lacks = task.lacks_to_fit(task.truth(train[LABEL].to_numpy()), spec.training.minimum_class_rows)
+    if lacks:
+        raise DataContractError(
+            f"The training window {chosen.train} has {rows} labelled rows: {lacks}",
+            hint="Choose a later as_of or a longer window_days, or lower training.minimum_rows and"
+            " minimum_class_rows in the spec.",
+        )
+    if lacks := task.lacks_to_measure(task.truth(counted[LABEL].to_numpy()), 1):
+        if len(counted) < len(holdout) and not task.lacks_to_measure(task.truth(holdout[LABEL].to_numpy()), 1):
+            raise _all_known(spec, holdout, len(counted), lacks, chosen.holdout)
+        raise DataContractError(
+            f"The holdout window {chosen.holdout} has {len(counted)} labelled rows: {lacks}",
+            hint="Choose a later as_of or a longer training.holdout_days.",
+        )
 
 
-def _all_known(spec: ModelSpec, holdout: pd.DataFrame, rows: int, positives: int, days: Days) -> DataContractError:
-    """For a holdout that has positives, but only among the rows that evaluation leaves out."""
+def _all_known(spec: ModelSpec, holdout: pd.DataFrame, rows: int, lacks: str, days: Days) -> DataContractError:
+    """For a holdout that could be measured if evaluation left no rows out."""
     entity = spec.evaluation.entity
     return DataContractError(
-        f"The holdout window {days} has {len(holdout)} labelled rows, {int(holdout[LABEL].sum())} positive. Evaluation"
-        f" leaves out {len(holdout) - rows} of them, because a positive label of their {entity} was already known;"
-        f" {rows} remain, {positives} positive",
+        f"The holdout window {days} has {len(holdout)} labelled rows. Evaluation leaves out {len(holdout) - rows} of"
+        f" them, because a positive label of their {entity} was already known; {rows} remain: {lacks}",
         hint="Write `exclude_known_entities: false` under evaluation when a positive label does not end an entity's"
         " events, or name an entity with more values as evaluation.entity.",
     )
@@ -222,8 +229,9 @@ def _with_features(
     """Both splits with their features, joined in one go; and the values of the views' columns for the holdout."""
     names = features.names()
     rows = pd.concat([train, holdout], ignore_index=True)
-    entities = sorted({*spec.features.tables.values(), spec.evaluation.entity})
-    columns = list(dict.fromkeys([spec.label.id_column, spec.feeds["events"].time_column, *entities]))
+    entities = {*spec.features.tables.values(), *filter(None, [spec.evaluation.entity])}
+    keys = [spec.label.id_column, spec.feeds["events"].time_column, *sorted(entities)]
+    columns = [*dict.fromkeys(keys), *sorted({*spec.task.reference_columns} - {*keys, *names})]
     if taken := sorted({*columns, spec.label.column} & set(names)) or sorted({spec.label.column} & set(columns)):
         raise ConfigError(
             f"A dataset cannot hold two columns of one name: {', '.join(taken)}",
@@ -236,5 +244,6 @@ def _with_features(
     return {TRAIN: first, HOLDOUT: second.assign(**{EXCLUDED: holdout[EXCLUDED].to_numpy()})}, batch.iloc[len(train) :]
 
 
-def _split(spec: ModelSpec, uri: str, days: Days, frame: pd.DataFrame) -> Split:
-    return Split(days=days, uri=uri, rows=len(frame), positives=int(frame[spec.label.column].sum()))
+def _split(task: TaskKind, uri: str, days: Days, frame: pd.DataFrame) -> Split:
+    counts = task.counts(task.truth(frame[task.spec.label.column].to_numpy()))
+    return Split(days=days, uri=uri, rows=len(frame), counts=counts)

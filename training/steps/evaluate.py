@@ -1,6 +1,7 @@
 """Score the candidates and the champion on the same holdout rows and reach a verdict."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import ModelVersion, Registry, Runs
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, Metrics, Verdict
-from training.contract.model_spec import EstimatorName, EvaluationSpec, load_model_spec
+from training.contract.model_spec import EstimatorName, load_model_spec
+from training.domain.evaluation_set import EvaluationSet
 from training.domain.identity import verdict_id
-from training.domain.metrics import EvaluationSet, Ranking, paired_differences
-from training.domain.verdict import Champion, judge
+from training.domain.metrics import paired_differences
+from training.domain.task_kind import LabelledRows, Scored, TaskKind, served_task, task_of
+from training.domain.verdict import Champion, Reference, Rules, judge
 from training.settings import StateSettings
 from training.snapshots import champion_version
 from training.workspace import served_artifact, share, shared_uri
@@ -25,23 +28,38 @@ log = logging.getLogger("perennial")
 
 @dataclass(frozen=True)
 class _Holdout:
-    """The rows that count (`keep` of `rows`), what came true of them, and by what rules they are judged."""
+    """The rows that count (`keep` of `rows`), what came true of them, and the task that they are judged by."""
 
     rows: Rows
     keep: np.ndarray
     truth: EvaluationSet
-    spec: EvaluationSpec
+    task: TaskKind
 
     @classmethod
-    def of(cls, rows: Rows, spec: EvaluationSpec) -> "_Holdout":
-        keep = rows.evaluated
-        truth = EvaluationSet.of(rows.labels[keep], rows.entities[keep], rows.days[keep], rows.times[keep])
-        return cls(rows, keep, truth, spec)
+    def of(cls, rows: Rows, task: TaskKind) -> "_Holdout":
+        keep, entities = rows.evaluated, rows.entities
+        counted = None if entities is None else entities[keep]
+        truth = task.evaluation_set(rows.labels[keep], counted, rows.days[keep], rows.times[keep])
+        return cls(rows, keep, truth, task)
 
-    def rank(self, model: OnnxModel) -> Ranking:
-        """Scored with the model's own features, found by name."""
+    def score(self, model: OnnxModel) -> Scored:
+        """Scored with the model's own features, found by name. Raises DataContractError for a model of another kind."""
+        model.metadata.check_kind(self.task.spec.task.kind)
         scores = model.score(self.rows.features(model.metadata.columns)[self.keep])
-        return Ranking(self.truth, scores, self.spec.k)
+        return self.task.scored(self.truth, scores, served_task(model.metadata.task))
+
+    def reference(self, dataset: Dataset) -> Reference:
+        """The naive prediction, made of the training labels."""
+        columns = self.task.spec.task.reference_columns
+        train = dataset.train_labels(columns)
+        known = LabelledRows(self.task.truth(train.labels), train.times, _columns(train, columns))
+        counted = LabelledRows(self.truth.labels, self.rows.times[self.keep], _columns(self.rows, columns, self.keep))
+        described, scores, served = self.task.reference(known, counted)
+        return Reference(described, self.task.scored(self.truth, scores, served).measure())
+
+
+def _columns(rows: Rows, names: Sequence[str], keep: np.ndarray | slice = slice(None)) -> dict[str, np.ndarray]:
+    return {name: rows.column(name).to_numpy()[keep] for name in names}
 
 
 def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
@@ -61,21 +79,26 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
         raise InputError(problem, hint="Fix the cause and clear the train tasks; their logs say more.")
     spec = load_model_spec(inputs.model, settings.models_dir)
     serving = inputs.snapshot.champion_version if inputs.snapshot else champion_version(spec, settings)
-    holdout = _Holdout.of(Dataset(inputs.dataset_uri, spec).holdout(), spec.evaluation)
+    task, dataset = task_of(spec), Dataset(inputs.dataset_uri, spec)
+    holdout = _Holdout.of(dataset.holdout(), task)
     counted, rows = holdout.keep.sum(), len(holdout.keep)
     log.info("Holdout of %s: %d of %d rows count", inputs.dataset_uri, counted, rows)
     if counted < rows:
         log.info("evaluation.exclude_known_entities leaves out %d", rows - counted)
-    rankings = [(candidate, holdout.rank(_load(candidate))) for candidate in inputs.candidates]
+    rankings = [(candidate, holdout.score(_load(candidate))) for candidate in inputs.candidates]
     metrics: dict[EstimatorName, Metrics] = {each.estimator: ranking.measure() for each, ranking in rankings}
     for name, values in metrics.items():
         log.info("%s: %s", name, values)
     primary = spec.evaluation.primary
-    challenger, ranking = max(rankings, key=lambda pair: np.nan_to_num(pair[1].value(primary), nan=-1.0))
+    sign = task.rules[primary].sign
+    challenger, ranking = max(rankings, key=lambda pair: np.nan_to_num(sign * pair[1].value(primary), nan=-np.inf))
+    reference = holdout.reference(dataset)
+    log.info("%s: %s", reference.described, reference.metrics)
 
     registered = Registry(settings.tracking_uri).get(spec.name, serving) if serving is not None else None
     champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
-    verdict = judge(spec.evaluation, metrics[challenger.estimator], champion, len(rankings) + len(inputs.dropped_out))
+    candidates = len(rankings) + len(inputs.dropped_out)
+    verdict = judge(Rules.of(task), metrics[challenger.estimator], reference, champion, candidates)
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")
@@ -110,7 +133,7 @@ def _load(candidate: Candidate) -> OnnxModel:
 def _champion(
     registered: ModelVersion,
     challenger: Candidate,
-    ranking: Ranking,
+    ranking: Scored,
     holdout: _Holdout,
     inputs: EvaluateInputs,
     settings: StateSettings,
@@ -120,14 +143,12 @@ def _champion(
         return Champion(registered.version, ranking.measure(), problem="the challenger is this very model")
     try:
         model = OnnxModel.load(served_artifact(settings, registered))
-        theirs = holdout.rank(model)
+        theirs = holdout.score(model)
     except DataContractError as error:
         return Champion(registered.version, problem=f"it cannot be scored on this holdout. {error.message}")
     log.info("Champion version %d (%s): %s", registered.version, model.metadata.estimator, theirs.measure())
-    rules = holdout.spec
-    differences = paired_differences(
-        ranking, theirs, holdout.truth, rules.primary, rules.bootstrap_samples, inputs.seed
-    )
+    rules = holdout.task.evaluation
+    differences = paired_differences(ranking, theirs, rules.primary, rules.bootstrap_samples, inputs.seed)
     return Champion(registered.version, theirs.measure(), differences, holdout.truth.clusters.described)
 
 
@@ -141,6 +162,7 @@ def _markdown(result: EvaluateResult) -> str:
     rows: list[tuple[str, Metrics]] = [(name, values) for name, values in result.metrics.items()]
     if verdict.champion is not None:
         rows.append((f"champion, version {result.champion_version}", verdict.champion))
+    rows.append(("naive reference", verdict.reference))
     names = list(verdict.challenger)
     lines = [
         f"# Verdict: {'promote' if verdict.promote else 'keep the champion'}",
@@ -150,7 +172,7 @@ def _markdown(result: EvaluateResult) -> str:
         "",
         f"| model | {' | '.join(names)} |",
         f"|---|{'---|' * len(names)}",
-        *(f"| {name} | {' | '.join(f'{values[metric]:.4f}' for metric in names)} |" for name, values in rows),
+        *(f"| {name} | {' | '.join(_cell(values, metric) for metric in names)} |" for name, values in rows),
         "",
         *(f"- {reason}" for reason in verdict.reasons),
     ]
@@ -158,3 +180,7 @@ def _markdown(result: EvaluateResult) -> str:
         lines += ["", "Dropped out:", ""]
         lines += [f"- {name}: {' '.join(why.split())}" for name, why in result.dropped_out.items()]
     return "\n".join(lines) + "\n"
+
+
+def _cell(values: Metrics, metric: str) -> str:
+    return f"{values[metric]:.4f}" if metric in values else "–"

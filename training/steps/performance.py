@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
 from training.adapters.tables import Events, Labels, Predictions
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
-from training.contract.base import Days, midnight
+from training.contract.base import Days, TableVersions, midnight
+from training.contract.errors import DataContractError
 from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain.frames import LABEL, PROBABILITY
+from training.domain.evaluation_set import EvaluationSet
+from training.domain.frames import LABEL, LOGGED_OUTPUTS, logged_outputs
 from training.domain.performance import first_made, has_degraded, matured_window
+from training.domain.task_kind import served_task, task_of
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
 from training.workspace import served_artifact
@@ -38,67 +41,84 @@ def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult
     if snapshot.as_of is None:
         log.info("No knowledge horizon: there is no data yet")
         return PerformanceResult(outcome="no predictions", snapshot=snapshot)
-    lake, versions = Lake(settings.lake, spec.name), snapshot.table_versions
     window = matured_window(snapshot.as_of, spec.drift.window_days, spec.label.delay_days)
-    columns = [spec.label.id_column, spec.feeds[EVENTS].time_column, spec.evaluation.entity]
-    logged = Predictions(lake, spec, versions.get(PREDICTIONS))
-    predictions = logged.answered(window, columns, snapshot.champion_version)
-    if predictions.empty or not {LABELS, EVENTS} <= versions.keys():
-        log.info("Version %d made no prediction for %s in %s", snapshot.champion_version, window, lake.uri(PREDICTIONS))
-        return PerformanceResult(outcome="no predictions", window=window, snapshot=snapshot)
-    return _measure(predictions, snapshot, snapshot.as_of, snapshot.champion_version, window, spec, settings)
+    measured = _measured(snapshot, snapshot.as_of, snapshot.champion_version, window, spec, settings)
+    return measured.model_copy(update={"window": window, "snapshot": snapshot})
 
 
-def _measure(
-    predictions: "pd.DataFrame",
-    snapshot: Snapshot,
-    as_of: date,
-    champion_version: int,
-    window: Days,
-    spec: ModelSpec,
-    settings: StateSettings,
+def _measured(
+    snapshot: Snapshot, as_of: date, champion_version: int, window: Days, spec: ModelSpec, settings: StateSettings
 ) -> PerformanceResult:
-    import pandas as pd
-
     from training.adapters.registry import Registry
     from training.adapters.registry.watch import record
-    from training.domain.labels import known_before, labelled
-    from training.domain.metrics import measure
 
     lake, versions = Lake(settings.lake, spec.name), snapshot.table_versions
+    if not {PREDICTIONS, LABELS, EVENTS} <= versions.keys():
+        log.info("There are no predictions or no labels in %s", lake.uri(""))
+        return PerformanceResult(outcome="no predictions")
+    logged = Predictions(lake, spec, versions[PREDICTIONS])
+    predictions = logged.answered(window, _columns(spec), champion_version, outputs=True)
+    if predictions.empty:
+        log.info("Version %d made no prediction for %s in %s", champion_version, window, lake.uri(PREDICTIONS))
+        return PerformanceResult(outcome="no predictions")
     champion = Registry(settings.tracking_uri).get(spec.name, champion_version)
     artifact = served_artifact(settings, champion) / METADATA_FILE
     metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
-    time = spec.feeds[EVENTS].time_column
+    reference = metadata.holdout_metrics
+    try:
+        metadata.check_kind(spec.task.kind)
+    except DataContractError as error:
+        log.warning("Version %d cannot be measured: %s", champion_version, error.message)
+        return PerformanceResult(outcome="too few labels", lacks=error.message, reference=reference)
+    task, rows = task_of(spec), _counted(predictions, as_of, window, metadata, versions, lake, spec)
+    truth = task.truth(rows[LABEL].to_numpy())
+    counts, lacks = task.counts(truth), task.lacks_to_measure(truth, spec.drift.minimum_class_rows)
+    log.info("%d predictions, %d with a label (%s), in %s", len(predictions), len(rows), counts, window)
+    result = PerformanceResult(outcome="measured", rows=len(rows), counts=counts, lacks=lacks, reference=reference)
+    if lacks:
+        log.info("Too few labels: %s", lacks)
+        return result.model_copy(update={"outcome": "too few labels"})
+    served, entity = served_task(metadata.task), spec.evaluation.entity
+    outputs = logged_outputs(rows[LOGGED_OUTPUTS], metadata.outputs)
+    days = rows[spec.feeds[EVENTS].time_column].dt.floor("D")
+    rows_of = EvaluationSet.of(truth, None if entity is None else rows[entity], days)
+    current: Metrics = task.scored(rows_of, served.scores(outputs), served).measure()
+    for name, value in current.items():
+        log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
+    record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()}, as_of)
+    primary = spec.evaluation.primary
+    degraded = has_degraded(current, reference, primary, task.rules[primary], spec.drift.maximum_performance_drop)
+    return result.model_copy(update={"current": current, "degraded": degraded})
+
+
+def _counted(
+    predictions: "pd.DataFrame",
+    as_of: date,
+    window: Days,
+    metadata: ArtifactMetadata,
+    versions: TableVersions,
+    lake: Lake,
+    spec: ModelSpec,
+) -> "pd.DataFrame":
+    """The first prediction for each event that evaluation counts, with its label as known at `as_of`."""
+    import pandas as pd
+
+    from training.domain.labels import known_before, labelled
+
     # Positives make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
     since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
-    identity, columns = spec.label.id_column, [spec.label.id_column, spec.evaluation.entity, time]
-    events = Events(lake, spec, versions[EVENTS]).within(Days(start=since, end=window.end), columns)
+    identity = spec.label.id_column
+    events = Events(lake, spec, versions[EVENTS]).within(Days(start=since, end=window.end), _columns(spec))
     ids = pd.concat([predictions[identity], events[identity]])
     labels = Labels(lake, spec, versions[LABELS]).known_at(as_of, ids)
     rows = labelled(first_made(predictions, [identity]), labels, spec, midnight(as_of))
     if spec.evaluation.exclude_known_entities:
         # As in the dataset step, only positives among `events` make their entity known.
         rows = rows[~known_before(rows, labels, events, spec)]
-    positives = int(rows[LABEL].sum())
-    log.info("%d predictions, %d with a label, %d positive, in %s", len(predictions), len(rows), positives, window)
-    reference = metadata.holdout_metrics
-    counted = PerformanceResult(
-        outcome="too few labels",
-        window=window,
-        rows=len(rows),
-        positives=positives,
-        reference=reference,
-        snapshot=snapshot,
-    )
-    if positives < spec.drift.minimum_positives or positives == len(rows):
-        log.info("Too few: the spec asks for %d positive labels, and some negative", spec.drift.minimum_positives)
-        return counted
-    days = rows[time].dt.floor("D")
-    scores, entities = rows[PROBABILITY].to_numpy(), rows[spec.evaluation.entity]
-    current: Metrics = measure(rows[LABEL], scores, entities, days, spec.evaluation.k)
-    degraded = has_degraded(current, reference, spec.evaluation.primary, spec.drift.maximum_performance_drop)
-    for name, value in current.items():
-        log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
-    record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()}, as_of)
-    return counted.model_copy(update={"outcome": "measured", "current": current, "degraded": degraded})
+    return rows
+
+
+def _columns(spec: ModelSpec) -> list[str]:
+    """The id, the time and the entity of events."""
+    entity = spec.evaluation.entity
+    return [spec.label.id_column, spec.feeds[EVENTS].time_column, *([] if entity is None else [entity])]

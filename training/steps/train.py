@@ -24,10 +24,11 @@ from training.code import estimators_digest, training_code
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.evaluation_set import EvaluationSet
 from training.domain.identity import fit_id
-from training.domain.importance import permutation_importance
-from training.domain.metrics import EvaluationSet, Ranking, threshold_at
-from training.domain.parity import PARITY_TOLERANCE, made_rows, prove_parity
+from training.domain.importance import importance_chart, permutation_importance
+from training.domain.parity import made_rows, prove_parity, tolerance
+from training.domain.task_kind import Fitting, ServedTask, TaskKind, task_of
 from training.estimators import base
 from training.settings import StateSettings
 from training.workspace import share
@@ -42,8 +43,8 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
 
     The same inputs again give the run that they gave before; one left unfinished is taken up, and so is its fit, from
     the checkpoint in `<work>/<model>/checkpoints/<fingerprint>/`, which is kept until the run is finished. Raises
-    DataContractError for features that are not finite or labels of one kind, StepError when the ONNX model scores
-    otherwise than the native one, TransientError when MLflow does not answer.
+    DataContractError for features that are not finite or labels that the task cannot learn, StepError when the ONNX
+    model scores otherwise than the native one, TransientError when MLflow does not answer.
     """
     job = _Job.of(inputs, settings)
     fingerprint, spec = job.fingerprint, job.spec
@@ -90,7 +91,7 @@ def assist(inputs: TrainInputs, settings: StateSettings) -> None:
     if job.processes.size > 1:
         with job.processes.together() as proceed:
             if proceed:
-                _fit(job, _training_data(job), base.NO_CHECKPOINT)
+                _fit(job, _TrainingRows.of(job), base.NO_CHECKPOINT)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class _Job:
 
     inputs: TrainInputs
     spec: ModelSpec
+    task: TaskKind
     dataset: Dataset
     estimator: base.Estimator
     parameters: dict[str, Any]
@@ -107,14 +109,15 @@ class _Job:
     @classmethod
     def of(cls, inputs: TrainInputs, settings: StateSettings) -> "_Job":
         spec = load_model_spec(inputs.model, settings.models_dir)
-        estimator = base.load(inputs.estimator)
+        task, estimator = task_of(spec), base.load(inputs.estimator)
         given = {**spec.training.estimators.get(inputs.estimator, {}), **inputs.parameters}
         return cls(
             inputs,
             spec,
+            task,
             Dataset(inputs.dataset_uri, spec),
             estimator,
-            base.parameters_for(inputs.estimator, estimator, "binary", given),
+            base.parameters_for(inputs.estimator, estimator, task.target, given),
             Processes.here() if estimator.DISTRIBUTED else Processes(),
         )
 
@@ -135,35 +138,38 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model and its showing on the holdout: `features` [n, d] and `scores` [n]; `counted` rows enter the metrics."""
+    """A model, its task, and of the holdout's n rows that count the `features` [n, d], the `scores` and the truth."""
 
     content: bytes
     metadata: ArtifactMetadata
     device: str
     seconds: float
     parity: float
+    served: ServedTask
     features: np.ndarray
     scores: np.ndarray
-    counted: np.ndarray
     truth: EvaluationSet
 
 
 def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
-    spec, manifest = job.spec, job.dataset.manifest
-    data = _training_data(job)
+    spec, manifest, task = job.spec, job.dataset.manifest, job.task
+    rows = _TrainingRows.of(job)
     with job.processes.together():
-        fitted, seconds = _fit(job, data, checkpoint)
+        fitted, seconds = _fit(job, rows, checkpoint)
     content, holdout = fitted.onnx(), job.dataset.holdout()
-    features, counted = holdout.features(data.columns), holdout.evaluated
-    base.check_features(features, data.columns)
+    features, counted, entities = holdout.features(rows.data.columns), holdout.evaluated, holdout.entities
+    base.check_features(features, rows.data.columns)
     scorer = OnnxScorer(content)
     scores = scorer.score(features)
-    parity = prove_parity(fitted.outputs(features), scores)
-    if len(odd := made_rows(features, data.columns)):
-        parity = max(parity, prove_parity(fitted.outputs(odd), scorer.score(odd)))
+    parity = prove_parity(fitted.outputs(features), scores, task.target)
+    if len(odd := made_rows(features, rows.data.columns)):
+        parity = max(parity, prove_parity(fitted.outputs(odd), scorer.score(odd), task.target))
     log.info("ONNX equals the native model within %.1e on all %d holdout rows", parity, len(scores))
-    truth = EvaluationSet.of(holdout.labels[counted], holdout.entities[counted], holdout.days[counted])
-    metrics = Ranking(truth, scores[counted], spec.evaluation.k).measure()
+    calibration = None if rows.kept_out is None else (rows.kept_out[1], scorer.score(rows.kept_out[0]))
+    served = task.fit(Fitting(rows.classes, scores, calibration))
+    days, of_entities = holdout.days[counted], None if entities is None else entities[counted]
+    truth = task.evaluation_set(holdout.labels[counted], of_entities, days, holdout.times[counted])
+    metrics = task.scored(truth, scores[counted], served).measure()
     log.info("On the %d of %d holdout rows that evaluation counts: %s", counted.sum(), len(counted), metrics)
     metadata = ArtifactMetadata(
         schema_version=SCHEMA_VERSION,
@@ -173,8 +179,9 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
         digest=digest(content),
         feature_service=manifest.feature_service,
         feature_names=manifest.feature_names,
-        threshold=threshold_at(scores, spec.decision.alert_rate),
-        golden=_golden(features, scores, job.dataset.requests()),
+        task=served.stored(),
+        outputs=list(served.output_names),
+        golden=_golden(features, scores, job.dataset.requests(), tolerance(scores, task.target)),
         dataset_id=manifest.dataset_id,
         as_of=manifest.as_of,
         train_days=manifest.train.days,
@@ -184,23 +191,40 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
         parameters=job.parameters,
         config_hash=spec.config_hash,
     )
-    return _Trained(content, metadata, fitted.device, seconds, parity, features, scores, counted, truth)
+    shown = features[counted], scores[counted]
+    return _Trained(content, metadata, fitted.device, seconds, parity, served, *shown, truth)
 
 
-def _training_data(job: _Job) -> base.TrainingData:
-    """The training rows. Raises DataContractError when no model can be fitted on them."""
-    rows, columns = job.dataset.train(), job.dataset.columns()
-    data = base.TrainingData(rows.features(columns), rows.labels, columns, "binary")
-    data.check()
-    return data
+@dataclass(frozen=True)
+class _TrainingRows:
+    """What is fitted; and features and labels of the rows after them, if the task asks for some that the fit does not
+    see."""
+
+    data: base.TrainingData
+    classes: tuple[str, ...]
+    kept_out: tuple[np.ndarray, np.ndarray] | None
+
+    @classmethod
+    def of(cls, job: _Job) -> "_TrainingRows":
+        """Raises DataContractError for rows that no model can be fitted on."""
+        rows, columns = job.dataset.train(), job.dataset.columns()
+        features, truth = rows.features(columns), job.task.truth(rows.labels)
+        fitted = len(truth) - job.task.calibration_rows(len(truth))
+        labels, classes = job.task.encode(truth[:fitted])
+        data = base.TrainingData(features[:fitted], labels, columns, job.task.target)
+        data.check()
+        if fitted == len(truth):
+            return cls(data, classes, None)
+        base.check_features(features[fitted:], columns)
+        return cls(data, classes, (features[fitted:], truth[fitted:]))
 
 
-def _fit(job: _Job, data: base.TrainingData, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
+def _fit(job: _Job, rows: _TrainingRows, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
     """The fitted estimator and the seconds that fitting took: those of the last try, when it was resumed."""
-    inputs, parameters, labels = job.inputs, job.parameters, data.labels
-    log.info("Fitting %s on %d rows, %d positive: %s", inputs.estimator, len(labels), labels.sum(), parameters)
+    inputs, parameters = job.inputs, job.parameters
+    log.info("Fitting %s on %d rows: %s", inputs.estimator, len(rows.data.labels), parameters)
     started = time.monotonic()
-    fitted = job.estimator.fit(data, parameters, inputs.seed, checkpoint)
+    fitted = job.estimator.fit(rows.data, parameters, inputs.seed, checkpoint)
     seconds = time.monotonic() - started
     log.info("Fitted in %.1f s on %s", seconds, fitted.device)
     return fitted, seconds
@@ -210,9 +234,10 @@ def _log(runs: Runs, mlflow_run: Run, job: _Job, trained: _Trained, folder: Path
     """Everything about the run but that it is finished."""
     from training.adapters.plots import draw
 
-    metadata, evaluation, dataset, seed = trained.metadata, job.spec.evaluation, job.dataset, job.inputs.seed
+    metadata, dataset, seed, task = trained.metadata, job.dataset, job.inputs.seed, job.task
     numbers: dict[str, float] = {str(name): value for name, value in metadata.holdout_metrics.items()}
-    numbers |= {"parity": trained.parity, "threshold": metadata.threshold}
+    numbers |= {name: value for name, value in metadata.task.items() if isinstance(value, float)}
+    numbers |= {"parity": trained.parity}
     runs.log(mlflow_run, {**metadata.parameters, "seed": seed}, numbers)
     # Another try may run elsewhere and take longer. A tag is replaced; a parameter cannot be, a metric is doubled.
     runs.tag(mlflow_run.run_id, {"device": trained.device, "fit_seconds": f"{trained.seconds:.3f}"})
@@ -223,15 +248,19 @@ def _log(runs: Runs, mlflow_run: Run, job: _Job, trained: _Trained, folder: Path
         runs.log_files(mlflow_run.run_id, Path(kept), REFERENCE)
     importance = permutation_importance(
         OnnxScorer(trained.content).score,
-        trained.features[trained.counted],
+        trained.features,
         trained.truth,
         dataset.manifest.feature_names,
-        evaluation.primary,
-        evaluation.k,
+        task,
+        trained.served,
         seed,
     )
+    charts = [
+        *task.charts(trained.truth.labels, trained.scores, trained.served),
+        importance_chart(importance, task.evaluation.primary),
+    ]
     with TemporaryDirectory() as plots:
-        draw(Path(plots), trained.truth.labels, trained.scores[trained.counted], importance, evaluation.primary)
+        draw(Path(plots), charts)
         Path(plots, "feature_importance.json").write_text(json.dumps(importance, indent=2))
         runs.log_files(mlflow_run.run_id, Path(plots), "plots")
     requirements = [f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")]
@@ -254,15 +283,15 @@ def _tags(job: _Job, settings: StateSettings) -> dict[str, str]:
     return tags | {f"table.{table}": str(number) for table, number in manifest.table_versions.items()}
 
 
-def _golden(values: np.ndarray, scores: np.ndarray, requests: pa.Table) -> Golden:
+def _golden(values: np.ndarray, scores: np.ndarray, requests: pa.Table, allowed: float) -> Golden:
     """Holdout rows spread over the whole range of scores, with the events and feature rows that they were made of."""
-    ranked = np.argsort(scores, kind="stable")
+    ranked = np.argsort(scores if scores.ndim == 1 else scores.max(axis=1), kind="stable")
     chosen = ranked[np.linspace(0, len(ranked) - 1, min(_GOLDEN_ROWS, len(ranked))).astype(int)]
     made_of = requests.take(chosen).to_pylist()
     return Golden(
         features=[[None if np.isnan(value) else value for value in row] for row in values[chosen].tolist()],
         scores=scores[chosen].tolist(),
-        tolerance=PARITY_TOLERANCE,
+        tolerance=allowed,
         events=[{name: _json(value) for name, value in row["event"].items()} for row in made_of],
         batch=[row["batch"] or {} for row in made_of],
     )

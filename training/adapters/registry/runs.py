@@ -122,7 +122,7 @@ class Runs:
                 source_type="local",
                 source=json.dumps({"uri": split.uri}),
                 profile=json.dumps(
-                    {"days": str(split.days), "num_rows": split.rows, "positives": split.positives}, ensure_ascii=False
+                    {"days": str(split.days), "num_rows": split.rows, "counts": split.counts}, ensure_ascii=False
                 ),
             )
             inputs.append(DatasetInput(described, [InputTag("mlflow.data.context", context), *versions]))

@@ -1,9 +1,20 @@
 """What every step's inputs have in common."""
 
-from training.contract.base import Frozen
-from training.contract.names import Metric, Name
+from typing import Any
 
-Metrics = dict[Metric, float]
+from training.contract.base import Frozen
+from training.contract.names import Name, StoredMetric
+
+Metrics = dict[StoredMetric, float]
+
+
+def counted(fields: Any) -> Any:
+    """Raw fields in which earlier versions wrote the number of `positives` beside `rows`, with `counts` instead."""
+    if not isinstance(fields, dict) or "positives" not in fields:
+        return fields
+    positives, rows = fields["positives"], fields.get("rows", 0)
+    kept = {name: value for name, value in fields.items() if name != "positives"}
+    return {"counts": {"negative": rows - positives, "positive": positives}, **kept}
 
 
 class StepInputs(Frozen):

@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from training.contract.base import Days, Frozen, TableVersions
-from training.contract.messages.inputs import Metrics, StepInputs
+from training.contract.messages.inputs import Metrics, StepInputs, counted
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
-from training.contract.names import EstimatorName, Metric
+from training.contract.names import EstimatorName, StoredMetric
 
 
 class DatasetInputs(SnapshotInputs):
@@ -24,7 +24,13 @@ class Split(Frozen):
     days: Days
     uri: str
     rows: int
-    positives: int
+    counts: dict[str, int] = {}
+    """Class → its rows, where labels are classes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_of_an_earlier_version(cls, fields: Any) -> Any:
+        return counted(fields)
 
 
 class DatasetResult(Frozen):
@@ -92,9 +98,13 @@ class Verdict(Frozen):
 
     promote: bool
     reasons: list[str]
-    primary: Metric
+    primary: StoredMetric
     challenger: Metrics
     champion: Metrics | None
+    reference: Metrics = {}
+    """Of the naive reference on the same rows."""
+    skill: float | None = None
+    """What of the way from the reference to a perfect model the challenger goes, in the primary metric."""
     difference: tuple[float, float] | None
     """Paired bootstrap interval of challenger minus champion in the primary metric."""
     confidence: float

@@ -1,10 +1,12 @@
 """Monitoring: drift of the data, performance on late labels, skew of the features."""
 
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from training.contract.base import Days, Frozen
-from training.contract.messages.inputs import Metrics, StepInputs
+from training.contract.messages.inputs import Metrics, StepInputs, counted
 from training.contract.messages.snapshot import OfSnapshot, SnapshotInputs
 
 
@@ -44,11 +46,19 @@ class PerformanceResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "too few labels", "no predictions"]
     window: Days | None = None
     rows: int = 0
-    positives: int = 0
+    counts: dict[str, int] = {}
+    """Class → its rows, where labels are classes."""
+    lacks: str = ""
+    """What the labels lack for metrics, when there are too few."""
     current: Metrics = {}
     reference: Metrics = {}
     """The champion's on its own holdout."""
     degraded: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_of_an_earlier_version(cls, fields: Any) -> Any:
+        return counted(fields)
 
 
 class AuditInputs(SnapshotInputs):

@@ -11,16 +11,18 @@ from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.adapters.registry.watch import keep
 from training.adapters.tables import Labels, Predictions
+from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import ROUTED
 from training.contract.signals import Signals
 from training.domain.audit import AUDIT, Audit
-from training.domain.frames import DAY, LABEL, PROBABILITY, ROLE, VERSION
+from training.domain.frames import DAY, LABEL, LOGGED_OUTPUTS, ROLE, VERSION, logged_outputs
 from training.domain.guards import Finding, quality
 from training.domain.rollout import Move, Stage
+from training.domain.task_kind import Scored, served_task, task_of
 from training.settings import StateSettings
-from training.workspace import share
+from training.workspace import served_artifact, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +38,8 @@ class LateLabels:
         self._champion = move.champion if move else None
         self._last_read = time.monotonic()
         self._findings: list[Finding] = []
+        self._settings, self._artifacts = settings, dict[int, ArtifactMetadata]()
+        self.task = task_of(spec)
 
     def findings(self, final: bool) -> list[Finding]:
         """The quality guard's finding, if the spec has this guard and enough labels have arrived."""
@@ -54,26 +58,47 @@ class LateLabels:
 
     def _paired(self) -> list[Finding]:
         """Compare both versions on the labelled requests that both have scored."""
-        from training.domain.metrics import EvaluationSet, Ranking, paired_differences
+        from training.domain.metrics import paired_differences
 
         rows, spec = self._labelled(), self._spec
-        identity, evaluation, champions_score = spec.label.id_column, spec.evaluation, "_champions"
-        new = rows[rows[VERSION] == self._stage.version]
-        old = rows.loc[rows[VERSION] == self._champion, [identity, PROBABILITY]]
-        old = old.rename(columns={PROBABILITY: champions_score})
-        both = new.merge(old, on=identity)
-        positives = int(both[LABEL].sum())
-        if positives < spec.drift.minimum_positives or positives == len(both):
-            return []
-        times = both[spec.feeds[EVENTS].time_column]
-        labelled_set = EvaluationSet.of(both[LABEL], both[evaluation.entity], both[DAY], times)
-        rankings = [
-            Ranking(labelled_set, both[column].to_numpy(), evaluation.k) for column in (PROBABILITY, champions_score)
+        identity, evaluation = spec.label.id_column, spec.evaluation
+        new, old = (rows[rows[VERSION] == version] for version in (self._stage.version, self._champion))
+        new = new[new[identity].isin(old[identity])].sort_values(identity)
+        old = old[old[identity].isin(new[identity])].sort_values(identity)
+        scored = [
+            self.scored(version, rows_of) for version, rows_of in ((self._stage.version, new), (self._champion, old))
         ]
+        version, champion = scored
+        if version is None or champion is None:
+            return []
         samples, seed = evaluation.bootstrap_samples, spec.training.seed
-        differences = paired_differences(rankings[0], rankings[1], labelled_set, evaluation.primary, samples, seed)
-        drawn = labelled_set.clusters.described if labelled_set.clusters.by_time else ""
-        return [quality(differences, evaluation.primary, len(both), positives, spec.rollout.guards, drawn)]
+        differences = paired_differences(version, champion, evaluation.primary, samples, seed)
+        clusters = version.truth.clusters
+        leads = self.task.rules[evaluation.primary].sign * differences
+        counts = self.task.counts(version.truth.labels)
+        drawn = clusters.described if clusters.by_time else ""
+        return [quality(leads, evaluation.primary, len(new), counts, spec.rollout.guards, drawn)]
+
+    def scored(self, version: int | None, rows: "pd.DataFrame") -> Scored | None:
+        """The labelled `rows` as `version` scored them. None when they are too few to measure."""
+        from training.domain.evaluation_set import EvaluationSet
+
+        spec, entity = self._spec, self._spec.evaluation.entity
+        truth = self.task.truth(rows[LABEL].to_numpy())
+        if version is None or self.task.lacks_to_measure(truth, spec.drift.minimum_class_rows):
+            return None
+        metadata = self._metadata(version)
+        outputs = logged_outputs(rows[LOGGED_OUTPUTS], metadata.outputs)
+        times, served = rows[spec.feeds[EVENTS].time_column], served_task(metadata.task)
+        known = EvaluationSet.of(truth, None if entity is None else rows[entity], rows[DAY], times)
+        return self.task.scored(known, served.scores(outputs), served)
+
+    def _metadata(self, version: int) -> ArtifactMetadata:
+        if version not in self._artifacts:
+            registered = Registry(self._settings.tracking_uri).get(self._spec.name, version)
+            content = (served_artifact(self._settings, registered) / METADATA_FILE).read_bytes()
+            self._artifacts[version] = ArtifactMetadata.model_validate_json(content)
+        return self._artifacts[version]
 
     def _labelled(self) -> "pd.DataFrame":
         """The predictions of both versions since the stage began, with the labels that are known now."""
@@ -82,7 +107,7 @@ class LateLabels:
         spec, identity = self._spec, self._spec.label.id_column
         versions = self._lake.versions(PREDICTIONS, LABELS)
         predictions = Predictions(self._lake, spec, versions.get(PREDICTIONS))
-        columns = [identity, spec.feeds["events"].time_column, spec.evaluation.entity]
+        columns = [identity, spec.feeds["events"].time_column, *filter(None, [spec.evaluation.entity])]
         rows = predictions.scored_since(self._stage.began, [self._stage.version, self._champion], columns)
         table = Labels(self._lake, spec, versions.get(LABELS))
         known = table.known_at(None, rows[identity])
@@ -93,22 +118,16 @@ class LateLabels:
 def comparison(stage: Stage, signals: Signals, labels: LateLabels, spec: ModelSpec) -> list[str]:
     """The final comparison of an A/B stage: alert rates, and the primary metric if enough labels have arrived."""
     from training.domain.experiment import alert_rates, qualities
-    from training.domain.metrics import EvaluationSet
 
     confidence, evaluation = spec.evaluation.confidence, spec.evaluation
     rates = alert_rates(signals.of(signals.champion), signals.of(signals.challenger), confidence)
     lines = [str(rates)] if rates else []
-    groups = [labels.of(version) for version in (signals.champion, signals.challenger)]
-    positives = [int(group[LABEL].sum()) for group in groups]
-    if any(n < spec.drift.minimum_positives or n == len(g) for n, g in zip(positives, groups, strict=True)):
-        counts = " and ".join(map(str, positives))
-        return [*lines, f"{evaluation.primary}: too few positive labels have arrived ({counts})"]
-    evaluation_sets = [
-        EvaluationSet.of(g[LABEL], g[evaluation.entity], g[DAY], g[spec.feeds[EVENTS].time_column]) for g in groups
-    ]
-    old, new = ((each, g[PROBABILITY].to_numpy()) for each, g in zip(evaluation_sets, groups, strict=True))
+    versions = (signals.champion, signals.challenger)
+    old, new = (labels.scored(version, labels.of(version)) for version in versions)
+    if old is None or new is None:
+        return [*lines, f"{evaluation.primary}: too few labels have arrived"]
     samples, seed = evaluation.bootstrap_samples, spec.training.seed
-    return [*lines, str(qualities(old, new, evaluation.primary, evaluation.k, confidence, samples, seed))]
+    return [*lines, str(qualities(old, new, evaluation.primary, confidence, samples, seed))]
 
 
 def skew_problem(ledger: Ledger, spec: ModelSpec) -> str | None:

@@ -144,7 +144,7 @@ class Rollout:
         self, stage: Stage, signals: Signals, labels: LateLabels, final: bool = False, silent: bool = False
     ) -> list[Finding]:
         """The findings of the guards. Raises RolloutAborted when a guard trips."""
-        found = examine(signals, self._spec.rollout.guards, self._spec.decision.alert_rate, final, silent)
+        found = examine(signals, self._spec.rollout.guards, self._spec.task.alert_rate, final, silent)
         found += labels.findings(final)
         if any(finding.tripped for finding in found):
             self._trip(stage, signals.of(self._version).rows, found)
