@@ -75,8 +75,8 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or I
 	@$(LOCAL) step $(STEP) --inputs "$$STEP_INPUTS"
 
 .PHONY: check
-check: $(READY) ## Find mistakes in the three files of every model (MODEL=m: of one model)
-	@CT_HOME="$(STATE)" $(BIN)/python -m training.check $(MODEL)
+check: $(READY) ## Find mistakes in the files of all sources and models (SOURCE=s, MODEL=m: of one)
+	@CT_HOME="$(STATE)" $(BIN)/python -m training.check $(if $(SOURCE),--source $(SOURCE)) $(if $(MODEL),--model $(MODEL))
 
 .PHONY: ledger-verify
 ledger-verify: $(READY) ## Check that no ledger entry was altered or removed (MODEL=m: of one model)

@@ -28,7 +28,7 @@ from training.contract.model_spec import Metric, load_model_spec
 from training.contract.steps import STEPS
 from training.settings import Settings
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 AS_OF = date(2018, 8, 22)
 WINDOW_DAYS = 7
 SEED = 0
@@ -69,13 +69,14 @@ class Loop:
     def step(self, name: str, inputs: dict[str, Any], label: str = "") -> Any:
         spec = STEPS[name]
         with self.watch(label or name):
-            return spec.load()(spec.inputs.model_validate({"model": MODEL, **inputs}), self._settings)
+            of = {"source": SOURCE} if issubclass(spec.inputs, m.SourceInputs) else {"model": MODEL}
+            return spec.load()(spec.inputs.model_validate({**of, **inputs}), self._settings)
 
     def land(self, data: Path, first: date, last: date) -> None:
         """Payments of the days `first` … `last` (both in) and their labels, through ingest and features."""
         landing = Path(self._settings.landing)
         with self.watch("convert the raw files"):
-            files = list(convert(data, landing, MODEL, first, last, days_per_file=(last - first).days + 1))
+            files = list(convert(data, landing, SOURCE, first, last, days_per_file=(last - first).days + 1))
         versions: dict[str, int] = {}
         affected = []
         for path in sorted(files):
@@ -109,7 +110,7 @@ def settings_under(home: Path) -> Settings:
 def history_start(as_of: date, window_days: int) -> date:
     """The first day of payments that any feature of the training window can depend on."""
     spec = load_model_spec(MODEL)
-    days = window_days + 2 * spec.label.delay_days + spec.training.holdout_days + spec.features.history_days
+    days = window_days + 2 * spec.label_spec.delay_days + spec.training.holdout_days + spec.source.history_days
     return as_of - timedelta(days=days + 1)
 
 

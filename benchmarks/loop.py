@@ -27,10 +27,11 @@ from local.stack import Stack
 from local.traffic import Serving
 from testing.ports import free_ports
 from training.contract.base import Days
+from training.contract.messages import SourceInputs
 from training.contract.model_spec import MODELS_DIR
 from training.contract.steps import STEPS
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 START, DAYS = date(2026, 1, 5), 42
 GOAL = 1.2
 
@@ -60,15 +61,15 @@ def main() -> None:
 def land_all(generator: Generator, landing: Path) -> list[Path]:
     """One partition of payments, one of labels."""
     end = START + timedelta(days=DAYS)
-    events = land(generator, landing, MODEL, "events", Days(start=START, end=end))
-    return [events, land(generator, landing, MODEL, "labels", Days(start=START + timedelta(days=7), end=end))]
+    events = land(generator, landing, SOURCE, "events", Days(start=START, end=end))
+    return [events, land(generator, landing, SOURCE, "labels", Days(start=START + timedelta(days=7), end=end))]
 
 
 def loop(stack: Stack, generator: Generator) -> tuple[float, list[dict[str, Any]]]:
     """Seconds from the moment the files are there until the champion serves, and the tasks that ran meanwhile."""
     land_all(generator, stack.place.home / "prepared")
-    (stack.place.landing / MODEL).parent.mkdir(parents=True, exist_ok=True)
-    (stack.place.home / "prepared" / MODEL).rename(stack.place.landing / MODEL)
+    (stack.place.landing / SOURCE).parent.mkdir(parents=True, exist_ok=True)
+    (stack.place.home / "prepared" / SOURCE).rename(stack.place.landing / SOURCE)
     started, serving = time.monotonic(), Serving(stack.place.serving_url)
     while serving.champion() is None:
         if time.monotonic() - started > 900:
@@ -112,7 +113,8 @@ def in_process(landing: Path) -> dict[str, float]:
         spec = STEPS[step]
         started = time.monotonic()
         run: Callable[..., Any] = spec.load()
-        result = run(spec.inputs.model_validate({"model": MODEL, **inputs}), settings)
+        of = {"source": SOURCE} if issubclass(spec.inputs, SourceInputs) else {"model": MODEL}
+        result = run(spec.inputs.model_validate({**of, **inputs}), settings)
         timings[" ".join(filter(None, (step, label)))] = time.monotonic() - started
         return json.loads(result.model_dump_json())
 

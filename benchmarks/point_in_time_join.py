@@ -28,7 +28,7 @@ from training.contract.messages import FeaturesInputs
 from training.contract.model_spec import load_model_spec
 from training.settings import Settings
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 START = date(2026, 1, 5)
 CUSTOMERS, TERMINALS = 5_000, 10_000
 JOINS = ("ours", "feast")
@@ -60,14 +60,14 @@ def make_data(home: Path, days: int) -> None:
     from training.steps import features
 
     settings, generator = Settings(home=home), Generator(customers=CUSTOMERS, terminals=TERMINALS)
-    lake, dates = Lake(settings.lake, MODEL), [START + timedelta(days=n) for n in range(days)]
+    lake, dates = Lake(settings.lake, SOURCE), [START + timedelta(days=n) for n in range(days)]
     reported = [day for day in dates if day >= START + LABEL_DELAY]
     for table, parts in (("events", map(generator.events, dates)), ("labels", map(generator.labels, reported))):
         rows = pa.concat_tables(parts)
         rows = rows.append_column("partition", pa.array(["all"] * len(rows)))
         lake.replace(table, rows, "partition = 'all'", ["partition"])
     inputs = FeaturesInputs(
-        model=MODEL,
+        source=SOURCE,
         days=Days(start=START, end=dates[-1] + timedelta(days=1)),
         table_versions=lake.versions("events", "labels"),
     )
@@ -80,9 +80,9 @@ def measured(join: str, home: Path, values: Path) -> dict[str, float]:
     from training.adapters.features import Features
 
     settings, spec = Settings(home=home), load_model_spec(MODEL)
-    lake = Lake(settings.lake, MODEL)
-    versions = lake.versions("events", *spec.features.tables)
-    days = covered(lake, spec, "events", versions["events"])
+    lake = Lake(settings.lake, SOURCE)
+    versions = lake.versions("events", *spec.source.entities)
+    days = covered(lake, spec.source, "events", versions["events"])
     assert days is not None, f"No payments in {settings.lake}"
     rows = Events(lake, spec, versions["events"]).within(days)
     cpu, wall = time.process_time(), time.perf_counter()
@@ -92,7 +92,7 @@ def measured(join: str, home: Path, values: Path) -> dict[str, float]:
         made = join_with_feast(settings, spec, rows, versions)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     found = {"rows": len(rows), "cpu_seconds": cpu, "wall_seconds": wall, "peak_gb": peak_gb()}
-    order = np.argsort(rows[spec.label.id_column].to_numpy())
+    order = np.argsort(rows[spec.source.id_column].to_numpy())
     np.save(values, made.to_numpy()[order])
     return found
 

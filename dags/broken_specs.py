@@ -1,4 +1,4 @@
-"""Makes no DAG: shows model specs that cannot be loaded among Airflow's import errors."""
+"""Makes no DAG: shows specs of sources and models that cannot be loaded among Airflow's import errors."""
 
 from perennial_airflow.specs import broken_specs
 

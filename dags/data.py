@@ -1,4 +1,4 @@
-"""`<model>_landing` watches landing; `<model>_data` takes in one delivery: check, ingest, features, online."""
+"""`<source>_landing` watches landing; `<source>_data` takes in one delivery: check, ingest, features, online."""
 
 from airflow.sdk import DAG
 from perennial_airflow.assets import features_asset, features_event, landing_asset
@@ -6,42 +6,42 @@ from perennial_airflow.deliveries import landed_file
 from perennial_airflow.operators import StartDataRunsOperator, StepOperator
 from perennial_airflow.params import data_params
 from perennial_airflow.refs import result
-from perennial_airflow.specs import dag_settings, specs
+from perennial_airflow.specs import dag_settings, source_specs
 from perennial_airflow.wiring import check_wiring
 
 WATCH = """
-Starts one run of **{model}_data** for every file that lands at `{file}`, in the order of their days. The triggerer
+Starts one run of **{source}_data** for every file that lands at `{file}`, in the order of their days. The triggerer
 does the watching. A file that is delivered again gets another run. While this DAG is switched off, deliveries wait.
 A file that does not look like a delivery is reported once, in the note and the log of a run of this DAG.
 """
 
 TAKE_IN = """
-Takes in one delivery: **check** finds mistakes in the model's files, once for each change of them; **ingest** checks
-the delivery against the model spec, quarantines the rows that break a rule and puts the rest in the lake; **features**
+Takes in one delivery: **check** finds mistakes in the source's files, once for each change of them; **ingest** checks
+the delivery against the source spec, quarantines the rows that break a rule and puts the rest in the lake; **features**
 computes the feature rows that it affects; **materialize** puts the newest online.
 
 A run's id says which delivery it is for: feed, partition, how often that was delivered, fingerprint. To take a
 partition in by hand, trigger this DAG and name it. The same content twice changes nothing.
 """
 
-for spec in specs("landing"):
-    landing = landing_asset(spec.name)
-    doc = WATCH.format(model=spec.name, file=landed_file(spec.name, "<feed>", "<partition>.parquet"))
+for spec in source_specs("landing"):
+    landing = landing_asset(spec)
+    doc = WATCH.format(source=spec.name, file=landed_file(spec.name, "<feed>", "<partition>.parquet"))
     with DAG(**dag_settings(spec, "landing", "landing"), schedule=[landing], doc_md=doc):
-        StartDataRunsOperator(task_id="start_data_runs", model=spec.name, landing=landing)
+        StartDataRunsOperator(task_id="start_data_runs", source=spec.name, feeds=spec.feed_names, landing=landing)
 
-for spec in specs("data"):
-    model = {"model": spec.name}
+for spec in source_specs("data"):
+    source = {"source": spec.name}
     feed, partition = "{{ params.feed }}", "{{ params.partition }}"
     name = "{{ params.file or params.partition ~ '.parquet' }}"
     file = {"feed": feed, "partition": partition, "uri": landed_file(spec.name, feed, name)}
     settings = dag_settings(spec, "data", "take in data")
-    with DAG(**settings, schedule=None, params=data_params(), doc_md=TAKE_IN) as dag:
-        ingest = StepOperator(step="ingest", inputs={**model, **file})
-        StepOperator(step="check", inputs=model) >> ingest
+    with DAG(**settings, schedule=None, params=data_params(spec), doc_md=TAKE_IN) as dag:
+        ingest = StepOperator(step="ingest", inputs={**source, **file})
+        StepOperator(step="check", inputs=source) >> ingest
         touched = {"days": result(ingest)["affected"], "table_versions": result(ingest)["table_versions"]}
-        features = StepOperator(step="features", inputs={**model, **touched})
+        features = StepOperator(step="features", inputs={**source, **touched})
         versions = {"table_versions": result(features)["table_versions"]}
         online = features_asset(spec.name)
-        StepOperator(step="materialize", inputs={**model, **versions}, emits=online, event=features_event)
+        StepOperator(step="materialize", inputs={**source, **versions}, emits=online, event=features_event)
     check_wiring(dag)

@@ -3,7 +3,7 @@
 from airflow.sdk import DAG
 from perennial_airflow.operators import StepOperator
 from perennial_airflow.params import rollback_params
-from perennial_airflow.specs import dag_settings, specs
+from perennial_airflow.specs import dag_settings, model_specs
 from perennial_airflow.wiring import check_wiring
 
 DOC = """
@@ -11,7 +11,7 @@ Makes an earlier version the champion again and waits until every replica serves
 served before the present one. The version taken out of service stays in the registry.
 """
 
-for spec in specs("rollback"):
+for spec in model_specs("rollback"):
     settings = dag_settings(spec, "rollback", "roll back")
     with DAG(**settings, schedule=None, params=rollback_params(), doc_md=DOC) as dag:
         request = {"version": dag.param("version"), "reason": dag.param("reason"), "run": "{{ run_id }}"}

@@ -6,7 +6,7 @@ from perennial_airflow.operators import StepOperator
 from perennial_airflow.params import training_params
 from perennial_airflow.refs import FromRun, result
 from perennial_airflow.requests import WHEN_THE_RUN_FAILED, retrain_event, training_request
-from perennial_airflow.specs import dag_settings, specs
+from perennial_airflow.specs import dag_settings, model_specs
 from perennial_airflow.wiring import check_wiring
 
 DOC = """
@@ -25,7 +25,7 @@ def chosen(params):
     return [{"estimator": name} for name in params["estimators"]]
 
 
-for spec in specs("train"):
+for spec in model_specs("train"):
     model = {"model": spec.name}
     retrain, weekly = retrain_asset(spec.name), CronTriggerTimetable(spec.schedule.train, timezone="UTC")
     settings = {**dag_settings(spec, "train", "train"), "params": training_params(spec), "doc_md": DOC}

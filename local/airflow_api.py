@@ -19,7 +19,7 @@ ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"}
 
 @dataclass(frozen=True)
 class Run:
-    """One DAG run. `kind` is the DAG's id without the model: data, train, drift, …"""
+    """One DAG run. `kind` is the DAG's id without the source or model: data, train, monitor, …"""
 
     kind: str
     id: str
@@ -45,16 +45,22 @@ class Task:
     label: str
 
 
+#: The DAGs of a source; the others are a model's.
+SOURCE_KINDS = ("landing", "data")
+
+
 class Airflow:
-    """The DAGs of one model. Retries for `patience` seconds while the API server does not answer.
+    """The DAGs of one model and its source. Retries for `patience` seconds while the API server does not answer.
 
     `pages` is Airflow's URL for browsers; empty: `url`.
     """
 
-    def __init__(self, url: str, user: str, password: str, model: str, patience: float = 120, pages: str = "") -> None:
+    def __init__(
+        self, url: str, user: str, password: str, source: str, model: str, patience: float = 120, pages: str = ""
+    ) -> None:
         self._client = httpx.Client(base_url=url, timeout=20)
         self._login = {"username": user, "password": password}
-        self._model = model
+        self._source, self._model = source, model
         self._patience = patience
         self._pages = (pages or url).rstrip("/")
 
@@ -64,9 +70,13 @@ class Airflow:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._client.close()
 
+    def dag(self, kind: str) -> str:
+        """The id of the DAG `kind`."""
+        return f"{self._source if kind in SOURCE_KINDS else self._model}_{kind}"
+
     def runs(self, kind: str) -> list[Run]:
         """The newest hundred runs, oldest first. Empty while Airflow does not know the DAG yet."""
-        dag = f"{self._model}_{kind}"
+        dag = self.dag(kind)
         found = self._get(f"/api/v2/dags/{dag}/dagRuns", order_by="-run_after", limit=100)
         runs = [
             Run(
@@ -114,10 +124,10 @@ class Airflow:
 
     def page(self, run: Run) -> str:
         """The URL of the run's page."""
-        return f"{self._pages}/dags/{self._model}_{run.kind}/runs/{quote(run.id)}"
+        return f"{self._pages}/dags/{self.dag(run.kind)}/runs/{quote(run.id)}"
 
     def _run_path(self, run: Run) -> str:
-        return f"/api/v2/dags/{self._model}_{run.kind}/dagRuns/{quote(run.id, safe='')}"
+        return f"/api/v2/dags/{self.dag(run.kind)}/dagRuns/{quote(run.id, safe='')}"
 
     def _get(self, path: str, **params: Any) -> Any:
         """The JSON answer; None for 404. Raises TransientError when Airflow does not answer in time."""

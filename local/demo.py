@@ -72,7 +72,7 @@ def _run(stack: Stack, plan: Plan) -> bool:
 
 
 def _airflow(stack: Stack, plan: Plan) -> Airflow:
-    return Airflow(stack.place.airflow_url, USER, stack.credentials.password, plan.model)
+    return Airflow(stack.place.airflow_url, USER, stack.credentials.password, plan.source, plan.model)
 
 
 class _Memory:

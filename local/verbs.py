@@ -55,7 +55,7 @@ def addresses(stack: Stack) -> str:
         f"  Airflow  {place.airflow_url}   login {USER} / {stack.credentials.password}\n"
         f"  MLflow   {place.mlflow_url}\n"
         f"  Serving  {place.serving_url}\n"
-        f"  Landing  {place.landing}/<model>/<feed>/<day>.parquet"
+        f"  Landing  {place.landing}/<source>/<feed>/<day>.parquet"
     )
 
 

@@ -25,7 +25,10 @@ def visit(plan: Plan) -> bool:
     settings, url = load_settings(), _needed("AIRFLOW_URL")
     pages = os.environ.get("AIRFLOW_PAGES") or url
     serving = Serving(settings.replicas[0], api_key=settings.serving_api_key)
-    with Progress() as progress, Airflow(url, USER, _needed("AIRFLOW_PASSWORD"), plan.model, pages=pages) as airflow:
+    with (
+        Progress() as progress,
+        Airflow(url, USER, _needed("AIRFLOW_PASSWORD"), plan.source, plan.model, pages=pages) as airflow,
+    ):
         scenario = Scenario(plan, Path(settings.landing), airflow, serving, progress)
         if scenario.retrained():
             progress.say("The demo has run here before. To run it again from the start, delete the stack's volumes.")

@@ -32,7 +32,7 @@ def build(settings: ServingSettings) -> bentoml.Service:
 
     Raises ConfigError or InputError when the spec or the settings are wrong.
     """
-    spec = load_model_spec(settings.serving_model, settings.models_dir)
+    spec = load_model_spec(settings.serving_model, settings.models_dir, settings.feature_repo)
     endpoint = PredictEndpoint(settings, spec)
 
     class Perennial:

@@ -145,7 +145,7 @@ class LoadedModelFactory:
         """Older artifacts hold no feature definitions: for them, those of the feature repository on disk apply."""
         folder, spec = self._settings.feature_repo, self._spec
         definitions = metadata.features or Features(self._settings, spec).definitions
-        code = request_code(folder, spec)
+        code = request_code(folder, spec.source)
         plan = FeaturePlan(definitions, code.functions, spec, metadata.feature_names)
         return self._plans.setdefault((code.digest, plan.definitions, plan.names), plan)
 

@@ -43,7 +43,7 @@ class Predictor:
         self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
         self._lookup = Lookup(settings, self.metrics)
         self._probe = Probe(self._lookup, lambda: self.watcher.traffic.champion, self.metrics)
-        lake = Lake(settings.lake, spec.name)
+        lake = Lake(settings.lake, spec.source.name, spec.name)
         self._log = PredictionLog(state / "predictions" / spec.name, lake, spec, self.replica, self.metrics)
         self._batcher = MicroBatcher(self._predict)
         deadline = settings.serving_deadline_seconds

@@ -76,7 +76,7 @@ def _finished(table: pa.Table, spec: ModelSpec) -> pa.Table:
 def _with_day(table: pa.Table, spec: ModelSpec) -> pa.Table:
     schema = prediction_schema(table.schema.field("event").type)
     # An event without its time was logged when the spec named another time column: use the day of its prediction.
-    time = event_columns(table)[spec.feeds["events"].time_column]
+    time = event_columns(table)[spec.source.events.time_column]
     predicted_at = table["predicted_at"].cast(schema.field("predicted_at").type)
     table = table.append_column("day", pc.coalesce(time, predicted_at).cast(pa.date32(), safe=False))
     return table.select(schema.names).cast(schema)

@@ -8,6 +8,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 import training.adapters.features.store as stores
+from training.adapters.features.chosen import chosen_features
 from training.adapters.features.definitions import load_definitions
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions
@@ -23,11 +24,12 @@ def join_with_feast(settings: Settings, spec: ModelSpec, rows: pd.DataFrame, ver
     """
     from feast.data_format import ParquetFormat
 
-    definitions = load_definitions(settings.feature_repo, spec)
-    time_column, lake = spec.feeds["events"].time_column, Lake(settings.lake, spec.name)
+    definitions = load_definitions(settings.feature_repo, spec.source)
+    chosen = chosen_features(definitions, spec, settings.feature_repo)
+    time_column, lake = spec.source.events.time_column, Lake(settings.lake, spec.source.name)
     # Feast knows microseconds only, and returns rows in no order.
     times = pd.DatetimeIndex(rows[time_column]).tz_convert("UTC").as_unit("us")
-    entities = rows[sorted({*spec.features.tables.values(), *definitions.request_columns})].reset_index(drop=True)
+    entities = rows[sorted({*spec.source.entities.values(), *definitions.request_columns})].reset_index(drop=True)
     entities = entities.assign(**{time_column: times, "event_timestamp": times, "_row": np.arange(len(rows))})
     with tempfile.TemporaryDirectory(prefix="perennial-features-") as folder:
         for view in definitions.views:
@@ -37,5 +39,5 @@ def join_with_feast(settings: Settings, spec: ModelSpec, rows: pd.DataFrame, ver
             pq.write_table(lake.scan(view.name, versions[view.name]).to_table(filter=needed), path)
             view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
         with stores.private_store(settings, definitions, online=False) as store:
-            joined = store.get_historical_features(entities, definitions.service).to_df().sort_values("_row")
-    return joined[definitions.names].fillna(0).astype(np.float32).set_index(rows.index)
+            joined = store.get_historical_features(entities, chosen.service).to_df().sort_values("_row")
+    return joined[chosen.names].fillna(0).astype(np.float32).set_index(rows.index)

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 from testing.http_client import http
 from testing.ports import free_port
-from training.adapters.features import Features, golden_events
+from training.adapters.features import Features, OnlineRows, golden_events
 from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
 from training.adapters.registry import ModelVersion, Registry
@@ -355,7 +355,7 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
     mlflow.start()
     service.start()
     try:
-        spec = load_model_spec("card_fraud", settings.models_dir)
+        spec = load_model_spec("card_fraud", settings.models_dir, settings.feature_repo)
         names = Features(settings, spec).names()
         eventually(mlflow.answers)
         eventually(service.models)
@@ -367,7 +367,7 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
 
 def fill_online_store(settings: Settings, spec: ModelSpec) -> None:
     """One row in each view of the feature repo, all of its columns 0.5."""
-    lake, features = Lake(settings.lake, spec.name), Features(settings, spec)
+    lake, features = Lake(settings.lake, spec.source.name), Features(settings, spec)
     for view in features.definitions.views:
         row: dict[str, Any] = {
             view.entity: [EVENT[view.entity]],
@@ -375,4 +375,4 @@ def fill_online_store(settings: Settings, spec: ModelSpec) -> None:
         }
         row |= {column.name: pa.array([0.5], pa.float32()) for column in view.columns}
         lake.overwrite(view.name, pa.table(row | {"day": [MIDNIGHT.date()]}), ["day"])
-    features.materialize(lake.versions(*spec.features.tables))
+    OnlineRows(settings, spec.source).materialize(lake.versions(*spec.source.entities))

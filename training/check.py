@@ -1,38 +1,71 @@
-"""`python -m training.check [MODEL …]`: finds every mistake in the files of these models, or of all models."""
+"""`python -m training.check [--source NAME] [--model NAME]`: finds every mistake in the files of sources and models.
 
+With `--source` those of that source and its models, with `--model` those of that model and its source.
+"""
+
+import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
-from training.contract.errors import ExitCode, StepError
-from training.contract.model_spec import misnamed_specs, model_names
-from training.settings import load_settings
-from training.steps.check import find_problems, listing
+from training.contract.errors import ConfigError, ExitCode, StepError
+from training.contract.model_spec import model_names, models_of, source_of
+from training.contract.problems import Problem
+from training.contract.source_spec import source_names
+from training.contract.spec_file import misnamed_specs
+from training.settings import StateSettings, load_settings
+from training.steps.check import find_model_problems, find_source_problems, listing
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns 0, or 78 when there is a mistake."""
-    names = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="training.check")
+    parser.add_argument("--source", default="")
+    parser.add_argument("--model", default="")
+    wanted = parser.parse_args(argv)
     try:
         settings = load_settings()
         logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s", stream=sys.stderr)
-        strays = [] if names else misnamed_specs(settings.models_dir)
+        sources, models = _chosen(wanted.source, wanted.model, settings)
+        all_of_them = not wanted.source and not wanted.model
+        strays = [*misnamed_specs(settings.models_dir), *misnamed_specs(settings.feature_repo)] if all_of_them else []
         for line in listing(strays):
             print(f"✗ {line}")
         broken = bool(strays)
-        for name in names or model_names(settings.models_dir):
-            started = time.monotonic()
-            problems = find_problems(name, settings)
-            sure = [problem for problem in problems if problem.sure]
-            broken |= bool(sure)
-            seconds = time.monotonic() - started
-            print(f"✗ {name}: {len(sure)} to correct" if sure else f"✓ {name}: nothing to correct ({seconds:.1f} s)")
-            for problem, line in zip(problems, listing(problems), strict=True):
-                print(f"  {'' if problem.sure else '(this may be intended) '}{line}")
+        for name in sources:
+            broken |= _report(f"source {name}", partial(find_source_problems, name, settings))
+        for name in models:
+            broken |= _report(f"model {name}", partial(find_model_problems, name, settings))
     except StepError as error:
         print(f"check failed: {error}", file=sys.stderr)
         return error.exit_code
     return ExitCode.BAD_CONFIG if broken else ExitCode.OK
+
+
+def _chosen(source: str, model: str, settings: StateSettings) -> tuple[list[str], list[str]]:
+    """The sources and the models to check. A model without a source, or of one that does not exist, reports that."""
+    known = source_names(settings.feature_repo)
+    if model:
+        if model not in model_names(settings.models_dir):
+            hint = f"Known models: {', '.join(model_names(settings.models_dir)) or 'none'}."
+            raise ConfigError(f"No spec for model {model!r} in {settings.models_dir}", hint)
+        of = source_of(model, settings.models_dir)
+        return [of] if of in known else [], [model]
+    return ([source], models_of(source, settings.models_dir)) if source else (known, model_names(settings.models_dir))
+
+
+def _report(what: str, find: Callable[[], list[Problem]]) -> bool:
+    """Print the problems that `find` finds. Returns whether there is one to correct."""
+    started = time.monotonic()
+    problems = find()
+    sure = [problem for problem in problems if problem.sure]
+    seconds = time.monotonic() - started
+    print(f"✗ {what}: {len(sure)} to correct" if sure else f"✓ {what}: nothing to correct ({seconds:.1f} s)")
+    for problem, line in zip(problems, listing(problems), strict=True):
+        print(f"  {'' if problem.sure else '(this may be intended) '}{line}")
+    return bool(sure)
 
 
 if __name__ == "__main__":

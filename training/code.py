@@ -28,4 +28,4 @@ def training_code(settings: StateSettings, spec: ModelSpec) -> str:
     It does not change with the commit, nor with parts of the spec that have nothing to do with training.
     """
     estimators = estimators_digest(spec.training.estimators)
-    return code_id(spec, estimators, definitions_digest(settings.feature_repo, spec))
+    return code_id(spec, estimators, definitions_digest(settings.feature_repo, spec.source))

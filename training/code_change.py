@@ -1,7 +1,7 @@
 """`python -m training.code_change`: requests a training of every model whose champion was trained by other code.
 
 Run it after a deployment. The same code makes one request, however often it is deployed. The request waits in the
-ledger, and the next run of the drift DAG starts the training.
+ledger, and the next run of the monitor DAG starts the training.
 """
 
 import json
@@ -26,9 +26,8 @@ def main() -> int:
     try:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-        codes = [
-            _request(load_model_spec(name, settings.models_dir), settings) for name in model_names(settings.models_dir)
-        ]
+        models, sources = settings.models_dir, settings.feature_repo
+        codes = [_request(load_model_spec(name, models, sources), settings) for name in model_names(models)]
     except StepError as error:
         print(f"code_change failed: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,15 +1,15 @@
-"""`python -m training.publish`: applies every model's feature definitions to the published Feast registry.
+"""`python -m training.publish`: applies every source's feature definitions to the published Feast registry.
 
-Run it after a deployment. The step `materialize` does the same for its model. Definitions that have not changed are
+Run it after a deployment. The step `materialize` does the same for its source. Definitions that have not changed are
 skipped.
 """
 
 import logging
 import sys
 
-from training.adapters.features import Features
+from training.adapters.features import OnlineRows
 from training.contract.errors import ExitCode, StepError
-from training.contract.model_spec import load_model_spec, model_names
+from training.contract.source_spec import load_source_spec, source_names
 from training.settings import load_settings
 
 
@@ -18,8 +18,8 @@ def main() -> int:
     try:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-        for name in model_names(settings.models_dir):
-            Features(settings, load_model_spec(name, settings.models_dir)).publish()
+        for name in source_names(settings.feature_repo):
+            OnlineRows(settings, load_source_spec(name, settings.feature_repo)).publish()
     except StepError as error:
         print(f"publish failed: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the step contracts, the settings and the model spec (`make docs`).
+"""Writes docs/reference.md from the step contracts, the settings and the specs (`make docs`).
 
 A test compares the page with the code.
 """
@@ -11,10 +11,11 @@ from pydantic import BaseModel
 from training.contract.docstrings import field_docstrings
 from training.contract.errors import ExitCode
 from training.contract.model_spec import ModelSpec
+from training.contract.source_spec import SourceSpec
 from training.contract.steps import STEPS
 from training.settings import ROLES, StateSettings, own_fields, variable
 
-HEAD = """# Steps, settings, model spec
+HEAD = """# Steps, settings, specs
 
 Made by `make docs` from `training/contract` and `training/settings.py`; do not edit.
 
@@ -33,9 +34,13 @@ def reference() -> str:
     parts += ["\n## Settings\n\nEnvironment variables. An unknown `CT_*` is an error.\n\n"]
     for title, role in ROLES.items():
         parts += [f"### {title}\n\n", _table(("variable", "default", "meaning"), _setting_rows(role)), "\n"]
-    parts += ["## Model spec\n\n`training/models/<m>.yaml`. An unknown field is an error.\n\n"]
-    parts += [_table(("field", "default", "meaning"), _spec_rows(ModelSpec, ""))]
-    return "".join(parts)
+    for title, file, spec in (
+        ("Source spec", "feature_repo/<source>.yaml", SourceSpec),
+        ("Model spec", "training/models/<model>.yaml", ModelSpec),
+    ):
+        parts += [f"## {title}\n\n`{file}`. An unknown field is an error.\n\n"]
+        parts += [_table(("field", "default", "meaning"), _spec_rows(spec, "")), "\n"]
+    return "".join(parts).rstrip("\n") + "\n"
 
 
 def _step_rows() -> list[tuple[str, ...]]:
@@ -64,7 +69,8 @@ def _setting_rows(role: type[StateSettings]) -> list[tuple[str, ...]]:
 def _spec_rows(model: type[BaseModel], prefix: str) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, field in model.model_fields.items():
-        nested = _nested(field.annotation)
+        # A model spec holds the name of its source.
+        nested = None if prefix == "" and name == "source" else _nested(field.annotation)
         path = f"{prefix}{name}"
         if nested is None:
             default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
@@ -79,6 +85,8 @@ def _nested(annotation: Any) -> tuple[type[BaseModel], str] | None:
     """The spec section that a field holds, directly, as the values of a mapping or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, ""
+    if get_origin(annotation) not in (dict, tuple):
+        return None
     for argument in getattr(annotation, "__args__", ()):
         if isinstance(argument, type) and issubclass(argument, BaseModel):
             return argument, "[]" if get_origin(annotation) is tuple else ".<name>"

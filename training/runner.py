@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from training import storage
 from training.contract.errors import ExitCode, InputError, StepError, Stopped, TransientError
-from training.contract.messages import Failure, Provenance, StepInputs, StepReport
+from training.contract.messages import Failure, ModelInputs, Provenance, SourceInputs, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
+from training.contract.source_spec import load_source_spec
+from training.contract.spec_file import SpecFile
 from training.contract.steps import StepSpec, step_spec
 from training.settings import StateSettings, load_settings
 
@@ -107,7 +109,12 @@ def parse_inputs(spec: StepSpec, inputs_json: str) -> StepInputs:
 
 
 def _provenance(inputs: StepInputs, settings: StateSettings) -> Provenance:
-    spec = load_model_spec(inputs.model, settings.models_dir)
+    spec: SpecFile
+    if isinstance(inputs, SourceInputs):
+        spec = load_source_spec(inputs.source, settings.feature_repo)
+    else:
+        assert isinstance(inputs, ModelInputs)
+        spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     return Provenance(git_sha=settings.git_sha, image=settings.image, config_hash=spec.config_hash)
 
 

@@ -5,7 +5,7 @@ from datetime import date
 from urllib.parse import quote
 
 from training import storage
-from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
+from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.registry import CHAMPION, Registry
 from training.adapters.tables import covered
 from training.contract.messages import Snapshot, SnapshotInputs
@@ -48,10 +48,10 @@ def resolve(spec: ModelSpec, settings: StateSettings, as_of: date | None = None,
 
     Raises TransientError when the lake's store or MLflow does not answer.
     """
-    lake = Lake(settings.lake, spec.name)
-    versions = lake.versions(EVENTS, LABELS, PREDICTIONS, *spec.features.tables)
+    lake = Lake(settings.lake, spec.source.name, spec.name)
+    versions = lake.versions(*spec.source.tables, PREDICTIONS)
     if as_of is None and EVENTS in versions:
-        events = covered(lake, spec, EVENTS, versions[EVENTS])
+        events = covered(lake, spec.source, EVENTS, versions[EVENTS])
         as_of = events.end if events else None
     serving = champion_version(spec, settings) if champion and as_of else None
     found = Snapshot(as_of=as_of, table_versions=versions, champion_version=serving)

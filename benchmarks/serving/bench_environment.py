@@ -18,7 +18,7 @@ import psutil
 import pyarrow as pa
 import yaml
 
-from training.adapters.features import Features
+from training.adapters.features import Features, OnlineRows
 from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.registry import Registry
@@ -33,7 +33,7 @@ ENTITIES = 1_000
 BIN = Path(sys.executable).parent
 PLAIN = """
 import pandas as pd
-from feast import FeatureService, Field, RequestSource
+from feast import Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 
@@ -45,8 +45,6 @@ sent = RequestSource(name="sent", schema=[Field(name=n, dtype=Float64) for n in 
 def as_sent(inputs: pd.DataFrame) -> pd.DataFrame:
     return type(inputs)({{f"x_{{n}}": inputs[n] for n in NAMES}})
 
-
-plain = FeatureService(name="plain", features=[as_sent])
 """
 
 
@@ -99,12 +97,14 @@ def _definitions(folder: Path, names: list[str]) -> None:
     shutil.copytree(ROOT / "feature_repo", folder / "feature_repo")
     (folder / "feature_repo" / "plain.py").write_text(PLAIN.format(names=names))
     (folder / "feature_repo" / "plain.sql").write_text("")
-    source = ROOT / "training" / "models" / "card_fraud.yaml"
-    shutil.copy(source, folder / "models")
-    spec = yaml.safe_load(source.read_text())
-    spec |= {"name": "plain", "features": {"service": "plain", "tables": {}, "history_days": 1}}
-    spec["feeds"]["events"]["columns"] |= {name: {"type": "float64"} for name in names}
+    model = ROOT / "training" / "models" / "card_fraud.yaml"
+    shutil.copy(model, folder / "models")
+    spec = yaml.safe_load(model.read_text()) | {"name": "plain", "source": "plain"}
     (folder / "models" / "plain.yaml").write_text(yaml.safe_dump(spec))
+    source = yaml.safe_load((ROOT / "feature_repo" / "card_payments.yaml").read_text())
+    source |= {"name": "plain", "features": {"tables": {}}}
+    source["feeds"]["events"]["columns"] |= {name: {"type": "float64"} for name in names}
+    (folder / "feature_repo" / "plain.yaml").write_text(yaml.safe_dump(source))
 
 
 def _artifact(folder: Path, model: str, content: bytes, names: list[str], rows: np.ndarray) -> Path:
@@ -142,8 +142,8 @@ def _register(settings: Settings, model: str, artifact: Path, alias: str = "cham
 
 
 def _feature_rows(settings: Settings, names: list[str]) -> None:
-    spec = load_model_spec("card_fraud", settings.models_dir)
-    lake, midnight = Lake(settings.lake, spec.name), datetime(2026, 1, 5, tzinfo=UTC)
+    spec = load_model_spec("card_fraud", settings.models_dir, settings.feature_repo)
+    lake, midnight = Lake(settings.lake, spec.source.name), datetime(2026, 1, 5, tzinfo=UTC)
     rng = np.random.default_rng(1)
     for entity in ("customer", "terminal"):
         columns: dict[str, Any] = {
@@ -153,7 +153,7 @@ def _feature_rows(settings: Settings, names: list[str]) -> None:
         columns |= {n: rng.random(ENTITIES, np.float32) for n in names if n.startswith(f"{entity}_")}
         table = pa.table(columns | {"day": [midnight.date()] * ENTITIES})
         lake.replace(f"{entity}_features", table, "day = '2026-01-05'", ["day"])
-    Features(settings, spec).materialize(lake.versions(*spec.features.tables))
+    OnlineRows(settings, spec.source).materialize(lake.versions(*spec.source.entities))
 
 
 @contextmanager

@@ -1,21 +1,23 @@
-"""The assets that connect a model's DAGs. An event only starts a run. The data is in the lake, registry and ledger."""
+"""The assets that connect the DAGs. An event only starts a run. The data is in the lake, registry and ledger."""
 
 from typing import Any
 
 from airflow.sdk import Asset, AssetWatcher
 
 from perennial_airflow.triggers import LandingTrigger
+from training.contract.source_spec import SourceSpec
 
 
-def landing_asset(model: str) -> Asset:
-    """Files in the model's landing folder, which the triggerer watches."""
-    watcher = AssetWatcher(name=f"{model}_landing", trigger=LandingTrigger(model=model))
-    return Asset(name=f"{model}_landing", uri=f"x-perennial://{model}/landing", group=model, watchers=[watcher])
+def landing_asset(spec: SourceSpec) -> Asset:
+    """Files in the source's landing folder, which the triggerer watches."""
+    source = spec.name
+    watcher = AssetWatcher(name=f"{source}_landing", trigger=LandingTrigger(source=source, feeds=spec.feed_names))
+    return Asset(name=f"{source}_landing", uri=f"x-perennial://{source}/landing", group=source, watchers=[watcher])
 
 
-def features_asset(model: str) -> Asset:
-    """Features were computed from newly landed events or labels."""
-    return Asset(name=f"{model}_features", uri=f"x-perennial://{model}/features", group=model)
+def features_asset(source: str) -> Asset:
+    """Features were computed from newly landed events or labels. Every model of the source is monitored then."""
+    return Asset(name=f"{source}_features", uri=f"x-perennial://{source}/features", group=source)
 
 
 def retrain_asset(model: str) -> Asset:
@@ -24,6 +26,6 @@ def retrain_asset(model: str) -> Asset:
 
 
 def features_event(result: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The extra of the features asset's event after `materialize`. The event starts a drift run."""
+    """The extra of the features asset's event after `materialize`. The event starts monitoring runs."""
     feed, partition = context["params"]["feed"], context["params"]["partition"]
     return {"as_of": result["as_of"], "partition": partition, "reason": f"New {feed}: {partition.replace('_', ' to ')}"}

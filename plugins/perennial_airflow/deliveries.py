@@ -1,4 +1,4 @@
-"""The content of a model's landing folder: deliveries, `<landing>/<model>/<feed>/<partition>.parquet`, and strays.
+"""The content of a source's landing folder: deliveries, `<landing>/<source>/<feed>/<partition>.parquet`, and strays.
 
 A delivery is a file, or a folder of part files with an empty file `_SUCCESS`, as Spark writes it. The extension may be
 in capitals. Names that begin with a dot or an underscore are ignored. Anything else is a stray.
@@ -6,14 +6,13 @@ in capitals. Names that begin with a dot or an underscore are ignored. Anything 
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from training import storage
-from training.contract.model_spec import model_names
+from training.contract.source_spec import source_names
 from training.settings import load_settings
 
-FEEDS = ("events", "labels")
 ENDING = ".parquet"
 #: An empty file that marks a folder of part files as complete.
 COMPLETE = "_SUCCESS"
@@ -22,13 +21,13 @@ COMPLETE = "_SUCCESS"
 SETTLE_SECONDS = 1.0
 
 
-def landing_folder(model: str) -> str:
-    return storage.join(load_settings().landing, model)
+def landing_folder(source: str) -> str:
+    return storage.join(load_settings().landing, source)
 
 
-def landed_file(model: str, feed: str, file: str) -> str:
+def landed_file(source: str, feed: str, file: str) -> str:
     """The URI of the delivery `file` of a feed. The arguments may be templates."""
-    return storage.join(landing_folder(model), feed, file)
+    return storage.join(landing_folder(source), feed, file)
 
 
 @dataclass(frozen=True)
@@ -67,66 +66,66 @@ class Stray:
         return f"{self.path}: {self.why}"
 
 
-def scan(folder: str, now: float, settle_seconds: float = SETTLE_SECONDS) -> list[Delivery]:
-    """The deliveries in a model's landing folder, in the order of ingestion: older days first, events before labels.
+def scan(folder: str, feeds: Sequence[str], now: float, settle_seconds: float = SETTLE_SECONDS) -> list[Delivery]:
+    """The deliveries in a source's landing folder, in the order of ingestion: older days first, then as in `feeds`.
 
     Deliveries that changed less than `settle_seconds` before `now` (seconds since the epoch) are left out. Raises the
     errors of training/storage.py.
     """
     found: dict[str, Delivery] = {}
-    for feed in FEEDS:
+    for feed in feeds:
         for name, files in _candidates(storage.join(folder, feed)):
             if files and now - max(file.changed.timestamp() for file in files) >= settle_seconds:
                 stamps = "\0".join(f"{file.name}\0{file.stamp}" for file in files) if len(files) > 1 else files[0].stamp
                 fingerprint = hashlib.sha256(stamps.encode()).hexdigest()[:8]
                 delivery = Delivery(feed, name[: -len(ENDING)], fingerprint, name)
                 found.setdefault(delivery.key, delivery)
-    return sorted(found.values(), key=lambda d: (d.partition[:10], FEEDS.index(d.feed), d.partition))
+    return sorted(found.values(), key=lambda d: (d.partition[:10], feeds.index(d.feed), d.partition))
 
 
-def strays(model: str) -> list[Stray]:
-    """The strays in a model's landing folder, sorted by path. Raises the errors of training/storage.py.
+def strays(source: str, feeds: Sequence[str]) -> list[Stray]:
+    """The strays in a source's landing folder, sorted by path. Raises the errors of training/storage.py.
 
-    The strays beside the models' folders count as the first model's.
+    The strays beside the sources' folders count as the first source's.
     """
     settings = load_settings()
-    models = model_names(settings.models_dir)
-    found = list(_strays_beside_feeds(model))
-    for feed in FEEDS:
-        found += _strays_of_feed(landing_folder(model), model, feed)
-    if models and model == models[0]:
+    sources = source_names(settings.feature_repo)
+    found = list(_strays_beside_feeds(source, feeds))
+    for feed in feeds:
+        found += _strays_of_feed(landing_folder(source), source, feed)
+    if sources and source == sources[0]:
         beside = storage.listing(settings.landing)
-        why = f"no model has this name; the models are {', '.join(models)}"
-        found += [Stray(f"{name}/", why) for name in beside.folders if name not in models and not _hidden(name)]
-        why = "a file beside the models' folders"
+        why = f"no source has this name; the sources are {', '.join(sources)}"
+        found += [Stray(f"{name}/", why) for name in beside.folders if name not in sources and not _hidden(name)]
+        why = "a file beside the sources' folders"
         found += [Stray(file.name, why) for file in beside.files if not _hidden(file.name)]
     return sorted(found, key=lambda stray: stray.path)
 
 
-def _strays_beside_feeds(model: str) -> Iterator[Stray]:
-    content = storage.listing(landing_folder(model))
-    why = f"the feeds' folders are {' and '.join(FEEDS)}, in small letters"
+def _strays_beside_feeds(source: str, feeds: Sequence[str]) -> Iterator[Stray]:
+    content = storage.listing(landing_folder(source))
+    why = f"the feeds' folders are {' and '.join(feeds)}, in small letters"
     for name in content.folders:
-        if name not in FEEDS and not _hidden(name):
-            yield Stray(f"{model}/{name}/", why)
+        if name not in feeds and not _hidden(name):
+            yield Stray(f"{source}/{name}/", why)
     for file in content.files:
         if not _hidden(file.name):
-            yield Stray(f"{model}/{file.name}", f"a file beside the feeds' folders {' and '.join(FEEDS)}")
+            yield Stray(f"{source}/{file.name}", f"a file beside the feeds' folders {' and '.join(feeds)}")
 
 
-def _strays_of_feed(folder: str, model: str, feed: str) -> Iterator[Stray]:
+def _strays_of_feed(folder: str, source: str, feed: str) -> Iterator[Stray]:
     content = storage.listing(storage.join(folder, feed))
     names = [file.name for file in content.files] + [f"{name}/" for name in content.folders]
     for name in names:
         if not _hidden(name) and not _is_parquet(name.rstrip("/")):
-            yield Stray(f"{model}/{feed}/{name}", f"its name is not <partition>{ENDING}")
+            yield Stray(f"{source}/{feed}/{name}", f"its name is not <partition>{ENDING}")
     seen: dict[str, str] = {}
     for name, files in _candidates(storage.join(folder, feed)):
         if not files:
             why = f"a folder without {COMPLETE}: its writer has not finished, or does not mark it as complete"
-            yield Stray(f"{model}/{feed}/{name}/", why)
+            yield Stray(f"{source}/{feed}/{name}/", why)
         elif (first := seen.setdefault(name[: -len(ENDING)], name)) != name:
-            yield Stray(f"{model}/{feed}/{name}", f"the same partition as {first}, which is ingested")
+            yield Stray(f"{source}/{feed}/{name}", f"the same partition as {first}, which is ingested")
 
 
 def _candidates(folder: str) -> Iterator[tuple[str, list[storage.File]]]:

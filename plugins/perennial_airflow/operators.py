@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
 
 class StartDataRunsOperator(BaseOperator):
-    """Starts one run of `<model>_data` for every new delivery, in order, and records that in the asset state store.
+    """Starts one run of `<source>_data` for every new delivery, in order, and records that in the asset state store.
 
     Also reports the strays in the landing folder, each once.
 
@@ -34,17 +34,18 @@ class StartDataRunsOperator(BaseOperator):
 
     ui_color = "#e8f4ea"
 
-    def __init__(self, *, model: str, landing: Asset, **kwargs: Any) -> None:
+    def __init__(self, *, source: str, feeds: list[str], landing: Asset, **kwargs: Any) -> None:
         super().__init__(inlets=[landing], **kwargs)
-        self.model = model
+        self.source = source
+        self.feeds = feeds
         self.landing = landing
 
     def execute(self, context: Any) -> list[str]:
         store = context["asset_state_store"][self.landing]
-        folder = landing_folder(self.model)
+        folder = landing_folder(self.source)
         announced = Announced(store.get(Announced.KEY, {}))
         started = []
-        for delivery in announced.new(scan(folder, time.time())):
+        for delivery in announced.new(scan(folder, self.feeds, time.time())):
             started.append(self._start(delivery, announced.number(delivery)))
             announced.add(delivery)
         store.set(Announced.KEY, announced.stored())
@@ -54,16 +55,16 @@ class StartDataRunsOperator(BaseOperator):
 
     def _report_strays(self, store: Any) -> None:
         """Log each new stray, and set the metric to the number of all strays."""
-        found = strays(self.model)
+        found = strays(self.source, self.feeds)
         for stray in Reported(store.get(Reported.KEY, {})).new(found):
             self.log.warning("Not a delivery, so it is not ingested: %s", stray)
         store.set(Reported.KEY, Reported.stored(found))
-        Stats.gauge("perennial.landing.not_understood", len(found), tags={"model": self.model})
+        Stats.gauge("perennial.landing.not_understood", len(found), tags={"source": self.source})
 
     def _start(self, delivery: Delivery, number: int) -> str:
         run_id = delivery.run_id(number)
         note = f"{delivery.feed.capitalize()} of {delivery.partition.replace('_', ' to ')}"
         note += "" if number == 1 else f", delivered again (delivery {number})"
         conf: Mapping[str, Any] = {"feed": delivery.feed, "partition": delivery.partition, "file": delivery.name}
-        start_run(f"{self.model}_data", run_id, conf, note)
+        start_run(f"{self.source}_data", run_id, conf, note)
         return run_id

@@ -2,16 +2,16 @@
 
 from airflow.sdk import Param
 
-from perennial_airflow.deliveries import FEEDS
 from training.contract.model_spec import ModelSpec
+from training.contract.source_spec import SourceSpec
 
 Params = dict[str, Param]
 
 
-def data_params() -> Params:
+def data_params(spec: SourceSpec) -> Params:
     day = "A day, or the first and the last day of a span: 2026-01-05_2026-01-18."
     return {
-        "feed": Param("events", enum=[*FEEDS], title="Feed", description="The feed of the partition."),
+        "feed": Param("events", enum=spec.feed_names, title="Feed", description="The feed of the partition."),
         # No pattern: a file with an invalid name gets a run, too, in which the ingest step reports the mistake.
         "partition": Param("2026-01-05", type="string", minLength=1, title="Partition", description=day),
         "file": Param(

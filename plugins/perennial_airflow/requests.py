@@ -3,7 +3,7 @@
 Airflow may merge, strand or double asset events around `max_active_runs=1`. None of that matters here. Every
 `decide_retraining` step is told which granted requests wait, and sends an event for the oldest of them. A run whose
 request another run has taken ends without training. A run that fails releases its request: the request waits, and the
-drift DAG sends an event for it again.
+monitor DAG sends an event for it again.
 """
 
 from collections.abc import Mapping

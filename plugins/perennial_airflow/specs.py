@@ -1,17 +1,21 @@
-"""For which models a DAG file makes DAGs, and the arguments that all DAGs of a model share."""
+"""For which sources and models a DAG file makes DAGs, and the arguments that all DAGs of a source or model share."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.sdk import get_parsing_context
 
 from training.contract.errors import ConfigError
-from training.contract.model_spec import ModelSpec, load_model_spec, misnamed_specs, model_names
+from training.contract.model_spec import ModelSpec, load_model_spec, model_names, models_of
+from training.contract.source_spec import SourceSpec, load_source_spec, source_names
+from training.contract.spec_file import SpecFile, misnamed_specs
 from training.settings import load_settings
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=SpecFile)
 
 #: A transient failure is tried six times within about two and a half minutes. A server restarts faster than that.
 DEFAULT_ARGS: dict[str, Any] = {
@@ -22,35 +26,60 @@ DEFAULT_ARGS: dict[str, Any] = {
 }
 
 
-def specs(kind: str) -> Iterator[ModelSpec]:
-    """The models for which to make `<model>_<kind>`: all, or in a task's process only the task's model.
+def source_specs(kind: str) -> Iterator[SourceSpec]:
+    """The sources for which to make `<source>_<kind>`: all, or in a task's process only the task's source.
 
-    A broken spec is left out, so that the other models keep their DAGs. `dags/broken_specs.py` reports it.
+    A broken spec is left out, so that the other sources keep their DAGs. `dags/broken_specs.py` reports it.
     """
+    folder = load_settings().feature_repo
+    return _wanted(kind, source_names(folder), lambda name: load_source_spec(name, folder))
+
+
+def model_specs(kind: str) -> Iterator[ModelSpec]:
+    """The models for which to make `<model>_<kind>`, as `source_specs`. A model of a broken source is left out too."""
+    settings = load_settings()
+    models, sources = settings.models_dir, settings.feature_repo
+    return _wanted(kind, model_names(models), lambda name: load_model_spec(name, models, sources))
+
+
+def _wanted(kind: str, names: list[str], load: Callable[[str], S]) -> Iterator[S]:
     wanted = get_parsing_context().dag_id
-    models_dir = load_settings().models_dir
-    for name in model_names(models_dir):
+    for name in names:
         if wanted is None or wanted == f"{name}_{kind}":
             try:
-                yield load_model_spec(name, models_dir)
+                yield load(name)
             except ConfigError as error:
                 log.warning("No DAG %s_%s: %s", name, kind, error)
 
 
 def broken_specs() -> list[str]:
-    """The mistakes in specs that cannot be loaded, a paragraph each. The check step finds those in SQL and Feast."""
-    models_dir = load_settings().models_dir
-    problems = [f"{stray}\n  → {stray.fix}" for stray in misnamed_specs(models_dir)]
-    for name in model_names(models_dir):
+    """The mistakes in specs that cannot be loaded, a paragraph each. The check step finds those in SQL and Feast.
+
+    The models of a broken source are named with it, and not reported again.
+    """
+    settings = load_settings()
+    models, sources = settings.models_dir, settings.feature_repo
+    problems = [f"{stray}\n  → {stray.fix}" for stray in (*misnamed_specs(sources), *misnamed_specs(models))]
+    broken: set[str] = set()
+    for source in source_names(sources):
         try:
-            load_model_spec(name, models_dir)
+            load_source_spec(source, sources)
         except ConfigError as error:
-            problems.append(str(error))
+            learn = models_of(source, models)
+            broken |= set(learn)
+            without = f"\nWithout it these models have no DAGs: {', '.join(learn)}." if learn else ""
+            problems.append(f"{error}{without}")
+    for model in model_names(models):
+        if model not in broken:
+            try:
+                load_model_spec(model, models, sources)
+            except ConfigError as error:
+                problems.append(str(error))
     return problems
 
 
-def dag_settings(spec: ModelSpec, kind: str, title: str) -> dict[str, Any]:
-    """The arguments that all DAGs of a model share. One run at a time, because the steps write the same tables."""
+def dag_settings(spec: SpecFile, kind: str, title: str) -> dict[str, Any]:
+    """The arguments that all DAGs share. One run at a time, because the steps write the same tables."""
     return {
         "dag_id": f"{spec.name}_{kind}",
         "dag_display_name": f"{spec.title}: {title}",

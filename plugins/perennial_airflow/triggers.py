@@ -34,13 +34,15 @@ class LandingTrigger(BaseEventTrigger):
 
     def __init__(
         self,
-        model: str,
+        source: str,
+        feeds: list[str],
         poll_seconds: float = 1.0,
         settle_seconds: float = SETTLE_SECONDS,
         stray_seconds: float = STRAY_SECONDS,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.source = source
+        self.feeds = feeds
         self.poll_seconds = poll_seconds
         self.settle_seconds = settle_seconds
         self.stray_seconds = stray_seconds
@@ -51,11 +53,11 @@ class LandingTrigger(BaseEventTrigger):
         self._next_search = 0.0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        fields = ("model", "poll_seconds", "settle_seconds", "stray_seconds")
+        fields = ("source", "feeds", "poll_seconds", "settle_seconds", "stray_seconds")
         return "perennial_airflow.triggers.LandingTrigger", {field: getattr(self, field) for field in fields}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        folder = landing_folder(self.model)
+        folder = landing_folder(self.source)
         self.log.info("Watching %s", folder)
         sent: tuple[list[Delivery], list[Stray]] = [], []
         wait, again_at = REPEAT_SECONDS, 0.0
@@ -70,7 +72,7 @@ class LandingTrigger(BaseEventTrigger):
     async def _new(self, folder: str) -> list[Delivery]:
         """Deliveries without a data run. Empty after an error: Airflow does not restart a trigger that raises."""
         try:
-            found = await asyncio.to_thread(scan, folder, time.time(), self.settle_seconds)
+            found = await asyncio.to_thread(scan, folder, self.feeds, time.time(), self.settle_seconds)
             if self._announced.new(found):
                 assert self.asset_state_store is not None
                 self._announced = Announced(await self.asset_state_store.aget(Announced.KEY, {}))
@@ -84,7 +86,7 @@ class LandingTrigger(BaseEventTrigger):
         try:
             if time.monotonic() >= self._next_search:
                 self._next_search = time.monotonic() + self.stray_seconds
-                before, self._strays = self._strays, await asyncio.to_thread(strays, self.model)
+                before, self._strays = self._strays, await asyncio.to_thread(strays, self.source, self.feeds)
                 self._lasting = [stray for stray in self._strays if stray in before]
             if self._reported.new(self._lasting):
                 assert self.asset_state_store is not None

@@ -14,6 +14,7 @@ from training.contract.model_spec import Column, FeedSpec
 
 FEED = FeedSpec(
     time_column="time",
+    id_column="id",
     columns={
         "id": Column(type="int64", unique=True, minimum=0),
         "kind": Column(type="string", values=("in", "out")),

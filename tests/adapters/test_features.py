@@ -20,12 +20,24 @@ import pytest
 import yaml
 
 from testing.feast_join import join_with_feast
+from testing.spec_files import Raw, spec_files
 from tests.adapters.redis_reads import read_from_redis
-from tests.feature_repo.payments_and_features import MODEL, compute, day, expected, midnight, payments, put, rows_of
+from tests.feature_repo.payments_and_features import (
+    MODEL,
+    SOURCE,
+    compute,
+    day,
+    expected,
+    midnight,
+    payments,
+    put,
+    rows_of,
+)
 from training.adapters.features import (
     FeaturePlan,
     Features,
     MergedViews,
+    OnlineRows,
     check_golden_features,
     definitions_digest,
     request_code,
@@ -38,7 +50,7 @@ from training.contract.artifact import Golden
 from training.contract.base import Days, TableVersions
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.contract.feature_definitions import FeatureDefinitions
-from training.contract.model_spec import MODELS_DIR, Column, ModelSpec, load_model_spec
+from training.contract.model_spec import Column, ModelSpec, load_model_spec
 from training.domain.conform import ARROW_TYPES, as_exact_pandas
 from training.settings import Settings
 
@@ -57,6 +69,10 @@ class World:
     def features(self) -> Features:
         """As a process of its own would have it."""
         return Features(self.settings, self.spec)
+
+    @property
+    def online_rows(self) -> OnlineRows:
+        return OnlineRows(self.settings, self.spec.source)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +146,7 @@ def test_history_takes_equal_rows_apart_and_other_clocks(filled: World) -> None:
 def test_unknown_entities_have_defaults_in_history_and_online(world: World) -> None:
     stranger = pd.DataFrame(requests(world, 40)[:1]).assign(customer_id=999, terminal_id=998, amount=20.0)
     past = world.features.historical(stranger, world.versions)[world.features.names()]
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     online = world.features.online(stranger.to_dict("records"))
     assert online.timestamps == [None]
     np.testing.assert_array_equal(online.values, past)
@@ -141,7 +157,7 @@ def test_unknown_entities_have_defaults_in_history_and_online(world: World) -> N
 
 def test_online_and_history_give_the_same_bits(world: World) -> None:
     """The pledge of training and serving: the same entities in the same state have the same features."""
-    as_of, written = world.features.materialize(world.versions)
+    as_of, written = world.online_rows.materialize(world.versions)
     assert as_of == day(DAYS)
     assert written == {"customer_features": 6, "terminal_features": 6}
     rng = np.random.default_rng(3)
@@ -168,7 +184,7 @@ def test_online_and_history_give_the_same_bits(world: World) -> None:
 
 
 def test_times_may_be_text_and_no_rows_are_no_values(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     (row, *_) = today(world)
     text = row | {"event_time": row["event_time"].isoformat().replace("+00:00", "Z")}
     features = world.features
@@ -177,19 +193,17 @@ def test_times_may_be_text_and_no_rows_are_no_values(world: World) -> None:
 
 
 def test_a_null_beside_large_ids_does_not_bend_them(tmp_path: Path) -> None:
-    home = tmp_path / "models"
-    home.mkdir()
-    raw = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-    raw["feeds"]["events"]["columns"]["customer_id"]["nullable"] = True
-    (home / f"{MODEL}.yaml").write_text(yaml.safe_dump(raw))
-    settings = Settings(home=tmp_path / "home", models_dir=home)
-    spec = load_model_spec(MODEL, home)
+    def nullable(model: Raw, source: Raw) -> None:
+        source["feeds"]["events"]["columns"]["customer_id"]["nullable"] = True
+
+    settings = Settings(home=tmp_path / "home", **spec_files(tmp_path, nullable))
+    spec = load_model_spec(MODEL, settings.models_dir, settings.feature_repo)
     events, labels = payments(10, per_day=6)
     ids = events["customer_id"].astype("Int64") + 2**53
     put(settings, events.assign(customer_id=ids.where(events.index % 7 != 0)), labels)
     versions = compute(settings, 0, 11)
     rows = rows_of(settings, "customer_features").set_index(["customer_id", "day"])["customer_count_7d"]
-    read = Events(Lake(settings.lake, MODEL), spec, versions["events"]).within(Days(start=day(5), end=day(10)))
+    read = Events(Lake(settings.lake, SOURCE, MODEL), spec, versions["events"]).within(Days(start=day(5), end=day(10)))
     assert read["customer_id"].isna().any()
     found = Features(settings, spec).historical(read, versions)
     keys = zip(read["customer_id"], read["event_time"].dt.date, strict=True)
@@ -198,7 +212,7 @@ def test_a_null_beside_large_ids_does_not_bend_them(tmp_path: Path) -> None:
 
 
 def test_rows_too_old_do_not_count_in_history_nor_online(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     for age, counts in ((timedelta(days=7), True), (timedelta(days=7, seconds=1), False)):
         rows = pd.DataFrame(today(world)).assign(event_time=pd.Timestamp(midnight(DAYS) + age).as_unit("us"))
         online = world.features.online(rows.to_dict("records"))
@@ -222,43 +236,43 @@ def test_a_missing_version_is_an_input_error(world: World) -> None:
     with pytest.raises(InputError, match="terminal_features"):
         world.features.historical(world.events.tail(2), {"customer_features": 0})
     with pytest.raises(InputError, match="99"):
-        world.features.materialize({**world.versions, "customer_features": 99})
+        world.online_rows.materialize({**world.versions, "customer_features": 99})
 
 
 def test_an_older_version_never_undoes_a_newer_one_online(world: World) -> None:
     old = world.versions
     put(world.settings, world.events.assign(amount=7.0), world.labels)
     new = compute(world.settings, DAYS, DAYS + 1)
-    world.features.materialize(new)
-    as_of, written = world.features.materialize(old)
+    world.online_rows.materialize(new)
+    as_of, written = world.online_rows.materialize(old)
     assert as_of == day(DAYS)
     assert set(written.values()) == {0}
     values = dict(zip(world.features.names(), world.features.online(today(world)).values.T, strict=True))
     assert set(values["customer_mean_30d"]) == {7.0}
-    assert world.features.materialize(new)[1] == {"customer_features": 6, "terminal_features": 6}
+    assert world.online_rows.materialize(new)[1] == {"customer_features": 6, "terminal_features": 6}
 
 
 def test_an_entity_that_falls_silent_does_not_keep_its_values_online(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     # Customer 0 stops; the others go on for longer than any window.
     more, labels = payments(DAYS + 33, per_day=6, seed=5)
     kept = more[(more["customer_id"] != 0) & (more["event_time"] >= midnight(DAYS))]
     put(world.settings, kept.assign(transaction_id=kept["transaction_id"] + 10_000), labels.iloc[:0], "more")
     versions = compute(world.settings, DAYS, DAYS + 34)
     rows = [row | {"customer_id": 0} for row in today(world)]
-    world.features.materialize(versions)
+    world.online_rows.materialize(versions)
     online = world.features.online([row | {"event_time": midnight(DAYS + 33)} for row in rows])
     values = dict(zip(world.features.names(), online.values.T, strict=True))
     assert set(values["customer_count_30d"]) == {0.0}
 
 
 def test_materialize_without_rows_is_no_error(world: World) -> None:
-    lake = Lake(world.settings.lake, MODEL)
-    for table in world.spec.features.tables:
+    lake = Lake(world.settings.lake, SOURCE, MODEL)
+    for table in world.spec.source.entities:
         empty = lake.scan(table).head(0)
         lake.replace(table, empty, "true", ["day"])
-    versions = lake.versions(*world.spec.features.tables)
-    assert world.features.materialize(versions) == (None, {"customer_features": 0, "terminal_features": 0})
+    versions = lake.versions(*world.spec.source.entities)
+    assert world.online_rows.materialize(versions) == (None, {"customer_features": 0, "terminal_features": 0})
 
 
 def test_online_before_anything_was_materialized_knows_nobody(world: World) -> None:
@@ -267,7 +281,7 @@ def test_online_before_anything_was_materialized_knows_nobody(world: World) -> N
 
 
 def test_an_online_store_that_cannot_be_read_is_transient(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     features = world.features
     features.online(requests(world, 40))
     with sqlite3.connect(world.settings.online) as connection:
@@ -277,10 +291,10 @@ def test_an_online_store_that_cannot_be_read_is_transient(world: World) -> None:
 
 
 def test_lookups_go_on_while_rows_are_written(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     features, rows = world.features, today(world)
     want = features.online(rows).values
-    writer = threading.Thread(target=lambda: [world.features.materialize(world.versions) for _ in range(3)])
+    writer = threading.Thread(target=lambda: [world.online_rows.materialize(world.versions) for _ in range(3)])
     writer.start()
     slowest = 0.0
     while writer.is_alive():
@@ -292,10 +306,11 @@ def test_lookups_go_on_while_rows_are_written(world: World) -> None:
 
 PROCESS = """
 import json, sys
-from training.adapters.features import Features
-from training.contract.model_spec import load_model_spec
+from training.adapters.features import OnlineRows
+from training.contract.source_spec import load_source_spec
 from training.settings import load_settings
-print(Features(load_settings(), load_model_spec("card_fraud")).materialize(json.loads(sys.argv[1]))[0], flush=True)
+rows = OnlineRows(load_settings(), load_source_spec("card_payments"))
+print(rows.materialize(json.loads(sys.argv[1]))[0], flush=True)
 """
 
 
@@ -319,7 +334,7 @@ def test_a_killed_materialization_is_done_by_the_next(world: World) -> None:
         time.sleep(seconds)
         running.kill()
         running.communicate()
-    assert world.features.materialize(world.versions)[0] == day(DAYS)
+    assert world.online_rows.materialize(world.versions)[0] == day(DAYS)
     rows = pd.DataFrame(today(world)).assign(event_time=pd.Timestamp(midnight(DAYS)).as_unit("us"))
     want = world.features.historical(rows, world.versions)[world.features.names()]
     np.testing.assert_array_equal(world.features.online(rows.to_dict("records")).values, want)
@@ -329,26 +344,25 @@ def test_definitions_that_do_not_fit_the_spec_are_named(world: World, tmp_path: 
     folder = tmp_path / "repo"
     shutil.copytree(world.settings.feature_repo, folder)
     settings = Settings(home=world.settings.home, feature_repo=folder)
-    good = (folder / "card_fraud.py").read_text()
-    before = definitions_digest(folder, world.spec)
+    good = (folder / "card_payments.py").read_text()
+    before = definitions_digest(folder, world.spec.source)
     for change, said in (
-        (good.replace('name="card_fraud",', 'name="other",'), "no feature service 'card_fraud'"),
         (good.replace('join_keys=["customer_id"]', 'join_keys=["card"]'), "join keys"),
         (good.replace("    ttl=TTL,\n", ""), "no ttl"),
         (good + "\nraise RuntimeError('boom')\n", "boom"),
     ):
         assert change != good
-        (folder / "card_fraud.py").write_text(change)
+        (folder / "card_payments.py").write_text(change)
         with pytest.raises(ConfigError, match=said):
             Features(settings, world.spec).names()
-    assert definitions_digest(folder, world.spec) != before
-    (folder / "card_fraud.py").unlink()
-    with pytest.raises(ConfigError, match=r"card_fraud\.py"):
+    assert definitions_digest(folder, world.spec.source) != before
+    (folder / "card_payments.py").unlink()
+    with pytest.raises(ConfigError, match=r"card_payments\.py"):
         Features(settings, world.spec).names()
 
 
 def test_a_plan_makes_what_is_wanted_and_nothing_else(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     features, rows = world.features, today(world)
     plan = features.plan(["terminal_count_7d", "payment_amount"])
     assert [(view.name, view.names) for view in plan.views] == [
@@ -372,9 +386,9 @@ def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
         time.sleep(1)
         settings = Settings(home=world.settings.home, online_store=f"redis://127.0.0.1:{port}/1")
         rows = today(world)
-        world.features.materialize(world.versions)
+        world.online_rows.materialize(world.versions)
         features = Features(settings, world.spec)
-        features.materialize(world.versions)
+        OnlineRows(settings, world.spec.source).materialize(world.versions)
         there, here = features.online(rows), world.features.online(rows)
         np.testing.assert_array_equal(there.values, here.values)
         assert there.timestamps == here.timestamps
@@ -385,7 +399,7 @@ def test_redis_gives_the_same_values(world: World, tmp_path: Path) -> None:
         assert read_directly.timestamps == want.timestamps
         # The same day with other values must arrive too.
         put(settings, world.events.assign(amount=7.0), world.labels)
-        features.materialize(compute(settings, DAYS, DAYS + 1))
+        OnlineRows(settings, world.spec.source).materialize(compute(settings, DAYS, DAYS + 1))
         assert not np.array_equal(features.online(rows).values, here.values)
     finally:
         running.kill()
@@ -401,13 +415,13 @@ def test_the_feature_rows_are_in_the_lake_as_float32(filled: World) -> None:
 
 
 def changed_repo(folder: Path, *changes: tuple[str, str]) -> Path:
-    """A copy of the feature repo in which card_fraud.py is changed: old text → new text."""
+    """A copy of the feature repo in which card_payments.py is changed: old text → new text."""
     shutil.copytree(Settings().feature_repo, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (folder / "card_fraud.py").read_text()
+    text = (folder / "card_payments.py").read_text()
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    (folder / "card_fraud.py").write_text(text)
+    (folder / "card_payments.py").write_text(text)
     return folder
 
 
@@ -436,8 +450,10 @@ def test_events_and_their_feature_rows_give_the_features_of_history(world: World
 
 
 def test_request_features_may_take_columns_that_are_no_features(world: World, tmp_path: Path) -> None:
-    folder = changed_repo(tmp_path / "repo", ("features=[customer_features, terminal", "features=[terminal"))
-    features = Features(Settings(home=world.settings.home, feature_repo=folder), world.spec)
+    names = [name for name in world.features.names() if not name.startswith("customer_")]
+    files = spec_files(tmp_path, lambda model, source: model.update(features=names))
+    features = Features(world.settings, load_model_spec(MODEL, files["models_dir"]))
+    assert features.names() == names
     assert "customer_mean_7d" not in features.names()
     past, batch = features.historical_with_batch(world.events.tail(20), world.versions)
     assert (batch["customer_mean_7d"] > 0).any()
@@ -455,10 +471,11 @@ def test_an_event_column_may_have_the_name_of_any_column_of_ours(world: World, t
         ('schema=[Field(name="amount", dtype=Float64)', f'schema=[Field(name="amount", dtype=Float64){fields}'),
         ('"payment_amount": amount', f'"payment_amount": {total}'),
     )
-    text = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    text = yaml.safe_load((folder / f"{SOURCE}.yaml").read_text())
     text["feeds"]["events"]["columns"] |= {name: {"type": "float64"} for name in names}
-    (tmp_path / f"{MODEL}.yaml").write_text(yaml.safe_dump(text))
-    features = Features(Settings(home=world.settings.home, feature_repo=folder), load_model_spec(MODEL, tmp_path))
+    (folder / f"{SOURCE}.yaml").write_text(yaml.safe_dump(text))
+    spec = load_model_spec(MODEL, sources_dir=folder)
+    features = Features(Settings(home=world.settings.home, feature_repo=folder), spec)
     rows = world.events.sample(20, random_state=3)
     rows = rows.assign(**{name: np.arange(20.0)[::-1] * 10**i for i, name in enumerate(names)})
     found = features.historical(rows, world.versions)
@@ -469,7 +486,7 @@ def test_an_event_column_may_have_the_name_of_any_column_of_ours(world: World, t
 
 
 def test_versions_with_other_features_share_one_read(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     features, rows = world.features, requests(world, DAYS - 1)
     wishes = (["terminal_count_7d", "weekend"], ["night", "customer_count_1d"], ["terminal_fraud_share_1d"])
     plans = [features.plan(), *(features.plan(names) for names in wishes)]
@@ -488,7 +505,7 @@ def test_versions_with_other_features_share_one_read(world: World) -> None:
 
 
 def test_an_event_without_an_entity_has_its_defaults_and_the_others_theirs(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     rows = requests(world, DAYS - 1)
     want = world.features.online(rows)
     nobody = world.features.online([rows[0], rows[1] | {"customer_id": None}, rows[2] | {"terminal_id": None}])
@@ -502,7 +519,7 @@ def test_an_event_without_an_entity_has_its_defaults_and_the_others_theirs(world
 
 
 def test_a_column_that_the_store_does_not_have_has_its_default_and_is_named(world: World) -> None:
-    world.features.materialize(world.versions)
+    world.online_rows.materialize(world.versions)
     rows = today(world)
     want = world.features.online(rows)
     with sqlite3.connect(world.settings.online) as connection:
@@ -543,7 +560,7 @@ def test_feature_code_that_is_not_the_versions_is_found(
         batch=batch.astype(object).where(batch.notna(), None).to_dict("records"),
     )
     check_golden_features(world.features.plan(), golden, world.spec)
-    code = request_code(changed_repo(tmp_path / "repo", change), world.spec)
+    code = request_code(changed_repo(tmp_path / "repo", change), world.spec.source)
 
     def load() -> None:
         plan = FeaturePlan(world.features.definitions, code.functions, world.spec, names)

@@ -17,7 +17,7 @@ from training.contract.errors import ConfigError, InputError, TransientError
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"), "card_fraud")
+    return Lake(str(tmp_path / "lake"), "card_payments", "card_fraud")
 
 
 def rows(partition: str, *values: int) -> pa.Table:
@@ -198,7 +198,7 @@ STRUCT = pa.struct([("x", pa.int64())])
 def test_a_write_of_another_type_is_refused_with_both_named(lake: Lake, old: tuple, new: tuple, said: str) -> None:
     put(lake, numbers("v", old[1], old[0], "a"))
     version = lake.version("t")
-    with pytest.raises(ConfigError, match="card_fraud/t cannot take these rows") as refusal:
+    with pytest.raises(ConfigError, match="card_payments/t cannot take these rows") as refusal:
         put(lake, numbers("v", new[1], new[0]))
     assert said in str(refusal.value)
     with pytest.raises(ConfigError, match="cannot take these rows"):

@@ -17,12 +17,13 @@ import pytest
 
 from testing.ports import free_port
 from tests.adapters.redis_reads import read_from_redis
-from tests.feature_repo.payments_and_features import MODEL, compute, midnight, payments, put
-from training.adapters.features import Features, OnlineFeatures
+from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, midnight, payments, put
+from training.adapters.features import Features, OnlineFeatures, OnlineRows
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions
 from training.contract.errors import ConfigError, InputError, TransientError
 from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.contract.source_spec import load_source_spec
 from training.settings import ROOT, Settings
 
 DAYS = 12
@@ -38,22 +39,25 @@ class World:
     @property
     def features(self) -> Features:
         """As a process of its own would have it."""
-        return Features(self.settings, load_model_spec(MODEL, self.settings.models_dir))
+        return Features(self.settings, load_model_spec(MODEL, self.settings.models_dir, self.settings.feature_repo))
+
+    @property
+    def online_rows(self) -> OnlineRows:
+        return OnlineRows(self.settings, load_source_spec(SOURCE, self.settings.feature_repo))
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.settings.lake, MODEL)
+        return Lake(self.settings.lake, SOURCE, MODEL)
 
     def deliver(self, events: pd.DataFrame, labels: pd.DataFrame) -> TableVersions:
         """All of the lake's events anew, their feature rows, and those online. Returns the versions."""
         put(self.settings, events, labels)
         versions = compute(self.settings, 0, DAYS + 38)
-        self.features.materialize(versions)
+        self.online_rows.materialize(versions)
         return versions
 
     def edit(self, ending: str, old: str, new: str) -> None:
-        folder = self.settings.models_dir if ending == "yaml" else self.settings.feature_repo
-        path = folder / f"{MODEL}.{ending}"
+        path = self.settings.feature_repo / f"{SOURCE}.{ending}"
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
 
@@ -147,7 +151,7 @@ def test_an_emptied_table_leaves_nothing_online(world: World) -> None:
     for table in ("customer_features", "terminal_features"):
         world.lake.replace(table, world.lake.scan(table).head(0), "true", ["day"])
     versions = world.lake.versions(*versions)
-    assert world.features.materialize(versions) == (None, {"customer_features": 0, "terminal_features": 0})
+    assert world.online_rows.materialize(versions) == (None, {"customer_features": 0, "terminal_features": 0})
     assert not any(world.check_equal(asked(), versions).timestamps)
 
 
@@ -250,7 +254,7 @@ def test_another_entity_of_a_table_leaves_no_row_of_the_one_before(world: World)
     old = world.features
     rows = asked()[lambda r: (r["customer_id"] < 6) & (r["terminal_id"] < 106)].to_dict("records")
     plan = old.plan(["customer_count_1d"])
-    world.edit("yaml", "customer_features: customer_id", "customer_features: terminal_id")
+    world.edit("yaml", "customer_features: {entity: customer_id", "customer_features: {entity: terminal_id")
     sql = world.settings.feature_repo / f"{MODEL}.sql"
     head, tail = sql.read_text().split("-- Labels are about")
     sql.write_text(head.replace("customer_id", "terminal_id") + "-- Labels are about" + tail)
@@ -279,7 +283,7 @@ def test_a_version_that_lacks_a_feature_is_named(world: World) -> None:
     versions = world.deliver(*payments(DAYS))
     field = '        Field(name="customer_count_7d", dtype=Float32, description="… in the 7 days"),\n'
     world.edit("py", field, field + field.replace("7", "3"))
-    for call in (lambda: world.features.materialize(versions), lambda: world.features.historical(asked(), versions)):
+    for call in (lambda: world.online_rows.materialize(versions), lambda: world.features.historical(asked(), versions)):
         with pytest.raises(InputError, match=r"Version \d+ of 'customer_features' .*has no \['customer_count_3d'\]"):
             call()
 
@@ -301,44 +305,41 @@ def test_a_materialization_that_failed_half_way_is_completed_by_the_next(
             type(online_store(world.settings)), "keep_only", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
-            world.features.materialize(versions)
-    world.features.materialize(versions)
+            world.online_rows.materialize(versions)
+    world.online_rows.materialize(versions)
     online = world.check_equal(rows, versions)
     assert not any(stamp for stamp, row in zip(online.timestamps, rows["customer_id"], strict=True) if row == 999)
     assert old.names() == world.features.names()
 
 
-def second_model(world: World, change) -> Settings:
-    """Another model in the same folders: the reference model's files with names of its own, but for `change`."""
+def second_source(world: World, change) -> None:
+    """Another source and model in the same folders: the reference's files with names of its own, but for `change`."""
     folder, models = world.settings.feature_repo, world.settings.models_dir
-    files = {folder / f"{MODEL}.py", folder / f"{MODEL}.sql", models / f"{MODEL}.yaml"}
-    for path in files:
-        text = path.read_text().replace(MODEL, "other").replace("_features", "_facts")
+    for path in (folder / f"{SOURCE}.py", folder / f"{SOURCE}.sql", folder / f"{SOURCE}.yaml"):
+        text = path.read_text().replace(SOURCE, "other").replace("_features", "_facts")
         (path.parent / f"other{path.suffix}").write_text(change(text))
-    return world.settings
+    text = (models / f"{MODEL}.yaml").read_text().replace(SOURCE, "other").replace(MODEL, "other")
+    (models / "other.yaml").write_text(text)
 
 
-def both(world: World, change) -> Features:
-    settings = second_model(world, change)
+def both(world: World, change) -> tuple[OnlineRows, TableVersions]:
+    """The online rows of the second source, and the versions of its tables."""
+    second_source(world, change)
     world.deliver(*payments(DAYS))
-    lake = Lake(settings.lake, "other")
-    spec = load_model_spec("other", settings.models_dir)
+    lake = Lake(world.settings.lake, "other")
+    source = load_source_spec("other", world.settings.feature_repo)
     for table in ("customer", "terminal"):
         rows = world.lake.scan(f"{table}_features").to_table()
-        lake.replace(next(t for t in spec.features.tables if t.startswith(table)), rows, "true", ["day"])
-    return Features(settings, spec)
+        lake.replace(next(t for t in source.entities if t.startswith(table)), rows, "true", ["day"])
+    return OnlineRows(world.settings, source), lake.versions(*source.entities)
 
 
-def versions_of(features: Features) -> TableVersions:
-    spec = features._spec
-    return Lake(features._settings.lake, spec.name).versions(*spec.features.tables)
-
-
-def test_two_models_may_share_an_entity_but_no_view(world: World) -> None:
-    other = both(world, lambda text: text)
-    other.materialize(versions_of(other))
-    assert any(other.online(asked().to_dict("records")).timestamps)
-    world.features.materialize(world.lake.versions("customer_features", "terminal_features"))
+def test_two_sources_may_share_an_entity_but_no_view(world: World) -> None:
+    other, versions = both(world, lambda text: text)
+    other.materialize(versions)
+    spec = load_model_spec("other", world.settings.models_dir, world.settings.feature_repo)
+    assert any(Features(world.settings, spec).online(asked().to_dict("records")).timestamps)
+    world.online_rows.materialize(world.lake.versions("customer_features", "terminal_features"))
 
 
 @pytest.mark.parametrize(
@@ -347,10 +348,6 @@ def test_two_models_may_share_an_entity_but_no_view(world: World) -> None:
         (lambda text: text.replace("customer_facts", "customer_features"), "feature view 'customer_features'"),
         (lambda text: text.replace("request_facts", "request_features"), "feature view 'request_features'"),
         (
-            lambda text: text.replace('name="other"', f'name="{MODEL}"').replace("service: other", f"service: {MODEL}"),
-            f"feature service '{MODEL}'",
-        ),
-        (
             lambda text: text.replace(
                 'value_type=ValueType.INT64, description="The card', 'value_type=ValueType.INT32, description="The card'
             ),
@@ -358,14 +355,15 @@ def test_two_models_may_share_an_entity_but_no_view(world: World) -> None:
         ),
     ],
 )
-def test_names_that_two_models_use_are_refused_to_the_second(world: World, change, said: str) -> None:
-    other = both(world, change)
+def test_names_that_two_sources_use_are_refused_to_the_second(world: World, change, said: str) -> None:
+    other, versions = both(world, change)
     before = world.online(asked())
-    for call in (lambda: other.materialize(versions_of(other)), other.publish):
-        with pytest.raises(ConfigError, match=f"'other' and '{MODEL}' both define .*{said}.*other.py and .*{MODEL}.py"):
+    expected = f"'other' and '{SOURCE}' both define .*{said}.*other.py and .*{SOURCE}.py"
+    for call in (lambda: other.materialize(versions), other.publish):
+        with pytest.raises(ConfigError, match=expected):
             call()
     # The first goes on.
-    world.features.materialize(world.lake.versions("customer_features", "terminal_features"))
+    world.online_rows.materialize(world.lake.versions("customer_features", "terminal_features"))
     after = world.online(asked())
     np.testing.assert_array_equal(after.values, before.values)
 
@@ -376,7 +374,7 @@ def test_a_redis_without_address_or_away_is_transient(tmp_path: Path, url: str) 
     put(world.settings, *payments(3))
     versions = compute(world.settings, 0, 4)
     with pytest.raises(TransientError, match=r"online store at (redis\.invalid:6379|127\.0\.0\.1:9)/1 did not answer"):
-        world.features.materialize(versions)
+        world.online_rows.materialize(versions)
     with pytest.raises(TransientError):
         world.features.online(asked().to_dict("records"))
 
@@ -386,7 +384,7 @@ def test_a_wrong_password_is_a_wrong_setting(redis_port: int, tmp_path: Path) ->
     world = copied(tmp_path, online_store=f"redis://nobody:secret@127.0.0.1:{redis_port}/1")
     put(world.settings, *payments(3))
     with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{redis_port}/1 refused access") as error:
-        world.features.materialize(compute(world.settings, 0, 4))
+        world.online_rows.materialize(compute(world.settings, 0, 4))
     assert "secret" not in str(error.value)
 
 
@@ -400,13 +398,13 @@ def test_a_locked_sqlite_file_is_transient_and_one_that_is_none_is_a_wrong_setti
     with connect(world.settings.online, isolation_level=None) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TransientError, match="locked"):
-            world.features.materialize(versions)
+            world.online_rows.materialize(versions)
         holder.execute("ROLLBACK")
     for ending in ("", "-wal", "-shm"):
         Path(world.settings.online + ending).unlink(missing_ok=True)
     Path(world.settings.online).write_bytes(os.urandom(4096))
     with pytest.raises(ConfigError, match="not an SQLite database"):
-        world.features.materialize(versions)
+        world.online_rows.materialize(versions)
 
 
 KINDS_SQL = """
@@ -429,11 +427,6 @@ def channels(inputs: pd.DataFrame) -> pd.DataFrame:
     channel = np.asarray(inputs["channel"], object)
     made = {"is_web": channel == "web", "has_no_channel": np.equal(channel, None)}
     return type(inputs)({name: values.astype(np.float32) for name, values in made.items()})
-
-
-card_fraud = FeatureService(
-    name="card_fraud", features=[customer_features[["is_third", "even_number"]], channels]
-)
 """
 
 
@@ -444,9 +437,11 @@ def test_texts_booleans_and_integers_that_may_be_null_are_the_same_online_and_in
     )
     first = '        Field(name="customer_count_1d"'
     world.edit("py", first, f"{KINDS_VIEW}{first}")
-    path = world.settings.feature_repo / f"{MODEL}.py"
-    text = path.read_text()
-    path.write_text(text[: text.index("card_fraud = FeatureService")] + KINDS_REQUEST)
+    with (world.settings.feature_repo / f"{SOURCE}.py").open("a") as file:
+        file.write(KINDS_REQUEST)
+    chosen = "[is_third, even_number, is_web, has_no_channel]"
+    path = world.settings.models_dir / f"{MODEL}.yaml"
+    path.write_text(path.read_text().replace("features: all", f"features: {chosen}"))
     versions = world.deliver(*payments(DAYS))
     online = world.check_equal(asked(), versions)
     assert world.features.names() == ["is_third", "even_number", "is_web", "has_no_channel"]

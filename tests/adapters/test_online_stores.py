@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.feature_repo.payments_and_features import compute, payments, put
-from training.adapters.features import Features
+from training.adapters.features import Features, OnlineRows
 from training.adapters.features.online_stores import ONLINE_STORES, online_store
 from training.adapters.features.online_stores.redis import ROUND_TRIPS, SharedRoundTrips
 from training.adapters.features.online_stores.sqlite import SqliteStore
 from training.contract.errors import ConfigError, StepError, TransientError
 from training.contract.model_spec import load_model_spec
+from training.contract.source_spec import load_source_spec
 from training.settings import Settings
 
 
@@ -32,7 +33,7 @@ def test_an_unknown_store_is_an_error_that_lists_the_known_ones() -> None:
 def test_concurrent_lookups_in_sqlite_find_what_feast_finds(settings: Settings) -> None:
     put(settings, *payments(10))
     features = Features(settings, load_model_spec("card_fraud"))
-    features.materialize(compute(settings, 1, 10))
+    OnlineRows(settings, load_source_spec("card_payments")).materialize(compute(settings, 1, 10))
     rows = [{"customer_id": i, "terminal_id": 100 + i} for i in range(8)]
     plan = features.plan()
 
@@ -119,11 +120,11 @@ def test_another_store_needs_no_change_of_other_files(tmp_path: Path, monkeypatc
     settings = Settings(home=tmp_path, online_store=f"drawer://{tmp_path}/drawer/online.db")
     put(settings, *payments(10))
     features = Features(settings, load_model_spec("card_fraud"))
-    versions = compute(settings, 1, 10)
-    features.materialize(versions)
+    versions, online_rows = compute(settings, 1, 10), OnlineRows(settings, load_source_spec("card_payments"))
+    online_rows.materialize(versions)
     [customers, _] = features.reader.look_up([{"customer_id": 0, "terminal_id": 100}], features.plan().views)
     assert customers.stamps[0] > 0
     assert (tmp_path / "drawer" / "online.db").is_file()
     monkeypatch.setattr(Drawer, "unplugged", True)
     with pytest.raises(TransientError, match="The drawer is unplugged"):
-        features.materialize(versions)
+        online_rows.materialize(versions)

@@ -16,7 +16,7 @@ from training.contract.errors import StepError, TransientError
 from training.contract.replicas import LoadedVersion, ReplicaModels
 from training.contract.signals import Signals
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 
 
 class Fleet:

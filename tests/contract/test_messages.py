@@ -24,7 +24,7 @@ def test_an_unknown_field_is_an_error() -> None:
 
 
 def test_messages_do_not_change() -> None:
-    inputs = IngestInputs(model="card_fraud", feed="events", partition="2026-01-05", uri="x")
+    inputs = IngestInputs(source="card_payments", feed="events", partition="2026-01-05", uri="x")
     with pytest.raises(ValidationError, match="frozen"):
         inputs.uri = "y"
 
@@ -32,7 +32,7 @@ def test_messages_do_not_change() -> None:
 @pytest.mark.parametrize("partition", ["2026-1-5", "2026-01-05.parquet", "2026-01-05_", "../2026-01-05", ""])
 def test_a_partition_is_named_after_its_days(partition: str) -> None:
     with pytest.raises(ValidationError, match="partition"):
-        IngestInputs(model="card_fraud", feed="events", partition=partition, uri="x")
+        IngestInputs(source="card_payments", feed="events", partition=partition, uri="x")
 
 
 @pytest.mark.parametrize("model", ["Card", "../card_fraud", "", "1card", "card-fraud"])

@@ -1,35 +1,55 @@
-"""The model spec: what is wrong is named, what is right is hashed."""
+"""The specs of source and model: what is wrong is named, what is right is hashed."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from testing.spec_files import MODEL, SOURCE, raw_specs
 from training.contract.errors import ConfigError
 from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec, model_names
+from training.contract.source_spec import SOURCES_DIR, load_source_spec, source_names
+
+
+@dataclass
+class Files:
+    """The fields of the two files."""
+
+    folder: Path
+    model: dict[str, Any]
+    source: dict[str, Any]
+
+    def load(self, name: str = MODEL) -> ModelSpec:
+        for folder, file, fields in (("models", name, self.model), ("repo", SOURCE, self.source)):
+            (self.folder / folder).mkdir(exist_ok=True)
+            (self.folder / folder / f"{file}.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+        return load_model_spec(name, self.folder / "models", self.folder / "repo")
+
+    def set(self, path: str, value: Any) -> None:
+        """Of the source for its own sections, of the model else."""
+        *parents, last = path.split(".")
+        of_source = path.startswith(("source.", "feeds.", "labels", "features.tables"))
+        fields = self.source if of_source else self.model
+        for key in parents:
+            fields = fields if key == "source" else fields.setdefault(key, {})
+        fields[last] = value
 
 
 @pytest.fixture
-def source() -> dict[str, Any]:
-    return yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
-
-
-def _load(folder: Path, source: dict[str, Any], name: str = "card_fraud") -> ModelSpec:
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(source))
-    return load_model_spec(name, folder)
-
-
-def _set(source: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for key in parents:
-        source = source[key]
-    source[last] = value
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path, *raw_specs())
 
 
 @pytest.mark.parametrize("name", model_names())
 def test_every_model_here_has_a_valid_spec(name: str) -> None:
     assert load_model_spec(name).name == name
+
+
+@pytest.mark.parametrize("name", source_names())
+def test_every_source_here_has_a_valid_spec(name: str) -> None:
+    assert load_source_spec(name).name == name
 
 
 @pytest.mark.parametrize(
@@ -40,33 +60,88 @@ def test_every_model_here_has_a_valid_spec(name: str) -> None:
         ("training.estimators", {}, "training.estimators: Dictionary should have at least 1 item"),
         ("training.estimators", {"catboost": {}}, "training.estimators.catboost: There is no such name. It should be"),
         ("owner", None, "owner: Input should be a valid string"),
-        ("label.column", "fraud", "label.column names 'fraud', which is not one of the columns"),
-        ("label.id_column", "payment_id", "label.id_column names 'payment_id'"),
+        ("label", "fraud", "label names 'fraud', which is not one of the labels ['is_fraud'] of the source"),
+        ("labels", {"fraud": {"feed": "labels", "delay_days": 7}}, "labels.fraud is not one of the columns"),
+        ("labels.is_fraud.feed", "reports", "labels.is_fraud.feed names 'reports', which is not one of the feeds"),
+        ("labels.is_fraud", {"feed": "labels"}, "labels.is_fraud.delay_days is missing"),
+        ("labels", {}, "labels: Dictionary should have at least 1 item"),
+        ("feeds.labels.id_column", "payment_id", "feeds.labels.id_column names 'payment_id'"),
+        ("feeds.labels.id_column", "reported_at", "feeds.labels.id_column is 'reported_at', but the events have"),
         ("evaluation.entity", "card_id", "evaluation.entity names 'card_id'"),
-        ("features.tables", {"customer_features": "customer"}, "features.tables.customer_features names 'customer'"),
+        ("features.tables.customer_features.entity", "customer", "tables.customer_features.entity names 'customer'"),
+        ("features", [], "features is empty"),
+        ("features", ["a", "b", "a"], "features names a twice"),
+        ("features", "some", "features"),
+        ("source", {"name": "card_payments"}, "source is {'name': 'card_payments'}, not the name of a source"),
+        ("source", "payments", "No spec for source 'payments'"),
         ("feeds.events.time_column", "amount", "time_column 'amount' must be a column of type timestamp"),
         ("evaluation.limits", {"roc_auc": 0.5}, "evaluation.limits must have a limit for the primary metric"),
-        ("drift.maximum_drifted_share", 1.5, "drift.maximum_drifted_share: Input should be less than or equal to 1"),
+        ("monitoring.maximum_drifted_share", 1.5, "maximum_drifted_share: Input should be less than or equal to 1"),
         ("name", "Card Fraud", "name: String should match pattern"),
     ],
 )
-def test_a_wrong_field_is_named(tmp_path: Path, source: dict, path: str, value: Any, complaint: str) -> None:
-    _set(source, path, value)
+def test_a_wrong_field_is_named(files: Files, path: str, value: Any, complaint: str) -> None:
+    files.set(path, value)
     with pytest.raises(ConfigError) as raised:
-        _load(tmp_path, source)
+        files.load()
     assert complaint in raised.value.message
-    assert str(tmp_path / "card_fraud.yaml") in raised.value.message
+    assert str(files.folder / "models" / "card_fraud.yaml") in raised.value.message
 
 
-def test_a_missing_feed_is_named(tmp_path: Path, source: dict) -> None:
-    del source["feeds"]["labels"]
-    with pytest.raises(ConfigError, match="feeds must be exactly events and labels"):
-        _load(tmp_path, source)
+def test_a_missing_feed_of_events_is_named(files: Files) -> None:
+    del files.source["feeds"]["events"]
+    with pytest.raises(ConfigError, match="feeds must have the feed events"):
+        files.load()
 
 
-def test_a_spec_lies_in_the_file_of_its_name(tmp_path: Path, source: dict) -> None:
+def test_a_feed_without_a_label_is_named(files: Files) -> None:
+    files.source["feeds"]["disputes"] = files.source["feeds"]["labels"]
+    with pytest.raises(ConfigError, match=r"feeds\.disputes reports no label"):
+        files.load()
+
+
+def test_a_source_may_have_several_feeds_of_labels(files: Files) -> None:
+    files.source["feeds"]["disputes"] = {
+        "time_column": "closed_at",
+        "id_column": "transaction_id",
+        "columns": {"transaction_id": INT, "closed_at": TIME, "is_lost": {"type": "bool"}},
+    }
+    files.source["labels"]["is_lost"] = {"feed": "disputes", "delay_days": 60}
+    files.model["label"] = "is_lost"
+    spec = files.load()
+    assert spec.source.feed_names == ["events", "labels", "disputes"]
+    assert spec.feed_names == ["events", "disputes"]
+    assert (spec.label_spec.time_column, spec.label_spec.delay_days) == ("closed_at", 60)
+
+
+def test_labels_that_one_row_reports_are_equally_late(files: Files) -> None:
+    files.source["feeds"]["labels"]["columns"]["is_lost"] = {"type": "bool"}
+    files.source["labels"]["is_lost"] = {"feed": "labels", "delay_days": 60}
+    with pytest.raises(ConfigError, match="labels of the feed labels differ in delay_days"):
+        files.load()
+
+
+def test_a_label_in_the_event_file_is_no_field_of_a_request(files: Files) -> None:
+    files.source["feeds"]["events"]["columns"]["was_refused"] = {"type": "bool"}
+    files.source["labels"]["was_refused"] = {"feed": "events"}
+    files.model["label"] = "was_refused"
+    spec = files.load()
+    assert "was_refused" not in spec.request_columns
+    assert (spec.label_spec.feed, spec.label_spec.delay_days) == ("events", 0)
+    files.source["labels"]["was_refused"]["delay_days"] = 3
+    with pytest.raises(ConfigError, match=r"was_refused\.delay_days is 3, but the label is in the event file"):
+        files.load()
+
+
+def test_an_older_spec_of_one_file_names_the_unknown_fields(files: Files) -> None:
+    files.model["feeds"] = files.source["feeds"]
+    with pytest.raises(ConfigError, match="feeds: There is no such field"):
+        files.load()
+
+
+def test_a_spec_lies_in_the_file_of_its_name(files: Files) -> None:
     with pytest.raises(ConfigError, match="holds the spec of 'card_fraud'"):
-        _load(tmp_path, source, "churn")
+        files.load("churn")
 
 
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
@@ -82,11 +157,17 @@ def test_an_unknown_model_names_the_known_ones(name: str) -> None:
     assert "card_fraud" in raised.value.hint
 
 
-def test_the_hash_follows_the_policy_and_nothing_else(tmp_path: Path, source: dict) -> None:
-    original = _load(tmp_path, source).config_hash
-    assert _load(tmp_path, dict(reversed(source.items()))).config_hash == original
-    _set(source, "training.window_days", 21)
-    assert _load(tmp_path, source).config_hash != original
+def test_the_hash_follows_the_policy_and_nothing_else(files: Files) -> None:
+    original = files.load()
+    files.model = dict(reversed(files.model.items()))
+    assert files.load().config_hash == original.config_hash
+    files.set("training.window_days", 21)
+    changed = files.load()
+    assert changed.config_hash != original.config_hash
+    assert changed.source.config_hash == original.source.config_hash
+    files.set("feeds.events.slack_days", 1)
+    assert files.load().config_hash != changed.config_hash
+    assert files.load().source.config_hash != original.source.config_hash
 
 
 def _column(path: str, **fields: Any) -> tuple[str, Any]:
@@ -96,6 +177,9 @@ def _column(path: str, **fields: Any) -> tuple[str, Any]:
 INT = {"type": "int64"}
 TIME = {"type": "timestamp"}
 LABEL = "feeds.labels.columns.is_fraud"
+LATE = {"feed": "labels", "delay_days": 7}
+FEED = {"time_column": "t", "id_column": "transaction_id", "columns": {"transaction_id": INT, "t": TIME}}
+TABLE = {"entity": "customer_id", "history_days": 7}
 
 CONTRADICTIONS: list[tuple[str, Any, str]] = [
     # A column's own rules.
@@ -138,24 +222,25 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("feeds.events.columns.", INT, "is not a valid name"),
     ("feeds.events.columns.event_timestamp", TIME, "event_timestamp has a reserved name, which Feast"),
     ("feeds.events.columns.entity_row_id", INT, "entity_row_id has a reserved name, which Feast"),
-    ("features.tables", {"events": "customer_id"}, "features.tables.events has a reserved name"),
-    ("features.tables", {"predictions": "customer_id"}, "features.tables.predictions has a reserved name"),
+    ("features.tables.labels", TABLE, "features.tables.labels has a reserved name"),
+    ("features.tables.predictions", TABLE, "features.tables.predictions has a reserved name"),
+    ("feeds.quarantine", FEED, "feeds.quarantine has a reserved name"),
     # The label.
     (
         LABEL,
         {"type": "string", "values": ["fraud"]},
-        "is_fraud.type is string, but the label of a binary task must be an integer (0 or 1) or bool",
+        "whose type is string, but the label of a binary task must be an integer (0 or 1) or bool",
     ),
-    (LABEL, {"type": "float64"}, "is_fraud.type is float64"),
+    (LABEL, {"type": "float64"}, "label names 'is_fraud', whose type is float64"),
     (LABEL, {**INT, "values": [0, 1], "nullable": True}, "is_fraud.nullable may be null"),
-    (LABEL, INT, "is_fraud.values must limit the label to 0 and 1"),
-    (LABEL, {**INT, "values": [1, 2]}, "is_fraud.values must limit the label to 0 and 1"),
-    (LABEL, {**INT, "values": [0]}, "is_fraud.values must limit the label to 0 and 1"),
-    (LABEL, {**INT, "values": [1]}, "is_fraud.values allows positive labels only"),
-    (LABEL, {**INT, "minimum": 1, "maximum": 1}, "is_fraud.minimum allows positive labels only"),
-    (LABEL, {"type": "bool", "values": [True]}, "is_fraud.values allows positive labels only"),
-    ("label.column", "transaction_id", "label.column is 'transaction_id', and so is label.id_column"),
-    ("label.column", "reported_at", "label.column is 'reported_at', and so is feeds.labels.time_column"),
+    (LABEL, INT, "label names 'is_fraud', whose values must limit the label to 0 and 1"),
+    (LABEL, {**INT, "values": [1, 2]}, "label names 'is_fraud', whose values must limit the label to 0 and 1"),
+    (LABEL, {**INT, "values": [0]}, "label names 'is_fraud', whose values must limit the label to 0 and 1"),
+    (LABEL, {**INT, "values": [1]}, " allows positive labels only"),
+    (LABEL, {**INT, "minimum": 1, "maximum": 1}, " allows positive labels only"),
+    (LABEL, {"type": "bool", "values": [True]}, " allows positive labels only"),
+    ("labels.transaction_id", LATE, "labels.transaction_id is also feeds.labels.id_column"),
+    ("labels.reported_at", LATE, "labels.reported_at is also feeds.labels.time_column"),
     # Ids and entities.
     (
         "feeds.events.columns.transaction_id",
@@ -167,9 +252,9 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("feeds.events.columns.transaction_id", INT, "transaction_id.unique must be true"),
     ("evaluation.entity", "amount", "evaluation.entity names 'amount', a column of type float64"),
     (
-        "features.tables",
-        {"hours": "event_time"},
-        "features.tables.hours names 'event_time', a column of type timestamp",
+        "features.tables.hours",
+        {**TABLE, "entity": "event_time"},
+        "features.tables.hours.entity names 'event_time', a column of type timestamp",
     ),
     ("rollout.sticky_by", "amount", "rollout.sticky_by names 'amount', a column of type float64"),
     # Windows, gates, guards.
@@ -178,84 +263,85 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("training.window_days", "14", "training.window_days: Input should be a valid integer"),
     ("evaluation.k", True, "evaluation.k: Input should be a valid integer (YAML reads unquoted yes"),
     ("title", False, "title: Input should be a valid string (YAML reads unquoted yes"),
-    ("features.history_days", 10**9, "features.history_days"),
+    ("features.tables.hours", {**TABLE, "history_days": 10**9}, "features.tables.hours.history_days"),
     ("evaluation.limits", {"average_precision": 1.2}, "evaluation.limits.average_precision is 1.2, but the metric is"),
     ("evaluation.margins", {"roc_auc": -0.1}, "evaluation.margins.roc_auc"),
     ("rollout.guards", {"minimum_alert_ratio": 0.9, "maximum_alert_ratio": 0.5}, "minimum_alert_ratio is 0.9, above"),
     ("rollout.guards", {"maximum_p99_ms": float("inf")}, "rollout.guards.maximum_p99_ms"),
     ("schedule.train", "0 3 * *", "schedule.train is '0 3 * *', which has 4 fields instead of 5"),
-    ("schedule.drift", "0 25 * * *", "schedule.drift is '0 25 * * *', which has '25' as its hour"),
+    ("schedule.monitor", "0 25 * * *", "schedule.monitor is '0 25 * * *', which has '25' as its hour"),
 ]
 
 
 @pytest.mark.parametrize(("path", "value", "complaint"), CONTRADICTIONS)
-def test_a_contradiction_is_refused_and_says_what_to_do(
-    tmp_path: Path, source: dict, path: str, value: Any, complaint: str
-) -> None:
-    section, _, last = path.rpartition(".")
-    parent: Any = source
-    for key in section.split(".") if section else []:
-        parent = parent.setdefault(key, {})
-    parent[last] = value
+def test_a_contradiction_is_refused_and_says_what_to_do(files: Files, path: str, value: Any, complaint: str) -> None:
+    files.set(path, value)
     with pytest.raises(ConfigError) as raised:
-        _load(tmp_path, source)
+        files.load()
     assert complaint in raised.value.message
     assert raised.value.hint
 
 
-def test_all_contradictions_are_told_at_once(tmp_path: Path, source: dict) -> None:
-    source["label"]["column"] = "transaction_id"
-    source["schedule"]["train"] = "weekly"
-    source["rollout"]["sticky_by"] = "amount"
+def test_all_contradictions_are_told_at_once(files: Files) -> None:
+    files.source["feeds"]["labels"]["columns"]["is_fraud"] = {"type": "string"}
+    files.model["schedule"]["train"] = "weekly"
+    files.model["rollout"]["sticky_by"] = "amount"
     with pytest.raises(ConfigError) as raised:
-        _load(tmp_path, source)
-    for field in ("label.column is", "schedule.train is", "rollout.sticky_by names"):
+        files.load()
+    for field in ("label names", "schedule.train is", "rollout.sticky_by names"):
+        assert field in raised.value.message
+
+
+def test_all_contradictions_of_a_source_are_told_at_once(files: Files) -> None:
+    files.source["features"]["tables"]["customer_features"]["entity"] = "amount"
+    files.source["feeds"]["events"]["columns"]["transaction_id"] = INT
+    with pytest.raises(ConfigError) as raised:
+        files.load()
+    for field in ("features.tables.customer_features.entity names", "transaction_id.unique must be true"):
         assert field in raised.value.message
 
 
 @pytest.mark.parametrize("name", ["score", "features", "role", "replica", "day", "decision", "Score", "order", "row"])
-def test_names_of_the_prediction_log_and_of_sql_are_free_for_event_columns(
-    tmp_path: Path, source: dict, name: str
-) -> None:
-    source["feeds"]["events"]["columns"][name] = {"type": "float64"}
-    assert name in _load(tmp_path, source).request_columns
+def test_names_of_the_prediction_log_and_of_sql_are_free_for_event_columns(files: Files, name: str) -> None:
+    files.source["feeds"]["events"]["columns"][name] = {"type": "float64"}
+    assert name in files.load().request_columns
 
 
-def test_both_feeds_may_have_columns_of_one_name(tmp_path: Path, source: dict) -> None:
+def test_both_feeds_may_have_columns_of_one_name(files: Files) -> None:
     for feed, columns in {
         "events": {"reported_at": {**TIME, "nullable": True}, "is_fraud": {**INT, "nullable": True}},
         "labels": {"customer_id": INT},
     }.items():
-        source["feeds"][feed]["columns"] |= columns
-    assert _load(tmp_path, source).label.column == "is_fraud"
+        files.source["feeds"][feed]["columns"] |= columns
+    assert files.load().label_spec.feed == "labels"
 
 
 @pytest.mark.parametrize(
     "label",
     [{"type": "bool"}, {**INT, "values": [0, 1]}, {**INT, "minimum": 0, "maximum": 1}],
 )
-def test_a_label_is_zero_or_one_or_a_boolean(tmp_path: Path, source: dict, label: dict) -> None:
-    source["feeds"]["labels"]["columns"]["is_fraud"] = label
-    _load(tmp_path, source)
+def test_a_label_is_zero_or_one_or_a_boolean(files: Files, label: dict) -> None:
+    files.source["feeds"]["labels"]["columns"]["is_fraud"] = label
+    files.load()
 
 
 @pytest.mark.parametrize(
     "label", [{**INT, "values": [1]}, {**INT, "minimum": 1, "maximum": 1}, {"type": "bool", "values": [True]}]
 )
-def test_a_feed_may_name_positives_only_if_silence_is_negative(tmp_path: Path, source: dict, label: dict) -> None:
-    source["feeds"]["labels"]["columns"]["is_fraud"] = label
-    source["label"]["unlabelled_after_delay"] = "negative"
-    _load(tmp_path, source)
+def test_a_feed_may_name_positives_only_if_silence_is_negative(files: Files, label: dict) -> None:
+    files.source["feeds"]["labels"]["columns"]["is_fraud"] = label
+    files.source["labels"]["is_fraud"]["unlabelled_after_delay"] = "negative"
+    files.load()
 
 
-def test_values_and_bounds_keep_their_types(tmp_path: Path, source: dict) -> None:
-    columns = source["feeds"]["events"]["columns"]
+def test_values_and_bounds_keep_their_types(files: Files) -> None:
+    columns = files.source["feeds"]["events"]["columns"]
     columns["country"] = {"type": "string", "values": ["NO", "SE"]}
     columns["channel"] = {"type": "int64", "values": [0, 1], "minimum": 0}
     columns["big"] = {"type": "int64", "maximum": 2**53 + 1}
     columns["rate"] = {"type": "float64", "values": [0, 0.5]}
     columns["chip"] = {"type": "bool", "values": [True]}
-    found = _load(tmp_path, source).request_columns
+    found = files.load().request_columns
     assert found["country"].values == ("NO", "SE")
     assert [type(value) for value in found["channel"].values or ()] == [int, int]
     assert found["big"].maximum == 2**53 + 1
@@ -264,6 +350,7 @@ def test_values_and_bounds_keep_their_types(tmp_path: Path, source: dict) -> Non
 
 
 TEXT = (MODELS_DIR / "card_fraud.yaml").read_text()
+SOURCE_TEXT = (SOURCES_DIR / "card_payments.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -273,15 +360,12 @@ TEXT = (MODELS_DIR / "card_fraud.yaml").read_text()
         ("# only a comment\n", "is empty"),
         ("- name: card_fraud\n", "holds a list instead of fields"),
         ("card_fraud\n", "holds only 'card_fraud' instead of fields"),
-        (TEXT + "owner: someone\n", "the key 'owner' is already on line 6"),
-        (
-            TEXT.replace("amount: {type: float64,", "amount: {type: float64, type: int64,"),
-            "the key 'type' is already on line",
-        ),
+        (TEXT + "owner: someone\n", "the key 'owner' is already on line 4"),
+        (TEXT.replace("limits: {roc_auc: 0.7", "limits: {roc_auc: 0.7, roc_auc: 0.8"), "the key 'roc_auc' is already"),
         (TEXT.replace("  k: 100", "  k: 100\n  k: 200"), "the key 'k' is already on line"),
-        (TEXT.replace("      amount:", "      on:"), "the key on (read as true or false) is not text"),
-        (TEXT.replace("      amount:", "      12:"), "the key 12 is not text"),
-        (TEXT.replace("      amount:", "      ? [a, b]\n      :"), "the key in brackets is not text"),
+        (TEXT.replace("    mlp:", "    on:"), "the key on (read as true or false) is not text"),
+        (TEXT.replace("    mlp:", "    12:"), "the key 12 is not text"),
+        (TEXT.replace("    mlp:", "    ? [a, b]\n    :"), "the key in brackets is not text"),
         (TEXT.replace("  k: 100", "\tk: 100"), "is not valid YAML"),
         (TEXT.replace("  k: 100", "  k: *nowhere"), "is not valid YAML"),
         (TEXT.replace("  k: 100", "  k: !!python/name:os.system"), "is not valid YAML"),
@@ -304,11 +388,11 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_anchors_merge_keys_dates_and_a_byte_order_mark_are_fine(tmp_path: Path) -> None:
-    text = TEXT.replace("customer_id: {type: int64,", "customer_id: &id {type: int64,")
+    text = SOURCE_TEXT.replace("customer_id: {type: int64,", "customer_id: &id {type: int64,")
     text = text.replace("terminal_id: {type: int64, minimum: 0, description:", "terminal_id: {<<: *id, description:")
-    text = text.replace("title: Card fraud", "title: 2026-01-05")
-    (tmp_path / "card_fraud.yaml").write_text(text, encoding="utf-8-sig")
-    spec = load_model_spec("card_fraud", tmp_path)
+    text = text.replace("title: Card payments", "title: 2026-01-05")
+    (tmp_path / "card_payments.yaml").write_text(text, encoding="utf-8-sig")
+    spec = load_source_spec("card_payments", tmp_path)
     assert spec.request_columns["terminal_id"].minimum == 0
     assert spec.title == "2026-01-05"
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from testing.spec_files import Raw, spec_files
 from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.contract.source_spec import SOURCES_DIR
 
 ROOT = Path(__file__).parent.parent.parent
-KINDS = ("data", "drift", "landing", "rollback", "train")
+OF_SOURCE, OF_MODEL = ("data", "landing"), ("monitor", "rollback", "train")
+ALL = sorted([*(f"card_payments_{kind}" for kind in OF_SOURCE), *(f"card_fraud_{kind}" for kind in OF_MODEL)])
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
 #: Prints what a DAG file makes, and which modules that took.
@@ -52,7 +56,7 @@ def tasks(dag: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_every_spec_has_its_dags(loaded: dict[str, Any]) -> None:
     assert loaded["errors"] == {}
-    assert sorted(loaded["dags"]) == [f"card_fraud_{kind}" for kind in KINDS]
+    assert sorted(loaded["dags"]) == ALL
 
 
 def test_no_ml_library_is_imported(loaded: dict[str, Any]) -> None:
@@ -64,10 +68,11 @@ def test_no_ml_library_is_imported(loaded: dict[str, Any]) -> None:
 
 def test_the_dags_say_what_they_are(loaded: dict[str, Any]) -> None:
     for dag_id, dag in loaded["dags"].items():
-        assert dag["dag_display_name"].startswith("Card fraud: "), dag_id
+        title, owner = ("Card fraud: ", "payments-ml") if "fraud" in dag_id else ("Card payments: ", "payments-data")
+        assert dag["dag_display_name"].startswith(title), dag_id
         assert dag["doc_md"], dag_id
         assert dag["max_active_runs"] == 1, dag_id
-        assert dag["default_args"]["__var"]["owner"] == "payments-ml", dag_id
+        assert dag["default_args"]["__var"]["owner"] == owner, dag_id
         for name, param in dag["params"]:
             assert param["schema"]["__var"]["title"], (dag_id, name)
             assert param["description"] or param["schema"]["__var"].get("description"), (dag_id, name)
@@ -92,10 +97,40 @@ def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, **change}))
     assert load_model_spec("other", tmp_path).title == "Other"
     loaded = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))
-    assert sorted(loaded["dags"]) == sorted(f"{model}_{kind}" for model in ("card_fraud", "other") for kind in KINDS)
+    assert sorted(loaded["dags"]) == sorted([*ALL, *(f"other_{kind}" for kind in OF_MODEL)])
     ((file, error),) = loaded["errors"].items()
     assert Path(file).name == "broken_specs.py"
     assert "typo" in error
+
+
+def test_a_broken_source_costs_no_other_its_dags_and_names_its_models(tmp_path: Path) -> None:
+    def other(model: Raw, source: Raw) -> None:
+        model |= {"name": "other", "title": "Other", "source": "other"}
+        source |= {"name": "other", "title": "Other"}
+        source["feeds"]["events"]["columns"]["amount"]["typo"] = 1
+
+    files = spec_files(tmp_path, other)
+    (files["models_dir"] / "card_fraud.yaml").write_text((MODELS_DIR / "card_fraud.yaml").read_text())
+    loaded = load(ROOT / "dags", CT_MODELS_DIR=str(files["models_dir"]), CT_FEATURE_REPO=str(files["feature_repo"]))
+    assert sorted(loaded["dags"]) == ALL
+    ((_, error),) = loaded["errors"].items()
+    assert "other.yaml breaks the source spec's schema: feeds.events.columns.amount.typo" in error
+    assert "Without it these models have no DAGs: other." in error
+    assert error.count("typo") == 1
+
+
+def test_two_models_of_a_source_share_its_data_and_each_is_monitored_when_it_has_landed(tmp_path: Path) -> None:
+    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    for name in ("card_fraud", "other"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "name": name}))
+    dags = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["dags"]
+    assert sorted(dag_id for dag_id in dags if dag_id.endswith(("_data", "_landing"))) == [
+        "card_payments_data",
+        "card_payments_landing",
+    ]
+    (online,) = tasks(dags["card_payments_data"])["materialize"]["outlets"]
+    for model in ("card_fraud", "other"):
+        assert online["__var"]["name"] in json.dumps(dags[f"{model}_monitor"]["timetable"])
 
 
 def test_a_file_with_another_ending_is_reported(tmp_path: Path) -> None:
@@ -105,7 +140,7 @@ def test_a_file_with_another_ending_is_reported(tmp_path: Path) -> None:
 
 
 def test_the_data_dag_begins_with_the_check(loaded: dict[str, Any]) -> None:
-    found = tasks(loaded["dags"]["card_fraud_data"])
+    found = tasks(loaded["dags"]["card_payments_data"])
     chain = ["check", "ingest", "features", "materialize"]
     assert set(found) == set(chain)
     for earlier, later in pairwise(chain):
@@ -113,16 +148,17 @@ def test_the_data_dag_begins_with_the_check(loaded: dict[str, Any]) -> None:
 
 
 def test_sql_and_feast_are_not_looked_at_when_dags_are_made(tmp_path: Path) -> None:
-    for name in ("card_fraud.sql", "card_fraud.py"):
+    for name in ("card_payments.sql", "card_payments.py"):
         (tmp_path / name).write_text("neither SQL nor Python")
+    shutil.copy(SOURCES_DIR / "card_payments.yaml", tmp_path)
     loaded = load(ROOT / "dags", CT_FEATURE_REPO=str(tmp_path))
     assert loaded["errors"] == {}
-    assert len(loaded["dags"]) == len(KINDS)
+    assert len(loaded["dags"]) == len(ALL)
 
 
 def test_a_task_loads_only_the_dag_that_it_belongs_to() -> None:
-    loaded = load(ROOT / "dags", _AIRFLOW_PARSING_CONTEXT_DAG_ID="card_fraud_data")
-    assert list(loaded["dags"]) == ["card_fraud_data"]
+    loaded = load(ROOT / "dags", _AIRFLOW_PARSING_CONTEXT_DAG_ID="card_payments_data")
+    assert list(loaded["dags"]) == ["card_payments_data"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -21,7 +21,7 @@ from training.steps import features
 pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent.parent
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 BROKEN = {"no_such_parameter": 1}
 
 
@@ -48,7 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     made = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", models_dir=folder / "models")
     days = Days(start=START, end=START.fromordinal(START.toordinal() + 28))
     lake = land(made, days)
-    features.run(FeaturesInputs(model=MODEL, days=days, table_versions=lake.versions("events", "labels")), made)
+    features.run(FeaturesInputs(source=SOURCE, days=days, table_versions=lake.versions("events", "labels")), made)
     return made
 
 

@@ -12,6 +12,7 @@ from training.domain.conform import Conformed, conform, feed_schema
 
 FEED = FeedSpec(
     time_column="time",
+    id_column="number",
     columns={
         "number": Column(type="int64", nullable=True),
         "amount": Column(type="float64"),

@@ -4,11 +4,12 @@ from datetime import date
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import BaseModel
 
+from testing.spec_files import raw_specs
 from training.contract.feeds import Column, FeedSpec
-from training.contract.model_spec import MODELS_DIR, ModelSpec
+from training.contract.model_spec import ModelSpec
+from training.contract.source_spec import FeatureTable
 from training.domain.identity import DECIDES, code_id, dataset_id, digest, fit_id, request_id, verdict_id
 
 AS_OF = date(2026, 3, 1)
@@ -22,17 +23,21 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("title", "Another title", set()),
     ("description", "Another description", set()),
     ("owner", "another-team", set()),
-    ("feeds.events.columns.amount.description", "What was paid", set()),
-    ("feeds.events.columns.amount.maximum", 9e9, set()),
-    ("feeds.events.columns.more", {"type": "float64"}, WITH_DATASET),
-    ("feeds.events.row_count", {"minimum": 2}, set()),
-    ("feeds.events.maximum_quarantined", 0.9, set()),
-    ("feeds.events.maximum_gap_days", 90, set()),
-    ("feeds.labels.slack_days", 3, set()),
-    ("label.delay_days", 9, WITH_DATASET | {"code"}),
-    ("label.unlabelled_after_delay", "negative", WITH_DATASET | {"code"}),
-    ("features.history_days", 90, {"code"}),
-    ("features.service", "another_service", WITH_DATASET | {"code"}),
+    ("source.feeds.events.columns.amount.description", "What was paid", set()),
+    ("source.feeds.events.columns.amount.maximum", 9e9, set()),
+    ("source.feeds.events.columns.more", {"type": "float64"}, WITH_DATASET),
+    ("source.feeds.events.row_count", {"minimum": 2}, set()),
+    ("source.feeds.events.maximum_quarantined", 0.9, set()),
+    ("source.feeds.events.maximum_gap_days", 90, set()),
+    ("source.feeds.labels.slack_days", 3, set()),
+    ("source.title", "Another title", set()),
+    ("source.labels.is_fraud.delay_days", 9, WITH_DATASET | {"code"}),
+    ("source.labels.is_fraud.unlabelled_after_delay", "negative", WITH_DATASET | {"code"}),
+    ("source.features.tables.terminal_features.history_days", 90, {"code"}),
+    ("source.resources.steps", {"features": {"memory": "8Gi"}}, set()),
+    ("label", "is_disputed", WITH_DATASET | {"code"}),
+    ("features", {"service": "another_service"}, WITH_DATASET | {"code"}),
+    ("features", ["customer_count_1d"], WITH_DATASET | {"code"}),
     ("training.window_days", 9, WITH_DATASET | {"code"}),
     ("training.holdout_days", 3, WITH_DATASET | {"code"}),
     ("training.minimum_rows", 17, WITH_DATASET | {"code"}),
@@ -46,13 +51,13 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("evaluation.confidence", 0.99, {"verdict"}),
     ("evaluation.k", 7, {"fit", "verdict"}),
     ("task.decision.alert_rate", 0.25, WITH_DATASET),
-    ("drift.maximum_rows", 500, WITH_DATASET),
-    ("drift.window_days", 9, set()),
-    ("drift.maximum_drifted_share", 0.9, set()),
+    ("monitoring.maximum_rows", 500, WITH_DATASET),
+    ("monitoring.window_days", 9, set()),
+    ("monitoring.maximum_drifted_share", 0.9, set()),
     ("retraining.cooldown_days", 99, set()),
     ("retraining.budget_per_30_days", 1, set()),
     ("schedule.train", "0 0 1 1 *", set()),
-    ("schedule.drift", "0 0 1 1 *", set()),
+    ("schedule.monitor", "0 0 1 1 *", set()),
     ("rollout.timeout_seconds", 7, set()),
     ("rollout.guards", {"maximum_error_rate": 0.5}, set()),
     ("resources.steps", {"train": {"gpus": 2}}, set()),
@@ -75,8 +80,17 @@ def ids(raw: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def feed(source: dict[str, Any], name: str, label: str) -> None:
+    """One more feed of labels."""
+    columns = {"transaction_id": {"type": "int64"}, "closed_at": {"type": "timestamp"}, label: {"type": "bool"}}
+    source["feeds"][name] = {"time_column": "closed_at", "id_column": "transaction_id", "columns": columns}
+    source["labels"][label] = {"feed": name, "delay_days": 30}
+
+
 def raw_spec() -> dict[str, Any]:
-    raw: dict[str, Any] = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    raw, source = raw_specs()
+    feed(source, "disputes", "is_disputed")
+    raw["source"] = source
     raw["training"]["estimators"] |= {"logistic_regression": {}, "mlp": {}}
     return raw
 
@@ -101,7 +115,11 @@ def test_every_section_of_the_spec_is_tried() -> None:
 
 def test_every_part_of_the_spec_is_named_as_deciding_or_not() -> None:
     """A new section or field fails here until DECIDES in training/domain/identity.py says what it decides."""
-    nested: dict[str, type[BaseModel]] = {"feeds": FeedSpec, "feeds.columns": Column}
+    nested: dict[str, type[BaseModel]] = {
+        "source.feeds": FeedSpec,
+        "source.feeds.columns": Column,
+        "source.features.tables": FeatureTable,
+    }
 
     def parts(model: type[BaseModel], prefix: str = "") -> set[str]:
         found = set[str]()
@@ -118,10 +136,16 @@ def test_every_part_of_the_spec_is_named_as_deciding_or_not() -> None:
     assert parts(ModelSpec) == set(DECIDES)
 
 
+def test_what_the_source_has_for_other_models_decides_nothing() -> None:
+    raw = raw_spec()
+    feed(raw["source"], "losses", "is_lost")
+    assert ids(raw) == ids(raw_spec())
+
+
 def test_the_order_of_the_spec_and_of_columns_does_not_matter() -> None:
     raw = raw_spec()
-    columns = raw["feeds"]["events"]["columns"]
-    raw["feeds"]["events"]["columns"] = dict(reversed(columns.items()))
+    columns = raw["source"]["feeds"]["events"]["columns"]
+    raw["source"]["feeds"]["events"]["columns"] = dict(reversed(columns.items()))
     assert ids(dict(reversed(raw.items()))) == ids(raw_spec())
 
 

@@ -35,22 +35,23 @@ def reports(*rows: tuple[int, int, datetime, str]) -> pa.Table:
 )
 def test_one_report_counts_in_whatever_order_they_lie(spec: ModelSpec, rows: list[Any], label: int) -> None:
     for order in permutations(rows):
-        found = newest(reports(*order, (2, 0, T, "a")), spec)
+        found = newest(reports(*order, (2, 0, T, "a")), spec.label_spec)
         assert found.set_index("transaction_id")[LABEL].to_dict() == {1: label, 2: 0}
         # SQL sees one report for each time, and the newest of these is the same.
-        last = one_per_report(reports(*order), spec).to_pandas().groupby("reported_at")["is_fraud"]
+        last = one_per_report(reports(*order), [spec.label_spec]).to_pandas().groupby("reported_at")["is_fraud"]
         assert set(last.count()) == {1}
         assert last.last().iloc[-1] == label
 
 
 def test_no_report_at_all(spec: ModelSpec) -> None:
-    assert newest(reports(), spec).empty
-    assert one_per_report(reports(), spec).num_rows == 0
+    assert newest(reports(), spec.label_spec).empty
+    assert one_per_report(reports(), [spec.label_spec]).num_rows == 0
 
 
 def negative(spec: ModelSpec) -> ModelSpec:
-    label = spec.label.model_copy(update={"unlabelled_after_delay": "negative", "delay_days": 2})
-    return spec.model_copy(update={"label": label})
+    label = spec.source.labels["is_fraud"]
+    label = label.model_copy(update={"unlabelled_after_delay": "negative", "delay_days": 2})
+    return spec.model_copy(update={"source": spec.source.model_copy(update={"labels": {"is_fraud": label}})})
 
 
 EVENTS = pd.DataFrame({"transaction_id": [1, 2, 3, 4], "event_time": pd.DatetimeIndex([T] * 3 + [T + 5 * DAY])})
@@ -61,7 +62,7 @@ def test_silence_is_negative_once_the_delay_has_passed(spec: ModelSpec) -> None:
     all_of_them = reports((1, 1, T + DAY, "a"), (2, 1, T + 4 * DAY, "a"))
 
     def at(until: datetime, rule: ModelSpec) -> dict[int, int]:
-        known = newest(all_of_them.filter(pa.compute.less(all_of_them["reported_at"], until)), spec)
+        known = newest(all_of_them.filter(pa.compute.less(all_of_them["reported_at"], until)), spec.label_spec)
         found = labelled(EVENTS, known, rule, until)
         return dict(zip(found["transaction_id"], found[LABEL], strict=True))
 
@@ -70,7 +71,7 @@ def test_silence_is_negative_once_the_delay_has_passed(spec: ModelSpec) -> None:
     assert at(T + 3 * DAY, rule) == {1: 1, 2: 0, 3: 0}
     assert at(T + 5 * DAY, rule) == {1: 1, 2: 1, 3: 0}
     assert at(T + 5 * DAY, spec) == {1: 1, 2: 1}
-    found = labelled(EVENTS, newest(all_of_them, spec), rule, T + 6 * DAY)
+    found = labelled(EVENTS, newest(all_of_them, spec.label_spec), rule, T + 6 * DAY)
     assert found[REPORTED_AT].tolist() == [T + DAY, T + 4 * DAY, T + 2 * DAY]
     assert found[LABEL].dtype == "int64"
 
@@ -78,7 +79,7 @@ def test_silence_is_negative_once_the_delay_has_passed(spec: ModelSpec) -> None:
 def test_the_reports_that_sql_sees_say_the_same(spec: ModelSpec) -> None:
     events = pa.Table.from_pandas(EVENTS, preserve_index=False)
     said = reports((1, 1, T + 2 * DAY, "a"), (2, 1, T + 4 * DAY, "a"))
-    found = implied_reports(events, said, negative(spec), T + 6 * DAY).to_pylist()
+    found = implied_reports(events, "event_time", said, [negative(spec).label_spec], T + 6 * DAY).to_pylist()
     assert [(row["transaction_id"], row["is_fraud"], row["reported_at"]) for row in found] == [
         (2, 0, T + 2 * DAY),
         (3, 0, T + 2 * DAY),
@@ -87,7 +88,7 @@ def test_the_reports_that_sql_sees_say_the_same(spec: ModelSpec) -> None:
 
 def test_names_that_both_feeds_use_do_not_meet(spec: ModelSpec) -> None:
     events = EVENTS.assign(is_fraud=None, reported_at=None, customer_id=7, partition="x", known=1)
-    known = newest(reports((1, 1, T, "a")), spec)
+    known = newest(reports((1, 1, T, "a")), spec.label_spec)
     found = labelled(events, known, spec, T + DAY)
     assert found[[*events.columns, LABEL]].shape == (1, len(events.columns) + 1)
     assert known_before(events, known, events, spec).tolist() == [False, False, False, True]

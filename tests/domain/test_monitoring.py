@@ -71,7 +71,7 @@ def test_a_new_champion_gets_its_time_and_forgives_nothing(spec: ModelSpec) -> N
 
 
 def test_the_spec_says_how_many(spec: ModelSpec) -> None:
-    strict = spec.model_copy(update={"drift": spec.drift.model_copy(update={"maximum_unmeasured_looks": 1})})
+    strict = spec.model_copy(update={"monitoring": spec.monitoring.model_copy(update={"maximum_unmeasured_looks": 1})})
     assert unmeasured_for_long("performance", runs(29), strict) is not None
 
 

@@ -75,7 +75,7 @@ for name in spec.training.estimators:
     fitted = estimator.fit(data, base.parameters_for(name, estimator, "binary", {}), 1)
     parity[name] = prove_parity(fitted.outputs(features), OnnxScorer(fitted.onnx()).score(features))
 rows = pd.DataFrame(features, columns=["a", "b", "c"])
-report = write_drift_report(rows, rows.assign(a=rows["a"] + 2), 0.5, Path("report"), {}, spec.drift.test)
+report = write_drift_report(rows, rows.assign(a=rows["a"] + 2), 0.5, Path("report"), {}, spec.monitoring.test)
 drifted = [name for name, column in report.columns.items() if column.drifted]
 code = training_code(load_settings(), spec)
 print(json.dumps({"early": sorted(early), "parity": parity, "drifted": drifted, "code": code}))

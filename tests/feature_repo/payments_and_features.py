@@ -13,7 +13,7 @@ from training.settings import Settings
 from training.steps import features
 
 START = date(2026, 1, 1)
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -68,7 +68,7 @@ def with_corrections(labels: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 def put(settings: Settings, events: pd.DataFrame, labels: pd.DataFrame, partition: str = "all") -> TableVersions:
     """The rows into the lake, as one partition. Returns the versions."""
-    lake = Lake(settings.lake, MODEL)
+    lake = Lake(settings.lake, SOURCE, MODEL)
     for table, rows in (("events", events), ("labels", labels)):
         arrow = pa.Table.from_pandas(rows.assign(partition=partition), preserve_index=False)
         schema = pa.schema(
@@ -80,13 +80,13 @@ def put(settings: Settings, events: pd.DataFrame, labels: pd.DataFrame, partitio
 
 def compute(settings: Settings, first: int, end: int) -> TableVersions:
     """The feature rows of days [first, end) by the features step, over the newest events and labels."""
-    versions = Lake(settings.lake, MODEL).versions("events", "labels")
-    inputs = FeaturesInputs(model=MODEL, days=Days(start=day(first), end=day(end)), table_versions=versions)
+    versions = Lake(settings.lake, SOURCE, MODEL).versions("events", "labels")
+    inputs = FeaturesInputs(source=SOURCE, days=Days(start=day(first), end=day(end)), table_versions=versions)
     return features.run(inputs, settings).table_versions
 
 
 def rows_of(settings: Settings, table: str, version: int | None = None) -> pd.DataFrame:
-    rows = Lake(settings.lake, MODEL).scan(table, version).to_table().to_pandas()
+    rows = Lake(settings.lake, SOURCE, MODEL).scan(table, version).to_table().to_pandas()
     return rows.sort_values([rows.columns[0], "day"], ignore_index=True)
 
 

@@ -1,4 +1,4 @@
-"""card_fraud.sql against the definitions of its features, computed payment by payment."""
+"""card_payments.sql against the definitions of its features, computed payment by payment."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ LATE = (1, 7, 7, 9, 16, 40, -1)
 
 @pytest.fixture
 def queries(spec: ModelSpec) -> FeatureQueries:
-    return FeatureQueries(ROOT / "feature_repo" / "card_fraud.sql", spec.features.tables)
+    return FeatureQueries(ROOT / "feature_repo" / "card_payments.sql", spec.source.entities)
 
 
 def run(
@@ -104,7 +104,7 @@ def test_one_day_alone_is_bit_for_bit_the_same_as_within_many(
     many = run(queries, table, 0, 60, events, labels)
     for n in (5, 38, 59):
         # What the step reads for this day: the history that the spec promises is enough.
-        since = midnight(n - spec.features.history_days)
+        since = midnight(n - spec.source.history_days)
         recent = events[events["event_time"] >= since], labels[labels["reported_at"] >= since]
         alone = run(queries, table, n, n + 1, *recent)
         same = many[many["day"] == day(n)].reset_index(drop=True)

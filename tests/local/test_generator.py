@@ -32,8 +32,8 @@ def payments(generator: Generator, start: int, days: int) -> pd.DataFrame:
 
 
 def test_the_schema_is_the_specs(spec: ModelSpec) -> None:
-    assert Generator().events(DAY).schema == feed_schema(spec.feeds["events"])
-    assert Generator().labels(DAY).schema == feed_schema(spec.feeds["labels"])
+    assert Generator().events(DAY).schema == feed_schema(spec.source.events)
+    assert Generator().labels(DAY).schema == feed_schema(spec.source.feeds["labels"])
 
 
 def test_any_day_is_reproducible_alone_and_the_seed_matters() -> None:
@@ -153,8 +153,8 @@ def test_other_text_is_no_change(text: str, said: str) -> None:
 
 
 def test_landed_files_hold_the_days_that_they_promise(tmp_path: Path) -> None:
-    path = land(Generator(), tmp_path, "card_fraud", "events", Days(start=on(0), end=on(3)))
-    assert path == tmp_path / "card_fraud/events/2026-01-05_2026-01-07.parquet"
+    path = land(Generator(), tmp_path, "card_payments", "events", Days(start=on(0), end=on(3)))
+    assert path == tmp_path / "card_payments/events/2026-01-05_2026-01-07.parquet"
     rows = pq.read_table(path)
     assert rows.equals(pa.concat_tables([Generator().events(on(n)) for n in range(3)]))
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -163,14 +163,14 @@ def test_landed_files_hold_the_days_that_they_promise(tmp_path: Path) -> None:
 def test_the_command_line_lands_both_feeds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     size = ["--customers", "50", "--days", "9", "--days-per-file", "4"]
     main(["--landing", str(tmp_path), "--start", "2026-01-05", *size, "--change", "amount_inflation@2026-01-06=3"])
-    landed = sorted(str(path.relative_to(tmp_path / "card_fraud")) for path in tmp_path.rglob("*.parquet"))
+    landed = sorted(str(path.relative_to(tmp_path / "card_payments")) for path in tmp_path.rglob("*.parquet"))
     assert landed == [
         "events/2026-01-05_2026-01-08.parquet",
         "events/2026-01-09_2026-01-12.parquet",
         "events/2026-01-13.parquet",
         "labels/2026-01-12_2026-01-13.parquet",
     ]
-    labels = pq.read_table(tmp_path / "card_fraud/labels/2026-01-12_2026-01-13.parquet").to_pandas()
+    labels = pq.read_table(tmp_path / "card_payments/labels/2026-01-12_2026-01-13.parquet").to_pandas()
     assert labels["reported_at"].min() >= datetime(2026, 1, 12, tzinfo=UTC)
     assert len(capsys.readouterr().out.split()) == 4
     with pytest.raises(SystemExit):

@@ -45,16 +45,16 @@ def data(tmp_path: Path) -> Path:
 
 
 def landed(landing: Path) -> list[str]:
-    return sorted(str(path.relative_to(landing / "card_fraud")) for path in landing.rglob("*.parquet"))
+    return sorted(str(path.relative_to(landing / "card_payments")) for path in landing.rglob("*.parquet"))
 
 
 def test_each_day_becomes_events_and_labels_seven_days_later(data: Path, tmp_path: Path, spec: ModelSpec) -> None:
-    paths = list(convert(data, tmp_path / "landing", "card_fraud"))
+    paths = list(convert(data, tmp_path / "landing", "card_payments"))
     assert len(paths) == 10
-    events = pq.read_table(tmp_path / "landing/card_fraud/events/2018-04-02.parquet")
-    labels = pq.read_table(tmp_path / "landing/card_fraud/labels/2018-04-09.parquet")
-    assert events.schema == feed_schema(spec.feeds["events"])
-    assert labels.schema == feed_schema(spec.feeds["labels"])
+    events = pq.read_table(tmp_path / "landing/card_payments/events/2018-04-02.parquet")
+    labels = pq.read_table(tmp_path / "landing/card_payments/labels/2018-04-09.parquet")
+    assert events.schema == feed_schema(spec.source.events)
+    assert labels.schema == feed_schema(spec.source.feeds["labels"])
     assert events["transaction_id"].to_pylist() == labels["transaction_id"].to_pylist() == [3, 4, 5]
     assert labels["is_fraud"].to_pylist() == [0, 1, 0]
     for made, reported in zip(events["event_time"].to_pylist(), labels["reported_at"].to_pylist(), strict=True):
@@ -64,7 +64,7 @@ def test_each_day_becomes_events_and_labels_seven_days_later(data: Path, tmp_pat
 
 def test_days_can_be_chosen_and_put_together(data: Path, tmp_path: Path) -> None:
     landing = tmp_path / "landing"
-    list(convert(data, landing, "card_fraud", DAY + timedelta(days=1), DAY + timedelta(days=3), days_per_file=2))
+    list(convert(data, landing, "card_payments", DAY + timedelta(days=1), DAY + timedelta(days=3), days_per_file=2))
     assert landed(landing) == [
         "events/2018-04-02_2018-04-03.parquet",
         "events/2018-04-04.parquet",
@@ -76,15 +76,15 @@ def test_days_can_be_chosen_and_put_together(data: Path, tmp_path: Path) -> None
 def test_a_gap_between_the_days_is_named(data: Path, tmp_path: Path) -> None:
     (data / "2018-04-03.parquet").unlink()
     with pytest.raises(InputError, match=r"no file for 1 of the days .* the first 2018-04-03"):
-        list(convert(data, tmp_path / "landing", "card_fraud"))
+        list(convert(data, tmp_path / "landing", "card_payments"))
     assert landed(tmp_path / "landing") == []
 
 
 def test_days_that_are_not_there_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the first 2018-03-30"):
-        list(convert(data, tmp_path, "card_fraud", first=date(2018, 3, 30)))
+        list(convert(data, tmp_path, "card_payments", first=date(2018, 3, 30)))
     with pytest.raises(InputError, match="is before the first"):
-        list(convert(data, tmp_path, "card_fraud", first=date(2018, 4, 3), last=date(2018, 4, 1)))
+        list(convert(data, tmp_path, "card_payments", first=date(2018, 4, 3), last=date(2018, 4, 1)))
 
 
 def test_pickles_are_not_opened(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -99,10 +99,10 @@ def test_a_missing_column_and_a_broken_file_are_named(data: Path, tmp_path: Path
     path = data / "2018-04-02.parquet"
     pq.write_table(handbook_day(DAY, 3).drop_columns("TX_AMOUNT"), path)
     with pytest.raises(InputError, match=r"2018-04-02\.parquet"):
-        list(convert(data, tmp_path / "landing", "card_fraud"))
+        list(convert(data, tmp_path / "landing", "card_payments"))
     path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"2018-04-02\.parquet"):
-        list(convert(data, tmp_path / "landing", "card_fraud"))
+        list(convert(data, tmp_path / "landing", "card_payments"))
 
 
 def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -96,19 +96,19 @@ def test_the_client_logs_in_and_again_when_it_is_told_to() -> None:
         "/auth/token": [(201, {"access_token": "t"})],
         runs: [(401, {}), (200, {"dag_runs": [dag_run("second"), dag_run("first")]})],
     }
-    with server(answers) as (url, asked), Airflow(url, "admin", "secret", "m", patience=5) as airflow:
+    with server(answers) as (url, asked), Airflow(url, "admin", "secret", "s", "m", patience=5) as airflow:
         assert [run.id for run in airflow.runs("train")] == ["first", "second"]
     assert ("/auth/token", {"username": "admin", "password": "secret"}) in asked
 
 
 def test_the_client_bridges_a_server_that_stumbles() -> None:
     answers: dict[str, list[Answer]] = {"/api/v2/dags/m_data/dagRuns": [(503, {}), (200, {"dag_runs": []})]}
-    with server(answers) as (url, _), Airflow(url, "admin", "secret", "m", patience=10) as airflow:
+    with server(answers) as (url, _), Airflow(url, "admin", "secret", "s", "m", patience=10) as airflow:
         assert airflow.runs("data") == []
 
 
 def test_the_client_gives_up_with_a_hint() -> None:
-    nowhere = Airflow("http://127.0.0.1:9", "admin", "secret", "m", patience=0)
+    nowhere = Airflow("http://127.0.0.1:9", "admin", "secret", "s", "m", patience=0)
     with nowhere as airflow, pytest.raises(TransientError) as raised:
         airflow.runs("data")
     assert "airflow-api" in raised.value.hint
@@ -117,7 +117,10 @@ def test_the_client_gives_up_with_a_hint() -> None:
 def test_a_result_is_read_as_json_and_absent_when_the_step_did_not_run() -> None:
     run = Run("train", "r 1", "success", "manual", None, None, {})
     path = "/api/v2/dags/m_train/dagRuns/r%201/taskInstances/decide_retraining/xcomEntries/return_value"
-    with server({path: [(200, {"value": '{"granted": true}'})]}) as (url, _), Airflow(url, "a", "b", "m") as airflow:
+    with (
+        server({path: [(200, {"value": '{"granted": true}'})]}) as (url, _),
+        Airflow(url, "a", "b", "s", "m") as airflow,
+    ):
         assert airflow.result(run, "decide_retraining") == {"granted": True}
         assert airflow.result(run, "rollout") is None
 
@@ -159,9 +162,9 @@ def test_no_champion_without_an_answer() -> None:
 
 def test_the_plan_gives_the_changed_days_time_to_reach_the_training_window() -> None:
     plan, spec = Plan(), load_model_spec("card_fraud")
-    needed = spec.label.delay_days + spec.training.holdout_days + spec.label.delay_days
+    needed = spec.label_spec.delay_days + spec.training.holdout_days + spec.label_spec.delay_days
     assert plan.drifted_weeks * 7 > needed
-    assert len(plan.history) >= needed + spec.training.window_days + spec.label.delay_days
+    assert len(plan.history) >= needed + spec.training.window_days + spec.label_spec.delay_days
     assert plan.week(1).start == plan.history.end
     assert plan.week(2).start == plan.week(1).end
 
@@ -174,7 +177,7 @@ def test_the_change_begins_with_the_first_drifted_week(spec: ModelSpec) -> None:
 
 
 def test_a_failed_run_ends_the_scenario_with_its_log(tmp_path: Path) -> None:
-    data = "/api/v2/dags/card_fraud_data/dagRuns"
+    data = "/api/v2/dags/card_payments_data/dagRuns"
     answers: dict[str, list[Answer]] = {
         data: [(200, {"dag_runs": [dag_run("labels_1", "failed")]})],
         f"{data}/labels_1/taskInstances": [
@@ -183,22 +186,22 @@ def test_a_failed_run_ends_the_scenario_with_its_log(tmp_path: Path) -> None:
         f"{data}/labels_1/taskInstances/ingest/logs/1": [(200, {"content": [{"event": "the disk is full"}]})],
     }
     out = Progress(Console(file=io.StringIO()))
-    with server(answers) as (url, _), Airflow(url, "a", "b", "card_fraud", patience=5) as airflow:
+    with server(answers) as (url, _), Airflow(url, "a", "b", "card_payments", "card_fraud", patience=5) as airflow:
         scenario = Scenario(Plan(customers=50, history_weeks=2), tmp_path, airflow, Serving(url), out)
         with pytest.raises(StepError, match="the disk is full") as raised:
             scenario.run()
-    assert "labels_1 of card_fraud_data" in raised.value.message
+    assert "labels_1 of card_payments_data" in raised.value.message
     assert "make demo" in raised.value.hint
-    assert list((tmp_path / "card_fraud" / "labels").glob("*.parquet"))
+    assert list((tmp_path / "card_payments" / "labels").glob("*.parquet"))
 
 
 def test_what_is_landed_is_not_landed_again(tmp_path: Path) -> None:
     plan = Plan(customers=50, history_weeks=2)
     answers: dict[str, list[Answer]] = {
-        "/api/v2/dags/card_fraud_data/dagRuns": [(200, {"dag_runs": [dag_run("x", "failed")]})]
+        "/api/v2/dags/card_payments_data/dagRuns": [(200, {"dag_runs": [dag_run("x", "failed")]})]
     }
     landed = []
-    with server(answers) as (url, _), Airflow(url, "a", "b", "card_fraud", patience=5) as airflow:
+    with server(answers) as (url, _), Airflow(url, "a", "b", "card_payments", "card_fraud", patience=5) as airflow:
         for _ in range(2):
             with pytest.raises(StepError):
                 Scenario(plan, tmp_path, airflow, Serving(url), Progress(Console(file=io.StringIO()))).run()
@@ -257,7 +260,7 @@ def trained(minute: int, trigger: str, version: int | None, new: float, old: flo
 
 
 DRIFTED = entry(
-    "drift",
+    "monitor",
     2,
     drift={
         "outcome": "measured",
@@ -288,7 +291,7 @@ def test_the_whole_scenario() -> None:
     ("entries", "champion", "lacking"),
     [
         ([], None, "a first training made version 1"),
-        ([STORY[0], STORY[2]], 2, "the drift DAG found drift"),
+        ([STORY[0], STORY[2]], 2, "the monitor DAG found drift"),
         ([STORY[0], UNREPORTED, STORY[2]], 2, "its reports are there"),
         ([STORY[0], UNMEASURED, STORY[2]], 2, "logged predictions met their late labels"),
         (STORY[:2], 1, "a training that drift or performance asked for was rolled out"),
@@ -309,7 +312,7 @@ def test_what_is_missing_is_named(entries: list[timeline.Entry], champion: int |
 
 def test_the_timeline_says_when_why_and_with_what_numbers() -> None:
     text = "\n".join(timeline.lines(STORY))
-    assert "00:02:00  drift" in text
+    assert "00:02:00  monitor" in text
     assert "50% of the features drifted against what version 1 was trained on" in text
     assert __file__ in text
     assert "because of drift (drift says so), by asset m_retrain" in text

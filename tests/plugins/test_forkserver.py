@@ -93,7 +93,7 @@ def test_a_step_has_its_exit_code_its_settings_and_its_libraries(
 
 def test_a_real_step_writes_its_report(launcher: ForkServerProcess, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    argv = step_command("features", {"model": "card_fraud", "days": None, "table_versions": {}}, str(report))
+    argv = step_command("features", {"source": "card_payments", "days": None, "table_versions": {}}, str(report))
     assert launcher.launch(argv, {"CT_HOME": str(tmp_path)}, NEVER) == 0
     assert json.loads(report.read_text())["status"] == "succeeded"
 

@@ -110,7 +110,7 @@ def airflow(tmp_path: Path) -> Iterator[Airflow]:
 
 
 def test_every_delivery_gets_exactly_one_run(airflow: Airflow) -> None:
-    landing = airflow.home / "perennial" / "landing" / "card_fraud"
+    landing = airflow.home / "perennial" / "landing" / "card_payments"
 
     def land(name: str, content: str = "not parquet: the run fails, and that is its own affair") -> None:
         path = landing / f"{name}.parquet"
@@ -120,10 +120,10 @@ def test_every_delivery_gets_exactly_one_run(airflow: Airflow) -> None:
         hidden.rename(path)
 
     def data_runs() -> list[str]:
-        return [run["dag_run_id"].rpartition("_")[0] for run in airflow.runs("card_fraud_data")]
+        return [run["dag_run_id"].rpartition("_")[0] for run in airflow.runs("card_payments_data")]
 
     def all_done(count: int) -> bool:
-        runs = airflow.runs("card_fraud_data")
+        runs = airflow.runs("card_payments_data")
         return len(runs) >= count and all(run["state"] == "failed" for run in runs)
 
     # Landed before Airflow was there, in no order.

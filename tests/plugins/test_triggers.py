@@ -16,6 +16,10 @@ from perennial_airflow.deliveries import Announced, Delivery, Reported, strays
 from perennial_airflow.operators import StartDataRunsOperator
 from perennial_airflow.triggers import LandingTrigger
 
+from training.contract.source_spec import load_source_spec
+
+FEEDS = ["events", "labels"]
+
 
 class Store:
     """Airflow's asset state store, as the trigger sees it."""
@@ -39,7 +43,7 @@ def watch(step_settings: Path) -> Watch:
 
     def run(store: Store, what_happens: Callable[[list[Any]], Awaitable[None]]) -> list[Any]:
         async def both() -> list[Any]:
-            trigger = LandingTrigger("card_fraud", poll_seconds=0.01, settle_seconds=0, stray_seconds=0.02)
+            trigger = LandingTrigger("card_payments", FEEDS, poll_seconds=0.01, settle_seconds=0, stray_seconds=0.02)
             trigger.asset_state_store = store  # type: ignore[assignment]
             events: list[Any] = []
 
@@ -60,7 +64,7 @@ def watch(step_settings: Path) -> Watch:
 @pytest.fixture
 def land(step_settings: Path) -> Callable[[str], None]:
     def write(name: str) -> None:
-        path = step_settings / "landing" / "card_fraud" / f"{name}.parquet"
+        path = step_settings / "landing" / "card_payments" / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
 
@@ -106,7 +110,7 @@ def test_it_rings_again_until_the_landing_dag_has_taken_the_file_up(
     async def happens(events: list[Any]) -> None:
         await until(lambda: len(events) == 3)
         announced = Announced()
-        for delivery in triggers.scan(triggers.landing_folder("card_fraud"), 2**40):
+        for delivery in triggers.scan(triggers.landing_folder("card_payments"), FEEDS, 2**40):
             announced.add(delivery)
         store.values[Announced.KEY] = announced.stored()
         await asyncio.sleep(0.1)
@@ -130,22 +134,22 @@ def test_a_new_watcher_rings_for_what_landed_while_none_was_there(watch: Watch, 
 
 def test_it_rings_once_for_what_is_not_understood(watch: Watch, step_settings: Path) -> None:
     store = Store()
-    folder = step_settings / "landing" / "card_fraud"
+    folder = step_settings / "landing" / "card_payments"
     (folder / "Labels").mkdir(parents=True)
     (folder / "events").mkdir()
     (folder / "events" / "2026-01-05.csv").write_text("x")
 
     async def happens(events: list[Any]) -> None:
         await until(lambda: len(events) == 1)
-        store.values = {Reported.KEY: Reported.stored(strays("card_fraud"))}
+        store.values = {Reported.KEY: Reported.stored(strays("card_payments", FEEDS))}
         await asyncio.sleep(0.3)
         assert len(events) == 1, "told, and not again"
         (folder / "notes.txt").write_text("x")
         await until(lambda: len(events) == 2)
 
     events = watch(store, happens)
-    assert events[0]["reason"] == "Not understood: card_fraud/Labels/, card_fraud/events/2026-01-05.csv"
-    assert events[1]["reason"] == "Not understood: card_fraud/notes.txt"
+    assert events[0]["reason"] == "Not understood: card_payments/Labels/, card_payments/events/2026-01-05.csv"
+    assert events[1]["reason"] == "Not understood: card_payments/notes.txt"
 
 
 def test_it_survives_a_store_that_does_not_answer(watch: Watch, land: Callable[[str], None]) -> None:
@@ -163,7 +167,7 @@ def test_it_survives_a_store_that_does_not_answer(watch: Watch, land: Callable[[
 
 
 def test_it_can_be_made_again_from_what_airflow_stores() -> None:
-    trigger = LandingTrigger("card_fraud", poll_seconds=2)
+    trigger = LandingTrigger("card_payments", FEEDS, poll_seconds=2)
     path, kwargs = trigger.serialize()
     assert path == f"{LandingTrigger.__module__}.{LandingTrigger.__qualname__}"
     assert LandingTrigger(**kwargs).serialize() == (path, kwargs)
@@ -181,13 +185,13 @@ def test_the_landing_run_tells_once_of_what_is_not_understood(
 ) -> None:
     metrics: list[tuple[Any, ...]] = []
     monkeypatch.setattr(Stats, "gauge", lambda name, value, **kwargs: metrics.append((name, value, kwargs["tags"])))
-    (step_settings / "landing" / "card_fraud" / "Labels").mkdir(parents=True)
-    asset, store = landing_asset("card_fraud"), StoreOfATask()
-    task = StartDataRunsOperator(task_id="start_data_runs", model="card_fraud", landing=asset)
+    (step_settings / "landing" / "card_payments" / "Labels").mkdir(parents=True)
+    asset, store = landing_asset(load_source_spec("card_payments")), StoreOfATask()
+    task = StartDataRunsOperator(task_id="start_data_runs", source="card_payments", feeds=FEEDS, landing=asset)
     for lines in (1, 0):
         assert task.execute({"asset_state_store": {asset: store}}) == []
-        assert capsys.readouterr().out.count("card_fraud/Labels/: the feeds' folders are") == lines
-    assert metrics == [("perennial.landing.not_understood", 1, {"model": "card_fraud"})] * 2
+        assert capsys.readouterr().out.count("card_payments/Labels/: the feeds' folders are") == lines
+    assert metrics == [("perennial.landing.not_understood", 1, {"source": "card_payments"})] * 2
 
 
 @pytest.mark.parametrize("launcher", ["forkserver", "pod"])

@@ -14,7 +14,8 @@ from training.contract.errors import ConfigError
 from training.contract.messages import Candidate, IngestResult, TrainResult
 
 MODEL = {"model": "card_fraud"}
-INGEST = {**MODEL, "feed": "events", "partition": "2026-01-05", "uri": "file.parquet"}
+SOURCE = {"source": "card_payments"}
+INGEST = {**SOURCE, "feed": "events", "partition": "2026-01-05", "uri": "file.parquet"}
 
 
 def problem(dag: DAG) -> str:
@@ -27,7 +28,7 @@ def features_after_ingest(**inputs: Any) -> DAG:
     with DAG("data", schedule=None) as dag:
         ingest = StepOperator(step="ingest", inputs=INGEST)
         given = {name: value(result(ingest)) if callable(value) else value for name, value in inputs.items()}
-        StepOperator(step="features", inputs={**MODEL, **given})
+        StepOperator(step="features", inputs={**SOURCE, **given})
     return dag
 
 
@@ -49,7 +50,10 @@ def test_what_fits_is_no_problem() -> None:
         ({"days": lambda r: r["affected"]["first"], **VERSIONS}, "Days | None has no field 'first'; it has end, start"),
         ({"days": lambda r: r["rows_read"], **VERSIONS}, "result(ingest)['rows_read'] is int, which cannot become"),
         ({"days": lambda r: r["affected"]}, "data, task features: features needs table_versions"),
-        ({"days": lambda r: r["affected"], "day": 1, **VERSIONS}, "features does not take 'day'; it takes days, model"),
+        (
+            {"days": lambda r: r["affected"], "day": 1, **VERSIONS},
+            "does not take 'day'; it takes days, source",
+        ),
         ({"days": "monday", **VERSIONS}, "days: 'monday' cannot be its value"),
         ({"days": lambda r: r["affected"], "table_versions": lambda r: r["quarantine_reasons"]["events"]}, "is int"),
     ],
@@ -107,7 +111,7 @@ def test_mapped_steps_are_checked_and_what_the_mapping_adds_is_left_to_the_step(
 
 def test_inputs_that_a_function_makes_are_left_to_the_step() -> None:
     with DAG("asked", schedule=None) as dag:
-        StepOperator(step="ingest", inputs=FromRun(lambda context: INGEST), more_inputs=MODEL)
+        StepOperator(step="ingest", inputs=FromRun(lambda context: INGEST), more_inputs=SOURCE)
     check_wiring(dag)
 
 

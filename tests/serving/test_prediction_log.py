@@ -27,7 +27,7 @@ from training.domain.predictions import event_type, prediction_schema
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"), "card_fraud")
+    return Lake(str(tmp_path / "lake"), "card_payments", "card_fraud")
 
 
 def read(lake: Lake) -> list[dict[str, Any]]:
@@ -316,7 +316,7 @@ def test_numbers_grow_though_everything_was_shipped(tmp_path: Path) -> None:
 
 def _log_until_killed(folder: str, first: str) -> None:
     """Logs rows one after another, each noted in a file before it is handed over."""
-    lake, spec = Lake(f"{folder}/lake", "card_fraud"), load_model_spec("card_fraud")
+    lake, spec = Lake(f"{folder}/lake", "card_payments", "card_fraud"), load_model_spec("card_fraud")
     log = make_log(Path(folder), lake, spec)
     with open(f"{folder}/handed", "a", buffering=1) as handed:
         for number in range(int(first), int(first) + 1_000_000):

@@ -22,7 +22,7 @@ from training.contract.model_spec import ModelSpec
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"), "card_fraud")
+    return Lake(str(tmp_path / "lake"), "card_payments", "card_fraud")
 
 
 def refuse(patch: pytest.MonkeyPatch, owner: Any, name: str, times: int) -> None:

@@ -71,7 +71,7 @@ class World:
             return False
 
     def log(self) -> list[dict[str, Any]]:
-        lake = Lake(self.settings.lake, "card_fraud")
+        lake = Lake(self.settings.lake, "card_payments", "card_fraud")
         return [] if lake.version(PREDICTIONS) is None else lake.scan(PREDICTIONS).to_table().to_pylist()
 
 

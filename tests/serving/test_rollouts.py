@@ -34,7 +34,7 @@ from training.contract.messages import RollbackInputs, RolloutInputs
 from training.steps import rollback, rollout
 
 pytestmark = pytest.mark.slow
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 SHADOW = {"mode": "shadow", "requests": 200, "maximum_minutes": 8, "on_silence": "fail"}
 CANARY = {"mode": "canary", "weight": 30, "requests": 60, "maximum_minutes": 8, "on_silence": "fail"}
 FULL = {"mode": "full"}

@@ -140,8 +140,9 @@ def test_every_column_type_of_a_spec_has_its_rules(spec: ModelSpec) -> None:
         "note": Column(type="string", nullable=True),
         "online": Column(type="bool"),
     }
-    events = spec.feeds["events"].model_copy(update={"columns": columns})
-    schema = RequestSchema(spec.model_copy(update={"feeds": {**spec.feeds, "events": events}}))
+    events = spec.source.events.model_copy(update={"columns": columns})
+    feeds = {**spec.source.feeds, "events": events}
+    schema = RequestSchema(spec.model_copy(update={"source": spec.source.model_copy(update={"feeds": feeds})}))
     good = {"transaction_id": 1, "event_time": "2026-01-05", "customer_id": -(2**63), "channel": "web", "online": False}
     assert schema.one(json.dumps(good).encode())["note"] is None
     for field, value in {"transaction_id": 0, "channel": "phone", "note": "x" * 1001, "online": 0}.items():

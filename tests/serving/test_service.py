@@ -138,7 +138,7 @@ from training.contract.model_spec import load_model_spec
 from training.settings import load_settings
 serving.service.Service
 settings = load_settings()
-Features(settings, load_model_spec(settings.serving_model, settings.models_dir)).names()
+Features(settings, load_model_spec(settings.serving_model, settings.models_dir, settings.feature_repo)).names()
 print(sorted({"torch", "sklearn", "airflow", "training.steps"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -200,7 +200,7 @@ def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, fault:
 
 def test_predictions_reach_the_lake(stack: Stack) -> None:
     said = stack.predict(transaction_id=424242).json()
-    lake = Lake(stack.settings.lake, "card_fraud")
+    lake = Lake(stack.settings.lake, "card_payments", "card_fraud")
 
     def row() -> dict[str, Any] | None:
         return next((each for each in logged_rows(lake) if each["event"]["transaction_id"] == 424242), None)
@@ -224,7 +224,7 @@ def test_a_log_that_cannot_write_makes_it_not_ready_until_it_can(stack: Stack, u
     assert "The prediction log could not be written" in ready.text
     away.rename(spool)
     eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
-    lake = Lake(stack.settings.lake, "card_fraud")
+    lake = Lake(stack.settings.lake, "card_payments", "card_fraud")
     transactions = eventually(lambda: 616161 in (all_ := shipped(lake)) and all_)
     assert transactions.count(616161) == 1
 
@@ -239,7 +239,7 @@ def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack
     stack.service.start()
     eventually(lambda: stack.service.serves(2), 60)
     assert stack.service.models().replica == replica
-    transactions = shipped(Lake(stack.settings.lake, "card_fraud"))
+    transactions = shipped(Lake(stack.settings.lake, "card_payments", "card_fraud"))
     assert transactions.count(515151) == 1
 
 

@@ -23,7 +23,7 @@ from training.contract.traffic import Desired
 from training.settings import ROOT
 from training.steps import rollback, rollout
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 #: A request feature and a column more.
 MORE = (
     (
@@ -74,7 +74,7 @@ def change(stack: Stack, *changes: tuple[str, str]) -> None:
 
 def features(stack: Stack) -> Features:
     """As they are on disk now."""
-    return Features(stack.settings, load_model_spec(MODEL, stack.settings.models_dir))
+    return Features(stack.settings, load_model_spec(MODEL, stack.settings.models_dir, stack.settings.feature_repo))
 
 
 def answers(stack: Stack, version: int, payments: int = 20) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def logged(stack: Stack, role: str, version: int) -> dict[str, float]:
     """The features of a logged row of the known customer."""
 
     def found() -> dict[str, float] | None:
-        rows = logged_rows(Lake(stack.settings.lake, MODEL))
+        rows = logged_rows(Lake(stack.settings.lake, SOURCE, MODEL))
         wanted = (role, version, CUSTOMER)
         said = ((row["role"], row["model_version"], row["event"]["customer_id"], row["features"]) for row in rows)
         return next((dict(features) for *who, features in said if tuple(who) == wanted), None)
@@ -167,7 +167,7 @@ def test_a_version_with_another_view(stack: Stack) -> None:
     tables = spec["features"]["tables"]
     tables["terminal_risk"] = tables.pop("terminal_features")
     (stack.settings.models_dir / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
-    fill_online_store(stack.settings, load_model_spec(MODEL, stack.settings.models_dir))
+    fill_online_store(stack.settings, load_model_spec(MODEL, stack.settings.models_dir, stack.settings.feature_repo))
     version = stack.register(bias=-0.7, features=features(stack)).version
     take_through_a_rollout(stack, version, champion=1)
 

@@ -13,12 +13,11 @@ from local.generator import Generator
 from local.landing import land_table
 from training.adapters.lake import Lake
 from training.contract.messages import IngestInputs, IngestResult
-from training.contract.model_spec import Feed
 from training.domain.partitions import partition_days
 from training.settings import Settings
 from training.steps.ingest import run
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 GENERATOR = Generator(customers=100, terminals=200)
 FIRST = date(2026, 1, 5)
 
@@ -33,22 +32,22 @@ class Deliveries:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.lake = Lake(settings.lake, MODEL)
+        self.lake = Lake(settings.lake, SOURCE, MODEL)
 
     def respec(self, change: Callable[[dict[str, Any]], Any]) -> None:
         """Go on under a spec whose feeds were put through `change`."""
-        spec = yaml.safe_load(Path(self.settings.models_dir, f"{MODEL}.yaml").read_text())
+        spec = yaml.safe_load(Path(self.settings.feature_repo, f"{SOURCE}.yaml").read_text())
         change(spec["feeds"])
-        models = Path(self.settings.home, "models")
-        models.mkdir(parents=True, exist_ok=True)
-        (models / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
-        self.settings = self.settings.model_copy(update={"models_dir": models})
+        repo = Path(self.settings.home, "repo")
+        repo.mkdir(parents=True, exist_ok=True)
+        (repo / f"{SOURCE}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+        self.settings = self.settings.model_copy(update={"feature_repo": repo})
 
-    def land(self, rows: pa.Table, name: str, feed: Feed = "events") -> IngestInputs:
-        path = land_table(rows, Path(self.settings.landing), MODEL, feed, partition_days(name))
-        return IngestInputs(model=MODEL, feed=feed, partition=name, uri=str(path))
+    def land(self, rows: pa.Table, name: str, feed: str = "events") -> IngestInputs:
+        path = land_table(rows, Path(self.settings.landing), SOURCE, feed, partition_days(name))
+        return IngestInputs(source=SOURCE, feed=feed, partition=name, uri=str(path))
 
-    def deliver(self, rows: pa.Table, name: str, feed: Feed = "events") -> IngestResult:
+    def deliver(self, rows: pa.Table, name: str, feed: str = "events") -> IngestResult:
         return run(self.land(rows, name, feed), self.settings)
 
     def events(self, number: int) -> IngestResult:

@@ -14,7 +14,7 @@ from training.contract.messages import DatasetInputs, DatasetResult, FeaturesInp
 from training.settings import Settings
 from training.steps import dataset, features, train
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 START = date(2026, 1, 5)
 #: Trained as of QUIET; amounts doubled from QUIET on; the last events are those of the day before DRIFTED.
 QUIET, DRIFTED = START + timedelta(days=77), START + timedelta(days=84)
@@ -40,7 +40,7 @@ def land(settings: Settings, days: Days, changes: tuple[Change, ...] = (), custo
     """Events and labels of `days`, straight into the lake."""
     generator, lake = (
         Generator(seed=1, customers=customers, terminals=1000, changes=changes),
-        Lake(settings.lake, MODEL),
+        Lake(settings.lake, SOURCE, MODEL),
     )
     each = [days.start + timedelta(days=i) for i in range(len(days))]
     for table, made in (("events", generator.events), ("labels", generator.labels)):
@@ -57,7 +57,7 @@ def build(folder: Path) -> MonitoredModel:
     lake = land(settings, Days(start=START, end=DRIFTED), (inflation,))
     days = Days(start=START, end=DRIFTED + timedelta(days=1))
     versions = lake.versions("events", "labels")
-    features.run(FeaturesInputs(model=MODEL, days=days, table_versions=versions), settings)
+    features.run(FeaturesInputs(source=SOURCE, days=days, table_versions=versions), settings)
     made = dataset.run(DatasetInputs(model=MODEL, as_of=QUIET), settings)
     fit = TrainInputs(model=MODEL, estimator="logistic_regression", dataset_uri=made.uri, seed=made.seed)
     trained = train.run(fit, settings)

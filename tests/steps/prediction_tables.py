@@ -13,7 +13,7 @@ def prediction_table(spec: ModelSpec, rows: pd.DataFrame, **given: Any) -> pa.Ta
     """`rows` have the event columns and `score`; further columns of the log, here or in `given`, where they matter."""
     schema = prediction_schema(event_type(spec))
     rows = rows.assign(**given)
-    time = rows[spec.feeds["events"].time_column]
+    time = rows[spec.source.events.time_column]
     plain = {
         "prediction_id": [f"p{i:05d}" for i in range(len(rows))],
         "predicted_at": time,

@@ -13,7 +13,7 @@ from training.contract.replicas import LoadedVersion, Refusal, ReplicaModels
 from training.contract.signals import PairSignals, Signals, VersionSignals
 from training.contract.traffic import Desired, desired
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 
 

@@ -34,7 +34,7 @@ def served(world: MonitoredModel, at: pd.Series | None = None) -> pd.DataFrame:
     start = pd.Timestamp(WINDOW.start, tz="UTC")
     events = events[events["event_time"] >= start].nsmallest(5000, "event_time")[::12].reset_index(drop=True)[:ROWS]
     features = Features(world.settings, spec)
-    versions = world.lake.versions(*spec.features.tables)
+    versions = world.lake.versions(*spec.source.entities)
     times = events["event_time"] if at is None else at.reindex(events.index, method="ffill")
     known = features.historical(events, versions, pd.DatetimeIndex(times))[features.names()]
     return events.join(known.astype(float), rsuffix="_feature").assign(feature_timestamp=times.dt.floor("D"))

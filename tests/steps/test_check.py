@@ -1,4 +1,4 @@
-"""The check: each mistake in a model's three files is found before anything runs, with its file, place and remedy."""
+"""The check: each mistake in the files of a source or model is found before anything runs, with file and remedy."""
 
 import shutil
 import subprocess
@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from training.adapters.features.definitions import load_definitions
 from training.contract.errors import ConfigError, ExitCode
 from training.contract.messages import CheckInputs
+from training.contract.model_spec import load_model_spec
 from training.settings import ROOT, Settings
 from training.steps import check
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 #: Functions that divide by zero say so; Feast calls on-demand views experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-SPEC, SQL, FEAST = f"models/{MODEL}.yaml", f"repo/{MODEL}.sql", f"repo/{MODEL}.py"
+SPEC, SPEC_OF_SOURCE = f"models/{MODEL}.yaml", f"repo/{SOURCE}.yaml"
+SQL, FEAST = f"repo/{SOURCE}.sql", f"repo/{SOURCE}.py"
 
 #: An on-demand view with one field; {} is the body of its function.
 REQUEST = """
@@ -25,18 +28,16 @@ REQUEST = """
 def extra(inputs: pd.DataFrame) -> pd.DataFrame:
     amount = np.asarray(inputs["amount"], np.float64)
     {}
-
-card_fraud = FeatureService(name="card_fraud", features=[customer_features, terminal_features, request_features, extra])
 """
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A copy of card_fraud's files."""
+    """A copy of the files of card_fraud and its source."""
     for name in ("models", "repo"):
         (tmp_path / name).mkdir()
     shutil.copy(ROOT / "training" / "models" / f"{MODEL}.yaml", tmp_path / "models")
-    for name in (f"{MODEL}.sql", f"{MODEL}.py", "feature_store.yaml"):
+    for name in (f"{SOURCE}.yaml", f"{SOURCE}.sql", f"{SOURCE}.py", "feature_store.yaml"):
         shutil.copy(ROOT / "feature_repo" / name, tmp_path / "repo")
     return tmp_path
 
@@ -47,7 +48,8 @@ def settings_of(files: Path) -> Settings:
 
 def found(files: Path) -> list[str]:
     """File (relative), place and sentence of each problem."""
-    problems = check.find_problems(MODEL, settings_of(files))
+    settings = settings_of(files)
+    problems = [*check.find_source_problems(SOURCE, settings), *check.find_model_problems(MODEL, settings)]
     assert all(problem.fix for problem in problems)
     return [f"{Path(problem.file).relative_to(files)}: {problem}" for problem in problems]
 
@@ -67,12 +69,10 @@ def added(file: str, text: str) -> Callable[[Path], None]:
     return lambda files: (files / file).open("a").write(text)  # type: ignore[return-value]
 
 
-def respecified(**sections: dict) -> Callable[[Path], None]:
+def respecified(file: str, **sections: object) -> Callable[[Path], None]:
     def change(files: Path) -> None:
-        spec = yaml.safe_load((files / SPEC).read_text())
-        for name, fields in sections.items():
-            spec[name] = {**spec.get(name, {}), **fields}
-        (files / SPEC).write_text(yaml.safe_dump(spec, sort_keys=False))
+        spec = yaml.safe_load((files / file).read_text())
+        (files / file).write_text(yaml.safe_dump(spec | sections, sort_keys=False))
 
     return change
 
@@ -87,11 +87,18 @@ def renamed(old: str, new: str) -> Callable[[Path], None]:
     return change
 
 
-def copied_model(files: Path, name: str) -> None:
-    """Another model with the same views."""
-    for folder, ending in (("models", "yaml"), ("repo", "sql"), ("repo", "py")):
-        text = (files / folder / f"{MODEL}.{ending}").read_text()
-        (files / folder / f"{name}.{ending}").write_text(text.replace(f"name: {MODEL}", f"name: {name}"))
+def copied_source(files: Path, name: str) -> None:
+    """Another source with the same views."""
+    for ending in ("yaml", "sql", "py"):
+        text = (files / "repo" / f"{SOURCE}.{ending}").read_text()
+        (files / "repo" / f"{name}.{ending}").write_text(text.replace(f"name: {SOURCE}", f"name: {name}"))
+
+
+def tables(entity: str = "customer_id", **history_days: int) -> dict:
+    """The section `features` of the source, changed."""
+    days = {"customer_features": 31, "terminal_features": 38} | history_days
+    entities = {"customer_features": entity, "terminal_features": "terminal_id"}
+    return {"tables": {name: {"entity": entities[name], "history_days": days[name]} for name in entities}}
 
 
 def request(body: str) -> Callable[[Path], None]:
@@ -108,9 +115,12 @@ CUSTOMER = "FROM spread\nGROUP BY customer_id, day"
 MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     # The spec.
     "text labels": (
-        replaced(SPEC, ("is_fraud: {type: int64, values: [0, 1]", "is_fraud: {type: string, values: [fraud, legit]")),
+        replaced(
+            SPEC_OF_SOURCE,
+            ("is_fraud: {type: int64, values: [0, 1]", "is_fraud: {type: string, values: [fraud, legit]"),
+        ),
         SPEC,
-        "feeds.labels.columns.is_fraud.type is string, but the label of a binary task must be an integer",
+        "label names 'is_fraud', whose type is string, but the label of a binary task must be an integer",
     ),
     "a parameter that the estimator does not have": (
         replaced(SPEC, ("logistic_regression: {}", "logistic_regression: {penalty: l1}")),
@@ -133,7 +143,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "SQL that does not parse": (replaced(SQL, (CUSTOMER, "FORM spread")), SQL, "customer_features: Query"),
     "a column that is not there": (replaced(SQL, ("sum(CAST(amount", "sum(CAST(price")), SQL, "price"),
     "another entity": (
-        respecified(features={"tables": {"customer_features": "terminal_id", "terminal_features": "terminal_id"}}),
+        respecified(SPEC_OF_SOURCE, features=tables(entity="terminal_id")),
         SQL,
         "'customer_mean_30d'], without 'terminal_id'",
     ),
@@ -169,14 +179,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "customer_features: Query 'customer_features' yielded customer_id",
     ),
     "a history that is too short": (
-        respecified(features={"history_days": 20}),
+        respecified(SPEC_OF_SOURCE, features=tables(customer_features=20)),
         SQL,
-        "uses events or labels from more than features.history_days (20) ago",
+        "customer_features uses events or labels from more than its history_days (20) ago",
     ),
     "a history without the closing day": (
-        respecified(features={"history_days": 37}),
+        respecified(SPEC_OF_SOURCE, features=tables(terminal_features=37)),
         SQL,
-        "terminal_features uses events or labels from more than features.history_days (37) ago",
+        "terminal_features uses events or labels from more than its history_days (37) ago",
     ),
     "a feature of text": (
         replaced(SQL, ("::FLOAT AS customer_count_1d", "::VARCHAR AS customer_count_1d")),
@@ -258,16 +268,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         FEAST,
         "yields ['customer_count_1d'], which the feature view",
     ),
-    "a column of the SQL that is not in the service": (
-        replaced(
-            FEAST,
-            (
-                "features=[customer_features, terminal_features, ",
-                "features=[customer_features, terminal_features[['terminal_count_1d']], ",
-            ),
-        ),
+    "a column of the SQL that no model uses": (
+        respecified(SPEC, features=["terminal_count_1d", "payment_amount"]),
         FEAST,
-        "service card_fraud does not have terminal_count_7d, which the SQL yields",
+        "the feature services of card_fraud do not have terminal_count_7d, which the SQL yields",
     ),
     "a feature in the service that no query makes": (
         replaced(
@@ -294,7 +298,25 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "no definitions": (lambda files: (files / FEAST).unlink(), FEAST, "There is no such file"),
     "definitions that do not run": (replaced(FEAST, ("TTL = ", "TTL = days + ")), FEAST, "NameError"),
     "a view without a ttl": (replaced(FEAST, ("    ttl=TTL,\n", "")), FEAST, "have no ttl"),
-    "another service": (respecified(features={"service": "fraud"}), FEAST, "defines no feature service 'fraud'"),
+    "another service": (
+        respecified(SPEC, features={"service": "fraud"}),
+        SPEC,
+        "defines no feature service 'fraud', only []",
+    ),
+    "a feature that the source does not have": (
+        respecified(SPEC, features=["customer_count_1d", "customer_count_2d"]),
+        SPEC,
+        "names the features ['customer_count_2d'], which no view",
+    ),
+    "a service with the name of the model": (
+        added(
+            FEAST,
+            "\nfrom feast import FeatureService\n"
+            'mine = FeatureService(name="card_fraud", features=[customer_features])\n',
+        ),
+        SPEC,
+        "defines a feature service 'card_fraud', but the service of model card_fraud is generated",
+    ),
     "an entity of text": (
         replaced(
             FEAST,
@@ -314,17 +336,17 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a feature that is called like a column": (
         replaced(FEAST, ('"payment_amount"', '"terminal_id"')),
         FEAST,
-        "service card_fraud has the feature terminal_id, but a dataset already has another column of this name",
+        "feature views have the feature terminal_id, but a dataset already has another column of this name",
     ),
     "a feature of a name that Feast's join drops": (
         renamed("customer_count_1d", "customer_count_y"),
         FEAST,
         "define the feature customer_count_y, a name that Feast uses",
     ),
-    "a view that another model has": (
-        lambda files: copied_model(files, "card_fraud_2"),
+    "a view that another source has": (
+        lambda files: copied_source(files, "card_payments_2"),
         FEAST,
-        "Models 'card_fraud' and 'card_fraud_2' both define feature view 'customer_features'",
+        "Sources 'card_payments' and 'card_payments_2' both define feature view 'customer_features'",
     ),
     # The request features.
     "a request column that events do not have": (
@@ -394,41 +416,38 @@ def test_a_mistake_is_found_and_told(files: Path, name: str) -> None:
 
 def test_what_may_be_meant_is_told_and_stops_nothing(files: Path) -> None:
     replaced(SQL, ("FROM events\n    GROUP BY ALL", "FROM events WHERE amount < 0\n    GROUP BY ALL"))(files)
-    (problem,) = check.find_problems(MODEL, settings_of(files))
+    (problem,) = check.find_source_problems(SOURCE, settings_of(files))
     assert "customer_features yields no row" in str(problem)
     assert not problem.sure
-    assert check.run(CheckInputs(model=MODEL), settings_of(files)).outcome == "passed"
+    assert check.run(CheckInputs(source=SOURCE), settings_of(files)).outcome == "passed"
 
 
 def test_a_feature_that_is_being_removed_is_told_and_stops_nothing(files: Path) -> None:
-    """Taken out of the service alone, so that the champion that uses it goes on until a version without it serves."""
-    left = "terminal_features[['terminal_count_1d', 'terminal_count_7d', 'terminal_count_30d', "
-    left += "'terminal_fraud_share_7d', 'terminal_fraud_share_30d']]"
-    replaced(FEAST, ("features=[customer_features, terminal_features, ", f"features=[customer_features, {left}, "))(
-        files
-    )
-    (problem,) = check.find_problems(MODEL, settings_of(files))
-    assert "does not have terminal_fraud_share_1d" in str(problem)
+    """Taken out of the model alone, so that the champion that uses it goes on until a version without it serves."""
+    definitions = load_definitions(files / "repo", load_model_spec(MODEL, files / "models", files / "repo").source)
+    left = [name for name in definitions.names if name != "terminal_fraud_share_1d"]
+    respecified(SPEC, features=left)(files)
+    (problem,) = check.find_source_problems(SOURCE, settings_of(files))
+    assert "do not have terminal_fraud_share_1d" in str(problem)
     assert not problem.sure
-    assert check.run(CheckInputs(model=MODEL), settings_of(files)).outcome == "passed"
+    assert check.run(CheckInputs(source=SOURCE), settings_of(files)).outcome == "passed"
 
 
 def test_sql_may_filter_by_values_of_its_own(files: Path) -> None:
-    spec = yaml.safe_load((files / SPEC).read_text())
+    spec = yaml.safe_load((files / SPEC_OF_SOURCE).read_text())
     spec["feeds"]["events"]["columns"] |= {
         "country": {"type": "string"},
         "channel": {"type": "int64", "nullable": True},
     }
-    (files / SPEC).write_text(yaml.safe_dump(spec))
+    (files / SPEC_OF_SOURCE).write_text(yaml.safe_dump(spec))
     where = "FROM events WHERE country = 'SE' AND (channel > 5000 OR channel IS NULL)\n    GROUP BY ALL"
     replaced(SQL, ("FROM events\n    GROUP BY ALL", where))(files)
     assert found(files) == []
 
 
 def test_a_request_column_that_may_be_null_may_give_nan(files: Path) -> None:
-    replaced(SPEC, ("amount: {type: float64, minimum: 0, ", "amount: {type: float64, nullable: true, minimum: 0, "))(
-        files
-    )
+    nullable = ("amount: {type: float64, minimum: 0, ", "amount: {type: float64, nullable: true, minimum: 0, ")
+    replaced(SPEC_OF_SOURCE, nullable)(files)
     sums = ("sum(CAST(amount AS DECIMAL(18, 4))) AS total", "coalesce(sum(CAST(amount AS DECIMAL(18, 4))), 0) AS total")
     replaced(SQL, sums)(files)
     assert found(files) == []
@@ -462,20 +481,20 @@ def test_all_differences_between_sql_and_views_are_found_at_once(files: Path) ->
     assert MISTAKES["two rows of an entity and a day"][2] in said
 
 
-def test_a_model_whose_files_are_broken_keeps_no_other_from_passing(files: Path) -> None:
-    copied_model(files, "card_fraud_2")
-    (files / "repo" / "card_fraud_2.py").write_text("nonsense(")
+def test_a_source_whose_files_are_broken_keeps_no_other_from_passing(files: Path) -> None:
+    copied_source(files, "card_payments_2")
+    (files / "repo" / "card_payments_2.py").write_text("nonsense(")
     assert found(files) == []
 
 
 def test_with_a_broken_spec_missing_files_are_told_too(files: Path) -> None:
-    MISTAKES["text labels"][0](files)
+    replaced(SPEC_OF_SOURCE, ("owner: payments-data\n", ""))(files)
     (files / SQL).unlink()
-    assert [problem.split(":")[0] for problem in found(files)] == [SPEC, SQL]
+    assert [problem.split(":")[0] for problem in found(files)] == [SPEC_OF_SOURCE, SQL, SPEC]
 
 
 def test_what_has_passed_is_not_looked_at_again_until_a_file_changes(files: Path) -> None:
-    inputs, settings = CheckInputs(model=MODEL), settings_of(files)
+    inputs, settings = CheckInputs(source=SOURCE), settings_of(files)
     assert check.run(inputs, settings).outcome == "passed"
     assert check.run(inputs, settings).outcome == "unchanged"
     (files / SQL).open("a").write("-- A comment.\n")
@@ -488,10 +507,10 @@ def test_what_has_passed_is_not_looked_at_again_until_a_file_changes(files: Path
     assert raised.value.exit_code == ExitCode.BAD_CONFIG
 
 
-def make_check(files: Path, *models: str) -> subprocess.CompletedProcess[str]:
+def make_check(files: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = {"CT_HOME": str(files / "home"), "PATH": "/usr/bin:/bin"}
     environment |= {"CT_MODELS_DIR": str(files / "models"), "CT_FEATURE_REPO": str(files / "repo")}
-    command = [sys.executable, "-m", "training.check", *models]
+    command = [sys.executable, "-m", "training.check", *options]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -500,15 +519,38 @@ def test_the_command_tells_all_models_problems_and_ends_with_78(files: Path) -> 
     (files / "models" / "third.yml").write_text("name: third\n")
     done = make_check(files)
     assert done.returncode == ExitCode.BAD_CONFIG, done.stderr
-    assert "✓ card_fraud" in done.stdout
-    assert "other.yaml: feeds is missing" in done.stdout
+    assert "✓ source card_payments" in done.stdout
+    assert "✓ model card_fraud" in done.stdout
+    assert "other.yaml: source is missing" in done.stdout
     assert "third.yml is not read: a spec ends in .yaml" in done.stdout
     assert "→ Rename it to end in .yaml." in done.stdout
 
 
-def test_the_command_looks_at_the_models_that_are_named(files: Path) -> None:
-    done = make_check(files, MODEL)
+def test_the_command_looks_at_the_model_or_the_source_that_is_named(files: Path) -> None:
+    (files / "models" / "other.yaml").write_text("name: other\n")
+    copied_source(files, "third")
+    done = make_check(files, "--model", MODEL)
+    assert [line[:1] for line in done.stdout.splitlines() if line[:1] in "✓✗"] == ["✗", "✓"]
+    assert "Sources 'card_payments' and 'third' both define" in done.stdout
+    (files / "repo" / "third.yaml").unlink()
+    done = make_check(files, "--source", SOURCE)
     assert done.returncode == 0, done.stdout + done.stderr
-    unknown = make_check(files, "nobody")
-    assert unknown.returncode == ExitCode.BAD_CONFIG
-    assert "No spec for model 'nobody'" in unknown.stdout
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["✓ source card_payments", "✓ model card_fraud"]
+    for kind in ("model", "source"):
+        unknown = make_check(files, f"--{kind}", "nobody")
+        assert unknown.returncode == ExitCode.BAD_CONFIG
+        assert f"No spec for {kind} 'nobody'" in unknown.stdout + unknown.stderr
+
+
+def test_a_mistake_in_a_model_does_not_keep_data_from_the_others(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    MISTAKES["a parameter that the estimator does not have"][0](files)
+    assert check.run(CheckInputs(source=SOURCE), settings_of(files)).outcome == "passed"
+    assert "The model card_fraud cannot be trained" in caplog.text
+    assert "has no parameter penalty" in caplog.text
+
+
+def test_a_broken_source_names_the_models_that_learn_from_it(files: Path) -> None:
+    (files / SQL).unlink()
+    with pytest.raises(ConfigError) as raised:
+        check.run(CheckInputs(source=SOURCE), settings_of(files))
+    assert "The models that learn from it: card_fraud." in raised.value.hint

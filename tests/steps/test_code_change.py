@@ -20,7 +20,7 @@ from training.contract.model_spec import ModelSpec
 from training.settings import Settings
 from training.steps import decide_retraining
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 DAY = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
@@ -55,7 +55,7 @@ def _land(settings: Settings, days: int) -> None:
         table = pa.table(
             {column: pa.array(noons, pa.timestamp("us", tz="UTC")), "partition": [str(d.date()) for d in noons]}
         )
-        Lake(settings.lake, MODEL).replace(feed, table, "true", ["partition"])
+        Lake(settings.lake, SOURCE, MODEL).replace(feed, table, "true", ["partition"])
 
 
 def _trained_by(settings: Settings, digest: str) -> None:

@@ -11,7 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.feature_repo.payments_and_features import MODEL, START, compute, day, expected, midnight, payments, put
+from testing.spec_files import Raw, spec_files
+from tests.feature_repo.payments_and_features import (
+    MODEL,
+    SOURCE,
+    START,
+    compute,
+    day,
+    expected,
+    midnight,
+    payments,
+    put,
+)
 from training.adapters.datasets import Dataset
 from training.adapters.features import Features
 from training.adapters.lake import Lake
@@ -91,7 +102,7 @@ def test_the_splits_hold_the_labelled_events_of_their_days(
 
 def test_the_columns_and_the_manifest(settings: Settings) -> None:
     result = run(settings)
-    names = Features(settings, load_model_spec(MODEL, settings.models_dir)).names()
+    names = Features(settings, load_model_spec(MODEL, settings.models_dir, settings.feature_repo)).names()
     assert result.feature_names == names
     keys = ["transaction_id", "event_time", "customer_id", "terminal_id", "is_fraud"]
     assert pq.read_schema(result.train.uri).names == keys + names
@@ -103,7 +114,7 @@ def test_the_columns_and_the_manifest(settings: Settings) -> None:
         "dataset.json", "features.json", "holdout.parquet", "reference.parquet", "requests.parquet", "train.parquet",
     ]  # fmt: skip
     tables = ("events", "labels", "customer_features", "terminal_features")
-    assert result.table_versions == Lake(settings.lake, MODEL).versions(*tables)
+    assert result.table_versions == Lake(settings.lake, SOURCE, MODEL).versions(*tables)
 
 
 def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Path) -> None:
@@ -119,10 +130,10 @@ def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Pa
 
 
 def test_large_entities_of_which_some_are_null_stay_what_they_are(settings: Settings, tmp_path: Path) -> None:
-    text = (settings.models_dir / f"{MODEL}.yaml").read_text()
-    spec = yaml.safe_load(text)
-    spec["feeds"]["events"]["columns"]["customer_id"] = {"type": "int64", "nullable": True}
-    (settings.models_dir / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
+    def nullable(model: Raw, source: Raw) -> None:
+        source["feeds"]["events"]["columns"]["customer_id"] = {"type": "int64", "nullable": True}
+
+    settings = settings.model_copy(update={"feature_repo": spec_files(tmp_path / "nullable", nullable)["feature_repo"]})
     events, labels = payments(DAYS, per_day=12, entities=9, delays=(5, 7, 7, 10, -1), fraud=0.15)
     holdouts = []
     for name, more in (("small", 0), ("large", 2**60)):  # float64 takes all of the large ones for one customer
@@ -131,7 +142,7 @@ def test_large_entities_of_which_some_are_null_stay_what_they_are(settings: Sett
         put(other, events.assign(customer_id=customers), labels)
         compute(other, 0, DAYS + 1)
         result = run(other)
-        holdout = Dataset(result.uri, load_model_spec(MODEL, settings.models_dir)).holdout()
+        holdout = Dataset(result.uri, load_model_spec(MODEL, settings.models_dir, settings.feature_repo)).holdout()
         assert set(holdout.entities.dropna()) <= {more + n for n in range(9)}
         kept = holdout.table.column_names.index("terminal_id")
         holdouts.append((holdout.entities - more, holdout.table.select(range(kept, holdout.table.num_columns))))
@@ -147,7 +158,7 @@ def test_large_entities_of_which_some_are_null_stay_what_they_are(settings: Sett
 
 def test_the_holdouts_events_and_feature_rows_give_its_features(settings: Settings) -> None:
     result = run(settings)
-    spec = load_model_spec(MODEL, settings.models_dir)
+    spec = load_model_spec(MODEL, settings.models_dir, settings.feature_repo)
     found, features = Dataset(result.uri, spec), Features(settings, spec)
     made_of, holdout = found.requests().to_pylist(), found.holdout()
     assert [row["event"]["transaction_id"] for row in made_of] == holdout.table["transaction_id"].to_pylist()
@@ -211,7 +222,7 @@ def test_the_id_changes_with_all_that_determines_the_content(settings: Settings,
     ids.append(run(policy).dataset_id)
     repo = tmp_path / "repo"
     shutil.copytree(settings.feature_repo, repo)
-    with (repo / "card_fraud.sql").open("a") as file:
+    with (repo / "card_payments.sql").open("a") as file:
         file.write("-- changed\n")
     ids.append(run(Settings(home=settings.home, models_dir=settings.models_dir, feature_repo=repo)).dataset_id)
     compute(settings, DAYS, DAYS + 1)
@@ -266,7 +277,7 @@ def test_killed_at_any_file_leaves_no_dataset_and_the_next_run_makes_it(
 
 def test_the_reference_is_a_seeded_sample_of_the_training_features(settings: Settings, tmp_path: Path) -> None:
     spec = yaml.safe_load((settings.models_dir / "card_fraud.yaml").read_text())
-    spec["drift"] = {"maximum_rows": 100}
+    spec["monitoring"] = {"maximum_rows": 100}
     spec["training"]["window_days"] = 15
     (settings.models_dir / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
     results = [run(settings, seed=1), run(settings, seed=2)]
@@ -321,7 +332,7 @@ def test_a_holdout_of_known_entities_alone_says_which_setting_leaves_them_out(tm
 
 
 def test_days_without_feature_rows_are_not_trained_on(settings: Settings) -> None:
-    lake = Lake(settings.lake, MODEL)
+    lake = Lake(settings.lake, SOURCE, MODEL)
     gone = lake.scan("terminal_features").head(0)
     lake.replace("terminal_features", gone, f"day = '{day(AS_OF - 10)}'", ["day"])
     with pytest.raises(DataContractError, match=f"1 days, {day(AS_OF - 10)} first"):
@@ -359,7 +370,7 @@ def test_an_old_dataset_is_made_again_from_the_versions_that_its_result_names(se
 
 
 def test_versions_that_do_not_suffice_are_refused(settings: Settings) -> None:
-    versions = Lake(settings.lake, MODEL).versions("events", "labels")
+    versions = Lake(settings.lake, SOURCE, MODEL).versions("events", "labels")
     with pytest.raises(DataContractError, match=r"customer_features.*terminal_features"):
         run_on(settings, versions)
     with pytest.raises(InputError, match="at version 99"):

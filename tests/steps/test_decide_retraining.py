@@ -26,7 +26,7 @@ from training.domain.retraining import MAXIMUM_RUNS
 from training.settings import Settings
 from training.steps.decide_retraining import run
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 START = date(2026, 1, 5)
 TODAY = START + timedelta(days=35)
 
@@ -50,7 +50,7 @@ def _land(settings: Settings, feed: str, start: date, end: date) -> None:
     column = {"events": "event_time", "labels": "reported_at"}[feed]
     times = pa.array(noons, pa.timestamp("us", tz="UTC"))
     table = pa.table({column: times, "partition": pa.array([str(t.date()) for t in noons])})
-    Lake(settings.lake, MODEL).replace(feed, table, "true", ["partition"])
+    Lake(settings.lake, SOURCE, MODEL).replace(feed, table, "true", ["partition"])
 
 
 def _days(start: date, end: date) -> list[date]:
@@ -73,7 +73,9 @@ def _drifted(as_of: date, champion: int = 1) -> DriftResult:
 def _ask(settings: Settings, **fields) -> DecideRetrainingResult:
     """The step's result. The tables of a drift result are those that there are now, as if drift had run just before."""
     if (found := fields.get("drift")) and not found.table_versions:
-        versions = Lake(settings.lake, MODEL).versions("events", "labels", "customer_features", "terminal_features")
+        versions = Lake(settings.lake, SOURCE, MODEL).versions(
+            "events", "labels", "customer_features", "terminal_features"
+        )
         snapshot = found.snapshot.model_copy(update={"table_versions": versions})
         fields["drift"] = found.model_copy(update={"snapshot": snapshot})
     return run(DecideRetrainingInputs(model=MODEL, **fields), settings)
@@ -110,7 +112,7 @@ def test_drift_becomes_a_request_with_its_evidence(settings: Settings) -> None:
 
 
 def test_a_first_champion_waits_until_the_labels_have_become_features(settings: Settings) -> None:
-    lake, found = Lake(settings.lake, MODEL), DriftResult(outcome="no champion", as_of=TODAY)
+    lake, found = Lake(settings.lake, SOURCE, MODEL), DriftResult(outcome="no champion", as_of=TODAY)
 
     def compute(versions: dict[str, int]) -> None:
         rows = pa.table({"day": pa.array([TODAY]), "feature": [0.0]})

@@ -16,7 +16,7 @@ from training.contract.model_spec import MODELS_DIR
 from training.settings import Settings
 from training.steps import evaluate, register, train
 
-MODEL = "card_fraud"
+SOURCE, MODEL = "card_payments", "card_fraud"
 
 
 class Judged:

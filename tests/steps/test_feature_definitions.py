@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.feature_repo.payments_and_features import MODEL, compute, day, payments, put, rows_of
+from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, payments, put, rows_of
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError, TransientError
 from training.contract.messages import FeaturesInputs, FeaturesResult
-from training.contract.model_spec import MODELS_DIR
 from training.settings import ROOT, Settings
 from training.steps import features
 
@@ -22,17 +21,14 @@ FIELD = '        Field(name="customer_count_7d", dtype=Float32, description="…
 
 
 class Repo:
-    """A copy of the reference model's three files, to be edited."""
+    """A copy of the reference source's files, to be edited."""
 
     def __init__(self, folder: Path) -> None:
         shutil.copytree(ROOT / "feature_repo", folder / "repo")
-        (folder / "models").mkdir()
-        shutil.copy(MODELS_DIR / f"{MODEL}.yaml", folder / "models")
-        self.settings = Settings(home=folder / "home", feature_repo=folder / "repo", models_dir=folder / "models")
+        self.settings = Settings(home=folder / "home", feature_repo=folder / "repo")
 
     def edit(self, ending: str, old: str, new: str, count: int = -1) -> None:
-        folder = self.settings.models_dir if ending == "yaml" else self.settings.feature_repo
-        path = folder / f"{MODEL}.{ending}"
+        path = self.settings.feature_repo / f"{SOURCE}.{ending}"
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, count))
@@ -41,8 +37,8 @@ class Repo:
         return rows_of(self.settings, "customer_features")
 
     def run(self, days: Days | None) -> FeaturesResult:
-        versions = Lake(self.settings.lake, MODEL).versions("events", "labels")
-        return features.run(FeaturesInputs(model=MODEL, days=days, table_versions=versions), self.settings)
+        versions = Lake(self.settings.lake, SOURCE, MODEL).versions("events", "labels")
+        return features.run(FeaturesInputs(source=SOURCE, days=days, table_versions=versions), self.settings)
 
     def one_day(self) -> FeaturesResult:
         return self.run(Days(start=day(10), end=day(11)))
@@ -82,7 +78,7 @@ def another_window(repo: Repo) -> None:
 
 
 def look_further_back(repo: Repo) -> None:
-    repo.edit("yaml", "history_days: 38", "history_days: 45")
+    repo.edit("yaml", "history_days: 3", "history_days: 4")
 
 
 @pytest.mark.parametrize(
@@ -134,14 +130,14 @@ def test_without_days_a_changed_table_is_recomputed_and_all_versions_are_named(r
     another_window(repo)
     result = repo.run(None)
     assert result.rows == {"customer_features": len(repo.rows()), "terminal_features": 0}
-    assert result.table_versions == Lake(repo.settings.lake, MODEL).versions(
+    assert result.table_versions == Lake(repo.settings.lake, SOURCE, MODEL).versions(
         "events", "labels", "customer_features", "terminal_features"
     )
     assert "customer_features" not in repo.run(None).table_versions
 
 
 def test_a_table_of_before_the_numbers_is_recomputed(repo: Repo) -> None:
-    lake = Lake(repo.settings.lake, MODEL)
+    lake = Lake(repo.settings.lake, SOURCE, MODEL)
     rows = lake.scan("customer_features").to_table()
     shutil.rmtree(lake.uri("customer_features"))
     lake.replace("customer_features", rows, "true", ["day"])
@@ -149,7 +145,7 @@ def test_a_table_of_before_the_numbers_is_recomputed(repo: Repo) -> None:
 
 
 def test_an_earlier_version_keeps_its_columns_and_meaning(repo: Repo) -> None:
-    version = Lake(repo.settings.lake, MODEL).versions("customer_features")["customer_features"]
+    version = Lake(repo.settings.lake, SOURCE, MODEL).versions("customer_features")["customer_features"]
     before = rows_of(repo.settings, "customer_features", version)
     rename(repo)
     repo.one_day()
@@ -190,8 +186,8 @@ def test_a_recomputation_that_was_killed_is_done_by_the_next(
 def test_a_table_added_to_a_live_model_is_computed_for_all_days(repo: Repo) -> None:
     repo.edit(
         "yaml",
-        "    terminal_features: terminal_id\n",
-        "    terminal_features: terminal_id\n    customer_days: customer_id\n",
+        "  tables:\n",
+        "  tables:\n    customer_days: {entity: customer_id, history_days: 1}\n",
     )
     section = """
 -- table: customer_days
@@ -252,7 +248,7 @@ SUM = "coalesce(sum(total) FILTER (WHERE age <= 1) / sum(n) FILTER (WHERE age <=
             COUNT,
             "",
             ConfigError,
-            r"has \['customer_count_7d'\], which its query in .*card_fraud\.sql does not yield",
+            r"has \['customer_count_7d'\], which its query in .*card_payments\.sql does not yield",
         ),
         (
             "py",
@@ -330,8 +326,8 @@ SUM = "coalesce(sum(total) FILTER (WHERE age <= 1) / sum(n) FILTER (WHERE age <=
         ),
         (
             "py",
-            "features=[customer_features, terminal_features, request_features]",
-            "features=[customer_features[['customer_count_1d']], customer_features[['customer_count_1d']]]",
+            'name="terminal_count_1d"',
+            'name="customer_count_1d"',
             ConfigError,
             r"\['customer_count_1d'\] twice",
         ),
@@ -340,13 +336,13 @@ SUM = "coalesce(sum(total) FILTER (WHERE age <= 1) / sum(n) FILTER (WHERE age <=
 def test_what_does_not_fit_together_is_named_and_nothing_is_written(
     repo: Repo, ending: str, old: str, new: str, error: type[Exception], said: str
 ) -> None:
-    versions = Lake(repo.settings.lake, MODEL).versions("customer_features", "terminal_features")
+    versions = Lake(repo.settings.lake, SOURCE, MODEL).versions("customer_features", "terminal_features")
     if "Int64" in new or "String" in new:
         repo.edit("py", "import Float32,", "import Float32, Int64, String,")
     repo.edit(ending, old, new, 1)
     with pytest.raises(error, match=said):
         repo.one_day()
-    assert Lake(repo.settings.lake, MODEL).versions("customer_features", "terminal_features") == versions
+    assert Lake(repo.settings.lake, SOURCE, MODEL).versions("customer_features", "terminal_features") == versions
 
 
 def test_a_service_that_takes_what_no_view_of_the_file_makes_is_refused(repo: Repo) -> None:
@@ -356,8 +352,9 @@ def _other():
                        schema=[Field(name="of_nobody", dtype=Float32)])
 
 """
-    repo.edit("py", "card_fraud = FeatureService(", f"{other}card_fraud = FeatureService(")
-    repo.edit("py", "terminal_features, request_features]", "terminal_features, request_features, _other()]")
+    repo.edit("py", "import Entity, FeatureView,", "import Entity, FeatureService, FeatureView,")
+    service = 'some = FeatureService(name="some", features=[customer_features, _other()])'
+    repo.edit("py", "payment = RequestSource(", f"{other}{service}\npayment = RequestSource(")
     with pytest.raises(ConfigError, match=r"\['of_nobody'\] of 'others', which no view in this file defines"):
         repo.one_day()
 
@@ -375,7 +372,7 @@ def test_a_feed_begun_anew_gives_all_its_days_anew(repo: Repo, feed: str) -> Non
     events, labels = payments(10)
     put(repo.settings, events, labels)  # Later versions than those that the new table will have.
     repo.one_day()
-    shutil.rmtree(Path(repo.settings.lake, MODEL, feed))
+    shutil.rmtree(Path(repo.settings.lake, SOURCE, feed))
     if feed == "events":
         events = events[events["event_time"].dt.date < day(8)]
     else:

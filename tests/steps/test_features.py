@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.feature_repo.payments_and_features import MODEL, compute, day, midnight, payments, put, rows_of
+from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, midnight, payments, put, rows_of
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
@@ -23,9 +23,9 @@ TABLES = ["customer_features", "terminal_features"]
 
 
 def run(settings: Settings, first: int | None, end: int = 0) -> dict[str, int]:
-    versions = Lake(settings.lake, MODEL).versions("events", "labels")
+    versions = Lake(settings.lake, SOURCE, MODEL).versions("events", "labels")
     days = None if first is None else Days(start=day(first), end=day(end))
-    return features.run(FeaturesInputs(model=MODEL, days=days, table_versions=versions), settings).rows
+    return features.run(FeaturesInputs(source=SOURCE, days=days, table_versions=versions), settings).rows
 
 
 def everything(settings: Settings) -> list[pd.DataFrame]:
@@ -39,25 +39,25 @@ def same(left: list[pd.DataFrame], right: list[pd.DataFrame]) -> None:
 
 def test_the_result_counts_rows_and_names_what_was_read_and_written(settings: Settings) -> None:
     put(settings, *payments(10))
-    versions = Lake(settings.lake, MODEL).versions("events", "labels")
-    inputs = FeaturesInputs(model=MODEL, days=Days(start=day(0), end=day(11)), table_versions=versions)
+    versions = Lake(settings.lake, SOURCE, MODEL).versions("events", "labels")
+    inputs = FeaturesInputs(source=SOURCE, days=Days(start=day(0), end=day(11)), table_versions=versions)
     result = features.run(inputs, settings)
     assert result.rows == {table: len(rows_of(settings, table)) for table in TABLES}
-    assert result.table_versions == Lake(settings.lake, MODEL).versions("events", "labels", *TABLES)
+    assert result.table_versions == Lake(settings.lake, SOURCE, MODEL).versions("events", "labels", *TABLES)
 
 
 def test_no_days_is_nothing_to_do(settings: Settings) -> None:
     put(settings, *payments(3))
     run(settings, 0, 4)
-    versions = Lake(settings.lake, MODEL).versions(*TABLES)
+    versions = Lake(settings.lake, SOURCE, MODEL).versions(*TABLES)
     assert run(settings, None) == {"customer_features": 0, "terminal_features": 0}
-    assert Lake(settings.lake, MODEL).versions(*TABLES) == versions
+    assert Lake(settings.lake, SOURCE, MODEL).versions(*TABLES) == versions
 
 
 def test_before_the_first_events_there_is_nothing_to_do(settings: Settings) -> None:
-    result = features.run(FeaturesInputs(model=MODEL, days=None, table_versions={"labels": 0}), settings)
+    result = features.run(FeaturesInputs(source=SOURCE, days=None, table_versions={"labels": 0}), settings)
     assert result.rows == {"customer_features": 0, "terminal_features": 0}
-    assert Lake(settings.lake, MODEL).versions(*TABLES) == {}
+    assert Lake(settings.lake, SOURCE, MODEL).versions(*TABLES) == {}
 
 
 def test_days_that_have_not_happened_are_left_out(settings: Settings) -> None:
@@ -72,15 +72,14 @@ def test_sql_may_read_a_column_of_which_no_file_has_landed_yet(settings: Setting
     put(settings, *payments(10))
     run(settings, 0, 11)
     before = everything(settings)
-    repo, models = tmp_path / "repo", tmp_path / "models"
+    repo = tmp_path / "repo"
     shutil.copytree(settings.feature_repo, repo)
-    sql = (repo / f"{MODEL}.sql").read_text()
-    (repo / f"{MODEL}.sql").write_text(sql.replace("    FROM events\n", "    FROM events WHERE channel IS NULL\n"))
-    models.mkdir()
-    spec = yaml.safe_load((settings.models_dir / f"{MODEL}.yaml").read_text())
+    sql = (repo / f"{SOURCE}.sql").read_text()
+    (repo / f"{SOURCE}.sql").write_text(sql.replace("    FROM events\n", "    FROM events WHERE channel IS NULL\n"))
+    spec = yaml.safe_load((repo / f"{SOURCE}.yaml").read_text())
     spec["feeds"]["events"]["columns"]["channel"] = {"type": "string", "nullable": True}
-    (models / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
-    changed = settings.model_copy(update={"feature_repo": repo, "models_dir": models})
+    (repo / f"{SOURCE}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    changed = settings.model_copy(update={"feature_repo": repo})
     assert run(changed, 0, 11)["customer_features"] == len(before[0])
     same(everything(changed), before)
 
@@ -142,7 +141,7 @@ def test_an_old_run_that_is_run_again_does_not_undo_a_late_partition(settings: S
     events, labels = payments(20)
     late = events["event_time"].dt.date == day(10)
     old = put(settings, events[~late], labels[~late])
-    inputs = FeaturesInputs(model=MODEL, days=Days(start=day(0), end=day(21)), table_versions=old)
+    inputs = FeaturesInputs(source=SOURCE, days=Days(start=day(0), end=day(21)), table_versions=old)
     first = features.run(inputs, settings)
     put(settings, events[late], labels[late], partition="late")
     run(settings, 11, 49)
@@ -155,7 +154,7 @@ def test_an_old_run_that_is_run_again_does_not_undo_a_late_partition(settings: S
 def test_before_the_first_labels_terminals_have_none(settings: Settings) -> None:
     events, labels = payments(10)
     put(settings, events, labels)
-    inputs = FeaturesInputs(model=MODEL, days=Days(start=day(0), end=day(11)), table_versions={"events": 1})
+    inputs = FeaturesInputs(source=SOURCE, days=Days(start=day(0), end=day(11)), table_versions={"events": 1})
     features.run(inputs, settings)
     rows = rows_of(settings, "terminal_features")
     assert len(rows) > 0
@@ -166,7 +165,7 @@ def test_pinned_versions_are_read_not_the_newest(settings: Settings) -> None:
     events, labels = payments(10)
     pinned = put(settings, events, labels)
     put(settings, events.assign(amount=1.0), labels)
-    inputs = FeaturesInputs(model=MODEL, days=Days(start=day(5), end=day(6)), table_versions=pinned)
+    inputs = FeaturesInputs(source=SOURCE, days=Days(start=day(5), end=day(6)), table_versions=pinned)
     features.run(inputs, settings)
     assert (rows_of(settings, "customer_features")["customer_mean_30d"] > 1).all()
 
@@ -207,7 +206,7 @@ def test_killed_between_two_tables_and_run_again(settings: Settings, monkeypatch
 )
 def test_versions_that_do_not_exist_are_input_errors(settings: Settings, versions: dict[str, int], said: str) -> None:
     put(settings, *payments(3))
-    inputs = FeaturesInputs(model=MODEL, days=Days(start=day(1), end=day(2)), table_versions=versions)
+    inputs = FeaturesInputs(source=SOURCE, days=Days(start=day(1), end=day(2)), table_versions=versions)
     with pytest.raises(InputError, match=said):
         features.run(inputs, settings)
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.steps.ingest_helpers import FIRST, GENERATOR, MODEL, Deliveries, changed, day, first
-from training.adapters.lake import EVENTS, LABELS, QUARANTINE, Lake
+from tests.steps.ingest_helpers import FIRST, GENERATOR, SOURCE, Deliveries, changed, day, first
+from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.contract.base import Days
 from training.contract.errors import DataContractError, ExitCode, InputError, TransientError
 from training.contract.messages import IngestInputs
@@ -183,7 +183,7 @@ def test_a_label_reported_again_is_a_correction_and_enters(deliveries: Deliverie
     rows = changed(GENERATOR.labels(day(8)), "transaction_id", first(known))
     result = deliveries.deliver(changed(rows, "is_fraud", first(1 - was)), str(day(8)), "labels")
     assert (result.rows_kept, result.rows_quarantined) == (rows.num_rows, 0)
-    reports = [row for row in deliveries.rows(LABELS) if row["transaction_id"] == known]
+    reports = [row for row in deliveries.rows("labels") if row["transaction_id"] == known]
     assert {row["partition"]: row["is_fraud"] for row in reports} == {str(day(7)): was, str(day(8)): 1 - was}
 
 
@@ -291,9 +291,9 @@ def test_a_refused_correction_leaves_the_rows_that_were_there(deliveries: Delive
 
 def test_a_missing_file_and_an_impossible_day_are_bad_input(deliveries: Deliveries) -> None:
     with pytest.raises(InputError, match="There is no file"):
-        run(IngestInputs(model=MODEL, feed="events", partition="2026-01-05", uri="/nowhere"), deliveries.settings)
+        run(IngestInputs(source=SOURCE, feed="events", partition="2026-01-05", uri="/nowhere"), deliveries.settings)
     with pytest.raises(InputError, match="2026-02-30"):
-        run(IngestInputs(model=MODEL, feed="events", partition="2026-02-30", uri="/nowhere"), deliveries.settings)
+        run(IngestInputs(source=SOURCE, feed="events", partition="2026-02-30", uri="/nowhere"), deliveries.settings)
 
 
 # --- order, repetition, correction ---
@@ -326,7 +326,7 @@ def test_partitions_in_any_order_make_the_same_tables(settings: Settings, tmp_pa
         getattr(in_order, feed)(number)
     for feed, number in random.Random(3).sample(steps, len(steps)):
         getattr(shuffled, feed)(number)
-    for table in (EVENTS, LABELS):
+    for table in (EVENTS, "labels"):
         assert in_order.rows(table) == shuffled.rows(table)
 
 

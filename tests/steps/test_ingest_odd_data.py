@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from tests.steps.ingest_helpers import FIRST, GENERATOR, MODEL, Deliveries, day
+from tests.steps.ingest_helpers import FIRST, GENERATOR, SOURCE, Deliveries, day
 from training.adapters.lake import EVENTS, QUARANTINE
 from training.contract.errors import ConfigError, DataContractError, StepError
 from training.contract.messages import IngestInputs
@@ -225,7 +225,9 @@ def test_any_table_is_taken_row_by_row_or_refused_in_words(tolerant: Deliveries,
     except pa.ArrowException:
         assume(False)  # Parquet does not hold it.
     try:
-        result = run(IngestInputs(model=MODEL, feed="events", partition="2026-01-05", uri=str(path)), tolerant.settings)
+        result = run(
+            IngestInputs(source=SOURCE, feed="events", partition="2026-01-05", uri=str(path)), tolerant.settings
+        )
     except StepError:
         return
     assert result.rows_kept + result.rows_quarantined == rows.num_rows

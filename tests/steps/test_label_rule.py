@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
-import yaml
 
-from tests.feature_repo.payments_and_features import MODEL, compute, day, midnight, payments, put
+from testing.spec_files import Raw, spec_files
+from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, midnight, payments, put
 from tests.steps.prediction_tables import prediction_table
 from training.adapters import tables
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.contract.messages import DatasetInputs, DatasetResult
-from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
+from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.rollout_spec import StageSpec
 from training.domain.frames import LABEL
 from training.domain.labels import known_before, labelled
@@ -27,23 +26,22 @@ from training.steps.rollout.evidence import LateLabels
 
 DAYS, AS_OF = 40, 38
 SPANS = Days(start=day(0), end=day(DAYS))
-Change = Callable[[dict[str, Any]], None]
+Change = Callable[[Raw, Raw], None]
 
 
-def place(folder: Path, change: Change = lambda raw: None) -> tuple[Settings, ModelSpec]:
-    raw = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-    raw["training"] |= {"window_days": 7, "holdout_days": 7, "minimum_rows": 20, "minimum_class_rows": 3}
-    raw["training"]["minimum_labelled_share"] = 0
-    change(raw)
-    (folder / "models").mkdir(parents=True)
-    (folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(raw))
-    settings = Settings(home=folder / "home", models_dir=folder / "models")
-    return settings, load_model_spec(MODEL, settings.models_dir)
+def place(folder: Path, change: Change = lambda model, source: None) -> tuple[Settings, ModelSpec]:
+    def small(model: Raw, source: Raw) -> None:
+        model["training"] |= {"window_days": 7, "holdout_days": 7, "minimum_rows": 20, "minimum_class_rows": 3}
+        model["training"]["minimum_labelled_share"] = 0
+        change(model, source)
+
+    settings = Settings(home=folder / "home", **spec_files(folder, small))
+    return settings, load_model_spec(MODEL, settings.models_dir, settings.feature_repo)
 
 
 def log_all(settings: Settings, spec: ModelSpec, events: pd.DataFrame) -> None:
     table = prediction_table(spec, events.assign(score=0.5))
-    Lake(settings.lake, MODEL).overwrite("predictions", table, ["day"])
+    Lake(settings.lake, SOURCE, MODEL).overwrite("predictions", table, ["day"])
 
 
 def made(settings: Settings) -> tuple[DatasetResult, pd.DataFrame]:
@@ -52,7 +50,7 @@ def made(settings: Settings) -> tuple[DatasetResult, pd.DataFrame]:
 
 
 def in_performance(settings: Settings, spec: ModelSpec, events: pd.DataFrame) -> dict[int, int]:
-    lake = Lake(settings.lake, MODEL)
+    lake = Lake(settings.lake, SOURCE, MODEL)
     known = tables.Labels(lake, spec, lake.version("labels")).known_at(day(AS_OF), events["transaction_id"])
     found = labelled(events, known, spec, midnight(AS_OF))
     return dict(zip(found["transaction_id"], found[LABEL], strict=True))
@@ -67,7 +65,7 @@ def in_evidence(settings: Settings, spec: ModelSpec) -> dict[int, int]:
 
 def test_a_correction_with_an_equal_time_is_one_value_everywhere(tmp_path: Path) -> None:
     settings, spec = place(tmp_path)
-    lake = Lake(settings.lake, MODEL)
+    lake = Lake(settings.lake, SOURCE, MODEL)
     events, labels = payments(DAYS, entities=9, fraud=0.3)
     put(settings, events, labels)
     frauds = labels[(labels["is_fraud"] == 1) & (labels["transaction_id"] % 2 == 0)]
@@ -94,17 +92,17 @@ def test_a_correction_with_an_equal_time_is_one_value_everywhere(tmp_path: Path)
 
 
 def _terminal(settings: Settings) -> pd.DataFrame:
-    rows = Lake(settings.lake, MODEL).scan("terminal_features").to_table().to_pandas()
+    rows = Lake(settings.lake, SOURCE, MODEL).scan("terminal_features").to_table().to_pandas()
     return rows.sort_values(["terminal_id", "day"], ignore_index=True)
 
 
 def test_labels_that_name_positives_only_are_as_good_as_all_of_them(tmp_path: Path) -> None:
-    def silent(raw: dict[str, Any]) -> None:
-        raw["label"]["unlabelled_after_delay"] = "negative"
-        raw["training"]["minimum_labelled_share"] = 1
+    def silent(model: Raw, source: Raw) -> None:
+        source["labels"]["is_fraud"]["unlabelled_after_delay"] = "negative"
+        model["training"]["minimum_labelled_share"] = 1
 
-    def full(raw: dict[str, Any]) -> None:
-        raw["training"]["minimum_labelled_share"] = 1
+    def full(model: Raw, source: Raw) -> None:
+        model["training"]["minimum_labelled_share"] = 1
 
     events, labels = payments(DAYS, entities=9, fraud=0.2)  # each reported 7 days after its event, the delay
     late = labels[labels["is_fraud"] == 0].iloc[::20].assign(is_fraud=1)
@@ -135,9 +133,9 @@ def test_labels_that_name_positives_only_are_as_good_as_all_of_them(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["reported_at", "is_fraud", "excluded", "known", "score", "day", "horizon", "label"])
 def test_an_event_column_may_be_called_like_a_column_of_the_labels_or_of_ours(tmp_path: Path, name: str) -> None:
-    def more(raw: dict[str, Any]) -> None:
-        raw["feeds"]["events"]["columns"][name] = {"type": "float64", "nullable": True}
-        raw["feeds"]["labels"]["columns"]["customer_id"] = {"type": "int64"}
+    def more(model: Raw, source: Raw) -> None:
+        source["feeds"]["events"]["columns"][name] = {"type": "float64", "nullable": True}
+        source["feeds"]["labels"]["columns"]["customer_id"] = {"type": "int64"}
 
     settings, spec = place(tmp_path, more)
     events, labels = payments(DAYS, entities=9, fraud=0.3)
@@ -145,7 +143,7 @@ def test_an_event_column_may_be_called_like_a_column_of_the_labels_or_of_ours(tm
     labels = labels.assign(customer_id=events["customer_id"])
     versions = put(settings, events, labels)
     log_all(settings, spec, events)
-    lake = Lake(settings.lake, MODEL)
+    lake = Lake(settings.lake, SOURCE, MODEL)
     known = tables.Labels(lake, spec, versions["labels"]).known_at(day(AS_OF))
     of_days = tables.Events(lake, spec, versions["events"]).within(SPANS)
     assert known_before(events, known, of_days, spec).any()
@@ -163,21 +161,23 @@ def test_reports_from_before_the_label_column_was_another_do_not_count(tmp_path:
     settings, spec = place(tmp_path)
     events, labels = payments(DAYS)
     put(settings, events, labels)  # Reports that know `is_fraud` alone.
-    path = settings.models_dir / f"{MODEL}.yaml"
-    renamed = yaml.safe_load(path.read_text())
-    renamed["label"]["column"] = "chargeback"
-    columns = renamed["feeds"]["labels"]["columns"]
-    columns["chargeback"] = columns.pop("is_fraud")
-    path.write_text(yaml.safe_dump(renamed))
-    spec = load_model_spec(MODEL, settings.models_dir)
+
+    def renamed(model: Raw, source: Raw) -> None:
+        columns, labels = source["feeds"]["labels"]["columns"], source["labels"]
+        columns["chargeback"], labels["chargeback"] = columns.pop("is_fraud"), labels.pop("is_fraud")
+        model["label"] = "chargeback"
+
+    spec_files(tmp_path, renamed)
+    spec = load_model_spec(MODEL, settings.models_dir, settings.feature_repo)
     early = labels.assign(reported_at=labels["reported_at"] - timedelta(hours=1))
     put(settings, events, early.rename(columns={"is_fraud": "chargeback"}), "delivered anew")
-    lake = Lake(settings.lake, MODEL)
+    lake = Lake(settings.lake, SOURCE, MODEL)
     reader = tables.Labels(lake, spec, lake.version("labels"))
     known = reader.known_at(None).set_index("transaction_id")[LABEL]
     assert known.dtype == "int64"
     assert known.to_dict() == dict(zip(labels["transaction_id"], labels["is_fraud"], strict=True))
-    relation = reader.relation(lake.scan("events"), day(0), day(2 * DAYS))
+    version = lake.version("labels")
+    relation = tables.reports_relation(lake, spec.source, "labels", version, lake.scan("events"), day(0), day(2 * DAYS))
     assert relation["chargeback"].null_count == 0
     newest = reader.newest_report()
     assert newest == early["reported_at"].max()
@@ -197,8 +197,8 @@ def test_a_label_reported_before_its_event_counts_from_the_event_on_whatever_the
         if not found:
             compute(settings, 0, DAYS + 1)
         else:  # The features of both are those of the first: feature SQL has its own rule.
-            source, target = Lake(found[0][0].lake, MODEL), Lake(settings.lake, MODEL)
-            for table in spec.features.tables:
+            source, target = Lake(found[0][0].lake, SOURCE, MODEL), Lake(settings.lake, SOURCE, MODEL)
+            for table in spec.source.entities:
                 target.overwrite(table, source.scan(table).to_table(), ["day"])
         log_all(settings, spec, events)
         result, rows = made(settings)

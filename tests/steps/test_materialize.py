@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.feature_repo.payments_and_features import MODEL, compute, day, payments, put
+from tests.feature_repo.payments_and_features import SOURCE, compute, day, payments, put
 from training.contract.errors import ExitCode
 from training.contract.messages import MaterializeResult, StepReport
 from training.contract.steps import step_command
@@ -23,17 +23,17 @@ def run(settings: Settings, inputs: dict, report: Path, **extra: str) -> tuple[i
 def test_the_newest_rows_are_online(settings: Settings, tmp_path: Path) -> None:
     put(settings, *payments(12))
     versions = compute(settings, 0, 13)
-    code, report = run(settings, {"model": MODEL, "table_versions": versions}, tmp_path / "report.json")
+    code, report = run(settings, {"source": SOURCE, "table_versions": versions}, tmp_path / "report.json")
     assert code == ExitCode.OK
     result = MaterializeResult.model_validate(report.result)
     assert result.as_of == day(12)
     assert result.rows == {"customer_features": 6, "terminal_features": 6}
     assert report.provenance.table_versions == versions
-    assert json.loads((settings.home / "feast" / "card_fraud.online.json").read_text()).keys() == result.rows.keys()
+    assert json.loads((settings.home / "feast" / "card_payments.online.json").read_text()).keys() == result.rows.keys()
 
 
 def test_without_feature_rows_there_is_nothing_to_do(settings: Settings, tmp_path: Path) -> None:
-    code, report = run(settings, {"model": MODEL, "table_versions": {"events": 3}}, tmp_path / "report.json")
+    code, report = run(settings, {"source": SOURCE, "table_versions": {"events": 3}}, tmp_path / "report.json")
     assert code == ExitCode.OK
     result = MaterializeResult.model_validate(report.result)
     assert (result.as_of, sum(result.rows.values())) == (None, 0)
@@ -43,7 +43,7 @@ def test_a_table_without_version_is_bad_input(settings: Settings, tmp_path: Path
     put(settings, *payments(12))
     versions = compute(settings, 0, 13)
     del versions["terminal_features"]
-    code, report = run(settings, {"model": MODEL, "table_versions": versions}, tmp_path / "report.json")
+    code, report = run(settings, {"source": SOURCE, "table_versions": versions}, tmp_path / "report.json")
     assert code == ExitCode.BAD_INPUT
     assert report.error is not None
     assert "terminal_features" in report.error.message
@@ -51,7 +51,7 @@ def test_a_table_without_version_is_bad_input(settings: Settings, tmp_path: Path
 
 def test_a_redis_whose_name_has_no_address_is_tried_again(settings: Settings, tmp_path: Path) -> None:
     put(settings, *payments(12))
-    inputs = {"model": MODEL, "table_versions": compute(settings, 0, 13)}
+    inputs = {"source": SOURCE, "table_versions": compute(settings, 0, 13)}
     code, report = run(settings, inputs, tmp_path / "report.json", CT_ONLINE_STORE="redis://redis.invalid:6379/1")
     assert code == ExitCode.TRANSIENT
     assert report.error is not None

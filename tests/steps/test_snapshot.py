@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.steps.monitored_model import DRIFTED, MODEL, QUIET, MonitoredModel
+from tests.steps.monitored_model import DRIFTED, MODEL, QUIET, SOURCE, MonitoredModel
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
@@ -35,7 +35,7 @@ def undisturbed(settings: Settings) -> None:
 
 def disturb(settings: Settings) -> None:
     """More events land, every other label is corrected, other rows disappear, and another version is the champion."""
-    lake = Lake(settings.lake, MODEL)
+    lake = Lake(settings.lake, SOURCE, MODEL)
     for table in TABLES:
         rows = lake.scan(table).to_table()
         if table == "events":
@@ -76,7 +76,7 @@ def copies(world: MonitoredModel, tmp_path: Path) -> Callable[[str], Settings]:
 
 
 def log_predictions(settings: Settings) -> None:
-    spec, lake = load_model_spec(MODEL), Lake(settings.lake, MODEL)
+    spec, lake = load_model_spec(MODEL), Lake(settings.lake, SOURCE, MODEL)
     events = lake.scan("events").to_table(list(spec.request_columns)).to_pandas()
     events = events[events["event_time"] >= midnight(DRIFTED - timedelta(days=21))].reset_index(drop=True)
     scored = events.assign(score=np.random.default_rng(0).random(len(events)))

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.steps.prediction_tables import prediction_table
-from tests.steps.replica_server import MODEL, Replica
+from tests.steps.replica_server import MODEL, SOURCE, Replica
 from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
@@ -371,7 +371,7 @@ def test_a_rollout_may_require_the_skew_audit(
 
 def log_predictions(settings: Settings, worse: int | None, positives: int = 40, ab: bool = False) -> None:
     """400 requests with their labels, scored by both versions; `worse` scores at random. In an A/B test by one each."""
-    chance, lake = np.random.default_rng(0), Lake(settings.lake, MODEL)
+    chance, lake = np.random.default_rng(0), Lake(settings.lake, SOURCE, MODEL)
     later = datetime.now(UTC) + timedelta(hours=1)  # than any stage of this test begins
     ids = np.arange(400)
     frauds = (ids < positives).astype(int)

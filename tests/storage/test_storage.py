@@ -257,7 +257,7 @@ def test_a_folder_of_part_files_is_found_and_read_as_one(folder: str) -> None:
 
 
 def test_the_lake_commits_each_batch_once_and_tells_writers_of_each_other(folder: str) -> None:
-    lake, rows = Lake(folder, "card_fraud"), pa.table({"day": ["2026-01-05"], "score": [0.5]})
+    lake, rows = Lake(folder, "card_payments", "card_fraud"), pa.table({"day": ["2026-01-05"], "score": [0.5]})
     assert lake.append_once("predictions", rows, ["day"], "replica", 1) is not None
     assert lake.append_once("predictions", rows, ["day"], "replica", 1) is None
     assert lake.scan("predictions").to_table().num_rows == 1

@@ -52,7 +52,7 @@ class Rows:
     @property
     def labels(self) -> np.ndarray:
         """As they were reported."""
-        return self.column(self.spec.label.column).to_numpy()
+        return self.column(self.spec.label).to_numpy()
 
     @property
     def entities(self) -> pd.Series | None:
@@ -67,7 +67,7 @@ class Rows:
     @property
     def times(self) -> np.ndarray:
         """In UTC, without a zone."""
-        return self.table[self.spec.feeds["events"].time_column].to_numpy()
+        return self.table[self.spec.source.events.time_column].to_numpy()
 
     @property
     def days(self) -> np.ndarray:
@@ -102,7 +102,7 @@ class Dataset:
 
     def train_labels(self, columns: Sequence[str]) -> Rows:
         """The training rows with their labels and these columns only."""
-        names = dict.fromkeys([*self._keys, self._spec.label.column, *columns])
+        names = dict.fromkeys([*self._keys, self._spec.label, *columns])
         return self._read(self.manifest.train.uri, columns=list(names))
 
     def holdout(self) -> Rows:
@@ -133,7 +133,7 @@ class Dataset:
     @property
     def _keys(self) -> tuple[str, str]:
         """The columns that order the rows."""
-        return self._spec.feeds["events"].time_column, self._spec.label.id_column
+        return self._spec.source.events.time_column, self._spec.source.id_column
 
     def _read(self, uri: str, within: str | None = None, columns: list[str] | None = None) -> Rows:
         """The rows at `uri`, in the order of the events, whose columns lie in the struct `within`."""

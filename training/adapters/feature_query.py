@@ -1,4 +1,4 @@
-"""Batch features: run the SELECTs of `feature_repo/<model>.sql` and check what they yield.
+"""Batch features: run the SELECTs of `feature_repo/<source>.sql` and check what they yield.
 
 docs/your-model.md describes such a file.
 """
@@ -28,7 +28,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class FeatureQueries:
-    """The queries of one model. `engine`, a member of the registry FEATURE_ENGINES, runs them.
+    """The queries of one source. `engine`, a member of the registry FEATURE_ENGINES, runs them.
 
     `tables`: feature table → entity column. `generated`: table → its SELECT, for tables with declared aggregations. The
     other tables have their SELECT in the file `path`. `hourly`: the tables with a row per hour instead of day.
@@ -192,7 +192,7 @@ def _written(path: Path, tables: Collection[str]) -> dict[str, str]:
         problem = f"{path} has a line `-- table: {repeated[0]}` twice, and only one query can fill a table"
         raise ConfigError(problem, hint="Remove or rename one of the two.")
     if sorted(parts[1::2]) != sorted(tables):
-        problem = f"{path} fills the tables {sorted(parts[1::2])}, but the model spec has {sorted(tables)}"
+        problem = f"{path} fills the tables {sorted(parts[1::2])}, but the source spec has {sorted(tables)}"
         hint = (
             "Write one line `-- table: <name>` with its query for each table in features.tables without aggregations."
         )

@@ -1,4 +1,4 @@
-"""The lake: one Delta table per kind of row and model, `<lake>/<model>/<table>`, through delta-rs.
+"""The lake: Delta tables, through delta-rs. `<lake>/<source>/<table>` and `<lake>/<source>/predictions/<model>`.
 
 Every write is one atomic commit. A write replaces the rows that match a predicate, so the same write twice leaves the
 same table; `append_once` is for streams, where the caller numbers its batches. Timestamps are microseconds, UTC.
@@ -28,7 +28,6 @@ from training.contract.errors import ConfigError, InputError, TransientError
 from training.domain.schemas import difference
 
 EVENTS: Final = "events"
-LABELS: Final = "labels"
 QUARANTINE: Final = "quarantine"
 PREDICTIONS: Final = "predictions"
 
@@ -56,20 +55,23 @@ class Span(NamedTuple):
 
 
 class Lake:
-    """The tables of one model.
+    """The tables of a source; with `model`, also the table PREDICTIONS of that model.
 
     `uri` is a local folder or an object-store URI that delta-rs knows; credentials come from the environment. Every
     method raises TransientError when the object store does not answer, ConfigError when it refuses us.
     """
 
-    def __init__(self, uri: str, model: str) -> None:
-        self._root = f"{uri.rstrip('/')}/{model}"
+    def __init__(self, uri: str, source: str, model: str = "") -> None:
+        self._root = f"{uri.rstrip('/')}/{source}"
+        self._model = model
         self._options = None
         if storage.is_remote(uri):
             self._options = {"retry_timeout": f"{storage.RETRY_TIMEOUT.total_seconds()}s"}
 
     def uri(self, table: str) -> str:
-        return f"{self._root}/{table}"
+        if table == PREDICTIONS and not self._model:
+            raise ValueError(f"Predictions are of a model, and this is the lake of the source at {self._root}")
+        return f"{self._root}/{table}/{self._model}" if table == PREDICTIONS else f"{self._root}/{table}"
 
     def version(self, table: str) -> int | None:
         """The newest version of `table`; None when it does not exist yet."""
@@ -240,7 +242,7 @@ class Lake:
         """Creating is a commit of its own: two first writers then meet in a conflict instead of both creating."""
         self._refuse(table, difference(pa.schema([]), schema).refused)
         if "://" not in self._root:
-            Path(self._root).mkdir(parents=True, exist_ok=True)
+            Path(self.uri(table)).parent.mkdir(parents=True, exist_ok=True)
         try:
             opened = self._open(table)
             if opened is not None:

@@ -1,10 +1,12 @@
-"""The tables of a model as typed readers, each pinned to a version: which rows count is said here, and only here.
+"""The tables of a source and a model as typed readers, each pinned to a version. Which rows count is said only here.
 
 Frames have the columns of the spec under their own names; integers with nulls among them are Int64. Ours begin with an
 underscore, as no column of a spec does.
 """
 
+import functools
 import logging
+import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,14 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
-from training.contract.base import Days, midnight
+from training.adapters.lake import EVENTS, PREDICTIONS, Lake
+from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import TransientError
-from training.contract.model_spec import Feed, ModelSpec
+from training.contract.model_spec import ModelSpec
 from training.contract.predictions import SHADOW
+from training.contract.source_spec import LabelColumn, SourceSpec
 from training.domain import predictions as layout
 from training.domain.conform import ARROW_TYPES, as_exact_pandas, feed_schema
 from training.domain.coverage import covered_days
+from training.domain.feature_inputs import feed_application
 from training.domain.frames import (
     DAY,
     FEATURE_TIMESTAMP,
@@ -49,12 +53,12 @@ _OURS = {
 log = logging.getLogger("perennial")
 
 
-def covered(lake: Lake, spec: ModelSpec, feed: Feed, version: int | None) -> Days | None:
+def covered(lake: Lake, source: SourceSpec, feed: str, version: int | None) -> Days | None:
     """The days from the feed's first row to its newest at `version`, from file statistics.
 
     None without rows; so is `version` None, of a feed that has no table yet.
     """
-    spans = [] if version is None else lake.spans(feed, spec.feeds[feed].time_column, version)
+    spans = [] if version is None else lake.spans(feed, source.feeds[feed].time_column, version)
     return covered_days((span.earliest, span.newest) for span in spans)
 
 
@@ -68,11 +72,11 @@ class Events:
 
     @property
     def _time(self) -> str:
-        return self.spec.feeds[EVENTS].time_column
+        return self.spec.source.events.time_column
 
     def _scan(self) -> ds.Dataset:
         # A column that the spec has got since is null until events have landed with it.
-        return self.lake.scan(EVENTS, self.version, feed_schema(self.spec.feeds[EVENTS]))
+        return self.lake.scan(EVENTS, self.version, feed_schema(self.spec.source.events))
 
     def within(self, days: Days, columns: Collection[str] | None = None) -> "pd.DataFrame":
         """The events of `days`, with these `columns` (None: all of the spec), in no order."""
@@ -93,7 +97,10 @@ class Events:
 
 @dataclass(frozen=True)
 class Labels:
-    """`version` None: no label has come yet. Which of several reports counts: see training/domain/labels.py."""
+    """The label that the model learns. `version`, of the table of its feed; None: no label has come yet.
+
+    Which of several reports counts: see training/domain/labels.py.
+    """
 
     lake: Lake
     spec: ModelSpec
@@ -101,7 +108,7 @@ class Labels:
 
     @property
     def _reported(self) -> str:
-        return self.spec.feeds[LABELS].time_column
+        return self.spec.label_spec.time_column
 
     def newest_report(self) -> datetime | None:
         """When the newest label was reported."""
@@ -120,30 +127,61 @@ class Labels:
 
         wanted = _between(self._reported, None, as_of)
         if ids is not None:
-            wanted &= ds.field(self.spec.label.id_column).isin(pa.array(ids.dropna().unique(), from_pandas=True))
-        return newest(self._reports(wanted), self.spec)
+            wanted &= ds.field(self.spec.source.id_column).isin(pa.array(ids.dropna().unique(), from_pandas=True))
+        return newest(self._reports(wanted), self.spec.label_spec)
 
-    def relation(self, events: ds.Dataset, since: date, until: date) -> pa.Table:
-        """What feature SQL reads as `labels`: the reports from `since` and before `until`, one for each event and time.
+    def _reports(self, wanted: ds.Expression) -> pa.Table:
+        label, schema = self.spec.label_spec, feed_schema(self.spec.source.feeds[self.spec.label_spec.feed])
+        return _reports(self.lake, label.feed, self.version, schema, [label], wanted, all_columns=False)
 
-        Where the spec says `unlabelled_after_delay: negative`, with the reports that stand for silence on `events`.
-        """
-        from training.domain.labels import implied_reports, one_per_report
 
-        reports = one_per_report(self._reports(_between(self._reported, since, until), all_columns=True), self.spec)
-        if self.spec.label.unlabelled_after_delay == "missing":
-            return reports
-        known = events.to_table([self.spec.label.id_column, self.spec.feeds[EVENTS].time_column])
-        return pa.concat_tables([reports, implied_reports(known, reports, self.spec, midnight(until))])
+def reports_relation(
+    lake: Lake, source: SourceSpec, feed: str, version: int | None, events: ds.Dataset, since: date, until: date
+) -> pa.Table:
+    """What feature SQL reads as the feed of labels `feed`: the reports from `since` and before `until`, one for each
+    event and time.
 
-    def _reports(self, wanted: ds.Expression, all_columns: bool = False) -> pa.Table:
-        label, schema = self.spec.label, feed_schema(self.spec.feeds[LABELS])
-        if self.version is None:
-            return schema.append(pa.field("partition", pa.string())).empty_table()
-        names = list(dict.fromkeys([label.id_column, label.column, self._reported, "partition"]))
-        # Reports from before the spec named its columns as it does now say nothing about the event's label.
-        wanted = wanted & ds.field(label.column).is_valid() & ds.field(label.id_column).is_valid()
-        return self.lake.scan(LABELS, self.version, schema).to_table(None if all_columns else names, filter=wanted)
+    Where the spec says `unlabelled_after_delay: negative`, with the reports that stand for silence on `events`.
+    `version` None: no label has come yet.
+    """
+    from training.domain.labels import implied_reports, one_per_report
+
+    labels, schema = source.labels_of(feed), feed_schema(source.feeds[feed])
+    wanted = _between(labels[0].time_column, since, until)
+    reports = one_per_report(_reports(lake, feed, version, schema, labels, wanted, all_columns=True), labels)
+    if labels[0].unlabelled_after_delay == "missing":
+        return reports
+    time = source.events.time_column
+    known = events.to_table([source.id_column, time])
+    return pa.concat_tables([reports, implied_reports(known, time, reports, labels, midnight(until))])
+
+
+def _reports(
+    lake: Lake,
+    feed: str,
+    version: int | None,
+    schema: pa.Schema,
+    labels: Sequence[LabelColumn],
+    wanted: ds.Expression,
+    all_columns: bool,
+) -> pa.Table:
+    if version is None:
+        return schema.append(pa.field("partition", pa.string())).empty_table()
+    identity, time = labels[0].id_column, labels[0].time_column
+    names = list(dict.fromkeys([identity, *(label.column for label in labels), time, "partition"]))
+    # Reports from before the spec named its columns as it does now say nothing about the event's label.
+    has_label = functools.reduce(operator.or_, (ds.field(label.column).is_valid() for label in labels))
+    wanted = wanted & has_label & ds.field(identity).is_valid()
+    return lake.scan(feed, version, schema).to_table(None if all_columns else names, filter=wanted)
+
+
+def feeds_read(lake: Lake, table: str, feeds: Collection[str], version: int | None = None) -> TableVersions:
+    """The versions of `feeds` that the rows of a feature table were made of, at `version` (None: the newest).
+
+    A feed that had no table then is left out.
+    """
+    found = {feed: lake.applied(table, feed_application(feed), version) for feed in feeds}
+    return {feed: number for feed, number in found.items() if number is not None}
 
 
 @dataclass(frozen=True)
@@ -199,7 +237,7 @@ class Predictions:
 
         wanted = (ds.field("predicted_at") >= moment) & ds.field("model_version").isin(list(model_versions))
         rows = self._read(wanted, columns, features=False, outputs=True)
-        return first_made(rows, [self.spec.label.id_column, VERSION])
+        return first_made(rows, [self.spec.source.id_column, VERSION])
 
     def _read(self, wanted: ds.Expression, columns: Collection[str], features: bool, outputs: bool) -> "pd.DataFrame":
         table = self._table(wanted, features)

@@ -1,4 +1,4 @@
-"""The feeds of a model spec: their columns, types and rules."""
+"""The feeds of a source spec: their columns, types and rules."""
 
 import re
 from typing import Annotated, Literal
@@ -14,6 +14,8 @@ Scalar = bool | int | float | str
 #: Column names are used in SQL, Delta, Parquet, Feast and JSON. All of these take letters, digits and underscores
 #: without quotes. Names that begin with an underscore are reserved for Perennial.
 COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+#: The feed that every source has.
+EVENTS = "events"
 #: The lake's own column of a feed.
 PARTITION = "partition"
 
@@ -120,6 +122,8 @@ class FeedSpec(Spec):
     columns: dict[str, Column] = Field(min_length=1)
     """Names consist of letters, digits and underscores, and begin with a letter. `partition` is reserved."""
     time_column: str
+    id_column: str
+    """The column that identifies an event. It has the same name in all feeds."""
     row_count: RowCount = RowCount()
     maximum_quarantined: Share = 0.05
     """The largest share of a partition's rows that may break a rule. With more, the partition is refused."""
@@ -131,8 +135,11 @@ class FeedSpec(Spec):
     online features and the drift window into the future. The first partition may have any days."""
 
     @model_validator(mode="after")
-    def _time_column_is_a_column(self) -> "FeedSpec":
+    def _keys_are_columns(self) -> "FeedSpec":
         found = _name_mistakes(list(self.columns))
+        if self.id_column not in self.columns:
+            what = f"names {self.id_column!r}, which is not one of the columns {sorted(self.columns)}"
+            found.append(("id_column", what, "Name one of the columns."))
         column = self.columns.get(self.time_column)
         if column is None or column.type != "timestamp":
             what = f"{self.time_column!r} must be a column of type timestamp"

@@ -1,23 +1,22 @@
-"""The model spec: everything Perennial needs to know about a model, in one YAML file, `training/models/<m>.yaml`.
+"""The model spec: everything Perennial needs to know about a model, in `training/models/<model>.yaml`.
 
-It holds data rules, windows, gates, triggers and resources. It is validated when it is loaded, and its hash is recorded
-with every result.
+It names the source that the model learns from (source_spec.py), and holds windows, gates, triggers and resources. It is
+validated when it is loaded, together with its source, and the hash of both is recorded with every result.
 """
 
-import hashlib
-import re
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError, model_validator
 
 from training.contract.errors import ConfigError
-from training.contract.feeds import Column, FeedSpec, RowCount
-from training.contract.names import NAME_PATTERN, EstimatorName, Feed, Metric, Name, Trigger
+from training.contract.feeds import EVENTS, Column, FeedSpec, RowCount
+from training.contract.names import EstimatorName, Metric, Name, Trigger
 from training.contract.problems import Problem, problems_of, raise_contradictions
+from training.contract.source_spec import SOURCES_DIR, LabelColumn, SourceSpec, load_source_spec, source_names
+from training.contract.spec_file import spec_file
 from training.contract.spec_rules import contradictions
-from training.contract.spec_sections import EvaluationSpec, RetrainingSpec, SpecSections
+from training.contract.spec_sections import EvaluationSpec, NamedService, RetrainingSpec, SpecSections
 from training.contract.tasks import defaults
 from training.contract.yaml_file import read_fields
 
@@ -25,16 +24,17 @@ __all__ = [
     "Column",
     "EstimatorName",
     "EvaluationSpec",
-    "Feed",
     "FeedSpec",
     "Metric",
     "ModelSpec",
     "Name",
+    "NamedService",
     "RetrainingSpec",
     "RowCount",
     "Trigger",
     "load_model_spec",
     "model_names",
+    "source_of",
 ]
 
 MODELS_DIR = Path(__file__).parent.parent / "models"
@@ -48,28 +48,34 @@ class ModelSpec(SpecSections):
         of evaluation. Without an entity, it is the id."""
         if not isinstance(fields, dict):
             return fields
-        evaluation, rollout, label = (fields.get(name, {}) for name in ("evaluation", "rollout", "label"))
-        if not all(isinstance(section, dict) for section in (evaluation, rollout, label)):
+        evaluation, rollout = (fields.get(name, {}) for name in ("evaluation", "rollout"))
+        if not all(isinstance(section, dict) for section in (evaluation, rollout)):
             return fields
         entity = evaluation.get("entity")
         evaluation = {**defaults(fields.get("task"), entity), **evaluation}
-        sticky = {"sticky_by": entity or label.get("id_column", "")}
-        return {**fields, "evaluation": evaluation, "rollout": {**sticky, **rollout}}
+        source = fields.get("source")
+        identity = source.id_column if isinstance(source, SourceSpec) else ""
+        return {**fields, "evaluation": evaluation, "rollout": {"sticky_by": entity or identity, **rollout}}
 
     @model_validator(mode="after")
     def _names_agree(self) -> "ModelSpec":
         raise_contradictions(contradictions(self))
         return self
 
-    @cached_property
-    def config_hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the spec. Two runs with the same hash had the same spec."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+    @property
+    def label_spec(self) -> LabelColumn:
+        """The label that the model learns."""
+        return self.source.label(self.label)
+
+    @property
+    def feed_names(self) -> list[str]:
+        """The feeds that the model learns from: `events`, and that of its label."""
+        return list(dict.fromkeys([EVENTS, self.label_spec.feed]))
 
     @property
     def request_columns(self) -> dict[str, Column]:
         """The columns of an event, which are the fields of a prediction request."""
-        return self.feeds["events"].columns
+        return self.source.request_columns
 
 
 def model_names(models_dir: Path = MODELS_DIR) -> list[str]:
@@ -77,22 +83,26 @@ def model_names(models_dir: Path = MODELS_DIR) -> list[str]:
     return sorted(path.stem for path in models_dir.glob("*.yaml"))
 
 
-def misnamed_specs(models_dir: Path = MODELS_DIR) -> list[Problem]:
-    """Files in `models_dir` that look like specs but are not read because of their extension."""
-    fix = "Rename it to end in .yaml."
-    return [
-        Problem(file=str(path), place="", what=f"{path} is not read: a spec ends in .yaml", fix=fix)
-        for path in sorted(models_dir.glob("*"))
-        if path.suffix.lower() in (".yml", ".yaml", ".json") and path.suffix != ".yaml"
-    ]
+def source_of(name: str, models_dir: Path = MODELS_DIR) -> str | None:
+    """The name of the source that the spec of model `name` says; None when it says none or is not YAML."""
+    try:
+        found = read_fields(models_dir / f"{name}.yaml").get("source")
+    except (ConfigError, OSError):
+        return None
+    return found if isinstance(found, str) else None
 
 
-def load_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec:
-    """The spec of model `name`.
+def models_of(source: str, models_dir: Path = MODELS_DIR) -> list[str]:
+    """The models whose specs name `source`, sorted."""
+    return [name for name in model_names(models_dir) if source_of(name, models_dir) == source]
 
-    Raises ConfigError when there is no such spec, when it is not valid YAML, or when it breaks the schema.
+
+def load_model_spec(name: str, models_dir: Path = MODELS_DIR, sources_dir: Path = SOURCES_DIR) -> ModelSpec:
+    """The spec of model `name`, with that of its source.
+
+    Raises ConfigError when there is no such spec, when one of the two is not valid YAML, or when it breaks the schema.
     """
-    found = read_model_spec(name, models_dir)
+    found = read_model_spec(name, models_dir, sources_dir)
     if isinstance(found, ModelSpec):
         return found
     path = models_dir / f"{name}.yaml"
@@ -101,22 +111,25 @@ def load_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec:
     raise ConfigError(f"{path} breaks the model spec's schema: {problems}", hint=fixes)
 
 
-def read_model_spec(name: str, models_dir: Path = MODELS_DIR) -> ModelSpec | list[Problem]:
+def read_model_spec(
+    name: str, models_dir: Path = MODELS_DIR, sources_dir: Path = SOURCES_DIR
+) -> ModelSpec | list[Problem]:
     """The spec of model `name`, or everything that is wrong with its fields.
 
-    Raises ConfigError when there is no such spec or its file does not hold fields.
+    Raises ConfigError when there is no such spec, its file does not hold fields, or its source cannot be loaded.
     """
-    path = models_dir / f"{name}.yaml"
-    if re.fullmatch(r"[\w. -]+", name) and path.is_file() and not re.fullmatch(NAME_PATTERN, name):
-        raise ConfigError(
-            f"{path}: {name!r} is not a name for a model",
-            hint="Rename the file and `name`. Use a-z, digits and underscores, a letter first, at most 63.",
-        )
-    if not re.fullmatch(NAME_PATTERN, name) or not path.is_file():
-        known = ", ".join(model_names(models_dir)) or "none"
-        raise ConfigError(f"No spec for model {name!r} at {path}", hint=f"Known models: {known}.")
+    path = spec_file("model", name, models_dir, model_names(models_dir))
+    fields = read_fields(path)
+    if (source := fields.get("source")) is not None:
+        if not isinstance(source, str):
+            what, fix = f"is {source!r}, not the name of a source", f"Known: {', '.join(source_names(sources_dir))}."
+            return [Problem(file=str(path), place="source", what=what, fix=fix)]
+        try:
+            fields |= {"source": load_source_spec(source, sources_dir)}
+        except ConfigError as error:
+            raise ConfigError(f"{path}: its source cannot be loaded: {error.message}", hint=error.hint) from error
     try:
-        spec = ModelSpec.model_validate(read_fields(path))
+        spec = ModelSpec.model_validate(fields)
     except ValidationError as error:
         return problems_of(error, str(path))
     if spec.name != name:

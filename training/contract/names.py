@@ -7,7 +7,6 @@ from pydantic import BeforeValidator, Field
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
-Feed = Literal["events", "labels"]
 #: A member of the registry ESTIMATORS, or `package.module:factory`. Specs also check that it is known
 #: (registries.py); results of another image need not be.
 EstimatorName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?$")]

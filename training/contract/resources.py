@@ -1,4 +1,4 @@
-"""The section `resources` of a model spec: what a step needs on a cluster. Only the launcher `pod` reads it.
+"""The section `resources` of a spec: what a step needs on a cluster. Only the launcher `pod` reads it.
 
 Quantities are written as in Kubernetes (`500m`, `4Gi`). An override has only the fields that differ.
 """
@@ -59,12 +59,11 @@ class Resources(Spec):
         return self.model_copy(update={field: getattr(other, field) for field in other.model_fields_set})
 
 
-class ResourcesSpec(Spec):
-    """The default, overridden per step, and for `train` overridden again per estimator."""
+class StepResources(Spec):
+    """The default, overridden per step."""
 
     default: Resources = Resources()
     steps: dict[str, Resources] = {}
-    estimators: dict[str, Resources] = {}
 
     @field_validator("steps")
     @classmethod
@@ -75,5 +74,14 @@ class ResourcesSpec(Spec):
 
     def of(self, step: str, estimator: str | None = None) -> Resources:
         """The resources of `step`. `estimator` is the one that `train` fits."""
-        found = self.default.overridden(self.steps.get(step))
+        return self.default.overridden(self.steps.get(step))
+
+
+class ResourcesSpec(StepResources):
+    """For `train` overridden again per estimator."""
+
+    estimators: dict[str, Resources] = {}
+
+    def of(self, step: str, estimator: str | None = None) -> Resources:
+        found = super().of(step)
         return found.overridden(self.estimators.get(estimator)) if estimator else found

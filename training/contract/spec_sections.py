@@ -1,41 +1,24 @@
-"""The sections of a model spec: labels, features, training, evaluation, drift, retraining, schedules."""
+"""The sections of a model spec: features, training, evaluation, monitoring, retraining, schedules."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from training.contract.base import Spec
-from training.contract.feeds import FeedSpec, Share
-from training.contract.names import Feed, Metric, Name
+from training.contract.feeds import Share
+from training.contract.names import Metric
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
+from training.contract.source_sections import DayCount
+from training.contract.source_spec import SourceSpec
+from training.contract.spec_file import SpecFile
 from training.contract.tasks import Margin, Task
 
-#: A hundred years: a larger number is a typing error, and dates would overflow.
-DayCount = Annotated[int, Field(ge=1, le=36_500)]
 
-
-class LabelSpec(Spec):
-    """Where the labels are, and how late they arrive."""
-
-    column: str
-    id_column: str
-    delay_days: int = Field(7, ge=0, le=36_500)
-    """Days after the event within which its label has been reported: the gap between training and holdout."""
-    unlabelled_after_delay: Literal["missing", "negative"] = "missing"
-    """How to treat an event that has no label by then. `negative` is for feeds that report positives only, such as
-    chargebacks. A failed delivery of labels then looks like a time without positives (docs/your-model.md)."""
-
-
-class FeatureSpec(Spec):
-    """Names of the Feast objects in `feature_repo/<m>.py`, which defines the features."""
-
+class NamedService(Spec):
     service: str
-    tables: dict[Name, str]
-    """Feature table in the lake → its entity column. The SQL in `feature_repo/<m>.sql` fills these."""
-    history_days: DayCount
-    """Days after an event in which it still changes a feature row: the longest window plus the label delay."""
+    """A feature service that `feature_repo/<source>.py` defines."""
 
 
 class TrainingSpec(Spec):
@@ -82,7 +65,7 @@ class EvaluationSpec(Spec):
     confidence: float = Field(0.9, gt=0.5, lt=1)
 
 
-class DriftSpec(Spec):
+class MonitoringSpec(Spec):
     test: KnownDriftTest = "distance"
     """How a feature is compared with the reference: a module of training/adapters/drift_tests, or an entry point of the
     group `perennial.drift_test`."""
@@ -122,24 +105,23 @@ class ScheduleSpec(Spec):
     """Cron expressions, UTC."""
 
     train: str = "0 3 * * 1"
-    drift: str = "0 6 * * *"
+    monitor: str = "0 6 * * *"
 
 
-class SpecSections(Spec):
+class SpecSections(SpecFile):
     """The sections of a model spec. What must hold between them is in spec_rules.py."""
 
-    name: Name
-    title: str = Field(min_length=1)
-    description: str = ""
-    owner: str = Field(min_length=1)
-    feeds: dict[Feed, FeedSpec]
-    label: LabelSpec
-    features: FeatureSpec
+    source: SourceSpec
+    """The name of the source that the model learns from, `feature_repo/<source>.yaml`."""
+    label: str
+    """One of the source's labels."""
+    features: Literal["all"] | Annotated[tuple[str, ...], Field(strict=False)] | NamedService = "all"
+    """`all` of the source's features, a list of their names, or `service:` with the name of a feature service."""
     task: Task
     """What kind of prediction the model makes: `kind: binary`, `multiclass`, `regression` or another."""
     training: TrainingSpec
     evaluation: EvaluationSpec
-    drift: DriftSpec = DriftSpec()
+    monitoring: MonitoringSpec = MonitoringSpec()
     retraining: RetrainingSpec = RetrainingSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     rollout: RolloutSpec = RolloutSpec()

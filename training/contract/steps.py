@@ -42,7 +42,7 @@ STEPS: Mapping[str, StepSpec] = {
     for spec in (
         StepSpec(
             name="check",
-            summary="Find the mistakes in a model's three files before anything runs.",
+            summary="Find the mistakes in the files of a source before anything runs.",
             inputs=m.CheckInputs,
             result=m.CheckResult,
             timeout_seconds=600,

@@ -39,24 +39,32 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "title": _NOTHING,
     "description": _NOTHING,
     "owner": _NOTHING,
-    # The other rules of a feed decide what comes into the lake, which the table versions name.
-    "feeds.columns.type": _DATASET,
-    "feeds.columns.nullable": _DATASET,
-    "feeds.columns.description": _NOTHING,
-    "feeds.columns.unique": _NOTHING,
-    "feeds.columns.minimum": _NOTHING,
-    "feeds.columns.maximum": _NOTHING,
-    "feeds.columns.values": _NOTHING,
-    "feeds.time_column": _DATASET,
-    "feeds.row_count": _NOTHING,
-    "feeds.maximum_quarantined": _NOTHING,
-    "feeds.slack_days": _NOTHING,
-    "feeds.maximum_gap_days": _NOTHING,
-    "label": _DATASET | _CODE,
-    "features.service": _DATASET | _CODE,
-    "features.tables": _DATASET | _CODE,
+    "source.name": _DATASET,
+    "source.title": _NOTHING,
+    "source.description": _NOTHING,
+    "source.owner": _NOTHING,
+    # Of the feeds and labels of the source those that the model learns from. The other rules of a feed decide what
+    # comes into the lake, which the table versions name.
+    "source.feeds.columns.type": _DATASET,
+    "source.feeds.columns.nullable": _DATASET,
+    "source.feeds.columns.description": _NOTHING,
+    "source.feeds.columns.unique": _NOTHING,
+    "source.feeds.columns.minimum": _NOTHING,
+    "source.feeds.columns.maximum": _NOTHING,
+    "source.feeds.columns.values": _NOTHING,
+    "source.feeds.time_column": _DATASET,
+    "source.feeds.id_column": _DATASET,
+    "source.feeds.row_count": _NOTHING,
+    "source.feeds.maximum_quarantined": _NOTHING,
+    "source.feeds.slack_days": _NOTHING,
+    "source.feeds.maximum_gap_days": _NOTHING,
+    "source.labels": _DATASET | _CODE,
+    "source.features.tables.entity": _DATASET | _CODE,
     # It decides the feature tables, which the table versions name.
-    "features.history_days": _CODE,
+    "source.features.tables.history_days": _CODE,
+    "source.resources": _NOTHING,
+    "label": _DATASET | _CODE,
+    "features": _DATASET | _CODE,
     # It decides which labels suffice, and columns of the dataset.
     "task": _DATASET | {Id.FIT, Id.VERDICT},
     # The dataset step may be told another window and another seed: `dataset_id` takes those that are used.
@@ -80,14 +88,14 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "evaluation.bootstrap_samples": frozenset({Id.VERDICT}),
     "evaluation.confidence": frozenset({Id.VERDICT}),
     # The dataset holds the sample of its training rows that drift is measured against.
-    "drift.maximum_rows": _DATASET,
-    "drift.window_days": _NOTHING,
-    "drift.maximum_drifted_share": _NOTHING,
-    "drift.test": _NOTHING,
-    "drift.minimum_rows": _NOTHING,
-    "drift.maximum_performance_drop": _NOTHING,
-    "drift.minimum_class_rows": _NOTHING,
-    "drift.maximum_unmeasured_looks": _NOTHING,
+    "monitoring.maximum_rows": _DATASET,
+    "monitoring.window_days": _NOTHING,
+    "monitoring.maximum_drifted_share": _NOTHING,
+    "monitoring.test": _NOTHING,
+    "monitoring.minimum_rows": _NOTHING,
+    "monitoring.maximum_performance_drop": _NOTHING,
+    "monitoring.minimum_class_rows": _NOTHING,
+    "monitoring.maximum_unmeasured_looks": _NOTHING,
     "retraining": _NOTHING,
     "schedule": _NOTHING,
     "rollout": _NOTHING,
@@ -164,6 +172,12 @@ def request_id(model: str, trigger: str, day: date | None, what: Any) -> str:
 
 def _deciding(spec: ModelSpec, kind: Id) -> dict[str, Any]:
     """The parts of `spec` that enter ids of this kind, by their names in DECIDES."""
+    source, feeds = spec.source, spec.feed_names
+    learned = {
+        "feeds": {name: feed for name, feed in source.feeds.items() if name in feeds},
+        "labels": {spec.label: source.labels[spec.label]},
+    }
+    spec = spec.model_copy(update={"source": source.model_copy(update=learned)})
     return {part: _part(spec, part.split(".")) for part, ids in DECIDES.items() if kind in ids}
 
 

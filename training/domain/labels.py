@@ -8,6 +8,7 @@ label that was reported before its event is known from the event's time on, beca
 Our own columns begin with an underscore, which names in a spec do not, because the two feeds may share any name.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.contract.model_spec import ModelSpec
+from training.contract.source_spec import LabelColumn
 from training.domain.conform import as_exact_pandas
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.windows import known_entities
@@ -24,17 +26,17 @@ from training.domain.windows import known_entities
 PARTITION = "partition"
 
 
-def one_per_report(reports: pa.Table, spec: ModelSpec) -> pa.Table:
-    """`reports` (columns of the labels feed and `partition`) with one row per event and reported time."""
-    reported = spec.feeds["labels"].time_column
-    return _last_of_each(reports, [spec.label.id_column, reported], [PARTITION, spec.label.column])
+def one_per_report(reports: pa.Table, labels: Sequence[LabelColumn]) -> pa.Table:
+    """`reports` (columns of the feed of `labels`, and `partition`) with one row per event and reported time."""
+    feed = labels[0]
+    return _last_of_each(reports, [feed.id_column, feed.time_column], [PARTITION, *(each.column for each in labels)])
 
 
-def newest(reports: pa.Table, spec: ModelSpec) -> pd.DataFrame:
+def newest(reports: pa.Table, label: LabelColumn) -> pd.DataFrame:
     """One row per event in `reports`: its id, LABEL and REPORTED_AT."""
-    identity, reported = spec.label.id_column, spec.feeds["labels"].time_column
-    last = _last_of_each(reports, [identity], [reported, PARTITION, spec.label.column])
-    columns = [last[identity], last[spec.label.column], last[reported]]
+    identity, reported = label.id_column, label.time_column
+    last = _last_of_each(reports, [identity], [reported, PARTITION, label.column])
+    columns = [last[identity], last[label.column], last[reported]]
     found: pd.DataFrame = as_exact_pandas(pa.table(columns, names=[identity, LABEL, REPORTED_AT]))
     return found
 
@@ -56,24 +58,27 @@ def labelled(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: 
     `known` has one row per event with a report before `until`, as `newest` returns it. REPORTED_AT is the time from
     which the label is known: not before the event.
     """
-    found = events.merge(known, on=spec.label.id_column, how="left", validate="many_to_one")
-    found[REPORTED_AT] = _known_since(found[REPORTED_AT], found[spec.feeds["events"].time_column])
-    if spec.label.unlabelled_after_delay == "negative":
-        matured = found[spec.feeds["events"].time_column] + timedelta(days=spec.label.delay_days)
+    found = events.merge(known, on=spec.source.id_column, how="left", validate="many_to_one")
+    found[REPORTED_AT] = _known_since(found[REPORTED_AT], found[spec.source.events.time_column])
+    if spec.label_spec.unlabelled_after_delay == "negative":
+        matured = found[spec.source.events.time_column] + timedelta(days=spec.label_spec.delay_days)
         silent = found[LABEL].isna() & (matured < until)
         found[REPORTED_AT] = found[REPORTED_AT].mask(silent, matured)
         found[LABEL] = found[LABEL].mask(silent, 0)
     return found[found[LABEL].notna()].astype({LABEL: known[LABEL].dtype})
 
 
-def implied_reports(events: pa.Table, reports: pa.Table, spec: ModelSpec, until: datetime) -> pa.Table:
-    """The reports that `unlabelled_after_delay: negative` implies: label 0, reported `delay_days` after the event.
+def implied_reports(
+    events: pa.Table, event_time: str, reports: pa.Table, labels: Sequence[LabelColumn], until: datetime
+) -> pa.Table:
+    """The reports that `unlabelled_after_delay: negative` implies: all `labels` 0, `delay_days` after the event.
 
-    There is one for each of `events` (id and time) whose delay ended before `until` and that had no report by then.
-    The columns are those of `reports`; columns other than id, label and time are null.
+    There is one for each of `events` (id and `event_time`) whose delay ended before `until` and that had no report by
+    then. `labels`: those of the feed of `reports`, with one delay. The columns are those of `reports`; columns other
+    than id, labels and time are null.
     """
-    identity, reported = spec.label.id_column, spec.feeds["labels"].time_column
-    matured = pc.add(events[spec.feeds["events"].time_column], pa.scalar(timedelta(days=spec.label.delay_days)))
+    identity, reported = labels[0].id_column, labels[0].time_column
+    matured = pc.add(events[event_time], pa.scalar(timedelta(days=labels[0].delay_days)))
     frame = as_exact_pandas(pa.table([events[identity], matured], [identity, REPORTED_AT]))
     first = as_exact_pandas(pa.table([reports[identity], reports[reported]], [identity, "_first"]))
     first = first.groupby(identity, as_index=False)["_first"].min()
@@ -83,8 +88,9 @@ def implied_reports(events: pa.Table, reports: pa.Table, spec: ModelSpec, until:
     columns = {field.name: pa.nulls(len(frame), field.type) for field in reports.schema}
     columns[identity] = pa.array(frame[identity], reports.schema.field(identity).type)
     columns[reported] = pa.array(frame[REPORTED_AT], reports.schema.field(reported).type)
-    label = reports.schema.field(spec.label.column).type
-    columns[spec.label.column] = pa.array([0] * len(frame), pa.int64()).cast(label)
+    for label in labels:
+        zeros = pa.array([0] * len(frame), pa.int64())
+        columns[label.column] = zeros.cast(reports.schema.field(label.column).type)
     return pa.table(columns, schema=reports.schema)
 
 
@@ -94,7 +100,7 @@ def known_before(rows: pd.DataFrame, known: pd.DataFrame, events: pd.DataFrame, 
     `rows` have the entity and the event's time. `known` are labels as `newest` returns them. Only positive labels of
     `events` (id, time and entity) count.
     """
-    identity, entity, time = spec.label.id_column, spec.evaluation.entity, spec.feeds["events"].time_column
+    identity, entity, time = spec.source.id_column, spec.evaluation.entity, spec.source.events.time_column
     # Under a name of ours: the entity may be the id, and the columns of `known` are ours but for the id.
     named = events[list(dict.fromkeys([identity, entity, time]))].rename(columns={time: "_time"})
     positives = known.loc[known[LABEL] == 1, [identity, LABEL, REPORTED_AT]].merge(named, on=identity)

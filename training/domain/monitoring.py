@@ -40,8 +40,8 @@ def monitoring_run(drift: DriftResult, performance: PerformanceResult | None, sp
         return None
     unmeasured: dict[Monitor, str] = {}
     if drift.outcome != "measured":
-        window = current_window(drift.as_of, spec.drift.window_days)
-        unmeasured["drift"] = f"fewer than {spec.drift.minimum_rows} events in {window}"
+        window = current_window(drift.as_of, spec.monitoring.window_days)
+        unmeasured["drift"] = f"fewer than {spec.monitoring.minimum_rows} events in {window}"
     if performance is not None and performance.outcome == "no predictions":
         unmeasured["performance"] = f"no predictions of version {drift.champion_version} in {performance.window}"
     elif performance is not None and performance.outcome == "too few labels":
@@ -59,7 +59,9 @@ def unmeasured_for_long(monitor: Monitor, runs: Iterable[MonitoringRun], spec: M
     performance is passed over, and one that can ends the succession.
     """
     newest = {each.as_of: each for each in runs}
-    patience = timedelta(days=spec.label.delay_days + spec.drift.window_days if monitor == "performance" else 0)
+    patience = timedelta(
+        days=spec.label_spec.delay_days + spec.monitoring.window_days if monitor == "performance" else 0
+    )
     successive: list[MonitoringRun] = []
     champion, first = None, date.min
     for each in sorted(newest.values(), key=lambda each: each.as_of):
@@ -70,6 +72,6 @@ def unmeasured_for_long(monitor: Monitor, runs: Iterable[MonitoringRun], spec: M
             successive = []
         elif not waiting:
             successive.append(each)
-    if not successive or waiting or len(successive) < spec.drift.maximum_unmeasured_looks:
+    if not successive or waiting or len(successive) < spec.monitoring.maximum_unmeasured_looks:
         return None
     return Unmeasured(monitor, len(successive), successive[0].as_of, successive[-1].unmeasured[monitor])

@@ -113,7 +113,7 @@ class Reason(NamedTuple):
 
 def history_needed(spec: ModelSpec) -> int:
     """Days of events before the knowledge horizon that a first training needs: see domain/windows.py."""
-    return spec.training.window_days + spec.training.holdout_days + 2 * spec.label.delay_days
+    return spec.training.window_days + spec.training.holdout_days + 2 * spec.label_spec.delay_days
 
 
 def reason_to_train(

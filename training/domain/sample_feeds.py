@@ -1,4 +1,4 @@
-"""Sample events and labels that follow a model spec. The check step runs the SQL and the request features on them.
+"""Sample events and labels that follow a source spec. The check step runs the SQL and the request features on them.
 
 They contain the cases that real feeds have: entities with many events and entities with one, an event exactly at
 midnight, nulls where the spec allows them, values at the bounds, and labels that are early, late, missing and
@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from training.contract.base import midnight
-from training.contract.feeds import Column
-from training.contract.model_spec import ModelSpec
+from training.contract.feeds import EVENTS, Column
+from training.contract.source_spec import SourceSpec
 from training.domain.conform import feed_schema
 
 #: Number of entities with many events, and their events per day. Each day has one more entity with a single event.
@@ -25,37 +25,35 @@ Values = list[Any]
 
 
 def sample_feeds(
-    spec: ModelSpec, first: date, days: int, also: Sequence[str | float] = (), seed: int = 0
-) -> tuple[pa.Table, pa.Table]:
-    """Events of `days` days from `first` on and their labels, as Arrow tables with the feeds' schemas.
+    spec: SourceSpec, first: date, days: int, also: Sequence[str | float] = (), seed: int = 0
+) -> dict[str, pa.Table]:
+    """Events of `days` days from `first` on and their labels: feed → Arrow table with the feed's schema.
 
     `also`: values to use in columns of their type, when the rules allow them.
     """
     random = np.random.default_rng(seed)
     events = _events(spec, first, days, also, random)
-    labels = _labels(spec, events, also, random)
-    return (
-        pa.table(events, schema=feed_schema(spec.feeds["events"])),
-        pa.table(labels, schema=feed_schema(spec.feeds["labels"])),
-    )
+    found = {EVENTS: events}
+    found |= {feed: _labels(spec, feed, events, also, random) for feed in spec.label_feeds}
+    return {feed: pa.table(columns, schema=feed_schema(spec.feeds[feed])) for feed, columns in found.items()}
 
 
 def _events(
-    spec: ModelSpec, first: date, days: int, also: Sequence[str | float], random: np.random.Generator
+    spec: SourceSpec, first: date, days: int, also: Sequence[str | float], random: np.random.Generator
 ) -> dict[str, Values]:
-    feed = spec.feeds["events"]
+    feed = spec.events
     times = _times(first, days, random)
     rows = len(times)
     # The number of the entity of each row. The last row of each day has an entity that no other row has.
     numbers = random.integers(0, REGULARS, rows)
     single = np.arange(rows) % (PER_DAY + 1) == PER_DAY
     numbers[single] = REGULARS + np.arange(int(single.sum()))
-    entities = {*spec.features.tables.values(), spec.evaluation.entity, spec.rollout.sticky_by}
+    entities = set(spec.entities.values())
     found: dict[str, Values] = {}
     for name, column in feed.columns.items():
         if name == feed.time_column:
             found[name] = list(times)
-        elif name == spec.label.id_column:
+        elif name == spec.id_column:
             found[name] = _distinct(column, rows)
         elif name in entities:
             # Each column gets its own order, so that two entity columns do not group the rows in the same way.
@@ -80,12 +78,17 @@ def _times(first: date, days: int, random: np.random.Generator) -> list[datetime
 
 
 def _labels(
-    spec: ModelSpec, events: dict[str, Values], also: Sequence[str | float], random: np.random.Generator
+    spec: SourceSpec,
+    name_of_feed: str,
+    events: dict[str, Values],
+    also: Sequence[str | float],
+    random: np.random.Generator,
 ) -> dict[str, Values]:
-    feed, label = spec.feeds["labels"], spec.label
-    delay = label.delay_days
+    feed, labels = spec.feeds[name_of_feed], spec.labels_of(name_of_feed)
+    delay = labels[0].delay_days
+    zero_or_one = {label.column for label in labels if _is_zero_or_one(feed.columns[label.column])}
     rows: list[tuple[int, float, datetime]] = []
-    for i, at in enumerate(events[spec.feeds["events"].time_column]):
+    for i, at in enumerate(events[spec.events.time_column]):
         if random.random() < 0.1:
             continue  # Never reported.
         # Most within the delay, some on the same day, some after the delay.
@@ -96,15 +99,22 @@ def _labels(
             rows.append((i, 1 - value, reported + timedelta(days=float(1 + random.random() * (delay + 1)))))
     found: dict[str, Values] = {}
     for name, column in feed.columns.items():
-        if name == label.column and spec.task.HAS_NEGATIVES:
+        if name in zero_or_one:
             found[name] = [_label_value(column, value) for _, value, _ in rows]
         elif name == feed.time_column:
             found[name] = [reported for _, _, reported in rows]
-        elif name in events and column.type == spec.feeds["events"].columns[name].type:
+        elif name in events and column.type == spec.events.columns[name].type:
             found[name] = [events[name][i] for i, _, _ in rows]
         else:
             found[name] = _plain(column, [reported for _, _, reported in rows], also, random)
     return found
+
+
+def _is_zero_or_one(column: Column) -> bool:
+    """Whether the column's rules allow nothing but 0 and 1, or false and true."""
+    if column.values is not None:
+        return column.type == "bool" or {1} <= set(column.values) <= {0, 1}
+    return column.type == "bool" or (column.minimum in (0, 1) and column.maximum == 1)
 
 
 def _label_value(column: Column, value: float) -> bool | int:

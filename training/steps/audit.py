@@ -37,13 +37,13 @@ def run(inputs: AuditInputs, settings: StateSettings) -> AuditResult:
     whose spec limits the skew reads it. Run again, it writes the same in the same place. Raises InputError for a table
     version that does not exist.
     """
-    spec = load_model_spec(inputs.model, settings.models_dir)
+    spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     snapshot = snapshot_of(inputs, spec, settings, champion=False)
     if snapshot.as_of is None:
         log.info("No knowledge horizon: there is no data yet")
         return AuditResult(outcome="no predictions", snapshot=snapshot)
-    lake = Lake(settings.lake, spec.name)
-    window = Days.ending(snapshot.as_of, spec.drift.window_days)
+    lake = Lake(settings.lake, spec.source.name, spec.name)
+    window = Days.ending(snapshot.as_of, spec.monitoring.window_days)
     rows = _predictions(lake, spec, window, snapshot.table_versions.get(PREDICTIONS))
     if rows.empty:
         log.info("Nothing was predicted for %s in %s", window, lake.uri(PREDICTIONS))
@@ -75,7 +75,7 @@ def run(inputs: AuditInputs, settings: StateSettings) -> AuditResult:
 def _key(snapshot: Snapshot, lake: Lake, spec: ModelSpec) -> str:
     """The same for audits that read the same: the ledger keeps one entry. A table created again is another table."""
     versions = snapshot.table_versions
-    read = [table for table in sorted({PREDICTIONS, *spec.features.tables}) if table in versions]
+    read = [table for table in sorted({PREDICTIONS, *spec.source.entities}) if table in versions]
     tables = lake.identities(read)
     return ":".join([str(snapshot.as_of), *(f"{table}={versions[table]}@{tables[table]}" for table in read)])
 
@@ -110,11 +110,11 @@ def _audit(
     values = [[each.get(name) for name in names] for each in served]
     logged = np.array(values, np.float64).reshape(given.shape)
     events = rows[list(spec.request_columns)]
-    times = pd.DatetimeIndex(rows[spec.feeds["events"].time_column]).tz_convert("UTC")
-    tables = {table: versions[table] for table in spec.features.tables if table in versions}
+    times = pd.DatetimeIndex(rows[spec.source.events.time_column]).tz_convert("UTC")
+    tables = {table: versions[table] for table in spec.source.entities if table in versions}
 
     horizon = pd.DatetimeIndex(rows[HORIZON].fillna(pd.Series(times, index=rows.index)))
-    strangers = events.assign(**{entity: _nobody(spec, entity) for entity in set(spec.features.tables.values())})
+    strangers = events.assign(**{entity: _nobody(spec, entity) for entity in set(spec.source.entities.values())})
     # One join for the three: as of the request, as of what was online then, and for an entity that nobody knows.
     asked = pd.concat([events, events, strangers], ignore_index=True)
     at = times.append([horizon.where(horizon < times, times), times])

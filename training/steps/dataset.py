@@ -9,7 +9,7 @@ import pandas as pd
 
 from training import storage
 from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, requests, write_dataset
-from training.adapters.lake import EVENTS, LABELS, Lake
+from training.adapters.lake import EVENTS, Lake
 from training.adapters.tables import Events, FeatureDays, Labels
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import ConfigError, DataContractError
@@ -42,19 +42,19 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     """
     from training.adapters.features import Features, definitions_digest
 
-    spec = load_model_spec(inputs.model, settings.models_dir)
+    spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     task = task_of(spec)
-    lake = Lake(settings.lake, spec.name)
+    lake = Lake(settings.lake, spec.source.name, spec.name)
     versions, as_of = _pinned(inputs, lake, spec, settings)
     window_days = inputs.window_days or spec.training.window_days
     seed = spec.training.seed if inputs.seed is None else inputs.seed
-    definitions = definitions_digest(settings.feature_repo, spec)
+    definitions = definitions_digest(settings.feature_repo, spec.source)
     identity = dataset_id(spec, as_of, versions, lake.identities(versions), window_days, seed, definitions)
     uri = storage.join(settings.work, spec.name, "datasets", identity)
     if is_complete(uri):
         log.info("Dataset %s exists already in %s", identity, uri)
         return Dataset(uri, spec).manifest
-    chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label.delay_days)
+    chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label_spec.delay_days)
     log.info("As of %s: train %s, holdout %s, from versions %s", as_of, chosen.train, chosen.holdout, versions)
     _check_history(lake, spec, versions, chosen, as_of)
     rows = _labelled(lake, spec, versions, chosen, as_of)
@@ -68,14 +68,14 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
         dataset_id=identity,
         uri=uri,
         as_of=as_of,
-        feature_service=spec.features.service,
+        feature_service=features.service,
         feature_names=names,
         train=_split(task, storage.join(uri, TRAIN), chosen.train, frames[TRAIN]),
         holdout=_split(task, storage.join(uri, HOLDOUT), chosen.holdout, frames[HOLDOUT]),
         seed=seed,
         table_versions=versions,
     )
-    chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.drift.maximum_rows]
+    chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.monitoring.maximum_rows]
     frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][names]
     made_of = requests(holdout[list(spec.request_columns)], batch)
     definitions_of = features.definitions
@@ -98,7 +98,7 @@ def _categories(spec: ModelSpec, definitions: FeatureDefinitions, train: pd.Data
 
 def _pinned(inputs: DatasetInputs, lake: Lake, spec: ModelSpec, settings: StateSettings) -> tuple[TableVersions, date]:
     """The versions of the tables that are read, and the knowledge horizon."""
-    wanted = [EVENTS, LABELS, *spec.features.tables]
+    wanted = [*spec.feed_names, *spec.source.entities]
     snapshot = snapshot_of(inputs, spec, settings, champion=False)
     if missing := [table for table in wanted if table not in snapshot.table_versions]:
         raise DataContractError(
@@ -112,9 +112,9 @@ def _pinned(inputs: DatasetInputs, lake: Lake, spec: ModelSpec, settings: StateS
 
 def _horizon(lake: Lake, spec: ModelSpec, versions: TableVersions) -> date:
     """The day after the newest labels' reported day."""
-    newest = Labels(lake, spec, versions[LABELS]).newest_report()
+    newest = Labels(lake, spec, versions[spec.label_spec.feed]).newest_report()
     if newest is None:
-        raise DataContractError(f"{lake.uri(LABELS)} is empty", hint="Land labels first.")
+        raise DataContractError(f"{lake.uri(spec.label_spec.feed)} is empty", hint="Land labels first.")
     return newest.date() + timedelta(days=1)
 
 
@@ -134,13 +134,13 @@ def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen:
 
 def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, rows: pd.DataFrame) -> None:
     """Every day of `rows` needs feature rows: without them all would train on defaults and nobody would notice."""
-    column = spec.feeds["events"].time_column
+    column = spec.source.events.time_column
     days = set(rows[column].dt.date.unique())
     first, last = min(days), max(days)
     if not Events(lake, spec, versions[EVENTS]).any_before(first):
         # On the very first day of all no entity has a past, hence no feature row.
         days.remove(first)
-    for table in spec.features.tables:
+    for table in spec.source.entities:
         if missing := sorted(days - FeatureDays(lake, table, versions[table]).within(first, last)):
             raise DataContractError(
                 f"{lake.uri(table)} version {versions[table]} has no rows for {len(missing)} days, {missing[0]} first",
@@ -153,10 +153,10 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
 
     Raises DataContractError when a day's labels are missing: what is left of it would be no fair picture.
     """
-    event_time, identity = spec.feeds["events"].time_column, spec.label.id_column
+    event_time, identity = spec.source.events.time_column, spec.source.id_column
     window = Days(start=chosen.train.start, end=chosen.holdout.end)
     events = Events(lake, spec, versions[EVENTS]).within(window)
-    known = Labels(lake, spec, versions[LABELS]).known_at(as_of, events[identity])
+    known = Labels(lake, spec, versions[spec.label_spec.feed]).known_at(as_of, events[identity])
     found = labelled(events, known, spec, midnight(as_of))
     has_label = events[identity].isin(found[identity]).to_numpy()
     _check_labels(spec, events[event_time], has_label, chosen, as_of)
@@ -177,7 +177,7 @@ def _check_labels(spec: ModelSpec, times: pd.Series, has_label: np.ndarray, chos
 
 def _splits(spec: ModelSpec, rows: pd.DataFrame, chosen: Windows) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train and holdout; the holdout with EXCLUDED."""
-    times = rows[spec.feeds["events"].time_column]
+    times = rows[spec.source.events.time_column]
 
     def within(days: Days) -> pd.Series:
         return (times >= midnight(days.start)) & (times < midnight(days.end))
@@ -185,7 +185,7 @@ def _splits(spec: ModelSpec, rows: pd.DataFrame, chosen: Windows) -> tuple[pd.Da
     train, holdout = rows[within(chosen.train)], rows[within(chosen.holdout)]
     excluded = np.zeros(len(holdout), bool)
     if spec.evaluation.exclude_known_entities:
-        excluded = known_before(holdout, rows[[spec.label.id_column, LABEL, REPORTED_AT]], rows, spec)
+        excluded = known_before(holdout, rows[[spec.source.id_column, LABEL, REPORTED_AT]], rows, spec)
     return train, holdout.assign(**{EXCLUDED: excluded})
 
 
@@ -229,15 +229,15 @@ def _with_features(
     """Both splits with their features, joined in one go; and the values of the views' columns for the holdout."""
     names = features.names()
     rows = pd.concat([train, holdout], ignore_index=True)
-    entities = {*spec.features.tables.values(), *filter(None, [spec.evaluation.entity])}
-    keys = [spec.label.id_column, spec.feeds["events"].time_column, *sorted(entities)]
+    entities = {*spec.source.entities.values(), *filter(None, [spec.evaluation.entity])}
+    keys = [spec.source.id_column, spec.source.events.time_column, *sorted(entities)]
     columns = [*dict.fromkeys(keys), *sorted({*spec.task.reference_columns} - {*keys, *names})]
-    if taken := sorted({*columns, spec.label.column} & set(names)) or sorted({spec.label.column} & set(columns)):
+    if taken := sorted({*columns, spec.label} & set(names)) or sorted({spec.label} & set(columns)):
         raise ConfigError(
             f"A dataset cannot hold two columns of one name: {', '.join(taken)}",
             hint="Rename the feature, or the label's column: the id, the event's time and entities stand beside them.",
         )
-    label = rows[[LABEL]].rename(columns={LABEL: spec.label.column})
+    label = rows[[LABEL]].rename(columns={LABEL: spec.label})
     made, batch = features.historical_with_batch(rows, versions)
     joined = pd.concat([rows[columns], label, made[names]], axis=1)
     first, second = joined.iloc[: len(train)], joined.iloc[len(train) :]
@@ -245,5 +245,5 @@ def _with_features(
 
 
 def _split(task: TaskKind, uri: str, days: Days, frame: pd.DataFrame) -> Split:
-    counts = task.counts(task.truth(frame[task.spec.label.column].to_numpy()))
+    counts = task.counts(task.truth(frame[task.spec.label].to_numpy()))
     return Split(days=days, uri=uri, rows=len(frame), counts=counts)

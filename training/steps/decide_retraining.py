@@ -3,14 +3,13 @@
 import logging
 from typing import Any
 
-from training.adapters.lake import EVENTS, LABELS, Lake
+from training.adapters.lake import EVENTS, Lake
 from training.adapters.ledger import Entry, Ledger
-from training.adapters.tables import covered
-from training.contract.base import TableVersions
+from training.adapters.tables import covered, feeds_read
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DecideRetrainingInputs, DecideRetrainingResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain import sources
+from training.domain.feature_inputs import age
 from training.domain.identity import digest, request_id
 from training.domain.monitoring import MONITORS, MonitoringRun, monitoring_run, unmeasured_for_long
 from training.domain.retraining import (
@@ -47,7 +46,7 @@ def run(inputs: DecideRetrainingInputs, settings: StateSettings) -> DecideRetrai
     or when the request is unknown; TransientError when MLflow does not answer.
     """
     _check(inputs)
-    spec = load_model_spec(inputs.model, settings.models_dir)
+    spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     ledger = Ledger(settings.ledger)
     problems = _note_unmeasured(inputs, spec, ledger)
     result = _decided(inputs, spec, ledger, settings)
@@ -74,7 +73,7 @@ def _decided(
     if inputs.request_id is not None:
         request = _known(inputs.request_id, inputs.model, ledger)
     else:
-        new = _new_request(inputs, spec, snapshot, Lake(settings.lake, inputs.model))
+        new = _new_request(inputs, spec, snapshot, Lake(settings.lake, spec.source.name, spec.name))
         if isinstance(new, str):
             return _nothing(new, inputs, ledger)
         request = _put(new, spec, ledger)
@@ -136,7 +135,8 @@ def _known(id_: str | None, model: str, ledger: Ledger) -> Request:
 def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snapshot, lake: Lake) -> Request | str:
     """The request that the inputs amount to; a sentence when there is no reason to train."""
     versions = snapshot.table_versions
-    events, labels = (covered(lake, spec, feed, versions.get(feed)) for feed in ("events", "labels"))
+    feeds = (EVENTS, spec.label_spec.feed)
+    events, labels = (covered(lake, spec.source, feed, versions.get(feed)) for feed in feeds)
     seen = inputs.as_of or (inputs.drift.as_of if inputs.drift else None)
     if events is None or labels is None:
         return "No reason to train: there are no labelled events in the lake yet."
@@ -170,11 +170,11 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snap
 def _features_lag(lake: Lake, spec: ModelSpec, snapshot: Snapshot) -> bool:
     """Events may have become features before their labels landed; a first model would learn without those."""
     versions = snapshot.table_versions
-    tables = [table for table in spec.features.tables if table in versions]
-    made_of = [lake.applied(table, sources.APPLICATION, versions[table]) for table in tables]
-    oldest = min((number for number in made_of if number is not None), default=None)
-    read: TableVersions = {table: versions[table] for table in (EVENTS, LABELS) if table in versions}
-    return oldest is not None and oldest < sources.number(read)
+    tables = [table for table in spec.source.entities if table in versions]
+    feeds = spec.source.feeds
+    read = [feeds_read(lake, table, feeds, versions[table]) for table in tables]
+    ages = [age(each, feeds) for each in read if each]
+    return bool(ages) and min(ages) < age(versions, feeds)
 
 
 def _reason(inputs: DecideRetrainingInputs, spec: ModelSpec, history_days: int) -> Reason | None:
@@ -193,7 +193,7 @@ def _put(request: Request, spec: ModelSpec, ledger: Ledger) -> Request:
 
     def body(before: list[Entry]) -> dict[str, Any]:
         history = _history([entry for entry in before if entry.model == spec.name])
-        return decide(request, history, spec.retraining, spec.drift.window_days).model_dump(mode="json")
+        return decide(request, history, spec.retraining, spec.monitoring.window_days).model_dump(mode="json")
 
     entry = ledger.append(REQUEST, spec.name, request.model_dump(mode="json"), request.id)
     request = Request.model_validate(entry.body)

@@ -37,19 +37,19 @@ def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
     same report in the same place. Raises InputError when the champion's reference is gone from disk and from its run,
     TransientError when MLflow does not answer.
     """
-    spec = load_model_spec(inputs.model, settings.models_dir)
+    spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     snapshot = snapshot_of_run(inputs.run, spec, settings, inputs.as_of)
-    lake, as_of = Lake(settings.lake, spec.name), snapshot.as_of
+    lake, as_of = Lake(settings.lake, spec.source.name, spec.name), snapshot.as_of
     if as_of is None or EVENTS not in snapshot.table_versions:
         log.info("No events in %s: nothing to compare", lake.uri(EVENTS))
         return DriftResult(outcome="no data", snapshot=snapshot)
     if snapshot.champion_version is None:
         log.info("%s has no champion yet: nothing to compare", spec.name)
         return DriftResult(outcome="no champion", snapshot=snapshot)
-    window = current_window(as_of, spec.drift.window_days)
+    window = current_window(as_of, spec.monitoring.window_days)
     rows = _current_events(lake, spec, snapshot.table_versions, window)
-    if len(rows) < spec.drift.minimum_rows:
-        log.warning("%d events are fewer than the %d of drift.minimum_rows", len(rows), spec.drift.minimum_rows)
+    if len(rows) < spec.monitoring.minimum_rows:
+        log.warning("%d events are fewer than the %d of drift.minimum_rows", len(rows), spec.monitoring.minimum_rows)
         return DriftResult(outcome="no data", snapshot=snapshot)
     champion = Registry(settings.tracking_uri).get(spec.name, snapshot.champion_version)
     return _compare(rows, champion, snapshot, as_of, spec, settings)
@@ -59,8 +59,8 @@ def _current_events(lake: Lake, spec: ModelSpec, versions: TableVersions, window
     rows = Events(lake, spec, versions[EVENTS]).within(window)
     log.info("%d events in %s (%s version %d)", len(rows), window, lake.uri(EVENTS), versions[EVENTS])
     # The lake keeps no order, and the sample must not depend on one.
-    rows = rows.sort_values(spec.label.id_column, ignore_index=True)
-    return sample(rows, spec.drift.maximum_rows, spec.training.seed)
+    rows = rows.sort_values(spec.source.id_column, ignore_index=True)
+    return sample(rows, spec.monitoring.maximum_rows, spec.training.seed)
 
 
 def _compare(
@@ -79,7 +79,7 @@ def _compare(
     model = OnnxModel.load(served_artifact(settings, champion))
     made = Features(settings, spec).historical(rows, snapshot.table_versions)
     current, not_defined = _features(made, model.metadata)
-    window = current_window(as_of, spec.drift.window_days)
+    window = current_window(as_of, spec.monitoring.window_days)
     folder = settings.scratch / spec.name / "drift" / f"{as_of}-v{champion.version}"
     about = {"model": spec.name, "champion": str(champion.version), "window": str(window)}
     if not_defined:
@@ -88,12 +88,12 @@ def _compare(
     report = write_drift_report(
         _with_score(_reference(champion, model, spec, settings), model),
         _with_score(current, model),
-        spec.drift.maximum_drifted_share,
+        spec.monitoring.maximum_drifted_share,
         folder,
         about,
-        spec.drift.test,
+        spec.monitoring.test,
     )
-    drifted, drifted_share = has_drifted(report.columns, spec.drift.maximum_drifted_share)
+    drifted, drifted_share = has_drifted(report.columns, spec.monitoring.maximum_drifted_share)
     log.info("Reference: the training rows of %s, version %d", model.metadata.train_days, champion.version)
     for name, column in sorted(report.columns.items(), key=lambda item: -item[1].score):
         log.info("  %-40s %7.3f %s", name, column.score, "drifted" if column.drifted else "")
@@ -141,16 +141,16 @@ def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, sett
         problem = f"The champion's reference, of dataset {metadata.dataset_id}, is neither in {work} nor in its run as"
         raise InputError(f"{problem} {kept}", hint=_how_to_restore(metadata, spec, settings))
     log.info("Reference read from %s", path)
-    return sample(pd.read_parquet(path)[metadata.feature_names], spec.drift.maximum_rows, spec.training.seed)
+    return sample(pd.read_parquet(path)[metadata.feature_names], spec.monitoring.maximum_rows, spec.training.seed)
 
 
 def _how_to_restore(metadata: "ArtifactMetadata", spec: ModelSpec, settings: StateSettings) -> str:
     """What to do about a missing reference. The dataset step can make it again while its dataset has the same id."""
     from training.adapters.features import definitions_digest
 
-    definitions, days = definitions_digest(settings.feature_repo, spec), len(metadata.train_days)
+    definitions, days = definitions_digest(settings.feature_repo, spec.source), len(metadata.train_days)
     versions = metadata.table_versions
-    tables = Lake(settings.lake, spec.name).identities(versions)
+    tables = Lake(settings.lake, spec.source.name, spec.name).identities(versions)
     now = dataset_id(spec, metadata.as_of, versions, tables, days, spec.training.seed, definitions)
     if now != metadata.dataset_id:
         changed = "The parts of the model spec or the feature definitions that decide the dataset have changed since"

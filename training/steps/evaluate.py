@@ -77,7 +77,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
         reasons = "; ".join(f"{name}: {why}" for name, why in inputs.dropped_out.items())
         problem = f"No estimator gave a candidate for a verdict. {reasons}".strip()
         raise InputError(problem, hint="Fix the cause and clear the train tasks; their logs say more.")
-    spec = load_model_spec(inputs.model, settings.models_dir)
+    spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     serving = inputs.snapshot.champion_version if inputs.snapshot else champion_version(spec, settings)
     task, dataset = task_of(spec), Dataset(inputs.dataset_uri, spec)
     holdout = _Holdout.of(dataset.holdout(), task)

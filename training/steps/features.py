@@ -1,4 +1,4 @@
-"""Compute the feature rows of the affected days. DuckDB over pinned versions of events and labels.
+"""Compute the feature rows of the affected days. DuckDB over pinned versions of the feeds.
 
 A feature table carries the number of the definition that it was made by. When the definition has changed, all its days
 are computed anew and take the place of the old rows and columns in one commit: a version never mixes two meanings.
@@ -17,13 +17,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from training.adapters.feature_query import FeatureQueries
-from training.adapters.lake import EVENTS, LABELS, Lake
-from training.adapters.tables import Labels
+from training.adapters.lake import EVENTS, Lake
+from training.adapters.tables import feeds_read, reports_relation
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.messages import FeaturesInputs, FeaturesResult
-from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain import sources
+from training.contract.source_spec import SourceSpec, load_source_spec
+from training.domain import feature_inputs
 from training.domain.conform import feed_schema
 from training.settings import StateSettings
 
@@ -45,10 +45,10 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
     DataContractError when the SQL yields nulls or numbers that are not finite, TransientError when another writer
     commits to the same days.
     """
-    spec = load_model_spec(inputs.model, settings.models_dir)
+    spec = load_source_spec(inputs.source, settings.feature_repo)
     lake = Lake(settings.lake, spec.name)
     versions = dict(inputs.table_versions)
-    rows = dict.fromkeys(spec.features.tables, 0)
+    rows = dict.fromkeys(spec.entities, 0)
     if EVENTS not in versions:
         if inputs.days is not None:
             raise InputError(
@@ -57,12 +57,12 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
         return FeaturesResult(rows=rows, table_versions=versions)
     versions = _not_older(lake, spec, versions)
     feeds = _Feeds.pinned(lake, spec, versions)
-    queries = FeatureQueries(settings.feature_repo / f"{spec.name}.sql", spec.features.tables)
+    queries = FeatureQueries(settings.feature_repo / f"{spec.name}.sql", spec.entities)
     written: TableVersions = {}
     for table, columns in _checked_columns(queries, feeds, spec, settings).items():
         definition = _definition(queries, table, columns, feeds)
-        made_of = {sources.APPLICATION: sources.number(versions), sources.DEFINITION: definition}
-        if lake.applied(table, sources.DEFINITION) != definition:
+        made_of = feature_inputs.made_of(versions, spec.feeds) | {feature_inputs.DEFINITION: definition}
+        if lake.applied(table, feature_inputs.DEFINITION) != definition:
             if (days := feeds.all_days()) is None:
                 continue
             _log_change(lake, table, columns, days)
@@ -80,18 +80,19 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
     if not written:
         log.info("No feature days to compute (asked for %s)", inputs.days)
         return FeaturesResult(rows=rows, table_versions=versions)
-    return FeaturesResult(rows=rows, table_versions=versions | lake.versions(*spec.features.tables) | written)
+    return FeaturesResult(rows=rows, table_versions=versions | lake.versions(*spec.entities) | written)
 
 
-def _not_older(lake: Lake, spec: ModelSpec, versions: TableVersions) -> TableVersions:
+def _not_older(lake: Lake, spec: SourceSpec, versions: TableVersions) -> TableVersions:
     """`versions`, or those that the newest feature rows were made of when these are newer.
 
-    Versions that events or labels do not have are those of a table from before: it was moved away and begun anew.
+    Versions that a feed does not have are those of a table from before: it was moved away and begun anew.
     """
-    applied = max((lake.applied(table, sources.APPLICATION) or 0 for table in spec.features.tables), default=0)
-    if applied <= sources.number(versions):
+    read = [feeds_read(lake, table, spec.feeds) for table in spec.entities]
+    later = max(read, key=lambda each: feature_inputs.age(each, spec.feeds), default=versions)
+    if feature_inputs.age(later, spec.feeds) <= feature_inputs.age(versions, spec.feeds):
         return versions
-    later, now = sources.versions_of(applied), lake.versions(EVENTS, LABELS)
+    now = lake.versions(*spec.feeds)
     if any(now.get(table, -1) < version for table, version in later.items()):
         return versions
     log.info("A later run has read the versions %s: so does this one", later)
@@ -100,39 +101,44 @@ def _not_older(lake: Lake, spec: ModelSpec, versions: TableVersions) -> TableVer
 
 @dataclass(frozen=True)
 class _Feeds:
-    """The events and labels at their pinned versions."""
+    """The feeds at their pinned versions."""
 
     events: ds.Dataset
-    labels: Labels
-    spec: ModelSpec
-    #: The ids of the two tables: one that is begun anew has another.
+    lake: Lake
+    spec: SourceSpec
+    versions: TableVersions
+    #: The ids of the feeds' tables: one that is begun anew has another.
     tables: tuple[str | None, ...]
 
     @classmethod
-    def pinned(cls, lake: Lake, spec: ModelSpec, versions: TableVersions) -> "_Feeds":
+    def pinned(cls, lake: Lake, spec: SourceSpec, versions: TableVersions) -> "_Feeds":
         log.info("Reading %s version %d", lake.uri(EVENTS), versions[EVENTS])
         # The SQL may name a column that the spec has got since, of which no file has landed yet.
-        events = lake.scan(EVENTS, versions[EVENTS], feed_schema(spec.feeds[EVENTS]))
-        tables = tuple(lake.identity(table) for table in (EVENTS, LABELS) if table in versions)
-        return cls(events, Labels(lake, spec, versions.get(LABELS)), spec, tables)
+        events = lake.scan(EVENTS, versions[EVENTS], feed_schema(spec.events))
+        tables = tuple(lake.identity(feed) for feed in spec.feeds if feed in versions)
+        return cls(events, lake, spec, versions, tables)
 
     @property
     def _time(self) -> str:
-        return self.spec.feeds[EVENTS].time_column
+        return self.spec.events.time_column
 
     def _since(self, days: Days) -> date:
-        return days.start - timedelta(days=self.spec.features.history_days)
+        return days.start - timedelta(days=self.spec.history_days)
 
     def of(self, days: Days) -> dict[str, ds.Dataset | pa.Table]:
-        """The events and labels that can matter to the feature rows of `days`."""
+        """Feed → its rows that can matter to the feature rows of `days`."""
         since, time = self._since(days), ds.field(self._time)
         events = self.events.filter((time >= midnight(since)) & (time < midnight(days.end)))
-        return {EVENTS: events, LABELS: self.labels.relation(events, since, days.end)}
+        reports = {
+            feed: reports_relation(self.lake, self.spec, feed, self.versions.get(feed), events, since, days.end)
+            for feed in self.spec.label_feeds
+        }
+        return {EVENTS: events, **reports}
 
     def empty(self) -> dict[str, pa.Table]:
         """As `of`, without rows."""
         day = Days.ending(date(1970, 1, 2), 1)
-        return {EVENTS: self.events.schema.empty_table(), LABELS: self.of(day)[LABELS].schema.empty_table()}
+        return {feed: relation.schema.empty_table() for feed, relation in self.of(day).items()}
 
     def all_days(self) -> Days | None:
         """From the day after the first event to the day after the newest; None without events."""
@@ -156,7 +162,7 @@ class _Feeds:
 
 
 def _checked_columns(
-    queries: FeatureQueries, feeds: _Feeds, spec: ModelSpec, settings: StateSettings
+    queries: FeatureQueries, feeds: _Feeds, spec: SourceSpec, settings: StateSettings
 ) -> dict[str, pa.Schema]:
     """Feature table → its columns, as the SQL yields them and the feature views name them."""
     from training.adapters.features.definitions import load_definitions
@@ -164,7 +170,7 @@ def _checked_columns(
 
     definitions = load_definitions(settings.feature_repo, spec)
     queries.may_be_null = definitions.may_be_null
-    found = {table: queries.schema(table, feeds.empty()) for table in spec.features.tables}
+    found = {table: queries.schema(table, feeds.empty()) for table in spec.entities}
     for table, columns in found.items():
         check_schema(definitions, settings.feature_repo, spec, table, columns)
     return found
@@ -172,11 +178,16 @@ def _checked_columns(
 
 def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, feeds: _Feeds) -> int:
     """The number of what decides the values of `table`: SQL, columns and types, how far back it looks, which feeds."""
-    spec = feeds.spec
     types = [(field.name, str(field.type)) for field in columns]
-    label = spec.label
-    implied = [] if label.unlabelled_after_delay == "missing" else [label.unlabelled_after_delay, label.delay_days]
-    return sources.definition_number(queries.tokens(table), types, spec.features.history_days, feeds.tables, *implied)
+    labels = feeds.spec.labels.values()
+    implied = [
+        each
+        for label in labels
+        if label.unlabelled_after_delay != "missing"
+        for each in (label.unlabelled_after_delay, label.delay_days)
+    ]
+    history_days = feeds.spec.features.tables[table].history_days
+    return feature_inputs.definition_number(queries.tokens(table), types, history_days, feeds.tables, *implied)
 
 
 def _has_rows(lake: Lake, table: str, days: Days) -> bool:

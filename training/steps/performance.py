@@ -4,7 +4,7 @@ import logging
 from datetime import date
 from typing import TYPE_CHECKING
 
-from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
+from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.tables import Events, Labels, Predictions
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.base import Days, TableVersions, midnight
@@ -33,7 +33,7 @@ def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult
     where the spec says so. The metrics are logged to the champion's run as of the horizon; run again, nothing doubles.
     Raises InputError for an unknown version of the model or of a table, TransientError when MLflow does not answer.
     """
-    spec = load_model_spec(inputs.model, settings.models_dir)
+    spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     snapshot = snapshot_of(inputs, spec, settings)
     if snapshot.champion_version is None:
         log.info("No champion: nothing to measure")
@@ -41,7 +41,7 @@ def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult
     if snapshot.as_of is None:
         log.info("No knowledge horizon: there is no data yet")
         return PerformanceResult(outcome="no predictions", snapshot=snapshot)
-    window = matured_window(snapshot.as_of, spec.drift.window_days, spec.label.delay_days)
+    window = matured_window(snapshot.as_of, spec.monitoring.window_days, spec.label_spec.delay_days)
     measured = _measured(snapshot, snapshot.as_of, snapshot.champion_version, window, spec, settings)
     return measured.model_copy(update={"window": window, "snapshot": snapshot})
 
@@ -52,8 +52,8 @@ def _measured(
     from training.adapters.registry import Registry
     from training.adapters.registry.watch import record
 
-    lake, versions = Lake(settings.lake, spec.name), snapshot.table_versions
-    if not {PREDICTIONS, LABELS, EVENTS} <= versions.keys():
+    lake, versions = Lake(settings.lake, spec.source.name, spec.name), snapshot.table_versions
+    if not {PREDICTIONS, *spec.feed_names} <= versions.keys():
         log.info("There are no predictions or no labels in %s", lake.uri(""))
         return PerformanceResult(outcome="no predictions")
     logged = Predictions(lake, spec, versions[PREDICTIONS])
@@ -72,7 +72,7 @@ def _measured(
         return PerformanceResult(outcome="too few labels", lacks=error.message, reference=reference)
     task, rows = task_of(spec), _counted(predictions, as_of, window, metadata, versions, lake, spec)
     truth = task.truth(rows[LABEL].to_numpy())
-    counts, lacks = task.counts(truth), task.lacks_to_measure(truth, spec.drift.minimum_class_rows)
+    counts, lacks = task.counts(truth), task.lacks_to_measure(truth, spec.monitoring.minimum_class_rows)
     log.info("%d predictions, %d with a label (%s), in %s", len(predictions), len(rows), counts, window)
     result = PerformanceResult(outcome="measured", rows=len(rows), counts=counts, lacks=lacks, reference=reference)
     if lacks:
@@ -80,14 +80,14 @@ def _measured(
         return result.model_copy(update={"outcome": "too few labels"})
     served, entity = served_task(metadata.task), spec.evaluation.entity
     outputs = logged_outputs(rows[LOGGED_OUTPUTS], metadata.outputs)
-    days = rows[spec.feeds[EVENTS].time_column].dt.floor("D")
+    days = rows[spec.source.events.time_column].dt.floor("D")
     rows_of = EvaluationSet.of(truth, None if entity is None else rows[entity], days)
     current: Metrics = task.scored(rows_of, served.scores(outputs), served).measure()
     for name, value in current.items():
         log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
     record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()}, as_of)
     primary = spec.evaluation.primary
-    degraded = has_degraded(current, reference, primary, task.rules[primary], spec.drift.maximum_performance_drop)
+    degraded = has_degraded(current, reference, primary, task.rules[primary], spec.monitoring.maximum_performance_drop)
     return result.model_copy(update={"current": current, "degraded": degraded})
 
 
@@ -107,10 +107,10 @@ def _counted(
 
     # Positives make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
     since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
-    identity = spec.label.id_column
+    identity = spec.source.id_column
     events = Events(lake, spec, versions[EVENTS]).within(Days(start=since, end=window.end), _columns(spec))
     ids = pd.concat([predictions[identity], events[identity]])
-    labels = Labels(lake, spec, versions[LABELS]).known_at(as_of, ids)
+    labels = Labels(lake, spec, versions[spec.label_spec.feed]).known_at(as_of, ids)
     rows = labelled(first_made(predictions, [identity]), labels, spec, midnight(as_of))
     if spec.evaluation.exclude_known_entities:
         # As in the dataset step, only positives among `events` make their entity known.
@@ -121,4 +121,4 @@ def _counted(
 def _columns(spec: ModelSpec) -> list[str]:
     """The id, the time and the entity of events."""
     entity = spec.evaluation.entity
-    return [spec.label.id_column, spec.feeds[EVENTS].time_column, *([] if entity is None else [entity])]
+    return [spec.source.id_column, spec.source.events.time_column, *([] if entity is None else [entity])]

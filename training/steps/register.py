@@ -20,7 +20,7 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     is negative or another champion serves by now than the one judged against; DataContractError when the artifact is
     not the one judged or does not reproduce its golden rows; TransientError when MLflow does not answer.
     """
-    spec, challenger = load_model_spec(inputs.model, settings.models_dir), inputs.challenger
+    spec, challenger = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo), inputs.challenger
     if not (inputs.verdict.promote or inputs.force):
         reasons = "; ".join(inputs.verdict.reasons)
         hint = "Train again, or register it by force."

@@ -27,7 +27,7 @@ def run(inputs: RollbackInputs, settings: StateSettings) -> RolloutResult:
     version, TransientError when a replica does not serve it in time.
     """
     started = time.monotonic()
-    model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
+    model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
     replicas = Replicas(settings.replicas, model, settings.serving_api_key)
     move = _begin(inputs, registry, ledger)

@@ -108,7 +108,7 @@ class _Job:
 
     @classmethod
     def of(cls, inputs: TrainInputs, settings: StateSettings) -> "_Job":
-        spec = load_model_spec(inputs.model, settings.models_dir)
+        spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
         task, estimator = task_of(spec), base.load(inputs.estimator)
         given = {**spec.training.estimators.get(inputs.estimator, {}), **inputs.parameters}
         return cls(

@@ -31,9 +31,10 @@ from perennial_airflow.reports import StepFailedError, step_result
 from perennial_airflow.step_task import StepTask, report_uri
 from training import storage
 from training.contract.errors import StepError
-from training.contract.model_spec import load_model_spec
+from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.processes import POD_GRACE_SECONDS
 from training.contract.resources import Resources
+from training.contract.source_spec import SourceSpec, load_source_spec
 from training.contract.steps import distributed_command, step_command, step_spec
 from training.settings import LauncherSettings, load_settings
 
@@ -185,7 +186,11 @@ class PodStepOperator(StepTask, PodOperator):
     def _prepare(self, context: Any, settings: LauncherSettings) -> tuple[Identity, Resources]:
         """The identity and the resources of this try's pod. Sets the provider's time limits."""
         inputs = self.all_inputs
-        spec = load_model_spec(str(inputs.get("model")), settings.models_dir)
+        spec: SourceSpec | ModelSpec
+        if "source" in inputs:
+            spec = load_source_spec(str(inputs["source"]), settings.feature_repo)
+        else:
+            spec = load_model_spec(str(inputs.get("model")), settings.models_dir, settings.feature_repo)
         resources = spec.resources.of(self.step, inputs.get("estimator"))
         self.schedule_timeout_seconds = resources.schedule_timeout_seconds
         self.startup_timeout_seconds = resources.startup_timeout_seconds

@@ -1,4 +1,4 @@
-"""The Feast objects of a model, loaded from `feature_repo/<model>.py` and checked against the spec."""
+"""The Feast objects of a source, loaded from `feature_repo/<source>.py` and checked against the spec."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from training.contract.feature_definitions import (
     ViewColumn,
     ViewDefinition,
 )
-from training.contract.model_spec import ModelSpec
+from training.contract.source_spec import SourceSpec
 
 if TYPE_CHECKING:
     from feast import Entity, FeatureService
@@ -20,23 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Definitions:
-    """What a model's file defines. Every view reads the feature table of the same name."""
+    """What a source's file defines. Every view reads the feature table of the same name."""
 
     entities: list["Entity"]
     #: feast.FeatureView, each with a ttl and a FileSource.
     views: list[Any]
     #: feast.on_demand_feature_view.OnDemandFeatureView, in pandas mode.
     on_demand: list[Any]
-    service: "FeatureService"
+    #: Name → service.
+    services: dict[str, "FeatureService"]
 
     @property
     def objects(self) -> list[Any]:
-        return [*self.entities, *self.views, *self.on_demand, self.service]
+        return [*self.entities, *self.views, *self.on_demand, *self.services.values()]
 
     @property
     def names(self) -> list[str]:
-        """The service's features in its order."""
-        return [feature.name for view in self.service.feature_view_projections for feature in view.features]
+        """All features: those of the views, then those of the request views, in the order of the file."""
+        return [feature.name for view in (*self.views, *self.on_demand) for feature in view.features]
 
     @property
     def may_be_null(self) -> dict[str, list[str]]:
@@ -52,8 +53,8 @@ class Definitions:
         return sorted({field.name for source in sources for field in source.schema})
 
 
-def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
-    """New objects from `<folder>/<model>.py`. The caller may change their sources.
+def load_definitions(folder: Path, spec: SourceSpec) -> Definitions:
+    """New objects from `<folder>/<source>.py`. The caller may change their sources.
 
     Raises ConfigError when the file is missing, fails, or does not define what the spec names.
     """
@@ -66,8 +67,8 @@ def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
     services = {o.name: o for o in found if isinstance(o, FeatureService)}
     entities = {o.name: o for o in found if isinstance(o, Entity)}
     keys = {view.name: [entities[name].join_key for name in view.entities] for view in views}
-    if keys != {table: [entity] for table, entity in spec.features.tables.items()}:
-        problem = f"{path} defines feature views with the join keys {keys}, the spec has {spec.features.tables}"
+    if keys != {table: [entity] for table, entity in spec.entities.items()}:
+        problem = f"{path} defines feature views with the join keys {keys}, the spec has {spec.entities}"
         raise ConfigError(
             problem, hint="Define one view per feature table, with the name of the table and its entity as the key."
         )
@@ -76,37 +77,37 @@ def load_definitions(folder: Path, spec: ModelSpec) -> Definitions:
             f"{path}: the feature views {without_ttl} have no ttl",
             hint="Write for example `ttl=timedelta(days=7)`: how long a feature row is used when no newer one comes.",
         )
-    if spec.features.service not in services:
-        problem = f"{path} defines no feature service {spec.features.service!r}, only {sorted(services)}"
-        raise ConfigError(problem, hint="Correct features.service in the spec, or define the service.")
     on_demand = [o for o in found if isinstance(o, OnDemandFeatureView)]
-    definitions = Definitions(list(entities.values()), views, on_demand, services[spec.features.service])
-    _check_service(definitions, path)
+    definitions = Definitions(list(entities.values()), views, on_demand, services)
+    _check_names(definitions, path)
     return definitions
 
 
-def _check_service(definitions: Definitions, path: Path) -> None:
-    """Raises ConfigError when the service has a feature that no view in the file defines, or a name twice."""
-    made = {view.name: {f.name for f in view.features} for view in (*definitions.views, *definitions.on_demand)}
-    for view in definitions.service.feature_view_projections:
-        if undefined := sorted({f.name for f in view.features} - made.get(view.name, set())):
-            problem = (
-                f"{path}: the feature service has {undefined} of {view.name!r}, which no view in this file defines"
-            )
-            raise ConfigError(problem, hint="Define the view in this file, or remove the features from the service.")
+def _check_names(definitions: Definitions, path: Path) -> None:
+    """Raises ConfigError when two views have one feature, or a service has a feature that no view defines."""
     names = definitions.names
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        problem = f"{path}: the feature service has the features {repeated} twice"
+        problem = f"{path}: the feature views have the features {repeated} twice"
         raise ConfigError(problem, hint="Rename one of them. Models identify features by name alone.")
+    made = {view.name: {f.name for f in view.features} for view in (*definitions.views, *definitions.on_demand)}
+    for service in definitions.services.values():
+        for view in service.feature_view_projections:
+            if undefined := sorted({f.name for f in view.features} - made.get(view.name, set())):
+                problem = (
+                    f"{path}: the feature service {service.name} has {undefined} of {view.name!r}, which no view in "
+                    "this file defines"
+                )
+                fix = "Define the view in this file, or remove the features from the service."
+                raise ConfigError(problem, hint=fix)
 
 
-def described(definitions: Definitions, spec: ModelSpec) -> FeatureDefinitions:
-    """The definitions of all features of the service, as an artifact holds them."""
+def described(definitions: Definitions, spec: SourceSpec) -> FeatureDefinitions:
+    """The definitions of all features, as an artifact holds them."""
     entities = {entity.name: entity for entity in definitions.entities}
     views = tuple(
         ViewDefinition(
             name=view.name,
-            entity=spec.features.tables[view.name],
+            entity=spec.entities[view.name],
             entity_type=_entity_type(view, entities[view.entities[0]], spec),
             ttl_seconds=view.ttl.total_seconds(),
             columns=tuple(_column(field) for field in view.features),
@@ -126,7 +127,7 @@ def described(definitions: Definitions, spec: ModelSpec) -> FeatureDefinitions:
         )
         for view in definitions.on_demand
     )
-    return FeatureDefinitions(views=views, request_views=request_views).needed_for(definitions.names)
+    return FeatureDefinitions(views=views, request_views=request_views)
 
 
 def _column(field: Any) -> ViewColumn:
@@ -147,7 +148,7 @@ def default_of(field: Any) -> float | None:
         raise ConfigError(problem, hint="Write a number, or null where the feature is missing then.") from error
 
 
-def _entity_type(view: Any, entity: Any, spec: ModelSpec) -> str:
+def _entity_type(view: Any, entity: Any, spec: SourceSpec) -> str:
     """Feast's ValueType of the view's key: from its field, else from its entity, else from the event column."""
     fields = {field.name: field.dtype.to_value_type().name for field in view.entity_columns}
     if entity.join_key in fields:
@@ -156,7 +157,7 @@ def _entity_type(view: Any, entity: Any, spec: ModelSpec) -> str:
     return declared if declared != "UNKNOWN" else _VALUE_TYPES[spec.request_columns[entity.join_key].type]
 
 
-#: Type of a column in the model spec → Feast's ValueType.
+#: Type of a column in the source spec → Feast's ValueType.
 _VALUE_TYPES = {
     "int64": "INT64",
     "float64": "DOUBLE",

@@ -11,18 +11,18 @@ from typing import Any
 from training.adapters.features.feature_plan import Transform
 from training.compat.feast import quick_import
 from training.contract.errors import ConfigError
-from training.contract.model_spec import ModelSpec
+from training.contract.source_spec import SourceSpec
 
 
-def definitions_path(folder: Path, spec: ModelSpec, extension: str) -> Path:
-    """`<folder>/<model>.<extension>`. Raises ConfigError when there is no such file."""
+def definitions_path(folder: Path, spec: SourceSpec, extension: str) -> Path:
+    """`<folder>/<source>.<extension>`. Raises ConfigError when there is no such file."""
     path = folder / f"{spec.name}.{extension}"
     if not path.is_file():
-        raise ConfigError(f"No feature definitions at {path}", hint="A model is a spec, a .py and a .sql file.")
+        raise ConfigError(f"No feature definitions at {path}", hint="A source is a spec, a .py and a .sql file.")
     return path
 
 
-def definitions_digest(folder: Path, spec: ModelSpec) -> str:
+def definitions_digest(folder: Path, spec: SourceSpec) -> str:
     """SHA-256 of the files that define the features, first 16 hex digits. Does not import Feast."""
     digest = hashlib.sha256()
     for extension in ("py", "sql"):
@@ -30,8 +30,8 @@ def definitions_digest(folder: Path, spec: ModelSpec) -> str:
     return digest.hexdigest()[:16]
 
 
-def definition_objects(folder: Path, spec: ModelSpec, source: bytes | None = None) -> list[Any]:
-    """All objects that the model's .py file creates. Every call creates new ones.
+def definition_objects(folder: Path, spec: SourceSpec, source: bytes | None = None) -> list[Any]:
+    """All objects that the source's .py file creates. Every call creates new ones.
 
     `source` is the content of the file; None: read it. Raises ConfigError when the file is missing or fails.
     """
@@ -60,8 +60,8 @@ class RequestCode:
     functions: Mapping[str, Transform]
 
 
-def request_code(folder: Path, spec: ModelSpec) -> RequestCode:
-    """The functions of the request views in `<folder>/<model>.py` as it is now.
+def request_code(folder: Path, spec: SourceSpec) -> RequestCode:
+    """The functions of the request views in `<folder>/<source>.py` as it is now.
 
     Ignores what else the file defines, because it may belong to another model version than the caller's. Raises
     ConfigError when the file is missing or fails.

@@ -74,7 +74,7 @@ class FeaturePlan:
             if name in self.definitions.texts | event_texts(self.definitions, spec)
         }
         self._transforms = list(self.functions.values())
-        self._time_column = spec.feeds["events"].time_column
+        self._time_column = spec.source.events.time_column
         taken = {name for view in self.definitions.request_views for name in view.event_columns}
         columns = sorted(taken.union(self.definitions.event_features) - {self._time_column})
         #: The columns of an event that are features, or that the request views take, without its time.

@@ -11,14 +11,14 @@ from training.settings import StateSettings
 
 
 class OnlineRecord:
-    """The file `<model>.online.json` beside the published registry. Use it under `registry_lock`.
+    """The file `<source>.online.json` beside the published registry. Use it under `registry_lock`.
 
     Call `begin` before the first write to the store and `end` after the last. When a materialization is killed in
     between, the next one knows which features may be online.
     """
 
-    def __init__(self, settings: StateSettings, model: str) -> None:
-        self._path = Path(settings.feature_registry).with_name(f"{model}.online.json")
+    def __init__(self, settings: StateSettings, source: str) -> None:
+        self._path = Path(settings.feature_registry).with_name(f"{source}.online.json")
         self._views: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
     def newer_than(self, view: str, table: str, version: int) -> int | None:

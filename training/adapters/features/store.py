@@ -34,23 +34,24 @@ def private_store(settings: StateSettings, definitions: Definitions, *, online: 
         yield store
 
 
-def publish(settings: StateSettings, definitions: Definitions, model: str, digest: str) -> bool:
-    """Apply `definitions` to the published registry unless they were applied before. Call it under `registry_lock`.
+def publish(settings: StateSettings, objects: list[Any], source: str, digest: str) -> bool:
+    """Apply the Feast `objects` of `source` to the published registry unless they were applied before.
 
-    `digest` identifies everything that the definitions depend on. Returns whether they were applied now.
+    Call it under `registry_lock`. `digest` identifies everything that the objects depend on.
+    Returns whether they were applied now.
     """
     registry = Path(settings.feature_registry)
-    applied = registry.with_name(f"{model}.applied")
+    applied = registry.with_name(f"{source}.applied")
     if registry.exists() and applied.exists() and applied.read_text() == digest:
         return False
-    _feature_store(settings, str(registry), online_store(settings).feast_settings()).apply(definitions.objects)
+    _feature_store(settings, str(registry), online_store(settings).feast_settings()).apply(objects)
     storage.write(str(applied), digest.encode())
     return True
 
 
-def published(settings: StateSettings, model: str) -> bool:
-    """Whether definitions of `model` are in the published registry."""
-    return Path(settings.feature_registry).with_name(f"{model}.applied").exists()
+def published(settings: StateSettings, source: str) -> bool:
+    """Whether definitions of `source` are in the published registry."""
+    return Path(settings.feature_registry).with_name(f"{source}.applied").exists()
 
 
 @contextlib.contextmanager

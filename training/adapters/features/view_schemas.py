@@ -8,7 +8,7 @@ import pyarrow as pa
 from training.adapters.features.definitions import Definitions
 from training.adapters.features.definitions_file import definitions_path
 from training.contract.errors import ConfigError
-from training.contract.model_spec import ModelSpec
+from training.contract.source_spec import SourceSpec
 
 _INTEGERS = {"int8", "int16", "int32"}
 #: Type of a Feast field that can be a feature → the Arrow types that fit. Float32 and Float64 take the same types,
@@ -30,14 +30,14 @@ _KEYS = {
 }
 
 
-def check_schema(definitions: Definitions, folder: Path, spec: ModelSpec, table: str, columns: pa.Schema) -> None:
+def check_schema(definitions: Definitions, folder: Path, spec: SourceSpec, table: str, columns: pa.Schema) -> None:
     """Raises the first error of `schema_mistakes`, if any."""
     for mistake in schema_mistakes(definitions, folder, spec, table, columns):
         raise mistake
 
 
 def schema_mistakes(
-    definitions: Definitions, folder: Path, spec: ModelSpec, table: str, columns: pa.Schema
+    definitions: Definitions, folder: Path, spec: SourceSpec, table: str, columns: pa.Schema
 ) -> Iterator[ConfigError]:
     """Compare the `columns` that the SQL of `table` yields (FeatureQueries.schema) with its feature view.
 
@@ -46,7 +46,7 @@ def schema_mistakes(
     """
     [view] = [view for view in definitions.views if view.name == table]
     sql, py = definitions_path(folder, spec, "sql"), definitions_path(folder, spec, "py")
-    key = spec.features.tables[table]
+    key = spec.entities[table]
     yielded = {field.name: str(field.type) for field in columns if field.name not in ("feature_timestamp", "day")}
     fields = {field.name: str(field.dtype) for field in view.features}
     [entity] = [entity for entity in definitions.entities if entity.name in view.entities]

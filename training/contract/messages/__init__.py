@@ -15,7 +15,7 @@ from training.contract.messages.data import (
     MaterializeInputs,
     MaterializeResult,
 )
-from training.contract.messages.inputs import Metrics, StepInputs
+from training.contract.messages.inputs import Metrics, ModelInputs, SourceInputs, StepInputs
 from training.contract.messages.ledger import LedgerVerifyInputs, LedgerVerifyResult
 from training.contract.messages.report import Failure, Provenance, StepReport
 from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult, StageResult
@@ -71,6 +71,7 @@ __all__ = [
     "MaterializeInputs",
     "MaterializeResult",
     "Metrics",
+    "ModelInputs",
     "PerformanceInputs",
     "PerformanceResult",
     "Provenance",
@@ -83,6 +84,7 @@ __all__ = [
     "SkewExample",
     "Snapshot",
     "SnapshotInputs",
+    "SourceInputs",
     "Split",
     "StageResult",
     "StepInputs",

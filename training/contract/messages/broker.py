@@ -4,13 +4,13 @@ from datetime import date
 from typing import Any
 
 from training.contract.base import Frozen
-from training.contract.messages.inputs import StepInputs
+from training.contract.messages.inputs import ModelInputs
 from training.contract.messages.snapshot import Snapshot
 from training.contract.messages.watching import DriftResult, PerformanceResult
 from training.contract.names import Trigger
 
 
-class DecideRetrainingInputs(StepInputs):
+class DecideRetrainingInputs(ModelInputs):
     """One of four:
 
     - A run that starts by itself: `trigger` (schedule, person, …) and `run`.

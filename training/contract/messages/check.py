@@ -1,12 +1,12 @@
-"""What the check of a model's three files says when it finds nothing; mistakes end the step with an error."""
+"""What the check of a source's files says when it finds nothing; mistakes end the step with an error."""
 
 from typing import Literal
 
 from training.contract.base import Frozen
-from training.contract.messages.inputs import StepInputs
+from training.contract.messages.inputs import SourceInputs
 
 
-class CheckInputs(StepInputs):
+class CheckInputs(SourceInputs):
     pass
 
 

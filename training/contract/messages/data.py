@@ -6,12 +6,12 @@ from typing import Literal
 from pydantic import Field
 
 from training.contract.base import Days, Frozen, TableVersions
-from training.contract.messages.inputs import StepInputs
-from training.contract.names import Feed
+from training.contract.messages.inputs import SourceInputs
+from training.contract.names import Name
 
 
-class IngestInputs(StepInputs):
-    feed: Feed
+class IngestInputs(SourceInputs):
+    feed: Name
     partition: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$")
     """The days that it promises: `2026-01-05`, or `2026-01-05_2026-01-18`, both ends in, for a load of past days."""
     uri: str
@@ -33,11 +33,11 @@ class IngestResult(Frozen):
     """Great Expectations' page about this partition."""
 
 
-class FeaturesInputs(StepInputs):
+class FeaturesInputs(SourceInputs):
     days: Days | None
     """Feature timestamps (midnight, UTC) to compute: `affected` of ingest. None: nothing to do."""
     table_versions: TableVersions
-    """Versions of `events` and `labels` to read."""
+    """Versions of the feeds to read."""
 
 
 class FeaturesResult(Frozen):
@@ -46,7 +46,7 @@ class FeaturesResult(Frozen):
     """What was read and what was written."""
 
 
-class MaterializeInputs(StepInputs):
+class MaterializeInputs(SourceInputs):
     table_versions: TableVersions
     """Versions of the feature tables to read."""
 

@@ -18,4 +18,12 @@ def counted(fields: Any) -> Any:
 
 
 class StepInputs(Frozen):
+    """The inputs of any step: those of a source, or those of a model."""
+
+
+class SourceInputs(StepInputs):
+    source: Name
+
+
+class ModelInputs(StepInputs):
     model: Name

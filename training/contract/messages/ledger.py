@@ -1,10 +1,10 @@
 """Whether the ledger is whole."""
 
 from training.contract.base import Frozen
-from training.contract.messages.inputs import StepInputs
+from training.contract.messages.inputs import ModelInputs
 
 
-class LedgerVerifyInputs(StepInputs):
+class LedgerVerifyInputs(ModelInputs):
     """The chain of `model`."""
 
 

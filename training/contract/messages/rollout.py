@@ -3,15 +3,15 @@
 from datetime import datetime
 
 from training.contract.base import Frozen
-from training.contract.messages.inputs import StepInputs
+from training.contract.messages.inputs import ModelInputs
 
 
-class RolloutInputs(StepInputs):
+class RolloutInputs(ModelInputs):
     version: int
     reason: str = ""
 
 
-class RollbackInputs(StepInputs):
+class RollbackInputs(ModelInputs):
     version: int | None = None
     """None: the version that the alias `previous` names, resolved here."""
     reason: str = ""

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import model_validator
 
 from training.contract.base import Frozen, TableVersions
-from training.contract.messages.inputs import StepInputs
+from training.contract.messages.inputs import ModelInputs
 
 
 class Snapshot(Frozen):
@@ -21,7 +21,7 @@ class Snapshot(Frozen):
     """None: there was no champion, or there were no events."""
 
 
-class SnapshotInputs(StepInputs):
+class SnapshotInputs(ModelInputs):
     """Inputs of a step that reads the snapshot of its run."""
 
     snapshot: Snapshot | None = None

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from training.contract.base import Days, Frozen, TableVersions
-from training.contract.messages.inputs import Metrics, StepInputs, counted
+from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
 from training.contract.names import EstimatorName, StoredMetric
 
@@ -46,7 +46,7 @@ class DatasetResult(Frozen):
     table_versions: TableVersions
 
 
-class TrainInputs(StepInputs):
+class TrainInputs(ModelInputs):
     estimator: EstimatorName
     parameters: dict[str, Any] = {}
     """Override the spec's parameters."""
@@ -75,7 +75,7 @@ class Candidate(Frozen):
     digest: str
 
 
-class EvaluateInputs(StepInputs):
+class EvaluateInputs(ModelInputs):
     snapshot: Snapshot | None = None
     """The verdict is against its champion. None, when the step is run by hand: against the champion now."""
     candidates: list[Candidate]
@@ -123,7 +123,7 @@ class EvaluateResult(Frozen):
     report_uri: str
 
 
-class RegisterInputs(StepInputs):
+class RegisterInputs(ModelInputs):
     challenger: Candidate
     verdict: Verdict
     champion_version: int | None

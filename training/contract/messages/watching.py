@@ -6,11 +6,11 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from training.contract.base import Days, Frozen
-from training.contract.messages.inputs import Metrics, StepInputs, counted
+from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.snapshot import OfSnapshot, SnapshotInputs
 
 
-class DriftInputs(StepInputs):
+class DriftInputs(ModelInputs):
     """`drift` is the first step of a monitoring run: it resolves the snapshot that the others read."""
 
     as_of: date | None = None

@@ -1,4 +1,4 @@
-"""Find mistakes in the three files of a model before anything runs: spec, feature SQL, Feast definitions."""
+"""Find mistakes before anything runs: in the files of a source (spec, feature SQL, Feast definitions) and of models."""
 
 import hashlib
 import json
@@ -9,8 +9,9 @@ from pathlib import Path
 from training import storage
 from training.contract.errors import ConfigError, StepError
 from training.contract.messages import CheckInputs, CheckResult
-from training.contract.model_spec import ModelSpec, read_model_spec
+from training.contract.model_spec import ModelSpec, models_of, read_model_spec
 from training.contract.problems import Problem, without_path
+from training.contract.source_spec import FEATURE_STORE, SourceSpec, read_source_spec
 from training.domain.identity import digest
 from training.settings import ROOT, StateSettings
 
@@ -18,46 +19,63 @@ log = logging.getLogger("perennial")
 
 #: The libraries that read the files. Another version of them may find other mistakes.
 _LIBRARIES = ("duckdb", "feast", "numpy", "pandas")
-_STORE = "feature_store.yaml"
 
 
 def run(inputs: CheckInputs, settings: StateSettings) -> CheckResult:
-    """Check the model's files. Files that have passed are checked again only when they or the code here change.
+    """Check the source's files. Files that have passed are checked again only when they or the code here change.
 
-    Raises ConfigError with all problems that were found.
+    Mistakes in the specs of the models that learn from it are logged: they must not keep data from the other models.
+    Raises ConfigError with all problems that were found in the files of the source.
     """
-    files = _digest(inputs.model, settings)
-    record = storage.join(settings.work, "checks", f"{inputs.model}.json")
+    files = _digest(inputs.source, settings)
+    record = storage.join(settings.work, "checks", f"{inputs.source}.json")
     if storage.read(record) == _record_content(files):
-        log.info("The files of %s have not changed since they passed the check (recorded in %s)", inputs.model, record)
+        log.info("The files of %s have not changed since they passed the check (recorded in %s)", inputs.source, record)
         return CheckResult(outcome="unchanged", digest=files)
-    found = find_problems(inputs.model, settings)
+    found = find_source_problems(inputs.source, settings)
     for line in listing([problem for problem in found if not problem.sure]):
         log.warning("This may be intended: %s", line)
+    models = models_of(inputs.source, settings.models_dir)
     if problems := [problem for problem in found if problem.sure]:
         listed = "".join(f"\n- {line}" for line in listing(problems))
+        learn = f" The models that learn from it: {', '.join(models)}." if models else ""
         raise ConfigError(
-            f"Mistakes in the files of {inputs.model}: {len(problems)}{listed}",
-            hint="Correct the files. `make check` checks them without Airflow.",
+            f"Mistakes in the files of {inputs.source}: {len(problems)}{listed}",
+            hint=f"Correct the files. `make check` checks them without Airflow.{learn}",
         )
+    for name in models:
+        for line in listing(find_model_problems(name, settings)):
+            log.error("The model %s cannot be trained: %s", name, line)
     storage.write(record, _record_content(files))
     return CheckResult(outcome="passed", digest=files)
 
 
-def find_problems(model: str, settings: StateSettings) -> list[Problem]:
-    """All problems in the files of `model`. Takes a few seconds, because it imports Feast and DuckDB."""
-    path = settings.models_dir / f"{model}.yaml"
+def find_source_problems(source: str, settings: StateSettings) -> list[Problem]:
+    """All problems in the files of `source`. Takes a few seconds, because it imports Feast and DuckDB."""
+    path = settings.feature_repo / f"{source}.yaml"
     try:
-        spec = read_model_spec(model, settings.models_dir)
+        spec = read_source_spec(source, settings.feature_repo)
     except StepError as error:
         return [Problem(file=str(path), place="", what=without_path(error.message, str(path)), fix=error.hint)]
-    missing = _missing_files(model, settings)
-    if not isinstance(spec, ModelSpec):
+    missing = _missing_files(source, settings)
+    if not isinstance(spec, SourceSpec):
         return [*spec, *missing]
+    return missing or _features(spec, settings)
+
+
+def find_model_problems(model: str, settings: StateSettings) -> list[Problem]:
+    """All problems in the spec of `model`. Those of its source are one problem here: see `find_source_problems`."""
+    path = settings.models_dir / f"{model}.yaml"
+    try:
+        spec = read_model_spec(model, settings.models_dir, settings.feature_repo)
+    except StepError as error:
+        return [Problem(file=str(path), place="", what=without_path(error.message, str(path)), fix=error.hint)]
+    if not isinstance(spec, ModelSpec):
+        return spec
+    from training.steps.check.chosen_features import check_features
     from training.steps.check.estimators import check_estimators
 
-    problems = [*check_estimators(spec, str(path)), *missing]
-    return problems if missing else [*problems, *_features(spec, settings)]
+    return [*check_estimators(spec, str(path)), *check_features(spec, str(path), settings)]
 
 
 def listing(problems: list[Problem]) -> list[str]:
@@ -65,7 +83,7 @@ def listing(problems: list[Problem]) -> list[str]:
     return [f"{problem.file}: {problem}\n    → {problem.fix}" for problem in problems]
 
 
-def _features(spec: ModelSpec, settings: StateSettings) -> list[Problem]:
+def _features(spec: SourceSpec, settings: StateSettings) -> list[Problem]:
     from training.steps.check.batch_sql import check_sql
     from training.steps.check.definitions import FeastCheck
 
@@ -74,11 +92,11 @@ def _features(spec: ModelSpec, settings: StateSettings) -> list[Problem]:
     return [*sql.problems, *FeastCheck(settings, spec, file, sql).problems()]
 
 
-def _missing_files(model: str, settings: StateSettings) -> list[Problem]:
+def _missing_files(source: str, settings: StateSettings) -> list[Problem]:
     fixes = {
-        f"{model}.sql": "Write one SELECT per feature table. docs/your-model.md shows how.",
-        f"{model}.py": "Define Feast's views and the service. docs/your-model.md shows how.",
-        _STORE: "Every feature repository needs this file. Copy feature_repo/feature_store.yaml.",
+        f"{source}.sql": "Write one SELECT per feature table. docs/your-model.md shows how.",
+        f"{source}.py": "Define Feast's views. docs/your-model.md shows how.",
+        FEATURE_STORE: "Every feature repository needs this file. Copy feature_repo/feature_store.yaml.",
     }
     return [
         Problem(file=str(settings.feature_repo / name), place="", what="There is no such file", fix=fix)
@@ -87,11 +105,11 @@ def _missing_files(model: str, settings: StateSettings) -> list[Problem]:
     ]
 
 
-def _digest(model: str, settings: StateSettings) -> str:
-    """A digest of the model's files, of files that they may import or share names with, and of the code that checks."""
+def _digest(source: str, settings: StateSettings) -> str:
+    """A digest of the source's files, of files that they may import or share names with, and of the code here."""
     repo = settings.feature_repo
-    files = [repo / f"{model}.sql", repo / _STORE]
-    files += sorted([*settings.models_dir.glob("*.yaml"), *repo.glob("*.py"), *Path(ROOT, "training").rglob("*.py")])
+    files = [repo / f"{source}.sql", *sorted([*repo.glob("*.yaml"), *repo.glob("*.py")])]
+    files += sorted([*settings.models_dir.glob("*.yaml"), *Path(ROOT, "training").rglob("*.py")])
     digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
     return digest([digests, {library: version(library) for library in _LIBRARIES}])
 

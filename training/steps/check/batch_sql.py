@@ -16,8 +16,9 @@ import pyarrow.types as pt
 from training.adapters.feature_query import FeatureQueries
 from training.contract.base import Days, midnight
 from training.contract.errors import StepError
-from training.contract.model_spec import ModelSpec
+from training.contract.feeds import EVENTS
 from training.contract.problems import Problem, without_path
+from training.contract.source_spec import SourceSpec
 from training.domain.conform import ARROW_TYPES, feed_schema
 from training.domain.sample_feeds import sample_feeds
 
@@ -33,7 +34,7 @@ TOLERANCE = 1e-6
 
 @dataclass
 class BatchSql:
-    """The result of running a model's SQL on the sample `events`: the rows of `tables`, by name, and the problems.
+    """The result of running a source's SQL on the sample `events`: the rows of `tables`, by name, and the problems.
 
     `schemas` also has the columns of tables whose rows have a problem.
     """
@@ -44,24 +45,25 @@ class BatchSql:
     events: pa.Table | None = None
 
 
-def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
+def check_sql(spec: SourceSpec, path: Path) -> BatchSql:
     """Run and check every query of `path`, also after a problem in another table."""
-    history = spec.features.history_days
+    history = spec.history_days
     before = history + min(history, 60) + 2
     found = BatchSql()
     queries, literals = None, []
     try:
-        queries = FeatureQueries(path, spec.features.tables)
+        queries = FeatureQueries(path, spec.entities)
         literals = _literals(queries, spec)
     except StepError as error:
         what = without_path(error.message, str(path))
         found.problems.append(Problem(file=str(path), place="", what=what, fix=error.hint))
-    found.events, labels = sample_feeds(spec, START, before + DAYS + AFTER, literals)
+    feeds = sample_feeds(spec, START, before + DAYS + AFTER, literals)
+    found.events = feeds[EVENTS]
     if queries is None:
         return found
     days = Days.ending(START + timedelta(days=before + DAYS), DAYS)
-    for table in spec.features.tables:
-        one = _Table(spec, path, table, queries, found.events, labels, days)
+    for table in spec.entities:
+        one = _Table(spec, path, table, queries, feeds, days)
         found.problems += one.problems()
         if one.schema is not None:
             found.schemas[table] = one.schema
@@ -70,9 +72,9 @@ def check_sql(spec: ModelSpec, path: Path) -> BatchSql:
     return found
 
 
-def _literals(queries: FeatureQueries, spec: ModelSpec) -> list[str | float]:
+def _literals(queries: FeatureQueries, spec: SourceSpec) -> list[str | float]:
     """The constants in the SQL. Sample rows contain some of them, because a filter might drop all rows otherwise."""
-    tokens = [token for table in spec.features.tables for token in queries.tokens(table)]
+    tokens = [token for table in spec.entities for token in queries.tokens(table)]
     texts = [token[1:-1].replace("''", "'") for token in tokens if token.startswith("'")]
     numbers = [float(token) for token in tokens if re.fullmatch(r"\d+(\.\d+)?", token)]
     return [*dict.fromkeys(texts), *dict.fromkeys(numbers)]
@@ -83,18 +85,17 @@ class _Table:
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: SourceSpec,
         path: Path,
         table: str,
         queries: FeatureQueries,
-        events: pa.Table,
-        labels: pa.Table,
+        feeds: dict[str, pa.Table],
         days: Days,
     ) -> None:
         self._spec, self._path, self._table, self._queries = spec, path, table, queries
-        self._events, self._labels, self._days = events, labels, days
-        self._entity = spec.features.tables[table]
-        self._time, self._reported = (spec.feeds[feed].time_column for feed in ("events", "labels"))
+        self._feeds, self._days = feeds, days
+        self._entity = spec.entities[table]
+        self._history_days = spec.features.tables[table].history_days
         self.schema: pa.Schema | None = None
         self.rows: pa.Table | None = None
 
@@ -112,7 +113,9 @@ class _Table:
         except StepError as error:
             return [*found, self._failed(error.message, error.hint)]
         if not rows.num_rows:
-            what = f"yields no row for {self._days}, from {self._events.num_rows} sample events before and in them"
+            what = (
+                f"yields no row for {self._days}, from {self._feeds[EVENTS].num_rows} sample events before and in them"
+            )
             fix = "Check the WHERE and JOIN conditions, and how the SQL uses $start and $end."
             found.append(self._problem(what, fix, sure=False))
         if found:
@@ -170,21 +173,12 @@ class _Table:
                 )
             ]
         tests: list[tuple[dict[str, pa.Table], str, str]] = [
-            (
-                self._known(day, self._all(), feeds=("events",)),
-                f"uses events of the day itself or later, which are not known at the start of {day}",
-                f"Use only events before the day: CAST({self._time} AS DATE) < day.",
-            ),
-            (
-                self._known(day, self._all(), feeds=("labels",)),
-                f"uses labels that were not yet reported at the start of {day}",
-                f"Use only labels reported before the day: CAST({self._reported} AS DATE) < day.",
-            ),
+            *(self._of_the_future(day, feed) for feed in self._feeds),
             (
                 self._recent(day),
-                f"uses events or labels from more than features.history_days ({self._spec.features.history_days}) ago",
-                "Raise features.history_days to the longest window plus the label delay plus the day on which an"
-                " entity leaves the window, or shorten the window.",
+                f"uses events or labels from more than its history_days ({self._history_days}) ago",
+                f"Raise features.tables.{self._table}.history_days to the longest window plus the label delay plus the"
+                " day on which an entity leaves the window, or shorten the window.",
             ),
         ]
         found = [
@@ -198,28 +192,41 @@ class _Table:
         fix = "Use $start and $end only to select the days to yield, not in the windows."
         return [self._problem(what, fix)]
 
+    def _of_the_future(self, day: date, feed: str) -> tuple[dict[str, pa.Table], str, str]:
+        """The relations without the rows of `feed` from `day` on, and the problem when they make a difference."""
+        time = f"CAST({self._spec.feeds[feed].time_column} AS DATE) < day."
+        what, fix = f"uses {feed} that were not yet reported at the start of {day}", "Use only labels reported"
+        if feed == EVENTS:
+            what = f"uses events of the day itself or later, which are not known at the start of {day}"
+            fix = "Use only events"
+        return self._known(day, self._all(), feeds=(feed,)), what, f"{fix} before the day: {time}"
+
     def _run(self, day: date, relations: dict[str, pa.Table]) -> pa.Table:
         return self._queries.run(self._table, Days(start=day, end=day + timedelta(days=1)), relations)
 
     def _all(self) -> dict[str, pa.Table]:
-        return {"events": self._events, "labels": self._labels}
+        return dict(self._feeds)
 
     def _known(
-        self, day: date, relations: dict[str, pa.Table], feeds: tuple[str, ...] = ("events", "labels")
+        self, day: date, relations: dict[str, pa.Table], feeds: tuple[str, ...] | None = None
     ) -> dict[str, pa.Table]:
-        return self._filtered(relations, feeds, lambda times: pc.less(times, pa.scalar(midnight(day), times.type)))
+        """`relations` without the rows of `feeds` (None: of all) from `day` on."""
+        return self._filtered(
+            relations, feeds or tuple(self._feeds), lambda times: pc.less(times, pa.scalar(midnight(day), times.type))
+        )
 
     def _recent(self, day: date) -> dict[str, pa.Table]:
         """The rows that the features step reads."""
-        first = midnight(day - timedelta(days=self._spec.features.history_days))
-        both = ("events", "labels")
-        return self._filtered(self._all(), both, lambda times: pc.greater_equal(times, pa.scalar(first, times.type)))
+        first = midnight(day - timedelta(days=self._history_days))
+        return self._filtered(
+            self._all(), tuple(self._feeds), lambda times: pc.greater_equal(times, pa.scalar(first, times.type))
+        )
 
     def _filtered(
         self, relations: dict[str, pa.Table], feeds: tuple[str, ...], keep: Callable[[pa.ChunkedArray], Any]
     ) -> dict[str, pa.Table]:
-        columns = {"events": self._time, "labels": self._reported}
-        return relations | {feed: relations[feed].filter(keep(relations[feed][columns[feed]])) for feed in feeds}
+        times = {feed: relations[feed][self._spec.feeds[feed].time_column] for feed in feeds}
+        return relations | {feed: relations[feed].filter(keep(times[feed])) for feed in feeds}
 
     def _differences(self, left: pa.Table, right: pa.Table, day: date, *names_of_both: str) -> str:
         """The columns in which two tables of one day differ, with an example. Empty: none.

@@ -3,14 +3,16 @@
 import dataclasses
 from collections.abc import Iterator
 
+from training.adapters.features.chosen import chosen_features
 from training.adapters.features.definitions import Definitions, load_definitions
 from training.adapters.features.sharing import clashes
 from training.adapters.features.store import private_store
 from training.adapters.features.view_schemas import schema_mistakes
 from training.contract.errors import StepError
-from training.contract.model_spec import ModelSpec, model_names
+from training.contract.model_spec import load_model_spec, models_of
 from training.contract.problems import Problem, without_path
-from training.contract.spec_rules import FEAST_COLUMNS, TABLE_COLUMNS
+from training.contract.source_rules import FEAST_COLUMNS, TABLE_COLUMNS
+from training.contract.source_spec import SourceSpec, source_names
 from training.settings import StateSettings
 from training.steps.check.batch_sql import BatchSql
 from training.steps.check.request_features import RequestFunction
@@ -21,10 +23,10 @@ _JOIN_COLUMNS = FEAST_COLUMNS | {"event_expire_timestamp", "rn"}
 
 @dataclasses.dataclass
 class FeastCheck:
-    """The problems in a model's Feast definitions. `sql`: the result of running its SQL, with the sample events."""
+    """The problems in a source's Feast definitions. `sql`: the result of running its SQL, with the sample events."""
 
     settings: StateSettings
-    spec: ModelSpec
+    spec: SourceSpec
     file: str
     sql: BatchSql
 
@@ -38,7 +40,7 @@ class FeastCheck:
         found += self._shared(definitions)
         found += [problem for function in functions for problem in function.declared()]
         if runs := self.sql.events is not None and not found:
-            tables = self.sql.tables if len(self.sql.tables) == len(self.spec.features.tables) else {}
+            tables = self.sql.tables if len(self.sql.tables) == len(self.spec.entities) else {}
             found += [problem for f in functions for problem in f.run(self.sql.events, tables)]
         read = {name for function in functions for name in (function.read if runs else function.takes)}
         found += self._unused(definitions, read)
@@ -63,23 +65,22 @@ class FeastCheck:
                 yield self._problem(f"view {view.name}", what, fix)
 
     def _shared(self, definitions: Definitions) -> Iterator[Problem]:
-        others = [name for name in model_names(self.settings.models_dir) if name != self.spec.name]
+        others = [name for name in source_names(self.settings.feature_repo) if name != self.spec.name]
         for clash in clashes(definitions, self.spec, others, self.settings):
             yield self._failed("", clash)
 
     def _names(self, definitions: Definitions) -> Iterator[Problem]:
-        place, names = f"service {definitions.service.name}", definitions.names
-        if not names:
-            yield self._problem(place, "has no features", "Add the views with the features of the model.")
-        spec, feeds = self.spec, self.spec.feeds
-        keys = {spec.label.id_column, spec.label.column, *(feed.time_column for feed in feeds.values())}
+        if not definitions.names:
+            yield self._problem("feature views", "have no features", "Add views with the features of the source.")
+        spec = self.spec
+        keys = {spec.id_column, *spec.labels, *(feed.time_column for feed in spec.feeds.values())}
         # Other columns of a dataset. The names of batch features must also differ from those of request columns.
-        taken = keys | TABLE_COLUMNS | {*spec.features.tables.values(), spec.evaluation.entity}
+        taken = keys | TABLE_COLUMNS | set(spec.entities.values())
         batch = {feature.name for view in definitions.views for feature in view.features}
-        for name in names:
+        for name in definitions.names:
             if name in taken or (name in batch and name in definitions.request_columns):
-                what = f"has the feature {name}, but a dataset already has another column of this name"
-                yield self._problem(place, what, "Rename the feature.")
+                what = f"have the feature {name}, but a dataset already has another column of this name"
+                yield self._problem("feature views", what, "Rename the feature.")
         for name in sorted(batch):
             if name in _JOIN_COLUMNS or name.endswith("_y"):
                 what = f"define the feature {name}, a name that Feast uses for its own column in joins"
@@ -90,19 +91,35 @@ class FeastCheck:
 
         This may be intended, because it is the first step to remove a feature (docs/your-model.md).
         """
-        service = set(definitions.names)
+        used, models = self._used(definitions)
+        if not models:
+            return
+        place = f"the feature services of {', '.join(models)}"
         for view in definitions.views:
             columns = self.sql.schemas.get(view.name)
             for name in [f.name for f in view.features if columns is not None and f.name in columns.names]:
-                if name not in service | read:
-                    what = f"does not have {name}, which the SQL yields and no request feature reads"
-                    fix = "Add it to the service, or remove it from SQL and view when no version in service uses it."
-                    yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
+                if name not in used | read:
+                    what = f"do not have {name}, which the SQL yields and no request feature reads"
+                    fix = "Let a model use it, or remove it from SQL and view when no version in service uses it."
+                    yield self._problem(place, what, fix, sure=False)
         for view in definitions.on_demand:
-            if unused := [f.name for f in view.features if f.name not in service]:
-                what = f"does not have {', '.join(unused)} of {view.name}"
-                fix = "Add them to the service, or remove them from the view when no version in service uses them."
-                yield self._problem(f"service {definitions.service.name}", what, fix, sure=False)
+            if unused := [f.name for f in view.features if f.name not in used]:
+                what = f"do not have {', '.join(unused)} of {view.name}"
+                fix = "Let a model use them, or remove them from the view when no version in service uses them."
+                yield self._problem(place, what, fix, sure=False)
+
+    def _used(self, definitions: Definitions) -> tuple[set[str], list[str]]:
+        """The features that some model of the source uses, and the models whose specs can be loaded."""
+        found: set[str] = set()
+        models = []
+        for name in models_of(self.spec.name, self.settings.models_dir):
+            try:
+                spec = load_model_spec(name, self.settings.models_dir, self.settings.feature_repo)
+                found |= set(chosen_features(definitions, spec, self.settings.feature_repo).names)
+            except StepError:
+                continue
+            models.append(name)
+        return found, models
 
     def _applied(self, definitions: Definitions) -> list[Problem]:
         """The error of Feast when it applies the definitions, if any."""

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from training.adapters.features import request_column
 from training.adapters.features.view_schemas import COMPATIBLE_TYPES
-from training.contract.model_spec import ModelSpec
 from training.contract.problems import Problem
+from training.contract.source_spec import SourceSpec
 
 ROWS = 64
 #: This many of the rows are also run one by one.
@@ -44,7 +44,7 @@ class _Columns(dict):
 class RequestFunction:
     """Checks an on-demand view. `read`: the columns that its function has read so far."""
 
-    def __init__(self, view: Any, spec: ModelSpec, file: str) -> None:
+    def __init__(self, view: Any, spec: SourceSpec, file: str) -> None:
         self.view, self._spec, self._file = view, spec, file
         self.read: set[str] = set()
         self._requested = [f for source in view.source_request_sources.values() for f in source.schema]

@@ -14,11 +14,12 @@ from collections import Counter
 from datetime import timedelta
 from typing import Literal
 
-from training.adapters.lake import EVENTS, LABELS, QUARANTINE, Lake
+from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.adapters.landing import Landed, read_landed
 from training.contract.base import Days
+from training.contract.errors import InputError
 from training.contract.messages import IngestInputs, IngestResult
-from training.contract.model_spec import load_model_spec
+from training.contract.source_spec import load_source_spec
 from training.domain.conform import conform
 from training.domain.partitions import affected_days, newest_before, partition_days, widened
 from training.domain.quarantine import known_in, quarantine_rows
@@ -42,11 +43,14 @@ def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
 
 class _Ingest:
     def __init__(self, inputs: IngestInputs, settings: StateSettings) -> None:
-        self.spec = load_model_spec(inputs.model, settings.models_dir)
+        self.spec = load_source_spec(inputs.source, settings.feature_repo)
         self.inputs = inputs
+        if inputs.feed not in self.spec.feeds:
+            hint = f"The feeds: {', '.join(self.spec.feeds)}."
+            raise InputError(f"The source {inputs.source} has no feed {inputs.feed!r}", hint)
         self.feed = self.spec.feeds[inputs.feed]
         self.days = widened(partition_days(inputs.partition), self.feed.slack_days)
-        self.lake = Lake(settings.lake, inputs.model)
+        self.lake = Lake(settings.lake, inputs.source)
         self.partition = Partition(self.lake, inputs.feed, inputs.partition, self.feed)
         self.validator = Validator(inputs, self.feed, self.days, self.lake, settings)
 
@@ -70,7 +74,8 @@ class _Ingest:
 
     def _fingerprint(self, landed: Landed) -> int:
         """60 bits of a hash of the content and the rules, so that new rules validate the same file again."""
-        rules = f"{landed.sha256} {self.feed.model_dump_json()}"
+        # Which column is the id is no rule for a row.
+        rules = f"{landed.sha256} {self.feed.model_dump_json(exclude={'id_column'})}"
         return int(hashlib.sha256(rules.encode()).hexdigest()[:15], 16)
 
     def _unchanged(self, landed: Landed, fingerprint: int) -> IngestResult:
@@ -94,12 +99,12 @@ class _Ingest:
             rows_quarantined=quarantined,
             quarantine_reasons=dict(reasons),
             affected=self._affected(),
-            table_versions=self.lake.versions(EVENTS, LABELS, QUARANTINE),
+            table_versions=self.lake.versions(*self.spec.feeds, QUARANTINE),
             data_docs=page,
         )
 
     def _affected(self) -> Days | None:
-        events = self.lake.spans(EVENTS, self.spec.feeds["events"].time_column)
+        events = self.lake.spans(EVENTS, self.spec.events.time_column)
         horizon = max((span.newest.date() + timedelta(days=1) for span in events), default=None)
         since = None
         if self.inputs.feed == "events":
@@ -107,4 +112,4 @@ class _Ingest:
             horizon = max(horizon or self.days.end, self.days.end)
             before = [(s.earliest.date(), s.newest.date()) for s in events if s.partition != self.inputs.partition]
             since = newest_before(before, self.days.start)
-        return affected_days(self.days, self.spec.features.history_days, horizon, since)
+        return affected_days(self.days, self.spec.history_days, horizon, since)

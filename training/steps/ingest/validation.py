@@ -41,7 +41,7 @@ class Validator:
 
     def __init__(self, inputs: IngestInputs, feed: FeedSpec, days: Days, lake: Lake, settings: StateSettings) -> None:
         self._inputs, self._feed, self._days, self._lake, self._settings = inputs, feed, days, lake, settings
-        self._docs = settings.scratch / inputs.model / "data_docs"
+        self._docs = settings.scratch / inputs.source / "data_docs"
 
     def refuse_columns(self, problems: list[str]) -> None:
         """Raises DataContractError when there are `problems` with the file's columns."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
-from training.contract.model_spec import Feed, FeedSpec
+from training.contract.feeds import FeedSpec
 from training.domain.conform import feed_schema
 from training.domain.quarantine import Broken, known_rule, released
 
@@ -21,7 +21,7 @@ log = logging.getLogger("perennial")
 class Partition:
     """One partition of a feed in the lake."""
 
-    def __init__(self, lake: Lake, feed: Feed, name: str, spec: FeedSpec) -> None:
+    def __init__(self, lake: Lake, feed: str, name: str, spec: FeedSpec) -> None:
         self._lake, self._feed, self._name, self._spec = lake, feed, name, spec
         self._schema = feed_schema(spec).append(pa.field("partition", pa.string()))
 

@@ -30,7 +30,7 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     next run of the step continues it. After every other error the version is out of service again.
     """
     started = time.monotonic()
-    model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir)
+    model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
     replicas = Replicas(settings.replicas, model, settings.serving_api_key)
     version = registry.get(model, inputs.version).version

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from training.adapters.lake import EVENTS, LABELS, PREDICTIONS, Lake
+from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.adapters.registry.watch import keep
@@ -34,7 +34,7 @@ class LateLabels:
     """The labels that have arrived for the requests of `stage`. They are read only every few minutes: that is slow."""
 
     def __init__(self, stage: Stage, move: Move | None, spec: ModelSpec, settings: StateSettings) -> None:
-        self._stage, self._spec, self._lake = stage, spec, Lake(settings.lake, spec.name)
+        self._stage, self._spec, self._lake = stage, spec, Lake(settings.lake, spec.source.name, spec.name)
         self._champion = move.champion if move else None
         self._last_read = time.monotonic()
         self._findings: list[Finding] = []
@@ -61,7 +61,7 @@ class LateLabels:
         from training.domain.metrics import paired_differences
 
         rows, spec = self._labelled(), self._spec
-        identity, evaluation = spec.label.id_column, spec.evaluation
+        identity, evaluation = spec.source.id_column, spec.evaluation
         new, old = (rows[rows[VERSION] == version] for version in (self._stage.version, self._champion))
         new = new[new[identity].isin(old[identity])].sort_values(identity)
         old = old[old[identity].isin(new[identity])].sort_values(identity)
@@ -85,11 +85,11 @@ class LateLabels:
 
         spec, entity = self._spec, self._spec.evaluation.entity
         truth = self.task.truth(rows[LABEL].to_numpy())
-        if version is None or self.task.lacks_to_measure(truth, spec.drift.minimum_class_rows):
+        if version is None or self.task.lacks_to_measure(truth, spec.monitoring.minimum_class_rows):
             return None
         metadata = self._metadata(version)
         outputs = logged_outputs(rows[LOGGED_OUTPUTS], metadata.outputs)
-        times, served = rows[spec.feeds[EVENTS].time_column], served_task(metadata.task)
+        times, served = rows[spec.source.events.time_column], served_task(metadata.task)
         known = EvaluationSet.of(truth, None if entity is None else rows[entity], rows[DAY], times)
         return self.task.scored(known, served.scores(outputs), served)
 
@@ -104,12 +104,12 @@ class LateLabels:
         """The predictions of both versions since the stage began, with the labels that are known now."""
         from training.domain.labels import labelled
 
-        spec, identity = self._spec, self._spec.label.id_column
-        versions = self._lake.versions(PREDICTIONS, LABELS)
+        spec, identity = self._spec, self._spec.source.id_column
+        versions = self._lake.versions(PREDICTIONS, *spec.feed_names)
         predictions = Predictions(self._lake, spec, versions.get(PREDICTIONS))
-        columns = [identity, spec.feeds["events"].time_column, *filter(None, [spec.evaluation.entity])]
+        columns = [identity, spec.source.events.time_column, *filter(None, [spec.evaluation.entity])]
         rows = predictions.scored_since(self._stage.began, [self._stage.version, self._champion], columns)
-        table = Labels(self._lake, spec, versions.get(LABELS))
+        table = Labels(self._lake, spec, versions.get(spec.label_spec.feed))
         known = table.known_at(None, rows[identity])
         # The labels feed decides what is known now: a clock does not know which deliveries are late.
         return labelled(rows, known, spec, table.newest_report() or self._stage.began)

@@ -1,7 +1,7 @@
--- The daily batch features of card_fraud. A row has what was known at the start (midnight) of its `day`.
+-- The daily batch features of card_payments. A row has what was known at the start (midnight) of its `day`.
 --
--- Convention. A line `-- table: <name>` begins the SELECT for that feature table of the model spec. It can read two
--- relations, `events` and `labels` (the columns of the spec's feeds, only for the days that are needed). Its parameters
+-- Convention. A line `-- table: <name>` begins the SELECT for that feature table of the source spec. It can read the
+-- feeds, here `events` and `labels` (the columns of the spec's feeds, only for the days that are needed). Its parameters
 -- $start and $end are dates: compute the days from $start to the day before $end. It yields the table's entity column,
 -- `day`, and the features, which must not be null; use 0 if nothing is known. The step adds `feature_timestamp`, the
 -- midnight of `day`.

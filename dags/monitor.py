@@ -1,11 +1,11 @@
-"""`<model>_drift`: monitors the model in service. Daily, and when new events or labels have become features."""
+"""`<model>_monitor`: monitors the model in service. Daily, and when new events or labels have become features."""
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 from perennial_airflow.assets import features_asset, retrain_asset
 from perennial_airflow.operators import StepOperator
 from perennial_airflow.refs import result
 from perennial_airflow.requests import retrain_event
-from perennial_airflow.specs import dag_settings, specs
+from perennial_airflow.specs import dag_settings, model_specs
 from perennial_airflow.wiring import check_wiring
 
 DOC = """
@@ -19,13 +19,13 @@ could not be measured in several runs in succession.
 service. All tasks of the run read this snapshot, whatever lands meanwhile. To look at newer data, start another run.
 """
 
-for spec in specs("drift"):
+for spec in model_specs("monitor"):
     model, retrain = {"model": spec.name}, retrain_asset(spec.name)
     schedule = AssetOrTimeSchedule(
-        timetable=CronTriggerTimetable(spec.schedule.drift, timezone="UTC"), assets=[features_asset(spec.name)]
+        timetable=CronTriggerTimetable(spec.schedule.monitor, timezone="UTC"), assets=[features_asset(spec.source.name)]
     )
     doc = DOC.format(retrain=retrain.name, model=spec.name)
-    with DAG(**dag_settings(spec, "drift", "watch for drift"), schedule=schedule, doc_md=doc) as dag:
+    with DAG(**dag_settings(spec, "monitor", "monitor"), schedule=schedule, doc_md=doc) as dag:
         drift = StepOperator(step="drift", inputs={**model, "run": "{{ run_id }}"})
         pinned = {**model, "snapshot": result(drift)["snapshot"]}
         performance = StepOperator(step="performance", inputs=pinned)

@@ -1,6 +1,6 @@
-"""The features of card_fraud as Feast objects: names, tables, and the function for the features of a request.
+"""The features of card_payments as Feast objects: names, tables, and the function for the features of a request.
 
-card_fraud.sql computes the batch features. A batch feature of an unknown entity is 0, as in the SQL.
+card_payments.sql computes the batch features. A batch feature of an unknown entity is 0, as in the SQL.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, RequestSource, ValueType
+from feast import Entity, FeatureView, Field, FileSource, RequestSource, ValueType
 from feast.data_format import DeltaFormat
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float32, Float64, UnixTimestamp
@@ -29,7 +29,7 @@ terminal = Entity(
 def _source(table: str) -> FileSource:
     return FileSource(
         name=table,
-        path=f"{LAKE}/card_fraud/{table}",
+        path=f"{LAKE}/card_payments/{table}",
         timestamp_field="feature_timestamp",
         file_format=DeltaFormat(),
     )
@@ -107,10 +107,3 @@ def request_features(inputs: pd.DataFrame) -> pd.DataFrame:
         known = mean > 0
         columns[f"amount_over_mean_{window}"] = np.where(known, amount / np.where(known, mean, 1.0), 1.0)
     return type(inputs)({name: values.astype(np.float32) for name, values in columns.items()})
-
-
-card_fraud = FeatureService(
-    name="card_fraud",
-    features=[customer_features, terminal_features, request_features],
-    description="The features of card_fraud's models, in this order",
-)

@@ -1,0 +1,145 @@
+"""The newest feature rows of a source in the online store, and its definitions in the published registry."""
+
+import contextlib
+import json
+import logging
+from datetime import date
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+import training.adapters.features.store as stores
+from training.adapters.features.chosen import ChosenFeatures, chosen_features
+from training.adapters.features.definitions import Definitions, load_definitions
+from training.adapters.features.definitions_file import definitions_digest
+from training.adapters.features.online_record import OnlineRecord
+from training.adapters.features.online_stores import contract_errors, online_store
+from training.adapters.features.sharing import clashes
+from training.adapters.features.view_rows import pinned_version, scan_view
+from training.adapters.lake import Lake
+from training.compat import feast as compat
+from training.contract.base import TableVersions, midnight
+from training.contract.errors import ConfigError
+from training.contract.model_spec import ModelSpec, load_model_spec, models_of
+from training.contract.source_spec import SourceSpec, source_names
+from training.settings import StateSettings
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+log = logging.getLogger("perennial")
+
+
+class OnlineRows:
+    """The rows of one source. Every model that learns from the source looks up the same rows."""
+
+    def __init__(self, settings: StateSettings, source: SourceSpec) -> None:
+        self._settings, self._source = settings, source
+        self._lake = Lake(settings.lake, source.name)
+
+    def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
+        """Write the newest feature row of each entity to the online store, and delete all other rows.
+
+        Returns the newest feature day online, and the number of rows written per table. Reads the feature rows within
+        the view's ttl of the newest day. An entity without a row in that time has none online. A version older than the
+        one that is online is skipped, so a late run does not undo a newer one.
+        Raises InputError when a version is missing or lacks features that the definitions name, ConfigError when
+        another source has published objects of the same names, TransientError when the store does not answer.
+        """
+        written = dict.fromkeys(self._source.entities, 0)
+        with stores.registry_lock(self._settings):
+            self._publish()
+            record = OnlineRecord(self._settings, self._source.name)
+            for view in self._definitions.views:
+                version, table = pinned_version(versions, view.name), self._lake.identity(view.name) or ""
+                if (newer := record.newer_than(view.name, table, version)) is not None:
+                    log.info("%s: skipped version %d, because version %d is online", view.name, version, newer)
+                    continue
+                newest = self._newest_rows(view, version)
+                day = pc.max(newest["day"]).as_py()
+                record.begin(view, table, version, day)
+                removed = self._put_online(view, newest, record)
+                record.end(view)
+                written[view.name] = newest.num_rows
+                counts = (view.name, version, day, newest.num_rows, removed)
+                log.info("%s: version %d up to %s, %d entities online, %d removed", *counts)
+        return record.newest([view.name for view in self._definitions.views]), written
+
+    def _put_online(self, view: Any, rows: pa.Table, record: OnlineRecord) -> int:
+        """Write `rows` and delete the other rows of `view`. Returns the number of entities deleted."""
+        with contract_errors(self._settings):
+            store = self._feature_store
+            if rows.num_rows:
+                store.write_to_online_store(view.name, rows.drop_columns("day").to_pandas())
+            [column] = view.entity_columns
+            entities = rows[self._source.entities[view.name]].to_pylist()
+            keys = compat.stored_keys(store.config, column.name, entities, column.dtype.to_value_type())
+            return online_store(self._settings).keep_only(store.config, view, keys, *record.stored(view.name))
+
+    def publish(self) -> None:
+        """Publish the definitions, for the `feast` command and its UI, unless they are published already."""
+        with stores.registry_lock(self._settings):
+            self._publish()
+
+    @cached_property
+    def _definitions(self) -> Definitions:
+        return load_definitions(self._settings.feature_repo, self._source)
+
+    @cached_property
+    def _feature_store(self) -> "FeatureStore":
+        # It stays open until the process ends.
+        self._open = contextlib.ExitStack()
+        return self._open.enter_context(stores.private_store(self._settings, self._definitions, online=True))
+
+    def _publish(self) -> None:
+        folder = self._settings.feature_repo
+        definitions = load_definitions(folder, self._source)
+        # When two sources use one name, the source that was published first keeps it.
+        others = [name for name in source_names(folder) if name != self._source.name]
+        published = [name for name in others if stores.published(self._settings, name)]
+        for clash in clashes(definitions, self._source, published, self._settings):
+            raise clash
+        for view in definitions.views:
+            view.batch_source.file_options.uri = self._lake.uri(view.name)
+        models = self._models()
+        services = [chosen.service for model in models if (chosen := self._chosen(definitions, model))]
+        chosen_of = json.dumps({model.name: model.model_dump(include={"features"}) for model in models})
+        digest = f"{definitions_digest(folder, self._source)} {self._settings.lake} {chosen_of}"
+        objects = [*definitions.objects, *(each for each in services if each.name not in definitions.services)]
+        with contract_errors(self._settings):
+            applied = stores.publish(self._settings, objects, self._source.name, digest)
+        if applied:
+            log.info("Published the feature definitions to %s", self._settings.feature_registry)
+
+    def _models(self) -> list[ModelSpec]:
+        """The models that learn from the source. One whose spec is broken is left out; its own check reports it."""
+        found = []
+        for name in models_of(self._source.name, self._settings.models_dir):
+            try:
+                found.append(load_model_spec(name, self._settings.models_dir, self._settings.feature_repo))
+            except ConfigError as error:
+                log.warning("The feature service of %s is not published: %s", name, error)
+        return found
+
+    def _chosen(self, definitions: Definitions, model: ModelSpec) -> ChosenFeatures | None:
+        try:
+            return chosen_features(definitions, model, self._settings.feature_repo)
+        except ConfigError as error:
+            log.warning("The feature service of %s is not published: %s", model.name, error)
+            return None
+
+    def _newest_rows(self, view: Any, version: int) -> pa.Table:
+        """The last row of each entity among the rows within the view's ttl of the newest day."""
+        rows = scan_view(self._lake, view, version)
+        newest = pc.max(rows.to_table(columns=["day"])["day"]).as_py()
+        if newest is None:
+            return rows.head(0)
+        key = self._source.entities[view.name]
+        columns = [key, "feature_timestamp", *(feature.name for feature in view.features), "day"]
+        found = rows.to_table(columns, filter=ds.field("feature_timestamp") >= midnight(newest) - view.ttl)
+        last = found.group_by(key).aggregate([("feature_timestamp", "max")])
+        last = last.rename_columns([key, "feature_timestamp"])
+        return found.join(last, [key, "feature_timestamp"], join_type="inner")

@@ -1,0 +1,119 @@
+"""The sections of a source spec: feeds, labels, feature tables."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from training.contract.base import Spec
+from training.contract.feeds import EVENTS, Column, FeedSpec
+from training.contract.names import Name
+from training.contract.resources import StepResources
+from training.contract.spec_file import SpecFile
+
+#: A hundred years: a larger number is a typing error, and dates would overflow.
+DayCount = Annotated[int, Field(ge=1, le=36_500)]
+
+
+class LabelSpec(Spec):
+    """A label is a column of a feed: of a feed of labels, or of the events."""
+
+    feed: Name
+    """The feed with the label's column. `events`: the label is in the event file. It is known from the event's time on,
+    and it is no field of a prediction request."""
+    delay_days: int = Field(0, ge=0, le=36_500)
+    """Days after the event within which its label has been reported: the gap between training and holdout. Required for
+    a feed of labels, 0 for a label in the event file."""
+    unlabelled_after_delay: Literal["missing", "negative"] = "missing"
+    """How to treat an event that has no label by then. `negative` is for feeds that report positives only, such as
+    chargebacks. A failed delivery of labels then looks like a time without positives (docs/your-model.md)."""
+
+
+class FeatureTable(Spec):
+    """A feature table in the lake, and the view of the same name in `feature_repo/<source>.py`."""
+
+    entity: str
+    """The column of the events that is the key of the table's rows."""
+    history_days: DayCount
+    """Days after an event in which it still changes a feature row: the longest window plus the label delay."""
+
+
+class SourceFeatures(Spec):
+    tables: dict[Name, FeatureTable]
+    """The feature tables. The SQL in `feature_repo/<source>.sql` fills these."""
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """A label of a source with what its feed says of it."""
+
+    column: str
+    feed: str
+    id_column: str
+    #: When the label was reported; for a label in the event file the time of the event.
+    time_column: str
+    delay_days: int
+    unlabelled_after_delay: str
+
+
+class SourceSections(SpecFile):
+    """The sections of a source spec. What must hold between them is in source_rules.py."""
+
+    feeds: dict[Name, FeedSpec]
+    """`events` is required. Every other feed is a feed of labels."""
+    labels: dict[str, LabelSpec] = Field(min_length=1)
+    """Label → where it is. The name of a label is its column."""
+    features: SourceFeatures
+    resources: StepResources = StepResources()
+
+    @property
+    def events(self) -> FeedSpec:
+        return self.feeds[EVENTS]
+
+    @property
+    def id_column(self) -> str:
+        """The column that identifies an event, under the same name in all feeds."""
+        return self.events.id_column
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables of feeds and features, which every model of the source shares."""
+        return [*self.feeds, *self.features.tables]
+
+    @property
+    def feed_names(self) -> list[str]:
+        """All feeds, `events` first. So events are ingested before the labels of the same day."""
+        return [EVENTS, *self.label_feeds]
+
+    @property
+    def label_feeds(self) -> list[str]:
+        """The feeds of labels, in the order of the spec."""
+        return [name for name in self.feeds if name != EVENTS]
+
+    @property
+    def request_columns(self) -> dict[str, Column]:
+        """The columns of an event that are the fields of a prediction request: all but the labels."""
+        known_later = {name for name, label in self.labels.items() if label.feed == EVENTS}
+        return {name: column for name, column in self.events.columns.items() if name not in known_later}
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """Feature table → its entity column."""
+        return {name: table.entity for name, table in self.features.tables.items()}
+
+    @property
+    def history_days(self) -> int:
+        """Days after an event in which it still changes some feature row."""
+        return max((table.history_days for table in self.features.tables.values()), default=0)
+
+    def label(self, name: str) -> LabelColumn:
+        """The label `name`. Raises KeyError for an unknown one."""
+        label = self.labels[name]
+        feed = self.feeds[label.feed]
+        return LabelColumn(
+            name, label.feed, feed.id_column, feed.time_column, label.delay_days, label.unlabelled_after_delay
+        )
+
+    def labels_of(self, feed: str) -> list[LabelColumn]:
+        """The labels that `feed` reports."""
+        return [self.label(name) for name, label in self.labels.items() if label.feed == feed]

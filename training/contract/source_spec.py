@@ -1,0 +1,62 @@
+"""The source spec: data that lands, and the features that are made of it, in `feature_repo/<source>.yaml`.
+
+Several models may learn from one source. It is ingested once and its features are computed once.
+"""
+
+from pathlib import Path
+
+from pydantic import ValidationError, model_validator
+
+from training.contract.errors import ConfigError
+from training.contract.problems import Problem, problems_of, raise_contradictions
+from training.contract.source_rules import contradictions
+from training.contract.source_sections import FeatureTable, LabelColumn, LabelSpec, SourceSections
+from training.contract.spec_file import spec_file
+from training.contract.yaml_file import read_fields
+
+__all__ = ["FeatureTable", "LabelColumn", "LabelSpec", "SourceSpec", "load_source_spec", "source_names"]
+
+SOURCES_DIR = Path(__file__).parent.parent.parent / "feature_repo"
+#: Feast's own file in the same folder.
+FEATURE_STORE = "feature_store.yaml"
+
+
+class SourceSpec(SourceSections):
+    @model_validator(mode="after")
+    def _names_agree(self) -> "SourceSpec":
+        raise_contradictions(contradictions(self))
+        return self
+
+
+def source_names(sources_dir: Path = SOURCES_DIR) -> list[str]:
+    """The sources that have a spec in `sources_dir`, sorted."""
+    return sorted(path.stem for path in sources_dir.glob("*.yaml") if path.name != FEATURE_STORE)
+
+
+def load_source_spec(name: str, sources_dir: Path = SOURCES_DIR) -> SourceSpec:
+    """The spec of source `name`.
+
+    Raises ConfigError when there is no such spec, when it is not valid YAML, or when it breaks the schema.
+    """
+    found = read_source_spec(name, sources_dir)
+    if isinstance(found, SourceSpec):
+        return found
+    path = sources_dir / f"{name}.yaml"
+    problems = "; ".join(map(str, found))
+    fixes = " ".join(dict.fromkeys(problem.fix for problem in found))
+    raise ConfigError(f"{path} breaks the source spec's schema: {problems}", hint=fixes)
+
+
+def read_source_spec(name: str, sources_dir: Path = SOURCES_DIR) -> SourceSpec | list[Problem]:
+    """The spec of source `name`, or everything that is wrong with its fields.
+
+    Raises ConfigError when there is no such spec or its file does not hold fields.
+    """
+    path = spec_file("source", name, sources_dir, source_names(sources_dir))
+    try:
+        spec = SourceSpec.model_validate(read_fields(path))
+    except ValidationError as error:
+        return problems_of(error, str(path))
+    if spec.name != name:
+        raise ConfigError(f"{path} holds the spec of {spec.name!r}", hint="Name the file after the source.")
+    return spec
