@@ -12,39 +12,27 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from training.estimators.base.network import Standardise
 from training.estimators.base.preparation import Preparation
 
 
 class Inputs(nn.Module):
     """From prepared rows [n, plain + J] to the first layer's inputs [n, plain + J · embedding width].
 
-    The numbers and indicators are standardised: (x − mean) · factor with the training rows' mean and 1 / standard
-    deviation; a constant column gives 0. The codes of the J category columns are replaced by their embeddings. An
-    embedding begins as zeros and stays so for a code that no training row has.
+    The numbers and indicators are standardised. The codes of the J category columns are replaced by their embeddings.
+    An embedding begins as zeros and stays so for a code that no training row has.
     """
-
-    mean: torch.Tensor
-    factor: torch.Tensor
 
     def __init__(self, preparation: Preparation, prepared: np.ndarray, width: int) -> None:
         super().__init__()
-        self.plain = preparation.plain
-        columns = prepared[:, : self.plain]
-        deviation = columns.std(axis=0, dtype=np.float64)
-        # The deviation of a constant column is a rounding error, which must not become a huge factor. A deviation below
-        # the normal numbers of float32 would become an infinite factor.
-        varies = (columns.max(axis=0) > columns.min(axis=0)) & (deviation > np.finfo(np.float32).tiny)
-        factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-        mean = columns.mean(axis=0, dtype=np.float64)
-        self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
-        self.register_buffer("factor", torch.from_numpy(factor.astype(np.float32)))
-        categories = len(preparation.categories)
-        self.embeddings = nn.Parameter(torch.zeros(preparation.codes, width)) if categories else None
+        self.plain, self.categories = preparation.plain, len(preparation.categories)
+        self.standardise = Standardise(prepared[:, : self.plain])
+        self.embeddings = nn.Parameter(torch.zeros(preparation.codes, width)) if self.categories else None
         #: The number of inputs of the first layer.
-        self.width = self.plain + categories * width
+        self.width = self.plain + self.categories * width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        plain = (x[:, : self.plain] - self.mean) * self.factor
+        plain = self.standardise(x[:, : self.plain])
         if self.embeddings is None:
             return plain
         embedded = nn.functional.embedding(x[:, self.plain :].long(), self.embeddings)
@@ -81,7 +69,7 @@ def graph_of(network: nn.Sequential, name: str) -> tuple[list[onnx.NodeProto], l
 
 
 def _input_nodes(inputs: Inputs, name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    constants = [constant("mean", inputs.mean), constant("factor", inputs.factor)]
+    constants = [constant("mean", inputs.standardise.mean), constant("factor", inputs.standardise.factor)]
     standardise = [
         helper.make_node("Sub", ["plain", "mean"], ["centred"]),
         helper.make_node("Mul", ["centred", "factor"], ["standardised"]),
@@ -89,10 +77,9 @@ def _input_nodes(inputs: Inputs, name: str) -> tuple[list[onnx.NodeProto], list[
     if inputs.embeddings is None:
         standardise[0].input[0], standardise[1].output[0] = name, "x0"
         return standardise, constants
-    columns = len(inputs.embeddings[0]) and (inputs.width - inputs.plain) // len(inputs.embeddings[0])
     constants += [
         constant("embeddings", inputs.embeddings),
-        numpy_helper.from_array(np.array([inputs.plain, columns], np.int64), "parts"),
+        numpy_helper.from_array(np.array([inputs.plain, inputs.categories], np.int64), "parts"),
         numpy_helper.from_array(np.array([0, inputs.width - inputs.plain], np.int64), "flat"),
     ]
     nodes = [

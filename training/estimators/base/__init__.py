@@ -16,6 +16,7 @@ import numpy as np
 from training.contract.errors import ConfigError
 from training.contract.names import EstimatorName, Target
 from training.contract.registries import ESTIMATORS
+from training.estimators.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from training.estimators.base.data import TrainingData, check_features, number_columns
 
 __all__ = [
@@ -50,31 +51,6 @@ class Fitted(Protocol):
         ...
 
 
-class Checkpoint(Protocol):
-    """Where a fit saves its progress, so that a retry of the same fit continues from there."""
-
-    def load(self) -> bytes | None:
-        """The content that was saved last; None when there is none."""
-        ...
-
-    def save(self, content: bytes) -> None:
-        """Replace the saved content atomically."""
-        ...
-
-
-class NoCheckpoint:
-    """Saves nothing."""
-
-    def load(self) -> None:
-        return None
-
-    def save(self, content: bytes) -> None:
-        pass
-
-
-NO_CHECKPOINT = NoCheckpoint()
-
-
 class Estimator(Protocol):
     """The protocol of what a member of ESTIMATORS returns."""
 
@@ -97,20 +73,28 @@ class Estimator(Protocol):
 
 
 def load(name: EstimatorName) -> Estimator:
-    """The estimator `name`: a member of the registry, or what `package.module:factory` returns.
+    """The estimator `name`: a member of the registry, or what `package.module:factory` gives (own.py).
 
     Imports its library. Raises ConfigError when there is no such estimator, when it cannot be imported, or when it
     lacks a part of the protocol.
     """
-    factory = _imported(name) if ":" in name else ESTIMATORS.find(name)
-    estimator = factory()
+    if name in ESTIMATORS.modules:
+        estimator = ESTIMATORS.find(name)()
+    else:
+        from training.estimators.base.own import adapted
+
+        estimator = adapted(_factory(name))
     if missing := [part for part in _PARTS if not hasattr(estimator, part)]:
         problem = f"The estimator {name!r} is a {type(estimator).__name__} without {', '.join(missing)}"
-        raise ConfigError(problem, hint="See the protocol Estimator in training/estimators/base/__init__.py.")
+        raise ConfigError(problem, hint="docs/your-model.md (Another estimator) says what a factory may return.")
     return estimator
 
 
 _PARTS = ("DEFAULTS", "DISTRIBUTED", "LIBRARIES", "fit")
+
+
+def _factory(name: EstimatorName) -> Any:
+    return _imported(name) if ":" in name else ESTIMATORS.find(name)
 
 
 def _imported(path: str) -> Any:
@@ -127,11 +111,13 @@ def _imported(path: str) -> Any:
 def outside_source(name: EstimatorName) -> Path | None:
     """The file of an estimator from another package; None for an estimator of this package.
 
-    Loads an estimator from another package. Raises ConfigError like `load`.
+    Imports an estimator from another package. Raises ConfigError like `load`.
     """
     if (Path(__file__).parents[1] / f"{name}.py").is_file():
         return None
-    return Path(inspect.getfile(type(load(name))))
+    kind = type(load(name))
+    adapted = kind.__module__.startswith(__name__)
+    return Path(inspect.getfile(_factory(name) if adapted else kind))
 
 
 def parameters_for(

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT
+from training.contract.errors import ConfigError
 
 #: The oldest versions that have all operators used here. ONNX Runtime 1.31 also reads newer ones.
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8
@@ -37,6 +38,15 @@ def serialise(
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="perennial")
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
+
+
+def not_exported(model: str, error: Exception) -> ConfigError:
+    """The error for a `model` that a converter cannot convert. Converters name the operator or type in theirs."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ConfigError(
+        f"{model} cannot be exported to ONNX: {reason}",
+        hint="Replace that part by one that the converter knows, or leave this estimator out.",
+    )
 
 
 def threshold_as_float32(threshold: float) -> float:

@@ -14,7 +14,7 @@ from training.compat.skl2onnx import corrected_tree_nodes
 from training.contract.artifact import ONNX_OUTPUT
 from training.contract.names import Target
 from training.estimators.base.data import TrainingData
-from training.estimators.base.graph import ML_OPSET, OPSET, serialise, threshold_as_float32
+from training.estimators.base.graph import ML_OPSET, OPSET, not_exported, serialise, threshold_as_float32
 from training.estimators.base.preparation import Preparation
 
 #: Makes the graph of a fitted model that takes a matrix with this name and this number of columns. The graph returns
@@ -43,7 +43,10 @@ class SklearnFitted:
 
     def onnx(self) -> bytes:
         nodes, constants = self.preparation.graph()
-        graph = self.convert(self.model, self.preparation.output, self.preparation.width)
+        try:
+            graph = self.convert(self.model, self.preparation.output, self.preparation.width)
+        except Exception as error:
+            raise not_exported(type(self.model).__name__, error) from error
         tail, tail_constants = _tail(graph, self.target)
         return serialise(
             [*nodes, *graph.node, *tail],

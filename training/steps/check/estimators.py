@@ -1,37 +1,51 @@
 """Check the task of a spec, and the estimators' parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
 
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec
 from training.contract.problems import Problem
+from training.contract.registries import ESTIMATORS
 from training.domain.task_kind import task_of
 from training.estimators import base
+from training.estimators.base.try_out import try_out
 
 
 def check_estimators(spec: ModelSpec, file: str) -> Iterator[Problem]:
-    """Find a task that its kind refuses, estimators that cannot learn its target, unknown parameters, and values of a
-    wrong type."""
+    """Find a task that its kind refuses, estimators that cannot learn its target, unknown parameters, values of a wrong
+    type, and estimators of other packages that cannot be fitted and exported.
+    """
     try:
         target = task_of(spec).target
     except ConfigError as error:
         yield Problem(file=file, place="task", what=error.message, fix=error.hint)
         return
     for name, given in spec.training.estimators.items():
-        place, estimator = f"training.estimators.{name}", base.load(name)
+        place = f"training.estimators.{name}"
         try:
-            base.parameters_for(name, estimator, target, given)
+            estimator = base.load(name)
+            parameters = base.parameters_for(name, estimator, target, given)
         except ConfigError as error:
             yield Problem(file=file, place=place, what=error.message.removeprefix(f"{name} "), fix=error.hint)
-        defaults = estimator.DEFAULTS.get(target, {})
-        for parameter, value in given.items():
-            default = defaults.get(parameter)
-            if default is not None and not _same_type(value, default):
-                what = f"is {value!r}, but the default is {default!r}"
-                fix = "Write a value of the same type as the default."
-                yield Problem(file=file, place=f"{place}.{parameter}", what=what, fix=fix)
+            continue
+        wrong = list(_of_wrong_types(given, estimator.DEFAULTS[target], place, file))
+        yield from wrong
+        if not wrong and name not in ESTIMATORS.modules:
+            try:
+                try_out(name, estimator, target, parameters)
+            except ConfigError as error:
+                yield Problem(file=file, place=place, what=error.message.removeprefix(f"{name} "), fix=error.hint)
+
+
+def _of_wrong_types(given: Mapping[str, Any], defaults: Mapping[str, Any], place: str, file: str) -> Iterator[Problem]:
+    for parameter, value in given.items():
+        default = defaults[parameter]
+        if default is not None and not _same_type(value, default):
+            what = f"is {value!r}, but the default is {default!r}"
+            fix = "Write a value of the same type as the default."
+            yield Problem(file=file, place=f"{place}.{parameter}", what=what, fix=fix)
 
 
 def _same_type(value: Any, default: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Train a multilayer perceptron: early stopping, checkpoints, and several processes.
+"""Train a torch network: early stopping, checkpoints, and several processes.
 
 No random state is kept between epochs. The order of the rows depends on the seed and the number of the epoch; dropout
 also depends on the rank of the process. So a resumed fit continues as if it had never stopped. Several processes see
@@ -17,7 +17,7 @@ import torch._dynamo  # Creating an optimizer imports it. Here the step server i
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.estimators.base import Checkpoint
+from training.estimators.base.checkpoint import Checkpoint
 from training.estimators.base.group import Group
 
 log = logging.getLogger("perennial")
