@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.estimators.test_matrix import KINDS, exported, made, odd
 from training.contract.errors import ConfigError
@@ -66,6 +67,7 @@ def without_probabilities():
 def nothing():
     return 3
 """
+DOCS = Path(__file__).parents[2] / "docs" / "estimators.md"
 QUICK = {"max_epochs": 3, "batch_size": 64}
 
 
@@ -78,6 +80,17 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     yield path
     sys.path.remove(str(folder))
     sys.modules.pop("own_models", ModuleType("none"))
+
+
+def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, rest = DOCS.read_text().partition("```python\n")
+    (tmp_path / "my_models.py").write_text(rest.partition("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    for block in DOCS.read_text().split("```yaml\n")[1:]:
+        for name, given in yaml.safe_load(block.partition("```")[0])["training"]["estimators"].items():
+            estimator = base.load(name)
+            target: Target = "number" if "number" in estimator.DEFAULTS else "binary"
+            try_out(name, estimator, target, base.parameters_for(name, estimator, target, given))
 
 
 @pytest.mark.parametrize(

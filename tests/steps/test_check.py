@@ -132,6 +132,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         SPEC,
         "training.estimators.logistic_regression.max_iter is 'many', but the default is 1000",
     ),
+    "an estimator of another package that is not there": (
+        replaced(SPEC, ("logistic_regression: {}", "my_models:best: {}")),
+        SPEC,
+        "training.estimators.my_models:best: The estimator 'my_models:best' cannot be imported: No module",
+    ),
+    "an estimator that cannot be exported": (
+        replaced(SPEC, ("logistic_regression: {}", "sklearn.semi_supervised:LabelSpreading: {}")),
+        SPEC,
+        "fails on made rows: LabelSpreading cannot be exported to ONNX: Unable to find",
+    ),
     # The SQL.
     "no SQL": (lambda files: (files / SQL).unlink(), SQL, "There is no such file"),
     "a table that no query fills": (replaced(SQL, ("-- table: terminal_", "-- table: shop_")), SQL, "shop_features"),

@@ -86,7 +86,7 @@ def load(name: EstimatorName) -> Estimator:
         estimator = adapted(_factory(name))
     if missing := [part for part in _PARTS if not hasattr(estimator, part)]:
         problem = f"The estimator {name!r} is a {type(estimator).__name__} without {', '.join(missing)}"
-        raise ConfigError(problem, hint="docs/your-model.md (Another estimator) says what a factory may return.")
+        raise ConfigError(problem, hint="docs/estimators.md says what a factory may return.")
     return estimator
 
 
