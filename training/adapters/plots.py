@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import singledispatch
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from training.domain.charts import Bars, Chart, Cloud, Grid, Histogram, Line
 
-_STYLES = {
+_STYLES: dict[str, dict[str, Any]] = {
     "plain": {},
     "steps": {"drawstyle": "steps-post"},
     "marked": {"marker": "o"},

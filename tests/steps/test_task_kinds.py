@@ -1,0 +1,339 @@
+"""Tasks other than binary from dataset to registered version, and a kind that nobody has heard of, in one file."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from sklearn.metrics import root_mean_squared_error
+
+from tests.steps.prediction_tables import prediction_table
+from tests.steps.training_rows import write_dataset
+from training.adapters.lake import Lake
+from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import CHAMPION, Registry
+from training.adapters.registry.connection import connect
+from training.contract.artifact import ArtifactMetadata
+from training.contract.errors import ConfigError
+from training.contract.messages import (
+    Candidate,
+    EvaluateInputs,
+    EvaluateResult,
+    PerformanceInputs,
+    RegisterInputs,
+    Snapshot,
+    TrainInputs,
+)
+from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.contract.registries import TASKS
+from training.contract.source_spec import SOURCES_DIR
+from training.contract.tasks import MetricRule
+from training.domain.evaluation_set import EvaluationSet
+from training.domain.resampling import Sample
+from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
+from training.settings import Settings
+from training.steps import evaluate, performance, register, train
+
+MODEL, SOURCE = "card_fraud", "card_payments"
+CLASSES = np.array(["cancelled", "late", "on time"], dtype=object)
+
+# --- a fourth kind: how often something happens, measured by the Poisson deviance ---
+
+
+@dataclass(frozen=True)
+class ServedCount(ServedTask):
+    output_names = ("expected",)
+
+    def outputs(self, scores: np.ndarray) -> np.ndarray:
+        return scores.astype(np.float64)[:, np.newaxis]
+
+    def scores(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs[:, 0]
+
+    def answer(self, outputs: Sequence[float]) -> dict[str, Any]:
+        return {"expected": outputs[0]}
+
+    @property
+    def answer_schema(self) -> dict[str, Any]:
+        return {"expected": {"type": "number"}}
+
+    def stored(self) -> dict[str, Any]:
+        return {"kind": "count"}
+
+
+class ScoredCount(Scored):
+    def value(self, metric: str, sample: Sample | None = None) -> float:
+        labels, expected = self.truth.labels, np.maximum(self.values, 1e-6)
+        weights = (sample or self.truth.whole).entity_weights
+        logs = np.where(labels > 0, labels * np.log(np.maximum(labels, 1) / expected), 0.0)
+        return float(weights @ (2 * (logs - labels + expected)) / weights.sum())
+
+
+@TASKS.register("count")
+class Count(TaskKind):
+    target = "number"
+
+    @property
+    def rules(self) -> Mapping[str, MetricRule]:
+        return {"poisson_deviance": MetricRule(False, 0, float("inf"))}
+
+    def truth(self, labels: np.ndarray) -> np.ndarray:
+        return np.asarray(labels, dtype=np.float64)
+
+    def lacks_to_fit(self, truth: np.ndarray, minimum: int) -> str:
+        return "" if truth.any() else "no event"
+
+    def lacks_to_measure(self, truth: np.ndarray, minimum: int) -> str:
+        return self.lacks_to_fit(truth, minimum)
+
+    def encode(self, truth: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        return truth, ()
+
+    def fit(self, fitting: Fitting) -> ServedCount:
+        return ServedCount()
+
+    @staticmethod
+    def served(stored: Mapping[str, Any]) -> ServedCount:
+        return ServedCount()
+
+    def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> ScoredCount:
+        return ScoredCount(truth, scores, tuple(self.rules))
+
+    def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedCount]:
+        return "the mean count in training", np.full(len(rows.labels), train.labels.mean()), ServedCount()
+
+
+# --- the same steps for every kind ---
+
+
+def delays(features: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+    """Numbers that depend on two features, with errors of about 10."""
+    return (
+        20 * np.log1p(features["amount"])
+        + 3 * features["customer_count_7d"]
+        + random.normal(0, 10, len(features["amount"]))
+    )
+
+
+def outcomes(features: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+    return CLASSES[np.digitize(delays(features, random), [60, 110])]
+
+
+def counts(features: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+    return random.poisson(np.maximum(delays(features, random), 1) / 20)
+
+
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], Callable[..., np.ndarray]]] = {
+    # kind → the label's column, the task, the evaluation, the labels
+    "multiclass": (
+        {"type": "string", "values": CLASSES.tolist()},
+        {"decision": {"reject_below": 0.5}},
+        {"limits": {"log_loss": 1.0}, "margins": {"macro_f1": 0.02}, "entity": "customer_id"},
+        outcomes,
+    ),
+    "regression": (
+        {"type": "float64"},
+        {"interval": {"coverage": 0.9}, "reference": {"by": ["terminal_id"], "season": "weekday"}},
+        {"limits": {"rmse": 40.0}, "margins": {"mae": {"relative": 0.02}}},
+        delays,
+    ),
+    "count": (
+        {"type": "int64"},
+        {"horizon": 3},
+        {"primary": "poisson_deviance", "limits": {"poisson_deviance": 3.0}},
+        counts,
+    ),
+}
+
+
+class Place:
+    """One kind's spec and dataset, and a registry of its own."""
+
+    def __init__(self, folder: Path, kind: str, mlflow_database: Path) -> None:
+        folder.mkdir(parents=True)
+        column, task, evaluation, labels = KINDS[kind]
+        shutil.copy(mlflow_database, folder)
+        self.settings = Settings(
+            home=folder / "home",
+            models_dir=folder / "models",
+            feature_repo=folder / "repo",
+            tracking_uri=f"sqlite:///{folder}/mlflow.db",
+        )
+        self.registry = Registry(self.settings.tracking_uri)
+        shutil.copytree(SOURCES_DIR, self.settings.feature_repo)
+        source = Path(self.settings.feature_repo, f"{SOURCE}.yaml")
+        raw = yaml.safe_load(source.read_text())
+        raw["feeds"]["labels"]["columns"]["is_fraud"] = column
+        source.write_text(yaml.safe_dump(raw))
+        raw = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+        self.raw = raw | {"task": {"kind": kind, **task}, "evaluation": evaluation}
+        self.write()
+        self.uri = write_dataset(folder / "dataset", whole_days=True)
+        random = np.random.default_rng(1)
+        for split in ("train", "holdout"):
+            path = Path(self.uri, f"{split}.parquet")
+            table = pq.read_table(path)
+            features = {name: table[name].to_numpy() for name in ("amount", "customer_count_7d")}
+            at = table.column_names.index("is_fraud")
+            pq.write_table(table.set_column(at, "is_fraud", pa.array(labels(features, random))), path)
+
+    def write(self) -> None:
+        self.settings.models_dir.mkdir(exist_ok=True)
+        (self.settings.models_dir / f"{MODEL}.yaml").write_text(yaml.safe_dump(self.raw))
+
+    def train(self, estimator: str, **parameters: Any) -> Candidate:
+        inputs = TrainInputs(model=MODEL, estimator=estimator, parameters=parameters, dataset_uri=self.uri, seed=1)
+        trained = train.run(inputs, self.settings)
+        return Candidate(**trained.model_dump(include=set(Candidate.model_fields)))
+
+    def evaluate(self, *candidates: Candidate) -> EvaluateResult:
+        inputs = EvaluateInputs(model=MODEL, candidates=list(candidates), dataset_uri=self.uri, seed=1)
+        return evaluate.run(inputs, self.settings)
+
+    def register(self, evaluated: EvaluateResult) -> int:
+        inputs = {"model": MODEL, **evaluated.model_dump(include={"challenger", "verdict", "champion_version"})}
+        return register.run(RegisterInputs.model_validate(inputs), self.settings).version
+
+    def metadata(self, candidate: Candidate) -> ArtifactMetadata:
+        return OnnxModel.load(candidate.artifact_uri).metadata
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path, mlflow_database: Path) -> Place:
+    return Place(tmp_path / request.param, request.param, mlflow_database)
+
+
+LINEAR = {"multiclass": "logistic_regression", "regression": "linear_regression", "count": "linear_regression"}
+
+
+@pytest.mark.parametrize("place", ["multiclass", "regression", "count"], indirect=True)
+def test_each_kind_is_trained_judged_and_registered(place: Place) -> None:
+    kind = place.raw["task"]["kind"]
+    poor = place.train("hist_gradient_boosting", max_iter=1, max_leaf_nodes=2)
+    first = place.evaluate(poor)
+    assert first.verdict.promote, first.verdict.reasons
+    assert first.verdict.skill is not None
+    assert 0 < first.verdict.skill < 1
+    assert any("of the naive reference, the" in reason for reason in first.verdict.reasons)
+    place.registry.set_alias(MODEL, CHAMPION, place.register(first))
+    good = place.train(LINEAR[kind])
+    second = place.evaluate(good, poor)
+    assert second.challenger == good
+    assert second.verdict.promote, second.verdict.reasons
+    assert place.register(second) == 2
+    assert "| naive reference |" in Path(second.report_uri).with_suffix(".md").read_text()
+    # The other way round the champion stays.
+    place.registry.set_alias(MODEL, CHAMPION, 2)
+    assert not place.evaluate(poor).verdict.promote
+
+
+@pytest.mark.parametrize("place", ["multiclass"], indirect=True)
+def test_a_multiclass_artifact_holds_classes_and_the_reject_rule(place: Place) -> None:
+    metadata = place.metadata(place.train("logistic_regression"))
+    assert metadata.task == {"kind": "multiclass", "classes": CLASSES.tolist(), "reject_below": 0.5}
+    assert metadata.outputs == CLASSES.tolist()
+    assert set(metadata.holdout_metrics) == {"log_loss", "macro_f1", "balanced_accuracy", "ovr_auc", "top_k_accuracy"}
+    np.testing.assert_allclose(np.sum(metadata.golden.scores, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["regression"], indirect=True)
+def test_intervals_cover_what_they_promise_and_blocks_of_time_are_drawn(place: Place) -> None:
+    good = place.train("linear_regression")
+    metadata = place.metadata(good)
+    assert metadata.outputs == ["value", "lower", "upper"]
+    # The quantile .95 of a normal error with deviation 10, and what the logarithm leaves unexplained.
+    assert 12 < metadata.task["half_width"] < 40
+    assert metadata.holdout_metrics["interval_coverage"] == pytest.approx(0.9, abs=0.03)
+    run = connect(place.settings.tracking_uri).get_run(good.run_id)
+    assert run.data.metrics["half_width"] == metadata.task["half_width"]
+    plots = {file.path for file in connect(place.settings.tracking_uri).list_artifacts(good.run_id, "plots")}
+    assert {"plots/residuals.png", "plots/predicted_against_actual.png"} <= plots
+    first = place.evaluate(good)
+    assert any("interval_coverage" in reason and "at least 0.8500" in reason for reason in first.verdict.reasons)
+    assert any("the mean of the labels in training by terminal_id, weekday" in each for each in first.verdict.reasons)
+    place.registry.set_alias(MODEL, CHAMPION, place.register(first))
+    other = place.train("hist_gradient_boosting")
+    assert "the bootstrap draws blocks" in place.evaluate(other).verdict.reasons[-1]
+
+
+@pytest.mark.parametrize("place", ["regression"], indirect=True)
+def test_the_fit_does_not_see_the_rows_that_set_the_intervals(place: Place) -> None:
+    """Labels of the last fifth that nobody could predict widen the interval and leave the model as it is."""
+    before = place.train("linear_regression")
+    path = Path(place.uri, "train.parquet")
+    table = pq.read_table(path)
+    labels = table["is_fraud"].to_numpy().copy()
+    order = np.lexsort((table["transaction_id"].to_numpy(), table["event_time"].to_numpy()))
+    labels[order[-int(0.2 * len(labels)) :]] += 500
+    pq.write_table(table.set_column(table.column_names.index("is_fraud"), "is_fraud", pa.array(labels)), path)
+    manifest = Path(place.uri, "dataset.json")
+    manifest.write_text(manifest.read_text().replace('"dataset-0"', '"dataset-1"'))
+    after = place.train("linear_regression")
+    assert after.run_id != before.run_id
+    assert after.digest == before.digest
+    assert place.metadata(after).task["half_width"] > place.metadata(before).task["half_width"] + 400
+
+
+@pytest.mark.parametrize("place", ["regression"], indirect=True)
+def test_a_champion_of_another_kind_stays_until_a_person_replaces_it(place: Place) -> None:
+    place.registry.set_alias(MODEL, CHAMPION, place.register(place.evaluate(place.train("linear_regression"))))
+    place.raw |= {"task": {"kind": "count"}, "evaluation": KINDS["count"][2]}
+    place.write()
+    verdict = place.evaluate(place.train("hist_gradient_boosting", max_iter=5)).verdict
+    assert not verdict.promote
+    assert "The model predicts for a task of kind regression, and the spec names count" in verdict.reasons[-1]
+
+
+def log_predictions(place: Place, error: float) -> tuple[Snapshot, pd.DataFrame]:
+    """A week of predictions of the champion, version 1, whose labels are known; `error` is added to the numbers."""
+    spec = load_model_spec(MODEL, place.settings.models_dir, place.settings.feature_repo)
+    lake, random, n = Lake(place.settings.lake, SOURCE, MODEL), np.random.default_rng(2), 400
+    times = pd.date_range("2026-03-02", periods=n, freq="25min", tz="UTC").as_unit("us")
+    events = {"transaction_id": np.arange(n), "event_time": times, "customer_id": np.arange(n) % 50}
+    rows = pd.DataFrame({**events, "terminal_id": 1, "amount": 1.0})
+    labels, names = random.normal(100, 30, n), ("value", "lower", "upper")
+    guessed = labels + random.normal(0, 10, n) + error
+    logged = [list(zip(names, (float(value), value - 20, value + 20), strict=True)) for value in guessed]
+    lake.overwrite("predictions", prediction_table(spec, rows.assign(score=0.0), outputs=logged), ["day"])
+    for name, table in (
+        ("events", rows),
+        ("labels", pd.DataFrame({"transaction_id": np.arange(n), "is_fraud": labels, "reported_at": times})),
+    ):
+        content = pa.Table.from_pandas(table.assign(partition="a"), preserve_index=False)
+        lake.replace(name, content, "true", ["partition"])
+    versions = lake.versions("events", "labels", "predictions")
+    snapshot = Snapshot(as_of=date(2026, 3, 16), table_versions=versions, champion_version=1)
+    return snapshot, rows.assign(label=labels, value=guessed)
+
+
+@pytest.mark.parametrize("place", ["regression"], indirect=True)
+def test_late_labels_measure_a_regression(place: Place) -> None:
+    good = place.train("linear_regression")
+    place.registry.set_alias(MODEL, CHAMPION, place.register(place.evaluate(good)))
+    for error, degraded in ((0.0, False), (40.0, True)):
+        snapshot, rows = log_predictions(place, error)
+        result = performance.run(PerformanceInputs(model=MODEL, snapshot=snapshot), place.settings)
+        counted = rows[rows["event_time"] < pd.Timestamp("2026-03-09", tz="UTC")]
+        assert (result.outcome, result.rows, result.counts) == ("measured", len(counted), {})
+        expected = root_mean_squared_error(counted["label"], counted["value"])
+        assert result.current["rmse"] == pytest.approx(expected)
+        half_width = place.metadata(good).task["half_width"]
+        covered = (counted["label"] - counted["value"]).abs() <= half_width
+        assert result.current["interval_coverage"] == pytest.approx(covered.mean())
+        assert result.degraded is degraded
+
+
+@pytest.mark.parametrize("place", ["count"], indirect=True)
+def test_metrics_of_another_kind_are_checked_when_the_task_is_made(place: Place) -> None:
+    place.raw["evaluation"] = {"primary": "rmse", "limits": {"rmse": 3.0}}
+    place.write()
+    with pytest.raises(ConfigError, match="The task count has no metric 'rmse'"):
+        place.train("linear_regression")
