@@ -147,7 +147,7 @@ class LoadedModelFactory:
         definitions = metadata.features or Features(self._settings, spec).definitions
         code = request_code(folder, spec.source)
         plan = FeaturePlan(definitions, code.functions, spec, metadata.feature_names)
-        return self._plans.setdefault((code.digest, plan.definitions, plan.names), plan)
+        return self._plans.setdefault((code.digest, plan.definitions.model_dump_json(), plan.names), plan)
 
 
 def load_model(folder: Path, spec: ModelSpec) -> MeasuredModel:
