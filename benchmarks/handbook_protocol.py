@@ -1,6 +1,7 @@
 """The Fraud Detection Handbook's protocol A from its raw files through our own steps, ingest to evaluate.
 
     make bench-handbook DATA=dir     # the folder of the daily Parquet files, 2018-04-01.parquet …
+    make bench-handbook DATA=dir ARGS=--search     # with parameters that are searched for on earlier weeks
 
 Train on 2018-07-25 … 31, test on 2018-08-08 … 14, labels seven days late, cards known as compromised left out. Prints
 ours beside the published numbers, the ratios to the goals, and the seconds of every step. Nothing is kept.
@@ -15,10 +16,11 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from local.handbook import convert
@@ -65,6 +67,8 @@ class Loop:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.watch = Stopwatch()
+        #: Estimator → its last training run.
+        self.trained: dict[str, m.TrainResult] = {}
 
     def step(self, name: str, inputs: dict[str, Any], label: str = "") -> Any:
         spec = STEPS[name]
@@ -87,17 +91,28 @@ class Loop:
         days = Days(start=min(days.start for days in affected), end=max(days.end for days in affected))
         self.step("features", {"days": days, "table_versions": versions})
 
-    def judge(self, as_of: date, window_days: int, estimators: list[str]) -> m.EvaluateResult:
-        """Dataset, one training run per estimator, verdict. An estimator that fails drops out."""
+    def judge(
+        self,
+        as_of: date,
+        window_days: int,
+        estimators: list[str],
+        parameters: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> m.EvaluateResult:
+        """Dataset, one training run per estimator, verdict. An estimator that fails drops out.
+
+        `parameters`: estimator → those that differ from the spec and the defaults.
+        """
         dataset: m.DatasetResult = self.step("dataset", {"as_of": as_of, "window_days": window_days, "seed": SEED})
         candidates, dropped_out = [], {}
         for name in estimators:
             inputs = {"estimator": name, "dataset_uri": dataset.uri, "seed": SEED, "reason": "benchmark"}
+            inputs |= {"parameters": dict(parameters.get(name, {}))}
             try:
                 trained: m.TrainResult = self.step("train", inputs, f"train {name}")
             except Exception as error:
                 dropped_out[name] = f"{type(error).__name__}: {error}"
                 continue
+            self.trained[name] = trained
             candidates.append(m.Candidate(**trained.model_dump(include=set(m.Candidate.model_fields))))
         tried = {"candidates": candidates, "dropped_out": dropped_out}
         return self.step("evaluate", {**tried, "dataset_uri": dataset.uri, "seed": SEED})
@@ -117,6 +132,9 @@ def history_start(as_of: date, window_days: int) -> date:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder of the handbook's daily Parquet files")
+    parser.add_argument("--search", action="store_true", help="search for parameters on the weeks before")
+    parser.add_argument("--trials", type=int, default=25, help="of each estimator's search")
+    parser.add_argument("--minutes", type=float, default=20, help="of each estimator's search")
     parser.add_argument("--verbose", action="store_true", help="show what the steps log")
     args = parser.parse_args()
     logging.basicConfig(level="WARNING", format="%(message)s")
@@ -125,6 +143,11 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     with tempfile.TemporaryDirectory(prefix="perennial-") as folder:
+        if args.search:
+            from benchmarks import handbook_search
+
+            print(handbook_search.run(args.data, Path(folder), args.trials, args.minutes))
+            return
         loop = Loop(settings_under(Path(folder)))
         loop.land(args.data, history_start(AS_OF, WINDOW_DAYS), AS_OF - timedelta(days=8))
         print(report(loop.judge(AS_OF, WINDOW_DAYS, list(PUBLISHED)), loop.watch))

@@ -23,6 +23,7 @@ OF_CARD_PAYMENTS = {
     "local/scenario.py": "the scenario of the demo",
     "benchmarks/feature_sql.py": "computes features of the generator's events",
     "benchmarks/handbook_protocol.py": "the handbook's protocol on the source's data",
+    "benchmarks/handbook_search.py": "the same, with a search",
     "benchmarks/loop.py": "runs the demo's data through the loop",
     "benchmarks/point_in_time_join.py": "joins the generator's events",
     "benchmarks/serving/": "serves the reference model",

@@ -1,14 +1,17 @@
-"""The saved progress of a long fit: one object per fit, `<work>/<model>/checkpoints/<fingerprint>/fit`."""
+"""The saved progress of a long fit or of a search: one object in a folder of its own.
+
+They are `<work>/<model>/checkpoints/<fingerprint>/fit` and `<work>/<model>/searches/<fingerprint>/trials`.
+"""
 
 from training import storage
 from training.contract.errors import TransientError
 
 
 class StoredCheckpoint:
-    """The checkpoint in the folder `uri` (estimators/base.py: Checkpoint; training/storage.py)."""
+    """The checkpoint `name` in the folder `uri` (estimators/base.py: Checkpoint; training/storage.py)."""
 
-    def __init__(self, uri: str) -> None:
-        self._folder, self._uri = uri, storage.join(uri, "fit")
+    def __init__(self, uri: str, name: str = "fit") -> None:
+        self._folder, self._uri = uri, storage.join(uri, name)
 
     def load(self) -> bytes | None:
         return storage.read(self._uri)

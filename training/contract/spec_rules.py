@@ -56,6 +56,20 @@ def _training(spec: SpecSections) -> Iterator[Mistake]:
     if untrained := sorted(set(spec.resources.estimators) - set(training.estimators)):
         what = f"has {untrained}, which training.estimators does not have"
         yield "resources.estimators", what, "Remove them, or add them to training.estimators."
+    yield from _search(spec)
+
+
+def _search(spec: SpecSections) -> Iterator[Mistake]:
+    training, search = spec.training, spec.training.search
+    if search is None:
+        return
+    if untrained := sorted(set(search.spaces) - set(training.estimators)):
+        what = f"has {untrained}, which training.estimators does not have"
+        yield "training.search.spaces", what, "Remove them, or add them to training.estimators."
+    needed = search.days_needed(spec.source.label(spec.label).delay_days)
+    if needed > training.window_days:
+        what = f"needs {needed} days with the label delay, but training.window_days is {training.window_days}"
+        yield "training.search", what, "Train on a longer window, or lower folds, fold_days or train_days."
 
 
 def _evaluation(spec: SpecSections) -> Iterator[Mistake]:

@@ -10,6 +10,7 @@ from training.contract.names import Metric
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
+from training.contract.search_spec import SearchSpec
 from training.contract.source_sections import DayCount
 from training.contract.source_spec import SourceSpec
 from training.contract.spec_file import SpecFile
@@ -37,6 +38,8 @@ class TrainingSpec(Spec):
     estimators: dict[KnownEstimator, dict[str, Any]] = Field(min_length=1)
     """Estimator → its parameters. All are trained; the best on the holdout is the challenger. A name: a module of
     training/estimators, an entry point of the group `perennial.estimator`, or a path `package.module:factory`."""
+    search: SearchSpec | None = None
+    """Look for better parameters before the fit. Unset: the parameters are those of `estimators`."""
 
 
 class EvaluationSpec(Spec):

@@ -78,6 +78,8 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "training.minimum_class_rows": _DATASET | _CODE,
     # A fit is identified by the parameters of its own estimator: `fit_id` takes them.
     "training.estimators": _CODE,
+    # As is the search for its parameters.
+    "training.search": _CODE,
     "evaluation.entity": _DATASET | {Id.VERDICT},
     "evaluation.exclude_known_entities": _DATASET | {Id.VERDICT},
     "evaluation.primary": frozenset({Id.FIT, Id.VERDICT}),

@@ -3,12 +3,13 @@
 import json
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +23,10 @@ from training.adapters.processes import Processes
 from training.adapters.registry import REFERENCE, Run, Runs
 from training.code import estimators_digest, training_code
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
+from training.contract.errors import ConfigError
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.search_spec import SearchSpec
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.identity import fit_id
 from training.domain.importance import importance_chart, permutation_importance
@@ -32,6 +35,9 @@ from training.domain.task_kind import Fitting, ServedTask, TaskKind, task_of
 from training.estimators import base
 from training.settings import StateSettings
 from training.workspace import share
+
+if TYPE_CHECKING:
+    from training.adapters.parameter_search import TrialRecord
 
 log = logging.getLogger("perennial")
 
@@ -42,14 +48,16 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
     """Train on a dataset; the artifact goes to `<work>/<model>/artifacts/<fingerprint>/` and to the MLflow run.
 
     The same inputs again give the run that they gave before; one left unfinished is taken up, and so is its fit, from
-    the checkpoint in `<work>/<model>/checkpoints/<fingerprint>/`, which is kept until the run is finished. Raises
-    DataContractError for features that are not finite or labels that the task cannot learn, StepError when the ONNX
-    model scores otherwise than the native one, TransientError when MLflow does not answer.
+    the checkpoint in `<work>/<model>/checkpoints/<fingerprint>/`, which is kept until the run is finished. So is a
+    search for parameters, from `<work>/<model>/searches/<fingerprint>/`. Raises ConfigError for a search by several
+    processes, DataContractError for features that are not finite or labels that the task cannot learn, StepError when
+    the ONNX model scores otherwise than the native one, TransientError when MLflow does not answer.
     """
     job = _Job.of(inputs, settings)
     fingerprint, spec = job.fingerprint, job.spec
     folder = settings.scratch / spec.name / "artifacts" / fingerprint
     checkpoint = StoredCheckpoint(storage.join(settings.work, spec.name, "checkpoints", fingerprint))
+    trials = StoredCheckpoint(storage.join(settings.work, spec.name, "searches", fingerprint), "trials")
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     mlflow_run = runs.begin(inputs.estimator, fingerprint, _tags(job, settings))
     if mlflow_run.result is not None:
@@ -58,8 +66,10 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
             result = TrainResult.model_validate(mlflow_run.result)
         runs.fetch(result.run_id, result.digest, folder)
         checkpoint.remove()
+        trials.remove()
         return result.model_copy(update={"artifact_uri": share(settings, folder)})
     try:
+        job = _with_best_parameters(job, trials, runs, mlflow_run)
         trained = _train(job, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
         log.info("Artifact written to %s", folder)
@@ -78,6 +88,7 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
     )
     runs.finish(mlflow_run, result.model_dump(mode="json"))
     checkpoint.remove()
+    trials.remove()
     return result
 
 
@@ -122,16 +133,27 @@ class _Job:
         )
 
     @property
+    def search(self) -> SearchSpec | None:
+        """The search for parameters of this estimator, if the spec asks for one."""
+        search = self.spec.training.search
+        return search if search and self.inputs.estimator in search.spaces else None
+
+    @property
     def fingerprint(self) -> str:
         """What identifies the fit: two jobs with the same one give the same model."""
+        parameters, libraries = self.parameters, self.estimator.LIBRARIES
+        if search := self.search:
+            space = {name: each.model_dump() for name, each in search.spaces[self.inputs.estimator].items()}
+            parameters = {**parameters, "search": {**search.model_dump(exclude={"spaces"}), "space": space}}
+            libraries = (*libraries, "optuna")
         return fit_id(
             self.spec,
             self.dataset.manifest.dataset_id,
             self.inputs.estimator,
-            self.parameters,
+            parameters,
             self.inputs.seed,
             estimators_digest([self.inputs.estimator]),
-            {name: version(name) for name in self.estimator.LIBRARIES},
+            {name: version(name) for name in libraries},
             SCHEMA_VERSION,
         )
 
@@ -217,6 +239,34 @@ class _TrainingRows:
             return cls(data, classes, None)
         base.check_features(features[fitted:], columns)
         return cls(data, classes, (features[fitted:], truth[fitted:]))
+
+
+def _with_best_parameters(job: _Job, trials: StoredCheckpoint, runs: Runs, mlflow_run: Run) -> _Job:
+    """The job with the parameters that its search finds; the job itself when the spec asks for no search."""
+    if not job.search:
+        return job
+    if job.processes.size > 1:
+        problem = f"{job.processes.size} processes cannot search for parameters of {job.inputs.estimator} together"
+        raise ConfigError(problem, hint="Give the estimator one node and one GPU, or remove its space.")
+    from training.tuning import LearnedRows, best_parameters
+
+    space = job.search.spaces[job.inputs.estimator]
+    base.parameters_for(job.inputs.estimator, job.estimator, job.task.target, dict.fromkeys(space))
+    rows, metric = _TrainingRows.of(job), job.spec.evaluation.primary
+
+    def fit_and_score(parameters: Mapping[str, Any], fitted: np.ndarray, scored: np.ndarray) -> np.ndarray:
+        found = job.estimator.fit(rows.data.some(fitted), {**job.parameters, **parameters}, job.inputs.seed)
+        return found.outputs(rows.data.features[scored])
+
+    def log_trial(trial: "TrialRecord") -> None:
+        values = {f"{metric}_of_fold": trial.values} | ({} if trial.value is None else {metric: [trial.value]})
+        runs.log_child(mlflow_run, f"trial-{trial.number:04d}", trial.parameters, values, trial.state)
+
+    learned = LearnedRows(job.dataset.train(), rows.data.labels, rows.classes, job.dataset.manifest.train.days.start)
+    where = job.spec, job.task, job.inputs.estimator, learned, fit_and_score, job.parameters, job.inputs.seed
+    found = best_parameters(*where, trials, log_trial)
+    runs.tag(mlflow_run.run_id, {"search": found.summary, "search_best": f"trial-{found.best.number:04d}"})
+    return replace(job, parameters={**job.parameters, **found.best.parameters})
 
 
 def _fit(job: _Job, rows: _TrainingRows, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:

@@ -7,7 +7,7 @@ logged has a fixed name and time, so logging it again changes nothing.
 import json
 import logging
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("perennial")
 
 FINGERPRINT, RESULT = "fingerprint", "result"
+#: MLflow's own tag of a child run, and ours with its name: a child that exists is found by it.
+_PARENT, _CHILD = "mlflow.parentRunId", "child"
 #: Rows of the input example.
 _EXAMPLE_ROWS = 3
 
@@ -108,6 +110,30 @@ class Runs:
                 metrics=[Metric(key, value, run.started, 0) for key, value in metrics.items()],
                 params=[Param(key, str(value)) for key, value in params.items()],
             )
+
+    def log_child(
+        self, run: Run, name: str, params: Mapping[str, Any], metrics: Mapping[str, Sequence[float]], state: str
+    ) -> None:
+        """Log a finished part of `run` as its child run `name`, unless it is there. `state`: the tag of that name.
+
+        A metric has one value for each step.
+        """
+        tags = {_PARENT: run.run_id, _CHILD: name, "state": state}
+        with contract_errors(self._uri):
+            from mlflow.entities import Metric, Param
+
+            query = f"tags.`{_PARENT}` = '{run.run_id}' AND tags.{_CHILD} = '{name}'"
+            found = self._client.search_runs([self._experiment], query)
+            if any(child.info.status != "RUNNING" for child in found):
+                return
+            child = found[0] if found else self._client.create_run(self._experiment, run_name=name, tags=tags)
+            steps = [(key, value, step) for key, values in metrics.items() for step, value in enumerate(values)]
+            self._client.log_batch(
+                child.info.run_id,
+                metrics=[Metric(key, value, run.started, step) for key, value, step in steps],
+                params=[Param(key, str(value)) for key, value in params.items()],
+            )
+            self._client.set_terminated(child.info.run_id, "FAILED" if state == "failed" else "FINISHED")
 
     def log_dataset(self, run: Run, dataset: DatasetResult) -> None:
         """Log both splits as dataset inputs. Their tags are the table versions that they were made from."""

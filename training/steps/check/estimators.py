@@ -22,6 +22,13 @@ def check_estimators(spec: ModelSpec, file: str) -> Iterator[Problem]:
     except ConfigError as error:
         yield Problem(file=file, place="task", what=error.message, fix=error.hint)
         return
+    search = spec.training.search
+    for name, space in (search.spaces if search else {}).items():
+        try:
+            base.parameters_for(name, base.load(name), target, dict.fromkeys(space))
+        except ConfigError as error:
+            place = f"training.search.spaces.{name}"
+            yield Problem(file=file, place=place, what=error.message.removeprefix(f"{name} "), fix=error.hint)
     for name, given in spec.training.estimators.items():
         place = f"training.estimators.{name}"
         try:
