@@ -1,15 +1,12 @@
 """The bodies of requests and responses. An event's fields come from the model spec; error messages name the field."""
 
 import json
-import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from datetime import date
+from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -17,16 +14,13 @@ from pydantic import (
     create_model,
 )
 
+from serving.field_types import field_type, made_up_value
 from training.contract.base import Frozen
 from training.contract.model_spec import Column, ModelSpec
 
 MAXIMUM_BATCH = 1000
-MAXIMUM_STRING = 1000
-INT64 = 2**63
-#: Column types that JSON writes in quotation marks.
-QUOTED, TEXT = ("string", "timestamp"), (str, datetime)
-#: What a nanosecond timestamp can hold, and no clock before Unix.
-FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
+#: Kinds of columns whose values JSON writes in quotation marks. A decimal may have them or not.
+QUOTED, TEXT = ("string", "date", "timestamp"), (str, date)
 
 Row = dict[str, Any]
 
@@ -53,11 +47,12 @@ class RequestSchema:
 
     def __init__(self, spec: ModelSpec) -> None:
         config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
-        fields: dict[str, Any] = {name: _field(column) for name, column in spec.request_columns.items()}
-        self.event: type[BaseModel] = create_model("Event", __config__=config, __doc__=spec.description, **fields)
+        self.event: type[BaseModel] = create_model(
+            "Event", __config__=config, __doc__=spec.description, **_fields(spec)
+        )
         events = (list[self.event], Field(min_length=1, max_length=MAXIMUM_BATCH))  # type: ignore[name-defined]
         #: Columns whose values stand in quotation marks, or may.
-        self._texts = [name for name, column in spec.request_columns.items() if column.values or column.type in QUOTED]
+        self._texts = [name for name, column in spec.request_columns.items() if column.kind in QUOTED]
         self.batch: type[BaseModel] = create_model("Events", __config__=config, events=events)
         self._events: TypeAdapter[list[BaseModel]] = TypeAdapter(Annotated[events])  # type: ignore[arg-type]
 
@@ -100,58 +95,18 @@ class RequestSchema:
 
 def made_up_row(spec: ModelSpec) -> Row:
     """An invented event, to look up and score as a check."""
-    return {name: _made_up(column) for name, column in spec.request_columns.items()}
+    return {name: made_up_value(column) for name, column in spec.request_columns.items()}
 
 
-def _made_up(column: Column) -> Any:
-    if column.values is not None:
-        return column.values[0]
-    made_up = {"int64": 0, "float64": 0.0, "string": "", "bool": False, "timestamp": FIRST_TIME}
-    return made_up[column.type]
+def _fields(spec: ModelSpec) -> dict[str, Any]:
+    """Name → the pydantic annotation and default of each event column."""
+    time = spec.source.events.time_column
+    return {name: _field(column, name == time) for name, column in spec.request_columns.items()}
 
 
-def _field(column: Column) -> tuple[Any, Any]:
-    """The pydantic annotation and default of one event column."""
-    base = _type(column)
-    about = Field(description=column.description)
-    if column.nullable:
-        return Annotated[base | None, about], None
-    return Annotated[base, about], ...
-
-
-def _type(column: Column) -> Any:
-    if column.values is not None:
-        return Literal[column.values]
-    low, high = column.minimum, column.maximum
-    match column.type:
-        case "int64":
-            least = -INT64 if low is None else max(math.ceil(low), -INT64)
-            most = INT64 - 1 if high is None else min(math.floor(high), INT64 - 1)
-            return Annotated[int, Field(ge=least, le=most)]
-        case "float64":
-            return Annotated[float, Field(ge=low, le=high)]
-        case "string":
-            return Annotated[str, Field(max_length=MAXIMUM_STRING)]
-        case "bool":
-            return bool
-        case "timestamp":
-            return Annotated[datetime, Field(strict=False), BeforeValidator(_iso), AfterValidator(_utc)]
-
-
-def _iso(value: Any) -> str:
-    """Refuse numbers: Pydantic would guess from their size whether they are seconds or milliseconds."""
-    if not isinstance(value, str) or value.strip().lstrip("+-").replace(".", "", 1).isdecimal():
-        raise ValueError("must be an ISO 8601 time such as 2026-01-05T12:30:00Z")
-    return value
-
-
-def _utc(time: datetime) -> datetime:
-    """UTC; a time without a zone is read as UTC."""
-    inside = FIRST_TIME.year <= time.year <= END_OF_TIME.year
-    time = time if not inside else time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    if not inside or not FIRST_TIME <= time < END_OF_TIME:
-        raise ValueError(f"must lie between {FIRST_TIME.year} and {END_OF_TIME.year - 1}")
-    return time
+def _field(column: Column, is_event_time: bool) -> tuple[Any, Any]:
+    about, values = Field(description=column.description), field_type(column, is_event_time)
+    return (Annotated[values | None, about], None) if column.nullable else (Annotated[values, about], ...)
 
 
 def orderly_json(body: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ _UNREADABLE = (ValueError, TypeError, LookupError, OverflowError)
 
 def line(row: LoggedRow) -> bytes:
     """`row` as a line of JSON. Raises TypeError for a value that JSON cannot express."""
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(row, _decimal, orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _decimal(value: Any) -> str:
+    """A decimal as text, which keeps all its digits. orjson asks for the types that it does not know."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    raise TypeError(f"{value!r} is not a value of JSON")
 
 
 def read_segment(path: Path, spec: ModelSpec) -> pa.Table:
@@ -83,7 +91,7 @@ def _with_day(table: pa.Table, spec: ModelSpec) -> pa.Table:
 
 
 def _line_schema(event: pa.StructType) -> pa.Schema:
-    """The schema of a line of JSON: times are text, and each map is two fields, names and values."""
+    """The schema of a line: dates, times and decimals are text, and each map is two fields, names and values."""
     schema = prediction_schema(pa.struct([_as_text(field) for field in event]))
     fields = [_as_text(field) for field in schema if field.name not in ("day", *_MAPS)]
     for names, values in _MAPS.values():
@@ -92,7 +100,12 @@ def _line_schema(event: pa.StructType) -> pa.Schema:
 
 
 def _as_text(field: pa.Field) -> pa.Field:
-    return field.with_type(pa.string()) if pa.types.is_temporal(field.type) else field
+    return field.with_type(pa.string()) if _is_text(field.type) else field
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a line of JSON has the values of `kind` as text."""
+    return bool(pa.types.is_temporal(kind) or pa.types.is_decimal(kind))
 
 
 def _read_whole(path: Path, event: pa.StructType) -> pa.Table | None:
@@ -187,4 +200,4 @@ def _text(value: Any) -> str | None:
 
 
 def _array(values: list[Any], target: pa.DataType) -> pa.Array:
-    return pa.array(values, pa.string()).cast(target) if pa.types.is_temporal(target) else pa.array(values, target)
+    return pa.array(values, pa.string()).cast(target) if _is_text(target) else pa.array(values, target)

@@ -51,7 +51,7 @@ from training.contract.base import Days, TableVersions
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.model_spec import Column, ModelSpec, load_model_spec
-from training.domain.conform import ARROW_TYPES, as_exact_pandas
+from training.domain.arrow_types import arrow_type, as_exact_pandas
 from training.settings import Settings
 
 DAYS = 50
@@ -589,7 +589,7 @@ def test_request_columns_are_what_training_has(kind: Any, value: Any, nullable: 
     values, column = [value, None if null else value], Column(type=kind, nullable=nullable)
     given = [each.replace(tzinfo=UTC) if isinstance(each, datetime) else each for each in values]
     found = request_column(given, column)
-    lake = pa.table({"given": pa.array(given, ARROW_TYPES[kind])})
+    lake = pa.table({"given": pa.array(given, arrow_type(column))})
     trained = event_columns(as_exact_pandas(lake), {"given": column})["given"]
     assert found.dtype == trained.dtype
     assert (found[0], pd.isna(found[1])) == (trained[0], null)

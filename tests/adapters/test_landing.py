@@ -72,6 +72,15 @@ def test_int96_says_so(tmp_path: Path) -> None:
     assert landed(tmp_path, parquet(tmp_path, far)).schema.field("time").metadata is None
 
 
+def test_int96_of_spark_is_in_utc_but_for_its_old_calendar(tmp_path: Path) -> None:
+    rows = pa.table({"time": pa.array([datetime(2026, 1, 5, 12)])})
+    for keys, marked in ({"version": "3.5.1"}, False), ({"version": "3.5.1", "legacyINT96": ""}, True):
+        named = rows.replace_schema_metadata({f"org.apache.spark.{key}": value for key, value in keys.items()})
+        found = landed(tmp_path, parquet(tmp_path, named, use_deprecated_int96_timestamps=True))
+        assert bool(found.schema.field("time").metadata) is marked
+        assert found["time"].to_pylist() == rows["time"].to_pylist()
+
+
 def test_files_without_rows_or_columns_are_read(tmp_path: Path) -> None:
     assert landed(tmp_path, parquet(tmp_path, ROWS.slice(0, 0))).schema.names == ROWS.column_names
     assert landed(tmp_path, parquet(tmp_path, pa.table({}))).num_columns == 0

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from training.contract.columns import Column
 from training.contract.conditions import condition_mistake, is_never_null, qualified
 from training.contract.feature_tables import FeatureTable, table_mistakes
-from training.contract.feeds import Column
 
 COLUMNS = {
     "shop": Column(type="string"),

@@ -186,7 +186,7 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     (*_column("x", type="float64", minimum=10, maximum=5), "x.minimum is 10, above the maximum 5"),
     (*_column("x", type="string", minimum=0), "x.minimum is set, but a column of type string has no bounds"),
     (*_column("x", type="bool", maximum=1), "x.maximum is set, but a column of type bool has no bounds"),
-    (*_column("x", type="timestamp", minimum=0), "x.minimum is set, but a column of type timestamp has no bounds"),
+    (*_column("x", type="timestamp", minimum=0), "x.minimum is 0, which is not a timestamp"),
     (*_column("x", type="int64", minimum=0.5), "x.minimum is 0.5, which is not an int64"),
     (*_column("x", type="int64", maximum=2**63), "which is not an int64"),
     (*_column("x", type="float64", minimum=float("nan")), "finite number"),

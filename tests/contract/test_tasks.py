@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from training.contract.columns import Column
 from training.contract.errors import ConfigError
-from training.contract.feeds import Column
 from training.contract.messages import Split, Verdict
 from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
 from training.contract.tasks import (

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from training.adapters.feature_engines.duckdb import DuckDb
+from training.contract.columns import Column
 from training.contract.feature_tables import FeatureTable, window_hours
-from training.contract.feeds import Column
 from training.domain.feature_sql import LabelFeed, feature_sql
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel
 
 from testing.spec_files import raw_specs
-from training.contract.feeds import Column, FeedSpec
+from training.contract.columns import Column
+from training.contract.feeds import FeedSpec
 from training.contract.model_spec import ModelSpec
 from training.contract.source_spec import FeatureTable
 from training.domain.identity import DECIDES, code_id, dataset_id, digest, fit_id, request_id, verdict_id

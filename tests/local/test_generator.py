@@ -13,7 +13,7 @@ from local.changes import Change
 from local.generator import Generator, land, main
 from training.contract.base import Days
 from training.contract.model_spec import ModelSpec
-from training.domain.conform import feed_schema
+from training.domain.arrow_types import feed_schema
 
 DAY = date(2026, 1, 5)
 

@@ -10,7 +10,7 @@ import pytest
 from local.handbook import convert, main
 from training.contract.errors import ExitCode, InputError
 from training.contract.model_spec import ModelSpec
-from training.domain.conform import feed_schema
+from training.domain.arrow_types import feed_schema
 
 DAY = date(2018, 4, 1)
 

@@ -113,8 +113,8 @@ def test_odd_values_of_columns_without_bounds_and_of_columns_that_may_be_null(de
 def test_times_in_any_unit_and_zone_mean_the_same_moment(
     deliveries: Deliveries, unit: str, zone: str | None, scale: int
 ) -> None:
-    """One without a zone is UTC, as in a request for a prediction; digits below the microsecond are cut off."""
-    found = [value * scale + (scale > 1) for value in microseconds(EVENTS_OF_A_DAY)]
+    """One without a zone is UTC, as in a request for a prediction."""
+    found = [value * scale for value in microseconds(EVENTS_OF_A_DAY)]
     result = deliveries.deliver(put(EVENTS_OF_A_DAY, "event_time", times(found, unit, zone)), "2026-01-05")
     assert result.rows_kept == COUNT
     kept = deliveries.lake.scan(EVENTS).to_table().sort_by("transaction_id")
@@ -130,7 +130,11 @@ def test_columns_that_the_spec_does_not_name_may_hold_anything(deliveries: Deliv
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda rows: rows.rename_columns([name.upper() for name in rows.column_names]), "the file has 'AMOUNT'"),
+        (lambda rows: rows.rename_columns({"amount": "Amount"}).append_column("AMOUNT", rows["amount"]), "'AMOUNT'"),
+        (
+            lambda rows: put(rows, "event_time", times([v * 1000 + 1 for v in microseconds(rows)], "ns")),
+            "event_time has digits below the microsecond: 227, first in row 0 ('2026-01-05 ",
+        ),
         (
             lambda rows: put(rows, "amount", pa.array([Decimal("1.50")] * COUNT, pa.decimal128(18, 2))),
             "amount is not of type float64: the file has decimal128(18, 2)",

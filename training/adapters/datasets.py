@@ -25,7 +25,7 @@ from training.contract.errors import DataContractError, InputError
 from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions
 from training.contract.messages import DatasetResult
 from training.contract.model_spec import ModelSpec
-from training.domain.conform import as_exact_pandas
+from training.domain.arrow_types import as_exact_pandas
 from training.domain.encoding import encoded
 from training.domain.frames import EXCLUDED
 

@@ -15,6 +15,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from great_expectations.expectations.expectation import Expectation
 
 from training import atomic
 from training.contract.base import Days, midnight
+from training.contract.column_types import whole_digits
 from training.contract.errors import StepError
 from training.contract.model_spec import Column, FeedSpec
 
@@ -60,9 +62,9 @@ class Findings:
 def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Days, name: str, site: Path) -> Findings:
     """Validate a partition's `rows` (with a RangeIndex) and render Data Docs. Replaces the folder `site`.
 
-    `rows` has the feed's columns in the types of the spec. `days` has one row per promised day: `day`, `rows`, the
-    bounds `minimum` and `maximum` (NaN: no bound), and `gap`, the days from the newest day before it with rows (NaN: no
-    rule).
+    `rows` is what `as_validation_frame` makes of the feed's columns in the types of the spec. `days` has one row per
+    promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and `gap`, the days from the newest
+    day before it with rows (NaN: no rule).
     `promised` are the days in which the rows' times must lie. `name` is the title of the pages.
     """
     with atomic.replacing(site) as rendered:
@@ -73,8 +75,25 @@ def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Da
         _share_static_files(rendered)
     wrong = [_day_sentence(days.iloc[at], rule, feed) for at, rule in _days_out_of_bounds(on_days)]
     broken = [result for result in on_rows.results if not result.success]
-    positions = {} if wrong else {_rule(result): _positions(result, rows) for result in broken}
-    return Findings(wrong, positions, site / "index.html")
+    positions = {_rule(result): _positions(result, rows) for result in broken} | _exactly_outside(rows, feed)
+    return Findings(wrong, {} if wrong else {r: at for r, at in positions.items() if len(at)}, site / "index.html")
+
+
+def _exactly_outside(rows: pd.DataFrame, feed: FeedSpec) -> dict[str, np.ndarray]:
+    """Rule → positions of the rows outside its bounds, for bounds of more digits than a float64 has.
+
+    Great Expectations makes floats of bounds.
+    """
+    found = {}
+    for name, column in feed.columns.items():
+        low, high = (_comparable(bound, column) for bound in (column.low, column.high))
+        if any(isinstance(bound, int) and abs(bound) > 2**53 for bound in (low, high)):
+            known = rows[name].dropna()
+            outside = np.zeros(len(known), bool)
+            outside |= False if low is None else (known < low).to_numpy(bool)
+            outside |= False if high is None else (known > high).to_numpy(bool)
+            found[_bound_rule(name, column)] = known.index.to_numpy()[outside]
+    return found
 
 
 def missing_rule(column: str) -> str:
@@ -113,21 +132,31 @@ def _column_expectations(name: str, column: Column, needed: bool) -> list[Expect
         suite.append(gxe.ExpectColumnValuesToNotBeNull(column=name, meta=_meta(missing_rule(name))))
     if column.unique:
         suite.append(gxe.ExpectColumnValuesToBeUnique(column=name, meta=_meta(f"{name} is not unique")))
-    if column.minimum is not None or column.maximum is not None:
-        low, high = column.minimum, column.maximum
-        rule = _meta(f"{name} is {_outside(low, high)}")
+    if column.low is not None or column.high is not None:
+        rule = _meta(_bound_rule(name, column))
+        low, high = (_comparable(bound, column) for bound in (column.low, column.high))
         suite.append(gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, meta=rule))
-    if column.values is not None:
-        allowed = list(column.values)
-        rule = _meta(f"{name} is none of {', '.join(map(str, allowed))}")
+    if column.allowed is not None:
+        rule = _meta(f"{name} is none of {', '.join(map(str, column.values or ()))}")
+        allowed = [_comparable(value, column) for value in column.allowed]
         suite.append(gxe.ExpectColumnValuesToBeInSet(column=name, value_set=allowed, meta=rule))
     return suite
 
 
-def _outside(low: float | None, high: float | None) -> str:
+def _comparable(value: Any, column: Column) -> Any:
+    """`value` of the spec as the frame of `as_validation_frame` has values of `column`."""
+    return whole_digits(value, column.parsed.scale) if isinstance(value, Decimal) else value
+
+
+def _bound_rule(name: str, column: Column) -> str:
+    low, high = column.minimum, column.maximum
     if low is None or high is None:
-        return f"above {high:g}" if low is None else f"below {low:g}"
-    return f"outside {low:g} … {high:g}"
+        return f"{name} is above {_written(high)}" if low is None else f"{name} is below {_written(low)}"
+    return f"{name} is outside {_written(low)} … {_written(high)}"
+
+
+def _written(bound: float | str | None) -> str:
+    return f"{bound:g}" if isinstance(bound, int | float) else str(bound)
 
 
 def _meta(rule: str) -> dict[str, str]:

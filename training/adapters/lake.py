@@ -131,13 +131,15 @@ class Lake:
             return
         stored = _dataset(opened)
         for name in found.widened:
+            if not (stored.schema.field(name).type == pa.int64() and schema.field(name).type == pa.float64()):
+                continue
             inexact = (pc.field(name) > _EXACT) | (pc.field(name) < -_EXACT)
             if count := stored.count_rows(filter=inexact):
                 problem = f"{count:,} whole numbers of {name} are too large for float64 to hold exactly"
                 self._refuse(table, [problem])
 
     def widen(self, table: str, schema: pa.Schema) -> None:
-        """Rewrite the columns of `table` that are int64 and in `schema` float64, in one commit that keeps all values.
+        """Rewrite the columns of `table` that have a larger type in `schema`, in one commit that keeps all values.
 
         Does nothing where there are none. Call `check` before. Raises TransientError when another writer changed the
         table meanwhile.
@@ -147,7 +149,7 @@ class Lake:
         if opened is None or not names:
             return
         stored = _dataset(opened)
-        wide = pa.schema([each.with_type(pa.float64()) if each.name in names else each for each in stored.schema])
+        wide = pa.schema([schema.field(each.name) if each.name in names else each for each in stored.schema])
         batches = (pa.Table.from_batches([batch]).cast(wide).to_batches() for batch in stored.to_batches())
         rows = pa.RecordBatchReader.from_batches(wide, (batch for some in batches for batch in some))
         self._commit(opened, rows, None, mode="overwrite", schema_mode="overwrite")

@@ -25,6 +25,8 @@ class Landed(NamedTuple):
     def table(self) -> pa.Table:
         """The rows. The metadata of a field marks columns of Parquet's type INT96, which are timestamps in Arrow.
 
+        Those in a file that Spark wrote are not marked, because they are in UTC.
+
         Raises DataContractError when it is not a complete Parquet file, or when two of its columns have one name.
         """
         try:
@@ -48,7 +50,15 @@ class Landed(NamedTuple):
             raise DataContractError(
                 f"{problem}; all its columns: {', '.join(names)}", "Correct the file and deliver it again."
             )
-        return _marked(file.read(), _int96(file.schema))
+        return _marked(file.read(), set() if _in_utc(file.metadata.metadata or {}) else _int96(file.schema))
+
+
+def _in_utc(metadata: dict[bytes, bytes]) -> bool:
+    """Whether the INT96 columns of a file with this metadata are in UTC and in today's calendar.
+
+    Hive and Impala write local time; both leave no trace. Spark names its version, and its old calendar if it used it.
+    """
+    return b"org.apache.spark.version" in metadata and b"org.apache.spark.legacyINT96" not in metadata
 
 
 def _int96(schema: pq.ParquetSchema) -> set[str]:

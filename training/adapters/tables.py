@@ -23,7 +23,7 @@ from training.contract.model_spec import ModelSpec
 from training.contract.predictions import SHADOW
 from training.contract.source_spec import LabelColumn, SourceSpec
 from training.domain import predictions as layout
-from training.domain.conform import ARROW_TYPES, as_exact_pandas, feed_schema
+from training.domain.arrow_types import arrow_type, as_exact_pandas, feed_schema
 from training.domain.coverage import covered_days
 from training.domain.feature_inputs import feed_application
 from training.domain.frames import (
@@ -267,7 +267,7 @@ class Predictions:
         return layout.nested(table) if layout.is_flat(dataset.schema) else table
 
     def _typed(self, name: str, events: dict[str, pa.ChunkedArray], rows: int) -> pa.ChunkedArray:
-        target = ARROW_TYPES[self.spec.request_columns[name].type]
+        target = arrow_type(self.spec.request_columns[name])
         found = layout.without_loss(events[name], target) if name in events else None
         return pa.chunked_array([pa.nulls(rows, target)]) if found is None else found
 

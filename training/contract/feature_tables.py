@@ -10,8 +10,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from training.contract.base import Spec
+from training.contract.columns import Column
 from training.contract.conditions import condition_mistake
-from training.contract.feeds import Column
 from training.contract.names import Name
 from training.contract.problems import raise_contradictions
 

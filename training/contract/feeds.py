@@ -1,15 +1,15 @@
 """The feeds of a source spec: their columns, types and rules."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from training.contract.base import Spec
+from training.contract.columns import Column
 from training.contract.problems import raise_contradictions
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Scalar = bool | int | float | str
 
 #: Column names are used in SQL, Delta, Parquet, Feast and JSON. All of these take letters, digits and underscores
 #: without quotes. Names that begin with an underscore are reserved for Perennial.
@@ -18,78 +18,6 @@ COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 EVENTS = "events"
 #: The lake's own column of a feed.
 PARTITION = "partition"
-
-_INT64 = 2**63
-_KINDS: dict[str, tuple[type, ...]] = {"int64": (int,), "float64": (int, float), "string": (str,), "bool": (bool,)}
-_BOOLEANS = "YAML reads unquoted yes, no, on, off, true and false as true or false: quote them if they are text."
-
-
-class Column(Spec):
-    """One column of a feed. Values equal to `minimum` and `maximum` are allowed.
-
-    `unique` applies within a partition, and for events across all partitions. A label reported again is a correction.
-    """
-
-    type: Literal["int64", "float64", "string", "bool", "timestamp"]
-    description: str = ""
-    nullable: bool = False
-    unique: bool = False
-    minimum: int | float | None = None
-    """For int64 and float64 only."""
-    maximum: int | float | None = None
-    values: Annotated[tuple[Scalar, ...] | None, Field(strict=False)] = None
-    """The allowed values, in the column's type. Not for timestamps."""
-
-    @model_validator(mode="after")
-    def _rules_fit_the_type(self) -> "Column":
-        raise_contradictions([*self._bound_mistakes(), *self._value_mistakes()])
-        return self
-
-    def _bound_mistakes(self) -> list[tuple[str, str, str]]:
-        found = []
-        for name, bound in (("minimum", self.minimum), ("maximum", self.maximum)):
-            if bound is None:
-                continue
-            if self.type not in ("int64", "float64"):
-                what = f"is set, but a column of type {self.type} has no bounds"
-                found.append((name, what, f"Remove {name}, or give the column the type int64 or float64."))
-            elif self.type == "int64" and (bound != int(bound) or not -_INT64 <= bound < _INT64):
-                found.append((name, f"is {bound}, which is not an int64", "Write a whole number of 64 bits."))
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            what = f"is {self.minimum}, above the maximum {self.maximum}, so no value could pass"
-            found.append(("minimum", what, "Swap or correct the two bounds."))
-        return found
-
-    def _value_mistakes(self) -> list[tuple[str, str, str]]:
-        if self.values is None:
-            return []
-        if self.type == "timestamp":
-            return [("values", "is set, but a column of type timestamp has no list of values", "Remove values.")]
-        if not self.values:
-            return [("values", "is empty, so no value could pass", "List the values, or remove the field.")]
-        if wrong := [value for value in self.values if not _is_of(value, self.type)]:
-            hint = f"Write values of type {self.type}, or change the column's type."
-            hint += f" {_BOOLEANS}" if any(isinstance(value, bool) for value in wrong) else ""
-            listed = ", ".join(f"{value!r} ({type(value).__name__})" for value in wrong)
-            return [("values", f"holds {listed}, but the column is of type {self.type}", hint)]
-        found = []
-        if len(set(self.values)) < len(self.values):
-            repeated = sorted({str(value) for value in self.values if self.values.count(value) > 1})
-            found.append(("values", f"holds {', '.join(repeated)} more than once", "List each value once."))
-        low, high = self.minimum, self.maximum
-        if self.type in ("int64", "float64") and (outside := [v for v in self.values if not _within(v, low, high)]):
-            what = f"holds {', '.join(map(str, outside))}, outside the column's own minimum and maximum"
-            found.append(("values", what, "Correct the values or the bounds, or remove one of the two rules."))
-        return found
-
-
-def _is_of(value: Scalar, kind: str) -> bool:
-    return isinstance(value, _KINDS[kind]) and (kind == "bool" or not isinstance(value, bool))
-
-
-def _within(value: Scalar, low: float | None, high: float | None) -> bool:
-    assert isinstance(value, int | float)
-    return (low is None or value >= low) and (high is None or value <= high)
 
 
 class RowCount(Spec):

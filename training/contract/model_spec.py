@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
+from training.contract.columns import Column
 from training.contract.errors import ConfigError
-from training.contract.feeds import EVENTS, Column, FeedSpec, RowCount
+from training.contract.feeds import EVENTS, FeedSpec, RowCount
 from training.contract.names import EstimatorName, Metric, Name, Trigger
 from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.source_spec import SOURCES_DIR, LabelColumn, SourceSpec, load_source_spec, source_names

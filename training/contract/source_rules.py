@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from training.contract.feeds import EVENTS, Column
+from training.contract.columns import Column
+from training.contract.feeds import EVENTS
 from training.contract.problems import Mistake
 from training.contract.source_sections import LabelSpec, SourceSections
 
@@ -13,7 +14,8 @@ FEAST_COLUMNS = frozenset(["event_timestamp", "entity_row_id"])
 #: The tables that every source has in the lake, beside those of its feeds and features.
 LAKE_TABLES = frozenset(["quarantine", "predictions"])
 
-_ID_TYPES = ("int64", "string")
+#: Kinds of columns that can be an id or an entity.
+_ID_KINDS = ("int", "string")
 _RENAME_COLUMN = "Rename the column. docs/your-model.md lists the reserved names."
 
 
@@ -96,8 +98,8 @@ def _ids(spec: SourceSections) -> Iterator[Mistake]:
     columns = {feed: each.columns[name] for feed, each in spec.feeds.items()}
     for feed, column in columns.items():
         place = f"feeds.{feed}.columns.{name}"
-        if column.type not in _ID_TYPES:
-            what = f"is {column.type}, but an id must be int64 or string"
+        if column.kind not in _ID_KINDS:
+            what = f"is {column.type}, but an id must be an integer or a string"
             yield f"{place}.type", what, "Deliver the id as one of these."
         if column.nullable:
             what = "may be null, but an event without an id has no label"
@@ -123,9 +125,9 @@ def entity_mistakes(field: str, name: str, columns: dict[str, Column]) -> Iterat
         what = f"names {name!r}, which is not one of the columns {sorted(columns)} of a prediction request"
         yield field, what, "Name one of the columns."
         return
-    if columns[name].type not in _ID_TYPES:
-        what = f"names {name!r}, a column of type {columns[name].type}; but an entity must be int64 or string"
-        yield field, what, "Name another column, or deliver this one as int64 or string."
+    if columns[name].kind not in _ID_KINDS:
+        what = f"names {name!r}, a column of type {columns[name].type}; but an entity must be an integer or a string"
+        yield field, what, "Name another column, or deliver this one as an integer or a string."
     if name in TABLE_COLUMNS:
         yield field, f"is {name!r}, a reserved name", _RENAME_COLUMN
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from training.contract.base import Spec
-from training.contract.feeds import EVENTS, Column, FeedSpec
+from training.contract.columns import Column
+from training.contract.feeds import EVENTS, FeedSpec
 from training.contract.names import Name
 from training.contract.resources import StepResources
 from training.contract.spec_file import SpecFile

@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from training.contract.base import Spec
-from training.contract.feeds import Column, Share
+from training.contract.columns import Column
+from training.contract.feeds import Share
 from training.contract.problems import Mistake, raise_contradictions
 from training.contract.registries import KnownTask
 
@@ -160,7 +161,7 @@ class BinaryTask(TaskSection):
             if not _zero_or_one(column):
                 what = "must limit the label to 0 and 1"
                 yield "values", what, "Write `values: [0, 1]`. 1 is the positive class."
-        elif column.type != "bool":
+        elif column.kind != "bool":
             what = f"is {column.type}, but the label of a binary task must be an integer (0 or 1) or bool"
             yield "type", what, "Deliver the label as 0 and 1 or as a boolean. 1 is the positive class."
         if _only_positive(column) and not only_positives:
@@ -207,7 +208,7 @@ class MulticlassTask(TaskSection):
     decision: MulticlassDecision = MulticlassDecision()
 
     def label_mistakes(self, column: Column, only_positives: bool) -> Iterator[Mistake]:
-        if not (_is_whole(column) or column.type in ("string", "category", "bool")):
+        if not (_is_whole(column) or column.kind in ("string", "bool")):
             what = f"is {column.type}, but the label of a multiclass task must be text, an integer or bool"
             yield "type", what, "Deliver the name of the class."
         if column.values is not None and len(column.values) < 2:
@@ -266,7 +267,7 @@ class RegressionTask(TaskSection):
         return self.reference.by
 
     def label_mistakes(self, column: Column, only_positives: bool) -> Iterator[Mistake]:
-        if not (_is_whole(column) or column.type.startswith(("float", "decimal"))):
+        if not (_is_whole(column) or column.kind in ("float", "decimal")):
             what = f"is {column.type}, but the label of a regression must be a number"
             yield "type", what, "Deliver the label as a number."
 
@@ -309,7 +310,7 @@ def defaults(section: Any, entity: str | None) -> dict[str, Any]:
 
 
 def _is_whole(column: Column) -> bool:
-    return column.type.startswith(("int", "uint"))
+    return column.kind == "int"
 
 
 def _zero_or_one(column: Column) -> bool:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
+from training.contract.columns import Column
 from training.contract.conditions import is_never_null, qualified
 from training.contract.feature_tables import Aggregation, FeatureTable, window_hours
-from training.contract.feeds import Column
 
 #: Decimal digits of DuckDB's integers of 64 and of 128 bits.
 _DIGITS_64, _DIGITS_128 = 18, 38

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from training.contract.model_spec import ModelSpec
 from training.contract.source_spec import LabelColumn
-from training.domain.conform import as_exact_pandas
+from training.domain.arrow_types import as_exact_pandas
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.windows import known_entities
 

@@ -6,6 +6,7 @@ values, the old values move to the event column `_<name>_<type>`, and the column
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import SCORE
-from training.domain.conform import ARROW_TYPES
+from training.domain.arrow_types import TIME, arrow_type
 
 OUTPUTS = pa.map_(pa.string(), pa.float64())
 FEATURES = pa.map_(pa.string(), pa.float32())
@@ -31,17 +32,16 @@ FLAT = frozenset(
 
 def prediction_schema(event: pa.DataType) -> pa.Schema:
     """The columns of the table. `day` is the day of the event, and the table's partition."""
-    time = ARROW_TYPES["timestamp"]
     return pa.schema(
         [
             ("prediction_id", pa.string()),
-            ("predicted_at", time),
+            ("predicted_at", TIME),
             ("day", pa.date32()),
             ("model_version", pa.int64()),
             ("role", pa.string()),
             ("decision", pa.string()),
             ("features_defaulted", pa.bool_()),
-            ("feature_timestamp", time),
+            ("feature_timestamp", TIME),
             ("latency_seconds", pa.float64()),
             ("replica", pa.string()),
             ("outputs", OUTPUTS),
@@ -53,7 +53,7 @@ def prediction_schema(event: pa.DataType) -> pa.Schema:
 
 def event_type(spec: ModelSpec) -> pa.StructType:
     """The struct of the spec's event columns."""
-    return pa.struct([(name, ARROW_TYPES[column.type]) for name, column in spec.request_columns.items()])
+    return pa.struct([(name, arrow_type(column)) for name, column in spec.request_columns.items()])
 
 
 def is_flat(schema: pa.Schema) -> bool:
@@ -153,7 +153,8 @@ def following(table: pa.Table, rows: pa.Table) -> pa.Table:
 
 def aside(name: str, held: pa.DataType) -> str:
     """The name of the event column for the values of a type that column `name` no longer has. No spec can use it."""
-    return f"_{name}_{str(held).partition('[')[0]}"
+    kind = re.sub(r"\W+", "_", str(held).partition("[")[0]).strip("_")
+    return f"_{name}_{kind}"
 
 
 def _respelled(held: Iterable[str], new: Iterable[str]) -> set[str]:

@@ -32,7 +32,7 @@ def quarantine_rows(table: pa.Table, broken: Broken, feed: str, partition: str) 
     Values that JSON or Python cannot hold are written as text: escaped bytes when they are not UTF-8, counts since 1970
     for times.
     """
-    rows = [{name: _plain(table[name][at]) for name in table.column_names} for at in broken]
+    rows = [{name: plain(table[name][at]) for name in table.column_names} for at in broken]
     columns = {
         "feed": [feed] * len(rows),
         "partition": [partition] * len(rows),
@@ -54,17 +54,17 @@ def released(quarantined: Iterable[Mapping[str, str]], partition: str, held: Map
     return +free
 
 
-def _plain(value: pa.Scalar) -> Any:
+def plain(value: pa.Scalar) -> Any:
     """A value that JSON can hold. Never raises, because an unreadable value may be why the row is quarantined."""
     if not value.is_valid:
         return None
     if isinstance(value, pa.DictionaryScalar | pa.ExtensionScalar):
-        return _plain(value.value)
+        return plain(value.value)
     if isinstance(value, pa.StructScalar):
-        parts = [(value.type.field(i).name, _plain(value[i])) for i in range(value.type.num_fields)]
+        parts = [(value.type.field(i).name, plain(value[i])) for i in range(value.type.num_fields)]
         return dict(parts) if len(dict(parts)) == len(parts) else parts
     if hasattr(value, "values"):  # Lists of every kind, and maps: lists of pairs.
-        return [_plain(each) for each in value.values]
+        return [plain(each) for each in value.values]
     if pa.types.is_string(value.type) or pa.types.is_large_string(value.type) or pa.types.is_string_view(value.type):
         return value.as_buffer().to_pybytes().decode(errors="backslashreplace")
     try:

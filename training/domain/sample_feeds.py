@@ -7,15 +7,18 @@ corrected.
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from training.contract.base import midnight
-from training.contract.feeds import EVENTS, Column
+from training.contract.column_types import as_float32
+from training.contract.columns import Column
+from training.contract.feeds import EVENTS
 from training.contract.source_spec import SourceSpec
-from training.domain.conform import feed_schema
+from training.domain.arrow_types import feed_schema
 
 #: Number of entities with many events, and their events per day. Each day has one more entity with a single event.
 REGULARS, PER_DAY = 6, 12
@@ -113,40 +116,47 @@ def _labels(
 def _is_zero_or_one(column: Column) -> bool:
     """Whether the column's rules allow nothing but 0 and 1, or false and true."""
     if column.values is not None:
-        return column.type == "bool" or {1} <= set(column.values) <= {0, 1}
-    return column.type == "bool" or (column.minimum in (0, 1) and column.maximum == 1)
+        return column.kind == "bool" or {1} <= set(column.values) <= {0, 1}
+    return column.kind == "bool" or (column.minimum in (0, 1) and column.maximum == 1)
 
 
 def _label_value(column: Column, value: float) -> bool | int:
-    if column.type == "bool":
+    if column.kind == "bool":
         return bool(value)
     return 1 if column.values is not None and 0 not in column.values else int(value)
 
 
 def _distinct(column: Column, count: int) -> Values:
     """Up to `count` distinct values for an id or an entity. Fewer if the column's rules do not allow so many."""
-    if column.values is not None:
-        return list(column.values)[:count]
-    if column.type == "string":
+    if column.allowed is not None:
+        return list(column.allowed)[:count]
+    if column.kind == "string":
         return [f"id-{i}" for i in range(count)]
+    if column.kind in ("date", "timestamp"):
+        return _consecutive(column, count)
     low, high = _bounds(column, count)
-    if column.type == "float64":
-        return [float(value) for value in np.linspace(low, high, count)]
+    if column.kind in ("float", "decimal"):
+        return [_number(column, value) for value in np.linspace(low, high, count)]
     return [int(value) for value in range(int(low), int(min(high, low + count - 1)) + 1)]
 
 
 def _plain(column: Column, times: list[datetime], also: Sequence[str | float], random: np.random.Generator) -> Values:
     """A value for each of `times` that follows the column's type and rules. The bounds are among them."""
     rows = len(times)
-    if column.values is not None:
-        return [column.values[i] for i in random.integers(0, len(column.values), rows)]
-    if column.type == "timestamp":
-        return [at - timedelta(hours=float(random.random() * 48)) for at in times]
-    if column.type == "bool":
+    if column.allowed is not None:
+        return [column.allowed[i] for i in random.integers(0, len(column.allowed), rows)]
+    if column.kind == "bool":
         return [bool(value) for value in random.random(rows) < 0.5]
+    if column.kind == "list":
+        lengths = [column.parsed.length or int(random.integers(0, 4)) for _ in range(rows)]
+        return [random.random(length).astype(np.float32).tolist() for length in lengths]
     if column.unique:
         return _distinct(column, rows)
-    if column.type == "string":
+    if column.kind in ("date", "timestamp"):
+        near = [at - timedelta(hours=float(random.random() * 48)) for at in times]
+        found = [at.date() if column.kind == "date" else at for at in near]
+        return [_clipped(column, at) for at in found]
+    if column.kind == "string":
         pool = ["a", "b", "é", "", *(value for value in also if isinstance(value, str))]
         return [pool[i] for i in random.integers(0, len(pool), rows)]
     low, high = _bounds(column, 100)
@@ -157,17 +167,49 @@ def _plain(column: Column, times: list[datetime], also: Sequence[str | float], r
     near = [v + d for v in also if not isinstance(v, str) for d in (-1, 0, 1) if _allows(column, v + d)]
     if near:
         drawn = np.where(random.random(rows) < 0.2, random.choice(near, rows), drawn)
-    return [round(value) for value in drawn] if column.type == "int64" else [float(round(v, 2)) for v in drawn]
+    return [_number(column, value) for value in drawn]
+
+
+def _number(column: Column, value: float) -> int | float | Decimal:
+    """`value` in the column's type, with at most two digits after the point."""
+    if column.kind == "int":
+        low, high = column.parsed.range  # A large bound may have been rounded to a float beyond it.
+        return int(_clipped(column, min(max(round(value), low), high)))
+    if column.kind == "decimal":
+        return Decimal(round(value * 10 ** min(column.parsed.scale, 2))).scaleb(-min(column.parsed.scale, 2))
+    rounded = round(float(value), 2)
+    return as_float32(rounded) if column.parsed.bits == 32 else rounded
+
+
+def _clipped(column: Column, at: Any) -> Any:
+    """The value `at`, or the bound of the column that it is beyond."""
+    at = at if column.low is None else max(at, column.low)
+    return at if column.high is None else min(at, column.high)
+
+
+def _consecutive(column: Column, count: int) -> Values:
+    """Days from the lower bound, or up to the upper one."""
+    first = column.low if column.low is not None else column.high
+    if first is None:
+        first = date(2026, 1, 5) if column.kind == "date" else midnight(date(2026, 1, 5))
+    step = timedelta(days=-1 if column.low is None and column.high is not None else 1)
+    found = [first + n * step for n in range(count)]
+    return [at for at in found if column.within(at)]
 
 
 def _allows(column: Column, value: float) -> bool:
     """Whether `value` is within the column's bounds."""
-    return (column.minimum is None or value >= column.minimum) and (column.maximum is None or value <= column.maximum)
+    return column.within(value)
 
 
 def _bounds(column: Column, width: int) -> tuple[float, float]:
     """The lowest and the highest sample value. Without bounds the range includes negative numbers."""
-    low, high = column.minimum, column.maximum
+    low, high = (float(bound) if isinstance(bound, Decimal) else bound for bound in (column.low, column.high))
+    of = column.parsed
+    smallest, largest = of.range if column.kind == "int" else (float("-inf"), float("inf"))
+    if column.kind == "decimal":
+        largest = 10 ** (of.precision - of.scale) - 1
+        smallest = -largest
     if low is None:
-        low = -1 if high is None else min(-1, high - width)
-    return low, low + width if high is None else high
+        low = max(smallest, -1 if high is None else min(-1, high - width))
+    return low, min(largest, low + width) if high is None else high

@@ -9,8 +9,9 @@ import pyarrow.types as pt
 class Difference(NamedTuple):
     """How the schema of new rows differs from a table's.
 
-    `widened`: column that is int64 in the table and float64 in the rows → a sentence about it. The table can be
-    rewritten without loss unless its numbers are too large. `refused`: sentences about what the table cannot take.
+    `widened`: column whose type in the rows holds all values of its type in the table → a sentence about it. The table
+    can be rewritten without loss; float64 holds whole numbers of int64 unless they are too large. `refused`: sentences
+    about what the table cannot take.
     """
 
     widened: dict[str, str]
@@ -28,7 +29,7 @@ def difference(table: pa.Schema, rows: pa.Schema) -> Difference:
     for name in [name for name in rows.names if name in table.names]:
         old, new = stored_type(table.field(name).type), stored_type(rows.field(name).type)
         conflicts = _conflicts(name, old, new)
-        if old == pa.int64() and new == pa.float64():
+        if conflicts and _holds(new, old):
             found.widened[name] = conflicts[0]
         else:
             found.refused.extend(conflicts)
@@ -50,6 +51,16 @@ def stored_type(kind: pa.DataType) -> pa.DataType:
     if pt.is_struct(kind):
         return pa.struct([(child.name, stored_type(child.type)) for child in kind])
     return kind
+
+
+def _holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
+    """Whether `wide` has all values of `narrow`. Of int64, float64 has those that are small enough."""
+    if pt.is_signed_integer(narrow):
+        larger = pt.is_signed_integer(wide) and wide.bit_width > narrow.bit_width
+        return larger or wide == pa.float64() or (wide == pa.float32() and narrow.bit_width <= 16)
+    if pt.is_decimal(narrow) and pt.is_decimal(wide):
+        return wide.scale >= narrow.scale and wide.precision - wide.scale >= narrow.precision - narrow.scale
+    return bool(narrow == pa.float32() and wide == pa.float64())
 
 
 def _ambiguous(table: list[str], rows: list[str]) -> list[str]:

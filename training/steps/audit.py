@@ -131,7 +131,8 @@ def _audit(
 
 def _nobody(spec: ModelSpec, entity: str) -> int | str:
     """A key that no feature table has."""
-    return "\0" if spec.request_columns[entity].type == "string" else np.iinfo(np.int64).min + 1
+    column = spec.request_columns[entity]
+    return "\0" if column.kind == "string" else column.parsed.range[0]
 
 
 def _write(result: AuditResult, spec: ModelSpec, settings: StateSettings) -> str:

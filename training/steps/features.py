@@ -24,7 +24,7 @@ from training.contract.errors import InputError
 from training.contract.messages import FeaturesInputs, FeaturesResult
 from training.contract.source_spec import SourceSpec, load_source_spec
 from training.domain import feature_inputs
-from training.domain.conform import feed_schema
+from training.domain.arrow_types import feed_schema
 from training.settings import StateSettings
 
 #: So many days are computed at once when a table is recomputed.

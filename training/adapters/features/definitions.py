@@ -154,14 +154,8 @@ def _entity_type(view: Any, entity: Any, spec: SourceSpec) -> str:
     if entity.join_key in fields:
         return fields[entity.join_key]
     declared = entity.value_type.name
-    return declared if declared != "UNKNOWN" else _VALUE_TYPES[spec.request_columns[entity.join_key].type]
+    return declared if declared != "UNKNOWN" else _VALUE_TYPES[spec.request_columns[entity.join_key].kind]
 
 
-#: Type of a column in the source spec → Feast's ValueType.
-_VALUE_TYPES = {
-    "int64": "INT64",
-    "float64": "DOUBLE",
-    "string": "STRING",
-    "bool": "BOOL",
-    "timestamp": "UNIX_TIMESTAMP",
-}
+#: Kind of a column that can be an entity → Feast's ValueType.
+_VALUE_TYPES = {"int": "INT64", "string": "STRING"}

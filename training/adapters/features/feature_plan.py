@@ -16,8 +16,8 @@ from training.domain.encoding import Categories
 #: The function of a request view. It takes columns by name and returns features by name.
 Transform = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 
-#: Type of an event column → the ValueTypes of Feast's keys that the column can be.
-KEY_TYPES = {"int64": ("INT64", "INT32"), "string": ("STRING",)}
+#: Kind of an event column → the ValueTypes of Feast's keys that the column can be.
+KEY_TYPES: dict[str, tuple[str, ...]] = {"int": ("INT64", "INT32"), "string": ("STRING",)}
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _DATETIME = np.dtype("datetime64[us]")
@@ -83,8 +83,8 @@ class FeaturePlan:
         #: itemgetter returns a tuple only for two names or more, so it gets the first name twice; zip drops the copy.
         self._numbers = [
             (numeric, itemgetter(*numeric, numeric[0]), dtype)
-            for kind, dtype in (("float64", np.float64), ("int64", np.int64))
-            if (numeric := [name for name, c in self.event_columns.items() if c.type == kind and not c.nullable])
+            for kinds, dtype in ((("float", "decimal"), np.float64), (("int",), np.int64))
+            if (numeric := [name for name, c in self.event_columns.items() if c.kind in kinds and not c.nullable])
         ]
         self._others = [name for name in columns if not any(name in numeric for numeric, _, _ in self._numbers)]
 
@@ -195,16 +195,25 @@ class FeaturePlan:
 def request_column(values: Sequence[Any], column: Column) -> np.ndarray:
     """A column of events as the function of a request view gets it, the same as `event_columns` gives in training.
 
-    A null becomes NaN in numbers, NaT in times, and None in texts and booleans. Times are UTC, datetime64[us].
+    Integers are int64, or float64 where they may be null; decimals and floats are float64. Times are UTC,
+    datetime64[us], and dates are datetime64[D]. A list is a float64 array in an array of objects. A null becomes NaN in
+    numbers, NaT in dates and times, and None in texts, booleans and lists.
     """
-    if column.type == "timestamp":
-        times = [_NO_TIME if value is None else _microseconds(value) for value in values]
-        return np.array(times, np.int64).view(_DATETIME)
-    if column.type in ("int64", "float64"):
-        if None in values:
-            return np.array([NAN if value is None else value for value in values], np.float64)
-        return np.array(values, np.float64 if column.nullable else column.type)
-    return np.array(values, object if column.type == "string" or None in values else bool)
+    match column.kind:
+        case "timestamp":
+            times = [_NO_TIME if value is None else _microseconds(value) for value in values]
+            return np.array(times, np.int64).view(_DATETIME)
+        case "date":
+            return np.array(values, "datetime64[D]")
+        case "int" | "float" | "decimal":
+            if None in values:
+                return np.array([NAN if value is None else value for value in values], np.float64)
+            return np.array(values, np.int64 if column.kind == "int" and not column.nullable else np.float64)
+        case "list":
+            lists = np.empty(len(values), object)
+            lists[:] = [None if value is None else np.asarray(value, np.float64) for value in values]
+            return lists
+    return np.array(values, object if column.kind == "string" or None in values else bool)
 
 
 def _check(
@@ -224,15 +233,17 @@ def _check(
         )
         raise DataContractError(problem, hint=OTHER_SPEC)
     for view in definitions.views:
-        kind = spec.request_columns[view.entity].type
-        if view.entity_type not in KEY_TYPES.get(kind, ()):
-            problem = f"{view.name} has the key {view.entity} as {view.entity_type}, but events have it as {kind}"
+        column = spec.request_columns[view.entity]
+        if view.entity_type not in KEY_TYPES.get(column.kind, ()):
+            problem = (
+                f"{view.name} has the key {view.entity} as {view.entity_type}, but events have it as {column.type}"
+            )
             raise DataContractError(problem, hint=OTHER_SPEC)
 
 
 def event_texts(definitions: FeatureDefinitions, spec: ModelSpec) -> set[str]:
     """The columns of the event that are features and texts."""
-    return {name for name in definitions.event_features if spec.request_columns[name].type == "string"}
+    return {name for name in definitions.event_features if spec.request_columns[name].kind == "string"}
 
 
 OTHER_SPEC = "Use the model spec that the feature definitions were made for. The service reads it when it starts."

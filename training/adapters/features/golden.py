@@ -1,6 +1,8 @@
 """Golden events: check that the feature code here computes the features that the model was trained with."""
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -8,17 +10,23 @@ import numpy as np
 from training.adapters.features.feature_plan import OTHER_CODE, FeaturePlan
 from training.contract.artifact import Golden
 from training.contract.errors import DataContractError
-from training.contract.model_spec import ModelSpec
+from training.contract.model_spec import Column, ModelSpec
 
 #: Tolerances: float32 values that differ only by rounding are equal.
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
+#: Kind of a column → how its values are read from the text that JSON has of them.
+_FROM_TEXT: dict[str, Callable[[str], Any]] = {
+    "timestamp": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "decimal": Decimal,
+}
 NOT_REPEATABLE = "Compute them from the event alone, without random numbers or the clock, then train again."
 
 
 def golden_events(golden: Golden, spec: ModelSpec) -> list[dict[str, Any]]:
     """The golden events with values in the types of the spec, as in a request."""
-    types = {name: column.type for name, column in spec.request_columns.items()}
-    return [{name: _typed(value, types.get(name)) for name, value in event.items()} for event in golden.events]
+    columns = spec.request_columns
+    return [{name: _typed(value, columns.get(name)) for name, value in event.items()} for event in golden.events]
 
 
 def check_golden_features(plan: FeaturePlan, golden: Golden, spec: ModelSpec) -> None:
@@ -60,9 +68,10 @@ def _differing(plan: FeaturePlan, found: np.ndarray, expected: np.ndarray) -> st
     return ", ".join(plan.names[i] for i in np.flatnonzero(_differ(found, expected).any(axis=0)))
 
 
-def _typed(value: Any, kind: str | None) -> Any:
-    if kind == "timestamp" and isinstance(value, str):
-        return datetime.fromisoformat(value)
-    if kind == "int64" and isinstance(value, float):  # pandas turns integers among nulls into floats
+def _typed(value: Any, column: Column | None) -> Any:
+    kind = None if column is None else column.kind
+    if isinstance(value, str) and kind in _FROM_TEXT:
+        return _FROM_TEXT[kind](value)
+    if kind == "int" and isinstance(value, float):  # pandas turns integers among nulls into floats
         return int(value)
     return value

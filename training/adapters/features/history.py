@@ -9,12 +9,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.types as pt
 
-from training.adapters.features.feature_plan import text_column
+from training.adapters.features.feature_plan import request_column, text_column
 from training.contract.model_spec import Column
-from training.domain.conform import ARROW_TYPES
+from training.domain.arrow_types import TIME, arrow_type
 from training.domain.feature_engine import FeatureEngine, TimedRows
-
-_TIME = pa.timestamp("us", tz="UTC")
 
 
 def timed_rows(view: Any, keys: Sequence[str], columns: Sequence[str], rows: ds.Dataset | pa.Table) -> TimedRows:
@@ -42,7 +40,7 @@ def look_up(
     """
     found: dict[str, np.ndarray] = {}
     for rows in views:
-        asked = pa.table([pa.array(times, _TIME), *(pa.array(events[key]) for key in rows.keys)], ["time", *rows.keys])
+        asked = pa.table([pa.array(times, TIME), *(pa.array(events[key]) for key in rows.keys)], ["time", *rows.keys])
         joined = engine.newest(asked, "time", rows)
         found |= {column: _values(joined[column]) for column in rows.columns}
     return found
@@ -54,12 +52,13 @@ def event_columns(events: pd.DataFrame, columns: Mapping[str, Column]) -> dict[s
 
 
 def _event_column(values: pd.Series, column: Column) -> np.ndarray:
-    kind = column.type
-    if kind == "timestamp":
+    if column.kind == "timestamp":
         times = pd.DatetimeIndex(values).as_unit("us")
         return (times if times.tz is None else times.tz_convert(None)).to_numpy()
-    wide = pa.float64() if kind == "int64" and column.nullable else ARROW_TYPES[kind]
-    found: np.ndarray = pa.array(values).cast(wide).to_numpy(zero_copy_only=False)
+    if column.kind in ("decimal", "list"):
+        return request_column([None if value is None else value for value in values], column)
+    wide = {"int": pa.float64() if column.nullable else pa.int64(), "float": pa.float64()}.get(column.kind)
+    found: np.ndarray = pa.array(values).cast(wide or arrow_type(column)).to_numpy(zero_copy_only=False)
     return found
 
 

@@ -19,7 +19,7 @@ from training.contract.errors import StepError
 from training.contract.feeds import EVENTS
 from training.contract.problems import Problem, without_path
 from training.contract.source_spec import SourceSpec
-from training.domain.conform import ARROW_TYPES, feed_schema
+from training.domain.arrow_types import arrow_type, feed_schema
 from training.domain.sample_feeds import sample_feeds
 
 #: The first day of the sample feeds.
@@ -134,7 +134,7 @@ class _Table:
         if not _features(schema, self._entity):
             what = f"yields no features, only {', '.join(schema.names)}"
             found.append(self._problem(what, f"Yield {self._entity}, day and at least one feature."))
-        kind, wanted = schema.field(self._entity).type, ARROW_TYPES[self._spec.request_columns[self._entity].type]
+        kind, wanted = schema.field(self._entity).type, arrow_type(self._spec.request_columns[self._entity])
         if kind != wanted:
             what = f"yields {self._entity} as {kind}, but events have it as {wanted}"
             found.append(self._problem(what, f"Yield {self._entity} as it is, without a cast."))

@@ -20,13 +20,16 @@ ROWS = 64
 #: This many of the rows are also run one by one.
 ONE_BY_ONE = 4
 _TOLERANCE = 1e-5
-#: Type in the spec → Feast's types that can hold it.
-FEAST_TYPES = {
-    "int64": ("Int32", "Int64", "Float32", "Float64"),
-    "float64": ("Float32", "Float64"),
+#: Kind of a column → Feast's types that can hold it.
+FEAST_TYPES: dict[str, tuple[str, ...]] = {
+    "int": ("Int32", "Int64", "Float32", "Float64"),
+    "float": ("Float32", "Float64"),
+    "decimal": ("Float32", "Float64"),
     "string": ("String",),
     "bool": ("Bool",),
+    "date": ("UnixTimestamp",),
     "timestamp": ("UnixTimestamp",),
+    "list": ("Array(Float32)", "Array(Float64)"),
 }
 
 
@@ -70,9 +73,9 @@ class RequestFunction:
             if field.name not in columns:
                 what = f"takes {field.name!r} of a request, which is not one of the columns {sorted(columns)}"
                 yield self._problem(what, "Use a column of feeds.events, or add the column to the spec.")
-            elif str(field.dtype) not in FEAST_TYPES[columns[field.name].type]:
+            elif str(field.dtype) not in FEAST_TYPES[columns[field.name].kind]:
                 what = f"takes {field.name} as {field.dtype}, but the column is {columns[field.name].type}"
-                yield self._problem(what, f"Declare it as {FEAST_TYPES[columns[field.name].type][-1]}.")
+                yield self._problem(what, f"Declare it as {FEAST_TYPES[columns[field.name].kind][-1]}.")
         numbers = COMPATIBLE_TYPES.keys() - {"String"}
         if wrong := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in numbers]:
             what = f"declares {', '.join(wrong)}, but a feature must be a number"

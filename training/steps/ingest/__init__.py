@@ -61,8 +61,8 @@ class _Ingest:
         applied = self.partition.fingerprint()
         if applied == fingerprint and not any(known_in(reason) for reason in self.partition.quarantined()):
             return self._unchanged(landed, fingerprint)
-        table = landed.table()
-        conformed = conform(table, self.feed)
+        conformed = conform(landed.table(), self.feed)
+        table = conformed.landed
         self.validator.refuse_columns(conformed.problems)
         self.partition.check()
         broken, page = self.validator.rows(conformed, fingerprint)

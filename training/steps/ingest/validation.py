@@ -1,7 +1,6 @@
 """Validate a landed partition: refuse it, or find the rows that break a rule."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
@@ -16,9 +15,10 @@ from training.contract.base import Days
 from training.contract.errors import DataContractError
 from training.contract.messages import IngestInputs
 from training.contract.model_spec import FeedSpec
-from training.domain.conform import Conformed, as_pandas, positions
+from training.domain.arrow_types import as_validation_frame
+from training.domain.conform import Conformed, positions
 from training.domain.partitions import daily_rows, day_counts, partition_days
-from training.domain.quarantine import known_rule
+from training.domain.quarantine import known_rule, plain
 from training.settings import StateSettings
 from training.workspace import share
 
@@ -54,14 +54,15 @@ class Validator:
         from training.adapters.expectations import examine
 
         name = f"{self._inputs.feed} {self._inputs.partition}"
-        days, rows = self._day_counts(conformed.table), as_pandas(conformed.table)
+        days, rows = self._day_counts(conformed.table), as_validation_frame(conformed.table)
         findings = examine(rows, days, self._feed, self._days, name, self._site(fingerprint))
         page = self._share(findings.page)
         log.info("Data Docs: %s", page)
         if findings.days:
-            raise self._refused(findings.days, f"{self._remedy(days)} Data Docs: {page}")
+            unfit = [rule for reasons in conformed.unfit.values() for rule in _counted(reasons, conformed.landed)]
+            raise self._refused([*findings.days, *unfit], f"{self._remedy(days)} Data Docs: {page}")
         broken = _by_row(findings.rows, conformed.unfit, self._known_elsewhere(conformed.table))
-        self._refuse_too_many(broken, conformed.table.num_rows, page)
+        self._refuse_too_many(broken, conformed.landed, page)
         return broken, page
 
     def page(self, fingerprint: int) -> str | None:
@@ -120,13 +121,18 @@ class Validator:
                 rules.setdefault(known_rule(name, where[table[name][row].as_py()]), []).append(row)
         return rules
 
-    def _refuse_too_many(self, broken: Broken, rows: int, page: str) -> None:
+    def _refuse_too_many(self, broken: Broken, landed: pa.Table, page: str) -> None:
+        rows = landed.num_rows
         if len(broken) <= self._feed.maximum_quarantined * rows:
             return
-        reasons = Counter(rule for rules in broken.values() for rule in rules).most_common()
+        by_rule: dict[str, list[int]] = {}
+        for row, rules in broken.items():
+            for rule in rules:
+                by_rule.setdefault(rule, []).append(row)
+        by_rule = dict(sorted(by_rule.items(), key=lambda item: -len(item[1])))
         share = f"{len(broken):,} of {rows:,} rows ({len(broken) / rows:.1%}) break a rule"
         limit = f"more than {self._feed.maximum_quarantined:.1%}"
-        problem = f"{share}, {limit}: " + "; ".join(f"{rule}: {n:,}" for rule, n in reasons)
+        problem = f"{share}, {limit}: " + "; ".join(_counted(by_rule, landed))
         raise self._refused([problem], f"{_CORRECTED} Data Docs: {page}")
 
     def _refused(self, problems: list[str], hint: str) -> DataContractError:
@@ -139,6 +145,16 @@ class Validator:
             return _CORRECTED
         wrong = "If its days are wrong, for example from a wrong clock, remove it and deliver it with the right days."
         return f"{wrong} Else deliver the days before it, or raise feeds.{self._inputs.feed}.maximum_gap_days."
+
+
+def _counted(reasons: Mapping[str, list[int]], landed: pa.Table) -> list[str]:
+    """Each rule with the number of its rows, and the first of them with its value as delivered."""
+    found = []
+    for rule, rows in reasons.items():
+        column = rule.split(" ")[0].rstrip(":")
+        value = f"{plain(landed[column][rows[0]])!r:.60}" if column in landed.column_names else "no value"
+        found.append(f"{rule}: {len(rows):,}, first in row {rows[0]} ({value})")
+    return found
 
 
 def _by_row(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.contract.feeds import FeedSpec
-from training.domain.conform import feed_schema
+from training.domain.arrow_types import feed_schema
 from training.domain.quarantine import Broken, known_rule, released
 
 log = logging.getLogger("perennial")
