@@ -21,7 +21,7 @@ NAMES = tuple(COLUMNS)
 def wide(spec: ModelSpec) -> ModelSpec:
     """The reference spec with more event columns."""
     fields = spec.model_dump()
-    fields["feeds"]["events"]["columns"] |= COLUMNS
+    fields["source"]["feeds"]["events"]["columns"] |= COLUMNS
     return ModelSpec.model_validate(fields)
 
 
@@ -55,7 +55,7 @@ def test_a_spec_without_the_column_is_refused(spec: ModelSpec) -> None:
 
 def test_a_text_becomes_the_code_of_its_category(wide: ModelSpec) -> None:
     fields = wide.model_dump()
-    fields["feeds"]["events"]["columns"]["carrier"] = {"type": "string", "nullable": True}
+    fields["source"]["feeds"]["events"]["columns"]["carrier"] = {"type": "string", "nullable": True}
     texts = ModelSpec.model_validate(fields)
     definitions = FeatureDefinitions(
         views=(), request_views=(), event_features=("carrier", "pieces"), categories={"carrier": ("UA", "AA")}

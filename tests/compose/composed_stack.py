@@ -90,7 +90,7 @@ class Composed:
 
     def airflow(self) -> Airflow:
         password = next(v for k, v in self.settings().items() if k == "AIRFLOW_PASSWORD")
-        return Airflow(self.airflow_url, "admin", password, "card_fraud")
+        return Airflow(self.airflow_url, "admin", password, "card_payments", "card_fraud")
 
     def settings(self) -> dict[str, str]:
         lines = self.env.read_text().splitlines()

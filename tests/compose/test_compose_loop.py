@@ -27,8 +27,8 @@ def test_a_partition_becomes_a_champion_and_nothing_is_lost(stack: Composed) -> 
     stack.up()
     generator, history = PLAN.generator(), PLAN.history
     labels = Days(start=history.start + LABEL_DELAY, end=history.end)
-    land(generator, stack.landing, PLAN.model, "labels", labels)
-    land(generator, stack.landing, PLAN.model, "events", history)
+    land(generator, stack.landing, PLAN.source, "labels", labels)
+    land(generator, stack.landing, PLAN.source, "events", history)
     stack.until(lambda: running(stack), "the data run to begin", 120)
     stack("restart", "redis", "postgres", "mlflow")
     stack.until(lambda: stack.champion() == 1, "the first champion", 420)

@@ -82,7 +82,7 @@ class Demo:
 
         def now() -> bool:
             password = Stack(self.place).credentials.password
-            with Airflow(self.place.airflow_url, USER, password, "card_fraud") as airflow:
+            with Airflow(self.place.airflow_url, USER, password, "card_payments", "card_fraud") as airflow:
                 active = [run for run in airflow.runs(kind) if not run.over]
                 return any(t.id == task and t.state == "running" for run in active for t in airflow.tasks(run))
 

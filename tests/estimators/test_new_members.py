@@ -53,7 +53,7 @@ names = sys.argv[1:]
 path = Path("training/models/card_fraud.yaml")
 content = yaml.safe_load(path.read_text())
 content["training"]["estimators"] = {name: {} for name in names}
-content["drift"]["test"] = "mean_shift"
+content["monitoring"]["test"] = "mean_shift"
 path.write_text(yaml.safe_dump(content))
 spec = load_model_spec("card_fraud")
 early = {name for name in ("sklearn", "torch", "evidently", "bayes", "shifts") if name in sys.modules}

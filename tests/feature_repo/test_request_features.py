@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tests.feature_repo.payments_and_features import request_features
+from training.adapters.features import OnlineRows
 from training.adapters.features.definitions import load_definitions
-from training.adapters.features.store import publish, registry_lock
 from training.contract.model_spec import ModelSpec
 from training.settings import ROOT, Settings
 
@@ -19,7 +19,7 @@ FOLDER = ROOT / "feature_repo"
 
 
 def made(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
-    (view,) = load_definitions(FOLDER, spec).on_demand
+    (view,) = load_definitions(FOLDER, spec.source).on_demand
     return view.feature_transformation.udf(frame)
 
 
@@ -53,10 +53,7 @@ def test_without_a_mean_the_amount_is_as_usual(spec: ModelSpec, mean: float) -> 
 
 @pytest.mark.slow
 def test_feasts_own_command_reads_what_was_published(settings: Settings, spec: ModelSpec) -> None:
-    definitions = load_definitions(FOLDER, spec)
-    with registry_lock(settings):
-        assert publish(settings, definitions, spec.name, "digest")
-        assert not publish(settings, definitions, spec.name, "digest")
+    OnlineRows(settings, spec.source).publish()
     environment = {"PATH": os.environ["PATH"], "CT_HOME": str(settings.home), "HOME": str(settings.home)}
     command = [str(Path(sys.executable).parent / "feast"), "feature-services", "list"]
     done = subprocess.run(command, cwd=FOLDER, env=environment, capture_output=True, text=True)

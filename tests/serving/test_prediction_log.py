@@ -38,8 +38,8 @@ def read(lake: Lake) -> list[dict[str, Any]]:
 def changed(spec: ModelSpec, **columns: dict[str, Any] | None) -> ModelSpec:
     """`spec` with these event columns; None takes one away."""
     raw = spec.model_dump(mode="json")
-    held = raw["feeds"]["events"]["columns"]
-    raw["feeds"]["events"]["columns"] = {k: v for k, v in (held | columns).items() if v is not None}
+    held = raw["source"]["feeds"]["events"]["columns"]
+    raw["source"]["feeds"]["events"]["columns"] = {k: v for k, v in (held | columns).items() if v is not None}
     return ModelSpec.model_validate(raw)
 
 

@@ -4,7 +4,6 @@ The tests run in order on one stack. Its feature repo and its model spec are cop
 service runs.
 """
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +12,14 @@ import yaml
 
 from testing.http_client import http
 from testing.serving_stack import CUSTOMER, EVENT, Stack, eventually, fill_online_store, running_stack
+from testing.spec_files import Raw, spec_files
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.features import Features
 from training.adapters.lake import Lake
 from training.adapters.registry import ModelVersion
 from training.contract.messages import RollbackInputs, RolloutInputs
-from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.contract.model_spec import load_model_spec
 from training.contract.traffic import Desired
-from training.settings import ROOT
 from training.steps import rollback, rollout
 
 SOURCE, MODEL = "card_payments", "card_fraud"
@@ -51,12 +50,11 @@ RENAMED = (
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("versions")
-    shutil.copytree(ROOT / "feature_repo", folder / "repo", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "models").mkdir()
-    spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-    spec["feeds"]["events"]["columns"]["customer_id"]["nullable"] = True
-    (folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
-    with running_stack(folder, feature_repo=folder / "repo", models_dir=folder / "models") as running:
+
+    def nullable(model: Raw, source: Raw) -> None:
+        source["feeds"]["events"]["columns"]["customer_id"]["nullable"] = True
+
+    with running_stack(folder, **spec_files(folder, nullable)) as running:
         fill_online_store(running.settings, running.spec)
         running.promote(running.register(bias=-1.0))
         yield running
@@ -64,7 +62,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def change(stack: Stack, *changes: tuple[str, str]) -> None:
     """Change the definitions on disk: old text → new text."""
-    path = stack.settings.feature_repo / f"{MODEL}.py"
+    path = stack.settings.feature_repo / f"{SOURCE}.py"
     text = path.read_text()
     for old, new in changes:
         assert old in text, old
@@ -163,10 +161,10 @@ def test_an_artifact_from_before_definitions_were_in_it_takes_those_on_disk(stac
 
 def test_a_version_with_another_view(stack: Stack) -> None:
     change(stack, *RENAMED)
-    spec = yaml.safe_load((stack.settings.models_dir / f"{MODEL}.yaml").read_text())
+    spec = yaml.safe_load((stack.settings.feature_repo / f"{SOURCE}.yaml").read_text())
     tables = spec["features"]["tables"]
     tables["terminal_risk"] = tables.pop("terminal_features")
-    (stack.settings.models_dir / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
+    (stack.settings.feature_repo / f"{SOURCE}.yaml").write_text(yaml.safe_dump(spec))
     fill_online_store(stack.settings, load_model_spec(MODEL, stack.settings.models_dir, stack.settings.feature_repo))
     version = stack.register(bias=-0.7, features=features(stack)).version
     take_through_a_rollout(stack, version, champion=1)

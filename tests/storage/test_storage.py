@@ -214,21 +214,24 @@ def test_a_step_leaves_its_report_where_airflow_reads_it(
 ) -> None:
     monkeypatch.setenv("CT_HOME", str(tmp_path))
     uri = storage.join(folder, "results", "1.json")
-    nothing = {"model": "card_fraud", "days": None, "table_versions": {}}
+    nothing = {"source": "card_payments", "days": None, "table_versions": {}}
     code = run_step("features", json.dumps(nothing), uri)
     assert step_result(STEPS["features"], code, uri)["table_versions"] == {}
+
+
+FEEDS = ("events", "labels")
 
 
 def test_deliveries_are_found_and_read(folder: str) -> None:
     events = storage.join(folder, "events", "2026-01-05.parquet")
     storage.write(events, b"rows")
     storage.write(storage.join(folder, "events", ".2026-01-06.parquet"), b"not whole yet")
-    assert scan(folder, time.time() - 10) == []
-    (delivery,) = scan(folder, time.time() + 10)
+    assert scan(folder, FEEDS, time.time() - 10) == []
+    (delivery,) = scan(folder, FEEDS, time.time() + 10)
     assert delivery.key == "events/2026-01-05"
     assert read_landed(events).content == b"rows"
     storage.write(events, b"mended rows")
-    assert scan(folder, time.time() + 10) != [delivery]
+    assert scan(folder, FEEDS, time.time() + 10) != [delivery]
     with pytest.raises(InputError, match="There is no file at"):
         read_landed(storage.join(folder, "events", "2026-01-07.parquet"))
 
@@ -241,9 +244,9 @@ def test_a_folder_of_part_files_is_found_and_read_as_one(folder: str) -> None:
         storage.write(storage.join(partition, f"part-{number}.snappy.parquet"), sink.getvalue().to_pybytes())
     with pytest.raises(InputError, match="without the file _SUCCESS"):
         read_landed(partition)
-    assert scan(folder, time.time() + 10) == []
+    assert scan(folder, FEEDS, time.time() + 10) == []
     storage.write(storage.join(partition, "_SUCCESS"), b"")
-    (delivery,) = scan(folder, time.time() + 10)
+    (delivery,) = scan(folder, FEEDS, time.time() + 10)
     assert (delivery.key, delivery.name) == ("events/2026-01-05", "2026-01-05.PARQUET")
     landed = read_landed(partition)
     assert landed.table()["id"].to_pylist() == [1, 2, 3]
