@@ -78,6 +78,10 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or I
 check: $(READY) ## Find mistakes in the files of all sources and models (SOURCE=s, MODEL=m: of one)
 	@CT_HOME="$(STATE)" $(BIN)/python -m training.check $(if $(SOURCE),--source $(SOURCE)) $(if $(MODEL),--model $(MODEL))
 
+.PHONY: migrate
+migrate: $(READY) ## Show how specs and state of the version before become this one's (ARGS=--apply: do it)
+	@$(LOCAL) migrate $(ARGS)
+
 .PHONY: ledger-verify
 ledger-verify: $(READY) ## Check that no ledger entry was altered or removed (MODEL=m: of one model)
 	@$(LOCAL) ledger-verify $(MODEL)

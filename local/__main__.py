@@ -6,7 +6,7 @@ from xmlrpc.client import Fault
 
 from local.place import Place
 from local.stack import Stack
-from local.verbs import VERBS, ledger_verify, step
+from local.verbs import VERBS, ledger_verify, migrate, step
 from training.contract.errors import StepError
 
 
@@ -22,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("rest", nargs=argparse.REMAINDER)
     whole = verbs.add_parser("ledger-verify", help="check that no ledger entry was altered or removed")
     whole.add_argument("models", nargs="*")
+    older = verbs.add_parser("migrate", help="bring specs and state of the layout before to that of this version")
+    older.add_argument("--apply", action="store_true", help="make the changes; without it they are only shown")
     args = parser.parse_args(argv)
     try:
         stack = Stack(Place.from_environment())
@@ -31,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
             return run_demo(stack, ends=args.exit)
         if args.verb == "step":
             return step(stack, args.rest)
+        if args.verb == "migrate":
+            return migrate(stack, args.apply)
         if args.verb == "ledger-verify":
             return ledger_verify(stack, args.models)
         return VERBS[args.verb][0](stack)

@@ -122,6 +122,13 @@ def ledger_verify(stack: Stack, models: list[str]) -> int:
     return _replace_process(stack, "training.ledger_verify", *models)
 
 
+def migrate(stack: Stack, apply: bool) -> int:
+    """Bring specs and state to the layout of this version, in this process. Raises InputError while the stack runs."""
+    if apply and stack.running:
+        raise InputError("The stack runs and uses this state", hint="Run `make down` first.")
+    return _replace_process(stack, "training.migrate", *(["--apply"] if apply else []))
+
+
 def _replace_process(stack: Stack, module: str, *arguments: str) -> int:
     environment = os.environ | stack.place.as_started().step_environment
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)

@@ -18,6 +18,7 @@ from serving.dispatcher import PredictionDispatcher
 from serving.endpoint import PredictEndpoint
 from serving.routes import application
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.layout import require_layout
 from training.settings import ServingSettings
 
 #: Threads write the prediction log and score shadows. After this time, instead of Python's 5 ms, such a thread gives
@@ -30,8 +31,9 @@ GARBAGE = 50_000
 def build(settings: ServingSettings) -> bentoml.Service:
     """The service of model `settings.serving_model`. Its worker loads models when it starts, not here.
 
-    Raises ConfigError or InputError when the spec or the settings are wrong.
+    Raises ConfigError when the spec or the settings are wrong, or the state has the layout of another version.
     """
+    require_layout(settings)
     spec = load_model_spec(settings.serving_model, settings.models_dir, settings.feature_repo)
     endpoint = PredictEndpoint(settings, spec)
 

@@ -18,6 +18,7 @@ from training.contract.model_spec import load_model_spec
 from training.contract.source_spec import load_source_spec
 from training.contract.spec_file import SpecFile
 from training.contract.steps import StepSpec, step_spec
+from training.layout import require_layout
 from training.settings import StateSettings, load_settings
 
 log = logging.getLogger("perennial")
@@ -63,6 +64,7 @@ def _run(name: str, inputs_json: str, result_uri: str) -> int:
     provenance = Provenance()
     try:
         inputs = parse_inputs(spec, inputs_json)
+        require_layout(settings)
         provenance = _provenance(inputs, settings)
         log.info("%s: %s", name, inputs.model_dump_json(exclude_none=True))
         result = spec.load()(inputs, settings)

@@ -141,6 +141,27 @@ def upload(folder: Path, uri: str) -> None:
             write(join(uri, path.relative_to(folder).as_posix()), path.read_bytes())
 
 
+def move(source: str, target: str) -> None:
+    """Move the folder `source` to `target`, both local or in one object store. Nothing may write to either meanwhile.
+
+    Local: one rename. In an object store every file is copied, and then every file of `source` is deleted. It can be
+    killed anywhere and called again: it continues. Raises ConfigError when a local `target` exists.
+    """
+    if not is_remote(source):
+        if local(target).exists():
+            raise ConfigError(f"{target} exists, so {source} cannot be moved there", "Merge the two by hand.")
+        local(target).parent.mkdir(parents=True, exist_ok=True)
+        local(source).rename(local(target))
+        return
+    with _contract_errors(source) as (store, path):
+        prefix, to = path.rstrip("/"), _split(target)[1].rstrip("/")
+        paths = [each["path"] for batch in store.list(f"{prefix}/") for each in batch]
+        for each in paths:
+            store.copy(each, f"{to}/{each.removeprefix(prefix).lstrip('/')}")
+        for each in paths:
+            store.delete(each)
+
+
 def _remote_listing(uri: str) -> Listing:
     found = Listing([], [])
     with _contract_errors(uri) as (store, path):

@@ -133,10 +133,11 @@ def test_a_label_in_the_event_file_is_no_field_of_a_request(files: Files) -> Non
         files.load()
 
 
-def test_an_older_spec_of_one_file_names_the_unknown_fields(files: Files) -> None:
+def test_an_older_spec_of_one_file_names_the_migration(files: Files) -> None:
     files.model["feeds"] = files.source["feeds"]
-    with pytest.raises(ConfigError, match="feeds: There is no such field"):
+    with pytest.raises(ConfigError, match="it is a spec of the layout before") as raised:
         files.load()
+    assert "make migrate" in raised.value.hint
 
 
 def test_a_spec_lies_in_the_file_of_its_name(files: Files) -> None:

@@ -21,7 +21,7 @@ from training.contract.messages import (
     PerformanceResult,
 )
 from training.contract.model_spec import MODELS_DIR
-from training.domain import sources
+from training.domain import feature_inputs
 from training.domain.retraining import MAXIMUM_RUNS
 from training.settings import Settings
 from training.steps.decide_retraining import run
@@ -117,7 +117,7 @@ def test_a_first_champion_waits_until_the_labels_have_become_features(settings: 
     def compute(versions: dict[str, int]) -> None:
         rows = pa.table({"day": pa.array([TODAY]), "feature": [0.0]})
         for table in ("customer_features", "terminal_features"):
-            made_of = {sources.APPLICATION: sources.number(versions)}
+            made_of = feature_inputs.made_of(versions, ("events", "labels"))
             lake.replace(table, rows, f"day = '{TODAY}'", ["day"], transactions=made_of)
 
     now = lake.versions("events", "labels")

@@ -26,6 +26,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from training import storage
 from training.contract.errors import ConfigError, InputError, TransientError
 from training.domain.schemas import difference
+from training.layout import mark_if_new
 
 EVENTS: Final = "events"
 QUARANTINE: Final = "quarantine"
@@ -62,7 +63,7 @@ class Lake:
     """
 
     def __init__(self, uri: str, source: str, model: str = "") -> None:
-        self._root = f"{uri.rstrip('/')}/{source}"
+        self._lake, self._root = uri, f"{uri.rstrip('/')}/{source}"
         self._model = model
         self._options = None
         if storage.is_remote(uri):
@@ -243,6 +244,7 @@ class Lake:
     def _open_or_create(self, table: str, schema: pa.Schema, partition_by: list[str]) -> DeltaTable:
         """Creating is a commit of its own: two first writers then meet in a conflict instead of both creating."""
         self._refuse(table, difference(pa.schema([]), schema).refused)
+        mark_if_new(self._lake)
         if "://" not in self._root:
             Path(self.uri(table)).parent.mkdir(parents=True, exist_ok=True)
         try:

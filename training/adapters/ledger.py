@@ -22,6 +22,7 @@ from training import storage
 from training.contract.base import Frozen
 from training.contract.errors import DataContractError, InputError, TransientError
 from training.domain.identity import digest
+from training.layout import mark_if_new
 
 FIRST_HASH = "0" * 64
 #: Writers that may get in between before we give up; each time somebody made progress.
@@ -87,6 +88,8 @@ class Ledger:
                 at=datetime.now(UTC),
                 previous_hash=last[0].hash if last else FIRST_HASH,
             ).sealed()
+            if not history:
+                mark_if_new(self._folder)
             if storage.create(self._uri(model, entry.seq), entry.model_dump_json(indent=2).encode()):
                 return entry
         raise TransientError(f"{ATTEMPTS} other writers got in first at {self._folder}/{model}", hint="Retry.")

@@ -121,6 +121,9 @@ def read_model_spec(
     """
     path = spec_file("model", name, models_dir, model_names(models_dir))
     fields = read_fields(path)
+    if "feeds" in fields:
+        hint = f"`make migrate` shows how it is split into feature_repo/{name}.yaml and training/models/{name}.yaml."
+        raise ConfigError(f"{path} has the feeds of a source: it is a spec of the layout before", hint)
     if (source := fields.get("source")) is not None:
         if not isinstance(source, str):
             what, fix = f"is {source!r}, not the name of a source", f"Known: {', '.join(source_names(sources_dir))}."
