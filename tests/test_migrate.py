@@ -34,7 +34,7 @@ DAYS = 40
 @pytest.fixture
 def older(settings: Settings, spec: ModelSpec) -> tuple[Settings, pd.DataFrame]:
     """A home as the version before left it, and its events."""
-    events, labels = payments(DAYS, per_day=30, entities=9)
+    events, labels = payments(DAYS, per_day=100, entities=3000)
     put(settings, events, labels)
     OnlineRows(settings, spec.source).materialize(compute(settings, 0, DAYS + 1))
     lake = Lake(settings.lake, SOURCE, MODEL)
