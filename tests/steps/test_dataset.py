@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -389,3 +390,42 @@ def test_a_dataset_that_lost_a_file_is_made_again(settings: Settings, name: str)
 def test_an_empty_lake_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataContractError, match="events"):
         run(Settings(home=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "limits"),
+    [
+        ("regression", {"type": "float64"}, {"rmse": 9.0}),
+        ("multiclass", {"type": "string"}, {"log_loss": 1.0}),
+    ],
+)
+def test_labels_of_other_tasks_stand_in_the_dataset_as_they_are(
+    tmp_path: Path, task: str, column: dict[str, str], limits: dict[str, float]
+) -> None:
+    def change(model: Raw, source: Raw) -> None:
+        least = {"minimum_rows": 20, "minimum_class_rows": 3, "minimum_labelled_share": 0}
+        model["training"] |= {**WINDOWS, **least}
+        reference = {"reference": {"by": ["amount"]}} if task == "regression" else {}
+        model |= {"task": {"kind": task, **reference}, "evaluation": {"limits": limits}}
+        source["feeds"]["labels"]["columns"]["is_fraud"] = column
+
+    settings = Settings(home=tmp_path / "home", **spec_files(tmp_path, change))
+    events, labels = payments(DAYS)
+    put(settings, events, labels)
+    compute(Settings(home=tmp_path / "home"), 0, DAYS + 1)
+    random, lake = np.random.default_rng(0), Lake(settings.lake, SOURCE, MODEL)
+    named = np.array(["late", "on time", "never"])[random.integers(0, 3, len(labels))]
+    labels["is_fraud"] = named if task == "multiclass" else random.normal(0, 9, len(labels))
+    rows = pa.Table.from_pandas(labels.assign(partition="all"), preserve_index=False)
+    lake.overwrite("labels", rows, ["partition"])
+    result = run(settings)
+    found = Dataset(result.uri, load_model_spec(MODEL, settings.models_dir, settings.feature_repo)).holdout()
+    expected_labels = labels.set_index("transaction_id")["is_fraud"]
+    ids = found.column("transaction_id")
+    assert found.labels.tolist() == expected_labels.loc[ids].tolist()
+    assert found.entities is None
+    counts = pd.Series(found.labels).value_counts().to_dict() if task == "multiclass" else {}
+    assert result.holdout.counts == counts
+    assert (task == "regression") == (
+        "amount" in found.table.column_names and "amount" not in result.feature_names
+    ) or ("amount" in result.feature_names)

@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from sklearn.metrics import root_mean_squared_error
 
+from testing.spec_files import MODEL, SOURCE, Raw, raw_specs, spec_files
 from tests.steps.prediction_tables import prediction_table
 from tests.steps.training_rows import write_dataset
 from training.adapters.lake import Lake
@@ -32,9 +32,8 @@ from training.contract.messages import (
     Snapshot,
     TrainInputs,
 )
-from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.contract.model_spec import load_model_spec
 from training.contract.registries import TASKS
-from training.contract.source_spec import SOURCES_DIR
 from training.contract.tasks import MetricRule
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
@@ -42,7 +41,6 @@ from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask,
 from training.settings import Settings
 from training.steps import evaluate, performance, register, train
 
-MODEL, SOURCE = "card_fraud", "card_payments"
 CLASSES = np.array(["cancelled", "late", "on time"], dtype=object)
 
 # --- a fourth kind: how often something happens, measured by the Poisson deviance ---
@@ -161,21 +159,11 @@ class Place:
         folder.mkdir(parents=True)
         column, task, evaluation, labels = KINDS[kind]
         shutil.copy(mlflow_database, folder)
-        self.settings = Settings(
-            home=folder / "home",
-            models_dir=folder / "models",
-            feature_repo=folder / "repo",
-            tracking_uri=f"sqlite:///{folder}/mlflow.db",
-        )
+        self.folder, (self.raw, _) = folder, raw_specs()
+        self.column, self.raw["task"], self.raw["evaluation"] = column, {"kind": kind, **task}, evaluation
+        tracking_uri = f"sqlite:///{folder}/mlflow.db"
+        self.settings = Settings(home=folder / "home", tracking_uri=tracking_uri, **self.write())
         self.registry = Registry(self.settings.tracking_uri)
-        shutil.copytree(SOURCES_DIR, self.settings.feature_repo)
-        source = Path(self.settings.feature_repo, f"{SOURCE}.yaml")
-        raw = yaml.safe_load(source.read_text())
-        raw["feeds"]["labels"]["columns"]["is_fraud"] = column
-        source.write_text(yaml.safe_dump(raw))
-        raw = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-        self.raw = raw | {"task": {"kind": kind, **task}, "evaluation": evaluation}
-        self.write()
         self.uri = write_dataset(folder / "dataset", whole_days=True)
         random = np.random.default_rng(1)
         for split in ("train", "holdout"):
@@ -185,9 +173,14 @@ class Place:
             at = table.column_names.index("is_fraud")
             pq.write_table(table.set_column(at, "is_fraud", pa.array(labels(features, random))), path)
 
-    def write(self) -> None:
-        self.settings.models_dir.mkdir(exist_ok=True)
-        (self.settings.models_dir / f"{MODEL}.yaml").write_text(yaml.safe_dump(self.raw))
+    def write(self) -> dict[str, Path]:
+        """The spec files with what `raw` says now."""
+
+        def change(model: Raw, source: Raw) -> None:
+            model.update(self.raw)
+            source["feeds"]["labels"]["columns"]["is_fraud"] = self.column
+
+        return spec_files(self.folder, change)
 
     def train(self, estimator: str, **parameters: Any) -> Candidate:
         inputs = TrainInputs(model=MODEL, estimator=estimator, parameters=parameters, dataset_uri=self.uri, seed=1)

@@ -17,6 +17,7 @@ from sklearn.metrics import (
 
 from training.contract.tasks import BinaryTask
 from training.domain.evaluation_set import EvaluationSet
+from training.domain.metrics import paired_differences
 from training.domain.resampling import Sample
 from training.domain.tasks.binary import Binary, ScoredBinary, ServedBinary, threshold_at
 
@@ -133,3 +134,45 @@ def test_what_an_artifact_holds_comes_back_and_decides() -> None:
     np.testing.assert_array_equal(served.scores(logged).astype(np.float32), scores)
     assert served.answer(logged[2].tolist()) == {"score": pytest.approx(0.9), "threshold": 0.3}
     assert served.answer_schema.keys() == served.answer(logged[2].tolist()).keys()
+
+
+#: What the version before task kinds measured on `earlier_rows`: entities → metric → (on all rows, challenger minus
+#: champion in the first bootstrap sample, and the sum over 60 samples).
+EARLIER: dict[int, dict[str, tuple[float, float, float]]] = {
+    400: {
+        "roc_auc": (0.7586404442198847, 0.013512746097264272, 0.46557337016908695),
+        "average_precision": (0.07961283372590575, -0.004723486047419692, 0.0615840813398863),
+        "precision_at_k": (0.12857142857142856, -0.07142857142857142, -0.6785714285714288),
+    },
+    # Too few entities: blocks of time.
+    5: {
+        "roc_auc": (0.7586404442198847, -0.015378322407942013, 0.5650078792261288),
+        "average_precision": (0.07961283372590575, -0.012208928212263465, 0.022696030098286635),
+        "precision_at_k": (0.03571428571428571, -0.019642857142857142, 0.019855397953640504),
+    },
+}
+
+
+def earlier_rows(n: int = 5000) -> tuple[np.ndarray, ...]:
+    """Labels, the scores of two models, entities, days and times of n rows."""
+    random = np.random.default_rng(11)
+    signal = random.random(n)
+    labels = (random.random(n) < 0.15 * signal**4).astype(np.int64)
+    scores = np.round(signal + random.normal(0, 0.3, n), 3).astype(np.float32)
+    scores = np.clip((scores - scores.min()) / (scores.max() - scores.min()), 0, 1).astype(np.float32)
+    entities, days = random.integers(0, 400, n), np.sort(random.integers(0, 7, n))
+    seconds = days * 86_400 + random.integers(0, 86_400, n)
+    other = np.round(scores + random.normal(0, 0.1, n), 3).astype(np.float32)
+    return labels, scores, other, entities, days, np.datetime64("2026-01-05") + seconds * np.timedelta64(1, "s")
+
+
+@pytest.mark.parametrize("count", EARLIER)
+def test_metrics_and_samples_are_those_of_the_version_before(count: int) -> None:
+    labels, scores, other, entities, days, times = earlier_rows()
+    truth = EvaluationSet.of(labels, entities % count, days, times)
+    challenger, champion = (ScoredBinary(truth, each, METRICS, 20, each >= 0.5) for each in (scores, other))
+    for metric, (value, first, total) in EARLIER[count].items():
+        differences = paired_differences(challenger, champion, metric, 60, 3)
+        found = (challenger.value(metric), differences[0], differences.sum())
+        assert found == pytest.approx((value, first, total), rel=1e-12), metric
+    assert threshold_at(scores, 0.005) == 0.8884119987487793
