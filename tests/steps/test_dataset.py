@@ -405,8 +405,7 @@ def test_labels_of_other_tasks_stand_in_the_dataset_as_they_are(
     def change(model: Raw, source: Raw) -> None:
         least = {"minimum_rows": 20, "minimum_class_rows": 3, "minimum_labelled_share": 0}
         model["training"] |= {**WINDOWS, **least}
-        reference = {"reference": {"by": ["amount"]}} if task == "regression" else {}
-        model |= {"task": {"kind": task, **reference}, "evaluation": {"limits": limits}}
+        model |= {"task": {"kind": task}, "evaluation": {"limits": limits}}
         source["feeds"]["labels"]["columns"]["is_fraud"] = column
 
     settings = Settings(home=tmp_path / "home", **spec_files(tmp_path, change))
@@ -426,6 +425,3 @@ def test_labels_of_other_tasks_stand_in_the_dataset_as_they_are(
     assert found.entities is None
     counts = pd.Series(found.labels).value_counts().to_dict() if task == "multiclass" else {}
     assert result.holdout.counts == counts
-    assert (task == "regression") == (
-        "amount" in found.table.column_names and "amount" not in result.feature_names
-    ) or ("amount" in result.feature_names)

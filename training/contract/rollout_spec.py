@@ -69,8 +69,8 @@ class GuardSpec(Spec):
     is a small shift and 0.25 a large one (Siddiqi, Credit Risk Scorecards, 2006). Off by default, because two
     estimators may rank events equally with differently calibrated scores."""
     maximum_alert_ratio: float | None = Field(3.0, gt=0)
-    """Share of alerts relative to the champion's on the same requests, or to `decision.alert_rate` if that is
-    higher."""
+    """Share of alerts relative to the champion's on the same requests, or to `task.decision.alert_rate` if that
+    is higher."""
     minimum_alert_ratio: float | None = Field(None, gt=0, lt=1)
     """Lower limit for the share of alerts, relative to the champion's."""
     minimum_agreement: Share | None = 0.8
