@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import Any
 
-from serving.compat.uvicorn import body_has_come
+from serving.compat.uvicorn import body_has_come, send_whole
 from serving.endpoint import PREDICT, PREDICT_BATCH, PredictEndpoint
 from serving.limits import BODY_SECONDS, check_length, late
 from serving.request import HttpResponse
@@ -67,8 +67,8 @@ async def _read(receive: Any) -> bytes | None:
 
 
 async def respond(send: Any, response: HttpResponse) -> None:
-    """Send `response` in two ASGI messages. uvicorn adds the date, and writes nothing when the caller is gone."""
+    """Send `response`. uvicorn adds the date, and writes nothing when the caller is gone."""
     status, content, more = response
     headers = [CONTENT_TYPE, (b"content-length", b"%d" % len(content)), *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    start = {"type": "http.response.start", "status": status, "headers": headers}
+    await send_whole(send, start, {"type": "http.response.body", "body": content})

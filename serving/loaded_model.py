@@ -1,6 +1,7 @@
 """A model version that is ready to answer: verified, warmed up, measured, with the features that it was trained on."""
 
 import json
+import math
 import threading
 import time
 from bisect import bisect_left
@@ -60,7 +61,8 @@ class MeasuredModel(OnnxModel):
         scores = super().score(features)
         seconds = time.perf_counter() - began
         rows = len(scores)
-        nans = rows - int(np.count_nonzero(np.isfinite(scores)))
+        # The sum is finite only if all scores are.
+        nans = 0 if math.isfinite(np.add.reduce(scores, None)) else rows - int(np.count_nonzero(np.isfinite(scores)))
         with self._lock:
             self.scored += rows
             self.times[bisect_left(TIME_BUCKETS, seconds)] += 1

@@ -17,6 +17,9 @@ from serving.signals import RolloutSignals
 from serving.traffic import Route
 from training.contract.predictions import SCORE, SHADOW, LoggedRow, Prediction
 
+#: Seconds between an answer and its record. Answers are recorded together: this takes less time for each of them, and
+#: callers seldom wait for it.
+RECORD_SECONDS = 0.01
 #: Names of a binary model's outputs, as the prediction log wants them.
 OUTPUT_NAMES = json.dumps([SCORE])
 
@@ -37,7 +40,7 @@ class Answered:
 
 
 class Recorder:
-    """Records what is put in, in the event loop, soon after the responses of the same turn have been sent.
+    """Records what is put in, in the event loop, RECORD_SECONDS later: then the responses have been sent.
 
     Callers do not wait for it. Every prediction that is put in is recorded, also when its caller has gone away.
     """
@@ -60,9 +63,7 @@ class Recorder:
 
     def put(self, answered: Answered) -> None:
         if not self._waiting:
-            loop = asyncio.get_running_loop()
-            # In the next turn the tasks run that wait for these predictions, and send them. So record one turn later.
-            loop.call_soon(loop.call_soon, self._record_all)
+            asyncio.get_running_loop().call_later(RECORD_SECONDS, self._record_all)
         self._waiting.append(answered)
 
     def _record_all(self) -> None:

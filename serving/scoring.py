@@ -28,7 +28,7 @@ class Scorer:
     async def score(self, loaded: LoadedModel, values: np.ndarray, seconds: float) -> np.ndarray:
         """As `loaded.score(values)`. Raises TimeoutError when a thread takes longer than `seconds`."""
         if len(values) <= FEW_ROWS and not loaded.model.slow:
-            return loaded.score(values)
+            return loaded.model.score(values)
         return await asyncio.wait_for(self.run(loaded.score, values), seconds)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:

@@ -1,5 +1,6 @@
 """The private parts of libraries that serving uses are still where they were."""
 
+import asyncio
 import random
 from typing import Any
 
@@ -8,9 +9,10 @@ import uvicorn
 from prometheus_client import CollectorRegistry, Histogram
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from serving.compat.prometheus import observe_many
-from serving.compat.uvicorn import LimitedHttpToolsProtocol, limit_request_heads
+from serving.compat.uvicorn import LimitedHttpToolsProtocol, limit_request_heads, send_whole
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -30,6 +32,39 @@ def test_uvicorn_chooses_the_protocol_with_limits(monkeypatch: pytest.MonkeyPatc
 )
 def test_the_protocol_overrides_or_uses_what_uvicorn_has(name: str) -> None:
     assert callable(getattr(HttpToolsProtocol, name))
+
+
+class RecordingTransport(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.written: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def test_head_and_body_of_a_response_are_written_at_once() -> None:
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
+        await send_whole(send, start, {"type": "http.response.body", "body": scope["path"].encode()})
+
+    async def go() -> list[bytes]:
+        config = uvicorn.Config(answering, log_config=None)
+        protocol = LimitedHttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+        transport = RecordingTransport()
+        protocol.connection_made(transport)
+        for path in (b"/one", b"/two"):
+            protocol.data_received(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.sleep(0.01)
+        return transport.written
+
+    one, two = asyncio.run(go())
+    assert one.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert one.endswith(b"\r\n\r\n/one")
+    assert two.endswith(b"\r\n\r\n/two")
 
 
 def test_many_observations_at_once_are_those_made_one_by_one() -> None:

@@ -153,7 +153,12 @@ def test_only_a_body_that_is_not_there_yet_needs_a_timer(
     line: socket.socket, monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
     seen = []
-    monkeypatch.setattr(dispatcher, "body_has_come", lambda receive: seen.append(compat.body_has_come(receive)))
+
+    def has_come(receive: Any) -> bool:
+        seen.append(compat.body_has_come(receive))
+        return seen[-1]
+
+    monkeypatch.setattr(dispatcher, "body_has_come", has_come)
     content = request(b"abcdef")
     half = len(content) - 3 if pieces == 2 else len(content)
     line.sendall(content[:half])

@@ -18,6 +18,7 @@ from serving.loaded_model import FEW_ROWS, LoadedModel, MeasuredModel
 from serving.metrics import Metrics
 from serving.micro_batcher import MicroBatcher, Outcome
 from serving.prediction_log import PredictionLog
+from serving.recorder import RECORD_SECONDS
 from serving.request import PredictionRequest
 from serving.schema import BadRequest
 from serving.signals import RolloutSignals
@@ -137,7 +138,7 @@ class Bench:
     """The answering of a champion, and of a challenger that gives no number for amounts from NAN_FROM on."""
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
-        self.lake, metrics = Lake(str(folder / "lake"), spec.name), Metrics(CollectorRegistry())
+        self.lake, metrics = Lake(str(folder / "lake"), spec.source.name, spec.name), Metrics(CollectorRegistry())
         self.log = PredictionLog(folder / "spool", self.lake, spec, "r", metrics)
         self.log.start()
         self.signals = RolloutSignals(spec, "r")
@@ -160,7 +161,12 @@ class Bench:
         return Batch(rows, LookedUp(route.merged_views, route.merged_views.missing(len(rows))), received)
 
     def answer(self, route: Route, amounts: list[float], ages: list[float]) -> list[Any]:
-        return asyncio.run(self.answering.answer(route, self.batch(route, amounts, ages)))
+        async def go() -> list[Any]:
+            answers = await self.answering.answer(route, self.batch(route, amounts, ages))
+            await asyncio.sleep(3 * RECORD_SECONDS)
+            return answers
+
+        return asyncio.run(go())
 
     def seen(self) -> Signals:
         return Signals.model_validate(self.signals.snapshot())

@@ -122,8 +122,8 @@ class FeaturePlan:
             ]
         # For one row this is much faster than an array of arrays.
         flat = np.concatenate(parts, dtype=np.float32, casting="unsafe")
-        made = np.ascontiguousarray(flat.reshape(len(parts), rows).T)
-        total = flat.dot(flat)  # Faster than isnan: the sum of squares is NaN when any value is.
+        made = flat.reshape(1, len(parts)) if rows == 1 else np.ascontiguousarray(flat.reshape(len(parts), rows).T)
+        total = np.add.reduce(flat)  # Faster than isnan: the sum is NaN when any value is.
         if total != total:
             np.copyto(made, self._defaults, where=np.isnan(made))
         return made
