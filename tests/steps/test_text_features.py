@@ -14,7 +14,7 @@ from training.adapters.onnx_model import OnnxModel
 from training.contract.errors import DataContractError, InputError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import DatasetResult, TrainInputs
-from training.contract.model_spec import load_model_spec
+from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.domain.encoding import most_frequent
 from training.settings import Settings
 from training.steps import train
@@ -41,7 +41,8 @@ def uri(at: Settings) -> str:
         kinds = ["AA", "AA", "UA", None] + (["ZZ"] if name == "holdout" else [])
         carrier = [kinds[i] for i in random.integers(0, len(kinds), len(table))]
         speed = np.where(random.random(len(table)) < 0.2, np.nan, random.normal(size=len(table)))
-        table = table.append_column("carrier", pa.array(carrier, pa.string()))
+        # A column of type `category` is dictionary-encoded.
+        table = table.append_column("carrier", pa.array(carrier, pa.string()).dictionary_encode())
         pq.write_table(table.append_column("speed", pa.array(speed, pa.float64())), folder / f"{name}.parquet")
         listed = listed or most_frequent(carrier, 10)
     pq.write_table(pq.read_table(folder / "train.parquet", columns=TEXTS), folder / "reference.parquet")
@@ -66,6 +67,8 @@ def test_a_model_learns_from_them_and_its_artifact_encodes_them(uri: str, at: Se
     assert np.isnan(golden[:, -2:]).any()
     holdout = Dataset(uri, load_model_spec("card_fraud")).holdout().features(model.metadata.columns)
     assert set(holdout[:, -2][~np.isnan(holdout[:, -2])]) == {0, 1, 2}
+    carriers = pq.read_table(f"{uri}/holdout.parquet")["carrier"]
+    assert np.isnan(holdout[:, -2]).sum() == carriers.null_count > 0
     assert np.isfinite(model.score(holdout)).all()
     holdout[0, 0] = np.nan
     with pytest.raises(InputError, match="not finite: amount"):
@@ -90,3 +93,16 @@ def test_a_number_that_is_never_missing_is_refused_where_it_is(uri: str, at: Set
     inputs = TrainInputs(model="card_fraud", estimator="lightgbm", dataset_uri=str(copied), seed=1, reason="test")
     with pytest.raises(DataContractError, match=r"not finite: speed \(\d+ rows\)"):
         train.run(inputs, at)
+
+
+def test_calibration_is_part_of_the_artifact(uri: str, at: Settings, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    text = (MODELS_DIR / "card_fraud.yaml").read_text()
+    (models / "card_fraud.yaml").write_text(text.replace("training:\n", "training:\n  calibration: sigmoid\n", 1))
+    inputs = TrainInputs(model="card_fraud", estimator="logistic_regression", dataset_uri=uri, seed=1, reason="test")
+    plain, calibrated = (train.run(inputs, at), train.run(inputs, at.model_copy(update={"models_dir": models})))
+    assert calibrated.digest != plain.digest
+    model = OnnxModel.load(Path(calibrated.artifact_uri))
+    model.check_golden()
+    assert b"calibration_slope" in Path(calibrated.artifact_uri, "model.onnx").read_bytes()

@@ -47,7 +47,7 @@ class Rows:
         if missing := [column.name for column in columns if column.name not in self.table.column_names]:
             problem = f"The dataset has no column {', '.join(missing)}"
             raise DataContractError(problem, hint=f"It has {', '.join(self.table.column_names)}.")
-        return encoded({column.name: self.table[column.name].to_numpy() for column in columns}, columns)
+        return encoded({column.name: _plain(self.table[column.name]) for column in columns}, columns)
 
     @property
     def labels(self) -> np.ndarray:
@@ -144,6 +144,12 @@ class Dataset:
         events = pa.Table.from_struct_array(table[within]) if within else table
         keys = [(name, "ascending") for name in self._keys]
         return Rows(table.take(pc.sort_indices(events, sort_keys=keys)), self._spec)
+
+
+def _plain(values: pa.ChunkedArray) -> np.ndarray:
+    # to_numpy gives a null among dictionary-encoded texts the last text.
+    kind = values.type
+    return (values.cast(kind.value_type) if pa.types.is_dictionary(kind) else values).to_numpy()
 
 
 def is_complete(uri: str) -> bool:

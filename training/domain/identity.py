@@ -72,6 +72,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "training.seed": _CODE,
     "training.holdout_days": _DATASET | _CODE,
     # A dataset that exists has passed these limits; with others it must be checked again.
+    "training.calibration": frozenset({Id.FIT, Id.CODE}),
     "training.maximum_categories": _DATASET | _CODE,
     "training.minimum_labelled_share": _DATASET | _CODE,
     "training.minimum_rows": _DATASET | _CODE,

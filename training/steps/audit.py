@@ -9,15 +9,18 @@ import numpy as np
 from training import storage
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
+from training.adapters.registry import Registry
 from training.adapters.tables import Predictions
 from training.contract.base import Days
+from training.contract.feature_definitions import FeatureColumn
 from training.contract.messages import AuditInputs, AuditResult, FeatureSkew, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.audit import AUDIT, Audit, Offline, compare, horizons
-from training.domain.frames import FEATURE_TIMESTAMP, LOGGED_FEATURES, PREDICTED_AT, PREDICTION_ID
+from training.domain.encoding import encoded
+from training.domain.frames import FEATURE_TIMESTAMP, LOGGED_FEATURES, PREDICTED_AT, PREDICTION_ID, VERSION
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
-from training.workspace import share
+from training.workspace import served_artifact, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +121,9 @@ def _audit(
     # One join for the three: as of the request, as of what was online then, and for an entity that nobody knows.
     asked = pd.concat([events, events, strangers], ignore_index=True)
     at = times.append([horizon.where(horizon < times, times), times])
-    now, behind, unknown = np.split(features.historical(asked, tables, at)[names].to_numpy(np.float64), 3)
+    versions_of = np.tile(rows[VERSION].to_numpy(), 3)
+    made = features.historical(asked, tables, at)[names]
+    now, behind, unknown = np.split(_as_given(made, versions_of, features.texts, spec, settings), 3)
     everyone, known, defaulted = (
         np.ones(len(rows), bool),
         rows[HORIZON].notna().to_numpy(),
@@ -127,6 +132,31 @@ def _audit(
     ids = rows[PREDICTION_ID].tolist()
     by = (Offline(now, everyone), Offline(behind, known), Offline(unknown, defaulted))
     return compare(names, ids, logged, given, *by), not_defined
+
+
+def _as_given(
+    made: "pd.DataFrame", versions: np.ndarray, texts: set[str], spec: ModelSpec, settings: StateSettings
+) -> np.ndarray:
+    """The features `made` [n] as the version of each row got them, float64 [n, d]: texts as that version's codes."""
+    values = made.assign(**{name: made[name].astype("float32") for name in made if name not in texts})
+    found = np.empty(made.shape)
+    for version in np.unique(versions) if texts & set(made) else [None]:
+        categories = {} if version is None else _categories(int(version), spec, settings)
+        columns = [
+            FeatureColumn(name=name, categories=categories.get(name, ()) if name in texts else None) for name in made
+        ]
+        those = np.ones(len(made), bool) if version is None else versions == version
+        found[those] = encoded({name: values[name].to_numpy()[those] for name in made}, columns)
+    return found
+
+
+def _categories(version: int, spec: ModelSpec, settings: StateSettings) -> dict[str, tuple[str, ...]]:
+    """Feature that is a text → the categories of this model version."""
+    from training.adapters.onnx_model import OnnxModel
+
+    registered = Registry(settings.tracking_uri).get(spec.name, version)
+    definitions = OnnxModel.load(served_artifact(settings, registered)).metadata.features
+    return definitions.categories if definitions else {}
 
 
 def _nobody(spec: ModelSpec, entity: str) -> int | str:

@@ -33,6 +33,7 @@ from training.domain.importance import importance_chart, permutation_importance
 from training.domain.parity import made_rows, prove_parity, tolerance
 from training.domain.task_kind import Fitting, ServedTask, TaskKind, task_of
 from training.estimators import base
+from training.estimators.base.calibration import fit_calibrated
 from training.settings import StateSettings
 from training.workspace import share
 
@@ -274,7 +275,11 @@ def _fit(job: _Job, rows: _TrainingRows, checkpoint: base.Checkpoint) -> tuple[b
     inputs, parameters = job.inputs, job.parameters
     log.info("Fitting %s on %d rows: %s", inputs.estimator, len(rows.data.labels), parameters)
     started = time.monotonic()
-    fitted = job.estimator.fit(rows.data, parameters, inputs.seed, checkpoint)
+    calibration = job.spec.training.calibration
+    if calibration == "none":
+        fitted = job.estimator.fit(rows.data, parameters, inputs.seed, checkpoint)
+    else:
+        fitted = fit_calibrated(job.estimator, rows.data, parameters, inputs.seed, calibration, checkpoint)
     seconds = time.monotonic() - started
     log.info("Fitted in %.1f s on %s", seconds, fitted.device)
     return fitted, seconds

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from training.adapters.features.chosen import ChosenFeatures, chosen_features
 from training.adapters.features.definitions import Definitions, described, load_definitions
 from training.adapters.features.definitions_file import functions_of
-from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures
+from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures, event_texts
 from training.adapters.features.history import event_columns, look_up, timed_rows
 from training.adapters.features.online_stores._feast_reader import OnlineReader
 from training.adapters.features.view_rows import pinned_version, scan_view
@@ -89,6 +89,11 @@ class Features:
     def definitions(self) -> FeatureDefinitions:
         """The definitions of the model's features, as an artifact holds them."""
         return described(self._definitions, self._spec.source).needed_for(self._chosen.names)
+
+    @property
+    def texts(self) -> set[str]:
+        """The features that are texts."""
+        return self.definitions.texts | event_texts(self.definitions, self._spec)
 
     def plan(self, wanted: Sequence[str] | None = None) -> FeaturePlan:
         """The plan that computes the features `wanted` (None: all) online, in this order."""

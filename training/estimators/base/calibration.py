@@ -1,0 +1,182 @@
+"""Calibration of a binary model's probabilities, inside its graph.
+
+The model is fitted on the first part of the training rows. On the last part, which it has not seen, its probabilities
+are compared with what came true.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from training.contract.artifact import ONNX_OUTPUT
+from training.contract.errors import ConfigError, DataContractError
+from training.estimators.base import Estimator, Fitted
+from training.estimators.base.checkpoint import NO_CHECKPOINT, Checkpoint
+from training.estimators.base.data import TrainingData
+from training.estimators.base.graph import serialise
+
+#: The last part of the training rows, which calibrates.
+SHARE = 0.2
+#: Probabilities are at least this far from 0 and 1, so that their logits are finite.
+_EDGE = np.float32(1e-6)
+#: Groups of equal size, of which isotonic calibration takes the means. Single rows would make steps so steep that the
+#: rounding of a probability decided about its calibrated value.
+_GROUPS = 50
+#: The least relative distance of two groups, for the same reason.
+_APART = 1e-3
+
+_RAW = "uncalibrated_scores"
+
+
+class Curve(Protocol):
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities [n]."""
+        ...
+
+    def graph(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """Nodes from the uncalibrated scores to the output, and their constants."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """sigmoid(slope · logit(p) + intercept). Platt, Probabilistic Outputs for Support Vector Machines, 1999, with the
+    logits as scores.
+    """
+
+    slope: float
+    intercept: float
+
+    @classmethod
+    def fit(cls, probabilities: np.ndarray, labels: np.ndarray) -> "Sigmoid":
+        model = LogisticRegression(C=1e6, max_iter=1000).fit(_logits(probabilities)[:, None], labels)
+        return cls(float(model.coef_[0, 0]), float(model.intercept_[0]))
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp(-(self.slope * _logits(probabilities) + self.intercept))))
+
+    def graph(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        values = {"low": _EDGE, "high": 1 - _EDGE, "one": 1.0, "slope": self.slope, "intercept": self.intercept}
+        constants = [
+            numpy_helper.from_array(np.array(value, np.float32), f"calibration_{name}")
+            for name, value in values.items()
+        ]
+        steps = [
+            ("Clip", [_RAW, "calibration_low", "calibration_high"], "clipped"),
+            ("Sub", ["calibration_one", "clipped"], "opposite"),
+            ("Div", ["clipped", "opposite"], "odds"),
+            ("Log", ["odds"], "raw_logits"),
+            ("Mul", ["raw_logits", "calibration_slope"], "sloped"),
+            ("Add", ["sloped", "calibration_intercept"], "shifted"),
+            ("Sigmoid", ["shifted"], ONNX_OUTPUT),
+        ]
+        return [helper.make_node(operator, inputs, [output]) for operator, inputs, output in steps], constants
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """A curve that never falls, straight between its points (x, y), and level outside them."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def fit(cls, probabilities: np.ndarray, labels: np.ndarray) -> "Isotonic":
+        order = np.argsort(probabilities, kind="stable")
+        groups = np.array_split(order, min(_GROUPS, len(order)))
+        x = np.array([probabilities[group].mean() for group in groups])
+        y = np.array([labels[group].mean() for group in groups])
+        fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(x, y, [len(group) for group in groups])
+        kept = [0]
+        for i in range(1, len(x)):
+            if x[i] > x[kept[-1]] * (1 + _APART):
+                kept.append(i)
+        points = x[kept].astype(np.float32)
+        return cls(points, np.asarray(fitted.predict(x[kept]), np.float32))
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        return np.interp(probabilities, self.x, self.y)
+
+    def graph(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """y of the first point, plus the part of each piece's rise that lies below p."""
+        widths = np.diff(self.x)
+        slopes = np.divide(np.diff(self.y), widths, out=np.zeros_like(widths), where=widths > 0)
+        arrays = {
+            "column": np.array([1], np.int64),
+            "starts": self.x[:-1],
+            "widths": widths,
+            "zero": np.array(0, np.float32),
+            "slopes": slopes[:, None],
+            "first": self.y[:1],
+        }
+        constants = [numpy_helper.from_array(values, f"calibration_{name}") for name, values in arrays.items()]
+        steps = [
+            ("Unsqueeze", [_RAW, "calibration_column"], "raw_column"),
+            ("Sub", ["raw_column", "calibration_starts"], "beyond"),
+            ("Max", ["beyond", "calibration_zero"], "positive_part"),
+            ("Min", ["positive_part", "calibration_widths"], "within"),
+            ("MatMul", ["within", "calibration_slopes"], "rises"),
+            ("Squeeze", ["rises", "calibration_column"], "rise"),
+            ("Add", ["rise", "calibration_first"], ONNX_OUTPUT),
+        ]
+        return [helper.make_node(operator, inputs, [output]) for operator, inputs, output in steps], constants
+
+
+@dataclass(frozen=True)
+class CalibratedFitted:
+    """A fitted binary model whose probabilities go through a curve."""
+
+    fitted: Fitted
+    curve: Curve
+
+    @property
+    def device(self) -> str:
+        return self.fitted.device
+
+    def outputs(self, features: np.ndarray) -> np.ndarray:
+        return self.curve(self.fitted.outputs(features))
+
+    def onnx(self) -> bytes:
+        graph = onnx.load_from_string(self.fitted.onnx()).graph
+        for node in graph.node:
+            node.output[:] = [_RAW if name == ONNX_OUTPUT else name for name in node.output]
+        nodes, constants = self.curve.graph()
+        columns = graph.input[0].type.tensor_type.shape.dim[1].dim_value
+        return serialise([*graph.node, *nodes], [*graph.initializer, *constants], columns)
+
+
+def fit_calibrated(
+    estimator: Estimator,
+    data: TrainingData,
+    parameters: Mapping[str, Any],
+    seed: int,
+    method: Literal["sigmoid", "isotonic"],
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+) -> CalibratedFitted:
+    """Fit `estimator` on the first rows of `data` (target `binary`), and its calibration on the last ones.
+
+    Raises ConfigError for another target, DataContractError when one of the two parts has only one label.
+    """
+    if data.target != "binary":
+        problem = "training.calibration is for binary tasks only"
+        raise ConfigError(problem, hint="Write `calibration: none`.")
+    split = len(data.labels) - max(1, int(len(data.labels) * SHARE))
+    first, last = data.first(split), data.labels[split:]
+    if len(np.unique(first.labels)) < 2 or len(np.unique(last)) < 2:
+        problem = f"The first {split} or the last {len(last)} training rows have one label only"
+        raise DataContractError(problem, hint="Train on a longer window, or write `calibration: none`.")
+    fitted = estimator.fit(first, parameters, seed, checkpoint)
+    probabilities = np.asarray(fitted.outputs(data.features[split:]), np.float64)
+    kind = Sigmoid if method == "sigmoid" else Isotonic
+    return CalibratedFitted(fitted, kind.fit(probabilities, last))
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    clipped = np.clip(probabilities.astype(np.float64), _EDGE, 1 - _EDGE)
+    return np.log(clipped / (1 - clipped))
