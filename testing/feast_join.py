@@ -38,6 +38,6 @@ def join_with_feast(settings: Settings, spec: ModelSpec, rows: pd.DataFrame, ver
             path = f"{folder}/{view.name}.parquet"
             pq.write_table(lake.scan(view.name, versions[view.name]).to_table(filter=needed), path)
             view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
-        with stores.private_store(settings, definitions, online=False) as store:
+        with stores.private_store(settings, [*definitions.objects, chosen.service], online=False) as store:
             joined = store.get_historical_features(entities, chosen.service).to_df().sort_values("_row")
     return joined[chosen.names].fillna(0).astype(np.float32).set_index(rows.index)

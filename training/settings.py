@@ -50,12 +50,12 @@ class StateSettings(BaseSettings):
     models_dir: Folder = MODELS_DIR
     """Model specs, <m>.yaml."""
     feature_repo: Folder = ROOT / "feature_repo"
-    """feature_store.yaml, and for each model <m>.py and <m>.sql."""
+    """feature_store.yaml, and for each source <s>.yaml, <s>.py and <s>.sql."""
 
     landing_uri: str = ""
-    """Files land at <landing>/<model>/<feed>/<partition>.parquet."""
+    """Files land at <landing>/<source>/<feed>/<partition>.parquet."""
     lake_uri: str = ""
-    """Delta tables, <lake>/<model>/<table>."""
+    """Delta tables, <lake>/<source>/<table> and <lake>/<source>/predictions/<model>."""
     work_uri: str = ""
     """Datasets, artifacts, reports, Data Docs: everything that can be computed again from the lake."""
     results_uri: str = ""

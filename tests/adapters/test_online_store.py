@@ -255,7 +255,7 @@ def test_another_entity_of_a_table_leaves_no_row_of_the_one_before(world: World)
     rows = asked()[lambda r: (r["customer_id"] < 6) & (r["terminal_id"] < 106)].to_dict("records")
     plan = old.plan(["customer_count_1d"])
     world.edit("yaml", "customer_features: {entity: customer_id", "customer_features: {entity: terminal_id")
-    sql = world.settings.feature_repo / f"{MODEL}.sql"
+    sql = world.settings.feature_repo / f"{SOURCE}.sql"
     head, tail = sql.read_text().split("-- Labels are about")
     sql.write_text(head.replace("customer_id", "terminal_id") + "-- Labels are about" + tail)
     world.edit(

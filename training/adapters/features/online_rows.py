@@ -92,7 +92,7 @@ class OnlineRows:
     def _feature_store(self) -> "FeatureStore":
         # It stays open until the process ends.
         self._open = contextlib.ExitStack()
-        return self._open.enter_context(stores.private_store(self._settings, self._definitions, online=True))
+        return self._open.enter_context(stores.private_store(self._settings, self._definitions.objects, online=True))
 
     def _publish(self) -> None:
         folder = self._settings.feature_repo

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import storage
-from training.adapters.features.definitions import Definitions
 from training.adapters.features.feast_config import repo_config
 from training.adapters.features.online_stores import online_store
 from training.settings import StateSettings
@@ -22,15 +21,15 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def private_store(settings: StateSettings, definitions: Definitions, *, online: bool) -> Iterator["FeatureStore"]:
-    """A feast.FeatureStore of `definitions`. Its registry is deleted when the context ends.
+def private_store(settings: StateSettings, objects: list[Any], *, online: bool) -> Iterator["FeatureStore"]:
+    """A feast.FeatureStore of the Feast `objects`. Its registry is deleted when the context ends.
 
     `online`: whether it has the online store of `settings`.
     """
     with tempfile.TemporaryDirectory(prefix="perennial-feast-") as folder:
         online_settings = online_store(settings).feast_settings() if online else None
         store = _feature_store(settings, f"{folder}/registry.db", online_settings)
-        store.apply(definitions.objects)
+        store.apply(objects)
         yield store
 
 

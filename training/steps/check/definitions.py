@@ -124,7 +124,7 @@ class FeastCheck:
     def _applied(self, definitions: Definitions) -> list[Problem]:
         """The error of Feast when it applies the definitions, if any."""
         try:
-            with private_store(self.settings, definitions, online=False):
+            with private_store(self.settings, definitions.objects, online=False):
                 return []
         except Exception as error:
             what = f"Feast rejects the definitions: {type(error).__name__}: {error}"
