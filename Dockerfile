@@ -57,6 +57,8 @@ COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training
 COPY --from=code /app/training/__pycache__ training/__pycache__
 COPY --from=code /app/training/contract training/contract
 COPY --from=code /app/training/models training/models
+# The specs of the sources. Their SQL and Python are not looked at here.
+COPY --from=code /app/feature_repo feature_repo
 COPY --from=code /app/plugins plugins
 COPY --from=code /app/dags dags
 ENV AIRFLOW_HOME=/var/lib/airflow \
@@ -74,7 +76,7 @@ CMD ["airflow", "api-server"]
 FROM runtime AS serving
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
     sh /opt/uv/install.sh --extra serving
-COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/settings.py /app/training/storage.py training/
+COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/layout.py /app/training/settings.py /app/training/storage.py training/
 COPY --from=code /app/training/__pycache__ training/__pycache__
 COPY --from=code /app/training/contract training/contract
 COPY --from=code /app/training/compat training/compat
