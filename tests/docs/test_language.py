@@ -36,7 +36,6 @@ EXCEPTIONS = {
     "local/progress.py": ({"terminal"}, "an attribute of rich"),
     "serving/bentofile.yaml": ({"card", "fraud"}, "the name of the bento of the reference model"),
     "serving/segments.py": ({"flagged"}, "a column of the log's earlier layout"),
-    "training/split_spec.py": ({"card", "flags"}, "a metric in specs of the version before; an argument of re.sub"),
     "testing/spec_files.py": ({"card", "fraud", "payments"}, "copies the specs of the reference model"),
     "testing/serving_stack.py": ({"card", "fraud", "payment", "terminal"}, "serves the reference model"),
     "training/contract/names.py": ({"card"}, "a metric in stored runs"),
