@@ -233,7 +233,6 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
         "whose type is string, but the label of a binary task must be an integer (0 or 1) or bool",
     ),
     (LABEL, {"type": "float64"}, "label names 'is_fraud', whose type is float64"),
-    (LABEL, {**INT, "values": [0, 1], "nullable": True}, "is_fraud.nullable may be null"),
     (LABEL, INT, "label names 'is_fraud', whose values must limit the label to 0 and 1"),
     (LABEL, {**INT, "values": [1, 2]}, "label names 'is_fraud', whose values must limit the label to 0 and 1"),
     (LABEL, {**INT, "values": [0]}, "label names 'is_fraud', whose values must limit the label to 0 and 1"),

@@ -29,7 +29,11 @@ SPANS = Days(start=day(0), end=day(DAYS))
 Change = Callable[[Raw, Raw], None]
 
 
-def place(folder: Path, change: Change = lambda model, source: None) -> tuple[Settings, ModelSpec]:
+def place_as_is(model: Raw, source: Raw) -> None:
+    """No change."""
+
+
+def place(folder: Path, change: Change = place_as_is) -> tuple[Settings, ModelSpec]:
     def small(model: Raw, source: Raw) -> None:
         model["training"] |= {"window_days": 7, "holdout_days": 7, "minimum_rows": 20, "minimum_class_rows": 3}
         model["training"]["minimum_labelled_share"] = 0
@@ -181,6 +185,38 @@ def test_reports_from_before_the_label_column_was_another_do_not_count(tmp_path:
     assert relation["chargeback"].null_count == 0
     newest = reader.newest_report()
     assert newest == early["reported_at"].max()
+
+
+def test_a_report_without_a_label_says_that_the_event_has_none_by_design(tmp_path: Path) -> None:
+    """It counts as labelled, and the event is left out everywhere: as if nothing were ever known of it."""
+
+    def nullable(model: Raw, source: Raw) -> None:
+        source["feeds"]["labels"]["columns"]["is_fraud"]["nullable"] = True
+        model["training"]["minimum_labelled_share"] = 1
+
+    events, labels = payments(DAYS, entities=9, fraud=0.3)
+    labels["reported_at"] = labels["reported_at"].dt.floor("D") + timedelta(hours=1)
+    kinds = labels["transaction_id"] % 5
+    nothing = labels.assign(is_fraud=pd.array([None] * len(labels), "Int64"))
+    told = [
+        labels[kinds != 0],  # Of kind 0, no label ever comes.
+        nothing[kinds == 0],
+        nothing[kinds == 1].assign(reported_at=labels["reported_at"] + timedelta(hours=1)),  # It is withdrawn.
+        nothing[kinds == 2].assign(reported_at=labels["reported_at"] - timedelta(hours=1)),  # It comes later.
+        nothing[kinds == 3],  # At the same time, a label counts.
+    ]
+    full, silent = (place(tmp_path / name, change) for name, change in (("full", nullable), ("silent", place_as_is)))
+    put(full[0], events, pd.concat(told, ignore_index=True).astype({"is_fraud": "Int64"}))
+    put(silent[0], events, labels[kinds > 1])
+    found = []
+    for settings, spec in (full, silent):
+        compute(settings, 0, DAYS + 1)
+        log_all(settings, spec, events)
+        rows = made(settings)[1][["transaction_id", "is_fraud"]]
+        found.append((rows, in_performance(settings, spec, events), in_evidence(settings, spec)))
+    pd.testing.assert_frame_equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:]
+    assert {kind % 5 for kind in found[0][0]["transaction_id"]} == {2, 3, 4}
 
 
 @pytest.mark.parametrize("days_early", [1, 5, 30])

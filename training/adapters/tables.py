@@ -120,8 +120,9 @@ class Labels:
     def known_at(self, as_of: date | None, ids: "pd.Series | None" = None) -> "pd.DataFrame":
         """For each event with a report before `as_of` (None: any), the label that counts.
 
-        Columns: the id, `_label`, `_reported_at`. `ids`: only of these events. There is no lower bound in time: a
-        report may come before its event. Events without a report are for `labelled` in training/domain/labels.py.
+        Columns: the id, `_label` (null: none by design), `_reported_at`. `ids`: only of these events. There is no lower
+        bound in time: a report may come before its event. Events without a report are for `labelled` in
+        training/domain/labels.py.
         """
         from training.domain.labels import newest
 
@@ -169,9 +170,10 @@ def _reports(
         return schema.append(pa.field("partition", pa.string())).empty_table()
     identity, time = labels[0].id_column, labels[0].time_column
     names = list(dict.fromkeys([identity, *(label.column for label in labels), time, "partition"]))
-    # Reports from before the spec named its columns as it does now say nothing about the event's label.
-    has_label = functools.reduce(operator.or_, (ds.field(label.column).is_valid() for label in labels))
-    wanted = wanted & has_label & ds.field(identity).is_valid()
+    wanted = wanted & ds.field(identity).is_valid()
+    if not any(label.nullable for label in labels):
+        # Reports from before the spec named its columns as it does now say nothing about the event's label.
+        wanted &= functools.reduce(operator.or_, (ds.field(label.column).is_valid() for label in labels))
     return lake.scan(feed, version, schema).to_table(None if all_columns else names, filter=wanted)
 
 

@@ -66,10 +66,6 @@ def _labels(spec: SourceSections) -> Iterator[Mistake]:
             continue
         if name in TABLE_COLUMNS:
             yield place, "is a reserved name", _RENAME_COLUMN
-        if feed.columns[name].nullable:
-            what = "may be null, but a label must have a value"
-            fix = "Remove `nullable: true`, and deliver a label only when it is known."
-            yield f"feeds.{label.feed}.columns.{name}.nullable", what, fix
         yield from _delay(place, label)
     for feed_name in spec.feeds:
         rules = {(label.delay_days, label.unlabelled_after_delay) for label in spec.labels_of(feed_name)}

@@ -55,6 +55,8 @@ class LabelColumn:
     time_column: str
     delay_days: int
     unlabelled_after_delay: str
+    #: Whether an event may have no label by design: a report without a value says so.
+    nullable: bool = False
 
 
 class SourceSections(SpecFile):
@@ -112,7 +114,13 @@ class SourceSections(SpecFile):
         label = self.labels[name]
         feed = self.feeds[label.feed]
         return LabelColumn(
-            name, label.feed, feed.id_column, feed.time_column, label.delay_days, label.unlabelled_after_delay
+            name,
+            label.feed,
+            feed.id_column,
+            feed.time_column,
+            label.delay_days,
+            label.unlabelled_after_delay,
+            feed.columns[name].nullable,
         )
 
     def labels_of(self, feed: str) -> list[LabelColumn]:

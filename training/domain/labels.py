@@ -5,6 +5,9 @@ last counts; within one partition, the one with the largest label. An event with
 has `unlabelled_after_delay: negative`, it is negative from `delay_days` after its time on, until a report comes. A
 label that was reported before its event is known from the event's time on, because the event did not exist before.
 
+Where the label's column may be null, a report without a label says that the event has none by design, as a cancelled
+flight has no delay. It counts as any other report does, but of reports with equal times one with a label counts.
+
 Our own columns begin with an underscore, which names in a spec do not, because the two feeds may share any name.
 """
 
@@ -33,7 +36,7 @@ def one_per_report(reports: pa.Table, labels: Sequence[LabelColumn]) -> pa.Table
 
 
 def newest(reports: pa.Table, label: LabelColumn) -> pd.DataFrame:
-    """One row per event in `reports`: its id, LABEL and REPORTED_AT."""
+    """One row per event in `reports`: its id, LABEL (null: it has none by design) and REPORTED_AT."""
     identity, reported = label.id_column, label.time_column
     last = _last_of_each(reports, [identity], [reported, PARTITION, label.column])
     columns = [last[identity], last[label.column], last[reported]]
@@ -44,7 +47,8 @@ def newest(reports: pa.Table, label: LabelColumn) -> pd.DataFrame:
 def _last_of_each(table: pa.Table, keys: list[str], order_by: list[str]) -> pa.Table:
     """The last row of each group of equal `keys`, in the order of the columns `order_by`."""
     order = dict.fromkeys([*keys, *order_by])
-    table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in order]))
+    keys_in_order = [(name, "ascending") for name in order]
+    table = table.take(pc.sort_indices(table, sort_keys=keys_in_order, null_placement="at_start"))
     if table.num_rows < 2:
         return table
     same = [pc.fill_null(pc.equal(table[key][:-1], table[key][1:]), False) for key in keys]
@@ -53,19 +57,28 @@ def _last_of_each(table: pa.Table, keys: list[str], order_by: list[str]) -> pa.T
 
 
 def labelled(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: datetime) -> pd.DataFrame:
-    """The `events` (id and time) that have a label at `until`, in their order, with LABEL and REPORTED_AT.
+    """The `events` (id and time) that have a label at `until`: those of `decided` whose LABEL is not null."""
+    found = decided(events, known, spec, until)
+    found, kind = found[found[LABEL].notna()], known[LABEL].dtype
+    if isinstance(kind, pd.api.extensions.ExtensionDtype):
+        kind = kind.numpy_dtype  # Without nulls the integers need no nullable type.
+    return found.astype({LABEL: kind})
 
-    `known` has one row per event with a report before `until`, as `newest` returns it. REPORTED_AT is the time from
-    which the label is known: not before the event.
+
+def decided(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: datetime) -> pd.DataFrame:
+    """The `events` (id and time) of which it is known at `until` what their label is, or that they have none.
+
+    In their order, with LABEL (null: none by design) and REPORTED_AT. `known` has one row per event with a report
+    before `until`, as `newest` returns it. REPORTED_AT is the time from which the label is known: not before the event.
     """
     found = events.merge(known, on=spec.source.id_column, how="left", validate="many_to_one")
     found[REPORTED_AT] = _known_since(found[REPORTED_AT], found[spec.source.events.time_column])
     if spec.label_spec.unlabelled_after_delay == "negative":
         matured = found[spec.source.events.time_column] + timedelta(days=spec.label_spec.delay_days)
-        silent = found[LABEL].isna() & (matured < until)
+        silent = found[REPORTED_AT].isna() & (matured < until)
         found[REPORTED_AT] = found[REPORTED_AT].mask(silent, matured)
         found[LABEL] = found[LABEL].mask(silent, 0)
-    return found[found[LABEL].notna()].astype({LABEL: known[LABEL].dtype})
+    return found[found[REPORTED_AT].notna()]
 
 
 def implied_reports(

@@ -19,7 +19,7 @@ from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.encoding import most_frequent
 from training.domain.frames import EXCLUDED, LABEL, REPORTED_AT
 from training.domain.identity import dataset_id
-from training.domain.labels import known_before, labelled
+from training.domain.labels import decided, known_before, labelled
 from training.domain.task_kind import TaskKind, task_of
 from training.domain.windows import Windows, thinly_labelled, windows
 from training.settings import StateSettings
@@ -158,8 +158,9 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
     events = Events(lake, spec, versions[EVENTS]).within(window)
     known = Labels(lake, spec, versions[spec.label_spec.feed]).known_at(as_of, events[identity])
     found = labelled(events, known, spec, midnight(as_of))
-    has_label = events[identity].isin(found[identity]).to_numpy()
-    _check_labels(spec, events[event_time], has_label, chosen, as_of)
+    # An event that has no label by design lacks no report.
+    reported = decided(events, known, spec, midnight(as_of))[identity]
+    _check_labels(spec, events[event_time], events[identity].isin(reported).to_numpy(), chosen, as_of)
     log.info("%d events in %s, %d with a label known at %s", len(events), window, len(found), as_of)
     return found.sort_values([event_time, identity], ignore_index=True)
 
