@@ -1,6 +1,7 @@
 """uvicorn's httptools protocol with two limits that it lacks: the size of a request's head, and the time it may take.
 
-`send_whole` saves a call of the kernel for each response.
+uvicorn's h11 protocol has the first limit, but takes three times the CPU (docs/adr/0014). `send_whole` saves a call of
+the kernel for each response.
 
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
 the parser calls `on_message_begin`, `on_headers_complete` and `on_message_complete` for each request;

@@ -16,7 +16,8 @@ class DecideRetrainingInputs(ModelInputs):
     - A run that starts by itself: `trigger` (schedule, person, …) and `run`.
     - A monitoring run: `drift` and `performance`, no `trigger`; the step finds the reason to train, if any.
     - A training run that starts for a request which was granted before: `request_id` and `run`.
-    - A training run that failed and releases its request: `request_id`, `run` and `failed`.
+    - A training run that failed and releases its request: `run` and `failed`, and `request_id` if it is known. Without
+      it, the step finds the request that the run took.
     """
 
     trigger: Trigger | None = None
@@ -35,7 +36,7 @@ class DecideRetrainingInputs(ModelInputs):
     """The orchestrator's id of the training run that starts with this request, the same in every retry. One run takes
     a granted request. Empty: no run starts now, and a granted request waits for one."""
     failed: bool = False
-    """With `request_id` and `run`: that run has failed, and another may take the request."""
+    """With `run`: that run has failed, and another may take the request that it took."""
 
 
 class DecideRetrainingResult(Frozen):
