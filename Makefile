@@ -172,6 +172,10 @@ bench-idle: $(READY) ## Benchmark the CPU that the idle stack uses (on a quiet m
 bench-imports: $(READY) ## Benchmark the time of a step's process before the step begins
 	@$(BIN)/python -m benchmarks.imports $(ARGS)
 
+.PHONY: bench-train
+bench-train: $(READY) ## Benchmark the fit of the MLP against a plain PyTorch loop (ARGS='--rows 1000000')
+	@$(BIN)/python -m benchmarks.train $(ARGS)
+
 .PHONY: bench-serving
 bench-serving: $(READY) ## Benchmark the prediction service against others (needs wrk and redis-server)
 	@$(BIN)/python -m benchmarks.serving $(ARGS)

@@ -26,7 +26,7 @@ def serialise(
     `columns`: of the features. `classes`: of the output, for the target `classes`; else None.
     """
     rows = "rows"
-    shape = [rows] if classes is None else [rows, classes]
+    shape: list[str | int | None] = [rows] if classes is None else [rows, classes]
     graph = helper.make_graph(
         nodes,
         "perennial",

@@ -5,6 +5,7 @@ A model that never gets a missing value or a category takes the matrix as it is.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -139,7 +140,7 @@ class _Nodes:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def add(self, operator: str, *inputs: str, **attributes: int) -> str:
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         name = f"preparation_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name

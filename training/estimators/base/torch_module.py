@@ -59,15 +59,22 @@ class TorchEstimator:
 
 def _exported(model: str, network: nn.Sequential, name: str) -> tuple[list[Any], list[Any], str]:
     """The network's nodes by torch's exporter. Raises ConfigError that names the operator it cannot export."""
-    file, rows = io.BytesIO(), torch.zeros(2, len(network[0].mean))
-    names = {"input_names": [name], "output_names": [_OUTPUT]}
-    dynamic = {name: {0: "rows"}, _OUTPUT: {0: "rows"}}
+    standardise = network[0]
+    assert isinstance(standardise, Standardise)
+    file: Any = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            # The newer exporter (dynamo) needs another package.
             torch.onnx.export(
-                network, (rows,), file, **names, dynamic_axes=dynamic, opset_version=OPSET, dynamo=False, verbose=False
+                network,
+                (torch.zeros(2, len(standardise.mean)),),
+                file,
+                input_names=[name],
+                output_names=[_OUTPUT],
+                dynamic_axes={name: {0: "rows"}, _OUTPUT: {0: "rows"}},
+                opset_version=OPSET,
+                dynamo=False,  # The newer exporter needs another package.
+                verbose=False,
             )
     except Exception as error:
         raise not_exported(model, error) from error
