@@ -70,7 +70,7 @@ clean: ## Stop the stack and delete its state
 
 .PHONY: step
 step: export STEP_INPUTS = $(or $(INPUTS),{})
-step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"model": …}' or INPUTS=@file)
+step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"source": …}' or INPUTS=@file)
 	@test -n "$(STEP)" || { echo "Name a step: make step STEP=drift INPUTS='{\"model\": \"card_fraud\"}'"; exit 1; }
 	@$(LOCAL) step $(STEP) --inputs "$$STEP_INPUTS"
 

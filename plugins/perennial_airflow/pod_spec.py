@@ -13,8 +13,10 @@ from kubernetes.client import models as k8s
 
 from training import storage
 from training.contract.errors import ConfigError
+from training.contract.messages import SourceInputs
 from training.contract.processes import POD_GRACE_SECONDS
 from training.contract.resources import Resources
+from training.contract.steps import step_spec
 from training.settings import LauncherSettings, pod_environment
 
 CONTAINER = "step"
@@ -36,13 +38,14 @@ class Identity:
     task: str
     map_index: int
     attempt: int
-    model: str
+    #: The source or the model that the step is for.
+    subject: str
     step: str
 
     @classmethod
-    def of(cls, ti: Any, model: str, step: str) -> "Identity":
+    def of(cls, ti: Any, subject: str, step: str) -> "Identity":
         index = -1 if ti.map_index is None else ti.map_index
-        return cls(str(ti.dag_id), str(ti.run_id), str(ti.task_id), index, int(ti.try_number), model, step)
+        return cls(str(ti.dag_id), str(ti.run_id), str(ti.task_id), index, int(ti.try_number), subject, step)
 
     @property
     def task_instance(self) -> str:
@@ -54,7 +57,7 @@ class Identity:
         """The pod's name. It depends on the try alone, and no other try has it. A DNS label: at most 63 characters."""
         end = f"-{self.task_instance}-{self.attempt}"
         # A Job appends the number of the node and five characters to the names of its pods.
-        start = re.sub(r"[^a-z0-9]+", "-", f"{self.model}-{self.step}".lower()).strip("-")
+        start = re.sub(r"[^a-z0-9]+", "-", f"{self.subject}-{self.step}".lower()).strip("-")
         return start[: POD_NAME_MAX_LENGTH - len(end) - 12].strip("-") + end
 
     @staticmethod
@@ -64,7 +67,7 @@ class Identity:
 
     @property
     def labels(self) -> dict[str, str]:
-        """For selecting pods and adding up costs, by model, step or run. The annotations have the full names."""
+        """For selecting pods and adding up costs by source, model, step or run. The annotations have full names."""
         labels = {f"perennial/{key}": make_safe_label_value(value) for key, value in self._names.items()}
         return {**STEP_LABELS, **labels, TASK_INSTANCE: self.task_instance}
 
@@ -74,7 +77,8 @@ class Identity:
 
     @property
     def _names(self) -> dict[str, str]:
-        names = {"model": self.model, "step": self.step, "dag": self.dag, "run": self.run, "task": self.task}
+        kind = "source" if issubclass(step_spec(self.step).inputs, SourceInputs) else "model"
+        names = {kind: self.subject, "step": self.step, "dag": self.dag, "run": self.run, "task": self.task}
         index = {"map-index": str(self.map_index)} if self.map_index >= 0 else {}
         return {**names, **index, "try": str(self.attempt)}
 

@@ -169,3 +169,9 @@ def test_a_pod_that_could_not_run_or_whose_report_could_not_be_read_is_refused(
     with pytest.raises(ConfigError) as error:
         step_pod(WHO, ARGV, {}, Resources(), 60, settings)
     assert complaint in error.value.hint
+
+
+def test_the_pod_of_a_step_of_a_source_is_labelled_with_the_source() -> None:
+    identity = Identity("card_payments_data", "run", "ingest", -1, 1, "card_payments", "ingest")
+    assert identity.labels["perennial/source"] == "card_payments"
+    assert "perennial/model" not in identity.labels

@@ -1,4 +1,4 @@
-"""The mistakes in a model's files, one `Problem` each."""
+"""The mistakes in the files of a source or model, one `Problem` each."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ Mistake = tuple[str, str, str]
 
 
 class Problem(Frozen):
-    """One mistake in a model's files."""
+    """One mistake in the files of a source or model."""
 
     file: str
     place: str
