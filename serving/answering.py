@@ -5,6 +5,7 @@ import logging
 import math
 import random
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,26 +47,47 @@ class Answering:
         self._recorder.close()
 
     async def answer(self, route: Route, batch: Batch) -> list[RowOutcome]:
-        """One outcome per row of `batch`."""
+        """One outcome per row of `batch`. Its predictions are recorded."""
+        answered: list[Answered] = []
+        outcomes = await self._answer(route, batch, answered)
+        for each in answered:
+            self._recorder.put(each)
+        return outcomes
+
+    async def answer_together(self, parts: Sequence[tuple[Route, Batch]]) -> list[list[RowOutcome]]:
+        """One outcome per row of each part of one request, whose rows several routes answer.
+
+        Its caller gets all predictions or none. So they are recorded only when no row is refused: the caller will ask
+        again, and the log would have rows twice.
+        """
+        answered: list[Answered] = []
+        outcomes = [await self._answer(route, batch, answered) for route, batch in parts]
+        if not any(isinstance(outcome, BadRequest) for part in outcomes for outcome in part):
+            for each in answered:
+                self._recorder.put(each)
+        return outcomes
+
+    async def _answer(self, route: Route, batch: Batch, answered: list[Answered]) -> list[RowOutcome]:
+        """As `answer`, but adds to `answered` what is to be recorded."""
         try:
             scores = await self._scores(route, batch)
         except Exception as error:
             if len(batch.received) > 1 and not isinstance(error, TimeoutError):
                 # Isolate failures: retry each request alone.
-                alone = [self.answer(route, batch.of([i])) for i in range(len(batch.rows))]
+                alone = [self._answer(route, batch.of([i]), answered) for i in range(len(batch.rows))]
                 return [outcome for [outcome] in await asyncio.gather(*alone)]
-            return await self._failed(route, batch, error)
+            return await self._failed(route, batch, error, answered)
         finite = [math.isfinite(score) for score in scores]
         if all(finite):
-            return await self._answered(route, batch, scores)
+            return await self._answered(route, batch, scores, answered)
         not_a_number = DataContractError("its score is not a number", hint="Roll back.")
         if len(batch.received) == 1:
-            return await self._failed(route, batch, not_a_number)
+            return await self._failed(route, batch, not_a_number, answered)
         good, bad = ([i for i, is_finite in enumerate(finite) if is_finite is wanted] for wanted in (True, False))
-        outcomes = dict(zip(bad, await self._failed(route, batch.of(bad), not_a_number), strict=True))
+        outcomes = dict(zip(bad, await self._failed(route, batch.of(bad), not_a_number, answered), strict=True))
         if good:
-            answered = await self._answered(route, batch.of(good), [scores[i] for i in good])
-            outcomes.update(zip(good, answered, strict=True))
+            predicted = await self._answered(route, batch.of(good), [scores[i] for i in good], answered)
+            outcomes.update(zip(good, predicted, strict=True))
         return [outcomes[i] for i in range(len(finite))]
 
     async def _scores(self, route: Route, batch: Batch) -> list[float]:
@@ -79,7 +101,7 @@ class Answering:
         scores: list[float] = (await self._scorer.score(route.loaded, values, seconds_left)).tolist()
         return scores
 
-    async def _failed(self, route: Route, batch: Batch, error: Exception) -> list[RowOutcome]:
+    async def _failed(self, route: Route, batch: Batch, error: Exception, answered: list[Answered]) -> list[RowOutcome]:
         """Count the failure. The champion answers in place of a challenger."""
         if isinstance(error, BadRequest):
             return [error] * len(batch.rows)
@@ -92,9 +114,11 @@ class Answering:
         if route.role != "challenger" or route.shadow is None:
             return [BadRequest(503, Problem(error=message), retry_after=1)] * len(batch.rows)
         self._metrics.fallbacks.inc(len(batch.received))
-        return await self.answer(Route(route.shadow, "champion"), batch)
+        return await self._answer(Route(route.shadow, "champion"), batch, answered)
 
-    async def _answered(self, route: Route, batch: Batch, scores: list[float]) -> list[RowOutcome]:
+    async def _answered(
+        self, route: Route, batch: Batch, scores: list[float], answered: list[Answered]
+    ) -> list[RowOutcome]:
         predictions = self._predictions(route, batch, scores)
         if batch.explain:
             try:
@@ -105,7 +129,7 @@ class Answering:
                 return [BadRequest(503, problem, retry_after=1)] * len(batch.rows)
         now = time.perf_counter()
         seconds = [now - received for received in batch.received]
-        self._recorder.put(Answered(route, batch, predictions, scores, seconds))
+        answered.append(Answered(route, batch, predictions, scores, seconds))
         return list[RowOutcome](predictions)
 
     async def _explanation(self, route: Route, batch: Batch, features: np.ndarray) -> Explanation:

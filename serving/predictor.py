@@ -118,8 +118,9 @@ class Predictor:
             answers = await self._answering.answer(next(iter(routes)), whole)
             return [_outcome([answer]) for answer in answers] if shared else [_outcome(answers)]
         found = dict[int, RowOutcome]()
-        for route, places in routes.items():
-            found.update(zip(places, await self._answering.answer(route, whole.of(places)), strict=True))
+        parts = [(route, whole.of(places)) for route, places in routes.items()]
+        for places, outcomes in zip(routes.values(), await self._answering.answer_together(parts), strict=True):
+            found.update(zip(places, outcomes, strict=True))
         return [_outcome([found[place] for place in range(len(rows))])]
 
     def models(self) -> ReplicaModels:

@@ -224,6 +224,20 @@ def test_each_is_logged_with_its_own_features_and_time(bench: Bench) -> None:
     assert [row["latency_seconds"] for row in rows] == pytest.approx([0.3, 0.0, 0.2, 0.2], abs=0.09)
 
 
+@pytest.mark.parametrize(("amount", "logged"), [(NAN_FROM + 1, 0), (2.0, 2)])
+def test_of_a_request_that_is_refused_no_route_logs_rows(bench: Bench, amount: float, logged: int) -> None:
+    good, bad = Route(bench.champion, "champion"), Route(bench.challenger, "challenger")
+    parts = [(good, bench.batch(good, [1.0], [0.0])), (bad, bench.batch(bad, [amount], [0.0]))]
+    [[first], [second]] = asyncio.run(bench.answering.answer_together(parts))
+    assert isinstance(second, BadRequest) is (logged == 0)
+    assert first["model_version"] == 1
+    bench.answering.close()
+    bench.log.close()
+    exists = bench.lake.version(PREDICTIONS) is not None
+    assert (bench.lake.scan(PREDICTIONS).to_table().num_rows if exists else 0) == logged
+    assert bench.seen().of(1).answered == logged // 2
+
+
 def test_answers_do_not_wait_for_the_log_and_the_end_of_the_service_loses_none(bench: Bench) -> None:
     route = Route(bench.champion, "champion")
 
