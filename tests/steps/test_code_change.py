@@ -130,7 +130,7 @@ def test_the_code_is_what_a_model_learns_from(
     features = Path(shutil.copytree(settings.feature_repo, tmp_path / "features"))
     elsewhere = settings.model_copy(update={"feature_repo": features})
     assert now == code.training_code(elsewhere, spec)
-    with (features / f"{MODEL}.sql").open("a") as file:
+    with (features / f"{SOURCE}.sql").open("a") as file:
         file.write("-- another feature\n")
     assert now != code.training_code(elsewhere, spec)
     monkeypatch.setattr(code, "ESTIMATORS", Path(shutil.copytree(code.ESTIMATORS, tmp_path / "estimators")))
