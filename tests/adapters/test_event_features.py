@@ -5,7 +5,7 @@ import pytest
 
 from training.adapters.features.feature_plan import FeaturePlan
 from training.contract.errors import DataContractError
-from training.contract.feature_definitions import FeatureDefinitions
+from training.contract.feature_definitions import FeatureDefinitions, RequestViewDefinition
 from training.contract.model_spec import ModelSpec
 
 COLUMNS = {
@@ -67,3 +67,19 @@ def test_a_text_becomes_the_code_of_its_category(wide: ModelSpec) -> None:
     columns = definitions.columns(plan.names)
     assert [column.categories for column in columns] == [None, ("UA", "AA")]
     assert all(column.may_be_missing for column in columns)
+
+
+def test_a_request_feature_without_a_default_stays_missing(wide: ModelSpec) -> None:
+    view = RequestViewDefinition(
+        name="request_features",
+        features=("half", "double"),
+        event_columns=("weight",),
+        source_features=(),
+        may_be_missing=("half",),
+    )
+    definitions = FeatureDefinitions(views=(), request_views=(view,))
+    functions = {"request_features": lambda given: {"half": given["weight"] / 2, "double": given["weight"] * 2}}
+    plan = FeaturePlan(definitions, functions, wide, ["half", "double"])
+    made = plan.assemble([event(), event(weight=None)], []).values
+    np.testing.assert_array_equal(made, [[0.75, 3], [np.nan, 0]])
+    assert [column.may_be_missing for column in definitions.columns(plan.names)] == [True, False]

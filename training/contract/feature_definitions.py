@@ -57,10 +57,8 @@ class RequestViewDefinition(Frozen):
     event_columns: tuple[str, ...]
     source_features: tuple[str, ...]
     """The columns of views that it uses."""
-    texts: tuple[str, ...] = ()
-    """The features that are texts."""
     may_be_missing: tuple[str, ...] = ()
-    """The features that have no default: texts, and numbers that stay NaN."""
+    """The features that stay NaN where the function returns NaN. The others become 0."""
 
 
 class FeatureDefinitions(Frozen):
@@ -82,9 +80,8 @@ class FeatureDefinitions(Frozen):
 
     @property
     def texts(self) -> set[str]:
-        """The features of views and request views that are texts."""
-        columns = {column.name for view in self.views for column in view.columns if column.is_text}
-        return columns.union(*(view.texts for view in self.request_views))
+        """The features of views that are texts."""
+        return {column.name for view in self.views for column in view.columns if column.is_text}
 
     def made(self) -> set[str]:
         """The names of all features."""

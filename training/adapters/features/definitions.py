@@ -124,6 +124,7 @@ def described(definitions: Definitions, spec: SourceSpec) -> FeatureDefinitions:
             source_features=tuple(
                 f.name for source in view.source_feature_view_projections.values() for f in source.features
             ),
+            may_be_missing=tuple(field.name for field in view.features if default_of(field) is None),
         )
         for view in definitions.on_demand
     )

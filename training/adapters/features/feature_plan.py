@@ -61,6 +61,8 @@ class FeaturePlan:
         self._looked_up = [name for view in self.views for name in view.names]
         defaults: dict[str, float | None] = dict.fromkeys(self.definitions.event_features)
         defaults |= {column.name: column.default for view in self.definitions.views for column in view.columns}
+        for request_view in self.definitions.request_views:
+            defaults |= dict.fromkeys(request_view.may_be_missing)
         self._defaults = np.array([_number(defaults.get(name, 0.0)) for name in names], np.float32)
         #: The views' columns that are texts, and for each view the positions of those that are never missing.
         self._texts = {column.name for view in self.definitions.views for column in view.columns if column.is_text}
