@@ -153,7 +153,12 @@ def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skip
     [
         ("bad_input", "decide_retraining", {**MODEL, "request_id": "unknown", "run": "a-run"}, 1),
         ("unknown_field", "decide_retraining", {**ASK, "typo": 1}, 1),
-        ("bad_data", "ingest", {**MODEL, "feed": "events", "partition": "2026-01-05", "uri": "GARBAGE"}, 1),
+        (
+            "bad_data",
+            "ingest",
+            {"source": "card_payments", "feed": "events", "partition": "2026-01-05", "uri": "GARBAGE"},
+            1,
+        ),
         ("transient", "rollback", {**MODEL, "version": 1}, 2),
     ],
 )

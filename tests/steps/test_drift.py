@@ -15,6 +15,7 @@ from tests.steps.monitored_model import (
     DRIFTED,
     MODEL,
     QUIET,
+    SOURCE,
     START,
     MonitoredModel,
     land,
@@ -99,7 +100,7 @@ def test_features_that_are_not_defined_any_more_have_their_default_and_are_named
 ) -> None:
     gone = ["customer_count_1d", "night"]
     shutil.copytree(ROOT / "feature_repo", tmp_path / "repo")
-    path = tmp_path / "repo" / f"{MODEL}.py"
+    path = tmp_path / "repo" / f"{SOURCE}.py"
     text = path.read_text()
     for name in gone:
         text, count = re.subn(rf'        Field\(name="{name}".*\n', "", text)
