@@ -160,6 +160,10 @@ bench-loop: $(READY) ## Benchmark what the loop costs in addition to its steps
 bench-join: $(READY) ## Benchmark the point-in-time join of a training set against Feast's (ARGS='--data DIR')
 	@$(BIN)/python -m benchmarks.point_in_time_join $(ARGS)
 
+.PHONY: sql
+sql: $(READY) ## Print the SQL of a source's feature tables, generated or written (SOURCE=s, TABLE=t: of one table)
+	@CT_HOME="$(STATE)" $(BIN)/python -m training.print_sql $(SOURCE) $(TABLE)
+
 .PHONY: bench-features
 bench-features: $(READY) ## Benchmark the SQL of declared aggregations against the same tables written by hand
 	@$(BIN)/python -m benchmarks.feature_sql $(ARGS)

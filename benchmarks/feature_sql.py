@@ -21,52 +21,16 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from training.contract.base import Days
-from training.contract.feature_tables import FeatureTable
-from training.contract.feeds import Column
-from training.domain.feature_sql import LabelFeed, feature_sql
+from training.contract.source_spec import load_source_spec
+from training.domain.feature_sql import declared_queries
 from training.settings import ROOT
 
 START = date(2026, 1, 5)
 CUSTOMERS, TERMINALS = 5_000, 10_000
+SOURCE = "card_payments"
 KINDS = ("by_hand", "generated")
 GOAL_RATIO = 1.1
-WINDOWS = ("1d", "7d", "30d")
-COLUMNS = {
-    "transaction_id": Column(type="int64"),
-    "event_time": Column(type="timestamp"),
-    "customer_id": Column(type="int64"),
-    "terminal_id": Column(type="int64"),
-    "amount": Column(type="float64", minimum=0, maximum=100000),
-}
-LABEL = LabelFeed(
-    "labels", "is_fraud", "transaction_id", "transaction_id", "reported_at", 7, Column(type="int64", values=(0, 1))
-)
-TABLES = {
-    "customer_features": FeatureTable.model_validate(
-        {
-            "entity": "customer_id",
-            "ttl_days": 7,
-            "windows": WINDOWS,
-            "aggregations": {
-                "customer_count": {"function": "count"},
-                "customer_mean": {"function": "mean", "column": "amount"},
-            },
-        }
-    ),
-    "terminal_features": FeatureTable.model_validate(
-        {
-            "entity": "terminal_id",
-            "ttl_days": 7,
-            "windows": WINDOWS,
-            "label": "is_fraud",
-            "aggregations": {
-                "terminal_count": {"function": "count"},
-                "terminal_fraud_share": {"function": "share", "condition": "is_fraud = 1"},
-            },
-        }
-    ),
-}
-BY_HAND = ROOT / "tests" / "feature_repo" / "card_payments_reference.sql"
+BY_HAND = ROOT / "tests" / "feature_repo" / "by_hand" / "card_payments.sql"
 
 
 def main() -> None:
@@ -82,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="perennial-features-") as folder:
         make_data(Path(folder), args.days)
         ratios = list[float]()
-        for table in TABLES:
+        for table in load_source_spec(SOURCE).entities:
             found = {kind: list[dict[str, float]]() for kind in KINDS}
             for _ in range(args.runs):
                 for kind in KINDS:
@@ -124,13 +88,12 @@ def measured(kind: str, table: str, folder: Path, days: int) -> dict[str, float]
 
     relations = {feed: ds.dataset(folder / f"{feed}.parquet") for feed in ("events", "labels")}
     if kind == "generated":
-        label = LABEL if TABLES[table].label else None
-        query = feature_sql(TABLES[table], COLUMNS, "event_time", label)
+        query = declared_queries(load_source_spec(SOURCE))[table]
     else:
         parts = BY_HAND.read_text().split("-- table: ")
         [query] = [part.removeprefix(table) for part in parts if part.startswith(table)]
     wanted = Days.ending(START + timedelta(days=days), 31)
-    query = f'SELECT * FROM ({query}\n) ORDER BY day, "{TABLES[table].entity}"'
+    query = f'SELECT * FROM ({query}\n) ORDER BY day, "{load_source_spec(SOURCE).entities[table]}"'
     memory, cpu, wall = peak(), time.process_time(), time.perf_counter()
     rows = DuckDb().execute(query, {"start": wanted.start, "end": wanted.end}, relations)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

@@ -1,71 +1,15 @@
-"""The features of card_payments as Feast objects: names, tables, and the function for the features of a request.
-
-card_payments.sql computes the batch features. A batch feature of an unknown entity is 0, as in the SQL.
-"""
-
-import os
-from datetime import timedelta
-from pathlib import Path
+"""The features of a payment itself. The spec card_payments.yaml declares the feature tables."""
 
 import numpy as np
 import pandas as pd
-from feast import Entity, FeatureView, Field, FileSource, RequestSource, ValueType
-from feast.data_format import DeltaFormat
+from feast import Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float32, Float64, UnixTimestamp
 
-#: How long a feature row is used when there is no newer one. Data may be a week late.
-TTL = timedelta(days=7)
-#: Only for the `feast` command, which cannot import our settings. The steps use the lake of their settings instead.
-HOME = os.environ.get("CT_HOME") or Path(__file__).parent.parent / ".perennial"
-LAKE = os.environ.get("CT_LAKE_URI") or f"{HOME}/lake"
+from training.adapters.features.declared_views import declared_views
 
-customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.INT64, description="The card holder")
-terminal = Entity(
-    name="terminal", join_keys=["terminal_id"], value_type=ValueType.INT64, description="Where the payment is made"
-)
-
-
-def _source(table: str) -> FileSource:
-    return FileSource(
-        name=table,
-        path=f"{LAKE}/card_payments/{table}",
-        timestamp_field="feature_timestamp",
-        file_format=DeltaFormat(),
-    )
-
-
-customer_features = FeatureView(
-    name="customer_features",
-    entities=[customer],
-    ttl=TTL,
-    schema=[
-        Field(name="customer_count_1d", dtype=Float32, description="Payments in the day before midnight"),
-        Field(name="customer_count_7d", dtype=Float32, description="… in the 7 days"),
-        Field(name="customer_count_30d", dtype=Float32, description="… in the 30 days"),
-        Field(name="customer_mean_1d", dtype=Float32, description="Mean amount in the day before midnight"),
-        Field(name="customer_mean_7d", dtype=Float32, description="… in the 7 days"),
-        Field(name="customer_mean_30d", dtype=Float32, description="… in the 30 days"),
-    ],
-    source=_source("customer_features"),
-)
-
-terminal_features = FeatureView(
-    name="terminal_features",
-    entities=[terminal],
-    ttl=TTL,
-    schema=[
-        Field(
-            name="terminal_count_1d", dtype=Float32, description="Labelled payments in the day that ended 7 days ago"
-        ),
-        Field(name="terminal_count_7d", dtype=Float32, description="… in the 7 days"),
-        Field(name="terminal_count_30d", dtype=Float32, description="… in the 30 days"),
-        Field(name="terminal_fraud_share_1d", dtype=Float32, description="Share of frauds among those of the day"),
-        Field(name="terminal_fraud_share_7d", dtype=Float32, description="… of the 7 days"),
-        Field(name="terminal_fraud_share_30d", dtype=Float32, description="… of the 30 days"),
-    ],
-    source=_source("terminal_features"),
-)
+#: The generated views, in the order of the spec.
+customer_features, terminal_features = declared_views(__file__)
 
 payment = RequestSource(
     name="payment",

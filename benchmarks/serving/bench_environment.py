@@ -96,7 +96,6 @@ def _definitions(folder: Path, names: list[str]) -> None:
     (folder / "models").mkdir()
     shutil.copytree(ROOT / "feature_repo", folder / "feature_repo")
     (folder / "feature_repo" / "plain.py").write_text(PLAIN.format(names=names))
-    (folder / "feature_repo" / "plain.sql").write_text("")
     model = ROOT / "training" / "models" / "card_fraud.yaml"
     shutil.copy(model, folder / "models")
     spec = yaml.safe_load(model.read_text()) | {"name": "plain", "source": "plain"}

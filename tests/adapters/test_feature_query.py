@@ -1,5 +1,7 @@
 """Queries of feature tables: hand-written and generated ones, rows of hours, and features that may be null."""
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 from training.adapters.feature_query import FeatureQueries
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
+from training.contract.source_spec import load_source_spec
+from training.settings import ROOT
 
 DAY = date(2026, 1, 5)
 DAYS = Days.ending(DAY + timedelta(days=1), 1)
@@ -86,3 +90,28 @@ def test_generated_and_written_queries_stand_side_by_side(tmp_path: Path) -> Non
     path.write_text(f"-- table: own\n{daily}\n-- table: declared\n{daily}")
     with pytest.raises(ConfigError, match="fills the tables"):
         FeatureQueries(path, tables, generated=generated)
+
+
+def test_printed_sql_continues_by_hand(tmp_path: Path) -> None:
+    """The printed file in place of the aggregations gives the same tables."""
+    done = subprocess.run(
+        [sys.executable, "-m", "training.print_sql", "card_payments"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (tmp_path / "card_payments.sql").write_text(done.stdout)
+    source = load_source_spec("card_payments")
+    queries = FeatureQueries(tmp_path / "card_payments.sql", source.entities)
+    generated = FeatureQueries.of_source(source, ROOT / "feature_repo")
+    assert [queries.tokens(table) for table in source.entities] == [
+        generated.tokens(table) for table in source.entities
+    ]
+
+
+def test_sql_of_an_unknown_table_is_refused() -> None:
+    command = [sys.executable, "-m", "training.print_sql", "card_payments", "nonsense"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 78
+    assert "Its tables: customer_features, terminal_features." in done.stderr

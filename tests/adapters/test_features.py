@@ -33,6 +33,7 @@ from tests.feature_repo.payments_and_features import (
     put,
     rows_of,
 )
+from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.features import (
     FeaturePlan,
     Features,
@@ -342,10 +343,11 @@ def test_a_killed_materialization_is_done_by_the_next(world: World) -> None:
 
 def test_definitions_that_do_not_fit_the_spec_are_named(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "repo"
-    shutil.copytree(world.settings.feature_repo, folder)
+    copy_by_hand(folder)
     settings = Settings(home=world.settings.home, feature_repo=folder)
     good = (folder / "card_payments.py").read_text()
-    before = definitions_digest(folder, world.spec.source)
+    spec = load_model_spec(MODEL, sources_dir=folder)
+    before = definitions_digest(folder, spec.source)
     for change, said in (
         (good.replace('join_keys=["customer_id"]', 'join_keys=["card"]'), "join keys"),
         (good.replace("    ttl=TTL,\n", ""), "no ttl"),
@@ -354,11 +356,15 @@ def test_definitions_that_do_not_fit_the_spec_are_named(world: World, tmp_path: 
         assert change != good
         (folder / "card_payments.py").write_text(change)
         with pytest.raises(ConfigError, match=said):
-            Features(settings, world.spec).names()
-    assert definitions_digest(folder, world.spec.source) != before
-    (folder / "card_payments.py").unlink()
-    with pytest.raises(ConfigError, match=r"card_payments\.py"):
+            Features(settings, spec).names()
+    assert definitions_digest(folder, spec.source) != before
+    # The tables of the spec itself are declared: a view by hand would be a second definition.
+    (folder / "card_payments.py").write_text(good)
+    with pytest.raises(ConfigError, match=r"defines the feature views .*customer_features.* have aggregations"):
         Features(settings, world.spec).names()
+    (folder / "card_payments.py").unlink()
+    with pytest.raises(ConfigError, match=r"card_payments\.py defines feature views with the join keys {}"):
+        Features(settings, spec).names()
 
 
 def test_a_plan_makes_what_is_wanted_and_nothing_else(world: World) -> None:
@@ -416,7 +422,7 @@ def test_the_feature_rows_are_in_the_lake_as_float32(filled: World) -> None:
 
 def changed_repo(folder: Path, *changes: tuple[str, str]) -> Path:
     """A copy of the feature repo in which card_payments.py is changed: old text → new text."""
-    shutil.copytree(Settings().feature_repo, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_by_hand(folder)
     text = (folder / "card_payments.py").read_text()
     for old, new in changes:
         assert old in text

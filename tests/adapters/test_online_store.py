@@ -18,13 +18,14 @@ import pytest
 from testing.ports import free_port
 from tests.adapters.redis_reads import read_from_redis
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, midnight, payments, put
+from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.features import Features, OnlineFeatures, OnlineRows
 from training.adapters.lake import Lake
 from training.contract.base import TableVersions
 from training.contract.errors import ConfigError, InputError, TransientError
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.source_spec import load_source_spec
-from training.settings import ROOT, Settings
+from training.settings import Settings
 
 DAYS = 12
 MICROSECOND = timedelta(microseconds=1)
@@ -95,7 +96,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def copied(folder: Path, **fields: str) -> World:
-    shutil.copytree(ROOT / "feature_repo", folder / "repo")
+    copy_by_hand(folder / "repo")
     shutil.copytree(MODELS_DIR, folder / "models")
     places = {"feature_repo": folder / "repo", "models_dir": folder / "models"}
     return World(Settings(home=folder / "home", **places, **fields))

@@ -13,6 +13,7 @@ import pytest
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.contract.columns import Column
 from training.contract.feature_tables import FeatureTable, window_hours
+from training.domain.feature_engine import TimedRows
 from training.domain.feature_sql import LabelFeed, feature_sql
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -287,3 +288,46 @@ def test_days_of_history() -> None:
     assert history("1h", ["23h"]) == 1
     assert history("1h", ["24h"]) == 2
     assert date(2026, 1, 1) - timedelta(days=history("1h", ["1d"], 2)) == date(2025, 12, 28)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize(("every", "windows"), [("1d", ["1d", "3d"]), ("1h", ["1h", "5h", "1d"])])
+def test_an_event_is_joined_to_what_was_known_at_its_day_or_hour(
+    every: str, windows: list[str], labelled: bool
+) -> None:
+    fields = {
+        "entity": "shop",
+        "ttl_days": 30,
+        "every": every,
+        "windows": windows,
+        "label": "late" if labelled else None,
+    }
+    table = FeatureTable.model_validate({**fields, "aggregations": all_functions()})
+    label, delay = (LABEL, LABEL.delay_days) if labelled else (None, 0)
+    events, labels = feeds(5)
+    rows = computed(table, events, labels, label, 14)
+    if every == "1d":
+        rows = rows.append_column("feature_timestamp", rows["day"].cast(pa.timestamp("us")))
+    times = rows["feature_timestamp"].cast(pa.timestamp("us", tz="UTC"))
+    rows = rows.set_column(rows.schema.get_field_index("feature_timestamp"), "feature_timestamp", times)
+    names = [feature.name for feature in table.features()]
+    asked = pa.table(
+        {"at": pa.array([event["at"] for event in events], times.type), "shop": [event["shop"] for event in events]}
+    )
+    timed = TimedRows(rows=rows, keys={"shop": "shop"}, time="feature_timestamp", columns=names, ttl=timedelta(days=30))
+    found, known = DuckDb().newest(asked, "at", timed).to_pylist(), 0
+    for event, row in zip(events, found, strict=True):
+        at = event["at"].replace(minute=0, second=0)
+        moment = at.replace(hour=0) if every == "1d" else at
+        past = known_rows(events, labels, moment, label)
+        want = expected(table, [each for each in past if each["shop"] == event["shop"]], moment, delay)
+        if event["shop"] is None:
+            assert set(row.values()) == {None}
+        elif row["seen_" + windows[0]] is None:  # The entity has no row yet.
+            assert want == {feature.name: feature.default for feature in table.features()}
+        else:
+            known += want[f"seen_{windows[-1]}"] > 0
+            values = [np.nan if row[name] is None else row[name] for name in names]
+            wanted = [np.nan if want[name] is None else want[name] for name in names]
+            np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-6, err_msg=f"{event} {moment}")
+    assert known > 30

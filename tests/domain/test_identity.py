@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from testing.spec_files import raw_specs
 from training.contract.columns import Column
+from training.contract.feature_tables import FeatureTable
 from training.contract.feeds import FeedSpec
 from training.contract.model_spec import ModelSpec
-from training.contract.source_spec import FeatureTable
 from training.domain.identity import DECIDES, code_id, dataset_id, digest, fit_id, request_id, verdict_id
 
 AS_OF = date(2026, 3, 1)
@@ -34,7 +34,11 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("source.title", "Another title", set()),
     ("source.labels.is_fraud.delay_days", 9, WITH_DATASET | {"code"}),
     ("source.labels.is_fraud.unlabelled_after_delay", "negative", WITH_DATASET | {"code"}),
-    ("source.features.tables.terminal_features.history_days", 90, {"code"}),
+    ("source.features.tables.terminal_features.every", "1h", {"code"}),
+    # The digest of the definitions changes with them.
+    ("source.features.tables.terminal_features.ttl_days", 90, set()),
+    ("source.features.tables.terminal_features.windows", ["5d"], set()),
+    ("source.features.event_columns", ["amount"], WITH_DATASET | {"code"}),
     ("source.resources.steps", {"features": {"memory": "8Gi"}}, set()),
     ("label", "is_disputed", WITH_DATASET | {"code"}),
     ("features", {"service": "another_service"}, WITH_DATASET | {"code"}),

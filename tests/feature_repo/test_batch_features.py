@@ -1,4 +1,4 @@
-"""card_payments.sql against the definitions of its features, computed payment by payment."""
+"""The tables of card_payments, generated and written by hand, against their definitions, payment by payment."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.feature_repo.payments_and_features import (
     terminal_features,
     with_corrections,
 )
+from tests.feature_repo.written_by_hand import BY_HAND, spec_by_hand
 from training.adapters.feature_query import FeatureQueries
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
@@ -25,9 +26,11 @@ from training.settings import ROOT
 LATE = (1, 7, 7, 9, 16, 40, -1)
 
 
-@pytest.fixture
-def queries(spec: ModelSpec) -> FeatureQueries:
-    return FeatureQueries(ROOT / "feature_repo" / "card_payments.sql", spec.source.entities)
+@pytest.fixture(params=["generated", "by hand"])
+def queries(request: pytest.FixtureRequest, spec: ModelSpec) -> FeatureQueries:
+    if request.param == "by hand":
+        return FeatureQueries.of_source(spec_by_hand(), BY_HAND)
+    return FeatureQueries.of_source(spec.source, ROOT / "feature_repo")
 
 
 def run(
@@ -93,6 +96,20 @@ def test_a_corrected_label_counts_from_its_own_report_on(queries: FeatureQueries
         assert found["terminal_fraud_share_30d"].loc[day(8) : day(12)].tolist() == [0] * 5
         assert found["terminal_fraud_share_30d"].loc[day(13) : day(37)].tolist() == [1] * 25
         assert found["terminal_count_30d"].loc[day(8) : day(37)].tolist() == [1] * 30
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("table", ["customer_features", "terminal_features"])
+def test_the_generated_rows_equal_those_written_by_hand(spec: ModelSpec, table: str, seed: int) -> None:
+    events, labels = payments(60, per_day=40, entities=9, seed=seed, delays=LATE)
+    events["amount"] *= np.random.default_rng(seed).uniform(0.1, 3, len(events))
+    labels = with_corrections(labels, seed)
+    by_hand = FeatureQueries.of_source(spec_by_hand(), BY_HAND)
+    generated = FeatureQueries.of_source(spec.source, ROOT / "feature_repo")
+    rows = run(generated, table, 0, 105, events, labels)
+    assert len(rows) > 500
+    pd.testing.assert_frame_equal(rows, run(by_hand, table, 0, 105, events, labels), check_exact=True)
+    assert spec.source.history_of(table) == spec_by_hand().history_of(table)
 
 
 @pytest.mark.parametrize("table", ["customer_features", "terminal_features"])

@@ -13,6 +13,7 @@ import yaml
 from testing.http_client import http
 from testing.serving_stack import CUSTOMER, EVENT, Stack, eventually, fill_online_store, running_stack
 from testing.spec_files import Raw, spec_files
+from tests.feature_repo.written_by_hand import BY_HAND
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.features import Features
 from training.adapters.lake import Lake
@@ -54,7 +55,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     def nullable(model: Raw, source: Raw) -> None:
         source["feeds"]["events"]["columns"]["customer_id"]["nullable"] = True
 
-    with running_stack(folder, **spec_files(folder, nullable)) as running:
+    with running_stack(folder, **spec_files(folder, nullable, BY_HAND)) as running:
         fill_online_store(running.settings, running.spec)
         running.promote(running.register(bias=-1.0))
         yield running

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.features.definitions import load_definitions
 from training.contract.errors import ConfigError, ExitCode
 from training.contract.messages import CheckInputs
@@ -34,11 +35,9 @@ def extra(inputs: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """A copy of the files of card_fraud and its source."""
-    for name in ("models", "repo"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "models").mkdir()
     shutil.copy(ROOT / "training" / "models" / f"{MODEL}.yaml", tmp_path / "models")
-    for name in (f"{SOURCE}.yaml", f"{SOURCE}.sql", f"{SOURCE}.py", "feature_store.yaml"):
-        shutil.copy(ROOT / "feature_repo" / name, tmp_path / "repo")
+    copy_by_hand(tmp_path / "repo")
     return tmp_path
 
 
@@ -143,7 +142,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "fails on made rows: LabelSpreading cannot be exported to ONNX: Unable to find",
     ),
     # The SQL.
-    "no SQL": (lambda files: (files / SQL).unlink(), SQL, "There is no such file"),
+    "no SQL": (lambda files: (files / SQL).unlink(), SQL, "No feature queries"),
     "a table that no query fills": (replaced(SQL, ("-- table: terminal_", "-- table: shop_")), SQL, "shop_features"),
     "a table twice": (
         added(SQL, "\n-- table: customer_features\nSELECT 1"),
@@ -305,7 +304,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "customer_mean_1d (float in the SQL, Int64 in the view)",
     ),
     # Feast.
-    "no definitions": (lambda files: (files / FEAST).unlink(), FEAST, "There is no such file"),
+    "no definitions": (lambda files: (files / FEAST).unlink(), FEAST, "defines feature views with the join keys {}"),
     "definitions that do not run": (replaced(FEAST, ("TTL = ", "TTL = days + ")), FEAST, "NameError"),
     "a view without a ttl": (replaced(FEAST, ("    ttl=TTL,\n", "")), FEAST, "have no ttl"),
     "another service": (
@@ -499,8 +498,8 @@ def test_a_source_whose_files_are_broken_keeps_no_other_from_passing(files: Path
 
 def test_with_a_broken_spec_missing_files_are_told_too(files: Path) -> None:
     replaced(SPEC_OF_SOURCE, ("owner: payments-data\n", ""))(files)
-    (files / SQL).unlink()
-    assert [problem.split(":")[0] for problem in found(files)] == [SPEC_OF_SOURCE, SQL, SPEC]
+    (files / "repo" / "feature_store.yaml").unlink()
+    assert [problem.split(":")[0] for problem in found(files)] == [SPEC_OF_SOURCE, "repo/feature_store.yaml", SPEC]
 
 
 def test_what_has_passed_is_not_looked_at_again_until_a_file_changes(files: Path) -> None:

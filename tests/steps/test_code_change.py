@@ -11,12 +11,14 @@ import pyarrow as pa
 import pytest
 from perennial_airflow.requests import retrain_event, training_request
 
+from testing.spec_files import raw_specs
 from training import code, code_change
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry
 from training.contract.messages import DecideRetrainingInputs, DriftResult
 from training.contract.model_spec import ModelSpec
+from training.contract.source_spec import SourceSpec
 from training.settings import Settings
 from training.steps import decide_retraining
 
@@ -130,9 +132,13 @@ def test_the_code_is_what_a_model_learns_from(
     features = Path(shutil.copytree(settings.feature_repo, tmp_path / "features"))
     elsewhere = settings.model_copy(update={"feature_repo": features})
     assert now == code.training_code(elsewhere, spec)
-    with (features / f"{SOURCE}.sql").open("a") as file:
-        file.write("-- another feature\n")
+    with (features / "card_payments.py").open("a") as file:
+        file.write("# another feature\n")
     assert now != code.training_code(elsewhere, spec)
+    _, source = raw_specs()
+    source["features"]["tables"]["customer_features"]["windows"] = ["1d", "7d", "31d"]
+    other = spec.model_copy(update={"source": SourceSpec.model_validate(source)})
+    assert now != code.training_code(settings, other)
     monkeypatch.setattr(code, "ESTIMATORS", Path(shutil.copytree(code.ESTIMATORS, tmp_path / "estimators")))
     assert now == code.training_code(settings, spec)
     (code.ESTIMATORS / "mlp.py").write_text("# another network\n")

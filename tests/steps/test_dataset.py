@@ -223,8 +223,8 @@ def test_the_id_changes_with_all_that_determines_the_content(settings: Settings,
     ids.append(run(policy).dataset_id)
     repo = tmp_path / "repo"
     shutil.copytree(settings.feature_repo, repo)
-    with (repo / "card_payments.sql").open("a") as file:
-        file.write("-- changed\n")
+    with (repo / "card_payments.py").open("a") as file:
+        file.write("# changed\n")
     ids.append(run(Settings(home=settings.home, models_dir=settings.models_dir, feature_repo=repo)).dataset_id)
     compute(settings, DAYS, DAYS + 1)
     ids.append(run(settings).dataset_id)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.feature_repo.written_by_hand import copy_by_hand
 from tests.steps.monitored_model import (
     DRIFTED,
     MODEL,
@@ -27,7 +28,6 @@ from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, Snapshot
 from training.contract.model_spec import MODELS_DIR
-from training.settings import ROOT
 from training.steps import dataset, drift
 
 
@@ -99,7 +99,7 @@ def test_features_that_are_not_defined_any_more_have_their_default_and_are_named
     world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = ["customer_count_1d", "night"]
-    shutil.copytree(ROOT / "feature_repo", tmp_path / "repo")
+    copy_by_hand(tmp_path / "repo")
     path = tmp_path / "repo" / f"{SOURCE}.py"
     text = path.read_text()
     for name in gone:

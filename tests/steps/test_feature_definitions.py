@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, payments, put, rows_of
+from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError, TransientError
 from training.contract.messages import FeaturesInputs, FeaturesResult
-from training.settings import ROOT, Settings
+from training.settings import Settings
 from training.steps import features
 
 COUNT = "    coalesce(sum(n) FILTER (WHERE age <= 7), 0)::FLOAT AS customer_count_7d,\n"
@@ -24,7 +25,7 @@ class Repo:
     """A copy of the reference source's files, to be edited."""
 
     def __init__(self, folder: Path) -> None:
-        shutil.copytree(ROOT / "feature_repo", folder / "repo")
+        copy_by_hand(folder / "repo")
         self.settings = Settings(home=folder / "home", feature_repo=folder / "repo")
 
     def edit(self, ending: str, old: str, new: str, count: int = -1) -> None:

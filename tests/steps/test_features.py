@@ -1,6 +1,5 @@
 """The features step: which days it writes, and that it may be killed and run again."""
 
-import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, midnight, payments, put, rows_of
+from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
@@ -73,7 +73,7 @@ def test_sql_may_read_a_column_of_which_no_file_has_landed_yet(settings: Setting
     run(settings, 0, 11)
     before = everything(settings)
     repo = tmp_path / "repo"
-    shutil.copytree(settings.feature_repo, repo)
+    copy_by_hand(repo)
     sql = (repo / f"{SOURCE}.sql").read_text()
     (repo / f"{SOURCE}.sql").write_text(sql.replace("    FROM events\n", "    FROM events WHERE channel IS NULL\n"))
     spec = yaml.safe_load((repo / f"{SOURCE}.yaml").read_text())

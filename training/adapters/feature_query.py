@@ -17,7 +17,9 @@ import pyarrow.types as pt
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
 from training.contract.registries import FEATURE_ENGINES
+from training.contract.source_spec import SourceSpec
 from training.domain.feature_engine import FeatureEngine, SqlError
+from training.domain.feature_sql import declared_queries
 
 _SECTION = re.compile(r"^-- table: (\w+)\s*$", re.MULTILINE)
 #: A quoted text or name, a comment, white space, a word or number, or any other character.
@@ -51,6 +53,12 @@ class FeatureQueries:
         self.may_be_null: Mapping[str, Collection[str]] = {}
         written = [table for table in tables if table not in self._generated]
         self._queries = {**self._generated, **_written(path, written)}
+
+    @classmethod
+    def of_source(cls, source: SourceSpec, folder: Path) -> "FeatureQueries":
+        """The queries of `source`, some of which may be written in `<folder>/<source>.sql`."""
+        path, generated = folder / f"{source.name}.sql", declared_queries(source)
+        return cls(path, source.entities, generated=generated, hourly=source.hourly_tables)
 
     def _of(self, table: str) -> str:
         """The query in messages."""

@@ -23,7 +23,7 @@ Window = Annotated[str, Field(pattern=r"^[1-9]\d{0,4}[dh]$")]
 
 _WITHOUT_COLUMN = ("count", "share", "time_since_last")
 _OF_NUMBERS = ("sum", "mean", "min", "max", "std")
-_NUMBERS = ("int", "uint", "float", "decimal")
+_NUMBERS = ("int", "float", "decimal")
 #: A hundred years: a larger number is a typing error, and dates would overflow.
 DayCount = Annotated[int, Field(ge=1, le=36_500)]
 
@@ -53,6 +53,7 @@ class Aggregation(Spec):
     """For sum, mean and std of floats: values are rounded to so many digits after the point. Such sums are exact, so
     the order of the rows does not matter."""
     description: str = ""
+    """The description of its features in Feast."""
 
     @model_validator(mode="after")
     def _fields_fit_the_function(self) -> "Aggregation":
@@ -94,6 +95,7 @@ class FeatureTable(Spec):
     ttl_days: DayCount | None = None
     """How long a row is used when no newer one comes. With aggregations only: else the view in `<source>.py` has it."""
     windows: Annotated[tuple[Window, ...], Field(strict=False)] = ()
+    """How far back the aggregations look: so many days, such as 7d, or with hourly rows also hours, such as 12h."""
     label: str | None = None
     """With a label, only events whose label is known count, and windows end `delay_days` before the row's time."""
     aggregations: dict[Name, Aggregation] = {}
@@ -205,14 +207,14 @@ def table_mistakes(
 def _aggregation_mistakes(each: Aggregation, columns: Mapping[str, Column]) -> Iterator[Mistake]:
     """`columns`: those of the events, and the label of the table."""
     if each.column is not None:
-        kind = columns[each.column].type if each.column in columns else None
-        if kind is None:
+        column = columns.get(each.column)
+        if column is None:
             what = f"names {each.column!r}, which is not one of the columns {sorted(columns)}"
             yield "column", what, "Name a column of feeds.events, or the label that the table names."
-        elif each.function in _OF_NUMBERS and not kind.startswith(_NUMBERS):
-            what = f"names {each.column!r}, a column of type {kind}; {each.function} takes numbers"
+        elif each.function in _OF_NUMBERS and column.kind not in _NUMBERS:
+            what = f"names {each.column!r}, a column of type {column.type}; {each.function} takes numbers"
             yield "column", what, "Name a column of numbers, or count with a condition."
-        elif kind.startswith("list"):
+        elif column.kind == "list":
             yield "column", f"names {each.column!r}, a column of lists", "Name another column."
     if each.condition is not None and (mistake := condition_mistake(each.condition, columns)):
         yield "condition", *mistake

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from training.contract.columns import Column
+from training.contract.feature_tables import table_mistakes
 from training.contract.feeds import EVENTS
 from training.contract.problems import Mistake
 from training.contract.source_sections import LabelSpec, SourceSections
@@ -14,6 +15,8 @@ FEAST_COLUMNS = frozenset(["event_timestamp", "entity_row_id"])
 #: The tables that every source has in the lake, beside those of its feeds and features.
 LAKE_TABLES = frozenset(["quarantine", "predictions"])
 
+#: Kinds of columns that cannot be features as they are.
+_NO_FEATURES = ("timestamp", "date", "list")
 #: Kinds of columns that can be an id or an entity.
 _ID_KINDS = ("int", "string")
 _RENAME_COLUMN = "Rename the column. docs/your-model.md lists the reserved names."
@@ -25,7 +28,8 @@ def contradictions(spec: SourceSections) -> list[Mistake]:
         return [("feeds", "must have the feed events", "Define the feed events. Every other feed reports labels.")]
     if names := list(_unknown_names(spec)):
         return names
-    return [*_feeds(spec), *_labels(spec), *_ids(spec), *_entities(spec), *_columns(spec), *_tables(spec)]
+    rules = (_feeds, _labels, _ids, _entities, _columns, _tables, _event_columns)
+    return [mistake for rule in rules for mistake in rule(spec)]
 
 
 def _unknown_names(spec: SourceSections) -> Iterator[Mistake]:
@@ -142,3 +146,20 @@ def _tables(spec: SourceSections) -> Iterator[Mistake]:
     for table in sorted((LAKE_TABLES | set(spec.feeds)) & set(spec.features.tables)):
         what = "has a reserved name, which the lake uses for another table of the source"
         yield f"features.tables.{table}", what, "Rename the table, in the spec, the SQL and the Feast view."
+    labels = {name: spec.feeds[label.feed].columns[name] for name, label in spec.labels.items()}
+    yield from table_mistakes(spec.features.tables, spec.events.columns, labels)
+
+
+def _event_columns(spec: SourceSections) -> Iterator[Mistake]:
+    columns, names = spec.request_columns, spec.features.event_columns
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield "features.event_columns", f"has {name} twice", "Name each column once."
+    for name in names:
+        if name not in columns:
+            what = f"names {name!r}, which is not one of the columns {sorted(columns)} of a prediction request"
+            yield "features.event_columns", what, "Name one of the columns."
+        elif columns[name].kind in _NO_FEATURES:
+            what = f"names {name!r}, a column of type {columns[name].type}, which is no feature as it is"
+            yield "features.event_columns", what, "Compute features of it in the .py file (an on-demand view)."
+        elif name == spec.id_column:
+            yield "features.event_columns", f"names {name!r}, the id of the event", "Remove it: it says nothing."

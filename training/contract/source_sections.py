@@ -7,13 +7,11 @@ from pydantic import Field
 
 from training.contract.base import Spec
 from training.contract.columns import Column
+from training.contract.feature_tables import FeatureTable
 from training.contract.feeds import EVENTS, FeedSpec
 from training.contract.names import Name
 from training.contract.resources import StepResources
 from training.contract.spec_file import SpecFile
-
-#: A hundred years: a larger number is a typing error, and dates would overflow.
-DayCount = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class LabelSpec(Spec):
@@ -30,18 +28,11 @@ class LabelSpec(Spec):
     chargebacks. A failed delivery of labels then looks like a time without positives (docs/your-model.md)."""
 
 
-class FeatureTable(Spec):
-    """A feature table in the lake, and the view of the same name in `feature_repo/<source>.py`."""
-
-    entity: str
-    """The column of the events that is the key of the table's rows."""
-    history_days: DayCount
-    """Days after an event in which it still changes a feature row: the longest window plus the label delay."""
-
-
 class SourceFeatures(Spec):
-    tables: dict[Name, FeatureTable]
-    """The feature tables. The SQL in `feature_repo/<source>.sql` fills these."""
+    event_columns: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Columns of the event that are features as they are."""
+    tables: dict[Name, FeatureTable] = {}
+    """The feature tables in the lake, each with a Feast view of the same name."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ class SourceSections(SpecFile):
     """`events` is required. Every other feed is a feed of labels."""
     labels: dict[str, LabelSpec] = Field(min_length=1)
     """Label → where it is. The name of a label is its column."""
-    features: SourceFeatures
+    features: SourceFeatures = SourceFeatures()
     resources: StepResources = StepResources()
 
     @property
@@ -107,7 +98,17 @@ class SourceSections(SpecFile):
     @property
     def history_days(self) -> int:
         """Days after an event in which it still changes some feature row."""
-        return max((table.history_days for table in self.features.tables.values()), default=0)
+        return max(map(self.history_of, self.features.tables), default=0)
+
+    def history_of(self, table: str) -> int:
+        """Days after an event in which it still changes a row of `table`."""
+        found = self.features.tables[table]
+        return found.days_of_history(0 if found.label is None else self.labels[found.label].delay_days)
+
+    @property
+    def hourly_tables(self) -> list[str]:
+        """The feature tables with a row per hour instead of day."""
+        return [name for name, table in self.features.tables.items() if table.every == "1h"]
 
     def label(self, name: str) -> LabelColumn:
         """The label `name`. Raises KeyError for an unknown one."""

@@ -10,11 +10,11 @@ from pydantic import ValidationError, model_validator
 from training.contract.errors import ConfigError
 from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.source_rules import contradictions
-from training.contract.source_sections import FeatureTable, LabelColumn, LabelSpec, SourceSections
+from training.contract.source_sections import LabelColumn, LabelSpec, SourceSections
 from training.contract.spec_file import spec_file
 from training.contract.yaml_file import read_fields
 
-__all__ = ["FeatureTable", "LabelColumn", "LabelSpec", "SourceSpec", "load_source_spec", "source_names"]
+__all__ = ["LabelColumn", "LabelSpec", "SourceSpec", "load_source_spec", "source_names"]
 
 SOURCES_DIR = Path(__file__).parent.parent.parent / "feature_repo"
 #: Feast's own file in the same folder.

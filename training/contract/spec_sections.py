@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from training.contract.base import Spec
+from training.contract.feature_tables import DayCount
 from training.contract.feeds import Share
 from training.contract.names import Metric
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
 from training.contract.search_spec import SearchSpec
-from training.contract.source_sections import DayCount
 from training.contract.source_spec import SourceSpec
 from training.contract.spec_file import SpecFile
 from training.contract.tasks import Margin, Task

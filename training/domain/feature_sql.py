@@ -16,6 +16,8 @@ from itertools import count
 from training.contract.columns import Column
 from training.contract.conditions import is_never_null, qualified
 from training.contract.feature_tables import Aggregation, FeatureTable, window_hours
+from training.contract.feeds import EVENTS
+from training.contract.source_spec import SourceSpec
 
 #: Decimal digits of DuckDB's integers of 64 and of 128 bits.
 _DIGITS_64, _DIGITS_128 = 18, 38
@@ -40,6 +42,31 @@ class LabelFeed:
     delay_days: int
     #: The column of the label feed.
     definition: Column
+
+
+def declared_queries(source: SourceSpec) -> dict[str, str]:
+    """Feature table → its SELECT, for the tables of `source` with declared aggregations."""
+    return {
+        name: feature_sql(table, source.events.columns, source.events.time_column, _label_feed(source, table.label))
+        for name, table in source.features.tables.items()
+        if table.is_declared
+    }
+
+
+def _label_feed(source: SourceSpec, name: str | None) -> LabelFeed | None:
+    label = None if name is None else source.label(name)
+    if label is None or label.feed == EVENTS:
+        return None
+    definition = source.feeds[label.feed].columns[label.column]
+    return LabelFeed(
+        relation=label.feed,
+        column=label.column,
+        id_column=label.id_column,
+        event_id=source.id_column,
+        reported_at=label.time_column,
+        delay_days=label.delay_days,
+        definition=definition,
+    )
 
 
 def feature_sql(
@@ -199,7 +226,7 @@ class _Generator:
     def _deviation(self, each: Aggregation, part: _Part) -> str:
         """The standard deviation of a sample, from the exact sums of whole numbers and of their squares."""
         assert each.column is not None
-        is_whole = self._columns[each.column].type.startswith(("int", "uint"))
+        is_whole = self._columns[each.column].kind == "int"
         digits, column = 0 if is_whole else each.decimals, self._names[each.column]
         whole = f"CAST({column if is_whole else f'round(CAST({column} AS DOUBLE) * 1e{digits})'} AS HUGEINT)"
         n = self._counted(each, part)
@@ -250,10 +277,10 @@ class _Generator:
 
 def _exact(column: str, definition: Column, decimals: int) -> str:
     """The SQL of a column whose sum does not depend on the order of rows."""
-    if not definition.type.startswith("float"):
+    if definition.kind != "float":
         return column
     bounds = (definition.minimum, definition.maximum)
-    is_small = all(bound is not None and abs(bound) < 10 ** (_DIGITS_64 - decimals) for bound in bounds)
+    is_small = all(isinstance(bound, int | float) and abs(bound) < 10 ** (_DIGITS_64 - decimals) for bound in bounds)
     return f"CAST({column} AS DECIMAL({_DIGITS_64 if is_small else _DIGITS_128}, {decimals}))"
 
 

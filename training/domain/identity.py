@@ -60,8 +60,15 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "source.feeds.maximum_gap_days": _NOTHING,
     "source.labels": _DATASET | _CODE,
     "source.features.tables.entity": _DATASET | _CODE,
-    # It decides the feature tables, which the table versions name.
+    # They decide the feature tables, which the table versions name.
     "source.features.tables.history_days": _CODE,
+    "source.features.tables.every": _CODE,
+    # The digest of the definitions has their SQL, ttl and defaults.
+    "source.features.tables.ttl_days": _NOTHING,
+    "source.features.tables.windows": _NOTHING,
+    "source.features.tables.label": _NOTHING,
+    "source.features.tables.aggregations": _NOTHING,
+    "source.features.event_columns": _DATASET | _CODE,
     "source.resources": _NOTHING,
     "label": _DATASET | _CODE,
     "features": _DATASET | _CODE,

@@ -233,14 +233,16 @@ def _with_features(
     entities = {*spec.source.entities.values(), *filter(None, [spec.evaluation.entity])}
     keys = [spec.source.id_column, spec.source.events.time_column, *sorted(entities)]
     columns = [*dict.fromkeys(keys), *sorted({*spec.task.reference_columns} - {*keys, *names})]
-    if taken := sorted({*columns, spec.label} & set(names)) or sorted({spec.label} & set(columns)):
+    # A column of the event that is a feature stands there once.
+    added = [name for name in names if name not in spec.source.features.event_columns or name not in columns]
+    if taken := sorted({*columns, spec.label} & set(added)) or sorted({spec.label} & set(columns)):
         raise ConfigError(
             f"A dataset cannot hold two columns of one name: {', '.join(taken)}",
             hint="Rename the feature, or the label's column: the id, the event's time and entities stand beside them.",
         )
     label = rows[[LABEL]].rename(columns={LABEL: spec.label})
     made, batch = features.historical_with_batch(rows, versions)
-    joined = pd.concat([rows[columns], label, made[names]], axis=1)
+    joined = pd.concat([rows[columns], label, made[added]], axis=1)
     first, second = joined.iloc[: len(train)], joined.iloc[len(train) :]
     return {TRAIN: first, HOLDOUT: second.assign(**{EXCLUDED: holdout[EXCLUDED].to_numpy()})}, batch.iloc[len(train) :]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -57,22 +58,24 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
         return FeaturesResult(rows=rows, table_versions=versions)
     versions = _not_older(lake, spec, versions)
     feeds = _Feeds.pinned(lake, spec, versions)
-    queries = FeatureQueries(settings.feature_repo / f"{spec.name}.sql", spec.entities)
+    queries = FeatureQueries.of_source(spec, settings.feature_repo)
     written: TableVersions = {}
     for table, columns in _checked_columns(queries, feeds, spec, settings).items():
         definition = _definition(queries, table, columns, feeds)
         made_of = feature_inputs.made_of(versions, spec.feeds) | {feature_inputs.DEFINITION: definition}
         if lake.applied(table, feature_inputs.DEFINITION) != definition:
-            if (days := feeds.all_days()) is None:
+            if (everything := feeds.all_days(table)) is None:
                 continue
+            days = everything.days
             _log_change(lake, table, columns, days)
-            rows[table], written[table] = _recompute(lake, queries, table, columns, days, feeds, made_of)
+            rows[table], written[table] = _recompute(lake, queries, table, columns, everything, feeds, made_of)
         else:
-            days = inputs.days
-            happened = days and feeds.happened(days)
-            if days is None or (happened is None and not _has_rows(lake, table, days)):
+            if inputs.days is None:
                 continue
-            found = queries.run(table, happened, feeds.of(happened)) if happened else columns.empty_table()
+            days, happened = inputs.days, feeds.happened(table, inputs.days)
+            if happened is None and not _has_rows(lake, table, days):
+                continue
+            found = _computed(queries, table, happened, feeds) if happened else columns.empty_table()
             where = f"day >= '{days.start}' AND day < '{days.end}'"
             rows[table] = found.num_rows
             written[table] = lake.replace(table, found, where, ["day"], transactions=made_of)
@@ -97,6 +100,13 @@ def _not_older(lake: Lake, spec: SourceSpec, versions: TableVersions) -> TableVe
         return versions
     log.info("A later run has read the versions %s: so does this one", later)
     return versions | later
+
+
+class _Happened(NamedTuple):
+    """Days of feature rows, and the time of the last row that the newest event gives: its next midnight or hour."""
+
+    days: Days
+    last: datetime
 
 
 @dataclass(frozen=True)
@@ -140,25 +150,34 @@ class _Feeds:
         day = Days.ending(date(1970, 1, 2), 1)
         return {feed: relation.schema.empty_table() for feed, relation in self.of(day).items()}
 
-    def all_days(self) -> Days | None:
-        """From the day after the first event to the day after the newest; None without events."""
+    def all_days(self, table: str) -> _Happened | None:
+        """From the first row that the first event gives to the last that the newest gives; None without events."""
         span = self._span(self.events)
-        return span and Days(start=span[0] + timedelta(days=1), end=span[1] + timedelta(days=2))
+        if span is None:
+            return None
+        first, last = (self._next_row(table, time) for time in span)
+        return _Happened(Days(start=first.date(), end=last.date() + timedelta(days=1)), last)
 
-    def happened(self, days: Days) -> Days | None:
+    def happened(self, table: str, days: Days) -> _Happened | None:
         """`days` without those that have not happened yet; None when that is all of them."""
         span = self._span(self.events.filter(ds.field(self._time) >= midnight(self._since(days))))
-        if span is None or span[1] + timedelta(days=1) < days.start:
+        if span is None or (last := self._next_row(table, span[1])) < midnight(days.start):
             return None
-        return Days(start=days.start, end=min(days.end, span[1] + timedelta(days=2)))
+        return _Happened(Days(start=days.start, end=min(days.end, last.date() + timedelta(days=1))), last)
 
-    def _span(self, events: ds.Dataset) -> tuple[date, date] | None:
-        """The days of the first and the newest of `events`, read batch by batch."""
+    def _next_row(self, table: str, time: datetime) -> datetime:
+        """The midnight or the hour that follows `time`: the first row of `table` that an event of then can change."""
+        if table in self.spec.hourly_tables:
+            return time.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        return midnight(time.date() + timedelta(days=1))
+
+    def _span(self, events: ds.Dataset) -> tuple[datetime, datetime] | None:
+        """The times of the first and the newest of `events`, read batch by batch."""
         batches = events.scanner(columns=[self._time]).to_batches()
         found = [pc.min_max(batch[self._time]).as_py() for batch in batches if batch.num_rows]
         firsts: list[datetime] = [each["min"] for each in found if each["min"] is not None]
         newest: list[datetime] = [each["max"] for each in found if each["max"] is not None]
-        return (min(firsts).date(), max(newest).date()) if firsts else None
+        return (min(firsts), max(newest)) if firsts else None
 
 
 def _checked_columns(
@@ -186,7 +205,7 @@ def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, feeds: 
         if label.unlabelled_after_delay != "missing"
         for each in (label.unlabelled_after_delay, label.delay_days)
     ]
-    history_days = feeds.spec.features.tables[table].history_days
+    history_days = feeds.spec.history_of(table)
     return feature_inputs.definition_number(queries.tokens(table), types, history_days, feeds.tables, *implied)
 
 
@@ -213,7 +232,7 @@ def _recompute(
     queries: FeatureQueries,
     table: str,
     columns: pa.Schema,
-    days: Days,
+    happened: _Happened,
     feeds: _Feeds,
     made_of: dict[str, int],
 ) -> tuple[int, int]:
@@ -221,12 +240,19 @@ def _recompute(
     with tempfile.TemporaryDirectory(prefix="perennial-features-") as folder:
         path = Path(folder, f"{table}.parquet")
         with pq.ParquetWriter(path, columns) as writer:
-            for chunk in _chunks(days):
-                writer.write_table(queries.run(table, chunk, feeds.of(chunk)))
+            for chunk in _chunks(happened.days):
+                writer.write_table(_computed(queries, table, _Happened(chunk, happened.last), feeds))
         rows = ds.dataset(path)
         count = rows.count_rows()
         # Read back batch by batch. To Arrow a reader is as good as a table.
         return count, lake.overwrite(table, rows.scanner().to_reader(), ["day"], transactions=made_of)
+
+
+def _computed(queries: FeatureQueries, table: str, happened: _Happened, feeds: _Feeds) -> pa.Table:
+    rows = queries.run(table, happened.days, feeds.of(happened.days))
+    if table not in feeds.spec.hourly_tables:
+        return rows
+    return rows.filter(pc.field("feature_timestamp") <= happened.last)
 
 
 def _chunks(days: Days) -> Iterator[Days]:

@@ -1,9 +1,10 @@
-"""The Feast objects of a source, loaded from `feature_repo/<source>.py` and checked against the spec."""
+"""The Feast objects of a source, made from declared tables or loaded from `feature_repo/<source>.py`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.adapters.features.declared_views import GENERATED, declared_objects
 from training.adapters.features.definitions_file import definition_objects, definitions_path
 from training.contract.errors import ConfigError
 from training.contract.feature_definitions import (
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Definitions:
-    """What a source's file defines. Every view reads the feature table of the same name."""
+    """What a source's spec and file define. Every view reads the feature table of the same name."""
 
     entities: list["Entity"]
     #: feast.FeatureView, each with a ttl and a FileSource.
@@ -29,6 +30,8 @@ class Definitions:
     on_demand: list[Any]
     #: Name → service.
     services: dict[str, "FeatureService"]
+    #: The columns of the event that are features as they are.
+    event_columns: tuple[str, ...] = ()
 
     @property
     def objects(self) -> list[Any]:
@@ -36,8 +39,9 @@ class Definitions:
 
     @property
     def names(self) -> list[str]:
-        """All features: those of the views, then those of the request views, in the order of the file."""
-        return [feature.name for view in (*self.views, *self.on_demand) for feature in view.features]
+        """All features: the event's columns, then those of the views and of the request views, each in its order."""
+        made = [feature.name for view in (*self.views, *self.on_demand) for feature in view.features]
+        return [*self.event_columns, *made]
 
     @property
     def may_be_null(self) -> dict[str, list[str]]:
@@ -54,23 +58,33 @@ class Definitions:
 
 
 def load_definitions(folder: Path, spec: SourceSpec) -> Definitions:
-    """New objects from `<folder>/<source>.py`. The caller may change their sources.
+    """New objects, of the spec's declared tables and from `<folder>/<source>.py`. The caller may change their sources.
 
-    Raises ConfigError when the file is missing, fails, or does not define what the spec names.
+    Raises ConfigError when the file fails, or does not define what the spec names.
     """
     found = definition_objects(folder, spec)
     from feast import Entity, FeatureService, FeatureView
     from feast.on_demand_feature_view import OnDemandFeatureView
 
     path = definitions_path(folder, spec, "py")
-    views = [o for o in found if isinstance(o, FeatureView)]
+    declared_entities, declared = declared_objects(spec)
+    written = [o for o in found if isinstance(o, FeatureView) and o.tags != GENERATED]
+    if twice := sorted({view.name for view in declared} & {view.name for view in written}):
+        problem = f"{path} defines the feature views {twice}, whose tables have aggregations in the spec"
+        raise ConfigError(
+            problem, hint="Remove them: their views are generated. declared_views(__file__) returns them."
+        )
+    named = {view.name: view for view in (*declared, *written)}
+    # In the order of the spec. Views that the spec does not name come last, for the comparison below.
+    views = [named.pop(table) for table in spec.entities if table in named] + list(named.values())
     services = {o.name: o for o in found if isinstance(o, FeatureService)}
-    entities = {o.name: o for o in found if isinstance(o, Entity)}
+    entities = {o.name: o for o in (*found, *declared_entities) if isinstance(o, Entity)}
     keys = {view.name: [entities[name].join_key for name in view.entities] for view in views}
     if keys != {table: [entity] for table, entity in spec.entities.items()}:
         problem = f"{path} defines feature views with the join keys {keys}, the spec has {spec.entities}"
         raise ConfigError(
-            problem, hint="Define one view per feature table, with the name of the table and its entity as the key."
+            problem,
+            hint="Define one view per feature table without aggregations, with the table's name and entity as the key.",
         )
     if without_ttl := [view.name for view in views if not view.ttl]:
         raise ConfigError(
@@ -78,7 +92,7 @@ def load_definitions(folder: Path, spec: SourceSpec) -> Definitions:
             hint="Write for example `ttl=timedelta(days=7)`: how long a feature row is used when no newer one comes.",
         )
     on_demand = [o for o in found if isinstance(o, OnDemandFeatureView)]
-    definitions = Definitions(list(entities.values()), views, on_demand, services)
+    definitions = Definitions(list(entities.values()), views, on_demand, services, spec.features.event_columns)
     _check_names(definitions, path)
     return definitions
 
@@ -128,7 +142,7 @@ def described(definitions: Definitions, spec: SourceSpec) -> FeatureDefinitions:
         )
         for view in definitions.on_demand
     )
-    return FeatureDefinitions(views=views, request_views=request_views)
+    return FeatureDefinitions(views=views, request_views=request_views, event_features=definitions.event_columns)
 
 
 def _column(field: Any) -> ViewColumn:

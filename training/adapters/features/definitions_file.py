@@ -1,6 +1,7 @@
 """The files of a feature repository: where they are, their digest, and the Feast objects that the .py file creates."""
 
 import hashlib
+import json
 import linecache
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,28 +13,42 @@ from training.adapters.features.feature_plan import Transform
 from training.compat.feast import quick_import
 from training.contract.errors import ConfigError
 from training.contract.source_spec import SourceSpec
+from training.domain.feature_sql import declared_queries
 
 
 def definitions_path(folder: Path, spec: SourceSpec, extension: str) -> Path:
-    """`<folder>/<source>.<extension>`. Raises ConfigError when there is no such file."""
-    path = folder / f"{spec.name}.{extension}"
-    if not path.is_file():
-        raise ConfigError(f"No feature definitions at {path}", hint="A source is a spec, a .py and a .sql file.")
-    return path
+    """`<folder>/<source>.<extension>`. A source without features of that kind has no such file."""
+    return folder / f"{spec.name}.{extension}"
 
 
 def definitions_digest(folder: Path, spec: SourceSpec) -> str:
-    """SHA-256 of the files that define the features, first 16 hex digits. Does not import Feast."""
+    """SHA-256 of what defines the features, first 16 hex digits: files, and declared tables. Does not import Feast."""
     digest = hashlib.sha256()
     for extension in ("py", "sql"):
-        digest.update(definitions_path(folder, spec, extension).read_bytes())
+        digest.update(_content(definitions_path(folder, spec, extension)))
+    tables = {
+        name: [
+            sql,
+            spec.features.tables[name].ttl_days,
+            [each.default for each in spec.features.tables[name].features()],
+        ]
+        for name, sql in declared_queries(spec).items()
+    }
+    if tables:
+        digest.update(json.dumps(tables).encode())
     return digest.hexdigest()[:16]
+
+
+def _content(path: Path) -> bytes:
+    """Empty when there is no such file."""
+    return path.read_bytes() if path.is_file() else b""
 
 
 def definition_objects(folder: Path, spec: SourceSpec, source: bytes | None = None) -> list[Any]:
     """All objects that the source's .py file creates. Every call creates new ones.
 
-    `source` is the content of the file; None: read it. Raises ConfigError when the file is missing or fails.
+    `source` is the content of the file; None: read it. None are created when there is no such file. Raises ConfigError
+    when the file fails.
     """
     with quick_import():
         import feast  # noqa: F401
@@ -44,7 +59,7 @@ def definition_objects(folder: Path, spec: SourceSpec, source: bytes | None = No
     linecache.checkcache(str(path))
     try:
         # Not by an import: its cache does not notice a new file with the same size and the same second.
-        exec(compile(path.read_bytes() if source is None else source, path, "exec"), vars(module))
+        exec(compile(_content(path) if source is None else source, path, "exec"), vars(module))
     except Exception as error:
         raise ConfigError(f"{path} failed: {type(error).__name__}: {error}", hint="Correct the definitions.") from error
     return list(vars(module).values())
@@ -63,10 +78,10 @@ class RequestCode:
 def request_code(folder: Path, spec: SourceSpec) -> RequestCode:
     """The functions of the request views in `<folder>/<source>.py` as it is now.
 
-    Ignores what else the file defines, because it may belong to another model version than the caller's. Raises
-    ConfigError when the file is missing or fails.
+    Ignores what else the file defines, because it may belong to another model version than the caller's. There are none
+    when there is no such file. Raises ConfigError when the file fails.
     """
-    source = definitions_path(folder, spec, "py").read_bytes()
+    source = _content(definitions_path(folder, spec, "py"))
     objects = definition_objects(folder, spec, source)
     from feast.on_demand_feature_view import OnDemandFeatureView
 

@@ -87,17 +87,23 @@ def _features(spec: SourceSpec, settings: StateSettings) -> list[Problem]:
     from training.steps.check.batch_sql import check_sql
     from training.steps.check.definitions import FeastCheck
 
-    sql = check_sql(spec, settings.feature_repo / f"{spec.name}.sql")
+    sql = check_sql(spec, settings.feature_repo, _may_be_null(spec, settings))
     file = str(settings.feature_repo / f"{spec.name}.py")
     return [*sql.problems, *FeastCheck(settings, spec, file, sql).problems()]
 
 
+def _may_be_null(spec: SourceSpec, settings: StateSettings) -> dict[str, list[str]]:
+    """View → its features that may be null. Empty when the definitions have mistakes, which FeastCheck reports."""
+    from training.adapters.features.definitions import load_definitions
+
+    try:
+        return load_definitions(settings.feature_repo, spec).may_be_null
+    except StepError:
+        return {}
+
+
 def _missing_files(source: str, settings: StateSettings) -> list[Problem]:
-    fixes = {
-        f"{source}.sql": "Write one SELECT per feature table. docs/your-model.md shows how.",
-        f"{source}.py": "Define Feast's views. docs/your-model.md shows how.",
-        FEATURE_STORE: "Every feature repository needs this file. Copy feature_repo/feature_store.yaml.",
-    }
+    fixes = {FEATURE_STORE: "Every feature repository needs this file. Copy feature_repo/feature_store.yaml."}
     return [
         Problem(file=str(settings.feature_repo / name), place="", what="There is no such file", fix=fix)
         for name, fix in fixes.items()

@@ -1,9 +1,9 @@
 """Run the feature SQL on empty feeds and on sample feeds. Check its columns, its rows, and what it knows at a time."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from training.domain.sample_feeds import sample_feeds
 START = date(2026, 1, 5)
 #: The number of feature days to check, and those of them (from 0) that are also computed alone.
 DAYS, ALONE = 7, (1, 3, 6)
+#: Of tables with hourly rows: which hour of each of these days.
+HOURS = {1: 5, 3: 0, 6: 17}
 #: Days of sample feeds after the last feature day, to find SQL that reads the future.
 AFTER = 3
 #: Sums of float64 in a different order differ by less.
@@ -45,14 +47,19 @@ class BatchSql:
     events: pa.Table | None = None
 
 
-def check_sql(spec: SourceSpec, path: Path) -> BatchSql:
-    """Run and check every query of `path`, also after a problem in another table."""
+def check_sql(spec: SourceSpec, folder: Path, may_be_null: Mapping[str, Collection[str]]) -> BatchSql:
+    """Run and check the query of every table, generated or in `<folder>/<source>.sql`, also after a problem in another.
+
+    `may_be_null`: table → the features that its view allows to be null.
+    """
+    path = folder / f"{spec.name}.sql"
     history = spec.history_days
     before = history + min(history, 60) + 2
     found = BatchSql()
     queries, literals = None, []
     try:
-        queries = FeatureQueries(path, spec.entities)
+        queries = FeatureQueries.of_source(spec, folder)
+        queries.may_be_null = may_be_null
         literals = _literals(queries, spec)
     except StepError as error:
         what = without_path(error.message, str(path))
@@ -63,7 +70,8 @@ def check_sql(spec: SourceSpec, path: Path) -> BatchSql:
         return found
     days = Days.ending(START + timedelta(days=before + DAYS), DAYS)
     for table in spec.entities:
-        one = _Table(spec, path, table, queries, feeds, days)
+        file = path.with_suffix(".yaml") if spec.features.tables[table].is_declared else path
+        one = _Table(spec, file, table, queries, feeds, days)
         found.problems += one.problems()
         if one.schema is not None:
             found.schemas[table] = one.schema
@@ -95,7 +103,8 @@ class _Table:
         self._spec, self._path, self._table, self._queries = spec, path, table, queries
         self._feeds, self._days = feeds, days
         self._entity = spec.entities[table]
-        self._history_days = spec.features.tables[table].history_days
+        self._history_days = spec.history_of(table)
+        self._is_hourly = table in spec.hourly_tables
         self.schema: pa.Schema | None = None
         self.rows: pa.Table | None = None
 
@@ -149,10 +158,10 @@ class _Table:
         return [self._problem(what, "Count from the feature day (day, $start, $end) instead.")]
 
     def _as_of(self, together: pa.Table) -> list[Problem]:
-        """The rows of a day must not change when later rows, and rows older than the history, are removed."""
+        """The rows of a time must not change when later rows, and rows older than the history, are removed."""
         for n in ALONE:
-            day = self._days.start + timedelta(days=n)
-            want = together.filter(pc.equal(together["day"], day))
+            day = midnight(self._days.start + timedelta(days=n)) + timedelta(hours=HOURS[n] if self._is_hourly else 0)
+            want = _at(together, day)
             try:
                 alone = self._run(day, self._known(day, self._recent(day)))
                 if found := self._differences(want, alone, day, "in a span of days", "alone"):
@@ -161,7 +170,7 @@ class _Table:
                 return [self._failed(f"fails where a day is computed alone: {error.message}", error.hint)]
         return []
 
-    def _explained(self, day: date, differences: str) -> list[Problem]:
+    def _explained(self, day: datetime, differences: str) -> list[Problem]:
         """The problems that explain the differences on `day`: which of the removed rows change its result."""
         alone = self._run(day, self._all())
         if again := self._differences(alone, self._run(day, self._all()), day, "at first", "then"):
@@ -192,32 +201,36 @@ class _Table:
         fix = "Use $start and $end only to select the days to yield, not in the windows."
         return [self._problem(what, fix)]
 
-    def _of_the_future(self, day: date, feed: str) -> tuple[dict[str, pa.Table], str, str]:
+    def _of_the_future(self, day: datetime, feed: str) -> tuple[dict[str, pa.Table], str, str]:
         """The relations without the rows of `feed` from `day` on, and the problem when they make a difference."""
-        time = f"CAST({self._spec.feeds[feed].time_column} AS DATE) < day."
-        what, fix = f"uses {feed} that were not yet reported at the start of {day}", "Use only labels reported"
+        unit, time = "day", f"CAST({self._spec.feeds[feed].time_column} AS DATE) < day."
+        if self._is_hourly:
+            unit, time = "hour", f"date_trunc('hour', {self._spec.feeds[feed].time_column}) < feature_timestamp."
+        start = f"at the start of {_time_text(day)}"
+        what, fix = f"uses {feed} that were not yet reported {start}", "Use only labels reported"
         if feed == EVENTS:
-            what = f"uses events of the day itself or later, which are not known at the start of {day}"
-            fix = "Use only events"
-        return self._known(day, self._all(), feeds=(feed,)), what, f"{fix} before the day: {time}"
+            what, fix = f"uses events of the {unit} itself or later, which are not known {start}", "Use only events"
+        return self._known(day, self._all(), feeds=(feed,)), what, f"{fix} before the {unit}: {time}"
 
-    def _run(self, day: date, relations: dict[str, pa.Table]) -> pa.Table:
-        return self._queries.run(self._table, Days(start=day, end=day + timedelta(days=1)), relations)
+    def _run(self, time: datetime, relations: dict[str, pa.Table]) -> pa.Table:
+        """The rows of `time`, a midnight or an hour."""
+        day = time.date()
+        return _at(self._queries.run(self._table, Days(start=day, end=day + timedelta(days=1)), relations), time)
 
     def _all(self) -> dict[str, pa.Table]:
         return dict(self._feeds)
 
     def _known(
-        self, day: date, relations: dict[str, pa.Table], feeds: tuple[str, ...] | None = None
+        self, day: datetime, relations: dict[str, pa.Table], feeds: tuple[str, ...] | None = None
     ) -> dict[str, pa.Table]:
         """`relations` without the rows of `feeds` (None: of all) from `day` on."""
         return self._filtered(
-            relations, feeds or tuple(self._feeds), lambda times: pc.less(times, pa.scalar(midnight(day), times.type))
+            relations, feeds or tuple(self._feeds), lambda times: pc.less(times, pa.scalar(day, times.type))
         )
 
-    def _recent(self, day: date) -> dict[str, pa.Table]:
+    def _recent(self, day: datetime) -> dict[str, pa.Table]:
         """The rows that the features step reads."""
-        first = midnight(day - timedelta(days=self._history_days))
+        first = midnight(day.date() - timedelta(days=self._history_days))
         return self._filtered(
             self._all(), tuple(self._feeds), lambda times: pc.greater_equal(times, pa.scalar(first, times.type))
         )
@@ -228,7 +241,7 @@ class _Table:
         times = {feed: relations[feed][self._spec.feeds[feed].time_column] for feed in feeds}
         return relations | {feed: relations[feed].filter(keep(times[feed])) for feed in feeds}
 
-    def _differences(self, left: pa.Table, right: pa.Table, day: date, *names_of_both: str) -> str:
+    def _differences(self, left: pa.Table, right: pa.Table, day: datetime, *names_of_both: str) -> str:
         """The columns in which two tables of one day differ, with an example. Empty: none.
 
         `names_of_both`: how the message calls `left` and `right`.
@@ -253,7 +266,16 @@ class _Table:
         ]
         verb = "differs" if len(differing) == 1 else "differ"
         example = f"{differing[0]} of {self._entity} {entity} is {' and '.join(values)}"
-        return f"{', '.join(differing)} {verb} on {day}; {example}"
+        return f"{', '.join(differing)} {verb} on {_time_text(day)}; {example}"
+
+
+def _at(rows: pa.Table, time: datetime) -> pa.Table:
+    return rows.filter(pc.field("feature_timestamp") == time)
+
+
+def _time_text(time: datetime) -> str:
+    """The day of a midnight; day and hour of another time."""
+    return f"{time:%Y-%m-%d %H:%M}" if time.hour else str(time.date())
 
 
 def _features(schema: pa.Schema, entity: str) -> list[str]:

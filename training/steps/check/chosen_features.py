@@ -33,5 +33,5 @@ def check_features(spec: ModelSpec, file: str, settings: StateSettings) -> list[
             fix="Rename the feature in the source.",
         )
         for name in names
-        if name in taken | TABLE_COLUMNS
+        if name in taken | TABLE_COLUMNS and name not in source.features.event_columns
     ]

@@ -77,7 +77,7 @@ class FeastCheck:
         # Other columns of a dataset. The names of batch features must also differ from those of request columns.
         taken = keys | TABLE_COLUMNS | set(spec.entities.values())
         batch = {feature.name for view in definitions.views for feature in view.features}
-        for name in definitions.names:
+        for name in definitions.names[len(definitions.event_columns) :]:
             if name in taken or (name in batch and name in definitions.request_columns):
                 what = f"have the feature {name}, but a dataset already has another column of this name"
                 yield self._problem("feature views", what, "Rename the feature.")

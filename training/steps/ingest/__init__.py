@@ -112,4 +112,4 @@ class _Ingest:
             horizon = max(horizon or self.days.end, self.days.end)
             before = [(s.earliest.date(), s.newest.date()) for s in events if s.partition != self.inputs.partition]
             since = newest_before(before, self.days.start)
-        return affected_days(self.days, self.spec.history_days, horizon, since)
+        return affected_days(self.days, self.spec.history_days, horizon, since, bool(self.spec.hourly_tables))
