@@ -47,8 +47,7 @@ def newest(reports: pa.Table, label: LabelColumn) -> pd.DataFrame:
 def _last_of_each(table: pa.Table, keys: list[str], order_by: list[str]) -> pa.Table:
     """The last row of each group of equal `keys`, in the order of the columns `order_by`."""
     order = dict.fromkeys([*keys, *order_by])
-    keys_in_order = [(name, "ascending") for name in order]
-    table = table.take(pc.sort_indices(table, sort_keys=keys_in_order, null_placement="at_start"))
+    table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending", "at_start") for name in order]))
     if table.num_rows < 2:
         return table
     same = [pc.fill_null(pc.equal(table[key][:-1], table[key][1:]), False) for key in keys]
