@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -588,7 +589,18 @@ def test_a_version_whose_rows_lie_under_keys_of_another_type(filled: World, kind
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [("int64", 3), ("float64", 2.5), ("bool", True), ("string", "n\0"), ("timestamp", datetime(2026, 1, 5, 12, 30))],
+    [
+        *[
+            ("int64", 3),
+            ("int8", 3),
+            ("uint64", 3),
+            ("float64", 2.5),
+            ("float32", 2.5),
+            ("decimal(5, 2)", Decimal("0.1")),
+        ],
+        *[("bool", True), ("string", "n\0"), ("category", "a"), ("timestamp", datetime(2026, 1, 5, 12, 30))],
+        ("date", date(2026, 1, 5)),
+    ],
 )
 @pytest.mark.parametrize(("nullable", "null"), [(False, False), (True, True), (True, False)])
 def test_request_columns_are_what_training_has(kind: Any, value: Any, nullable: bool, null: bool) -> None:
