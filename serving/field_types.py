@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from training.contract.column_types import as_float32
 from training.contract.model_spec import Column
@@ -28,7 +28,8 @@ def field_type(column: Column, is_event_time: bool) -> Any:
     if column.allowed is not None:
         if column.kind in ("int", "string", "bool"):
             return Literal[column.allowed]
-        enum = {"enum": [value if isinstance(value, float) else str(value) for value in column.allowed]}
+        listed: list[JsonValue] = [value if isinstance(value, float) else str(value) for value in column.allowed]
+        enum: dict[str, JsonValue] = {"enum": listed}
         return Annotated[_type(column, is_event_time), AfterValidator(_one_of(column)), Field(json_schema_extra=enum)]
     return _type(column, is_event_time)
 

@@ -153,8 +153,8 @@ def _plain(column: Column, times: list[datetime], also: Sequence[str | float], r
     if column.unique:
         return _distinct(column, rows)
     if column.kind in ("date", "timestamp"):
-        near = [at - timedelta(hours=float(random.random() * 48)) for at in times]
-        found = [at.date() if column.kind == "date" else at for at in near]
+        before = [at - timedelta(hours=float(random.random() * 48)) for at in times]
+        found = [at.date() if column.kind == "date" else at for at in before]
         return [_clipped(column, at) for at in found]
     if column.kind == "string":
         pool = ["a", "b", "é", "", *(value for value in also if isinstance(value, str))]

@@ -34,9 +34,12 @@ __all__ = [
 
 
 class Fitted(Protocol):
-    """A fitted model. `device` is where it was fitted: cpu or cuda."""
+    """A fitted model."""
 
-    device: str
+    @property
+    def device(self) -> str:
+        """Where it was fitted: cpu or cuda."""
+        ...
 
     def outputs(self, features: np.ndarray) -> np.ndarray:
         """What the native model computes from features [n, d].
