@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.recorder import Answered, Recorder
 from serving.schema import BadRequest, Problem
-from serving.scoring import Scorer
+from serving.scoring import Scorer, finite_rows
 from serving.signals import RolloutSignals
 from serving.traffic import Route
 from training.contract.errors import DataContractError
@@ -77,7 +76,7 @@ class Answering:
                 alone = [self._answer(route, batch.of([i]), answered) for i in range(len(batch.rows))]
                 return [outcome for [outcome] in await asyncio.gather(*alone)]
             return await self._failed(route, batch, error, answered)
-        finite = [math.isfinite(score) for score in scores]
+        finite = finite_rows(scores)
         if all(finite):
             return await self._answered(route, batch, scores, answered)
         not_a_number = DataContractError("its score is not a number", hint="Roll back.")
@@ -86,11 +85,11 @@ class Answering:
         good, bad = ([i for i, is_finite in enumerate(finite) if is_finite is wanted] for wanted in (True, False))
         outcomes = dict(zip(bad, await self._failed(route, batch.of(bad), not_a_number, answered), strict=True))
         if good:
-            predicted = await self._answered(route, batch.of(good), [scores[i] for i in good], answered)
+            predicted = await self._answered(route, batch.of(good), scores[good], answered)
             outcomes.update(zip(good, predicted, strict=True))
         return [outcomes[i] for i in range(len(finite))]
 
-    async def _scores(self, route: Route, batch: Batch) -> list[float]:
+    async def _scores(self, route: Route, batch: Batch) -> np.ndarray:
         """Raises BadRequest (503) when the deadline has passed, and whatever the features and the model raise."""
         now = time.perf_counter()
         if now - min(batch.received) >= self._deadline:
@@ -98,8 +97,7 @@ class Answering:
         # The newest request sets the time limit of the model: older requests may have been sent slowly.
         seconds_left = self._deadline - (now - max(batch.received))
         values = batch.features(route.loaded.plan).values
-        scores: list[float] = (await self._scorer.score(route.loaded, values, seconds_left)).tolist()
-        return scores
+        return await self._scorer.score(route.loaded, values, seconds_left)
 
     async def _failed(self, route: Route, batch: Batch, error: Exception, answered: list[Answered]) -> list[RowOutcome]:
         """Count the failure. The champion answers in place of a challenger."""
@@ -117,7 +115,7 @@ class Answering:
         return await self._answer(Route(route.shadow, "champion"), batch, answered)
 
     async def _answered(
-        self, route: Route, batch: Batch, scores: list[float], answered: list[Answered]
+        self, route: Route, batch: Batch, scores: np.ndarray, answered: list[Answered]
     ) -> list[RowOutcome]:
         predictions = self._predictions(route, batch, scores)
         if batch.explain:
@@ -136,22 +134,23 @@ class Answering:
         """Raises TimeoutError when the deadline passes. Its scores are not counted: they are not predictions."""
         model = route.loaded.model
         seconds_left = self._deadline - (time.perf_counter() - max(batch.received))
-        return await asyncio.wait_for(self._scorer.run(explain, model.try_out, model.metadata, features), seconds_left)
+        return await asyncio.wait_for(
+            self._scorer.run(explain, model.try_out, model.task, model.metadata, features), seconds_left
+        )
 
-    def _predictions(self, route: Route, batch: Batch, scores: list[float]) -> list[Prediction]:
+    def _predictions(self, route: Route, batch: Batch, scores: np.ndarray) -> list[Prediction]:
         loaded, role = route.loaded, route.role
-        rounded_threshold, threshold = loaded.model.threshold, loaded.model.metadata.threshold
         return [
             {
                 "prediction_id": f"{self._ids.getrandbits(128):032x}",
-                "score": score,
-                "decision": "alert" if score >= rounded_threshold else "pass",
-                "threshold": threshold,
+                **fields,  # type: ignore[typeddict-item]
                 "model": self._model,
                 "model_version": loaded.version,
                 "role": role,
                 "feature_timestamp": timestamp,
                 "features_defaulted": timestamp is None,
             }
-            for score, timestamp in zip(scores, batch.features(loaded.plan).timestamps, strict=True)
+            for fields, timestamp in zip(
+                loaded.task.answers(scores), batch.features(loaded.plan).timestamps, strict=True
+            )
         ]

@@ -15,14 +15,20 @@ import numpy as np
 
 from training.contract.artifact import ArtifactMetadata
 from training.contract.predictions import Explanation
+from training.domain.task_kind import ServedTask
 
 METHOD = "sampled Shapley values against the model's golden rows"
 #: Random orders, each used forwards and backwards. One pass costs (features + 1) scores.
 ORDERS = 32
 
 
-def explain(score: Callable[[np.ndarray], np.ndarray], metadata: ArtifactMetadata, features: np.ndarray) -> Explanation:
-    """Explain the score of `features` [d], float32. `score`: from features [n, d] to the scores of the model [n]."""
+def explain(
+    score: Callable[[np.ndarray], np.ndarray], task: ServedTask, metadata: ArtifactMetadata, features: np.ndarray
+) -> Explanation:
+    """Explain the score of `features` [d], float32; of classes, the probability of the likeliest.
+
+    `score`: from features [n, d] to the scores of the model, [n] or [n, k]. `task` says what they mean.
+    """
     reference = np.asarray(metadata.golden.features, np.float32)
     d = len(features)
     rng = np.random.default_rng(0)
@@ -31,8 +37,16 @@ def explain(score: Callable[[np.ndarray], np.ndarray], metadata: ArtifactMetadat
     start = reference[np.arange(len(orders)) // 2 % len(reference)]
     turned = np.argsort(orders, axis=1)[:, None, :] < np.arange(d + 1)[None, :, None]
     steps = np.where(turned, features, start[:, None, :])
-    scores = score(steps.reshape(-1, d)).reshape(len(orders), d + 1).astype(float)
+    outputs = task.outputs(score(steps.reshape(-1, d)))
+    place = task.explained(score(features[np.newaxis]))
+    scores = outputs[:, place].reshape(len(orders), d + 1)
     changes = np.empty((len(orders), d))
     np.put_along_axis(changes, orders, np.diff(scores, axis=1), axis=1)
     contributions = dict(zip(metadata.feature_names, changes.mean(axis=0).tolist(), strict=True))
-    return {"method": METHOD, "base_score": float(scores[:, 0].mean()), "contributions": contributions}
+    base_score = float(scores[:, 0].mean())
+    return {
+        "method": METHOD,
+        "output": task.output_names[place],
+        "base_score": base_score,
+        "contributions": contributions,
+    }

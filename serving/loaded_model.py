@@ -30,6 +30,7 @@ from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS
+from training.domain.task_kind import ServedTask
 from training.settings import ServingSettings
 
 #: A call of the model with at most this many rows is a small one.
@@ -50,19 +51,16 @@ class MeasuredModel(OnnxModel):
         self.slow = False
         self._calls, self._fastest = 0, float("inf")
 
-    @cached_property
-    def threshold(self) -> float:
-        """The metadata's threshold, rounded to float32 as the scores are, so that every comparison decides the same."""
-        return float(np.float32(self.metadata.threshold))
-
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Scores [n] of `features` [n, d]. Some may not be numbers."""
+        """Scores [n], or [n, k] of classes, of `features` [n, d]. Some may not be numbers."""
         began = time.perf_counter()
         scores = super().score(features)
         seconds = time.perf_counter() - began
         rows = len(scores)
-        # The sum is finite only if all scores are.
-        nans = 0 if math.isfinite(np.add.reduce(scores, None)) else rows - int(np.count_nonzero(np.isfinite(scores)))
+        nans = 0
+        if not math.isfinite(np.add.reduce(scores, None)):  # The sum is finite only if all scores are.
+            finite = np.isfinite(scores)
+            nans = rows - int(np.count_nonzero(finite if finite.ndim == 1 else finite.all(axis=1)))
         with self._lock:
             self.scored += rows
             self.times[bisect_left(TIME_BUCKETS, seconds)] += 1
@@ -96,13 +94,23 @@ class LoadedModel:
     probe: Row
     since: datetime
 
+    @property
+    def task(self) -> ServedTask:
+        """What its scores mean."""
+        return self.model.task
+
+    @cached_property
+    def output_names_json(self) -> str:
+        """The names of its outputs, a JSON list, as the prediction log wants them."""
+        return json.dumps(self.task.output_names)
+
     @cached_property
     def feature_names_json(self) -> str:
         """The names of its features in their order, a JSON list, as the prediction log wants them."""
         return json.dumps(self.model.metadata.feature_names)
 
     def score(self, values: np.ndarray) -> np.ndarray:
-        """Scores [n] of its features `values` [n, d]. Some may not be numbers."""
+        """Scores [n], or [n, k] of classes, of its features `values` [n, d]. Some may not be numbers."""
         return self.model.score(values)
 
     def check(self, found: Sequence[ViewRows]) -> None:
@@ -160,5 +168,9 @@ def load_model(folder: Path, spec: ModelSpec) -> MeasuredModel:
     model = MeasuredModel.load(folder)
     if model.metadata.model != spec.name:
         raise DataContractError(f"The artifact is of model {model.metadata.model!r}, not {spec.name!r}")
+    model.metadata.check_kind(spec.task.kind)
+    if (expected := list(model.task.output_names)) != model.metadata.outputs:
+        problem = f"The artifact's outputs are {model.metadata.outputs}, and its task makes {expected}"
+        raise DataContractError(problem, hint="Another version of this code wrote it. Train again.")
     model.check_golden()
     return model

@@ -7,10 +7,13 @@ processes, prometheus_client asks the kernel for the process id at every increme
 import threading
 import time
 from collections import Counter as Counter_
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from serving.compat.prometheus import observe_many
+from training.domain.task_kind import ServedTask
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -29,6 +32,12 @@ class Metrics:
         into = registry or REGISTRY
         self._predictions = Counter(
             "perennial_predictions", "Predictions answered", ["model", "version", "role", "decision"], registry=into
+        )
+        self._outputs = Counter(
+            "perennial_outputs",
+            "Predictions answered, by group of the output: a range of scores, a class, a twentieth of the holdout",
+            ["model", "version", "group"],
+            registry=into,
         )
         self._defaulted = Counter(
             "perennial_predictions_defaulted", "Predictions with default features", ["model"], registry=into
@@ -85,14 +94,26 @@ class Metrics:
         self._lock = threading.Lock()
         self._counted: Counter_ = Counter_()
         self._observed: dict[tuple[str, str], list[float]] = {}
+        self._scored: dict[tuple[str, int], tuple[ServedTask, list[np.ndarray]]] = {}
         threading.Thread(target=self._flush_forever, name="metrics", daemon=True).start()
 
-    def predicted(self, model: str, version: int, role: str, alerted: Sequence[bool], defaulted: int) -> None:
-        """`version` answered rows as `role`. `alerted`: one per row. `defaulted`: rows with default features."""
-        alerts = sum(alerted)
+    def predicted(
+        self,
+        model: str,
+        version: int,
+        role: str,
+        decisions: Mapping[str, int],
+        defaulted: int,
+        task: ServedTask,
+        scores: np.ndarray,
+    ) -> None:
+        """`version` answered rows as `role`. `decisions`: decision → rows, empty where the task makes none.
+        `defaulted`: rows with default features. `task` says what the `scores` mean, [n] or [n, k].
+        """
         with self._lock:
-            self._counted[(model, version, role, "alert")] += alerts
-            self._counted[(model, version, role, "pass")] += len(alerted) - alerts
+            for decision, rows in decisions.items():
+                self._counted[(model, version, role, decision)] += rows
+            self._scored.setdefault((model, version), (task, []))[1].append(scores)
         if defaulted:
             self._defaulted.labels(model).inc(defaulted)
 
@@ -115,8 +136,13 @@ class Metrics:
         with self._lock:
             counted, self._counted = self._counted, Counter_()
             observed, self._observed = self._observed, {}
+            scored, self._scored = self._scored, {}
         for labels, number in counted.items():
             self._predictions.labels(*labels).inc(number)
+        for (model, version), (task, scores) in scored.items():
+            for place, rows in enumerate(np.bincount(task.grouped(np.concatenate(scores))).tolist()):
+                if rows:
+                    self._outputs.labels(model, version, task.groups[place]).inc(rows)
         for (kind, path), values in observed.items():
             observe_many(self.requests.labels(path) if kind == "request" else self._lookups, values)
 

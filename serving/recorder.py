@@ -1,12 +1,14 @@
 """Logs and counts predictions, and passes their rows to the shadow, after their responses have been sent."""
 
 import asyncio
-import json
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import numpy as np
 
 from serving.batch import Batch
 from serving.loaded_model import LoadedModel
@@ -15,13 +17,11 @@ from serving.prediction_log import PredictionLog
 from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
 from serving.traffic import Route
-from training.contract.predictions import SCORE, SHADOW, LoggedRow, Prediction
+from training.contract.predictions import SHADOW, LoggedRow, Prediction
 
 #: Seconds between an answer and its record. Answers are recorded together: this takes less time for each of them, and
 #: callers seldom wait for it.
 RECORD_SECONDS = 0.01
-#: Names of a binary model's outputs, as the prediction log wants them.
-OUTPUT_NAMES = json.dumps([SCORE])
 
 log = logging.getLogger("perennial")
 
@@ -33,7 +33,7 @@ class Answered:
     route: Route
     batch: Batch
     predictions: list[Prediction]
-    scores: list[float]
+    scores: np.ndarray
     #: From the receipt of each request to its answer: one per row of `batch`, or one for all of them.
     seconds: list[float]
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -78,10 +78,12 @@ class Recorder:
     def _record(self, answered: Answered) -> None:
         route, batch, seconds = answered.route, answered.batch, answered.seconds
         loaded, features = route.loaded, batch.features(route.loaded.plan)
-        alerted = [prediction["decision"] == "alert" for prediction in answered.predictions]
-        received = time.perf_counter() - min(batch.received)
-        self._signals.answered(loaded.version, route.role, seconds, alerted, received)
-        self._metrics.predicted(self._model, loaded.version, route.role, alerted, features.timestamps.count(None))
+        decisions = _counted([prediction.get("decision", "") for prediction in answered.predictions])
+        received, defaulted = time.perf_counter() - min(batch.received), features.timestamps.count(None)
+        self._signals.answered(loaded.version, route.role, seconds, decisions, received)
+        self._metrics.predicted(
+            self._model, loaded.version, route.role, decisions, defaulted, loaded.task, answered.scores
+        )
         if features.lacking:
             self._count_lacking(loaded, features.lacking)
         rows = self._log_rows(answered)
@@ -111,23 +113,28 @@ class Recorder:
                 "predicted_at": answered.at,
                 "model_version": loaded.version,
                 "role": prediction["role"],
-                "decision": prediction["decision"],
+                "decision": prediction.get("decision", ""),
                 "features_defaulted": prediction["features_defaulted"],
                 "feature_timestamp": prediction["feature_timestamp"],
                 "latency_seconds": latency,
                 "replica": self._replica,
-                "output_names": OUTPUT_NAMES,
-                "output_values": [prediction["score"]],
+                "output_names": loaded.output_names_json,
+                "output_values": outputs,
                 "event": row,
                 "feature_names": loaded.feature_names_json,
                 "feature_values": features,
             }
-            for row, prediction, features, latency in zip(
-                batch.rows, predictions, batch.features(loaded.plan).values, latencies, strict=True
+            for row, prediction, outputs, features, latency in zip(
+                batch.rows,
+                predictions,
+                loaded.task.logged(answered.scores),
+                batch.features(loaded.plan).values,
+                latencies,
+                strict=True,
             )
         ]
 
-    def _log_shadow(self, shadowed: Shadowed, scores: list[float], seconds: float) -> None:
+    def _log_shadow(self, shadowed: Shadowed, scores: np.ndarray, seconds: float) -> None:
         """Log the shadow's scores in rows of their own, with the prediction ids of the answers."""
         loaded, features = shadowed.loaded, shadowed.batch.features(shadowed.loaded.plan)
         rows: list[LoggedRow] = [
@@ -135,16 +142,27 @@ class Recorder:
                 **row,
                 "model_version": loaded.version,
                 "role": SHADOW,
-                "decision": "alert" if score >= loaded.model.threshold else "pass",
+                "decision": decision,
                 "features_defaulted": timestamp is None,
                 "feature_timestamp": timestamp,
                 "latency_seconds": seconds,
-                "output_values": [score],
+                "output_names": loaded.output_names_json,
+                "output_values": outputs,
                 "feature_names": loaded.feature_names_json,
                 "feature_values": values,
             }
-            for row, score, values, timestamp in zip(
-                shadowed.rows, scores, features.values, features.timestamps, strict=True
+            for row, decision, outputs, values, timestamp in zip(
+                shadowed.rows,
+                loaded.task.decided(scores),
+                loaded.task.logged(scores),
+                features.values,
+                features.timestamps,
+                strict=True,
             )
         ]
         self._log.append(rows)
+
+
+def _counted(decisions: list[str]) -> Mapping[str, int]:
+    """How often each decision was made."""
+    return {decisions[0]: 1} if len(decisions) == 1 else Counter(decisions)

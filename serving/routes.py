@@ -11,9 +11,8 @@ from fastapi import FastAPI, Request, Response
 from serving.auth import Role
 from serving.endpoint import PREDICT, PREDICT_BATCH, PredictEndpoint
 from serving.request import HttpResponse
-from serving.schema import BadRequest, Problem
+from serving.schema import BadRequest, Problem, answer_schema
 from training.contract.model_spec import ModelSpec
-from training.contract.predictions import Prediction, Predictions
 from training.contract.replicas import ReplicaModels, ReplicaState
 from training.contract.signals import Signals
 
@@ -48,7 +47,7 @@ EXPLAIN = {
 def application(spec: ModelSpec, endpoint: PredictEndpoint) -> FastAPI:
     """The application for the model of `spec`; who may call it is decided by `endpoint.auth`."""
     app = FastAPI(title=spec.title, openapi_url=None)
-    _document_predictions(app, endpoint)
+    _document_predictions(app, endpoint, answer_schema(spec))
 
     @app.get("/models", response_model=ReplicaModels, responses=GUARDED)
     async def models(request: Request) -> Response:
@@ -78,19 +77,27 @@ def application(spec: ModelSpec, endpoint: PredictEndpoint) -> FastAPI:
     return app
 
 
-def _document_predictions(app: FastAPI, endpoint: PredictEndpoint) -> None:
+def _document_predictions(app: FastAPI, endpoint: PredictEndpoint, answer: dict[str, Any]) -> None:
     """Routes for the OpenAPI document, and for 405 to other methods. A POST never comes here."""
     schema = endpoint.schema
+    answers = {
+        "title": "Predictions",
+        "description": "The answer for several rows, in their order.",
+        "type": "object",
+        "properties": {"predictions": {"type": "array", "items": answer}},
+        "required": ["predictions"],
+    }
 
-    def documented(model: Any, *parameters: Any) -> dict[str, Any]:
-        return schema.openapi(model) | {"parameters": [VERSION, *parameters]}
+    def documented(model: Any, answer: dict[str, Any], *parameters: Any) -> dict[str, Any]:
+        success = {"200": {"description": "Scored", "content": {JSON: {"schema": answer}}}}
+        return schema.openapi(model) | {"parameters": [VERSION, *parameters], "responses": success}
 
-    @app.post(PREDICT, response_model=Prediction, responses=REFUSALS, openapi_extra=documented(schema.event, EXPLAIN))
+    @app.post(PREDICT, responses=REFUSALS, openapi_extra=documented(schema.event, answer, EXPLAIN))
     async def predict() -> Response:
         """Score one event: a flat JSON object."""
         raise NotImplementedError("PredictionDispatcher answers this route")
 
-    @app.post(PREDICT_BATCH, response_model=Predictions, responses=REFUSALS, openapi_extra=documented(schema.batch))
+    @app.post(PREDICT_BATCH, responses=REFUSALS, openapi_extra=documented(schema.batch, answers))
     async def predict_batch() -> Response:
         """Score up to 1,000 events: a JSON list, or an object whose `events` is one."""
         raise NotImplementedError("PredictionDispatcher answers this route")

@@ -17,6 +17,9 @@ from pydantic import (
 from serving.field_types import field_type, made_up_value
 from training.contract.base import Frozen
 from training.contract.model_spec import Column, ModelSpec
+from training.contract.predictions import Prediction
+from training.contract.registries import TASKS
+from training.domain.task_kind import TaskKind
 
 MAXIMUM_BATCH = 1000
 #: Kinds of columns whose values JSON writes in quotation marks. A decimal may have them or not.
@@ -91,6 +94,21 @@ class RequestSchema:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
         return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def answer_schema(spec: ModelSpec) -> dict[str, Any]:
+    """The JSON Schema of the answer for one row: the fields of every prediction, and those of the spec's kind of task.
+
+    Raises ConfigError for an unknown kind.
+    """
+    kind: type[TaskKind] = TASKS.find(spec.task.kind)
+    common = TypeAdapter(Prediction).json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+    explanation = common.pop("$defs")["Explanation"]
+    fields = {**common["properties"], "explanation": explanation, **kind.answer_schema}
+    if "decision" not in kind.answer_schema:
+        del fields["decision"]
+    required = [*common["required"], *(name for name in kind.answer_schema if name not in kind.optional)]
+    return {**common, "properties": fields, "required": required, "additionalProperties": False}
 
 
 def made_up_row(spec: ModelSpec) -> Row:

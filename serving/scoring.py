@@ -5,6 +5,7 @@ delay the answers of others.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -16,6 +17,14 @@ from serving.loaded_model import FEW_ROWS, LoadedModel
 THREADS = 2
 
 T = TypeVar("T")
+
+
+def finite_rows(scores: np.ndarray) -> list[bool]:
+    """For each row of `scores` [n] or [n, k] whether they are numbers."""
+    if scores.ndim == 1:
+        return [math.isfinite(score) for score in scores.tolist()]
+    found: list[bool] = np.isfinite(scores).all(axis=1).tolist()
+    return found
 
 
 class Scorer:

@@ -5,15 +5,17 @@ so that the backlog of a slow version does not delay the next stage.
 """
 
 import logging
-import math
 import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from serving.batch import Batch
 from serving.loaded_model import LoadedModel
+from serving.scoring import finite_rows
 from serving.signals import Signals
 from training.contract.predictions import LoggedRow
 
@@ -30,8 +32,8 @@ class Shadowed:
     loaded: LoadedModel
     answering: LoadedModel
     batch: Batch
-    #: The scores of `answering`, one per row.
-    scores: list[float]
+    #: The scores of `answering`, [n] or [n, k].
+    scores: np.ndarray
     #: The log rows of `answering`.
     rows: list[LoggedRow]
     requests: int
@@ -43,8 +45,8 @@ class Shadowed:
 
     def of(self, places: list[int]) -> "Shadowed":
         """The requests at `places`. Only for batches with one row of each request."""
-        scores, rows = [self.scores[i] for i in places], [self.rows[i] for i in places]
-        return Shadowed(self.loaded, self.answering, self.batch.of(places), scores, rows, len(places))
+        rows = [self.rows[i] for i in places]
+        return Shadowed(self.loaded, self.answering, self.batch.of(places), self.scores[places], rows, len(places))
 
 
 class Shadows:
@@ -56,7 +58,7 @@ class Shadows:
     def __init__(
         self,
         signals: Signals,
-        on_scored: Callable[[Shadowed, list[float], float], None],
+        on_scored: Callable[[Shadowed, np.ndarray, float], None],
         on_dropped: Callable[[int], None],
     ) -> None:
         self._signals, self._on_scored, self._on_dropped = signals, on_scored, on_dropped
@@ -91,7 +93,7 @@ class Shadows:
     def _score(self, shadowed: Shadowed) -> None:
         began = time.perf_counter()
         try:
-            scores = shadowed.loaded.score(shadowed.batch.features(shadowed.loaded.plan).values).tolist()
+            scores = shadowed.loaded.score(shadowed.batch.features(shadowed.loaded.plan).values)
         except Exception as error:
             if shadowed.requests > 1:
                 # Isolate failures: score each request alone.
@@ -102,17 +104,18 @@ class Shadows:
             self._record(shadowed, None)
             return
         seconds = time.perf_counter() - began
-        good = [i for i, score in enumerate(scores) if math.isfinite(score)]
-        if len(good) == len(scores):
+        finite = finite_rows(scores)
+        if all(finite):
             self._record(shadowed, scores, seconds)
         elif shadowed.requests == 1:
             self._record(shadowed, None)
         else:
-            self._record(shadowed.of([i for i in range(len(scores)) if i not in good]), None)
-            self._record(shadowed.of(good), [scores[i] for i in good], seconds)
+            good, bad = ([i for i, is_finite in enumerate(finite) if is_finite is wanted] for wanted in (True, False))
+            self._record(shadowed.of(bad), None)
+            self._record(shadowed.of(good), scores[good], seconds)
 
-    def _record(self, shadowed: Shadowed, scores: list[float] | None, seconds: float = 0.0) -> None:
+    def _record(self, shadowed: Shadowed, scores: np.ndarray | None, seconds: float = 0.0) -> None:
         answering, shadow = shadowed.answering.version, shadowed.loaded.version
         self._signals.compared(answering, shadow, shadowed.seconds, shadowed.scores, scores)
-        if scores:
+        if scores is not None and len(scores):
             self._on_scored(shadowed, scores, seconds)

@@ -2,21 +2,25 @@
 
 import threading
 import time
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
+
+import numpy as np
 
 from serving.loaded_model import MeasuredModel
 from serving.traffic import Traffic
 from training.contract import signals as contract
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import AnsweringRole
-from training.contract.signals import NO_SCORES, NO_TIMES, SCORE_BOUNDS, TIME_BUCKETS, PairSignals, VersionSignals
+from training.contract.signals import NO_TIMES, TIME_BUCKETS, PairSignals, VersionSignals
+from training.domain.task_kind import ServedTask
 
-#: One per row.
-Scores = Sequence[float]
+#: [n], or [n, k] of classes.
+Scores = np.ndarray
 
 
 class Signals(Protocol):
@@ -27,10 +31,11 @@ class Signals(Protocol):
         version: int,
         role: AnsweringRole,
         seconds: Sequence[float],
-        alerted: Sequence[bool],
+        decisions: Mapping[str, int],
         received: float | None = None,
     ) -> None:
-        """`version` answered requests. `seconds`: receipt to answer, one per request. `alerted`: one per row.
+        """`version` answered requests. `seconds`: receipt to answer, one per request. `decisions`: decision → rows,
+        empty where the task makes none.
 
         `received`: seconds since the first of them was received; by default they have just been answered.
         """
@@ -57,7 +62,6 @@ class _Version:
     """The counts of one version, and those that its model had when counting began."""
 
     model: MeasuredModel
-    threshold: float
     scored_before: int
     nans_before: int
     times_before: list[int]
@@ -65,12 +69,12 @@ class _Version:
     errors: int = 0
     rows: int = 0
     answered: int = 0
-    alerted: int = 0
+    decisions: Counter[str] = field(default_factory=Counter)
     times: list[int] = field(default_factory=lambda: list(NO_TIMES))
 
     @classmethod
     def of(cls, model: MeasuredModel) -> "_Version":
-        return cls(model, model.threshold, model.scored, model.nans, list(model.times))
+        return cls(model, model.scored, model.nans, list(model.times))
 
     def state(self) -> VersionSignals:
         calls = tuple(now - before for now, before in zip(self.model.times, self.times_before, strict=True))
@@ -79,12 +83,47 @@ class _Version:
             errors=self.errors,
             rows=self.rows,
             answered=self.answered,
-            alerted=self.alerted,
+            decisions=dict(self.decisions),
             times=tuple(self.times),
             scored=self.model.scored - self.scored_before,
             nans=self.model.nans - self.nans_before,
             scoring_times=calls,
         )
+
+
+@dataclass
+class _Pair:
+    """Rows that both versions scored."""
+
+    rows: int = 0
+    comparable: int = 0
+    agreed: int = 0
+    champion_decisions: Counter[str] = field(default_factory=Counter)
+    challenger_decisions: Counter[str] = field(default_factory=Counter)
+    champion_groups: Counter[str] = field(default_factory=Counter)
+    challenger_groups: Counter[str] = field(default_factory=Counter)
+
+    def compare(self, champion: ServedTask, challenger: ServedTask, old: Scores, new: Scores) -> None:
+        self.rows += len(old)
+        if (agreed := champion.agree(old, challenger, new)) is not None:
+            self.comparable += len(agreed)
+            self.agreed += int(np.count_nonzero(agreed))
+        _count(self.champion_decisions, champion.decided(old))
+        _count(self.challenger_decisions, challenger.decided(new))
+        # Ranges with the same names may have other bounds: those of the champion count for both.
+        by = champion if champion.groups == challenger.groups else challenger
+        _count(self.champion_groups, [champion.groups[place] for place in champion.grouped(old).tolist()])
+        _count(self.challenger_groups, [by.groups[place] for place in by.grouped(new).tolist()])
+
+    def state(self) -> PairSignals:
+        return PairSignals(**vars(self))
+
+
+def _count(counts: Counter[str], names: Sequence[str]) -> None:
+    """As `counts.update(names)` without the empty ones, in a fifth of its time for a single name."""
+    for name in names:
+        if name:
+            counts[name] += 1
 
 
 class RolloutSignals:
@@ -104,25 +143,26 @@ class RolloutSignals:
     def _begin(self, traffic: Traffic) -> None:
         self._traffic, self._since, self._began = traffic, datetime.now(UTC), time.monotonic()
         self._versions = {loaded.version: _Version.of(loaded.model) for loaded in traffic.by_alias.values()}
-        self._pair = dict.fromkeys(("rows", "both_alerted", "champion_alerted", "challenger_alerted"), 0)
-        self._champion_scores, self._challenger_scores = list(NO_SCORES), list(NO_SCORES)
+        self._pair = _Pair()
 
     def answered(
         self,
         version: int,
         role: AnsweringRole,
         seconds: Sequence[float],
-        alerted: Sequence[bool],
+        decisions: Mapping[str, int],
         received: float | None = None,
     ) -> None:
         with self._lock:
             counts = self._counting(version, role, max(seconds) if received is None else received)
             if counts is None:
                 return
-            counts.asked += len(alerted)
-            counts.rows += len(alerted)
-            counts.answered += len(alerted)
-            counts.alerted += sum(alerted)
+            for decision, rows in decisions.items():
+                counts.asked += rows
+                counts.rows += rows
+                counts.answered += rows
+                if decision:
+                    counts.decisions[decision] += rows
             for each in seconds:
                 counts.times[bisect_left(TIME_BUCKETS, each)] += 1
 
@@ -151,10 +191,11 @@ class RolloutSignals:
                 counts.errors += len(scores)
                 return
             counts.rows += len(shadow_scores)
+            answers = self._versions[answering].model.task
             if self._traffic.mode == "shadow":
-                self._compare(self._versions[answering], counts, scores, shadow_scores)
+                self._pair.compare(answers, counts.model.task, scores, shadow_scores)
             else:
-                self._compare(counts, self._versions[answering], shadow_scores, scores)
+                self._pair.compare(counts.model.task, answers, shadow_scores, scores)
 
     def _compares(self, answering: int, shadow: int, seconds: float) -> bool:
         traffic = self._traffic
@@ -169,17 +210,6 @@ class RolloutSignals:
             return None
         return self._versions.get(version)
 
-    def _compare(self, champion: _Version, challenger: _Version, old: Scores, new: Scores) -> None:
-        pair = self._pair
-        for a, b in zip(old, new, strict=True):
-            pair["rows"] += 1
-            alerted = (a >= champion.threshold, b >= challenger.threshold)
-            pair["both_alerted"] += alerted == (True, True)
-            pair["champion_alerted"] += alerted == (True, False)
-            pair["challenger_alerted"] += alerted == (False, True)
-            self._champion_scores[bisect_right(SCORE_BOUNDS, a)] += 1
-            self._challenger_scores[bisect_right(SCORE_BOUNDS, b)] += 1
-
     def snapshot(self) -> contract.Signals:
         with self._lock:
             traffic = self._traffic
@@ -190,11 +220,7 @@ class RolloutSignals:
                 challenger=traffic.challenger.version if traffic.challenger else None,
                 since=self._since,
                 versions={version: counts.state() for version, counts in self._versions.items()},
-                pair=PairSignals(
-                    champion_scores=tuple(self._champion_scores),
-                    challenger_scores=tuple(self._challenger_scores),
-                    **self._pair,
-                ),
+                pair=self._pair.state(),
             )
 
 

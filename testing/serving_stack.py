@@ -28,7 +28,7 @@ from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_ar
 from training.adapters.registry import ModelVersion, Registry
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata, Golden
 from training.contract.base import Days
-from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
+from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.replicas import Refusal, ReplicaModels
 from training.contract.signals import Signals
 from training.settings import ROOT, Settings
@@ -99,7 +99,8 @@ def artifact(
         digest=digest(content),
         feature_service="card_fraud",
         feature_names=names,
-        threshold=0.5,
+        task={"kind": "binary", "threshold": 0.5},
+        outputs=["score"],
         golden=Golden(features=rows.tolist(), scores=scores.tolist(), **made_of),
         schema_version=1 if features is None else 2,
         features=None if features is None else definitions,
@@ -266,7 +267,7 @@ def changed(settings: Settings, **fields: Any) -> Settings:
 
 def serving_environment(settings: Settings) -> dict[str, str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("CT_", "BENTOML_", "MLFLOW_"))}
-    policy = ("store_down", "lookup_seconds", "deadline_seconds", "maximum_lag_seconds", "maximum_in_flight")
+    policy = ("store_down", "lookup_seconds", "deadline_seconds", "maximum_lag_seconds", "maximum_in_flight", "explain")
     return keep | {
         **{f"CT_SERVING_{name.upper()}": str(getattr(settings, f"serving_{name}")) for name in policy},
         "CT_HOME": str(settings.home),
@@ -328,7 +329,7 @@ class Stack:
 
     def planned(self, stages: list[dict[str, Any]], guards: dict[str, Any] | None = None, urls: str = "") -> Settings:
         """Settings of a model spec with this rollout plan."""
-        spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+        spec = yaml.safe_load((self.settings.models_dir / "card_fraud.yaml").read_text())
         spec["rollout"] = {"timeout_seconds": 30, "stages": stages, "guards": guards or {}}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         (folder / "card_fraud.yaml").write_text(yaml.safe_dump(spec))

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -9,7 +10,7 @@ from training.contract.base import Days
 from training.contract.messages import ColumnDrift
 from training.contract.tasks import BinaryTask, Margin, RegressionTask, Relative
 from training.domain.coverage import covered_days
-from training.domain.drift import SCORE, current_window, has_drifted, sample
+from training.domain.drift import OUTPUT, current_window, has_drifted, representatives, sample, spread, with_outputs
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 from training.domain.performance import first_made, has_degraded, matured_window
 
@@ -18,7 +19,7 @@ def _columns(drifted: int, of: int, score: bool = False) -> dict[str, ColumnDrif
     def column(drifted: bool) -> ColumnDrift:
         return ColumnDrift(score=0.2 if drifted else 0.0, threshold=0.1, method="wasserstein", drifted=drifted)
 
-    return {f"f{i}": column(i < drifted) for i in range(of)} | {SCORE: column(score)}
+    return {f"f{i}": column(i < drifted) for i in range(of)} | {f"{OUTPUT}score": column(score)}
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,23 @@ def test_an_error_has_degraded_when_it_has_risen(now: float, allowed: Margin | N
 
 def test_a_metric_that_the_holdout_did_not_measure_has_not_degraded() -> None:
     assert not has_degraded({"brier": 0.9}, {}, "brier", BinaryTask.METRICS["brier"], None)
+
+
+def test_representatives_have_the_distribution_of_all_values() -> None:
+    random = np.random.default_rng(0)
+    values = random.gamma(2, 10, 50_000)
+    classes = random.choice(np.array(["on time", "late", "cancelled"], dtype=object), 50_000, p=[0.77, 0.2, 0.03])
+    found = representatives({"value": values, "class": classes, "few": values[:3]})
+    assert np.quantile(found["value"], [0.1, 0.5, 0.9]) == pytest.approx(np.quantile(values, [0.1, 0.5, 0.9]), rel=0.01)
+    assert {name: found["class"].count(name) for name in set(classes)} == pytest.approx(
+        {"on time": 770, "late": 200, "cancelled": 30}, abs=5
+    )
+    assert found["few"] == sorted(values[:3])
+
+
+@pytest.mark.parametrize("rows", [1, 999, 1000, 1500, 20_000])
+def test_outputs_are_spread_over_any_number_of_rows(rows: int) -> None:
+    made = with_outputs(pd.DataFrame({"x": range(rows)}, index=range(7, 7 + rows)), {"value": np.arange(1000.0)})
+    assert list(made) == ["x", "_value"]
+    assert made["_value"].mean() == pytest.approx(499.5, abs=1)
+    assert len(spread(np.arange(5), 0)) == 0

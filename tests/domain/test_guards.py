@@ -2,6 +2,7 @@
 
 import re
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from training.contract.rollout_spec import GuardSpec
-from training.contract.signals import NO_SCORES, NO_TIMES, TIME_BUCKETS, PairSignals, Signals, VersionSignals
+from training.contract.signals import NO_TIMES, TIME_BUCKETS, PairSignals, Signals, VersionSignals
 from training.contract.traffic import Desired
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.experiment import alert_rates, qualities
@@ -133,15 +134,22 @@ def test_in_a_shadow_the_scoring_is_timed() -> None:
     ],
 )
 def test_decisions_are_compared_on_the_same_requests(
-    both: int, champion: int, challenger: int, guards: dict[str, float | None], trips: set[str]
+    both: int, champion: int, challenger: int, guards: dict[str, Any], trips: set[str]
 ) -> None:
-    pair = PairSignals(rows=1000, both_alerted=both, champion_alerted=champion, challenger_alerted=challenger)
+    old, new = both + champion, both + challenger
+    pair = PairSignals(
+        rows=1000,
+        comparable=1000,
+        agreed=1000 - champion - challenger,
+        champion_decisions={"alert": old, "pass": 1000 - old},
+        challenger_decisions={"alert": new, "pass": 1000 - new},
+    )
     assert tripped(signals(VersionSignals(), pair=pair), **guards) == trips
 
 
-def histogram(scores: np.ndarray) -> tuple[int, ...]:
-    counts = np.histogram(scores, np.linspace(0, 1, len(NO_SCORES) + 1))[0]
-    return tuple(int(count) for count in counts)
+def histogram(scores: np.ndarray) -> dict[str, int]:
+    counts, bounds = np.histogram(scores, np.linspace(0, 1, 43))
+    return {f"{low:.3f}": int(count) for low, count in zip(bounds, counts, strict=False)}
 
 
 def test_a_shift_of_the_scores_is_told_from_noise() -> None:
@@ -150,7 +158,7 @@ def test_a_shift_of_the_scores_is_told_from_noise() -> None:
         same = [histogram(random.beta(2, 5, rows)) for _ in range(2)]
         moved = histogram(random.beta(3.5, 4, rows))
         for challenger, trips in ((same[1], set()), (moved, {"score_shift"} if rows > 60 else set())):
-            pair = PairSignals(rows=rows, champion_scores=same[0], challenger_scores=challenger)
+            pair = PairSignals(rows=rows, champion_groups=same[0], challenger_groups=challenger)
             found = signals(VersionSignals(), pair=pair)
             assert tripped(found, maximum_score_shift=0.2) == trips, rows
             assert tripped(found) == set()
@@ -160,7 +168,7 @@ def test_a_shift_of_the_scores_is_told_from_noise() -> None:
 def test_the_noise_of_a_score_shift_is_the_chi_square_quantile(rows: int) -> None:
     random = np.random.default_rng(5)
     same = [histogram(random.beta(2, 5, rows)) for _ in range(2)]
-    pair = PairSignals(rows=rows, champion_scores=same[0], challenger_scores=same[1])
+    pair = PairSignals(rows=rows, champion_groups=same[0], challenger_groups=same[1])
     spec = GuardSpec(maximum_score_shift=0.2)
     [found] = [f for f in examine(signals(VersionSignals(), pair=pair), spec, ALERT_RATE) if f.guard == "score_shift"]
     # Wilson and Hilferty's closed form (1931) of the quantile for 9 degrees of freedom.
@@ -173,8 +181,26 @@ def test_the_noise_of_a_score_shift_is_the_chi_square_quantile(rows: int) -> Non
 def test_population_stability_is_zero_for_the_same_and_grows() -> None:
     scores = histogram(np.random.default_rng(2).beta(2, 5, 5000))
     assert population_stability(scores, scores)[0] == 0
-    assert population_stability(scores, tuple(reversed(scores)))[0] > 1
-    assert population_stability(NO_SCORES, NO_SCORES) == (0.0, 1)
+    assert population_stability(scores, dict(zip(scores, reversed(scores.values()), strict=True)))[0] > 1
+    assert population_stability({}, {}) == (0.0, 1)
+
+
+def test_neighbouring_ranges_are_merged_and_classes_are_not() -> None:
+    many = {str(number): 100 for number in range(40)}
+    assert population_stability(many, many) == (0.0, 10)
+    old, new = {"late": 60, "on time": 900, "cancelled": 40}, {"on time": 900, "late": 40, "diverted": 60}
+    index, groups = population_stability(old, new, ordered=False)
+    assert groups == 4
+    e, f = np.array([60, 900, 40, 0.5]) / 1000.5, np.array([40, 900, 0.5, 60]) / 1000.5
+    assert index == pytest.approx(float(((f - e) * np.log(f / e)).sum()))
+
+
+def test_without_decisions_the_alert_rate_is_no_guard() -> None:
+    pair = PairSignals(rows=1000, comparable=1000, agreed=700)
+    assert tripped(signals(VersionSignals(), pair=pair), minimum_alert_ratio=0.5) == {"agreement"}
+    nothing_to_compare = PairSignals(rows=1000)
+    assert tripped(signals(VersionSignals(), pair=nothing_to_compare)) == set()
+    assert alert_rates(VersionSignals(answered=80), VersionSignals(answered=70), 0.95) is None
 
 
 def test_quality_trips_when_the_whole_interval_is_below() -> None:
@@ -196,11 +222,15 @@ def test_in_a_full_stage_the_champion_is_the_new_one() -> None:
 
 def test_alert_rates_are_compared_by_newcombes_interval() -> None:
     # Newcombe 1998, table II, case (a): 56/70 − 48/80, method 10: 0.0524, 0.3339.
-    found = alert_rates(VersionSignals(answered=80, alerted=48), VersionSignals(answered=70, alerted=56), 0.95)
+    found = alert_rates(answered(80, 48), answered(70, 56), 0.95)
     assert found is not None
     assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
     assert found.beyond_chance
-    assert alert_rates(VersionSignals(), VersionSignals(answered=70), 0.95) is None
+    assert alert_rates(VersionSignals(), answered(70, 0), 0.95) is None
+
+
+def answered(rows: int, alerts: int) -> VersionSignals:
+    return VersionSignals(answered=rows, decisions={"alert": alerts, "pass": rows - alerts})
 
 
 def test_qualities_of_two_groups() -> None:

@@ -26,7 +26,8 @@ class Model(MeasuredModel):
     """Scores are the first feature; of a negative one, no number."""
 
     def __init__(self, threshold: float) -> None:
-        metadata = type("Metadata", (), {"threshold": threshold, "feature_names": ["x"]})()
+        task = {"kind": "binary", "threshold": threshold}
+        metadata = type("Metadata", (), {"task": task, "feature_names": ["x"]})()
         scorer = type("Scorer", (), {"score": lambda _, x: np.where(x[:, 0] < 0, np.nan, x[:, 0])})()
         super().__init__(metadata, scorer)  # type: ignore[arg-type]
 
@@ -62,27 +63,31 @@ def scores(*values: float) -> np.ndarray:
 
 
 def test_answers_failures_and_comparisons_are_counted(signals: RolloutSignals) -> None:
-    signals.answered(1, "champion", [0.004], [False, True, True])
+    signals.answered(1, "champion", [0.004], {"pass": 1, "alert": 2})
     signals.compared(1, 2, 0.0, scores(0.1, 0.6, 0.9), scores(0.2, 0.3, 0.95))
     signals.compared(1, 2, 0.0, scores(*[0.1] * 96), None)
     signals.failed(1, "champion", 0.1, 96)
-    signals.answered(2, "pinned", [0.004], [False])
+    signals.answered(2, "pinned", [0.004], {"pass": 1})
     seen = read(signals)
     assert (seen.traffic.stage, seen.champion, seen.challenger) == ("1.1-shadow", 1, 2)
     one, two, pair = seen.of(1), seen.of(2), seen.pair
     # A batch of 96 rows that cannot be scored counts as 96, as it would if it could.
-    assert (one.asked, one.errors, one.answered, one.alerted, one.rows) == (99, 96, 3, 2, 3)
+    assert (one.asked, one.errors, one.answered, one.decisions["alert"], one.rows) == (99, 96, 3, 2, 3)
     assert (two.asked, two.errors, two.answered, two.rows) == (99, 96, 0, 3)
-    assert (pair.rows, pair.both_alerted, pair.champion_alerted, pair.challenger_alerted) == (3, 1, 1, 0)
-    assert sum(pair.champion_scores) == sum(pair.challenger_scores) == 3
+    assert (pair.rows, pair.comparable, pair.agreed) == (3, 3, 2)
+    assert (pair.champion_decisions, pair.challenger_decisions) == ({"pass": 1, "alert": 2}, {"pass": 2, "alert": 1})
+    assert sum(pair.champion_groups.values()) == sum(pair.challenger_groups.values()) == 3
     assert sum(one.times) == 2
 
 
 def test_signals_of_the_release_before_are_read() -> None:
-    before = {"versions": {"1": {"answered": 9, "flagged": 4}}, "pair": {"rows": 3, "both_flagged": 1}}
+    pair = {"rows": 30, "both_flagged": 1, "champion_flagged": 2, "challenger_flagged": 4, "champion_scores": [0, 30]}
+    before = {"versions": {"1": {"answered": 9, "flagged": 4}}, "pair": pair}
     seen = Signals.model_validate_json(json.dumps(before))
-    assert (seen.of(1).answered, seen.of(1).alerted) == (9, 4)
-    assert (seen.pair.rows, seen.pair.both_alerted) == (3, 1)
+    assert (seen.of(1).answered, seen.of(1).decisions) == (9, {"alert": 4, "pass": 5})
+    assert (seen.pair.rows, seen.pair.comparable, seen.pair.agreed) == (30, 30, 24)
+    assert seen.pair.champion_decisions == {"alert": 3, "pass": 27}
+    assert seen.pair.challenger_decisions == {"alert": 5, "pass": 25}
 
 
 def test_in_a_canary_the_champion_is_the_one_beside(spec: ModelSpec, traffic: Traffic) -> None:
@@ -90,7 +95,7 @@ def test_in_a_canary_the_champion_is_the_one_beside(spec: ModelSpec, traffic: Tr
     signals.begin(replace(traffic, mode="canary", weight=10.0))
     signals.compared(2, 1, 0.0, scores(0.95), scores(0.1))
     pair = read(signals).pair
-    assert (pair.challenger_alerted, pair.champion_alerted) == (1, 0)
+    assert (pair.challenger_decisions, pair.champion_decisions) == ({"alert": 1}, {"pass": 1})
 
 
 def test_what_the_model_does_is_counted_whoever_calls_it(signals: RolloutSignals, traffic: Traffic) -> None:
@@ -103,7 +108,7 @@ def test_what_the_model_does_is_counted_whoever_calls_it(signals: RolloutSignals
 def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     signals: RolloutSignals, traffic: Traffic
 ) -> None:
-    signals.answered(1, "champion", [0.004], [False])
+    signals.answered(1, "champion", [0.004], {"pass": 1})
     assert traffic.champion is not None
     assert traffic.challenger is not None
     traffic.challenger.model.score(np.array([[-1.0]], np.float32))
@@ -115,8 +120,8 @@ def test_counts_begin_anew_with_another_state_of_traffic_and_no_other(
     assert (fresh.of(1).answered, fresh.of(2).scored, fresh.of(2).nans) == (0, 0, 0)
     # Requests from before the change: one of a version that is not there now, one that took until now, one beside
     # which the challenger scored.
-    signals.answered(7, "champion", [0.0], [False])
-    signals.answered(1, "champion", [60.0], [False])
+    signals.answered(7, "champion", [0.0], {"pass": 1})
+    signals.answered(1, "champion", [60.0], {"pass": 1})
     signals.begin(replace(traffic, mode="canary", weight=10.0))
     signals.compared(1, 2, 0.0, scores(0.1), scores(0.1))
     signals.compared(2, 1, 60.0, scores(0.1), scores(0.1))
@@ -145,7 +150,7 @@ def shadowed(traffic: Traffic) -> Shadowed:
         [{}], LookedUp(MergedViews([]), []), [time.perf_counter()], _features={traffic.challenger.plan: features}
     )
     row: Any = {}
-    return Shadowed(traffic.challenger, traffic.champion, batch, [0.5], [row], 1)
+    return Shadowed(traffic.challenger, traffic.champion, batch, scores(0.5), [row], 1)
 
 
 @pytest.mark.parametrize("same", [False, True])
@@ -176,11 +181,15 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
         signals.begin(traffic)
         signals._began -= 10.0
         for _ in range(50):
-            signals.answered(1, "champion", [seconds], [False, True])
+            signals.answered(1, "champion", [seconds], {"pass": 1, "alert": 1})
         signals.compared(1, 2, 0.0, scores(0.1), scores(0.9))
         parts.append(read(signals))
     both = Signals.merged(parts)
-    assert (both.of(1).answered, both.of(1).alerted, both.pair.challenger_alerted) == (200, 100, 2)
+    assert (both.of(1).answered, both.of(1).decisions["alert"], both.pair.challenger_decisions["alert"]) == (
+        200,
+        100,
+        2,
+    )
     assert p99(both.of(1).times) == pytest.approx(100, rel=0.1)
     assert both.replica == "r0.001, r0.1"
 
@@ -188,7 +197,7 @@ def test_replicas_add_up(spec: ModelSpec, traffic: Traffic) -> None:
 def test_nothing_is_lost_between_threads(signals: RolloutSignals) -> None:
     def work() -> None:
         for _ in range(500):
-            signals.answered(1, "champion", [0.004], [True])
+            signals.answered(1, "champion", [0.004], {"alert": 1})
             signals.compared(1, 2, 0.0, scores(0.1), scores(0.1))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -197,7 +206,7 @@ def test_nothing_is_lost_between_threads(signals: RolloutSignals) -> None:
     for thread in threads:
         thread.join()
     seen = read(signals)
-    assert (seen.of(1).alerted, seen.pair.rows, sum(seen.of(1).times)) == (2000, 2000, 2000)
+    assert (seen.of(1).decisions["alert"], seen.pair.rows, sum(seen.of(1).times)) == (2000, 2000, 2000)
 
 
 # --- traffic ---

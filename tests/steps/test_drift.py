@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.feature_repo.written_by_hand import copy_by_hand
@@ -22,13 +23,19 @@ from tests.steps.monitored_model import (
     land,
     settings_in,
 )
+from tests.steps.prediction_tables import prediction_table
+from training.adapters.lake import Lake
+from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, Registry, watch
 from training.adapters.registry.connection import connect
+from training.adapters.tables import Events
 from training.contract.base import Days
 from training.contract.errors import InputError, TransientError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, Snapshot
-from training.contract.model_spec import MODELS_DIR
+from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.settings import Settings
 from training.steps import dataset, drift
+from training.workspace import served_artifact
 
 
 def _artifacts(world: MonitoredModel, path: str) -> list[str]:
@@ -239,3 +246,27 @@ def test_mlflow_that_does_not_answer_is_worth_a_retry(tmp_path: Path) -> None:
     land(settings, Days.ending(DRIFTED, 1), customers=20)
     with pytest.raises(TransientError):
         drift.run(DriftInputs(model=MODEL), settings)
+
+
+@pytest.mark.parametrize(("moved", "drifted"), [(False, False), (True, True)])
+def test_logged_outputs_are_compared_with_those_of_the_holdout(
+    world: MonitoredModel, tmp_path: Path, moved: bool, drifted: bool
+) -> None:
+    """The features of the week are quiet: only what the service answered tells that something is wrong with it."""
+    settings = world.settings.model_copy(update={"home": tmp_path / "home"})
+    shutil.copytree(world.settings.home, settings.home)
+    settings = Settings(home=settings.home, tracking_uri=world.settings.tracking_uri)
+    spec, lake = load_model_spec(MODEL), Lake(settings.lake, MODEL)
+    events = Events(lake, spec, lake.version("events") or 0).within(Days.ending(QUIET, 7))
+    champion = Registry(settings.tracking_uri).get(MODEL, 1)
+    [scores] = OnnxModel.load(served_artifact(settings, champion)).metadata.holdout_outputs.values()
+    answers = np.resize(np.random.default_rng(0).permutation(np.array(scores, float)), len(events))
+    rows = events.assign(score=answers + 0.3 if moved else answers)
+    lake.overwrite("predictions", prediction_table(spec, rows), ["day"])
+    result = drift.run(DriftInputs(model=MODEL, as_of=QUIET), settings)
+    assert (result.columns["_score"].drifted, result.drifted) == (drifted, drifted)
+    assert "outputs: logged" in Path(str(result.report_html)).read_text()
+    lake.overwrite("predictions", prediction_table(spec, rows.head(20)), ["day"])
+    computed = drift.run(DriftInputs(model=MODEL, as_of=QUIET, run="again"), settings)
+    assert not computed.drifted
+    assert "outputs: computed" in Path(str(computed.report_html)).read_text()

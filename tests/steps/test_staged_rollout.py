@@ -64,8 +64,19 @@ def planned(quick: Settings, fleet: list[Replica], tmp_path: Path) -> Plan:
     roll(quick, 1)
     for replica in fleet:
         replica.versions = {1: counts(60), 2: counts(60)}
-        replica.pair = PairSignals(rows=60, both_alerted=3)
+        replica.pair = pair_of(60, both=3)
     return make
+
+
+def pair_of(rows: int, both: int, challenger: int = 0) -> PairSignals:
+    """Signals of `rows`: alerts of both versions, and alerts of the challenger only."""
+    return PairSignals(
+        rows=rows,
+        comparable=rows,
+        agreed=rows - challenger,
+        champion_decisions={"alert": both, "pass": rows - both},
+        challenger_decisions={"alert": both + challenger, "pass": rows - both - challenger},
+    )
 
 
 def modes(replica: Replica) -> list[tuple[str, float]]:
@@ -109,8 +120,8 @@ def test_the_first_champion_goes_straight_to_full(planned: Plan, registry: Regis
         ("nan_share", SHADOW, {"nans": 1}, {}, "share of NaN 1.67% (2 of 120 scores), at most 0.00%"),
         ("p99", SHADOW, {"scoring_times": times(60, 0.5)}, {}, "p99 of scoring"),
         ("p99", CANARY, {"times": times(60, 0.06)}, {}, "for the champion's"),
-        ("alert_rate", CANARY, {}, {"challenger_alerted": 20}, "alert rate 38.33% (46 of 120 requests that both"),
-        ("agreement", SHADOW, {}, {"challenger_alerted": 30}, "agreement 50.00%"),
+        ("alert_rate", CANARY, {}, {"challenger": 20}, "alert rate 38.33% (46 of 120 requests that both"),
+        ("agreement", SHADOW, {}, {"challenger": 30}, "agreement 50.00%"),
     ],
 )
 def test_a_guard_that_trips_rolls_back_and_shows_the_numbers(
@@ -125,7 +136,7 @@ def test_a_guard_that_trips_rolls_back_and_shows_the_numbers(
 ) -> None:
     for replica in fleet:
         replica.versions[2] = counts(60, **seen)
-        replica.pair = PairSignals(rows=60, both_alerted=3, **pair)
+        replica.pair = pair_of(60, both=3, **pair)
     settings = planned([stage, {"mode": "full"}])
     with pytest.raises(RolloutAborted) as failed:
         roll(settings, 2)
@@ -333,7 +344,7 @@ def test_the_full_stage_is_watched_too(planned: Plan, registry: Registry, fleet:
 
 
 def test_an_ab_stage_ends_in_a_comparison(planned: Plan, fleet: list[Replica]) -> None:
-    fleet[0].versions = {1: counts(900, alerted=90), 2: counts(900, alerted=20)}
+    fleet[0].versions = {1: counts(900, decisions={"alert": 90}), 2: counts(900, decisions={"alert": 20})}
     plan = [{"mode": "ab", "weight": 50, "experiment": "fewer-alerts", "requests": 100}, {"mode": "full"}]
     settings = planned(plan)
     [stage] = rollout.run(RolloutInputs(model=MODEL, version=2), settings).stages

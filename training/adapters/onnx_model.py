@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from training import atomic, storage
 from training.contract.artifact import METADATA_FILE, ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
+from training.domain.task_kind import ServedTask, served_task
 
 
 class OnnxScorer:
@@ -28,7 +30,7 @@ class OnnxScorer:
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Probabilities of the positive class, float32 [n], for float32 features [n, d]."""
+        """What the graph gives for float32 features [n, d]: float32 [n] or, for classes, [n, k]."""
         return np.asarray(self._session.run([ONNX_OUTPUT], {ONNX_INPUT: features})[0])
 
 
@@ -41,6 +43,11 @@ class OnnxModel:
         optional = np.array([column.may_be_missing for column in metadata.columns], bool)
         #: Which columns may be missing; None when none may.
         self._optional = optional if optional.any() else None
+
+    @cached_property
+    def task(self) -> ServedTask:
+        """What the scores mean. Raises DataContractError when the metadata's task cannot be read."""
+        return served_task(self.metadata.task)
 
     @classmethod
     def load(cls, folder: Path | str, threads: int = 1) -> Self:
@@ -64,7 +71,7 @@ class OnnxModel:
         return cls(metadata, OnnxScorer(content, threads))
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Probabilities of the positive class, float32 [n], for features [n, d] in the order of `feature_names`.
+        """The scores, float32 [n] or [n, k], for features [n, d] in the order of `feature_names`.
 
         Raises InputError for another shape, for infinite values, and for NaN in a column that is never missing.
         """
@@ -91,9 +98,14 @@ class OnnxModel:
     def check_golden(self) -> None:
         """Score the golden rows. Raises DataContractError when the scores differ from those in the metadata."""
         golden = self.metadata.golden
-        difference = np.abs(self.score(np.asarray(golden.features, np.float32)) - np.asarray(golden.scores)).max(
-            initial=0.0
-        )
+        found = self.score(np.asarray(golden.features, np.float32))
+        expected = np.asarray(golden.scores)
+        if found.shape != expected.shape:
+            problem = (
+                f"Scores of the golden rows have the shape {found.shape}, those in {METADATA_FILE} {expected.shape}"
+            )
+            raise DataContractError(problem, hint="The files do not belong together. Train again.")
+        difference = np.abs(found - expected).max(initial=0.0)
         if not difference <= golden.tolerance:
             problem = f"Scores of the golden rows differ by {difference:.2g}, more than {golden.tolerance:.2g}"
             hint = "ONNX Runtime on this machine computes other scores than in training. Do not serve the model here."

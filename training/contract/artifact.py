@@ -54,6 +54,8 @@ class ArtifactMetadata(Frozen):
     """The kind of the task and what was fitted of it (training/domain/task_kind.py, ServedTask.stored)."""
     outputs: list[str]
     """The names of the outputs in the prediction log."""
+    holdout_outputs: dict[str, list[float] | list[str]] = {}
+    """What monitoring compares: name → as many values as represent those of the holdout, in ascending order."""
     golden: Golden
     dataset_id: str
     as_of: date

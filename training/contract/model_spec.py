@@ -18,7 +18,7 @@ from training.contract.source_spec import SOURCES_DIR, LabelColumn, SourceSpec, 
 from training.contract.spec_file import spec_file
 from training.contract.spec_rules import contradictions
 from training.contract.spec_sections import EvaluationSpec, NamedService, RetrainingSpec, SpecSections
-from training.contract.tasks import defaults
+from training.contract.tasks import defaults, guard_defaults
 from training.contract.yaml_file import read_fields
 
 __all__ = [
@@ -45,13 +45,15 @@ class ModelSpec(SpecSections):
     @model_validator(mode="before")
     @classmethod
     def _defaults_by_task_and_entity(cls, fields: Any) -> Any:
-        """The defaults that depend on other sections: of `evaluation` on the task, of `rollout.sticky_by` on the entity
-        of evaluation. Without an entity, it is the id."""
+        """The defaults that depend on other sections: of `evaluation` and of the guards on the task, of
+        `rollout.sticky_by` on the entity of evaluation. Without an entity, it is the id."""
         if not isinstance(fields, dict):
             return fields
         evaluation, rollout = (fields.get(name, {}) for name in ("evaluation", "rollout"))
         if not all(isinstance(section, dict) for section in (evaluation, rollout)):
             return fields
+        if isinstance(guards := rollout.get("guards", {}), dict):
+            rollout = {**rollout, "guards": {**guard_defaults(fields.get("task")), **guards}}
         entity = evaluation.get("entity")
         evaluation = {**defaults(fields.get("task"), entity), **evaluation}
         source = fields.get("source")

@@ -22,7 +22,9 @@ SHADOW: Final[Role] = "shadow"
 #: The roles between which a rollout divides the traffic. A pinned version was chosen by the caller.
 ROUTED: Final[tuple[Role, ...]] = ("champion", "challenger")
 
-Decision = Literal["alert", "pass"]
+#: The decisions of a binary model.
+ALERT: Final = "alert"
+PASS: Final = "pass"
 #: The output of a binary model: the probability of the positive class.
 SCORE: Final = "score"
 
@@ -31,24 +33,21 @@ _CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_na
 
 @with_config(_CONFIG)
 class Explanation(TypedDict):
-    """What each feature adds to `base_score`. Contributions and base score sum to the score."""
+    """What each feature adds to `base_score`. Contributions and base score sum to the output that is explained."""
 
     method: str
+    output: str
+    """The output that is explained: the score, the number, or the likeliest class, whose probability it is."""
     base_score: float
-    """The model's mean score over its reference rows."""
+    """The mean of that output over the model's reference rows."""
     contributions: dict[str, float]
 
 
-@with_config(_CONFIG)
+@with_config(ConfigDict(**{**_CONFIG, "extra": "allow"}))
 class Prediction(TypedDict):
-    """The answer for one row."""
+    """The answer for one row, without the fields of the task's kind: those are `TaskKind.answer_schema`."""
 
     prediction_id: str
-    score: float
-    """Probability of the positive class."""
-    decision: Decision
-    threshold: float
-    """From this score on, the decision is an alert."""
     model: str
     model_version: int
     role: AnsweringRole
@@ -57,6 +56,8 @@ class Prediction(TypedDict):
     """Time of the oldest feature row that was used; null when the online store has none for an entity of the event."""
     features_defaulted: bool
     """True when features are defaults: an entity is unknown, or the online store could not be used."""
+    decision: NotRequired[str]
+    """Only where the task makes decisions."""
     explanation: NotRequired[Explanation]
     """Only where the request asked for it."""
 
@@ -80,7 +81,8 @@ class LoggedRow(TypedDict):
     predicted_at: datetime
     model_version: int
     role: Role
-    decision: Decision
+    decision: str
+    """Empty where the task makes none."""
     features_defaulted: bool
     feature_timestamp: datetime | None
     latency_seconds: float

@@ -66,15 +66,17 @@ class GuardSpec(Spec):
     """The 99th percentile may exceed the champion's by this much whatever the ratio, because short times are noisy."""
     maximum_score_shift: float | None = Field(None, gt=0)
     """Population stability index of the version's scores against the champion's on the same requests. By convention 0.1
-    is a small shift and 0.25 a large one (Siddiqi, Credit Risk Scorecards, 2006). Off by default, because two
-    estimators may rank events equally with differently calibrated scores."""
+    is a small shift and 0.25 a large one (Siddiqi, Credit Risk Scorecards, 2006). Of classes, the shares of the
+    likeliest ones are compared. Default: none for a binary task, because two estimators may rank events equally with
+    differently calibrated scores; 0.25 for multiclass and regression."""
     maximum_alert_ratio: float | None = Field(3.0, gt=0)
     """Share of alerts relative to the champion's on the same requests, or to `task.decision.alert_rate` if that
-    is higher."""
+    is higher. Only binary tasks raise alerts."""
     minimum_alert_ratio: float | None = Field(None, gt=0, lt=1)
     """Lower limit for the share of alerts, relative to the champion's."""
     minimum_agreement: Share | None = 0.8
-    """Share of requests, scored by both, on which both decide the same."""
+    """Share of requests, scored by both, on which both decide the same. Two numbers agree when the new one lies in the
+    champion's interval; without intervals, when they are closer than the quartiles of the champion's holdout."""
     maximum_quality_drop: float | None = Field(None, ge=0)
     """How far the upper end of the paired bootstrap interval of the primary metric, the version minus the champion on
     the same labelled requests, may be below zero. Use it in stages that last longer than the label delay."""

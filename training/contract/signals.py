@@ -1,42 +1,29 @@
 """What a replica has counted since a stage of a rollout began: `GET /signals`. Counts of several replicas can be added.
 
-Times are counted in buckets whose ends grow by a tenth. Scores are counted in buckets of half a unit of log-odds, which
-are narrow near 0, where the scores of rare events lie.
+Times are counted in buckets whose ends grow by a tenth, outputs in the groups of the task
+(training/domain/task_kind.py).
 """
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from training.contract.base import Frozen
+from training.contract.predictions import ALERT, PASS
 from training.contract.traffic import Desired
 
 #: Upper ends of the time buckets, in seconds, from 0.1 ms to about a minute. One more bucket counts what is slower.
 TIME_BUCKETS = tuple(1e-4 * 1.1**i for i in range(141))
-#: Bounds between the score buckets.
-SCORE_BOUNDS = tuple(1 / (1 + math.exp(-x / 2)) for x in range(-20, 21))
 
 Counts = tuple[int, ...]
 NO_TIMES: Counts = (0,) * (len(TIME_BUCKETS) + 1)
-NO_SCORES: Counts = (0,) * (len(SCORE_BOUNDS) + 1)
 Summed = TypeVar("Summed", bound=Frozen)
 
 
-class _Counts(Frozen):
-    """Replicas of the release before still say `flagged` while a service is upgraded."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names_of_the_release_before(cls, found: Any) -> Any:
-        return (
-            {name.replace("flagged", "alerted"): n for name, n in found.items()} if isinstance(found, dict) else found
-        )
-
-
-class VersionSignals(_Counts):
+class VersionSignals(Frozen):
     """One version in one stage. When one row of a request cannot be scored, all rows of the request count as errors."""
 
     asked: int = 0
@@ -47,8 +34,8 @@ class VersionSignals(_Counts):
     """Rows that it scored, as answers or as shadow."""
     answered: int = 0
     """Rows that it answered."""
-    alerted: int = 0
-    """Rows that it answered with an alert."""
+    decisions: dict[str, int] = {}
+    """Rows that it answered, by decision; none where the task makes no decisions."""
     times: Counts = NO_TIMES
     """Requests that it answered, by seconds from receipt to answer. One count per time bucket."""
     scored: int = 0
@@ -58,18 +45,45 @@ class VersionSignals(_Counts):
     scoring_times: Counts = NO_TIMES
     """Calls of the model, by seconds. One count per time bucket."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_release_before(cls, found: Any) -> Any:
+        """A replica of the release before counts `flagged` rows."""
+        if isinstance(found, dict) and "flagged" in found:
+            alerts = found["flagged"]
+            decisions = {ALERT: alerts, PASS: found.get("answered", 0) - alerts}
+            return {name: value for name, value in found.items() if name != "flagged"} | {"decisions": decisions}
+        return found
 
-class PairSignals(_Counts):
+
+class PairSignals(Frozen):
     """Rows that both champion and challenger scored."""
 
     rows: int = 0
-    both_alerted: int = 0
-    champion_alerted: int = 0
-    """Only the champion's decision is an alert."""
-    challenger_alerted: int = 0
-    """Only the challenger's decision is an alert."""
-    champion_scores: Counts = NO_SCORES
-    challenger_scores: Counts = NO_SCORES
+    comparable: int = 0
+    """Rows of which the task can tell whether both versions agree."""
+    agreed: int = 0
+    champion_decisions: dict[str, int] = {}
+    challenger_decisions: dict[str, int] = {}
+    champion_groups: dict[str, int] = {}
+    """Rows by the group of the champion's output: a range of scores, or the likeliest class."""
+    challenger_groups: dict[str, int] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_release_before(cls, found: Any) -> Any:
+        """A replica of the release before counts who flagged a row. Its buckets of scores are not read."""
+        if not isinstance(found, dict) or "both_flagged" not in found:
+            return found
+        rows, both = found.get("rows", 0), found["both_flagged"]
+        old, new = found.get("champion_flagged", 0), found.get("challenger_flagged", 0)
+        return {
+            "rows": rows,
+            "comparable": rows,
+            "agreed": rows - old - new,
+            "champion_decisions": {ALERT: both + old, PASS: rows - both - old},
+            "challenger_decisions": {ALERT: both + new, PASS: rows - both - new},
+        }
 
 
 class Signals(Frozen):
@@ -109,4 +123,6 @@ def _sum(parts: Sequence[Summed]) -> Summed:
 
 
 def _added(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {name: sum(value.get(name, 0) for value in values) for name in dict.fromkeys(chain(*values))}
     return tuple(map(sum, zip(*values, strict=True))) if isinstance(values[0], tuple) else sum(values)

@@ -20,6 +20,7 @@ def contradictions(spec: SpecSections) -> list[Mistake]:
         *_features(spec),
         *_training(spec),
         *_evaluation(spec),
+        *_guards(spec),
         *_schedule(spec),
     ]
 
@@ -100,6 +101,14 @@ def _evaluation(spec: SpecSections) -> Iterator[Mistake]:
     if unknown := [name for name in spec.task.reference_columns if name not in columns]:
         what = f"names {', '.join(unknown)}, not one of the columns {sorted(columns)}"
         yield "task.reference.by", what, "Name one of the columns."
+
+
+def _guards(spec: SpecSections) -> Iterator[Mistake]:
+    guards = spec.rollout.guards
+    for name in ("minimum_alert_ratio", "maximum_alert_ratio"):
+        if not spec.task.HAS_ALERTS and name in guards.model_fields_set and getattr(guards, name) is not None:
+            what = f"limits alerts, but a task of kind {spec.task.kind} raises none"
+            yield f"rollout.guards.{name}", what, "Remove it. `minimum_agreement` and `maximum_score_shift` apply."
 
 
 def _schedule(spec: SpecSections) -> Iterator[Mistake]:

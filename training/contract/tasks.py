@@ -66,6 +66,10 @@ class TaskSection(Spec):
     ENDS_ENTITIES: ClassVar[bool] = False
     #: Whether `unlabelled_after_delay: negative` means anything.
     HAS_NEGATIVES: ClassVar[bool] = False
+    #: Whether decisions raise alerts, whose rate a guard can limit.
+    HAS_ALERTS: ClassVar[bool] = False
+    #: Defaults of `rollout.guards`, where they are not those of GuardSpec.
+    GUARDS: ClassVar[Mapping[str, Any]] = {}
 
     kind: str
 
@@ -145,6 +149,7 @@ class BinaryTask(TaskSection):
     K = 100
     ENDS_ENTITIES = True
     HAS_NEGATIVES = True
+    HAS_ALERTS = True
 
     kind: Literal["binary"]
     decision: BinaryDecision = BinaryDecision()
@@ -203,6 +208,7 @@ class MulticlassTask(TaskSection):
     }
     PRIMARY = "log_loss"
     K = 2
+    GUARDS = {"maximum_score_shift": 0.25}
 
     kind: Literal["multiclass"]
     decision: MulticlassDecision = MulticlassDecision()
@@ -251,6 +257,7 @@ class RegressionTask(TaskSection):
         "interval_coverage": _SHARE,
     }
     PRIMARY = "rmse"
+    GUARDS = {"maximum_score_shift": 0.25}
 
     kind: Literal["regression"]
     interval: IntervalSpec | None = None
@@ -276,6 +283,7 @@ class OtherTask(TaskSection):
     """The section of another kind. Its own fields are checked when the task is made."""
 
     model_config = ConfigDict(extra="allow")
+    HAS_ALERTS = True
 
     kind: KnownTask
 
@@ -299,14 +307,23 @@ Task = Annotated[
 
 def defaults(section: Any, entity: str | None) -> dict[str, Any]:
     """The fields of `evaluation` whose default depends on the raw section `task`."""
+    kind = _section_class(section)
+    ends = kind.ENDS_ENTITIES and entity is not None
+    return {"primary": kind.PRIMARY, "k": kind.K, "exclude_known_entities": ends}
+
+
+def guard_defaults(section: Any) -> dict[str, Any]:
+    """The fields of `rollout.guards` whose default depends on the raw section `task`."""
+    return dict(_section_class(section).GUARDS)
+
+
+def _section_class(section: Any) -> type[TaskSection]:
     kinds: dict[str, type[TaskSection]] = {
         "binary": BinaryTask,
         "multiclass": MulticlassTask,
         "regression": RegressionTask,
     }
-    kind = kinds.get(_tag(section), OtherTask)
-    ends = kind.ENDS_ENTITIES and entity is not None
-    return {"primary": kind.PRIMARY, "k": kind.K, "exclude_known_entities": ends}
+    return kinds.get(_tag(section), OtherTask)
 
 
 def _is_whole(column: Column) -> bool:

@@ -3,16 +3,19 @@
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import pandas as pd
 
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift
 
-#: The column with the champion's scores, which are compared like a feature (prediction drift). No feature has this
-#: name.
-SCORE = "_score"
+#: The names of columns with the champion's outputs begin with it; no feature's name does. They are compared like
+#: features (prediction drift).
+OUTPUT = "_"
+#: So many values represent those of the holdout.
+REPRESENTATIVES = 1000
 
 
 class DriftReport(NamedTuple):
@@ -50,14 +53,32 @@ def sample(rows: pd.DataFrame, maximum: int, seed: int) -> pd.DataFrame:
 
 
 def has_drifted(columns: Mapping[str, ColumnDrift], maximum_share: float) -> tuple[bool, float]:
-    """Whether the model's data drifted, and the share of its features (without the score) that did.
+    """Whether the model's data drifted, and the share of its features (without the outputs) that did.
 
     The data drifted when that share reaches `maximum_share`. This is Evidently's rule of dataset drift; its own default
-    is 0.5 (docs.evidentlyai.com, "Data drift"). It also drifted when the score did. While labels are late, a shift of
+    is 0.5 (docs.evidentlyai.com, "Data drift"). It also drifted when an output did. While labels are late, a shift of
     the predictions is the best sign of a shift in performance (same source, "Prediction drift"), and one important
     feature can cause it while the share stays low.
     """
-    features = [column.drifted for name, column in columns.items() if name != SCORE]
+    features = [column.drifted for name, column in columns.items() if not name.startswith(OUTPUT)]
     share = sum(features) / len(features) if features else 0.0
-    score = columns.get(SCORE)
-    return (bool(features) and share >= maximum_share) or (score is not None and score.drifted), share
+    outputs = [column.drifted for name, column in columns.items() if name.startswith(OUTPUT)]
+    return (bool(features) and share >= maximum_share) or any(outputs), share
+
+
+def representatives(outputs: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    """Name → at most REPRESENTATIVES of the values in ascending order: quantiles, or texts in proportion."""
+    return {
+        name: spread(np.sort(values), min(len(values), REPRESENTATIVES)).tolist() for name, values in outputs.items()
+    }
+
+
+def spread(values: np.ndarray, rows: int) -> np.ndarray:
+    """`rows` of the values, at even distances: some of them, or each about equally often."""
+    return values[((np.arange(rows) + 0.5) * len(values) / max(rows, 1)).astype(int)]
+
+
+def with_outputs(features: pd.DataFrame, outputs: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """`features` with a column for each of the outputs, which may have another number of rows."""
+    columns = {f"{OUTPUT}{name}": spread(values, len(features)) for name, values in outputs.items()}
+    return features.reset_index(drop=True).assign(**columns)

@@ -5,6 +5,7 @@ from scipy.stats import binomtest
 
 from training.contract.base import Frozen
 from training.contract.model_spec import Metric
+from training.contract.predictions import ALERT, PASS
 from training.contract.signals import VersionSignals
 from training.domain.task_kind import Scored
 
@@ -36,16 +37,20 @@ class Difference(Frozen):
 
 
 def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence: float) -> Difference | None:
-    """The difference of the two alert rates with Newcombe's hybrid score interval; None when a version has no answers.
+    """The difference of the two alert rates with Newcombe's hybrid score interval. None when a version has no answers,
+    or when the task raises no alerts.
 
     R. G. Newcombe, Interval estimation for the difference between independent proportions, Statist. Med. 17 (1998),
     method 10. It combines the Wilson intervals of the two rates.
     """
-    if not (champion.answered and challenger.answered):
+    both = (champion, challenger)
+    if not all(each.answered and {ALERT, PASS} & each.decisions.keys() for each in both):
         return None
-    old, new = (each.alerted / each.answered for each in (champion, challenger))
+    alerts = [each.decisions.get(ALERT, 0) for each in both]
+    old, new = (count / each.answered for count, each in zip(alerts, both, strict=True))
     (old_low, old_high), (new_low, new_high) = (
-        binomtest(each.alerted, each.answered).proportion_ci(confidence, "wilson") for each in (champion, challenger)
+        binomtest(count, each.answered).proportion_ci(confidence, "wilson")
+        for count, each in zip(alerts, both, strict=True)
     )
     return Difference(
         measure="alert rate",

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, chi2
 
+from training.contract.predictions import ALERT, PASS
 from training.contract.rollout_spec import GuardSpec
-from training.contract.signals import TIME_BUCKETS, Signals, VersionSignals
+from training.contract.signals import TIME_BUCKETS, PairSignals, Signals, VersionSignals
 
 #: Ten groups of scores are usual for the population stability index.
 SCORE_GROUPS = 10
@@ -56,20 +57,23 @@ def p99(times: Sequence[int]) -> float:
     return 1000 * TIME_BUCKETS[min(bucket, len(TIME_BUCKETS) - 1)]
 
 
-def population_stability(expected: Sequence[int], found: Sequence[int]) -> tuple[float, int]:
-    """Population stability index Σ (fᵢ − eᵢ) ln(fᵢ / eᵢ) of two histograms over the same buckets, and the number of
-    groups.
+def population_stability(
+    expected: Mapping[str, int], found: Mapping[str, int], ordered: bool = True
+) -> tuple[float, int]:
+    """Population stability index Σ (fᵢ − eᵢ) ln(fᵢ / eᵢ) of two histograms, and the number of groups that it compares.
 
-    The buckets are merged into about ten groups that hold equally many rows of `expected`. An empty group counts as
-    half a row.
+    The groups of `ordered` histograms have numbers as names. Neighbours are merged into about ten groups that hold
+    equally many rows of `expected`. An empty group counts as half a row.
     """
-    e, f = np.asarray(expected, float), np.asarray(found, float)
+    names = sorted(expected.keys() | found.keys(), key=float) if ordered else list(expected.keys() | found.keys())
+    e, f = (np.array([each.get(name, 0) for name in names], float) for each in (expected, found))
     if not (e.sum() and f.sum()):
         return 0.0, 1
-    # The group of a bucket is that of the bucket's middle row.
-    middle = (np.cumsum(e) - e / 2) / e.sum()
-    group = np.minimum((middle * SCORE_GROUPS).astype(int), SCORE_GROUPS - 1)
-    e, f = (np.bincount(group, weights=each, minlength=SCORE_GROUPS) for each in (e, f))
+    if ordered:
+        # The group of a bucket is that of the bucket's middle row.
+        middle = (np.cumsum(e) - e / 2) / e.sum()
+        group = np.minimum((middle * SCORE_GROUPS).astype(int), SCORE_GROUPS - 1)
+        e, f = (np.bincount(group, weights=each, minlength=SCORE_GROUPS) for each in (e, f))
     used = (e > 0) | (f > 0)
     e, f = np.maximum(e[used], 0.5), np.maximum(f[used], 0.5)
     e, f = e / e.sum(), f / f.sum()
@@ -77,13 +81,19 @@ def population_stability(expected: Sequence[int], found: Sequence[int]) -> tuple
 
 
 def examine(
-    signals: Signals, guards: GuardSpec, alert_rate: float, final: bool = False, silent: bool = False
+    signals: Signals,
+    guards: GuardSpec,
+    alert_rate: float,
+    final: bool = False,
+    silent: bool = False,
+    ordered: bool = True,
 ) -> list[Finding]:
     """Apply the guards to the signals of a stage, summed over the replicas.
 
     In a full stage the new version is the champion, so there is no other version to compare it with. `final`: the
     stage is over, so the guards no longer wait for more requests. `silent`: the stage ends with fewer requests than
     its plan asked for. `alert_rate`: the share of events that the decision threshold is set to alert on.
+    `ordered`: the groups of outputs are ranges in ascending order.
     """
     full = signals.traffic.mode == "full"
     new = signals.of(signals.champion if full else signals.challenger)
@@ -92,7 +102,7 @@ def examine(
     found = [*_faults(new, guards, final, few)]
     found += _latency(new, old, guards, final, shadow=signals.traffic.mode == "shadow")
     if not full and (final or signals.pair.rows >= guards.minimum_requests):
-        found += _comparison(signals, guards, alert_rate)
+        found += _comparison(signals, guards, alert_rate, ordered)
     return found
 
 
@@ -137,19 +147,32 @@ def _latency(
     )
 
 
-def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Iterator[Finding]:
+def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float, ordered: bool) -> Iterator[Finding]:
     pair, on = signals.pair, f"of {signals.pair.rows} requests that both scored"
     if not pair.rows:
         return
     if guards.maximum_score_shift is not None:
-        index, groups = population_stability(pair.champion_scores, pair.challenger_scores)
+        index, groups = population_stability(pair.champion_groups, pair.challenger_groups, ordered)
         # Without a shift, PSI · n / 2 of two samples of n rows is about χ² with one degree of freedom less than groups
         # (Yurdakul, Statistical Properties of Population Stability Index, 2018).
         noise = float(chi2.ppf(guards.confidence, groups - 1)) * 2 / pair.rows if groups > 1 else 0.0
         limit = guards.maximum_score_shift
         sentence = f"score shift (PSI) {index:.3f} on the scores {on}, at most {limit:g} (and {noise:.3f} by chance)"
         yield Finding("score_shift", index, limit, index > limit + noise, sentence)
-    new, old = pair.both_alerted + pair.challenger_alerted, pair.both_alerted + pair.champion_alerted
+    yield from _alert_rate(pair, guards, alert_rate, on)
+    if guards.minimum_agreement is not None and pair.comparable:
+        differ = pair.comparable - pair.agreed
+        agreement, limit = pair.agreed / pair.comparable, guards.minimum_agreement
+        tripped = beyond_chance(differ, pair.comparable, 1 - limit, guards.confidence)
+        sentence = f"agreement {agreement:.2%} ({differ} {on} got other predictions), at least {limit:.2%}"
+        yield Finding("agreement", agreement, limit, tripped, sentence)
+
+
+def _alert_rate(pair: PairSignals, guards: GuardSpec, alert_rate: float, on: str) -> Iterator[Finding]:
+    """Nothing where the task raises no alerts."""
+    if not {ALERT, PASS} & (pair.champion_decisions.keys() | pair.challenger_decisions.keys()):
+        return
+    new, old = (each.get(ALERT, 0) for each in (pair.challenger_decisions, pair.champion_decisions))
     rates = f"alert rate {new / pair.rows:.2%} ({new} {on}), the champion's {old / pair.rows:.2%}"
     if guards.maximum_alert_ratio is not None:
         limit = guards.maximum_alert_ratio * max(old / pair.rows, alert_rate)
@@ -159,12 +182,6 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float) -> Itera
         limit = guards.minimum_alert_ratio * old / pair.rows
         tripped = beyond_chance(pair.rows - new, pair.rows, 1 - limit, guards.confidence)
         yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{rates}, at least {limit:.2%}")
-    if guards.minimum_agreement is not None:
-        differ = pair.champion_alerted + pair.challenger_alerted
-        agreement, limit = 1 - differ / pair.rows, guards.minimum_agreement
-        tripped = beyond_chance(differ, pair.rows, 1 - limit, guards.confidence)
-        sentence = f"agreement {agreement:.2%} ({differ} {on} got different decisions), at least {limit:.2%}"
-        yield Finding("agreement", agreement, limit, tripped, sentence)
 
 
 def quality(

@@ -41,6 +41,11 @@ class ServedTask(ABC):
     def outputs(self, scores: np.ndarray) -> np.ndarray:
         """The outputs for the prediction log, float64 [n, len(output_names)]."""
 
+    def logged(self, scores: np.ndarray) -> list[list[float]]:
+        """The outputs as a list for each row."""
+        found: list[list[float]] = self.outputs(scores).tolist()
+        return found
+
     @abstractmethod
     def scores(self, outputs: np.ndarray) -> np.ndarray:
         """The scores that gave these logged outputs [n, len(output_names)]."""
@@ -58,10 +63,47 @@ class ServedTask(ABC):
     def answer(self, outputs: Sequence[float]) -> dict[str, Any]:
         """The fields of the HTTP answer for one row with these `outputs`, besides the decision."""
 
+    def answers(self, scores: np.ndarray) -> list[dict[str, Any]]:
+        """For each row the fields of the HTTP answer that are of this kind: those of `answer`, and the decision."""
+        found = [self.answer(outputs) for outputs in self.outputs(scores).tolist()]
+        for fields, decision in zip(found, self.decided(scores), strict=True):
+            if decision:
+                fields["decision"] = decision
+        return found
+
+    def decided(self, scores: np.ndarray) -> list[str]:
+        """The decision of each row; empty where this kind makes none."""
+        places = self.decide(scores)
+        return [""] * len(scores) if places is None else [self.decisions[place] for place in places.tolist()]
+
+    def explained(self, scores: np.ndarray) -> int:
+        """The place in `output_names` of the output that an explanation of one row's `scores`, [1] or [1, k], is of."""
+        return 0
+
+    # What monitoring compares
+
+    def monitored(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """What monitoring compares with the holdout: name → a number or a text for each row, [n]."""
+        outputs = self.outputs(scores)
+        return {name: outputs[:, place] for place, name in enumerate(self.output_names)}
+
     @property
-    @abstractmethod
-    def answer_schema(self) -> dict[str, Any]:
-        """The JSON Schema of each field of `answer`."""
+    def groups(self) -> tuple[str, ...]:
+        """The groups into which outputs are sorted to compare two versions; ranges are in ascending order."""
+        return ("all",)
+
+    def grouped(self, scores: np.ndarray) -> np.ndarray:
+        """For each row the place of its group in `groups`, [n]."""
+        return np.zeros(len(scores), dtype=np.int64)
+
+    def agree(self, scores: np.ndarray, other: "ServedTask", others: np.ndarray) -> np.ndarray | None:
+        """For each row whether the `others`, scores of another version, mean the same as `scores`: bool [n].
+
+        None: this kind cannot tell.
+        """
+        if not self.decisions:
+            return None
+        return np.array([a == b for a, b in zip(self.decided(scores), other.decided(others), strict=True)], dtype=bool)
 
     @abstractmethod
     def stored(self) -> dict[str, Any]:
@@ -116,6 +158,11 @@ class TaskKind(ABC):
 
     #: What estimators learn.
     target: ClassVar[Target]
+    #: The JSON Schema of each field of `ServedTask.answers`. Those of `optional` are not in every answer.
+    answer_schema: ClassVar[Mapping[str, Any]]
+    optional: ClassVar[frozenset[str]] = frozenset()
+    #: Whether the groups of outputs are ranges in ascending order, so that neighbours can be taken together.
+    ordered: ClassVar[bool] = True
 
     def __init__(self, spec: ModelSpec) -> None:
         """Raises ConfigError for a section that the kind does not accept."""

@@ -1,25 +1,27 @@
-"""Compare the current window's features and scores with the champion's training reference."""
+"""Compare the current window's features with the champion's training reference, and its outputs with the holdout's."""
 
 import logging
 from datetime import date
 from typing import TYPE_CHECKING
 
 from training import storage
-from training.adapters.lake import EVENTS, Lake
+from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.registry import REFERENCE, ModelVersion, Registry
-from training.adapters.tables import Events
+from training.adapters.tables import Events, Predictions
 from training.contract.base import Days, TableVersions
 from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain.drift import SCORE, current_window, has_drifted, sample
+from training.domain.drift import current_window, has_drifted, sample, with_outputs
 from training.domain.encoding import encoded
+from training.domain.frames import LOGGED_OUTPUTS, PREDICTION_ID, logged_outputs
 from training.domain.identity import dataset_id
 from training.settings import StateSettings
 from training.snapshots import snapshot_of_run
 from training.workspace import served_artifact, share
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from training.adapters.onnx_model import OnnxModel
@@ -85,9 +87,12 @@ def _compare(
     if not_defined:
         about["not defined any more"] = ", ".join(not_defined)
         log.warning("Not defined any more, compared as the default: %s", about["not defined any more"])
+    reference = _reference(champion, model, spec, settings)
+    outputs = _logged_outputs(model, champion, snapshot, window, spec, settings)
+    about["outputs"] = "logged" if outputs else "computed, as few predictions are logged"
     report = write_drift_report(
-        _with_score(_reference(champion, model, spec, settings), model),
-        _with_score(current, model),
+        with_outputs(reference, _holdout_outputs(model) or _outputs(reference, model)),
+        with_outputs(current, outputs or _outputs(current, model)),
         spec.monitoring.maximum_drifted_share,
         folder,
         about,
@@ -160,7 +165,34 @@ def _how_to_restore(metadata: "ArtifactMetadata", spec: ModelSpec, settings: Sta
     return f"Make it again with `make step STEP=dataset INPUTS='{inputs.model_dump_json(exclude_none=True)}'`."
 
 
-def _with_score(features: "pd.DataFrame", model: "OnnxModel") -> "pd.DataFrame":
+def _holdout_outputs(model: "OnnxModel") -> "dict[str, np.ndarray]":
+    """What the model predicted on its holdout; empty where its artifact is from before it held them."""
+    import numpy as np
+
+    return {name: np.array(values) for name, values in model.metadata.holdout_outputs.items()}
+
+
+def _logged_outputs(
+    model: "OnnxModel",
+    champion: ModelVersion,
+    snapshot: Snapshot,
+    window: Days,
+    spec: ModelSpec,
+    settings: StateSettings,
+) -> "dict[str, np.ndarray]":
+    """What the champion answered to events of the window; empty when fewer than `minimum_rows` are logged."""
+    lake = Lake(settings.lake, spec.source.name, spec.name)
+    predictions = Predictions(lake, spec, snapshot.table_versions.get(PREDICTIONS))
+    rows = predictions.answered(window, [], champion.version, outputs=True)
+    if len(rows) < spec.monitoring.minimum_rows:
+        log.info("%d predictions of version %d are logged: its outputs are computed", len(rows), champion.version)
+        return {}
+    rows = sample(rows.sort_values(PREDICTION_ID, ignore_index=True), spec.monitoring.maximum_rows, spec.training.seed)
+    found = logged_outputs(rows[LOGGED_OUTPUTS], model.task.output_names)
+    return model.task.monitored(model.task.scores(found))
+
+
+def _outputs(features: "pd.DataFrame", model: "OnnxModel") -> "dict[str, np.ndarray]":
     columns = model.metadata.columns
     values = encoded({column.name: features[column.name].to_numpy() for column in columns}, columns)
-    return features.assign(**{SCORE: model.score(values)}).reset_index(drop=True)
+    return model.task.monitored(model.score(values))

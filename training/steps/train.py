@@ -27,6 +27,7 @@ from training.contract.errors import ConfigError
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.search_spec import SearchSpec
+from training.domain.drift import representatives
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.identity import fit_id
 from training.domain.importance import importance_chart, permutation_importance
@@ -204,6 +205,7 @@ def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
         feature_names=manifest.feature_names,
         task=served.stored(),
         outputs=list(served.output_names),
+        holdout_outputs=representatives(served.monitored(scores)),
         golden=_golden(features, scores, job.dataset.requests(), tolerance(scores, task.target)),
         dataset_id=manifest.dataset_id,
         as_of=manifest.as_of,

@@ -88,4 +88,4 @@ def test_what_an_artifact_holds_comes_back_and_decides(served: ServedMulticlass,
     answer = read.answer(logged[0].tolist())
     assert answer["class"] == "late"
     assert answer["probabilities"]["late"] == pytest.approx(0.8)
-    assert read.answer_schema.keys() == answer.keys()
+    assert Multiclass.answer_schema.keys() - {"decision"} == answer.keys()

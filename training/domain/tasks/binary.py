@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from training.contract.errors import DataContractError
-from training.contract.predictions import SCORE
+from training.contract.predictions import ALERT, PASS, SCORE
 from training.contract.registries import TASKS
 from training.contract.tasks import BinaryTask
 from training.domain.charts import Chart, Grid, Line
@@ -20,6 +20,8 @@ from training.domain.tasks._ranking import Ranked, calibration
 from training.domain.tasks._weighted import EPSILON, mean
 
 _CALIBRATION_BINS = 10
+#: Between the groups of scores.
+_BOUNDS = 1 / (1 + np.exp(-np.arange(-20, 21) / 2))
 
 
 @dataclass(frozen=True)
@@ -29,27 +31,42 @@ class ServedBinary(ServedTask):
     threshold: float
 
     output_names = (SCORE,)
-    decisions = ("pass", "alert")
+    decisions = (PASS, ALERT)
+
+    #: Ranges of half a unit of log-odds, which are narrow near 0, where the scores of rare events lie.
+    groups = tuple(f"{low:.5f}" for low in (0.0, *_BOUNDS))
 
     def outputs(self, scores: np.ndarray) -> np.ndarray:
         return scores.astype(np.float64)[:, np.newaxis]
+
+    def logged(self, scores: np.ndarray) -> list[list[float]]:
+        # As the base class does, in a tenth of the time for a single row.
+        return [[score] for score in scores.tolist()]
 
     def scores(self, outputs: np.ndarray) -> np.ndarray:
         return outputs[:, 0]
 
     def decide(self, scores: np.ndarray) -> np.ndarray:
-        # A score that was rounded to float32 must not miss its own threshold.
-        return (scores >= np.float32(self.threshold)).astype(np.int64)
+        return (scores >= self._rounded).astype(np.int64)
+
+    @cached_property
+    def _rounded(self) -> float:
+        """A score that was rounded to float32 must not miss its own threshold."""
+        return float(np.float32(self.threshold))
+
+    def answers(self, scores: np.ndarray) -> list[dict[str, Any]]:
+        # As the base class does, in a third of the time for a single row.
+        rounded, threshold = self._rounded, self.threshold
+        return [
+            {"score": score, "decision": ALERT if score >= rounded else PASS, "threshold": threshold}
+            for score in scores.tolist()
+        ]
+
+    def grouped(self, scores: np.ndarray) -> np.ndarray:
+        return np.searchsorted(_BOUNDS, scores, side="right")
 
     def answer(self, outputs: Sequence[float]) -> dict[str, Any]:
         return {"score": outputs[0], "threshold": self.threshold}
-
-    @property
-    def answer_schema(self) -> dict[str, Any]:
-        return {
-            "score": {"type": "number", "description": "Probability of the positive class."},
-            "threshold": {"type": "number", "description": "Scores at or above it raise an alert."},
-        }
 
     def stored(self) -> dict[str, Any]:
         return {"kind": "binary", "threshold": self.threshold}
@@ -105,6 +122,11 @@ class ScoredBinary(Scored):
 @TASKS.register("binary")
 class Binary(TaskKind):
     target = "binary"
+    answer_schema = {
+        "score": {"type": "number", "description": "Probability of the positive class."},
+        "decision": {"type": "string", "enum": [ALERT, PASS]},
+        "threshold": {"type": "number", "description": "Scores at or above it raise an alert."},
+    }
 
     def truth(self, labels: np.ndarray) -> np.ndarray:
         values = np.asarray(labels).astype(np.int64)

@@ -55,17 +55,25 @@ class ServedMulticlass(ServedTask):
             return likeliest
         return np.where(scores.max(axis=1) < np.float32(self.reject_below), len(self.classes), likeliest)
 
+    def explained(self, scores: np.ndarray) -> int:
+        return int(np.argmax(scores[0]))
+
+    def monitored(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            "class": np.asarray(self.classes, dtype=object)[self.grouped(scores)],
+            "probability": scores.max(axis=1),
+        }
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return self.classes
+
+    def grouped(self, scores: np.ndarray) -> np.ndarray:
+        return np.argmax(scores, axis=1)
+
     def answer(self, outputs: Sequence[float]) -> dict[str, Any]:
         probabilities = dict(zip(self.classes, outputs, strict=True))
         return {"class": max(probabilities, key=probabilities.__getitem__), "probabilities": probabilities}
-
-    @property
-    def answer_schema(self) -> dict[str, Any]:
-        number = {"type": "number"}
-        return {
-            "class": {"type": "string", "enum": list(self.classes), "description": "The likeliest class."},
-            "probabilities": {"type": "object", "properties": dict.fromkeys(self.classes, number)},
-        }
 
     def stored(self) -> dict[str, Any]:
         found: dict[str, Any] = {"kind": "multiclass", "classes": list(self.classes)}
@@ -175,6 +183,12 @@ class ScoredMulticlass(Scored):
 @TASKS.register("multiclass")
 class Multiclass(TaskKind):
     target = "classes"
+    answer_schema = {
+        "class": {"type": "string", "description": "The likeliest class."},
+        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+        "decision": {"type": "string", "description": "A class, or `reject`; with costs, one of their decisions."},
+    }
+    ordered = False
 
     def truth(self, labels: np.ndarray) -> np.ndarray:
         """The names of the classes: text as it is, other values as their text."""

@@ -17,13 +17,20 @@ from training.domain.resampling import Sample
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
 from training.domain.tasks._weighted import mean, median
 
+#: Parts of the holdout's scores, by which the outputs of two versions are compared.
+GROUPS = 20
+
 
 @dataclass(frozen=True)
 class ServedRegression(ServedTask):
-    """The score is the prediction. With `half_width`, the interval around it covers the share `coverage` of labels."""
+    """The score is the prediction. With `half_width`, the interval around it covers the share `coverage` of labels.
+
+    `bounds` divide the scores of the holdout into GROUPS parts of equal size.
+    """
 
     half_width: float | None = None
     coverage: float | None = None
+    bounds: tuple[float, ...] = ()
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -38,23 +45,33 @@ class ServedRegression(ServedTask):
     def scores(self, outputs: np.ndarray) -> np.ndarray:
         return outputs[:, 0]
 
+    def monitored(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        return {"value": scores}
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(str(part) for part in range(1, len(self.bounds) + 2))
+
+    def grouped(self, scores: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.bounds, scores, side="right")
+
+    def agree(self, scores: np.ndarray, other: ServedTask, others: np.ndarray) -> np.ndarray | None:
+        """Whether the others lie in the interval around the scores. Without intervals, whether they are closer to them
+        than the quartiles of the holdout are to each other."""
+        if self.half_width is not None:
+            return np.abs(scores - others) <= self.half_width
+        if not self.bounds:
+            return None
+        low, high = (self.bounds[part * GROUPS // 4 - 1] for part in (1, 3))
+        return np.abs(scores - others) <= high - low
+
     def answer(self, outputs: Sequence[float]) -> dict[str, Any]:
         if self.half_width is None:
             return {"value": outputs[0]}
         return {"value": outputs[0], "interval": {"lower": outputs[1], "upper": outputs[2], "coverage": self.coverage}}
 
-    @property
-    def answer_schema(self) -> dict[str, Any]:
-        number = {"type": "number"}
-        found: dict[str, Any] = {"value": {**number, "description": "The prediction."}}
-        if self.half_width is not None:
-            ends = dict.fromkeys(("lower", "upper", "coverage"), number)
-            what = "Labels lie in it with the probability `coverage`."
-            found["interval"] = {"type": "object", "properties": ends, "description": what}
-        return found
-
     def stored(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"kind": "regression"}
+        found: dict[str, Any] = {"kind": "regression", "bounds": list(self.bounds)}
         return found if self.half_width is None else found | {"half_width": self.half_width, "coverage": self.coverage}
 
 
@@ -108,6 +125,16 @@ class ScoredRegression(Scored):
 @TASKS.register("regression")
 class Regression(TaskKind):
     target = "number"
+    answer_schema = {
+        "value": {"type": "number", "description": "The prediction."},
+        "interval": {
+            "type": "object",
+            "properties": {name: {"type": "number"} for name in ("lower", "upper", "coverage")},
+            "required": ["lower", "upper", "coverage"],
+            "description": "Labels lie in it with the probability `coverage`.",
+        },
+    }
+    optional = frozenset({"interval"})
 
     @property
     def limits(self) -> Mapping[str, float]:
@@ -142,20 +169,21 @@ class Regression(TaskKind):
         Source: Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, Distribution-Free Predictive Inference for Regression,
         JASA 113, 2018, algorithm 2.
         """
+        bounds = _bounds(fitting.holdout_scores)
         interval = self._section.interval
         if interval is None or fitting.calibration is None:
-            return ServedRegression()
+            return ServedRegression(bounds=bounds)
         labels, scores = fitting.calibration
         errors = np.sort(np.abs(labels - scores.astype(np.float64)))
         rank = ceil((len(errors) + 1) * interval.coverage)
         if rank > len(errors):
             problem = f"{len(errors)} rows are too few to calibrate intervals that cover {interval.coverage:.1%}"
             raise DataContractError(problem, hint="Train on a longer window, or raise task.interval.calibration_share.")
-        return ServedRegression(float(errors[rank - 1]), interval.coverage)
+        return ServedRegression(float(errors[rank - 1]), interval.coverage, bounds)
 
     @staticmethod
     def served(stored: Mapping[str, Any]) -> ServedRegression:
-        return ServedRegression(stored.get("half_width"), stored.get("coverage"))
+        return ServedRegression(stored.get("half_width"), stored.get("coverage"), tuple(stored.get("bounds", ())))
 
     def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> ScoredRegression:
         assert isinstance(served, ServedRegression)
@@ -209,6 +237,13 @@ class Regression(TaskKind):
     def _section(self) -> RegressionTask:
         assert isinstance(self.spec.task, RegressionTask)
         return self.spec.task
+
+
+def _bounds(scores: np.ndarray) -> tuple[float, ...]:
+    """The scores that divide all of them into GROUPS parts of equal size."""
+    if not len(scores):
+        return ()
+    return tuple(np.quantile(scores.astype(np.float64), np.arange(1, GROUPS) / GROUPS).tolist())
 
 
 def _statistic(name: str, labels: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from training.contract.traffic import FULL
 from training.contract.traffic import STAGE as STAGE_TAG
 from training.domain.guards import Finding, examine
 from training.domain.rollout import ROLLBACK, ROLLOUT, STAGE, Move, Stage, last_move
+from training.domain.task_kind import task_of
 from training.settings import StateSettings
 from training.steps.rollout.evidence import LateLabels, comparison
 
@@ -44,6 +45,7 @@ class Rollout:
     ) -> None:
         self.model, self._spec, self._move, self._version = spec.name, spec, move, version
         self._registry, self._ledger, self._replicas, self._settings = registry, ledger, replicas, settings
+        self._ordered = task_of(spec).ordered
         self.passed: list[Stage] = []
 
     def stages(self) -> None:
@@ -144,7 +146,8 @@ class Rollout:
         self, stage: Stage, signals: Signals, labels: LateLabels, final: bool = False, silent: bool = False
     ) -> list[Finding]:
         """The findings of the guards. Raises RolloutAborted when a guard trips."""
-        found = examine(signals, self._spec.rollout.guards, self._spec.task.alert_rate, final, silent)
+        guards, alert_rate = self._spec.rollout.guards, self._spec.task.alert_rate
+        found = examine(signals, guards, alert_rate, final, silent, self._ordered)
         found += labels.findings(final)
         if any(finding.tripped for finding in found):
             self._trip(stage, signals.of(self._version).rows, found)
