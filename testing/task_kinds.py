@@ -18,7 +18,7 @@ from training.domain.task_kind import ServedTask
 from training.domain.tasks.multiclass import ServedMulticlass
 from training.domain.tasks.regression import ServedRegression
 
-MODEL, AMOUNT = "card_fraud", "payment_amount"
+SOURCE, MODEL, AMOUNT = "card_payments", "card_fraud", "payment_amount"
 #: The likeliest class is low up to an amount of 30, and high from 60 on.
 CLASSES = ("low", "middle", "high")
 SLOPES, OFFSETS = (0.0, 0.5, 1.0), (0.0, -15.0, -45.0)

@@ -27,7 +27,7 @@ class Model(MeasuredModel):
 
     def __init__(self, threshold: float) -> None:
         task = {"kind": "binary", "threshold": threshold}
-        metadata = type("Metadata", (), {"task": task, "feature_names": ["x"]})()
+        metadata = type("Metadata", (), {"task": task, "feature_names": ["x"], "columns": ()})()
         scorer = type("Scorer", (), {"score": lambda _, x: np.where(x[:, 0] < 0, np.nan, x[:, 0])})()
         super().__init__(metadata, scorer)  # type: ignore[arg-type]
 

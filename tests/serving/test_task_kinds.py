@@ -16,7 +16,7 @@ import pytest
 
 from testing.http_client import http
 from testing.serving_stack import EVENT, Stack, artifact, eventually, fill_online_store, registered, running_stack
-from testing.task_kinds import CLASSES, COVERAGE, HALF_WIDTH, MODEL, artifact_of, models_of
+from testing.task_kinds import CLASSES, COVERAGE, HALF_WIDTH, MODEL, SOURCE, artifact_of, models_of
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.features import Features
 from training.adapters.lake import Lake
@@ -105,7 +105,7 @@ def test_the_log_has_the_outputs_and_the_decision(kind_stack: KindStack) -> None
     said, stack = kind_stack.answer(77.0), kind_stack.stack
 
     def found() -> list[dict[str, Any]]:
-        rows = logged_rows(Lake(stack.settings.lake, MODEL))
+        rows = logged_rows(Lake(stack.settings.lake, SOURCE, MODEL))
         return [row for row in rows if row["prediction_id"] == said["prediction_id"]]
 
     [row] = eventually(found)
@@ -124,8 +124,11 @@ def test_metrics_count_decisions(kind_stack: KindStack) -> None:
     counted = f'perennial_predictions_total{{decision="{decision}",model="{MODEL}",role="champion",version="1"}}'
     group = "high" if kind_stack.kind == "multiclass" else "18"  # 180 lies between 18 and 19 twentieths of 190
     grouped = f'perennial_outputs_total{{group="{group}",model="{MODEL}",version="1"}}'
-    for line in (counted, grouped):
-        eventually(lambda line=line: line in httpx.get(f"{kind_stack.stack.service.url}/metrics", timeout=60).text, 30)
+
+    def text() -> str:
+        return httpx.get(f"{kind_stack.stack.service.url}/metrics", timeout=60).text
+
+    eventually(lambda: counted in text() and grouped in text(), 30)
 
 
 def test_a_version_of_another_kind_is_refused(kind_stack: KindStack) -> None:
