@@ -122,7 +122,7 @@ def test_metrics_count_decisions(kind_stack: KindStack) -> None:
     kind_stack.answer(90.0)
     decision = "high" if kind_stack.kind == "multiclass" else ""
     counted = f'perennial_predictions_total{{decision="{decision}",model="{MODEL}",role="champion",version="1"}}'
-    group = "high" if kind_stack.kind == "multiclass" else "18"  # 180 lies between 18 and 19 twentieths of 190
+    group = "high" if kind_stack.kind == "multiclass" else "19"  # the champion's bounds are 10, 20, …, 190
     grouped = f'perennial_outputs_total{{group="{group}",model="{MODEL}",version="1"}}'
 
     def text() -> str:
