@@ -152,6 +152,10 @@ bench-handbook: $(READY) ## Benchmark the handbook's protocol A with our steps (
 	@test -n "$(DATA)" || { echo "Name the folder of the daily files: make bench-handbook DATA=dir"; exit 1; }
 	@$(BIN)/python -m benchmarks.handbook_protocol "$(DATA)" $(ARGS)
 
+.PHONY: bench-flights
+bench-flights: $(DEV_READY) ## Benchmark the models of the flights of 2013 with our steps (ARGS='--holdout-days 184')
+	@$(BIN)/python -m benchmarks.flights $(ARGS)
+
 .PHONY: bench-loop
 bench-loop: $(READY) ## Benchmark what the loop costs in addition to its steps
 	@$(BIN)/python -m benchmarks.loop $(ARGS)

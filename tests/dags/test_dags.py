@@ -18,7 +18,7 @@ from training.contract.source_spec import SOURCES_DIR
 
 ROOT = Path(__file__).parent.parent.parent
 OF_SOURCE, OF_MODEL = ("data", "landing"), ("monitor", "rollback", "train")
-ALL = sorted([*(f"card_payments_{kind}" for kind in OF_SOURCE), *(f"card_fraud_{kind}" for kind in OF_MODEL)])
+SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
 #: Prints what a DAG file makes, and which modules that took.
@@ -50,13 +50,19 @@ def loaded() -> dict[str, Any]:
     return load(ROOT / "dags")
 
 
+def ids(sources: tuple[str, ...] = SOURCES, models: tuple[str, ...] = MODELS) -> list[str]:
+    """The ids of the DAGs of these sources and models."""
+    of_sources = [f"{source}_{kind}" for source in sources for kind in OF_SOURCE]
+    return sorted([*of_sources, *(f"{model}_{kind}" for model in models for kind in OF_MODEL)])
+
+
 def tasks(dag: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {task["__var"]["task_id"]: task["__var"] for task in dag["tasks"]}
 
 
 def test_every_spec_has_its_dags(loaded: dict[str, Any]) -> None:
     assert loaded["errors"] == {}
-    assert sorted(loaded["dags"]) == ALL
+    assert sorted(loaded["dags"]) == ids()
 
 
 def test_no_ml_library_is_imported(loaded: dict[str, Any]) -> None:
@@ -67,8 +73,15 @@ def test_no_ml_library_is_imported(loaded: dict[str, Any]) -> None:
 
 
 def test_the_dags_say_what_they_are(loaded: dict[str, Any]) -> None:
+    said = {
+        "card_payments": ("Card payments: ", "payments-data"),
+        "card_fraud": ("Card fraud: ", "payments-ml"),
+        "flights": ("Flights from New York: ", "network-data"),
+        "flight_delay": ("Flight delay: ", "network-planning"),
+        "flight_outcome": ("Flight outcome: ", "network-planning"),
+    }
     for dag_id, dag in loaded["dags"].items():
-        title, owner = ("Card fraud: ", "payments-ml") if "fraud" in dag_id else ("Card payments: ", "payments-data")
+        title, owner = said[dag_id.rpartition("_")[0]]
         assert dag["dag_display_name"].startswith(title), dag_id
         assert dag["doc_md"], dag_id
         assert dag["max_active_runs"] == 1, dag_id
@@ -97,7 +110,7 @@ def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, **change}))
     assert load_model_spec("other", tmp_path).title == "Other"
     loaded = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))
-    assert sorted(loaded["dags"]) == sorted([*ALL, *(f"other_{kind}" for kind in OF_MODEL)])
+    assert sorted(loaded["dags"]) == ids(models=("card_fraud", "other"))
     ((file, error),) = loaded["errors"].items()
     assert Path(file).name == "broken_specs.py"
     assert "typo" in error
@@ -112,7 +125,7 @@ def test_a_broken_source_costs_no_other_its_dags_and_names_its_models(tmp_path: 
     files = spec_files(tmp_path, other)
     (files["models_dir"] / "card_fraud.yaml").write_text((MODELS_DIR / "card_fraud.yaml").read_text())
     loaded = load(ROOT / "dags", CT_MODELS_DIR=str(files["models_dir"]), CT_FEATURE_REPO=str(files["feature_repo"]))
-    assert sorted(loaded["dags"]) == ALL
+    assert sorted(loaded["dags"]) == ids(models=("card_fraud",))
     ((_, error),) = loaded["errors"].items()
     assert "other.yaml breaks the source spec's schema: feeds.events.columns.amount.typo" in error
     assert "Without it these models have no DAGs: other." in error
@@ -127,6 +140,8 @@ def test_two_models_of_a_source_share_its_data_and_each_is_monitored_when_it_has
     assert sorted(dag_id for dag_id in dags if dag_id.endswith(("_data", "_landing"))) == [
         "card_payments_data",
         "card_payments_landing",
+        "flights_data",
+        "flights_landing",
     ]
     (online,) = tasks(dags["card_payments_data"])["materialize"]["outlets"]
     for model in ("card_fraud", "other"):
@@ -150,10 +165,11 @@ def test_the_data_dag_begins_with_the_check(loaded: dict[str, Any]) -> None:
 def test_sql_and_feast_are_not_looked_at_when_dags_are_made(tmp_path: Path) -> None:
     for name in ("card_payments.sql", "card_payments.py"):
         (tmp_path / name).write_text("neither SQL nor Python")
-    shutil.copy(SOURCES_DIR / "card_payments.yaml", tmp_path)
+    for source in SOURCES:
+        shutil.copy(SOURCES_DIR / f"{source}.yaml", tmp_path)
     loaded = load(ROOT / "dags", CT_FEATURE_REPO=str(tmp_path))
     assert loaded["errors"] == {}
-    assert len(loaded["dags"]) == len(ALL)
+    assert sorted(loaded["dags"]) == ids()
 
 
 def test_a_task_loads_only_the_dag_that_it_belongs_to() -> None:
