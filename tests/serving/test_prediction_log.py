@@ -133,14 +133,11 @@ def test_a_conversion_never_loses_what_another_replica_appends_meanwhile(
 
 
 def test_event_columns_come_and_go(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
-    logged(tmp_path, lake, spec, row(1))
-    logged(tmp_path, lake, changed(spec, channel={"type": "string"}), with_event(2, channel="web"))
-    logged(tmp_path, lake, changed(spec, amount=None), row(3))
-    assert [(r["event"]["channel"], r["event"]["amount"]) for r in read(lake)] == [
-        (None, 2.5),
-        ("web", 2.5),
-        (None, None),
-    ]
+    old, channel = {"type": "float64"}, {"type": "string"}
+    logged(tmp_path, lake, changed(spec, old=old), with_event(1, old=2.5))
+    logged(tmp_path, lake, changed(spec, old=old, channel=channel), with_event(2, old=2.5, channel="web"))
+    logged(tmp_path, lake, spec, row(3))
+    assert [(r["event"]["channel"], r["event"]["old"]) for r in read(lake)] == [(None, 2.5), ("web", 2.5), (None, None)]
 
 
 @pytest.mark.parametrize(

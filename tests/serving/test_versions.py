@@ -235,10 +235,10 @@ def test_a_column_that_the_online_store_lacks_is_a_default_and_said(stack: Stack
     said = stack.predict()
     assert (said.status_code, said.json()["features_defaulted"], said.json()["feature_timestamp"]) == (200, True, None)
     stack.predict()
-    text = stack.service.log.read_text()
-    assert text.count("rows without customer_count_60d, which version") == 1
     labels = f'feature="customer_count_60d",model="card_fraud",version="{version.version}"'
-    assert f"perennial_features_lacking_total{{{labels}}}" in http.get(f"{stack.service.url}/metrics").text
+    counted = f"perennial_features_lacking_total{{{labels}}} 2"
+    eventually(lambda: counted in http.get(f"{stack.service.url}/metrics").text)
+    assert stack.service.log.read_text().count("rows without customer_count_60d, which version") == 1
     assert http.get(f"{stack.service.url}/readyz").status_code == 200
     promote(stack, stack.registry.get(MODEL, 1))
 
