@@ -106,7 +106,7 @@ def test_what_is_not_understood_is_told_with_the_reason(step_settings: Path) -> 
         ),
         "card_payments/events/2026-01-08.PARQUET": "the same partition as 2026-01-08.parquet, which is ingested",
         "card_payments/events/2026/": "its name is not <partition>.parquet",
-        "cardpayments/": "no source has this name; the sources are card_payments",
+        "cardpayments/": "no source has this name; the sources are card_payments, flights",
         "readme.txt": "a file beside the sources' folders",
     }
 
