@@ -113,6 +113,21 @@ def test_a_change_of_the_spec_changes_the_ids_of_what_it_decides(path: str, valu
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+def test_the_allowed_values_of_a_column_decide_where_they_are_the_categories_of_a_feature() -> None:
+    def changed(event_columns: list[str]) -> set[str]:
+        found = []
+        for values in (["web", "shop"], ["web", "shop", "phone"]):
+            raw = raw_spec()
+            raw["source"]["feeds"]["events"]["columns"]["channel"] = {"type": "category", "values": values}
+            raw["source"]["features"]["event_columns"] = event_columns
+            found.append(ids(raw))
+        before, after = found
+        return {name for name in before if before[name] != after[name]}
+
+    assert changed([]) == set()
+    assert changed(["channel"]) == WITH_DATASET
+
+
 def test_every_section_of_the_spec_is_tried() -> None:
     tried = {path.split(".")[0] for path, _, _ in CHANGES}
     assert tried == set(ModelSpec.model_fields) - {"name"}

@@ -6,7 +6,7 @@ schedule, may change and everything made before is found again. Every other reci
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from enum import Enum
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from training.contract.base import TableVersions
+from training.contract.feeds import EVENTS, FeedSpec
 from training.contract.model_spec import ModelSpec
 
 #: Hex digits of an id: 64 bits.
@@ -51,7 +52,8 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "source.feeds.columns.unique": _NOTHING,
     "source.feeds.columns.minimum": _NOTHING,
     "source.feeds.columns.maximum": _NOTHING,
-    "source.feeds.columns.values": _NOTHING,
+    # Of an event column that is a text feature they are the categories. `_without_rules` leaves out those of all others.
+    "source.feeds.columns.values": _DATASET,
     "source.feeds.time_column": _DATASET,
     "source.feeds.id_column": _DATASET,
     "source.feeds.row_count": _NOTHING,
@@ -184,11 +186,24 @@ def _deciding(spec: ModelSpec, kind: Id) -> dict[str, Any]:
     """The parts of `spec` that enter ids of this kind, by their names in DECIDES."""
     source, feeds = spec.source, spec.feed_names
     learned = {
-        "feeds": {name: feed for name, feed in source.feeds.items() if name in feeds},
+        "feeds": {
+            name: _without_rules(feed, source.features.event_columns if name == EVENTS else ())
+            for name, feed in source.feeds.items()
+            if name in feeds
+        },
         "labels": {spec.label: source.labels[spec.label]},
     }
     spec = spec.model_copy(update={"source": source.model_copy(update=learned)})
     return {part: _part(spec, part.split(".")) for part, ids in DECIDES.items() if kind in ids}
+
+
+def _without_rules(feed: FeedSpec, features: Sequence[str]) -> FeedSpec:
+    """The feed, with the allowed values of no column but the texts among `features`."""
+    columns = {
+        name: column if name in features and column.kind == "string" else column.model_copy(update={"values": None})
+        for name, column in feed.columns.items()
+    }
+    return feed.model_copy(update={"columns": columns})
 
 
 def _part(value: Any, path: list[str]) -> Any:
