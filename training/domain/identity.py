@@ -52,7 +52,8 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "source.feeds.columns.unique": _NOTHING,
     "source.feeds.columns.minimum": _NOTHING,
     "source.feeds.columns.maximum": _NOTHING,
-    # Of an event column that is a text feature they are the categories. `_without_rules` leaves out those of all others.
+    # Of an event column that is a text feature they are the categories. Those of all others are left out
+    # (`_without_rules`).
     "source.feeds.columns.values": _DATASET,
     "source.feeds.time_column": _DATASET,
     "source.feeds.id_column": _DATASET,
