@@ -76,6 +76,15 @@ def test_silence_is_negative_once_the_delay_has_passed(spec: ModelSpec) -> None:
     assert found[LABEL].dtype == "int64"
 
 
+def test_silence_is_false_among_booleans_that_may_be_null(spec: ModelSpec) -> None:
+    columns = {"transaction_id": [1, 2], "is_fraud": [True, None], "reported_at": [T + DAY] * 2, "partition": ["a"] * 2}
+    known = newest(pa.table(columns), spec.label_spec)
+    found = labelled(EVENTS, known, negative(spec), T + 9 * DAY)[["transaction_id", LABEL]]
+    stored = pa.Table.from_pandas(found, preserve_index=False)
+    assert stored.schema.field(LABEL).type == pa.bool_()
+    assert dict(zip(*stored.to_pydict().values(), strict=True)) == {1: True, 3: False, 4: False}
+
+
 def test_the_reports_that_sql_sees_say_the_same(spec: ModelSpec) -> None:
     events = pa.Table.from_pandas(EVENTS, preserve_index=False)
     said = reports((1, 1, T + 2 * DAY, "a"), (2, 1, T + 4 * DAY, "a"))

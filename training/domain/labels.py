@@ -76,7 +76,8 @@ def decided(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: d
         matured = found[spec.source.events.time_column] + timedelta(days=spec.label_spec.delay_days)
         silent = found[REPORTED_AT].isna() & (matured < until)
         found[REPORTED_AT] = found[REPORTED_AT].mask(silent, matured)
-        found[LABEL] = found[LABEL].mask(silent, 0)
+        # Booleans with nulls are Python objects, and a 0 among them could not be stored.
+        found[LABEL] = found[LABEL].mask(silent, False if known[LABEL].dtype == object else 0)
     return found[found[REPORTED_AT].notna()]
 
 
