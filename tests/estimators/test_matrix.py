@@ -1,5 +1,7 @@
 """Every estimator learns every target that it names from numbers, missing values and categories, and exports it."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -85,6 +87,18 @@ def test_learns_exports_and_repeats_itself(name: str, target: Target, kind: str)
         assert np.isfinite(found).all()
         assert prove_parity(native, found, target) < 1e-2
     assert learn(name, data).onnx() == content
+
+
+@pytest.mark.parametrize(("name", "target"), CASES, ids=[f"{name}-{target}" for name, target in CASES])
+def test_a_column_may_have_been_missing_in_all_training_rows(name: str, target: Target) -> None:
+    data = made(target, KINDS["missing"], 300)
+    features = data.features.copy()
+    features[:, 2] = np.nan
+    data = replace(data, features=features)
+    fitted = learn(name, data)
+    rows = features.copy()
+    rows[::2, 2] = 1.0
+    assert prove_parity(fitted.outputs(rows), exported(fitted.onnx(), rows), target) < 1e-2
 
 
 @pytest.mark.parametrize(("name", "target"), CASES, ids=[f"{name}-{target}" for name, target in CASES])

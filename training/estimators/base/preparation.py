@@ -21,7 +21,8 @@ class Preparation:
     """From features [n, d] to the prepared matrix [n, width]: numbers, indicators, and one group per category column.
 
     - A number that is missing becomes the mean of the training rows. A column that had missing values there also gets
-      an indicator: 1 where the value is missing, else 0. With `keep_missing`, such a column keeps its NaN instead.
+      an indicator: 1 where the value is missing, else 0. With `keep_missing`, such a column keeps its NaN instead. A
+      column without any value there is filled with 0.
     - A category column with c categories has c + 2 codes: those of the categories, c for another category, c + 1 for a
       missing value. With `one_hot` it becomes c + 2 columns of 0 and 1, of which one is 1. Without, it becomes one
       column with the code, plus the number of codes of the category columns before it.
@@ -52,7 +53,8 @@ class Preparation:
         sums = np.where(missing, 0, values).sum(axis=0, dtype=np.float64)
         fill = np.where(optional, np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0), np.nan)
         if keep_missing:
-            fill[had_missing] = np.nan
+            # Not where all values were missing: some models need a value to learn from.
+            fill[had_missing & (counts > 0)] = np.nan
         indicated = [] if keep_missing else [number for number, had in zip(numbers, had_missing, strict=True) if had]
         return cls(
             np.array(numbers, np.int64),
