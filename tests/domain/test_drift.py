@@ -1,18 +1,45 @@
 """The decision on drift, and the windows that drift and performance look at."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from training.contract.base import Days
+from training.contract.feature_definitions import FeatureColumn
 from training.contract.messages import ColumnDrift
 from training.contract.tasks import BinaryTask, Margin, RegressionTask, Relative
 from training.domain.coverage import covered_days
-from training.domain.drift import OUTPUT, current_window, has_drifted, representatives, sample, spread, with_outputs
+from training.domain.drift import (
+    OUTPUT,
+    compared,
+    current_window,
+    has_drifted,
+    representatives,
+    sample,
+    spread,
+    with_outputs,
+)
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 from training.domain.performance import first_made, has_degraded, matured_window
+
+
+def test_columns_of_events_are_compared_as_models_get_them() -> None:
+    columns = [FeatureColumn(name=name, may_be_missing=True) for name in ("price", "weekend", "stops")]
+    columns.append(FeatureColumn(name="origin", categories=("EWR",), may_be_missing=True))
+    kept = {
+        "price": [Decimal("12.50"), None],
+        "weekend": [True, None],
+        "stops": pd.array([2, None], "Int16"),
+        "origin": ["EWR", None],
+        "id": [1, 2],
+    }
+    found = compared(pd.DataFrame(kept), columns)
+    assert found.dtypes.tolist() == [np.float32, np.float32, np.float32, object]
+    assert found.iloc[0].tolist() == [12.5, 1, 2, "EWR"]
+    assert found.iloc[1].isna().all()
 
 
 def _columns(drifted: int, of: int, score: bool = False) -> dict[str, ColumnDrift]:

@@ -1,6 +1,6 @@
 """Whether the data has drifted from the data that the champion was trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from training.contract.base import Days
+from training.contract.feature_definitions import FeatureColumn
 from training.contract.messages import ColumnDrift
 
 #: The names of columns with the champion's outputs begin with it; no feature's name does. They are compared like
@@ -76,6 +77,15 @@ def representatives(outputs: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
 def spread(values: np.ndarray, rows: int) -> np.ndarray:
     """`rows` of the values, at even distances: some of them, or each about equally often."""
     return values[((np.arange(rows) + 0.5) * len(values) / max(rows, 1)).astype(int)]
+
+
+def compared(features: pd.DataFrame, columns: Sequence[FeatureColumn]) -> pd.DataFrame:
+    """The `columns` of features as they are compared: numbers as models get them, texts as they are.
+
+    A dataset has columns of events as they were delivered, such as decimals, which would be compared as texts.
+    """
+    numbers = {column.name: np.float32 for column in columns if column.categories is None}
+    return features[[column.name for column in columns]].astype(numbers)
 
 
 def with_outputs(features: pd.DataFrame, outputs: Mapping[str, np.ndarray]) -> pd.DataFrame:

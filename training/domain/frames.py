@@ -23,6 +23,12 @@ LOGGED_FEATURES: Final = "_features"
 LOGGED_OUTPUTS: Final = "_outputs"
 
 
+def are_finite(outputs: Iterable[Iterable[tuple[str, float | None]]]) -> np.ndarray:
+    """Bool [n]: which rows of a column LOGGED_OUTPUTS can be measured: they have outputs, and all are finite."""
+    values = [[np.nan if value is None else value for _, value in row] for row in outputs]
+    return np.array([bool(row) and bool(np.isfinite(row).all()) for row in values], dtype=bool)
+
+
 def logged_outputs(outputs: Iterable[Iterable[tuple[str, float]]], names: Sequence[str]) -> np.ndarray:
     """The outputs `names` of a column LOGGED_OUTPUTS, float64 [n, len(names)]; NaN where a row lacks one."""
     rows = [dict(row) for row in outputs]

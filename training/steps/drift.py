@@ -12,9 +12,9 @@ from training.contract.base import Days, TableVersions
 from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain.drift import current_window, has_drifted, sample, with_outputs
+from training.domain.drift import compared, current_window, has_drifted, sample, with_outputs
 from training.domain.encoding import encoded
-from training.domain.frames import LOGGED_OUTPUTS, PREDICTION_ID, logged_outputs
+from training.domain.frames import LOGGED_OUTPUTS, PREDICTION_ID, are_finite, logged_outputs
 from training.domain.identity import dataset_id
 from training.settings import StateSettings
 from training.snapshots import snapshot_of_run
@@ -126,8 +126,7 @@ def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.D
     defaults = {column.name: column.default for view in views for column in view.columns}
     not_defined = [name for name in metadata.feature_names if name not in made]
     made = made.assign(**{name: defaults.get(name, 0.0) for name in not_defined})
-    numbers = {column.name: "float32" for column in metadata.columns if column.categories is None}
-    return made[metadata.feature_names].astype(numbers), not_defined
+    return compared(made, metadata.columns), not_defined
 
 
 def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, settings: StateSettings) -> "pd.DataFrame":
@@ -146,7 +145,8 @@ def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, sett
         problem = f"The champion's reference, of dataset {metadata.dataset_id}, is neither in {work} nor in its run as"
         raise InputError(f"{problem} {kept}", hint=_how_to_restore(metadata, spec, settings))
     log.info("Reference read from %s", path)
-    return sample(pd.read_parquet(path)[metadata.feature_names], spec.monitoring.maximum_rows, spec.training.seed)
+    kept_rows = compared(pd.read_parquet(path), metadata.columns)
+    return sample(kept_rows, spec.monitoring.maximum_rows, spec.training.seed)
 
 
 def _how_to_restore(metadata: "ArtifactMetadata", spec: ModelSpec, settings: StateSettings) -> str:
@@ -184,6 +184,7 @@ def _logged_outputs(
     lake = Lake(settings.lake, spec.source.name, spec.name)
     predictions = Predictions(lake, spec, snapshot.table_versions.get(PREDICTIONS))
     rows = predictions.answered(window, [], champion.version, outputs=True)
+    rows = rows[are_finite(rows[LOGGED_OUTPUTS])]
     if len(rows) < spec.monitoring.minimum_rows:
         log.info("%d predictions of version %d are logged: its outputs are computed", len(rows), champion.version)
         return {}
