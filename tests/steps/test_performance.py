@@ -143,6 +143,17 @@ def test_blind_predictions_have_degraded(world: MonitoredModel) -> None:
     assert result.current["average_precision"] < result.reference["average_precision"] - 0.1
 
 
+def test_a_prediction_that_is_no_number_is_left_out_and_counted(world: MonitoredModel) -> None:
+    rows = _predict(world, WINDOW, _good)
+    _log(world, rows)
+    all_of_them = _run(world)
+    _log(world, rows.assign(score=rows["score"].mask(rows.index % 20 == 0)))
+    result = _run(world)
+    assert result.outcome == "measured"
+    assert 0 < result.not_finite < result.rows
+    assert result.rows + result.not_finite == all_of_them.rows
+
+
 def test_predictions_made_again_once_the_labels_are_in_hide_nothing(world: MonitoredModel) -> None:
     first, again = _predict(world, WINDOW, _blind, later=1), _predict(world, WINDOW, _good, later=8 * 24 * 3600)
     _log(world, first)

@@ -12,7 +12,7 @@ from training.contract.errors import DataContractError
 from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.evaluation_set import EvaluationSet
-from training.domain.frames import LABEL, LOGGED_OUTPUTS, logged_outputs
+from training.domain.frames import LABEL, LOGGED_OUTPUTS, are_finite, logged_outputs
 from training.domain.performance import first_made, has_degraded, matured_window
 from training.domain.task_kind import served_task, task_of
 from training.settings import StateSettings
@@ -30,7 +30,8 @@ def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult
     have all been reported by then.
 
     They are measured like the holdout, so that the two can be compared: entities already known as positive are left out
-    where the spec says so. The metrics are logged to the champion's run as of the horizon; run again, nothing doubles.
+    where the spec says so. Predictions that are not finite numbers are left out and counted. The metrics are logged to
+    the champion's run as of the horizon; run again, nothing doubles.
     Raises InputError for an unknown version of the model or of a table, TransientError when MLflow does not answer.
     """
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
@@ -71,10 +72,16 @@ def _measured(
         log.warning("Version %d cannot be measured: %s", champion_version, error.message)
         return PerformanceResult(outcome="too few labels", lacks=error.message, reference=reference)
     task, rows = task_of(spec), _counted(predictions, as_of, window, metadata, versions, lake, spec)
+    measurable = are_finite(rows[LOGGED_OUTPUTS])
+    rows, not_finite = rows[measurable], int((~measurable).sum())
+    if not_finite:
+        log.warning("%d predictions with a label are not finite numbers: left out", not_finite)
     truth = task.truth(rows[LABEL].to_numpy())
     counts, lacks = task.counts(truth), task.lacks_to_measure(truth, spec.monitoring.minimum_class_rows)
     log.info("%d predictions, %d with a label (%s), in %s", len(predictions), len(rows), counts, window)
-    result = PerformanceResult(outcome="measured", rows=len(rows), counts=counts, lacks=lacks, reference=reference)
+    result = PerformanceResult(
+        outcome="measured", rows=len(rows), not_finite=not_finite, counts=counts, lacks=lacks, reference=reference
+    )
     if lacks:
         log.info("Too few labels: %s", lacks)
         return result.model_copy(update={"outcome": "too few labels"})

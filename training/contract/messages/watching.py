@@ -46,6 +46,8 @@ class PerformanceResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "too few labels", "no predictions"]
     window: Days | None = None
     rows: int = 0
+    not_finite: int = 0
+    """Labelled predictions that were left out, because the model's output was not a finite number."""
     counts: dict[str, int] = {}
     """Class → its rows, where labels are classes."""
     lacks: str = ""

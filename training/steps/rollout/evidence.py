@@ -17,7 +17,7 @@ from training.contract.model_spec import ModelSpec
 from training.contract.predictions import ROUTED
 from training.contract.signals import Signals
 from training.domain.audit import AUDIT, Audit
-from training.domain.frames import DAY, LABEL, LOGGED_OUTPUTS, ROLE, VERSION, logged_outputs
+from training.domain.frames import DAY, LABEL, LOGGED_OUTPUTS, ROLE, VERSION, are_finite, logged_outputs
 from training.domain.guards import Finding, quality
 from training.domain.rollout import Move, Stage
 from training.domain.task_kind import Scored, served_task, task_of
@@ -109,6 +109,7 @@ class LateLabels:
         predictions = Predictions(self._lake, spec, versions.get(PREDICTIONS))
         columns = [identity, spec.source.events.time_column, *filter(None, [spec.evaluation.entity])]
         rows = predictions.scored_since(self._stage.began, [self._stage.version, self._champion], columns)
+        rows = rows[are_finite(rows[LOGGED_OUTPUTS])]
         table = Labels(self._lake, spec, versions.get(spec.label_spec.feed))
         known = table.known_at(None, rows[identity])
         # The labels feed decides what is known now: a clock does not know which deliveries are late.
