@@ -91,21 +91,28 @@ class Loop:
         days = Days(start=min(days.start for days in affected), end=max(days.end for days in affected))
         self.step("features", {"days": days, "table_versions": versions})
 
-    def judge(
+    def judge(self, as_of: date, window_days: int, estimators: list[str]) -> m.EvaluateResult:
+        """Dataset, one training run per estimator, verdict. An estimator that fails drops out."""
+        dataset_uri = self.dataset(as_of, window_days)
+        return self.evaluate(dataset_uri, self.train(dataset_uri, estimators))
+
+    def dataset(self, as_of: date, window_days: int) -> str:
+        made: m.DatasetResult = self.step("dataset", {"as_of": as_of, "window_days": window_days, "seed": SEED})
+        return made.uri
+
+    def train(
         self,
-        as_of: date,
-        window_days: int,
+        dataset_uri: str,
         estimators: list[str],
         parameters: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-    ) -> m.EvaluateResult:
-        """Dataset, one training run per estimator, verdict. An estimator that fails drops out.
+    ) -> dict[str, Any]:
+        """The inputs of `evaluate` that name the trained estimators.
 
         `parameters`: estimator → those that differ from the spec and the defaults.
         """
-        dataset: m.DatasetResult = self.step("dataset", {"as_of": as_of, "window_days": window_days, "seed": SEED})
         candidates, dropped_out = [], {}
         for name in estimators:
-            inputs = {"estimator": name, "dataset_uri": dataset.uri, "seed": SEED, "reason": "benchmark"}
+            inputs = {"estimator": name, "dataset_uri": dataset_uri, "seed": SEED, "reason": "benchmark"}
             inputs |= {"parameters": dict(parameters.get(name, {}))}
             try:
                 trained: m.TrainResult = self.step("train", inputs, f"train {name}")
@@ -114,8 +121,12 @@ class Loop:
                 continue
             self.trained[name] = trained
             candidates.append(m.Candidate(**trained.model_dump(include=set(m.Candidate.model_fields))))
-        tried = {"candidates": candidates, "dropped_out": dropped_out}
-        return self.step("evaluate", {**tried, "dataset_uri": dataset.uri, "seed": SEED})
+        return {"candidates": candidates, "dropped_out": dropped_out}
+
+    def evaluate(self, dataset_uri: str, tried: Mapping[str, Any]) -> m.EvaluateResult:
+        """The verdict on the holdout of `dataset_uri`, on which the estimators need not have been trained."""
+        result: m.EvaluateResult = self.step("evaluate", {**tried, "dataset_uri": dataset_uri, "seed": SEED})
+        return result
 
 
 def settings_under(home: Path) -> Settings:

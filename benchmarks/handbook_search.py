@@ -74,10 +74,13 @@ def run(data: Path, home: Path, trials: int, minutes: float) -> str:
     settings = settings_under(home)
     searching = Loop(settings.model_copy(update={"models_dir": models}))
     searching.land(data, history_start(AS_OF, SEARCH_DAYS), AS_OF - timedelta(days=8))
-    five_weeks = searching.judge(AS_OF, SEARCH_DAYS, list(SPACES))
+    on_five_weeks = searching.train(searching.dataset(AS_OF, SEARCH_DAYS), list(SPACES))
     parameters = {name: _parameters(result) for name, result in searching.trained.items()}
     plain = Loop(settings)
-    protocol = plain.judge(AS_OF, WINDOW_DAYS, list(parameters), parameters)
+    # Both are judged on protocol A's holdout. That of the five weeks leaves out more cards, known for longer.
+    week = plain.dataset(AS_OF, WINDOW_DAYS)
+    protocol = plain.evaluate(week, plain.train(week, list(parameters), parameters))
+    five_weeks = plain.evaluate(week, on_five_weeks)
     summaries = {name: _summary(settings.tracking_uri, result.run_id) for name, result in searching.trained.items()}
     seconds = searching.watch.seconds | {f"{name} again": took for name, took in plain.watch.seconds.items()}
     return _report(_Searched(five_weeks, protocol, parameters, summaries), seconds)
