@@ -160,6 +160,7 @@ def test_a_spec_of_one_file_is_split_and_its_predictions_get_their_own_folder(
         "decision": {"alert_rate": 0.01},
         "drift": one.pop("monitoring"),
         "schedule": {"train": "@weekly", "drift": "@daily"},
+        "resources": {"default": {"cpu": "2"}, "steps": {"ingest": {"memory": "8Gi"}, "train": {"memory": "16Gi"}}},
     }
     one["evaluation"]["floors"] = one["evaluation"].pop("limits")
     one["evaluation"]["margins"] = {"card_precision_at_k": 0.02}
@@ -178,6 +179,9 @@ def test_a_spec_of_one_file_is_split_and_its_predictions_get_their_own_folder(
     assert (spec.source.name, spec.label_spec.delay_days, spec.task.decision.alert_rate) == (MODEL, 7, 0.01)
     assert spec.evaluation.margins == {"precision_at_k": 0.02}
     assert (spec.schedule.monitor, spec.monitoring.maximum_drifted_share) == ("@daily", 0.25)
+    for each, step, memory in ((spec.source, "ingest", "8Gi"), (spec, "train", "16Gi")):
+        assert (each.resources.of(step).memory, each.resources.default.cpu) == (memory, "2")
+        assert set(each.resources.steps) == {step}
     assert "# About a fortnight.\n" in (models / f"{MODEL}.yaml").read_text()
     lake = Lake(mine.lake, MODEL, MODEL)
     assert lake.scan(EVENTS).count_rows() == lake.scan(PREDICTIONS).count_rows() == len(events)

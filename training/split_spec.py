@@ -15,6 +15,8 @@ from training.contract.yaml_file import read_fields
 Fields = dict[str, Any]
 
 _SHARED = ("name", "title", "description", "owner")
+#: The steps whose resources the source has.
+_OF_SOURCE = ("check", "ingest", "features", "materialize")
 #: Text of the model's sections: old → new.
 _RENAMED = (
     (r"^drift:", "monitoring:"),
@@ -46,12 +48,14 @@ def _source(fields: Fields) -> Fields:
         "features": {
             "tables": {name: {"entity": entity, **table} for name, entity in fields["features"]["tables"].items()}
         },
+        **_resources(fields, of_source=True),
     }
 
 
 def _model(fields: Fields) -> Fields:
     rest = {name: each for name, each in fields.items() if name not in (*_SHARED, "feeds", "label", "features")}
     schedule = {("monitor" if name == "drift" else name): cron for name, cron in rest.pop("schedule", {}).items()}
+    rest |= _resources(fields, of_source=False)
     decision = rest.pop("decision", None)
     found = {
         **{name: fields[name] for name in _SHARED if name in fields},
@@ -63,6 +67,16 @@ def _model(fields: Fields) -> Fields:
         **{("monitoring" if name == "drift" else name): _renamed(each) for name, each in rest.items()},
     }
     return {**found, "schedule": schedule} if schedule else found
+
+
+def _resources(fields: Fields, of_source: bool) -> Fields:
+    """The section `resources` of one of the two, with its steps; nothing when there is none."""
+    if "resources" not in fields:
+        return {}
+    found = {name: each for name, each in fields["resources"].items() if name == "default" or not of_source}
+    steps = fields["resources"].get("steps", {})
+    found["steps"] = {name: each for name, each in steps.items() if (name in _OF_SOURCE) == of_source}
+    return {"resources": {name: each for name, each in found.items() if name != "steps" or each}}
 
 
 def _renamed(value: Any) -> Any:
