@@ -28,7 +28,8 @@ def field_type(column: Column, is_event_time: bool) -> Any:
     if column.allowed is not None:
         if column.kind in ("int", "string", "bool"):
             return Literal[column.allowed]
-        listed: list[JsonValue] = [value if isinstance(value, float) else str(value) for value in column.allowed]
+        numbers = column.kind == "float"
+        listed: list[JsonValue] = [float(value) if numbers else str(value) for value in column.allowed]
         enum: dict[str, JsonValue] = {"enum": listed}
         return Annotated[_type(column, is_event_time), AfterValidator(_one_of(column)), Field(json_schema_extra=enum)]
     return _type(column, is_event_time)

@@ -246,6 +246,7 @@ def test_the_openapi_document_describes_each_type(settings: Settings) -> None:
     deliveries = Deliveries(settings)
     columns = {f"x{i}": {"type": name} for i, name in enumerate(VALUES)}
     columns |= {"closed": {"type": "decimal(4, 2)", "values": ["0.10"]}}
+    columns |= {"half": {"type": "float64", "values": [0.5, 2]}}
     deliveries.respec(lambda feeds: feeds["events"]["columns"].update(columns))
     schema = RequestSchema(respecified(deliveries))
     body = schema.openapi(schema.event)["requestBody"]["content"]["application/json"]["schema"]["properties"]
@@ -259,6 +260,7 @@ def test_the_openapi_document_describes_each_type(settings: Settings) -> None:
     assert (found["list(float32)"]["type"], found["list(float64)"]["items"]["type"]) == ("array", "number")
     assert (found["list(float32, 2)"]["minItems"], found["list(float32, 2)"]["maxItems"]) == (2, 2)
     assert body["closed"]["enum"] == ["0.10"]
+    assert body["half"]["enum"] == [0.5, 2.0]
 
 
 @pytest.mark.parametrize(
