@@ -10,7 +10,7 @@ from training import atomic
 from training.contract.base import Days
 
 _TIME = pa.timestamp("us", tz="UTC")
-#: The columns of the card_fraud spec's feeds.
+#: The columns of the feeds of the source card_payments.
 EVENTS_SCHEMA = pa.schema(
     [
         ("transaction_id", pa.int64()),

@@ -51,7 +51,7 @@ class ViewDefinition(Frozen):
 
 class RequestViewDefinition(Frozen):
     name: str
-    """The name of its function in `feature_repo/<model>.py`. Feast calls it an on-demand feature view."""
+    """The name of its function in `feature_repo/<source>.py`. Feast calls it an on-demand feature view."""
     features: tuple[str, ...] = Field(min_length=1)
     """The features that it computes."""
     event_columns: tuple[str, ...]

@@ -52,7 +52,7 @@ def monitoring_run(drift: DriftResult, performance: PerformanceResult | None, sp
 
 
 def unmeasured_for_long(monitor: Monitor, runs: Iterable[MonitoringRun], spec: ModelSpec) -> Unmeasured | None:
-    """How long `monitor` has been unable to measure; None while that is within `drift.maximum_unmeasured_looks`.
+    """How long `monitor` has been unable to measure; None while that is within `monitoring.maximum_unmeasured_looks`.
 
     `runs` are in the order in which they were made. A new champion's predictions need time until their labels are in:
     the label delay and a whole window, from the first run that monitored it. Until then a run that cannot measure its

@@ -50,8 +50,9 @@ def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
         return DriftResult(outcome="no champion", snapshot=snapshot)
     window = current_window(as_of, spec.monitoring.window_days)
     rows = _current_events(lake, spec, snapshot.table_versions, window)
-    if len(rows) < spec.monitoring.minimum_rows:
-        log.warning("%d events are fewer than the %d of drift.minimum_rows", len(rows), spec.monitoring.minimum_rows)
+    minimum = spec.monitoring.minimum_rows
+    if len(rows) < minimum:
+        log.warning("%d events are fewer than the %d of monitoring.minimum_rows", len(rows), minimum)
         return DriftResult(outcome="no data", snapshot=snapshot)
     champion = Registry(settings.tracking_uri).get(spec.name, snapshot.champion_version)
     return _compare(rows, champion, snapshot, as_of, spec, settings)

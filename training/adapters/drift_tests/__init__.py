@@ -1,1 +1,1 @@
-"""Drift tests: one module per test. The name of the module is the name in `drift.test` of a spec."""
+"""Drift tests: one module per test. The name of the module is the name in `monitoring.test` of a spec."""

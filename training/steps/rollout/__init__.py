@@ -40,7 +40,7 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     try:
         if move is not None and move.champion is not None:
             if problem := skew_problem(ledger, spec):
-                raise RolloutAborted(problem, hint="Run the drift DAG, whose audit step finds the skew.")
+                raise RolloutAborted(problem, hint="Run the monitor DAG, whose audit step finds the skew.")
             rollout.stages()
         rollout.check_not_cancelled()
         if move is not None:
