@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from training.contract.predictions import ALERT, PASS
 from training.contract.rollout_spec import GuardSpec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS, PairSignals, Signals, VersionSignals
 from training.contract.traffic import Desired
@@ -193,6 +194,15 @@ def test_neighbouring_ranges_are_merged_and_classes_are_not() -> None:
     assert groups == 4
     e, f = np.array([60, 900, 40, 0.5]) / 1000.5, np.array([40, 900, 0.5, 60]) / 1000.5
     assert index == pytest.approx(float(((f - e) * np.log(f / e)).sum()))
+
+
+@pytest.mark.parametrize(("alerts", "trips"), [(1, False), (40, True)])
+def test_a_champion_without_alerts_leaves_room_where_the_spec_sets_no_rate(alerts: int, trips: bool) -> None:
+    """A binary task with `decision.threshold` has no alert rate."""
+    none, some = {PASS: 100}, {ALERT: alerts, PASS: 100 - alerts}
+    pair = PairSignals(rows=100, champion_decisions=none, challenger_decisions=some)
+    found = examine(signals(VersionSignals(), pair=pair), GuardSpec(minimum_agreement=None), alert_rate=0.0)
+    assert ({f.guard for f in found if f.tripped} == {"alert_rate"}) == trips
 
 
 def test_without_decisions_the_alert_rate_is_no_guard() -> None:

@@ -175,7 +175,8 @@ def _alert_rate(pair: PairSignals, guards: GuardSpec, alert_rate: float, on: str
     new, old = (each.get(ALERT, 0) for each in (pair.challenger_decisions, pair.champion_decisions))
     rates = f"alert rate {new / pair.rows:.2%} ({new} {on}), the champion's {old / pair.rows:.2%}"
     if guards.maximum_alert_ratio is not None:
-        limit = guards.maximum_alert_ratio * max(old / pair.rows, alert_rate)
+        # A ratio to none is nothing: a champion without an alert counts as one with a single one.
+        limit = guards.maximum_alert_ratio * max(old / pair.rows, alert_rate or 1 / pair.rows)
         tripped = beyond_chance(new, pair.rows, limit, guards.confidence)
         yield Finding("alert_rate", new / pair.rows, limit, tripped, f"{rates}, at most {limit:.2%}")
     if guards.minimum_alert_ratio is not None:
