@@ -11,6 +11,7 @@ import yaml
 
 from local.generator import Generator
 from local.landing import land_table
+from tests.feature_repo.written_by_hand import BY_HAND
 from training.adapters.lake import Lake
 from training.contract.messages import IngestInputs, IngestResult
 from training.domain.partitions import partition_days
@@ -37,6 +38,8 @@ class Deliveries:
     def respec(self, change: Callable[[dict[str, Any]], Any]) -> None:
         """Go on under a spec whose feeds were put through `change`."""
         spec = yaml.safe_load(Path(self.settings.feature_repo, f"{SOURCE}.yaml").read_text())
+        # Declared features name columns of the feeds, which `change` may take away. Ingest reads no features.
+        spec["features"] = yaml.safe_load((BY_HAND / f"{SOURCE}.yaml").read_text())["features"]
         change(spec["feeds"])
         repo = Path(self.settings.home, "repo")
         repo.mkdir(parents=True, exist_ok=True)

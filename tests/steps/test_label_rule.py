@@ -10,6 +10,7 @@ import pytest
 
 from testing.spec_files import Raw, spec_files
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, midnight, payments, put
+from tests.feature_repo.written_by_hand import BY_HAND
 from tests.steps.prediction_tables import prediction_table
 from training.adapters import tables
 from training.adapters.lake import Lake
@@ -171,7 +172,7 @@ def test_reports_from_before_the_label_column_was_another_do_not_count(tmp_path:
         columns["chargeback"], labels["chargeback"] = columns.pop("is_fraud"), labels.pop("is_fraud")
         model["label"] = "chargeback"
 
-    spec_files(tmp_path, renamed)
+    spec_files(tmp_path, renamed, BY_HAND)
     spec = load_model_spec(MODEL, settings.models_dir, settings.feature_repo)
     early = labels.assign(reported_at=labels["reported_at"] - timedelta(hours=1))
     put(settings, events, early.rename(columns={"is_fraud": "chargeback"}), "delivered anew")
