@@ -136,3 +136,8 @@ def test_columns_in_conditions_are_quoted_and_texts_are_not_touched() -> None:
 )
 def test_a_condition_may_be_null(condition: str, never: bool) -> None:
     assert is_never_null(condition, {name: column.nullable for name, column in COLUMNS.items()}) is never
+
+
+def test_a_column_may_be_null_whose_name_is_a_word_of_sql() -> None:
+    assert not is_never_null("Hour > 5 AND amount > 1", {"hour": True, "amount": False})
+    assert is_never_null("hour > 5 AND amount > 1", {"hour": False, "amount": False})

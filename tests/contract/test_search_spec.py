@@ -63,5 +63,7 @@ def test_which_values_a_space_holds() -> None:
     line = ParameterSpace(low=0.1, high=0.3)
     assert [line.holds(value) for value in (0.09, 0.1, 0.2, 0.31, None)] == [False, True, True, False, False]
     assert not ParameterSpace(low=1, high=9).holds(1.5)
+    tenths = ParameterSpace(low=0.1, high=0.5, step=0.1)
+    assert [tenths.holds(value) for value in (0.1, 0.2, 0.3, 0.35, 0.4)] == [True, True, True, False, True]
     listed = ParameterSpace(choices=([64], [128, 64]))
     assert [listed.holds(value) for value in ([64], [64, 64])] == [True, False]

@@ -63,7 +63,10 @@ def qualified(condition: str, names: Mapping[str, str]) -> str:
 
 def is_never_null(condition: str, nullable: Mapping[str, bool]) -> bool:
     """Whether `condition` surely has a value in every row. `nullable`: column → whether it may be null."""
+    maybe = {name.lower() for name, may_be_null in nullable.items() if may_be_null}
     for token in _tokens(condition, nullable):
+        if token.text.lower() in maybe:  # A word of SQL such as hour, which names a column here.
+            return False
         if token.column is not None and nullable[token.column]:
             return False
         if token.kind == "function" or token.text in ("/", "%", "::") or token.text.lower() in _MAY_BE_NULL:

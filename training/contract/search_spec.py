@@ -40,7 +40,9 @@ class ParameterSpace(Spec):
         if not isinstance(value, int | float) or self.low is None or self.high is None:
             return False
         step = self.step or (1 if self.whole else None)
-        return self.low <= value <= self.high and (step is None or (value - self.low) % step == 0)
+        steps = 0.0 if step is None else (value - self.low) / step
+        # Not exactly: (0.3 - 0.1) / 0.1 is 1.9999999999999998.
+        return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-8
 
     def _choice_mistakes(self) -> list[Mistake]:
         given = [name for name in ("low", "high", "step") if getattr(self, name) is not None]

@@ -1,6 +1,7 @@
 """Names of our columns in frames that also have the spec's columns, whose names never begin with an underscore."""
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Final
 
 import numpy as np
@@ -23,10 +24,10 @@ LOGGED_FEATURES: Final = "_features"
 LOGGED_OUTPUTS: Final = "_outputs"
 
 
-def are_finite(outputs: Iterable[Iterable[tuple[str, float | None]]]) -> np.ndarray:
+def are_finite(outputs: Iterable[Sequence[tuple[str, float | None]]]) -> np.ndarray:
     """Bool [n]: which rows of a column LOGGED_OUTPUTS can be measured: they have outputs, and all are finite."""
-    values = [[np.nan if value is None else value for _, value in row] for row in outputs]
-    return np.array([bool(row) and bool(np.isfinite(row).all()) for row in values], dtype=bool)
+    found = (bool(len(row)) and all(value is not None and isfinite(value) for _, value in row) for row in outputs)
+    return np.fromiter(found, dtype=bool)
 
 
 def logged_outputs(outputs: Iterable[Iterable[tuple[str, float]]], names: Sequence[str]) -> np.ndarray:
