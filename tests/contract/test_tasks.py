@@ -55,6 +55,11 @@ def load(folder: Path, **sections: Any) -> ModelSpec:
             "task.decision.reject_below is given beside costs",
         ),
         ({"kind": "binary"}, {"primary": "rmse"}, "evaluation.primary names rmse, which the task binary does not have"),
+        (
+            {"kind": "binary"},
+            {"primary": "recall_at_decision", "limits": {"recall_at_decision": 0.5}},
+            "evaluation.primary is recall_at_decision, in which no model can be better than the naive reference",
+        ),
         ({"kind": "binary"}, {"margins": {"rmse": 1.0}}, "evaluation.margins names rmse"),
         ({"kind": "binary"}, {"margins": {"roc_auc": 1.5}}, "evaluation.margins.roc_auc is 1.5, but the metric is"),
         ({"kind": "binary"}, {"entity": None}, "evaluation.exclude_known_entities is true, but only a binary task"),

@@ -80,6 +80,9 @@ def _evaluation(spec: SpecSections) -> Iterator[Mistake]:
     elif evaluation.primary not in evaluation.limits:
         what = f"must have a limit for the primary metric {evaluation.primary!r}"
         yield "evaluation.limits", what, f"Add `{evaluation.primary}: <the worst value that may be promoted>`."
+    if evaluation.primary in spec.task.NEVER_PRIMARY:
+        what = f"is {evaluation.primary}, in which no model can be better than the naive reference"
+        yield "evaluation.primary", what, "Name another metric, and limit this one."
     if evaluation.exclude_known_entities and not (spec.task.ENDS_ENTITIES and evaluation.entity):
         what = "is true, but only a binary task with an evaluation.entity has entities that are known as positive"
         yield "evaluation.exclude_known_entities", what, "Remove it."

@@ -59,6 +59,8 @@ class TaskSection(Spec):
 
     #: Metric → its rule. None: only the kind itself knows.
     METRICS: ClassVar[Mapping[str, MetricRule] | None] = None
+    #: Metrics that cannot be the primary one, because the naive reference is perfect in them or does not have them.
+    NEVER_PRIMARY: ClassVar[frozenset[str]] = frozenset()
     #: Defaults of `evaluation`.
     PRIMARY: ClassVar[str] = ""
     K: ClassVar[int] = 1
@@ -145,6 +147,7 @@ class BinaryTask(TaskSection):
         "recall_at_decision": _SHARE,
         "precision_at_k": _SHARE,
     }
+    NEVER_PRIMARY = frozenset({"recall_at_decision"})
     PRIMARY = "average_precision"
     K = 100
     ENDS_ENTITIES = True
@@ -256,6 +259,7 @@ class RegressionTask(TaskSection):
         "pinball_loss": _LOSS,
         "interval_coverage": _SHARE,
     }
+    NEVER_PRIMARY = frozenset({"interval_coverage"})
     PRIMARY = "rmse"
     GUARDS = {"maximum_score_shift": 0.25}
 
