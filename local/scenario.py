@@ -66,8 +66,9 @@ class Scenario:
         self._wait("the first champion", lambda: self._serving.champion() or 0, FIRST_CHAMPION_TIMEOUT, self._stuck)
         payment = as_json(self._generator.events(history.end).slice(0, 1).to_pylist()[0])
         answer = self._serving.predict(payment)
-        version = answer["model_version"]
-        self._progress.say(f"Version {version} serves: a payment of {payment['amount']} scores {answer['score']:.4f}")
+        score: object = {**answer}["score"]  # A field of binary models.
+        amount, version = payment["amount"], answer["model_version"]
+        self._progress.say(f"Version {version} serves: a payment of {amount} scores {score:.4f}")
 
     def drifted_week(self, number: int) -> None:
         """One week of changed data: its payments are scored, then it lands, then the loop reacts."""
