@@ -78,6 +78,14 @@ def test_a_feature_is_null_only_where_its_view_says_so(tmp_path: Path) -> None:
     assert queries.run("t", DAYS, EVENTS)["x"].to_pylist() == ["a", None, "a"]
 
 
+def test_a_feature_may_be_null_in_all_rows(tmp_path: Path) -> None:
+    """As when events have come, and no label yet."""
+    sql = HOURLY.format(time="seen", x="NULL::FLOAT") + BETWEEN
+    queries = FeatureQueries(tmp_path / "shops.sql", {"t": "shop"}, generated={"t": sql}, hourly=["t"])
+    queries.may_be_null = {"t": ["x"]}
+    assert queries.run("t", DAYS, EVENTS)["x"].to_pylist() == [None, None, None]
+
+
 def test_generated_and_written_queries_stand_side_by_side(tmp_path: Path) -> None:
     path = tmp_path / "shops.sql"
     daily = "SELECT shop, CAST(seen AS DATE) AS day, 1 AS x FROM events" + BETWEEN

@@ -209,8 +209,8 @@ def _written(path: Path, tables: Collection[str]) -> dict[str, str]:
 
 
 def _is_finite(values: pa.ChunkedArray) -> bool:
-    """Whether all `values` are finite as float32. True for types other than floats."""
-    if not pt.is_floating(values.type) or not len(values):
+    """Whether all `values` that are not null are finite as float32. True for types other than floats."""
+    if not pt.is_floating(values.type) or values.null_count == len(values):
         return True
     smallest, largest = pc.min_max(values).as_py().values()
     finite = pc.all(pc.is_finite(values)).as_py()
