@@ -10,7 +10,6 @@ An event has what is known before the scheduled departure. It has no departure d
 number: the tail number is missing for cancelled flights only, so it would tell which flights are cancelled.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from local.landing import land_table, positive, split
+from local.landing import land_table, landing_parser, print_landed, split
 from training.contract.base import Days
 from training.contract.errors import InputError
 
@@ -184,20 +183,8 @@ def _land(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m local.flights", description="Land the flights of 2013.")
-    parser.add_argument("--landing", type=Path, required=True, help="the landing folder")
-    parser.add_argument("--source", default="flights")
-    parser.add_argument("--start", type=date.fromisoformat, help="the first UTC day of departures (default: all)")
-    parser.add_argument("--end", type=date.fromisoformat, help="the last UTC day of departures (default: all)")
-    parser.add_argument("--days-per-file", type=positive, default=1)
-    args = parser.parse_args(argv)
-    try:
-        for path in land(args.landing, args.source, args.start, args.end, args.days_per_file):
-            print(path)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    args = landing_parser("local.flights", "Land the flights of 2013.", "flights").parse_args(argv)
+    return print_landed(land(args.landing, args.source, args.start, args.end, args.days_per_file))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT and TX_FRAUD of the handbook's simulated dat
 (https://github.com/Fraud-Detection-Handbook/simulated-data-raw). Its times have no zone and are taken as UTC.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from local.landing import EVENTS_SCHEMA, LABELS_SCHEMA, land_table, positive, split
+from local.landing import EVENTS_SCHEMA, LABELS_SCHEMA, land_table, landing_parser, print_landed, split
 from training.contract.base import Days
 from training.contract.errors import InputError
 
@@ -99,21 +98,10 @@ def _labels(rows: pa.Table) -> pa.Table:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m local.handbook", description="Land the handbook's payments.")
+    parser = landing_parser("local.handbook", "Land the handbook's payments.", "card_payments")
     parser.add_argument("--data", type=Path, required=True, help="the folder with the daily Parquet files")
-    parser.add_argument("--landing", type=Path, required=True, help="the landing folder")
-    parser.add_argument("--source", default="card_payments")
-    parser.add_argument("--start", type=date.fromisoformat, help="the first day of payments (default: the first file)")
-    parser.add_argument("--end", type=date.fromisoformat, help="the last day of payments (default: the last file)")
-    parser.add_argument("--days-per-file", type=positive, default=1)
     args = parser.parse_args(argv)
-    try:
-        for path in convert(args.data, args.landing, args.source, args.start, args.end, args.days_per_file):
-            print(path)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return print_landed(convert(args.data, args.landing, args.source, args.start, args.end, args.days_per_file))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Writes files into a landing folder, atomically: `<landing>/<source>/<feed>/<partition>.parquet`."""
 
-from datetime import timedelta
+import argparse
+import sys
+from collections.abc import Iterable
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +11,7 @@ import pyarrow.parquet as pq
 
 from training import atomic
 from training.contract.base import Days
+from training.contract.errors import InputError
 
 _TIME = pa.timestamp("us", tz="UTC")
 #: The columns of the feeds of the source card_payments.
@@ -40,6 +44,28 @@ def split(days: Days, per_file: int) -> list[Days]:
         Days(start=days.start + timedelta(days=at), end=min(days.start + timedelta(days=at + per_file), days.end))
         for at in starts
     ]
+
+
+def landing_parser(program: str, description: str, source: str) -> argparse.ArgumentParser:
+    """The options of a program that lands the days of a data set as `source`."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    parser.add_argument("--landing", type=Path, required=True, help="the landing folder")
+    parser.add_argument("--source", default=source)
+    parser.add_argument("--start", type=date.fromisoformat, help="the first UTC day of events (default: all)")
+    parser.add_argument("--end", type=date.fromisoformat, help="the last UTC day of events (default: all)")
+    parser.add_argument("--days-per-file", type=positive, default=1)
+    return parser
+
+
+def print_landed(paths: Iterable[Path]) -> int:
+    """Print each of `paths` when it has landed, or why one cannot. Returns the exit code."""
+    try:
+        for path in paths:
+            print(path)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def positive(text: str) -> int:
