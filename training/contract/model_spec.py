@@ -15,7 +15,7 @@ from training.contract.feeds import EVENTS, FeedSpec, RowCount
 from training.contract.names import EstimatorName, Metric, Name, Trigger
 from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.source_spec import SOURCES_DIR, LabelColumn, SourceSpec, load_source_spec, source_names
-from training.contract.spec_file import spec_file
+from training.contract.spec_file import broken_spec, spec_file
 from training.contract.spec_rules import contradictions
 from training.contract.spec_sections import EvaluationSpec, NamedService, RetrainingSpec, SpecSections
 from training.contract.tasks import defaults, guard_defaults
@@ -108,10 +108,7 @@ def load_model_spec(name: str, models_dir: Path = MODELS_DIR, sources_dir: Path 
     found = read_model_spec(name, models_dir, sources_dir)
     if isinstance(found, ModelSpec):
         return found
-    path = models_dir / f"{name}.yaml"
-    problems = "; ".join(map(str, found))
-    fixes = " ".join(dict.fromkeys(problem.fix for problem in found))
-    raise ConfigError(f"{path} breaks the model spec's schema: {problems}", hint=fixes)
+    raise broken_spec("model", models_dir / f"{name}.yaml", found)
 
 
 def read_model_spec(

@@ -11,7 +11,7 @@ from training.contract.errors import ConfigError
 from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.source_rules import contradictions
 from training.contract.source_sections import LabelColumn, LabelSpec, SourceSections
-from training.contract.spec_file import spec_file
+from training.contract.spec_file import broken_spec, spec_file
 from training.contract.yaml_file import read_fields
 
 __all__ = ["LabelColumn", "LabelSpec", "SourceSpec", "load_source_spec", "source_names"]
@@ -41,10 +41,7 @@ def load_source_spec(name: str, sources_dir: Path = SOURCES_DIR) -> SourceSpec:
     found = read_source_spec(name, sources_dir)
     if isinstance(found, SourceSpec):
         return found
-    path = sources_dir / f"{name}.yaml"
-    problems = "; ".join(map(str, found))
-    fixes = " ".join(dict.fromkeys(problem.fix for problem in found))
-    raise ConfigError(f"{path} breaks the source spec's schema: {problems}", hint=fixes)
+    raise broken_spec("source", sources_dir / f"{name}.yaml", found)
 
 
 def read_source_spec(name: str, sources_dir: Path = SOURCES_DIR) -> SourceSpec | list[Problem]:

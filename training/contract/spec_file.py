@@ -43,6 +43,12 @@ def spec_file(kind: str, name: str, folder: Path, known: list[str]) -> Path:
     return path
 
 
+def broken_spec(kind: str, path: Path, problems: list[Problem]) -> ConfigError:
+    """The error for the spec of a `kind` (source or model) whose fields have `problems`."""
+    fixes = " ".join(dict.fromkeys(problem.fix for problem in problems))
+    return ConfigError(f"{path} breaks the {kind} spec's schema: {'; '.join(map(str, problems))}", hint=fixes)
+
+
 def misnamed_specs(folder: Path) -> list[Problem]:
     """Files in `folder` that look like specs but are not read because of their extension."""
     fix = "Rename it to end in .yaml."
