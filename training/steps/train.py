@@ -71,8 +71,9 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         trials.remove()
         return result.model_copy(update={"artifact_uri": share(settings, folder)})
     try:
-        job = _with_best_parameters(job, trials, runs, mlflow_run)
-        trained = _train(job, checkpoint)
+        rows = _TrainingRows.of(job)
+        job = _with_best_parameters(job, rows, trials, runs, mlflow_run)
+        trained = _train(job, rows, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
         log.info("Artifact written to %s", folder)
         _log(runs, mlflow_run, job, trained, folder)
@@ -175,9 +176,8 @@ class _Trained:
     truth: EvaluationSet
 
 
-def _train(job: _Job, checkpoint: base.Checkpoint) -> _Trained:
+def _train(job: _Job, rows: "_TrainingRows", checkpoint: base.Checkpoint) -> _Trained:
     spec, manifest, task = job.spec, job.dataset.manifest, job.task
-    rows = _TrainingRows.of(job)
     with job.processes.together():
         fitted, seconds = _fit(job, rows, checkpoint)
     content, holdout = fitted.onnx(), job.dataset.holdout()
@@ -244,7 +244,9 @@ class _TrainingRows:
         return cls(data, classes, (features[fitted:], truth[fitted:]))
 
 
-def _with_best_parameters(job: _Job, trials: StoredCheckpoint, runs: Runs, mlflow_run: Run) -> _Job:
+def _with_best_parameters(
+    job: _Job, rows: _TrainingRows, trials: StoredCheckpoint, runs: Runs, mlflow_run: Run
+) -> _Job:
     """The job with the parameters that its search finds; the job itself when the spec asks for no search."""
     if not job.search:
         return job
@@ -255,7 +257,7 @@ def _with_best_parameters(job: _Job, trials: StoredCheckpoint, runs: Runs, mlflo
 
     space = job.search.spaces[job.inputs.estimator]
     base.parameters_for(job.inputs.estimator, job.estimator, job.task.target, dict.fromkeys(space))
-    rows, metric = _TrainingRows.of(job), job.spec.evaluation.primary
+    metric = job.spec.evaluation.primary
 
     def fit_and_score(parameters: Mapping[str, Any], fitted: np.ndarray, scored: np.ndarray) -> np.ndarray:
         found = job.estimator.fit(rows.data.some(fitted), {**job.parameters, **parameters}, job.inputs.seed)
