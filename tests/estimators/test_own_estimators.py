@@ -86,6 +86,9 @@ def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pyt
     _, _, rest = DOCS.read_text().partition("```python\n")
     (tmp_path / "my_models.py").write_text(rest.partition("```")[0])
     monkeypatch.syspath_prepend(tmp_path)
+    # The module is forgotten afterwards: other tests of this process name a module that is not there.
+    monkeypatch.setitem(sys.modules, "my_models", ModuleType("my_models"))
+    monkeypatch.delitem(sys.modules, "my_models")
     for block in DOCS.read_text().split("```yaml\n")[1:]:
         for name, given in yaml.safe_load(block.partition("```")[0])["training"]["estimators"].items():
             estimator = base.load(name)

@@ -132,9 +132,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "training.estimators.logistic_regression.max_iter is 'many', but the default is 1000",
     ),
     "an estimator of another package that is not there": (
-        replaced(SPEC, ("logistic_regression: {}", "my_models:best: {}")),
+        replaced(SPEC, ("logistic_regression: {}", "absent_models:best: {}")),
         SPEC,
-        "training.estimators.my_models:best: The estimator 'my_models:best' cannot be imported: No module",
+        "training.estimators.absent_models:best: The estimator 'absent_models:best' cannot be imported: No module",
     ),
     "an estimator that cannot be exported": (
         replaced(SPEC, ("logistic_regression: {}", "sklearn.semi_supervised:LabelSpreading: {}")),
