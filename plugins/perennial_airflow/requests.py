@@ -1,9 +1,9 @@
 """How a retraining request starts a training run: the ledger keeps the decision, the retrain asset only starts runs.
 
-Airflow may merge, strand or double asset events around `max_active_runs=1`. None of that matters here. Every
-`decide_retraining` step is told which granted requests wait, and sends an event for the oldest of them. A run whose
-request another run has taken ends without training. A run that fails releases its request: the request waits, and the
-monitor DAG sends an event for it again.
+Around `max_active_runs=1` Airflow may merge, lose or repeat asset events. None of that matters here. The result of
+every `decide_retraining` step lists the granted requests that wait, and the task sends an event for the oldest of them.
+A run whose request another run has taken ends without training. A run that fails releases its request: the request
+waits, and the monitor DAG sends an event for it again.
 """
 
 from collections.abc import Mapping

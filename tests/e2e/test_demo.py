@@ -1,4 +1,4 @@
-"""The whole story on the real stack, with a program of each kind killed on the way."""
+"""The demo on the real stack, with a program of each kind killed while it runs."""
 
 import os
 import signal

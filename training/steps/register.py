@@ -51,9 +51,9 @@ def _check_champion(inputs: RegisterInputs, champion: ModelVersion | None) -> No
     judged, serving = inputs.champion_version, champion.version if champion else None
     if serving == judged or (champion is not None and champion.run_id == inputs.challenger.run_id):
         return
-    told = ["no champion" if version is None else f"version {version}" for version in (judged, serving)]
+    versions = ["no champion" if version is None else f"version {version}" for version in (judged, serving)]
     raise InputError(
-        f"The challenger was judged against {told[0]} of {inputs.model}, {told[1]} serves now",
+        f"The challenger was judged against {versions[0]} of {inputs.model}, {versions[1]} serves now",
         hint=f"Start another run of {inputs.model}_train: a run compares with the champion that it began with.",
     )
 
