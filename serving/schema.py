@@ -1,9 +1,9 @@
 """The bodies of requests and responses. An event's fields come from the model spec; error messages name the field."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,7 @@ MAXIMUM_BATCH = 1000
 QUOTED, TEXT = ("string", "date", "timestamp"), (str, date)
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 class Problem(Frozen):
@@ -61,7 +62,7 @@ class RequestSchema:
 
     def one(self, body: bytes) -> Row:
         """One event: a flat JSON object. Raises BadRequest."""
-        event = _checked(self.event.model_validate_json, body)
+        event = checked(self.event.model_validate_json, body)
         self._refuse_repeated(body, [event], 0)
         return event.__dict__
 
@@ -69,11 +70,15 @@ class RequestSchema:
         """Events: a JSON list, or an object whose `events` is one. Raises BadRequest."""
         listed = body.lstrip()[:1] == b"["
         if listed:
-            events: Sequence[BaseModel] = _checked(self._events.validate_json, body)
+            events: Sequence[BaseModel] = checked(self._events.validate_json, body)
         else:
-            events = _checked(self.batch.model_validate_json, body).events
+            events = checked(self.batch.model_validate_json, body).events
         self._refuse_repeated(body, events, 0 if listed else 1)
         return [event.__dict__ for event in events]
+
+    def rows(self, events: list[dict[str, Any]]) -> list[Row]:
+        """Events that are parsed already; dates and times are texts. Raises BadRequest."""
+        return [event.__dict__ for event in checked(self._events.validate_python, events)]
 
     def _refuse_repeated(self, body: bytes, events: Sequence[BaseModel], around: int) -> None:
         """Refuse a key that is given twice: a gateway may have checked the first value, and Pydantic takes the last.
@@ -129,20 +134,23 @@ def _field(column: Column, is_event_time: bool) -> tuple[Any, Any]:
 
 def orderly_json(body: bytes) -> None:
     """Raises BadRequest when an object in `body` has a key twice."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> None:
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise BadRequest(422, Problem(error=f"{key}: given twice", fields={key: "given twice"}))
-            seen.add(key)
-
-    json.loads(body, object_pairs_hook=unique)
+    json.loads(body, object_pairs_hook=unique_keys)
 
 
-def _checked(parse: Any, body: bytes) -> Any:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object of `pairs`. Raises BadRequest when it has a key twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise BadRequest(422, Problem(error=f"{key}: given twice", fields={key: "given twice"}))
+        found[key] = value
+    return found
+
+
+def checked(parse: Callable[[T], Any], given: T) -> Any:
+    """`parse(given)`. Raises BadRequest, which names the fields, where pydantic refuses it."""
     try:
-        return parse(body)
+        return parse(given)
     except ValidationError as error:
         raise _bad_request(error) from None
 
