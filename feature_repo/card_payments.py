@@ -20,13 +20,12 @@ payment = RequestSource(
 @on_demand_feature_view(
     name="request_features",
     sources=[customer_features, payment],
-    # Feast compares these fields and their descriptions with inferred fields, so the descriptions are comments.
     schema=[
-        Field(name="payment_amount", dtype=Float32),  # In the currency of the account
-        Field(name="weekend", dtype=Float32),  # 1 on Saturday and Sunday, UTC
-        Field(name="night", dtype=Float32),  # 1 from 00:00 to 06:59, UTC
-        Field(name="amount_over_mean_7d", dtype=Float32),  # Amount over the customer's mean of 7 days
-        Field(name="amount_over_mean_30d", dtype=Float32),  # Amount over the customer's mean of 30 days
+        Field(name="payment_amount", dtype=Float32, description="In the currency of the account"),
+        Field(name="weekend", dtype=Float32, description="1 on Saturday and Sunday, UTC"),
+        Field(name="night", dtype=Float32, description="1 from 00:00 to 06:59, UTC"),
+        Field(name="amount_over_mean_7d", dtype=Float32, description="Amount over the customer's mean of 7 days"),
+        Field(name="amount_over_mean_30d", dtype=Float32, description="Amount over the customer's mean of 30 days"),
     ],
 )
 def request_features(inputs: pd.DataFrame) -> pd.DataFrame:

@@ -2,10 +2,7 @@
 
 import os
 import shutil
-import socket
 import sqlite3
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from testing.ports import free_port
+from testing.redis_server import running_redis
 from tests.adapters.redis_reads import read_from_redis
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, midnight, payments, put
 from tests.feature_repo.written_by_hand import copy_by_hand
@@ -81,18 +78,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    server = shutil.which("redis-server") or pytest.skip("redis-server is not on the PATH")
-    port = free_port()
-    command = [server, "--port", str(port), "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    for _ in range(100):
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield port
-    running.kill()
-    running.wait()
+    with running_redis(tmp_path_factory.mktemp("redis")) as port:
+        yield port
 
 
 def copied(folder: Path, **fields: str) -> World:

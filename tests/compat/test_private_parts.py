@@ -138,3 +138,27 @@ def test_feasts_client_and_its_table_in_sqlite(config, view) -> None:
 
     assert isinstance(feast.RedisRows(config).client(), Redis)
     assert feast.sqlite_table("shop", view) == "shop_totals"
+
+
+def test_feast_takes_tags_and_descriptions_of_an_on_demand_view() -> None:
+    """Without `allow_tags` it refuses them. When it accepts them by itself, the function can go."""
+    import pandas as pd
+    from feast import Field, RequestSource
+    from feast.errors import SpecifiedFeaturesNotPresentError
+    from feast.on_demand_feature_view import on_demand_feature_view
+    from feast.types import Float32, Float64
+
+    from training.compat.feast import allow_tags
+
+    @on_demand_feature_view(
+        sources=[RequestSource(name="event", schema=[Field(name="amount", dtype=Float64)])],
+        schema=[Field(name="half", dtype=Float32, description="Half of it", tags={"default": "null"})],
+    )
+    def halves(inputs: pd.DataFrame) -> pd.DataFrame:
+        return type(inputs)({"half": (inputs["amount"] / 2).astype("float32")})
+
+    with pytest.raises(SpecifiedFeaturesNotPresentError):
+        halves.infer_features()
+    allow_tags(halves)
+    halves.infer_features()
+    assert halves.features[0].tags == {"default": "null"}

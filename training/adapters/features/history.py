@@ -58,7 +58,8 @@ def _event_column(values: pd.Series, column: Column) -> np.ndarray:
     if column.kind in ("decimal", "list"):
         return request_column([None if value is None else value for value in values], column)
     wide = {"int": pa.float64() if column.nullable else pa.int64(), "float": pa.float64()}.get(column.kind)
-    found: np.ndarray = pa.array(values).cast(wide or arrow_type(column)).to_numpy(zero_copy_only=False)
+    # Not safe: whole numbers above 2⁵³ are rounded, as `request_column` does.
+    found: np.ndarray = pa.array(values).cast(wide or arrow_type(column), safe=False).to_numpy(zero_copy_only=False)
     return found
 
 
