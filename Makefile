@@ -78,6 +78,20 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"source": …}' or 
 check: $(READY) ## Find mistakes in the files of all sources and models (SOURCE=s, MODEL=m: of one)
 	@CT_HOME="$(STATE)" $(BIN)/python -m training.check $(if $(SOURCE),--source $(SOURCE)) $(if $(MODEL),--model $(MODEL))
 
+ONBOARD = CT_HOME="$(STATE)" $(if $(LANDING),CT_LANDING_URI="$(LANDING)") $(BIN)/python -m training.onboarding
+
+.PHONY: new-source
+new-source: $(READY) ## Write the spec of a source from a sample (NAME=s DATA=file LABELS=columns or file; TIME= ID= ENTITY=)
+	@test -n "$(NAME)" -a -n "$(DATA)" || { echo "Name both: make new-source NAME=my_source DATA=sample.parquet LABELS=column"; exit 1; }
+	@$(ONBOARD) new-source --name "$(NAME)" --data "$(DATA)" --labels "$(LABELS)" --time "$(TIME)" --id "$(ID)" \
+		--entity "$(ENTITY)" --labels-time "$(LABELS_TIME)" --positive "$(POSITIVE)" --owner "$(OWNER)"
+
+.PHONY: new-model
+new-model: $(READY) ## Write the spec of a model (NAME=m SOURCE=s; LABEL=column TASK=binary|multiclass|regression)
+	@test -n "$(NAME)" -a -n "$(SOURCE)" || { echo "Name both: make new-model NAME=my_model SOURCE=my_source"; exit 1; }
+	@$(ONBOARD) new-model --name "$(NAME)" --source "$(SOURCE)" --label "$(LABEL)" --task "$(TASK)" \
+		$(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels "$(LABELS)") --positive "$(POSITIVE)" --owner "$(OWNER)"
+
 .PHONY: migrate
 migrate: $(READY) ## Show how specs and state of the version before become this one's (ARGS=--apply: do it)
 	@$(LOCAL) migrate $(ARGS)
@@ -137,6 +151,12 @@ images: ## Build the four images (IMAGES=prefix TAG=tag TORCH_BACKEND=cpu)
 .PHONY: docs
 docs: $(READY) ## Generate docs/reference.md from the contracts
 	@$(BIN)/python -m training.reference > docs/reference.md
+
+.PHONY: land
+land: $(READY) ## Land a file as partitions of a source (NAME=s DATA=file LABELS=file LANDING=dir ARGS='--start 2013-01-01 …')
+	@test -n "$(NAME)" || { echo "Name the source: make land NAME=my_source DATA=sample.parquet"; exit 1; }
+	@$(BIN)/python -m local.land --source "$(NAME)" --landing "$(or $(LANDING),$(STATE)/landing)" \
+		$(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels "$(LABELS)") --positive "$(POSITIVE)" $(ARGS)
 
 .PHONY: land-handbook
 land-handbook: $(READY) ## Convert the handbook's daily files into a landing folder (DATA=dir LANDING=dir ARGS=…)

@@ -1,0 +1,110 @@
+"""`python -m training.onboarding new-source …`, `new-model …`: writes the files of a source or a model."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from training.contract.errors import ExitCode, StepError
+from training.onboarding.feeds import Feed
+from training.onboarding.new_model import TASKS, ModelWishes, new_model
+from training.onboarding.new_source import SourceWishes, new_source
+from training.settings import StateSettings, load_settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0, or the exit code of the error."""
+    args = _parser().parse_args(argv)
+    try:
+        settings = load_settings()
+        if args.verb == "new-source":
+            _new_source(args, settings)
+        else:
+            _new_model(args, settings)
+    except StepError as error:
+        print(f"✗ {error}", file=sys.stderr)
+        return error.exit_code
+    return ExitCode.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="training.onboarding")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    source = verbs.add_parser("new-source", help="write the spec of a source from a sample")
+    source.add_argument("--name", required=True)
+    source.add_argument("--data", required=True, type=Path, help="a Parquet or CSV file of events, or a folder of them")
+    source.add_argument("--labels", default="", help="columns of the events, or a file of labels")
+    source.add_argument("--time", default="", help="the column with the time of an event")
+    source.add_argument("--labels-time", default="", help="the column with the time when a label was known")
+    source.add_argument("--id", default="", help="the column that identifies an event; `new`: make one")
+    source.add_argument("--entity", default="", help="columns of entities, separated by commas; `none`")
+    model = verbs.add_parser("new-model", help="write the spec of a model of a source")
+    model.add_argument("--name", required=True)
+    model.add_argument("--source", required=True)
+    model.add_argument("--label", default="", help="one of the source's labels")
+    model.add_argument("--task", default="", help=", ".join(TASKS))
+    model.add_argument("--data", type=Path, help="as for new-source (default: what has landed)")
+    model.add_argument("--labels", type=Path, help="a file of labels")
+    for each in (source, model):
+        each.add_argument("--positive", default="", help="the text of a label that becomes 1")
+        each.add_argument("--owner", default="")
+    return parser
+
+
+def _new_source(args: argparse.Namespace, settings: StateSettings) -> None:
+    wishes = SourceWishes(
+        name=args.name,
+        data=args.data,
+        labels=args.labels,
+        time=args.time,
+        id=args.id,
+        entities=args.entity,
+        labels_time=args.labels_time,
+        positive=args.positive,
+        owner=args.owner,
+    )
+    made = new_source(wishes, settings)
+    print(f"✓ {made.path}")
+    for feed in made.feeds:
+        _describe(feed)
+    labels = f" LABELS={shlex.quote(args.labels)}" if len(made.feeds) > 1 else ""
+    positive = f" POSITIVE={shlex.quote(args.positive)}" if args.positive else ""
+    print("\nRead it, then:")
+    print(f"  make check SOURCE={args.name}")
+    print(f"  make land NAME={args.name} DATA={shlex.quote(str(args.data))}{labels}{positive}")
+    for label in made.label_names:
+        print(f"  make new-model NAME=… SOURCE={args.name} LABEL={label}")
+
+
+def _describe(feed: Feed) -> None:
+    time, key = feed.time, feed.id
+    print(f"  {feed.name}: {feed.sample.table.num_rows:,} rows, {len(feed.columns) - len(feed.left_out)} columns")
+    print(f"    time {time.column}{f' ({time.why})' if time.why else ''}")
+    print(f"    id {key.column}{f' ({key.why})' if key.why else ''}")
+    for name, original in feed.sample.renamed.items():
+        print(f"    {original!r} is called {name}: deliver it under this name (`make land` renames it)")
+    for each in feed.left_out:
+        print(f"    left out: {each.original} {each.left_out}")
+
+
+def _new_model(args: argparse.Namespace, settings: StateSettings) -> None:
+    wishes = ModelWishes(
+        name=args.name,
+        source=args.source,
+        label=args.label,
+        task=args.task,
+        data=args.data,
+        labels=args.labels,
+        positive=args.positive,
+        owner=args.owner,
+    )
+    made = new_model(wishes, settings)
+    print(f"✓ {made.path}: {made.task}")
+    if made.figures is None:
+        print("  No rows were given and none have landed: windows and limits are mere defaults.")
+    print("\nRead it, then:")
+    print(f"  make check MODEL={args.name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

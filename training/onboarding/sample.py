@@ -1,0 +1,146 @@
+"""Reads a sample of data: a Parquet or CSV file, or a folder of them. Columns get names that a spec can have."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from training.contract.errors import InputError
+from training.contract.feeds import COLUMN_NAME, PARTITION
+from training.contract.source_rules import FEAST_COLUMNS, TABLE_COLUMNS
+
+READABLE = (".parquet", ".pq", ".csv")
+#: Names of ours that no column of a feed, or no column that becomes a feature, may have.
+_RESERVED = TABLE_COLUMNS | FEAST_COLUMNS | {PARTITION}
+_LONGEST = 63
+#: The numbers of the rows, which pandas writes beside the columns.
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows of a sample. Its columns have names that a spec can use, in the order of the file.
+
+    `original`: column → its name in the file.
+    """
+
+    path: Path
+    table: pa.Table
+    original: dict[str, str]
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Column → its name in the file, where the two differ."""
+        return {name: original for name, original in self.original.items() if name != original}
+
+    def column(self, wanted: str) -> str:
+        """The column that a person calls `wanted`, by its name here or in the file.
+
+        Raises InputError when there is none.
+        """
+        found = [name for name, original in self.original.items() if wanted in (name, original)]
+        found = found or [name for name in self.original if name.lower() == wanted.lower()]
+        if not found:
+            raise InputError(f"{self.path} has no column {wanted!r}", f"Its columns: {', '.join(self.original)}.")
+        return found[0]
+
+
+def read_sample(path: Path) -> Sample:
+    """The rows of the file `path`, or of all files of the folder `path`.
+
+    Raises InputError when there is no file, it cannot be read, or it has no rows.
+    """
+    files = _files(path)
+    tables = [_read(file) for file in files]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowException, TypeError) as error:
+        raise InputError(f"The files in {path} have different columns: {error}", "Name one file as DATA.") from error
+    if not table.num_rows:
+        raise InputError(f"{path} has no rows", "Name a file with some weeks of rows as DATA.")
+    names = spec_names(table.column_names)
+    return Sample(path, table.rename_columns(names), dict(zip(names, table.column_names, strict=True)))
+
+
+def spec_names(names: Sequence[str]) -> list[str]:
+    """A name that a spec can use for each of the columns `names`. A valid name stays as it is.
+
+    Letters lose their accents, other characters become underscores, a name that is reserved or taken gets a suffix.
+    """
+    found: list[str] = []
+    # Names that need no change come first, so that `a b` does not take the name of another column `a_b`.
+    taken = {name.lower() for name in names if _is_valid(name)}
+    for at, name in enumerate(names):
+        if _is_valid(name) and name.lower() not in {each.lower() for each in found}:
+            found.append(name)
+            continue
+        wanted = _plain(name) or f"column_{at + 1}"
+        wanted = f"{wanted[: _LONGEST - 6]}_value" if wanted.lower() in _RESERVED else wanted
+        chosen, number = wanted, 2
+        while chosen.lower() in taken:
+            chosen, number = f"{wanted[: _LONGEST - 5]}_{number}", number + 1
+        taken.add(chosen.lower())
+        found.append(chosen)
+    return found
+
+
+def _is_valid(name: str) -> bool:
+    return bool(COLUMN_NAME.fullmatch(name)) and name.lower() not in _RESERVED
+
+
+def _plain(name: str) -> str:
+    ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"\W+", "_", ascii_only).strip("_")
+    if plain[:1].isdigit():
+        plain = f"column_{plain}"
+    return plain[:_LONGEST]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = [each for each in sorted(path.iterdir()) if _is_data(each)]
+        if not files:
+            raise InputError(f"The folder {path} has no files ending in {', '.join(READABLE)}", "Name another as DATA.")
+        return files
+    if not path.is_file():
+        raise InputError(f"There is no file {path}", "Name a Parquet or CSV file, or a folder of them, as DATA.")
+    if path.suffix.lower() not in READABLE:
+        fix = "Convert it to Parquet, for example with pandas: frame.to_parquet('sample.parquet')."
+        raise InputError(f"{path} does not end in {', '.join(READABLE)}", fix)
+    return [path]
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix.lower() in READABLE and not path.name.startswith((".", "_"))
+
+
+def _read(path: Path) -> pa.Table:
+    """The rows of a file. Arrow guesses the types of a CSV file: numbers, true and false, ISO dates and times, text."""
+    try:
+        table = csv.read_csv(path) if path.suffix.lower() == ".csv" else pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        kind = "CSV" if path.suffix.lower() == ".csv" else "Parquet"
+        raise InputError(f"{path} cannot be read as {kind}: {error}", f"Write it again as {kind}.") from error
+    names = table.column_names
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{path} has several columns with the name {', '.join(repeated)}", "Rename them in the file.")
+    return pa.table({name: _decoded(table[name]) for name in names if not _PANDAS_INDEX.fullmatch(name)})
+
+
+def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Without dictionaries, and with NaN as null, as ingest reads it."""
+    if pt.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pt.is_large_string(values.type) or pt.is_string_view(values.type):
+        values = values.cast(pa.string())
+    if pt.is_floating(values.type):
+        values = values.cast(pa.float32()) if pt.is_float16(values.type) else values
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    return values
