@@ -70,7 +70,7 @@ def loop(stack: Stack, generator: Generator) -> tuple[float, list[dict[str, Any]
     land_all(generator, stack.place.home / "prepared")
     (stack.place.landing / SOURCE).parent.mkdir(parents=True, exist_ok=True)
     (stack.place.home / "prepared" / SOURCE).rename(stack.place.landing / SOURCE)
-    started, serving = time.monotonic(), Serving(stack.place.serving_url)
+    started, serving = time.monotonic(), Serving(stack.place.serving_url, "card_fraud")
     while serving.champion() is None:
         if time.monotonic() - started > 900:
             raise SystemExit(f"No champion after 15 minutes; see {stack.place.logs}")

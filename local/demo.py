@@ -50,7 +50,7 @@ def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
 def _run(stack: Stack, plan: Plan) -> bool:
     place, memory = stack.place, _Memory(stack)
     with Progress() as progress, _airflow(stack, plan) as airflow:
-        serving = Serving(place.serving_url, api_key=load_settings().serving_api_key)
+        serving = Serving(place.serving_url, plan.model, api_key=load_settings().serving_api_key)
         scenario = Scenario(plan, place.landing, airflow, serving, progress)
         scenario.on_tick = memory.measure
         scenario.prepare()

@@ -18,20 +18,20 @@ BATCH = 500
 
 
 class Serving:
-    """The prediction service of a stack. Predictions are retried for `patience` seconds while it does not answer.
+    """`model` in the prediction service of a stack. It is asked again for `patience` seconds while it does not answer.
 
     `api_key`: for services that require one.
     """
 
-    def __init__(self, url: str, patience: float = 120, api_key: SecretStr | None = None) -> None:
+    def __init__(self, url: str, model: str, patience: float = 120, api_key: SecretStr | None = None) -> None:
         headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
         self._client = httpx.Client(base_url=url, timeout=30, headers=headers)
-        self._patience = patience
+        self._model, self._patience = f"/models/{model}", patience
 
     def champion(self) -> int | None:
         """The version in service; None while there is none, or no answer."""
         try:
-            answer = self._client.get("/models").raise_for_status()
+            answer = self._client.get(self._model).raise_for_status()
             champion = ReplicaModels.model_validate_json(answer.content).champion
         except (httpx.HTTPError, ValueError):
             return None
@@ -40,21 +40,21 @@ class Serving:
     def in_stages(self) -> bool:
         """Whether a rollout is in a stage that needs traffic."""
         try:
-            answer = self._client.get("/signals").raise_for_status()
+            answer = self._client.get(f"{self._model}/signals").raise_for_status()
             return Signals.model_validate_json(answer.content).traffic.mode != "full"
         except (httpx.HTTPError, ValueError):
             return False
 
     def predict(self, event: dict[str, Any]) -> Prediction:
         """One prediction. Raises TransientError when the service does not answer in time, StepError when it refuses."""
-        return read_prediction(self._post("/predict", event))
+        return read_prediction(self._post(f"{self._model}/predict", event))
 
     def replay(self, events: pa.Table) -> tuple[int, int]:
         """Send every event. Returns how many were scored, and for how many of them the decision was an alert."""
         scored = alerts = 0
         for batch in events.to_batches(max_chunksize=BATCH):
             events = [as_json(row) for row in batch.to_pylist()]
-            predictions = read_predictions(self._post("/predict_batch", events))
+            predictions = read_predictions(self._post(f"{self._model}/predict_batch", events))
             scored += len(predictions)
             alerts += sum(prediction["decision"] == "alert" for prediction in predictions)
         return scored, alerts

@@ -24,7 +24,7 @@ def visit(plan: Plan) -> bool:
     """Returns whether the whole scenario happened. Raises StepError when a part of it fails for good."""
     settings, url = load_settings(), _needed("AIRFLOW_URL")
     pages = os.environ.get("AIRFLOW_PAGES") or url
-    serving = Serving(settings.replicas[0], api_key=settings.serving_api_key)
+    serving = Serving(settings.replicas()[0], plan.model, api_key=settings.serving_api_key)
     with (
         Progress() as progress,
         Airflow(url, USER, _needed("AIRFLOW_PASSWORD"), plan.source, plan.model, pages=pages) as airflow,

@@ -10,7 +10,7 @@ import numpy as np
 
 from serving.batch import Batch
 from serving.explain import explain
-from serving.metrics import Metrics
+from serving.metrics import ModelMetrics
 from serving.prediction_log import PredictionLog
 from serving.recorder import Answered, Recorder
 from serving.schema import BadRequest, Problem
@@ -30,12 +30,18 @@ class Answering:
     """`deadline`: seconds from the receipt of a request within which it must be scored."""
 
     def __init__(
-        self, model: str, replica: str, deadline: float, log: PredictionLog, signals: RolloutSignals, metrics: Metrics
+        self,
+        model: str,
+        replica: str,
+        deadline: float,
+        log: PredictionLog,
+        signals: RolloutSignals,
+        metrics: ModelMetrics,
     ) -> None:
         self._model, self._deadline = model, deadline
         self._signals, self._metrics = signals, metrics
         self._scorer = Scorer()
-        self._recorder = Recorder(model, replica, log, signals, metrics)
+        self._recorder = Recorder(replica, log, signals, metrics)
         self._ids = random.Random()  # An id must be unique, not secret.
 
     def start(self) -> None:

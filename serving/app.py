@@ -1,4 +1,4 @@
-"""Builds the BentoML service of one model from settings and the model's spec."""
+"""Builds the BentoML service from the settings and the specs of its models."""
 
 import asyncio
 import gc
@@ -7,17 +7,20 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import bentoml
 from starlette.exceptions import HTTPException
 
+from serving.auth import Auth
 from serving.compat.bentoml import WrappedService
 from serving.dispatcher import PredictionDispatcher
-from serving.endpoint import PredictEndpoint
-from serving.routes import application
-from training.contract.model_spec import ModelSpec, load_model_spec
+from serving.frontend import Frontend
+from serving.limits import Limits
+from serving.routes import application, document_predictions
+from serving.served_specs import ServedSpecs
 from training.layout import require_layout
 from training.settings import ServingSettings
 
@@ -29,21 +32,24 @@ GARBAGE = 50_000
 
 
 def build(settings: ServingSettings) -> bentoml.Service:
-    """The service of model `settings.serving_model`. Its worker loads models when it starts, not here.
+    """The service of the models that `settings` name. Its worker loads versions when it starts, not here.
 
-    Raises ConfigError when the spec or the settings are wrong, or the state has the layout of another version.
+    Raises ConfigError when the settings are wrong, no model has a spec that can be read, or the state has the layout of
+    another version.
     """
     require_layout(settings)
-    spec = load_model_spec(settings.serving_model, settings.models_dir, settings.feature_repo)
-    endpoint = PredictEndpoint(settings, spec)
+    frontend = Frontend(settings, ServedSpecs(settings), Auth(settings))
+    frontend.specs.read()
+    frontend.specs.require()
+    app = application(frontend)
 
     class Perennial:
         def __init__(self) -> None:
-            self.worker = Worker(settings, spec, endpoint)
+            self.worker = Worker(frontend, lambda: document_predictions(app, frontend))
 
         @staticmethod
         def wrap(app: Any) -> PredictionDispatcher:
-            return PredictionDispatcher(app, endpoint)
+            return PredictionDispatcher(app, frontend.endpoints)
 
         def __is_ready__(self) -> bool:
             return self.worker.check_ready()
@@ -53,35 +59,40 @@ def build(settings: ServingSettings) -> bentoml.Service:
             self.worker.stop()
 
     service = bentoml.service(
-        name=spec.name,
+        name=f"perennial_{settings.serving_name}",
         workers=1,  # the prediction log has one writer; scale by replicas
         traffic={"timeout": 30},
         logging={"access": {"enabled": False}},
         service_class=WrappedService,
     )(Perennial)
-    service.mount_asgi_app(application(spec, endpoint), path="/")
+    service.mount_asgi_app(app, path="/")
     return service
 
 
 class Worker:
-    """The worker process of a service, from its start in the event loop to its end."""
+    """The worker process of a service, from its start in the event loop to its end.
 
-    def __init__(self, settings: ServingSettings, spec: ModelSpec, endpoint: PredictEndpoint) -> None:
+    `on_change` is called whenever other models are served.
+    """
+
+    def __init__(self, frontend: Frontend, on_change: Callable[[], None]) -> None:
         # BentoML's parent process imports this module too, and needs none of these libraries.
-        from serving.predictor import Predictor
+        from serving.model_hosts import ModelHosts
+        from serving.replica import Replica
 
+        settings = frontend.settings
         logging.getLogger("perennial").setLevel(settings.log_level)
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.set_threshold(GARBAGE, 20, 20)
         self._frozen = False
-        self._predictor = endpoint.predictor = Predictor(settings, spec)
-        self._predictor.start()
-        _drain_on_sigterm(self._predictor, settings.serving_drain_seconds)
+        self._hosts = frontend.hosts = ModelHosts(Replica(settings), frontend, on_change)
+        self._hosts.start()
+        _drain_on_sigterm(self._hosts.replica.limits, settings.serving_drain_seconds)
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent-watcher", daemon=True).start()
 
     def check_ready(self) -> bool:
         """True. Raises HTTPException (503) with the reason when the replica is not ready."""
-        reason = self._predictor.why_not_ready()
+        reason = self._hosts.why_not_ready()
         if reason is not None:
             raise HTTPException(503, detail=reason)
         if not self._frozen:
@@ -92,15 +103,15 @@ class Worker:
         return True
 
     def stop(self) -> None:
-        self._predictor.stop()
+        self._hosts.stop()
 
 
-def _drain_on_sigterm(predictor: Any, seconds: float) -> None:
+def _drain_on_sigterm(limits: Limits, seconds: float) -> None:
     """On SIGTERM the replica becomes not ready; `seconds` later the server stops listening and finishes what it has."""
     finish, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
 
     def drain(number: int, frame: FrameType | None) -> None:
-        first, predictor.limits.draining = not predictor.limits.draining, True
+        first, limits.draining = not limits.draining, True
         if callable(finish):
             if seconds and first:
                 loop.call_soon_threadsafe(loop.call_later, seconds, finish, number, frame)

@@ -6,39 +6,43 @@ Predictions have metrics, deadlines and limits of their own.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from serving.compat.uvicorn import body_has_come, send_whole
-from serving.endpoint import PREDICT, PREDICT_BATCH, PredictEndpoint
+from serving.endpoint import Endpoint
 from serving.limits import BODY_SECONDS, check_length, late
 from serving.request import HttpResponse
 from serving.schema import BadRequest
 
-PATHS = (PREDICT, PREDICT_BATCH)
 CONTENT_TYPE = (b"content-type", b"application/json")
 
 
 class PredictionDispatcher:
-    """`app` is BentoML's ASGI application, which also starts and stops the service."""
+    """`app` is BentoML's ASGI application, which also starts and stops the service.
 
-    def __init__(self, app: Any, endpoint: PredictEndpoint) -> None:
-        self._app, self._endpoint = app, endpoint
+    `endpoints`: path → who answers POST requests to it.
+    """
+
+    def __init__(self, app: Any, endpoints: Mapping[str, Endpoint]) -> None:
+        self._app, self._endpoints = app, endpoints
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] not in PATHS or scope["method"] != "POST":
+        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         received = time.perf_counter()
         try:
             body = await read_body(receive)
         except BadRequest as refused:
-            response = self._endpoint.refuse(refused)
+            response = endpoint.refuse(refused)
             # The rest of the body is not read, so the connection cannot be used again.
             response = response._replace(headers=(*response.headers, (b"connection", b"close")))
         else:
             if body is None:
                 return
-            response = await self._endpoint.answer(scope, body, received)
+            response = await endpoint.answer(scope, body, received)
         await respond(send, response)
 
 

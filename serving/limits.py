@@ -11,7 +11,7 @@ BODY_SECONDS, MAXIMUM_BODY_BYTES = 10.0, 2 * 1024 * 1024
 
 
 class Limits:
-    """`enter` before the work of a request, `leave` after it.
+    """What all models of the service share.
 
     Two things have a limit: the number of requests under way, which wait for the store or a thread; and the lag of the
     event loop, in seconds, for which new requests wait.
@@ -22,7 +22,9 @@ class Limits:
         self.lag = 0.0
         #: The service is ending, or an admin took it out of the rotation.
         self.draining = False
-        self._maximum, self._maximum_lag = maximum, maximum_lag
+        self.maximum, self.maximum_lag = maximum, maximum_lag
+        #: How many models share the limits.
+        self.models = 0
 
     def open(self) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
@@ -30,22 +32,41 @@ class Limits:
     def close(self) -> None:
         self._watching.cancel()
 
-    def enter(self) -> None:
-        """Raises BadRequest (503, Retry-After) when there is too much to do."""
-        if self.in_flight >= self._maximum:
-            raise _overloaded(f"{self.in_flight} requests are under way")
-        if self.lag > self._maximum_lag:
-            raise _overloaded(f"requests wait {self.lag:.2f} s for their turn")
-        self.in_flight += 1
-
-    def leave(self) -> None:
-        self.in_flight -= 1
-
     async def _watch(self) -> None:
         while True:
             due = time.monotonic() + LOOK_SECONDS
             await asyncio.sleep(LOOK_SECONDS)
             self.lag = max(0.0, time.monotonic() - due)
+
+
+class ModelLimits:
+    """The limits of one model of several. `enter` before the work of a request, `leave` after it.
+
+    A model may use as many places for requests under way as all models together leave free. So a flood on one model
+    takes half of the places at most, floods on two a third each, and the others find free ones (the dynamic threshold
+    of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). A model that is
+    alone may use all.
+    """
+
+    def __init__(self, shared: Limits) -> None:
+        self.in_flight = 0
+        self._shared = shared
+
+    def enter(self) -> None:
+        """Raises BadRequest (503, Retry-After) when there is too much to do."""
+        shared = self._shared
+        if shared.in_flight >= shared.maximum:
+            raise _overloaded(f"{shared.in_flight} requests are under way")
+        if shared.models > 1 and self.in_flight >= shared.maximum - shared.in_flight:
+            raise _overloaded(f"{self.in_flight} requests to this model are under way, as many as it may have now")
+        if shared.lag > shared.maximum_lag:
+            raise _overloaded(f"requests wait {shared.lag:.2f} s for their turn")
+        self.in_flight += 1
+        shared.in_flight += 1
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+        self._shared.in_flight -= 1
 
 
 class Overloaded(BadRequest):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serving.loaded_model import LoadedModel, LoadedModelFactory, MeasuredModel, load_model
-from serving.metrics import Metrics
+from serving.metrics import ModelMetrics
 from training.adapters.registry import ModelVersion, Registry
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec
@@ -33,7 +33,7 @@ class Loader:
     """`on_done` is called in another thread when a load has ended, and must return at once."""
 
     def __init__(
-        self, settings: ServingSettings, spec: ModelSpec, metrics: Metrics, on_done: Callable[[], None]
+        self, settings: ServingSettings, spec: ModelSpec, metrics: ModelMetrics, on_done: Callable[[], None]
     ) -> None:
         #: Version → why it was refused. Replaced, never changed.
         self.refused: Mapping[int, Refusal] = {}
@@ -48,6 +48,12 @@ class Loader:
         self._loads: dict[int, threading.Thread] = {}
         #: Version → why its last load failed. The next call of `take` tries again.
         self._failed: dict[int, str] = {}
+
+    @property
+    def loading(self) -> bool:
+        """Whether a version is being loaded for the first time."""
+        tried = {*self._failed, *self.refused, *(model.version for model in self._loaded)}
+        return not self._loads.keys() <= tried
 
     def take(self, wanted: ModelVersion) -> LoadedModel:
         """The version, if it is ready. Else raises NotLoaded at once and starts loading it, unless it is refused."""
@@ -111,7 +117,7 @@ class Loader:
             self._failed.pop(version, None)
             self._retry_at[version] = time.monotonic() + REFUSED_RETRY_SECONDS
             self.refused = {**self.refused, version: Refusal(reason=reason, at=datetime.now(UTC))}
-            self._metrics.refused.labels(self._spec.name).inc()
+            self._metrics.refused.inc()
             log.error("%s version %d is refused: %s", self._spec.name, version, reason)
         else:
             self._failed.pop(version, None)

@@ -1,4 +1,4 @@
-"""Looks up the online features of requests: shared round trips, a deadline, and a circuit breaker.
+"""Looks up the online features of requests: shared round trips, a deadline, and a circuit breaker per model.
 
 training/adapters/features/online_stores has a reader for each kind of store. When the store is slow or away,
 CT_SERVING_STORE_DOWN decides: 503 at once, or an answer with the defaults of the features, which says so
@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from serving.breaker import Breaker
-from serving.metrics import Metrics
+from serving.metrics import ModelMetrics
 from serving.schema import BadRequest, Problem, Row
 from training.adapters.features import MergedViews, View, ViewRows
 from training.adapters.features.online_stores import ConcurrentReader, online_store
@@ -21,13 +21,11 @@ from training.settings import ServingSettings
 log = logging.getLogger("perennial")
 
 
-class Lookup:
-    """Belongs to the event loop in which `open` is called."""
+class StoreReader:
+    """The connection to the online store, which all models share. Belongs to the event loop that calls `open`."""
 
-    def __init__(self, settings: ServingSettings, metrics: Metrics) -> None:
-        self.breaker = Breaker()
-        self._settings, self._metrics = settings, metrics
-        self._seconds = settings.serving_lookup_seconds
+    def __init__(self, settings: ServingSettings) -> None:
+        self._settings, self._seconds = settings, settings.serving_lookup_seconds
         self._reader: ConcurrentReader | None = None
         self._prepared: asyncio.Task[None] | None = None
 
@@ -37,6 +35,37 @@ class Lookup:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
+
+    async def look_up(self, rows: list[Row], views: Sequence[View]) -> list[ViewRows]:
+        """The store's values for `rows`, one ViewRows per view. Raises TransientError when it does not answer."""
+        if self._reader is None:
+            await self._opened()
+        assert self._reader is not None
+        return await self._reader.find(rows, views)
+
+    async def _opened(self) -> None:
+        if self._prepared is None or (self._prepared.done() and self._prepared.exception()):
+            self.open()
+        assert self._prepared is not None
+        try:
+            await asyncio.wait_for(asyncio.shield(self._prepared), self._seconds)
+        except TimeoutError:
+            raise TransientError(f"The online store could not be opened in {self._seconds:g} s yet") from None
+        except Exception as error:
+            raise TransientError(f"The online store cannot be opened: {type(error).__name__}: {error}") from error
+
+    async def _prepare(self) -> None:
+        """Open the store in a thread, because importing Feast takes seconds."""
+        self._reader = await asyncio.to_thread(lambda: online_store(self._settings).reader(self._seconds))
+
+
+class Lookup:
+    """The lookups of one model."""
+
+    def __init__(self, store: StoreReader, settings: ServingSettings, metrics: ModelMetrics) -> None:
+        self.breaker = Breaker()
+        self._store, self._metrics = store, metrics
+        self._when_down = settings.serving_store_down
 
     async def find(self, rows: list[Row], merged: MergedViews, shared: bool = False) -> list[ViewRows]:
         """The store's values for `rows`, one ViewRows per view of `merged.views`.
@@ -51,7 +80,7 @@ class Lookup:
             return self._without(rows, merged, "the online store is not called for a moment, after failures")
         began = time.perf_counter()
         try:
-            found = await self.look_up(rows, merged.views)
+            found = await self._store.look_up(rows, merged.views)
         except (TransientError, TimeoutError) as error:
             self.breaker.failed()
             return self._failed(rows, merged, error)
@@ -69,33 +98,15 @@ class Lookup:
 
     async def look_up(self, rows: list[Row], views: Sequence[View]) -> list[ViewRows]:
         """As `find`, without the circuit breaker. Raises TransientError when the store does not answer."""
-        if self._reader is None:
-            await self._opened()
-        assert self._reader is not None
-        return await self._reader.find(rows, views)
+        return await self._store.look_up(rows, views)
 
     def _failed(self, rows: list[Row], merged: MergedViews, error: Exception) -> list[ViewRows]:
-        self._metrics.lookup_failed()
+        self._metrics.lookups_failed.inc()
         reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
         log.warning("Lookup failed: %s", reason)
         return self._without(rows, merged, reason)
 
     def _without(self, rows: list[Row], merged: MergedViews, reason: str) -> list[ViewRows]:
-        if self._settings.serving_store_down == "defaults":
+        if self._when_down == "defaults":
             return merged.missing(len(rows))
         raise BadRequest(503, Problem(error=f"Features cannot be looked up: {reason}"), retry_after=1)
-
-    async def _opened(self) -> None:
-        if self._prepared is None or (self._prepared.done() and self._prepared.exception()):
-            self.open()
-        assert self._prepared is not None
-        try:
-            await asyncio.wait_for(asyncio.shield(self._prepared), self._seconds)
-        except TimeoutError:
-            raise TransientError(f"The online store could not be opened in {self._seconds:g} s yet") from None
-        except Exception as error:
-            raise TransientError(f"The online store cannot be opened: {type(error).__name__}: {error}") from error
-
-    async def _prepare(self) -> None:
-        """Open the store in a thread, because importing Feast takes seconds."""
-        self._reader = await asyncio.to_thread(lambda: online_store(self._settings).reader(self._seconds))

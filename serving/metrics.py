@@ -1,14 +1,15 @@
-"""The Prometheus metrics of the service, on BentoML's /metrics.
+"""The Prometheus metrics of the service, on BentoML's /metrics. Those about a model have the label `model`.
 
 What is counted for every request is collected here and added to the metrics a few times a second: with several
 processes, prometheus_client asks the kernel for the process id at every increment, which is slow.
 """
 
+import math
 import threading
 import time
 from collections import Counter as Counter_
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,77 +30,115 @@ class Metrics:
         # Imported here, after BentoML's worker has set PROMETHEUS_MULTIPROC_DIR. Else /metrics would not show these.
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
-        into = registry or REGISTRY
-        self._predictions = Counter(
-            "perennial_predictions", "Predictions answered", ["model", "version", "role", "decision"], registry=into
+        into: Any = {"registry": registry or REGISTRY}
+        newest: Any = {"multiprocess_mode": "livemax", **into}
+        model = ["model"]
+        self.predictions = Counter(
+            "perennial_predictions", "Predictions answered", ["model", "version", "role", "decision"], **into
         )
-        self._outputs = Counter(
+        self.outputs = Counter(
             "perennial_outputs",
             "Predictions answered, by group of the output: a range of scores, a class, a twentieth of the holdout",
             ["model", "version", "group"],
-            registry=into,
+            **into,
         )
-        self._defaulted = Counter(
-            "perennial_predictions_defaulted", "Predictions with default features", ["model"], registry=into
-        )
+        self.defaulted = Counter("perennial_predictions_defaulted", "Predictions with default features", model, **into)
         self.lacking = Counter(
             "perennial_features_lacking",
             "Answers with the default of a feature that rows of the online store lack",
             ["model", "version", "feature"],
-            registry=into,
+            **into,
         )
         self.requests = Histogram(
             "perennial_request_seconds",
             "Seconds from receipt to answer, of answered requests",
-            ["path"],
+            ["model", "path"],
             buckets=REQUEST_BUCKETS,
-            registry=into,
+            **into,
         )
-        self.refusals = Counter("perennial_requests_refused", "Requests not answered", ["status"], registry=into)
-        self.shed = Counter("perennial_requests_shed", "Requests refused for overload", registry=into)
-        self._lookups = Histogram(
-            "perennial_lookup_seconds", "Lookups in the online store", buckets=REQUEST_BUCKETS, registry=into
+        self.refusals = Counter("perennial_requests_refused", "Requests not answered", ["model", "status"], **into)
+        self.shed = Counter("perennial_requests_shed", "Requests refused for overload", model, **into)
+        self.lookups = Histogram(
+            "perennial_lookup_seconds", "Lookups in the online store", model, buckets=REQUEST_BUCKETS, **into
         )
-        self._lookups_failed = Counter("perennial_lookups_failed", "Lookups that failed", registry=into)
-        self._breaker = Gauge(
+        self.lookups_failed = Counter("perennial_lookups_failed", "Lookups that failed", model, **into)
+        self.breaker = Gauge(
             "perennial_breaker_open",
             "1 while the circuit breaker keeps requests from the online store",
-            registry=into,
-            multiprocess_mode="livemax",
+            model,
+            **newest,
         )
         self.shadow_dropped = Counter(
-            "perennial_shadow_dropped", "Rows that a shadow did not score: overload, or the stage ended", registry=into
+            "perennial_shadow_dropped", "Rows that a shadow did not score: overload, or the stage ended", model, **into
         )
         self.fallbacks = Counter(
             "perennial_challenger_fallbacks",
             "Requests the champion answered, as the challenger failed",
-            registry=into,
+            model,
+            **into,
         )
-        self.shipped = Counter("perennial_prediction_log_shipped", "Predictions shipped to the lake", registry=into)
-        self.dropped = Counter("perennial_prediction_log_dropped", "Predictions not logged", registry=into)
+        self.shipped = Counter("perennial_prediction_log_shipped", "Predictions shipped to the lake", model, **into)
+        self.dropped = Counter("perennial_prediction_log_dropped", "Predictions not logged", model, **into)
         self.spool_bytes = Gauge(
             "perennial_prediction_log_spool_bytes",
             "Predictions on disk, not yet shipped",
-            registry=into,
+            model,
             multiprocess_mode="livesum",
+            **into,
         )
         self.champion = Gauge(
-            "perennial_champion_version",
-            "The version that answers",
-            ["model"],
-            registry=into,
-            multiprocess_mode="livemax",
+            "perennial_champion_version", "The version that answers; 0 while there is none", model, **newest
         )
-        self.refused = Counter("perennial_refused_versions", "Loads that were refused", ["model"], registry=into)
+        self.ready = Gauge(
+            "perennial_model_ready", "1 while the model can answer; NaN once it is not served any more", model, **newest
+        )
+        self.spec_problem = Gauge(
+            "perennial_spec_problem", "1 while a model's spec file is not used, because it is broken", model, **newest
+        )
+        self.refused = Counter("perennial_refused_versions", "Loads that were refused", model, **into)
+        self._lock = threading.Lock()
+        self._models: dict[str, ModelMetrics] = {}
+        threading.Thread(target=self._flush_forever, name="metrics", daemon=True).start()
+
+    def of(self, model: str) -> "ModelMetrics":
+        """The metrics of `model`."""
+        with self._lock:
+            if model not in self._models:
+                self._models[model] = ModelMetrics(self, model)
+            return self._models[model]
+
+    def _flush_forever(self) -> None:
+        while True:
+            time.sleep(FLUSH_SECONDS)
+            for each in list(self._models.values()):
+                each.flush()
+
+
+class ModelMetrics:
+    """The metrics of one model."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics, self._model = metrics, model
+        self.shed = metrics.shed.labels(model)
+        self.shadow_dropped = metrics.shadow_dropped.labels(model)
+        self.fallbacks = metrics.fallbacks.labels(model)
+        self.shipped, self.dropped = metrics.shipped.labels(model), metrics.dropped.labels(model)
+        self.spool_bytes = metrics.spool_bytes.labels(model)
+        self.champion = metrics.champion.labels(model)
+        self.ready = metrics.ready.labels(model)
+        self.refused = metrics.refused.labels(model)
+        self.lookups_failed = metrics.lookups_failed.labels(model)
+        self._breaker = metrics.breaker.labels(model)
+        self._lookups = metrics.lookups.labels(model)
+        self._defaulted = metrics.defaulted.labels(model)
         self._lock = threading.Lock()
         self._counted: Counter_ = Counter_()
-        self._observed: dict[tuple[str, str], list[float]] = {}
-        self._scored: dict[tuple[str, int], tuple[ServedTask, list[np.ndarray]]] = {}
-        threading.Thread(target=self._flush_forever, name="metrics", daemon=True).start()
+        #: Path → seconds of its requests; None → seconds of lookups.
+        self._observed: dict[str | None, list[float]] = {}
+        self._scored: dict[int, tuple[ServedTask, list[np.ndarray]]] = {}
 
     def predicted(
         self,
-        model: str,
         version: int,
         role: str,
         decisions: Mapping[str, int],
@@ -112,41 +151,49 @@ class Metrics:
         """
         with self._lock:
             for decision, rows in decisions.items():
-                self._counted[(model, version, role, decision)] += rows
-            self._scored.setdefault((model, version), (task, []))[1].append(scores)
+                self._counted[(version, role, decision)] += rows
+            self._scored.setdefault(version, (task, []))[1].append(scores)
         if defaulted:
-            self._defaulted.labels(model).inc(defaulted)
+            self._defaulted.inc(defaulted)
+
+    def lacks(self, version: int, feature: str) -> None:
+        """The online store lacks a feature that an answer of `version` uses."""
+        self._metrics.lacking.labels(self._model, version, feature).inc()
 
     def answered(self, path: str, seconds: float) -> None:
+        """`path`: /predict or /predict_batch, without the model."""
         with self._lock:
-            self._observed.setdefault(("request", path), []).append(seconds)
+            self._observed.setdefault(path, []).append(seconds)
+
+    def not_answered(self, status: int) -> None:
+        self._metrics.refusals.labels(self._model, status).inc()
 
     def looked_up(self, seconds: float) -> None:
         with self._lock:
-            self._observed.setdefault(("lookup", ""), []).append(seconds)
-
-    def lookup_failed(self) -> None:
-        self._lookups_failed.inc()
+            self._observed.setdefault(None, []).append(seconds)
 
     def breaker(self, state: str) -> None:
         self._breaker.set(0 if state == "closed" else 1)
 
+    def removed(self) -> None:
+        """The model is not served any more. With several processes, prometheus_client cannot remove a series."""
+        for gauge in (self.champion, self.ready, self._breaker):
+            gauge.set(math.nan)
+        self.spool_bytes.set(0)
+
     def flush(self) -> None:
         """Add what was collected since the last call to the metrics."""
+        if not (self._counted or self._observed):
+            return
         with self._lock:
             counted, self._counted = self._counted, Counter_()
             observed, self._observed = self._observed, {}
             scored, self._scored = self._scored, {}
         for labels, number in counted.items():
-            self._predictions.labels(*labels).inc(number)
-        for (model, version), (task, scores) in scored.items():
+            self._metrics.predictions.labels(self._model, *labels).inc(number)
+        for version, (task, scores) in scored.items():
             for place, rows in enumerate(np.bincount(task.grouped(np.concatenate(scores))).tolist()):
                 if rows:
-                    self._outputs.labels(model, version, task.groups[place]).inc(rows)
-        for (kind, path), values in observed.items():
-            observe_many(self.requests.labels(path) if kind == "request" else self._lookups, values)
-
-    def _flush_forever(self) -> None:
-        while True:
-            time.sleep(FLUSH_SECONDS)
-            self.flush()
+                    self._metrics.outputs.labels(self._model, version, task.groups[place]).inc(rows)
+        for path, values in observed.items():
+            observe_many(self._lookups if path is None else self._metrics.requests.labels(self._model, path), values)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from serving.metrics import Metrics
+from serving.metrics import ModelMetrics
 from serving.segments import line, read_segment
 from serving.spool import Spool
 from training.adapters.lake import PREDICTIONS, Lake
@@ -50,7 +50,7 @@ log = logging.getLogger("perennial")
 
 
 class PredictionLog:
-    def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: ModelMetrics) -> None:
         self._spool = Spool(folder)
         self._lake, self._spec, self._metrics = lake, spec, metrics
         self._application = f"predictions-{replica}"

@@ -1,12 +1,12 @@
-"""Checks every second whether the champion can answer: look up a golden event, compute its features, score it."""
+"""Checks every second whether each champion can answer: look up a golden event, compute its features, score it."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from serving.loaded_model import LoadedModel
 from serving.lookup import Lookup
-from serving.metrics import Metrics
+from serving.metrics import ModelMetrics
 from training.contract.errors import StepError
 
 PROBE_SECONDS = 1.0
@@ -17,29 +17,23 @@ log = logging.getLogger("perennial")
 
 
 class Probe:
-    """`champion` returns the version that answers now. Checks are neither counted nor logged as predictions."""
+    """The check of one model. `champion` returns the version that answers now.
 
-    def __init__(self, lookup: Lookup, champion: Callable[[], LoadedModel | None], metrics: Metrics) -> None:
+    Checks are neither counted nor logged as predictions.
+    """
+
+    def __init__(self, lookup: Lookup, champion: Callable[[], LoadedModel | None], metrics: ModelMetrics) -> None:
         #: Why the champion could not answer at the last check; None when it could, or there is no champion.
         self.problem: str | None = "The champion has not been checked yet"
         self._lookup, self._champion, self._metrics = lookup, champion, metrics
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._watch())
-
-    def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _watch(self) -> None:
-        while True:
-            problem = await self._check()
-            if problem != self.problem and problem is not None:
-                log.warning("The champion cannot answer: %s", problem)
-            self.problem = problem
-            self._metrics.breaker(self._lookup.breaker.state)
-            await asyncio.sleep(PROBE_SECONDS)
+    async def look(self) -> None:
+        """Check now, and keep the outcome in `problem`."""
+        problem = await self._check()
+        if problem != self.problem and problem is not None:
+            log.warning("The champion cannot answer: %s", problem)
+        self.problem = problem
+        self._metrics.breaker(self._lookup.breaker.state)
 
     async def _check(self) -> str | None:
         champion = self._champion()
@@ -54,3 +48,32 @@ class Probe:
         except Exception as error:
             return f"Version {champion.version} could not score its probe event: {type(error).__name__}: {error}"
         return None
+
+
+class Probes:
+    """Runs the probes of all models, each once per PROBE_SECONDS, spread over that time. `probes` returns them."""
+
+    def __init__(self, probes: Callable[[], Iterable[Probe]]) -> None:
+        self._probes = probes
+        self._running: dict[Probe, asyncio.Task[None]] = {}
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def close(self) -> None:
+        self._task.cancel()
+        for task in self._running.values():
+            task.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            probes = list(self._probes())
+            for probe in probes:
+                # The check of a model that hangs goes on; it does not delay those of the others.
+                if probe not in self._running:
+                    task = asyncio.get_running_loop().create_task(probe.look())
+                    self._running[probe] = task
+                    task.add_done_callback(lambda _, probe=probe: self._running.pop(probe))
+                await asyncio.sleep(PROBE_SECONDS / len(probes))
+            if not probes:
+                await asyncio.sleep(PROBE_SECONDS)

@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.batch import Batch
 from serving.loaded_model import LoadedModel
-from serving.metrics import Metrics
+from serving.metrics import ModelMetrics
 from serving.prediction_log import PredictionLog
 from serving.shadows import Shadowed, Shadows
 from serving.signals import RolloutSignals
@@ -45,8 +45,8 @@ class Recorder:
     Callers do not wait for it. Every prediction that is put in is recorded, also when its caller has gone away.
     """
 
-    def __init__(self, model: str, replica: str, log: PredictionLog, signals: RolloutSignals, metrics: Metrics) -> None:
-        self._model, self._replica = model, replica
+    def __init__(self, replica: str, log: PredictionLog, signals: RolloutSignals, metrics: ModelMetrics) -> None:
+        self._replica = replica
         self._log, self._signals, self._metrics = log, signals, metrics
         self._shadows = Shadows(signals, self._log_shadow, metrics.shadow_dropped.inc)
         self._waiting = deque[Answered]()
@@ -81,9 +81,7 @@ class Recorder:
         decisions = _counted([prediction.get("decision", "") for prediction in answered.predictions])
         received, defaulted = time.perf_counter() - min(batch.received), features.timestamps.count(None)
         self._signals.answered(loaded.version, route.role, seconds, decisions, received)
-        self._metrics.predicted(
-            self._model, loaded.version, route.role, decisions, defaulted, loaded.task, answered.scores
-        )
+        self._metrics.predicted(loaded.version, route.role, decisions, defaulted, loaded.task, answered.scores)
         if features.lacking:
             self._count_lacking(loaded, features.lacking)
         rows = self._log_rows(answered)
@@ -94,7 +92,7 @@ class Recorder:
     def _count_lacking(self, loaded: LoadedModel, lacking: frozenset[str]) -> None:
         """Count each column that the online store lacks every time, and log it once per version."""
         for name in sorted(lacking):
-            self._metrics.lacking.labels(self._model, loaded.version, name).inc()
+            self._metrics.lacks(loaded.version, name)
             if (loaded.version, name) not in self._logged_as_lacking:
                 self._logged_as_lacking.add((loaded.version, name))
                 message = (

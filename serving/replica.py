@@ -1,4 +1,4 @@
-"""The identity of this replica: a name that survives restarts, and a lock, so that only one process uses it."""
+"""This replica: a name that survives restarts, a lock, so that only one process uses it, and what its models share."""
 
 import fcntl
 import os
@@ -7,10 +7,43 @@ import socket
 import time
 from pathlib import Path
 
+from serving.limits import Limits
+from serving.lookup import StoreReader
+from serving.metrics import Metrics
+from serving.registry_poll import RegistryPoll
 from training import atomic
+from training.adapters.registry import Registry
 from training.contract.errors import ConfigError
+from training.settings import ServingSettings
 
 LOCK_SECONDS = 15.0
+
+
+class Replica:
+    """What all models of the process share. Locks the replica's folder until the process ends.
+
+    Belongs to the event loop in which it is opened.
+    """
+
+    def __init__(self, settings: ServingSettings, metrics: Metrics | None = None) -> None:
+        self.settings = settings
+        self.folder = Path(settings.serving)
+        self._lock = hold(self.folder)
+        self.name = replica_name(self.folder)
+        self.metrics = metrics or Metrics()
+        self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
+        self.store = StoreReader(settings)
+        self.registry = RegistryPoll(Registry(settings.tracking_uri), settings.serving_poll_seconds)
+
+    def open(self) -> None:
+        self.limits.open()
+        self.store.open()
+        self.registry.start()
+
+    def close(self) -> None:
+        self.limits.close()
+        self.store.close()
+        self.registry.stop()
 
 
 def replica_name(state: Path) -> str:

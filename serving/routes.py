@@ -1,35 +1,39 @@
-"""The FastAPI application that BentoML mounts: `/models`, `/signals`, `/admin`, and the OpenAPI document.
+"""The FastAPI application that BentoML mounts: `/models`, `/admin`, and the OpenAPI document.
 
-It documents `/predict` and `/predict_batch` too; PredictionDispatcher answers them.
+It documents the predictions of each model too; PredictionDispatcher answers them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
 from serving.auth import Role
-from serving.endpoint import PREDICT, PREDICT_BATCH, PredictEndpoint
+from serving.endpoint import PREDICT, PREDICT_BATCH, refusal
+from serving.frontend import Frontend
 from serving.request import HttpResponse
 from serving.schema import BadRequest, Problem, answer_schema
-from training.contract.model_spec import ModelSpec
-from training.contract.replicas import ReplicaModels, ReplicaState
+from training.contract.replicas import ReplicaModels, ReplicaState, ServedModels
 from training.contract.signals import Signals
 
 if TYPE_CHECKING:
-    from serving.predictor import Predictor
+    from serving.model_host import ModelHost
+    from serving.model_hosts import ModelHosts
 
 JSON = "application/json"
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is not JSON"},
     401: {"model": Problem, "description": "An API key is needed"},
     403: {"model": Problem, "description": "Not allowed to this key, or not by the service's settings"},
-    404: {"model": Problem, "description": "The version that the request is pinned to is not loaded"},
+    404: {"model": Problem, "description": "The service does not serve the model, or the pinned version is not loaded"},
     413: {"model": Problem, "description": "Too many events, or too many bytes"},
     422: {"model": Problem, "description": "A field is wrong, missing or unknown: the message names it"},
     503: {"model": Problem, "description": "No champion, no features, or too much to do; Retry-After says when again"},
 }
 GUARDED: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (401, 403)}
+OF_A_MODEL = GUARDED | {404: REFUSALS[404]}
 VERSION = {
     "name": "X-Perennial-Version",
     "in": "header",
@@ -44,42 +48,78 @@ EXPLAIN = {
 }
 
 
-def application(spec: ModelSpec, endpoint: PredictEndpoint) -> FastAPI:
-    """The application for the model of `spec`; who may call it is decided by `endpoint.auth`."""
-    app = FastAPI(title=spec.title, openapi_url=None)
-    _document_predictions(app, endpoint, answer_schema(spec))
+def application(frontend: Frontend) -> FastAPI:
+    """The application for the models of `frontend`, which also decides who may call it."""
+    app = FastAPI(title="Perennial", openapi_url=None)
 
-    @app.get("/models", response_model=ReplicaModels, responses=GUARDED)
+    @app.get("/models", response_model=ServedModels, responses=GUARDED)
     async def models(request: Request) -> Response:
-        """What serves since when, what was refused and why."""
-        return _guarded(endpoint, request, "predict", lambda predictor: predictor.models())
+        """Every model: what serves since when, what was refused and why."""
+        return _guarded(frontend, request, "predict", lambda hosts: hosts.models())
 
-    @app.get("/signals", response_model=Signals, responses=GUARDED)
-    async def signals(request: Request) -> Response:
+    @app.get("/models/{model}", response_model=ReplicaModels, responses=OF_A_MODEL)
+    async def model(request: Request, model: str) -> Response:
+        """One model: what serves since when, what was refused and why."""
+        return _guarded(frontend, request, "predict", lambda hosts: _host(hosts, model).models())
+
+    @app.get("/models/{model}/signals", response_model=Signals, responses=OF_A_MODEL)
+    async def signals(request: Request, model: str) -> Response:
         """What a rollout's guards look at: per version and stage, what this replica has seen."""
-        return _guarded(endpoint, request, "predict", lambda predictor: predictor.signals.snapshot())
+        return _guarded(frontend, request, "predict", lambda hosts: _host(hosts, model).signals.snapshot())
 
     @app.get("/admin/state", response_model=ReplicaState, responses=GUARDED)
     async def state(request: Request) -> Response:
-        """How the replica is doing: load, circuit breaker, prediction log. For admins."""
-        return _guarded(endpoint, request, "admin", lambda predictor: predictor.state())
+        """How the replica is doing: load, circuit breakers, prediction logs. For admins."""
+        return _guarded(frontend, request, "admin", lambda hosts: hosts.state())
 
     @app.post("/admin/drain", response_model=ReplicaState, responses=GUARDED)
     async def drain(request: Request) -> Response:
         """Take the replica out of the rotation: not ready, but answering. For admins."""
-        return _guarded(endpoint, request, "admin", lambda predictor: _drain(predictor, True))
+        return _guarded(frontend, request, "admin", lambda hosts: _drain(hosts, True))
 
     @app.post("/admin/resume", response_model=ReplicaState, responses=GUARDED)
     async def resume(request: Request) -> Response:
         """Put the replica back into the rotation. For admins."""
-        return _guarded(endpoint, request, "admin", lambda predictor: _drain(predictor, False))
+        return _guarded(frontend, request, "admin", lambda hosts: _drain(hosts, False))
 
+    async def no_prediction(request: Request) -> Response:
+        """A POST comes here when the service does not serve the model; other methods always do."""
+        model = request.path_params.get("model", "")
+        served = frontend.hosts.all if frontend.hosts else {}
+        if request.method != "POST" and (model in served or (not model and len(served) == 1)):
+            return Response(status_code=405, headers={"allow": "POST"})
+        return _response(refusal(not_served(model, served)))
+
+    for path in (PREDICT, PREDICT_BATCH):
+        for prefix in ("", "/models/{model}"):
+            app.add_route(prefix + path, no_prediction, methods=METHODS, include_in_schema=False)
     return app
 
 
-def _document_predictions(app: FastAPI, endpoint: PredictEndpoint, answer: dict[str, Any]) -> None:
-    """Routes for the OpenAPI document, and for 405 to other methods. A POST never comes here."""
-    schema = endpoint.schema
+def document_predictions(app: FastAPI, frontend: Frontend) -> None:
+    """Put the predictions of the models that are served now into the OpenAPI document of `app`."""
+    hosts = frontend.hosts.all if frontend.hosts else {}
+    kept = [route for route in app.router.routes if not isinstance(route, DocumentedRoute)]
+    documented = [route for host in hosts.values() for route in _documented(host, f"/models/{host.spec.name}")]
+    if len(hosts) == 1:
+        documented += _documented(next(iter(hosts.values())), "")
+    app.router.routes = [*kept, *documented]
+
+
+def not_served(model: str, served: Mapping[str, Any]) -> BadRequest:
+    """For a request to a model that the service does not serve, or to none although there are several."""
+    names = ", ".join(sorted(served)) or "none"
+    if model:
+        return BadRequest(404, Problem(error=f"{model} is not served here. Models: {names}"))
+    return BadRequest(404, Problem(error=f"Name the model: /models/<model>{PREDICT}. Models: {names}"))
+
+
+class DocumentedRoute(APIRoute):
+    """A route for the OpenAPI document. PredictionDispatcher answers it."""
+
+
+def _documented(host: "ModelHost", prefix: str) -> list[DocumentedRoute]:
+    schema, answer, title = host.schema, answer_schema(host.spec), host.spec.title
     answers = {
         "title": "Predictions",
         "description": "The answer for several rows, in their order.",
@@ -88,33 +128,51 @@ def _document_predictions(app: FastAPI, endpoint: PredictEndpoint, answer: dict[
         "required": ["predictions"],
     }
 
-    def documented(model: Any, answer: dict[str, Any], *parameters: Any) -> dict[str, Any]:
+    def route(path: str, what: str, model: Any, answer: dict[str, Any], *parameters: Any) -> DocumentedRoute:
         success = {"200": {"description": "Scored", "content": {JSON: {"schema": answer}}}}
-        return schema.openapi(model) | {"parameters": [VERSION, *parameters], "responses": success}
+        extra = schema.openapi(model) | {"parameters": [VERSION, *parameters], "responses": success}
+        return DocumentedRoute(
+            prefix + path,
+            _never,
+            methods=["POST"],
+            description=what,
+            responses=REFUSALS,
+            openapi_extra=extra,
+            summary=f"{title}: {path.strip('/')}",
+            operation_id=f"{path}_{host.spec.name}{'' if prefix else '_alone'}",
+        )
 
-    @app.post(PREDICT, responses=REFUSALS, openapi_extra=documented(schema.event, answer, EXPLAIN))
-    async def predict() -> Response:
-        """Score one event: a flat JSON object."""
-        raise NotImplementedError("PredictionDispatcher answers this route")
-
-    @app.post(PREDICT_BATCH, responses=REFUSALS, openapi_extra=documented(schema.batch, answers))
-    async def predict_batch() -> Response:
-        """Score up to 1,000 events: a JSON list, or an object whose `events` is one."""
-        raise NotImplementedError("PredictionDispatcher answers this route")
+    many = "Score up to 1,000 events: a JSON list, or an object whose `events` is one."
+    return [
+        route(PREDICT, "Score one event: a flat JSON object.", schema.event, answer, EXPLAIN),
+        route(PREDICT_BATCH, many, schema.batch, answers),
+    ]
 
 
-def _drain(predictor: "Predictor", draining: bool) -> ReplicaState:
-    predictor.limits.draining = draining
-    return predictor.state()
+async def _never() -> Response:
+    raise NotImplementedError("PredictionDispatcher answers this route")
 
 
-def _guarded(endpoint: PredictEndpoint, request: Request, role: Role, make: Callable[["Predictor"], Any]) -> Response:
+def _drain(hosts: "ModelHosts", draining: bool) -> ReplicaState:
+    hosts.replica.limits.draining = draining
+    return hosts.state()
+
+
+def _host(hosts: "ModelHosts", model: str) -> "ModelHost":
+    """Raises BadRequest (404) when the model is not served."""
     try:
-        endpoint.auth.check(dict(request.headers.raw), request.client.host if request.client else None, role)
+        return hosts.all[model]
+    except KeyError:
+        raise not_served(model, hosts.all) from None
+
+
+def _guarded(frontend: Frontend, request: Request, role: Role, make: Callable[["ModelHosts"], Any]) -> Response:
+    assert frontend.hosts is not None
+    try:
+        frontend.auth.check(dict(request.headers.raw), request.client.host if request.client else None, role)
+        return Response(make(frontend.hosts).model_dump_json(), media_type=JSON)
     except BadRequest as refused:
-        return _response(endpoint.refuse(refused))
-    assert endpoint.predictor is not None
-    return Response(make(endpoint.predictor).model_dump_json(), media_type=JSON)
+        return _response(refusal(refused))
 
 
 def _response(response: HttpResponse) -> Response:

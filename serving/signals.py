@@ -54,7 +54,7 @@ class Signals(Protocol):
         an exception, or scores that are not numbers."""
 
     def snapshot(self) -> contract.Signals:
-        """`GET /signals`."""
+        """`GET /models/<m>/signals`."""
 
 
 @dataclass

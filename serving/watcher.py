@@ -1,4 +1,4 @@
-"""Follows the registry: loads the versions that the aliases name, then swaps the whole state of traffic at once.
+"""Follows the registry for one model: loads the versions that its aliases name, then swaps the traffic at once.
 
 While the registry is away, what is loaded keeps serving, with its division of traffic. A start without the registry
 restores the last state from disk. When a version cannot be loaded, the one before it stays. `previous` is kept loaded,
@@ -6,13 +6,12 @@ so that a rollback needs no download.
 """
 
 import logging
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from serving.loaded_model import LoadedModel
 from serving.loader import Loader, NotLoaded
-from serving.metrics import Metrics
+from serving.metrics import ModelMetrics
 from serving.signals import RolloutSignals
 from serving.traffic import Traffic
 from training import atomic
@@ -29,57 +28,59 @@ log = logging.getLogger("perennial")
 
 
 class Watcher:
-    """`traffic` is replaced whole and never changed: a request reads it once and keeps what it read."""
+    """`traffic` is replaced whole and never changed: a request reads it once and keeps what it read.
+
+    The thread of RegistryPoll calls `update`. `wake`: have it called soon, because a version has been loaded.
+    """
 
     def __init__(
-        self, settings: ServingSettings, spec: ModelSpec, metrics: Metrics, signals: RolloutSignals | None = None
+        self,
+        settings: ServingSettings,
+        spec: ModelSpec,
+        metrics: ModelMetrics,
+        signals: RolloutSignals,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.traffic = Traffic()
-        #: What the replica has seen in this state of traffic.
-        self.signals = signals or RolloutSignals(spec)
         #: Why the traffic is not what the registry asks for; None when it is.
         self.problem: str | None = "The service is starting"
-        self._settings, self._spec, self._metrics = settings, spec, metrics
+        #: The first versions have been loaded, or cannot be.
+        self.settled = False
+        self.model = spec.name
+        self._signals, self._metrics = signals, metrics
         self._registry = Registry(settings.tracking_uri)
-        self._stop, self._wake = threading.Event(), threading.Event()
-        self._loader = Loader(settings, spec, metrics, self._wake.set)
+        self._loader = Loader(settings, spec, metrics, wake)
         self._last_traffic = Path(settings.serving) / "models" / spec.name / "traffic.json"
         #: (creation time of the registered model, version) → the version's entry, which never changes.
         self._entries: dict[tuple[int, int], ModelVersion] = {}
-        self._thread = threading.Thread(target=self._watch, name="registry-watcher", daemon=True)
+        self._metrics.champion.set(0)
 
     @property
     def refused(self) -> Mapping[int, Refusal]:
         return self._loader.refused
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout: float = 10.0) -> None:
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(timeout)
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            self._wake.clear()
-            try:
-                problem = self.follow()
-            except Exception as error:
-                log.exception("The registry could not be followed")
-                problem = f"{type(error).__name__}: {error}"
-            if problem != self.problem:
-                log.log(logging.WARNING if problem else logging.INFO, "%s", problem or "Serving what is asked for")
-            self.problem = problem
-            self._wake.wait(self._settings.serving_poll_seconds)
-
-    def follow(self) -> str | None:
-        """Read the registry and take over its state, as far as it is loaded. Returns what is missing, if anything."""
+    def update(self, found: ModelState | Exception) -> None:
+        """Take over the model's state in the registry, as far as it is loaded. `found`: it, or why it is not known."""
         try:
-            state = self._registry.state(self._spec.name)
-            wanted = {alias: self._entry(state, state.aliases.get(alias)) for alias in FOLLOWED}
+            problem = self._follow(found)
+        except Exception as error:
+            log.exception("%s: the registry could not be followed", self.model)
+            problem = f"{type(error).__name__}: {error}"
+        if problem != self.problem:
+            message = problem or "serving what is asked for"
+            log.log(logging.WARNING if problem else logging.INFO, "%s: %s", self.model, message)
+        self.problem = problem
+        self.settled = self.settled or not self._loader.loading
+
+    def _follow(self, found: ModelState | Exception) -> str | None:
+        """Returns what is missing, if anything."""
+        try:
+            if isinstance(found, Exception):
+                raise found
+            wanted = {alias: self._entry(found, found.aliases.get(alias)) for alias in FOLLOWED}
         except TransientError as error:
             return error.message if self.traffic.champion else self._from_disk(error.message)
+        state = found
         asked, bad_tags = desired(state.tags, wanted[CHALLENGER] is not None)
         # The champion comes first: of several versions that are not loaded yet, it is the first to be loaded.
         champion, champion_problem = self._take(CHAMPION, wanted[CHAMPION])
@@ -98,7 +99,7 @@ class Watcher:
             return None
         key = (state.created, version)
         if key not in self._entries:
-            self._entries[key] = self._registry.get(self._spec.name, version)
+            self._entries[key] = self._registry.get(self.model, version)
         return self._entries[key]
 
     def _take(self, alias: str, wanted: ModelVersion | None) -> tuple[LoadedModel | None, str | None]:
@@ -109,7 +110,7 @@ class Watcher:
             if alias != CHAMPION:
                 return None, None
             still = f"; version {now.version} keeps serving" if now else ""
-            return fallback, f"{self._spec.name} has no {alias} in the registry yet{still}"
+            return fallback, f"{self.model} has no {alias} in the registry yet{still}"
         try:
             loaded = self._loader.take(wanted)
         except NotLoaded as reason:
@@ -125,17 +126,17 @@ class Watcher:
         traffic = Traffic(champion, challenger, previous, asked.mode, asked.weight, asked.stage, asked.experiment)
         if traffic == before:
             return
-        self.signals.begin(traffic)
+        self._signals.begin(traffic)
         self.traffic = traffic
         if champion is not None:
-            self._metrics.champion.labels(self._spec.name).set(champion.version)
+            self._metrics.champion.set(champion.version)
             self._save(traffic)
         for alias in FOLLOWED:
             old, new = (each.by_alias[alias].version if alias in each.by_alias else None for each in (before, traffic))
             if old != new:
-                log.info("%s is version %s now, it was %s", alias, new or "none", old or "none")
+                log.info("%s of %s is version %s now, it was %s", alias, self.model, new or "none", old or "none")
         if traffic.state != before.state:
-            log.info("Traffic is now: %s", traffic.state)
+            log.info("Traffic of %s is now: %s", self.model, traffic.state)
 
     def _save(self, traffic: Traffic) -> None:
         models = {
@@ -157,7 +158,7 @@ class Watcher:
                 same = last.models[alias].version == champion.version
                 others[alias] = champion if same else self._load_copy(last.models[alias])
             except Exception as error:
-                log.warning("The last %s cannot be loaded from disk: %s", alias, error)
+                log.warning("The last %s of %s cannot be loaded from disk: %s", alias, self.model, error)
         asked = last.traffic if others[CHALLENGER] else FULL
         self._swap(champion, others[CHALLENGER], others[PREVIOUS], asked)
         return f"{why}; serving the last good copy, version {champion.version}"

@@ -36,6 +36,7 @@ from training.settings import ROOT, Settings
 #: The amount from which on a model made with `nan` gives no number.
 NAN_FROM = 90.0
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
+MODEL = "card_fraud"
 #: Known to the online store.
 CUSTOMER, TERMINAL = 7, 11
 #: Of a golden event: an hour at which code that takes the night for shorter gives another feature.
@@ -55,6 +56,7 @@ def artifact(
     bias: float,
     golden_error: float = 0.0,
     features: Features | None = None,
+    model: str = MODEL,
     **faults: Any,
 ) -> Path:
     """A logistic regression with weights 0.01 for every feature and `bias`, and what `_nodes` makes of `faults`.
@@ -74,9 +76,9 @@ def artifact(
             *(_large() if faults.get("slow") else []),
         ],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    content = model.SerializeToString()
-    onnx.checker.check_model(model)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    content = proto.SerializeToString()
+    onnx.checker.check_model(proto)
     rows = np.ones((2, len(names)), np.float32)
     made_of: dict[str, Any] = {}
     if features is not None:
@@ -94,10 +96,10 @@ def artifact(
         )
     scores = OnnxScorer(content).score(rows) + golden_error
     metadata = ArtifactMetadata(
-        model="card_fraud",
+        model=model,
         estimator="logistic_regression",
         digest=digest(content),
-        feature_service="card_fraud",
+        feature_service=model,
         feature_names=names,
         task={"kind": "binary", "threshold": 0.5},
         outputs=["score"],
@@ -124,8 +126,8 @@ def registered(settings: Settings, artifact: Path) -> ModelVersion:
     where = None if settings.tracking_uri.startswith("http") else str(artifact.with_name("runs"))
     run = client.create_run(client.create_experiment(artifact.name, where)).info.run_id
     client.log_artifacts(run, str(artifact), "served")
-    digest = OnnxModel.load(artifact).metadata.digest
-    return Registry(settings.tracking_uri).register("card_fraud", run, digest, {})
+    metadata = OnnxModel.load(artifact).metadata
+    return Registry(settings.tracking_uri).register(metadata.model, run, metadata.digest, {})
 
 
 def _faulty(names: list[str]) -> list[TensorProto]:
@@ -218,12 +220,15 @@ class MlflowServer(Process):
 
 @dataclass
 class Service(Process):
+    """`model`: the one that the methods are about."""
+
     url: str = ""
+    model: str = MODEL
 
     def models(self) -> ReplicaModels | None:
         """None when the service does not answer."""
         try:
-            return ReplicaModels.model_validate_json(http.get(f"{self.url}/models", timeout=5).content)
+            return ReplicaModels.model_validate_json(http.get(f"{self.url}/models/{self.model}", timeout=5).content)
         except httpx.HTTPError:
             return None
 
@@ -248,7 +253,7 @@ class Service(Process):
         return models.traffic.mode if models else None
 
     def signals(self) -> Signals:
-        return Signals.model_validate_json(http.get(f"{self.url}/signals", timeout=5).content)
+        return Signals.model_validate_json(http.get(f"{self.url}/models/{self.model}/signals", timeout=5).content)
 
     def serves(self, version: int) -> bool:
         models = self.models()
@@ -274,6 +279,8 @@ def serving_environment(settings: Settings) -> dict[str, str]:
         "CT_MODELS_DIR": str(settings.models_dir),
         "CT_FEATURE_REPO": str(settings.feature_repo),
         "CT_TRACKING_URI": settings.tracking_uri,
+        "CT_SERVING_MODELS": settings.serving_models,
+        "CT_SERVING_NAME": settings.serving_name,
         "CT_SERVING_STATE": settings.serving,
         "CT_ONLINE_STORE": settings.online_store,
         "CT_SERVING_POLL_SECONDS": "0.2",
@@ -342,12 +349,12 @@ class Stack:
 
 @contextmanager
 def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
-    """MLflow and the service, both up; the online store is still empty and nothing is registered.
+    """MLflow and the service of card_fraud, both up; the online store is still empty and nothing is registered.
 
     `fields`: of the settings.
     """
     url = f"http://127.0.0.1:{free_port()}"
-    settings = Settings(home=folder / "home", tracking_uri=url, **fields)
+    settings = Settings(home=folder / "home", tracking_uri=url, **{"serving_models": MODEL, **fields})
     command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

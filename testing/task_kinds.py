@@ -37,17 +37,28 @@ _SECTIONS: dict[str, dict[str, Any]] = {
 
 def models_of(folder: Path, kind: str) -> Path:
     """A folder with the spec of MODEL, as a task of this kind."""
-    spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-    spec["task"] = _SECTIONS[kind]
-    spec["evaluation"] = {"entity": spec["evaluation"]["entity"], **_EVALUATION[kind]}
-    spec.pop("rollout")
     folder.mkdir(parents=True)
-    (folder / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
+    (folder / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec_of(kind)))
     return folder
 
 
+def spec_of(kind: str, model: str = MODEL) -> dict[str, Any]:
+    """The fields of the spec of MODEL, as a task of this kind, under the name `model`."""
+    spec: dict[str, Any] = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text()) | {"name": model}
+    if kind in _SECTIONS:
+        spec["task"] = _SECTIONS[kind]
+        spec["evaluation"] = {"entity": spec["evaluation"]["entity"], **_EVALUATION[kind]}
+    spec.pop("rollout")
+    return spec
+
+
 def artifact_of(
-    folder: Path, kind: str, features: Features, shift: float = 0.0, classes: Sequence[str] = CLASSES
+    folder: Path,
+    kind: str,
+    features: Features,
+    shift: float = 0.0,
+    classes: Sequence[str] = CLASSES,
+    model: str = MODEL,
 ) -> Path:
     """An artifact of this kind for the features of `features`. `shift` is added to every amount.
 
@@ -57,7 +68,8 @@ def artifact_of(
     task = ServedMulticlass(tuple(classes), reject_below=0.6) if kind == "multiclass" else TASKS[kind]
     content = _graph(names, kind, shift)
     # A binary artifact has the golden events and their features already.
-    made = OnnxModel.load(artifact(folder.with_name(f"{folder.name}-binary"), names, 0.0, features=features)).metadata
+    binary = artifact(folder.with_name(f"{folder.name}-binary"), names, 0.0, features=features, model=model)
+    made = OnnxModel.load(binary).metadata
     scores = OnnxScorer(content).score(np.asarray(made.golden.features, np.float32))
     fields = made.model_dump() | {
         "schema_version": 3,

@@ -6,6 +6,7 @@ judged is no setting; that is in its spec (training/models).
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from functools import cache, cached_property
@@ -20,8 +21,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from training import storage
 from training.contract.errors import ConfigError
 from training.contract.model_spec import MODELS_DIR
+from training.contract.names import DEFAULT_SERVICE, NAME_PATTERN
 
 PREFIX = "CT_"
+#: Settings of the version before → what replaces them.
+_REPLACED = {"CT_SERVING_MODEL": "CT_SERVING_MODELS, a list of models or *"}
+#: An entry of CT_SERVING_URLS for another service than the default one.
+_NAMED_URL = re.compile(r"([a-z][a-z0-9_]*)=(.*)")
 ROOT = Path(__file__).parent.parent
 #: Marks a field of StateSettings whose value a step pod has on its own.
 _IN_THE_IMAGE: dict[str, Any] = {"in_the_image": True}
@@ -73,7 +79,8 @@ class StateSettings(BaseSettings):
     """Feast's online store: `redis://host:port/db`, or the path of an SQLite file."""
 
     serving_urls: str = "http://127.0.0.1:3000"
-    """Every replica of the prediction service, comma separated; `dns+http://name:port` is all addresses of the name."""
+    """Every replica of the prediction service, comma separated; `dns+http://name:port` is all addresses of the name.
+    `<service>=<url>` is a replica of the service with this name, for models whose spec says `serving: <service>`."""
     serving_api_key: SecretStr | None = None
     """The API key that the steps send to the prediction service."""
 
@@ -120,16 +127,30 @@ class StateSettings(BaseSettings):
     def online(self) -> str:
         return self._or_home(self.online_store, "feast/online.db")
 
-    @property
-    def replicas(self) -> list[str]:
-        return [url.strip().rstrip("/") for url in self.serving_urls.split(",") if url.strip()]
+    def replicas(self, service: str = DEFAULT_SERVICE) -> list[str]:
+        """The URLs of the replicas of `service`.
+
+        Raises ConfigError when CT_SERVING_URLS has none of a service that is not the default one.
+        """
+        found = list[str]()
+        for entry in filter(None, map(str.strip, self.serving_urls.split(","))):
+            named = _NAMED_URL.fullmatch(entry)
+            name, url = named.groups() if named else (DEFAULT_SERVICE, entry)
+            if name == service:
+                found.append(url.strip().rstrip("/"))
+        if not found and service != DEFAULT_SERVICE:
+            hint = f"Add {service}=<url> to CT_SERVING_URLS, or change `serving` in the model spec."
+            raise ConfigError(f"CT_SERVING_URLS names no replica of the prediction service {service}", hint)
+        return found
 
 
 class ServingSettings(StateSettings):
     """What a replica of the prediction service needs besides the state."""
 
-    serving_model: str = "card_fraud"
-    """The model that a prediction service serves."""
+    serving_models: str = "*"
+    """The models that a prediction service serves, comma separated; `*`: all whose spec has its name in `serving`."""
+    serving_name: str = Field(DEFAULT_SERVICE, pattern=NAME_PATTERN)
+    """The name of the prediction service."""
     serving_poll_seconds: float = Field(1.0, gt=0)
     """Seconds between two reads of the registry's aliases."""
     serving_state: OnDisk = ""
@@ -164,6 +185,12 @@ class ServingSettings(StateSettings):
     @cached_property
     def serving(self) -> str:
         return self._or_home(self.serving_state, "serving")
+
+    @property
+    def listed_models(self) -> list[str] | None:
+        """The models that CT_SERVING_MODELS lists; None for `*`."""
+        listed = [name for name in map(str.strip, self.serving_models.split(",")) if name]
+        return None if listed == ["*"] else listed
 
 
 class LauncherSettings(StateSettings):
@@ -249,7 +276,9 @@ def is_secret(field: FieldInfo) -> bool:
 def _has_password(value: str) -> bool:
     """Whether `value`, or one of the URLs in it, comma separated, has a password. True for one that cannot be read."""
     try:
-        urls = [urlsplit(url) for url in (value, *value.split(","))]
+        parts = [part.strip() for part in value.split(",")]
+        named = [found[2] for part in parts if (found := _NAMED_URL.fullmatch(part))]
+        urls = [urlsplit(url) for url in (value, *parts, *named)]
         return any(url.password is not None or "password" in parse_qs(url.query) for url in urls)
     except ValueError:
         return True
@@ -263,7 +292,9 @@ def load_settings() -> Settings:
     known = {variable(name) for name in Settings.model_fields}
     unknown = sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known)
     if unknown:
-        raise ConfigError(f"Unknown setting {', '.join(unknown)}", hint=f"Known: {', '.join(sorted(known))}.")
+        replaced = [f"{key} is now {_REPLACED[key]}." for key in unknown if key in _REPLACED]
+        hint = " ".join([*replaced, f"Known: {', '.join(sorted(known))}."])
+        raise ConfigError(f"Unknown setting {', '.join(unknown)}", hint)
     try:
         settings = Settings()
     except ValidationError as error:

@@ -158,7 +158,7 @@ def perennial(world: BenchEnvironment, port: int, model: str) -> tuple[list[str]
         "CT_ONLINE_STORE": settings.online,
         "CT_MODELS_DIR": str(settings.models_dir),
         "CT_FEATURE_REPO": str(settings.feature_repo),
-        "CT_SERVING_MODEL": model,
+        "CT_SERVING_MODELS": model,
         "CT_SERVING_EXPLAIN": "true",
         "CT_SERVING_STATE": str(settings.home / f"serving-{model}"),
     }
@@ -168,7 +168,7 @@ def perennial(world: BenchEnvironment, port: int, model: str) -> tuple[list[str]
 def wait_for_canary(url: str) -> None:
     import httpx
 
-    while httpx.get(f"{url}/models").json()["traffic"]["mode"] != "canary":
+    while httpx.get(f"{url}/models/card_fraud").json()["traffic"]["mode"] != "canary":
         time.sleep(0.2)
 
 

@@ -25,7 +25,7 @@ class Fleet:
     def __init__(self) -> None:
         self.served = {"127.0.0.1": 1, "127.0.0.2": 1}
         self.named = list(self.served)
-        #: What GET /models answers instead.
+        #: What GET /models/card_fraud answers instead.
         self.answer = ""
         outer = self
 
@@ -34,7 +34,9 @@ class Fleet:
                 address = self.connection.getsockname()[0]
                 self.send_response(200)
                 self.end_headers()
-                self.wfile.write((outer.signals if self.path == "/signals" else outer.models)(address).encode())
+                self.wfile.write(
+                    (outer.signals if self.path == f"/models/{MODEL}/signals" else outer.models)(address).encode()
+                )
 
             def log_message(self, *_: Any) -> None: ...
 

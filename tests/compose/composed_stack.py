@@ -82,7 +82,7 @@ class Composed:
     def champion(self) -> int | None:
         """The version that the service, asked through its published port, says answers."""
         try:
-            answer = httpx.get(f"{self.serving_url}/models", timeout=5)
+            answer = httpx.get(f"{self.serving_url}/models/card_fraud", timeout=5)
             champion = ReplicaModels.model_validate_json(answer.content).champion
         except (httpx.HTTPError, ValueError):
             return None

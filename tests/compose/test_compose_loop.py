@@ -33,7 +33,7 @@ def test_a_partition_becomes_a_champion_and_nothing_is_lost(stack: Composed) -> 
     stack("restart", "redis", "postgres", "mlflow")
     stack.until(lambda: stack.champion() == 1, "the first champion", 420)
     payment = as_json(generator.events(history.end).slice(0, 1).to_pylist()[0])
-    before = Serving(stack.serving_url).predict(payment)
+    before = Serving(stack.serving_url, PLAN.model).predict(payment)
     assert before["model_version"] == 1
     assert not before["features_defaulted"]
     runs = delivered(stack)
@@ -41,7 +41,7 @@ def test_a_partition_becomes_a_champion_and_nothing_is_lost(stack: Composed) -> 
     stack("down", "--timeout", "20")
     stack.up()
     stack.until(lambda: stack.champion() == 1, "the champion that served before", 60)
-    after = Serving(stack.serving_url).predict(payment)
+    after = Serving(stack.serving_url, PLAN.model).predict(payment)
     assert (after["score"], after["features_defaulted"]) == (before["score"], False)
     assert delivered(stack) == runs
     alias = httpx.get(

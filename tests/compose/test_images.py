@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]
 HAS = {
     "airflow": ["airflow", "psycopg2", "asyncpg", "perennial_airflow.operators", "perennial_airflow.triggers"],
     "training": ["torch", "sklearn", "feast", "mlflow", "training.steps.train", "local.visit"],
-    "serving": ["bentoml", "onnxruntime", "feast", "mlflow", "serving.predictor"],
+    "serving": ["bentoml", "onnxruntime", "feast", "mlflow", "serving.model_hosts"],
     "mlflow": ["mlflow.server", "psycopg2"],
 }
 LACKS = {

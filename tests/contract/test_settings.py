@@ -68,7 +68,7 @@ def test_paths_are_absolute_and_settings_do_not_change() -> None:
 
 def test_replicas_are_a_list_without_blanks_and_slashes() -> None:
     settings = Settings(serving_urls="http://a:3000/, http://b:3000 ,,")
-    assert settings.replicas == ["http://a:3000", "http://b:3000"]
+    assert settings.replicas() == ["http://a:3000", "http://b:3000"]
 
 
 @pytest.mark.parametrize("name", ["CT_FEAST_REGISTRY", "CT_SERVING_STATE", "CT_FORKSERVER_SOCKET"])
@@ -88,7 +88,7 @@ def test_a_role_has_its_own_settings_and_the_state_and_nothing_else() -> None:
     assert isinstance(settings, ServingSettings)
     assert isinstance(settings, LauncherSettings)
     assert not any(name.startswith("pod_") for name in ServingSettings.model_fields)
-    assert "serving_model" not in LauncherSettings.model_fields
+    assert "serving_models" not in LauncherSettings.model_fields
     assert ServingSettings(home="/state").lake == LauncherSettings(home="/state").lake == "/state/lake"
 
 

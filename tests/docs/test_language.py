@@ -43,7 +43,6 @@ EXCEPTIONS = {
     "training/contract/signals.py": ({"flagged"}, "a name in the signals of the release before"),
     "training/domain/predictions.py": ({"flagged"}, "a column of the log's earlier layout"),
     "training/split_spec.py": ({"card", "flags"}, "reads the specs of the release before"),
-    "training/settings.py": ({"card", "fraud"}, "the default of `serving_model` is the reference model"),
 }
 
 

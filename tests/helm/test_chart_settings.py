@@ -34,7 +34,7 @@ def test_everything_that_lasts_is_where_the_values_say() -> None:
 
 
 def test_the_model_that_serves_by_default_is_there() -> None:
-    assert _load(_settings(render(PRODUCTION))).serving_model in model_names(Settings().models_dir)
+    assert _load(_settings(render(PRODUCTION))).serving_models in model_names(Settings().models_dir)
 
 
 def test_more_settings_and_environment_reach_everything() -> None:

@@ -60,7 +60,7 @@ def test_the_metric_of_requests_in_flight_is_made_of_what_serving_says(everythin
     scaler = named(everything, "HorizontalPodAutoscaler", "perennial-serving")["spec"]
     assert rule["name"]["as"] == scaler["metrics"][1]["pods"]["metric"]["name"]
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    metrics = Metrics(registry).of("card_fraud")
     metrics.answered("/predict", 0.004)
     metrics.flush()
     series = rule["seriesQuery"].partition("{")[0]

@@ -98,7 +98,7 @@ def test_every_step_left_a_report_and_succeeded_pods_are_gone(namespace: Namespa
 
 
 def test_a_killed_serving_pod_is_not_noticed(namespace: Namespace, killed: dict[str, Any]) -> None:
-    code = f"PAYLOAD = {PAYMENT!r}\nURL = 'http://perennial-serving:3000/predict'\n{CLIENT}"
+    code = f"PAYLOAD = {PAYMENT!r}\nURL = 'http://perennial-serving:3000/models/card_fraud/predict'\n{CLIENT}"
     client = namespace.run(namespace.training_pod("client", ["-c", code], state=False))
     wait_for("client", lambda: namespace.phase(client) == "Running", 300)
     namespace.kill(namespace.pods(SERVING)[0].metadata.name)

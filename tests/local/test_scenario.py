@@ -127,9 +127,9 @@ def test_a_result_is_read_as_json_and_absent_when_the_step_did_not_run() -> None
 
 def test_serving_is_asked_in_batches_with_times_as_text() -> None:
     events = Plan(customers=400).generator().events(date(2026, 1, 5))
-    answers: dict[str, list[Answer]] = {"/predict_batch": [(200, {"predictions": [ANSWER]})]}
+    answers: dict[str, list[Answer]] = {"/models/m/predict_batch": [(200, {"predictions": [ANSWER]})]}
     with server(answers) as (url, asked):
-        batches, flagged = Serving(url).replay(events)
+        batches, flagged = Serving(url, "m").replay(events)
     sent = [payment for _, batch in asked for payment in batch]
     assert batches == flagged == len(asked) > 1
     assert len(sent) == events.num_rows
@@ -138,26 +138,29 @@ def test_serving_is_asked_in_batches_with_times_as_text() -> None:
 
 def test_serving_that_starts_again_is_waited_for_and_a_refusal_is_not() -> None:
     payment = as_json({"amount": 1.0})
-    with server({"/predict": [(503, {}), (200, ANSWER)]}) as (url, _):
-        assert Serving(url, patience=10).predict(payment) == ANSWER
-    with server({"/predict": [(422, {"error": "amount: …"})]}) as (url, _), pytest.raises(StepError, match="amount"):
-        Serving(url, patience=10).predict(payment)
+    with server({"/models/m/predict": [(503, {}), (200, ANSWER)]}) as (url, _):
+        assert Serving(url, "m", patience=10).predict(payment) == ANSWER
+    with (
+        server({"/models/m/predict": [(422, {"error": "amount: …"})]}) as (url, _),
+        pytest.raises(StepError, match="amount"),
+    ):
+        Serving(url, "m", patience=10).predict(payment)
 
 
 def test_serving_that_wants_a_key_gets_it() -> None:
-    answers: dict[str, list[Answer]] = {"/predict": [(200, ANSWER)]}
+    answers: dict[str, list[Answer]] = {"/models/m/predict": [(200, ANSWER)]}
     champion = LoadedVersion(version=1, digest="d", since=datetime(2026, 1, 5, tzinfo=UTC))
     models = ReplicaModels(model="m", replica="r", models={"champion": champion})
-    answers["/models"] = [(200, models.model_dump(mode="json"))]
+    answers["/models/m"] = [(200, models.model_dump(mode="json"))]
     with server(answers, "secret") as (url, _):
-        serving = Serving(url, api_key=SecretStr("secret"))
+        serving = Serving(url, "m", api_key=SecretStr("secret"))
         assert (serving.predict({}), serving.champion()) == (ANSWER, 1)
         with pytest.raises(StepError, match="401"):
-            Serving(url).predict({})
+            Serving(url, "m").predict({})
 
 
 def test_no_champion_without_an_answer() -> None:
-    assert Serving("http://127.0.0.1:9").champion() is None
+    assert Serving("http://127.0.0.1:9", "m").champion() is None
 
 
 def test_the_plan_gives_the_changed_days_time_to_reach_the_training_window() -> None:
@@ -187,7 +190,7 @@ def test_a_failed_run_ends_the_scenario_with_its_log(tmp_path: Path) -> None:
     }
     out = Progress(Console(file=io.StringIO()))
     with server(answers) as (url, _), Airflow(url, "a", "b", "card_payments", "card_fraud", patience=5) as airflow:
-        scenario = Scenario(Plan(customers=50, history_weeks=2), tmp_path, airflow, Serving(url), out)
+        scenario = Scenario(Plan(customers=50, history_weeks=2), tmp_path, airflow, Serving(url, "m"), out)
         with pytest.raises(StepError, match="the disk is full") as raised:
             scenario.run()
     assert "labels_1 of card_payments_data" in raised.value.message
@@ -204,7 +207,7 @@ def test_what_is_landed_is_not_landed_again(tmp_path: Path) -> None:
     with server(answers) as (url, _), Airflow(url, "a", "b", "card_payments", "card_fraud", patience=5) as airflow:
         for _ in range(2):
             with pytest.raises(StepError):
-                Scenario(plan, tmp_path, airflow, Serving(url), Progress(Console(file=io.StringIO()))).run()
+                Scenario(plan, tmp_path, airflow, Serving(url, "m"), Progress(Console(file=io.StringIO()))).run()
             landed.append([path.stat().st_ino for path in tmp_path.rglob("*.parquet")])
     assert landed[0] == landed[1] != []
 

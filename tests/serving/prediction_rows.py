@@ -74,7 +74,7 @@ def flat_table(*numbers: int) -> pa.Table:
 
 
 def make_log(folder: Path, lake: Lake, spec: ModelSpec) -> PredictionLog:
-    log = PredictionLog(folder / "spool", lake, spec, "r", Metrics(CollectorRegistry()))
+    log = PredictionLog(folder / "spool", lake, spec, "r", Metrics(CollectorRegistry()).of(spec.name))
     log.start()
     return log
 

@@ -7,10 +7,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
+from serving.registry_poll import RegistryPoll
+from serving.signals import RolloutSignals
 from serving.watcher import Watcher
 from testing.serving_stack import artifact, fill_online_store
 from training.adapters.features import Features
 from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import Registry
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.replicas import LastTraffic
 from training.settings import Settings
@@ -34,13 +37,22 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, list[st
     return settings, digests
 
 
+def polled(settings: Settings, spec: ModelSpec) -> Watcher:
+    """A watcher that has tried to read the registry once."""
+    watcher = Watcher(settings, spec, Metrics(CollectorRegistry()).of(spec.name), RolloutSignals(spec))
+    poll = RegistryPoll(Registry(settings.tracking_uri), 1.0)
+    poll.add(watcher)
+    poll.poll()
+    return watcher
+
+
 @pytest.mark.parametrize("key", ["slots", "models"])
 def test_the_last_traffic_is_restored(replica: tuple[Settings, list[str]], spec: ModelSpec, key: str) -> None:
     settings, digests = replica
     path = Path(settings.serving) / "models" / spec.name / "traffic.json"
     path.write_text((OLDER % tuple(digests)).replace("slots", key))
-    watcher = Watcher(settings, spec, Metrics(CollectorRegistry()))
-    assert "serving the last good copy, version 1" in (watcher.follow() or "")
+    watcher = polled(settings, spec)
+    assert "serving the last good copy, version 1" in (watcher.problem or "")
     assert {alias: loaded.version for alias, loaded in watcher.traffic.by_alias.items()} == {
         "champion": 1,
         "challenger": 2,
@@ -56,6 +68,6 @@ def test_another_artifact_than_the_one_that_served_is_not_loaded(
     settings, digests = replica
     path = Path(settings.serving) / "models" / spec.name / "traffic.json"
     path.write_text(OLDER % (digests[1], digests[1]))
-    watcher = Watcher(settings, spec, Metrics(CollectorRegistry()))
-    assert "is not the one that served" in (watcher.follow() or "")
+    watcher = polled(settings, spec)
+    assert "is not the one that served" in (watcher.problem or "")
     assert watcher.traffic.champion is None

@@ -71,7 +71,7 @@ async def behind(scope: Any, receive: Any, send: Any) -> None:
 class Server:
     def __init__(self, echo: Echo) -> None:
         self.port, self.echo = free_port(), echo
-        app, protocol = PredictionDispatcher(behind, echo), LimitedHttpToolsProtocol  # type: ignore[arg-type]
+        app, protocol = PredictionDispatcher(behind, {"/predict": echo}), LimitedHttpToolsProtocol
         config = uvicorn.Config(app, port=self.port, http=protocol, lifespan="off", log_level="warning")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)

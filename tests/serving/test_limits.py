@@ -6,30 +6,30 @@ import time
 import orjson
 import pytest
 
-from serving.endpoint import PredictEndpoint
-from serving.limits import LOOK_SECONDS, Limits, Overloaded
-from training.contract.model_spec import load_model_spec
-from training.settings import Settings
+from serving.endpoint import refusal
+from serving.limits import LOOK_SECONDS, Limits, ModelLimits, Overloaded
 
 
 def test_a_request_beyond_the_bound_is_refused_with_503_and_retry_after() -> None:
-    limits = Limits(2, 1.0)
+    shared = Limits(2, 1.0)
+    limits = ModelLimits(shared)
     limits.enter()
     limits.enter()
     with pytest.raises(Overloaded) as refused:
         limits.enter()
-    assert limits.in_flight == 2
+    assert limits.in_flight == shared.in_flight == 2
     limits.leave()
     limits.enter()
-    status, body, headers = PredictEndpoint(Settings(), load_model_spec("card_fraud")).refuse(refused.value)
+    status, body, headers = refusal(refused.value)
     assert (status, headers) == (503, ((b"retry-after", b"1"),))
     assert "2 requests are under way" in orjson.loads(body)["error"]
 
 
 def test_requests_are_refused_while_the_event_loop_is_behind_and_taken_once_it_is_not() -> None:
     async def go() -> None:
-        limits = Limits(10, 0.1)
-        limits.open()
+        shared = Limits(10, 0.1)
+        limits = ModelLimits(shared)
+        shared.open()
         await asyncio.sleep(0)
         time.sleep(0.3)
         await asyncio.sleep(0.01)
@@ -37,6 +37,30 @@ def test_requests_are_refused_while_the_event_loop_is_behind_and_taken_once_it_i
             limits.enter()
         await asyncio.sleep(3 * LOOK_SECONDS)
         limits.enter()
-        limits.close()
+        shared.close()
 
     asyncio.run(go())
+
+
+def held(limits: ModelLimits, most: int) -> int:
+    """How many requests the model may have under way now, up to `most`."""
+    for number in range(most):
+        try:
+            limits.enter()
+        except Overloaded:
+            return number
+    return most
+
+
+def test_a_flood_on_one_model_leaves_places_for_the_others() -> None:
+    shared = Limits(64, 1.0)
+    flooded, second, other = (ModelLimits(shared) for _ in range(3))
+    shared.models = 3
+    assert held(flooded, 64) == 32
+    assert held(second, 64) == 16
+    assert held(other, 4) == 4
+    for _ in range(16):
+        second.leave()
+    assert held(flooded, 64) == 0
+    shared.models = 1
+    assert held(flooded, 64) == 64 - 32 - 4

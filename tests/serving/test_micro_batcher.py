@@ -138,7 +138,10 @@ class Bench:
     """The answering of a champion, and of a challenger that gives no number for amounts from NAN_FROM on."""
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
-        self.lake, metrics = Lake(str(folder / "lake"), spec.source.name, spec.name), Metrics(CollectorRegistry())
+        self.lake, metrics = (
+            Lake(str(folder / "lake"), spec.source.name, spec.name),
+            Metrics(CollectorRegistry()).of(spec.name),
+        )
         self.log = PredictionLog(folder / "spool", self.lake, spec, "r", metrics)
         self.log.start()
         self.signals = RolloutSignals(spec, "r")

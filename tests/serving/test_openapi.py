@@ -23,8 +23,9 @@ from training.settings import Settings
 
 #: Every answer has a status, a content type and a body that the document names.
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-GETS = ("/models", "/signals", "/admin/state")
-POSTS = ("/predict", "/predict_batch", "/admin/drain", "/admin/resume")
+GETS = ("/models", "/models/{model}", "/models/{model}/signals", "/admin/state")
+POSTS = ("/predict", "/predict_batch", "/models/card_fraud/predict", "/models/card_fraud/predict_batch")
+POSTS += ("/admin/drain", "/admin/resume")
 OURS = (*GETS, *POSTS)
 ADMIN = {"Authorization": "Bearer key-of-an-admin"}
 
@@ -33,7 +34,7 @@ ADMIN = {"Authorization": "Bearer key-of-an-admin"}
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A champion, with explanations and pinning. The API keys have one of an admin."""
     folder = tmp_path_factory.mktemp("openapi")
-    where = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    where = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", serving_models="card_fraud")
     spec = load_model_spec("card_fraud")
     fill_online_store(where, spec)
     path = artifact(folder / "model", Features(where, spec).names(), -1.0)
@@ -78,6 +79,6 @@ def test_every_answer_is_one_that_the_document_names(service: Service) -> None:
 def test_an_admin_gets_what_the_document_names(service: Service, path: str) -> None:
     document = httpx.get(f"{service.url}/docs.json").json()
     operation = schemathesis.openapi.from_dict(document)[path]["GET" if path in GETS else "POST"]
-    answer = httpx.request(operation.method, f"{service.url}{path}", headers=ADMIN)
+    answer = httpx.request(operation.method, service.url + path.format(model="card_fraud"), headers=ADMIN)
     assert answer.status_code == 200
     operation.validate_response(answer)

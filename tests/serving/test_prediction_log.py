@@ -279,9 +279,9 @@ def test_a_full_spool_drops_and_counts(
 ) -> None:
     monkeypatch.setattr(prediction_log, "MAXIMUM_QUEUE", 2)
     registry = CollectorRegistry()
-    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry))
+    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry).of(spec.name))
     log.append([row(1), row(2), row(3)])
-    assert registry.get_sample_value("perennial_prediction_log_dropped_total") == 3
+    assert registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name}) == 3
     assert "not logged" in caplog.text
     log.append([row(4)])
     log.start()

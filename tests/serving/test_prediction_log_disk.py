@@ -94,12 +94,12 @@ def test_what_the_disk_refuses_to_the_end_is_counted(
     tmp_path: Path, lake: Lake, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = CollectorRegistry()
-    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry))
+    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry).of(spec.name))
     refuse(monkeypatch, os, "fsync", 1_000_000)
     log.start()
     log.append([row(1), row(2)])
     log.close()
-    assert registry.get_sample_value("perennial_prediction_log_dropped_total") == 2
+    assert registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name}) == 2
     assert "without 2 predictions" in caplog.text
 
 
@@ -123,12 +123,12 @@ def test_a_spool_that_was_full_takes_rows_when_the_lake_is_back(
     monkeypatch.setattr(prediction_log, "MAXIMUM_SPOOL_BYTES", 100)
     monkeypatch.setattr(prediction_log, "RETRY_SECONDS", (0.1, 0.1))
     registry = CollectorRegistry()
-    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry))
+    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry).of(spec.name))
 
     def after_dropping(more: list[dict[str, Any]]) -> bool:
-        before = registry.get_sample_value("perennial_prediction_log_dropped_total")
+        before = registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name})
         log.append(more)
-        return registry.get_sample_value("perennial_prediction_log_dropped_total") != before
+        return registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name}) != before
 
     with monkeypatch.context() as patch:
         patch.setattr(Lake, "applied", lambda *_: (_ for _ in ()).throw(TransientError("the lake is away")))

@@ -89,7 +89,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     redis_command += ["--appendonly", "yes"]
     redis = subprocess.Popen(redis_command, stdout=subprocess.DEVNULL)
     settings = Settings(
-        home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", online_store=f"redis://127.0.0.1:{port}/0"
+        home=folder / "home",
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
+        online_store=f"redis://127.0.0.1:{port}/0",
+        serving_models="card_fraud",
     )
     spec = load_model_spec("card_fraud")
     names = Features(settings, spec).names()
@@ -167,7 +170,7 @@ def test_callers_need_a_key_and_admins_theirs(world: World) -> None:
     answer = world.predict(key="wrong")
     assert (answer.status_code, "API key" in answer.json()["error"]) == (401, True)
     assert world.get("/models", world.key).status_code == 200
-    assert world.get("/signals", world.key).status_code == 200
+    assert world.get("/models/card_fraud/signals", world.key).status_code == 200
     assert world.get("/models", "wrong").status_code == 401
     assert world.get("/admin/state", world.key).status_code == 403
     state = world.get("/admin/state", world.admin).json()
@@ -196,7 +199,7 @@ def test_a_canary_answers_its_share_and_both_are_logged(world: World) -> None:
     # It takes fewer features than the champion: one lookup serves both.
     version = _register(world.settings, world.settings.home / "two", world.names[8:], 1.0, "challenger")
     registry.set_traffic("card_fraud", Desired(mode="canary", weight=50, stage="canary"))
-    eventually(lambda: world.get("/models", world.key).json()["traffic"]["mode"] == "canary")
+    eventually(lambda: world.get("/models/card_fraud", world.key).json()["traffic"]["mode"] == "canary")
     said = [world.predict(customer_id=i, transaction_id=10_000 + i).json() for i in range(60)]
     again = [world.predict(customer_id=i).json()["role"] for i in range(60)]
     assert [each["role"] for each in said] == again
@@ -225,7 +228,10 @@ def test_a_store_that_hangs_costs_a_deadline_and_then_nothing(world: World) -> N
     try:
         said = [world.predict().json() for _ in range(20)]
         assert {each["features_defaulted"] for each in said} == {True}
-        assert world.get("/admin/state", world.admin).json()["online_store"]["breaker"] in ("open", "half-open")
+        assert world.get("/admin/state", world.admin).json()["models"]["card_fraud"]["online_store"]["breaker"] in (
+            "open",
+            "half-open",
+        )
         eventually(lambda: not world.ready())
     finally:
         world.redis.send_signal(signal.SIGCONT)

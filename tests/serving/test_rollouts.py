@@ -18,6 +18,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
+from serving.registry_poll import RegistryPoll
+from serving.signals import RolloutSignals
 from serving.watcher import Watcher
 from testing.serving_stack import (
     EVENT,
@@ -201,8 +203,11 @@ def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack
 
 def test_what_no_longer_serves_is_freed(stack: Stack) -> None:
     settings = changed(stack.settings, serving_state=str(stack.folder / "watched"))
-    watcher = Watcher(settings, stack.spec, Metrics(CollectorRegistry()))
-    watcher.start()
+    poll = RegistryPoll(stack.registry, settings.serving_poll_seconds)
+    metrics = Metrics(CollectorRegistry()).of(MODEL)
+    watcher = Watcher(settings, stack.spec, metrics, RolloutSignals(stack.spec), poll.wake)
+    poll.add(watcher)
+    poll.start()
     try:
         eventually(lambda: watcher.traffic.champion)
         models = []
@@ -226,4 +231,4 @@ def test_what_no_longer_serves_is_freed(stack: Stack) -> None:
         gone = {str(version.version) for version in versions}
         eventually(lambda: not gone & {path.name for path in copies.glob("[0-9]*")})
     finally:
-        watcher.stop()
+        poll.stop()

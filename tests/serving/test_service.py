@@ -113,7 +113,7 @@ def test_the_openapi_document_describes_the_payment(url: str) -> None:
     paths = httpx.get(f"{url}/docs.json").json()["paths"]
     schema = paths["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(schema["properties"]) == set(EVENT)
-    assert {"/predict_batch", "/models"} <= set(paths)
+    assert {"/predict_batch", "/models", "/models/card_fraud/predict_batch"} <= set(paths)
 
 
 def test_metrics_count_predictions(url: str) -> None:
@@ -132,13 +132,13 @@ def test_the_worker_holds_no_training_library(stack: Stack) -> None:
 def test_importing_the_service_loads_no_training_library() -> None:
     code = """
 import sys
-import serving.predictor, serving.service
+import serving.model_hosts, serving.service
 from training.adapters.features import Features
 from training.contract.model_spec import load_model_spec
 from training.settings import load_settings
 serving.service.Service
 settings = load_settings()
-Features(settings, load_model_spec(settings.serving_model, settings.models_dir, settings.feature_repo)).names()
+Features(settings, load_model_spec("card_fraud", settings.models_dir, settings.feature_repo)).names()
 print(sorted({"torch", "sklearn", "airflow", "training.steps"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,7 +18,7 @@ MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 class Replica:
-    """Answers GET /models and /signals. It serves what `registry` asks for, unless a test sets a field."""
+    """Answers GET for the model and its signals. It serves what `registry` asks for, unless a test sets a field."""
 
     def __init__(self, registry: Registry) -> None:
         self.stuck_at: int | None = None
@@ -37,7 +37,8 @@ class Replica:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                body = {"/models": outer.models, "/signals": outer.signals}[self.path]().model_dump_json().encode()
+                paths = {f"/models/{MODEL}": outer.models, f"/models/{MODEL}/signals": outer.signals}
+                body = paths[self.path]().model_dump_json().encode()
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(body)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import HTTPException
+from urllib.error import HTTPError
 
 from pydantic import SecretStr, ValidationError
 
@@ -136,12 +137,16 @@ class Replicas:
 
     def _status(self, url: str, signals: bool) -> ReplicaStatus:
         try:
-            models = ReplicaModels.model_validate_json(self._get(f"{url}/models"))
+            models = ReplicaModels.model_validate_json(self._get(f"{url}/models/{self._model}"))
             if models.model != self._model:
                 problem = f"it is a service of model {models.model}, not {self._model}"
                 return ReplicaStatus(url, models.replica, problem=problem)
-            counted = Signals.model_validate_json(self._get(f"{url}/signals")) if signals else None
+            counted = Signals.model_validate_json(self._get(f"{url}/models/{self._model}/signals")) if signals else None
             return ReplicaStatus(url, models.replica, models.champion, models.refused, models.problem, counted)
+        except HTTPError as error:
+            if error.code == 404:
+                return ReplicaStatus(url, problem=f"it does not serve {self._model}")
+            return ReplicaStatus(url, problem=f"it did not answer: {error}")
         except (OSError, HTTPException) as error:
             return ReplicaStatus(url, problem=f"it did not answer: {error}")
         except ValidationError as error:

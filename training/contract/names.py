@@ -6,6 +6,8 @@ from pydantic import BeforeValidator, Field
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+#: The prediction service that serves a model whose spec names none.
+DEFAULT_SERVICE = "default"
 
 #: A member of the registry ESTIMATORS, or `package.module:factory`. Specs also check that it is known
 #: (registries.py); results of another image need not be.

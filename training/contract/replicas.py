@@ -1,5 +1,5 @@
-"""What a replica of the prediction service says about itself (`GET /models`, `GET /admin/state`), and what it keeps on
-disk for a start without the registry. `GET /signals` is in signals.py.
+"""What a replica of the prediction service says about itself (`GET /models`, `/models/<m>`, `/admin/state`), and what
+it keeps on disk for a start without the registry. `GET /models/<m>/signals` is in signals.py.
 
 A reader ignores fields that it does not know: during an upgrade replicas are newer or older than the steps.
 """
@@ -41,10 +41,12 @@ class Refusal(ReplicaRecord):
 
 
 class ReplicaModels(ReplicaRecord):
-    """`GET /models`: the versions that a replica has loaded."""
+    """`GET /models/<m>`: the versions of a model that a replica has loaded."""
 
     model: str
     replica: str
+    ready: str = ""
+    """`yes`, or why the replica cannot answer for the model now. Older replicas do not say it."""
     models: dict[str, LoadedVersion] = Field(validation_alias=AliasChoices("models", "slots"))
     """Alias (champion, challenger, previous) → its version. Older replicas call this `slots`."""
     traffic: Desired = FULL
@@ -53,10 +55,23 @@ class ReplicaModels(ReplicaRecord):
     """Version → why it was refused."""
     problem: str | None = None
     """Why the replica does not do what the registry asks for; null when it does."""
+    spec_problem: str | None = None
+    """Why the replica does not use the spec file as it is now. It uses the last good one."""
 
     @property
     def champion(self) -> LoadedVersion | None:
         return self.models.get("champion")
+
+
+class ServedModels(ReplicaRecord):
+    """`GET /models`: everything that a replica serves."""
+
+    replica: str
+    service: str
+    """The name of the service (CT_SERVING_NAME)."""
+    models: dict[str, ReplicaModels]
+    not_served: dict[str, str] = {}
+    """Model → why it is not served although it should be: its spec file is broken."""
 
 
 class LastTraffic(ReplicaRecord):
@@ -69,7 +84,7 @@ class LastTraffic(ReplicaRecord):
 
 class OnlineStoreState(ReplicaRecord):
     breaker: Literal["closed", "open", "half-open"]
-    """The circuit breaker of lookups. Open: the store failed, and no lookups are made for a moment."""
+    """The circuit breaker of the model's lookups. Open: the store failed, and no lookups are made for a moment."""
     problem: str | None
     """Why the last check of the champion failed; null when it passed."""
 
@@ -81,6 +96,19 @@ class PredictionLogState(ReplicaRecord):
     """Why predictions cannot be logged; null when they can."""
 
 
+class ServedModelState(ReplicaRecord):
+    """How one model of a replica is doing."""
+
+    ready: str
+    """`yes`, or why it cannot answer."""
+    in_flight: int
+    """Requests to this model that have begun and are not answered."""
+    online_store: OnlineStoreState
+    prediction_log: PredictionLogState
+    spec_problem: str | None = None
+    """Why the spec file is not used as it is now; null when it is."""
+
+
 class ReplicaState(ReplicaRecord):
     """`GET /admin/state`: how a replica is doing."""
 
@@ -90,8 +118,9 @@ class ReplicaState(ReplicaRecord):
     draining: bool
     """Whether the replica has been taken out of the rotation."""
     in_flight: int
-    """Requests that have begun and are not answered."""
+    """Requests to all models that have begun and are not answered."""
     lag_seconds: float
     """How late the event loop runs its tasks."""
-    online_store: OnlineStoreState
-    prediction_log: PredictionLogState
+    models: dict[str, ServedModelState]
+    not_served: dict[str, str] = {}
+    """Model → why it is not served although it should be."""

@@ -1,4 +1,4 @@
-"""What a replica has counted since a stage of a rollout began: `GET /signals`. Counts of several replicas can be added.
+"""What a replica has counted since a stage of a rollout began: `GET /models/<m>/signals`. Counts of replicas are added.
 
 Times are counted in buckets whose ends grow by a tenth, outputs in the groups of the task
 (training/domain/task_kind.py).

@@ -7,7 +7,7 @@ from pydantic import Field
 from training.contract.base import Spec
 from training.contract.feature_tables import DayCount
 from training.contract.feeds import Share
-from training.contract.names import Metric
+from training.contract.names import DEFAULT_SERVICE, Metric, Name
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
@@ -132,3 +132,5 @@ class SpecSections(SpecFile):
     schedule: ScheduleSpec = ScheduleSpec()
     rollout: RolloutSpec = RolloutSpec()
     resources: ResourcesSpec = ResourcesSpec()
+    serving: Name = DEFAULT_SERVICE
+    """The name of the prediction service that serves the model (CT_SERVING_NAME)."""

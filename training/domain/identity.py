@@ -113,6 +113,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "schedule": _NOTHING,
     "rollout": _NOTHING,
     "resources": _NOTHING,
+    "serving": _NOTHING,
 }
 
 

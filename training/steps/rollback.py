@@ -29,7 +29,7 @@ def run(inputs: RollbackInputs, settings: StateSettings) -> RolloutResult:
     started = time.monotonic()
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
-    replicas = Replicas(settings.replicas, model, settings.serving_api_key)
+    replicas = Replicas(settings.replicas(spec.serving), model, settings.serving_api_key)
     move = _begin(inputs, registry, ledger)
     if move.phase == "started":
         _point(move, model, registry)

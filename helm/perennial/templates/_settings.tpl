@@ -38,6 +38,6 @@ CT_POD_PRIORITY_CLASS: {{ include "perennial.priorityPrefix" . }}-step
 {{- if .Values.serving.enabled }}
 # Every address behind the headless service is a replica.
 CT_SERVING_URLS: dns+http://{{ $full }}-serving-replicas:3000
-CT_SERVING_MODEL: {{ .Values.serving.model }}
+CT_SERVING_MODELS: {{ .Values.serving.model }}
 {{- end }}
 {{- end -}}

@@ -32,7 +32,7 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     started = time.monotonic()
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
-    replicas = Replicas(settings.replicas, model, settings.serving_api_key)
+    replicas = Replicas(settings.replicas(spec.serving), model, settings.serving_api_key)
     version = registry.get(model, inputs.version).version
     move = _begin(model, version, inputs.reason, registry, ledger)
     rollout = Rollout(move, version, spec, registry, ledger, replicas, settings)

@@ -1,18 +1,15 @@
-"""The parts of a worker, and how it answers a request: choose the version, look up features, score."""
-
-from pathlib import Path
+"""One model of the service, and how it answers a request: choose the version, look up features, score."""
 
 from serving.answering import Answering, RowOutcome
 from serving.batch import Batch, LookedUp
-from serving.limits import Limits
+from serving.limits import ModelLimits
 from serving.lookup import Lookup
-from serving.metrics import Metrics
 from serving.micro_batcher import MicroBatcher, Outcome
 from serving.prediction_log import PredictionLog
 from serving.readiness import Probe
-from serving.replica import hold, replica_name
+from serving.replica import Replica
 from serving.request import PredictionRequest
-from serving.schema import BadRequest, Problem
+from serving.schema import BadRequest, Problem, RequestSchema
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
 from serving.watcher import Watcher
@@ -24,52 +21,49 @@ from training.contract.replicas import (
     OnlineStoreState,
     PredictionLogState,
     ReplicaModels,
-    ReplicaState,
+    ServedModelState,
 )
-from training.settings import ServingSettings
 
 
-class Predictor:
-    """Locks the replica's folder until the process ends. Belongs to the event loop in which it is started."""
+class ModelHost:
+    """A model of `replica` with its own watcher, versions, traffic, signals, limits and prediction log.
 
-    def __init__(self, settings: ServingSettings, spec: ModelSpec, metrics: Metrics | None = None) -> None:
-        state = Path(settings.serving)
-        self._lock = hold(state)
-        self._spec = spec
-        self.metrics = metrics or Metrics()
-        self.replica = replica_name(state)
-        self.signals = RolloutSignals(spec, self.replica)
-        self.watcher = Watcher(settings, spec, self.metrics, self.signals)
-        self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
-        self._lookup = Lookup(settings, self.metrics)
-        self._probe = Probe(self._lookup, lambda: self.watcher.traffic.champion, self.metrics)
+    Its troubles are not those of other models. Belongs to the event loop in which the replica is opened.
+    """
+
+    def __init__(self, replica: Replica, spec: ModelSpec) -> None:
+        settings = replica.settings
+        self.spec = spec
+        self.schema = RequestSchema(spec)
+        self.metrics = replica.metrics.of(spec.name)
+        self.signals = RolloutSignals(spec, replica.name)
+        self.watcher = Watcher(settings, spec, self.metrics, self.signals, replica.registry.wake)
+        self.limits = ModelLimits(replica.limits)
+        #: Why the spec file is not used as it is now; None when it is.
+        self.spec_problem: str | None = None
+        self._replica = replica
+        self._lookup = Lookup(replica.store, settings, self.metrics)
+        self.probe = Probe(self._lookup, lambda: self.watcher.traffic.champion, self.metrics)
         lake = Lake(settings.lake, spec.source.name, spec.name)
-        self._log = PredictionLog(state / "predictions" / spec.name, lake, spec, self.replica, self.metrics)
+        self._log = PredictionLog(replica.folder / "predictions" / spec.name, lake, spec, replica.name, self.metrics)
         self._batcher = MicroBatcher(self._predict)
         deadline = settings.serving_deadline_seconds
-        self._answering = Answering(spec.name, self.replica, deadline, self._log, self.signals, self.metrics)
+        self._answering = Answering(spec.name, replica.name, deadline, self._log, self.signals, self.metrics)
 
     def start(self) -> None:
         self._log.start()
-        self.watcher.start()
+        self._replica.registry.add(self.watcher)
         self._answering.start()
-        self.limits.open()
-        self._lookup.open()
-        self._probe.start()
 
     def stop(self) -> None:
         """Finish the requests under way, write the prediction log to disk, and ship what can be shipped."""
-        self.limits.close()
-        self._probe.close()
-        self._lookup.close()
-        self.watcher.stop()
+        self._replica.registry.remove(self.watcher)
         self._answering.close()
         self._log.close()
 
     def why_not_ready(self) -> str | None:
         """None when a champion can answer, with features from the online store, and predictions can be logged."""
-        draining = "The service is being taken out of the rotation" if self.limits.draining else None
-        return draining or self._no_champion() or self._probe.problem or self._log.problem()
+        return self._no_champion() or self.probe.problem or self._log.problem()
 
     def _no_champion(self) -> str | None:
         return None if self.watcher.traffic.champion else self.watcher.problem or "No champion is loaded"
@@ -93,7 +87,7 @@ class Predictor:
             return {Route(loaded, "pinned"): list(range(len(request.rows)))}
         routes: dict[Route, list[int]] = {}
         for place, row in enumerate(request.rows):
-            route = traffic.route(row[self._spec.rollout.sticky_by])
+            route = traffic.route(row[self.spec.rollout.sticky_by])
             if route is None:
                 why = f"No champion serves yet: {self._no_champion()}"
                 raise BadRequest(503, Problem(error=why), retry_after=1)
@@ -124,31 +118,31 @@ class Predictor:
         return [_outcome([found[place] for place in range(len(rows))])]
 
     def models(self) -> ReplicaModels:
-        """`GET /models`."""
+        """`GET /models/<m>`."""
         watcher = self.watcher
         models = {
             alias: LoadedVersion(version=loaded.version, digest=loaded.digest, since=loaded.since)
             for alias, loaded in watcher.traffic.by_alias.items()
         }
         return ReplicaModels(
-            model=self._spec.name,
-            replica=self.replica,
+            model=self.spec.name,
+            replica=self._replica.name,
+            ready=self.why_not_ready() or "yes",
             models=models,
             traffic=watcher.traffic.state,
             refused=dict(watcher.refused),
             problem=watcher.problem,
+            spec_problem=self.spec_problem,
         )
 
-    def state(self) -> ReplicaState:
-        """`GET /admin/state`."""
-        return ReplicaState(
-            replica=self.replica,
+    def state(self) -> ServedModelState:
+        """Its part of `GET /admin/state`."""
+        return ServedModelState(
             ready=self.why_not_ready() or "yes",
-            draining=self.limits.draining,
             in_flight=self.limits.in_flight,
-            lag_seconds=self.limits.lag,
-            online_store=OnlineStoreState(breaker=self._lookup.breaker.state, problem=self._probe.problem),
+            online_store=OnlineStoreState(breaker=self._lookup.breaker.state, problem=self.probe.problem),
             prediction_log=PredictionLogState(waiting=self._log.waiting, problem=self._log.problem()),
+            spec_problem=self.spec_problem,
         )
 
 

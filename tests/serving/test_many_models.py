@@ -1,0 +1,200 @@
+"""One service for several models: each has its own versions, rollouts and troubles. The tests run in order.
+
+A real `bentoml serve`; the registry is an SQLite file. All models learn from one source.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from testing.http_client import http
+from testing.serving_stack import (
+    EVENT,
+    Service,
+    artifact,
+    changed,
+    eventually,
+    fill_online_store,
+    registered,
+    service_process,
+)
+from testing.task_kinds import artifact_of, spec_of
+from tests.serving.prediction_rows import logged_rows
+from training.adapters.features import Features
+from training.adapters.lake import Lake
+from training.adapters.registry import Registry
+from training.contract.errors import StepError
+from training.contract.messages import RolloutInputs
+from training.contract.model_spec import load_model_spec
+from training.contract.replicas import ServedModels
+from training.settings import Settings
+from training.steps import rollout
+
+SOURCE = "card_payments"
+#: What the specs say: a binary model, a regression, one that never gets a version, and one of another service.
+KINDS = {"risk": "binary", "loss": "regression", "unborn": "binary", "foreign": "binary"}
+
+
+@dataclass
+class World:
+    folder: Path
+    settings: Settings
+    service: Service
+    versions: Counter[str] = field(default_factory=Counter)
+
+    def register(self, model: str, shift: float = 0.0, **faults: Any) -> int:
+        """A new version of `model`."""
+        self.versions[model] += 1
+        folder = self.folder / f"{model}-{self.versions[model]}"
+        features = Features(self.settings, load_model_spec(model, self.settings.models_dir, self.settings.feature_repo))
+        if KINDS.get(model, "binary") == "binary":
+            path = artifact(folder, features.names(), -1.0 + shift, features=features, model=model, **faults)
+        else:
+            path = artifact_of(folder, KINDS[model], features, shift, model=model)
+        return registered(self.settings, path).version
+
+    def roll_out(self, model: str, version: int) -> None:
+        settings = changed(self.settings, serving_urls=self.service.url)
+        rollout.run(RolloutInputs(model=model, version=version, reason="test"), settings)
+
+    def promote(self, model: str, version: int) -> None:
+        Registry(self.settings.tracking_uri).set_alias(model, "champion", version)
+        eventually(lambda: self.champion(model) == version)
+
+    def predict(self, model: str, **changes: Any) -> httpx.Response:
+        return http.post(f"{self.service.url}/models/{model}/predict", json=EVENT | changes, timeout=60)
+
+    def served(self) -> ServedModels:
+        return ServedModels.model_validate_json(http.get(f"{self.service.url}/models", timeout=30).content)
+
+    def champion(self, model: str) -> int | None:
+        found = self.served().models[model].champion
+        return found.version if found else None
+
+    def write_spec(self, model: str, kind: str = "binary", **fields: Any) -> None:
+        plan = {"timeout_seconds": 60, "stages": [{"mode": "full"}]}
+        spec = spec_of(kind, model) | {"title": f"Title of {model}", "rollout": plan} | fields
+        (self.settings.models_dir / f"{model}.yaml").write_text(yaml.safe_dump(spec))
+
+    @contextmanager
+    def calls(self, model: str) -> Iterator[Counter[int]]:
+        """Requests to `model` one after another meanwhile. Yields how often each status came."""
+        statuses, stop = Counter[int](), threading.Event()
+
+        def call() -> None:
+            with httpx.Client(timeout=60) as client:
+                while not stop.is_set():
+                    statuses[client.post(f"{self.service.url}/models/{model}/predict", json=EVENT).status_code] += 1
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        try:
+            yield statuses
+        finally:
+            stop.set()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("many")
+    (folder / "models").mkdir()
+    settings = Settings(
+        home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", models_dir=folder / "models"
+    )
+    made = World(folder, settings, service_process(settings))
+    for model, kind in KINDS.items():
+        made.write_spec(model, kind, **({"serving": "elsewhere"} if model == "foreign" else {}))
+    fill_online_store(settings, load_model_spec("risk", settings.models_dir))
+    for model in ("risk", "loss"):
+        Registry(settings.tracking_uri).set_alias(model, "champion", made.register(model))
+    made.service.start()
+    try:
+        eventually(made.service.ready, 120)
+        yield made
+    finally:
+        made.service.stop()
+
+
+def test_each_model_answers_by_its_own_task(world: World) -> None:
+    assert {"score", "decision", "threshold"} <= world.predict("risk").json().keys()
+    assert world.predict("loss", amount=20.0).json()["value"] == pytest.approx(40, abs=1)
+    body = [EVENT, EVENT | {"amount": 30.0}]
+    answer = http.post(f"{world.service.url}/models/loss/predict_batch", json=body, timeout=60).json()
+    assert [each["model"] for each in answer["predictions"]] == ["loss", "loss"]
+
+
+def test_a_model_without_a_champion_does_not_take_the_others_out_of_the_rotation(world: World) -> None:
+    served = world.served()
+    assert served.models.keys() == {"risk", "loss", "unborn"}, "foreign is of another service"
+    assert "no champion in the registry" in served.models["unborn"].ready
+    assert served.models["risk"].ready == "yes"
+    assert world.service.ready()
+    refused = world.predict("unborn")
+    assert (refused.status_code, "No champion serves" in refused.text) == (503, True)
+    metrics = http.get(f"{world.service.url}/metrics", timeout=30).text
+    assert 'perennial_champion_version{model="risk"} 1.0' in metrics
+    assert 'perennial_champion_version{model="unborn"} 0.0' in metrics
+    assert 'perennial_requests_refused_total{model="unborn",status="503"}' in metrics
+
+
+def test_a_request_without_a_model_or_to_an_unknown_one_is_told_the_models(world: World) -> None:
+    url = world.service.url
+    for path in ("/predict", "/predict_batch", "/models/foreign/predict", "/models/other/predict_batch"):
+        answer = http.post(f"{url}{path}", json=EVENT, timeout=30)
+        assert (answer.status_code, "Models: loss, risk, unborn" in answer.json()["error"]) == (404, True)
+    for path in ("/models/other", "/models/other/signals"):
+        assert http.get(f"{url}{path}", timeout=30).status_code == 404
+    assert http.get(f"{url}/models/risk/predict", timeout=30).status_code == 405
+
+
+def test_the_document_has_the_request_schema_of_each_model(world: World) -> None:
+    paths = http.get(f"{world.service.url}/docs.json", timeout=60).json()["paths"]
+    assert "/predict" not in paths
+    for model, output in (("risk", "score"), ("loss", "value")):
+        operation = paths[f"/models/{model}/predict"]["post"]
+        assert EVENT.keys() <= operation["requestBody"]["content"]["application/json"]["schema"]["properties"].keys()
+        answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert output in answer["properties"]
+
+
+def test_each_model_has_rollouts_of_its_own(world: World) -> None:
+    risk, loss = world.register("risk", 0.5), world.register("loss", 5.0)
+    with world.calls("loss") as statuses:
+        world.roll_out("risk", risk)
+        assert (world.champion("risk"), world.champion("loss")) == (risk, 1)
+        world.roll_out("loss", loss)
+    assert (world.champion("risk"), world.champion("loss")) == (risk, loss)
+    assert set(statuses) == {200}
+    signals = http.get(f"{world.service.url}/models/loss/signals", timeout=30).json()
+    assert signals["champion"] == loss
+
+
+def test_a_broken_version_of_one_model_is_refused_and_the_others_go_on(world: World) -> None:
+    before, broken = world.champion("risk"), world.register("risk", golden_error=0.2)
+    with world.calls("loss") as statuses, pytest.raises(StepError, match="refuses risk version"):
+        world.roll_out("risk", broken)
+    assert set(statuses) == {200}
+    assert world.champion("risk") == before
+    assert world.predict("risk").status_code == 200
+    assert world.service.ready()
+
+
+def test_each_model_has_a_prediction_log_of_its_own(world: World) -> None:
+    for model in ("risk", "loss"):
+        answer = world.predict(model).json()
+        lake = Lake(world.settings.lake, SOURCE, model)
+        found = eventually(
+            lambda lake=lake, wanted=answer["prediction_id"]: [
+                row for row in logged_rows(lake) if row["prediction_id"] == wanted
+            ]
+        )
+        assert dict(found[0]["outputs"]).keys() >= ({"score"} if model == "risk" else {"value"})
