@@ -78,19 +78,25 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"source": …}' or 
 check: $(READY) ## Find mistakes in the files of all sources and models (SOURCE=s, MODEL=m: of one)
 	@CT_HOME="$(STATE)" $(BIN)/python -m training.check $(if $(SOURCE),--source $(SOURCE)) $(if $(MODEL),--model $(MODEL))
 
-ONBOARD = CT_HOME="$(STATE)" $(if $(LANDING),CT_LANDING_URI="$(LANDING)") $(BIN)/python -m training.onboarding
-
 .PHONY: new-source
 new-source: $(READY) ## Write the spec of a source from a sample (NAME=s DATA=file LABELS=columns or file; TIME= ID= ENTITY=)
 	@test -n "$(NAME)" -a -n "$(DATA)" || { echo "Name both: make new-source NAME=my_source DATA=sample.parquet LABELS=column"; exit 1; }
-	@$(ONBOARD) new-source --name "$(NAME)" --data "$(DATA)" --labels "$(LABELS)" --time "$(TIME)" --id "$(ID)" \
+	@$(LOCAL) onboard new-source --name "$(NAME)" --data "$(DATA)" --labels "$(LABELS)" --time "$(TIME)" --id "$(ID)" \
 		--entity "$(ENTITY)" --labels-time "$(LABELS_TIME)" --positive "$(POSITIVE)" --owner "$(OWNER)"
 
 .PHONY: new-model
 new-model: $(READY) ## Write the spec of a model (NAME=m SOURCE=s; LABEL=column TASK=binary|multiclass|regression)
 	@test -n "$(NAME)" -a -n "$(SOURCE)" || { echo "Name both: make new-model NAME=my_model SOURCE=my_source"; exit 1; }
-	@$(ONBOARD) new-model --name "$(NAME)" --source "$(SOURCE)" --label "$(LABEL)" --task "$(TASK)" \
+	@$(LOCAL) onboard new-model --name "$(NAME)" --source "$(SOURCE)" --label "$(LABEL)" --task "$(TASK)" \
 		$(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels "$(LABELS)") --positive "$(POSITIVE)" --owner "$(OWNER)"
+
+.PHONY: remove-model
+remove-model: $(READY) ## Show what goes when a model is removed, and what stays (NAME=m; ARGS=--apply: remove it)
+	@$(LOCAL) onboard remove-model --name "$(NAME)" $(ARGS)
+
+.PHONY: remove-source
+remove-source: $(READY) ## Show the same of a source without models (NAME=s; ARGS=--apply: remove it)
+	@$(LOCAL) onboard remove-source --name "$(NAME)" $(ARGS)
 
 .PHONY: migrate
 migrate: $(READY) ## Show how specs and state of the version before become this one's (ARGS=--apply: do it)

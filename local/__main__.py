@@ -6,7 +6,7 @@ from xmlrpc.client import Fault
 
 from local.place import Place
 from local.stack import Stack
-from local.verbs import VERBS, ledger_verify, migrate, step
+from local.verbs import VERBS, ledger_verify, migrate, onboard, step
 from training.contract.errors import StepError
 
 
@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
         verbs.add_parser(verb, help=text)
     one = verbs.add_parser("step", help="run one step with this stack's settings")
     one.add_argument("rest", nargs=argparse.REMAINDER)
+    files = verbs.add_parser("onboard", help="write or remove the files of a source or a model")
+    files.add_argument("rest", nargs=argparse.REMAINDER)
     whole = verbs.add_parser("ledger-verify", help="check that no ledger entry was altered or removed")
     whole.add_argument("models", nargs="*")
     older = verbs.add_parser("migrate", help="bring specs and state of the layout before to that of this version")
@@ -33,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
             return run_demo(stack, ends=args.exit)
         if args.verb == "step":
             return step(stack, args.rest)
+        if args.verb == "onboard":
+            return onboard(stack, args.rest)
         if args.verb == "migrate":
             return migrate(stack, args.apply)
         if args.verb == "ledger-verify":

@@ -117,6 +117,11 @@ def step(stack: Stack, rest: list[str]) -> int:
     return _replace_process(stack, "training", *rest)
 
 
+def onboard(stack: Stack, rest: list[str]) -> int:
+    """Write or remove the files of a source or a model, in this process."""
+    return _replace_process(stack, "training.onboarding", *rest)
+
+
 def ledger_verify(stack: Stack, models: list[str]) -> int:
     """Check the ledgers of `models`, or of all, in this process."""
     return _replace_process(stack, "training.ledger_verify", *models)

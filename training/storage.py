@@ -10,6 +10,7 @@ Every function raises TransientError when the store does not answer and ConfigEr
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -159,6 +160,17 @@ def move(source: str, target: str) -> None:
         for each in paths:
             store.copy(each, f"{to}/{each.removeprefix(prefix).lstrip('/')}")
         for each in paths:
+            store.delete(each)
+
+
+def remove_folder(uri: str) -> None:
+    """Delete the folder `uri` and everything in it; no error when there is none. It can be killed and called again."""
+    if not is_remote(uri):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(local(uri))
+        return
+    with _contract_errors(uri) as (store, path):
+        for each in [each["path"] for batch in store.list(f"{path.rstrip('/')}/") for each in batch]:
             store.delete(each)
 
 

@@ -323,3 +323,12 @@ def test_a_dataset_is_whole_with_its_manifest(folder: str) -> None:
     assert read.requests().to_pylist() == made_of.to_pylist()
     storage.remove(storage.join(uri, "dataset.json"))
     assert not is_complete(uri)
+
+
+def test_a_folder_goes_with_all_in_it_and_its_neighbour_stays(folder: str) -> None:
+    for name in ("a/one", "a/b/two", "ab/three"):
+        storage.write(storage.join(folder, name), b"x")
+    for _ in range(2):
+        storage.remove_folder(storage.join(folder, "a"))
+        assert storage.folders(folder) == ["ab"]
+    assert storage.read(storage.join(folder, "ab", "three")) == b"x"

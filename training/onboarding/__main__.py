@@ -1,4 +1,4 @@
-"""`python -m training.onboarding new-source …`, `new-model …`: writes the files of a source or a model."""
+"""`python -m training.onboarding new-source | new-model | remove-source | remove-model`: see `--help`."""
 
 import argparse
 import shlex
@@ -9,7 +9,8 @@ from training.contract.errors import ExitCode, StepError
 from training.onboarding.feeds import Feed
 from training.onboarding.new_model import TASKS, ModelWishes, new_model
 from training.onboarding.new_source import SourceWishes, new_source
-from training.settings import StateSettings, load_settings
+from training.onboarding.removal import Removal, model_removal, source_removal
+from training.settings import Settings, load_settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,10 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         settings = load_settings()
-        if args.verb == "new-source":
-            _new_source(args, settings)
-        else:
-            _new_model(args, settings)
+        _VERBS[args.verb](args, settings)
     except StepError as error:
         print(f"✗ {error}", file=sys.stderr)
         return error.exit_code
@@ -45,13 +43,17 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--task", default="", help=", ".join(TASKS))
     model.add_argument("--data", type=Path, help="as for new-source (default: what has landed)")
     model.add_argument("--labels", type=Path, help="a file of labels")
+    for kind in ("source", "model"):
+        removal = verbs.add_parser(f"remove-{kind}", help=f"show what goes when a {kind} is removed, and what stays")
+        removal.add_argument("--name", required=True)
+        removal.add_argument("--apply", action="store_true", help="remove it")
     for each in (source, model):
         each.add_argument("--positive", default="", help="the text of a label that becomes 1")
         each.add_argument("--owner", default="")
     return parser
 
 
-def _new_source(args: argparse.Namespace, settings: StateSettings) -> None:
+def _new_source(args: argparse.Namespace, settings: Settings) -> None:
     wishes = SourceWishes(
         name=args.name,
         data=args.data,
@@ -87,7 +89,7 @@ def _describe(feed: Feed) -> None:
         print(f"    left out: {each.original} {each.left_out}")
 
 
-def _new_model(args: argparse.Namespace, settings: StateSettings) -> None:
+def _new_model(args: argparse.Namespace, settings: Settings) -> None:
     wishes = ModelWishes(
         name=args.name,
         source=args.source,
@@ -104,6 +106,34 @@ def _new_model(args: argparse.Namespace, settings: StateSettings) -> None:
         print("  No rows were given and none have landed: windows and limits are mere defaults.")
     print("\nRead it, then:")
     print(f"  make check MODEL={args.name}")
+
+
+def _remove_source(args: argparse.Namespace, settings: Settings) -> None:
+    _remove(source_removal(args.name, settings), args)
+
+
+def _remove_model(args: argparse.Namespace, settings: Settings) -> None:
+    _remove(model_removal(args.name, settings), args)
+
+
+def _remove(removal: Removal, args: argparse.Namespace) -> None:
+    for change in removal.changes:
+        print(f"- {change.what}", flush=True)
+        if args.apply:
+            change.do()
+    print("\nThis stays:")
+    for each in removal.stays:
+        print(f"- {each}.")
+    if not args.apply:
+        print(f"\nNothing was changed. `make {args.verb} NAME={args.name} ARGS=--apply` removes it.")
+
+
+_VERBS = {
+    "new-source": _new_source,
+    "new-model": _new_model,
+    "remove-source": _remove_source,
+    "remove-model": _remove_model,
+}
 
 
 if __name__ == "__main__":

@@ -44,9 +44,14 @@ def publish(settings: StateSettings, objects: list[Any], source: str, digest: st
     applied = registry.with_name(f"{source}.applied")
     if registry.exists() and applied.exists() and applied.read_text() == digest:
         return False
-    _apply(_feature_store(settings, str(registry), online_store(settings).feast_settings()), objects)
+    _apply(published_store(settings), objects)
     storage.write(str(applied), digest.encode())
     return True
+
+
+def published_store(settings: StateSettings) -> "FeatureStore":
+    """A feast.FeatureStore of the published registry. Change it under `registry_lock`."""
+    return _feature_store(settings, settings.feature_registry, online_store(settings).feast_settings())
 
 
 def published(settings: StateSettings, source: str) -> bool:

@@ -18,7 +18,7 @@ from training import atomic
 from training.adapters.registry.connection import ABSENT, connect, contract_errors
 from training.contract.artifact import METADATA_FILE, ONNX_FILE
 from training.contract.errors import DataContractError, InputError
-from training.contract.traffic import Desired
+from training.contract.traffic import TAGS, Desired
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -152,6 +152,15 @@ class Registry:
         if self.by_alias(model, alias) is not None:
             with contract_errors(self._uri):
                 self._client.delete_registered_model_alias(model, alias)
+
+    def retire(self, model: str) -> None:
+        """Remove all aliases and the traffic tags of `model`, so that nothing of it is served. Its versions stay."""
+        for tag in TAGS:
+            if tag in self.state(model).tags:
+                with contract_errors(self._uri):
+                    self._client.delete_registered_model_tag(model, tag)
+        for alias in sorted(self.state(model).aliases):
+            self.remove_alias(model, alias)
 
     def tag(self, model: str, version: int, key: str, value: str) -> None:
         with contract_errors(self._uri):
