@@ -25,7 +25,7 @@ from serving.metrics import ModelMetrics
 from serving.segments import line, read_segment
 from serving.spool import Spool
 from training.adapters.lake import PREDICTIONS, Lake
-from training.adapters.tables import append_predictions
+from training.adapters.prediction_table import append_predictions
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import LoggedRow

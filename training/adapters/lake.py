@@ -206,6 +206,12 @@ class Lake:
             return None
         return self._commit(opened, rows, {application: number}, mode="append", schema_mode="merge")
 
+    def appending(self, table: str, schema: pa.Schema, partition_by: list[str]) -> "Appending":
+        """`table`, created if need be, to append rows of `schema` to it. Raises ConfigError as `replace` does."""
+        opened = self._open_or_create(table, schema, partition_by)
+        self._refuse_differences(table, opened, schema)
+        return Appending(self, opened)
+
     def applied(self, table: str, application: str, version: int | None = None) -> int | None:
         """The number of the last transaction that `application` committed to `table`, as of `version`."""
         opened = self._open(table, version)
@@ -297,6 +303,23 @@ class Lake:
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
             ) from error
         return opened.version()
+
+
+class Appending:
+    """Appends to a table, several times. Each commit builds on the one before.
+
+    Another writer may append meanwhile, unless it commits a transaction of the same application. So a process that
+    names one application in all its commits knows that no other has done the same work since `version`.
+    """
+
+    def __init__(self, lake: Lake, opened: DeltaTable) -> None:
+        self._lake, self._opened = lake, opened
+        #: What the first commit builds on.
+        self.version = opened.version()
+
+    def commit(self, rows: pa.RecordBatchReader, transactions: Mapping[str, int]) -> int:
+        """Append `rows`, read batch by batch. Returns the version. Raises TransientError as `Lake.replace` does."""
+        return self._lake._commit(self._opened, rows, transactions, mode="append", schema_mode="merge")
 
 
 def _dataset(opened: DeltaTable) -> ds.FileSystemDataset:

@@ -81,19 +81,29 @@ class OnnxModel:
             problem = f"The features have the shape {values.shape}, but the model takes [n, {len(names)}]"
             raise InputError(problem, hint=f"Its features, in order: {', '.join(names)}.")
         # The sum is finite only if all values are. It may overflow although they are: then each is looked at.
-        if not math.isfinite(np.add.reduce(values, None)) and not np.isfinite(values).all():
-            self._check_not_finite(values)
-        return self._scorer.score(values)
-
-    def _check_not_finite(self, values: np.ndarray) -> None:
-        bad = ~np.isfinite(values)
-        if self._optional is not None:
-            bad &= ~(np.isnan(values) & self._optional)
-        if bad.any():
-            named = ", ".join(np.asarray(self.metadata.feature_names)[bad.any(axis=0)])
+        if not math.isfinite(np.add.reduce(values, None)) and (bad := self._not_finite(values)).any():
+            named = ", ".join(np.asarray(names)[bad.any(axis=0)])
             raise InputError(
                 f"Features are not finite: {named}", hint="Replace them with the defaults of the features."
             )
+        return self._scorer.score(values)
+
+    def score_finite(self, features: np.ndarray) -> np.ndarray:
+        """As `score`, but a row with a feature that `score` refuses has the score NaN."""
+        values = np.ascontiguousarray(features, dtype=np.float32)
+        bad = self._not_finite(values).any(axis=1)
+        if not bad.any():
+            return self.score(values)
+        scores = self.score(np.where(bad[:, np.newaxis], np.float32(0), values))
+        scores[bad] = np.nan
+        return scores
+
+    def _not_finite(self, values: np.ndarray) -> np.ndarray:
+        """Which features [n, d] a model cannot take: bool."""
+        bad = ~np.isfinite(values)
+        if self._optional is not None:
+            bad &= ~(np.isnan(values) & self._optional)
+        return np.asarray(bad)
 
     def check_golden(self) -> None:
         """Score the golden rows. Raises DataContractError when the scores differ from those in the metadata."""

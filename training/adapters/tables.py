@@ -7,7 +7,7 @@ underscore, as no column of a spec does.
 import functools
 import logging
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.contract.base import Days, TableVersions, midnight
-from training.contract.errors import TransientError
+from training.contract.feeds import PARTITION
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import SHADOW
 from training.contract.source_spec import LabelColumn, SourceSpec
@@ -40,6 +40,8 @@ from training.domain.frames import (
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Events that are looked at together.
+_BATCH_ROWS = 100_000
 #: Columns of `Predictions` → those of the table.
 _OURS = {
     PREDICTION_ID: "prediction_id",
@@ -84,6 +86,33 @@ class Events:
         rows = self._scan().to_table(list(dict.fromkeys(wanted)), filter=_within(self._time, days))
         found: pd.DataFrame = as_exact_pandas(rows)
         return found
+
+    def of_partition(self, partition: str, since: date | None, rows: int) -> Iterator[pa.Table]:
+        """The events of a partition from `since` on (None: all), at most `rows` at a time, with the columns of the spec
+        in their types."""
+        schema = feed_schema(self.spec.source.events)
+        held: list[pa.RecordBatch] = []
+        for batch in self._partition(partition, since, schema.names, rows):
+            if held and sum(each.num_rows for each in held) + batch.num_rows > rows:
+                yield pa.Table.from_batches(held).cast(schema)
+                held = []
+            held.append(batch)
+        if held:
+            yield pa.Table.from_batches(held).cast(schema)
+
+    def days_of_partition(self, partition: str, since: date | None) -> set[date]:
+        """The days on which it has events from `since` on (None: all)."""
+        found: set[date] = set()
+        for batch in self._partition(partition, since, [self._time], _BATCH_ROWS):
+            found |= set(pc.unique(batch[self._time].cast(pa.date32(), safe=False)).to_pylist())
+        return found
+
+    def _partition(self, partition: str, since: date | None, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        wanted = _between(self._time, since, None) & (ds.field(PARTITION) == partition)
+        # Reading ahead takes memory.
+        ahead = {"batch_readahead": 1, "fragment_readahead": 1}
+        batches = self._scan().scanner(columns=columns, filter=wanted, batch_size=rows, **ahead).to_batches()
+        return (batch for batch in batches if batch.num_rows)
 
     def any_before(self, day: date) -> bool:
         older = self._scan().filter(ds.field(self._time) < midnight(day))
@@ -225,11 +254,32 @@ class Predictions:
 
         `columns` are event columns. With `features`: LOGGED_FEATURES as well, with `outputs`: LOGGED_OUTPUTS.
         """
-        wanted = (ds.field("day") >= days.start) & (ds.field("day") < days.end)
-        if model_version is not None:
-            wanted &= ds.field("model_version") == model_version
-        rows = self._read(wanted, columns, features, outputs)
+        rows = self._read(_of_days(days, model_version), columns, features, outputs)
         return rows[rows[ROLE] != SHADOW].reset_index(drop=True)
+
+    def ids(self, days: Days, model_version: int | None = None) -> pa.Array:
+        """The ids of the events of `days` that `model_version` (None: any) has answered, in the spec's type."""
+        name, target = self.spec.source.id_column, arrow_type(self.spec.request_columns[self.spec.source.id_column])
+        nothing = pa.array([], target)
+        if self.version is None:
+            return nothing
+        wanted = _of_days(days, model_version)
+        dataset = self.lake.scan(PREDICTIONS, self.version)
+        if layout.is_flat(dataset.schema):
+            events = layout.event_columns(self._table(wanted, features=False))
+            return _combined(events[name], target) if name in events else nothing
+        if name not in {field.name for field in dataset.schema.field("event").type}:
+            return nothing
+        columns = {"id": ds.field("event", name), "role": ds.field("role")}
+        rows = dataset.to_table(columns, filter=wanted)
+        return _combined(rows.filter(pc.field("role") != SHADOW)["id"], target)
+
+    def of_replica(self, replica: str, days: Days) -> int:
+        """How many predictions for events of `days` this replica has made."""
+        if self.version is None:
+            return 0
+        wanted = _of_days(days, None) & (ds.field("replica") == replica)
+        return int(self.lake.scan(PREDICTIONS, self.version).count_rows(filter=wanted))
 
     def scored_since(
         self, moment: datetime, model_versions: Sequence[int | None], columns: Collection[str]
@@ -274,26 +324,16 @@ class Predictions:
         return pa.chunked_array([pa.nulls(rows, target)]) if found is None else found
 
 
-def append_predictions(lake: Lake, rows: pa.Table, application: str, number: int) -> None:
-    """Append batch `number` of `application` to the log (`Lake.append_once`): rows of `prediction_schema`.
+def _of_days(days: Days, model_version: int | None) -> ds.Expression:
+    """The predictions for events of `days`, by `model_version` (None: any)."""
+    wanted = (ds.field("day") >= days.start) & (ds.field("day") < days.end)
+    return wanted if model_version is None else wanted & (ds.field("model_version") == model_version)
 
-    A table that cannot take them, one in the layout before or with event columns of other types, is converted first, in
-    one commit; see training/domain/predictions.py. Raises TransientError when another replica commits meanwhile.
-    """
-    version = lake.version(PREDICTIONS)
-    if version is not None:
-        held = lake.scan(PREDICTIONS, version)
-        fitting = layout.fitted(rows, held.schema)
-        if fitting is None:
-            table = layout.following(held.to_table(), rows)
-            lake.overwrite(PREDICTIONS, table, ["day"], version=version)
-            event = table.schema.field("event").type
-            log.warning("Converted the %d rows of %s: event is %s now", table.num_rows, lake.uri(PREDICTIONS), event)
-            fitting = layout.fitted(rows, table.schema)
-            if fitting is None:
-                raise TransientError(f"{lake.uri(PREDICTIONS)} does not take the new rows", hint="Report this.")
-        rows = fitting
-    lake.append_once(PREDICTIONS, rows, ["day"], application, number)
+
+def _combined(values: pa.ChunkedArray, target: pa.DataType) -> pa.Array:
+    """`values` as one array of `target`; those that `target` cannot hold without loss are none of its values."""
+    found = layout.without_loss(values, target)
+    return pa.array([], target) if found is None else found.combine_chunks()
 
 
 def _within(column: str, days: Days) -> ds.Expression:

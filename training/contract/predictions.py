@@ -22,6 +22,9 @@ SHADOW: Final[Role] = "shadow"
 #: The roles between which a rollout divides the traffic. A pinned version was chosen by the caller.
 ROUTED: Final[tuple[Role, ...]] = ("champion", "challenger")
 
+#: The `replica` of a prediction that was made in batch begins with it. The run's id follows, after a colon.
+BATCH: Final = "batch"
+
 #: The decisions of a binary model.
 ALERT: Final = "alert"
 PASS: Final = "pass"

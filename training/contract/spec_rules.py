@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from training.contract.cron import cron_mistake
 from training.contract.problems import Mistake
+from training.contract.scoring_spec import NEW_DATA
 from training.contract.source_rules import entity_mistakes
 from training.contract.spec_sections import SpecSections
 from training.contract.tasks import Relative
@@ -115,8 +116,10 @@ def _guards(spec: SpecSections) -> Iterator[Mistake]:
 
 
 def _schedule(spec: SpecSections) -> Iterator[Mistake]:
-    for name in ("train", "monitor"):
-        expression = getattr(spec.schedule, name)
+    schedules = {"schedule.train": spec.schedule.train, "schedule.monitor": spec.schedule.monitor}
+    fix = 'Write five cron fields, such as "0 3 * * 1", or a preset such as @daily.'
+    for place, expression in schedules.items():
         if mistake := cron_mistake(expression):
-            what = f"is {expression!r}, which {mistake}"
-            yield f"schedule.{name}", what, 'Write five cron fields, such as "0 3 * * 1", or a preset such as @daily.'
+            yield place, f"is {expression!r}, which {mistake}", fix
+    if spec.scoring and spec.scoring.when != NEW_DATA and (mistake := cron_mistake(spec.scoring.when)):
+        yield "scoring.when", f"is {spec.scoring.when!r}, which {mistake}", f"Write `{NEW_DATA}`. {fix}"

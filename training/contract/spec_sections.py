@@ -11,6 +11,7 @@ from training.contract.names import DEFAULT_SERVICE, Metric, Name
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.rollout_spec import RolloutSpec
+from training.contract.scoring_spec import ScoringSpec
 from training.contract.search_spec import SearchSpec
 from training.contract.source_spec import SourceSpec
 from training.contract.spec_file import SpecFile
@@ -131,6 +132,8 @@ class SpecSections(SpecFile):
     retraining: RetrainingSpec = RetrainingSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     rollout: RolloutSpec = RolloutSpec()
+    scoring: ScoringSpec | None = None
+    """Score events in batch. Unset: the model only answers requests."""
     resources: ResourcesSpec = ResourcesSpec()
     serving: Name = DEFAULT_SERVICE
     """The name of the prediction service that serves the model (CT_SERVING_NAME)."""

@@ -111,6 +111,13 @@ STEPS: Mapping[str, StepSpec] = {
             result=m.RolloutResult,
         ),
         StepSpec(
+            name="score",
+            summary="Score the events of partitions in batch, and write each prediction once.",
+            inputs=m.ScoreInputs,
+            result=m.ScoreResult,
+            timeout_seconds=6 * 3600,
+        ),
+        StepSpec(
             name="drift",
             summary="Compare the current window's features and scores with the champion's training reference.",
             inputs=m.DriftInputs,

@@ -41,6 +41,11 @@ def partition_name(days: Days) -> str:
     return str(days.start) if last == days.start else f"{days.start}_{last}"
 
 
+def ingest_application(name: str) -> str:
+    """The name of the fingerprint of partition `name` in the commits of its rows."""
+    return f"ingest/{name}"
+
+
 def widened(days: Days, slack_days: int) -> Days:
     """`days` with `slack_days` added before and after."""
     return Days(start=days.start - slack_days * _DAY, end=days.end + slack_days * _DAY)

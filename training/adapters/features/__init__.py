@@ -1,5 +1,6 @@
 """Features through Feast: the point-in-time join for training, and the online store for serving."""
 
+from training.adapters.features.batch_features import BatchFeatures
 from training.adapters.features.definitions_file import RequestCode, definitions_digest, request_code
 from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures, event_texts, request_column
 from training.adapters.features.features import Features
@@ -10,6 +11,7 @@ from training.adapters.features.online_stores._feast_reader import OnlineReader
 from training.adapters.features.views import View, ViewRows
 
 __all__ = [
+    "BatchFeatures",
     "FeaturePlan",
     "Features",
     "MergedViews",

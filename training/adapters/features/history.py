@@ -40,10 +40,15 @@ def look_up(
     """
     found: dict[str, np.ndarray] = {}
     for rows in views:
-        asked = pa.table([pa.array(times, TIME), *(pa.array(events[key]) for key in rows.keys)], ["time", *rows.keys])
-        joined = engine.newest(asked, "time", rows)
-        found |= {column: _values(joined[column]) for column in rows.columns}
+        joined = newest_rows(engine, events, times, rows)
+        found |= {column: column_values(joined[column]) for column in rows.columns}
     return found
+
+
+def newest_rows(engine: FeatureEngine, events: pd.DataFrame, times: pd.DatetimeIndex, rows: TimedRows) -> pa.Table:
+    """The columns of `rows` as they were for the entities of `events` at `times` (UTC, one per event)."""
+    asked = pa.table([pa.array(times, TIME), *(pa.array(events[key]) for key in rows.keys)], ["time", *rows.keys])
+    return engine.newest(asked, "time", rows)
 
 
 def event_columns(events: pd.DataFrame, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
@@ -63,7 +68,8 @@ def _event_column(values: pd.Series, column: Column) -> np.ndarray:
     return found
 
 
-def _values(values: pa.ChunkedArray) -> np.ndarray:
+def column_values(values: pa.ChunkedArray) -> np.ndarray:
+    """A looked up column: numbers as float32, NaN where there is none; texts as objects, None where there is none."""
     if pt.is_string(values.type) or pt.is_large_string(values.type):
         return text_column(values.to_pylist())
     found: np.ndarray = values.cast(pa.float32(), safe=False).to_numpy()

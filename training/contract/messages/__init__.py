@@ -19,6 +19,7 @@ from training.contract.messages.inputs import Metrics, ModelInputs, SourceInputs
 from training.contract.messages.ledger import LedgerVerifyInputs, LedgerVerifyResult
 from training.contract.messages.report import Failure, Provenance, StepReport
 from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult, StageResult
+from training.contract.messages.scoring import ScoreInputs, ScoreResult
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
 from training.contract.messages.training import (
     Candidate,
@@ -81,6 +82,8 @@ __all__ = [
     "RollbackInputs",
     "RolloutInputs",
     "RolloutResult",
+    "ScoreInputs",
+    "ScoreResult",
     "SkewExample",
     "Snapshot",
     "SnapshotInputs",

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.contract.feeds import FeedSpec
 from training.domain.arrow_types import feed_schema
+from training.domain.partitions import ingest_application
 from training.domain.quarantine import Broken, known_rule, released
 
 log = logging.getLogger("perennial")
@@ -25,14 +26,9 @@ class Partition:
         self._lake, self._feed, self._name, self._spec = lake, feed, name, spec
         self._schema = feed_schema(spec).append(pa.field("partition", pa.string()))
 
-    @property
-    def _application(self) -> str:
-        """The name of the partition's fingerprint in the commits of its rows."""
-        return f"ingest/{self._name}"
-
     def fingerprint(self) -> int | None:
         """The fingerprint of the file and the rules of the rows in the lake; None when there is none."""
-        return self._lake.applied(self._feed, self._application)
+        return self._lake.applied(self._feed, ingest_application(self._name))
 
     def check(self) -> None:
         """Raises ConfigError when the feed's table cannot take the spec's types. Writes nothing."""
@@ -51,7 +47,7 @@ class Partition:
         keep = pa.array([row not in broken for row in range(table.num_rows)], pa.bool_())
         good = table.filter(keep)
         good = good.append_column("partition", pa.repeat(pa.scalar(self._name), good.num_rows)).cast(self._schema)
-        where, done = f"partition = '{self._name}'", {self._application: fingerprint}
+        where, done = f"partition = '{self._name}'", {ingest_application(self._name): fingerprint}
         self._lake.widen(self._feed, self._schema)
         version = self._lake.replace(self._feed, good, where, ["partition"], done)
         log.info("Wrote %s rows to %s version %s", good.num_rows, self._lake.uri(self._feed), version)
