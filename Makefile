@@ -186,6 +186,10 @@ bench-flights: $(DEV_READY) ## Benchmark the models of the flights of 2013 with 
 bench-loop: $(READY) ## Benchmark what the loop costs in addition to its steps
 	@$(BIN)/python -m benchmarks.loop $(ARGS)
 
+.PHONY: bench-specs
+bench-specs: $(READY) ## Benchmark the DAGs of 50 sources and 1,000 models (ARGS=--monitors: run all monitors, too)
+	@$(BIN)/python -m benchmarks.specs $(ARGS)
+
 .PHONY: bench-join
 bench-join: $(READY) ## Benchmark the point-in-time join of a training set against Feast's (ARGS='--data DIR')
 	@$(BIN)/python -m benchmarks.point_in_time_join $(ARGS)

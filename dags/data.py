@@ -4,7 +4,7 @@ from airflow.sdk import DAG
 from perennial_airflow.assets import features_asset, features_event, landing_asset
 from perennial_airflow.deliveries import landed_file
 from perennial_airflow.operators import StartDataRunsOperator, StepOperator
-from perennial_airflow.params import data_params
+from perennial_airflow.params import add_params, data_params
 from perennial_airflow.refs import result
 from perennial_airflow.specs import dag_settings, source_specs
 from perennial_airflow.wiring import check_wiring
@@ -35,8 +35,7 @@ for spec in source_specs("data"):
     feed, partition = "{{ params.feed }}", "{{ params.partition }}"
     name = "{{ params.file or params.partition ~ '.parquet' }}"
     file = {"feed": feed, "partition": partition, "uri": landed_file(spec.name, feed, name)}
-    settings = dag_settings(spec, "data", "take in data")
-    with DAG(**settings, schedule=None, params=data_params(spec), doc_md=TAKE_IN) as dag:
+    with DAG(**dag_settings(spec, "data", "take in data"), schedule=None, doc_md=TAKE_IN) as dag:
         ingest = StepOperator(step="ingest", inputs={**source, **file})
         StepOperator(step="check", inputs=source) >> ingest
         touched = {"days": result(ingest)["affected"], "table_versions": result(ingest)["table_versions"]}
@@ -44,4 +43,5 @@ for spec in source_specs("data"):
         versions = {"table_versions": result(features)["table_versions"]}
         online = features_asset(spec.name)
         StepOperator(step="materialize", inputs={**source, **versions}, emits=online, event=features_event)
+    add_params(dag, data_params(spec))
     check_wiring(dag)

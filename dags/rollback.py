@@ -2,7 +2,7 @@
 
 from airflow.sdk import DAG
 from perennial_airflow.operators import StepOperator
-from perennial_airflow.params import rollback_params
+from perennial_airflow.params import add_params, rollback_params
 from perennial_airflow.specs import dag_settings, model_specs
 from perennial_airflow.wiring import check_wiring
 
@@ -12,8 +12,8 @@ served before the present one. The version taken out of service stays in the reg
 """
 
 for spec in model_specs("rollback"):
-    settings = dag_settings(spec, "rollback", "roll back")
-    with DAG(**settings, schedule=None, params=rollback_params(), doc_md=DOC) as dag:
+    with DAG(**dag_settings(spec, "rollback", "roll back"), schedule=None, doc_md=DOC) as dag:
         request = {"version": dag.param("version"), "reason": dag.param("reason"), "run": "{{ run_id }}"}
         StepOperator(step="rollback", inputs={"model": spec.name, **request})
+    add_params(dag, rollback_params())
     check_wiring(dag)

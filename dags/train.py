@@ -3,7 +3,7 @@
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
 from perennial_airflow.assets import retrain_asset
 from perennial_airflow.operators import StepOperator
-from perennial_airflow.params import training_params
+from perennial_airflow.params import add_params, training_params
 from perennial_airflow.refs import FromRun, result
 from perennial_airflow.requests import WHEN_THE_RUN_FAILED, retrain_event, training_request
 from perennial_airflow.specs import dag_settings, model_specs
@@ -28,8 +28,8 @@ def chosen(params):
 for spec in model_specs("train"):
     model = {"model": spec.name}
     retrain, weekly = retrain_asset(spec.name), CronTriggerTimetable(spec.schedule.train, timezone="UTC")
-    settings = {**dag_settings(spec, "train", "train"), "params": training_params(spec), "doc_md": DOC}
-    with DAG(**settings, schedule=AssetOrTimeSchedule(timetable=weekly, assets=[retrain])) as dag:
+    schedule = AssetOrTimeSchedule(timetable=weekly, assets=[retrain])
+    with DAG(**dag_settings(spec, "train", "train"), schedule=schedule, doc_md=DOC) as dag:
         request = {"inputs": FromRun(training_request), "more_inputs": model}
         decide = StepOperator(step="decide_retraining", **request, emits=retrain, event=retrain_event)
         decision, force = result(decide), dag.param("force")
@@ -57,4 +57,5 @@ for spec in model_specs("train"):
         failed = {**model, "request_id": decision["request_id"], "run": "{{ run_id }}", "failed": True}
         last = {"task_id": "release_request", **WHEN_THE_RUN_FAILED}
         [dataset, evaluate, register, rollout] >> StepOperator(step="decide_retraining", inputs=failed, **last)
+    add_params(dag, training_params(spec))
     check_wiring(dag)

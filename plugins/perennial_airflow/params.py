@@ -1,11 +1,20 @@
 """The parameters of the form with which a person starts a run."""
 
-from airflow.sdk import Param
+from airflow.sdk import DAG, Param
 
 from training.contract.model_spec import ModelSpec
 from training.contract.source_spec import SourceSpec
 
 Params = dict[str, Param]
+
+
+def add_params(dag: DAG, params: Params) -> None:
+    """Give a DAG that has all of its tasks its parameters.
+
+    Tasks that are made later would each get a copy of them. Copying and checking those takes five times as long as the
+    rest of making the DAG. When a task runs, Airflow looks at the parameters of its DAG anyway.
+    """
+    dag.params = params
 
 
 def data_params(spec: SourceSpec) -> Params:

@@ -32,24 +32,30 @@ def source_specs(kind: str) -> Iterator[SourceSpec]:
     A broken spec is left out, so that the other sources keep their DAGs. `dags/broken_specs.py` reports it.
     """
     folder = load_settings().feature_repo
-    return _wanted(kind, source_names(folder), lambda name: load_source_spec(name, folder))
+    return _wanted(kind, lambda: source_names(folder), lambda name: load_source_spec(name, folder))
 
 
 def model_specs(kind: str) -> Iterator[ModelSpec]:
     """The models for which to make `<model>_<kind>`, as `source_specs`. A model of a broken source is left out too."""
     settings = load_settings()
     models, sources = settings.models_dir, settings.feature_repo
-    return _wanted(kind, model_names(models), lambda name: load_model_spec(name, models, sources))
+    return _wanted(kind, lambda: model_names(models), lambda name: load_model_spec(name, models, sources))
 
 
-def _wanted(kind: str, names: list[str], load: Callable[[str], S]) -> Iterator[S]:
-    wanted = get_parsing_context().dag_id
-    for name in names:
-        if wanted is None or wanted == f"{name}_{kind}":
-            try:
-                yield load(name)
-            except ConfigError as error:
-                log.warning("No DAG %s_%s: %s", name, kind, error)
+def _wanted(kind: str, names: Callable[[], list[str]], load: Callable[[str], S]) -> Iterator[S]:
+    for name in _names(kind, names):
+        try:
+            yield load(name)
+        except ConfigError as error:
+            log.warning("No DAG %s_%s: %s", name, kind, error)
+
+
+def _names(kind: str, names: Callable[[], list[str]]) -> list[str]:
+    """What `names` returns. In a task's process only the name that its DAG's id begins with, without a listing."""
+    dag_id, ending = get_parsing_context().dag_id, f"_{kind}"
+    if dag_id is None:
+        return names()
+    return [dag_id.removesuffix(ending)] if dag_id.endswith(ending) else []
 
 
 def broken_specs() -> list[str]:

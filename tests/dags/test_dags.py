@@ -21,20 +21,28 @@ OF_SOURCE, OF_MODEL = ("data", "landing"), ("monitor", "rollback", "train")
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
-#: Prints what a DAG file makes, and which modules that took.
+#: Prints what a DAG file makes, and which modules and files of specs that took.
 LOAD = """
 import json, sys
+files = []
+sys.addaudithook(lambda event, args: event == "open" and files.append(str(args[0])))
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 bag = DagBag(sys.argv[1])
 dags = {dag_id: json.loads(json.dumps(DagSerialization.to_dict(dag)["dag"])) for dag_id, dag in bag.dags.items()}
-print("LOADED", json.dumps({"dags": dags, "errors": bag.import_errors, "modules": list(sys.modules)}))
+print("LOADED", json.dumps({"dags": dags, "errors": bag.import_errors, "modules": list(sys.modules), "files": files}))
 """
 
 HEAVY = {
     "bentoml", "deltalake", "duckdb", "evidently", "feast", "great_expectations", "ibis", "mlflow", "numpy", "onnx",
     "onnxruntime", "pandas", "pyarrow", "sklearn", "torch",
 }  # fmt: skip
+
+
+def spec_names(loaded: dict[str, Any]) -> list[str]:
+    """The names of the files of specs that were read, sorted."""
+    files = [Path(file) for file in loaded["files"] if file.endswith(".yaml")]
+    return sorted(file.stem for file in files if file.parent in (MODELS_DIR, SOURCES_DIR))
 
 
 def load(path: Path, **environ: str) -> dict[str, Any]:
@@ -175,6 +183,22 @@ def test_sql_and_feast_are_not_looked_at_when_dags_are_made(tmp_path: Path) -> N
 def test_a_task_loads_only_the_dag_that_it_belongs_to() -> None:
     loaded = load(ROOT / "dags", _AIRFLOW_PARSING_CONTEXT_DAG_ID="card_payments_data")
     assert list(loaded["dags"]) == ["card_payments_data"]
+
+
+def test_a_task_reads_the_files_of_its_own_model_and_source_only_and_each_once() -> None:
+    loaded = load(ROOT / "dags" / "monitor.py", _AIRFLOW_PARSING_CONTEXT_DAG_ID="flight_delay_monitor")
+    assert list(loaded["dags"]) == ["flight_delay_monitor"]
+    assert spec_names(loaded) == ["flight_delay", "flights"]
+
+
+def test_the_file_of_a_source_is_read_once_for_all_of_its_models() -> None:
+    assert spec_names(load(ROOT / "dags" / "monitor.py")) == sorted([*SOURCES, *MODELS])
+
+
+def test_tasks_have_no_copies_of_the_parameters_of_their_dag(loaded: dict[str, Any]) -> None:
+    for dag_id, dag in loaded["dags"].items():
+        assert bool(dag["params"]) == dag_id.endswith(("_data", "_rollback", "_train")), dag_id
+        assert not any("params" in task for task in tasks(dag).values()), dag_id
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -15,7 +15,7 @@ from training.contract.feeds import EVENTS, FeedSpec, RowCount
 from training.contract.names import EstimatorName, Metric, Name, Trigger
 from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.source_spec import SOURCES_DIR, LabelColumn, SourceSpec, load_source_spec, source_names
-from training.contract.spec_file import broken_spec, spec_file
+from training.contract.spec_file import SpecCache, broken_spec, spec_file
 from training.contract.spec_rules import contradictions
 from training.contract.spec_sections import EvaluationSpec, NamedService, RetrainingSpec, SpecSections
 from training.contract.tasks import defaults, guard_defaults
@@ -81,6 +81,9 @@ class ModelSpec(SpecSections):
         return self.source.request_columns
 
 
+_specs: SpecCache[ModelSpec] = SpecCache()
+
+
 def model_names(models_dir: Path = MODELS_DIR) -> list[str]:
     """The models that have a spec in `models_dir`, sorted."""
     return sorted(path.stem for path in models_dir.glob("*.yaml"))
@@ -118,7 +121,22 @@ def read_model_spec(
 
     Raises ConfigError when there is no such spec, its file does not hold fields, or its source cannot be loaded.
     """
-    path = spec_file("model", name, models_dir, model_names(models_dir))
+    path = spec_file("model", name, models_dir, model_names)
+    kept = _specs.find(path)
+    # The source's file may have changed, or it may be in another folder.
+    if kept is not None and kept.source is _loaded_source(kept.source.name, path, sources_dir):
+        return kept
+    return _specs.read(path, lambda: _read(name, path, sources_dir))
+
+
+def _loaded_source(name: str, path: Path, sources_dir: Path) -> SourceSpec:
+    try:
+        return load_source_spec(name, sources_dir)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: its source cannot be loaded: {error.message}", hint=error.hint) from error
+
+
+def _read(name: str, path: Path, sources_dir: Path) -> ModelSpec | list[Problem]:
     fields = read_fields(path)
     if "feeds" in fields:
         hint = f"`make migrate` shows how it is split into feature_repo/{name}.yaml and training/models/{name}.yaml."
@@ -127,10 +145,7 @@ def read_model_spec(
         if not isinstance(source, str):
             what, fix = f"is {source!r}, not the name of a source", f"Known: {', '.join(source_names(sources_dir))}."
             return [Problem(file=str(path), place="source", what=what, fix=fix)]
-        try:
-            fields |= {"source": load_source_spec(source, sources_dir)}
-        except ConfigError as error:
-            raise ConfigError(f"{path}: its source cannot be loaded: {error.message}", hint=error.hint) from error
+        fields |= {"source": _loaded_source(source, path, sources_dir)}
     try:
         spec = ModelSpec.model_validate(fields)
     except ValidationError as error:

@@ -11,14 +11,12 @@ from training.contract.errors import ConfigError
 from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.source_rules import contradictions
 from training.contract.source_sections import LabelColumn, LabelSpec, SourceSections
-from training.contract.spec_file import broken_spec, spec_file
+from training.contract.spec_file import FEATURE_STORE, SpecCache, broken_spec, spec_file
 from training.contract.yaml_file import read_fields
 
-__all__ = ["LabelColumn", "LabelSpec", "SourceSpec", "load_source_spec", "source_names"]
+__all__ = ["FEATURE_STORE", "LabelColumn", "LabelSpec", "SourceSpec", "load_source_spec", "source_names"]
 
 SOURCES_DIR = Path(__file__).parent.parent.parent / "feature_repo"
-#: Feast's own file in the same folder.
-FEATURE_STORE = "feature_store.yaml"
 
 
 class SourceSpec(SourceSections):
@@ -26,6 +24,9 @@ class SourceSpec(SourceSections):
     def _names_agree(self) -> "SourceSpec":
         raise_contradictions(contradictions(self))
         return self
+
+
+_specs: SpecCache[SourceSpec] = SpecCache()
 
 
 def source_names(sources_dir: Path = SOURCES_DIR) -> list[str]:
@@ -49,7 +50,11 @@ def read_source_spec(name: str, sources_dir: Path = SOURCES_DIR) -> SourceSpec |
 
     Raises ConfigError when there is no such spec or its file does not hold fields.
     """
-    path = spec_file("source", name, sources_dir, source_names(sources_dir))
+    path = spec_file("source", name, sources_dir, source_names)
+    return _specs.find(path) or _specs.read(path, lambda: _read(name, path))
+
+
+def _read(name: str, path: Path) -> SourceSpec | list[Problem]:
     try:
         spec = SourceSpec.model_validate(read_fields(path))
     except ValidationError as error:

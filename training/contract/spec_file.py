@@ -2,8 +2,11 @@
 
 import hashlib
 import re
+import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pydantic import Field
 
@@ -11,6 +14,9 @@ from training.contract.base import Spec
 from training.contract.errors import ConfigError
 from training.contract.names import NAME_PATTERN, Name
 from training.contract.problems import Problem
+
+#: Feast's own file in the folder of the source specs.
+FEATURE_STORE = "feature_store.yaml"
 
 
 class SpecFile(Spec):
@@ -26,21 +32,58 @@ class SpecFile(Spec):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
-def spec_file(kind: str, name: str, folder: Path, known: list[str]) -> Path:
-    """The file of the spec `name` in `folder`. `kind`: source or model. `known`: the names that have a spec.
+S = TypeVar("S", bound=SpecFile)
+#: What changes with the content of a file: time of the last change in ns, size in bytes, inode.
+Stamp = tuple[int, int, int]
+#: Seconds. A file that changed more recently is not kept: its next change may get the same time.
+RECENT = 1.0
+
+
+class SpecCache(Generic[S]):
+    """The specs that this process has read, so that it parses each file once, and again when the file has changed."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, tuple[Stamp, S]] = {}
+
+    def find(self, path: Path) -> S | None:
+        """The spec in the file at `path`; None when it was not read since its last change."""
+        stamp, spec = self._kept.get(path, (None, None))
+        return spec if stamp == _stamp(path) else None
+
+    def read(self, path: Path, read: Callable[[], S | list[Problem]]) -> S | list[Problem]:
+        """Call `read`, which reads the file at `path`, and keep the spec that it returns. Problems are not kept."""
+        stamp, now = _stamp(path), time.time()
+        found = read()
+        if stamp is not None and not isinstance(found, list) and now - stamp[0] / 1e9 > RECENT:
+            self._kept[path] = (stamp, found)
+        return found
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def spec_file(kind: str, name: str, folder: Path, known: Callable[[Path], list[str]]) -> Path:
+    """The file of the spec `name` in `folder`. `kind`: source or model. `known` lists the names that have a spec.
 
     Raises ConfigError when there is no such file.
     """
     path = folder / f"{name}.yaml"
-    if name in known and not re.fullmatch(NAME_PATTERN, name):
+    # Listing a folder of a thousand specs takes longer than reading one of them.
+    if re.fullmatch(NAME_PATTERN, name) and path.name != FEATURE_STORE and path.is_file():
+        return path
+    names = known(folder)
+    if name in names:
         raise ConfigError(
             f"{path}: {name!r} is not a name for a {kind}",
             hint="Rename the file and `name`. Use a-z, digits and underscores, a letter first, at most 63.",
         )
-    if name not in known:
-        hint = f"Known {kind}s: {', '.join(known) or 'none'}."
-        raise ConfigError(f"No spec for {kind} {name!r} at {path}", hint=hint)
-    return path
+    hint = f"Known {kind}s: {', '.join(names) or 'none'}."
+    raise ConfigError(f"No spec for {kind} {name!r} at {path}", hint=hint)
 
 
 def broken_spec(kind: str, path: Path, problems: list[Problem]) -> ConfigError:

@@ -1,0 +1,122 @@
+"""All models' daily monitors at the same minute, on a real Airflow: LocalExecutor, PostgreSQL, no-op steps.
+
+Part of `make bench-specs`. Prints how long the monitors take and how many runs are missed.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local.processes import airflow_everywhere
+from testing.airflow_server import AirflowServer
+from testing.ports import free_port
+
+#: Where Debian's packages put the programs of PostgreSQL.
+POSTGRESQL = Path("/usr/lib/postgresql")
+#: The user that runs PostgreSQL when this runs as root, which PostgreSQL refuses.
+USER = "postgres"
+
+
+def run_monitors(home: Path, environment: dict[str, str], models: int, minutes: float, lead_seconds: float) -> None:
+    """Run the monitors of all models once and print a report. All are due `lead_seconds` after Airflow starts."""
+    due = (datetime.now(UTC) + timedelta(seconds=lead_seconds + 60)).replace(second=0, microsecond=0)
+    for path in Path(environment["CT_MODELS_DIR"]).glob("*.yaml"):
+        fields = yaml.load(path.read_text(), yaml.CSafeLoader)
+        fields["schedule"]["monitor"] = f"{due.minute} {due.hour} * * *"
+        path.write_text(yaml.dump(fields, Dumper=yaml.CSafeDumper, sort_keys=False))
+    home.mkdir()
+    settings = airflow_everywhere() | environment | _no_op_launcher(home / "launcher")
+    with _postgresql() as database:
+        server = AirflowServer(home, database, settings)
+        server.env["PYTHONPATH"] += f"{os.pathsep}{home / 'launcher'}"
+        began = time.monotonic()
+        with server.running(triggerer=False):
+            server.until(lambda: _count(server, "/dags", tags="monitor") == models, lead_seconds)
+            loaded = time.monotonic() - began
+            print(f"\nAirflow has loaded the DAGs of all models {loaded:.0f} s after its start", flush=True)
+            _wait(server, due, models, minutes)
+            _report(server, due, models)
+
+
+def _wait(server: AirflowServer, due: datetime, models: int, minutes: float) -> None:
+    """Until every model's monitor has ended, or no run has ended for five minutes, or the time is up."""
+    done, changed = 0, due
+    while done < models and (now := datetime.now(UTC)) < due + timedelta(minutes=minutes):
+        now_done = sum(_count(server, "/dags/~/dagRuns", state=state) for state in ("success", "failed"))
+        if now_done != done:
+            done, changed = now_done, now
+        elif now > changed + timedelta(minutes=5):
+            return
+        print(
+            f"{max(0, (now - due).total_seconds()):.0f} s after the minute: {done} of {models} have ended", flush=True
+        )
+        time.sleep(15)
+
+
+def _report(server: AirflowServer, due: datetime, models: int) -> None:
+    runs: list[dict[str, Any]] = []
+    for offset in range(0, models, 100):
+        page = {"limit": 100, "offset": offset, "order_by": "id"}
+        runs += server.api.get("/dags/~/dagRuns", params=page).raise_for_status().json()["dag_runs"]
+    good = [run for run in runs if run["state"] == "success" and run["run_type"] == "scheduled"]
+    ends = sorted(datetime.fromisoformat(run["end_date"]) for run in good)
+    starts = sorted(datetime.fromisoformat(run["start_date"]) for run in good)
+    tasks = _count(server, "/dags/~/dagRuns/~/taskInstances", state="success")
+    print(f"\nMonitors of {models} models, all due at {due:%H:%M} UTC, {tasks} tasks that ended well")
+    print(f"Missed or failed runs: {models - len({run['dag_id'] for run in good})}")
+    if ends:
+        seconds = (ends[-1] - due).total_seconds()
+        print(f"The last run began after {(starts[-1] - due).total_seconds():.0f} s and ended after {seconds:.0f} s")
+        print(f"{tasks / seconds:.2f} tasks/s on {os.cpu_count()} cores; load average {os.getloadavg()[0]:.1f}")
+
+
+def _count(server: AirflowServer, path: str, **filters: str) -> int:
+    found = server.api.get(path, params={"limit": 1, **filters})
+    return int(found.raise_for_status().json()["total_entries"])
+
+
+def _no_op_launcher(folder: Path) -> dict[str, str]:
+    """Settings that choose testing/no_op_launcher.py. It joins as a package outside the repository does."""
+    metadata = folder / "no_op_launcher-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: no-op-launcher\nVersion: 1.0\n")
+    point = "no_op = testing.no_op_launcher:NoOpOperator"
+    (metadata / "entry_points.txt").write_text(f"[perennial.launcher]\n{point}\n")
+    return {"CT_LAUNCHER": "no_op"}
+
+
+@contextmanager
+def _postgresql() -> Iterator[str]:
+    """A PostgreSQL server of its own, which forgets everything; yields its SQLAlchemy URL."""
+    found = sorted(POSTGRESQL.glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not found:
+        raise SystemExit(f"No PostgreSQL in {POSTGRESQL}. Install it: apt-get install postgresql")
+    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="perennial-postgresql-"))
+    user = pwd.getpwnam(USER) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    os.chown(folder, user.pw_uid, user.pw_gid)
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run([found[-1] / program, *arguments], check=True, user=user.pw_uid, group=user.pw_gid, cwd=folder,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+
+    data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
+    try:
+        run("initdb", "-D", data, "-U", "airflow", "-A", "trust")
+        run("pg_ctl", "-D", data, "-l", str(folder / "log"), "-w", "-o", options, "start")
+        try:
+            run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "airflow", "airflow")
+            yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/airflow"
+        finally:
+            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
