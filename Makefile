@@ -49,8 +49,8 @@ setup: $(READY) ## Install what runs the loop into .venv, from the lock
 setup-dev: $(DEV_READY) ## Also install what tests and lint need
 
 .PHONY: demo
-demo: $(READY) ## Run the demo, from first data to a retrained champion (ARGS=--exit: stop afterwards)
-	@$(LOCAL) demo $(ARGS)
+demo: $(if $(filter flight_delay,$(MODEL)),$(DEV_READY),$(READY)) ## Run the demo, from first data to a retrained champion (MODEL=card_fraud|flight_delay ARGS=--exit: stop afterwards)
+	@$(LOCAL) demo $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 .PHONY: up
 up: $(READY) ## Start the stack on your own landing folder (LANDING=dir)

@@ -5,6 +5,7 @@ import sys
 from xmlrpc.client import Fault
 
 from local.place import Place
+from local.plans import DEFAULT, plan_names, plan_of
 from local.stack import Stack
 from local.verbs import VERBS, ledger_verify, migrate, onboard, step
 from training.contract.errors import StepError
@@ -14,7 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code. Expected errors are printed as one sentence, without a traceback."""
     parser = argparse.ArgumentParser(prog="python -m local", description="The loop on one machine.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    demo = verbs.add_parser("demo", help="start the stack and run the demo's scenario")
+    demo = verbs.add_parser("demo", help="start the stack and run the demo of a model")
+    demo.add_argument("--model", default=DEFAULT, help=f"{', '.join(plan_names())} (default: {DEFAULT})")
     demo.add_argument("--exit", action="store_true", help="stop the stack at the end; 0 if nothing is missing")
     for verb, (_, text) in VERBS.items():
         verbs.add_parser(verb, help=text)
@@ -32,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.verb == "demo":
             from local.demo import demo as run_demo
 
-            return run_demo(stack, ends=args.exit)
+            return run_demo(stack, plan_of(args.model), ends=args.exit)
         if args.verb == "step":
             return step(stack, args.rest)
         if args.verb == "onboard":

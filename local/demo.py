@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from local import timeline
 from local.airflow_api import Airflow
 from local.credentials import USER
-from local.plan import Plan
+from local.plans import Plan
 from local.progress import Progress
 from local.scenario import Scenario
 from local.stack import Stack, StackStoppedError
@@ -21,9 +21,8 @@ from training.settings import load_settings
 GB = 1024**3
 
 
-def demo(stack: Stack, ends: bool, plan: Plan | None = None) -> int:
+def demo(stack: Stack, plan: Plan, ends: bool) -> int:
     """Returns 0 when the whole scenario happened. Without `ends` the stack stays up until Ctrl-C."""
-    plan = plan or Plan()
     if not ready_to_start(stack):
         return 1
     with _interruptible():
@@ -64,9 +63,8 @@ def _run(stack: Stack, plan: Plan) -> bool:
         champion = serving.champion()
         entries = timeline.entries(airflow)
         progress.say(f"The scenario is over. Peak memory of all processes: {memory.peak / GB:.1f} GB.")
-    complete = print_summary(
-        entries, champion, f"{place.airflow_home}/logs, and {place.airflow_url} while the stack runs."
-    )
+    logs = f"{place.airflow_home}/logs, and {place.airflow_url} while the stack runs."
+    complete = print_summary(plan.model, entries, champion, logs)
     print(f"\n{addresses(stack)}", flush=True)
     return complete
 

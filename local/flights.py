@@ -90,10 +90,25 @@ def land(
     days = Days(start=first, end=last + timedelta(days=1))
     flights = _between(read_flights(), "scheduled_departure", days)
     for part in split(days, days_per_file):
-        yield _land(flights, "scheduled_departure", EVENTS_SCHEMA, landing, source, "events", part)
+        yield land_feed(flights, landing, source, "events", part)
     known = Days(start=first, end=flights["reported_at"].max().date() + timedelta(days=1))
     for part in split(known, days_per_file):
-        yield _land(flights, "reported_at", LABELS_SCHEMA, landing, source, "labels", part)
+        yield land_feed(flights, landing, source, "labels", part)
+
+
+def land_feed(flights: pd.DataFrame, landing: Path, source: str, feed: str, days: Days) -> Path:
+    """Write the rows of `feed` of `days` as one partition. Returns the file."""
+    return land_table(feed_rows(flights, feed, days), landing, source, feed, days)
+
+
+def feed_rows(flights: pd.DataFrame, feed: str, days: Days) -> pa.Table:
+    """The departures of the UTC `days`, or the labels that became known on them, in the order of their times.
+
+    `feed` is `events` or `labels`, `flights` a table of `read_flights`.
+    """
+    time, schema = ("scheduled_departure", EVENTS_SCHEMA) if feed == "events" else ("reported_at", LABELS_SCHEMA)
+    rows = _between(flights, time, days).sort_values([time, "flight_id"])
+    return pa.Table.from_pandas(rows[schema.names], schema, preserve_index=False).replace_schema_metadata()
 
 
 def read_flights() -> pd.DataFrame:
@@ -172,14 +187,6 @@ def _read(name: str) -> pd.DataFrame:
 def _between(rows: pd.DataFrame, time: str, days: Days) -> pd.DataFrame:
     start, end = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (days.start, days.end))
     return rows[(rows[time] >= start) & (rows[time] < end)]
-
-
-def _land(
-    flights: pd.DataFrame, time: str, schema: pa.Schema, landing: Path, source: str, feed: str, days: Days
-) -> Path:
-    rows = _between(flights, time, days).sort_values([time, "flight_id"])
-    table = pa.Table.from_pandas(rows[schema.names], schema, preserve_index=False).replace_schema_metadata()
-    return land_table(table, landing, source, feed, days)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from local.airflow_api import ENDED, Airflow, Run, Task
-from local.generator import LABEL_DELAY, land
-from local.plan import Plan
+from local.plans import Plan
 from local.progress import Progress
 from local.traffic import BATCH, Serving, as_json
 from training.contract.base import Days
@@ -36,50 +35,47 @@ class Scenario:
         self._airflow = airflow
         self._serving = serving
         self._progress = progress
-        self._generator = plan.generator()
         #: Called about once a second while waiting.
         self.on_tick: Callable[[], None] = lambda: None
         self._runs: dict[str, list[Run]] = {}
-        #: Payments of the first day that has not landed, in batches. A rollout gets them as its traffic.
-        self._live = self._payments(plan.history.end)
-        # Labels land first, so that the monitoring run that the events start finds them.
-        self._first_labels = Days(start=plan.history.start + LABEL_DELAY, end=plan.history.end)
+        #: Events of the first day that has not landed, in batches. A rollout gets them as its traffic.
+        self._live = self._events(plan.history.end)
 
     def prepare(self) -> None:
         """Land the files that the stack finds when it starts."""
-        self._land("labels", self._first_labels)
+        # Labels land first, so that the monitoring run that the events start finds them.
+        self._land("labels", self.plan.first_labels)
 
     def run(self) -> None:
         """Run until a version trained on the changed data serves, or the plan's weeks are over."""
         self.prepare()
         self.first_champion()
-        for number in range(1, self.plan.drifted_weeks + 1):
+        for number in range(1, self.plan.changed_weeks + 1):
             if self.retrained():
                 return
-            self.drifted_week(number)
+            self.changed_week(number)
 
     def first_champion(self) -> None:
         """Land the history and wait until the first version serves."""
-        history, labels = self.plan.history, self._first_labels
+        history, labels = self.plan.history, self.plan.first_labels
         self._wait("the labels of the history", lambda: self._data_run("labels", labels), FIRST_CHAMPION_TIMEOUT)
         self._land("events", history)
         self._wait("the first champion", lambda: self._serving.champion() or 0, FIRST_CHAMPION_TIMEOUT, self._stuck)
-        payment = as_json(self._generator.events(history.end).slice(0, 1).to_pylist()[0])
-        answer = self._serving.predict(payment)
-        score: object = {**answer}["score"]  # A field of binary models.
-        amount, version = payment["amount"], answer["model_version"]
-        self._progress.say(f"Version {version} serves: a payment of {amount} scores {score:.4f}")
+        event = as_json(self.plan.events(history.end).slice(0, 1).to_pylist()[0])
+        answer = self._serving.predict(event)
+        self._progress.say(f"Version {answer['model_version']} serves: {self.plan.describe(event, {**answer})}")
 
-    def drifted_week(self, number: int) -> None:
-        """One week of changed data: its payments are scored, then it lands, then the loop reacts."""
+    def changed_week(self, number: int) -> None:
+        """One week of changed data: its events are scored, then it lands, then the loop reacts."""
         days = self.plan.week(number)
         if not self._file("events", days).exists():
             version = self._serving.champion()
-            payments = pa.concat_tables([self._generator.events(day) for day in each_day(days)])
-            self._progress.now(f"Week {number} of changed data: scoring {payments.num_rows} payments")
-            scored, flagged = self._serving.replay(payments)
-            self._progress.say(f"Week {number} ({days}): version {version} scored {scored}, flagged {flagged} payments")
-        self._live = self._payments(days.end)
+            events, what = pa.concat_tables([self.plan.events(day) for day in each_day(days)]), self.plan.events_name
+            self._progress.now(f"Week {number} of changed data: scoring {events.num_rows} {what}")
+            scored, decisions = self._serving.replay(events)
+            decided = "".join(f", {count} {decision}" for decision, count in sorted(decisions.items()))
+            self._progress.say(f"Week {number} ({days}): version {version} scored {scored} {what}{decided}")
+        self._live = self._events(days.end)
         self._land("labels", days)
         self._wait(f"the labels of week {number}", lambda: self._data_run("labels", days), WEEK_TIMEOUT)
         self._land("events", days)
@@ -90,11 +86,11 @@ class Scenario:
         """Whether a version serves that was trained because of drift or performance."""
         return self._winner() is not None and (self._serving.champion() or 0) >= 2
 
-    def _payments(self, day: date) -> Iterator[pa.Table]:
-        """The payments from `day` on, in batches. It never ends."""
+    def _events(self, day: date) -> Iterator[pa.Table]:
+        """The events from `day` on, in batches. It never ends."""
         while True:
-            payments = self._generator.events(day)
-            yield from (payments.slice(start, BATCH) for start in range(0, payments.num_rows, BATCH))
+            events = self.plan.events(day)
+            yield from (events.slice(start, BATCH) for start in range(0, events.num_rows, BATCH))
             day += timedelta(days=1)
 
     # --- conditions to wait for ---
@@ -204,7 +200,7 @@ class Scenario:
 
     def _land(self, feed: str, days: Days) -> None:
         if not self._file(feed, days).exists():
-            path = land(self._generator, self._landing, self.plan.source, feed, days)
+            path = self.plan.land(self._landing, feed, days)
             self._progress.say(f"Landed {feed} of {days}: {path}")
 
     def _file(self, feed: str, days: Days) -> Path:

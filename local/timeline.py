@@ -1,11 +1,12 @@
 """What the demo did: which runs started when and why, what their verdicts were, and whether a part is missing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from local.airflow_api import Airflow, Run
+from training.contract.tasks import MetricRule
 
 #: The steps of a training run, and of a monitoring run, whose results are in the timeline.
 TRAINING = ("decide_retraining", "dataset", "evaluate", "register", "rollout")
@@ -41,8 +42,8 @@ class Check:
     found: str
 
 
-def checks(timeline: list[Entry], champion: int | None) -> list[Check]:
-    """What must have happened for `make demo ARGS=--exit` to end with 0."""
+def checks(timeline: list[Entry], champion: int | None, metrics: Mapping[str, MetricRule]) -> list[Check]:
+    """What must have happened for `make demo ARGS=--exit` to end with 0. `metrics`: those of the model's task."""
     trained = [c for c in timeline if c.run.kind == "train"]
     first = next((c for c in trained if version(c) == 1), None)
     winner = winning(timeline)
@@ -62,6 +63,7 @@ def checks(timeline: list[Entry], champion: int | None) -> list[Check]:
     verdict = evaluation["verdict"]
     primary = verdict["primary"]
     new, old = verdict["challenger"][primary], (verdict["champion"] or {}).get(primary)
+    beaten = old is not None and metrics[primary].sign * (new - old) > 0
     compared = f"{primary} {new:.3f} against " + ("none" if old is None else f"{old:.3f}")
     asset = next((c["asset"] for c in winner.causes), None)
     return [
@@ -69,7 +71,7 @@ def checks(timeline: list[Entry], champion: int | None) -> list[Check]:
         Check("the retrain asset started it", asset is not None, f"asset {asset}"),
         Check("it says why", bool(request["reason"]), request["reason"]),
         Check("the verdict was positive", verdict["promote"], f"{len(verdict['reasons'])} gates passed"),
-        Check("it beats the version before on the same holdout", old is not None and new > old, compared),
+        Check("it beats the version before on the same holdout", beaten, compared),
         Check("its version serves", champion == version(winner) and (champion or 0) >= 2, f"version {champion} serves"),
     ]
 

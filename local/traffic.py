@@ -1,6 +1,7 @@
 """Sends events to the prediction service, so that the prediction log and the measured performance are real."""
 
 import time
+from collections import Counter
 from datetime import date
 from typing import Any
 
@@ -49,15 +50,15 @@ class Serving:
         """One prediction. Raises TransientError when the service does not answer in time, StepError when it refuses."""
         return read_prediction(self._post(f"{self._model}/predict", event))
 
-    def replay(self, events: pa.Table) -> tuple[int, int]:
-        """Send every event. Returns how many were scored, and for how many of them the decision was an alert."""
-        scored = alerts = 0
+    def replay(self, events: pa.Table) -> tuple[int, Counter[str]]:
+        """Send every event. Returns how many were scored, and decision → its predictions, where the model decides."""
+        scored, decisions = 0, Counter[str]()
         for batch in events.to_batches(max_chunksize=BATCH):
-            events = [as_json(row) for row in batch.to_pylist()]
-            predictions = read_predictions(self._post(f"{self._model}/predict_batch", events))
+            rows = [as_json(row) for row in batch.to_pylist()]
+            predictions = read_predictions(self._post(f"{self._model}/predict_batch", rows))
             scored += len(predictions)
-            alerts += sum(prediction["decision"] == "alert" for prediction in predictions)
-        return scored, alerts
+            decisions.update(prediction["decision"] for prediction in predictions if "decision" in prediction)
+        return scored, decisions
 
     def _post(self, path: str, body: Any) -> bytes:
         deadline = time.monotonic() + self._patience

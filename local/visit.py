@@ -1,4 +1,4 @@
-"""`python -m local.visit`: runs the demo's scenario on a stack that others started, such as docker compose.
+"""`python -m local.visit [<model>]`: runs the demo of a model on a stack that others started, such as docker compose.
 
 `AIRFLOW_URL` and `AIRFLOW_PASSWORD` are those of its API server. `AIRFLOW_PAGES` is the URL for browsers. The `CT_*`
 settings name the landing folder and the prediction service.
@@ -11,7 +11,7 @@ from pathlib import Path
 from local import timeline
 from local.airflow_api import Airflow
 from local.credentials import USER
-from local.plan import Plan
+from local.plans import DEFAULT, Plan, plan_of
 from local.progress import Progress
 from local.scenario import Scenario
 from local.summary import print_summary
@@ -35,7 +35,7 @@ def visit(plan: Plan) -> bool:
         scenario.run()
         entries = timeline.entries(airflow)
         progress.say("The scenario is over.")
-    return print_summary(entries, serving.champion(), pages)
+    return print_summary(plan.model, entries, serving.champion(), pages)
 
 
 def _needed(name: str) -> str:
@@ -47,7 +47,8 @@ def _needed(name: str) -> str:
 
 def main() -> int:
     try:
-        return 0 if visit(Plan()) else 1
+        model = sys.argv[1] if len(sys.argv) > 1 else DEFAULT
+        return 0 if visit(plan_of(model)) else 1
     except StepError as error:
         print(f"✗ {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from local.generator import LABEL_DELAY, land
-from local.plan import Plan
+from local.plans.card_fraud import Plan
 from local.traffic import Serving, as_json
 from tests.compose.composed_stack import Composed
 from training.contract.base import Days
@@ -25,7 +25,7 @@ def stack(images: dict[str, str], tmp_path: Path) -> Iterator[Composed]:
 
 def test_a_partition_becomes_a_champion_and_nothing_is_lost(stack: Composed) -> None:
     stack.up()
-    generator, history = PLAN.generator(), PLAN.history
+    generator, history = PLAN.generator, PLAN.history
     labels = Days(start=history.start + LABEL_DELAY, end=history.end)
     land(generator, stack.landing, PLAN.source, "labels", labels)
     land(generator, stack.landing, PLAN.source, "events", history)

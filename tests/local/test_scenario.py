@@ -6,25 +6,31 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
 from local import timeline
 from local.airflow_api import Airflow, Run
-from local.plan import Plan
+from local.plans import plan_names, plan_of
+from local.plans.card_fraud import Plan
 from local.progress import Progress
 from local.scenario import Scenario, each_day
 from local.traffic import Serving, as_json
+from training.contract.base import Days
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.predictions import Prediction
 from training.contract.replicas import LoadedVersion, ReplicaModels
+from training.contract.source_spec import load_source_spec
+from training.contract.tasks import MetricRule
 
 Answer = tuple[int, Any]
 
@@ -126,12 +132,13 @@ def test_a_result_is_read_as_json_and_absent_when_the_step_did_not_run() -> None
 
 
 def test_serving_is_asked_in_batches_with_times_as_text() -> None:
-    events = Plan(customers=400).generator().events(date(2026, 1, 5))
+    events = Plan(customers=400).generator.events(date(2026, 1, 5))
     answers: dict[str, list[Answer]] = {"/models/m/predict_batch": [(200, {"predictions": [ANSWER]})]}
     with server(answers) as (url, asked):
-        batches, flagged = Serving(url, "m").replay(events)
+        scored, decisions = Serving(url, "m").replay(events)
     sent = [payment for _, batch in asked for payment in batch]
-    assert batches == flagged == len(asked) > 1
+    # The server answers one prediction per batch.
+    assert scored == decisions["alert"] == decisions.total() == len(asked) > 1
     assert len(sent) == events.num_rows
     assert datetime.fromisoformat(sent[0]["event_time"]) == events["event_time"][0].as_py()
 
@@ -163,19 +170,40 @@ def test_no_champion_without_an_answer() -> None:
     assert Serving("http://127.0.0.1:9", "m").champion() is None
 
 
-def test_the_plan_gives_the_changed_days_time_to_reach_the_training_window() -> None:
-    plan, spec = Plan(), load_model_spec("card_fraud")
+@pytest.mark.parametrize("model", plan_names())
+def test_a_plan_gives_the_changed_days_time_to_reach_the_training_window(model: str) -> None:
+    plan, spec = plan_of(model), load_model_spec(model)
+    assert (plan.model, plan.source) == (spec.name, spec.source.name)
     needed = spec.label_spec.delay_days + spec.training.holdout_days + spec.label_spec.delay_days
-    assert plan.drifted_weeks * 7 > needed
-    assert len(plan.history) >= needed + spec.training.window_days + spec.label_spec.delay_days
+    assert plan.changed_weeks * 7 > needed
+    assert len(plan.history) >= needed + spec.training.window_days
     assert plan.week(1).start == plan.history.end
     assert plan.week(2).start == plan.week(1).end
 
 
+def test_a_model_without_a_plan_is_refused_with_those_that_have_one() -> None:
+    with pytest.raises(StepError, match="no demo of the model 'flight_outcome'") as raised:
+        plan_of("flight_outcome")
+    assert "card_fraud, flight_delay" in raised.value.hint
+
+
+@pytest.mark.parametrize("model", plan_names())
+def test_a_plan_lands_the_events_that_it_sends_to_serving(model: str, tmp_path: Path) -> None:
+    plan = plan_of(model)
+    days = Days(start=plan.history.end, end=plan.history.end + timedelta(days=2))
+    path = plan.land(tmp_path, "events", days)
+    assert path.parent == tmp_path / plan.source / "events"
+    sent = pa.concat_tables([plan.events(day) for day in each_day(days)])
+    assert pq.read_table(path).equals(sent)
+    reported = load_source_spec(plan.source).feeds["labels"].time_column
+    labels = pq.read_table(plan.land(tmp_path, "labels", days))[reported].to_pylist()
+    assert {time.date() for time in labels} == set(each_day(days))
+
+
 def test_the_change_begins_with_the_first_drifted_week(spec: ModelSpec) -> None:
     plan = Plan(customers=300)
-    before, after = (plan.generator().events(day)["amount"] for day in (date(2026, 3, 1), plan.drift_start))
-    assert plan.drift_start == date(2026, 3, 2)
+    before, after = (plan.generator.events(day)["amount"] for day in (date(2026, 3, 1), plan.history.end))
+    assert plan.history.end == date(2026, 3, 2)
     assert sum(after.to_pylist()) / len(after) > 1.2 * sum(before.to_pylist()) / len(before)
 
 
@@ -282,8 +310,11 @@ UNMEASURED = replace(DRIFTED, results={k: v for k, v in DRIFTED.results.items() 
 STORY = [trained(1, "first", 1, 0.7, None), DRIFTED, trained(3, "drift", 2, 0.6, 0.4)]
 
 
+RULES = load_model_spec("card_fraud").task.rules or {}
+
+
 def missing(entries: list[timeline.Entry], champion: int | None) -> list[str]:
-    return [check.expected for check in timeline.checks(entries, champion) if not check.held]
+    return [check.expected for check in timeline.checks(entries, champion, RULES) if not check.held]
 
 
 def test_the_whole_scenario() -> None:
@@ -311,6 +342,15 @@ def test_the_whole_scenario() -> None:
 )
 def test_what_is_missing_is_named(entries: list[timeline.Entry], champion: int | None, lacking: str) -> None:
     assert lacking in missing(entries, champion)
+
+
+def test_a_version_whose_lower_error_is_better_beats_the_one_before() -> None:
+    rules = {"average_precision": MetricRule(higher_is_better=False, low=0, high=float("inf"))}
+    beats = "it beats the version before on the same holdout"
+    held = {check.expected: check.held for check in timeline.checks(STORY, 2, rules)}
+    assert not held[beats]
+    lower = [*STORY[:2], trained(3, "drift", 2, 0.4, 0.6)]
+    assert {check.expected: check.held for check in timeline.checks(lower, 2, rules)}[beats]
 
 
 def test_the_timeline_says_when_why_and_with_what_numbers() -> None:
