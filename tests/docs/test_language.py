@@ -31,7 +31,6 @@ OF_CARD_PAYMENTS = {
 #: Path → the words that it may contain, and why.
 EXCEPTIONS = {
     "helm/gitops/build/templates/build.yaml": ({"flags"}, "a variable of BuildKit"),
-    "helm/perennial/values.yaml": ({"card", "fraud"}, "the default of `serving.model` is the reference model"),
     "local/plans/__init__.py": ({"card", "fraud"}, "names the default"),
     "local/progress.py": ({"terminal"}, "an attribute of rich"),
     "serving/bentofile.yaml": ({"card", "fraud"}, "the name of the bento of the reference model"),

@@ -40,12 +40,31 @@ EVERYTHING: dict[str, Any] = {
     "networkPolicy": {"servingClients": [{"namespaceSelector": {"matchLabels": {"team": "payments"}}}]},
     "hooks": {"codeChange": {"enabled": True}},
 }
+#: A service more, with values of its own.
+HEAVY: dict[str, Any] = {
+    "serving": {
+        "services": {
+            "heavy_models": {
+                "models": ["one", "two"],
+                "replicas": 5,
+                "autoscaling": {"enabled": False},
+                "resources": {"requests": {"cpu": "2"}},
+                "podDisruptionBudget": {"maxUnavailable": 2},
+                "spool": {"persistence": {"enabled": True, "size": "9Gi"}},
+                "nodeSelector": {"pool": "heavy"},
+            },
+            "light": None,
+        },
+    },
+}
 #: Values files as their users combine them, and switches that change what is rendered.
 MATRIX: dict[str, dict[str, Any]] = {
     "production": PRODUCTION,
     "local": LOCAL,
     "gpu": merged(PRODUCTION, GPU),
     "everything": merged(PRODUCTION, EVERYTHING),
+    "services": merged(PRODUCTION, HEAVY),
+    "everything, services": merged(PRODUCTION, EVERYTHING, HEAVY),
     "spool kept": merged(
         PRODUCTION, nested("serving.spool.persistence.enabled", True), nested("serving.autoscaling.enabled", False)
     ),

@@ -1,6 +1,6 @@
 """The `CT_*` of the ConfigMap are settings that the code knows, with values that it takes."""
 
-from tests.helm.chart import PRODUCTION, Manifest, merged, named, pods, render
+from tests.helm.chart import CHART, PRODUCTION, Manifest, merged, named, pods, render
 from tests.helm.conftest import LOCAL
 from training.contract.model_spec import model_names
 from training.settings import PREFIX, Settings
@@ -33,8 +33,9 @@ def test_everything_that_lasts_is_where_the_values_say() -> None:
     assert {getattr(settings, name) for name in uris} == {f"/var/lib/perennial/{name}" for name in uris}
 
 
-def test_the_model_that_serves_by_default_is_there() -> None:
-    assert _load(_settings(render(PRODUCTION))).serving_models in model_names(Settings().models_dir)
+def test_no_value_names_a_model() -> None:
+    text = "".join(path.read_text() for path in CHART.rglob("values*.yaml"))
+    assert [name for name in model_names(Settings().models_dir) if name in text] == []
 
 
 def test_more_settings_and_environment_reach_everything() -> None:

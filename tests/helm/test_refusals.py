@@ -44,7 +44,12 @@ def test_an_unknown_key_is_an_error(path: str) -> None:
         ("serving.replicas", 0),
         ("serving.replicas", "two"),
         ("mlflow.port", 70000),
-        ("serving.model", "Card Fraud"),
+        ("serving.models", ["Card Fraud"]),
+        ("serving.models", []),
+        ("serving.services.default", {}),
+        ("serving.services.Heavy", {}),
+        ("serving.services.heavy.replicas", 0),
+        ("serving.services.heavy.services", {}),
         ("images.pullPolicy", "Sometimes"),
         ("images.serving.digest", "abc"),
         ("credentials.existingSecret", "Not A Name"),
@@ -93,6 +98,7 @@ def test_the_schema_knows_every_default_and_every_default_is_described() -> None
         assert set(properties) - {"global"} == set(values), path or "top"
         for key, value in values.items():
             node = properties[key]
+            node = schema["definitions"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
             if isinstance(value, dict) and "properties" in node:
                 same(node["properties"], value, f"{path}.{key}")
 

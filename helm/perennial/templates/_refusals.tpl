@@ -61,35 +61,47 @@
 {{- end -}}
 
 {{- if $v.serving.enabled -}}
-{{- $scaling := $v.serving.autoscaling -}}
-{{- $shared := and (include "perennial.servingSharesVolume" .) (ne $v.state.volume.accessMode "ReadWriteMany") -}}
-{{- if and $scaling.enabled $shared -}}
-{{- $problems = append $problems "serving.autoscaling cannot spread pods that share a ReadWriteOnce volume, which ties them to one node: set state.volume.accessMode to ReadWriteMany, or state.uris.lake, or switch autoscaling off." -}}
+{{- $objects := list -}}
+{{- range $service := (include "perennial.services" . | fromJson).services -}}
+{{- $serving := $service.serving -}}
+{{- $at := ternary "serving" (printf "serving.services.%s" $service.name) (eq $service.name "default") -}}
+{{- if or (eq $service.component "serving-replicas") (hasSuffix "-replicas" $service.component) (has $service.object $objects) -}}
+{{- $problems = append $problems (printf "%s: this name is taken by an object of another service; choose another." $at) -}}
 {{- end -}}
-{{- if and $scaling.enabled $v.serving.spool.persistence.enabled -}}
-{{- $problems = append $problems "serving.autoscaling with serving.spool.persistence would leave predictions on the volumes of removed pods: switch one of them off." -}}
+{{- $objects = append $objects $service.object -}}
+{{- if gt (len $service.object) 52 -}}
+{{- $problems = append $problems (printf "%s: the name %s is too long for Kubernetes, at most 52 characters: choose a shorter one, or a shorter fullnameOverride." $at $service.object) -}}
+{{- end -}}
+{{- $scaling := $serving.autoscaling -}}
+{{- $shared := and (include "perennial.servingSharesVolume" $) (ne $v.state.volume.accessMode "ReadWriteMany") -}}
+{{- if and $scaling.enabled $shared -}}
+{{- $problems = append $problems (printf "%s.autoscaling cannot spread pods that share a ReadWriteOnce volume, which ties them to one node: set state.volume.accessMode to ReadWriteMany, or state.uris.lake, or switch autoscaling off." $at) -}}
+{{- end -}}
+{{- if and $scaling.enabled $serving.spool.persistence.enabled -}}
+{{- $problems = append $problems (printf "%s.autoscaling with %s.spool.persistence would leave predictions on the volumes of removed pods: switch one of them off." $at $at) -}}
 {{- end -}}
 {{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
-{{- $problems = append $problems "serving.autoscaling.minReplicas is above maxReplicas." -}}
+{{- $problems = append $problems (printf "%s.autoscaling.minReplicas is above maxReplicas." $at) -}}
 {{- end -}}
 {{- if and $scaling.enabled (not $scaling.cpu) (not $scaling.concurrency.enabled) -}}
-{{- $problems = append $problems "serving.autoscaling has nothing to scale on: set cpu, or concurrency.enabled." -}}
+{{- $problems = append $problems (printf "%s.autoscaling has nothing to scale on: set cpu, or concurrency.enabled." $at) -}}
 {{- end -}}
-{{- if and $scaling.enabled $scaling.cpu (not (dig "requests" "cpu" "" $v.serving.resources)) -}}
-{{- $problems = append $problems "serving.autoscaling.cpu is a share of serving.resources.requests.cpu, which is not set." -}}
+{{- if and $scaling.enabled $scaling.cpu (not (dig "requests" "cpu" "" $serving.resources)) -}}
+{{- $problems = append $problems (printf "%s.autoscaling.cpu is a share of %s.resources.requests.cpu, which is not set." $at $at) -}}
 {{- end -}}
-{{- if ge (int $v.serving.drainSeconds) (int $v.serving.terminationGracePeriodSeconds) -}}
-{{- $problems = append $problems "serving.terminationGracePeriodSeconds must leave time after serving.drainSeconds to ship the prediction log." -}}
+{{- if ge (int $serving.drainSeconds) (int $serving.terminationGracePeriodSeconds) -}}
+{{- $problems = append $problems (printf "%s.terminationGracePeriodSeconds must leave time after %s.drainSeconds to ship the prediction log." $at $at) -}}
 {{- end -}}
-{{- if and $v.serving.ingress.enabled (not $v.serving.ingress.host) -}}
-{{- $problems = append $problems "serving.ingress.enabled needs serving.ingress.host." -}}
+{{- if and $serving.ingress.enabled (not $serving.ingress.host) -}}
+{{- $problems = append $problems (printf "%s.ingress.enabled needs %s.ingress.host." $at $at) -}}
 {{- end -}}
-{{- if $v.serving.httpRoute.enabled -}}
-{{- if not $v.serving.httpRoute.hostnames -}}
-{{- $problems = append $problems "serving.httpRoute.enabled needs serving.httpRoute.hostnames." -}}
+{{- if $serving.httpRoute.enabled -}}
+{{- if not $serving.httpRoute.hostnames -}}
+{{- $problems = append $problems (printf "%s.httpRoute.enabled needs %s.httpRoute.hostnames." $at $at) -}}
 {{- end -}}
-{{- if not $v.serving.httpRoute.parentRefs -}}
-{{- $problems = append $problems "serving.httpRoute.enabled needs serving.httpRoute.parentRefs, the gateways it is attached to." -}}
+{{- if not $serving.httpRoute.parentRefs -}}
+{{- $problems = append $problems (printf "%s.httpRoute.enabled needs %s.httpRoute.parentRefs, the gateways it is attached to." $at $at) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- else if or $v.serving.ingress.enabled $v.serving.httpRoute.enabled -}}

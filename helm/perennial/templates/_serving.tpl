@@ -1,9 +1,39 @@
-{{- /* The pod template of a replica, for the Deployment and the StatefulSet. */ -}}
+{{- /* The prediction services, as JSON: {services: [{name, component, object, serving, ...}]}. `serving` are the
+service's own values: those of `serving`, with what `serving.services.<name>` sets in their place. `component` selects
+its pods, `object` is the name of its objects. The one named `default` comes first. */ -}}
+{{- define "perennial.services" -}}
+{{- $full := include "perennial.fullname" . -}}
+{{- $services := list -}}
+{{- if .Values.serving.enabled -}}
+{{- $base := omit .Values.serving "services" "enabled" -}}
+{{- $services = append $services (dict "name" "default" "component" "serving" "object" (printf "%s-serving" $full) "serving" $base) -}}
+{{- /* Ways from outside lead to one service. The others have their own, or none. */ -}}
+{{- $shared := mustMergeOverwrite (deepCopy $base) (dict "ingress" (dict "enabled" false "host" "") "httpRoute" (dict "enabled" false "hostnames" list)) -}}
+{{- range $name, $own := .Values.serving.services -}}
+{{- $component := printf "serving-%s" ($name | replace "_" "-") -}}
+{{- $values := mustMergeOverwrite (deepCopy $shared) (deepCopy (default dict $own)) -}}
+{{- $services = append $services (dict "name" $name "component" $component "object" (printf "%s-%s" $full $component) "serving" $values) -}}
+{{- end -}}
+{{- end -}}
+{{- dict "services" $services | toJson -}}
+{{- end -}}
+
+{{- /* Network policy peers: the pods of all prediction services. */ -}}
+{{- define "perennial.servingPeers" -}}
+{{- $root := . -}}
+{{- range (include "perennial.services" . | fromJson).services }}
+{{ include "perennial.peer" (list $root .component) }}
+{{- end -}}
+{{- end -}}
+
+{{- /* The pod template of a replica, for the Deployment and the StatefulSet: (list . $service) */ -}}
 {{- define "perennial.servingPod" -}}
-{{- $serving := .Values.serving -}}
-{{- $selector := include "perennial.selector" (list . "serving") -}}
+{{- $service := index . 1 -}}
+{{- with index . 0 -}}
+{{- $serving := $service.serving -}}
+{{- $selector := include "perennial.selector" (list . $service.component) -}}
 metadata:
-  labels: {{- include "perennial.podLabels" (list . "serving") | nindent 4 }}
+  labels: {{- include "perennial.podLabels" (list . $service.component) | nindent 4 }}
   annotations:
     # A changed setting replaces the pods.
     checksum/settings: {{ include "perennial.settings" . | cat (toYaml .Values.settings) (toYaml .Values.env) | sha256sum }}
@@ -39,6 +69,8 @@ spec:
       envFrom:
         {{- include "perennial.environment" . | nindent 8 }}
       env:
+        - {name: CT_SERVING_NAME, value: {{ $service.name }}}
+        - {name: CT_SERVING_MODELS, value: {{ join "," $serving.models | quote }}}
         - {name: CT_SERVING_STATE, value: /var/lib/perennial-serving}
         - {name: CT_IMAGE, value: {{ include "perennial.image" (list . "serving") }}}
         {{- if $serving.apiKeys.existingSecret }}
@@ -84,4 +116,5 @@ spec:
     - name: spool
       emptyDir: {sizeLimit: {{ $serving.spool.sizeLimit }}}
     {{- end }}
+{{- end -}}
 {{- end -}}

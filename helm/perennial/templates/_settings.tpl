@@ -35,9 +35,12 @@ CT_POD_VOLUME_CLAIM: {{ include "perennial.stateClaim" . }}
 {{- if .Values.priorityClasses.enabled }}
 CT_POD_PRIORITY_CLASS: {{ include "perennial.priorityPrefix" . }}-step
 {{- end }}
-{{- if .Values.serving.enabled }}
-# Every address behind the headless service is a replica.
-CT_SERVING_URLS: dns+http://{{ $full }}-serving-replicas:3000
-CT_SERVING_MODELS: {{ .Values.serving.model }}
+{{- $urls := list }}
+{{- range (include "perennial.services" . | fromJson).services }}
+{{- $urls = append $urls (printf "%sdns+http://%s-replicas:3000" (ternary "" (printf "%s=" .name) (eq .name "default")) .object) }}
+{{- end }}
+{{- with $urls }}
+# Every address behind a headless service is a replica.
+CT_SERVING_URLS: {{ join "," . }}
 {{- end }}
 {{- end -}}
