@@ -61,7 +61,7 @@ down: $(READY) ## Stop the stack and keep its state
 	@$(LOCAL) down
 
 .PHONY: status
-status: $(READY) ## Show what runs, the addresses and the login
+status: $(READY) ## Show what runs, the champion of each model, the addresses and the login
 	@$(LOCAL) status
 
 .PHONY: clean

@@ -11,11 +11,24 @@ from pydantic import SecretStr
 
 from training.contract.errors import StepError, TransientError
 from training.contract.predictions import Prediction, read_prediction, read_predictions
-from training.contract.replicas import ReplicaModels
+from training.contract.replicas import ReplicaModels, ServedModels
 from training.contract.signals import Signals
 
 #: Events per request.
 BATCH = 500
+
+
+def served_models(url: str, api_key: SecretStr | None = None) -> ServedModels | None:
+    """All models of the prediction service; None when it does not answer."""
+    try:
+        answer = httpx.get(f"{url}/models", timeout=5, headers=_authorization(api_key)).raise_for_status()
+        return ServedModels.model_validate_json(answer.content)
+    except (httpx.HTTPError, ValueError):
+        return None
+
+
+def _authorization(api_key: SecretStr | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
 
 
 class Serving:
@@ -25,8 +38,7 @@ class Serving:
     """
 
     def __init__(self, url: str, model: str, patience: float = 120, api_key: SecretStr | None = None) -> None:
-        headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
-        self._client = httpx.Client(base_url=url, timeout=30, headers=headers)
+        self._client = httpx.Client(base_url=url, timeout=30, headers=_authorization(api_key))
         self._model, self._patience = f"/models/{model}", patience
 
     def champion(self) -> int | None:

@@ -8,7 +8,9 @@ import time
 from local.credentials import USER
 from local.preflight import problems
 from local.stack import Stack, StackStoppedError
+from local.traffic import served_models
 from training.contract.errors import InputError
+from training.settings import load_settings
 
 #: The names of files and folders in a stack's state folder.
 KEPT = frozenset(
@@ -81,7 +83,7 @@ def down(stack: Stack) -> int:
 
 
 def status(stack: Stack) -> int:
-    """Print the state of every program. Exit code 0 when all are healthy."""
+    """Print the state of every program and the champion of every model. Exit code 0 when all are healthy."""
     stack = Stack(stack.place.as_started())
     states = stack.supervisor.states()
     if not states:
@@ -93,8 +95,27 @@ def status(stack: Stack) -> int:
         log = stack.place.logs / f"{program.name}.log"
         print(f"  {program.name:<22} {program.state:<9} {well:<9} {program.seconds:>6} s  pid {program.pid:<7} {log}")
     print(f"  Memory of all processes {stack.memory() / 1024**3:.1f} GB")
+    print("\n".join(champions(stack)))
     print(addresses(stack))
     return 0 if all(health.values()) else 1
+
+
+def champions(stack: Stack) -> list[str]:
+    """A line per model: the version that the prediction service serves, or why there is none."""
+    served = served_models(stack.place.serving_url, load_settings().serving_api_key)
+    if served is None:
+        return ["  The prediction service does not say which models it serves"]
+    lines = []
+    for name, model in sorted(served.models.items()):
+        champion = model.champion
+        serves = (
+            f"version {champion.version} serves since {champion.since:%Y-%m-%d %H:%M:%S} UTC"
+            if champion
+            else "no champion"
+        )
+        problem = model.problem or model.spec_problem
+        lines.append(f"  {name:<22} {serves}{f' ({problem})' if problem else ''}")
+    return lines + [f"  {name:<22} not served: {why}" for name, why in sorted(served.not_served.items())]
 
 
 def clean(stack: Stack) -> int:
@@ -142,6 +163,6 @@ def _replace_process(stack: Stack, module: str, *arguments: str) -> int:
 VERBS = {
     "up": (up, "start the stack, return when it is healthy"),
     "down": (down, "stop it"),
-    "status": (status, "what runs"),
+    "status": (status, "what runs, and the champion of each model"),
     "clean": (clean, "stop it and delete its state"),
 }

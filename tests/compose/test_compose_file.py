@@ -69,6 +69,13 @@ def test_the_environment_that_make_writes_is_random_and_private(tmp_path: Path) 
     assert path.read_text() == again
 
 
+def test_one_service_serves_all_models() -> None:
+    serving = SERVICES["serving"]["environment"]
+    assert serving["CT_SERVING_MODELS"] == "${SERVING_MODELS:-*}"
+    assert "CT_SERVING_NAME" not in serving, "the default one"
+    assert SERVICES["steps"]["environment"]["CT_SERVING_URLS"] == "http://serving:3000"
+
+
 def test_airflow_is_set_up_as_the_supervisor_sets_it_up() -> None:
     assert SERVICES["airflow-scheduler"]["env_file"] == "deploy/airflow.env"
     assert airflow_everywhere()["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"

@@ -84,6 +84,18 @@ def test_every_metric_that_is_asked_for_is_one_that_serving_has() -> None:
     assert set(re.findall(r"\bperennial_\w+", asked)) - known == set()
 
 
+def test_every_alert_and_every_panel_of_serving_is_by_model() -> None:
+    tested = yaml.safe_load((ROOT / "tests" / "compose" / "rules.yaml").read_text())["tests"]
+    alerts = [
+        (case["alertname"], each) for test in tested for case in test["alert_rule_test"] for each in case["exp_alerts"]
+    ]
+    without = {name for name, alert in alerts if "model" not in alert["exp_labels"]}
+    assert without == {"PredictionServiceDown"}
+    of_serving = [target for panel in PANELS for target in panel["targets"] if "perennial_" in target["expr"]]
+    assert [t["expr"] for t in of_serving if "{{model}}" not in t["legendFormat"]] == []
+    assert [t["expr"] for t in of_serving if t["expr"].count("perennial_") != t["expr"].count('model=~"$model"')] == []
+
+
 def test_the_dashboard_is_whole() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}

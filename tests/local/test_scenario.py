@@ -19,16 +19,19 @@ from rich.console import Console
 
 from local import timeline
 from local.airflow_api import Airflow, Run
+from local.place import Place, Ports
 from local.plans import plan_names, plan_of
 from local.plans.card_fraud import Plan
 from local.progress import Progress
 from local.scenario import Scenario, each_day
+from local.stack import Stack
 from local.traffic import Serving, as_json
+from local.verbs import champions
 from training.contract.base import Days
 from training.contract.errors import StepError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.predictions import Prediction
-from training.contract.replicas import LoadedVersion, ReplicaModels
+from training.contract.replicas import LoadedVersion, ReplicaModels, ServedModels
 from training.contract.source_spec import load_source_spec
 from training.contract.tasks import MetricRule
 
@@ -164,6 +167,28 @@ def test_serving_that_wants_a_key_gets_it() -> None:
         assert (serving.predict({}), serving.champion()) == (ANSWER, 1)
         with pytest.raises(StepError, match="401"):
             Serving(url, "m").predict({})
+
+
+def test_the_status_has_a_line_per_model(tmp_path: Path) -> None:
+    champion = LoadedVersion(version=3, digest="d", since=datetime(2026, 1, 5, tzinfo=UTC))
+    served = ServedModels(
+        replica="r",
+        service="default",
+        models={
+            "one": ReplicaModels(model="one", replica="r", models={"champion": champion}),
+            "two": ReplicaModels(model="two", replica="r", models={}, problem="version 1 has a wrong digest"),
+        },
+        not_served={"three": "its spec is no YAML"},
+    )
+    with server({"/models": [(200, served.model_dump(mode="json"))]}) as (url, _):
+        lines = champions(Stack(Place(tmp_path, tmp_path, Ports(serving=int(url.rpartition(":")[2])))))
+    assert [" ".join(line.split()) for line in lines] == [
+        "one version 3 serves since 2026-01-05 00:00:00 UTC",
+        "two no champion (version 1 has a wrong digest)",
+        "three not served: its spec is no YAML",
+    ]
+    (line,) = champions(Stack(Place(tmp_path, tmp_path, Ports(serving=9))))
+    assert "does not say" in line
 
 
 def test_no_champion_without_an_answer() -> None:
