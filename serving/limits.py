@@ -50,11 +50,15 @@ class ModelLimits:
 
     def __init__(self, shared: Limits) -> None:
         self.in_flight = 0
+        #: The model is not served any more, or by another host.
+        self.closed = False
         self._shared = shared
 
     def enter(self) -> None:
         """Raises BadRequest (503, Retry-After) when there is too much to do."""
         shared = self._shared
+        if self.closed:
+            raise _overloaded("the model has just been replaced or removed")
         if shared.in_flight >= shared.maximum:
             raise _overloaded(f"{shared.in_flight} requests are under way")
         if shared.models > 1 and self.in_flight >= shared.maximum - shared.in_flight:

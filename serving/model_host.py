@@ -1,5 +1,7 @@
 """One model of the service, and how it answers a request: choose the version, look up features, score."""
 
+import time
+
 from serving.answering import Answering, RowOutcome
 from serving.batch import Batch, LookedUp
 from serving.limits import ModelLimits
@@ -7,6 +9,7 @@ from serving.lookup import Lookup
 from serving.micro_batcher import MicroBatcher, Outcome
 from serving.prediction_log import PredictionLog
 from serving.readiness import Probe
+from serving.recorder import RECORD_SECONDS
 from serving.replica import Replica
 from serving.request import PredictionRequest
 from serving.schema import BadRequest, Problem, RequestSchema
@@ -31,7 +34,8 @@ class ModelHost:
     Its troubles are not those of other models. Belongs to the event loop in which the replica is opened.
     """
 
-    def __init__(self, replica: Replica, spec: ModelSpec) -> None:
+    def __init__(self, replica: Replica, spec: ModelSpec, before: "ModelHost | None" = None) -> None:
+        """`before`: the host of an earlier spec, whose prediction log this one shares."""
         settings = replica.settings
         self.spec = spec
         self.schema = RequestSchema(spec)
@@ -43,27 +47,57 @@ class ModelHost:
         self.spec_problem: str | None = None
         self._replica = replica
         self._lookup = Lookup(replica.store, settings, self.metrics)
-        self.probe = Probe(self._lookup, lambda: self.watcher.traffic.champion, self.metrics)
-        lake = Lake(settings.lake, spec.source.name, spec.name)
-        self._log = PredictionLog(replica.folder / "predictions" / spec.name, lake, spec, replica.name, self.metrics)
+        self._probe = Probe(self._lookup, lambda: self.watcher.traffic.champion, self.metrics)
+        self._log: PredictionLog = before._log if before else self._open_log()
+        self._owns_log = before is None
         self._batcher = MicroBatcher(self._predict)
         deadline = settings.serving_deadline_seconds
         self._answering = Answering(spec.name, replica.name, deadline, self._log, self.signals, self.metrics)
 
+    def _open_log(self) -> PredictionLog:
+        replica, name = self._replica, self.spec.name
+        lake = Lake(replica.settings.lake, self.spec.source.name, name)
+        return PredictionLog(replica.folder / "predictions" / name, lake, self.spec, replica.name, self.metrics)
+
     def start(self) -> None:
-        self._log.start()
+        if self._owns_log:
+            self._log.start()
         self._replica.registry.add(self.watcher)
         self._answering.start()
+
+    def take_over(self) -> None:
+        """The host of the earlier spec is closed next; this one goes on with its prediction log."""
+        self._log.spec, self._owns_log = self.spec, True
+
+    def retire(self, keep_log: bool = False) -> None:
+        """Close the host while the service goes on: when no request is under way any more, and no later than after the
+        deadline of requests. Call it in another thread than the event loop's.
+
+        `keep_log`: another host goes on with the prediction log.
+        """
+        self._owns_log = self._owns_log and not keep_log
+        self.limits.closed = True
+        end = time.monotonic() + self._replica.settings.serving_deadline_seconds
+        while self.limits.in_flight and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(2 * RECORD_SECONDS)
+        self.stop()
 
     def stop(self) -> None:
         """Finish the requests under way, write the prediction log to disk, and ship what can be shipped."""
         self._replica.registry.remove(self.watcher)
         self._answering.close()
-        self._log.close()
+        if self._owns_log:
+            self._log.close()
+
+    async def look(self) -> None:
+        """Check whether the champion can answer, and say in the metrics whether the model can."""
+        await self._probe.look()
+        self.metrics.ready.set(int(self.why_not_ready() is None))
 
     def why_not_ready(self) -> str | None:
         """None when a champion can answer, with features from the online store, and predictions can be logged."""
-        return self._no_champion() or self.probe.problem or self._log.problem()
+        return self._no_champion() or self._probe.problem or self._log.problem()
 
     def _no_champion(self) -> str | None:
         return None if self.watcher.traffic.champion else self.watcher.problem or "No champion is loaded"
@@ -140,7 +174,7 @@ class ModelHost:
         return ServedModelState(
             ready=self.why_not_ready() or "yes",
             in_flight=self.limits.in_flight,
-            online_store=OnlineStoreState(breaker=self._lookup.breaker.state, problem=self.probe.problem),
+            online_store=OnlineStoreState(breaker=self._lookup.breaker.state, problem=self._probe.problem),
             prediction_log=PredictionLogState(waiting=self._log.waiting, problem=self._log.problem()),
             spec_problem=self.spec_problem,
         )

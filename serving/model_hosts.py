@@ -1,14 +1,31 @@
-"""The models of the service: one host for each. They share the replica; each has its own troubles."""
+"""The models of the service: one host for each. They share the replica; each has its own troubles.
 
+The spec files are read again when they change. A new model gets a host, and that of a removed one is closed. When a
+spec has changed, a second host loads the versions with the new spec, and takes over once it can answer. While a file is
+broken, or no version can serve with the new spec, the host of the last good spec stays.
+"""
+
+import asyncio
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 
 from serving.endpoint import PREDICT, PREDICT_BATCH, Endpoint, PredictEndpoint
 from serving.frontend import Frontend
 from serving.model_host import ModelHost
-from serving.readiness import Probe, Probes
+from serving.readiness import Probes
 from serving.replica import Replica
+from training.contract.model_spec import ModelSpec
 from training.contract.replicas import ReplicaState, ServedModels
+
+#: Between two looks at the spec files. A model is removed when its file is missing in two looks: who replaces files may
+#: remove them first.
+SPEC_SECONDS = 1.0
+#: How long a replica that starts waits for the versions of all models, if those of one can answer already.
+START_SECONDS = 60.0
+#: The parts of a spec that serving uses. A change of another part changes nothing here.
+SERVED_PARTS = {"name", "title", "description", "source", "features", "task", "rollout"}
 
 log = logging.getLogger("perennial")
 
@@ -16,54 +33,76 @@ log = logging.getLogger("perennial")
 class ModelHosts:
     """Fills `frontend.endpoints`. Belongs to the event loop in which it is started.
 
-    `on_change` is called in the event loop whenever other models are served.
+    `on_change` is called in the event loop whenever other models are served, or with other specs.
     """
 
     def __init__(self, replica: Replica, frontend: Frontend, on_change: Callable[[], None]) -> None:
         self.replica = replica
         self._frontend, self._on_change = frontend, on_change
-        self._hosts = {name: ModelHost(replica, spec) for name, spec in frontend.specs.good.items()}
-        self._probes = Probes(self._all_probes)
-
-    @property
-    def not_served(self) -> dict[str, str]:
-        """Model → why it is not served although it should be."""
-        return {name: why for name, why in self._frontend.specs.broken.items() if name not in self._hosts}
+        #: Changed in the event loop only.
+        self._hosts: dict[str, ModelHost] = {}
+        # The rest belongs to the thread that watches the specs.
+        #: Hosts with a new spec, which do not answer yet.
+        self._successors: dict[str, ModelHost] = {}
+        #: Model → why it has no host.
+        self._failed: dict[str, str] = {}
+        #: Models whose files were missing at the last look.
+        self._missing: set[str] = set()
+        self._was_ready = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch_specs, name="spec-watcher", daemon=True)
+        self._probes = Probes(lambda: self._hosts.values())
 
     @property
     def all(self) -> Mapping[str, ModelHost]:
         """Name → host."""
         return self._hosts
 
+    @property
+    def not_served(self) -> dict[str, str]:
+        """Model → why it is not served although it should be."""
+        reasons = {**self._frontend.specs.broken, **self._failed}
+        return {name: why for name, why in reasons.items() if name not in self._hosts}
+
     def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self.replica.open()
-        for host in self._hosts.values():
-            host.start()
+        self._began = time.monotonic()
+        specs = self._frontend.specs.good.values()
+        self._serve({host.spec.name: host for spec in specs if (host := self._started(spec))})
+        self._count_spec_problems()
         self._probes.start()
-        self._changed()
+        self._thread.start()
 
     def stop(self) -> None:
         """Finish the requests under way, write the prediction logs to disk, and ship what can be shipped."""
+        self._stop.set()
+        self._thread.join(1)
         self._probes.close()
         self.replica.close()
-        for host in self._hosts.values():
-            host.stop()
+        closing = [threading.Thread(target=host.stop, daemon=True) for host in self._hosts.values()]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
 
     def why_not_ready(self) -> str | None:
-        """None when the replica can answer for at least one model. At the start it waits for all.
+        """None when the replica can answer for at least one model.
 
         A model that has no champion must not take the others out of the rotation. But a replica that has just started
-        must not get the requests to a model whose versions it is still loading.
+        must not get requests to a model whose versions it is still loading. It waits for START_SECONDS at most.
         """
         if self.replica.limits.draining:
             return "The service is being taken out of the rotation"
-        if not self._hosts:
+        hosts = dict(self._hosts)
+        if not hosts:
             return "No model is served"
-        loading = [name for name, host in self._hosts.items() if not host.watcher.settled]
-        if loading:
+        loading = [name for name, host in hosts.items() if not host.watcher.settled]
+        if loading and not self._was_ready and time.monotonic() - self._began < START_SECONDS:
             return f"The service is loading {', '.join(loading)}"
-        reasons = {name: host.why_not_ready() for name, host in self._hosts.items()}
+        reasons = {name: host.why_not_ready() for name, host in hosts.items()}
         if any(reason is None for reason in reasons.values()):
+            self._was_ready = True
             return None
         return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
@@ -89,8 +128,9 @@ class ModelHosts:
             not_served=self.not_served,
         )
 
-    def _changed(self) -> None:
-        """Have requests answered by the hosts that there are now."""
+    def _serve(self, hosts: dict[str, ModelHost]) -> None:
+        """Have requests answered by `hosts`. Called in the event loop."""
+        self._hosts = hosts
         self.replica.limits.models = len(self._hosts)
         endpoints = dict[str, Endpoint]()
         for name, host in self._hosts.items():
@@ -103,5 +143,119 @@ class ModelHosts:
         self._frontend.endpoints.update(endpoints)
         self._on_change()
 
-    def _all_probes(self) -> list[Probe]:
-        return [host.probe for host in self._hosts.values()]
+    def _started(self, spec: ModelSpec, before: ModelHost | None = None) -> ModelHost | None:
+        """A started host; None when it cannot be made: then `not_served` says why, and the next look tries again.
+
+        `before`: the host whose prediction log it takes over.
+        """
+        try:
+            host = ModelHost(self.replica, spec, before)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if self._failed.get(spec.name) != reason:
+                log.exception("%s cannot be served", spec.name)
+            self._failed[spec.name] = reason
+            return None
+        self._failed.pop(spec.name, None)
+        host.start()
+        return host
+
+    # --- the thread that watches the specs ---
+
+    def _watch_specs(self) -> None:
+        while not self._stop.wait(SPEC_SECONDS):
+            try:
+                if self._frontend.specs.read():
+                    self._count_spec_problems()
+                self._follow_specs()
+            except Exception:
+                log.exception("The spec files could not be followed")
+
+    def _follow_specs(self) -> None:
+        """Make the hosts those of the specs as they are now."""
+        good, broken = self._frontend.specs.good, self._frontend.specs.broken
+        for name, spec in good.items():
+            host = self._hosts.get(name)
+            if host is None:
+                if made := self._started(spec):
+                    made.metrics.champion.set(0)
+                    self._put(made)
+                    log.info("%s is served now", name)
+            else:
+                self._follow_spec(host, spec)
+                host.spec_problem = broken.get(name) or self._waiting_for(name)
+        gone = self._hosts.keys() - good.keys()
+        for name in gone & self._missing:
+            log.info("%s is not served any more", name)
+            self._remove(name)
+        self._missing = gone - self._missing
+
+    def _follow_spec(self, host: ModelHost, spec: ModelSpec) -> None:
+        """Let a successor take over from `host` when `spec` is another one, and the successor can answer."""
+        name, successor = spec.name, self._successors.get(spec.name)
+        if successor is not None and _differs(successor.spec, spec):
+            self._discard_successor(name)
+            successor = None
+        if not _differs(host.spec, spec):
+            self._discard_successor(name)
+            return
+        if host.spec.source.name != spec.source.name:
+            # Its predictions belong to another lake. The next look makes a new host.
+            self._remove(name)
+            return
+        if successor is None:
+            log.info("The spec of %s has changed: loading its versions with the new one", name)
+            if (successor := self._started(spec, before=host)) is None:
+                return
+            self._successors[name] = successor
+        ready = successor.watcher.traffic.champion or not host.watcher.traffic.champion
+        if successor.watcher.settled and ready:
+            del self._successors[name]
+            self._put(successor)
+            successor.take_over()
+            host.retire(keep_log=True)
+            log.info("%s is served with its new spec", name)
+
+    def _remove(self, name: str) -> None:
+        self._discard_successor(name)
+        host = self._hosts[name]
+        self._in_loop(lambda: self._serve({each: kept for each, kept in self._hosts.items() if each != name}))
+        host.retire()
+        host.metrics.removed()
+
+    def _put(self, host: ModelHost) -> None:
+        """Have `host` answer for its model."""
+        self._in_loop(lambda: self._serve({**self._hosts, host.spec.name: host}))
+
+    def _discard_successor(self, name: str) -> None:
+        if (successor := self._successors.pop(name, None)) is not None:
+            successor.retire(keep_log=True)
+
+    def _waiting_for(self, name: str) -> str | None:
+        """Why the new spec of a model is not used yet; None when it is used."""
+        successor = self._successors.get(name)
+        if successor is None:
+            return self._failed.get(name)
+        return f"The spec has changed, and the one before is used: {successor.watcher.problem}"
+
+    def _count_spec_problems(self) -> None:
+        specs = self._frontend.specs
+        for name in {*specs.good, *specs.broken}:
+            self.replica.metrics.spec_problem.labels(name).set(int(name in specs.broken))
+        for name, why in specs.broken.items():
+            log.error("The spec of %s cannot be used: %s", name, why)
+
+    def _in_loop(self, work: Callable[[], None]) -> None:
+        """Do `work` in the event loop, and wait for it."""
+
+        async def do() -> None:
+            work()
+
+        asyncio.run_coroutine_threadsafe(do(), self._loop).result()
+
+
+def _differs(one: ModelSpec, other: ModelSpec) -> bool:
+    """Whether two specs differ in what serving uses."""
+    if one is other:
+        return False
+    return one.model_dump(include=SERVED_PARTS) != other.model_dump(include=SERVED_PARTS)

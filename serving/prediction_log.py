@@ -52,7 +52,9 @@ log = logging.getLogger("perennial")
 class PredictionLog:
     def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: ModelMetrics) -> None:
         self._spool = Spool(folder)
-        self._lake, self._spec, self._metrics = lake, spec, metrics
+        #: The columns of events that are logged. Replaced when the spec changes.
+        self.spec = spec
+        self._lake, self._metrics = lake, metrics
         self._application = f"predictions-{replica}"
         self._queue: deque[bytes] = deque()
         self._stop, self._written = threading.Event(), threading.Event()
@@ -192,7 +194,7 @@ class PredictionLog:
         for number, path in sealed:
             # Segments up to `applied` are in the table: a process was killed before it could delete them.
             if applied is None or number > applied:
-                table = read_segment(path, self._spec)
+                table = read_segment(path, self.spec)
                 if tables and table.schema != tables[0].schema:  # It goes into the next commit.
                     break
                 tables.append(table)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from serving.loaded_model import LoadedModel
 from serving.lookup import Lookup
@@ -50,12 +51,17 @@ class Probe:
         return None
 
 
-class Probes:
-    """Runs the probes of all models, each once per PROBE_SECONDS, spread over that time. `probes` returns them."""
+class Probed(Protocol):
+    async def look(self) -> None:
+        """Check now. Raises nothing."""
 
-    def __init__(self, probes: Callable[[], Iterable[Probe]]) -> None:
-        self._probes = probes
-        self._running: dict[Probe, asyncio.Task[None]] = {}
+
+class Probes:
+    """Has every model of `models` checked once per PROBE_SECONDS, spread over that time."""
+
+    def __init__(self, models: Callable[[], Iterable[Probed]]) -> None:
+        self._models = models
+        self._running: dict[Probed, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -65,15 +71,19 @@ class Probes:
         for task in self._running.values():
             task.cancel()
 
+    async def _look(self, model: Probed) -> None:
+        try:
+            await model.look()
+        finally:
+            del self._running[model]
+
     async def _watch(self) -> None:
         while True:
-            probes = list(self._probes())
-            for probe in probes:
+            models = list(self._models())
+            for model in models:
                 # The check of a model that hangs goes on; it does not delay those of the others.
-                if probe not in self._running:
-                    task = asyncio.get_running_loop().create_task(probe.look())
-                    self._running[probe] = task
-                    task.add_done_callback(lambda _, probe=probe: self._running.pop(probe))
-                await asyncio.sleep(PROBE_SECONDS / len(probes))
-            if not probes:
+                if model not in self._running:
+                    self._running[model] = asyncio.get_running_loop().create_task(self._look(model))
+                await asyncio.sleep(PROBE_SECONDS / len(models))
+            if not models:
                 await asyncio.sleep(PROBE_SECONDS)

@@ -53,7 +53,6 @@ class Watcher:
         self._last_traffic = Path(settings.serving) / "models" / spec.name / "traffic.json"
         #: (creation time of the registered model, version) → the version's entry, which never changes.
         self._entries: dict[tuple[int, int], ModelVersion] = {}
-        self._metrics.champion.set(0)
 
     @property
     def refused(self) -> Mapping[int, Refusal]:

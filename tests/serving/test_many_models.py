@@ -38,6 +38,8 @@ from training.contract.replicas import ServedModels
 from training.settings import Settings
 from training.steps import rollout
 
+pytestmark = pytest.mark.slow
+
 SOURCE = "card_payments"
 #: What the specs say: a binary model, a regression, one that never gets a version, and one of another service.
 KINDS = {"risk": "binary", "loss": "regression", "unborn": "binary", "foreign": "binary"}
@@ -198,3 +200,86 @@ def test_each_model_has_a_prediction_log_of_its_own(world: World) -> None:
             ]
         )
         assert dict(found[0]["outputs"]).keys() >= ({"score"} if model == "risk" else {"value"})
+
+
+def test_a_model_whose_spec_appears_is_served_without_a_restart(world: World) -> None:
+    with world.calls("loss") as statuses:
+        world.write_spec("newcomer")
+        eventually(lambda: "newcomer" in world.served().models)
+        assert world.predict("newcomer").status_code == 503
+        version = world.register("newcomer")
+        world.roll_out("newcomer", version)
+        assert world.predict("newcomer").json()["model"] == "newcomer"
+    assert set(statuses) == {200}
+    assert "/models/newcomer/predict" in http.get(f"{world.service.url}/docs.json", timeout=60).json()["paths"]
+
+
+def test_a_broken_spec_file_keeps_the_last_good_spec_and_says_so(world: World) -> None:
+    path = world.settings.models_dir / "newcomer.yaml"
+    good = path.read_text()
+    path.write_text("label: [")
+    problem = eventually(lambda: world.served().models["newcomer"].spec_problem)
+    assert "newcomer.yaml" in problem
+    assert world.predict("newcomer").status_code == 200
+    (world.settings.models_dir / "mistaken.yaml").write_text("name: mistaken")
+    eventually(lambda: "mistaken.yaml" in world.served().not_served.get("mistaken", ""))
+    metrics = http.get(f"{world.service.url}/metrics", timeout=30).text
+    assert 'perennial_spec_problem{model="newcomer"} 1.0' in metrics
+    assert 'perennial_spec_problem{model="risk"} 0.0' in metrics
+    path.write_text(good)
+    eventually(lambda: world.served().models["newcomer"].spec_problem is None)
+    (world.settings.models_dir / "mistaken.yaml").unlink()
+    eventually(lambda: not world.served().not_served)
+
+
+def title(world: World, model: str) -> str:
+    paths = http.get(f"{world.service.url}/docs.json", timeout=60).json()["paths"]
+    found: str = paths[f"/models/{model}/predict"]["post"]["summary"]
+    return found
+
+
+def test_a_changed_spec_takes_effect_while_requests_are_answered(world: World) -> None:
+    with world.calls("newcomer") as statuses:
+        world.write_spec("newcomer", title="Another title")
+        eventually(lambda: title(world, "newcomer") == "Another title: predict")
+        answer = world.predict("newcomer").json()
+        assert answer["model_version"] == world.champion("newcomer")
+    assert set(statuses) == {200}
+    lake = Lake(world.settings.lake, SOURCE, "newcomer")
+    eventually(lambda: answer["prediction_id"] in {row["prediction_id"] for row in logged_rows(lake)})
+    assert len(logged_rows(lake)) == len({row["prediction_id"] for row in logged_rows(lake)})
+
+
+def test_a_spec_with_which_no_version_can_serve_waits_for_one_that_can(world: World) -> None:
+    before = world.champion("newcomer")
+    world.write_spec("newcomer", "regression")
+    problem = eventually(lambda: (p := world.served().models["newcomer"].spec_problem) and "refused" in p and p)
+    assert "the one before is used" in problem
+    assert "score" in world.predict("newcomer").json()
+    assert world.champion("newcomer") == before
+    KINDS["newcomer"] = "regression"
+    try:
+        version = world.register("newcomer")
+        Registry(world.settings.tracking_uri).set_alias("newcomer", "champion", version)
+        eventually(lambda: "value" in world.predict("newcomer").json())
+    finally:
+        del KINDS["newcomer"]
+    assert world.champion("newcomer") == version
+    assert world.served().models["newcomer"].spec_problem is None
+
+
+def test_a_model_whose_spec_is_removed_is_not_served_any_more(world: World) -> None:
+    lake = Lake(world.settings.lake, SOURCE, "newcomer")
+    with world.calls("loss") as statuses:
+        last = world.predict("newcomer").json()["prediction_id"]
+        (world.settings.models_dir / "newcomer.yaml").unlink()
+        eventually(lambda: world.predict("newcomer").status_code == 404)
+        assert "newcomer" not in world.served().models
+        eventually(lambda: last in {row["prediction_id"] for row in logged_rows(lake)})
+    assert set(statuses) == {200}
+    assert world.service.ready()
+
+
+def test_a_model_whose_spec_comes_back_is_served_again(world: World) -> None:
+    world.write_spec("newcomer", "regression")
+    eventually(lambda: world.predict("newcomer").status_code == 200)
