@@ -32,8 +32,8 @@ def land(
     samples: dict[str, Sample],
     first: date | None = None,
     last: date | None = None,
-    days_per_file: int = 28,
-    single_days: int = 7,
+    days_per_file: int = 90,
+    single_days: int = 3,
     positive_text: str = "",
 ) -> Iterator[Path]:
     """Land the rows of each feed's sample of the days `first` … `last` (None: all) and yield each file.
@@ -70,11 +70,11 @@ def _at(day: date) -> pa.Scalar:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = landing_parser("local.land", "Land the rows of a file as partitions of a source.", "")
-    parser.set_defaults(days_per_file=28)
+    parser.set_defaults(days_per_file=90)
     parser.add_argument("--data", type=Path, help="a Parquet or CSV file of events, or a folder of them")
     parser.add_argument("--labels", type=Path, help="the same of labels, if they are in a file of their own")
     parser.add_argument("--labels-feed", default="", help="the feed of the labels (default: the only one)")
-    parser.add_argument("--single-days", type=positive, default=7, help="the newest days with a partition each")
+    parser.add_argument("--single-days", type=positive, default=3, help="the newest days with a partition each")
     parser.add_argument("--positive", default="", help="the text of a label that becomes 1")
     args = parser.parse_args(argv)
     try:

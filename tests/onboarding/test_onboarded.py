@@ -54,7 +54,7 @@ def onboard(pipeline: Pipeline, path: Path, labels: str, positive: str = "") -> 
     assert [problem for problem in find_source_problems("shops", settings) if problem.sure] == []
     spec = load_source_spec("shops", settings.feature_repo)
     landing = Path(settings.landing)
-    files = list(land(landing, spec, {"events": read_sample(path)}, single_days=3, positive_text=positive))
+    files = list(land(landing, spec, {"events": read_sample(path)}, days_per_file=28, positive_text=positive))
     assert len(files) == 5
     kept = 0
     for file in files:

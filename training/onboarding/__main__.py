@@ -71,11 +71,12 @@ def _new_source(args: argparse.Namespace, settings: Settings) -> None:
         _describe(feed)
     labels = f" LABELS={shlex.quote(args.labels)}" if len(made.feeds) > 1 else ""
     positive = f" POSITIVE={shlex.quote(args.positive)}" if args.positive else ""
-    print("\nRead it, then:")
+    files = f"DATA={shlex.quote(str(args.data))}{labels}{positive}"
+    print("\nRead the file and correct what you know better. Then:")
     print(f"  make check SOURCE={args.name}")
-    print(f"  make land NAME={args.name} DATA={shlex.quote(str(args.data))}{labels}{positive}")
     for label in made.label_names:
-        print(f"  make new-model NAME=… SOURCE={args.name} LABEL={label}")
+        print(f"  make new-model NAME=<model> SOURCE={args.name} LABEL={label} {files}")
+    print(f"  make land NAME={args.name} {files}")
 
 
 def _describe(feed: Feed) -> None:
@@ -104,7 +105,7 @@ def _new_model(args: argparse.Namespace, settings: Settings) -> None:
     print(f"✓ {made.path}: {made.task}")
     if made.figures is None:
         print("  No rows were given and none have landed: windows and limits are mere defaults.")
-    print("\nRead it, then:")
+    print("\nRead the file and correct what you know better. Then:")
     print(f"  make check MODEL={args.name}")
 
 

@@ -126,7 +126,8 @@ class _Text:
 
     def _head(self) -> list[str]:
         days = list(self._events.counts)
-        file, rows = self._events.sample.path.name, self._events.sample.table.num_rows
+        path, rows = self._events.sample.path, self._events.sample.table.num_rows
+        file = f"the files in {path.name}/" if path.is_dir() else path.name
         said = (
             f"Written by `make new-source` from {file}: {rows:,} rows of {days[0]} … {days[-1]}."
             " Types, rules and features are guesses from these rows, and the comments say from which figures. Correct"
