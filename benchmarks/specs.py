@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
@@ -48,6 +49,17 @@ assert not bag.import_errors, bag.import_errors
 print("PARSED", json.dumps([len(bag.dags), time.perf_counter() - began, time.process_time() - cpu]))
 """
 
+#: Prints the CPU seconds of one scan of all sources' landing folders.
+SCAN = """
+import sys, time
+from perennial_airflow.deliveries import scan_all
+began = time.process_time()
+scan_all(sys.argv[1], 1.0)
+print(time.process_time() - began)
+"""
+#: Per feed: a year, one a day.
+DELIVERIES = 365
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,6 +74,7 @@ def main() -> None:
         environment = {"CT_MODELS_DIR": str(files["models_dir"]), "CT_FEATURE_REPO": str(files["feature_repo"])}
         seconds = parse_all(home, environment)
         parse_for_a_task(home, environment)
+        scan_landing(home, args.sources)
         if args.monitors:
             # Airflow parses all files and writes them to its database before the monitors are due.
             run_monitors(home / "airflow", environment, args.models, args.minutes, 120 + 5 * seconds)
@@ -88,6 +101,22 @@ def parse_for_a_task(home: Path, environment: dict[str, str]) -> None:
         assert all(dags == 1 for dags, *_ in found)
         print(f"| {kind} | {1000 * median(f[1] for f in found):.0f} | {1000 * median(f[2] for f in found):.0f} |")
     print(f"\nGoal: at most {1000 * GOAL_TASK:.0f} ms", flush=True)
+
+
+def scan_landing(home: Path, sources: int) -> None:
+    """The triggerer does this once for all sources, then waits."""
+    landing = home / "landing"
+    for number in range(sources):
+        for feed in ("events", "labels"):
+            folder = landing / f"source_{number:03}" / feed
+            folder.mkdir(parents=True)
+            for day in range(DELIVERIES):
+                (folder / f"{date(2026, 1, 1) + timedelta(days=day)}.parquet").touch()
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}"}
+    command = [sys.executable, "-c", SCAN, str(landing)]
+    done = subprocess.run(command, env=env, cwd=ROOT, check=True, capture_output=True, text=True)
+    files = sources * 2 * DELIVERIES
+    print(f"\nOne scan of the landing folder, {sources} sources, {files:,} deliveries: {float(done.stdout):.2f} CPU s")
 
 
 def parse(file: Path, home: Path, environment: dict[str, str], what: str = "serialize") -> tuple[float, float, float]:

@@ -123,6 +123,59 @@ def files(uri: str) -> list[File]:
     return listing(uri).files
 
 
+class Tree:
+    """The folders below a folder down to a depth, read at once: an object store is asked for all of them together.
+
+    `listing` and `files` answer as the functions of these names would have done then, also with the errors.
+    """
+
+    def __init__(self, uri: str, depth: int) -> None:
+        self._found: dict[str, Listing | Exception] = {}
+        if is_remote(uri):
+            self._read_remote(uri, depth)
+        else:
+            self._read_local(uri, depth)
+
+    def listing(self, uri: str) -> Listing:
+        found = self._found.get(uri.rstrip("/"), Listing([], []))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def files(self, uri: str) -> list[File]:
+        return self.listing(uri).files
+
+    def _read_local(self, uri: str, depth: int) -> None:
+        try:
+            found = self._found[uri.rstrip("/")] = listing(uri)
+        except Exception as error:
+            self._found[uri.rstrip("/")] = error
+            return
+        for name in found.folders if depth else ():
+            self._read_local(join(uri, name), depth - 1)
+
+    def _read_remote(self, uri: str, depth: int) -> None:
+        with _contract_errors(uri) as (store, path):
+            objects = [each for page in store.list(path) for each in page]
+        for each in objects:
+            *folders, name = each["path"].removeprefix(path).strip("/").split("/")
+            for number, folder in enumerate(folders[: depth + 1]):
+                above = self._folder(uri, folders[:number]).folders
+                if folder not in above:
+                    above.append(folder)
+            if len(folders) <= depth:
+                self._folder(uri, folders).files.append(_remote_file(each, name))
+        for found in self._found.values():
+            assert isinstance(found, Listing)
+            found.files.sort(key=lambda file: file.name)
+            found.folders.sort()
+
+    def _folder(self, uri: str, parts: list[str]) -> Listing:
+        found = self._found.setdefault(join(uri, *parts).rstrip("/"), Listing([], []))
+        assert isinstance(found, Listing)
+        return found
+
+
 def folders(uri: str) -> list[str]:
     """The names of the folders directly in folder `uri`, sorted; none when there is no such folder."""
     if not is_remote(uri):
@@ -178,11 +231,14 @@ def _remote_listing(uri: str) -> Listing:
     found = Listing([], [])
     with _contract_errors(uri) as (store, path):
         result = store.list_with_delimiter(path)
-        for each in result["objects"]:
-            stamp = each["e_tag"] or f"{each['size']}-{each['last_modified'].isoformat()}"
-            found.files.append(File(each["path"].rpartition("/")[2], stamp.strip('"'), each["last_modified"]))
+        found.files.extend(_remote_file(each, each["path"].rpartition("/")[2]) for each in result["objects"])
         found.folders.extend(prefix.rstrip("/").rpartition("/")[2] for prefix in result["common_prefixes"])
     return found
+
+
+def _remote_file(found: Any, name: str) -> File:
+    stamp = found["e_tag"] or f"{found['size']}-{found['last_modified'].isoformat()}"
+    return File(name, stamp.strip('"'), found["last_modified"])
 
 
 def _local_listing(folder: Path) -> Listing:

@@ -6,8 +6,10 @@ in capitals. Names that begin with a dot or an underscore are ignored. Anything 
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from training import storage
 from training.contract.source_spec import source_names
@@ -19,6 +21,17 @@ COMPLETE = "_SUCCESS"
 
 #: A file that has not changed for this many seconds counts as complete. Writers that rename files do not need this.
 SETTLE_SECONDS = 1.0
+
+
+#: Folders below the landing folder: sources, feeds, folders of part files.
+DEPTH = 3
+
+
+class Folders(Protocol):
+    """Lists folders: `storage`, or a `storage.Tree` that was read before."""
+
+    def listing(self, uri: str) -> storage.Listing: ...
+    def files(self, uri: str) -> list[storage.File]: ...
 
 
 def landing_folder(source: str) -> str:
@@ -66,35 +79,65 @@ class Stray:
         return f"{self.path}: {self.why}"
 
 
-def scan(folder: str, feeds: Sequence[str], now: float, settle_seconds: float = SETTLE_SECONDS) -> list[Delivery]:
-    """The deliveries in a source's landing folder, in the order of ingestion: older days first, then as in `feeds`.
+def scan(
+    folder: str,
+    feeds: Sequence[str],
+    now: float,
+    settle_seconds: float = SETTLE_SECONDS,
+    within: Folders = storage,
+) -> list[Delivery]:
+    """The deliveries in a source's landing folder, in the order of ingestion.
 
     Deliveries that changed less than `settle_seconds` before `now` (seconds since the epoch) are left out. Raises the
     errors of training/storage.py.
     """
     found: dict[str, Delivery] = {}
     for feed in feeds:
-        for name, files in _candidates(storage.join(folder, feed)):
+        for name, files in _candidates(storage.join(folder, feed), within):
             if files and now - max(file.changed.timestamp() for file in files) >= settle_seconds:
                 stamps = "\0".join(f"{file.name}\0{file.stamp}" for file in files) if len(files) > 1 else files[0].stamp
                 fingerprint = hashlib.sha256(stamps.encode()).hexdigest()[:8]
                 delivery = Delivery(feed, name[: -len(ENDING)], fingerprint, name)
                 found.setdefault(delivery.key, delivery)
-    return sorted(found.values(), key=lambda d: (d.partition[:10], feeds.index(d.feed), d.partition))
+    return in_order(found.values(), feeds)
 
 
-def strays(source: str, feeds: Sequence[str]) -> list[Stray]:
+def in_order(deliveries: Iterable[Delivery], feeds: Sequence[str]) -> list[Delivery]:
+    """In the order of ingestion: older days first, then as in `feeds`."""
+    return sorted(deliveries, key=lambda d: (d.partition[:10], feeds.index(d.feed), d.partition))
+
+
+Found = Mapping[str, list[Delivery] | Exception]
+
+
+def scan_all(landing: str, settle_seconds: float) -> tuple[Found, storage.Tree]:
+    """The deliveries of all sources by source, or why they could not be listed; and the landing folder as it was read.
+
+    A delivery is in any folder of the source's, whether the source has such a feed or not.
+    """
+    now, tree = time.time(), storage.Tree(landing, DEPTH)
+    found: dict[str, list[Delivery] | Exception] = {}
+    for source in tree.listing(landing).folders:
+        folder = storage.join(landing, source)
+        try:
+            found[source] = scan(folder, tree.listing(folder).folders, now, settle_seconds, tree)
+        except Exception as error:
+            found[source] = error
+    return found, tree
+
+
+def strays(source: str, feeds: Sequence[str], within: Folders = storage) -> list[Stray]:
     """The strays in a source's landing folder, sorted by path. Raises the errors of training/storage.py.
 
     The strays beside the sources' folders count as the first source's.
     """
     settings = load_settings()
     sources = source_names(settings.feature_repo)
-    found = list(_strays_beside_feeds(source, feeds))
+    found = list(_strays_beside_feeds(source, feeds, within))
     for feed in feeds:
-        found += _strays_of_feed(landing_folder(source), source, feed)
+        found += _strays_of_feed(landing_folder(source), source, feed, within)
     if sources and source == sources[0]:
-        beside = storage.listing(settings.landing)
+        beside = within.listing(settings.landing)
         why = f"no source has this name; the sources are {', '.join(sources)}"
         found += [Stray(f"{name}/", why) for name in beside.folders if name not in sources and not _hidden(name)]
         why = "a file beside the sources' folders"
@@ -102,8 +145,8 @@ def strays(source: str, feeds: Sequence[str]) -> list[Stray]:
     return sorted(found, key=lambda stray: stray.path)
 
 
-def _strays_beside_feeds(source: str, feeds: Sequence[str]) -> Iterator[Stray]:
-    content = storage.listing(landing_folder(source))
+def _strays_beside_feeds(source: str, feeds: Sequence[str], within: Folders) -> Iterator[Stray]:
+    content = within.listing(landing_folder(source))
     why = f"the feeds' folders are {' and '.join(feeds)}, in small letters"
     for name in content.folders:
         if name not in feeds and not _hidden(name):
@@ -113,14 +156,14 @@ def _strays_beside_feeds(source: str, feeds: Sequence[str]) -> Iterator[Stray]:
             yield Stray(f"{source}/{file.name}", f"a file beside the feeds' folders {' and '.join(feeds)}")
 
 
-def _strays_of_feed(folder: str, source: str, feed: str) -> Iterator[Stray]:
-    content = storage.listing(storage.join(folder, feed))
+def _strays_of_feed(folder: str, source: str, feed: str, within: Folders) -> Iterator[Stray]:
+    content = within.listing(storage.join(folder, feed))
     names = [file.name for file in content.files] + [f"{name}/" for name in content.folders]
     for name in names:
         if not _hidden(name) and not _is_parquet(name.rstrip("/")):
             yield Stray(f"{source}/{feed}/{name}", f"its name is not <partition>{ENDING}")
     seen: dict[str, str] = {}
-    for name, files in _candidates(storage.join(folder, feed)):
+    for name, files in _candidates(storage.join(folder, feed), within):
         if not files:
             why = f"a folder without {COMPLETE}: its writer has not finished, or does not mark it as complete"
             yield Stray(f"{source}/{feed}/{name}/", why)
@@ -128,16 +171,16 @@ def _strays_of_feed(folder: str, source: str, feed: str) -> Iterator[Stray]:
             yield Stray(f"{source}/{feed}/{name}", f"the same partition as {first}, which is ingested")
 
 
-def _candidates(folder: str) -> Iterator[tuple[str, list[storage.File]]]:
+def _candidates(folder: str, within: Folders) -> Iterator[tuple[str, list[storage.File]]]:
     """The name and the files of everything in a feed's folder that is named like a delivery. No files: not complete.
 
     When there are two for a partition, a file comes before a folder, and small letters before capitals.
     """
-    content = storage.listing(folder)
+    content = within.listing(folder)
     found = [(file.name, [file]) for file in content.files if _is_parquet(file.name)]
     for name in content.folders:
         if _is_parquet(name):
-            files = storage.files(storage.join(folder, name))
+            files = within.files(storage.join(folder, name))
             complete = any(file.name == COMPLETE for file in files)
             found.append((name, files if complete else []))
     yield from sorted(found, key=lambda one: (len(one[1]) != 1, not one[0].endswith(ENDING), one[0]))

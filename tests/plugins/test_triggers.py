@@ -10,9 +10,11 @@ from typing import Any
 
 import perennial_airflow.triggers as triggers
 import pytest
+import structlog
 from airflow.sdk.observability.stats import Stats
+from airflow.triggers.shared_stream import SharedStreamManager
 from perennial_airflow.assets import landing_asset
-from perennial_airflow.deliveries import Announced, Delivery, Reported, strays
+from perennial_airflow.deliveries import Announced, Delivery, Reported, landing_folder, scan, strays
 from perennial_airflow.operators import StartDataRunsOperator
 from perennial_airflow.triggers import LandingTrigger
 
@@ -110,7 +112,7 @@ def test_it_rings_again_until_the_landing_dag_has_taken_the_file_up(
     async def happens(events: list[Any]) -> None:
         await until(lambda: len(events) == 3)
         announced = Announced()
-        for delivery in triggers.scan(triggers.landing_folder("card_payments"), FEEDS, 2**40):
+        for delivery in scan(landing_folder("card_payments"), FEEDS, 2**40):
             announced.add(delivery)
         store.values[Announced.KEY] = announced.stored()
         await asyncio.sleep(0.1)
@@ -171,6 +173,48 @@ def test_it_can_be_made_again_from_what_airflow_stores() -> None:
     path, kwargs = trigger.serialize()
     assert path == f"{LandingTrigger.__module__}.{LandingTrigger.__qualname__}"
     assert LandingTrigger(**kwargs).serialize() == (path, kwargs)
+
+
+def test_one_scan_of_the_landing_folder_serves_all_sources(
+    land: Callable[[str], None], step_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through Airflow's own manager of shared streams."""
+    scans: list[str] = []
+    scan_all = triggers.scan_all
+    monkeypatch.setattr(
+        triggers, "scan_all", lambda landing, settle: (scans.append(landing), scan_all(landing, settle))[1]
+    )
+    heard: dict[str, list[Any]] = {}
+
+    async def listen(trigger: LandingTrigger, stream: Any) -> None:
+        trigger.asset_state_store = Store()  # type: ignore[assignment]
+        async for event in trigger.filter_shared_stream(stream):
+            heard.setdefault(trigger.source, []).append(event.payload["reason"])
+
+    async def both() -> None:
+        manager = SharedStreamManager(log=structlog.get_logger())
+        sources = ["card_payments", *(f"source_{number}" for number in range(20))]
+        made = [LandingTrigger(source, FEEDS, poll_seconds=0.05, settle_seconds=0) for source in sources]
+        tasks = []
+        for number, trigger in enumerate(made):
+            stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
+            tasks.append(asyncio.create_task(listen(trigger, stream)))
+        land("events/2026-01-05")
+        folder = step_settings / "landing" / "source_7" / "labels"
+        folder.mkdir(parents=True)
+        (folder / "2026-01-06.parquet").write_text("x")
+        (folder / "2026-01-06.csv").write_text("x")
+        began = len(scans)
+        await until(lambda: len(heard) == 2)
+        await until(lambda: len(scans) >= began + 5)
+        for task in tasks:
+            task.cancel()
+        await manager.stop_all()
+
+    asyncio.run(asyncio.wait_for(both(), 20))
+    assert heard == {"card_payments": ["Landed: events/2026-01-05"], "source_7": ["Landed: labels/2026-01-06"]}
+    assert set(scans) == {str(step_settings / "landing")}
+    assert len(scans) < 21 * 5, "one scan for all, not one for each"
 
 
 class StoreOfATask(dict[str, Any]):

@@ -99,6 +99,36 @@ def test_a_folder_lists_its_own_files_with_stamps_that_change(folder: str) -> No
     assert second[1] == first[1]
 
 
+def test_a_tree_lists_what_the_folders_in_it_list(folder: str) -> None:
+    for path in ("a.txt", "one/b.txt", "one/two/c.txt", "one/two/three/d.txt", "one/two/three/four/e.txt", "x/y/f.txt"):
+        storage.write(storage.join(folder, *path.split("/")), path.encode())
+    tree = storage.Tree(folder, 3)
+    for path in ("", "one", "one/two", "one/two/three", "x", "x/y", "none"):
+        uri = storage.join(folder, *path.split("/")) if path else folder
+        assert tree.listing(uri) == storage.listing(uri), path
+    assert tree.files(storage.join(folder, "one", "two", "three", "four")) == []
+    assert storage.Tree(storage.join(folder, "none"), 3).listing(storage.join(folder, "none")) == storage.Listing(
+        [], []
+    )
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("good", "bad"):
+        storage.write(f"{tmp_path}/{name}/a.txt", b"")
+    scandir = os.scandir
+
+    def refuse(path: object) -> object:
+        if str(path).endswith("bad"):
+            raise PermissionError(path)
+        return scandir(str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    tree = storage.Tree(str(tmp_path), 2)
+    assert [file.name for file in tree.files(f"{tmp_path}/good")] == ["a.txt"]
+    with pytest.raises(PermissionError):
+        tree.listing(f"{tmp_path}/bad")
+
+
 def test_a_folder_is_uploaded_with_its_folders(s3: str, tmp_path: Path) -> None:
     for name in ("dataset.json", "train/part-0.parquet"):
         storage.write(str(tmp_path / "here" / name), name.encode())
