@@ -11,6 +11,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from local.landing import land_table
+from testing.pipeline import Pipeline
 from testing.spec_files import raw_specs
 from training.adapters.features import Features, OnlineRows
 from training.adapters.lake import Lake
@@ -60,11 +62,13 @@ class World:
         model |= {"name": MODEL, "source": SOURCE, "label": "bought", "features": "all"}
         model["evaluation"]["entity"] = model["rollout"]["sticky_by"] = "shop"
         labels = {"visit": EVENT_COLUMNS["visit"], "bought": {"type": "int64", "values": [0, 1]}}
+        rows = {"minimum_ratio": 0, "maximum_ratio": 99}
         feeds = {
-            "events": {"time_column": "seen_at", "id_column": "visit", "columns": EVENT_COLUMNS},
+            "events": {"time_column": "seen_at", "id_column": "visit", "row_count": rows, "columns": EVENT_COLUMNS},
             "labels": {
                 "time_column": "told_at",
                 "id_column": "visit",
+                "row_count": rows,
                 "columns": labels | {"told_at": {"type": "timestamp"}},
             },
         }
@@ -96,6 +100,16 @@ class World:
             rows = pa.Table.from_pandas(frame.assign(partition="all"), preserve_index=False)
             fields = [field.with_type(TIME) if pa.types.is_timestamp(field.type) else field for field in rows.schema]
             self.lake.replace(table, rows.cast(pa.schema(fields)), "partition = 'all'", ["partition"])
+
+    def land(self, n: int, keep: Callable[[pd.DataFrame], Any] = lambda rows: rows.index >= 0) -> list[Path]:
+        """The files of day n: its events that `keep` selects, and the labels that were told on it."""
+        found = []
+        for feed, frame, time in (("events", self.events, "seen_at"), ("labels", self.labels, "told_at")):
+            rows = frame[(frame[time].dt.date == day(n)) & (keep(frame) if feed == "events" else True)]
+            if len(rows):
+                table = pa.Table.from_pandas(rows, preserve_index=False)
+                found.append(land_table(table, Path(self.settings.landing), SOURCE, feed, Days.ending(day(n + 1), 1)))
+        return found
 
     def compute(self, first: int, end: int) -> TableVersions:
         """The rows of days [first, end) by the features step."""
@@ -188,6 +202,36 @@ def test_hourly_rows_end_at_the_hour_after_the_newest_event(world: World) -> Non
     newest = world.events["seen_at"][world.events["seen_at"] < noon].max()
     assert world.rows("shop_hours")["feature_timestamp"].max() == newest.floor("h") + pd.Timedelta(hours=1)
     assert world.rows("shop_days")["feature_timestamp"].max() == pd.Timestamp(day(3), tz="UTC")
+
+
+def test_hourly_rows_follow_landed_files_through_the_steps(world: World) -> None:
+    """Day by day, then a corrected day: as if all had been there from the start. They are online up to the last hour."""
+    pipeline = Pipeline(world.settings)
+    late = world.events.index % 2 == 0
+    for n in range(5):
+        pipeline.ingest(SOURCE, world.land(n, lambda events: ~late) if n == 2 else world.land(n))
+    partial = world.rows("shop_hours")
+    pipeline.ingest(SOURCE, world.land(2))
+    step_by_step = {table: world.rows(table) for table in TABLES}
+    assert not step_by_step["shop_hours"].equals(partial)
+
+    newest = world.events["seen_at"].max()
+    rows = step_by_step["shop_hours"]
+    assert rows["feature_timestamp"].max() == newest.floor("h") + pd.Timedelta(hours=1)
+    for _, row in rows.sample(40, random_state=1).iterrows():
+        want = expected_hours(world.events, row["shop"], row["feature_timestamp"].to_pydatetime())
+        np.testing.assert_allclose(row[list(want)].astype(float), list(want.values()), rtol=1e-5, err_msg=str(row))
+    world.lake.overwrite("shop_hours", pa.Table.from_pandas(rows.head(0)), ["day"])
+    world.compute(0, 6)
+    pd.testing.assert_frame_equal(world.rows("shop_hours"), rows, check_exact=True)
+
+    done = pipeline.step("materialize", source=SOURCE, table_versions=world.lake.versions("events", *TABLES))
+    assert done.rows == {"shop_hours": 3, "shop_days": 3}
+    asked = world.events.tail(1).assign(seen_at=newest.ceil("h") + pd.Timedelta(minutes=5), shop="a")
+    features = Features(world.settings, world.spec)
+    online = dict(zip(features.names(), features.online(asked.to_dict("records")).values[0], strict=True))
+    want = expected_hours(world.events, "a", newest.ceil("h").to_pydatetime())
+    np.testing.assert_allclose([online[name] for name in want], list(want.values()), rtol=1e-5)
 
 
 def test_only_the_affected_days_need_to_be_computed_again(world: World) -> None:
