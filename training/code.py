@@ -2,23 +2,38 @@
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 from training.adapters.features import definitions_digest
 from training.contract.model_spec import ModelSpec
 from training.domain.identity import code_id, digest
 from training.estimators import base
-from training.settings import StateSettings
+from training.settings import ROOT, StateSettings
 
-ESTIMATORS = Path(base.__file__).parents[1]
+PACKAGE = ROOT / "training"
+#: The files and folders of the package that decide what a fit gives.
+FITTING = (
+    "estimators",
+    "domain/tasks",
+    "domain/task_kind.py",
+    "domain/encoding.py",
+    "domain/folds.py",
+    "adapters/parameter_search.py",
+    "tuning.py",
+)
 
 
-def estimators_digest(names: Iterable[str]) -> str:
-    """SHA-256 of the source of all modules in training/estimators, which share code, and of estimators in `names` that
-    come from another package.
+def fitting_digest(names: Iterable[str]) -> str:
+    """SHA-256 of the source that decides what a fit gives: FITTING, and the packages of those estimators in `names`
+    that come from elsewhere.
     """
-    files = {path.relative_to(ESTIMATORS).as_posix(): path for path in ESTIMATORS.rglob("*.py")}
-    files |= {name: path for name in names if (path := base.outside_source(name))}
+    places = [PACKAGE / each for each in FITTING]
+    files = {
+        path.relative_to(PACKAGE).as_posix(): path
+        for place in places
+        for path in ([place] if place.is_file() else place.rglob("*.py"))
+    }
+    for name in names:
+        files |= base.outside_sources(name)
     return digest({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}, 64)
 
 
@@ -27,5 +42,5 @@ def training_code(settings: StateSettings, spec: ModelSpec) -> str:
 
     It does not change with the commit, nor with parts of the spec that have nothing to do with training.
     """
-    estimators = estimators_digest(spec.training.estimators)
-    return code_id(spec, estimators, definitions_digest(settings.feature_repo, spec.source))
+    definitions = definitions_digest(settings.feature_repo, spec.source)
+    return code_id(spec, fitting_digest(spec.training.estimators), definitions)

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 import yaml
 
 from tests.estimators.test_matrix import KINDS, exported, made, odd
+from training.code import fitting_digest
 from training.contract.errors import ConfigError
 from training.contract.names import Target
 from training.domain.parity import prove_parity
@@ -161,6 +161,25 @@ def test_what_is_no_estimator_is_refused() -> None:
 
 
 def test_its_file_decides_the_training_code(own: Path) -> None:
-    assert base.outside_source("own_models:trees") == own
-    assert base.outside_source("own_models:Residual") == own
-    assert np.array_equal([base.outside_source(name) for name in ("mlp", "lightgbm")], [None, None])
+    assert base.outside_sources("own_models:trees") == {own.name: own}
+    assert base.outside_sources("own_models:Residual") == {own.name: own}
+    assert [base.outside_sources(name) for name in ("mlp", "lightgbm")] == [{}, {}]
+
+
+def test_its_whole_package_decides_the_training_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_package" / "deep").mkdir(parents=True)
+    files = {"__init__.py": "", "layers.py": "WIDTH = 8\n", "deep/__init__.py": "", "deep/nets.py": ""}
+    files["deep/nets.py"] = "from own_package.layers import WIDTH\n" + SOURCE
+    files["deep/__init__.py"] = "from own_package.deep.nets import trees\ndef inside():\n    return trees()\n"
+    for name, content in files.items():
+        (tmp_path / "own_package" / name).write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("", ".layers", ".deep", ".deep.nets"):  # Other tests must not find them loaded.
+        monkeypatch.setitem(sys.modules, f"own_package{name}", ModuleType("none"))
+        monkeypatch.delitem(sys.modules, f"own_package{name}")
+    want = {f"own_package/{name}": tmp_path / "own_package" / name for name in files}
+    for path in ("own_package.deep.nets:trees", "own_package.deep.nets:Residual", "own_package.deep:inside"):
+        assert base.outside_sources(path) == want
+    before = fitting_digest(["own_package.deep.nets:trees"])
+    want["own_package/layers.py"].write_text("WIDTH = 9\n")
+    assert fitting_digest(["own_package.deep.nets:trees"]) != before

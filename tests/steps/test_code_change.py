@@ -139,10 +139,16 @@ def test_the_code_is_what_a_model_learns_from(
     source["features"]["tables"]["customer_features"]["windows"] = ["1d", "7d", "31d"]
     other = spec.model_copy(update={"source": SourceSpec.model_validate(source)})
     assert now != code.training_code(settings, other)
-    monkeypatch.setattr(code, "ESTIMATORS", Path(shutil.copytree(code.ESTIMATORS, tmp_path / "estimators")))
+    monkeypatch.setattr(code, "PACKAGE", Path(shutil.copytree(code.PACKAGE, tmp_path / "training")))
     assert now == code.training_code(settings, spec)
-    (code.ESTIMATORS / "mlp.py").write_text("# another network\n")
-    assert now != code.training_code(settings, spec)
+    (code.PACKAGE / "steps" / "audit.py").write_text("# fits nothing\n")
+    assert now == code.training_code(settings, spec)
+    edited = ["estimators/mlp.py", "tuning.py", "adapters/parameter_search.py", "domain/tasks/binary.py"]
+    found = {now}
+    for name in edited:
+        (code.PACKAGE / name).write_text("# something else\n")
+        found.add(code.training_code(settings, spec))
+    assert len(found) == 1 + len(edited)
 
 
 def test_no_registry_is_a_failure_that_says_so(deployed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

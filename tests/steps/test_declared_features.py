@@ -205,7 +205,7 @@ def test_hourly_rows_end_at_the_hour_after_the_newest_event(world: World) -> Non
 
 
 def test_hourly_rows_follow_landed_files_through_the_steps(world: World) -> None:
-    """Day by day, then a corrected day: as if all had been there from the start. They are online up to the last hour."""
+    """Day by day, then a corrected day: as if all had been there from the start. The last hour is online."""
     pipeline = Pipeline(world.settings)
     late = world.events.index % 2 == 0
     for n in range(5):

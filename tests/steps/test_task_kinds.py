@@ -3,21 +3,17 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.metrics import root_mean_squared_error
 
-from testing.spec_files import MODEL, SOURCE, Raw, raw_specs, spec_files
-from tests.steps.prediction_tables import prediction_table
+from testing.spec_files import MODEL, Raw, raw_specs, spec_files
 from tests.steps.training_rows import write_dataset
-from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, Registry
 from training.adapters.registry.connection import connect
@@ -27,19 +23,16 @@ from training.contract.messages import (
     Candidate,
     EvaluateInputs,
     EvaluateResult,
-    PerformanceInputs,
     RegisterInputs,
-    Snapshot,
     TrainInputs,
 )
-from training.contract.model_spec import load_model_spec
 from training.contract.registries import TASKS
 from training.contract.tasks import MetricRule
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
 from training.settings import Settings
-from training.steps import evaluate, performance, register, train
+from training.steps import evaluate, register, train
 
 CLASSES = np.array(["cancelled", "late", "on time"], dtype=object)
 
@@ -285,43 +278,23 @@ def test_a_champion_of_another_kind_stays_until_a_person_replaces_it(place: Plac
     assert "The model predicts for a task of kind regression, and the spec names count" in verdict.reasons[-1]
 
 
-def log_predictions(place: Place, error: float) -> tuple[Snapshot, pd.DataFrame]:
-    """A week of predictions of the champion, version 1, whose labels are known; `error` is added to the numbers."""
-    spec = load_model_spec(MODEL, place.settings.models_dir, place.settings.feature_repo)
-    lake, random, n = Lake(place.settings.lake, SOURCE, MODEL), np.random.default_rng(2), 400
-    times = pd.date_range("2026-03-02", periods=n, freq="25min", tz="UTC").as_unit("us")
-    events = {"transaction_id": np.arange(n), "event_time": times, "customer_id": np.arange(n) % 50}
-    rows = pd.DataFrame({**events, "terminal_id": 1, "amount": 1.0})
-    labels, names = random.normal(100, 30, n), ("value", "lower", "upper")
-    guessed = labels + random.normal(0, 10, n) + error
-    logged = [list(zip(names, (float(value), value - 20, value + 20), strict=True)) for value in guessed]
-    lake.overwrite("predictions", prediction_table(spec, rows.assign(score=0.0), outputs=logged), ["day"])
-    for name, table in (
-        ("events", rows),
-        ("labels", pd.DataFrame({"transaction_id": np.arange(n), "is_fraud": labels, "reported_at": times})),
-    ):
-        content = pa.Table.from_pandas(table.assign(partition="a"), preserve_index=False)
-        lake.replace(name, content, "true", ["partition"])
-    versions = lake.versions("events", "labels", "predictions")
-    snapshot = Snapshot(as_of=date(2026, 3, 16), table_versions=versions, champion_version=1)
-    return snapshot, rows.assign(label=labels, value=guessed)
-
-
-@pytest.mark.parametrize("place", ["regression"], indirect=True)
-def test_late_labels_measure_a_regression(place: Place) -> None:
-    good = place.train("linear_regression")
-    place.registry.set_alias(MODEL, CHAMPION, place.register(place.evaluate(good)))
-    for error, degraded in ((0.0, False), (40.0, True)):
-        snapshot, rows = log_predictions(place, error)
-        result = performance.run(PerformanceInputs(model=MODEL, snapshot=snapshot), place.settings)
-        counted = rows[rows["event_time"] < pd.Timestamp("2026-03-09", tz="UTC")]
-        assert (result.outcome, result.rows, result.counts) == ("measured", len(counted), {})
-        expected = root_mean_squared_error(counted["label"], counted["value"])
-        assert result.current["rmse"] == pytest.approx(expected)
-        half_width = place.metadata(good).task["half_width"]
-        covered = (counted["label"] - counted["value"]).abs() <= half_width
-        assert result.current["interval_coverage"] == pytest.approx(covered.mean())
-        assert result.degraded is degraded
+@pytest.mark.parametrize("method", ["sigmoid", "isotonic"])
+@pytest.mark.parametrize("place", ["multiclass"], indirect=True)
+def test_classes_are_calibrated_inside_the_graph(place: Place, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = place.train("logistic_regression")
+    place.raw["training"]["calibration"] = method
+    place.write()
+    calibrated = place.train("logistic_regression")
+    assert calibrated.digest != plain.digest
+    model = OnnxModel.load(calibrated.artifact_uri)
+    model.check_golden()
+    np.testing.assert_allclose(np.sum(model.metadata.golden.scores, axis=1), 1, atol=1e-5)
+    judged = place.evaluate(calibrated)
+    assert judged.verdict.promote, judged.verdict.reasons
+    # Calibration is fitted by scikit-learn, whatever fits the model.
+    boosted = place.train("lightgbm", n_estimators=5)
+    monkeypatch.setattr(train, "version", lambda name: "99.0" if name == "scikit-learn" else version(name))
+    assert place.train("lightgbm", n_estimators=5).run_id != boosted.run_id
 
 
 @pytest.mark.parametrize("place", ["count"], indirect=True)

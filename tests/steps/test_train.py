@@ -139,10 +139,10 @@ def test_another_commit_is_no_reason_to_train_again(result: TrainResult, uri: st
 def test_an_edited_estimator_trains_anew_though_nothing_was_committed(
     result: TrainResult, uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shutil.copytree(code.ESTIMATORS, tmp_path / "estimators")
-    monkeypatch.setattr(code, "ESTIMATORS", tmp_path / "estimators")
+    shutil.copytree(code.PACKAGE, tmp_path / "training")
+    monkeypatch.setattr(code, "PACKAGE", tmp_path / "training")
     assert train.run(inputs(uri), at) == result
-    with (tmp_path / "estimators" / "graph.py").open("a") as file:
+    with (tmp_path / "training" / "estimators" / "base" / "graph.py").open("a") as file:
         file.write("# edited\n")
     assert train.run(inputs(uri), at).run_id != result.run_id
 

@@ -33,8 +33,8 @@ class TrainingSpec(Spec):
     minimum_class_rows: int = Field(50, ge=1)
     """The least training rows of each class. Regressions have no classes."""
     calibration: Literal["none", "sigmoid", "isotonic"] = "none"
-    """How the probabilities of a binary task are calibrated, on the last fifth of the training rows. The model is
-    fitted on the rows before."""
+    """How the probabilities of a binary or multiclass task are calibrated, on the last fifth of the training rows. The
+    model is fitted on the rows before."""
     maximum_categories: int = Field(100, ge=1)
     """The most categories of a feature that is a text: the most frequent ones of the training rows. A column of events
     with `values` has these instead."""

@@ -160,7 +160,7 @@ def fit_id(
 ) -> str:
     """Of a fit of `estimator` on the dataset with the id `dataset`.
 
-    `code`: digest of the estimators' source. It is not the commit: an edit that nobody committed must train again, a
+    `code`: digest of the source that fits. It is not the commit: an edit that nobody committed must train again, a
     commit that changes a page of the documentation must not. `libraries`: the versions of those that fit and export.
     `schema_version`: of the artifact. Why a model is trained, where its dataset lies and how many processes fit it
     decides nothing.
@@ -175,7 +175,7 @@ def verdict_id(spec: ModelSpec, inputs: Any, champion_version: int | None) -> st
 
 
 def code_id(spec: ModelSpec, code: str, definitions: str) -> str:
-    """Of the code that trains: `code` is the digest of the estimators' source, `definitions` of the features' files."""
+    """Of the code that trains: `code` is the digest of the source that fits, `definitions` of the features' files."""
     return digest([_deciding(spec, Id.CODE), code, definitions])
 
 

@@ -21,7 +21,7 @@ from training.adapters.datasets import Dataset
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.processes import Processes
 from training.adapters.registry import REFERENCE, Run, Runs
-from training.code import estimators_digest, training_code
+from training.code import fitting_digest, training_code
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.errors import ConfigError
 from training.contract.messages import TrainInputs, TrainResult
@@ -149,13 +149,15 @@ class _Job:
             space = {name: each.model_dump() for name, each in search.spaces[self.inputs.estimator].items()}
             parameters = {**parameters, "search": {**search.model_dump(exclude={"spaces"}), "space": space}}
             libraries = (*libraries, "optuna")
+        if self.spec.training.calibration != "none":
+            libraries = (*libraries, "scikit-learn")
         return fit_id(
             self.spec,
             self.dataset.manifest.dataset_id,
             self.inputs.estimator,
             parameters,
             self.inputs.seed,
-            estimators_digest([self.inputs.estimator]),
+            fitting_digest([self.inputs.estimator]),
             {name: version(name) for name in libraries},
             SCHEMA_VERSION,
         )

@@ -28,7 +28,7 @@ __all__ = [
     "check_features",
     "load",
     "number_columns",
-    "outside_source",
+    "outside_sources",
     "parameters_for",
 ]
 
@@ -111,16 +111,24 @@ def _imported(path: str) -> Any:
         ) from error
 
 
-def outside_source(name: EstimatorName) -> Path | None:
-    """The file of an estimator from another package; None for an estimator of this package.
+def outside_sources(name: EstimatorName) -> dict[str, Path]:
+    """The source files of an estimator from another package, by their paths from where it is imported.
 
-    Imports an estimator from another package. Raises ConfigError like `load`.
+    They are all `.py` files of its top-level package; for a module without a package its own file, and not what that
+    imports. None for an estimator of this package. Imports an estimator from another package. Raises ConfigError like
+    `load`.
     """
     if (Path(__file__).parents[1] / f"{name}.py").is_file():
-        return None
+        return {}
     kind = type(load(name))
-    adapted = kind.__module__.startswith(__name__)
-    return Path(inspect.getfile(_factory(name) if adapted else kind))
+    made_by = _factory(name) if kind.__module__.startswith(__name__) else kind
+    file, depth = Path(inspect.getfile(made_by)), made_by.__module__.count(".")
+    if file.name == "__init__.py":
+        depth += 1
+    if not depth:
+        return {file.name: file}
+    package = file.parents[depth - 1]
+    return {path.relative_to(package.parent).as_posix(): path for path in package.rglob("*.py")}
 
 
 def parameters_for(

@@ -1,4 +1,4 @@
-"""Calibration of a binary model's probabilities, inside its graph.
+"""Calibration of a model's probabilities, inside its graph.
 
 The model is fitted on the first part of the training rows. On the last part, which it has not seen, its probabilities
 are compared with what came true.
@@ -31,7 +31,12 @@ _GROUPS = 50
 #: The least relative distance of two groups, for the same reason.
 _APART = 1e-3
 
+#: How much the shares of the classes count beside the curves, so that no sum to divide by is near 0.
+_PRIOR = np.float32(0.01)
+
 _RAW = "uncalibrated_scores"
+
+Graph = tuple[list[onnx.NodeProto], list[onnx.TensorProto]]
 
 
 class Curve(Protocol):
@@ -39,8 +44,8 @@ class Curve(Protocol):
         """Calibrated probabilities [n]."""
         ...
 
-    def graph(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """Nodes from the uncalibrated scores to the output, and their constants."""
+    def graph(self, raw: str, output: str, prefix: str = "") -> Graph:
+        """Nodes from the probabilities `raw` [n] to `output` [n], and their constants. Other names have `prefix`."""
         ...
 
 
@@ -61,22 +66,19 @@ class Sigmoid:
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         return np.asarray(1 / (1 + np.exp(-(self.slope * _logits(probabilities) + self.intercept))))
 
-    def graph(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    def graph(self, raw: str, output: str, prefix: str = "") -> Graph:
         values = {"low": _EDGE, "high": 1 - _EDGE, "one": 1.0, "slope": self.slope, "intercept": self.intercept}
-        constants = [
-            numpy_helper.from_array(np.array(value, np.float32), f"calibration_{name}")
-            for name, value in values.items()
-        ]
         steps = [
-            ("Clip", [_RAW, "calibration_low", "calibration_high"], "clipped"),
+            ("Clip", [raw, "calibration_low", "calibration_high"], "clipped"),
             ("Sub", ["calibration_one", "clipped"], "opposite"),
             ("Div", ["clipped", "opposite"], "odds"),
             ("Log", ["odds"], "raw_logits"),
             ("Mul", ["raw_logits", "calibration_slope"], "sloped"),
             ("Add", ["sloped", "calibration_intercept"], "shifted"),
-            ("Sigmoid", ["shifted"], ONNX_OUTPUT),
+            ("Sigmoid", ["shifted"], output),
         ]
-        return [helper.make_node(operator, inputs, [output]) for operator, inputs, output in steps], constants
+        constants = {name: np.array(value, np.float32) for name, value in values.items()}
+        return _graph(steps, constants, {raw, output}, prefix)
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,11 @@ class Isotonic:
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         return np.interp(probabilities, self.x, self.y)
 
-    def graph(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    def graph(self, raw: str, output: str, prefix: str = "") -> Graph:
         """y of the first point, plus the part of each piece's rise that lies below p."""
         widths = np.diff(self.x)
         slopes = np.divide(np.diff(self.y), widths, out=np.zeros_like(widths), where=widths > 0)
-        arrays = {
+        constants = {
             "column": np.array([1], np.int64),
             "starts": self.x[:-1],
             "widths": widths,
@@ -115,25 +117,74 @@ class Isotonic:
             "slopes": slopes[:, None],
             "first": self.y[:1],
         }
-        constants = [numpy_helper.from_array(values, f"calibration_{name}") for name, values in arrays.items()]
         steps = [
-            ("Unsqueeze", [_RAW, "calibration_column"], "raw_column"),
+            ("Unsqueeze", [raw, "calibration_column"], "raw_column"),
             ("Sub", ["raw_column", "calibration_starts"], "beyond"),
             ("Max", ["beyond", "calibration_zero"], "positive_part"),
             ("Min", ["positive_part", "calibration_widths"], "within"),
             ("MatMul", ["within", "calibration_slopes"], "rises"),
             ("Squeeze", ["rises", "calibration_column"], "rise"),
-            ("Add", ["rise", "calibration_first"], ONNX_OUTPUT),
+            ("Add", ["rise", "calibration_first"], output),
         ]
-        return [helper.make_node(operator, inputs, [output]) for operator, inputs, output in steps], constants
+        return _graph(steps, constants, {raw, output}, prefix)
+
+
+@dataclass(frozen=True)
+class OneVersusRest:
+    """A curve for each class. What they give is divided by its sum.
+
+    Source: Zadrozny & Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD 2002.
+    The share of each class among the calibrating rows is added with the weight _PRIOR, for rows that no curve expects.
+    """
+
+    curves: tuple[Curve, ...]
+    #: float32 [k], which sum to 1.
+    shares: np.ndarray
+
+    @classmethod
+    def fit(cls, kind: type[Sigmoid | Isotonic], probabilities: np.ndarray, labels: np.ndarray) -> "OneVersusRest":
+        classes = range(probabilities.shape[1])
+        curves = tuple(kind.fit(probabilities[:, k], (labels == k).astype(np.int64)) for k in classes)
+        return cls(curves, np.array([np.mean(labels == k) for k in classes], np.float32))
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        raised = np.column_stack([curve(probabilities[:, k]) for k, curve in enumerate(self.curves)])
+        raised = raised + _PRIOR * self.shares
+        return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+    def graph(self, raw: str, output: str, prefix: str = "") -> Graph:
+        constants = {"axis": np.array([1], np.int64), "prior": _PRIOR * self.shares}
+        constants |= {f"place_{k}": np.array(k, np.int64) for k in range(len(self.curves))}
+        columns = [f"column_{k}" for k in range(len(self.curves))]
+        curved: list[onnx.NodeProto] = []
+        stored: list[onnx.TensorProto] = []
+        before: list[Step] = []
+        after: list[Step] = []
+        for k, curve in enumerate(self.curves):
+            before.append(("Gather", [raw, f"calibration_place_{k}"], f"raw_{k}"))
+            nodes, tensors = curve.graph(f"{prefix}raw_{k}", f"{prefix}curved_{k}", f"{prefix}class_{k}_")
+            curved += nodes
+            stored += tensors
+            after.append(("Unsqueeze", [f"curved_{k}", "calibration_axis"], columns[k]))
+        after += [
+            ("Concat", columns, "curved"),
+            ("Add", ["curved", "calibration_prior"], "raised"),
+            ("ReduceSum", ["raised", "calibration_axis"], "total"),
+            ("Div", ["raised", "total"], output),
+        ]
+        outside = {raw, output}
+        first, tensors = _graph(before, constants, outside, prefix)
+        last, _ = _graph(after, {}, outside, prefix)
+        return [*first, *curved, *last], [*tensors, *stored]
 
 
 @dataclass(frozen=True)
 class CalibratedFitted:
-    """A fitted binary model whose probabilities go through a curve."""
+    """A fitted model whose probabilities go through a curve, or through one for each of its `classes`."""
 
     fitted: Fitted
     curve: Curve
+    classes: int | None = None
 
     @property
     def device(self) -> str:
@@ -146,9 +197,9 @@ class CalibratedFitted:
         graph = onnx.load_from_string(self.fitted.onnx()).graph
         for node in graph.node:
             node.output[:] = [_RAW if name == ONNX_OUTPUT else name for name in node.output]
-        nodes, constants = self.curve.graph()
+        nodes, constants = self.curve.graph(_RAW, ONNX_OUTPUT)
         columns = graph.input[0].type.tensor_type.shape.dim[1].dim_value
-        return serialise([*graph.node, *nodes], [*graph.initializer, *constants], columns)
+        return serialise([*graph.node, *nodes], [*graph.initializer, *constants], columns, self.classes)
 
 
 def fit_calibrated(
@@ -159,22 +210,39 @@ def fit_calibrated(
     method: Literal["sigmoid", "isotonic"],
     checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> CalibratedFitted:
-    """Fit `estimator` on the first rows of `data` (target `binary`), and its calibration on the last ones.
+    """Fit `estimator` on the first rows of `data`, and its calibration on the last ones.
 
-    Raises ConfigError for another target, DataContractError when one of the two parts has only one label.
+    Raises ConfigError for the target `number`, DataContractError when a label is missing in one of the two parts.
     """
-    if data.target != "binary":
-        problem = "training.calibration is for binary tasks only"
+    if data.target == "number":
+        problem = "training.calibration is for probabilities, and a regression has none"
         raise ConfigError(problem, hint="Write `calibration: none`.")
     split = len(data.labels) - max(1, int(len(data.labels) * SHARE))
     first, last = data.first(split), data.labels[split:]
-    if len(np.unique(first.labels)) < 2 or len(np.unique(last)) < 2:
-        problem = f"The first {split} or the last {len(last)} training rows have one label only"
+    if min(len(np.unique(first.labels)), len(np.unique(last))) < data.classes:
+        problem = f"The first {split} or the last {len(last)} training rows do not have all {data.classes} labels"
         raise DataContractError(problem, hint="Train on a longer window, or write `calibration: none`.")
     fitted = estimator.fit(first, parameters, seed, checkpoint)
     probabilities = np.asarray(fitted.outputs(data.features[split:]), np.float64)
     kind = Sigmoid if method == "sigmoid" else Isotonic
-    return CalibratedFitted(fitted, kind.fit(probabilities, last))
+    if data.target == "binary":
+        return CalibratedFitted(fitted, kind.fit(probabilities, last))
+    return CalibratedFitted(fitted, OneVersusRest.fit(kind, probabilities, last), data.classes)
+
+
+#: An operator, its inputs and its output.
+Step = tuple[str, list[str], str]
+
+
+def _graph(steps: list[Step], constants: Mapping[str, np.ndarray], outside: set[str], prefix: str) -> Graph:
+    """The nodes of `steps`, and the `constants`, which steps name with `calibration_` before. All names but those of
+    `outside` get the `prefix`."""
+    nodes = []
+    for operator, inputs, output in steps:
+        named = [[name if name in outside else f"{prefix}{name}" for name in names] for names in (inputs, [output])]
+        attributes = {"axis": 1} if operator in ("Gather", "Concat") else {}
+        nodes.append(helper.make_node(operator, *named, **attributes))
+    return nodes, [numpy_helper.from_array(array, f"{prefix}calibration_{name}") for name, array in constants.items()]
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

@@ -29,8 +29,8 @@ def check_estimators(spec: ModelSpec, file: str) -> Iterator[Problem]:
         except ConfigError as error:
             place = f"training.search.spaces.{name}"
             yield Problem(file=file, place=place, what=error.message.removeprefix(f"{name} "), fix=error.hint)
-    if spec.training.calibration != "none" and target != "binary":
-        what = f"training.calibration is {spec.training.calibration}, but only a binary task has a probability for it"
+    if spec.training.calibration != "none" and target == "number":
+        what = f"training.calibration is {spec.training.calibration}, but a regression has no probabilities"
         yield Problem(file=file, place="training.calibration", what=what, fix="Write `calibration: none`.")
     for name, given in spec.training.estimators.items():
         place = f"training.estimators.{name}"
