@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
-from training.contract.column_types import as_float32
+from training.contract.column_types import DECIMAL, as_float32
 from training.contract.model_spec import Column
 
 MAXIMUM_STRING = 1000
@@ -26,10 +26,11 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 def field_type(column: Column, is_event_time: bool) -> Any:
     """The pydantic annotation for the values of `column`, without null."""
     if column.allowed is not None:
-        if column.kind in ("int", "string", "bool"):
+        if column.kind == "string":
             return Literal[column.allowed]
-        numbers = column.kind == "float"
-        listed: list[JsonValue] = [float(value) if numbers else str(value) for value in column.allowed]
+        # Not as Literal, which takes true for 1 and 1 for true.
+        as_json = {"int": int, "bool": bool, "float": float}.get(column.kind, str)
+        listed: list[JsonValue] = [as_json(value) for value in column.allowed]
         enum: dict[str, JsonValue] = {"enum": listed}
         return Annotated[_type(column, is_event_time), AfterValidator(_one_of(column)), Field(json_schema_extra=enum)]
     return _type(column, is_event_time)
@@ -98,6 +99,8 @@ def _one_of(column: Column) -> Callable[[Any], Any]:
 def _exact(value: Any) -> Any:
     """Refuse a number with more digits than its conversion to a float keeps, and anything but numbers and texts."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number, or a text such as '25.10'")
+    if isinstance(value, str) and not DECIMAL.fullmatch(value):
         raise ValueError("must be a number, or a text such as '25.10'")
     if isinstance(value, float) and len(Decimal(str(value)).as_tuple().digits) > _EXACT_DIGITS:
         raise ValueError(f"has more than {_EXACT_DIGITS} digits: write it as a text")

@@ -193,3 +193,13 @@ def test_state_of_a_later_version_is_refused(settings: Settings) -> None:
     Path(settings.lake, MARKER).write_text('{"version": 3}')
     with pytest.raises(ConfigError, match="has layout 3, this version knows only 2"):
         require_layout(settings)
+
+
+def test_a_volume_with_nothing_but_lost_and_found_is_new(settings: Settings) -> None:
+    for folder in (settings.lake, settings.ledger):
+        Path(folder, "lost+found").mkdir(parents=True)
+    assert layout_of(settings.lake) is None
+    require_layout(settings)
+    put(settings, *payments(2))
+    assert layout_of(settings.lake) == 2
+    assert migrate(settings, apply=False) == []

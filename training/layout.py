@@ -17,9 +17,14 @@ MARKER = "layout.json"
 
 def mark_if_new(uri: str) -> None:
     """Write the marker of this version into the folder `uri` when nothing is there yet."""
-    found = storage.listing(uri)
-    if not found.files and not found.folders:
+    if _is_empty(uri):
         mark(uri)
+
+
+def _is_empty(uri: str) -> bool:
+    """Whether nothing of ours is in the folder `uri`. A volume's file system makes a folder lost+found."""
+    found = storage.listing(uri)
+    return not found.files and not set(found.folders) - {"lost+found"}
 
 
 def mark(uri: str) -> None:
@@ -33,8 +38,7 @@ def layout_of(uri: str) -> int | None:
     """
     content = storage.read(storage.join(uri, MARKER))
     if content is None:
-        found = storage.listing(uri)
-        return 1 if found.files or found.folders else None
+        return None if _is_empty(uri) else 1
     try:
         return int(json.loads(content)["version"])
     except (ValueError, KeyError, TypeError) as error:

@@ -97,6 +97,14 @@ def test_the_first_trial_has_the_parameters_of_a_fit_without_a_search() -> None:
     assert parameters["leaves"] in range(3, 64, 4)
 
 
+def test_a_start_that_is_written_as_a_whole_number_is_a_float_in_a_range_of_floats() -> None:
+    spec = SearchSpec.model_validate({"spaces": {"mlp": {"x": {"low": 1.0, "high": 5}}}, "trials": 2, "folds": 1})
+    search = ParameterSearch(spec, spec.spaces["mlp"], {"x": 3}, True, 0, Memory(), lambda trial: None)
+    found = [trial.parameters["x"] for trial in search.run(lambda parameters, fold: parameters["x"]).trials]
+    assert found[0] == 3
+    assert [type(value) for value in found] == [float, float]
+
+
 def test_trials_that_are_behind_are_pruned_after_a_fold() -> None:
     attempt = Attempt(Memory())
     found = attempt.run()

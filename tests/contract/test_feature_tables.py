@@ -141,3 +141,21 @@ def test_a_condition_may_be_null(condition: str, never: bool) -> None:
 def test_a_column_may_be_null_whose_name_is_a_word_of_sql() -> None:
     assert not is_never_null("Hour > 5 AND amount > 1", {"hour": True, "amount": False})
     assert is_never_null("hour > 5 AND amount > 1", {"hour": False, "amount": False})
+
+
+@pytest.mark.parametrize(
+    ("column", "decimals", "refused"),
+    [
+        ({"type": "float64", "minimum": 0, "maximum": 1e12}, 4, True),
+        ({"type": "float64", "minimum": 0, "maximum": 1e12}, 1, False),
+        ({"type": "int64", "minimum": -(10**14), "maximum": 0}, 4, True),
+        ({"type": "int64", "minimum": 0, "maximum": 10**9}, 4, False),
+        ({"type": "float64"}, 12, False),
+    ],
+)
+def test_a_deviation_whose_squares_do_not_fit_is_refused(column: dict, decimals: int, refused: bool) -> None:
+    aggregation = {"function": "std", "column": "amount", "decimals": decimals}
+    fields = {"entity": "shop", "ttl_days": 7, "windows": ["1d"], "aggregations": {"s": aggregation}}
+    tables = {"shops": FeatureTable.model_validate(fields)}
+    found = [what for _, what, _ in table_mistakes(tables, {**COLUMNS, "amount": Column.model_validate(column)}, {})]
+    assert any("the squares of so many digits do not fit" in what for what in found) is refused

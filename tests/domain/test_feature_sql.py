@@ -13,7 +13,7 @@ import pytest
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.contract.columns import Column
 from training.contract.feature_tables import FeatureTable, window_hours
-from training.domain.feature_engine import TimedRows
+from training.domain.feature_engine import SqlError, TimedRows
 from training.domain.feature_sql import LabelFeed, feature_sql
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -222,6 +222,19 @@ def test_deviations_of_close_numbers_do_not_cancel() -> None:
     ]
     found = computed(table, events, [], None, 3).to_pandas()
     assert found["s_1d"].tolist() == [0.25, 0.0]
+
+
+def test_deviations_of_large_numbers_with_few_digits_do_not_overflow() -> None:
+    aggregation = {"function": "std", "column": "amount", "decimals": 0}
+    fields = {"entity": "shop", "ttl_days": 7, "windows": ["1d"], "aggregations": {"s": aggregation}}
+    events = [
+        {"id": i, "at": START, "shop": "a", "amount": 1e13 + i % 2, "pieces": 1, "order": "web"} for i in range(1000)
+    ]
+    found = computed(FeatureTable.model_validate(fields), events, [], None, 3).to_pandas()
+    assert found["s_1d"][0] == pytest.approx(0.50025, abs=1e-5)
+    aggregation["decimals"] = 4
+    with pytest.raises(SqlError, match="INT128"):
+        computed(FeatureTable.model_validate(fields), events, [], None, 3)
 
 
 def test_a_label_that_stands_in_the_events_needs_no_join() -> None:

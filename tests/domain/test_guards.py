@@ -213,6 +213,14 @@ def test_without_decisions_the_alert_rate_is_no_guard() -> None:
     assert alert_rates(VersionSignals(answered=80), VersionSignals(answered=70), 0.95) is None
 
 
+def test_classes_that_are_named_like_alerts_are_none() -> None:
+    old, new = {"pass": 900, "fail": 100}, {"pass": 100, "alert": 400, "fail": 500}
+    pair = PairSignals(rows=1000, comparable=1000, agreed=1000, champion_decisions=old, challenger_decisions=new)
+    assert tripped(signals(VersionSignals(), pair=pair), minimum_alert_ratio=0.5) == set()
+    versions = [VersionSignals(answered=1000, decisions=each) for each in (old, new)]
+    assert alert_rates(*versions, 0.95) is None
+
+
 def test_quality_trips_when_the_whole_interval_is_below() -> None:
     random, guards = np.random.default_rng(3), GuardSpec(maximum_quality_drop=0.05)
 

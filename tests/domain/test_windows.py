@@ -60,6 +60,15 @@ def test_the_first_report_counts_and_others_are_not_touched() -> None:
     assert known_entities(entities, when, *frauds).tolist() == [True, False, False, False]
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_integers_with_nulls_and_texts_are_entities_as_they_are() -> None:
+    large = pd.Series([2**53 + 1, 2**53, None], dtype="Int64")
+    when, reported = times("2026-01-10", "2026-01-10", "2026-01-10"), times("2026-01-08")
+    assert known_entities(large, when, large[:1], reported).tolist() == [True, False, False]
+    names = pd.Series(["a", "b", None])
+    assert known_entities(names, when, names[1:2], reported.set_axis([1])).tolist() == [False, True, False]
+
+
 def test_without_frauds_nobody_is_known() -> None:
     none = pd.Series([], dtype="int64"), times()
     assert known_entities(pd.Series([1, 2]), times("2026-01-10", "2026-01-11"), *none).tolist() == [False, False]

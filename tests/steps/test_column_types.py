@@ -224,6 +224,7 @@ def test_unique_values_of_each_type(settings: Settings, name: str) -> None:
         ({"type": "list(string)"}, "x.type is 'list(string)', which is not a type"),
         ({"type": "uint8", "minimum": -1}, "x.minimum is -1, which is not a uint8"),
         ({"type": "int8", "maximum": 128}, "x.maximum is 128, which is not an int8"),
+        ({"type": "decimal(4, 2)", "maximum": "1_0"}, "x.maximum is 1_0, which is not a decimal(4, 2)"),
         ({"type": "decimal(4, 2)", "minimum": 0.001}, "x.minimum is 0.001, which is not a decimal(4, 2)"),
         ({"type": "date", "minimum": "5 January"}, "x.minimum is 5 January, which is not a date"),
         (
@@ -287,6 +288,8 @@ def test_the_json_forms_of_a_value(settings: Settings, name: str, value: Any, me
         ("decimal(5, 2)", "25.101"),
         ("decimal(5, 2)", "NaN"),
         ("decimal(5, 2)", True),
+        ("decimal(5, 2)", "1_0"),
+        ("decimal(5, 2)", " 10"),
         ("int8", 128),
         ("float32", 1e39),
         ("date", "2026-01-05T12:00:00"),
@@ -305,6 +308,28 @@ def test_a_value_of_a_request_that_does_not_fit(settings: Settings, name: str, v
         RequestSchema(spec).one(body_of(value))
     assert refused.value.status == 422
     assert all(field.startswith("x") for field in refused.value.problem.fields)
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad"),
+    [
+        ({"type": "int64", "values": [0, 1]}, [0, 1], [True, False, 1.0, "1"]),
+        ({"type": "bool", "values": [True]}, [True], [1, 1.0, "true"]),
+        ({"type": "decimal(4, 2)", "values": ["1.00"]}, [1, "1.0"], [True, "1_0"]),
+    ],
+)
+def test_allowed_values_are_of_their_type(
+    settings: Settings, column: dict[str, Any], good: list[Any], bad: list[Any]
+) -> None:
+    schema = RequestSchema(spec_with(settings, column)[1])
+    assert [schema.one(body_of(value))["x"] for value in good] == [type_of(column)(value) for value in good]
+    for value in bad:
+        with pytest.raises(BadRequest):
+            schema.one(body_of(value))
+
+
+def type_of(column: dict[str, Any]) -> Any:
+    return {"int64": int, "bool": bool}.get(column["type"], Decimal)
 
 
 def body_of(value: Any) -> bytes:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.feature_repo.written_by_hand import copy_by_hand
@@ -45,7 +46,8 @@ def _artifacts(world: MonitoredModel, path: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def quiet(world: MonitoredModel) -> DriftResult:
-    """The step's result as of the last quiet day."""
+    """The step's result as of the last quiet day. Other files that share the world have logged predictions in it."""
+    shutil.rmtree(Path(world.settings.lake, SOURCE, "predictions"), ignore_errors=True)
     return drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings)
 
 
@@ -122,6 +124,19 @@ def test_features_that_are_not_defined_any_more_have_their_default_and_are_named
     said = "not defined any more: customer_count_1d, night"
     assert said in Path(str(result.report_html)).read_text()
     assert "Not defined any more, compared as the default: customer_count_1d, night" in caplog.text
+
+
+def test_a_removed_feature_without_a_default_is_missing_and_not_0(world: MonitoredModel) -> None:
+    """Such as a column of the event. Taken for 0, it would be found to drift."""
+    metadata = OnnxModel.load(served_artifact(world.settings, world.champion)).metadata
+    assert metadata.features is not None
+    optional = metadata.features.model_copy(update={"event_features": ("night",)})
+    changed = metadata.model_copy(update={"features": optional})
+    made = pd.DataFrame({name: np.ones(3) for name in metadata.feature_names if name not in ("night", "weekend")})
+    found, not_defined, missing = drift._features(made, changed)
+    assert (sorted(not_defined), missing) == (["night", "weekend"], ["night"])
+    assert found["night"].isna().all()
+    assert found["weekend"].eq(0).all()
 
 
 @pytest.fixture

@@ -43,7 +43,9 @@ def outputs_of(kind: str, wrong: float) -> list[dict[str, float]]:
         values = labels + random.normal(0, 10, ROWS) + wrong
         return [{"value": value, "lower": value - 20, "upper": value + 20} for value in values.tolist()]
     right = np.searchsorted(CLASSES.astype(str), labels.astype(str))
-    likeliest = np.where(random.random(ROWS) < wrong, (right + 1) % 3, right)
+    # The same share of the rows of each customer's version.
+    is_wrong = np.arange(ROWS) // 2 % 20 < 20 * wrong
+    likeliest = np.where(is_wrong, (right + 1) % 3, right)
     probabilities = np.full((ROWS, 3), 0.1) + 0.7 * np.eye(3)[likeliest]
     return [dict(zip(CLASSES, row, strict=True)) for row in probabilities.tolist()]
 

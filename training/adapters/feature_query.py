@@ -141,7 +141,10 @@ class FeatureQueries:
         try:
             return self._engine.execute(query, wanted, relations)
         except SqlError as error:
-            raise ConfigError(f"{self._of(table)} failed: {error}", hint="Correct the SQL.") from error
+            hint = "Correct the SQL."
+            if table in self._generated and "INT128" in str(error):
+                hint = "The digits of a sum or std do not fit. Lower `decimals`, or deliver the column in other units."
+            raise ConfigError(f"{self._of(table)} failed: {error}", hint=hint) from error
 
     def _check_rows(self, table: str, entity: str, days: Days, found: pa.Table) -> None:
         query = self._of(table)

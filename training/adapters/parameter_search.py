@@ -160,7 +160,8 @@ class ParameterSearch:
         inside = {name: self._start[name] for name, space in self._space.items() if space.holds(self._start.get(name))}
         choices = {name: self._space[name].choices for name in inside}
         return {
-            name: value if (listed := choices[name]) is None else listed.index(value) for name, value in inside.items()
+            name: _in_range(value, self._space[name]) if (listed := choices[name]) is None else listed.index(value)
+            for name, value in inside.items()
         }
 
     def _try(self, trial: Trial, measure: Callable[[Mapping[str, Any], int], float]) -> None:
@@ -241,6 +242,11 @@ def _distribution(space: ParameterSpace) -> BaseDistribution:
     if space.whole:
         return IntDistribution(int(space.low), int(space.high), log=space.log, step=int(space.step or 1))
     return FloatDistribution(float(space.low), float(space.high), log=space.log, step=space.step)
+
+
+def _in_range(value: Any, space: ParameterSpace) -> int | float:
+    """A number as the search proposes it: a range of floats may hold a start that is written as a whole number."""
+    return int(value) if space.whole else float(value)
 
 
 def _seed(*parts: int) -> int:

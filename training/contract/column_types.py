@@ -20,6 +20,8 @@ _BITS = {
     "float64": 64,
 }
 _NAMES = (*_BITS, "decimal(p, s)", "bool", "string", "category", "date", "timestamp", "list(float32)", "list(float64)")
+#: How a text writes a decimal. Python would also take spaces, `1_0` and `NaN`.
+DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 _LIST = re.compile(r"list\(\s*float(32|64)\s*(?:,\s*(\d{1,5})\s*)?\)")
 #: A number without a point is not a date, and `1e3` is a number.
@@ -100,6 +102,8 @@ def written_value(value: Any, of: ColumnType) -> Any:
 
 def exact_decimal(value: float | str | Decimal, of: ColumnType) -> Decimal:
     """`value` with the digits of the decimal `of`. Raises ValueError when it has more."""
+    if isinstance(value, str) and not DECIMAL.fullmatch(value):
+        raise ValueError(f"{value!r} is not a decimal number")
     try:
         found = Decimal(str(value))
         scaled = _EXACT.scaleb(found, of.scale) if found.is_finite() else None

@@ -204,6 +204,21 @@ def table_mistakes(
             seen.setdefault(feature.name, where)
 
 
+#: A standard deviation needs sums of squares of whole numbers of the last digit: a million of these fit into 127 bits.
+_LARGEST_SQUARED = 1e13
+
+
+def _largest(column: Column) -> float:
+    """The largest absolute value that the column declares; 0 where it does not declare both bounds."""
+    if column.minimum is None or column.maximum is None:
+        return 0.0
+    return max(abs(float(column.minimum)), abs(float(column.maximum)))
+
+
+def _digits(each: Aggregation, column: Column) -> int:
+    return 0 if column.kind == "int" else each.decimals
+
+
 def _aggregation_mistakes(each: Aggregation, columns: Mapping[str, Column]) -> Iterator[Mistake]:
     """`columns`: those of the events, and the label of the table."""
     if each.column is not None:
@@ -216,5 +231,8 @@ def _aggregation_mistakes(each: Aggregation, columns: Mapping[str, Column]) -> I
             yield "column", what, "Name a column of numbers, or count with a condition."
         elif column.kind == "list":
             yield "column", f"names {each.column!r}, a column of lists", "Name another column."
+        elif each.function == "std" and (largest := _largest(column)) * 10 ** _digits(each, column) > _LARGEST_SQUARED:
+            what = f"names {each.column!r}, whose values reach {largest:g}: the squares of so many digits do not fit"
+            yield "column", what, "Lower `decimals`, declare closer bounds of the column, or deliver it in other units."
     if each.condition is not None and (mistake := condition_mistake(each.condition, columns)):
         yield "condition", *mistake

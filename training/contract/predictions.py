@@ -8,6 +8,7 @@ The table `predictions` keeps a logged row in three parts that cannot collide: t
 features that the model was given (`features`), and our own columns. training/domain/predictions.py has its types.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, NotRequired
 
@@ -28,6 +29,17 @@ BATCH: Final = "batch"
 #: The decisions of a binary model.
 ALERT: Final = "alert"
 PASS: Final = "pass"
+
+
+def raise_alerts(*decisions: Mapping[str, int]) -> bool:
+    """Whether these counts of decisions are those of a task that raises alerts.
+
+    A class of another task may be named like one of the two decisions.
+    """
+    made = set[str]().union(*decisions)
+    return bool(made) and made <= {ALERT, PASS}
+
+
 #: The output of a binary model: the probability of the positive class.
 SCORE: Final = "score"
 

@@ -182,6 +182,10 @@ class BinaryTask(TaskSection):
 DEFAULT_ALERT_RATE = 0.005
 
 
+#: The decision of a multiclass task whose highest probability is below `reject_below`.
+REJECT = "reject"
+
+
 class MulticlassDecision(Spec):
     """How probabilities become a decision: the likeliest class, unless there are costs."""
 
@@ -222,6 +226,9 @@ class MulticlassTask(TaskSection):
             yield "type", what, "Deliver the name of the class."
         if column.values is not None and len(column.values) < 2:
             yield "values", "allows one class only", "List all classes."
+        if self.decision.reject_below is not None and REJECT in (column.values or ()):
+            what = f"has the class {REJECT}, which is also the decision below task.decision.reject_below"
+            yield "values", what, "Rename the class, or remove reject_below."
 
 
 class IntervalSpec(Spec):

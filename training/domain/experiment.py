@@ -5,7 +5,7 @@ from scipy.stats import binomtest
 
 from training.contract.base import Frozen
 from training.contract.model_spec import Metric
-from training.contract.predictions import ALERT, PASS
+from training.contract.predictions import ALERT, raise_alerts
 from training.contract.signals import VersionSignals
 from training.domain.task_kind import Scored
 
@@ -44,7 +44,7 @@ def alert_rates(champion: VersionSignals, challenger: VersionSignals, confidence
     method 10. It combines the Wilson intervals of the two rates.
     """
     both = (champion, challenger)
-    if not all(each.answered and {ALERT, PASS} & each.decisions.keys() for each in both):
+    if not all(each.answered and raise_alerts(each.decisions) for each in both):
         return None
     alerts = [each.decisions.get(ALERT, 0) for each in both]
     old, new = (count / each.answered for count, each in zip(alerts, both, strict=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, chi2
 
-from training.contract.predictions import ALERT, PASS
+from training.contract.predictions import ALERT, raise_alerts
 from training.contract.rollout_spec import GuardSpec
 from training.contract.signals import TIME_BUCKETS, PairSignals, Signals, VersionSignals
 
@@ -170,7 +170,7 @@ def _comparison(signals: Signals, guards: GuardSpec, alert_rate: float, ordered:
 
 def _alert_rate(pair: PairSignals, guards: GuardSpec, alert_rate: float, on: str) -> Iterator[Finding]:
     """Nothing where the task raises no alerts."""
-    if not {ALERT, PASS} & (pair.champion_decisions.keys() | pair.challenger_decisions.keys()):
+    if not raise_alerts(pair.champion_decisions, pair.challenger_decisions):
         return
     new, old = (each.get(ALERT, 0) for each in (pair.challenger_decisions, pair.champion_decisions))
     rates = f"alert rate {new / pair.rows:.2%} ({new} {on}), the champion's {old / pair.rows:.2%}"

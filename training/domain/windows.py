@@ -54,6 +54,6 @@ def known_entities(
     # Keep the type of `entities`, because map and to_numpy convert integers with nulls to floats.
     named = positive_entities.notna().to_numpy()
     keys = positive_entities[named].astype(entities.dtype)
-    first_known = positive_reported[named].groupby(keys.array).min()
+    first_known = positive_reported[named].groupby(pd.Index(keys.array)).min()
     known = pd.to_datetime(first_known.reindex(pd.Index(entities.array)), utc=True)
     return known.to_numpy() < times.dt.floor("D").to_numpy()

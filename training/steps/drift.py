@@ -35,8 +35,8 @@ def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
     `<work>/<model>/drift/<as_of>-v<version>/` and is kept with the champion's run.
 
     Without events or a champion there is nothing to compare, and the outcome says so. A feature of the champion that
-    the definitions no longer have is compared as its default, and named. A retry reads the same snapshot and writes the
-    same report in the same place. Raises InputError when the champion's reference is gone from disk and from its run,
+    the definitions no longer have is compared as its default, and named; one without a default is left out. A retry
+    reads the same snapshot and writes the same report in the same place. Raises InputError when the champion's reference is gone from disk and from its run,
     TransientError when MLflow does not answer.
     """
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
@@ -81,19 +81,20 @@ def _compare(
 
     model = OnnxModel.load(served_artifact(settings, champion))
     made = Features(settings, spec).historical(rows, snapshot.table_versions)
-    current, not_defined = _features(made, model.metadata)
+    current, not_defined, missing = _features(made, model.metadata)
     window = current_window(as_of, spec.monitoring.window_days)
     folder = settings.scratch / spec.name / "drift" / f"{as_of}-v{champion.version}"
     about = {"model": spec.name, "champion": str(champion.version), "window": str(window)}
     if not_defined:
         about["not defined any more"] = ", ".join(not_defined)
-        log.warning("Not defined any more, compared as the default: %s", about["not defined any more"])
+        left_out = f"; left out, as they have no default: {', '.join(missing)}" if missing else ""
+        log.warning("Not defined any more, compared as the default: %s%s", about["not defined any more"], left_out)
     reference = _reference(champion, model, spec, settings)
     outputs = _logged_outputs(model, champion, snapshot, window, spec, settings)
     about["outputs"] = "logged" if outputs else "computed, as few predictions are logged"
     report = write_drift_report(
-        with_outputs(reference, _holdout_outputs(model) or _outputs(reference, model)),
-        with_outputs(current, outputs or _outputs(current, model)),
+        with_outputs(reference.drop(columns=missing), _holdout_outputs(model) or _outputs(reference, model)),
+        with_outputs(current.drop(columns=missing), outputs or _outputs(current, model)),
         spec.monitoring.maximum_drifted_share,
         folder,
         about,
@@ -121,13 +122,16 @@ def _compare(
     )
 
 
-def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.DataFrame", list[str]]:
-    """The champion's features, in its order; and the names of those that were not `made` and have their default."""
+def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.DataFrame", list[str], list[str]]:
+    """The champion's features, in its order; the names of those that were not `made`, which have their default; and of
+    those among them that have none, and are missing."""
     views = metadata.features.views if metadata.features else ()
     defaults = {column.name: column.default for view in views for column in view.columns}
+    optional = {column.name for column in metadata.columns if column.may_be_missing or column.categories is not None}
     not_defined = [name for name in metadata.feature_names if name not in made]
-    made = made.assign(**{name: defaults.get(name, 0.0) for name in not_defined})
-    return compared(made, metadata.columns), not_defined
+    missing = [name for name in not_defined if name in optional]
+    made = made.assign(**{name: None if name in missing else defaults.get(name, 0.0) for name in not_defined})
+    return compared(made, metadata.columns), not_defined, missing
 
 
 def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, settings: StateSettings) -> "pd.DataFrame":

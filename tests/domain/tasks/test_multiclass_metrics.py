@@ -1,13 +1,20 @@
 """Metrics of multiclass tasks against scikit-learn, on all rows and on bootstrap samples, and the decision."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score, top_k_accuracy_score
 
+from testing.spec_files import MODEL, Raw, spec_files
+from training.contract.errors import ConfigError
+from training.contract.model_spec import load_model_spec
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
+from training.domain.task_kind import Fitting, task_of
 from training.domain.tasks.multiclass import Multiclass, ScoredMulticlass, ServedMulticlass
 
 METRICS = ("log_loss", "macro_f1", "balanced_accuracy", "ovr_auc", "top_k_accuracy")
@@ -89,3 +96,31 @@ def test_what_an_artifact_holds_comes_back_and_decides(served: ServedMulticlass,
     assert answer["class"] == "late"
     assert answer["probabilities"]["late"] == pytest.approx(0.8)
     assert Multiclass.answer_schema.keys() - {"decision"} == answer.keys()
+
+
+@pytest.mark.parametrize(
+    ("classes", "task", "evaluation", "said"),
+    [
+        (("go", "reject"), {"decision": {"reject_below": 0.5}}, {}, "A class is named reject"),
+        (("no", "yes"), {}, {"primary": "top_k_accuracy"}, "with k = 2, which is always 1 for 2 classes"),
+        (("a", "b", "c"), {"decision": {"reject_below": 0.5}}, {"primary": "top_k_accuracy"}, None),
+        (("go", "reject"), {}, {}, None),
+    ],
+)
+def test_classes_that_do_not_suit_the_spec_are_refused_before_anything_is_judged(
+    tmp_path: Path, classes: tuple[str, ...], task: dict[str, Any], evaluation: dict[str, Any], said: str | None
+) -> None:
+    def change(model: Raw, source: Raw) -> None:
+        model |= {
+            "task": {"kind": "multiclass", **task},
+            "evaluation": {"limits": {"log_loss": 1.0, "top_k_accuracy": 0.5}, **evaluation},
+        }
+        source["feeds"]["labels"]["columns"]["is_fraud"] = {"type": "string"}
+
+    kind = task_of(load_model_spec(MODEL, *spec_files(tmp_path, change).values()))
+    fitting = Fitting(classes, np.full((3, len(classes)), 1 / len(classes), np.float32))
+    if said is None:
+        kind.fit(fitting)
+        return
+    with pytest.raises(ConfigError, match=said):
+        kind.fit(fitting)

@@ -73,3 +73,17 @@ def test_what_an_artifact_holds_comes_back(served: ServedRegression) -> None:
     lacking = Regression.answer_schema.keys() - answer.keys()
     assert lacking == (set() if served.half_width else Regression.optional)
     assert answer.keys() <= Regression.answer_schema.keys()
+
+
+def test_versions_agree_by_the_outer_bounds_where_the_quartiles_are_equal() -> None:
+    """Most of the holdout has one output, such as 0 for what rarely happens."""
+    scores, others = np.array([0.0, 0.0, 0.0]), np.array([0.5, 4.0, 6.0])
+
+    def agreed(bounds: tuple[float, ...]) -> list[bool] | None:
+        served = ServedRegression(bounds=bounds)
+        found = served.agree(scores, served, others)
+        return None if found is None else found.tolist()
+
+    assert agreed(tuple(float(n) for n in range(19))) == [True, True, True]
+    assert agreed((*[0.0] * 18, 5.0)) == [True, True, False]
+    assert agreed((0.0,) * 19) is None

@@ -9,15 +9,13 @@ import numpy as np
 
 from training.contract.errors import ConfigError
 from training.contract.registries import TASKS
-from training.contract.tasks import MulticlassTask
+from training.contract.tasks import REJECT, MulticlassTask
 from training.domain.charts import Chart, Grid, Line
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
 from training.domain.tasks._ranking import Ranked
 from training.domain.tasks._weighted import EPSILON, mean
-
-REJECT = "reject"
 
 
 @dataclass(frozen=True)
@@ -215,6 +213,7 @@ class Multiclass(TaskKind):
 
     def fit(self, fitting: Fitting) -> ServedMulticlass:
         decision = self._section.decision
+        self._check_classes(fitting.classes)
         if decision.costs is None:
             return ServedMulticlass(fitting.classes, decision.reject_below)
         named = {name for costs in decision.costs.values() for name in costs}
@@ -223,6 +222,16 @@ class Multiclass(TaskKind):
             raise ConfigError(problem, hint=f"The classes are {', '.join(fitting.classes)}.")
         costs = tuple(tuple(float(of.get(name, 0.0)) for of in decision.costs.values()) for name in fitting.classes)
         return ServedMulticlass(fitting.classes, None, tuple(decision.costs), costs)
+
+    def _check_classes(self, classes: tuple[str, ...]) -> None:
+        """Raises ConfigError where the spec does not suit the classes that the training rows have."""
+        if self._section.decision.reject_below is not None and REJECT in classes:
+            problem = f"A class is named {REJECT}, which is also the decision below task.decision.reject_below"
+            raise ConfigError(problem, hint="Rename the class, or remove reject_below.")
+        k = self.evaluation.k
+        if self.evaluation.primary == "top_k_accuracy" and k >= len(classes):
+            problem = f"evaluation.primary is top_k_accuracy with k = {k}, which is always 1 for {len(classes)} classes"
+            raise ConfigError(problem, hint="Lower evaluation.k, or choose another primary metric.")
 
     @staticmethod
     def served(stored: Mapping[str, Any]) -> ServedMulticlass:

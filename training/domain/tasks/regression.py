@@ -19,6 +19,8 @@ from training.domain.tasks._weighted import mean, median
 
 #: Parts of the holdout's scores, by which the outputs of two versions are compared.
 GROUPS = 20
+#: The places of the quartiles among the bounds of the groups.
+_QUARTILES = (GROUPS // 4 - 1, 3 * GROUPS // 4 - 1)
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ class ServedRegression(ServedTask):
 
     def agree(self, scores: np.ndarray, other: ServedTask, others: np.ndarray) -> np.ndarray | None:
         """Whether the others lie in the interval around the scores. Without intervals, whether they are closer to them
-        than the quartiles of the holdout are to each other."""
+        than the quartiles of the holdout are to each other. Where these are equal, the outer bounds take their place;
+        where all bounds are equal, it cannot tell."""
         if self.half_width is not None:
             return np.abs(scores - others) <= self.half_width
         if not self.bounds:
             return None
-        low, high = (self.bounds[part * GROUPS // 4 - 1] for part in (1, 3))
-        return np.abs(scores - others) <= high - low
+        quartiles, outer = ([self.bounds[place] for place in places] for places in (_QUARTILES, (0, -1)))
+        widths = [high - low for low, high in (quartiles, outer) if high > low]
+        return np.abs(scores - others) <= widths[0] if widths else None
 
     def answer(self, outputs: Sequence[float]) -> dict[str, Any]:
         if self.half_width is None:

@@ -121,7 +121,8 @@ def comparison(stage: Stage, signals: Signals, labels: LateLabels, spec: ModelSp
     from training.domain.experiment import alert_rates, qualities
 
     confidence, evaluation = spec.evaluation.confidence, spec.evaluation
-    rates = alert_rates(signals.of(signals.champion), signals.of(signals.challenger), confidence)
+    alerts = spec.task.HAS_ALERTS
+    rates = alerts and alert_rates(signals.of(signals.champion), signals.of(signals.challenger), confidence)
     lines = [str(rates)] if rates else []
     versions = (signals.champion, signals.challenger)
     old, new = (labels.scored(version, labels.of(version)) for version in versions)
