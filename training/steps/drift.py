@@ -36,8 +36,8 @@ def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
 
     Without events or a champion there is nothing to compare, and the outcome says so. A feature of the champion that
     the definitions no longer have is compared as its default, and named; one without a default is left out. A retry
-    reads the same snapshot and writes the same report in the same place. Raises InputError when the champion's reference is gone from disk and from its run,
-    TransientError when MLflow does not answer.
+    reads the same snapshot and writes the same report in the same place. Raises InputError when the champion's
+    reference is gone from disk and from its run, TransientError when MLflow does not answer.
     """
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     snapshot = snapshot_of_run(inputs.run, spec, settings, inputs.as_of)
