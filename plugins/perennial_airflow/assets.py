@@ -25,7 +25,21 @@ def retrain_asset(model: str) -> Asset:
     return Asset(name=f"{model}_retrain", uri=f"x-perennial://{model}/retrain", group=model)
 
 
+def predictions_asset(model: str) -> Asset:
+    """All events of some partitions have predictions that were made in batch. DAGs of others may be scheduled on it."""
+    return Asset(name=f"{model}_predictions", uri=f"x-perennial://{model}/predictions", group=model)
+
+
 def features_event(result: dict[str, Any], context: Any) -> dict[str, Any]:
     """The extra of the features asset's event after `materialize`. The event starts monitoring runs."""
     feed, partition = context["params"]["feed"], context["params"]["partition"]
     return {"as_of": result["as_of"], "partition": partition, "reason": f"New {feed}: {partition.replace('_', ' to ')}"}
+
+
+def predictions_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
+    """The extra of the predictions asset's event after `score`; None when the run found nothing to score."""
+    if not result["partitions"]:
+        return None
+    snapshot = result["snapshot"]
+    said = {"as_of": snapshot["as_of"], "model_version": snapshot["champion_version"]}
+    return {**said, **{name: result[name] for name in ("partitions", "window", "rows")}}

@@ -68,6 +68,13 @@ def training_params(spec: ModelSpec) -> Params:
     }
 
 
+def score_params() -> Params:
+    description = (
+        "Score the events of this partition that the champion has not answered. Empty: those of new partitions."
+    )
+    return {"partition": Param(None, type=["null", "string"], title="Partition", description=description)}
+
+
 def rollback_params() -> Params:
     version = "Empty: the version that served before the current one."
     return {

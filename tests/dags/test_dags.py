@@ -18,6 +18,8 @@ from training.contract.source_spec import SOURCES_DIR
 
 ROOT = Path(__file__).parent.parent.parent
 OF_SOURCE, OF_MODEL = ("data", "landing"), ("monitor", "rollback", "train")
+#: Models whose spec says that they score in batch.
+SCORED = ("flight_outcome",)
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
@@ -61,7 +63,8 @@ def loaded() -> dict[str, Any]:
 def ids(sources: tuple[str, ...] = SOURCES, models: tuple[str, ...] = MODELS) -> list[str]:
     """The ids of the DAGs of these sources and models."""
     of_sources = [f"{source}_{kind}" for source in sources for kind in OF_SOURCE]
-    return sorted([*of_sources, *(f"{model}_{kind}" for model in models for kind in OF_MODEL)])
+    of_models = [f"{model}_{kind}" for model in models for kind in OF_MODEL]
+    return sorted([*of_sources, *of_models, *(f"{model}_score" for model in models if model in SCORED)])
 
 
 def tasks(dag: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -154,6 +157,18 @@ def test_two_models_of_a_source_share_its_data_and_each_is_monitored_when_it_has
     (online,) = tasks(dags["card_payments_data"])["materialize"]["outlets"]
     for model in ("card_fraud", "other"):
         assert online["__var"]["name"] in json.dumps(dags[f"{model}_monitor"]["timetable"])
+
+
+def test_scoring_follows_new_data_or_a_schedule_and_announces_predictions(tmp_path: Path) -> None:
+    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    for name, when in (("follows", "new_data"), ("nightly", "0 2 * * *")):
+        made = {**spec, "name": name, "scoring": {"when": when}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(made))
+    dags = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["dags"]
+    assert "card_payments_features" in json.dumps(dags["follows_score"]["timetable"])
+    assert "0 2 * * *" in json.dumps(dags["nightly_score"]["timetable"])
+    (announced,) = tasks(dags["nightly_score"])["score"]["outlets"]
+    assert announced["__var"]["name"] == "nightly_predictions"
 
 
 def test_a_file_with_another_ending_is_reported(tmp_path: Path) -> None:

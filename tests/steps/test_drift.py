@@ -277,7 +277,12 @@ def test_logged_outputs_are_compared_with_those_of_the_holdout(
     [scores] = OnnxModel.load(served_artifact(settings, champion)).metadata.holdout_outputs.values()
     answers = np.resize(np.random.default_rng(0).permutation(np.array(scores, float)), len(events))
     rows = events.assign(score=answers + 0.3 if moved else answers)
-    lake.overwrite("predictions", prediction_table(spec, rows), ["day"])
+    # Of two answers to an event the first counts.
+    rows = rows.assign(predicted_at=events["event_time"])
+    again = rows.assign(
+        score=answers if moved else answers + 0.3, predicted_at=events["event_time"] + timedelta(hours=1)
+    )
+    lake.overwrite("predictions", prediction_table(spec, pd.concat([again, rows], ignore_index=True)), ["day"])
     result = drift.run(DriftInputs(model=MODEL, as_of=QUIET), settings)
     assert (result.columns["_score"].drifted, result.drifted) == (drifted, drifted)
     assert "outputs: logged" in Path(str(result.report_html)).read_text()

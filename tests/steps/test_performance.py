@@ -238,3 +238,20 @@ def test_a_version_that_predicted_but_is_not_registered_is_an_input_error(world:
     _log(world, _predict(world, WINDOW, _good, version=99))
     with pytest.raises(InputError, match="99"):
         _run(world, version=99)
+
+
+def test_events_that_the_version_was_trained_on_are_left_out(world: MonitoredModel) -> None:
+    """They can only be there because a person had an old partition scored in batch."""
+    trained = world.dataset.train.days
+    as_of = trained.end + timedelta(days=load_model_spec(MODEL).label_spec.delay_days + 3)
+    window = Days.ending(trained.end + timedelta(days=3), 7)
+    _log(world, _predict(world, window, _good))
+    result = _run(world, as_of)
+    assert result.window == window
+    _log(world, _predict(world, Days(start=trained.end, end=window.end), _good))
+    alone = _run(world, as_of)
+    assert 0 < result.rows == alone.rows
+    assert (result.outcome, result.counts) == (alone.outcome, alone.counts)
+    _log(world, _predict(world, Days.ending(trained.end, 4), _good))
+    nothing = _run(world, as_of)
+    assert (nothing.outcome, nothing.rows) == ("too few labels", 0)

@@ -16,6 +16,7 @@ from training.domain.drift import compared, current_window, has_drifted, sample,
 from training.domain.encoding import encoded
 from training.domain.frames import LOGGED_OUTPUTS, PREDICTION_ID, are_finite, logged_outputs
 from training.domain.identity import dataset_id
+from training.domain.performance import first_made
 from training.settings import StateSettings
 from training.snapshots import snapshot_of_run
 from training.workspace import served_artifact, share
@@ -185,10 +186,11 @@ def _logged_outputs(
     spec: ModelSpec,
     settings: StateSettings,
 ) -> "dict[str, np.ndarray]":
-    """What the champion answered to events of the window; empty when fewer than `minimum_rows` are logged."""
+    """What the champion answered to events of the window, first; empty when fewer than `minimum_rows` are logged."""
     lake = Lake(settings.lake, spec.source.name, spec.name)
     predictions = Predictions(lake, spec, snapshot.table_versions.get(PREDICTIONS))
-    rows = predictions.answered(window, [], champion.version, outputs=True)
+    identity = spec.source.id_column
+    rows = first_made(predictions.answered(window, [identity], champion.version, outputs=True), [identity])
     rows = rows[are_finite(rows[LOGGED_OUTPUTS])]
     if len(rows) < spec.monitoring.minimum_rows:
         log.info("%d predictions of version %d are logged: its outputs are computed", len(rows), champion.version)

@@ -107,7 +107,10 @@ def _counted(
     lake: Lake,
     spec: ModelSpec,
 ) -> "pd.DataFrame":
-    """The first prediction for each event that evaluation counts, with its label as known at `as_of`."""
+    """The first prediction for each event that evaluation counts, with its label as known at `as_of`.
+
+    Events of the days that the version was trained on are left out: it can only have scored them in batch.
+    """
     import pandas as pd
 
     from training.domain.labels import known_before, labelled
@@ -115,6 +118,10 @@ def _counted(
     # Positives make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
     since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
     identity = spec.source.id_column
+    later = predictions[spec.source.events.time_column] >= midnight(metadata.train_days.end)
+    if learned := int((~later).sum()):
+        log.warning("%d predictions are for events of the days that the version was trained on: left out", learned)
+        predictions = predictions[later]
     events = Events(lake, spec, versions[EVENTS]).within(Days(start=since, end=window.end), _columns(spec))
     ids = pd.concat([predictions[identity], events[identity]])
     labels = Labels(lake, spec, versions[spec.label_spec.feed]).known_at(as_of, ids)
