@@ -222,6 +222,10 @@ bench-serving: $(READY) ## Benchmark the prediction service against others (need
 bench-generator: $(READY) ## Benchmark the generator, in rows per second
 	@$(BIN)/python -m benchmarks.generator_speed $(ARGS)
 
+.PHONY: bench-score
+bench-score: $(READY) ## Benchmark scoring in batch, beyond reading features (ARGS='--rows 10000000')
+	@$(BIN)/python -m benchmarks.score $(ARGS)
+
 .PHONY: bench-soak
 bench-soak: $(READY) ## Send 200,000 requests while versions swap and parts fail (ARGS='--requests 10000 --swaps 5')
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
