@@ -20,6 +20,7 @@ from training.contract.errors import InputError, StepError
 from training.contract.feeds import EVENTS, FeedSpec
 from training.contract.source_spec import SourceSpec, load_source_spec
 from training.onboarding.landable import landable
+from training.onboarding.rules import DAYS_PER_FILE
 from training.onboarding.sample import Sample, read_sample
 from training.settings import load_settings
 
@@ -32,7 +33,7 @@ def land(
     samples: dict[str, Sample],
     first: date | None = None,
     last: date | None = None,
-    days_per_file: int = 90,
+    days_per_file: int = DAYS_PER_FILE,
     single_days: int = 3,
     positive_text: str = "",
 ) -> Iterator[Path]:
@@ -70,7 +71,7 @@ def _at(day: date) -> pa.Scalar:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = landing_parser("local.land", "Land the rows of a file as partitions of a source.", "")
-    parser.set_defaults(days_per_file=90)
+    parser.set_defaults(days_per_file=DAYS_PER_FILE)
     parser.add_argument("--data", type=Path, help="a Parquet or CSV file of events, or a folder of them")
     parser.add_argument("--labels", type=Path, help="the same of labels, if they are in a file of their own")
     parser.add_argument("--labels-feed", default="", help="the feed of the labels (default: the only one)")

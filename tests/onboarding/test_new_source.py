@@ -310,6 +310,29 @@ def test_a_text_label_becomes_0_and_1(here: Settings, tmp_path: Path) -> None:
         landable(read_sample(path), spec.events)
 
 
+def test_one_of_several_labels_becomes_0_and_1(here: Settings, tmp_path: Path) -> None:
+    columns = with_column("outcome", np.where(sales()["returned"], "Yes", "No"))
+    spec, _ = made_of(here, tmp_path, columns, labels="outcome,refund", positive="Yes")
+    assert spec.events.columns["outcome"].values == (0, 1)
+    assert spec.events.columns["refund"].type == "float64"
+
+
+def test_whole_floats_with_missing_values_are_an_entity_of_integers(here: Settings, tmp_path: Path) -> None:
+    numbers = pa.array(np.arange(rows()) % 30 + 1.0, mask=np.arange(rows()) % 40 == 0)
+    spec, _ = made_of(here, tmp_path, with_column("customer_id", numbers))
+    column = spec.events.columns["customer_id"]
+    assert (column.type, column.nullable, column.maximum) == ("int64", True, None)
+    assert "customer_id" in spec.entities.values()
+    assert "customer_id" not in spec.features.event_columns
+
+
+def test_an_empty_field_of_a_csv_file_is_missing(here: Settings, tmp_path: Path) -> None:
+    columns = table(with_column("note", [None, "a", "b"] * 800))
+    csv.write_csv(columns, tmp_path / "sample.csv")
+    spec, _ = made(here, tmp_path / "sample.csv")
+    assert spec.events.columns["note"].nullable
+
+
 def test_quiet_days_and_gaps_of_the_sample_are_allowed(here: Settings, tmp_path: Path) -> None:
     columns = table(sales())
     at = columns["sold_at"].to_pylist()
@@ -362,6 +385,7 @@ def without(*names: str) -> dict[str, Any]:
         (with_column("won", pa.nulls(2400)), {"labels": "won"}, "has no values"),
         (with_column("won", [f"w{n}" for n in range(2400)]), {"labels": "won"}, "too many to be classes"),
         (sales(), {"labels": "rating", "positive": "bad"}, "POSITIVE is 'bad', but the label rating has"),
+        (sales(), {"labels": "rating,returned", "positive": "Bad"}, "No label has the value 'Bad': rating has"),
         (sales(), {"id": "shop"}, "repeated values, most often"),
         (sales(), {"id": "price"}, "an id is an integer or text"),
         (sales(), {"entities": "price"}, "an entity is an integer or text"),

@@ -60,7 +60,7 @@ class Feed:
             elif name == self.time.column:
                 found[name] = Rules({"type": "timestamp"}, joined([_time_comment(each), self.time.why]))
             elif name in self.labels:
-                found[name] = label_rules(each, positive)
+                found[name] = label_rules(each, positive if positive in each.counts else "")
             elif name in entities:
                 found[name] = key_rules(each, False, f"{each.distinct:,} values")
             else:
@@ -112,7 +112,7 @@ def label_feed(data: Path, time: str, events: Feed) -> Feed:
     found = _retyped(typed, found, chosen.column, found[chosen.column].file_type)
     key = found[events.id.column]
     of_events = events.columns[events.id.column]
-    if key.kind != of_events.kind:
+    if not key.key_kind or key.key_kind != of_events.key_kind:
         what = f"{key.name} is {key.file_type} in {data} and {of_events.file_type} in the events"
         raise InputError(what, "Give the id the same type in both files.")
     names = tuple(name for name, each in found.items() if name not in (chosen.column, key.name) and _learnable(each))

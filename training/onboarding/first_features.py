@@ -53,7 +53,7 @@ def _no_feature(each: Profile, is_entity: bool) -> str:
         return "one value"
     if each.kind == "string" and each.distinct > _CATEGORIES:
         return f"{each.distinct:,} texts"
-    if each.kind == "int" and (is_entity or re.search(r"(^|_)id$", each.name, re.I)):
+    if each.key_kind == "int" and (is_entity or re.search(r"(^|_)id$", each.name, re.I)):
         return "a number that is a name"
     return ""
 

@@ -110,8 +110,7 @@ _REPEATED = "Remove the rows that are repeated, or add a column that numbers the
 
 def _usable_id(sample: Sample, each: Profile) -> str:
     hint = f"Name another column as ID, or write ID={NEW}: `make land` then makes an id of the time and a number."
-    whole = each.kind == "float" and each.all_whole
-    if each.kind not in ("int", "string") and not whole:
+    if not each.key_kind:
         raise InputError(f"{sample.path}: {each.name} is {each.file_type}, but an id is an integer or text", hint)
     if each.nulls:
         raise InputError(f"{sample.path}: {each.name} is missing in {each.nulls:,} rows, but identifies them", hint)
@@ -160,7 +159,7 @@ def _entity_like(found: dict[str, Profile], taken: Collection[str]) -> Iterator[
         if each.name in taken or each.distinct < _ENTITIES or each.nulls > each.rows / 2:
             continue
         repeats = each.known / each.distinct >= _EVENTS_PER_ENTITY
-        is_key = each.kind == "string" or (each.kind == "int" and _KEY_NAMES.fullmatch(each.name))
+        is_key = each.kind == "string" or (each.key_kind == "int" and _KEY_NAMES.fullmatch(each.name))
         if repeats and is_key:
             yield each
 
@@ -169,7 +168,7 @@ def _usable_entity(sample: Sample, each: Profile, taken: Collection[str]) -> str
     hint = "Name other columns as ENTITY, separated by commas, or write ENTITY=none."
     if each.name in taken:
         raise InputError(f"{each.name} is the time, the id or a label, so it has no history as an entity", hint)
-    if each.kind not in ("int", "string") and not (each.kind == "float" and each.all_whole):
+    if not each.key_kind:
         what = f"{sample.path}: {each.name} is {each.file_type}, but an entity is an integer or text"
         raise InputError(what, hint)
     return each.name

@@ -92,10 +92,17 @@ def _feeds(wishes: SourceWishes) -> tuple[Feed, Feed | None, Delay | None]:
     joined = is_file(wishes.labels)
     columns = [] if joined else [each.strip() for each in wishes.labels.split(",") if each.strip()]
     events = event_feed(wishes.data, wishes.time, wishes.id, columns, joined)
-    if not joined:
-        return events, None, None
-    labels = label_feed(Path(wishes.labels), wishes.labels_time, events)
-    return events, labels, label_delay(events, labels)
+    labels = label_feed(Path(wishes.labels), wishes.labels_time, events) if joined else None
+    _check_positive(wishes.positive, labels or events)
+    return events, labels, None if labels is None else label_delay(events, labels)
+
+
+def _check_positive(positive: str, feed: Feed) -> None:
+    """Raises InputError when no label of `feed` has the text `positive`."""
+    counts = {name: feed.columns[name].counts for name in feed.labels}
+    if positive and not any(positive in values for values in counts.values()):
+        listed = "; ".join(f"{name} has {', '.join(map(repr, values)) or 'many'}" for name, values in counts.items())
+        raise InputError(f"No label has the value {positive!r}: {listed}", "Write POSITIVE=<one of a label's texts>.")
 
 
 class _Text:
@@ -225,7 +232,7 @@ class _Text:
 
     def _shareable(self, entity: Choice) -> bool:
         """Feast has one type for an entity of one name, whichever source it is in."""
-        mine = self._events.columns[entity.column].kind
+        mine = self._events.columns[entity.column].key_kind
         return self._others.get(entity.column, mine) in (mine, "")
 
 

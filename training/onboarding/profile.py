@@ -48,6 +48,13 @@ class Profile:
         return self.declared.kind if self.declared else ""
 
     @property
+    def key_kind(self) -> str:
+        """The kind as an id or an entity; empty: it can be none. Whole floats are integers of which one is missing."""
+        if self.kind == "float" and self.all_whole:
+            return "int"
+        return self.kind if self.kind in ("int", "string") else ""
+
+    @property
     def known(self) -> int:
         """The rows with a value."""
         return self.rows - self.nulls

@@ -26,6 +26,8 @@ CLASSES = 10
 _MOST_CLASSES = 50
 #: Of the number of rows of a day: how far beyond the sample's own extremes the rules allow.
 _LOW_HEADROOM, _HIGH_HEADROOM = 0.5, 1.5
+#: The days of history that `make land` puts into one file.
+DAYS_PER_FILE = 90
 #: Name of a part of a date or of a time → its range.
 _CALENDAR = {
     "month": (1, 12),
@@ -237,7 +239,8 @@ def row_count_rules(counts: Mapping[date, int]) -> tuple[dict[str, Any], str]:
     for at in range(1, len(every)):
         before = every[max(0, at - usual.history_days) : at]
         # Days of a partition of several days count with the partition's mean.
-        ratios += [every[at] / typical for typical in (median(before), mean(before)) if typical]
+        means = mean(before), mean(every[max(0, at - DAYS_PER_FILE) : at])
+        ratios += [every[at] / typical for typical in (median(before), *means) if typical]
     fields: dict[str, Any] = {}
     if 0 in every:
         fields["minimum"] = 0

@@ -20,6 +20,8 @@ READABLE = (".parquet", ".pq", ".csv")
 #: Names of ours that no column of a feed, or no column that becomes a feature, may have.
 _RESERVED = TABLE_COLUMNS | FEAST_COLUMNS | {PARTITION}
 _LONGEST = 63
+#: An empty field and NA are missing values in a column of text, too.
+_CSV = csv.ConvertOptions(strings_can_be_null=True)
 #: The numbers of the rows, which pandas writes beside the columns.
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
@@ -124,7 +126,9 @@ def _is_data(path: Path) -> bool:
 def _read(path: Path) -> pa.Table:
     """The rows of a file. Arrow guesses the types of a CSV file: numbers, true and false, ISO dates and times, text."""
     try:
-        table = csv.read_csv(path) if path.suffix.lower() == ".csv" else pq.ParquetFile(path).read()
+        table = (
+            csv.read_csv(path, convert_options=_CSV) if path.suffix.lower() == ".csv" else pq.ParquetFile(path).read()
+        )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = "CSV" if path.suffix.lower() == ".csv" else "Parquet"
         raise InputError(f"{path} cannot be read as {kind}: {error}", f"Write it again as {kind}.") from error
