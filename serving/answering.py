@@ -10,6 +10,7 @@ import numpy as np
 
 from serving.batch import Batch
 from serving.explain import explain
+from serving.loaded_model import FEW_ROWS, LoadedModel
 from serving.metrics import ModelMetrics
 from serving.prediction_log import PredictionLog
 from serving.recorder import Answered, Recorder
@@ -17,6 +18,7 @@ from serving.schema import BadRequest, Problem
 from serving.scoring import Scorer, finite_rows
 from serving.signals import RolloutSignals
 from serving.traffic import Route
+from training.adapters.features import OnlineFeatures
 from training.contract.errors import DataContractError
 from training.contract.predictions import Explanation, Prediction
 
@@ -43,9 +45,6 @@ class Answering:
         self._scorer = Scorer()
         self._recorder = Recorder(replica, log, signals, metrics)
         self._ids = random.Random()  # An id must be unique, not secret.
-
-    def start(self) -> None:
-        self._recorder.start()
 
     def close(self) -> None:
         self._scorer.close()
@@ -102,8 +101,12 @@ class Answering:
             raise BadRequest(503, Problem(error="The request could not be answered in time"), retry_after=1)
         # The newest request sets the time limit of the model: older requests may have been sent slowly.
         seconds_left = self._deadline - (now - max(batch.received))
-        values = batch.features(route.loaded.plan).values
-        return await self._scorer.score(route.loaded, values, seconds_left)
+        loaded = route.loaded
+        if loaded.model.feature_speed.slow:
+            features = await asyncio.wait_for(self._scorer.run(_features, loaded, batch), seconds_left)
+        else:
+            features = _features(loaded, batch)
+        return await self._scorer.score(loaded, features.values, seconds_left)
 
     async def _failed(self, route: Route, batch: Batch, error: Exception, answered: list[Answered]) -> list[RowOutcome]:
         """Count the failure. The champion answers in place of a challenger."""
@@ -160,3 +163,14 @@ class Answering:
                 loaded.task.answers(scores), batch.features(loaded.plan).timestamps, strict=True
             )
         ]
+
+
+def _features(loaded: LoadedModel, batch: Batch) -> OnlineFeatures:
+    """The features of `loaded` for `batch`. The time that they take decides whether the next are made in a thread."""
+    if batch.has_features(loaded.plan):
+        return batch.features(loaded.plan)
+    began = time.perf_counter()
+    features = batch.features(loaded.plan)
+    if len(batch.rows) <= FEW_ROWS:
+        loaded.model.feature_speed.judge(time.perf_counter() - began)
+    return features

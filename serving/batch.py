@@ -40,6 +40,10 @@ class Batch:
             )
         return self._features[plan]
 
+    def has_features(self, plan: FeaturePlan) -> bool:
+        """Whether `features` returns at once."""
+        return plan in self._features
+
     def of(self, places: list[int]) -> "Batch":
         """A batch of the rows at `places`. Its features are computed again."""
         received = self.received if len(self.received) == 1 else [self.received[i] for i in places]

@@ -42,6 +42,8 @@ class PredictionDispatcher:
         else:
             if body is None:
                 return
+            # While the body came, another host may have taken over the model.
+            endpoint = self._endpoints.get(scope["path"], endpoint)
             response = await endpoint.answer(scope, body, received)
         await respond(send, response)
 

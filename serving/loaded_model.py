@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from serving.schema import Row, made_up_row
+from serving.speed import Speed
 from training.adapters.features import (
     FeaturePlan,
     Features,
@@ -35,9 +36,8 @@ from training.settings import ServingSettings
 
 #: A call of the model with at most this many rows is a small one.
 FEW_ROWS = 16
-#: A model is slow when the fastest of CALLS small calls took longer than SLOW_SECONDS. It is fast again when the
-#: fastest takes less than a quarter of that. The fastest counts: on a busy machine any call may have been delayed.
-CALLS, SLOW_SECONDS = 8, 0.002
+#: Events that are scored when a version is loaded, to see how fast it is; one is enough if it takes TRY_SECONDS.
+TRIES, TRY_SECONDS = 3, 0.1
 
 
 class MeasuredModel(OnnxModel):
@@ -48,8 +48,8 @@ class MeasuredModel(OnnxModel):
         self._lock = threading.Lock()
         self.scored = self.nans = 0
         self.times = list(NO_TIMES)
-        self.slow = False
-        self._calls, self._fastest = 0, float("inf")
+        #: Of small calls, and of making the features of few rows.
+        self.speed, self.feature_speed = Speed(), Speed()
 
     def score(self, features: np.ndarray) -> np.ndarray:
         """Scores [n], or [n, k] of classes, of `features` [n, d]. Some may not be numbers."""
@@ -65,20 +65,13 @@ class MeasuredModel(OnnxModel):
             self.scored += rows
             self.times[bisect_left(TIME_BUCKETS, seconds)] += 1
             self.nans += nans
-            if rows <= FEW_ROWS:
-                self._judge_speed(seconds)
+        if rows <= FEW_ROWS:
+            self.speed.judge(seconds)
         return scores
 
     def try_out(self, features: np.ndarray) -> np.ndarray:
         """As `score`, without counting the call."""
         return super().score(features)
-
-    def _judge_speed(self, seconds: float) -> None:
-        self._calls += 1
-        self._fastest = min(self._fastest, seconds)
-        if self._calls == CALLS:
-            self.slow = self._fastest > (SLOW_SECONDS / 4 if self.slow else SLOW_SECONDS)
-            self._calls, self._fastest = 0, float("inf")
 
 
 @dataclass(frozen=True)
@@ -121,6 +114,24 @@ class LoadedModel:
         if not np.isfinite(self.model.try_out(self.plan.assemble([self.probe], found).values)).all():
             raise DataContractError(f"Version {self.version}'s score of a probe is not a number", hint="Train again.")
 
+    @property
+    def slow(self) -> bool:
+        """Whether an answer takes so long that it must not be made on the event loop."""
+        return self.model.speed.slow or self.model.feature_speed.slow
+
+    def measure(self, found: Sequence[ViewRows]) -> None:
+        """Find out how fast it is, before the first request. `found`: as for `check`."""
+        features, scores = list[float](), list[float]()
+        while len(scores) < TRIES and sum(features) + sum(scores) < TRY_SECONDS:
+            began = time.perf_counter()
+            values = self.plan.assemble([self.probe], found).values
+            made = time.perf_counter()
+            self.model.try_out(values)
+            features.append(made - began)
+            scores.append(time.perf_counter() - made)
+        self.model.feature_speed.measured(min(features))
+        self.model.speed.measured(min(scores))
+
     def since_now(self) -> "LoadedModel":
         return replace(self, since=datetime.now(UTC))
 
@@ -137,7 +148,7 @@ class LoadedModelFactory:
         self._plans: WeakValueDictionary[Hashable, FeaturePlan] = WeakValueDictionary()
 
     def open(self, version: int, model: MeasuredModel) -> LoadedModel:
-        """The verified `model` with its features. Scores one event to warm up.
+        """The verified `model` with its features. Scores a few events, to warm up and to measure its speed.
 
         Raises DataContractError when the features cannot be made here, or when those of the golden events differ from
         training, and whatever the online store raises.
@@ -148,7 +159,9 @@ class LoadedModelFactory:
         events = golden_events(metadata.golden, self._spec)
         probe = events[0] if events else made_up_row(self._spec)
         loaded = LoadedModel(version, metadata.digest, model, plan, probe, datetime.now(UTC))
-        loaded.check(OnlineReader(self._settings).look_up([probe], plan.views))
+        found = OnlineReader(self._settings).look_up([probe], plan.views)
+        loaded.check(found)
+        loaded.measure(found)
         return loaded
 
     def _plan(self, metadata: ArtifactMetadata) -> FeaturePlan:

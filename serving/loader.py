@@ -21,6 +21,8 @@ from training.contract.replicas import Refusal
 from training.settings import ServingSettings
 
 REFUSED_RETRY_SECONDS = 30.0
+#: At most so many versions of all models are opened at a time, which takes the processors. Downloads wait for nobody.
+_OPENING = threading.Semaphore(2)
 
 log = logging.getLogger("perennial")
 
@@ -108,8 +110,9 @@ class Loader:
     def _try(self, wanted: ModelVersion) -> None:
         version = wanted.version
         try:
-            model = load_model(self._registry.download(wanted, self.copy(version)), self._spec)
-            loaded = self._open(version, model)
+            folder = self._registry.download(wanted, self.copy(version))
+            with _OPENING:
+                loaded = self._open(version, load_model(folder, self._spec))
         except (TransientError, NotLoaded) as error:
             self._failed[version] = str(error)
         except Exception as error:

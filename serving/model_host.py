@@ -57,13 +57,13 @@ class ModelHost:
     def _open_log(self) -> PredictionLog:
         replica, name = self._replica, self.spec.name
         lake = Lake(replica.settings.lake, self.spec.source.name, name)
-        return PredictionLog(replica.folder / "predictions" / name, lake, self.spec, replica.name, self.metrics)
+        folder = replica.folder / "predictions" / name
+        return PredictionLog(folder, lake, self.spec, replica.name, self.metrics, replica.log_threads)
 
     def start(self) -> None:
         if self._owns_log:
             self._log.start()
         self._replica.registry.add(self.watcher)
-        self._answering.start()
 
     def take_over(self) -> None:
         """The host of the earlier spec is closed next; this one goes on with its prediction log."""

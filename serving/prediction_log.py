@@ -2,10 +2,10 @@
 
     answer ─► queue ─► writer thread ─► spool on disk ─► shipper thread ─► Delta table
 
-The writer writes the rows in the queue to disk and syncs them, every FLUSH_SECONDS. A `kill -9` loses at most the
-predictions of that time (WORST_LOSS_SECONDS on a slow disk). Rows in the spool are never lost. The shipper commits
-sealed segments with their numbers as Delta application transactions, then deletes them. If it was killed in between, it
-finds the number in the table and only deletes.
+The logs of all models share a few threads (log_threads.py). A writer writes the rows in the queue to disk and syncs
+them, every 50 ms. A `kill -9` loses at most the predictions of that time (WORST_LOSS_SECONDS on a slow disk). Rows in
+the spool are never lost. A shipper commits sealed segments with their numbers as Delta application transactions, then
+deletes them. If it was killed in between, it finds the number in the table and only deletes.
 
 While the lake is away, the spool grows up to MAXIMUM_SPOOL_BYTES; beyond that, new predictions are dropped, counted and
 reported, and callers still get their answers. While the disk fails, rows wait in the queue, and `problem` says so: a
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from serving.log_threads import WRITER, WRITER_SECONDS, LogThreads
 from serving.metrics import ModelMetrics
 from serving.segments import line, read_segment
 from serving.spool import Spool
@@ -30,11 +31,10 @@ from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import LoggedRow
 
-FLUSH_SECONDS = 0.05
 WORST_LOSS_SECONDS = 0.2
-#: The pause after a failed write, and the number of tries when the service stops.
+#: The pause after a failed write, and the numbers of tries, on disk and in the lake, when the service stops.
 DISK_RETRY_SECONDS = 1.0
-LAST_TRIES = 3
+LAST_TRIES, LAST_SHIPPINGS = 3, 2
 #: The service is not ready when nothing could be written for this long.
 PATIENCE_SECONDS = 5.0
 #: A segment is sealed, and then shipped, after this many rows or seconds.
@@ -50,27 +50,42 @@ log = logging.getLogger("perennial")
 
 
 class PredictionLog:
-    def __init__(self, folder: Path, lake: Lake, spec: ModelSpec, replica: str, metrics: ModelMetrics) -> None:
+    """The log of one model. `threads`: those of the process; without, it has its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        lake: Lake,
+        spec: ModelSpec,
+        replica: str,
+        metrics: ModelMetrics,
+        threads: LogThreads | None = None,
+    ) -> None:
         self._spool = Spool(folder)
         #: The columns of events that are logged. Replaced when the spec changes.
         self.spec = spec
         self._lake, self._metrics = lake, metrics
         self._application = f"predictions-{replica}"
         self._queue: deque[bytes] = deque()
-        self._stop, self._written = threading.Event(), threading.Event()
-        self._to_ship = threading.Event()
+        self._threads = threads or LogThreads()
+        #: Held by the thread that writes, and by the one that ships.
+        self._writing, self._shipping = threading.Lock(), threading.Lock()
+        #: When the next write is due (time.monotonic), and the next shipping; None: when a segment is sealed.
+        self._write_at = 0.0
+        self._ship_at: float | None = None
+        self._pause = RETRY_SECONDS[0]
         self._full = False
         self._last_complaint = self._measured = float("-inf")
         self._opened = self._last_success = time.monotonic()
         #: Why the last write failed; None when it succeeded.
         self._write_error: str | None = None
-        self._writer = threading.Thread(target=self._write_until_stopped, name="prediction-writer", daemon=True)
-        self._shipper = threading.Thread(target=self._ship_until_stopped, name="prediction-shipper", daemon=True)
+        #: The defect after which the log is not written any more.
+        self._defect: str | None = None
+        self._closing = False
 
     def start(self) -> None:
-        self._to_ship.set()  # An earlier process may have left segments.
-        self._writer.start()
-        self._shipper.start()
+        self._last_success = self._ship_at = time.monotonic()  # An earlier process may have left segments.
+        self._threads.add(self)
 
     def append(self, rows: Sequence[LoggedRow]) -> None:
         """Queue `rows`. Returns at once."""
@@ -86,9 +101,8 @@ class PredictionLog:
 
     def problem(self) -> str | None:
         """Why predictions cannot be logged; None when they can."""
-        dead = [thread.name for thread in (self._writer, self._shipper) if not thread.is_alive()]
-        if dead:
-            return f"The prediction log does not run: {' and '.join(dead)} ended"
+        if self._defect:
+            return f"The prediction log does not run: {WRITER} ended: {self._defect}"
         seconds = time.monotonic() - self._last_success
         if seconds < PATIENCE_SECONDS:
             return None
@@ -96,29 +110,47 @@ class PredictionLog:
             f"The prediction log could not be written for {seconds:.0f} s: {self._write_error or 'the disk is stuck'}"
         )
 
-    def close(self, timeout: float = 10.0) -> None:
+    def close(self, timeout: float = 20.0) -> None:
         """Write all rows to disk and try to ship them. What cannot be shipped now is shipped after the next start."""
-        self._stop.set()
-        self._to_ship.set()
-        self._writer.join(timeout)
-        self._shipper.join(timeout)
+        self._closing = True
+        self._threads.remove(self)
+        # In a thread, because the disk or the lake may hang.
+        closing = threading.Thread(target=self._close, name=WRITER, daemon=True)
+        closing.start()
+        closing.join(timeout)
 
-    # --- the writer ---
-
-    def _write_until_stopped(self) -> None:
-        try:
-            while not self._stop.wait(DISK_RETRY_SECONDS if self._write_error else FLUSH_SECONDS):
-                self._try(self._write)
+    def _close(self) -> None:
+        with self._writing:
             for _ in range(LAST_TRIES):
                 if self._try(self._finish):
                     break
                 time.sleep(DISK_RETRY_SECONDS)
-        finally:
             if self._queue:
                 log.error("The prediction log stops without %d predictions that the disk refused", len(self._queue))
                 self._metrics.dropped.inc(len(self._queue))
-            self._written.set()
-            self._to_ship.set()
+        self._ship_at = time.monotonic()
+        for _ in range(LAST_SHIPPINGS):
+            while self.ship_turn() or self._shipping.locked():
+                time.sleep(0.01)
+            if self._ship_at is None:
+                return
+            time.sleep(max(0.0, self._ship_at - time.monotonic()))
+
+    # --- a writer ---
+
+    def write_turn(self) -> None:
+        """See LogThreads."""
+        idle = self._closing or self._defect or time.monotonic() < self._write_at
+        if idle or not self._writing.acquire(blocking=False):
+            return
+        try:
+            self._try(self._write)
+            self._write_at = time.monotonic() + (DISK_RETRY_SECONDS if self._write_error else WRITER_SECONDS / 2)
+        except Exception as error:
+            log.exception("The prediction log of %s is not written any more", self.spec.name)
+            self._defect = f"{type(error).__name__}: {error}"
+        finally:
+            self._writing.release()
 
     def _try(self, work: Callable[[], None]) -> bool:
         """Do `work`. Returns False after an OSError: then it can be tried again. Logs when failures begin and end."""
@@ -147,7 +179,8 @@ class PredictionLog:
         now = time.monotonic()
         if self._spool.rows >= SEGMENT_ROWS or (self._spool.rows and now - self._opened >= SEGMENT_SECONDS):
             self._spool.seal()
-            self._to_ship.set()
+            self._ship_at = time.monotonic()
+            self._threads.wake_shippers()
         if now - self._measured >= SEGMENT_SECONDS:
             size = self._spool.size()
             self._measured, self._full = now, size >= MAXIMUM_SPOOL_BYTES
@@ -163,25 +196,26 @@ class PredictionLog:
             self._last_complaint = time.monotonic()
             log.error("The prediction log is full: predictions are answered but not logged until the lake takes some")
 
-    # --- the shipper ---
+    # --- a shipper ---
 
-    def _ship_until_stopped(self) -> None:
-        pause, longest = RETRY_SECONDS
-        while True:
-            self._to_ship.wait()
-            self._to_ship.clear()
-            last = self._written.is_set()
-            try:
-                while self._ship():
-                    pause = RETRY_SECONDS[0]
-            except Exception as error:
-                reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
-                log.warning("Predictions stay in the spool, the lake did not take them: %s", reason)
-                _ = self._written.wait(pause) if self._stop.is_set() else self._stop.wait(pause)
-                pause = min(2 * pause, longest)
-                self._to_ship.set()
-            if last:
-                return
+    def ship_turn(self) -> bool:
+        """See LogThreads."""
+        if self._ship_at is None or time.monotonic() < self._ship_at or not self._shipping.acquire(blocking=False):
+            return False
+        try:
+            self._ship_at = None  # Before it looks: a segment that is sealed meanwhile is due again.
+            if self._ship():
+                self._ship_at = time.monotonic()
+            self._pause = RETRY_SECONDS[0]
+        except Exception as error:
+            reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+            log.warning("Predictions stay in the spool, the lake did not take them: %s", reason)
+            self._ship_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, RETRY_SECONDS[1])
+            return False
+        finally:
+            self._shipping.release()
+        return self._ship_at is not None
 
     def _ship(self) -> bool:
         """Commit the oldest sealed segments together and delete them. Returns False when there are none."""

@@ -42,8 +42,10 @@ class Probe:
             return None
         try:
             found = await self._lookup.look_up([champion.probe], champion.plan.views)
-            # In a thread, so that a slow model does not delay answers.
-            await asyncio.wait_for(asyncio.to_thread(champion.check, found), SCORE_SECONDS)
+            if champion.slow:  # It would delay answers.
+                await asyncio.wait_for(asyncio.to_thread(champion.check, found), SCORE_SECONDS)
+            else:
+                champion.check(found)
         except StepError as error:
             return error.message
         except Exception as error:

@@ -53,9 +53,6 @@ class Recorder:
         #: (version, feature) pairs whose missing column has been logged.
         self._logged_as_lacking = set[tuple[int, str]]()
 
-    def start(self) -> None:
-        self._shadows.start()
-
     def close(self) -> None:
         """Record what waits, and score what waits for the shadow."""
         self._record_all()

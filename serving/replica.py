@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from serving.limits import Limits
+from serving.log_threads import LogThreads
 from serving.lookup import StoreReader
 from serving.metrics import Metrics
 from serving.registry_poll import RegistryPoll
@@ -33,6 +34,7 @@ class Replica:
         self.metrics = metrics or Metrics()
         self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
         self.store = StoreReader(settings)
+        self.log_threads = LogThreads()
         self.registry = RegistryPoll(Registry(settings.tracking_uri), settings.serving_poll_seconds)
 
     def open(self) -> None:

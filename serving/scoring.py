@@ -36,7 +36,7 @@ class Scorer:
 
     async def score(self, loaded: LoadedModel, values: np.ndarray, seconds: float) -> np.ndarray:
         """As `loaded.score(values)`. Raises TimeoutError when a thread takes longer than `seconds`."""
-        if len(values) <= FEW_ROWS and not loaded.model.slow:
+        if len(values) <= FEW_ROWS and not loaded.model.speed.slow:
             return loaded.model.score(values)
         return await asyncio.wait_for(self.run(loaded.score, values), seconds)
 

@@ -63,13 +63,14 @@ class Shadows:
     ) -> None:
         self._signals, self._on_scored, self._on_dropped = signals, on_scored, on_dropped
         self._waiting: queue.SimpleQueue[Shadowed | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        #: Started when the first rows come.
+        self._thread: threading.Thread | None = None
 
     def put(self, shadowed: Shadowed) -> None:
         """Returns at once. Drops the rows when the queue is full."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
+            self._thread.start()
         if self._waiting.qsize() >= MAXIMUM_WAITING:
             self._on_dropped(len(shadowed.rows))
         else:
@@ -77,8 +78,9 @@ class Shadows:
 
     def close(self, timeout: float = 5.0) -> None:
         """Score the rows that wait, for at most `timeout` seconds."""
-        self._waiting.put(None)
-        self._thread.join(timeout)
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join(timeout)
 
     def _work(self) -> None:
         while (shadowed := self._waiting.get()) is not None:

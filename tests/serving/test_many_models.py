@@ -202,6 +202,24 @@ def test_each_model_has_a_prediction_log_of_its_own(world: World) -> None:
         assert dict(found[0]["outputs"]).keys() >= ({"score"} if model == "risk" else {"value"})
 
 
+def test_a_model_that_cannot_log_is_not_ready_and_the_others_are(world: World) -> None:
+    spool = Path(world.settings.serving) / "predictions" / "loss"
+    [open_segment] = eventually(lambda: list(spool.glob("*.open")))
+    in_the_way = spool / f"{int(open_segment.stem) + 1:012d}.open"
+    in_the_way.mkdir()
+    try:
+        assert world.predict("loss").status_code == 200
+        ready = eventually(lambda: (said := world.served().models["loss"].ready) != "yes" and said)
+        assert "could not be written" in ready
+        assert world.served().models["risk"].ready == "yes"
+        assert world.service.ready()
+        metrics = http.get(f"{world.service.url}/metrics", timeout=30).text
+        assert 'perennial_model_ready{model="risk"} 1.0' in metrics
+    finally:
+        in_the_way.rmdir()
+    eventually(lambda: world.served().models["loss"].ready == "yes")
+
+
 def test_a_model_whose_spec_appears_is_served_without_a_restart(world: World) -> None:
     with world.calls("loss") as statuses:
         world.write_spec("newcomer")

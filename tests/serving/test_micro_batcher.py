@@ -146,7 +146,6 @@ class Bench:
         self.log.start()
         self.signals = RolloutSignals(spec, "r")
         self.answering = Answering(spec.name, "r", 0.5, self.log, self.signals, metrics)
-        self.answering.start()
         plan = Features(Settings(home=folder), spec).plan(NAMES)
         self.champion, self.challenger = (
             LoadedModel(version, f"d{version}", MeasuredModel.load(path), plan, {}, datetime.now(UTC))
@@ -301,7 +300,7 @@ def test_who_sent_slowly_takes_no_time_from_the_others(bench: Bench, monkeypatch
 
 
 def test_a_version_that_hangs_fails_each_request_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.challenger.model.slow = True
+    bench.challenger.model.speed.slow = True
     monkeypatch.setattr(LoadedModel, "score", lambda *_: time.sleep(1.0))
     found = bench.answer(Route(bench.challenger, "challenger"), [1.0, 2.0, 3.0], [0.0] * 3)
     assert [each.status for each in found] == [503] * 3

@@ -164,7 +164,6 @@ def test_a_backlog_of_shadows_does_not_hold_up_the_next_stage(spec: ModelSpec, t
     signals.begin(first)
     for _ in range(50):
         shadows.put(shadowed(first))
-    shadows.start()
     signals.begin(then)
     shadows.put(shadowed(then))
     model.let.set()
