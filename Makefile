@@ -218,6 +218,10 @@ bench-train: $(READY) ## Benchmark the fit of the MLP against a plain PyTorch lo
 bench-serving: $(READY) ## Benchmark the prediction service against others (needs wrk and redis-server)
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
+.PHONY: bench-models
+bench-models: $(READY) ## Benchmark one service with 1, 10 and 50 models (needs wrk and redis-server)
+	@$(BIN)/python -m benchmarks.models $(ARGS)
+
 .PHONY: bench-generator
 bench-generator: $(READY) ## Benchmark the generator, in rows per second
 	@$(BIN)/python -m benchmarks.generator_speed $(ARGS)

@@ -15,8 +15,6 @@ from serving.limits import BODY_SECONDS, check_length, late
 from serving.request import HttpResponse
 from serving.schema import BadRequest
 
-CONTENT_TYPE = (b"content-type", b"application/json")
-
 
 class PredictionDispatcher:
     """`app` is BentoML's ASGI application, which also starts and stops the service.
@@ -74,7 +72,7 @@ async def _read(receive: Any) -> bytes | None:
 
 async def respond(send: Any, response: HttpResponse) -> None:
     """Send `response`. uvicorn adds the date, and writes nothing when the caller is gone."""
-    status, content, more = response
-    headers = [CONTENT_TYPE, (b"content-length", b"%d" % len(content)), *more]
+    status, content, more, content_type = response
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(content)), *more]
     start = {"type": "http.response.start", "status": status, "headers": headers}
     await send_whole(send, start, {"type": "http.response.body", "body": content})

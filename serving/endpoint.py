@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
 
@@ -12,7 +13,8 @@ from serving.auth import Auth
 from serving.limits import Overloaded
 from serving.micro_batcher import prediction_failed
 from serving.request import HttpResponse, PredictionRequest
-from serving.schema import BadRequest, Problem
+from serving.schema import BadRequest, Problem, Row
+from training.contract.predictions import Prediction
 from training.settings import ServingSettings
 
 if TYPE_CHECKING:
@@ -36,12 +38,18 @@ class Endpoint(Protocol):
         ...
 
 
-class PredictEndpoint:
-    """Predictions of one model. `operation` is PREDICT or PREDICT_BATCH."""
+#: The rows of a request, whether explanations are wanted, and what makes the response of their predictions.
+Prepared = tuple[list[Row], bool, Callable[[list[Prediction]], HttpResponse]]
 
-    def __init__(self, host: "ModelHost", auth: Auth, settings: ServingSettings, operation: str) -> None:
+
+class ModelEndpoint(ABC):
+    """Predictions of one model. A subclass reads the body of a request and writes that of the response."""
+
+    #: Metrics have it as their `path`.
+    operation: str
+
+    def __init__(self, host: "ModelHost", auth: Auth, settings: ServingSettings) -> None:
         self._host, self._auth = host, auth
-        self._operation, self._one = operation, operation == PREDICT
         self._pinning, self._explaining = settings.serving_pinning, settings.serving_explain
 
     async def answer(self, scope: Mapping[str, Any], body: bytes, received: float) -> HttpResponse:
@@ -53,13 +61,16 @@ class PredictEndpoint:
         except BadRequest as refused:
             return self.refuse(refused)
         try:
-            request = self._parse(scope["query_string"], headers.get(VERSION_HEADER), body, received)
-            outcome = await host.predict(request)
+            rows, explain, respond = self._prepare(scope["query_string"], headers, body)
+            version = headers.get(VERSION_HEADER)
+            outcome = await host.predict(
+                PredictionRequest(rows, received, self._pinned(version) if version else None, explain)
+            )
             if isinstance(outcome, BadRequest):
                 return self.refuse(outcome)
-            content = orjson.dumps(outcome[0] if self._one else {"predictions": outcome})
-            host.metrics.answered(self._operation, time.perf_counter() - received)
-            return HttpResponse(200, content)
+            response = respond(outcome)
+            host.metrics.answered(self.operation, time.perf_counter() - received)
+            return response
         except BadRequest as refused:
             return self.refuse(refused)
         except Exception:
@@ -75,28 +86,55 @@ class PredictEndpoint:
             metrics.shed.inc()
         return refusal(refused)
 
-    def _parse(self, query: bytes, version: bytes | None, body: bytes, received: float) -> PredictionRequest:
-        schema = self._host.schema
-        rows = [schema.one(body)] if self._one else schema.many(body)
-        pinned = self._pinned(version) if version else None
-        return PredictionRequest(rows, received, pinned, bool(query) and self._explain(query))
+    @abstractmethod
+    def _prepare(self, query: bytes, headers: Mapping[bytes, bytes], body: bytes) -> Prepared:
+        """Raises BadRequest when the request is wrong."""
 
     def _pinned(self, version: bytes) -> str:
         if not self._pinning:
             raise BadRequest(403, Problem(error="X-Perennial-Version: pinning is off (CT_SERVING_PINNING)"))
         return version.decode("latin-1").strip()
 
-    def _explain(self, query: bytes) -> bool:
-        wanted = parse_qs(query.decode("latin-1")).get("explain", ["false"])[-1].lower()
-        if wanted not in ("true", "1", "false", "0"):
-            raise BadRequest(422, Problem(error="explain: must be true or false", fields={"explain": "true or false"}))
-        if wanted in ("false", "0"):
-            return False
-        if not self._one:
-            raise BadRequest(422, Problem(error="explain: one event at a time", fields={"explain": "not here"}))
-        if not self._explaining:
+
+class PredictEndpoint(ModelEndpoint):
+    """One event: a flat JSON object."""
+
+    operation = PREDICT
+
+    def _prepare(self, query: bytes, headers: Mapping[bytes, bytes], body: bytes) -> Prepared:
+        rows = [self._host.schema.one(body)]
+        explain = bool(query) and _explain(query)
+        if explain and not self._explaining:
             raise BadRequest(403, Problem(error="explain: explanations are off (CT_SERVING_EXPLAIN)"))
-        return True
+        return rows, explain, _one_answer
+
+
+class PredictBatchEndpoint(ModelEndpoint):
+    """Several events."""
+
+    operation = PREDICT_BATCH
+
+    def _prepare(self, query: bytes, headers: Mapping[bytes, bytes], body: bytes) -> Prepared:
+        rows = self._host.schema.many(body)
+        if query and _explain(query):
+            raise BadRequest(422, Problem(error="explain: one event at a time", fields={"explain": "not here"}))
+        return rows, False, _many_answers
+
+
+def _one_answer(predictions: list[Prediction]) -> HttpResponse:
+    return HttpResponse(200, orjson.dumps(predictions[0]))
+
+
+def _many_answers(predictions: list[Prediction]) -> HttpResponse:
+    return HttpResponse(200, orjson.dumps({"predictions": predictions}))
+
+
+def _explain(query: bytes) -> bool:
+    """Whether the query asks for an explanation."""
+    wanted = parse_qs(query.decode("latin-1")).get("explain", ["false"])[-1].lower()
+    if wanted not in ("true", "1", "false", "0"):
+        raise BadRequest(422, Problem(error="explain: must be true or false", fields={"explain": "true or false"}))
+    return wanted in ("true", "1")
 
 
 def refusal(refused: BadRequest) -> HttpResponse:

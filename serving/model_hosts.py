@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from serving.endpoint import PREDICT, PREDICT_BATCH, Endpoint, PredictEndpoint
+from serving.endpoint import Endpoint, PredictBatchEndpoint, PredictEndpoint
 from serving.frontend import Frontend
+from serving.inference_protocol.infer_endpoint import INFER, InferEndpoint
 from serving.model_host import ModelHost
 from serving.readiness import Probes
 from serving.replica import Replica
@@ -134,11 +135,12 @@ class ModelHosts:
         self.replica.limits.models = len(self._hosts)
         endpoints = dict[str, Endpoint]()
         for name, host in self._hosts.items():
-            for path in (PREDICT, PREDICT_BATCH):
-                endpoint = PredictEndpoint(host, self._frontend.auth, self.replica.settings, path)
-                endpoints[f"/models/{name}{path}"] = endpoint
+            for kind in (PredictEndpoint, PredictBatchEndpoint):
+                endpoint = kind(host, self._frontend.auth, self.replica.settings)
+                endpoints[f"/models/{name}{kind.operation}"] = endpoint
                 if len(self._hosts) == 1:
-                    endpoints[path] = endpoint
+                    endpoints[kind.operation] = endpoint
+            endpoints[f"/v2/models/{name}{INFER}"] = InferEndpoint(host, self._frontend.auth, self.replica.settings)
         self._frontend.endpoints.clear()
         self._frontend.endpoints.update(endpoints)
         self._on_change()

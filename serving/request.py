@@ -24,9 +24,13 @@ class PredictionRequest:
         return len(self.rows) == 1 and self.pinned is None and not self.explain
 
 
+JSON, OCTETS = b"application/json", b"application/octet-stream"
+
+
 class HttpResponse(NamedTuple):
-    """`content` is JSON; `headers` are those besides content-type and content-length."""
+    """`headers` are those besides content-type and content-length."""
 
     status: int
     content: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = JSON

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from serving.auth import Role
 from serving.endpoint import PREDICT, PREDICT_BATCH, refusal
 from serving.frontend import Frontend
+from serving.inference_protocol.protocol_routes import add_protocol
 from serving.request import HttpResponse
 from serving.schema import BadRequest, Problem, answer_schema
 from training.contract.replicas import ReplicaModels, ReplicaState, ServedModels
@@ -93,6 +94,7 @@ def application(frontend: Frontend) -> FastAPI:
     for path in (PREDICT, PREDICT_BATCH):
         for prefix in ("", "/models/{model}"):
             app.add_route(prefix + path, no_prediction, methods=METHODS, include_in_schema=False)
+    add_protocol(app, frontend)
     return app
 
 

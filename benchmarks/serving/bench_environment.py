@@ -92,6 +92,18 @@ def make(folder: Path, redis: str, tracking_uri: str) -> BenchEnvironment:
     return BenchEnvironment(settings, names, folder / "plain")
 
 
+def add_models(world: BenchEnvironment, count: int) -> list[str]:
+    """Register copies of card_fraud, each with a champion. Returns their names."""
+    folder, made = world.model.parent, [f"model_{number:02d}" for number in range(count)]
+    spec = yaml.safe_load((world.settings.models_dir / "card_fraud.yaml").read_text())
+    content = (world.model / "model.onnx").read_bytes()
+    rows = np.random.default_rng(2).random((8, len(world.names)), np.float32)
+    for name in made:
+        (world.settings.models_dir / f"{name}.yaml").write_text(yaml.safe_dump(spec | {"name": name}))
+        _register(world.settings, name, _artifact(folder / name, name, content, world.names, rows))
+    return made
+
+
 def _definitions(folder: Path, names: list[str]) -> None:
     (folder / "models").mkdir()
     shutil.copytree(ROOT / "feature_repo", folder / "feature_repo")

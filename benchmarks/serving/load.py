@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import math
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,14 @@ import numpy as np
 
 CONNECTIONS = 8
 SCRIPT = """
-local bodies, at = {{}}, 0
+local bodies, paths, at = {{}}, {{}}, 0
 for line in io.lines("{bodies}") do bodies[#bodies + 1] = line end
+for line in io.lines("{paths}") do paths[#paths + 1] = line end
 wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
-request = function() at = at % #bodies + 1; return wrk.format(nil, nil, nil, bodies[at]) end
+request = function()
+  at = at + 1
+  return wrk.format(nil, paths[at % #paths + 1], nil, bodies[at % #bodies + 1])
+end
 """
 UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -33,10 +39,20 @@ class Load:
     cpu: float = 0.0
 
 
-def full(url: str, bodies: list[Any], seconds: int, folder: Path, connections: int = CONNECTIONS) -> Load:
-    """As many requests as `connections` callers can make one after the other."""
+def full(
+    url: str,
+    bodies: list[Any],
+    seconds: int,
+    folder: Path,
+    connections: int = CONNECTIONS,
+    paths: Sequence[str] = (),
+) -> Load:
+    """As many requests as `connections` callers can make one after the other; they take turns on `paths`, if any."""
     (folder / "bodies").write_text("".join(json.dumps(body) + "\n" for body in bodies))
-    (folder / "load.lua").write_text(SCRIPT.format(bodies=folder / "bodies"))
+    (folder / "paths").write_text(
+        "".join(f"{path}\n" for path in paths or [urlsplit(url)._replace(scheme="", netloc="").geturl()])
+    )
+    (folder / "load.lua").write_text(SCRIPT.format(bodies=folder / "bodies", paths=folder / "paths"))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(folder / "load.lua"), url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     latency = {p: float(v) * UNIT[u] for p, v, u in re.findall(r"(\d+)%\s+([\d.]+)(us|ms|s)", said)}
@@ -45,17 +61,33 @@ def full(url: str, bodies: list[Any], seconds: int, folder: Path, connections: i
     return Load(float(rate[1]), latency["50"], latency["99"], int(bad[1]) if bad else 0)
 
 
-def steady(url: str, bodies: list[Any], per_second: float, seconds: float, connections: int = 32) -> Load:
-    """Requests at a fixed rate; latency counts from when a request was due, not from when it could be sent."""
+def steady(
+    url: str,
+    bodies: list[Any],
+    per_second: float,
+    seconds: float,
+    connections: int = 32,
+    paths: Sequence[str] = (),
+) -> Load:
+    """Requests at a fixed rate; latency counts from when a request was due, not from when it could be sent.
+
+    They take turns on `paths`, if any.
+    """
     import uvloop
 
-    return uvloop.run(_steady(url, bodies, per_second, seconds, connections))
+    return uvloop.run(_steady(url, bodies, per_second, seconds, connections, paths))
 
 
-async def _steady(url: str, bodies: list[Any], per_second: float, seconds: float, connections: int) -> Load:
+async def _steady(
+    url: str, bodies: list[Any], per_second: float, seconds: float, connections: int, paths: Sequence[str]
+) -> Load:
     parts = urlsplit(url)
     due = [i / per_second for i in range(int(per_second * seconds))]
-    texts = [_request(parts.path, json.dumps(body).encode()) for body in bodies]
+    paths = paths or [parts.path]
+    texts = [
+        _request(paths[i % len(paths)], json.dumps(bodies[i % len(bodies)]).encode())
+        for i in range(math.lcm(len(bodies), len(paths)))
+    ]
     took: list[float] = []
     failed, at = 0, 0
     began = time.perf_counter() + 0.2

@@ -93,10 +93,10 @@ class InferRequestParser:
             for name in REFUSED_PARAMETERS:
                 if parameters.get(name):
                     raise _refused(f"parameters.{name}", "is not supported")
-        binary = _flag(found.parameters, "binary_data_output", False)
+        binary = _boolean(found.parameters, "binary_data_output", False)
         outputs = None
         if found.outputs:
-            outputs = {each.name: _flag(each.parameters, "binary_data", binary) for each in found.outputs}
+            outputs = {each.name: _boolean(each.parameters, "binary_data", binary) for each in found.outputs}
         return InferRequest(self._rows(found.inputs, body[length:]), found.id, outputs, binary)
 
     def _rows(self, inputs: list[InputTensor], content: bytes) -> list[Row]:
@@ -190,7 +190,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON; null is a missing value")
 
 
-def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+def _boolean(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
         raise _refused(f"parameters.{name}", "must be true or false")

@@ -79,6 +79,14 @@ class Lake:
         opened = self._open(table)
         return None if opened is None else opened.version()
 
+    def schema(self, table: str) -> pa.Schema | None:
+        """The columns of `table` now; None when it does not exist yet.
+
+        `scan` also lists the files of a table, which takes much longer when there are many.
+        """
+        opened = self._open(table)
+        return None if opened is None else pa.schema(opened.schema())
+
     def versions(self, *tables: str) -> dict[str, int]:
         """Newest versions of those of `tables` that exist."""
         found = {table: self.version(table) for table in tables}

@@ -22,7 +22,7 @@ def append_predictions(lake: Lake, rows: pa.Table, application: str, number: int
 
     Raises TransientError when another writer commits meanwhile.
     """
-    if (held := _held(lake)) is not None:
+    if (held := lake.schema(PREDICTIONS)) is not None:
         fitting = layout.fitted(rows, held)
         if fitting is None:
             fitting = layout.fitted(rows, _convert(lake, rows))
@@ -53,7 +53,7 @@ class PartitionPredictions:
     def __init__(self, lake: Lake, partition: str, schema: pa.Schema) -> None:
         """`schema`, of the rows, is a `prediction_schema`."""
         self._lake, self._partition = lake, partition
-        held, rows = _held(lake), schema.empty_table()
+        held, rows = lake.schema(PREDICTIONS), schema.empty_table()
         if held is not None and layout.fitted(rows, held) is None:
             held = _convert(lake, rows)
         self._held = held or schema
@@ -113,11 +113,6 @@ def scored_content(lake: Lake, partition: str, version: int | None = None) -> in
 
 def _scored(partition: str) -> str:
     return f"score/{partition}"
-
-
-def _held(lake: Lake) -> pa.Schema | None:
-    """The schema of the table; None when there is none yet."""
-    return None if (version := lake.version(PREDICTIONS)) is None else lake.scan(PREDICTIONS, version).schema
 
 
 def _convert(lake: Lake, rows: pa.Table) -> pa.Schema:
