@@ -35,6 +35,7 @@ from training.contract.errors import StepError
 from training.contract.messages import RolloutInputs
 from training.contract.model_spec import load_model_spec
 from training.contract.replicas import ServedModels
+from training.onboarding.removal import model_removal
 from training.settings import Settings
 from training.steps import rollout
 
@@ -301,3 +302,18 @@ def test_a_model_whose_spec_is_removed_is_not_served_any_more(world: World) -> N
 def test_a_model_whose_spec_comes_back_is_served_again(world: World) -> None:
     world.write_spec("newcomer", "regression")
     eventually(lambda: world.predict("newcomer").status_code == 200)
+
+
+def test_a_model_that_is_removed_for_good_leaves_the_others_as_they_are(world: World) -> None:
+    before = world.champion("loss")
+    with world.calls("loss") as statuses:
+        for change in model_removal("newcomer", world.settings).changes:
+            change.do()
+        eventually(lambda: world.predict("newcomer").status_code == 404)
+        # A model of this name does not begin with the old champion.
+        world.write_spec("newcomer", "regression")
+        eventually(lambda: world.predict("newcomer").status_code == 503)
+    assert set(statuses) == {200}
+    assert world.champion("loss") == before
+    assert world.champion("newcomer") is None
+    assert not Registry(world.settings.tracking_uri).state("newcomer").aliases
