@@ -67,6 +67,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("rollout.guards", {"maximum_error_rate": 0.5}, set()),
     ("resources.steps", {"train": {"gpus": 2}}, set()),
     ("serving", "elsewhere", set()),
+    ("scoring", {"when": "new_data"}, set()),
 ]
 
 

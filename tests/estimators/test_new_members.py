@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,3 +131,49 @@ def test_another_package_joins_with_entry_points_or_is_named_by_its_path(copy: P
     # Another source is other training code.
     (outside / "bayes.py").write_text(ESTIMATOR + "\n# changed\n")
     assert run(copy, "naive_bayes", "bayes:NaiveBayes")["code"] != found["code"]
+
+
+TASK_PROGRAM = """
+import json
+import sys
+
+sys.modules["xgboost"] = None  # a task kind needs no estimator
+import numpy as np
+
+from training.contract.model_spec import load_model_spec
+from training.contract.registries import TASKS
+from training.domain.task_kind import Fitting, served_task, task_of
+from training.settings import load_settings
+
+settings = load_settings()
+early = [name for name in TASKS.modules if f"training.domain.tasks.{name}" in sys.modules]
+task = task_of(load_model_spec("card_fraud", settings.models_dir, settings.feature_repo))
+served = task.fit(Fitting((), np.ones(3)))
+print(json.dumps({"early": early, "kind": type(task).__name__, "rules": list(task.rules),
+                  "served": type(served_task(served.stored())).__module__, "target": task.target}))
+"""
+
+
+def test_a_new_task_kind_is_one_file(copy: Path) -> None:
+    """The stub of test_task_kinds.py, which goes through all steps there, as a file of its own."""
+    path = ROOT / "tests" / "steps" / "test_task_kinds.py"
+    head, _, rest = path.read_text().partition("# --- a fourth kind")
+    stub = rest.partition("\n")[2].partition("# --- the same steps")[0]
+    imports = [line for line in head.splitlines() if line.startswith(("from training", "import numpy"))]
+    imports = [line for line in imports if not line.endswith("(") and ".steps" not in line and "adapters" not in line]
+    plain = "from collections.abc import Mapping, Sequence\nfrom dataclasses import dataclass\nfrom typing import Any\n"
+    (copy / "training" / "domain" / "tasks" / "count.py").write_text("\n".join([plain, *imports, stub]))
+    (copy / "program.py").write_text(TASK_PROGRAM)
+    spec = yaml.safe_load((copy / "training" / "models" / "card_fraud.yaml").read_text())
+    spec["task"] = {"kind": "count", "horizon": 3}
+    spec["evaluation"] = {"primary": "poisson_deviance", "limits": {"poisson_deviance": 3.0}}
+    (copy / "training" / "models" / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
+    found = run(copy)
+    module = "training.domain.tasks.count"
+    assert found == {
+        "early": [],
+        "kind": "Count",
+        "rules": ["poisson_deviance"],
+        "served": module,
+        "target": "number",
+    }

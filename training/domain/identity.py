@@ -114,6 +114,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "rollout": _NOTHING,
     "resources": _NOTHING,
     "serving": _NOTHING,
+    "scoring": _NOTHING,
 }
 
 
