@@ -25,6 +25,7 @@ OF_CARD_PAYMENTS = {
     "benchmarks/handbook_search.py": "the same, with a search",
     "benchmarks/loop.py": "runs the demo's data through the loop",
     "benchmarks/point_in_time_join.py": "joins the generator's events",
+    "benchmarks/score.py": "scores the generator's events",
     "benchmarks/serving/": "serves the reference model",
     "benchmarks/soak.py": "serves the reference model",
 }
@@ -35,6 +36,7 @@ EXCEPTIONS = {
     "local/progress.py": ({"terminal"}, "an attribute of rich"),
     "serving/bentofile.yaml": ({"card", "fraud"}, "the name of the bento of the reference model"),
     "serving/segments.py": ({"flagged"}, "a column of the log's earlier layout"),
+    "testing/many_specs.py": ({"card", "fraud", "payments"}, "copies the specs of the reference model"),
     "testing/spec_files.py": ({"card", "fraud", "payments"}, "copies the specs of the reference model"),
     "testing/serving_stack.py": ({"card", "fraud", "payment", "terminal"}, "serves the reference model"),
     "testing/task_kinds.py": ({"card", "fraud", "payment", "payments"}, "serves the reference model"),
