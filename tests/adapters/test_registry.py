@@ -18,7 +18,7 @@ import pytest
 from testing.ports import free_port
 from tests.adapters.tiny_artifact import WEEK, make_artifact
 from training.adapters.onnx_model import OnnxModel
-from training.adapters.registry import Registry, Runs
+from training.adapters.registry import ModelState, Registry, Runs
 from training.adapters.registry.connection import contract_errors
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
 from training.contract.messages import DatasetResult, Split
@@ -122,6 +122,16 @@ def test_aliases_move(world: World) -> None:
     registry.remove_alias(world.model, "previous")
     assert registry.by_alias(world.model, "previous") is None
     assert registry.get(world.model, 1).aliases == frozenset()
+
+
+def test_the_states_of_several_models_are_read_at_once(world: World) -> None:
+    version = world.registered()
+    world.registry.set_alias(world.model, "champion", version.version)
+    one, none = world.registry.state(world.model), f"{world.model}_absent"
+    assert one.aliases == {"champion": version.version}
+    assert world.registry.states([world.model, none]) == {world.model: one, none: ModelState()}
+    assert world.registry.states([world.model]) == {world.model: one}
+    assert world.registry.states([]) == {}
 
 
 def test_download_brings_the_whole_artifact_once(world: World) -> None:

@@ -71,6 +71,27 @@ def test_replicas_are_a_list_without_blanks_and_slashes() -> None:
     assert settings.replicas() == ["http://a:3000", "http://b:3000"]
 
 
+def test_replicas_of_another_service_are_named() -> None:
+    settings = Settings(serving_urls="http://a:3000, flights=http://b:3000/ ,flights=dns+http://c:3000,http://d/?x=1")
+    assert settings.replicas() == ["http://a:3000", "http://d/?x=1"]
+    assert settings.replicas("flights") == ["http://b:3000", "dns+http://c:3000"]
+    with pytest.raises(ConfigError, match="no replica of the prediction service other") as raised:
+        settings.replicas("other")
+    assert "other=<url>" in raised.value.hint
+
+
+def test_the_models_of_a_service_are_listed_or_all() -> None:
+    assert Settings().listed_models is None
+    assert Settings(serving_models="a, b,").listed_models == ["a", "b"]
+
+
+def test_a_setting_of_the_version_before_is_told_what_replaces_it(monkeypatch) -> None:
+    monkeypatch.setenv("CT_SERVING_MODEL", "card_fraud")
+    with pytest.raises(ConfigError, match="Unknown setting CT_SERVING_MODEL") as raised:
+        load_settings()
+    assert "CT_SERVING_MODEL is now CT_SERVING_MODELS" in raised.value.hint
+
+
 @pytest.mark.parametrize("name", ["CT_FEAST_REGISTRY", "CT_SERVING_STATE", "CT_FORKSERVER_SOCKET"])
 def test_what_has_to_be_on_a_disk_is_no_uri(name: str, monkeypatch) -> None:
     monkeypatch.setenv(name, "s3://bucket/there")
@@ -105,6 +126,7 @@ def test_no_secret_gets_into_the_plain_environment_of_a_pod() -> None:
 def test_a_password_in_any_of_several_urls_keeps_the_setting_out() -> None:
     several = {"CT_SERVING_URLS": "http://a:3000,http://me:secret@b:3000"}
     assert pod_environment(several) == {}
+    assert pod_environment({"CT_SERVING_URLS": "http://a:3000,flights=http://me:secret@b:3000"}) == {}
     assert pod_environment({"CT_SERVING_URLS": "http://a:3000,http://b:3000"}) != {}
 
 

@@ -292,7 +292,7 @@ def test_an_explanation_has_the_deadline_of_its_request(bench: Bench, monkeypatc
 
 
 def test_who_sent_slowly_takes_no_time_from_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.champion.model.slow = True
+    bench.champion.model.speed.slow = True
     score = LoadedModel.score
     monkeypatch.setattr(LoadedModel, "score", lambda loaded, values: time.sleep(0.2) or score(loaded, values))
     found = bench.answer(Route(bench.champion, "champion"), [1.0, 2.0], [0.4, 0.0])
