@@ -20,7 +20,7 @@ def test_a_request_beyond_the_bound_is_refused_with_503_and_retry_after() -> Non
     assert limits.in_flight == shared.in_flight == 2
     limits.leave()
     limits.enter()
-    status, body, headers = refusal(refused.value)
+    status, body, headers, *_ = refusal(refused.value)
     assert (status, headers) == (503, ((b"retry-after", b"1"),))
     assert "2 requests are under way" in orjson.loads(body)["error"]
 
