@@ -49,17 +49,17 @@ def run_monitors(home: Path, environment: dict[str, str], models: int, minutes: 
 
 
 def _wait(server: AirflowServer, due: datetime, models: int, minutes: float) -> None:
-    """Until every model's monitor has ended, or no run has ended for five minutes, or the time is up."""
-    done, changed = 0, due
+    """Until every model's monitor has ended, or no task has ended for five minutes, or the time is up."""
+    done, tasks, changed = 0, 0, due
     while done < models and (now := datetime.now(UTC)) < due + timedelta(minutes=minutes):
-        now_done = sum(_count(server, "/dags/~/dagRuns", state=state) for state in ("success", "failed"))
-        if now_done != done:
-            done, changed = now_done, now
+        done = sum(_count(server, "/dags/~/dagRuns", state=state) for state in ("success", "failed"))
+        before, tasks = tasks, _count(server, "/dags/~/dagRuns/~/taskInstances", state="success")
+        if tasks != before:
+            changed = now
         elif now > changed + timedelta(minutes=5):
             return
-        print(
-            f"{max(0, (now - due).total_seconds()):.0f} s after the minute: {done} of {models} have ended", flush=True
-        )
+        seconds = max(0.0, (now - due).total_seconds())
+        print(f"{seconds:.0f} s after the minute: {done} of {models} have ended, {tasks} tasks", flush=True)
         time.sleep(15)
 
 

@@ -27,6 +27,7 @@ GOAL_ALL, GOAL_TASK = 30.0, 0.1
 KINDS = {
     "landing": ("data.py", "source"),
     "data": ("data.py", "source"),
+    "backfill": ("backfill.py", "source"),
     "monitor": ("monitor.py", "model"),
     "rollback": ("rollback.py", "model"),
     "train": ("train.py", "model"),

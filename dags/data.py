@@ -1,4 +1,4 @@
-"""`<source>_landing` watches landing; `<source>_data` takes in one delivery: check, ingest, features, online."""
+"""`<source>_landing` watches landing; `<source>_data` takes in one delivery: check and ingest, features, online."""
 
 from airflow.sdk import DAG
 from perennial_airflow.assets import features_asset, features_event, landing_asset
@@ -17,8 +17,9 @@ A file that does not look like a delivery is reported once, in the note and the 
 
 TAKE_IN = """
 Takes in one delivery: **check** finds mistakes in the source's files, once for each change of them; **ingest** checks
-the delivery against the source spec, quarantines the rows that break a rule and puts the rest in the lake; **features**
-computes the feature rows that it affects; **materialize** puts the newest online.
+the delivery against the source spec, quarantines the rows that break a rule and puts the rest in the lake, meanwhile:
+it uses neither SQL nor Feast. After both, **features** computes the feature rows that the delivery affects;
+**materialize** puts the newest online.
 
 A run's id says which delivery it is for: feed, partition, how often that was delivered, fingerprint. To take a
 partition in by hand, trigger this DAG and name it. The same content twice changes nothing.
@@ -37,9 +38,9 @@ for spec in source_specs("data"):
     file = {"feed": feed, "partition": partition, "uri": landed_file(spec.name, feed, name)}
     with DAG(**dag_settings(spec, "data", "take in data"), schedule=None, doc_md=TAKE_IN) as dag:
         ingest = StepOperator(step="ingest", inputs={**source, **file})
-        StepOperator(step="check", inputs=source) >> ingest
         touched = {"days": result(ingest)["affected"], "table_versions": result(ingest)["table_versions"]}
         features = StepOperator(step="features", inputs={**source, **touched})
+        StepOperator(step="check", inputs=source) >> features
         versions = {"table_versions": result(features)["table_versions"]}
         online = features_asset(spec.name)
         StepOperator(step="materialize", inputs={**source, **versions}, emits=online, event=features_event)

@@ -3,7 +3,7 @@
 from airflow.sdk import DAG, CronTriggerTimetable
 from perennial_airflow.assets import features_asset, predictions_asset, predictions_event
 from perennial_airflow.operators import StepOperator
-from perennial_airflow.params import score_params
+from perennial_airflow.params import add_params, score_params
 from perennial_airflow.specs import dag_settings, model_specs
 from perennial_airflow.wiring import check_wiring
 
@@ -27,8 +27,9 @@ for spec in model_specs("score"):
         schedule = [features_asset(spec.source.name)]
     else:
         schedule = CronTriggerTimetable(spec.scoring.when, timezone="UTC")
-    settings = {**dag_settings(spec, "score", "score in batch"), "params": score_params()}
+    settings = dag_settings(spec, "score", "score in batch")
     with DAG(**settings, schedule=schedule, doc_md=DOC.format(predictions=predictions.name)) as dag:
         inputs = {"model": spec.name, "partition": dag.param("partition"), "run": "{{ run_id }}"}
         StepOperator(step="score", inputs=inputs, emits=predictions, event=predictions_event)
+    add_params(dag, score_params())
     check_wiring(dag)

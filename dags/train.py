@@ -26,16 +26,15 @@ def chosen(params):
 
 
 for spec in model_specs("train"):
-    model = {"model": spec.name}
-    retrain, weekly = retrain_asset(spec.name), CronTriggerTimetable(spec.schedule.train, timezone="UTC")
+    model, retrain = {"model": spec.name}, retrain_asset(spec.name)
+    weekly = CronTriggerTimetable(spec.schedule.train, timezone="UTC")
     schedule = AssetOrTimeSchedule(timetable=weekly, assets=[retrain])
     with DAG(**dag_settings(spec, "train", "train"), schedule=schedule, doc_md=DOC) as dag:
         request = {"inputs": FromRun(training_request), "more_inputs": model}
         decide = StepOperator(step="decide_retraining", **request, emits=retrain, event=retrain_event)
         decision, force = result(decide), dag.param("force")
-        pinned = {**model, "snapshot": decision["snapshot"]}
-        wanted = {**pinned, "window_days": dag.param("window_days")}
-        dataset = StepOperator(step="dataset", run_if=[decision["granted"]], inputs=wanted)
+        pinned, window = {**model, "snapshot": decision["snapshot"]}, {"window_days": dag.param("window_days")}
+        dataset = StepOperator(step="dataset", run_if=[decision["granted"]], inputs={**pinned, **window})
         data = {"dataset_uri": result(dataset)["uri"], "seed": result(dataset)["seed"]}
 
         train = StepOperator.partial(

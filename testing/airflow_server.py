@@ -88,7 +88,7 @@ class AirflowServer:
         process.wait()
 
     def log_in(self) -> None:
-        self.until(self._answers, 90)
+        self.until(self._answers, 300)
         login = {"username": "admin", "password": "admin"}
         token = http.post(f"{self.url}/auth/token", json=login, timeout=30).json()["access_token"]
         self.api = httpx.Client(base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=60)

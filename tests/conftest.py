@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 #: File → the slow session fixture that it shares with others. They run in one worker process, which makes it once.
 SHARED_FIXTURES = {
     "tests/dags/test_score_run.py": "step_server",
+    "tests/dags/test_backfill_run.py": "step_server",
     "tests/dags/test_train_run.py": "step_server",
     "tests/plugins/test_forkserver.py": "step_server",
     "tests/plugins/test_operators.py": "step_server",

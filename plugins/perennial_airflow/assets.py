@@ -43,3 +43,11 @@ def predictions_event(result: dict[str, Any], context: Any) -> dict[str, Any] | 
     snapshot = result["snapshot"]
     said = {"as_of": snapshot["as_of"], "model_version": snapshot["champion_version"]}
     return {**said, **{name: result[name] for name in ("partitions", "window", "rows")}}
+
+
+def backfill_event(result: dict[str, Any], context: Any) -> dict[str, Any] | None:
+    """The extra of the features asset's event after a backfill; None when the monitors are not to start."""
+    first, last, monitor = (context["params"][name] for name in ("first_day", "last_day", "monitor"))
+    if not monitor:
+        return None
+    return {"as_of": result["as_of"], "partition": f"{first}_{last}", "reason": f"Backfill: {first} to {last}"}

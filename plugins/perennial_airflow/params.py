@@ -14,7 +14,7 @@ def add_params(dag: DAG, params: Params) -> None:
     Tasks that are made later would each get a copy of them. Copying and checking those takes five times as long as the
     rest of making the DAG. When a task runs, Airflow looks at the parameters of its DAG anyway.
     """
-    dag.params = params
+    dag.params = params  # type: ignore[assignment]  # attrs converts it
 
 
 def data_params(spec: SourceSpec) -> Params:
@@ -28,6 +28,20 @@ def data_params(spec: SourceSpec) -> Params:
             type=["null", "string"],
             title="File",
             description="The name of the file in the feed's folder. Empty: <partition>.parquet.",
+        ),
+    }
+
+
+def backfill_params() -> Params:
+    return {
+        "first_day": _day("First day"),
+        "last_day": _day("Last day"),
+        "monitor": Param(
+            True,
+            type="boolean",
+            title="Monitor afterwards",
+            description="Start the monitors of all models of the source once, at the end, and batch scoring of new data. "
+            "The monitors may decide to train.",
         ),
     }
 
@@ -81,6 +95,10 @@ def rollback_params() -> Params:
         "version": Param(None, type=["null", "integer"], minimum=1, title="Version", description=version),
         "reason": _reason(),
     }
+
+
+def _day(title: str) -> Param:
+    return Param("2026-01-05", type="string", format="date", title=title, description="Of the partitions to take in.")
 
 
 def _reason() -> Param:

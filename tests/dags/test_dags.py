@@ -17,9 +17,9 @@ from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.source_spec import SOURCES_DIR
 
 ROOT = Path(__file__).parent.parent.parent
-OF_SOURCE, OF_MODEL = ("data", "landing"), ("monitor", "rollback", "train")
 #: Models whose spec says that they score in batch.
 SCORED = ("flight_outcome",)
+OF_SOURCE, OF_MODEL = ("backfill", "data", "landing"), ("monitor", "rollback", "train")
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
@@ -148,11 +148,8 @@ def test_two_models_of_a_source_share_its_data_and_each_is_monitored_when_it_has
     for name in ("card_fraud", "other"):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "name": name}))
     dags = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["dags"]
-    assert sorted(dag_id for dag_id in dags if dag_id.endswith(("_data", "_landing"))) == [
-        "card_payments_data",
-        "card_payments_landing",
-        "flights_data",
-        "flights_landing",
+    assert sorted(dag_id for dag_id in dags if dag_id.endswith(("_backfill", "_data", "_landing"))) == [
+        f"{source}_{kind}" for source in SOURCES for kind in OF_SOURCE
     ]
     (online,) = tasks(dags["card_payments_data"])["materialize"]["outlets"]
     for model in ("card_fraud", "other"):
@@ -177,12 +174,29 @@ def test_a_file_with_another_ending_is_reported(tmp_path: Path) -> None:
     assert "late.yml is not read: a spec ends in .yaml" in error
 
 
-def test_the_data_dag_begins_with_the_check(loaded: dict[str, Any]) -> None:
+def test_no_features_are_computed_before_the_check_of_the_files_that_define_them(loaded: dict[str, Any]) -> None:
     found = tasks(loaded["dags"]["card_payments_data"])
-    chain = ["check", "ingest", "features", "materialize"]
-    assert set(found) == set(chain)
+    after = {name: set(task.get("downstream_task_ids", [])) for name, task in found.items()}
+    # Ingest uses neither SQL nor Feast and does not wait for the check.
+    assert after == {
+        "check": {"features"},
+        "ingest": {"features"},
+        "features": {"materialize"},
+        "materialize": set(),
+    }
+
+
+def test_a_backfill_takes_in_nothing_before_the_check(loaded: dict[str, Any]) -> None:
+    found = tasks(loaded["dags"]["card_payments_backfill"])
+    after = {name: set(task.get("downstream_task_ids", [])) for name, task in found.items()}
+    chain = ["plan", "ingest", "months", "features", "materialize", "record"]
+    assert set(found) == {"check", *chain}
+    assert after["check"] == {"ingest"}
+    # One mapped task at a time: the scheduler then takes them in the order of the plan.
+    for step in ("ingest", "features"):
+        assert found[step]["partial_kwargs"]["max_active_tis_per_dagrun"] == 1
     for earlier, later in pairwise(chain):
-        assert later in found[earlier]["downstream_task_ids"], (earlier, later)
+        assert later in after[earlier], (earlier, later)
 
 
 def test_sql_and_feast_are_not_looked_at_when_dags_are_made(tmp_path: Path) -> None:
@@ -212,7 +226,7 @@ def test_the_file_of_a_source_is_read_once_for_all_of_its_models() -> None:
 
 def test_tasks_have_no_copies_of_the_parameters_of_their_dag(loaded: dict[str, Any]) -> None:
     for dag_id, dag in loaded["dags"].items():
-        assert bool(dag["params"]) == dag_id.endswith(("_data", "_rollback", "_train")), dag_id
+        assert bool(dag["params"]) == dag_id.endswith(("_backfill", "_data", "_rollback", "_score", "_train")), dag_id
         assert not any("params" in task for task in tasks(dag).values()), dag_id
 
 

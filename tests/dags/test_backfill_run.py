@@ -1,0 +1,100 @@
+"""Runs of the backfill DAG itself, with real steps: deliveries in landing become features, once."""
+
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.utils.state import TaskInstanceState as State
+
+from local.generator import Generator
+from local.generator import land as land_days
+from tests.airflow_fixtures import StepServer
+from training.adapters.lake import Lake
+from training.contract.base import Days
+from training.settings import Settings
+
+pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCE, START = "card_payments", date(2026, 1, 5)
+TABLES = ("customer_features", "terminal_features")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Six days of events in landing, and labels in one file of four days."""
+    folder = tmp_path_factory.mktemp("backfill")
+    made = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    generator = Generator(seed=1, customers=200, terminals=400)
+    for number in range(6):
+        day = START + timedelta(days=number)
+        land_days(generator, Path(made.landing), SOURCE, "events", Days(start=day, end=day + timedelta(days=1)))
+    labels = Days(start=START + timedelta(days=2), end=START + timedelta(days=6))
+    land_days(generator, Path(made.landing), SOURCE, "labels", labels)
+    return made
+
+
+@pytest.fixture
+def backfill(settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+    """Runs the backfill DAG of a range of days: the DAG run, and task (and map index) → its instance."""
+    if sys.platform == "linux":
+        server: StepServer = request.getfixturevalue("step_server")
+        monkeypatch.setenv("CT_LAUNCHER", "forkserver")
+        monkeypatch.setenv("CT_FORKSERVER_SOCKET", str(server.socket))
+    for name in ("home", "tracking_uri"):
+        monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(settings, name)))
+
+    def run(first: date, last: date, **parameters: Any) -> tuple[Any, dict[str, Any]]:
+        DagBundlesManager().sync_bundles_to_db()
+        bag = DagBag(ROOT / "dags" / "backfill.py")
+        assert not bag.import_errors
+        sync_bag_to_db(bag, "dags-folder", None)
+        conf = {"first_day": str(first), "last_day": str(last), **parameters}
+        done = bag.dags[f"{SOURCE}_backfill"].test(run_conf=conf)
+        return done, {
+            ti.task_id if ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}": ti for ti in done.get_task_instances()
+        }
+
+    return run
+
+
+def test_a_range_of_days_is_taken_in_once(backfill: Any, settings: Settings) -> None:
+    lake = Lake(settings.lake, SOURCE)
+    run, tis = backfill(START, START + timedelta(days=3))
+    assert {ti.state for ti in tis.values()} == {State.SUCCESS}
+    assert run.state == "success"
+    labels = [tis[f"ingest-{number}"].rendered_map_index for number in range(5)]
+    assert labels == [
+        "1 of 5: events 2026-01-05",
+        "2 of 5: events 2026-01-06",
+        "3 of 5: events 2026-01-07",
+        "4 of 5: labels 2026-01-07_2026-01-10",
+        "5 of 5: events 2026-01-08",
+    ]
+    assert tis["features-0"].rendered_map_index == "1 of 1: 2026-01-06 to 2026-01-10"
+    assert {str(span.newest.date()) for span in lake.spans("events", "event_time")} == {
+        f"2026-01-0{day}" for day in (5, 6, 7, 8)
+    }
+    rows = {table: lake.scan(table).count_rows() for table in TABLES}
+    assert all(rows.values())
+    assert tis["materialize"].xcom_pull(task_ids="materialize")["as_of"] == "2026-01-09"
+
+    # The same range again: nothing is doubled.
+    _, again = backfill(START, START + timedelta(days=3), monitor=False)
+    results = again["ingest-0"].xcom_pull(task_ids="ingest", map_indexes=list(range(5)))
+    assert [result["outcome"] for result in results] == ["unchanged"] * 5
+    assert {table: lake.scan(table).count_rows() for table in TABLES} == rows
+
+
+def test_a_range_without_deliveries_says_where_it_looked(
+    backfill: Any, settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, tis = backfill(date(2020, 1, 1), date(2020, 1, 31))
+    assert run.state == "failed"
+    assert (tis["plan"].state, tis["ingest"].state) == (State.FAILED, State.UPSTREAM_FAILED)
+    out = "".join(capfd.readouterr())
+    assert f"No delivery of 2020-01-01 to 2020-01-31 in {settings.landing}/{SOURCE}" in out
