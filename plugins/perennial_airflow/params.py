@@ -40,7 +40,7 @@ def backfill_params() -> Params:
             True,
             type="boolean",
             title="Monitor afterwards",
-            description="Start the monitors of all models of the source once, at the end, and batch scoring of new data. "
+            description="At the end, start the monitors of the source's models and batch scoring of new data, once. "
             "The monitors may decide to train.",
         ),
     }
