@@ -1,11 +1,16 @@
 """The spec that `make new-model` writes from a source and its rows."""
 
+import json
+from datetime import UTC, date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from serving.schema import RequestSchema
 from tests.onboarding.samples import sales, write
 from training.contract.errors import InputError
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -94,6 +99,24 @@ def test_a_model_that_cannot_be_has_one_clear_error(
         made(here, sample, **wishes)
     assert error.value.hint
     assert list(here.models_dir.iterdir()) == []
+
+
+def test_the_newest_event_is_an_example_that_the_service_reads(here: Settings, tmp_path: Path) -> None:
+    columns = sales()
+    rows = len(columns["price"])
+    columns |= {
+        "paid": pa.array([Decimal("1.25"), None] * (rows // 2), pa.decimal128(9, 2)),
+        "opened": [date(2025, 1, 1)] * rows,
+        "place": [[1.5, 2.5]] * rows,
+    }
+    path = write(tmp_path, columns)
+    new_source(SourceWishes(name="shops", data=path, labels="refund"), here)
+    found = new_model(ModelWishes(name="returns", source="shops", data=path), here)
+    spec = load_model_spec("returns", here.models_dir, here.feature_repo)
+    row = RequestSchema(spec).one(json.dumps(found.example).encode())
+    assert row["sale_id"] == columns["sale_id"][-1]
+    assert row["sold_at"] == columns["sold_at"][-1].replace(tzinfo=UTC)
+    assert "refund" not in found.example
 
 
 def test_nothing_is_overwritten(here: Settings, sample: Path) -> None:

@@ -1,6 +1,7 @@
 """`python -m training.onboarding new-source | new-model | remove-source | remove-model`: see `--help`."""
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -107,6 +108,11 @@ def _new_model(args: argparse.Namespace, settings: Settings) -> None:
         print("  No rows were given and none have landed: windows and limits are mere defaults.")
     print("\nRead the file and correct what you know better. Then:")
     print(f"  make check MODEL={args.name}")
+    if made.example:
+        print("\nA request, once the model has a champion:")
+        body = shlex.quote(json.dumps(made.example, ensure_ascii=False))
+        url = f"{settings.replicas()[0]}/models/{args.name}/predict"
+        print(f"  curl -s {url} -H 'content-type: application/json' -d {body}")
 
 
 def _remove_source(args: argparse.Namespace, settings: Settings) -> None:

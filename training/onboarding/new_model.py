@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ TASKS = {"binary": BinaryTask, "multiclass": MulticlassTask, "regression": Regre
 _LINEAR = {"binary": "logistic_regression", "multiclass": "logistic_regression", "regression": "linear_regression"}
 #: The bootstrap draws whole entities from so many on.
 _ENOUGH_ENTITIES = 30
+_JSON = (bool, int, float, str, list, type(None))
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,16 @@ class ModelWishes:
 
 @dataclass(frozen=True)
 class NewModel:
-    """The file that was written. `figures`: None when there were no rows to look at."""
+    """The file that was written. `figures`: None when there were no rows to look at.
+
+    `example`: the newest event of the rows, as a prediction request has it.
+    """
 
     path: Path
     text: str
     task: str
     figures: LabelFigures | None
+    example: dict[str, Any]
 
 
 def new_model(wishes: ModelWishes, settings: StateSettings) -> NewModel:
@@ -68,7 +74,8 @@ def new_model(wishes: ModelWishes, settings: StateSettings) -> NewModel:
     label = _label(spec, wishes.label)
     column = spec.feeds[spec.label(label).feed].columns[label]
     task, why = choose_task(label, column, wishes.task, spec.label(label).unlabelled_after_delay == "negative")
-    figures = _figures(wishes, spec, label, settings)
+    feeds = _rows(wishes, spec, label, settings)
+    figures = label_figures(spec, label, feeds, CLASSES) if feeds else None
     text = "\n".join(_lines(wishes, spec, label, column, task, why, figures)) + "\n"
     try:
         ModelSpec.model_validate({**yaml.safe_load(text), "source": spec})
@@ -76,7 +83,7 @@ def new_model(wishes: ModelWishes, settings: StateSettings) -> NewModel:
         listed = "; ".join(map(str, problems_of(error, str(path))))
         raise ConfigError(f"The source {spec.name} needs a model written by hand: {listed}", "") from error
     create(path, text)
-    return NewModel(path, text, task, figures)
+    return NewModel(path, text, task, figures, _example(spec, feeds[EVENTS]) if feeds else {})
 
 
 def _label(spec: SourceSpec, wanted: str) -> str:
@@ -115,7 +122,18 @@ def _guessed_task(column: Column) -> tuple[str, str]:
     return "regression", "the label is a number"
 
 
-def _figures(wishes: ModelWishes, spec: SourceSpec, label: str, settings: StateSettings) -> LabelFigures | None:
+def _example(spec: SourceSpec, events: pa.Table) -> dict[str, Any]:
+    [newest] = events.slice(events.num_rows - 1).select(list(spec.request_columns)).to_pylist()
+    return {name: value if isinstance(value, _JSON) else _written(value) for name, value in newest.items()}
+
+
+def _written(value: Any) -> str:
+    """A time, a date or a decimal as JSON has it."""
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _rows(wishes: ModelWishes, spec: SourceSpec, label: str, settings: StateSettings) -> dict[str, pa.Table]:
+    """Feed → its rows, of the feeds that the label needs; empty when none were given and none have landed."""
     needed = dict.fromkeys([EVENTS, spec.label(label).feed])
     given = {EVENTS: wishes.data} | ({feed: wishes.labels for feed in needed if feed != EVENTS})
     samples = {feed: read_sample(path) for feed, path in given.items() if path is not None}
@@ -126,9 +144,8 @@ def _figures(wishes: ModelWishes, spec: SourceSpec, label: str, settings: StateS
         if samples and wishes.data:
             what = f"The label {label} is in the feed {missing[0]}, of which there are no rows"
             raise InputError(what, "Write LABELS=<file> as well, or land that feed first.")
-        return None
-    feeds = {feed: landable(sample, spec.feeds[feed], wishes.positive) for feed, sample in samples.items()}
-    return label_figures(spec, label, feeds, CLASSES)
+        return {}
+    return {feed: landable(sample, spec.feeds[feed], wishes.positive) for feed, sample in samples.items()}
 
 
 def _landed(settings: StateSettings, spec: SourceSpec, feed: str) -> Sample | None:
