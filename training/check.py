@@ -6,17 +6,14 @@ With `--source` those of that source and its models, with `--model` those of tha
 import argparse
 import logging
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
 
 from training.contract.errors import ConfigError, ExitCode, StepError
 from training.contract.model_spec import model_names, models_of, source_of
-from training.contract.problems import Problem
 from training.contract.source_spec import source_names
 from training.contract.spec_file import misnamed_specs
 from training.settings import StateSettings, load_settings
-from training.steps.check import find_model_problems, find_source_problems, listing
+from training.steps.check import listing
+from training.steps.check.all_files import Checked, check_all
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,10 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         for line in listing(strays):
             print(f"✗ {line}")
         broken = bool(strays)
-        for name in sources:
-            broken |= _report(f"source {name}", partial(find_source_problems, name, settings))
-        for name in models:
-            broken |= _report(f"model {name}", partial(find_model_problems, name, settings))
+        for checked in check_all(sources, models, settings):
+            broken |= _report(checked)
     except StepError as error:
         print(f"check failed: {error}", file=sys.stderr)
         return error.exit_code
@@ -56,13 +51,14 @@ def _chosen(source: str, model: str, settings: StateSettings) -> tuple[list[str]
     return ([source], models_of(source, settings.models_dir)) if source else (known, model_names(settings.models_dir))
 
 
-def _report(what: str, find: Callable[[], list[Problem]]) -> bool:
-    """Print the problems that `find` finds. Returns whether there is one to correct."""
-    started = time.monotonic()
-    problems = find()
+def _report(checked: Checked) -> bool:
+    """Print what was found. Returns whether there is something to correct."""
+    what, problems = checked.what, checked.problems
     sure = [problem for problem in problems if problem.sure]
-    seconds = time.monotonic() - started
-    print(f"✗ {what}: {len(sure)} to correct" if sure else f"✓ {what}: nothing to correct ({seconds:.1f} s)")
+    if checked.waits_for:
+        print(f"– {what}: not checked, because {checked.waits_for} has to be corrected first")
+        return False
+    print(f"✗ {what}: {len(sure)} to correct" if sure else f"✓ {what}: nothing to correct ({checked.seconds:.1f} s)")
     for problem, line in zip(problems, listing(problems), strict=True):
         print(f"  {'' if problem.sure else '(this may be intended) '}{line}")
     return bool(sure)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from airflow.sdk import get_parsing_context
 
 from training.contract.errors import ConfigError
-from training.contract.model_spec import ModelSpec, load_model_spec, model_names, models_of
+from training.contract.model_spec import ModelSpec, load_model_spec, model_names, models_of, source_of
 from training.contract.source_spec import SourceSpec, load_source_spec, source_names
 from training.contract.spec_file import SpecFile, misnamed_specs
 from training.settings import load_settings
@@ -81,6 +81,9 @@ def broken_specs() -> list[str]:
                 load_model_spec(model, models, sources)
             except ConfigError as error:
                 problems.append(str(error))
+                # Of the models of a source that does not exist, the first names it.
+                if (named := source_of(model, models)) is not None and named not in source_names(sources):
+                    broken |= set(models_of(named, models))
     return problems
 
 

@@ -304,7 +304,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "customer_mean_1d (float in the SQL, Int64 in the view)",
     ),
     # Feast.
-    "no definitions": (lambda files: (files / FEAST).unlink(), FEAST, "defines feature views with the join keys {}"),
+    "no definitions": (lambda files: (files / FEAST).unlink(), FEAST, "does not exist, but the tables"),
     "definitions that do not run": (replaced(FEAST, ("TTL = ", "TTL = days + ")), FEAST, "NameError"),
     "a view without a ttl": (replaced(FEAST, ("    ttl=TTL,\n", "")), FEAST, "have no ttl"),
     "another service": (
@@ -315,7 +315,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "a feature that the source does not have": (
         respecified(SPEC, features=["customer_count_1d", "customer_count_2d"]),
         SPEC,
-        "names the features ['customer_count_2d'], which no view",
+        "names the features ['customer_count_2d'], which the source does not have",
     ),
     "a service with the name of the model": (
         added(
@@ -354,7 +354,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "a view that another source has": (
         lambda files: copied_source(files, "card_payments_2"),
-        FEAST,
+        "repo/card_payments_2.py",
         "Sources 'card_payments' and 'card_payments_2' both define feature view 'customer_features'",
     ),
     # The request features.

@@ -24,9 +24,19 @@ from training.domain.feature_sql import declared_queries
 _SECTION = re.compile(r"^-- table: (\w+)\s*$", re.MULTILINE)
 #: A quoted text or name, a comment, white space, a word or number, or any other character.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\s+|[\w.$]+|.""", re.DOTALL)
+#: Where the database found a mistake, at the end of its message.
+_LINE = re.compile(r"\n+LINE (?P<number>\d+): (?P<text>[^\n]*)\n.*", re.DOTALL)
 #: The column with the time from which a feature row holds.
 _TIME = "feature_timestamp"
 _LARGEST = float(np.finfo(np.float32).max)
+
+
+class MissingColumnError(ConfigError):
+    """A query lacks `column`, one that every feature table needs."""
+
+    def __init__(self, column: str, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.column = column
 
 
 class FeatureQueries:
@@ -52,7 +62,10 @@ class FeatureQueries:
         #: Table → the features that may be null, as the view of the table says.
         self.may_be_null: Mapping[str, Collection[str]] = {}
         written = [table for table in tables if table not in self._generated]
-        self._queries = {**self._generated, **_written(path, written)}
+        texts = _written(path, written)
+        self._queries = {**self._generated, **{table: text for table, (_, text) in texts.items()}}
+        #: Table → the line of the file on which its text begins.
+        self._lines = {table: line for table, (line, _) in texts.items()}
 
     @classmethod
     def of_source(cls, source: SourceSpec, folder: Path) -> "FeatureQueries":
@@ -102,7 +115,7 @@ class FeatureQueries:
             if name not in found.column_names:
                 problem = f"{self._of(table)} yields {found.column_names}, without {name!r}"
                 hint = "It must yield the entity column, `day`, the features, and for hourly rows feature_timestamp."
-                raise ConfigError(problem, hint)
+                raise MissingColumnError(name, problem, hint)
         if not pt.is_date32(found["day"].type):
             problem = f"{self._of(table)} yields `day` as {found['day'].type}"
             raise ConfigError(problem, hint="Write CAST(… AS DATE) AS day.")
@@ -133,7 +146,18 @@ class FeatureQueries:
             raise self._not_a_select(table, error) from error
 
     def _not_a_select(self, table: str, error: SqlError) -> ConfigError:
-        return ConfigError(f"{self._of(table)} is not one SELECT: {error}", "Correct the SQL.")
+        return self._failed(table, "is not one SELECT", error)
+
+    def _failed(self, table: str, what: str, error: SqlError, hint: str = "Correct the SQL.") -> ConfigError:
+        """The error with the line of the file instead of that of the query, in one line."""
+        said, line = str(error), ""
+        if (found := _LINE.search(said)) is not None:
+            said = said[: found.start()]
+            if table in self._lines:
+                line = f" (line {self._lines[table] + int(found['number']) - 1})"
+            else:
+                line = f" at `{found['text'].strip()}`"
+        return ConfigError(f"{self._of(table)} {what}{line}: {' '.join(said.split())}", hint)
 
     def _execute(self, table: str, query: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
         given = {"start": days.start, "end": days.end}
@@ -144,7 +168,7 @@ class FeatureQueries:
             hint = "Correct the SQL."
             if table in self._generated and "INT128" in str(error):
                 hint = "The digits of a sum or std do not fit. Lower `decimals`, or deliver the column in other units."
-            raise ConfigError(f"{self._of(table)} failed: {error}", hint=hint) from error
+            raise self._failed(table, "failed", error, hint) from error
 
     def _check_rows(self, table: str, entity: str, days: Days, found: pa.Table) -> None:
         query = self._of(table)
@@ -191,14 +215,18 @@ class FeatureQueries:
         return pa.table(columns, names=[entity, _TIME, *features, "day"])
 
 
-def _written(path: Path, tables: Collection[str]) -> dict[str, str]:
-    """The queries of `tables` in the file `path`. Raises ConfigError when they are not exactly those of the file."""
+def _written(path: Path, tables: Collection[str]) -> dict[str, tuple[int, str]]:
+    """Table → the line on which its query begins in the file `path`, and the query.
+
+    Raises ConfigError when `tables` are not exactly those of the file.
+    """
     if not path.is_file():
         if not tables:
             return {}
         hint = "Declare aggregations in the spec, or write a .sql file with a SELECT for each of these tables."
         raise ConfigError(f"No feature queries at {path}, but {sorted(tables)} have no aggregations", hint)
-    parts = _SECTION.split(path.read_text())
+    text = path.read_text()
+    parts, heads = _SECTION.split(text), _SECTION.finditer(text)
     if repeated := sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1}):
         problem = f"{path} has a line `-- table: {repeated[0]}` twice, and only one query can fill a table"
         raise ConfigError(problem, hint="Remove or rename one of the two.")
@@ -208,7 +236,8 @@ def _written(path: Path, tables: Collection[str]) -> dict[str, str]:
             "Write one line `-- table: <name>` with its query for each table in features.tables without aggregations."
         )
         raise ConfigError(problem, hint)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+    lines = [text.count("\n", 0, head.end()) + 1 for head in heads]
+    return dict(zip(parts[1::2], zip(lines, parts[2::2], strict=True), strict=True))
 
 
 def _is_finite(values: pa.ChunkedArray) -> bool:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from training.contract.names import did_you_mean
+
 #: Words of SQL that an expression of one row needs. They are not columns unless they are quoted.
 _WORDS = frozenset(
     [
@@ -43,7 +45,8 @@ def condition_mistake(condition: str, columns: Collection[str]) -> Mistake | Non
         return str(error), _FIX
     used = [token.column for token in tokens if token.column is not None]
     if unknown := [name for name in used if name not in columns]:
-        fix = f"Use the columns {', '.join(sorted(columns))}. Write a text in single quotes."
+        meant = did_you_mean(unknown[0], columns)
+        fix = f"{meant}Use the columns {', '.join(sorted(columns))}. Write a text in single quotes."
         return f"uses {unknown[0]!r}, which is not one of its columns", fix
     if not used:
         return "uses no column", _FIX

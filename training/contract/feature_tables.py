@@ -4,6 +4,7 @@ A table either declares aggregations, from which its SQL and its Feast view are 
 own SELECT in `<source>.sql` looks.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, NamedTuple
 
@@ -11,8 +12,8 @@ from pydantic import Field, model_validator
 
 from training.contract.base import Spec
 from training.contract.columns import Column
-from training.contract.conditions import condition_mistake
-from training.contract.names import Name
+from training.contract.conditions import columns_of, condition_mistake
+from training.contract.names import Name, did_you_mean
 from training.contract.problems import raise_contradictions
 
 Mistake = tuple[str, str, str]
@@ -176,6 +177,7 @@ def table_mistakes(
 ) -> Iterator[Mistake]:
     """Contradictions between feature tables and the columns of events (`columns`) and the `labels` by name."""
     seen, taken = dict[str, str](), {name.lower() for name in columns}
+    twice = set[tuple[str, str]]()
     for table, spec in tables.items():
         place = f"features.tables.{table}"
         if spec.label is not None and spec.label not in labels:
@@ -184,6 +186,11 @@ def table_mistakes(
                 f"names {spec.label!r}, which is not one of the labels {sorted(labels)}",
                 "Name one.",
             )
+            continue
+        if spec.label is None and (used := _labels_used(spec, columns, labels)):
+            what = f"is missing, but the aggregations use the label {used[0]}"
+            fix = f"Add `label: {used[0]}`: then only events whose label is known count."
+            yield f"{place}.label", what, fix
             continue
         known = dict(columns) | ({spec.label: labels[spec.label]} if spec.label is not None else {})
         for name, each in spec.aggregations.items():
@@ -199,9 +206,18 @@ def table_mistakes(
                 )
             if feature.name.lower() in taken:
                 yield where, f"gives the feature {feature.name}, the name of an event column", "Rename the aggregation."
-            elif feature.name in seen:
-                yield where, f"gives the feature {feature.name}, as {seen[feature.name]} does", "Rename one of the two."
-            seen.setdefault(feature.name, where)
+            elif (other := seen.setdefault(feature.name, where)) != where and (where, other) not in twice:
+                twice.add((where, other))
+                yield where, f"gives the feature {feature.name}, as {other} does", "Rename one of the two."
+
+
+def _labels_used(table: FeatureTable, columns: Mapping[str, Column], labels: Mapping[str, Column]) -> list[str]:
+    """The labels, which are no columns of the events, that the aggregations of `table` use."""
+    used = {each.column for each in table.aggregations.values()}
+    for each in table.aggregations.values():
+        with contextlib.suppress(ValueError):  # No condition: its own mistake says so.
+            used |= columns_of(each.condition or "", [*columns, *labels])
+    return [name for name in labels if name in used and name not in columns]
 
 
 #: A standard deviation needs sums of squares of whole numbers of the last digit: a million of these fit into 127 bits.
@@ -225,7 +241,8 @@ def _aggregation_mistakes(each: Aggregation, columns: Mapping[str, Column]) -> I
         column = columns.get(each.column)
         if column is None:
             what = f"names {each.column!r}, which is not one of the columns {sorted(columns)}"
-            yield "column", what, "Name a column of feeds.events, or the label that the table names."
+            fix = "Name a column of feeds.events, or the label that the table names."
+            yield "column", what, did_you_mean(each.column, columns) + fix
         elif each.function in _OF_NUMBERS and column.kind not in _NUMBERS:
             what = f"names {each.column!r}, a column of type {column.type}; {each.function} takes numbers"
             yield "column", what, "Name a column of numbers, or count with a condition."

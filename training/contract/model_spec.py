@@ -12,7 +12,7 @@ from pydantic import ValidationError, model_validator
 from training.contract.columns import Column
 from training.contract.errors import ConfigError
 from training.contract.feeds import EVENTS, FeedSpec, RowCount
-from training.contract.names import EstimatorName, Metric, Name, Trigger
+from training.contract.names import EstimatorName, Metric, Name, Trigger, did_you_mean
 from training.contract.problems import Problem, problems_of, raise_contradictions
 from training.contract.source_spec import SOURCES_DIR, LabelColumn, SourceSpec, load_source_spec, source_names
 from training.contract.spec_file import SpecCache, broken_spec, spec_file
@@ -144,6 +144,11 @@ def _read(name: str, path: Path, sources_dir: Path) -> ModelSpec | list[Problem]
     if (source := fields.get("source")) is not None:
         if not isinstance(source, str):
             what, fix = f"is {source!r}, not the name of a source", f"Known: {', '.join(source_names(sources_dir))}."
+            return [Problem(file=str(path), place="source", what=what, fix=fix)]
+        if not (sources_dir / f"{source}.yaml").is_file():
+            known = source_names(sources_dir)
+            what = f"names {source!r}, but there is no spec at {sources_dir / source}.yaml"
+            fix = f"{did_you_mean(source, known)}Known sources: {', '.join(known) or 'none'}."
             return [Problem(file=str(path), place="source", what=what, fix=fix)]
         fields |= {"source": _loaded_source(source, path, sources_dir)}
     try:

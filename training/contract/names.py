@@ -1,5 +1,7 @@
 """The names that specs, step inputs and results have in common: of models, feeds, metrics, estimators and triggers."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -16,6 +18,12 @@ Metric = Name
 Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code", "person"]
 #: What an estimator learns: 0 or 1, one of k classes, or a number.
 Target = Literal["binary", "classes", "number"]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`Did you mean 'x'? ` with the most similar of the `known` names; empty when none is similar."""
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {similar[0]!r}? " if similar else ""
 
 
 def _name_of_today(metric: Any) -> Any:

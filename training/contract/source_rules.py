@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from training.contract.columns import Column
 from training.contract.feature_tables import table_mistakes
 from training.contract.feeds import EVENTS
+from training.contract.names import did_you_mean
 from training.contract.problems import Mistake
 from training.contract.source_sections import LabelSpec, SourceSections
 
@@ -36,15 +37,17 @@ def _unknown_names(spec: SourceSections) -> Iterator[Mistake]:
     for name, label in spec.labels.items():
         if label.feed not in spec.feeds:
             what = f"names {label.feed!r}, which is not one of the feeds {sorted(spec.feeds)}"
-            yield f"labels.{name}.feed", what, "Name one of the feeds."
+            yield f"labels.{name}.feed", what, f"{did_you_mean(label.feed, spec.feeds)}Name one of the feeds."
         elif name not in (columns := spec.feeds[label.feed].columns):
             what = f"is not one of the columns {sorted(columns)} of the feed {label.feed}"
-            yield f"labels.{name}", what, "A label is named as its column. Rename the label, or add the column."
+            fix = "A label is named as its column. Rename the label, or add the column."
+            yield f"labels.{name}", what, did_you_mean(name, columns) + fix
     columns = spec.events.columns
     for table, features in spec.features.tables.items():
         if features.entity not in columns:
             what = f"names {features.entity!r}, which is not one of the columns {sorted(columns)}"
-            yield f"features.tables.{table}.entity", what, "Name one of the columns."
+            fix = f"{did_you_mean(features.entity, columns)}Name one of the columns."
+            yield f"features.tables.{table}.entity", what, fix
     for name, feed in spec.feeds.items():
         if feed.id_column != spec.id_column:
             what = f"is {feed.id_column!r}, but the events have {spec.id_column!r}"
@@ -72,7 +75,11 @@ def _labels(spec: SourceSections) -> Iterator[Mistake]:
             yield place, "is a reserved name", _RENAME_COLUMN
         yield from _delay(place, label)
     for feed_name in spec.feeds:
-        rules = {(label.delay_days, label.unlabelled_after_delay) for label in spec.labels_of(feed_name)}
+        rules = {
+            (label.delay_days, label.unlabelled_after_delay)
+            for label in spec.labels_of(feed_name)
+            if "delay_days" in spec.labels[label.column].model_fields_set
+        }
         if len(rules) > 1:
             what = f"of the feed {feed_name} differ in delay_days or unlabelled_after_delay, but one row reports them"
             yield "labels", what, "Give them the same values, or deliver them in feeds of their own."
@@ -123,7 +130,7 @@ def entity_mistakes(field: str, name: str, columns: dict[str, Column]) -> Iterat
     """Why `name`, which `field` names, cannot be an entity. `columns`: the columns of a request."""
     if name not in columns:
         what = f"names {name!r}, which is not one of the columns {sorted(columns)} of a prediction request"
-        yield field, what, "Name one of the columns."
+        yield field, what, f"{did_you_mean(name, columns)}Name one of the columns."
         return
     if columns[name].kind not in _ID_KINDS:
         what = f"names {name!r}, a column of type {columns[name].type}; but an entity must be an integer or a string"
@@ -157,7 +164,7 @@ def _event_columns(spec: SourceSections) -> Iterator[Mistake]:
     for name in names:
         if name not in columns:
             what = f"names {name!r}, which is not one of the columns {sorted(columns)} of a prediction request"
-            yield "features.event_columns", what, "Name one of the columns."
+            yield "features.event_columns", what, f"{did_you_mean(name, columns)}Name one of the columns."
         elif columns[name].kind in _NO_FEATURES:
             what = f"names {name!r}, a column of type {columns[name].type}, which is no feature as it is"
             yield "features.event_columns", what, "Compute features of it in the .py file (an on-demand view)."

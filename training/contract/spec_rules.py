@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from training.contract.cron import cron_mistake
+from training.contract.names import did_you_mean
 from training.contract.problems import Mistake
 from training.contract.scoring_spec import NEW_DATA
 from training.contract.source_rules import entity_mistakes
@@ -14,9 +15,12 @@ def contradictions(spec: SpecSections) -> list[Mistake]:
     """All contradictions between the sections of the spec, and with its source."""
     if spec.label not in spec.source.labels:
         what = f"names {spec.label!r}, which is not one of the labels {sorted(spec.source.labels)} of the source"
-        return [("label", what, f"Name one of the labels of {spec.source.name}.")]
+        meant = did_you_mean(spec.label, spec.source.labels)
+        return [("label", what, f"{meant}Name one of the labels of {spec.source.name}.")]
+    # With a label of another kind of task, most of the other fields do not fit either.
+    if label_mistakes := list(_label(spec)):
+        return label_mistakes
     return [
-        *_label(spec),
         *_entities(spec),
         *_features(spec),
         *_training(spec),

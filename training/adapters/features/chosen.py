@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from training.adapters.features.definitions import Definitions
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec, NamedService
+from training.contract.names import did_you_mean
 
 if TYPE_CHECKING:
     from feast import FeatureService
@@ -35,8 +36,9 @@ def chosen_features(definitions: Definitions, spec: ModelSpec, folder: Path) -> 
         raise ConfigError(problem, hint=fix)
     names = definitions.names if spec.features == "all" else list(spec.features)
     if unknown := sorted(set(names) - set(definitions.names)):
-        problem = f"The spec of model {spec.name} names the features {unknown}, which no view in {path} has"
-        raise ConfigError(problem, hint=f"The features of {spec.source.name}: {', '.join(definitions.names)}.")
+        problem = f"The spec of model {spec.name} names the features {unknown}, which the source does not have"
+        meant = did_you_mean(unknown[0], definitions.names)
+        raise ConfigError(problem, hint=f"{meant}{spec.source.name} has {', '.join(definitions.names)}.")
     return ChosenFeatures(names, _service(definitions, spec, set(names)))
 
 

@@ -1,5 +1,6 @@
 """The Feast objects of a source, made from declared tables or loaded from `feature_repo/<source>.py`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,16 @@ class Definitions:
         return sorted({field.name for source in sources for field in source.schema})
 
 
+class JoinKeyError(ConfigError):
+    """The views of some tables have another key than the entity that the spec gives the table."""
+
+    def __init__(self, keys: Mapping[str, list[str]], spec: SourceSpec, path: Path) -> None:
+        self.tables = set(keys)
+        said = [f"{table} by {', '.join(key)} instead of {spec.entities[table]}" for table, key in keys.items()]
+        hint = "Give the view the entity that features.tables.<table>.entity names in the spec, or correct it there."
+        super().__init__(f"{path}: feature views are keyed by another entity than the spec's: {'; '.join(said)}", hint)
+
+
 def load_definitions(folder: Path, spec: SourceSpec) -> Definitions:
     """New objects, of the spec's declared tables and from `<folder>/<source>.py`. The caller may change their sources.
 
@@ -79,13 +90,10 @@ def load_definitions(folder: Path, spec: SourceSpec) -> Definitions:
     views = [named.pop(table) for table in spec.entities if table in named] + list(named.values())
     services = {o.name: o for o in found if isinstance(o, FeatureService)}
     entities = {o.name: o for o in (*found, *declared_entities) if isinstance(o, Entity)}
+    _check_tables([view.name for view in views], spec, path)
     keys = {view.name: [entities[name].join_key for name in view.entities] for view in views}
-    if keys != {table: [entity] for table, entity in spec.entities.items()}:
-        problem = f"{path} defines feature views with the join keys {keys}, the spec has {spec.entities}"
-        raise ConfigError(
-            problem,
-            hint="Define one view per feature table without aggregations, with the table's name and entity as the key.",
-        )
+    if wrong := {table: keys[table] for table, entity in spec.entities.items() if keys[table] != [entity]}:
+        raise JoinKeyError(wrong, spec, path)
     if without_ttl := [view.name for view in views if not view.ttl]:
         raise ConfigError(
             f"{path}: the feature views {without_ttl} have no ttl",
@@ -95,6 +103,19 @@ def load_definitions(folder: Path, spec: SourceSpec) -> Definitions:
     definitions = Definitions(list(entities.values()), views, on_demand, services, spec.features.event_columns)
     _check_names(definitions, path)
     return definitions
+
+
+def _check_tables(views: list[str], spec: SourceSpec, path: Path) -> None:
+    """Raises ConfigError unless `views` and the feature tables of the spec have the same names."""
+    if lacking := [table for table in spec.entities if table not in views]:
+        problem = f"{path} has no feature views {lacking}"
+        if not path.is_file():
+            problem = f"{path} does not exist, but the tables {lacking} have no aggregations and need feature views"
+        hint = "Define a view with the name of each of these tables, or declare aggregations in the spec."
+        raise ConfigError(problem, hint)
+    if more := [view for view in views if view not in spec.entities]:
+        problem = f"{path} defines the feature views {more}, which are not among features.tables: {list(spec.entities)}"
+        raise ConfigError(problem, hint="Correct the name of the view, or add the table to the spec.")
 
 
 def _check_names(definitions: Definitions, path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import linecache
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +62,18 @@ def definition_objects(folder: Path, spec: SourceSpec, source: bytes | None = No
         # Not by an import: its cache does not notice a new file with the same size and the same second.
         exec(compile(_content(path) if source is None else source, path, "exec"), vars(module))
     except Exception as error:
-        raise ConfigError(f"{path} failed: {type(error).__name__}: {error}", hint="Correct the definitions.") from error
+        line = f" (line {number})" if (number := _line_of(error, path)) else ""
+        problem = f"{path} failed{line}: {type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(problem, hint="Correct the definitions.") from error
     return list(vars(module).values())
+
+
+def _line_of(error: Exception, path: Path) -> int | None:
+    """The line of the file at which it failed."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return lines[-1] if lines else None
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,20 @@ def clashes(
 ) -> Iterator[ConfigError]:
     """A ConfigError for each source in `others` that defines a view or a service with a name of `definitions`.
 
-    Logs a warning for a source whose files cannot be loaded; the check of that source reports the mistake.
+    The errors of two sources that share a name are equal. A source whose files cannot be loaded is left out; the check
+    of that source reports the mistake.
     """
     folder = settings.feature_repo
     for name in others:
         try:
             theirs = load_definitions(folder, load_source_spec(name, settings.feature_repo))
         except ConfigError as error:
-            log.warning("Cannot compare the feature names of %s with those of %s: %s", name, spec.name, error)
+            log.info("Cannot compare the feature names of %s with those of %s: %s", name, spec.name, error)
             continue
         if shared := shared_names(definitions, theirs):
-            files = f"{folder / spec.name}.py and {folder / name}.py"
-            problem = f"Sources {spec.name!r} and {name!r} both define {', '.join(shared)} ({files})"
+            first, second = sorted((spec.name, name))
+            path = next(p for p in (folder / f"{second}.py", folder / f"{second}.yaml") if p.is_file())
+            problem = f"{path}: Sources {first!r} and {second!r} both define {', '.join(sorted(shared))}"
             hint = "They would overwrite each other's online rows. Give them names that differ, in .py, .sql and spec."
             yield ConfigError(problem, hint)
 

@@ -53,7 +53,7 @@ def schema_mistakes(
     kind, wanted = yielded.pop(key), entity.value_type.name
     if kind not in _KEYS.get(wanted, {kind}):
         problem = (
-            f"{sql} yields {key!r} of {table!r} as {kind}, but {py} defines the entity {entity.name!r} as {wanted}"
+            f"The SQL of {table!r} yields {key!r} as {kind}, but {py} defines the entity {entity.name!r} as {wanted}"
         )
         yield ConfigError(problem, hint="Give the Entity the value_type of the column.")
     if unnamed := [name for name in yielded if name not in fields]:
@@ -71,5 +71,5 @@ def schema_mistakes(
         for name in both
         if yielded[name] not in COMPATIBLE_TYPES[fields[name]]
     ]:
-        problem = f"{sql} and {py} disagree on the types in {table!r}: {', '.join(lossy)}"
+        problem = f"SQL and view disagree on the types in {table!r}: {', '.join(lossy)}; see {sql} and {py}"
         yield ConfigError(problem, hint="Cast in the SQL, for example ::FLOAT for Float32 and ::BIGINT for Int64.")

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from training import storage
+from training.adapters.lake import EVENTS, Lake
 from training.contract.errors import ConfigError, StepError
 from training.contract.messages import CheckInputs, CheckResult
 from training.contract.model_spec import ModelSpec, models_of, read_model_spec
@@ -22,14 +23,16 @@ _LIBRARIES = ("duckdb", "feast", "numpy", "pandas")
 
 
 def run(inputs: CheckInputs, settings: StateSettings) -> CheckResult:
-    """Check the source's files. Files that have passed are checked again only when they or the code here change.
+    """Check the source's files. Files that have passed are checked again when they or the code here change, and for
+    leakage on landed data when twice as much has landed.
 
     Mistakes in the specs of the models that learn from it are logged: they must not keep data from the other models.
     Raises ConfigError with all problems that were found in the files of the source.
     """
     files = _digest(inputs.source, settings)
+    landed = Lake(settings.lake, inputs.source).version(EVENTS)
     record = storage.join(settings.work, "checks", f"{inputs.source}.json")
-    if storage.read(record) == _record_content(files):
+    if storage.read(record) == _record_content(files, landed):
         log.info("The files of %s have not changed since they passed the check (recorded in %s)", inputs.source, record)
         return CheckResult(outcome="unchanged", digest=files)
     found = find_source_problems(inputs.source, settings)
@@ -46,7 +49,7 @@ def run(inputs: CheckInputs, settings: StateSettings) -> CheckResult:
     for name in models:
         for line in listing(find_model_problems(name, settings)):
             log.error("The model %s cannot be trained: %s", name, line)
-    storage.write(record, _record_content(files))
+    storage.write(record, _record_content(files, landed))
     return CheckResult(outcome="passed", digest=files)
 
 
@@ -64,7 +67,7 @@ def find_source_problems(source: str, settings: StateSettings) -> list[Problem]:
 
 
 def find_model_problems(model: str, settings: StateSettings) -> list[Problem]:
-    """All problems in the spec of `model`. Those of its source are one problem here: see `find_source_problems`."""
+    """All problems in the spec of `model`. Mistakes in the spec of its source are one of them, without a place."""
     path = settings.models_dir / f"{model}.yaml"
     try:
         spec = read_model_spec(model, settings.models_dir, settings.feature_repo)
@@ -87,19 +90,22 @@ def _features(spec: SourceSpec, settings: StateSettings) -> list[Problem]:
     from training.steps.check.batch_sql import check_sql
     from training.steps.check.definitions import FeastCheck
 
-    sql = check_sql(spec, settings.feature_repo, _may_be_null(spec, settings))
+    sql = check_sql(spec, settings, _never_null(spec, settings))
     file = str(settings.feature_repo / f"{spec.name}.py")
     return [*sql.problems, *FeastCheck(settings, spec, file, sql).problems()]
 
 
-def _may_be_null(spec: SourceSpec, settings: StateSettings) -> dict[str, list[str]]:
-    """View → its features that may be null. Empty when the definitions have mistakes, which FeastCheck reports."""
+def _never_null(spec: SourceSpec, settings: StateSettings) -> dict[str, set[str]]:
+    """View → its features that may not be null. Empty when the definitions have mistakes, which FeastCheck reports."""
     from training.adapters.features.definitions import load_definitions
 
     try:
-        return load_definitions(settings.feature_repo, spec).may_be_null
+        found = load_definitions(settings.feature_repo, spec)
     except StepError:
         return {}
+    return {
+        view.name: {field.name for field in view.features} - {*found.may_be_null[view.name]} for view in found.views
+    }
 
 
 def _missing_files(source: str, settings: StateSettings) -> list[Problem]:
@@ -120,5 +126,6 @@ def _digest(source: str, settings: StateSettings) -> str:
     return digest([digests, {library: version(library) for library in _LIBRARIES}])
 
 
-def _record_content(digest: str) -> bytes:
-    return json.dumps({"passed": digest}).encode()
+def _record_content(digest: str, landed: int | None) -> bytes:
+    """`landed`: the version of the events. Each time it has doubled, the files are checked on what has landed since."""
+    return json.dumps({"passed": digest, "landed": 0 if landed is None else (landed + 1).bit_length()}).encode()

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from training.adapters.features.chosen import chosen_features
-from training.adapters.features.definitions import Definitions, load_definitions
+from training.adapters.features.definitions import Definitions, JoinKeyError, load_definitions
 from training.adapters.features.sharing import clashes
 from training.adapters.features.store import private_store
 from training.adapters.features.view_schemas import schema_mistakes
@@ -34,7 +34,9 @@ class FeastCheck:
         try:
             definitions = load_definitions(self.settings.feature_repo, self.spec)
         except StepError as error:
-            return [self._failed("", error)]
+            # Where SQL and view agree on another entity than the spec, the problem of the SQL says it.
+            told = isinstance(error, JoinKeyError) and error.tables <= self.sql.without_entity
+            return [] if told else [self._failed("", error)]
         functions = [RequestFunction(view, self.spec, self.file) for view in definitions.on_demand]
         found = [*self._schemas(definitions), *self._sources(definitions), *self._names(definitions)]
         found += self._shared(definitions)
@@ -67,7 +69,8 @@ class FeastCheck:
     def _shared(self, definitions: Definitions) -> Iterator[Problem]:
         others = [name for name in source_names(self.settings.feature_repo) if name != self.spec.name]
         for clash in clashes(definitions, self.spec, others, self.settings):
-            yield self._failed("", clash)
+            file, _, what = clash.message.partition(": ")
+            yield Problem(file=file, place="", what=what, fix=clash.hint)
 
     def _names(self, definitions: Definitions) -> Iterator[Problem]:
         if not definitions.names:
