@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from serving.batch import Batch
-from serving.explain import explain
 from serving.loaded_model import FEW_ROWS, LoadedModel
 from serving.metrics import ModelMetrics
 from serving.prediction_log import PredictionLog
@@ -21,6 +20,7 @@ from serving.traffic import Route
 from training.adapters.features import OnlineFeatures
 from training.contract.errors import DataContractError
 from training.contract.predictions import Explanation, Prediction
+from training.domain.explanation import explain
 
 #: The result for one row: its prediction, or why there is none.
 RowOutcome = Prediction | BadRequest

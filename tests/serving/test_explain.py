@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from serving.explain import explain
 from testing.serving_stack import artifact
 from training.adapters.onnx_model import OnnxModel, OnnxScorer
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, Golden
+from training.domain.explanation import explain
 from training.domain.tasks.multiclass import ServedMulticlass
 from training.domain.tasks.regression import ServedRegression
 

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -273,6 +273,10 @@ class Predictions:
         columns = {"id": ds.field("event", name), "role": ds.field("role")}
         rows = dataset.to_table(columns, filter=wanted)
         return _combined(rows.filter(pc.field("role") != SHADOW)["id"], target)
+
+    def of_id(self, prediction_id: str) -> list[dict[str, Any]]:
+        """All columns of the rows with this id: of the answer, and of the shadows beside it."""
+        return self._table(ds.field("prediction_id") == prediction_id, features=True).to_pylist()
 
     def of_replica(self, replica: str, days: Days) -> int:
         """How many predictions for events of `days` this replica has made."""
