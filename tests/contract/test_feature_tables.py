@@ -63,15 +63,23 @@ def test_contradictions_are_refused(changes: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("aggregation", "place", "said"),
     [
-        ({"function": "sum", "column": "order"}, "a.column", "a column of type string; sum takes numbers"),
-        ({"function": "mean", "column": "price"}, "a.column", "'price', which is not one of the columns"),
-        ({"function": "count", "condition": "price > 1"}, "a.condition", "uses 'price', which is not one of"),
-        ({"function": "count", "condition": "late = 1"}, "a.condition", "uses 'late', which is not one of"),
+        ({"function": "sum", "column": "order"}, "aggregations.a.column", "a column of type string; sum takes numbers"),
+        ({"function": "mean", "column": "price"}, "aggregations.a.column", "'price', which is not one of the columns"),
+        (
+            {"function": "count", "condition": "price > 1"},
+            "aggregations.a.condition",
+            "uses 'price', which is not one of",
+        ),
+        (
+            {"function": "count", "condition": "late = 1"},
+            "label",
+            "is missing, but the aggregations use the label late",
+        ),
     ],
 )
 def test_columns_and_their_types_are_checked(aggregation: dict[str, Any], place: str, said: str) -> None:
     [(where, what, _)] = table_mistakes({"t": table(aggregations={"a": aggregation})}, COLUMNS, LABELS)
-    assert where == f"features.tables.t.aggregations.{place}"
+    assert where == f"features.tables.t.{place}"
     assert said in what
 
 
