@@ -1,6 +1,7 @@
 """The threads that write and ship the prediction logs of all models."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -9,6 +10,11 @@ THREADS = 2
 WRITER, SHIPPER = "prediction-writer", "prediction-shipper"
 #: Between two looks of a writer, and of a shipper that nobody wakes.
 WRITER_SECONDS, SHIPPER_SECONDS = 0.05, 1.0
+#: A commit costs far more than its rows. So after one a shipper rests this many times as long as it took. With many
+#: models the commits become fewer, each with the rows of a longer time, and leave the processor to the predictions.
+RESTS = 9
+#: A turn counts as no longer than this: after one that hung for a minute, the thread must not rest for ten.
+LONGEST_SECONDS = 1.0
 
 
 class Log(Protocol):
@@ -62,5 +68,13 @@ class LogThreads:
         while not stop.is_set():
             self._wake.wait(SHIPPER_SECONDS)
             self._wake.clear()
-            while any([log.ship_turn() for log in self._logs]) and not stop.is_set():
+            while any([_ship_and_rest(log, stop) for log in self._logs]) and not stop.is_set():
                 pass
+
+
+def _ship_and_rest(log: Log, stop: threading.Event) -> bool:
+    """As `log.ship_turn()`. Then the thread rests, until `stop`."""
+    began = time.monotonic()
+    more = log.ship_turn()
+    stop.wait(RESTS * min(time.monotonic() - began, LONGEST_SECONDS))
+    return more

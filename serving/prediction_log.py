@@ -74,6 +74,8 @@ class PredictionLog:
         self._write_at = 0.0
         self._ship_at: float | None = None
         self._pause = RETRY_SECONDS[0]
+        #: The last segment in the table, once that is known.
+        self._applied: int | None = None
         self._full = False
         self._last_complaint = self._measured = float("-inf")
         self._opened = self._last_success = time.monotonic()
@@ -209,6 +211,7 @@ class PredictionLog:
             self._pause = RETRY_SECONDS[0]
         except Exception as error:
             reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+            self._applied = None
             log.warning("Predictions stay in the spool, the lake did not take them: %s", reason)
             self._ship_at = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, RETRY_SECONDS[1])
@@ -222,12 +225,13 @@ class PredictionLog:
         sealed = self._spool.sealed()
         if not sealed:
             return False
-        applied = self._lake.applied(PREDICTIONS, self._application)
+        if self._applied is None:
+            self._applied = self._lake.applied(PREDICTIONS, self._application) or 0
         tables: list[pa.Table] = []
         shipped: list[tuple[int, Path]] = []
         for number, path in sealed:
-            # Segments up to `applied` are in the table: a process was killed before it could delete them.
-            if applied is None or number > applied:
+            # Segments up to `_applied` are in the table: a process was killed before it could delete them.
+            if number > self._applied:
                 table = read_segment(path, self.spec)
                 if tables and table.schema != tables[0].schema:  # It goes into the next commit.
                     break
@@ -239,6 +243,7 @@ class PredictionLog:
         if rows:
             append_predictions(self._lake, pa.concat_tables(tables), self._application, shipped[-1][0])
             log.info("Shipped %d predictions to %s", rows, self._lake.uri(PREDICTIONS))
+        self._applied = shipped[-1][0]
         for _, path in shipped:
             self._spool.delete(path)
         self._metrics.shipped.inc(rows)

@@ -1,0 +1,53 @@
+"""The threads that the prediction logs share."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from serving import log_threads
+from serving.log_threads import THREADS, LogThreads
+from testing.serving_stack import eventually
+
+
+class SlowLog:
+    """There is always more to ship, and it takes `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.shipped = seconds, 0
+
+    def write_turn(self) -> None:
+        pass
+
+    def ship_turn(self) -> bool:
+        time.sleep(self.seconds)
+        self.shipped += 1
+        return True
+
+
+@pytest.fixture
+def threads() -> Iterator[LogThreads]:
+    yield (made := LogThreads())
+    for log in made._logs:
+        made.remove(log)
+
+
+def test_shipping_takes_a_small_share_of_the_time(threads: LogThreads) -> None:
+    logs = [SlowLog(0.02) for _ in range(20)]
+    for log in logs:
+        threads.add(log)
+    time.sleep(2)
+    # Without rests, each thread would ship 100 times; on a busy machine, less than ten times with them.
+    assert 0 < sum(log.shipped for log in logs) <= THREADS * (2 / 0.2 + 2)
+
+
+def test_a_log_that_hangs_does_not_delay_the_next_for_long(
+    threads: LogThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_threads, "LONGEST_SECONDS", 0.01)
+    hanging = [SlowLog(1.0) for _ in range(THREADS)]
+    for log in hanging:
+        threads.add(log)
+    began = time.monotonic()
+    eventually(lambda: all(log.shipped >= 2 for log in hanging))
+    assert time.monotonic() - began < 20
