@@ -1,0 +1,150 @@
+"""The troubles of one model do not hurt the others: during each fault they answer every request, about as fast.
+
+`victim` has the fault; requests to `one` and `other` are measured before it and during it. The bounds on their time are
+wide, because the tests run on busy machines.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+
+from testing.many_models import ManyModels, running_models
+from testing.serving_stack import EVENT, NAN_FROM, eventually
+
+pytestmark = pytest.mark.slow
+
+VICTIM, OTHERS = "victim", ("one", "other")
+SECONDS, PER_SECOND = 3.0, 20
+#: Of the 99th percentile during a fault: a multiple of that before, and seconds beside it.
+FACTOR, ALLOWANCE = 10, 1.0
+#: No limit of time is reached because the machine is busy.
+PATIENT = {"serving_deadline_seconds": 60, "serving_lookup_seconds": 30, "serving_maximum_lag_seconds": 60}
+IN_FLIGHT = 32
+
+
+class Seen(NamedTuple):
+    p99: float
+    failed: list[str]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManyModels]:
+    kinds = dict.fromkeys((VICTIM, *OTHERS), "binary")
+    fields = PATIENT | {"serving_maximum_in_flight": IN_FLIGHT}
+    with running_models(tmp_path_factory.mktemp("isolation"), kinds, **fields) as made:
+        yield made
+
+
+def measured(models: ManyModels) -> Seen:
+    """Requests to the others, one after another, for SECONDS."""
+    seconds, failed = list[float](), list[str]()
+    with httpx.Client(timeout=120) as client:
+        began = time.monotonic()
+        for number in range(int(SECONDS * PER_SECOND)):
+            time.sleep(max(0.0, began + number / PER_SECOND - time.monotonic()))
+            sent = time.monotonic()
+            name = OTHERS[number % len(OTHERS)]
+            answer = client.post(f"{models.service.url}/models/{name}/predict", json=EVENT)
+            seconds.append(time.monotonic() - sent)
+            if answer.status_code != 200:
+                failed.append(f"{name}: {answer.status_code} {answer.text}")
+    return Seen(float(np.percentile(seconds, 99)), failed)
+
+
+def check_others(models: ManyModels, before: Seen, during: Seen) -> None:
+    assert during.failed == before.failed == []
+    assert during.p99 <= FACTOR * before.p99 + ALLOWANCE
+    assert [models.of(name).ready for name in OTHERS] == ["yes"] * len(OTHERS)
+    assert models.service.ready()
+
+
+@contextmanager
+def calls(models: ManyModels, callers: int = 4, **changes: Any) -> Iterator[list[int]]:
+    """Requests to the victim meanwhile, by so many callers. Yields the statuses of the answers."""
+    statuses, stop = list[int](), threading.Event()
+
+    def call() -> None:
+        with httpx.Client(timeout=120) as client:
+            while not stop.is_set():
+                url = f"{models.service.url}/models/{VICTIM}/predict"
+                statuses.append(client.post(url, json=EVENT | changes).status_code)
+                if statuses[-1] == 503:  # Callers that ask again at once would slow down this process, which measures.
+                    time.sleep(0.25)
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_version_that_cannot_be_loaded(models: ManyModels) -> None:
+    before, good = measured(models), models.champion(VICTIM)
+    bad = models.register(VICTIM, golden_error=0.5)
+    models.set_champion(VICTIM, bad)
+    during = measured(models)
+    eventually(lambda: bad in models.of(VICTIM).refused)
+    check_others(models, before, during)
+    assert models.champion(VICTIM) == good
+    assert models.predict(VICTIM).status_code == 200
+    models.promote(VICTIM, models.register(VICTIM))
+
+
+def test_a_version_whose_scores_are_not_numbers(models: ManyModels) -> None:
+    before = measured(models)
+    models.promote(VICTIM, models.register(VICTIM, nan=True))
+    with calls(models, amount=NAN_FROM + 1) as statuses:
+        during = measured(models)
+    check_others(models, before, during)
+    assert set(statuses) == {503}
+    models.promote(VICTIM, models.register(VICTIM))
+
+
+def test_a_slow_model(models: ManyModels) -> None:
+    before = measured(models)
+    models.promote(VICTIM, models.register(VICTIM, slow=150))
+    with calls(models) as statuses:
+        during = measured(models)
+    check_others(models, before, during)
+    assert set(statuses) == {200}
+    models.promote(VICTIM, models.register(VICTIM))
+
+
+def test_a_flood(models: ManyModels) -> None:
+    """More callers than the service works for at a time, and requests that take long."""
+    before = measured(models)
+    models.promote(VICTIM, models.register(VICTIM, slow=20))
+    with calls(models, 2 * IN_FLIGHT) as statuses:
+        during = measured(models)
+    check_others(models, before, during)
+    assert 503 in statuses, "the flood did not reach the limit"
+    models.promote(VICTIM, models.register(VICTIM))
+
+
+def test_a_prediction_log_that_cannot_be_written(models: ManyModels) -> None:
+    folder = models.folder / "home" / "serving" / "predictions" / VICTIM
+    eventually(lambda: not list(folder.glob("*.jsonl")))
+    before = measured(models)
+    numbers = [int(path.stem) for path in folder.iterdir() if path.stem.isdigit()]
+    in_the_way = [folder / f"{number:012d}.open" for number in range(max(numbers) + 1, max(numbers) + 50)]
+    for path in in_the_way:
+        path.mkdir(exist_ok=True)
+    with calls(models, 1) as statuses:
+        eventually(lambda: "could not be written" in models.of(VICTIM).ready)
+        during = measured(models)
+    check_others(models, before, during)
+    assert set(statuses) == {200}
+    for path in in_the_way:
+        if path.is_dir():
+            path.rmdir()
+    eventually(lambda: models.of(VICTIM).ready == "yes")
