@@ -153,7 +153,7 @@ class OneVersusRest:
         return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
     def graph(self, raw: str, output: str, prefix: str = "") -> Graph:
-        constants = {"axis": np.array([1], np.int64), "prior": _PRIOR * self.shares}
+        constants: dict[str, np.ndarray] = {"axis": np.array([1], np.int64), "prior": _PRIOR * self.shares}
         constants |= {f"place_{k}": np.array(k, np.int64) for k in range(len(self.curves))}
         columns = [f"column_{k}" for k in range(len(self.curves))]
         curved: list[onnx.NodeProto] = []
@@ -237,11 +237,16 @@ Step = tuple[str, list[str], str]
 def _graph(steps: list[Step], constants: Mapping[str, np.ndarray], outside: set[str], prefix: str) -> Graph:
     """The nodes of `steps`, and the `constants`, which steps name with `calibration_` before. All names but those of
     `outside` get the `prefix`."""
+
+    def name_of(name: str) -> str:
+        return name if name in outside else f"{prefix}{name}"
+
     nodes = []
     for operator, inputs, output in steps:
-        named = [[name if name in outside else f"{prefix}{name}" for name in names] for names in (inputs, [output])]
-        attributes = {"axis": 1} if operator in ("Gather", "Concat") else {}
-        nodes.append(helper.make_node(operator, *named, **attributes))
+        made = helper.make_node(operator, list(map(name_of, inputs)), [name_of(output)])
+        if operator in ("Gather", "Concat"):
+            made.attribute.append(helper.make_attribute("axis", 1))
+        nodes.append(made)
     return nodes, [numpy_helper.from_array(array, f"{prefix}calibration_{name}") for name, array in constants.items()]
 
 
