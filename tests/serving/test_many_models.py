@@ -191,16 +191,17 @@ def test_a_broken_version_of_one_model_is_refused_and_the_others_go_on(world: Wo
     assert world.service.ready()
 
 
-def test_each_model_has_a_prediction_log_of_its_own(world: World) -> None:
-    for model in ("risk", "loss"):
-        answer = world.predict(model).json()
-        lake = Lake(world.settings.lake, SOURCE, model)
-        found = eventually(
-            lambda lake=lake, wanted=answer["prediction_id"]: [
-                row for row in logged_rows(lake) if row["prediction_id"] == wanted
-            ]
-        )
-        assert dict(found[0]["outputs"]).keys() >= ({"score"} if model == "risk" else {"value"})
+def logged(world: World, model: str, prediction_id: str) -> list[dict[str, Any]]:
+    """The rows of the log with this id."""
+    rows = logged_rows(Lake(world.settings.lake, SOURCE, model))
+    return [row for row in rows if row["prediction_id"] == prediction_id]
+
+
+@pytest.mark.parametrize(("model", "output"), [("risk", "score"), ("loss", "value")])
+def test_each_model_has_a_prediction_log_of_its_own(world: World, model: str, output: str) -> None:
+    answer = world.predict(model).json()
+    [row] = eventually(lambda: logged(world, model, answer["prediction_id"]))
+    assert output in dict(row["outputs"])
 
 
 def test_a_model_that_cannot_log_is_not_ready_and_the_others_are(world: World) -> None:
