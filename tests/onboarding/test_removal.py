@@ -33,7 +33,7 @@ def stack(here: Settings, tmp_path: Path, mlflow_database: Path) -> Settings:
     materialize.run(MaterializeInputs(source=SOURCE, table_versions=compute(here, 0, 13)), here)
     _register(here)
     (Path(here.lake) / SOURCE / "predictions" / MODEL).mkdir(parents=True)
-    for folder in (f"{MODEL}/datasets/abc", f"{MODEL}/snapshots", f"{SOURCE}/data_docs/x"):
+    for folder in (f"{MODEL}/datasets/abc", f"{MODEL}/snapshots", f"{MODEL}/verdicts", f"{SOURCE}/data_docs/x"):
         (Path(here.work) / folder).mkdir(parents=True)
         (Path(here.work) / folder / "file").write_text("x")
     (Path(here.serving) / "models" / MODEL / "1").mkdir(parents=True)
@@ -88,7 +88,8 @@ def test_a_model_goes_and_its_evidence_stays(stack: Settings) -> None:
     assert [each.version for each in registry.versions(MODEL)] == [1, 2]
     assert model_names(stack.models_dir) == ["flight_delay", "other"]
     assert MODEL not in published(stack)["services"]
-    assert not (Path(stack.work) / MODEL / "datasets").exists()
+    assert [path.name for path in (Path(stack.work) / MODEL).iterdir()] == ["verdicts"]
+    assert any("reports" in each and "verdicts" in each for each in removal.stays)
     assert not (Path(stack.serving) / "models" / MODEL).exists()
     assert (Path(stack.lake) / SOURCE / "predictions" / MODEL).exists()
     assert any(f"predictions/{MODEL}" in each for each in removal.stays)

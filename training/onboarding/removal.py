@@ -25,6 +25,9 @@ from training.settings import ServingSettings
 #: The kind of the ledger's entry on the removal of a model.
 REMOVAL = "removal"
 _DATA_DOCS = "data_docs"
+#: Folders of a model in the work folder. Its others are reports, which the ledger refers to.
+_MADE_AGAIN = ("artifacts", "checkpoints", "datasets", "searches", "snapshots", "versions")
+_NO_REPORTS = (*_MADE_AGAIN, _DATA_DOCS)
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ def _model_changes(name: str, spec: Path, settings: ServingSettings) -> Iterator
         )
     work = storage.join(settings.work, name)
     for folder in storage.folders(work):
-        if folder != _DATA_DOCS:  # Those of a source of the same name.
-            yield _deletion(storage.join(work, folder), "datasets, snapshots and the like, made of the lake")
+        if folder in _MADE_AGAIN:
+            yield _deletion(storage.join(work, folder), "made of the lake, or a copy of what MLflow has")
     copies = Path(settings.serving) / "models" / name
     if copies.exists():
         yield _deletion(str(copies), "the copies of its versions, from which a service starts while MLflow is down")
@@ -85,6 +88,8 @@ def _model_stays(name: str, settings: ServingSettings) -> Iterator[str]:
     waiting = Path(settings.serving) / "predictions" / name
     if waiting.exists() and any(each.is_file() for each in waiting.rglob("*")):
         yield f"{waiting}: predictions that may not be in the lake yet"
+    if reports := [each for each in storage.folders(storage.join(settings.work, name)) if each not in _NO_REPORTS]:
+        yield f"the reports in {storage.join(settings.work, name)}: {', '.join(reports)}"
     yield f"its versions and runs in MLflow, and its ledger in {storage.join(settings.ledger, name)}: the evidence"
     yield f"the history of {name}_train, {name}_monitor, … in Airflow: `airflow dags delete {name}_train` deletes one"
 
@@ -107,8 +112,8 @@ def source_removal(name: str, settings: ServingSettings) -> Removal:
 
 def _source_changes(name: str, settings: ServingSettings) -> Iterator[Change]:
     spec = load_source_spec(name, settings.feature_repo)
-    tables = ", ".join(spec.features.tables) or "none"
-    what = f"delete its online rows, and its views, entities and services from Feast's registry: {tables}"
+    tables = f": {', '.join(spec.features.tables)}" if spec.features.tables else ""
+    what = f"delete its online rows, and its views, entities and services from Feast's registry{tables}"
     yield Change(what, partial(withdraw_source, settings, spec))
     docs = storage.join(settings.work, name, _DATA_DOCS)
     if _is_there(docs):
