@@ -107,14 +107,12 @@ def champions(stack: Stack) -> list[str]:
         return ["  The prediction service does not say which models it serves"]
     lines = []
     for name, model in sorted(served.models.items()):
-        champion = model.champion
-        serves = (
-            f"version {champion.version} serves since {champion.since:%Y-%m-%d %H:%M:%S} UTC"
-            if champion
-            else "no champion"
-        )
-        problem = model.problem or model.spec_problem
-        lines.append(f"  {name:<22} {serves}{f' ({problem})' if problem else ''}")
+        champion, problem = model.champion, model.problem or model.spec_problem
+        if champion is None:
+            lines.append(f"  {name:<22} no champion{f': {problem}' if problem else ''}")
+        else:
+            serves = f"version {champion.version} serves since {champion.since:%Y-%m-%d %H:%M:%S} UTC"
+            lines.append(f"  {name:<22} {serves}{f' ({problem})' if problem else ''}")
     return lines + [f"  {name:<22} not served: {why}" for name, why in sorted(served.not_served.items())]
 
 

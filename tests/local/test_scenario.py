@@ -184,7 +184,7 @@ def test_the_status_has_a_line_per_model(tmp_path: Path) -> None:
         lines = champions(Stack(Place(tmp_path, tmp_path, Ports(serving=int(url.rpartition(":")[2])))))
     assert [" ".join(line.split()) for line in lines] == [
         "one version 3 serves since 2026-01-05 00:00:00 UTC",
-        "two no champion (version 1 has a wrong digest)",
+        "two no champion: version 1 has a wrong digest",
         "three not served: its spec is no YAML",
     ]
     (line,) = champions(Stack(Place(tmp_path, tmp_path, Ports(serving=9))))
