@@ -78,7 +78,7 @@ def test_one_service_serves_all_models() -> None:
 
 def test_airflow_is_set_up_as_the_supervisor_sets_it_up() -> None:
     assert SERVICES["airflow-scheduler"]["env_file"] == "deploy/airflow.env"
-    assert airflow_everywhere()["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert airflow_everywhere()["AIRFLOW__CORE__EXECUTOR"] == "perennial_airflow.executor.LocalExecutor"
     assert not airflow_everywhere().keys() & SERVICES["airflow-scheduler"]["environment"].keys()
 
 

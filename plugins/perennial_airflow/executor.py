@@ -1,0 +1,27 @@
+"""Airflow's LocalExecutor, but the scheduler goes on as soon as a task has ended.
+
+Airflow's scheduler sleeps between its loops when it has nothing to do (SCHEDULER_IDLE_SLEEP_TIME). A task that ends
+meanwhile waits for half of that sleep on average, and so does the task after it. Here most of the sleep is a wait for
+the next result, which ends when a task ends. The idle scheduler makes no more loops than before.
+"""
+
+from perennial_airflow.compat.airflow_executors import AirflowLocalExecutor, wait_for_result
+
+#: Seconds. SCHEDULER_IDLE_SLEEP_TIME is what remains: with 0.05 an idle scheduler makes four loops a second.
+WAIT_SECONDS = 0.2
+
+
+class LocalExecutor(AirflowLocalExecutor):
+    """See the module. Airflow takes an executor of another name for a distributed one, and warns of its logins."""
+
+    _sent = False
+
+    def trigger_tasks(self, open_slots: int) -> None:
+        # The scheduler has just found work, and may find more: it must not wait.
+        self._sent = bool(self.queued_tasks)
+        super().trigger_tasks(open_slots)
+
+    def sync(self) -> None:
+        if not self._sent:
+            wait_for_result(self, WAIT_SECONDS)
+        super().sync()
