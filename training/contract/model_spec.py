@@ -124,9 +124,12 @@ def read_model_spec(
     path = spec_file("model", name, models_dir, model_names)
     kept = _specs.find(path)
     # The source's file may have changed, it may be in another folder, or it may be gone.
-    if kept is not None and (sources_dir / f"{kept.source.name}.yaml").is_file():
-        if kept.source is _loaded_source(kept.source.name, path, sources_dir):
-            return kept
+    if (
+        kept is not None
+        and (sources_dir / f"{kept.source.name}.yaml").is_file()
+        and kept.source is _loaded_source(kept.source.name, path, sources_dir)
+    ):
+        return kept
     return _specs.read(path, lambda: _read(name, path, sources_dir))
 
 
