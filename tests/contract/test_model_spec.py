@@ -73,7 +73,7 @@ def test_every_source_here_has_a_valid_spec(name: str) -> None:
         ("features", ["a", "b", "a"], "features names a twice"),
         ("features", "some", "features"),
         ("source", {"name": "card_payments"}, "source is {'name': 'card_payments'}, not the name of a source"),
-        ("source", "payments", "No spec for source 'payments'"),
+        ("source", "payments", "source names 'payments', but there is no spec at"),
         ("feeds.events.time_column", "amount", "time_column 'amount' must be a column of type timestamp"),
         ("evaluation.limits", {"roc_auc": 0.5}, "evaluation.limits must have a limit for the primary metric"),
         ("monitoring.maximum_drifted_share", 1.5, "maximum_drifted_share: Input should be less than or equal to 1"),
