@@ -17,15 +17,14 @@ def contradictions(spec: SpecSections) -> list[Mistake]:
         what = f"names {spec.label!r}, which is not one of the labels {sorted(spec.source.labels)} of the source"
         meant = did_you_mean(spec.label, spec.source.labels)
         return [("label", what, f"{meant}Name one of the labels of {spec.source.name}.")]
-    # With a label of another kind of task, most of the other fields do not fit either.
-    if label_mistakes := list(_label(spec)):
-        return label_mistakes
+    label = list(_label(spec))
     return [
+        *label,
         *_entities(spec),
         *_features(spec),
         *_training(spec),
-        *_evaluation(spec),
-        *_guards(spec),
+        # With a label of another kind of task, the metrics are those of another kind, too.
+        *([] if label else [*_evaluation(spec), *_guards(spec)]),
         *_schedule(spec),
     ]
 
