@@ -4,8 +4,8 @@
 
 Events and feature rows are those of `card_fraud` in number and type of columns, with random values. Each measurement is
 a fresh process, which first does the same for a small partition, so that imports do not count. `features` reads the
-events and makes the matrix, `model` runs the model's ONNX graph alone, and `score` runs the step, which does both, makes
-the rows of the table and commits them. Measured are CPU seconds of all threads; score less features is what scoring
+events and makes the matrix, `model` runs the model's ONNX graph alone, and `score` runs the step, which does both and
+makes and commits the rows of the table. Measured are CPU seconds of all threads; score less features is what scoring
 costs.
 """
 

@@ -32,6 +32,8 @@ class Pipeline:
             )
             versions |= ingested.table_versions
             affected += [ingested.affected] if ingested.affected else []
+        if not affected:  # A source without feature tables.
+            return
         days = Days(start=min(days.start for days in affected), end=max(days.end for days in affected))
         self.step("features", source=source, days=days, table_versions=versions)
 

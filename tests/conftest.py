@@ -25,6 +25,7 @@ SHARED_FIXTURES = {
     "tests/plugins/test_forkserver.py": "step_server",
     "tests/plugins/test_operators.py": "step_server",
     "tests/steps/test_audit.py": "monitored_model",
+    "tests/steps/test_batch_monitoring.py": "monitored_model",
     "tests/steps/test_drift.py": "monitored_model",
     "tests/steps/test_performance.py": "monitored_model",
     "tests/steps/test_snapshot.py": "monitored_model",

@@ -127,11 +127,13 @@ class StateSettings(BaseSettings):
     def online(self) -> str:
         return self._or_home(self.online_store, "feast/online.db")
 
-    def replicas(self, service: str = DEFAULT_SERVICE) -> list[str]:
-        """The URLs of the replicas of `service`.
+    def replicas(self, service: str | None = DEFAULT_SERVICE) -> list[str]:
+        """The URLs of the replicas of `service`. None, for a model that no service serves: there are none.
 
         Raises ConfigError when CT_SERVING_URLS has none of a service that is not the default one.
         """
+        if service is None:
+            return []
         found = list[str]()
         for entry in filter(None, map(str.strip, self.serving_urls.split(","))):
             named = _NAMED_URL.fullmatch(entry)

@@ -270,6 +270,8 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("rollout.guards", {"maximum_p99_ms": float("inf")}, "rollout.guards.maximum_p99_ms"),
     ("schedule.train", "0 3 * *", "schedule.train is '0 3 * *', which has 4 fields instead of 5"),
     ("schedule.monitor", "0 25 * * *", "schedule.monitor is '0 25 * * *', which has '25' as its hour"),
+    ("scoring.when", "daily", "scoring.when is 'daily', which has 1 fields instead of 5"),
+    ("serving", None, "serving is null, and there is no section scoring, so nothing would use the model"),
 ]
 
 

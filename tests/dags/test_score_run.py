@@ -32,7 +32,7 @@ def run(world: BatchWorld, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         server: StepServer = request.getfixturevalue("step_server")
         monkeypatch.setenv("CT_LAUNCHER", "forkserver")
         monkeypatch.setenv("CT_FORKSERVER_SOCKET", str(server.socket))
-    for name in ("home", "tracking_uri", "models_dir"):
+    for name in ("home", "tracking_uri", "models_dir", "feature_repo"):
         monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(world.settings, name)))
 
     def run(**parameters: Any) -> tuple[Any, list[dict[str, Any]]]:

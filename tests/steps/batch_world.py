@@ -1,39 +1,48 @@
 """A lake that is filled by landed partitions, and a champion that scores its events in batch."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 from local.landing import land_table
 from testing.pipeline import Pipeline
 from testing.serving_stack import artifact, registered
+from testing.spec_files import Raw, spec_files
 from tests.steps.ingest_helpers import GENERATOR, MODEL, SOURCE, day
 from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.registry import CHAMPION, Registry
 from training.contract.messages import ScoreInputs, ScoreResult
-from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.contract.model_spec import load_model_spec
 from training.domain.partitions import partition_days
 from training.settings import Settings
 from training.steps import score
 
 
 class BatchWorld:
-    def __init__(self, folder: Path, mlflow_database: Path, **scoring: Any) -> None:
+    """`change` edits the fields of the model spec and of the source spec; `scoring` are fields of that section."""
+
+    def __init__(
+        self,
+        folder: Path,
+        mlflow_database: Path,
+        change: Callable[[Raw, Raw], Any] = lambda model, source: None,
+        **scoring: Any,
+    ) -> None:
         self.folder = folder
         shutil.copy(mlflow_database, folder / "mlflow.db")
-        spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-        spec["scoring"] = {"when": "new_data", **scoring}
-        (folder / "models").mkdir()
-        (folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
-        self.settings = Settings(
-            home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", models_dir=folder / "models"
-        )
+
+        def changed(model: Raw, source: Raw) -> None:
+            model["scoring"] = {"when": "new_data", **scoring}
+            change(model, source)
+
+        files = spec_files(folder, changed)
+        self.settings = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", **files)
         self.lake = Lake(self.settings.lake, SOURCE, MODEL)
-        self.spec = load_model_spec(MODEL, self.settings.models_dir)
+        self.spec = load_model_spec(MODEL, self.settings.models_dir, self.settings.feature_repo)
         self.registry = Registry(self.settings.tracking_uri)
         self._artifacts = 0
 
@@ -46,12 +55,12 @@ class BatchWorld:
         paths = [land_table(each, landing, SOURCE, "events", partition_days(at)) for at, each in given.items()]
         Pipeline(self.settings).ingest(SOURCE, paths)
 
-    def promote(self, bias: float = 0.0, **faults: Any) -> int:
-        """Make a new version the champion."""
+    def promote(self, bias: float = 0.0, old: bool = False) -> int:
+        """Make a new version the champion. `old`: its artifact is from before features were part of one."""
         self._artifacts += 1
         features = Features(self.settings, self.spec)
         folder = self.folder / f"artifact{self._artifacts}"
-        made = registered(self.settings, artifact(folder, features.names(), bias, features=features, **faults))
+        made = registered(self.settings, artifact(folder, features.names(), bias, features=None if old else features))
         self.registry.set_alias(MODEL, CHAMPION, made.version)
         return made.version
 

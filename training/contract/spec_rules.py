@@ -124,5 +124,8 @@ def _schedule(spec: SpecSections) -> Iterator[Mistake]:
     for place, expression in schedules.items():
         if mistake := cron_mistake(expression):
             yield place, f"is {expression!r}, which {mistake}", fix
+    if spec.serving is None and spec.scoring is None:
+        what = "is null, and there is no section scoring, so nothing would use the model"
+        yield "serving", what, "Add `scoring: {when: new_data}`, or name a service."
     if spec.scoring and spec.scoring.when != NEW_DATA and (mistake := cron_mistake(spec.scoring.when)):
         yield "scoring.when", f"is {spec.scoring.when!r}, which {mistake}", f"Write `{NEW_DATA}`. {fix}"

@@ -135,5 +135,6 @@ class SpecSections(SpecFile):
     scoring: ScoringSpec | None = None
     """Score events in batch. Unset: the model only answers requests."""
     resources: ResourcesSpec = ResourcesSpec()
-    serving: Name = DEFAULT_SERVICE
-    """The name of the prediction service that serves the model (CT_SERVING_NAME)."""
+    serving: Name | None = DEFAULT_SERVICE
+    """The name of the prediction service that serves the model (CT_SERVING_NAME). `null`: none; it is scored in batch
+    only, and a rollout has no stages."""

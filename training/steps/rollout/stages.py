@@ -49,7 +49,13 @@ class Rollout:
         self.passed: list[Stage] = []
 
     def stages(self) -> None:
-        """Run every stage before `full`. Raises RolloutAborted, StepError and TransientError as the step does."""
+        """Run every stage before `full`. Raises RolloutAborted, StepError and TransientError as the step does.
+
+        A model that no service serves has no traffic to divide or to watch, so it has no stages.
+        """
+        if self._spec.serving is None:
+            log.info("No service serves %s: the rollout has no stages", self.model)
+            return
         for number, _ in enumerate(self._spec.rollout.stages[:-1], 1):
             self._run(number)
 
@@ -84,7 +90,7 @@ class Rollout:
     def _full_stage(self) -> Stage | None:
         """The plan's `full` stage, if it lasts for a time or a number of requests; it has then begun."""
         plan = self._spec.rollout.stages
-        if self._move is None or not (plan[-1].minutes or plan[-1].requests):
+        if self._move is None or self._spec.serving is None or not (plan[-1].minutes or plan[-1].requests):
             return None
         return self._begun(len(plan))
 
