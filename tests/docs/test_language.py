@@ -34,7 +34,6 @@ EXCEPTIONS = {
     "helm/gitops/build/templates/build.yaml": ({"flags"}, "a variable of BuildKit"),
     "local/plans/__init__.py": ({"card", "fraud"}, "names the default"),
     "local/progress.py": ({"terminal"}, "an attribute of rich"),
-    "serving/bentofile.yaml": ({"card", "fraud"}, "the name of the bento of the reference model"),
     "serving/segments.py": ({"flagged"}, "a column of the log's earlier layout"),
     "testing/many_specs.py": ({"card", "fraud", "payments"}, "copies the specs of the reference model"),
     "testing/spec_files.py": ({"card", "fraud", "payments"}, "copies the specs of the reference model"),
