@@ -91,7 +91,7 @@ class OnnxModel:
     def score_finite(self, features: np.ndarray) -> np.ndarray:
         """As `score`, but a row with a feature that `score` refuses has the score NaN."""
         values = np.ascontiguousarray(features, dtype=np.float32)
-        bad = self._not_finite(values).any(axis=1)
+        bad = np.asarray(self._not_finite(values).any(axis=1))
         if not bad.any():
             return self.score(values)
         scores = self.score(np.where(bad[:, np.newaxis], np.float32(0), values))
