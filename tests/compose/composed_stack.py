@@ -4,18 +4,20 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import yaml
 
 from local.airflow_api import Airflow
 from testing.ports import free_ports
-from training.contract.replicas import ReplicaModels
+from testing.reference_models import SOURCES
 from training.settings import ROOT
 
 TAG = "test"
+#: Where the images have the model specs.
+MODELS = "/app/training/models"
 #: The services that go on, and the ones that end.
 RUNNING = {
     *("postgres", "redis", "mlflow", "steps", "serving"),
@@ -45,27 +47,40 @@ def write_env(folder: Path, **values: Any) -> Path:
     return path
 
 
-def compose(env: Path, *arguments: str, name: str = "perennial-test") -> subprocess.CompletedProcess[str]:
-    """`docker compose …`; what this process's own environment says is left out."""
-    command = ["docker", "compose", "-p", name, "-f", str(ROOT / "docker-compose.yaml"), "--env-file", str(env)]
+def compose(
+    env: Path, *arguments: str, name: str = "perennial-test", more: Iterable[Path] = ()
+) -> subprocess.CompletedProcess[str]:
+    """`docker compose …`; what this process's own environment says is left out. `more` files change the first one."""
+    files = [argument for file in (ROOT / "docker-compose.yaml", *more) for argument in ("-f", str(file))]
+    command = ["docker", "compose", "-p", name, *files, "--env-file", str(env)]
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "DOCKER_HOST")}
     return subprocess.run([*command, *arguments], env=clean, capture_output=True, text=True)
 
 
-class Composed:
-    """One stack, its landing folder in `folder`."""
+def with_models(folder: Path, models: Path) -> Path:
+    """Write a Compose file that mounts `models` in the place of training/models in every service that has them."""
+    services = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    mounted = [name for name, service in services.items() if any(MODELS in each for each in service.get("volumes", []))]
+    path = folder / "models.yaml"
+    path.write_text(yaml.safe_dump({"services": {name: {"volumes": [f"{models}:{MODELS}:ro"]} for name in mounted}}))
+    return path
 
-    def __init__(self, folder: Path) -> None:
+
+class Composed:
+    """One stack with the specs in `models`, its landing folder in `folder`."""
+
+    def __init__(self, folder: Path, models: Path) -> None:
         self.name = f"perennial-test-{os.getpid()}"
         self.landing = folder / "landing"
         self.landing.mkdir(mode=0o755)
         airflow, mlflow, serving = free_ports(3)
         ports = {"AIRFLOW_PORT": airflow, "MLFLOW_PORT": mlflow, "SERVING_PORT": serving}
+        self.more = [with_models(folder, models)]
         self.env = write_env(folder, LANDING=self.landing, TAG=TAG, **ports)
         self.airflow_url, self.mlflow_url, self.serving_url = (f"http://127.0.0.1:{port}" for port in ports.values())
 
     def __call__(self, *arguments: str) -> str:
-        done = compose(self.env, *arguments, name=self.name)
+        done = compose(self.env, *arguments, name=self.name, more=self.more)
         assert done.returncode == 0, f"docker compose {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -79,18 +94,9 @@ class Composed:
         lines = self("ps", "--format", "{{.Service}} {{.Health}}").splitlines()
         return dict(line.split(" ", 1) for line in lines if " " in line)
 
-    def champion(self) -> int | None:
-        """The version that the service, asked through its published port, says answers."""
-        try:
-            answer = httpx.get(f"{self.serving_url}/models/card_fraud", timeout=5)
-            champion = ReplicaModels.model_validate_json(answer.content).champion
-        except (httpx.HTTPError, ValueError):
-            return None
-        return champion.version if champion else None
-
-    def airflow(self) -> Airflow:
+    def airflow(self, model: str = "card_fraud") -> Airflow:
         password = next(v for k, v in self.settings().items() if k == "AIRFLOW_PASSWORD")
-        return Airflow(self.airflow_url, "admin", password, "card_payments", "card_fraud")
+        return Airflow(self.airflow_url, "admin", password, SOURCES[model], model)
 
     def settings(self) -> dict[str, str]:
         lines = self.env.read_text().splitlines()
