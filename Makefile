@@ -74,6 +74,11 @@ step: $(READY) ## Run one step by hand (STEP=ingest INPUTS='{"source": …}' or 
 	@test -n "$(STEP)" || { echo "Name a step: make step STEP=drift INPUTS='{\"model\": \"card_fraud\"}'"; exit 1; }
 	@$(LOCAL) step $(STEP) --inputs "$$STEP_INPUTS"
 
+.PHONY: rerun
+rerun: $(READY) ## Run the step of a failed task again on a copy of the state (TASK='dag task [run] [index]' or LOG=file; PDB=1)
+	@$(LOCAL) rerun --task "$$TASK" --log "$$LOG" --step "$$STEP" --inputs "$$INPUTS" --copy "$(COPY)" \
+		$(if $(PDB),--in-debugger)
+
 .PHONY: check
 check: $(READY) ## Find mistakes in the files of all sources and models (SOURCE=s, MODEL=m: of one)
 	@CT_HOME="$(STATE)" $(BIN)/python -m training.check $(if $(SOURCE),--source $(SOURCE)) $(if $(MODEL),--model $(MODEL))

@@ -6,6 +6,7 @@ from xmlrpc.client import Fault
 
 from local.place import Place
 from local.plans import DEFAULT, plan_names, plan_of
+from local.rerun import Wanted, rerun
 from local.stack import Stack
 from local.verbs import VERBS, ledger_verify, migrate, onboard, step
 from training.contract.errors import StepError
@@ -24,6 +25,13 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("rest", nargs=argparse.REMAINDER)
     files = verbs.add_parser("onboard", help="write or remove the files of a source or a model")
     files.add_argument("rest", nargs=argparse.REMAINDER)
+    again = verbs.add_parser("rerun", help="run the step of a failed task again, on a copy of the state")
+    again.add_argument("--task", default="", help="<dag> <task> [<run id>] [<map index>]: its newest failed try")
+    again.add_argument("--log", default="", help="the log of a task")
+    again.add_argument("--step", default="", help="a step, with --inputs")
+    again.add_argument("--inputs", default="", help="JSON, or @file")
+    again.add_argument("--copy", default="", help="the folder of the copy (default: a new one beside the state)")
+    again.add_argument("--in-debugger", action="store_true", help="under pdb")
     whole = verbs.add_parser("ledger-verify", help="check that no ledger entry was altered or removed")
     whole.add_argument("models", nargs="*")
     older = verbs.add_parser("migrate", help="bring specs and state of the layout before to that of this version")
@@ -37,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             return run_demo(stack, plan_of(args.model), ends=args.exit)
         if args.verb == "step":
             return step(stack, args.rest)
+        if args.verb == "rerun":
+            return rerun(stack, Wanted(**{name: value for name, value in vars(args).items() if name != "verb"}))
         if args.verb == "onboard":
             return onboard(stack, args.rest)
         if args.verb == "migrate":

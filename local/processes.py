@@ -31,17 +31,8 @@ class Program:
 def programs(place: Place) -> list[Program]:
     """All programs, in the order of their starts."""
     airflow, python = str(BIN / "airflow"), sys.executable
-    mlflow = place.home / "mlflow"
     return [
-        Program(
-            "mlflow",
-            [
-                *(python, "-m", "mlflow", "server", "--host", HOST, "--port", str(place.ports.mlflow)),
-                *("--backend-store-uri", f"sqlite:///{mlflow}/mlflow.db", "--workers", "1"),
-                *("--serve-artifacts", "--artifacts-destination", str(mlflow / "artifacts")),
-                *("--allowed-hosts", f"{HOST}:{place.ports.mlflow},localhost:{place.ports.mlflow}"),
-            ],
-        ),
+        mlflow_server(place),
         *_step_server(place),
         Program(
             "serving",
@@ -56,6 +47,17 @@ def programs(place: Place) -> list[Program]:
         Program("airflow-dag-processor", [airflow, "dag-processor"]),
         Program("airflow-triggerer", [airflow, "triggerer", "--skip-serve-logs"]),
     ]
+
+
+def mlflow_server(place: Place) -> Program:
+    mlflow = place.home / "mlflow"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(place.ports.mlflow)),
+        *("--backend-store-uri", f"sqlite:///{mlflow}/mlflow.db", "--workers", "1"),
+        *("--serve-artifacts", "--artifacts-destination", str(mlflow / "artifacts")),
+        *("--allowed-hosts", f"{HOST}:{place.ports.mlflow},localhost:{place.ports.mlflow}"),
+    ]
+    return Program("mlflow", command)
 
 
 def _step_server(place: Place) -> list[Program]:

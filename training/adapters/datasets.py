@@ -98,15 +98,15 @@ class Dataset:
             raise DataContractError(f"{manifest} is not a dataset's manifest: {error}", "Make it again.") from error
 
     def train(self) -> Rows:
-        return self._read(self.manifest.train.uri)
+        return self._read(storage.join(self._uri, TRAIN))
 
     def train_labels(self, columns: Sequence[str]) -> Rows:
         """The training rows with their labels and these columns only."""
         names = dict.fromkeys([*self._keys, self._spec.label, *columns])
-        return self._read(self.manifest.train.uri, columns=list(names))
+        return self._read(storage.join(self._uri, TRAIN), columns=list(names))
 
     def holdout(self) -> Rows:
-        return self._read(self.manifest.holdout.uri)
+        return self._read(storage.join(self._uri, HOLDOUT))
 
     def reference(self) -> bytes:
         """The sample of the training features, as Parquet. Raises InputError when it is gone."""
