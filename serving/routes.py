@@ -35,6 +35,18 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 GUARDED: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (401, 403)}
 OF_A_MODEL = GUARDED | {404: REFUSALS[404]}
+DESCRIPTION = """
+Predictions of the models below, from their champions. Each model has its own request: its group shows the fields.
+
+`GET /models` says what serves. A caller may need an API key. `GET /v2` speaks the
+[Open Inference Protocol](https://github.com/kserve/open-inference-protocol).
+"""
+STATUS, ADMIN = "What serves", "Administration"
+#: The groups after those of the models: name → what is in it.
+GROUPS = {
+    STATUS: "Versions, traffic and signals of the models.",
+    ADMIN: "Of this replica, for keys with the role admin.",
+}
 VERSION = {
     "name": "X-Perennial-Version",
     "in": "header",
@@ -51,34 +63,37 @@ EXPLAIN = {
 
 def application(frontend: Frontend) -> FastAPI:
     """The application for the models of `frontend`, which also decides who may call it."""
-    app = FastAPI(title="Perennial", openapi_url=None)
+    settings = frontend.settings
+    title = f"Perennial: predictions of the service {settings.serving_name}"
+    app = FastAPI(title=title, version=settings.git_sha or "dev", description=DESCRIPTION, openapi_url=None)
+    app.openapi_tags = _groups({})
 
-    @app.get("/models", response_model=ServedModels, responses=GUARDED)
+    @app.get("/models", response_model=ServedModels, responses=GUARDED, tags=[STATUS])
     async def models(request: Request) -> Response:
         """Every model: what serves since when, what was refused and why."""
         return _guarded(frontend, request, "predict", lambda hosts: hosts.models())
 
-    @app.get("/models/{model}", response_model=ReplicaModels, responses=OF_A_MODEL)
+    @app.get("/models/{model}", response_model=ReplicaModels, responses=OF_A_MODEL, tags=[STATUS])
     async def model(request: Request, model: str) -> Response:
         """One model: what serves since when, what was refused and why."""
         return _guarded(frontend, request, "predict", lambda hosts: _host(hosts, model).models())
 
-    @app.get("/models/{model}/signals", response_model=Signals, responses=OF_A_MODEL)
+    @app.get("/models/{model}/signals", response_model=Signals, responses=OF_A_MODEL, tags=[STATUS])
     async def signals(request: Request, model: str) -> Response:
         """What a rollout's guards look at: per version and stage, what this replica has seen."""
         return _guarded(frontend, request, "predict", lambda hosts: _host(hosts, model).signals.snapshot())
 
-    @app.get("/admin/state", response_model=ReplicaState, responses=GUARDED)
+    @app.get("/admin/state", response_model=ReplicaState, responses=GUARDED, tags=[ADMIN])
     async def state(request: Request) -> Response:
         """How the replica is doing: load, circuit breakers, prediction logs. For admins."""
         return _guarded(frontend, request, "admin", lambda hosts: hosts.state())
 
-    @app.post("/admin/drain", response_model=ReplicaState, responses=GUARDED)
+    @app.post("/admin/drain", response_model=ReplicaState, responses=GUARDED, tags=[ADMIN])
     async def drain(request: Request) -> Response:
         """Take the replica out of the rotation: not ready, but answering. For admins."""
         return _guarded(frontend, request, "admin", lambda hosts: _drain(hosts, True))
 
-    @app.post("/admin/resume", response_model=ReplicaState, responses=GUARDED)
+    @app.post("/admin/resume", response_model=ReplicaState, responses=GUARDED, tags=[ADMIN])
     async def resume(request: Request) -> Response:
         """Put the replica back into the rotation. For admins."""
         return _guarded(frontend, request, "admin", lambda hosts: _drain(hosts, False))
@@ -106,6 +121,12 @@ def document_predictions(app: FastAPI, frontend: Frontend) -> None:
     if len(hosts) == 1:
         documented += _documented(next(iter(hosts.values())), "")
     app.router.routes = [*kept, *documented]
+    app.openapi_tags = _groups(hosts)
+
+
+def _groups(hosts: Mapping[str, "ModelHost"]) -> list[dict[str, Any]]:
+    described = {name: host.spec.description or host.spec.title for name, host in sorted(hosts.items())}
+    return [{"name": name, "description": text} for name, text in {**described, **GROUPS}.items()]
 
 
 def not_served(model: str, served: Mapping[str, Any]) -> BadRequest:
@@ -140,6 +161,7 @@ def _documented(host: "ModelHost", prefix: str) -> list[DocumentedRoute]:
             description=what,
             responses=REFUSALS,
             openapi_extra=extra,
+            tags=[host.spec.name],
             summary=f"{title}: {path.strip('/')}",
             operation_id=f"{path}_{host.spec.name}{'' if prefix else '_alone'}",
         )

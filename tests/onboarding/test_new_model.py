@@ -1,7 +1,7 @@
 """The spec that `make new-model` writes from a source and its rows."""
 
 import json
-from datetime import UTC, date
+from datetime import UTC, date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def test_a_model_that_cannot_be_has_one_clear_error(
     assert list(here.models_dir.iterdir()) == []
 
 
-def test_the_newest_event_is_an_example_that_the_service_reads(here: Settings, tmp_path: Path) -> None:
+def test_the_newest_event_a_day_later_is_an_example_that_the_service_reads(here: Settings, tmp_path: Path) -> None:
     columns = sales()
     rows = len(columns["price"])
     columns |= {
@@ -115,7 +115,8 @@ def test_the_newest_event_is_an_example_that_the_service_reads(here: Settings, t
     spec = load_model_spec("returns", here.models_dir, here.feature_repo)
     row = RequestSchema(spec).one(json.dumps(found.example).encode())
     assert row["sale_id"] == columns["sale_id"][-1]
-    assert row["sold_at"] == columns["sold_at"][-1].replace(tzinfo=UTC)
+    # When all rows have landed, the online features are those of the day after the newest event.
+    assert row["sold_at"] == columns["sold_at"][-1].replace(tzinfo=UTC) + timedelta(days=1)
     assert "refund" not in found.example
 
 

@@ -15,6 +15,7 @@ from training.contract.errors import InputError
 from training.contract.source_spec import SourceSpec, load_source_spec
 from training.onboarding.landable import landable
 from training.onboarding.new_source import SourceWishes, new_source
+from training.onboarding.rules import row_count_rules
 from training.onboarding.sample import read_sample, spec_names
 from training.settings import Settings
 
@@ -179,10 +180,18 @@ def test_a_column_that_is_known_only_with_the_label_is_no_feature(here: Settings
     columns["refund"] = pa.array(columns["refund"], mask=gone)
     columns["paid_out"] = pa.array(columns["price"], mask=gone)
     columns["copy"] = np.round(np.asarray(sales()["refund"]) * 2, 1)
+    columns["clerk"] = pa.array([f"clerk {n % 50}" for n in range(rows())], mask=gone)
     spec, text = made_of(here, tmp_path, columns, labels="refund")
-    assert not {"paid_out", "copy"} & set(spec.features.event_columns)
-    assert "- paid_out: missing where refund is, so perhaps known only later" in text
+    assert not {"paid_out", "copy", "clerk"} & set(spec.features.event_columns)
+    # A request that does not know its entity gets no features of it.
+    assert set(spec.entities.values()) == {"shop"}
+    assert "- paid_out, clerk: missing where refund is, so perhaps known only later" in text
     assert "- copy: correlation 1.00 with refund, so perhaps known only later" in text
+
+
+def test_a_comment_has_large_ratios_as_whole_numbers() -> None:
+    _, comment = row_count_rules({date(2025, 3, 1): 0, date(2025, 3, 2): 1, date(2025, 3, 3): 451})
+    assert comment == "0 to 451 rows a day, 902 to 902 times the days before"
 
 
 def test_a_part_of_a_date_may_have_all_of_its_values(here: Settings, tmp_path: Path) -> None:

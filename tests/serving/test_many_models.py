@@ -160,10 +160,17 @@ def test_a_request_without_a_model_or_to_an_unknown_one_is_told_the_models(world
 
 
 def test_the_document_has_the_request_schema_of_each_model(world: World) -> None:
-    paths = http.get(f"{world.service.url}/docs.json", timeout=60).json()["paths"]
+    document = http.get(f"{world.service.url}/docs.json", timeout=60).json()
+    paths, groups = document["paths"], [tag["name"] for tag in document["tags"]]
+    assert (document["info"]["title"], groups[:2]) == (
+        "Perennial: predictions of the service default",
+        ["loss", "risk"],
+    )
     assert "/predict" not in paths
+    assert all(set(each["tags"]) <= set(groups) for path in paths.values() for each in path.values())
     for model, output in (("risk", "score"), ("loss", "value")):
         operation = paths[f"/models/{model}/predict"]["post"]
+        assert operation["tags"] == [model]
         assert EVENT.keys() <= operation["requestBody"]["content"]["application/json"]["schema"]["properties"].keys()
         answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
         assert output in answer["properties"]

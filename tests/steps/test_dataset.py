@@ -340,6 +340,26 @@ def test_days_without_feature_rows_are_not_trained_on(settings: Settings) -> Non
         run(settings)
 
 
+def test_days_after_a_pause_longer_than_all_windows_have_no_feature_rows_by_nature(tmp_path: Path) -> None:
+    """A season: all events before day 0 are too old, so no entity has rows on day 0, nor terminals until day 7."""
+    settings = Settings(home=tmp_path, models_dir=models(tmp_path / "models"))
+    season, reports = payments(30, per_day=12, entities=9)
+    pause = timedelta(days=120)
+    before = season.assign(transaction_id=season["transaction_id"] + 10_000, event_time=season["event_time"] - pause)
+    known = reports.assign(
+        transaction_id=reports["transaction_id"] + 10_000, reported_at=reports["reported_at"] - pause
+    )
+    put(settings, pd.concat([before, season]), pd.concat([known, reports]))
+    compute(settings, -120, 31)
+    as_of = day(25)  # trains on days -3 … 3
+    assert run(settings, as_of).train.rows == (season["event_time"].dt.date < day(4)).sum()
+    lake = Lake(settings.lake, SOURCE, MODEL)
+    gone = lake.scan("customer_features").head(0)
+    lake.replace("customer_features", gone, f"day = '{day(1)}'", ["day"])
+    with pytest.raises(DataContractError, match=f"1 days, {day(1)} first"):
+        run(settings, as_of)
+
+
 def test_days_whose_labels_did_not_arrive_are_named_with_their_shares(settings: Settings, tmp_path: Path) -> None:
     """A lost day of the holdout and half a day of the training window; what lies in the gap does not matter."""
     events, labels = payments(DAYS, per_day=12, entities=9, fraud=0.15)

@@ -9,7 +9,7 @@ import logging
 import operator
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -114,6 +114,12 @@ class Events:
         batches = self._scan().scanner(columns=columns, filter=wanted, batch_size=rows, **ahead).to_batches()
         return (batch for batch in batches if batch.num_rows)
 
+    def days(self, first: date, last: date) -> set[date]:
+        """The days from `first` to `last`, both in, that have events."""
+        inside = _between(self._time, first, last + timedelta(days=1))
+        times = self._scan().to_table([self._time], filter=inside)[self._time]
+        return set(pc.unique(times.cast(pa.date32(), safe=False)).to_pylist())
+
     def any_before(self, day: date) -> bool:
         older = self._scan().filter(ds.field(self._time) < midnight(day))
         return older.head(1, columns=[self._time]).num_rows > 0
@@ -217,14 +223,33 @@ def feeds_read(lake: Lake, table: str, feeds: Collection[str], version: int | No
 
 @dataclass(frozen=True)
 class FeatureDays:
-    """Which days a feature table has rows of."""
+    """Which days a feature table has rows of. `version` None: it has none yet."""
 
     lake: Lake
     table: str
-    version: int
+    version: int | None
+
+    def lacking(self, days: Collection[date], events: Events) -> list[date]:
+        """Those of `days` whose rows were not computed, in order.
+
+        A day has no rows by nature when no event lies in the days that they are made of, as after a winter without
+        events and on the very first day of all.
+        """
+        if not days:
+            return []
+        found = sorted(set(days) - self.within(min(days), max(days)))
+        if not found:
+            return []
+        source = events.spec.source
+        label = source.features.tables[self.table].label
+        back, delay = source.history_of(self.table), source.labels[label].delay_days if label else 0
+        filled = events.days(found[0] - timedelta(days=back), found[-1])
+        return [day for day in found if any(day - timedelta(days=n) in filled for n in range(delay + 1, back + 1))]
 
     def within(self, first: date, last: date) -> set[date]:
         """The days from `first` to `last`, both in, that have rows."""
+        if self.version is None:
+            return set()
         inside = (ds.field("day") >= first) & (ds.field("day") <= last)
         rows = self.lake.scan(self.table, self.version).to_table(["day"], filter=inside)
         return set(pc.unique(rows["day"]).to_pylist())

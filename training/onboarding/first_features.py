@@ -21,6 +21,7 @@ _LONGEST_NAME = 63
 #: A column that is nearly the label, or that is missing in the same rows, may be known only after the event.
 _TOO_GOOD, _TOGETHER = 0.98, 0.99
 _TTL_DAYS = 7
+_NUMBERS = ("int", "float", "decimal")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def event_columns(events: Feed, entities: Sequence[str]) -> tuple[list[str], dic
     for name, each in events.columns.items():
         if name in (events.id.column, events.time.column) or name in events.labels or each.declared is None:
             continue
-        if reason := _no_feature(each, name in entities) or _too_good(events, each):
+        if reason := _no_feature(each, name in entities) or _not_before(events, each):
             others[name] = reason
         else:
             chosen.append(name)
@@ -58,19 +59,23 @@ def _no_feature(each: Profile, is_entity: bool) -> str:
     return ""
 
 
-def _too_good(events: Feed, each: Profile) -> str:
-    """Why the values of a column seem to come from after the event; empty when they do not."""
+def _not_before(events: Feed, each: Profile) -> str:
     values, times = events.sample.table[each.name], events.sample.table[events.time.column]
-    is_number = each.kind in ("int", "float", "decimal")
-    if is_number and rises(values, times):
+    if each.kind in _NUMBERS and rises(values, times):
         return "rises with time"
+    return known_later(events, each)
+
+
+def known_later(events: Feed, each: Profile) -> str:
+    """Why the values of a column seem to come from after the event; empty when they do not."""
+    values, is_number = events.sample.table[each.name], each.kind in _NUMBERS
     for label in events.labels:
         truth, known = events.sample.table[label], events.columns[label]
         if each.nulls and known.nulls:
             together = pc.sum(pc.and_(values.is_null(), truth.is_null())).as_py()
             if together >= _TOGETHER * each.nulls and together >= known.nulls / 2:
                 return f"missing where {label} is, so perhaps known only later"
-        if is_number and known.kind in ("int", "float", "decimal", "bool"):
+        if is_number and known.kind in (*_NUMBERS, "bool"):
             found = abs(correlation(values, truth))
             if found > _TOO_GOOD:
                 return f"correlation {found:.2f} with {label}, so perhaps known only later"
@@ -90,7 +95,7 @@ def tables(
     `labels`: label → its rules. `features`: the columns that are features. `taken`: names that tables cannot have.
     """
     names = _Names({*taken}, {name.lower() for name in events.columns})
-    numbers = [each for each in only(events.columns, ("int", "float", "decimal")) if each.name in features]
+    numbers = [each for each in only(events.columns, _NUMBERS) if each.name in features]
     averaged = [each for each in numbers if each.distinct > 10 and not calendar_bounds(each)][:_AVERAGED]
     found = []
     for entity in entities:

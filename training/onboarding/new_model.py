@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ class ModelWishes:
 class NewModel:
     """The file that was written. `figures`: None when there were no rows to look at.
 
-    `example`: the newest event of the rows, as a prediction request has it.
+    `example`: the newest event of the rows, as a prediction request has it, a day later: the online store has the
+    features of the day after the newest event.
     """
 
     path: Path
@@ -124,6 +125,7 @@ def _guessed_task(column: Column) -> tuple[str, str]:
 
 def _example(spec: SourceSpec, events: pa.Table) -> dict[str, Any]:
     [newest] = events.slice(events.num_rows - 1).select(list(spec.request_columns)).to_pylist()
+    newest[spec.events.time_column] += timedelta(days=1)
     return {name: value if isinstance(value, _JSON) else _written(value) for name, value in newest.items()}
 
 

@@ -17,7 +17,7 @@ from training.contract.problems import problems_of
 from training.contract.source_rules import LAKE_TABLES
 from training.contract.source_spec import SourceSpec, load_source_spec, source_names
 from training.onboarding.feeds import LABELS, Delay, Feed, event_feed, is_file, label_delay, label_feed
-from training.onboarding.first_features import Table, event_columns, tables
+from training.onboarding.first_features import Table, event_columns, known_later, tables
 from training.onboarding.keys import Choice, choose_entities
 from training.onboarding.rules import largest_gap, row_count_rules
 from training.onboarding.yaml_text import WIDTH, comments, flow, line, scalar
@@ -117,6 +117,8 @@ class _Text:
         wanted = None
         if wishes.entities:
             wanted = [] if wishes.entities == _NONE else [each.strip() for each in wishes.entities.split(",")]
+        else:
+            taken += [name for name, each in events.columns.items() if each.declared and known_later(events, each)]
         chosen = choose_entities(events.sample, events.columns, taken, wanted)
         self._others = _entity_types(settings)
         self._entities = [each for each in chosen if self._shareable(each)]

@@ -249,7 +249,8 @@ def row_count_rules(counts: Mapping[date, int]) -> tuple[dict[str, Any], str]:
         fields["minimum_ratio"] = math.floor(lowest * _LOW_HEADROOM * 100) / 100
     if highest * _HIGH_HEADROOM > usual.maximum_ratio:
         fields["maximum_ratio"] = float(math.ceil(highest * _HIGH_HEADROOM))
-    comment = f"{min(every):,} to {max(every):,} rows a day, {lowest:.2g} to {highest:.2g} times the days before"
+    times = f"{_short_ratio(lowest)} to {_short_ratio(highest)} times the days before"
+    comment = f"{min(every):,} to {max(every):,} rows a day, {times}"
     return fields, comment
 
 
@@ -257,6 +258,10 @@ def largest_gap(counts: Mapping[date, int]) -> int:
     """Days from a day with rows to the next one, at most."""
     days = [day for day, rows in counts.items() if rows]
     return max(((later - earlier).days for earlier, later in pairwise(days)), default=1)
+
+
+def _short_ratio(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def _short(value: Any) -> str:

@@ -134,14 +134,10 @@ def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen:
 
 def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, rows: pd.DataFrame) -> None:
     """Every day of `rows` needs feature rows: without them all would train on defaults and nobody would notice."""
-    column = spec.source.events.time_column
-    days = set(rows[column].dt.date.unique())
-    first, last = min(days), max(days)
-    if not Events(lake, spec, versions[EVENTS]).any_before(first):
-        # On the very first day of all no entity has a past, hence no feature row.
-        days.remove(first)
+    days = set(rows[spec.source.events.time_column].dt.date.unique())
+    events = Events(lake, spec, versions[EVENTS])
     for table in spec.source.entities:
-        if missing := sorted(days - FeatureDays(lake, table, versions[table]).within(first, last)):
+        if missing := FeatureDays(lake, table, versions[table]).lacking(days, events):
             raise DataContractError(
                 f"{lake.uri(table)} version {versions[table]} has no rows for {len(missing)} days, {missing[0]} first",
                 hint="Run the features step for these days.",

@@ -199,15 +199,8 @@ class _Scorer:
     def check_features(self, events: Events, partitions: list[_Partition], since: date | None) -> None:
         """Raises DataContractError when a day of the events has no rows in a feature table: all would get defaults."""
         days = {day for each in partitions for day in events.days_of_partition(each.name, since)}
-        if days and not events.any_before(min(days)):
-            days.remove(min(days))  # On the very first day of all no entity has a past, hence no feature row.
-        if not days:
-            return
         for table in self._features.tables & set(self._spec.source.entities):
-            version, held = self._versions.get(table), set[date]()
-            if version is not None:
-                held = FeatureDays(self._lake, table, version).within(min(days), max(days))
-            if missing := sorted(days - held):
+            if missing := FeatureDays(self._lake, table, self._versions.get(table)).lacking(days, events):
                 problem = (
                     f"{self._lake.uri(table)} has no rows for {len(missing)} of the days to score, {missing[0]} first"
                 )
