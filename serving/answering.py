@@ -12,7 +12,7 @@ from serving.batch import Batch
 from serving.loaded_model import FEW_ROWS, LoadedModel
 from serving.metrics import ModelMetrics
 from serving.prediction_log import PredictionLog
-from serving.recorder import Answered, Recorder
+from serving.recorder import Answered, Recorder, RecordTimer
 from serving.schema import BadRequest, Problem
 from serving.scoring import Scorer, finite_rows
 from serving.signals import RolloutSignals
@@ -39,12 +39,20 @@ class Answering:
         log: PredictionLog,
         signals: RolloutSignals,
         metrics: ModelMetrics,
+        timer: RecordTimer,
     ) -> None:
         self._model, self._deadline = model, deadline
         self._signals, self._metrics = signals, metrics
         self._scorer = Scorer()
-        self._recorder = Recorder(replica, log, signals, metrics)
+        self._recorder = Recorder(replica, log, signals, metrics, timer)
         self._ids = random.Random()  # An id must be unique, not secret.
+        #: The version of the last answer with features from the online store, and its time (time.monotonic).
+        self._last_answer = (0, float("-inf"))
+
+    def answered_lately(self, version: int, seconds: float) -> bool:
+        """Whether `version` was the last to answer, no more than `seconds` ago, with features from the online store."""
+        last, at = self._last_answer
+        return last == version and time.monotonic() - at <= seconds
 
     def close(self) -> None:
         self._scorer.close()
@@ -135,6 +143,8 @@ class Answering:
                 problem = Problem(error="The explanation could not be made in time")
                 return [BadRequest(503, problem, retry_after=1)] * len(batch.rows)
         now = time.perf_counter()
+        if None not in batch.features(route.loaded.plan).timestamps:
+            self._last_answer = (route.loaded.version, time.monotonic())
         seconds = [now - received for received in batch.received]
         answered.append(Answered(route, batch, predictions, scores, seconds))
         return list[RowOutcome](predictions)

@@ -10,6 +10,8 @@ THREADS = 2
 WRITER, SHIPPER = "prediction-writer", "prediction-shipper"
 #: Between two looks of a writer, and of a shipper that nobody wakes.
 WRITER_SECONDS, SHIPPER_SECONDS = 0.05, 1.0
+#: A log is synced to disk after this time at the latest.
+SYNC_SECONDS = 1.0
 #: A commit costs far more than its rows. So after one a shipper rests this many times as long as it took. With many
 #: models the commits become fewer, each with the rows of a longer time, and leave the processor to the predictions.
 RESTS = 9
@@ -20,7 +22,13 @@ LONGEST_SECONDS = 1.0
 class Log(Protocol):
     """Both methods return at once when nothing is due or another thread is in them. They raise nothing."""
 
-    def write_turn(self) -> None: ...
+    @property
+    def busy(self) -> bool:
+        """Whether there are rows to write or to sync."""
+
+    def write_turn(self, sync_seconds: float) -> None:
+        """Write what there is, and sync it when the last sync was `sync_seconds` ago."""
+        ...
 
     def ship_turn(self) -> bool:
         """Returns whether there is more to ship."""
@@ -61,8 +69,10 @@ class LogThreads:
 
     def _write(self, stop: threading.Event) -> None:
         while not stop.wait(WRITER_SECONDS):
+            # One sync per round, however many logs there are: each costs as much as a dozen predictions.
+            sync_seconds = min(SYNC_SECONDS, WRITER_SECONDS * (sum(log.busy for log in self._logs) - 1))
             for log in self._logs:
-                log.write_turn()
+                log.write_turn(sync_seconds)
 
     def _ship(self, stop: threading.Event) -> None:
         while not stop.is_set():

@@ -1,6 +1,6 @@
 """The Prometheus metrics of the service, on BentoML's /metrics. Those about a model have the label `model`.
 
-What is counted for every request is collected here and added to the metrics a few times a second: with several
+What is counted for every request is collected here and added to the metrics every FLUSH_SECONDS: with several
 processes, prometheus_client asks the kernel for the process id at every increment, which is slow.
 """
 
@@ -19,7 +19,7 @@ from training.domain.task_kind import ServedTask
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-FLUSH_SECONDS = 0.25
+FLUSH_SECONDS = 1.0
 REQUEST_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 

@@ -47,12 +47,16 @@ class ModelHost:
         self.spec_problem: str | None = None
         self._replica = replica
         self._lookup = Lookup(replica.store, settings, self.metrics)
-        self._probe = Probe(self._lookup, lambda: self.watcher.traffic.champion, self.metrics)
         self._log: PredictionLog = before._log if before else self._open_log()
         self._owns_log = before is None
         self._batcher = MicroBatcher(self._predict)
         deadline = settings.serving_deadline_seconds
-        self._answering = Answering(spec.name, replica.name, deadline, self._log, self.signals, self.metrics)
+        self._answering = Answering(
+            spec.name, replica.name, deadline, self._log, self.signals, self.metrics, replica.record_timer
+        )
+        self._probe = Probe(
+            self._lookup, lambda: self.watcher.traffic.champion, self._answering.answered_lately, self.metrics
+        )
 
     def _open_log(self) -> PredictionLog:
         replica, name = self._replica, self.spec.name

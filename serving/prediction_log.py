@@ -2,10 +2,12 @@
 
     answer ─► queue ─► writer thread ─► spool on disk ─► shipper thread ─► Delta table
 
-The logs of all models share a few threads (log_threads.py). A writer writes the rows in the queue to disk and syncs
-them, every 50 ms. A `kill -9` loses at most the predictions of that time (WORST_LOSS_SECONDS on a slow disk). Rows in
-the spool are never lost. A shipper commits sealed segments with their numbers as Delta application transactions, then
-deletes them. If it was killed in between, it finds the number in the table and only deletes.
+The logs of all models share a few threads (log_threads.py). A writer writes the rows in the queue to the spool every
+50 ms. A `kill -9` loses at most the predictions of that time (WORST_LOSS_SECONDS on a slow disk). The writer also syncs
+them: at once while one model has predictions; with many, each log less often, and after SYNC_SECONDS at the latest. A
+crash of the machine loses at most the predictions of that time. A shipper commits sealed segments with their numbers as
+Delta application transactions, then deletes them. If it was killed in between, it finds the number in the table and
+only deletes.
 
 While the lake is away, the spool grows up to MAXIMUM_SPOOL_BYTES; beyond that, new predictions are dropped, counted and
 reported, and callers still get their answers. While the disk fails, rows wait in the queue, and `problem` says so: a
@@ -77,7 +79,7 @@ class PredictionLog:
         #: The last segment in the table, once that is known.
         self._applied: int | None = None
         self._full = False
-        self._last_complaint = self._measured = float("-inf")
+        self._last_complaint = self._measured = self._synced_at = float("-inf")
         self._opened = self._last_success = time.monotonic()
         #: Why the last write failed; None when it succeeded.
         self._write_error: str | None = None
@@ -140,14 +142,20 @@ class PredictionLog:
 
     # --- a writer ---
 
-    def write_turn(self) -> None:
+    @property
+    def busy(self) -> bool:
+        """See LogThreads."""
+        return bool(self._queue) or self._spool.unsynced
+
+    def write_turn(self, sync_seconds: float) -> None:
         """See LogThreads."""
         idle = self._closing or self._defect or time.monotonic() < self._write_at
         if idle or not self._writing.acquire(blocking=False):
             return
         try:
-            self._try(self._write)
-            self._write_at = time.monotonic() + (DISK_RETRY_SECONDS if self._write_error else WRITER_SECONDS / 2)
+            self._try(lambda: self._write(sync_seconds))
+            # The other thread comes between two turns of this one, and finds nothing due.
+            self._write_at = time.monotonic() + (DISK_RETRY_SECONDS if self._write_error else 0.9 * WRITER_SECONDS)
         except Exception as error:
             log.exception("The prediction log of %s is not written any more", self.spec.name)
             self._defect = f"{type(error).__name__}: {error}"
@@ -168,8 +176,9 @@ class PredictionLog:
         self._write_error, self._last_success = None, time.monotonic()
         return True
 
-    def _write(self) -> None:
-        """Move the queue to the spool, seal a segment that is due, and measure the spool every SEGMENT_SECONDS."""
+    def _write(self, sync_seconds: float) -> None:
+        """Move the queue to the spool, sync it when the last sync was `sync_seconds` ago, seal a segment that is due,
+        and measure the spool every SEGMENT_SECONDS."""
         lines = [self._queue.popleft() for _ in range(len(self._queue))]
         if lines:
             self._opened = time.monotonic() if self._spool.rows == 0 else self._opened
@@ -179,7 +188,12 @@ class PredictionLog:
                 self._queue.extendleft(reversed(lines))
                 raise
         now = time.monotonic()
-        if self._spool.rows >= SEGMENT_ROWS or (self._spool.rows and now - self._opened >= SEGMENT_SECONDS):
+        # While a segment waits for a shipper, the open one grows: a commit of one segment costs less than of many.
+        due = self._ship_at is None and now - self._opened >= SEGMENT_SECONDS
+        seals = self._spool.rows >= SEGMENT_ROWS or (self._spool.rows > 0 and due)
+        if seals or now - self._synced_at >= sync_seconds:
+            self._sync()
+        if seals:
             self._spool.seal()
             self._ship_at = time.monotonic()
             self._threads.wake_shippers()
@@ -188,8 +202,16 @@ class PredictionLog:
             self._measured, self._full = now, size >= MAXIMUM_SPOOL_BYTES
             self._metrics.spool_bytes.set(size)
 
+    def _sync(self) -> None:
+        try:
+            self._spool.sync()
+        except Exception:
+            self._queue.extendleft(reversed(self._spool.take_back()))
+            raise
+        self._synced_at = time.monotonic()
+
     def _finish(self) -> None:
-        self._write()
+        self._write(sync_seconds=0.0)
         self._spool.close()
 
     def _drop(self, rows: int) -> None:

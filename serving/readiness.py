@@ -1,4 +1,7 @@
-"""Checks every second whether each champion can answer: look up a golden event, compute its features, score it."""
+"""Checks every second whether each champion can answer: look up a golden event, compute its features, score it.
+
+A champion that has answered a request in the last second needs no check.
+"""
 
 import asyncio
 import logging
@@ -18,15 +21,23 @@ log = logging.getLogger("perennial")
 
 
 class Probe:
-    """The check of one model. `champion` returns the version that answers now.
+    """The check of one model. `champion` returns the version that answers now; `answered_lately(version, seconds)`
+    whether it did so in the last seconds, with features from the online store.
 
     Checks are neither counted nor logged as predictions.
     """
 
-    def __init__(self, lookup: Lookup, champion: Callable[[], LoadedModel | None], metrics: ModelMetrics) -> None:
+    def __init__(
+        self,
+        lookup: Lookup,
+        champion: Callable[[], LoadedModel | None],
+        answered_lately: Callable[[int, float], bool],
+        metrics: ModelMetrics,
+    ) -> None:
         #: Why the champion could not answer at the last check; None when it could, or there is no champion.
         self.problem: str | None = "The champion has not been checked yet"
         self._lookup, self._champion, self._metrics = lookup, champion, metrics
+        self._answered_lately = answered_lately
 
     async def look(self) -> None:
         """Check now, and keep the outcome in `problem`."""
@@ -38,7 +49,7 @@ class Probe:
 
     async def _check(self) -> str | None:
         champion = self._champion()
-        if champion is None:
+        if champion is None or self._answered_lately(champion.version, PROBE_SECONDS):
             return None
         try:
             found = await self._lookup.look_up([champion.probe], champion.plan.views)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -39,14 +39,34 @@ class Answered:
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+class RecordTimer:
+    """Calls the recorders of all models together: a timer for each would wake the event loop far more often."""
+
+    def __init__(self) -> None:
+        self._due: list[Callable[[], None]] = []
+
+    def call_soon(self, record: Callable[[], None]) -> None:
+        """Call `record`, which raises nothing, in the event loop in RECORD_SECONDS at the latest."""
+        if not self._due:
+            asyncio.get_running_loop().call_later(RECORD_SECONDS, self._call)
+        self._due.append(record)
+
+    def _call(self) -> None:
+        due, self._due = self._due, []
+        for record in due:
+            record()
+
+
 class Recorder:
     """Records what is put in, in the event loop, RECORD_SECONDS later: then the responses have been sent.
 
     Callers do not wait for it. Every prediction that is put in is recorded, also when its caller has gone away.
     """
 
-    def __init__(self, replica: str, log: PredictionLog, signals: RolloutSignals, metrics: ModelMetrics) -> None:
-        self._replica = replica
+    def __init__(
+        self, replica: str, log: PredictionLog, signals: RolloutSignals, metrics: ModelMetrics, timer: RecordTimer
+    ) -> None:
+        self._replica, self._timer = replica, timer
         self._log, self._signals, self._metrics = log, signals, metrics
         self._shadows = Shadows(signals, self._log_shadow, metrics.shadow_dropped.inc)
         self._waiting = deque[Answered]()
@@ -60,7 +80,7 @@ class Recorder:
 
     def put(self, answered: Answered) -> None:
         if not self._waiting:
-            asyncio.get_running_loop().call_later(RECORD_SECONDS, self._record_all)
+            self._timer.call_soon(self._record_all)
         self._waiting.append(answered)
 
     def _record_all(self) -> None:

@@ -11,6 +11,7 @@ from serving.limits import Limits
 from serving.log_threads import LogThreads
 from serving.lookup import StoreReader
 from serving.metrics import Metrics
+from serving.recorder import RecordTimer
 from serving.registry_poll import RegistryPoll
 from training import atomic
 from training.adapters.registry import Registry
@@ -34,7 +35,7 @@ class Replica:
         self.metrics = metrics or Metrics()
         self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
         self.store = StoreReader(settings)
-        self.log_threads = LogThreads()
+        self.log_threads, self.record_timer = LogThreads(), RecordTimer()
         self.registry = RegistryPoll(Registry(settings.tracking_uri), settings.serving_poll_seconds)
 
     def open(self) -> None:

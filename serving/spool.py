@@ -31,23 +31,46 @@ class Spool:
             path.unlink()
 
     def write(self, lines: list[bytes]) -> None:
-        """Append `lines`, each ending in a newline, and sync them to disk. After an OSError, write them again."""
+        """Append `lines`, each ending in a newline. After an OSError, write them again.
+
+        A kill of the process does not lose them any more; a crash of the machine may, until `sync`.
+        """
         self._cut_failed_write()
         content = memoryview(b"".join(lines))
+        size, self._torn = len(content), True
         while content:
             content = content[self._file.write(content) :]
-        os.fsync(self._file.fileno())
-        self._whole = self._file.tell()
+        self._whole, self._torn = self._whole + size, False
+        self._unsynced += lines
         self.rows += len(lines)
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether there are lines that a crash of the machine may lose."""
+        return bool(self._unsynced)
+
+    def sync(self) -> None:
+        """Sync what was written to disk. After an OSError, write the lines of `take_back` again."""
+        if self._unsynced:
+            os.fsync(self._file.fileno())
+            self._synced, self._unsynced = self._whole, []
+
+    def take_back(self) -> list[bytes]:
+        """The lines since the last sync. They do not count as written any more."""
+        lines, self._unsynced = self._unsynced, []
+        self.rows -= len(lines)
+        self._whole, self._torn = self._synced, True
+        return lines
+
     def seal(self) -> None:
-        """Seal the open segment and start the next one. An empty segment stays open.
+        """Sync and seal the open segment, and start the next one. An empty segment stays open.
 
         After an OSError the same segment is still open. The rename is not synced: if a crash undoes it, the next start
         repeats it.
         """
         if self.rows == 0:
             return
+        self.sync()
         self._cut_failed_write()
         path, file = self._make(self.number + 1)
         try:
@@ -93,13 +116,18 @@ class Spool:
 
     def _open_segment(self, path: Path, file: FileIO) -> None:
         self._path, self._file, self.number, self.rows = path, file, _number(path), 0
-        #: Bytes of the complete lines.
-        self._whole = 0
+        #: Bytes of the complete lines, and of those that are synced.
+        self._whole = self._synced = 0
+        #: The lines since the last sync.
+        self._unsynced: list[bytes] = []
+        #: The file may have more than the complete lines.
+        self._torn = False
 
     def _cut_failed_write(self) -> None:
-        if self._file.tell() != self._whole:
+        if self._torn:
             self._file.truncate(self._whole)
             self._file.seek(self._whole)
+            self._torn = False
 
     def _sync_folder(self) -> None:
         folder = os.open(self._folder, os.O_RDONLY)

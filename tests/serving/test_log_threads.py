@@ -6,17 +6,19 @@ from collections.abc import Iterator
 import pytest
 
 from serving import log_threads
-from serving.log_threads import THREADS, LogThreads
+from serving.log_threads import SYNC_SECONDS, THREADS, WRITER_SECONDS, LogThreads
 from testing.serving_stack import eventually
 
 
 class SlowLog:
     """There is always more to ship, and it takes `seconds`."""
 
+    busy = False
+
     def __init__(self, seconds: float) -> None:
         self.seconds, self.shipped = seconds, 0
 
-    def write_turn(self) -> None:
+    def write_turn(self, sync_seconds: float) -> None:
         pass
 
     def ship_turn(self) -> bool:
@@ -30,6 +32,35 @@ def threads() -> Iterator[LogThreads]:
     yield (made := LogThreads())
     for log in made._logs:
         made.remove(log)
+
+
+class BusyLog(SlowLog):
+    """Has rows to sync at all times, and ships nothing."""
+
+    busy = True
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.sync_seconds = list[float]()
+
+    def write_turn(self, sync_seconds: float) -> None:
+        self.sync_seconds.append(sync_seconds)
+
+    def ship_turn(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("idle", "busy", "seconds"), [(20, 1, 0.0), (0, 3, 2 * WRITER_SECONDS), (0, 50, SYNC_SECONDS)])
+def test_the_more_logs_are_busy_the_less_often_each_is_synced(
+    threads: LogThreads, idle: int, busy: int, seconds: float
+) -> None:
+    for _ in range(idle):
+        threads.add(SlowLog(0.0))
+    logs = [BusyLog() for _ in range(busy)]
+    for log in logs:
+        threads.add(log)
+    eventually(lambda: all(len(log.sync_seconds) > 5 for log in logs))
+    assert logs[-1].sync_seconds[-1] == pytest.approx(seconds)
 
 
 def test_shipping_takes_a_small_share_of_the_time(threads: LogThreads) -> None:

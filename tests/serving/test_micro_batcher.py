@@ -18,7 +18,7 @@ from serving.loaded_model import FEW_ROWS, LoadedModel, MeasuredModel
 from serving.metrics import Metrics
 from serving.micro_batcher import MicroBatcher, Outcome
 from serving.prediction_log import PredictionLog
-from serving.recorder import RECORD_SECONDS
+from serving.recorder import RECORD_SECONDS, RecordTimer
 from serving.request import PredictionRequest
 from serving.schema import BadRequest
 from serving.signals import RolloutSignals
@@ -145,7 +145,7 @@ class Bench:
         self.log = PredictionLog(folder / "spool", self.lake, spec, "r", metrics)
         self.log.start()
         self.signals = RolloutSignals(spec, "r")
-        self.answering = Answering(spec.name, "r", 0.5, self.log, self.signals, metrics)
+        self.answering = Answering(spec.name, "r", 0.5, self.log, self.signals, metrics, RecordTimer())
         plan = Features(Settings(home=folder), spec).plan(NAMES)
         self.champion, self.challenger = (
             LoadedModel(version, f"d{version}", MeasuredModel.load(path), plan, {}, datetime.now(UTC))

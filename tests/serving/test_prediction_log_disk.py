@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,40 @@ def test_a_disk_that_refuses_and_recovers_costs_no_row_and_doubles_none(
     log.close()
     assert shipped(lake) == [1, 2, 3]
     assert caplog.text.count("No space left on device") == 1
+
+
+def test_rows_whose_sync_fails_are_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    spool.write([b"1\n"])
+    spool.sync()
+    spool.write([b"2\n"])
+    spool.write([b"3\n"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(OSError, match="Input/output"):
+            spool.sync()
+    assert spool.take_back() == [b"2\n", b"3\n"]
+    assert (spool.rows, spool.unsynced) == (1, False)
+    spool.write([b"2\n", b"3\n"])
+    spool.close()
+    [(_, path)] = spool.sealed()
+    assert path.read_bytes() == b"1\n2\n3\n"
+
+
+def test_the_open_segment_grows_while_another_waits_for_the_lake(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_log, "SEGMENT_SECONDS", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "applied", lambda *_: (_ for _ in ()).throw(TransientError("the lake is away")))
+        log = make_log(tmp_path, lake, spec)
+        for number in range(10):
+            log.append([row(number)])
+            eventually(lambda: not log.busy)
+            time.sleep(0.06)
+        assert len(list((tmp_path / "spool").glob("*.jsonl"))) <= 2
+    log.close()
+    assert shipped(lake) == list(range(10))
 
 
 @pytest.mark.usefixtures("quick")

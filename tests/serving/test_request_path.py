@@ -166,6 +166,25 @@ def test_a_row_that_cannot_be_read_is_the_trouble_of_its_customer_alone(world: W
     store.delete(key.replace(seven, damaged))
 
 
+def test_a_champion_that_answers_is_not_probed(world: World) -> None:
+    store = redis.Redis.from_url(world.settings.online)
+
+    def read() -> int:
+        return int(store.info("commandstats")["cmdstat_hmget"]["calls"])
+
+    def read_beside(requests: int, pause: float) -> int:
+        """What is read in the store while there are so many requests, without what they read."""
+        before = read()
+        for _ in range(requests):
+            assert world.predict().status_code == 200
+            time.sleep(pause)
+        return read() - before - requests * 2  # customer and terminal
+
+    # On a busy machine a second may pass between two answers.
+    eventually(lambda: read_beside(30, pause=0.1) == 0)
+    assert read_beside(1, pause=4) > 0, "without requests it is probed"
+
+
 def test_callers_need_a_key_and_admins_theirs(world: World) -> None:
     answer = world.predict(key="wrong")
     assert (answer.status_code, "API key" in answer.json()["error"]) == (401, True)

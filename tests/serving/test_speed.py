@@ -1,7 +1,12 @@
 """A slow model works in threads: it must not hold up the event loop, where other models answer."""
 
+import sys
+import threading
+from bisect import bisect_left
 from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
 
 from serving.loaded_model import LoadedModel, MeasuredModel
 from serving.schema import made_up_row
@@ -9,6 +14,7 @@ from serving.speed import CALLS, SLOW_SECONDS, VERY_SLOW_SECONDS, Speed
 from testing.serving_stack import artifact
 from training.adapters.features import Features, MergedViews
 from training.contract.model_spec import ModelSpec
+from training.contract.signals import TIME_BUCKETS
 from training.settings import Settings
 
 NAMES = ["payment_amount", "weekend"]
@@ -39,6 +45,26 @@ def test_one_very_slow_call_is_enough() -> None:
     speed = Speed()
     speed.judge(2 * VERY_SLOW_SECONDS)
     assert speed.slow
+
+
+def test_a_model_that_waits_for_other_threads_is_not_slow(tmp_path: Path) -> None:
+    model = MeasuredModel.load(artifact(tmp_path / "fast", NAMES, -1.0, slow=4))
+    done, switches = threading.Event(), sys.getswitchinterval()
+    others = [threading.Thread(target=lambda: [None for _ in iter(done.is_set, True)]) for _ in range(2)]
+    sys.setswitchinterval(2 * VERY_SLOW_SECONDS)
+    try:
+        for other in others:
+            other.start()
+        for _ in range(10):
+            model.score(np.ones((1, len(NAMES)), np.float32))
+    finally:
+        done.set()
+        sys.setswitchinterval(switches)
+        for other in others:
+            other.join()
+    waited = sum(model.times[bisect_left(TIME_BUCKETS, VERY_SLOW_SECONDS) + 1 :])
+    assert waited, "no call had to wait"
+    assert not model.speed.slow
 
 
 def test_a_slow_model_is_known_before_its_first_request(tmp_path: Path, spec: ModelSpec) -> None:
