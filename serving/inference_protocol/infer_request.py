@@ -6,13 +6,15 @@ floats NaN is null as well, where the field may be null.
 """
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from math import isnan
 from typing import Annotated, Any, NamedTuple
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from serving.inference_protocol.tensors import BOOL, BYTES, FLOATS, INTEGERS, from_binary, from_json
+from serving.inference_protocol.tensors import BOOL, BYTES, FLOATS, INTEGERS, from_binary, from_json, shown
 from serving.schema import MAXIMUM_BATCH, BadRequest, Problem, RequestSchema, Row, checked, unique_keys
 from training.contract.model_spec import Column, ModelSpec
 
@@ -31,6 +33,8 @@ ACCEPTED: Mapping[str, tuple[str, ...]] = {
 NULL = ".null"
 #: Parameters that would change the answer, and that this service does not know.
 REFUSED_PARAMETERS = ("sequence_id", "shared_memory_region", "classification")
+#: The most tensors and outputs of a request. Far more columns than that make no event.
+MAXIMUM_TENSORS = 2000
 
 _CONFIG = ConfigDict(strict=True, frozen=True)
 Parameters = Annotated[dict[str, Any], Field(default_factory=dict)]
@@ -60,8 +64,8 @@ class InferBody(BaseModel):
 
     id: str | None = None
     parameters: Parameters
-    inputs: list[InputTensor] = Field(min_length=1)
-    outputs: list[RequestedOutput] | None = None
+    inputs: list[InputTensor] = Field(min_length=1, max_length=MAXIMUM_TENSORS)
+    outputs: list[RequestedOutput] | None = Field(None, max_length=MAXIMUM_TENSORS)
 
 
 class InferRequest(NamedTuple):
@@ -117,8 +121,8 @@ class InferRequestParser:
 
     def _checked(self, inputs: list[InputTensor], count: int) -> list[InputTensor]:
         """Raises BadRequest when a tensor is missing, unknown or given twice, or has a wrong datatype or shape."""
-        names = [tensor.name for tensor in inputs]
-        problems = {name: "given twice" for name in names if names.count(name) > 1}
+        names = Counter(tensor.name for tensor in inputs)
+        problems = {name: "given twice" for name, number in names.items() if number > 1}
         for tensor in inputs:
             if problem := self._problem(tensor, names, count):
                 problems[tensor.name] = problem
@@ -129,7 +133,7 @@ class InferRequestParser:
             raise _refused_fields(problems)
         return inputs
 
-    def _problem(self, tensor: InputTensor, names: list[str], count: int) -> str | None:
+    def _problem(self, tensor: InputTensor, names: Collection[str], count: int) -> str | None:
         field = tensor.name.removesuffix(NULL)
         column = self._columns.get(field)
         if column is None:
@@ -145,7 +149,8 @@ class InferRequestParser:
         else:
             fits, wanted = tensor.shape[1:] in ([], [1]), "[events] or [events, 1]"
         if not fits or tensor.shape[0] != count:
-            return f"the shape is {tensor.shape}, but must be {wanted}, with {count} events as in the first tensor"
+            shape = str(tensor.shape)[:50]
+            return f"the shape is {shape}, but must be {wanted}, with {count} events as in the first tensor"
         return None
 
 
@@ -171,7 +176,8 @@ def _header_length(given: bytes | None, body: bytes) -> int:
     """The length of the JSON part of `body`."""
     if given is None:
         return len(body)
-    if not given.isdigit() or int(given) > len(body):
+    # More digits than a body can have bytes are not read: Python refuses a number of thousands of digits.
+    if not given.isdigit() or len(given) > 20 or int(given) > len(body):
         error = f"Inference-Header-Content-Length: must be a number up to {len(body)}, the length of the body"
         raise BadRequest(400, Problem(error=error))
     return int(given)
@@ -179,7 +185,9 @@ def _header_length(given: bytes | None, body: bytes) -> int:
 
 def _parsed(text: bytes) -> InferBody:
     try:
-        found = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant)
+        if b"\\u" in text:
+            orjson.loads(text)  # Refuses half a surrogate pair, which no answer and no log could repeat.
+        found = json.loads(text.decode(), object_pairs_hook=unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(400, Problem(error=f"The body is not JSON: {error}")) from None
     body: InferBody = checked(_BODY.validate_python, found)
@@ -207,7 +215,7 @@ def _values(inputs: list[InputTensor], content: bytes) -> dict[str, list[Any]]:
                 values[tensor.name] = from_json(tensor.datatype, tensor.shape, tensor.data)
                 continue
             if type(size) is not int or not 0 <= size <= len(content) - at:
-                raise ValueError(f"binary_data_size is {size!r:.20}, but {len(content) - at} bytes are left")
+                raise ValueError(f"binary_data_size is {shown(size)}, but {len(content) - at} bytes are left")
             if tensor.data is not None:
                 raise ValueError("has data and a binary_data_size")
             values[tensor.name] = from_binary(tensor.datatype, tensor.shape, content[at : at + size])

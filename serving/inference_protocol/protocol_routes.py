@@ -109,7 +109,7 @@ async def _index(hosts: "ModelHosts", request: Request) -> HttpResponse:
     body = await read_body(request.receive)
     try:
         only_ready = bool(body and json.loads(body).get("ready"))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise BadRequest(400, Problem(error="The body is not a JSON object")) from None
     found: list[dict[str, Any]] = []
     for name, host in sorted(hosts.all.items()):

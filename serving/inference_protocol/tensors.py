@@ -36,10 +36,10 @@ def from_json(datatype: str, shape: Sequence[int], data: Any) -> list[Any]:
     Raises ValueError when it is neither, or when a value is not of `datatype`.
     """
     values = data
-    for _ in shape[1:]:
+    for length in shape[1:]:
         if isinstance(values, list) and values and isinstance(values[0], list):
-            if not all(isinstance(part, list) for part in values):
-                raise ValueError("data mixes lists and values")
+            if not all(isinstance(part, list) and len(part) == length for part in values):
+                raise ValueError(f"data is nested, but not all of its lists have {length} values")
             values = [value for part in values for value in part]
     if not isinstance(values, list) or len(values) != prod(shape):
         count = f"has {len(values)} values" if isinstance(values, list) else "is no list"
@@ -47,8 +47,15 @@ def from_json(datatype: str, shape: Sequence[int], data: Any) -> list[Any]:
     allowed = {type(None), *_JSON_TYPES[datatype]}
     if not set(map(type, values)) <= allowed:
         place, value = next((i, value) for i, value in enumerate(values) if type(value) not in allowed)
-        raise ValueError(f"data[{place}] is {str(value)[:50]!r}, which is no {datatype}")
+        raise ValueError(f"data[{place}] is {shown(value)}, which is no {datatype}")
     return values
+
+
+def shown(value: Any) -> str:
+    """`value` of a JSON body for an error message: short, and without what is in a list or an object."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return repr(value if isinstance(value, str) else str(value)[:50])[:52]
 
 
 def from_binary(datatype: str, shape: Sequence[int], content: bytes) -> list[Any]:

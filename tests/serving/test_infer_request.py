@@ -1,6 +1,7 @@
 """Requests of the Open Inference Protocol become the rows that the same events in JSON give."""
 
 import json
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -151,6 +152,10 @@ def test_id_and_requested_outputs_are_read(parser: InferRequestParser) -> None:
         ("amount", tensor("amount", "FP64", [1.0], [2])),
         ("amount", tensor("amount", "FP64", [1.0])),
         ("amount", tensor("amount", "FP64", [[1.0, 2.0], [3.0, 4.0]])),
+        ("amount", tensor("amount", "FP64", [[1.0, 2.0], []], [2, 1])),
+        ("embedding", tensor("embedding", "FP32", [[1.0], [2.0, 3.0, 4.0, 5.0, 6.0]], [2, 3])),
+        ("amount", tensor("amount", "FP64", [[[1.0]], {"a": [1.0]}], [2])),
+        ("amount", tensor("amount", "FP64", None, [2], binary_data_size=[[16]])),
         ("amount", tensor("amount", "FP64", [1.0, "2"])),
         ("amount", tensor("amount", "FP64", [1.0, True])),
         ("amount", tensor("amount", "FP64", 7, [2])),
@@ -200,7 +205,19 @@ def test_the_number_of_events_has_limits(parser: InferRequestParser, count: int)
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"inputs": NaN}', b'{"id": ' + b"1" * 5000 + b"}"]
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"inputs": NaN}',
+        b'{"id": ' + b"1" * 5000 + b"}",
+        b'"\\ud800"',
+        b'{"id": "\\ud800"}',
+        b'{"\\udc00": 1, "\\udc00": 2}',
+        b'{"id": "\xed\xa0\x80"}',
+    ],
 )
 def test_what_is_not_json_is_a_bad_request(parser: InferRequestParser, body: bytes) -> None:
     with pytest.raises(BadRequest) as refused:
@@ -208,9 +225,7 @@ def test_what_is_not_json_is_a_bad_request(parser: InferRequestParser, body: byt
     assert refused.value.status == 400
 
 
-@pytest.mark.parametrize(
-    "body", [b"null", b"[]", b"{}", b'{"inputs": []}', b'{"inputs": [{"name": "a"}]}', b'"\\ud800"']
-)
+@pytest.mark.parametrize("body", [b"null", b"[]", b"{}", b'{"inputs": []}', b'{"inputs": [{"name": "a"}]}'])
 def test_what_is_no_request_is_refused(parser: InferRequestParser, body: bytes) -> None:
     with pytest.raises(BadRequest) as refused:
         parser.parse(body, None)
@@ -260,3 +275,29 @@ def test_metadata_have_the_types_of_the_columns() -> None:
         "opened": ("BYTES", [-1]),
         "embedding": ("FP32", [-1, 3]),
     }
+
+
+@pytest.mark.parametrize("length", [b"-1", b"", b"x", b"1000000", b"9" * 5000, "²".encode()])
+def test_a_wrong_length_of_the_json_part_is_a_bad_request(parser: InferRequestParser, length: bytes) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parser.parse(json.dumps({"inputs": tensors(NEEDED)}).encode(), length)
+    assert (refused.value.status, "Inference-Header-Content-Length" in refused.value.problem.error) == (400, True)
+
+
+@pytest.mark.parametrize("part", ["inputs", "outputs"])
+@pytest.mark.parametrize("name", ["amount", "n{}"])
+def test_too_many_tensors_are_refused_at_once(parser: InferRequestParser, part: str, name: str) -> None:
+    many = [{"name": name.format(i), "datatype": "FP64", "shape": [1]} for i in range(30_000)]
+    body = json.dumps({"inputs": tensors(NEEDED), part: many}).encode()
+    began = time.process_time()
+    with pytest.raises(BadRequest) as refused:
+        parser.parse(body, None)
+    assert refused.value.status == 413
+    assert time.process_time() - began < 5, "to compare each name with all others takes minutes"
+
+
+def test_a_long_shape_gives_a_short_message(parser: InferRequestParser) -> None:
+    inputs = [each for each in tensors(NEEDED) if each["name"] != "amount"]
+    with pytest.raises(BadRequest) as refused:
+        parsed(parser, [*inputs, tensor("amount", "FP64", [1.0, 2.0], [2] + [1] * 100_000)])
+    assert len(refused.value.problem.error) < 300
