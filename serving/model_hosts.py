@@ -49,6 +49,8 @@ class ModelHosts:
         self._failed: dict[str, str] = {}
         #: Models whose files were missing at the last look.
         self._missing: set[str] = set()
+        #: Models whose specs have a series in the metrics.
+        self._counted: set[str] = set()
         self._was_ready = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch_specs, name="spec-watcher", daemon=True)
@@ -242,7 +244,9 @@ class ModelHosts:
 
     def _count_spec_problems(self) -> None:
         specs = self._frontend.specs
-        for name in {*specs.good, *specs.broken}:
+        # A file that was broken and is gone, or names another service now, is no problem any more.
+        self._counted |= {*specs.good, *specs.broken}
+        for name in self._counted:
             self.replica.metrics.spec_problem.labels(name).set(int(name in specs.broken))
         for name, why in specs.broken.items():
             log.error("The spec of %s cannot be used: %s", name, why)

@@ -100,6 +100,10 @@ def application(frontend: Frontend) -> FastAPI:
 
     async def no_prediction(request: Request) -> Response:
         """A POST comes here when the service does not serve the model; other methods always do."""
+        try:
+            frontend.auth.check(dict(request.headers.raw), request.client.host if request.client else None)
+        except BadRequest as refused:
+            return _response(refusal(refused))
         model = request.path_params.get("model", "")
         served = frontend.hosts.all if frontend.hosts else {}
         if request.method != "POST" and (model in served or (not model and len(served) == 1)):

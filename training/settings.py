@@ -27,7 +27,7 @@ PREFIX = "CT_"
 #: Settings of the version before → what replaces them.
 _REPLACED = {"CT_SERVING_MODEL": "CT_SERVING_MODELS, a list of models or *"}
 #: An entry of CT_SERVING_URLS for another service than the default one.
-_NAMED_URL = re.compile(r"([a-z][a-z0-9_]*)=(.*)")
+_NAMED_URL = re.compile(r"([a-z][a-z0-9_]*)\s*=\s*(.*)")
 ROOT = Path(__file__).parent.parent
 #: Marks a field of StateSettings whose value a step pod has on its own.
 _IN_THE_IMAGE: dict[str, Any] = {"in_the_image": True}
@@ -37,6 +37,28 @@ def _on_a_disk(path: str) -> str:
     if "://" in path:
         raise ValueError(f"{path} is not a path. This must be kept on a disk; a shared volume will do")
     return path
+
+
+def _listed(text: str) -> list[str]:
+    return [part for part in map(str.strip, text.split(",")) if part]
+
+
+def _urls(text: str) -> str:
+    for entry in _listed(text):
+        name, equals, _ = entry.partition("=")
+        if equals and "://" not in name and not _NAMED_URL.fullmatch(entry):
+            raise ValueError(f"{name.strip()!r} is no name of a service. Write <service>=<url>, or a URL")
+    return text
+
+
+def _models(text: str) -> str:
+    names = _listed(text)
+    if not names or ("*" in names and len(names) > 1):
+        raise ValueError("write the names of models, comma separated, or * alone for all of the service")
+    for name in names:
+        if name != "*" and not re.fullmatch(NAME_PATTERN, name):
+            raise ValueError(f"{name!r} is no name of a model")
+    return text
 
 
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
@@ -78,7 +100,7 @@ class StateSettings(BaseSettings):
     online_store: str = ""
     """Feast's online store: `redis://host:port/db`, or the path of an SQLite file."""
 
-    serving_urls: str = "http://127.0.0.1:3000"
+    serving_urls: Annotated[str, AfterValidator(_urls)] = "http://127.0.0.1:3000"
     """Every replica of the prediction service, comma separated; `dns+http://name:port` is all addresses of the name.
     `<service>=<url>` is a replica of the service with this name, for models whose spec says `serving: <service>`."""
     serving_api_key: SecretStr | None = None
@@ -135,7 +157,7 @@ class StateSettings(BaseSettings):
         if service is None:
             return []
         found = list[str]()
-        for entry in filter(None, map(str.strip, self.serving_urls.split(","))):
+        for entry in _listed(self.serving_urls):
             named = _NAMED_URL.fullmatch(entry)
             name, url = named.groups() if named else (DEFAULT_SERVICE, entry)
             if name == service:
@@ -149,7 +171,7 @@ class StateSettings(BaseSettings):
 class ServingSettings(StateSettings):
     """What a replica of the prediction service needs besides the state."""
 
-    serving_models: str = "*"
+    serving_models: Annotated[str, AfterValidator(_models)] = "*"
     """The models that a prediction service serves, comma separated; `*`: all whose spec has its name in `serving`."""
     serving_name: str = Field(DEFAULT_SERVICE, pattern=NAME_PATTERN)
     """The name of the prediction service."""
@@ -191,7 +213,7 @@ class ServingSettings(StateSettings):
     @property
     def listed_models(self) -> list[str] | None:
         """The models that CT_SERVING_MODELS lists; None for `*`."""
-        listed = [name for name in map(str.strip, self.serving_models.split(",")) if name]
+        listed = _listed(self.serving_models)
         return None if listed == ["*"] else listed
 
 

@@ -83,6 +83,21 @@ def test_replicas_of_another_service_are_named() -> None:
 def test_the_models_of_a_service_are_listed_or_all() -> None:
     assert Settings().listed_models is None
     assert Settings(serving_models="a, b,").listed_models == ["a", "b"]
+    assert Settings(serving_models=" * ,").listed_models is None
+
+
+@pytest.mark.parametrize("models", ["", " , ", "a,*", "../a", "A", "a b", "a.yaml"])
+def test_a_list_of_models_that_makes_no_sense_is_refused(models: str) -> None:
+    with pytest.raises(ValidationError, match="serving_models"):
+        Settings(serving_models=models)
+
+
+def test_entries_of_serving_urls_may_have_spaces_and_queries() -> None:
+    settings = Settings(serving_urls=" http://a:1/?x=1 , flights = http://b:1/?y=2&z=3,")
+    assert (settings.replicas(), settings.replicas("flights")) == (["http://a:1/?x=1"], ["http://b:1/?y=2&z=3"])
+    for wrong in ("Flights=http://b:1", "my-flights=http://b:1", "=http://b:1"):
+        with pytest.raises(ValidationError, match="no name of a service"):
+            Settings(serving_urls=wrong)
 
 
 def test_a_setting_of_the_version_before_is_told_what_replaces_it(monkeypatch) -> None:

@@ -18,6 +18,7 @@ from training.onboarding.new_source import SourceWishes, new_source
 from training.onboarding.rules import row_count_rules
 from training.onboarding.sample import read_sample, spec_names
 from training.settings import Settings
+from training.steps.check import find_source_problems
 
 
 def made(here: Settings, path: Path, **wishes: Any) -> tuple[SourceSpec, str]:
@@ -450,3 +451,28 @@ def test_a_file_that_cannot_be_read_is_named(
         made(here, tmp_path / name)
     with pytest.raises(InputError, match="There is no file"):
         made(here, tmp_path / "other.parquet")
+
+
+def test_names_with_line_breaks_and_control_characters_stay_within_their_comments(
+    here: Settings, tmp_path: Path
+) -> None:
+    odd = {"x\ny: [": "price", "a\x07\x85b\u2028c": "items"}
+    renamed = {name: values for name, values in sales().items() if name not in odd.values()}
+    spec, text = made_of(here, tmp_path, renamed | {name: sales()[of] for name, of in odd.items()})
+    assert {"x_y", "a_bc"} <= set(spec.events.columns)
+    assert '"x y: [" in the sample' in text
+    assert '"a b c" in the sample' in text
+
+
+@pytest.mark.parametrize(("label", "written"), [("order", '"order"'), ("end", '"end"'), ("refunded", "refunded")])
+def test_a_label_that_is_a_word_of_sql_is_quoted_in_conditions(
+    here: Settings, tmp_path: Path, label: str, written: str
+) -> None:
+    columns = sales()
+    columns[label] = columns.pop("returned")
+    spec, _ = made_of(here, tmp_path, columns, labels=label)
+    conditions = [
+        each.condition for table in spec.features.tables.values() for each in table.aggregations.values() if table.label
+    ]
+    assert conditions == [f"{written} = 1"]
+    assert [problem for problem in find_source_problems("shops", here) if problem.sure] == []

@@ -231,3 +231,8 @@ def test_keys_guard_all_but_health(tmp_path_factory: pytest.TempPathFactory) -> 
             assert call(headers=bearer)
         with pytest.raises(InferenceServerException, match="pinning is off"):
             client.infer("risk", inputs(10.0), "1", headers=bearer)
+        for path in ("/models/other/predict", "/models/other", "/v2/models/other", "/v2/other"):
+            url, method = guarded.service.url + path, "POST" if path.endswith("/predict") else "GET"
+            unknown = http.request(method, url, timeout=60)
+            assert (unknown.status_code, "risk" in unknown.text) == (401, False), "who has no key learns no names"
+            assert http.request(method, url, headers=bearer, timeout=60).status_code == 404

@@ -257,6 +257,9 @@ def test_a_broken_spec_file_keeps_the_last_good_spec_and_says_so(world: World) -
     eventually(lambda: world.served().models["newcomer"].spec_problem is None)
     (world.settings.models_dir / "mistaken.yaml").unlink()
     eventually(lambda: not world.served().not_served)
+    for solved in ("newcomer", "mistaken"):
+        line = f'perennial_spec_problem{{model="{solved}"}} 0.0'
+        eventually(lambda: line in http.get(f"{world.service.url}/metrics", timeout=30).text)  # noqa: B023
 
 
 def title(world: World, model: str) -> str:

@@ -5,9 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.contract.conditions import columns_of
+from training.contract.registries import FEATURE_ENGINES
+from training.domain.feature_engine import SqlError
 from training.onboarding.feeds import Feed
 from training.onboarding.keys import Choice
 from training.onboarding.profile import Profile, only
@@ -137,8 +140,14 @@ def _of_label(names: "_Names", entity: str, label: str, rules: Rules) -> list[tu
 
 
 def _quoted(column: str) -> str:
-    """The column in a condition: in quotes when it is a word of SQL."""
-    return column if columns_of(f"{column} = 1", [column]) else f'"{column}"'
+    """The column in a condition: in quotes when the engine, or a condition, takes it for a word of SQL."""
+    condition, engine = f"{column} = 1", FEATURE_ENGINES.find("duckdb")()
+    try:
+        rows = engine.execute(f"SELECT ({condition}) FROM events", {}, {"events": pa.table({column: [1]})})
+        is_plain = rows.column(0).to_pylist() == [True] and columns_of(condition, [column]) == {column}
+    except SqlError:
+        is_plain = False
+    return column if is_plain else f'"{column}"'
 
 
 def _windows(events: Feed, entity: Profile) -> list[str]:

@@ -36,7 +36,7 @@ def flow(value: Any) -> str:
 
 def line(indent: int, key: str, value: Any, comment: str = "") -> list[str]:
     """`key: value  # comment`; the comment stands above where all together is too wide."""
-    margin = " " * indent
+    margin, comment = " " * indent, " ".join(_words(comment))
     text = f"{margin}{scalar(key)}: {flow(value)}"
     if comment and len(text) + len(comment) + 4 <= WIDTH:
         return [f"{text}  # {comment}"]
@@ -46,11 +46,16 @@ def line(indent: int, key: str, value: Any, comment: str = "") -> list[str]:
 def comments(indent: int, text: str) -> list[str]:
     """`text` as lines of comments that are not too wide."""
     lines, margin = [""], " " * indent
-    for word in text.split():
+    for word in _words(text):
         if len(margin) + 2 + len(lines[-1]) + 1 + len(word) > WIDTH and lines[-1]:
             lines.append("")
         lines[-1] += f" {word}" if lines[-1] else word
     return [f"{margin}# {each}" for each in lines if each]
+
+
+def _words(comment: str) -> list[str]:
+    """The words of a comment, without the control characters that a column's name may have: YAML allows none."""
+    return "".join(each if each.isprintable() else " " for each in comment).split()
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
