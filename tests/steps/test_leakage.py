@@ -86,6 +86,39 @@ def test_sql_that_uses_later_events_is_found_before_anything_has_landed(files: P
     assert IN_LANDED not in problem
 
 
+def first_feature(sql: str) -> Change:
+    """Another feature `other` of the customer, before customer_count_1d."""
+    return replaced(CARDS_SQL, (f"{FIRST_COUNT} AS", f"{sql} AS other, {FIRST_COUNT} AS"))
+
+
+TODAY = "FROM events WHERE events.customer_id = spread.customer_id AND CAST(event_time AS DATE) = spread.day"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"(SELECT list(amount ORDER BY amount) {TODAY})",
+        f"(SELECT 10000000000 + count(*) {TODAY})",
+        f"(SELECT max(event_time) {TODAY})",
+        f"(SELECT max(event_time)::DATE {TODAY})",
+        f"(SELECT CASE WHEN count(*) > 0 THEN true END {TODAY})",
+        f"(SELECT max(amount)::DECIMAL(18, 2) {TODAY})",
+        f"(SELECT {{'a': max(amount)}} {TODAY})",
+    ],
+)
+def test_a_peek_is_found_in_features_of_all_types(files: Path, sql: str) -> None:
+    first_feature(sql)(files)
+    said = [problem for problem in found(files, "card_payments") if "uses events of the day itself or later" in problem]
+    assert len(said) == 1
+    assert ": other differs on " in said[0]
+
+
+@pytest.mark.parametrize("sql", ["[1.0, 2.0]", "TIMESTAMP '2026-01-01'", "{'a': 1}", "NULL::INT[]"])
+def test_features_of_other_types_without_a_peek_are_no_leakage(files: Path, sql: str) -> None:
+    first_feature(sql)(files)
+    assert not [problem for problem in found(files, "card_payments") if "uses " in problem or "differ" in problem]
+
+
 LABEL_PEEKS: dict[str, tuple[str, Change, str]] = {
     "reported on the day itself": (
         "card_payments",
