@@ -17,13 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from socket import socket
 
-import httpx
-
 from local.credentials import Credentials
 from local.place import HOST, Place, Ports
 from local.processes import environment, mlflow_server
 from local.program import kill, members
-from local.stack import Stack, tail
+from local.stack import Stack, answers_at, tail
 from local.state_copy import copy_state
 from local.step_call import StepCall, call_in, newest_failed
 from training.contract.errors import InputError, StepError
@@ -54,9 +52,9 @@ class Wanted:
 
 
 def rerun(stack: Stack, wanted: Wanted) -> int:
-    """Returns the exit code of the step. Raises InputError when there is nothing to run again, or no copy can be made.
+    """Returns the exit code of the step, or of the debugger. The state of the stack stays as it is.
 
-    The state of the stack stays as it is.
+    Raises InputError when there is nothing to run again, or no copy can be made.
     """
     settings = load_settings()
     call = _call(stack.place, wanted, settings)
@@ -80,7 +78,9 @@ def rerun(stack: Stack, wanted: Wanted) -> int:
         report = ["--result", str(folder / "report.json")]
         command = [sys.executable, *debugger, "-m", "training", call.step, "--inputs", f"@{inputs}", *report]
         code = _in_foreground(command, _step_environment(place))
-    print(f"{call.step} {'succeeded' if code == 0 else f'failed with exit code {code}'} on the copy.")
+    # The debugger's exit code is not the step's.
+    outcome = "ended" if wanted.in_debugger else "succeeded" if code == 0 else f"failed with exit code {code}"
+    print(f"{call.step} {outcome} on the copy.")
     print(f"  inputs.json, report.json and what it wrote are in {folder}; delete it when you are done.")
     return code
 
@@ -141,7 +141,7 @@ def _mlflow(place: Place) -> Iterator[None]:
         )
     try:
         deadline = time.monotonic() + _PATIENCE
-        while not _answers(url):
+        while not answers_at(url):
             if server.poll() is not None or time.monotonic() > deadline:
                 raise StepError(f"MLflow did not start on the copy. Its log ends:\n{tail(log)}", f"See {log}.")
             time.sleep(0.2)
@@ -158,13 +158,6 @@ def _in_foreground(command: list[str], env: dict[str, str]) -> int:
         return subprocess.run(command, env=env, cwd=ROOT).returncode
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def _free_ports(count: int) -> list[int]:

@@ -82,9 +82,9 @@ class Stack:
         """Program → whether it answers. For those without a port: whether Airflow gets their heartbeat."""
         place = self.place
         answers = {
-            "mlflow": _answers(f"{place.mlflow_url}/health"),
-            "serving": _answers(f"{place.serving_url}/livez"),
-            "airflow-api": _answers(f"{place.airflow_url}/api/v2/version"),
+            "mlflow": answers_at(f"{place.mlflow_url}/health"),
+            "serving": answers_at(f"{place.serving_url}/livez"),
+            "airflow-api": answers_at(f"{place.airflow_url}/api/v2/version"),
         }
         if any(program.name == STEPS for program in programs(place)):
             answers[STEPS] = _listens(place.step_server)
@@ -149,7 +149,8 @@ def _listens(path: Path) -> bool:
         return connection.connect_ex(str(path)) == 0
 
 
-def _answers(url: str) -> bool:
+def answers_at(url: str) -> bool:
+    """Whether a GET of `url` succeeds within 5 s."""
     try:
         return httpx.get(url, timeout=5).is_success
     except httpx.HTTPError:

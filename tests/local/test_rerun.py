@@ -40,13 +40,14 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "state")
 
 
-def python(settings: Settings, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(
+    settings: Settings, *arguments: str, typed: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """A program of ours with the settings of the stack."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CT_")}
     given = {"CT_HOME": str(settings.home), "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(
-        [sys.executable, *arguments], env=kept | given, cwd=ROOT, capture_output=True, text=True, timeout=500
-    )
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=kept | given, cwd=ROOT, input=typed, capture_output=True, text=True, timeout=500)
 
 
 def run_task(
@@ -112,6 +113,11 @@ def test_a_step_that_data_failed_runs_again_on_a_copy(settings: Settings, tmp_pa
     assert contents(settings.home) == before
     (copy,) = (tmp_path / "state-rerun").iterdir()
     assert json.loads((copy / "report.json").read_text())["error"]["type"] == "DataContractError"
+
+    done = python(settings, *again, "--in-debugger", "--copy", str(tmp_path / "debugged"), typed="c\nq\n")
+    assert "(Pdb)" in done.stdout
+    assert "ingest ended on the copy" in done.stdout
+    assert contents(settings.home) == before
 
     # The file is corrected. The step puts it into the lake of the copy, and into no other.
     rows = Generator(customers=100, terminals=200).events(FIRST.replace(day=6))
