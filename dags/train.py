@@ -2,6 +2,7 @@
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
 from perennial_airflow.assets import retrain_asset
+from perennial_airflow.mapped_training import ESTIMATOR, FOUND, PART, chosen, parts
 from perennial_airflow.operators import StepOperator
 from perennial_airflow.params import add_params, training_params
 from perennial_airflow.refs import FromRun, result
@@ -14,15 +15,10 @@ DOC = """
 read: knowledge horizon, table versions, version in service. **dataset** joins labels and features point-in-time,
 **train** fits each estimator, **evaluate** compares the best with the version in service, **register** and **rollout**
 bring a better one into service. What is not granted or not promoted is skipped; the log says why. An estimator whose
-**train** fails drops out. A cleared task reads the same snapshot: after missing data has landed, start another run.
-When a run fails, **release_request** lets another run take its request, unless a person made it.
+**train** fails drops out; so does a part of a **search**. A cleared task reads the same snapshot: after missing data
+has landed, start another run. When a run fails, **release_request** lets another run take its request, unless a person
+made it.
 """
-
-
-@task(task_id="estimators")
-def chosen(params):
-    """The estimators to train: all of the model's, unless a person chose some."""
-    return [{"estimator": name} for name in params["estimators"]]
 
 
 for spec in model_specs("train"):
@@ -36,17 +32,21 @@ for spec in model_specs("train"):
         pinned, window = {**model, "snapshot": decision["snapshot"]}, {"window_days": dag.param("window_days")}
         dataset = StepOperator(step="dataset", run_if=[decision["granted"]], inputs={**pinned, **window})
         data = {"dataset_uri": result(dataset)["uri"], "seed": result(dataset)["seed"]}
-
+        fit, rules, with_data = {**model, **data, "reason": decision["reason"]}, {}, {"run_if": [data["dataset_uri"]]}
+        if (asked := spec.training.search) and asked.parallel > 1:
+            each = task(parts, task_id="search_parts")(sorted(asked.spaces), asked.parallel)
+            search = StepOperator.partial(task_id="search", step="search", map_index_template=PART, inputs=fit)
+            found = result(search.expand(more_inputs=each))
+            fit = {**fit, "searched": found.each(*FOUND), "search_failures": found.failures}
+            # Also when no part succeeded, or no chosen estimator has a search.
+            rules = {"trigger_rule": "all_done", **with_data}
         train = StepOperator.partial(
-            task_id="train",
-            step="train",
-            map_index_template="{{ task.more_inputs['estimator'] }}",
-            inputs={**model, **data, "reason": decision["reason"]},
-        ).expand(more_inputs=chosen())
-        # An estimator that fails drops out; evaluate goes on with the others, and fails when there are none.
+            task_id="train", step="train", map_index_template=ESTIMATOR, inputs=fit, **rules
+        ).expand(more_inputs=task(chosen, task_id="estimators")())
+        # An estimator that fails drops out; evaluate fails when there is none left.
         candidates = {"candidates": result(train).each("estimator", "run_id", "artifact_uri", "digest")}
         candidates["dropped_out"] = result(train).missing("estimator", of=dag.param("estimators"))
-        rules = {"trigger_rule": "all_done_min_one_success", "run_if": [data["dataset_uri"]]}
+        rules = {"trigger_rule": "all_done_min_one_success", **with_data}
         evaluate = StepOperator(step="evaluate", inputs={**pinned, **data, **candidates}, **rules)
         verdict = {name: result(evaluate)[name] for name in ("challenger", "verdict", "champion_version")}
         promote = {**model, **verdict, "force": force, "reason": decision["reason"]}

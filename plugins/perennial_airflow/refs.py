@@ -10,6 +10,8 @@ from airflow.sdk import XComArg
 
 from perennial_airflow.compat.airflow_sdk import ResolveMixin
 
+#: Longest reason, in characters, of each of the mapped tasks that failed. Together they are inputs of one command line.
+MAXIMUM_REASON = 200
 #: The key of the XCom that a mapped step leaves when it fails: its own inputs, and `why`.
 FAILURE = "failure"
 NOT_KNOWN = "It left no message; see the log of its task."
@@ -34,6 +36,11 @@ class ResultRef(ResolveMixin):
     def missing(self, field: str, of: ResolveMixin) -> "MissingRef":
         """For a mapped step: the values in the list `of` that no result has as `field`, each with the reason why."""
         return MissingRef(self, field, of)
+
+    @property
+    def failures(self) -> "FailuresRef":
+        """For a mapped step: of each mapped task that failed its own inputs, and `why` in short."""
+        return FailuresRef(self.task)
 
     def iter_references(self) -> Iterable[Any]:
         return self._output.iter_references()
@@ -70,6 +77,22 @@ class MissingRef(ResolveMixin):
 
     def __str__(self) -> str:
         return f"{self.result}.missing({self.field!r})"
+
+
+class FailuresRef(ResolveMixin):
+    """See ResultRef.failures. A task that left no message is not among them."""
+
+    def __init__(self, task: Any) -> None:
+        self._task, self._failures = task, XComArg(task, key=FAILURE)
+
+    def iter_references(self) -> Iterable[Any]:
+        return self._failures.iter_references()
+
+    def resolve(self, context: Any) -> list[dict[str, Any]]:
+        return [{**one, "why": one["why"][:MAXIMUM_REASON]} for one in self._failures.resolve(context)[:]]
+
+    def __str__(self) -> str:
+        return f"result({self._task.task_id}).failures"
 
 
 def result(task: Any) -> ResultRef:

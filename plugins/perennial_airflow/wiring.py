@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from perennial_airflow.compat.airflow_sdk import DagParam, dag_param_name
-from perennial_airflow.refs import MissingRef, ResultRef
+from perennial_airflow.refs import FailuresRef, MissingRef, ResultRef
 from training.contract.errors import ConfigError
 from training.contract.steps import step_spec
 
@@ -84,6 +84,9 @@ def _misfits(dag: DAG, value: Any, target: FieldInfo | None) -> Iterator[str]:
         else:
             if not may_fit(source, wanted):
                 yield f"{value} is {_name(source)}, which cannot become {_name(wanted)}"
+    elif isinstance(value, FailuresRef):
+        if not may_fit(list[dict[str, Any]], wanted):
+            yield f"{value} is a list of failures, which cannot become {_name(wanted)}"
     elif isinstance(value, DagParam):
         name = dag_param_name(value)
         if name not in dag.params:

@@ -24,6 +24,13 @@ def test_an_override_changes_what_it_names_and_nothing_else() -> None:
     assert SPEC.of("train", "random_forest") == SPEC.of("train")
 
 
+def test_a_search_has_the_resources_of_the_fit_unless_it_has_its_own() -> None:
+    assert SPEC.of("search", "mlp") == SPEC.of("train", "mlp")
+    smaller = ResourcesSpec.model_validate({"steps": {"train": {"cpu": "4", "memory": "8Gi"}, "search": {"cpu": "1"}}})
+    assert smaller.of("search") == Resources(cpu="1", memory="8Gi")
+    assert smaller.of("train") == Resources(cpu="4", memory="8Gi")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

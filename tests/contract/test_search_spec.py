@@ -47,6 +47,18 @@ def test_an_unknown_estimator_and_a_missing_space() -> None:
     assert "spaces.mlp" in told({"spaces": {"mlp": {}}})
     assert "trials" in told({**space(low=0.0, high=0.5), "trials": 1})
     assert "minutes" in told({**space(low=0.0, high=0.5), "minutes": 0})
+    assert "parallel" in told({**space(low=0.0, high=0.5), "parallel": 33})
+
+
+def test_each_part_has_a_trial() -> None:
+    said = told({**space(low=0.0, high=0.5), "trials": 4, "parallel": 5})
+    assert said == "parallel is 5, more than the 4 trials (Lower `parallel`, or raise `trials`.)"
+
+
+@pytest.mark.parametrize(("trials", "parallel", "divided"), [(20, 1, [20]), (7, 3, [3, 2, 2]), (4, 4, [1, 1, 1, 1])])
+def test_the_trials_are_divided_among_the_parts(trials: int, parallel: int, divided: list[int]) -> None:
+    spec = SearchSpec.model_validate({**space(low=0.0, high=0.5), "trials": trials, "parallel": parallel})
+    assert [spec.trials_of(part) for part in range(parallel)] == divided
 
 
 def test_whole_numbers_are_written_without_a_point() -> None:

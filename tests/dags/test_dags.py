@@ -115,6 +115,27 @@ def test_the_training_dag_runs_its_steps_in_order(loaded: dict[str, Any]) -> Non
     assert rules == {"evaluate": "all_done_min_one_success", "release_request": "one_failed"}
 
 
+def test_a_search_in_parts_is_a_task_for_each_part_before_train(tmp_path: Path) -> None:
+    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    spec["training"] |= {"window_days": 60, "estimators": {"mlp": {}, "logistic_regression": {}}}
+    space = {"logistic_regression": {"C": {"low": 0.1, "high": 1.0}}}
+    for name, parallel in (("whole", 1), ("parts", 3)):
+        spec["training"]["search"] = {"spaces": space, "parallel": parallel}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "name": name}))
+    loaded = load(ROOT / "dags" / "train.py", CT_MODELS_DIR=str(tmp_path))
+    assert loaded["errors"] == {}
+    whole, parts = (tasks(loaded["dags"][f"{name}_train"]) for name in ("whole", "parts"))
+    assert set(parts) - set(whole) == {"search_parts", "search"}
+    after = {name: set(task.get("downstream_task_ids", [])) for name, task in parts.items()}
+    assert after["search_parts"] == {"search"}
+    assert after["search"] == {"train"}
+    assert {"search", "train"} < after["dataset"]
+    # A part that fails drops out.
+    assert parts["train"]["partial_kwargs"]["trigger_rule"] == "all_done"
+    assert "trigger_rule" not in whole["train"]["partial_kwargs"]
+    assert "searched" not in json.dumps(whole["train"])
+
+
 def test_a_new_spec_makes_its_dags_without_code_and_a_broken_one_costs_no_other_its_own(tmp_path: Path) -> None:
     spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
     for name, change in (("card_fraud", {}), ("other", {"name": "other", "title": "Other"}), ("broken", {"typo": 1})):

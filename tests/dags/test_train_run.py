@@ -12,6 +12,7 @@ from airflow.utils.state import TaskInstanceState as State
 
 from tests.airflow_fixtures import StepServer
 from tests.steps.monitored_model import START, land
+from training.adapters.onnx_model import OnnxModel
 from training.contract.base import Days
 from training.contract.messages import FeaturesInputs
 from training.contract.model_spec import MODELS_DIR
@@ -23,6 +24,8 @@ pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
 SOURCE, MODEL = "card_payments", "card_fraud"
 BROKEN = {"no_such_parameter": 1}
+#: A model that searches in two parts of a trial each.
+IN_PARTS = "fraud_in_parts"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,21 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     spec["evaluation"]["limits"] = {"average_precision": 1.0}
     (folder / "models").mkdir()
     (folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
+    spec |= {"name": IN_PARTS, "title": "In parts"}
+    # The first part begins with no trees, which cannot be fitted. The second draws another number.
+    spec["training"] |= {
+        "window_days": 9,
+        "estimators": {"logistic_regression": {}, "random_forest": {"n_estimators": 0}},
+        "search": {
+            "trials": 2,
+            "parallel": 2,
+            "folds": 1,
+            "fold_days": 1,
+            "train_days": 1,
+            "spaces": {"random_forest": {"n_estimators": {"choices": [0, 5, 6, 7]}}},
+        },
+    }
+    (folder / "models" / f"{IN_PARTS}.yaml").write_text(yaml.safe_dump(spec))
     made = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", models_dir=folder / "models")
     days = Days(start=START, end=START.fromordinal(START.toordinal() + 28))
     lake = land(made, days)
@@ -54,7 +72,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 def train(settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
-    """Runs the training DAG for these estimators: task (and map index) → its instance."""
+    """Runs the training DAG of a model for these estimators: task (and map index) → its instance."""
     if sys.platform == "linux":
         server: StepServer = request.getfixturevalue("step_server")
         monkeypatch.setenv("CT_LAUNCHER", "forkserver")
@@ -62,12 +80,12 @@ def train(settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.F
     for name in ("home", "tracking_uri", "models_dir"):
         monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(settings, name)))
 
-    def run(*estimators: str, **parameters: Any) -> dict[str, Any]:
+    def run(*estimators: str, model: str = MODEL, **parameters: Any) -> dict[str, Any]:
         DagBundlesManager().sync_bundles_to_db()
         bag = DagBag(ROOT / "dags" / "train.py")
         assert not bag.import_errors
         sync_bag_to_db(bag, "dags-folder", None)
-        done = bag.dags[f"{MODEL}_train"].test(
+        done = bag.dags[f"{model}_train"].test(
             run_conf={"estimators": list(estimators), "reason": "a test", **parameters}
         )
         return {
@@ -135,3 +153,48 @@ def test_when_all_estimators_fail_the_run_fails_and_releases_its_request(train: 
     assert tis["release_request"].get_dagrun().state == "failed"
     why = tis["train-1"].xcom_pull(task_ids="train", key="failure", map_indexes=[0, 1])
     assert [each["estimator"] for each in why] == ["hist_gradient_boosting", "mlp"]
+
+
+def test_a_part_of_a_search_that_fails_drops_out_and_the_estimator_is_fitted_with_what_the_other_found(
+    train: Any,
+) -> None:
+    tis = train("logistic_regression", "random_forest", model=IN_PARTS)
+    assert states(tis) == {
+        "estimators": State.SUCCESS,
+        "search_parts": State.SUCCESS,
+        "decide_retraining": State.SUCCESS,
+        "dataset": State.SUCCESS,
+        "search-0": State.FAILED,
+        "search-1": State.SUCCESS,
+        "train-0": State.SUCCESS,
+        "train-1": State.SUCCESS,
+        "evaluate": State.SUCCESS,
+        "register": State.SKIPPED,
+        "rollout": State.SKIPPED,
+        "release_request": State.SKIPPED,
+    }
+    assert tis["release_request"].get_dagrun().state == "success"
+    found = tis["search-1"].xcom_pull(task_ids="search", map_indexes=[1])[0]
+    assert (found["estimator"], found["part"]) == ("random_forest", 1)
+    (fitted,) = tis["train-1"].xcom_pull(task_ids="train", map_indexes=[1])
+    artifact = OnnxModel.load(Path(fitted["artifact_uri"]))
+    assert artifact.metadata.parameters["n_estimators"] == found["parameters"]["n_estimators"] > 0
+
+
+def test_estimators_without_a_space_are_trained_without_a_search(train: Any) -> None:
+    tis = train("logistic_regression", model=IN_PARTS)
+    found = states(tis)
+    assert (found["search"], found["train-0"], found["evaluate"]) == (State.SKIPPED, State.SUCCESS, State.SUCCESS)
+
+
+def test_without_a_dataset_there_is_neither_search_nor_fit(train: Any) -> None:
+    tis = train("random_forest", model=IN_PARTS, window_days=3600)
+    found = states(tis)
+    assert (found["dataset"], found["evaluate"], found["release_request"]) == (
+        State.FAILED,
+        State.SKIPPED,
+        State.FAILED,
+    )
+    steps = [found.get(name) for name in ("search", "search-0", "train", "train-0", "register", "rollout")]
+    assert State.SUCCESS not in steps
+    assert tis["release_request"].get_dagrun().state == "failed"

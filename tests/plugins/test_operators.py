@@ -128,12 +128,17 @@ def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None
     with dag("missing", params={"reasons": Param(reasons)}) as subject:
         asked = Breaking.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(more_inputs=names())
         look(result(asked).missing("reason", of=subject.param("reasons")))
+        failures = task(lambda failed: failed, task_id="failures", trigger_rule="all_done_min_one_success")
+        failures(result(asked).failures)
     tis = run(subject)
     assert [tis[f"ask-{i}"].state for i in range(3)] == [State.SUCCESS, State.FAILED, State.FAILED]
     missing = result_of(tis["look"])
     assert missing.keys() == {"two", "three"}
     assert missing["two"].startswith("decide_retraining: card_fraud has no request 'unknown'")
     assert missing["three"].startswith("It left no message")
+    (failed,) = result_of(tis["failures"])
+    assert (failed["reason"], failed["request_id"]) == ("two", "unknown")
+    assert failed["why"] == missing["two"][:200]
 
 
 def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skipped_without_one() -> None:

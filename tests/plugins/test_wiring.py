@@ -109,6 +109,21 @@ def test_mapped_steps_are_checked_and_what_the_mapping_adds_is_left_to_the_step(
     assert "each('estimator', 'run_id') is list[TrainResultFields], which cannot become list[Candidate]" in few
 
 
+def test_failures_of_a_mapped_step_fit_a_list_of_records_only() -> None:
+    def failures(field: str) -> DAG:
+        with DAG("parts", schedule=None) as dag:
+            inputs = {**MODEL, "dataset_uri": "file", "seed": 1}
+            parts = [{"estimator": "mlp", "part": 0}]
+            search = StepOperator.partial(task_id="search", step="search", inputs=inputs).expand(more_inputs=parts)
+            StepOperator(step="train", inputs={**inputs, "estimator": "mlp", field: result(search).failures})
+        return dag
+
+    check_wiring(failures("search_failures"))
+    assert "reason: result(search).failures is a list of failures, which cannot become str" in problem(
+        failures("reason")
+    )
+
+
 def test_inputs_that_a_function_makes_are_left_to_the_step() -> None:
     with DAG("asked", schedule=None) as dag:
         StepOperator(step="ingest", inputs=FromRun(lambda context: INGEST), more_inputs=SOURCE)

@@ -1,100 +1,26 @@
 """A search for parameters as part of the train step."""
 
 import json
-import os
-import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
-from tests.steps.step_process import StepProcess
+from tests.steps.search_place import MODEL, SEARCH, Place
 from tests.steps.training_rows import write_dataset
 from training.adapters.onnx_model import OnnxModel
-from training.adapters.registry import Registry
 from training.contract.errors import ConfigError, DataContractError
 from training.contract.messages import TrainInputs, TrainResult
-from training.contract.model_spec import MODELS_DIR, load_model_spec
-from training.contract.source_spec import SOURCES_DIR
-from training.contract.steps import step_command
-from training.settings import ROOT, Settings
-from training.steps import train
+from training.contract.model_spec import load_model_spec
+from training.fit_job import FitJob
 from training.steps.check.estimators import check_estimators
 
 # Some tests start processes that import MLflow.
 pytestmark = pytest.mark.slow
-
-MODEL = "card_fraud"
-#: The dataset has seven training days.
-SEARCH = {
-    "trials": 4,
-    "folds": 2,
-    "fold_days": 2,
-    "spaces": {
-        "hist_gradient_boosting": {
-            "max_iter": {"low": 2, "high": 20, "step": 2},
-            "learning_rate": {"low": 0.01, "high": 0.5, "log": True},
-        }
-    },
-}
-
-
-class Place:
-    """A home with a dataset and a spec that asks for a search."""
-
-    def __init__(self, folder: Path, dataset: str, database: Path, search: dict[str, Any] = SEARCH) -> None:
-        self.folder, self.dataset = folder, dataset
-        shutil.copy(database, folder / "mlflow.db")
-        self.settings = Settings(
-            home=folder / "home",
-            tracking_uri=f"sqlite:///{folder}/mlflow.db",
-            models_dir=folder / "models",
-            feature_repo=folder / "sources",
-        )
-        shutil.copytree(SOURCES_DIR, folder / "sources", ignore=shutil.ignore_patterns("__pycache__"))
-        source = folder / "sources" / "card_payments.yaml"
-        source.write_text(source.read_text().replace("delay_days: 7", "delay_days: 1"))
-        (folder / "models").mkdir()
-        self.write_spec(search)
-
-    def write_spec(self, search: dict[str, Any]) -> None:
-        spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-        spec["training"]["search"] = search
-        (self.settings.models_dir / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
-
-    def inputs(self, estimator: str = "hist_gradient_boosting", **parameters: Any) -> dict[str, Any]:
-        given = {"model": MODEL, "estimator": estimator, "parameters": parameters}
-        return {**given, "dataset_uri": self.dataset, "seed": 1, "reason": "test"}
-
-    def train(self, estimator: str = "hist_gradient_boosting", **parameters: Any) -> TrainResult:
-        return train.run(TrainInputs.model_validate(self.inputs(estimator, **parameters)), self.settings)
-
-    def start(self, result: Path, log: Path) -> StepProcess:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("CT_")}
-        environment = clean | {
-            "CT_HOME": str(self.settings.home), "CT_TRACKING_URI": self.settings.tracking_uri,
-            "CT_MODELS_DIR": str(self.settings.models_dir), "CT_FEATURE_REPO": str(self.settings.feature_repo),
-            "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
-        }  # fmt: skip
-        return StepProcess(step_command("train", self.inputs(), str(result)), environment, log)
-
-    def children(self, run_id: str) -> list[Any]:
-        client = Registry(self.settings.tracking_uri)._client
-        experiment = client.get_experiment_by_name(MODEL).experiment_id
-        found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
-        return sorted(found, key=lambda run: run.info.run_name)
-
-    def run(self, run_id: str) -> Any:
-        return Registry(self.settings.tracking_uri)._client.get_run(run_id)
-
-    def journals(self) -> list[Path]:
-        return list(self.settings.home.glob(f"work/{MODEL}/searches/*/trials"))
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +72,13 @@ def test_a_finished_run_is_not_searched_again(searched: tuple[Place, TrainResult
 def test_another_space_or_budget_is_another_fit_and_an_estimator_without_a_space_is_not_searched(place: Place) -> None:
     spec = load_model_spec(MODEL, place.settings.models_dir, place.settings.feature_repo)
     inputs = TrainInputs.model_validate(place.inputs())
-    fingerprints = {train._Job.of(inputs, place.settings).fingerprint}
+    fingerprints = {FitJob.of(inputs, place.settings).fingerprint}
     other = TrainInputs.model_validate(place.inputs("logistic_regression"))
-    unsearched = train._Job.of(other, place.settings).fingerprint
+    unsearched = FitJob.of(other, place.settings).fingerprint
     for change in ({"trials": 5}, {"minutes": 7.0}, {"folds": 1}, {"fold_days": 1}):
         place.write_spec({**SEARCH, **change})
-        fingerprints.add(train._Job.of(inputs, place.settings).fingerprint)
-        assert train._Job.of(other, place.settings).fingerprint == unsearched
+        fingerprints.add(FitJob.of(inputs, place.settings).fingerprint)
+        assert FitJob.of(other, place.settings).fingerprint == unsearched
     assert spec.training.search is not None
     assert len(fingerprints) == 5
     assert place.children(place.train("logistic_regression").run_id) == []

@@ -150,7 +150,7 @@ class ParameterSearch:
         if not trials and (first := self._first()):
             self._study.enqueue_trial(first)
         # A sampler keeps a random state, which a resumed search would not have.
-        self._study.sampler = TPESampler(seed=_seed(self._seed, len(trials)))
+        self._study.sampler = TPESampler(seed=derived_seed(self._seed, len(trials)))
         trial = self._study.ask(self._distributions)
         self._journal.flush()
         return trial
@@ -249,7 +249,8 @@ def _in_range(value: Any, space: ParameterSpace) -> int | float:
     return int(value) if space.whole else float(value)
 
 
-def _seed(*parts: int) -> int:
+def derived_seed(*parts: int) -> int:
+    """A seed that depends on all `parts`, of any size and sign."""
     return int(np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1)[0])
 
 

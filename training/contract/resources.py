@@ -73,15 +73,17 @@ class StepResources(Spec):
         return steps
 
     def of(self, step: str, estimator: str | None = None) -> Resources:
-        """The resources of `step`. `estimator` is the one that `train` fits."""
+        """The resources of `step`. `estimator` is the one that `train` fits or `search` tries."""
         return self.default.overridden(self.steps.get(step))
 
 
 class ResourcesSpec(StepResources):
-    """For `train` overridden again per estimator."""
+    """For `train` and `search` overridden again per estimator. `search` needs what `train` needs, and has that."""
 
     estimators: dict[str, Resources] = {}
 
     def of(self, step: str, estimator: str | None = None) -> Resources:
-        found = super().of(step)
+        found = super().of("train" if step == "search" else step)
+        if step == "search":
+            found = found.overridden(self.steps.get(step))
         return found.overridden(self.estimators.get(estimator)) if estimator else found

@@ -81,15 +81,31 @@ class SearchSpec(Spec):
     """Estimator → parameter → the values that are tried. An estimator without a space is fitted as it is. The first
     trial has the parameters that would be used without a search, so far as the space has them."""
     trials: int = Field(20, ge=2, le=10_000)
-    """The most trials of each estimator. Pruned and failed trials count."""
+    """The most trials of each estimator, of all its parts together. Pruned and failed trials count."""
     minutes: float = Field(30.0, gt=0, le=300)
-    """After this time no new trial begins. The time of a search that was stopped and resumed counts as well."""
+    """After this time no new trial begins. The time of a search that was stopped and resumed counts as well. Each part
+    has this time."""
+    parallel: int = Field(1, ge=1, le=32)
+    """Into how many parts the trials of each estimator are divided. Above 1 each part is a task of its own, and so a
+    pod with the launcher `pod`. The parts do not learn from each other's trials."""
     folds: int = Field(3, ge=1, le=50)
     """How many times a trial is fitted and validated. Its value is the mean of `evaluation.primary` over the folds."""
     fold_days: int = Field(7, ge=1, le=36_500)
     """Days of each validation. They are the last days of the training window, without a gap."""
     train_days: int | None = Field(None, ge=1, le=36_500)
     """The most days that a fold trains on. Unset: all days of the window before its validation and the label delay."""
+
+    @model_validator(mode="after")
+    def _has_a_trial_for_each_part(self) -> "SearchSpec":
+        if self.parallel > self.trials:
+            what = f"is {self.parallel}, more than the {self.trials} trials"
+            raise_contradictions([("parallel", what, "Lower `parallel`, or raise `trials`.")])
+        return self
+
+    def trials_of(self, part: int) -> int:
+        """The most trials of part number `part`, from 0. Those of all parts add up to `trials`."""
+        share, rest = divmod(self.trials, self.parallel)
+        return share + (part < rest)
 
     def days_needed(self, delay_days: int) -> int:
         """The least days of a training window with room for all folds."""

@@ -78,6 +78,13 @@ STEPS: Mapping[str, StepSpec] = {
             result=m.DatasetResult,
         ),
         StepSpec(
+            name="search",
+            summary="Try parameters of one estimator: one part of its search.",
+            inputs=m.SearchInputs,
+            result=m.SearchResult,
+            timeout_seconds=6 * 3600,
+        ),
+        StepSpec(
             name="train",
             summary="Fit one estimator, export it to ONNX, prove parity, log the run.",
             inputs=m.TrainInputs,

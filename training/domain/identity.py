@@ -170,6 +170,11 @@ def fit_id(
     return digest([spec_parts, dataset, estimator, dict(parameters), seed, code, dict(libraries), schema_version])
 
 
+def part_id(fit: str, part: int) -> str:
+    """Of part number `part` of the search of the fit with the id `fit`."""
+    return digest([fit, "part", part])
+
+
 def verdict_id(spec: ModelSpec, inputs: Any, champion_version: int | None) -> str:
     """Of the verdict on `inputs` (those of the step `evaluate`) against the champion."""
     return digest([_deciding(spec, Id.VERDICT), inputs, champion_version])

@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -17,29 +16,23 @@ import pyarrow as pa
 from training import storage
 from training.adapters import datasets
 from training.adapters.checkpoints import StoredCheckpoint
-from training.adapters.datasets import Dataset
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
-from training.adapters.processes import Processes
 from training.adapters.registry import REFERENCE, Run, Runs
-from training.code import fitting_digest, training_code
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
-from training.contract.errors import ConfigError
 from training.contract.messages import TrainInputs, TrainResult
-from training.contract.model_spec import ModelSpec, load_model_spec
-from training.contract.search_spec import SearchSpec
 from training.domain.drift import representatives
 from training.domain.evaluation_set import EvaluationSet
-from training.domain.identity import fit_id
 from training.domain.importance import importance_chart, permutation_importance
 from training.domain.parity import made_rows, prove_parity, tolerance
-from training.domain.task_kind import Fitting, ServedTask, TaskKind, task_of
+from training.domain.task_kind import Fitting, ServedTask
 from training.estimators import base
 from training.estimators.base.calibration import fit_calibrated
+from training.fit_job import FitJob, TrainingRows
 from training.settings import StateSettings
 from training.workspace import share
 
 if TYPE_CHECKING:
-    from training.adapters.parameter_search import TrialRecord
+    pass
 
 log = logging.getLogger("perennial")
 
@@ -51,17 +44,18 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
 
     The same inputs again give the run that they gave before; one left unfinished is taken up, and so is its fit, from
     the checkpoint in `<work>/<model>/checkpoints/<fingerprint>/`, which is kept until the run is finished. So is a
-    search for parameters, from `<work>/<model>/searches/<fingerprint>/`. Raises ConfigError for a search by several
-    processes, DataContractError for features that are not finite or labels that the task cannot learn, StepError when
-    the ONNX model scores otherwise than the native one, TransientError when MLflow does not answer.
+    search for parameters, from `<work>/<model>/searches/<fingerprint>/`; a search in parts is the step `search`, whose
+    results come with the inputs. Raises ConfigError for a search by several processes, DataContractError for features
+    that are not finite or labels that the task cannot learn, StepError when the ONNX model scores otherwise than the
+    native one, TransientError when MLflow does not answer.
     """
-    job = _Job.of(inputs, settings)
+    job = FitJob.of(inputs, settings)
     fingerprint, spec = job.fingerprint, job.spec
     folder = settings.scratch / spec.name / "artifacts" / fingerprint
     checkpoint = StoredCheckpoint(storage.join(settings.work, spec.name, "checkpoints", fingerprint))
     trials = StoredCheckpoint(storage.join(settings.work, spec.name, "searches", fingerprint), "trials")
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
-    mlflow_run = runs.begin(inputs.estimator, fingerprint, _tags(job, settings))
+    mlflow_run = runs.begin(inputs.estimator, fingerprint, job.tags(settings))
     if mlflow_run.result is not None:
         log.info("These inputs were trained on before, in run %s", mlflow_run.run_id)
         with job.processes.together(proceed=False):
@@ -71,8 +65,12 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         trials.remove()
         return result.model_copy(update={"artifact_uri": share(settings, folder)})
     try:
-        rows = _TrainingRows.of(job)
-        job = _with_best_parameters(job, rows, trials, runs, mlflow_run)
+        rows = TrainingRows.of(job)
+        if job.search:
+            from training.tuning import best_parameters
+
+            best = best_parameters(job, rows, trials, runs, mlflow_run, settings)
+            job = replace(job, parameters={**job.parameters, **best})
         trained = _train(job, rows, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
         log.info("Artifact written to %s", folder)
@@ -101,66 +99,11 @@ def assist(inputs: TrainInputs, settings: StateSettings) -> None:
     It waits until the first process has found the inputs sound and the fit not yet done. When the estimator is not one
     that several processes fit, the first fits it alone.
     """
-    job = _Job.of(inputs, settings)
+    job = FitJob.of(inputs, settings)
     if job.processes.size > 1:
         with job.processes.together() as proceed:
             if proceed:
-                _fit(job, _TrainingRows.of(job), base.NO_CHECKPOINT)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is trained, on what, and by which processes."""
-
-    inputs: TrainInputs
-    spec: ModelSpec
-    task: TaskKind
-    dataset: Dataset
-    estimator: base.Estimator
-    parameters: dict[str, Any]
-    processes: Processes
-
-    @classmethod
-    def of(cls, inputs: TrainInputs, settings: StateSettings) -> "_Job":
-        spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
-        task, estimator = task_of(spec), base.load(inputs.estimator)
-        given = {**spec.training.estimators.get(inputs.estimator, {}), **inputs.parameters}
-        return cls(
-            inputs,
-            spec,
-            task,
-            Dataset(inputs.dataset_uri, spec),
-            estimator,
-            base.parameters_for(inputs.estimator, estimator, task.target, given),
-            Processes.here() if estimator.DISTRIBUTED else Processes(),
-        )
-
-    @property
-    def search(self) -> SearchSpec | None:
-        """The search for parameters of this estimator, if the spec asks for one."""
-        search = self.spec.training.search
-        return search if search and self.inputs.estimator in search.spaces else None
-
-    @property
-    def fingerprint(self) -> str:
-        """What identifies the fit: two jobs with the same one give the same model."""
-        parameters, libraries = self.parameters, self.estimator.LIBRARIES
-        if search := self.search:
-            space = {name: each.model_dump() for name, each in search.spaces[self.inputs.estimator].items()}
-            parameters = {**parameters, "search": {**search.model_dump(exclude={"spaces"}), "space": space}}
-            libraries = (*libraries, "optuna")
-        if self.spec.training.calibration != "none":
-            libraries = (*libraries, "scikit-learn")
-        return fit_id(
-            self.spec,
-            self.dataset.manifest.dataset_id,
-            self.inputs.estimator,
-            parameters,
-            self.inputs.seed,
-            fitting_digest([self.inputs.estimator]),
-            {name: version(name) for name in libraries},
-            SCHEMA_VERSION,
-        )
+                _fit(job, TrainingRows.of(job), base.NO_CHECKPOINT)
 
 
 @dataclass(frozen=True)
@@ -178,7 +121,7 @@ class _Trained:
     truth: EvaluationSet
 
 
-def _train(job: _Job, rows: "_TrainingRows", checkpoint: base.Checkpoint) -> _Trained:
+def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Trained:
     spec, manifest, task = job.spec, job.dataset.manifest, job.task
     with job.processes.together():
         fitted, seconds = _fit(job, rows, checkpoint)
@@ -222,61 +165,7 @@ def _train(job: _Job, rows: "_TrainingRows", checkpoint: base.Checkpoint) -> _Tr
     return _Trained(content, metadata, fitted.device, seconds, parity, served, *shown, truth)
 
 
-@dataclass(frozen=True)
-class _TrainingRows:
-    """What is fitted; and features and labels of the rows after them, if the task asks for some that the fit does not
-    see."""
-
-    data: base.TrainingData
-    classes: tuple[str, ...]
-    kept_out: tuple[np.ndarray, np.ndarray] | None
-
-    @classmethod
-    def of(cls, job: _Job) -> "_TrainingRows":
-        """Raises DataContractError for rows that no model can be fitted on."""
-        rows, columns = job.dataset.train(), job.dataset.columns()
-        features, truth = rows.features(columns), job.task.truth(rows.labels)
-        fitted = len(truth) - job.task.calibration_rows(len(truth))
-        labels, classes = job.task.encode(truth[:fitted])
-        data = base.TrainingData(features[:fitted], labels, columns, job.task.target)
-        data.check()
-        if fitted == len(truth):
-            return cls(data, classes, None)
-        base.check_features(features[fitted:], columns)
-        return cls(data, classes, (features[fitted:], truth[fitted:]))
-
-
-def _with_best_parameters(
-    job: _Job, rows: _TrainingRows, trials: StoredCheckpoint, runs: Runs, mlflow_run: Run
-) -> _Job:
-    """The job with the parameters that its search finds; the job itself when the spec asks for no search."""
-    if not job.search:
-        return job
-    if job.processes.size > 1:
-        problem = f"{job.processes.size} processes cannot search for parameters of {job.inputs.estimator} together"
-        raise ConfigError(problem, hint="Give the estimator one node and one GPU, or remove its space.")
-    from training.tuning import LearnedRows, best_parameters
-
-    space = job.search.spaces[job.inputs.estimator]
-    base.parameters_for(job.inputs.estimator, job.estimator, job.task.target, dict.fromkeys(space))
-    metric = job.spec.evaluation.primary
-
-    def fit_and_score(parameters: Mapping[str, Any], fitted: np.ndarray, scored: np.ndarray) -> np.ndarray:
-        found = job.estimator.fit(rows.data.some(fitted), {**job.parameters, **parameters}, job.inputs.seed)
-        return found.outputs(rows.data.features[scored])
-
-    def log_trial(trial: "TrialRecord") -> None:
-        values = {f"{metric}_of_fold": trial.values} | ({} if trial.value is None else {metric: [trial.value]})
-        runs.log_child(mlflow_run, f"trial-{trial.number:04d}", trial.parameters, values, trial.state)
-
-    learned = LearnedRows(job.dataset.train(), rows.data.labels, rows.classes, job.dataset.manifest.train.days.start)
-    where = job.spec, job.task, job.inputs.estimator, learned, fit_and_score, job.parameters, job.inputs.seed
-    found = best_parameters(*where, trials, log_trial)
-    runs.tag(mlflow_run.run_id, {"search": found.summary, "search_best": f"trial-{found.best.number:04d}"})
-    return replace(job, parameters={**job.parameters, **found.best.parameters})
-
-
-def _fit(job: _Job, rows: _TrainingRows, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
+def _fit(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
     """The fitted estimator and the seconds that fitting took: those of the last try, when it was resumed."""
     inputs, parameters = job.inputs, job.parameters
     log.info("Fitting %s on %d rows: %s", inputs.estimator, len(rows.data.labels), parameters)
@@ -291,7 +180,7 @@ def _fit(job: _Job, rows: _TrainingRows, checkpoint: base.Checkpoint) -> tuple[b
     return fitted, seconds
 
 
-def _log(runs: Runs, mlflow_run: Run, job: _Job, trained: _Trained, folder: Path) -> None:
+def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Path) -> None:
     """Everything about the run but that it is finished."""
     from training.adapters.plots import draw
 
@@ -326,22 +215,6 @@ def _log(runs: Runs, mlflow_run: Run, job: _Job, trained: _Trained, folder: Path
         runs.log_files(mlflow_run.run_id, Path(plots), "plots")
     requirements = [f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")]
     runs.log_model(mlflow_run, folder, trained.features, requirements)
-
-
-def _tags(job: _Job, settings: StateSettings) -> dict[str, str]:
-    manifest = job.dataset.manifest
-    tags = {
-        "estimator": job.inputs.estimator,
-        "reason": job.inputs.reason,
-        "dataset_id": manifest.dataset_id,
-        "as_of": str(manifest.as_of),
-        "train_days": str(manifest.train.days),
-        "holdout_days": str(manifest.holdout.days),
-        "config_hash": job.spec.config_hash,
-        "git_sha": settings.git_sha or "",
-        "training_code": training_code(settings, job.spec),
-    }
-    return tags | {f"table.{table}": str(number) for table, number in manifest.table_versions.items()}
 
 
 def _golden(values: np.ndarray, scores: np.ndarray, requests: pa.Table, allowed: float) -> Golden:

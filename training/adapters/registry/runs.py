@@ -135,6 +135,10 @@ class Runs:
             )
             self._client.set_terminated(child.info.run_id, "FAILED" if state == "failed" else "FINISHED")
 
+    def nest(self, run: Run, child: str) -> None:
+        """Show the run with the id `child` below `run`."""
+        self.tag(child, {_PARENT: run.run_id})
+
     def log_dataset(self, run: Run, dataset: DatasetResult) -> None:
         """Log both splits as dataset inputs. Their tags are the table versions that they were made from."""
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -46,13 +46,60 @@ class DatasetResult(Frozen):
     table_versions: TableVersions
 
 
-class TrainInputs(ModelInputs):
+class FitInputs(ModelInputs):
+    """What decides a fit, beside the spec."""
+
     estimator: EstimatorName
     parameters: dict[str, Any] = {}
     """Override the spec's parameters."""
     dataset_uri: str
     seed: int
     reason: str = ""
+
+
+class SearchInputs(FitInputs):
+    part: int = Field(ge=0)
+    """The number of the part of the estimator's search, below training.search.parallel."""
+
+
+class SearchResult(Frozen):
+    """What a part of a search found."""
+
+    estimator: EstimatorName
+    part: int
+    run_id: str
+    """The part's run. The trials are its child runs."""
+    trial: int
+    """The number of the part's best trial."""
+    parameters: dict[str, Any]
+    """Of the best trial."""
+    value: float
+    """Of the best trial: the mean of `evaluation.primary` over the folds."""
+    summary: str
+    """The numbers of all, of pruned and of failed trials."""
+
+
+class FailedPart(Frozen):
+    """A part of a search that found nothing, and why."""
+
+    estimator: EstimatorName
+    part: int
+    why: str
+
+
+class TrainInputs(FitInputs):
+    searched: list[SearchResult] | None = None
+    """What the parts of the searches found, of all estimators. A part that is not here dropped out. None: the step
+    searches itself, the parts one after the other."""
+    search_failures: list[FailedPart] = []
+    """Why parts dropped out, as far as it is known."""
+
+    @model_validator(mode="after")
+    def _each_part_once(self) -> "TrainInputs":
+        parts = [(found.estimator, found.part) for found in self.searched or ()]
+        if doubled := sorted({part for _, part in parts if parts.count((self.estimator, part)) > 1}):
+            raise ValueError(f"more than one result is of part {doubled[0]} of the search for {self.estimator}")
+        return self
 
 
 class TrainResult(Frozen):

@@ -1,0 +1,126 @@
+"""What is fitted, on which rows, and by what it is known: the steps `search` and `train` share it."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from training.adapters.datasets import Dataset
+from training.adapters.processes import Processes
+from training.code import fitting_digest, training_code
+from training.contract.artifact import SCHEMA_VERSION
+from training.contract.messages import FitInputs, SearchResult, TrainInputs
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.search_spec import SearchSpec
+from training.domain.identity import fit_id
+from training.domain.task_kind import TaskKind, task_of
+from training.estimators import base
+from training.settings import StateSettings
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What is fitted, on what, and by which processes."""
+
+    inputs: FitInputs
+    spec: ModelSpec
+    task: TaskKind
+    dataset: Dataset
+    estimator: base.Estimator
+    parameters: dict[str, Any]
+    processes: Processes
+
+    @classmethod
+    def of(cls, inputs: FitInputs, settings: StateSettings) -> "FitJob":
+        spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
+        task, estimator = task_of(spec), base.load(inputs.estimator)
+        given = {**spec.training.estimators.get(inputs.estimator, {}), **inputs.parameters}
+        return cls(
+            inputs,
+            spec,
+            task,
+            Dataset(inputs.dataset_uri, spec),
+            estimator,
+            base.parameters_for(inputs.estimator, estimator, task.target, given),
+            Processes.here() if estimator.DISTRIBUTED else Processes(),
+        )
+
+    @property
+    def search(self) -> SearchSpec | None:
+        """The search for parameters of this estimator, if the spec asks for one."""
+        search = self.spec.training.search
+        return search if search and self.inputs.estimator in search.spaces else None
+
+    @property
+    def searched(self) -> list[SearchResult] | None:
+        """What the parts of the estimator's search found, in their order; None: they did not run as steps."""
+        if not isinstance(self.inputs, TrainInputs) or self.inputs.searched is None:
+            return None
+        ours = [found for found in self.inputs.searched if found.estimator == self.inputs.estimator]
+        return sorted(ours, key=lambda found: found.part)
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the fit: two jobs with the same one give the same model."""
+        parameters, libraries = self.parameters, self.estimator.LIBRARIES
+        if search := self.search:
+            space = {name: each.model_dump() for name, each in search.spaces[self.inputs.estimator].items()}
+            parameters = {**parameters, "search": {**search.model_dump(exclude={"spaces"}), "space": space}}
+            if self.searched is not None:
+                # They decide which is the best, and parts may have dropped out.
+                decides = {"part", "trial", "parameters", "value"}
+                parameters["searched"] = [found.model_dump(include=decides) for found in self.searched]
+            libraries = (*libraries, "optuna")
+        if self.spec.training.calibration != "none":
+            libraries = (*libraries, "scikit-learn")
+        return fit_id(
+            self.spec,
+            self.dataset.manifest.dataset_id,
+            self.inputs.estimator,
+            parameters,
+            self.inputs.seed,
+            fitting_digest([self.inputs.estimator]),
+            {name: version(name) for name in libraries},
+            SCHEMA_VERSION,
+        )
+
+    def tags(self, settings: StateSettings) -> dict[str, str]:
+        """Of the job's run in MLflow."""
+        manifest = self.dataset.manifest
+        tags = {
+            "estimator": self.inputs.estimator,
+            "reason": self.inputs.reason,
+            "dataset_id": manifest.dataset_id,
+            "as_of": str(manifest.as_of),
+            "train_days": str(manifest.train.days),
+            "holdout_days": str(manifest.holdout.days),
+            "config_hash": self.spec.config_hash,
+            "git_sha": settings.git_sha or "",
+            "training_code": training_code(settings, self.spec),
+        }
+        return tags | {f"table.{table}": str(number) for table, number in manifest.table_versions.items()}
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What is fitted; and features and labels of the rows after them, if the task asks for some that the fit does not
+    see."""
+
+    data: base.TrainingData
+    classes: tuple[str, ...]
+    kept_out: tuple[np.ndarray, np.ndarray] | None
+
+    @classmethod
+    def of(cls, job: FitJob) -> "TrainingRows":
+        """Raises DataContractError for rows that no model can be fitted on."""
+        rows, columns = job.dataset.train(), job.dataset.columns()
+        features, truth = rows.features(columns), job.task.truth(rows.labels)
+        fitted = len(truth) - job.task.calibration_rows(len(truth))
+        labels, classes = job.task.encode(truth[:fitted])
+        data = base.TrainingData(features[:fitted], labels, columns, job.task.target)
+        data.check()
+        if fitted == len(truth):
+            return cls(data, classes, None)
+        base.check_features(features[fitted:], columns)
+        return cls(data, classes, (features[fitted:], truth[fitted:]))
