@@ -35,7 +35,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 GUARDED: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (401, 403)}
 OF_A_MODEL = GUARDED | {404: REFUSALS[404]}
+#: The page shows the description, but not the title.
 DESCRIPTION = """
+# {title}
+
 Predictions of the models below, from their champions. Each model has its own request: its group shows the fields.
 
 `GET /models` says what serves. A caller may need an API key. `GET /v2` speaks the
@@ -65,7 +68,12 @@ def application(frontend: Frontend) -> FastAPI:
     """The application for the models of `frontend`, which also decides who may call it."""
     settings = frontend.settings
     title = f"Perennial: predictions of the service {settings.serving_name}"
-    app = FastAPI(title=title, version=settings.git_sha or "dev", description=DESCRIPTION, openapi_url=None)
+    app = FastAPI(
+        title=title,
+        version=(settings.git_sha or "dev")[:12],
+        description=DESCRIPTION.format(title=title),
+        openapi_url=None,
+    )
     app.openapi_tags = _groups({})
 
     @app.get("/models", response_model=ServedModels, responses=GUARDED, tags=[STATUS])

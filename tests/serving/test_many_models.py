@@ -166,6 +166,7 @@ def test_the_document_has_the_request_schema_of_each_model(world: World) -> None
         "Perennial: predictions of the service default",
         ["loss", "risk"],
     )
+    assert f"# {document['info']['title']}" in document["info"]["description"]
     assert "/predict" not in paths
     assert all(set(each["tags"]) <= set(groups) for path in paths.values() for each in path.values())
     for model, output in (("risk", "score"), ("loss", "value")):

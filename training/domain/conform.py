@@ -40,8 +40,6 @@ def conform(landed: pa.Table, feed: FeedSpec) -> Conformed:
     unfit: dict[str, dict[str, list[int]]] = {}
     problems: list[str] = []
     names, landed = landed.column_names, _spelled(landed, feed)
-    if not set(feed.columns) <= set(landed.column_names):
-        problems.append(f"the columns of the file are {', '.join(names) or '(none)'}")
     for name, column in feed.columns.items():
         if name not in landed.column_names:
             problems.append(_missing(name, names))
@@ -51,6 +49,9 @@ def conform(landed: pa.Table, feed: FeedSpec) -> Conformed:
             columns[name], broken = cast(name, landed[name], column.parsed)
             rows = {rule: positions(where) for rule, where in broken.items()}
             unfit[name] = {rule: at for rule, at in rows.items() if at}
+    if not set(feed.columns) <= set(landed.column_names):
+        # Last, because a log shows the beginning of a long line.
+        problems.append(f"the columns of the file are {', '.join(names) or '(none)'}")
     return Conformed(pa.table(columns), landed, unfit, problems)
 
 
