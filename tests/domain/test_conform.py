@@ -164,8 +164,8 @@ def test_a_column_of_another_kind_is_named_with_the_type_that_the_file_has(
 def test_a_missing_column_is_named_with_those_that_the_file_has() -> None:
     problems = conform(pa.table({" number": [1], "other": [2]}), FEED).problems
     assert problems[0].startswith("column number is missing (the file has ' number': names must be equal")
-    assert problems[1:-1] == [f"column {name} is missing" for name in ("amount", "name", "flag", "time")]
-    assert problems[-1] == "the columns of the file are  number, other"
+    assert problems[1] == "the columns of the file are  number, other"
+    assert problems[2:] == [f"column {name} is missing" for name in ("amount", "name", "flag", "time")]
 
 
 def test_names_may_differ_in_capitals_when_only_one_can_be_meant() -> None:

@@ -50,8 +50,8 @@ def conform(landed: pa.Table, feed: FeedSpec) -> Conformed:
             rows = {rule: positions(where) for rule, where in broken.items()}
             unfit[name] = {rule: at for rule, at in rows.items() if at}
     if not set(feed.columns) <= set(landed.column_names):
-        # Last, because a log shows the beginning of a long line.
-        problems.append(f"the columns of the file are {', '.join(names) or '(none)'}")
+        # Second: a log shows the beginning of a long line, and an error message the first problems only.
+        problems.insert(1, f"the columns of the file are {', '.join(names) or '(none)'}")
     return Conformed(pa.table(columns), landed, unfit, problems)
 
 
