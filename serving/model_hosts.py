@@ -17,6 +17,7 @@ from serving.inference_protocol.infer_endpoint import INFER, InferEndpoint
 from serving.model_host import ModelHost
 from serving.readiness import Probes
 from serving.replica import Replica
+from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import ReplicaState, ServedModels
 
@@ -172,6 +173,8 @@ class ModelHosts:
                 if self._frontend.specs.read():
                     self._count_spec_problems()
                 self._follow_specs()
+            except ConfigError as error:
+                log.error("The spec files cannot be read, and the models are served as before: %s", error)
             except Exception:
                 log.exception("The spec files could not be followed")
 

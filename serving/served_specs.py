@@ -26,9 +26,13 @@ class ServedSpecs:
     def read(self) -> bool:
         """Read the files that have changed since the last call. Returns whether `good` or `broken` changed.
 
-        A model whose file is broken keeps its last good spec. One whose file is gone has none.
+        A model whose file is broken keeps its last good spec. One whose file is gone has none. Raises ConfigError when
+        the whole folder is gone, as while a volume is away: that removes no model.
         """
         settings = self._settings
+        if not settings.models_dir.is_dir():
+            hint = "Mount the folder again, or set CT_MODELS_DIR to another."
+            raise ConfigError(f"There is no folder {settings.models_dir} of model specs", hint)
         present = model_names(settings.models_dir)
         names = present if settings.listed_models is None else settings.listed_models
         self._read = {name: self._read_again(name) for name in names}

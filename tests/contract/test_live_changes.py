@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,10 +77,27 @@ def test_a_change_that_takes_effect_is_accepted(files: Path, row: str, old: str,
     assert after.source == before.source
 
 
+def test_a_folder_of_specs_that_is_away_removes_no_model(files: Path) -> None:
+    from serving.served_specs import ServedSpecs
+
+    settings = Settings(models_dir=files / "models", feature_repo=files / "repo", home=files / "home")
+    specs = ServedSpecs(settings)
+    assert specs.read()
+    served = sorted(specs.good)
+    (files / "models").rename(files / "away")
+    with pytest.raises(ConfigError, match="no folder"):
+        specs.read()
+    assert sorted(specs.good) == served != []
+    (files / "away").rename(files / "models")
+    assert not specs.read()
+    with pytest.raises(ConfigError, match="no folder"):
+        ServedSpecs(settings.model_copy(update={"models_dir": files / "nowhere"})).read()
+
+
 def test_a_model_moves_to_another_service_when_its_spec_names_it(files: Path) -> None:
     from serving.served_specs import ServedSpecs
 
-    at = {"models_dir": files / "models", "feature_repo": files / "repo", "home": files / "home"}
+    at: dict[str, Any] = {"models_dir": files / "models", "feature_repo": files / "repo", "home": files / "home"}
     default, planning = ServedSpecs(Settings(**at)), ServedSpecs(Settings(**at, serving_name="planning"))
     assert default.read()
     assert not planning.read()

@@ -119,6 +119,29 @@ def test_a_removal_that_was_killed_anywhere_is_continued(stack: Settings) -> Non
     assert Registry(stack.tracking_uri).by_alias(MODEL, CHAMPION) is None
 
 
+def test_the_removal_of_a_source_that_was_killed_before_its_end_is_continued(stack: Settings) -> None:
+    for model in (MODEL, "other"):
+        apply(model_removal(model, stack))
+    *most, last = source_removal(SOURCE, stack).changes
+    assert f"{SOURCE}.yaml" in last.what
+    for change in most:
+        change.do()
+    apply(source_removal(SOURCE, stack))
+    assert source_names(stack.feature_repo) == ["flights"]
+    assert online_rows(stack) == 0
+
+
+def test_what_was_removed_before_is_not_overwritten(stack: Settings) -> None:
+    spec, kept = stack.models_dir / "other.yaml", stack.scratch / "removed"
+    text = spec.read_text()
+    for title in ("First", "Second", "Second", "Third"):
+        spec.write_text(text.replace("title: ", f"title: {title} "))
+        apply(model_removal("other", stack))
+    assert sorted(path.name for path in kept.iterdir()) == ["other-2.yaml", "other-3.yaml", "other.yaml"]
+    assert "title: First" in (kept / "other.yaml").read_text()
+    assert "title: Third" in (kept / "other-3.yaml").read_text()
+
+
 def test_a_source_with_models_is_refused_and_the_models_are_named(stack: Settings) -> None:
     with pytest.raises(InputError, match=f"Models learn from {SOURCE}: {MODEL}, other") as error:
         source_removal(SOURCE, stack)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 from training import storage
@@ -144,7 +145,11 @@ def _require_name(kind: str, name: str) -> None:
 
 
 def _kept(settings: ServingSettings, path: Path) -> Path:
-    return settings.scratch / "removed" / path.name
+    """Where the file at `path` is kept. A file of this name that was removed before stays: the SQL of a source may be
+    nowhere else."""
+    folder, content = settings.scratch / "removed", path.read_bytes()
+    names = chain([path.name], (f"{path.stem}-{number}{path.suffix}" for number in count(2)))
+    return next(kept for name in names if not (kept := folder / name).exists() or kept.read_bytes() == content)
 
 
 def _move_spec(name: str, spec: Path, settings: ServingSettings) -> None:
