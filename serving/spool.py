@@ -18,6 +18,9 @@ OPEN, SEALED = ".open", ".jsonl"
 class Spool:
     """For one writing thread. `sealed` and `delete` may be called in another thread."""
 
+    #: The lines since the last sync.
+    _unsynced: list[bytes]
+
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -53,11 +56,13 @@ class Spool:
         """Sync what was written to disk. After an OSError, write the lines of `take_back` again."""
         if self._unsynced:
             os.fsync(self._file.fileno())
-            self._synced, self._unsynced = self._whole, []
+            self._synced = self._whole
+            self._unsynced = []
 
     def take_back(self) -> list[bytes]:
         """The lines since the last sync. They do not count as written any more."""
-        lines, self._unsynced = self._unsynced, []
+        lines = self._unsynced
+        self._unsynced = []
         self.rows -= len(lines)
         self._whole, self._torn = self._synced, True
         return lines
@@ -118,8 +123,7 @@ class Spool:
         self._path, self._file, self.number, self.rows = path, file, _number(path), 0
         #: Bytes of the complete lines, and of those that are synced.
         self._whole = self._synced = 0
-        #: The lines since the last sync.
-        self._unsynced: list[bytes] = []
+        self._unsynced = []
         #: The file may have more than the complete lines.
         self._torn = False
 

@@ -72,7 +72,7 @@ def artifact(
             helper.make_tensor("weights", TensorProto.FLOAT, [len(names), 1], [0.01] * len(names)),
             helper.make_tensor("bias", TensorProto.FLOAT, [1], [bias]),
             helper.make_tensor("flat", TensorProto.INT64, [1], [-1]),
-            *(_faulty(names) if faults.get("nan") else []),
+            *(_faulty(names) if faults.get("nan") or faults.get("raises") else []),
             *(_large() if faults.get("slow") else []),
         ],
     )
@@ -135,6 +135,7 @@ def _faulty(names: list[str]) -> list[TensorProto]:
         helper.make_tensor("worth", TensorProto.FLOAT, [len(names), 1], [float(n == "payment_amount") for n in names]),
         helper.make_tensor("limit", TensorProto.FLOAT, [1], [NAN_FROM]),
         helper.make_tensor("nan", TensorProto.FLOAT, [1], [float("nan")]),
+        helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
     ]
 
 
@@ -146,9 +147,9 @@ def _large() -> list[TensorProto]:
     ]
 
 
-def _nodes(nan: bool = False, worse: bool = False, slow: int = 0) -> list[onnx.NodeProto]:
-    """`nan`: no number for amounts from NAN_FROM on. `worse`: risky is safe and safe is risky. `slow`: so many products
-    of large matrices for every row."""
+def _nodes(nan: bool = False, worse: bool = False, slow: int = 0, raises: bool = False) -> list[onnx.NodeProto]:
+    """`nan`: no number for amounts from NAN_FROM on. `raises`: ONNX Runtime raises for them. `worse`: risky is safe and
+    safe is risky. `slow`: so many products of large matrices for every row."""
     nodes = [
         helper.make_node("MatMul", [ONNX_INPUT, "weights"], ["product"]),
         helper.make_node("Add", ["product", "bias"], ["sum"]),
@@ -164,13 +165,23 @@ def _nodes(nan: bool = False, worse: bool = False, slow: int = 0) -> list[onnx.N
         nodes += [helper.make_node("Add", [logits, "nothing"], ["late"])]
         logits = "late"
     nodes.append(helper.make_node("Sigmoid", [logits], ["probability"]))
-    if nan:  # after the sigmoid, whose kernel makes a number of it
+    column = "probability"
+    if nan or raises:
         nodes += [
             helper.make_node("MatMul", [ONNX_INPUT, "worth"], ["amount"]),
             helper.make_node("GreaterOrEqual", ["amount", "limit"], ["large"]),
-            helper.make_node("Where", ["large", "nan", "probability"], ["column"]),
         ]
-    return [*nodes, helper.make_node("Reshape", ["column" if nan else "probability", "flat"], [ONNX_OUTPUT])]
+    if nan:  # after the sigmoid, whose kernel makes a number of it
+        nodes += [helper.make_node("Where", ["large", "nan", column], ["faulty"])]
+        column = "faulty"
+    if raises:  # `zero` has no second element
+        nodes += [
+            helper.make_node("Cast", ["large"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["zero", "index"], ["gathered"]),
+            helper.make_node("Add", [column, "gathered"], ["checked"]),
+        ]
+        column = "checked"
+    return [*nodes, helper.make_node("Reshape", [column, "flat"], [ONNX_OUTPUT])]
 
 
 def eventually(check: Callable[[], Any], seconds: float = 300.0) -> Any:

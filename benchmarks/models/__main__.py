@@ -5,7 +5,8 @@
 One worker serves 1, 10 and 50 models: copies of a gradient-boosted model of 17 features that come from Redis, with the
 prediction log on. For each number: memory, the CPU that the idle service uses, the most requests per second, and the
 latency at 500 requests/s over all models together. Then services of 1 and of 50 models take turns, the other one
-stopped meanwhile, so that other load on the machine affects both alike; their p99s are compared.
+stopped meanwhile, so that other load on the machine affects both alike; their p99s are compared. `--parts faults`: how
+long the requests to two models take while a third one has a fault.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from statistics import median
 import httpx
 import psutil
 
+from benchmarks.models.faults import faults
 from benchmarks.serving import load
 from benchmarks.serving.bench_environment import (
     BIN,
@@ -89,13 +91,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=8, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--port", type=int, default=PORT, help="the first of a few ports in a row")
-    parser.add_argument("--parts", default="numbers,ratio", help="what to measure, comma separated")
+    parser.add_argument("--parts", default="numbers,ratio,faults", help="what to measure, comma separated")
     args = parser.parse_args()
     for program in ("wrk", "redis-server"):
         if not shutil.which(program):
             raise SystemExit(f"{program} is not on the PATH (Debian: apt install wrk redis-server)")
+    parts = args.parts.split(",")
+    if "faults" in parts:
+        faults(args.seconds)
+    if not {"numbers", "ratio"} & set(parts):
+        return
     with environment(args.port) as (world, folder):
-        parts = args.parts.split(",")
         models = add_models(world, max(NUMBERS))
         if "numbers" in parts:
             for number in NUMBERS:

@@ -100,9 +100,10 @@ def test_a_version_that_cannot_be_loaded(models: ManyModels) -> None:
     models.promote(VICTIM, models.register(VICTIM))
 
 
-def test_a_version_whose_scores_are_not_numbers(models: ManyModels) -> None:
+@pytest.mark.parametrize("fault", ["nan", "raises"])
+def test_a_version_that_cannot_score(models: ManyModels, fault: str) -> None:
     before = measured(models)
-    models.promote(VICTIM, models.register(VICTIM, nan=True))
+    models.promote(VICTIM, models.register(VICTIM, **{fault: True}))
     with calls(models, amount=NAN_FROM + 1) as statuses:
         during = measured(models)
     check_others(models, before, during)
