@@ -20,6 +20,9 @@ class Spool:
 
     #: The lines since the last sync.
     _unsynced: list[bytes]
+    #: Bytes of the complete lines, and of those that are synced.
+    _whole: int
+    _synced: int
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,6 @@ class Spool:
 
     def _open_segment(self, path: Path, file: FileIO) -> None:
         self._path, self._file, self.number, self.rows = path, file, _number(path), 0
-        #: Bytes of the complete lines, and of those that are synced.
         self._whole = self._synced = 0
         self._unsynced = []
         #: The file may have more than the complete lines.
