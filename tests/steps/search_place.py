@@ -84,8 +84,9 @@ class Place:
 
     def children(self, run_id: str) -> list[Any]:
         client = Registry(self.settings.tracking_uri)._client
-        experiment = client.get_experiment_by_name(MODEL).experiment_id
-        found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+        experiment = client.get_experiment_by_name(MODEL)
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
         return sorted(found, key=lambda run: run.info.run_name)
 
     def run(self, run_id: str) -> Any:

@@ -14,6 +14,7 @@ import pytest
 
 from testing.spec_files import MODEL, Raw, raw_specs, spec_files
 from tests.steps.training_rows import write_dataset
+from training import fit_job
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, Registry
 from training.adapters.registry.connection import connect
@@ -293,7 +294,7 @@ def test_classes_are_calibrated_inside_the_graph(place: Place, method: str, monk
     assert judged.verdict.promote, judged.verdict.reasons
     # Calibration is fitted by scikit-learn, whatever fits the model.
     boosted = place.train("lightgbm", n_estimators=5)
-    monkeypatch.setattr(train, "version", lambda name: "99.0" if name == "scikit-learn" else version(name))
+    monkeypatch.setattr(fit_job, "version", lambda name: "99.0" if name == "scikit-learn" else version(name))
     assert place.train("lightgbm", n_estimators=5).run_id != boosted.run_id
 
 

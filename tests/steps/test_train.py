@@ -15,7 +15,7 @@ import pytest
 from requests import RequestException
 
 from tests.steps.training_rows import NAMES, definitions, write_dataset
-from training import code
+from training import code, fit_job
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.plots import draw
 from training.adapters.registry import Registry, Runs
@@ -150,7 +150,7 @@ def test_an_edited_estimator_trains_anew_though_nothing_was_committed(
 def test_another_library_trains_anew(
     result: TrainResult, uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "version", lambda name: "99.0" if name == "scikit-learn" else version(name))
+    monkeypatch.setattr(fit_job, "version", lambda name: "99.0" if name == "scikit-learn" else version(name))
     assert train.run(inputs(uri), at).run_id != result.run_id
 
 
