@@ -58,6 +58,11 @@ class Answering:
         self._scorer.close()
         self._recorder.close()
 
+    @property
+    def busy(self) -> bool:
+        """Whether answers wait to be recorded, or rows for the shadow."""
+        return self._recorder.busy
+
     async def answer(self, route: Route, batch: Batch) -> list[RowOutcome]:
         """One outcome per row of `batch`. Its predictions are recorded."""
         answered: list[Answered] = []

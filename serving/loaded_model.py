@@ -6,7 +6,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -40,14 +40,23 @@ FEW_ROWS = 16
 TRIES, TRY_SECONDS = 3, 0.1
 
 
+@dataclass
+class Work:
+    """What a model has done for all callers: rows, scores that are not numbers, seconds of each call."""
+
+    scored: int = 0
+    nans: int = 0
+    #: Calls per range of TIME_BUCKETS.
+    times: list[int] = field(default_factory=lambda: list(NO_TIMES))
+
+
 class MeasuredModel(OnnxModel):
-    """Counts the work of the model for all callers: rows, scores that are not numbers, seconds of each call."""
+    """Counts its work, and measures its speed."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._lock = threading.Lock()
-        self.scored = self.nans = 0
-        self.times = list(NO_TIMES)
+        self.work = Work()
         #: Of small calls, and of making the features of few rows.
         self.speed, self.feature_speed = Speed(), Speed()
 
@@ -62,9 +71,9 @@ class MeasuredModel(OnnxModel):
             finite = np.isfinite(scores)
             nans = rows - int(np.count_nonzero(finite if finite.ndim == 1 else finite.all(axis=1)))
         with self._lock:
-            self.scored += rows
-            self.times[bisect_left(TIME_BUCKETS, seconds)] += 1
-            self.nans += nans
+            self.work.scored += rows
+            self.work.times[bisect_left(TIME_BUCKETS, seconds)] += 1
+            self.work.nans += nans
         if rows <= FEW_ROWS:
             # Not `seconds`: on a busy machine the thread waits for its turn, and would wait in another thread too.
             self.speed.judge(worked)

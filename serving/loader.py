@@ -15,7 +15,7 @@ from pathlib import Path
 from serving.loaded_model import LoadedModel, LoadedModelFactory, MeasuredModel, load_model
 from serving.metrics import ModelMetrics
 from training.adapters.registry import ModelVersion, Registry
-from training.contract.errors import StepError, TransientError
+from training.contract.errors import DataContractError, StepError, TransientError
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import Refusal
 from training.settings import ServingSettings
@@ -79,13 +79,26 @@ class Loader:
         raise NotLoaded(f"{name} is being loaded")
 
     def from_disk(self, version: int, digest: str) -> LoadedModel:
-        """Load a version from the copy on disk, without the registry. Raises NotLoaded, or why the copy is unusable."""
-        model = load_model(self.copy(version), self._spec)
-        if model.metadata.digest != digest:
-            raise NotLoaded(f"the copy of version {version} in {self.copy(version)} is not the one that served")
-        loaded = self._open(version, model)
-        self._loaded.append(loaded)
-        return loaded
+        """Load a version from the copy on disk, without the registry. `add` keeps it.
+
+        Raises NotLoaded when its features cannot be looked up now, or why the copy is unusable.
+        """
+        with _OPENING:
+            model = load_model(self.copy(version), self._spec)
+            if model.metadata.digest != digest:
+                problem = f"the copy of version {version} in {self.copy(version)} is not the one that served"
+                raise DataContractError(problem, hint="The registry has the version.")
+            return self._open(version, model)
+
+    def add(self, loaded: LoadedModel) -> None:
+        """Keep a version that `from_disk` returned."""
+        with self._lock:
+            self._loaded = [*(model for model in self._loaded if model.version != loaded.version), loaded]
+
+    def unload(self) -> None:
+        """Drop all versions. Their copies on disk stay, and requests under way keep theirs."""
+        with self._lock:
+            self._loaded = []
 
     def keep(self, loaded: Iterable[LoadedModel], wanted: Iterable[int]) -> None:
         """Drop all versions but `loaded` and `wanted`, and their copies on disk. Requests under way keep theirs."""
@@ -125,8 +138,7 @@ class Loader:
         else:
             self._failed.pop(version, None)
             self.refused = {v: refusal for v, refusal in self.refused.items() if v != version}
-            with self._lock:
-                self._loaded = [*(model for model in self._loaded if model.version != version), loaded]
+            self.add(loaded)
             log.info("%s version %d is loaded", self._spec.name, version)
 
     def _open(self, version: int, model: MeasuredModel) -> LoadedModel:

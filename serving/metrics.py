@@ -92,6 +92,13 @@ class Metrics:
         self.ready = Gauge(
             "perennial_model_ready", "1 while the model can answer; NaN once it is not served any more", model, **newest
         )
+        self.loaded = Gauge(
+            "perennial_model_loaded", "1 while versions of the model are in memory; 0 while none is", model, **newest
+        )
+        self.unloads = Counter("perennial_model_unloads", "How often the model was unloaded", model, **into)
+        self.too_many = Gauge(
+            "perennial_models_above_maximum", "Models in memory beyond the maximum, because all are busy", **newest
+        )
         self.spec_problem = Gauge(
             "perennial_spec_problem", "1 while a model's spec file is not used, because it is broken", model, **newest
         )
@@ -126,6 +133,7 @@ class ModelMetrics:
         self.spool_bytes = metrics.spool_bytes.labels(model)
         self.champion = metrics.champion.labels(model)
         self.ready = metrics.ready.labels(model)
+        self.loaded, self.unloads = metrics.loaded.labels(model), metrics.unloads.labels(model)
         self.refused = metrics.refused.labels(model)
         self.lookups_failed = metrics.lookups_failed.labels(model)
         self._breaker = metrics.breaker.labels(model)
@@ -177,7 +185,7 @@ class ModelMetrics:
 
     def removed(self) -> None:
         """The model is not served any more. With several processes, prometheus_client cannot remove a series."""
-        for gauge in (self.champion, self.ready, self._breaker):
+        for gauge in (self.champion, self.ready, self.loaded, self._breaker):
             gauge.set(math.nan)
         self.spool_bytes.set(0)
 

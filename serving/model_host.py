@@ -1,5 +1,6 @@
 """One model of the service, and how it answers a request: choose the version, look up features, score."""
 
+import asyncio
 import time
 
 from serving.answering import Answering, RowOutcome
@@ -19,13 +20,7 @@ from serving.watcher import Watcher
 from training.adapters.features import MergedViews
 from training.adapters.lake import Lake
 from training.contract.model_spec import ModelSpec
-from training.contract.replicas import (
-    LoadedVersion,
-    OnlineStoreState,
-    PredictionLogState,
-    ReplicaModels,
-    ServedModelState,
-)
+from training.contract.replicas import OnlineStoreState, PredictionLogState, ReplicaModels, ServedModelState
 
 
 class ModelHost:
@@ -41,18 +36,21 @@ class ModelHost:
         self.schema = RequestSchema(spec)
         self.metrics = replica.metrics.of(spec.name)
         self.signals = RolloutSignals(spec, replica.name)
-        self.watcher = Watcher(settings, spec, self.metrics, self.signals, replica.registry.wake)
+        wake, on_load = replica.registry.wake, replica.models_loaded.set
+        self.watcher = Watcher(settings, spec, self.metrics, self.signals, wake, on_load)
         self.limits = ModelLimits(replica.limits)
         #: Why the spec file is not used as it is now; None when it is.
         self.spec_problem: str | None = None
+        #: When the last request came (time.time); 0 when it is not known.
+        self.last_request: float = before.last_request if before else 0.0
         self._replica = replica
         self._lookup = Lookup(replica.store, settings, self.metrics)
         self._log: PredictionLog = before._log if before else self._open_log()
         self._owns_log = before is None
         self._batcher = MicroBatcher(self._predict)
-        deadline = settings.serving_deadline_seconds
+        self._deadline = settings.serving_deadline_seconds
         self._answering = Answering(
-            spec.name, replica.name, deadline, self._log, self.signals, self.metrics, replica.record_timer
+            spec.name, replica.name, self._deadline, self._log, self.signals, self.metrics, replica.record_timer
         )
         self._probe = Probe(
             self._lookup, lambda: self.watcher.traffic.champion, self._answering.answered_lately, self.metrics
@@ -64,9 +62,12 @@ class ModelHost:
         folder = replica.folder / "predictions" / name
         return PredictionLog(folder, lake, self.spec, replica.name, self.metrics, replica.log_threads)
 
-    def start(self) -> None:
+    def start(self, unloaded: bool = False) -> None:
+        """`unloaded`: the versions that served last are loaded by the first request, not now."""
         if self._owns_log:
             self._log.start()
+        if unloaded:
+            self.watcher.start_unloaded()
         self._replica.registry.add(self.watcher)
 
     def take_over(self) -> None:
@@ -94,27 +95,61 @@ class ModelHost:
         if self._owns_log:
             self._log.close()
 
+    @property
+    def loaded(self) -> bool:
+        """Whether versions are in memory."""
+        return bool(self.watcher.traffic.by_alias)
+
+    def unload(self) -> bool:
+        """Free the memory of the versions. Returns False, and does nothing, while requests, shadows or a rollout are
+        under way. A request that comes at this moment keeps the version that it has read.
+        """
+        unloaded = not self.limits.in_flight and not self._answering.busy and self.watcher.unload()
+        if unloaded:
+            self.metrics.unloads.inc()
+        return unloaded
+
     async def look(self) -> None:
-        """Check whether the champion can answer, and say in the metrics whether the model can."""
+        """Check whether the champion can answer. The metrics say whether the model can, and whether it is loaded."""
         await self._probe.look()
         self.metrics.ready.set(int(self.why_not_ready() is None))
+        self.metrics.loaded.set(int(self.loaded))
 
     def why_not_ready(self) -> str | None:
         """None when a champion can answer, with features from the online store, and predictions can be logged."""
         return self._no_champion() or self._probe.problem or self._log.problem()
 
     def _no_champion(self) -> str | None:
-        return None if self.watcher.traffic.champion else self.watcher.problem or "No champion is loaded"
+        return None if self.watcher.traffic.can_answer else self.watcher.problem or "No champion is loaded"
 
     async def predict(self, request: PredictionRequest) -> Outcome:
-        """A prediction per row of `request`, or why there is none."""
+        """A prediction per row of `request`, or why there is none. Loads the model if it is unloaded."""
+        self.last_request = time.time()
         try:
+            if self.watcher.traffic.unloaded is not None:
+                await self._load(request.received)
             request.routes = self._routes(self.watcher.traffic, request)
         except BadRequest as refused:
             return refused
         if not request.may_share_a_batch:
             return await self._batcher.alone(request)
         return await self._batcher.outcome(request, batch_key=next(iter(request.routes)))
+
+    async def _load(self, received: float) -> None:
+        """Wait until the unloaded champion can answer; all requests wait for one load.
+
+        Raises BadRequest (503) when it cannot be loaded, or not before the deadline of the request. The load goes on.
+        """
+        seconds_left = self._deadline - (time.perf_counter() - received)
+        loading = asyncio.wrap_future(self.watcher.load())
+        try:
+            await asyncio.wait_for(asyncio.shield(loading), seconds_left)
+        except TimeoutError:
+            why = f"{self.spec.name} was unloaded, and could not be loaded in time"
+            raise BadRequest(503, Problem(error=why), retry_after=1) from None
+        except Exception as error:
+            why = f"{self.spec.name} was unloaded, and cannot be loaded now: {error}"
+            raise BadRequest(503, Problem(error=why), retry_after=1) from None
 
     def _routes(self, traffic: Traffic, request: PredictionRequest) -> dict[Route, list[int]]:
         """Who answers which rows, by their places. All rows of a request see the same state of traffic."""
@@ -158,16 +193,14 @@ class ModelHost:
     def models(self) -> ReplicaModels:
         """`GET /models/<m>`."""
         watcher = self.watcher
-        models = {
-            alias: LoadedVersion(version=loaded.version, digest=loaded.digest, since=loaded.since)
-            for alias, loaded in watcher.traffic.by_alias.items()
-        }
+        traffic = watcher.traffic
         return ReplicaModels(
             model=self.spec.name,
             replica=self._replica.name,
             ready=self.why_not_ready() or "yes",
-            models=models,
-            traffic=watcher.traffic.state,
+            loaded=self.loaded,
+            models=traffic.versions,
+            traffic=traffic.state,
             refused=dict(watcher.refused),
             problem=watcher.problem,
             spec_problem=self.spec_problem,
@@ -177,6 +210,7 @@ class ModelHost:
         """Its part of `GET /admin/state`."""
         return ServedModelState(
             ready=self.why_not_ready() or "yes",
+            loaded=self.loaded,
             in_flight=self.limits.in_flight,
             online_store=OnlineStoreState(breaker=self._lookup.breaker.state, problem=self._probe.problem),
             prediction_log=PredictionLogState(waiting=self._log.waiting, problem=self._log.problem()),

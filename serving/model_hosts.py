@@ -15,6 +15,7 @@ from serving.endpoint import Endpoint, PredictBatchEndpoint, PredictEndpoint
 from serving.frontend import Frontend
 from serving.inference_protocol.infer_endpoint import INFER, InferEndpoint
 from serving.model_host import ModelHost
+from serving.model_unloader import ModelUnloader
 from serving.readiness import Probes
 from serving.replica import Replica
 from training.contract.errors import ConfigError
@@ -56,6 +57,7 @@ class ModelHosts:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch_specs, name="spec-watcher", daemon=True)
         self._probes = Probes(lambda: self._hosts.values())
+        self._unloader = ModelUnloader(replica, lambda: self._hosts.values())
 
     @property
     def all(self) -> Mapping[str, ModelHost]:
@@ -72,10 +74,13 @@ class ModelHosts:
         self._loop = asyncio.get_running_loop()
         self.replica.open()
         self._began = time.monotonic()
-        specs = self._frontend.specs.good.values()
-        self._serve({host.spec.name: host for spec in specs if (host := self._started(spec))})
+        specs = self._frontend.specs.good
+        loaded = self._unloader.loaded_at_start(specs)
+        hosts = [self._started(spec, unloaded=name not in loaded) for name, spec in specs.items()]
+        self._serve({host.spec.name: host for host in hosts if host})
         self._count_spec_problems()
         self._probes.start()
+        self._unloader.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -83,6 +88,7 @@ class ModelHosts:
         self._stop.set()
         self._thread.join(1)
         self._probes.close()
+        self._unloader.stop()
         self.replica.close()
         closing = [threading.Thread(target=host.stop, daemon=True) for host in self._hosts.values()]
         for thread in closing:
@@ -148,10 +154,10 @@ class ModelHosts:
         self._frontend.endpoints.update(endpoints)
         self._on_change()
 
-    def _started(self, spec: ModelSpec, before: ModelHost | None = None) -> ModelHost | None:
+    def _started(self, spec: ModelSpec, before: ModelHost | None = None, unloaded: bool = False) -> ModelHost | None:
         """A started host; None when it cannot be made: then `not_served` says why, and the next look tries again.
 
-        `before`: the host whose prediction log it takes over.
+        `before`: the host whose prediction log it takes over. `unloaded`: the first request loads its versions.
         """
         try:
             host = ModelHost(self.replica, spec, before)
@@ -162,7 +168,9 @@ class ModelHosts:
             self._failed[spec.name] = reason
             return None
         self._failed.pop(spec.name, None)
-        host.start()
+        if before is None:
+            host.last_request = self._unloader.last_request(spec.name)
+        host.start(unloaded)
         return host
 
     # --- the thread that watches the specs ---
@@ -215,7 +223,7 @@ class ModelHosts:
             if (successor := self._started(spec, before=host)) is None:
                 return
             self._successors[name] = successor
-        ready = successor.watcher.traffic.champion or not host.watcher.traffic.champion
+        ready = successor.watcher.traffic.can_answer or not host.watcher.traffic.can_answer
         if successor.watcher.settled and ready:
             del self._successors[name]
             self._put(successor)

@@ -78,6 +78,11 @@ class Recorder:
         self._record_all()
         self._shadows.close()
 
+    @property
+    def busy(self) -> bool:
+        """Whether answers wait to be recorded, or rows for the shadow."""
+        return bool(self._waiting) or self._shadows.busy
+
     def put(self, answered: Answered) -> None:
         if not self._waiting:
             self._timer.call_soon(self._record_all)

@@ -4,6 +4,7 @@ import fcntl
 import os
 import secrets
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Replica:
         self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
         self.store = StoreReader(settings)
         self.log_threads, self.record_timer = LogThreads(), RecordTimer()
+        #: Set when a model is being loaded into memory. ModelUnloader waits for it.
+        self.models_loaded = threading.Event()
         self.registry = RegistryPoll(Registry(settings.tracking_uri), settings.serving_poll_seconds)
 
     def open(self) -> None:

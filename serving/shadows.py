@@ -65,6 +65,13 @@ class Shadows:
         self._waiting: queue.SimpleQueue[Shadowed | None] = queue.SimpleQueue()
         #: Started when the first rows come.
         self._thread: threading.Thread | None = None
+        #: Batches that came and that are done, each counted by one thread.
+        self._came = self._done = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether rows wait or are being scored."""
+        return self._came != self._done
 
     def put(self, shadowed: Shadowed) -> None:
         """Returns at once. Drops the rows when the queue is full."""
@@ -74,6 +81,7 @@ class Shadows:
         if self._waiting.qsize() >= MAXIMUM_WAITING:
             self._on_dropped(len(shadowed.rows))
         else:
+            self._came += 1
             self._waiting.put(shadowed)
 
     def close(self, timeout: float = 5.0) -> None:
@@ -91,6 +99,7 @@ class Shadows:
                     self._on_dropped(len(shadowed.rows))
             except Exception:
                 log.exception("The scores of a shadow could not be recorded")
+            self._done += 1
 
     def _score(self, shadowed: Shadowed) -> None:
         began = time.perf_counter()

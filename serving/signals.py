@@ -5,18 +5,19 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from serving.loaded_model import MeasuredModel
+from serving.loaded_model import MeasuredModel, Work
 from serving.traffic import Traffic
 from training.contract import signals as contract
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import AnsweringRole
 from training.contract.signals import NO_TIMES, TIME_BUCKETS, PairSignals, VersionSignals
+from training.contract.traffic import Desired
 from training.domain.task_kind import ServedTask
 
 #: [n], or [n, k] of classes.
@@ -59,12 +60,12 @@ class Signals(Protocol):
 
 @dataclass
 class _Version:
-    """The counts of one version, and those that its model had when counting began."""
+    """The counts of one version. It holds no model: that of an unloaded version must not stay in memory."""
 
-    model: MeasuredModel
-    scored_before: int
-    nans_before: int
-    times_before: list[int]
+    task: ServedTask
+    #: Of the version's model, and what it was when counting began.
+    work: Work
+    before: Work
     asked: int = 0
     errors: int = 0
     rows: int = 0
@@ -74,10 +75,24 @@ class _Version:
 
     @classmethod
     def of(cls, model: MeasuredModel) -> "_Version":
-        return cls(model, model.scored, model.nans, list(model.times))
+        return cls(model.task, model.work, replace(model.work, times=list(model.work.times)))
+
+    def go_on_with(self, model: MeasuredModel) -> None:
+        """The version has been loaded again, and `model` counts from zero."""
+        if model.work is self.work:
+            return
+        done, work = self._done(), model.work
+        times = [now - so_far for now, so_far in zip(work.times, done.times, strict=True)]
+        self.work, self.before = work, Work(work.scored - done.scored, work.nans - done.nans, times)
+
+    def _done(self) -> Work:
+        """The work since counting began."""
+        work, before = self.work, self.before
+        times = [now - then for now, then in zip(work.times, before.times, strict=True)]
+        return Work(work.scored - before.scored, work.nans - before.nans, times)
 
     def state(self) -> VersionSignals:
-        calls = tuple(now - before for now, before in zip(self.model.times, self.times_before, strict=True))
+        done = self._done()
         return VersionSignals(
             asked=self.asked,
             errors=self.errors,
@@ -85,9 +100,9 @@ class _Version:
             answered=self.answered,
             decisions=dict(self.decisions),
             times=tuple(self.times),
-            scored=self.model.scored - self.scored_before,
-            nans=self.model.nans - self.nans_before,
-            scoring_times=calls,
+            scored=done.scored,
+            nans=done.nans,
+            scoring_times=tuple(done.times),
         )
 
 
@@ -137,11 +152,15 @@ class RolloutSignals:
     def begin(self, traffic: Traffic) -> None:
         """Start counting at zero, unless requests are treated the same in `traffic` as before."""
         with self._lock:
-            if _identity(traffic) != _identity(self._traffic):
+            if _State.of(traffic) != self._state:
                 self._begin(traffic)
+                return
+            for loaded in traffic.by_alias.values():
+                if loaded.version in self._versions:
+                    self._versions[loaded.version].go_on_with(loaded.model)
 
     def _begin(self, traffic: Traffic) -> None:
-        self._traffic, self._since, self._began = traffic, datetime.now(UTC), time.monotonic()
+        self._state, self._since, self._began = _State.of(traffic), datetime.now(UTC), time.monotonic()
         self._versions = {loaded.version: _Version.of(loaded.model) for loaded in traffic.by_alias.values()}
         self._pair = _Pair()
 
@@ -191,17 +210,16 @@ class RolloutSignals:
                 counts.errors += len(scores)
                 return
             counts.rows += len(shadow_scores)
-            answers = self._versions[answering].model.task
-            if self._traffic.mode == "shadow":
-                self._pair.compare(answers, counts.model.task, scores, shadow_scores)
+            answers = self._versions[answering].task
+            if self._state.traffic.mode == "shadow":
+                self._pair.compare(answers, counts.task, scores, shadow_scores)
             else:
-                self._pair.compare(counts.model.task, answers, shadow_scores, scores)
+                self._pair.compare(counts.task, answers, shadow_scores, scores)
 
     def _compares(self, answering: int, shadow: int, seconds: float) -> bool:
-        traffic = self._traffic
-        champion, challenger = (each.version if each else None for each in (traffic.champion, traffic.challenger))
+        champion, challenger = self._state.champion, self._state.challenger
         # The mode decides who answers and who shadows. Another pair belongs to a request from before.
-        pair = (champion, challenger) if traffic.mode == "shadow" else (challenger, champion)
+        pair = (champion, challenger) if self._state.traffic.mode == "shadow" else (challenger, champion)
         return (answering, shadow) == pair and time.monotonic() - seconds >= self._began
 
     def _counting(self, version: int, role: AnsweringRole, seconds: float) -> _Version | None:
@@ -212,19 +230,28 @@ class RolloutSignals:
 
     def snapshot(self) -> contract.Signals:
         with self._lock:
-            traffic = self._traffic
             return contract.Signals(
                 replica=self._replica,
-                traffic=traffic.state,
-                champion=traffic.champion.version if traffic.champion else None,
-                challenger=traffic.challenger.version if traffic.challenger else None,
+                traffic=self._state.traffic,
+                champion=self._state.champion,
+                challenger=self._state.challenger,
                 since=self._since,
                 versions={version: counts.state() for version, counts in self._versions.items()},
                 pair=self._pair.state(),
             )
 
 
-def _identity(traffic: Traffic) -> tuple[Any, ...]:
+class _State(NamedTuple):
     """What makes one state of traffic differ from another. `previous` answers no requests."""
-    versions = ((each.version, each.digest) if each else None for each in (traffic.champion, traffic.challenger))
-    return (*versions, traffic.state)
+
+    #: Versions; None where there is none.
+    champion: int | None
+    challenger: int | None
+    digests: tuple[str, ...]
+    traffic: Desired
+
+    @classmethod
+    def of(cls, traffic: Traffic) -> "_State":
+        both = (traffic.champion, traffic.challenger)
+        champion, challenger = (each.version if each else None for each in both)
+        return cls(champion, challenger, tuple(each.digest for each in both if each), traffic.state)

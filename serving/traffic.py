@@ -11,7 +11,9 @@ from typing import Any
 
 from serving.loaded_model import LoadedModel
 from training.adapters.features import FeaturePlan, MergedViews
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS
 from training.contract.predictions import AnsweringRole
+from training.contract.replicas import LoadedVersion
 from training.contract.traffic import Desired, Mode
 
 
@@ -38,7 +40,8 @@ class Route:
 class Traffic:
     """The loaded versions and how requests are divided between them.
 
-    `weight` is the percentage of keys that the challenger answers; `stage` names the stage of the rollout.
+    `weight` is the percentage of keys that the challenger answers; `stage` names the stage of the rollout. `unloaded`
+    is the champion while no version is in memory: the next request loads it.
     """
 
     champion: LoadedModel | None = None
@@ -48,6 +51,7 @@ class Traffic:
     weight: float = 0.0
     stage: str = ""
     experiment: str = ""
+    unloaded: LoadedVersion | None = None
 
     def route(self, key: Any) -> Route | None:
         """Who answers the request with this sticky `key`; None when no champion is loaded.
@@ -81,8 +85,23 @@ class Traffic:
     @property
     def by_alias(self) -> dict[str, LoadedModel]:
         """Alias → its loaded version."""
-        models = {"champion": self.champion, "challenger": self.challenger, "previous": self.previous}
+        models = {CHAMPION: self.champion, CHALLENGER: self.challenger, PREVIOUS: self.previous}
         return {alias: loaded for alias, loaded in models.items() if loaded is not None}
+
+    @property
+    def versions(self) -> dict[str, LoadedVersion]:
+        """Alias → the version that serves, also when it is unloaded."""
+        if self.unloaded is not None:
+            return {CHAMPION: self.unloaded}
+        return {
+            alias: LoadedVersion(version=loaded.version, digest=loaded.digest, since=loaded.since)
+            for alias, loaded in self.by_alias.items()
+        }
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether there is a champion, in memory or unloaded."""
+        return self.champion is not None or self.unloaded is not None
 
     @property
     def state(self) -> Desired:

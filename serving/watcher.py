@@ -3,10 +3,17 @@
 While the registry is away, what is loaded keeps serving, with its division of traffic. A start without the registry
 restores the last state from disk. When a version cannot be loaded, the one before it stays. `previous` is kept loaded,
 so that a rollback needs no download.
+
+A model may be unloaded (CT_SERVING_MAXIMUM_MODELS). Its champion is loaded again, from the copy on disk, by a request
+or when the registry asks for other versions. Then the watcher goes on as if it had been in memory all the time.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from serving.loaded_model import LoadedModel
@@ -18,11 +25,13 @@ from training import atomic
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelState, ModelVersion, Registry
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec
-from training.contract.replicas import LastTraffic, ModelCopy, Refusal
+from training.contract.replicas import LastTraffic, LoadedVersion, ModelCopy, Refusal
 from training.contract.traffic import FULL, Desired, desired
 from training.settings import ServingSettings
 
 FOLLOWED = (CHAMPION, CHALLENGER, PREVIOUS)
+#: Alias → the version that the registry asks for.
+Wanted = Mapping[str, ModelVersion | None]
 
 log = logging.getLogger("perennial")
 
@@ -30,7 +39,8 @@ log = logging.getLogger("perennial")
 class Watcher:
     """`traffic` is replaced whole and never changed: a request reads it once and keeps what it read.
 
-    The thread of RegistryPoll calls `update`. `wake`: have it called soon, because a version has been loaded.
+    The thread of RegistryPoll calls `update`, and any thread `load` and `unload`. `wake`: have `update` called soon,
+    because a version has been loaded. `on_load`: the model takes up memory now.
     """
 
     def __init__(
@@ -40,6 +50,7 @@ class Watcher:
         metrics: ModelMetrics,
         signals: RolloutSignals,
         wake: Callable[[], None] = lambda: None,
+        on_load: Callable[[], None] = lambda: None,
     ) -> None:
         self.traffic = Traffic()
         #: Why the traffic is not what the registry asks for; None when it is.
@@ -47,7 +58,14 @@ class Watcher:
         #: The first versions have been loaded, or cannot be.
         self.settled = False
         self.model = spec.name
-        self._signals, self._metrics = signals, metrics
+        self._signals, self._metrics, self._wake, self._on_load = signals, metrics, wake, on_load
+        #: Held while the traffic is changed, but not while a version is loaded or the registry is asked.
+        self._lock = threading.RLock()
+        #: The champion is what the registry asks for, and no rollout is under way.
+        self._may_unload = False
+        #: The last load of an unloaded champion.
+        self._load = Future[None]()
+        self._load.set_result(None)
         self._registry = Registry(settings.tracking_uri)
         self._loader = Loader(settings, spec, metrics, wake)
         self._last_traffic = Path(settings.serving) / "models" / spec.name / "traffic.json"
@@ -69,7 +87,7 @@ class Watcher:
             message = problem or "serving what is asked for"
             log.log(logging.WARNING if problem else logging.INFO, "%s: %s", self.model, message)
         self.problem = problem
-        self.settled = self.settled or not self._loader.loading
+        self.settled = self.settled or self.traffic.unloaded is not None or not self._loader.loading
 
     def _follow(self, found: ModelState | Exception) -> str | None:
         """Returns what is missing, if anything."""
@@ -78,9 +96,24 @@ class Watcher:
                 raise found
             wanted = {alias: self._entry(found, found.aliases.get(alias)) for alias in FOLLOWED}
         except TransientError as error:
-            return error.message if self.traffic.champion else self._from_disk(error.message)
-        state = found
-        asked, bad_tags = desired(state.tags, wanted[CHALLENGER] is not None)
+            return error.message if self.traffic.can_answer else self._from_disk(error.message)
+        asked, bad_tags = desired(found.tags, wanted[CHALLENGER] is not None)
+        with self._lock:
+            if self.traffic.unloaded is None:
+                return self._take_all(wanted, asked, bad_tags)
+            return self._take_none(self.traffic.unloaded, wanted, asked) or bad_tags
+
+    def _take_none(self, unloaded: LoadedVersion, wanted: Wanted, asked: Desired) -> str | None:
+        """Leave the model unloaded unless the registry asks for more. Returns what is missing, if anything."""
+        self._loader.unload()  # A load that was under way may have ended since.
+        self._may_unload = _nothing_to_load(unloaded, wanted, asked)
+        if self._may_unload:
+            return None if wanted[CHAMPION] else self._no_champion(unloaded.version)
+        self.load()
+        return f"{self.model} was unloaded, and is being loaded: the registry asks for other versions"
+
+    def _take_all(self, wanted: Wanted, asked: Desired, bad_tags: str | None) -> str | None:
+        """Take over what is loaded. Returns what is missing, if anything."""
         # The champion comes first: of several versions that are not loaded yet, it is the first to be loaded.
         champion, champion_problem = self._take(CHAMPION, wanted[CHAMPION])
         challenger, challenger_problem = self._take(CHALLENGER, wanted[CHALLENGER])
@@ -89,6 +122,7 @@ class Watcher:
         if challenger is None:
             asked = asked if asked.mode == "full" else FULL
         self._swap(champion, challenger, previous, asked)
+        self._may_unload = champion is not None and _nothing_to_load(champion, wanted, asked)
         versions = {version.version for version in wanted.values() if version}
         self._loader.keep(self.traffic.by_alias.values(), versions)
         return champion_problem or bad_tags or challenger_problem
@@ -108,14 +142,17 @@ class Watcher:
         if wanted is None:
             if alias != CHAMPION:
                 return None, None
-            still = f"; version {now.version} keeps serving" if now else ""
-            return fallback, f"{self.model} has no {alias} in the registry yet{still}"
+            return fallback, self._no_champion(now.version if now else None)
         try:
             loaded = self._loader.take(wanted)
         except NotLoaded as reason:
             return fallback, str(reason)
         same = now is not None and (now.version, now.digest) == (loaded.version, loaded.digest)
         return (now if same else loaded.since_now()), None
+
+    def _no_champion(self, serving: int | None) -> str:
+        still = f"; version {serving} keeps serving" if serving is not None else ""
+        return f"{self.model} has no {CHAMPION} in the registry yet{still}"
 
     def _swap(
         self, champion: LoadedModel | None, challenger: LoadedModel | None, previous: LoadedModel | None, asked: Desired
@@ -130,6 +167,8 @@ class Watcher:
         if champion is not None:
             self._metrics.champion.set(champion.version)
             self._save(traffic)
+            if before.champion is None:
+                self._on_load()
         for alias in FOLLOWED:
             old, new = (each.by_alias[alias].version if alias in each.by_alias else None for each in (before, traffic))
             if old != new:
@@ -147,7 +186,7 @@ class Watcher:
     def _from_disk(self, why: str) -> str:
         """Restore the last state of traffic from the copies on disk, until the registry is back."""
         try:
-            last = LastTraffic.model_validate_json(self._last_traffic.read_text())
+            last = self._last()
             champion = self._load_copy(last.models[CHAMPION])
         except Exception as error:
             return f"{why}; no last good copy on disk: {error}"
@@ -159,8 +198,94 @@ class Watcher:
             except Exception as error:
                 log.warning("The last %s of %s cannot be loaded from disk: %s", alias, self.model, error)
         asked = last.traffic if others[CHALLENGER] else FULL
-        self._swap(champion, others[CHALLENGER], others[PREVIOUS], asked)
+        with self._lock:
+            self._swap(champion, others[CHALLENGER], others[PREVIOUS], asked)
+            self._may_unload = asked == FULL and others[CHALLENGER] is None
         return f"{why}; serving the last good copy, version {champion.version}"
 
+    def _last(self) -> LastTraffic:
+        """What served last. Raises OSError or ValueError when the file is missing or cannot be read."""
+        return LastTraffic.model_validate_json(self._last_traffic.read_text())
+
     def _load_copy(self, copy: ModelCopy) -> LoadedModel:
-        return self._loader.from_disk(copy.version, copy.digest)
+        loaded = self._loader.from_disk(copy.version, copy.digest)
+        self._loader.add(loaded)
+        return loaded
+
+    # --- a model that is unloaded ---
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a version takes up memory, or will in a moment."""
+        return bool(self.traffic.by_alias) or not self._load.done()
+
+    def start_unloaded(self) -> None:
+        """Before the first `update`: begin with the champion that served last as unloaded.
+
+        Does nothing when its copy is not on disk or a rollout was under way: then versions are loaded as usual.
+        """
+        try:
+            last = self._last()
+        except (OSError, ValueError):
+            return
+        champion = last.models.get(CHAMPION)
+        if champion is None or last.traffic != FULL or CHALLENGER in last.models:
+            return
+        if self._loader.copy(champion.version).is_dir():
+            unloaded = LoadedVersion(version=champion.version, digest=champion.digest, since=datetime.now(UTC))
+            self.traffic, self.settled = Traffic(unloaded=unloaded), True
+            self._metrics.champion.set(champion.version)
+
+    def unload(self) -> bool:
+        """Free the memory of all versions. Returns False, and does nothing, when a rollout is under way or the registry
+        asks for a version that is not loaded yet. Requests under way keep what they use.
+        """
+        with self._lock:
+            champion = self.traffic.versions.get(CHAMPION)
+            if champion is None or not self.traffic.by_alias or not self._may_unload:
+                return False
+            self.traffic = Traffic(unloaded=champion)
+            self._loader.unload()
+        log.info("%s version %d is unloaded. The next request loads it", self.model, champion.version)
+        return True
+
+    def load(self) -> Future[None]:
+        """Start loading the unloaded champion from its copy on disk, unless that has begun.
+
+        The future ends when the champion can answer. It raises NotLoaded when another try may succeed. It raises
+        another error when the copy cannot be used: then the versions are loaded from the registry.
+        """
+        with self._lock:
+            if self._load.done() and self.traffic.unloaded is not None:
+                self._load = Future()
+                self._load.set_running_or_notify_cancel()  # No caller can cancel it.
+                work = (self.traffic.unloaded, self._load)
+                threading.Thread(target=self._load_unloaded, args=work, name=f"load-{self.model}", daemon=True).start()
+                self._on_load()
+            return self._load
+
+    def _load_unloaded(self, unloaded: LoadedVersion, done: Future[None]) -> None:
+        try:
+            loaded = self._loader.from_disk(unloaded.version, unloaded.digest)
+            with self._lock:
+                self._loader.add(loaded)
+                self._swap(replace(loaded, since=unloaded.since), None, None, FULL)
+        except NotLoaded as error:
+            log.warning("%s cannot be loaded again: %s", self.model, error)
+            done.set_exception(error)
+        except Exception as error:
+            log.error("%s cannot be loaded from disk: %s", self.model, error)
+            with self._lock:
+                self.traffic = Traffic()
+            done.set_exception(error)
+        else:
+            log.info("%s version %d is loaded again", self.model, unloaded.version)
+            done.set_result(None)
+        self._wake()  # `previous` may have to be loaded too, or what the registry asks for.
+
+
+def _nothing_to_load(champion: ModelCopy | LoadedModel, wanted: Wanted, asked: Desired) -> bool:
+    """Whether `champion` is all that the registry asks for: no other champion, and no rollout."""
+    version = wanted[CHAMPION]
+    same = version is None or (version.version == champion.version and version.digest in ("", champion.digest))
+    return same and wanted[CHALLENGER] is None and asked == FULL

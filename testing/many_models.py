@@ -1,7 +1,8 @@
 """A real service of several models that learn from one source. The registry is an SQLite file."""
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from testing.serving_stack import (
     EVENT,
     Service,
     artifact,
+    changed,
     eventually,
     fill_online_store,
     registered,
@@ -23,9 +25,12 @@ from testing.serving_stack import (
 from testing.task_kinds import artifact_of, spec_of
 from training.adapters.features import Features
 from training.adapters.registry import Registry
+from training.contract.messages import RolloutInputs
 from training.contract.model_spec import load_model_spec
-from training.contract.replicas import ReplicaModels
+from training.contract.replicas import ReplicaModels, ServedModels
+from training.contract.signals import Signals
 from training.settings import Settings
+from training.steps import rollout
 
 
 @dataclass
@@ -35,8 +40,14 @@ class ManyModels:
     folder: Path
     settings: Settings
     service: Service
-    kinds: Mapping[str, str]
+    kinds: dict[str, str] = field(default_factory=dict)
     versions: Counter[str] = field(default_factory=Counter)
+
+    def write_spec(self, model: str, kind: str = "binary", **fields: Any) -> None:
+        self.kinds[model] = kind
+        plan = {"timeout_seconds": 60, "stages": [{"mode": "full"}]}
+        spec = spec_of(kind, model) | {"title": f"Title of {model}", "rollout": plan} | fields
+        (self.settings.models_dir / f"{model}.yaml").write_text(yaml.safe_dump(spec))
 
     def register(self, model: str, shift: float = 0.0, **faults: Any) -> int:
         """A new version of `model`. `faults`: of a binary model, those of `serving_stack.artifact`."""
@@ -57,6 +68,13 @@ class ManyModels:
         self.set_champion(model, version)
         eventually(lambda: self.champion(model) == version)
 
+    def roll_out(self, model: str, version: int) -> None:
+        settings = changed(self.settings, serving_urls=self.service.url)
+        rollout.run(RolloutInputs(model=model, version=version, reason="test"), settings)
+
+    def served(self) -> ServedModels:
+        return ServedModels.model_validate_json(http.get(f"{self.service.url}/models", timeout=30).content)
+
     def of(self, model: str) -> ReplicaModels:
         answer = http.get(f"{self.service.url}/models/{model}", timeout=30)
         return ReplicaModels.model_validate_json(answer.content)
@@ -65,31 +83,58 @@ class ManyModels:
         found = self.of(model).champion
         return found.version if found else None
 
+    def signals(self, model: str) -> Signals:
+        answer = http.get(f"{self.service.url}/models/{model}/signals", timeout=30)
+        return Signals.model_validate_json(answer.content)
+
     def predict(self, model: str, **changes: Any) -> httpx.Response:
         return http.post(f"{self.service.url}/models/{model}/predict", json=EVENT | changes, timeout=60)
+
+    @contextmanager
+    def calls(self, model: str) -> Iterator[Counter[int]]:
+        """Requests to `model` one after another meanwhile. Yields how often each status came."""
+        statuses, stop = Counter[int](), threading.Event()
+
+        def call() -> None:
+            with httpx.Client(timeout=60) as client:
+                while not stop.is_set():
+                    statuses[client.post(f"{self.service.url}/models/{model}/predict", json=EVENT).status_code] += 1
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        try:
+            yield statuses
+        finally:
+            stop.set()
+            thread.join()
 
 
 @contextmanager
 def running_models(
-    folder: Path, kinds: Mapping[str, str], environment: Mapping[str, str] | None = None, **fields: Any
+    folder: Path,
+    kinds: Mapping[str, str],
+    environment: Mapping[str, str] | None = None,
+    specs: Mapping[str, Mapping[str, Any]] | None = None,
+    unborn: Collection[str] = (),
+    **fields: Any,
 ) -> Iterator[ManyModels]:
-    """A ready service of a model for each of `kinds`, each with a champion.
+    """A ready service of a model for each of `kinds` (model → kind of task), each with a champion.
 
-    `environment`: more variables of the service. `fields`: of the settings.
+    `unborn`: models without one. `environment`: more variables of the service. `specs`: model → more fields of its
+    spec. `fields`: of the settings.
     """
     (folder / "models").mkdir(parents=True)
     settings = Settings(
         home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", models_dir=folder / "models", **fields
     )
-    made = ManyModels(folder, settings, service_process(settings), kinds)
+    made = ManyModels(folder, settings, service_process(settings))
     made.service.env |= environment or {}
     for model, kind in kinds.items():
-        plan = {"timeout_seconds": 60, "stages": [{"mode": "full"}]}
-        spec = spec_of(kind, model) | {"title": f"Title of {model}", "rollout": plan}
-        (settings.models_dir / f"{model}.yaml").write_text(yaml.safe_dump(spec))
+        made.write_spec(model, kind, **(specs or {}).get(model, {}))
     fill_online_store(settings, load_model_spec(next(iter(kinds)), settings.models_dir))
     for model in kinds:
-        made.set_champion(model, made.register(model))
+        if model not in unborn:
+            made.set_champion(model, made.register(model))
     made.service.start()
     try:
         eventually(made.service.ready)

@@ -74,6 +74,7 @@ def artifact(
             helper.make_tensor("flat", TensorProto.INT64, [1], [-1]),
             *(_faulty(names) if faults.get("nan") or faults.get("raises") else []),
             *(_large() if faults.get("slow") else []),
+            *(_heavy(faults["megabytes"]) if faults.get("megabytes") else []),
         ],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -147,9 +148,20 @@ def _large() -> list[TensorProto]:
     ]
 
 
-def _nodes(nan: bool = False, worse: bool = False, slow: int = 0, raises: bool = False) -> list[onnx.NodeProto]:
+def _heavy(megabytes: int) -> list[TensorProto]:
+    numbers = megabytes * 2**20 // 8
+    shapes = {"spread": [1, numbers], "gathered": [numbers, 1]}
+    return [
+        helper.make_tensor(name, TensorProto.FLOAT, shape, np.full(numbers, 1e-9, np.float32).tobytes(), raw=True)
+        for name, shape in shapes.items()
+    ]
+
+
+def _nodes(
+    nan: bool = False, worse: bool = False, slow: int = 0, raises: bool = False, megabytes: int = 0
+) -> list[onnx.NodeProto]:
     """`nan`: no number for amounts from NAN_FROM on. `raises`: ONNX Runtime raises for them. `worse`: risky is safe and
-    safe is risky. `slow`: so many products of large matrices for every row."""
+    safe is risky. `slow`: so many products of large matrices for every row. `megabytes`: of weights."""
     nodes = [
         helper.make_node("MatMul", [ONNX_INPUT, "weights"], ["product"]),
         helper.make_node("Add", ["product", "bias"], ["sum"]),
@@ -164,6 +176,11 @@ def _nodes(nan: bool = False, worse: bool = False, slow: int = 0, raises: bool =
         nodes += [helper.make_node("MatMul", [f"wide{slow}", "narrow"], ["nothing"])]
         nodes += [helper.make_node("Add", [logits, "nothing"], ["late"])]
         logits = "late"
+    if megabytes:
+        nodes += [helper.make_node("MatMul", ["sum", "spread"], ["many"])]
+        nodes += [helper.make_node("MatMul", ["many", "gathered"], ["few"])]
+        nodes += [helper.make_node("Add", [logits, "few"], ["heavy"])]
+        logits = "heavy"
     nodes.append(helper.make_node("Sigmoid", [logits], ["probability"]))
     column = "probability"
     if nan or raises:
@@ -283,7 +300,8 @@ def changed(settings: Settings, **fields: Any) -> Settings:
 
 def serving_environment(settings: Settings) -> dict[str, str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("CT_", "BENTOML_", "MLFLOW_"))}
-    policy = ("store_down", "lookup_seconds", "deadline_seconds", "maximum_lag_seconds", "maximum_in_flight", "explain")
+    policy = ["store_down", "lookup_seconds", "deadline_seconds", "explain", "pinning"]
+    policy += ["maximum_lag_seconds", "maximum_in_flight", "maximum_models"]
     return keep | {
         **{f"CT_SERVING_{name.upper()}": str(getattr(settings, f"serving_{name}")) for name in policy},
         "CT_HOME": str(settings.home),

@@ -173,6 +173,9 @@ class ServingSettings(StateSettings):
 
     serving_models: Annotated[str, AfterValidator(_models)] = "*"
     """The models that a prediction service serves, comma separated; `*`: all whose spec has its name in `serving`."""
+    serving_maximum_models: int = Field(0, ge=0)
+    """Models in memory at a time. Of more models, those whose last request is longest ago are unloaded, and loaded from
+    the replica's disk by their next request. 0: all models stay in memory."""
     serving_name: str = Field(DEFAULT_SERVICE, pattern=NAME_PATTERN)
     """The name of the prediction service."""
     serving_poll_seconds: float = Field(1.0, gt=0)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The protocol wants a 4xx status of what is not ready.
 NOT_READY = 400
+#: It counts as ready: a client that finds a model not ready would never send the request that loads it.
+UNLOADED = "unloaded: the next request loads it"
 MODEL, VERSION = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
 
 Answer = Callable[["ModelHosts", Request], Awaitable[HttpResponse]]
@@ -82,14 +84,14 @@ async def _ready(hosts: "ModelHosts", request: Request) -> HttpResponse:
 
 async def _model_ready(hosts: "ModelHosts", request: Request) -> HttpResponse:
     host, version = _host(hosts, request), request.path_params.get("version")
-    reason = host.why_not_ready() if version is None or host.watcher.traffic.pinned(version) else _not_loaded(version)
-    return _readiness({"name": host.spec.name}, reason)
+    reason = host.why_not_ready() if version is None or _serves(host, version) else _not_served(version)
+    return _readiness({"name": host.spec.name, "loaded": host.loaded}, reason)
 
 
 async def _metadata(hosts: "ModelHosts", request: Request) -> HttpResponse:
     host, version = _host(hosts, request), request.path_params.get("version")
-    if version is not None and host.watcher.traffic.pinned(version) is None:
-        raise BadRequest(404, Problem(error=_not_loaded(version)))
+    if version is not None and not _serves(host, version):
+        raise BadRequest(404, Problem(error=_not_served(version)))
     return as_json(model_metadata(host.spec, _versions(host)))
 
 
@@ -105,7 +107,7 @@ async def _infer(endpoint: InferEndpoint, request: Request) -> HttpResponse:
 
 
 async def _index(hosts: "ModelHosts", request: Request) -> HttpResponse:
-    """Every version that is loaded or was refused."""
+    """Every version that serves or was refused."""
     body = await read_body(request.receive)
     try:
         only_ready = bool(body and json.loads(body).get("ready"))
@@ -113,7 +115,8 @@ async def _index(hosts: "ModelHosts", request: Request) -> HttpResponse:
         raise BadRequest(400, Problem(error="The body is not a JSON object")) from None
     found: list[dict[str, Any]] = []
     for name, host in sorted(hosts.all.items()):
-        versions = {version: ("READY", "") for version in _versions(host)}
+        reason = UNLOADED if host.watcher.traffic.unloaded else ""
+        versions = {version: ("READY", reason) for version in _versions(host)}
         versions |= {version: ("UNAVAILABLE", refusal.reason) for version, refusal in host.watcher.refused.items()}
         for version, (state, reason) in sorted(versions.items()):
             found.append({"name": name, "version": str(version), "state": state, "reason": reason})
@@ -143,9 +146,15 @@ def _host(hosts: "ModelHosts", request: Request) -> "ModelHost":
 
 
 def _versions(host: "ModelHost") -> list[int]:
-    """Those that are loaded."""
-    return sorted({loaded.version for loaded in host.watcher.traffic.by_alias.values()})
+    """Those that serve, also while the model is unloaded."""
+    return sorted({version.version for version in host.watcher.traffic.versions.values()})
 
 
-def _not_loaded(version: str) -> str:
+def _serves(host: "ModelHost", wanted: str) -> bool:
+    """`wanted`: an alias or a version."""
+    versions = host.watcher.traffic.versions
+    return wanted in versions or wanted in {str(each.version) for each in versions.values()}
+
+
+def _not_served(version: str) -> str:
     return f"{version!r} is no version that is loaded here"

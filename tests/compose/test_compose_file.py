@@ -72,6 +72,7 @@ def test_the_environment_that_make_writes_is_random_and_private(tmp_path: Path) 
 def test_one_service_serves_all_models() -> None:
     serving = SERVICES["serving"]["environment"]
     assert serving["CT_SERVING_MODELS"] == "${SERVING_MODELS:-*}"
+    assert serving["CT_SERVING_MAXIMUM_MODELS"] == "${SERVING_MAXIMUM_MODELS:-0}"
     assert "CT_SERVING_NAME" not in serving, "the default one"
     assert SERVICES["steps"]["environment"]["CT_SERVING_URLS"] == "http://serving:3000"
 

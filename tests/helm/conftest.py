@@ -46,6 +46,7 @@ HEAVY: dict[str, Any] = {
         "services": {
             "heavy_models": {
                 "models": ["one", "two"],
+                "maximumModels": 1,
                 "replicas": 5,
                 "autoscaling": {"enabled": False},
                 "resources": {"requests": {"cpu": "2"}},

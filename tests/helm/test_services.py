@@ -57,6 +57,7 @@ def test_a_pod_knows_its_service_and_models(release: list[Manifest], service: st
     (container,) = pod(release, kind, service)["spec"]["containers"]
     found = environment(container)
     assert (found["CT_SERVING_NAME"], found["CT_SERVING_MODELS"]) == (service, models)
+    assert found["CT_SERVING_MAXIMUM_MODELS"] == ("1" if service == "heavy_models" else "0")
 
 
 def test_rollouts_find_the_replicas_of_each_service(release: list[Manifest]) -> None:

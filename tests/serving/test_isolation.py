@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManyModels]:
     kinds = dict.fromkeys((VICTIM, *OTHERS), "binary")
-    fields = PATIENT | {"serving_maximum_in_flight": IN_FLIGHT}
+    fields: dict[str, Any] = PATIENT | {"serving_maximum_in_flight": IN_FLIGHT}
     with running_models(tmp_path_factory.mktemp("isolation"), kinds, **fields) as made:
         yield made
 

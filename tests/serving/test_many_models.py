@@ -3,41 +3,20 @@
 A real `bentoml serve`; the registry is an SQLite file. All models learn from one source.
 """
 
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import yaml
 
 from testing.http_client import http
-from testing.serving_stack import (
-    EVENT,
-    Service,
-    artifact,
-    changed,
-    eventually,
-    fill_online_store,
-    registered,
-    service_process,
-)
-from testing.task_kinds import artifact_of, spec_of
+from testing.many_models import ManyModels, running_models
+from testing.serving_stack import EVENT, eventually
 from tests.serving.prediction_rows import logged_rows
-from training.adapters.features import Features
 from training.adapters.lake import Lake
 from training.adapters.registry import Registry
 from training.contract.errors import StepError
-from training.contract.messages import RolloutInputs
-from training.contract.model_spec import load_model_spec
-from training.contract.replicas import ServedModels
 from training.onboarding.removal import model_removal
-from training.settings import Settings
-from training.steps import rollout
 
 pytestmark = pytest.mark.slow
 
@@ -46,88 +25,14 @@ SOURCE = "card_payments"
 KINDS = {"risk": "binary", "loss": "regression", "unborn": "binary", "foreign": "binary"}
 
 
-@dataclass
-class World:
-    folder: Path
-    settings: Settings
-    service: Service
-    versions: Counter[str] = field(default_factory=Counter)
-
-    def register(self, model: str, shift: float = 0.0, **faults: Any) -> int:
-        """A new version of `model`."""
-        self.versions[model] += 1
-        folder = self.folder / f"{model}-{self.versions[model]}"
-        features = Features(self.settings, load_model_spec(model, self.settings.models_dir, self.settings.feature_repo))
-        if KINDS.get(model, "binary") == "binary":
-            path = artifact(folder, features.names(), -1.0 + shift, features=features, model=model, **faults)
-        else:
-            path = artifact_of(folder, KINDS[model], features, shift, model=model)
-        return registered(self.settings, path).version
-
-    def roll_out(self, model: str, version: int) -> None:
-        settings = changed(self.settings, serving_urls=self.service.url)
-        rollout.run(RolloutInputs(model=model, version=version, reason="test"), settings)
-
-    def promote(self, model: str, version: int) -> None:
-        Registry(self.settings.tracking_uri).set_alias(model, "champion", version)
-        eventually(lambda: self.champion(model) == version)
-
-    def predict(self, model: str, **changes: Any) -> httpx.Response:
-        return http.post(f"{self.service.url}/models/{model}/predict", json=EVENT | changes, timeout=60)
-
-    def served(self) -> ServedModels:
-        return ServedModels.model_validate_json(http.get(f"{self.service.url}/models", timeout=30).content)
-
-    def champion(self, model: str) -> int | None:
-        found = self.served().models[model].champion
-        return found.version if found else None
-
-    def write_spec(self, model: str, kind: str = "binary", **fields: Any) -> None:
-        plan = {"timeout_seconds": 60, "stages": [{"mode": "full"}]}
-        spec = spec_of(kind, model) | {"title": f"Title of {model}", "rollout": plan} | fields
-        (self.settings.models_dir / f"{model}.yaml").write_text(yaml.safe_dump(spec))
-
-    @contextmanager
-    def calls(self, model: str) -> Iterator[Counter[int]]:
-        """Requests to `model` one after another meanwhile. Yields how often each status came."""
-        statuses, stop = Counter[int](), threading.Event()
-
-        def call() -> None:
-            with httpx.Client(timeout=60) as client:
-                while not stop.is_set():
-                    statuses[client.post(f"{self.service.url}/models/{model}/predict", json=EVENT).status_code] += 1
-
-        thread = threading.Thread(target=call)
-        thread.start()
-        try:
-            yield statuses
-        finally:
-            stop.set()
-            thread.join()
-
-
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("many")
-    (folder / "models").mkdir()
-    settings = Settings(
-        home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", models_dir=folder / "models"
-    )
-    made = World(folder, settings, service_process(settings))
-    for model, kind in KINDS.items():
-        made.write_spec(model, kind, **({"serving": "elsewhere"} if model == "foreign" else {}))
-    fill_online_store(settings, load_model_spec("risk", settings.models_dir))
-    for model in ("risk", "loss"):
-        Registry(settings.tracking_uri).set_alias(model, "champion", made.register(model))
-    made.service.start()
-    try:
-        eventually(made.service.ready, 120)
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManyModels]:
+    specs, folder = {"foreign": {"serving": "elsewhere"}}, tmp_path_factory.mktemp("many")
+    with running_models(folder, KINDS, specs=specs, unborn=("unborn", "foreign")) as made:
         yield made
-    finally:
-        made.service.stop()
 
 
-def test_each_model_answers_by_its_own_task(world: World) -> None:
+def test_each_model_answers_by_its_own_task(world: ManyModels) -> None:
     assert {"score", "decision", "threshold"} <= world.predict("risk").json().keys()
     assert world.predict("loss", amount=20.0).json()["value"] == pytest.approx(40, abs=1)
     body = [EVENT, EVENT | {"amount": 30.0}]
@@ -135,7 +40,7 @@ def test_each_model_answers_by_its_own_task(world: World) -> None:
     assert [each["model"] for each in answer["predictions"]] == ["loss", "loss"]
 
 
-def test_a_model_without_a_champion_does_not_take_the_others_out_of_the_rotation(world: World) -> None:
+def test_a_model_without_a_champion_does_not_take_the_others_out_of_the_rotation(world: ManyModels) -> None:
     served = world.served()
     assert served.models.keys() == {"risk", "loss", "unborn"}, "foreign is of another service"
     assert "no champion in the registry" in served.models["unborn"].ready
@@ -149,7 +54,7 @@ def test_a_model_without_a_champion_does_not_take_the_others_out_of_the_rotation
     assert 'perennial_requests_refused_total{model="unborn",status="503"}' in metrics
 
 
-def test_a_request_without_a_model_or_to_an_unknown_one_is_told_the_models(world: World) -> None:
+def test_a_request_without_a_model_or_to_an_unknown_one_is_told_the_models(world: ManyModels) -> None:
     url = world.service.url
     for path in ("/predict", "/predict_batch", "/models/foreign/predict", "/models/other/predict_batch"):
         answer = http.post(f"{url}{path}", json=EVENT, timeout=30)
@@ -159,7 +64,7 @@ def test_a_request_without_a_model_or_to_an_unknown_one_is_told_the_models(world
     assert http.get(f"{url}/models/risk/predict", timeout=30).status_code == 405
 
 
-def test_the_document_has_the_request_schema_of_each_model(world: World) -> None:
+def test_the_document_has_the_request_schema_of_each_model(world: ManyModels) -> None:
     document = http.get(f"{world.service.url}/docs.json", timeout=60).json()
     paths, groups = document["paths"], [tag["name"] for tag in document["tags"]]
     assert (document["info"]["title"], groups[:2]) == (
@@ -177,7 +82,7 @@ def test_the_document_has_the_request_schema_of_each_model(world: World) -> None
         assert output in answer["properties"]
 
 
-def test_each_model_has_rollouts_of_its_own(world: World) -> None:
+def test_each_model_has_rollouts_of_its_own(world: ManyModels) -> None:
     risk, loss = world.register("risk", 0.5), world.register("loss", 5.0)
     with world.calls("loss") as statuses:
         world.roll_out("risk", risk)
@@ -189,7 +94,7 @@ def test_each_model_has_rollouts_of_its_own(world: World) -> None:
     assert signals["champion"] == loss
 
 
-def test_a_broken_version_of_one_model_is_refused_and_the_others_go_on(world: World) -> None:
+def test_a_broken_version_of_one_model_is_refused_and_the_others_go_on(world: ManyModels) -> None:
     before, broken = world.champion("risk"), world.register("risk", golden_error=0.2)
     with world.calls("loss") as statuses, pytest.raises(StepError, match="refuses risk version"):
         world.roll_out("risk", broken)
@@ -199,20 +104,20 @@ def test_a_broken_version_of_one_model_is_refused_and_the_others_go_on(world: Wo
     assert world.service.ready()
 
 
-def logged(world: World, model: str, prediction_id: str) -> list[dict[str, Any]]:
+def logged(world: ManyModels, model: str, prediction_id: str) -> list[dict[str, Any]]:
     """The rows of the log with this id."""
     rows = logged_rows(Lake(world.settings.lake, SOURCE, model))
     return [row for row in rows if row["prediction_id"] == prediction_id]
 
 
 @pytest.mark.parametrize(("model", "output"), [("risk", "score"), ("loss", "value")])
-def test_each_model_has_a_prediction_log_of_its_own(world: World, model: str, output: str) -> None:
+def test_each_model_has_a_prediction_log_of_its_own(world: ManyModels, model: str, output: str) -> None:
     answer = world.predict(model).json()
     [row] = eventually(lambda: logged(world, model, answer["prediction_id"]))
     assert output in dict(row["outputs"])
 
 
-def test_a_model_that_cannot_log_is_not_ready_and_the_others_are(world: World) -> None:
+def test_a_model_that_cannot_log_is_not_ready_and_the_others_are(world: ManyModels) -> None:
     spool = Path(world.settings.serving) / "predictions" / "loss"
     [open_segment] = eventually(lambda: list(spool.glob("*.open")))
     in_the_way = spool / f"{int(open_segment.stem) + 1:012d}.open"
@@ -230,7 +135,7 @@ def test_a_model_that_cannot_log_is_not_ready_and_the_others_are(world: World) -
     eventually(lambda: world.served().models["loss"].ready == "yes")
 
 
-def test_a_model_whose_spec_appears_is_served_without_a_restart(world: World) -> None:
+def test_a_model_whose_spec_appears_is_served_without_a_restart(world: ManyModels) -> None:
     with world.calls("loss") as statuses:
         world.write_spec("newcomer")
         eventually(lambda: "newcomer" in world.served().models)
@@ -242,7 +147,7 @@ def test_a_model_whose_spec_appears_is_served_without_a_restart(world: World) ->
     assert "/models/newcomer/predict" in http.get(f"{world.service.url}/docs.json", timeout=60).json()["paths"]
 
 
-def test_a_broken_spec_file_keeps_the_last_good_spec_and_says_so(world: World) -> None:
+def test_a_broken_spec_file_keeps_the_last_good_spec_and_says_so(world: ManyModels) -> None:
     path = world.settings.models_dir / "newcomer.yaml"
     good = path.read_text()
     path.write_text("label: [")
@@ -263,13 +168,13 @@ def test_a_broken_spec_file_keeps_the_last_good_spec_and_says_so(world: World) -
         eventually(lambda: line in http.get(f"{world.service.url}/metrics", timeout=30).text)  # noqa: B023
 
 
-def title(world: World, model: str) -> str:
+def title(world: ManyModels, model: str) -> str:
     paths = http.get(f"{world.service.url}/docs.json", timeout=60).json()["paths"]
     found: str = paths[f"/models/{model}/predict"]["post"]["summary"]
     return found
 
 
-def test_a_changed_spec_takes_effect_while_requests_are_answered(world: World) -> None:
+def test_a_changed_spec_takes_effect_while_requests_are_answered(world: ManyModels) -> None:
     with world.calls("newcomer") as statuses:
         world.write_spec("newcomer", title="Another title")
         eventually(lambda: title(world, "newcomer") == "Another title: predict")
@@ -281,25 +186,21 @@ def test_a_changed_spec_takes_effect_while_requests_are_answered(world: World) -
     assert len(logged_rows(lake)) == len({row["prediction_id"] for row in logged_rows(lake)})
 
 
-def test_a_spec_with_which_no_version_can_serve_waits_for_one_that_can(world: World) -> None:
+def test_a_spec_with_which_no_version_can_serve_waits_for_one_that_can(world: ManyModels) -> None:
     before = world.champion("newcomer")
     world.write_spec("newcomer", "regression")
     problem = eventually(lambda: (p := world.served().models["newcomer"].spec_problem) and "refused" in p and p)
     assert "the one before is used" in problem
     assert "score" in world.predict("newcomer").json()
     assert world.champion("newcomer") == before
-    KINDS["newcomer"] = "regression"
-    try:
-        version = world.register("newcomer")
-        Registry(world.settings.tracking_uri).set_alias("newcomer", "champion", version)
-        eventually(lambda: "value" in world.predict("newcomer").json())
-    finally:
-        del KINDS["newcomer"]
+    version = world.register("newcomer")
+    world.set_champion("newcomer", version)
+    eventually(lambda: "value" in world.predict("newcomer").json())
     assert world.champion("newcomer") == version
     assert world.served().models["newcomer"].spec_problem is None
 
 
-def test_a_model_whose_spec_is_removed_is_not_served_any_more(world: World) -> None:
+def test_a_model_whose_spec_is_removed_is_not_served_any_more(world: ManyModels) -> None:
     lake = Lake(world.settings.lake, SOURCE, "newcomer")
     with world.calls("loss") as statuses:
         last = world.predict("newcomer").json()["prediction_id"]
@@ -311,12 +212,12 @@ def test_a_model_whose_spec_is_removed_is_not_served_any_more(world: World) -> N
     assert world.service.ready()
 
 
-def test_a_model_whose_spec_comes_back_is_served_again(world: World) -> None:
+def test_a_model_whose_spec_comes_back_is_served_again(world: ManyModels) -> None:
     world.write_spec("newcomer", "regression")
     eventually(lambda: world.predict("newcomer").status_code == 200)
 
 
-def test_a_model_that_is_removed_for_good_leaves_the_others_as_they_are(world: World) -> None:
+def test_a_model_that_is_removed_for_good_leaves_the_others_as_they_are(world: ManyModels) -> None:
     before = world.champion("loss")
     with world.calls("loss") as statuses:
         for change in model_removal("newcomer", world.settings).changes:

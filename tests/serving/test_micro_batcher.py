@@ -280,7 +280,7 @@ def test_the_scores_of_an_explanation_are_not_counted(bench: Bench) -> None:
     batch = replace(bench.batch(route, [1.0], [0.0]), explain=True)
     [found] = asyncio.run(bench.answering.answer(route, batch))
     assert found["explanation"]["contributions"].keys() == set(NAMES)
-    assert bench.champion.model.scored == 1
+    assert bench.champion.model.work.scored == 1
 
 
 def test_an_explanation_has_the_deadline_of_its_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ def test_a_backlog_of_shadows_does_not_hold_up_the_next_stage(spec: ModelSpec, t
     shadows.put(shadowed(then))
     model.let.set()
     shadows.close(60)
-    assert model.scored <= 2
+    assert model.work.scored <= 2
     assert (read(signals).of(2 if same else 3).asked, read(signals).pair.rows) == (1, 1)
     assert sum(dropped) + len(logged) == 51
 

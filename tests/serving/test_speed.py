@@ -62,7 +62,7 @@ def test_a_model_that_waits_for_other_threads_is_not_slow(tmp_path: Path) -> Non
         sys.setswitchinterval(switches)
         for other in others:
             other.join()
-    waited = sum(model.times[bisect_left(TIME_BUCKETS, VERY_SLOW_SECONDS) + 1 :])
+    waited = sum(model.work.times[bisect_left(TIME_BUCKETS, VERY_SLOW_SECONDS) + 1 :])
     assert waited, "no call had to wait"
     assert not model.speed.slow
 
@@ -73,4 +73,4 @@ def test_a_slow_model_is_known_before_its_first_request(tmp_path: Path, spec: Mo
     loaded = LoadedModel(1, "d", model, plan, made_up_row(spec), datetime.now(UTC))
     loaded.measure(MergedViews({plan}).missing(1))
     assert loaded.slow
-    assert (model.scored, sum(model.times)) == (0, 0), "what is measured at load is no prediction"
+    assert (model.work.scored, sum(model.work.times)) == (0, 0), "what is measured at load is no prediction"

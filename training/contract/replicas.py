@@ -26,7 +26,7 @@ class ModelCopy(ReplicaRecord):
 
 
 class LoadedVersion(ModelCopy):
-    """A version that is loaded and ready to answer."""
+    """A version that answers. While its model is unloaded, the next request loads it."""
 
     since: datetime
     """When it took over its alias."""
@@ -47,6 +47,9 @@ class ReplicaModels(ReplicaRecord):
     replica: str
     ready: str = ""
     """`yes`, or why the replica cannot answer for the model now. Older replicas do not say it."""
+    loaded: bool = True
+    """Whether versions are in memory. False: the next request loads the champion from the replica's disk, or there is
+    no version. Older replicas do not say it."""
     models: dict[str, LoadedVersion] = Field(validation_alias=AliasChoices("models", "slots"))
     """Alias (champion, challenger, previous) → its version. Older replicas call this `slots`."""
     traffic: Desired = FULL
@@ -101,6 +104,8 @@ class ServedModelState(ReplicaRecord):
 
     ready: str
     """`yes`, or why it cannot answer."""
+    loaded: bool = True
+    """Whether versions are in memory."""
     in_flight: int
     """Requests to this model that have begun and are not answered."""
     online_store: OnlineStoreState

@@ -71,6 +71,7 @@ spec:
       env:
         - {name: CT_SERVING_NAME, value: {{ $service.name }}}
         - {name: CT_SERVING_MODELS, value: {{ join "," $serving.models | quote }}}
+        - {name: CT_SERVING_MAXIMUM_MODELS, value: {{ int $serving.maximumModels | quote }}}
         - {name: CT_SERVING_STATE, value: /var/lib/perennial-serving}
         - {name: CT_IMAGE, value: {{ include "perennial.image" (list . "serving") }}}
         {{- if $serving.apiKeys.existingSecret }}
