@@ -233,7 +233,7 @@ class Watcher:
             return
         if self._loader.copy(champion.version).is_dir():
             unloaded = LoadedVersion(version=champion.version, digest=champion.digest, since=datetime.now(UTC))
-            self.traffic, self.settled = Traffic(unloaded=unloaded), True
+            self.traffic, self.settled, self._may_unload = Traffic(unloaded=unloaded), True, True
             self._metrics.champion.set(champion.version)
 
     def unload(self) -> bool:
