@@ -45,7 +45,8 @@ class ModelLimits:
     A model may use as many places for requests under way as all models together leave free. So a flood on one model
     takes half of the places at most, floods on two a third each, and the others find free ones (the dynamic threshold
     of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). A model that is
-    alone may use all.
+    alone may use all. While the event loop lags, models with fewer requests under way than the mean of all models, or
+    with none, still get in: the lag comes from the others.
     """
 
     def __init__(self, shared: Limits) -> None:
@@ -63,10 +64,16 @@ class ModelLimits:
             raise _overloaded(f"{shared.in_flight} requests are under way")
         if shared.models > 1 and self.in_flight >= shared.maximum - shared.in_flight:
             raise _overloaded(f"{self.in_flight} requests to this model are under way, as many as it may have now")
-        if shared.lag > shared.maximum_lag:
+        if shared.lag > shared.maximum_lag and not self._asks_little:
             raise _overloaded(f"requests wait {shared.lag:.2f} s for their turn")
         self.in_flight += 1
         shared.in_flight += 1
+
+    @property
+    def _asks_little(self) -> bool:
+        """Whether other models cause the load."""
+        shared = self._shared
+        return shared.models > 1 and (not self.in_flight or self.in_flight * shared.models < shared.in_flight)
 
     def leave(self) -> None:
         self.in_flight -= 1

@@ -42,6 +42,19 @@ def test_requests_are_refused_while_the_event_loop_is_behind_and_taken_once_it_i
     asyncio.run(go())
 
 
+def test_while_the_event_loop_is_behind_only_the_models_that_ask_most_are_refused() -> None:
+    shared = Limits(64, 1.0)
+    flooded, other = ModelLimits(shared), ModelLimits(shared)
+    shared.models = 2
+    flooded.enter()
+    shared.lag = 2.0
+    with pytest.raises(Overloaded, match="wait"):
+        flooded.enter()
+    other.enter()
+    with pytest.raises(Overloaded, match="wait"):
+        other.enter()
+
+
 def held(limits: ModelLimits, most: int) -> int:
     """How many requests the model may have under way now, up to `most`."""
     for number in range(most):
