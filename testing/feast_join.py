@@ -39,5 +39,6 @@ def join_with_feast(settings: Settings, spec: ModelSpec, rows: pd.DataFrame, ver
             pq.write_table(lake.scan(view.name, versions[view.name]).to_table(filter=needed), path)
             view.batch_source.file_options.uri, view.batch_source.file_options.file_format = path, ParquetFormat()
         with stores.private_store(settings, [*definitions.objects, chosen.service], online=False) as store:
-            joined = store.get_historical_features(entities, chosen.service).to_df().sort_values("_row")
+            service = store.get_feature_service(chosen.service.name)
+            joined = store.get_historical_features(entities, service).to_df().sort_values("_row")
     return joined[chosen.names].fillna(0).astype(np.float32).set_index(rows.index)

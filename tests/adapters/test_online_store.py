@@ -346,7 +346,7 @@ def test_two_sources_may_share_an_entity_but_no_view(world: World) -> None:
 def test_names_that_two_sources_use_are_refused_to_the_second(world: World, change, said: str) -> None:
     other, versions = both(world, change)
     before = world.online(asked())
-    expected = f"'other' and '{SOURCE}' both define .*{said}.*other.py and .*{SOURCE}.py"
+    expected = f"other.py: Sources '{SOURCE}' and 'other' both define .*{said}"
     for call in (lambda: other.materialize(versions), other.publish):
         with pytest.raises(ConfigError, match=expected):
             call()

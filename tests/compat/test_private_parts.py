@@ -141,14 +141,14 @@ def test_feasts_client_and_its_table_in_sqlite(config, view) -> None:
 
 
 def test_feast_takes_tags_and_descriptions_of_an_on_demand_view() -> None:
-    """Without `allow_tags` it refuses them. When it accepts them by itself, the function can go."""
+    """Without `registrable` it refuses them. When it accepts them by itself, the function can go."""
     import pandas as pd
-    from feast import Field, RequestSource
+    from feast import FeatureService, Field, RequestSource
     from feast.errors import SpecifiedFeaturesNotPresentError
-    from feast.on_demand_feature_view import on_demand_feature_view
+    from feast.on_demand_feature_view import OnDemandFeatureView, on_demand_feature_view
     from feast.types import Float32, Float64
 
-    from training.compat.feast import allow_tags
+    from training.compat.feast import registrable
 
     @on_demand_feature_view(
         sources=[RequestSource(name="event", schema=[Field(name="amount", dtype=Float64)])],
@@ -159,6 +159,8 @@ def test_feast_takes_tags_and_descriptions_of_an_on_demand_view() -> None:
 
     with pytest.raises(SpecifiedFeaturesNotPresentError):
         halves.infer_features()
-    allow_tags(halves)
-    halves.infer_features()
+    [copied, service] = registrable([halves, FeatureService(name="all_of_it", features=[halves])])
+    copied.infer_features()
+    again = OnDemandFeatureView.from_proto(copied.to_proto())
+    assert again.with_projection(service.feature_view_projections[0]).projection.features == again.features
     assert halves.features[0].tags == {"default": "null"}

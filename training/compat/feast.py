@@ -6,6 +6,7 @@ which all views of that entity share.
 """
 
 import contextlib
+import copy
 import logging
 import sys
 import warnings
@@ -44,19 +45,41 @@ def quick_import() -> Iterator[None]:
             del sys.modules["torch"]
 
 
-def allow_tags(view: Any) -> None:
-    """Let the fields of the on-demand `view` have tags and descriptions.
+def registrable(objects: Iterable[Any]) -> list[Any]:
+    """Feast `objects`, with copies of on-demand views and services whose fields have a name and a type only.
 
-    Feast compares a field with the one that it infers from a run of the function, which has neither.
+    Feast's registry keeps no more of an on-demand view's fields. Fields with tags or descriptions would differ from
+    those that Feast infers from a run of the function, so it refuses them; and from those that it reads again, so it
+    could not use a service. The other objects are not copied: `FeatureStore.apply` completes them.
     """
+    from feast import FeatureService
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    found = list(objects)
+    on_demand = {each.name for each in found if isinstance(each, OnDemandFeatureView)}
+    for i, each in enumerate(found):
+        if isinstance(each, OnDemandFeatureView):
+            found[i] = view = copy.copy(each)
+            view.features, view.projection = _bare(view.features), _bare_projection(view.projection)
+        elif isinstance(each, FeatureService):
+            found[i] = service = copy.copy(each)
+            service.feature_view_projections = [
+                _bare_projection(projection) if projection.name in on_demand else projection
+                for projection in service.feature_view_projections
+            ]
+    return found
+
+
+def _bare_projection(projection: Any) -> Any:
+    copied = copy.copy(projection)
+    copied.features = _bare(projection.features)
+    return copied
+
+
+def _bare(fields: Iterable[Any]) -> list[Any]:
     from feast import Field
 
-    compare = type(view)._feature_exists_in_inferred
-
-    def exists(field: Any, inferred: list[Any]) -> bool:
-        return bool(compare(view, Field(name=field.name, dtype=field.dtype), inferred))
-
-    view._feature_exists_in_inferred = exists
+    return [Field(name=field.name, dtype=field.dtype) for field in fields]
 
 
 def sqlite_table(project: str, view: Any) -> str:

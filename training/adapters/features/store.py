@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from training import storage
 from training.adapters.features.feast_config import repo_config
 from training.adapters.features.online_stores import online_store
-from training.compat.feast import allow_tags
+from training.compat.feast import registrable
 from training.settings import StateSettings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def private_store(settings: StateSettings, objects: list[Any], *, online: bool) 
     with tempfile.TemporaryDirectory(prefix="perennial-feast-") as folder:
         online_settings = online_store(settings).feast_settings() if online else None
         store = _feature_store(settings, f"{folder}/registry.db", online_settings)
-        _apply(store, objects)
+        store.apply(registrable(objects))
         yield store
 
 
@@ -44,7 +44,7 @@ def publish(settings: StateSettings, objects: list[Any], source: str, digest: st
     applied = registry.with_name(f"{source}.applied")
     if registry.exists() and applied.exists() and applied.read_text() == digest:
         return False
-    _apply(published_store(settings), objects)
+    published_store(settings).apply(registrable(objects))
     storage.write(str(applied), digest.encode())
     return True
 
@@ -70,15 +70,6 @@ def registry_lock(settings: StateSettings) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _apply(store: "FeatureStore", objects: list[Any]) -> None:
-    from feast.on_demand_feature_view import OnDemandFeatureView
-
-    for each in objects:
-        if isinstance(each, OnDemandFeatureView):
-            allow_tags(each)
-    store.apply(objects)
 
 
 def _feature_store(settings: StateSettings, registry: str, online: dict[str, Any] | None) -> "FeatureStore":
