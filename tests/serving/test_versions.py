@@ -130,7 +130,7 @@ def take_through_a_rollout(stack: Stack, version: int, champion: int) -> None:
     answers(stack, version)
     rollback.run(RollbackInputs(model=MODEL), stack.planned([{"mode": "full"}]))
     answers(stack, champion)
-    assert http.get(f"{stack.service.url}/readyz").status_code == 200
+    eventually(lambda: http.get(f"{stack.service.url}/readyz").status_code == 200)
 
 
 def test_a_version_with_more_features(stack: Stack) -> None:
@@ -239,7 +239,7 @@ def test_a_column_that_the_online_store_lacks_is_a_default_and_said(stack: Stack
     counted = f"perennial_features_lacking_total{{{labels}}} 2"
     eventually(lambda: counted in http.get(f"{stack.service.url}/metrics").text)
     assert stack.service.log.read_text().count("rows without customer_count_60d, which version") == 1
-    assert http.get(f"{stack.service.url}/readyz").status_code == 200
+    eventually(lambda: http.get(f"{stack.service.url}/readyz").status_code == 200)
     promote(stack, stack.registry.get(MODEL, 1))
 
 
@@ -251,7 +251,7 @@ def test_requests_without_an_entity_have_defaults_and_do_no_harm(stack: Stack) -
     said = http.post(f"{stack.service.url}/predict_batch", json=payments).json()["predictions"]
     assert [each["features_defaulted"] for each in said] == [False, True] * 5
     answers(stack, 1)
-    assert http.get(f"{stack.service.url}/readyz").status_code == 200
+    eventually(lambda: http.get(f"{stack.service.url}/readyz").status_code == 200)
 
 
 def test_it_starts_again_with_the_versions_that_it_had(stack: Stack) -> None:
