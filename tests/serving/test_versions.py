@@ -160,13 +160,20 @@ def test_an_artifact_from_before_definitions_were_in_it_takes_those_on_disk(stac
     promote(stack, stack.registry.get(MODEL, 1))
 
 
+def champion_since(stack: Stack) -> str:
+    found: str = http.get(f"{stack.service.url}/models/{MODEL}").json()["models"]["champion"]["since"]
+    return found
+
+
 def test_a_version_with_another_view(stack: Stack) -> None:
     change(stack, *RENAMED)
     spec = yaml.safe_load((stack.settings.feature_repo / f"{SOURCE}.yaml").read_text())
     tables = spec["features"]["tables"]
     tables["terminal_risk"] = tables.pop("terminal_features")
+    before = champion_since(stack)
     (stack.settings.feature_repo / f"{SOURCE}.yaml").write_text(yaml.safe_dump(spec))
     fill_online_store(stack.settings, load_model_spec(MODEL, stack.settings.models_dir, stack.settings.feature_repo))
+    eventually(lambda: champion_since(stack) != before)  # The host of the changed spec has taken over.
     version = stack.register(bias=-0.7, features=features(stack)).version
     take_through_a_rollout(stack, version, champion=1)
 
