@@ -109,9 +109,13 @@ class ModelHost:
             self.metrics.unloads.inc()
         return unloaded
 
-    async def look(self) -> None:
-        """Check whether the champion can answer. The metrics say whether the model can, and whether it is loaded."""
+    async def check(self) -> None:
+        """Check whether the champion can answer. `why_not_ready` says what was found."""
         await self._probe.look()
+
+    async def look(self) -> None:
+        """As `check`. The metrics say whether the model can answer, and whether it is loaded."""
+        await self.check()
         self.metrics.ready.set(int(self.why_not_ready() is None))
         self.metrics.loaded.set(int(self.loaded))
 

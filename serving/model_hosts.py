@@ -9,7 +9,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from serving.endpoint import Endpoint, PredictBatchEndpoint, PredictEndpoint
 from serving.frontend import Frontend
@@ -18,6 +19,7 @@ from serving.model_host import ModelHost
 from serving.model_unloader import ModelUnloader
 from serving.readiness import Probes
 from serving.replica import Replica
+from training.adapters.registry import CHAMPION
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import ReplicaState, ServedModels
@@ -223,24 +225,35 @@ class ModelHosts:
             if (successor := self._started(spec, before=host)) is None:
                 return
             self._successors[name] = successor
-        ready = successor.watcher.traffic.can_answer or not host.watcher.traffic.can_answer
-        if successor.watcher.settled and ready:
+        if self._may_take_over(successor, host):
             del self._successors[name]
             self._put(successor)
             successor.take_over()
             host.retire(keep_log=True)
             log.info("%s is served with its new spec", name)
 
+    def _may_take_over(self, successor: ModelHost, host: ModelHost) -> bool:
+        """Whether `successor` serves what `host` does, or what the registry asks for, and can answer with it."""
+        if not successor.watcher.settled:
+            return False
+        if not host.watcher.traffic.can_answer:
+            return True
+        if not _serves_what(host, successor):
+            return False
+        # Probes check the hosts that answer already.
+        self._in_loop(successor.check)
+        return successor.why_not_ready() is None or host.why_not_ready() is not None
+
     def _remove(self, name: str) -> None:
         self._discard_successor(name)
         host = self._hosts[name]
-        self._in_loop(lambda: self._serve({each: kept for each, kept in self._hosts.items() if each != name}))
+        self._serve_in_loop({each: kept for each, kept in self._hosts.items() if each != name})
         host.retire()
         host.metrics.removed()
 
     def _put(self, host: ModelHost) -> None:
         """Have `host` answer for its model."""
-        self._in_loop(lambda: self._serve({**self._hosts, host.spec.name: host}))
+        self._serve_in_loop({**self._hosts, host.spec.name: host})
 
     def _discard_successor(self, name: str) -> None:
         if (successor := self._successors.pop(name, None)) is not None:
@@ -251,7 +264,8 @@ class ModelHosts:
         successor = self._successors.get(name)
         if successor is None:
             return self._failed.get(name)
-        return f"The spec has changed, and the one before is used: {successor.watcher.problem}"
+        why = successor.watcher.problem or successor.why_not_ready()
+        return f"The spec has changed, and the one before is used: {why}"
 
     def _count_spec_problems(self) -> None:
         specs = self._frontend.specs
@@ -262,13 +276,29 @@ class ModelHosts:
         for name, why in specs.broken.items():
             log.error("The spec of %s cannot be used: %s", name, why)
 
-    def _in_loop(self, work: Callable[[], None]) -> None:
+    def _serve_in_loop(self, hosts: dict[str, ModelHost]) -> None:
+        async def serve() -> None:
+            self._serve(hosts)
+
+        self._in_loop(serve)
+
+    def _in_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do `work` in the event loop, and wait for it."""
+        asyncio.run_coroutine_threadsafe(work(), self._loop).result()
 
-        async def do() -> None:
-            work()
 
-        asyncio.run_coroutine_threadsafe(do(), self._loop).result()
+def _serves_what(host: ModelHost, successor: ModelHost) -> bool:
+    """Whether `successor` has the champion of `host`, or one that the registry asks for and `host` does not have.
+
+    Both follow the registry. While one of them still loads the new champion, they differ although each had at some
+    moment what the registry asked for.
+    """
+    theirs, ours = (each.watcher.traffic.versions.get(CHAMPION) for each in (host, successor))
+    if theirs is None or ours is None:
+        return False
+    if (theirs.version, theirs.digest) == (ours.version, ours.digest):
+        return True
+    return successor.watcher.champion_problem is None and host.watcher.champion_problem is not None
 
 
 def _differs(one: ModelSpec, other: ModelSpec) -> bool:

@@ -57,6 +57,8 @@ class Watcher:
         self.problem: str | None = "The service is starting"
         #: The first versions have been loaded, or cannot be.
         self.settled = False
+        #: Why the champion is not the one that the registry asks for; None when it is.
+        self.champion_problem: str | None = self.problem
         self.model = spec.name
         self._signals, self._metrics, self._wake, self._on_load = signals, metrics, wake, on_load
         #: Held while the traffic is changed, but not while a version is loaded or the registry is asked.
@@ -101,7 +103,8 @@ class Watcher:
         with self._lock:
             if self.traffic.unloaded is None:
                 return self._take_all(wanted, asked, bad_tags)
-            return self._take_none(self.traffic.unloaded, wanted, asked) or bad_tags
+            self.champion_problem = self._take_none(self.traffic.unloaded, wanted, asked)
+            return self.champion_problem or bad_tags
 
     def _take_none(self, unloaded: LoadedVersion, wanted: Wanted, asked: Desired) -> str | None:
         """Leave the model unloaded unless the registry asks for more. Returns what is missing, if anything."""
@@ -115,7 +118,7 @@ class Watcher:
     def _take_all(self, wanted: Wanted, asked: Desired, bad_tags: str | None) -> str | None:
         """Take over what is loaded. Returns what is missing, if anything."""
         # The champion comes first: of several versions that are not loaded yet, it is the first to be loaded.
-        champion, champion_problem = self._take(CHAMPION, wanted[CHAMPION])
+        champion, self.champion_problem = self._take(CHAMPION, wanted[CHAMPION])
         challenger, challenger_problem = self._take(CHALLENGER, wanted[CHALLENGER])
         # `previous` only makes a rollback faster: a replica without it is well.
         previous, _ = self._take(PREVIOUS, wanted[PREVIOUS])
@@ -125,7 +128,7 @@ class Watcher:
         self._may_unload = champion is not None and _nothing_to_load(champion, wanted, asked)
         versions = {version.version for version in wanted.values() if version}
         self._loader.keep(self.traffic.by_alias.values(), versions)
-        return champion_problem or bad_tags or challenger_problem
+        return self.champion_problem or bad_tags or challenger_problem
 
     def _entry(self, state: ModelState, version: int | None) -> ModelVersion | None:
         if version is None:

@@ -186,6 +186,20 @@ def test_a_changed_spec_takes_effect_while_requests_are_answered(world: ManyMode
     assert len(logged_rows(lake)) == len({row["prediction_id"] for row in logged_rows(lake)})
 
 
+def test_a_changed_spec_takes_over_with_the_champion_of_that_moment_and_is_ready(world: ManyModels) -> None:
+    before = world.champion("newcomer")
+    assert before is not None
+    version = world.register("newcomer", 0.5)
+    for number in range(3):
+        world.write_spec("newcomer", title=f"Title {number}")
+        while title(world, "newcomer") != f"Title {number}: predict":
+            for champion in (version, before):
+                world.promote("newcomer", champion)
+                for _ in range(5):
+                    assert world.predict("newcomer").json()["model_version"] == champion
+                    assert world.of("newcomer").ready == "yes"
+
+
 def test_a_spec_with_which_no_version_can_serve_waits_for_one_that_can(world: ManyModels) -> None:
     before = world.champion("newcomer")
     world.write_spec("newcomer", "regression")
