@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import TypeAdapter
 
 from serving.inference_protocol.infer_request import InferRequest
 from serving.inference_protocol.tensors import BOOL, BYTES, FP64, INT64, to_binary
-from serving.schema import BadRequest, Problem
+from serving.schema import BadRequest, Problem, prediction_schema
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import Prediction
 from training.contract.registries import TASKS
@@ -92,8 +91,7 @@ def output_tensors(spec: ModelSpec) -> list[OutputTensor]:
 
     Raises ConfigError for an unknown kind of task.
     """
-    kind = TASKS.find(spec.task.kind)
-    common: Mapping[str, Any] = TypeAdapter(Prediction).json_schema()["properties"]
+    kind, common = TASKS.find(spec.task.kind), prediction_schema()["properties"]
     found = list[OutputTensor]()
     for name, schema in kind.answer_schema.items():
         optional = name in kind.optional
