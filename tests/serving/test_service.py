@@ -116,9 +116,11 @@ def test_the_openapi_document_describes_the_payment(url: str) -> None:
     assert {"/predict_batch", "/models", "/models/card_fraud/predict_batch"} <= set(paths)
 
 
-def test_metrics_count_predictions(url: str) -> None:
-    text = httpx.get(f"{url}/metrics").text
-    assert 'perennial_predictions_total{decision="pass",model="card_fraud",role="champion",version="1"}' in text
+def test_metrics_count_predictions(stack: Stack, url: str) -> None:
+    decision = stack.predict().json()["decision"]
+    counted = f'perennial_predictions_total{{decision="{decision}",model="card_fraud",role="champion",version="1"}}'
+    # What each request counts is added once a second.
+    text = eventually(lambda: counted in (now := httpx.get(f"{url}/metrics").text) and now)
     assert "perennial_champion_version" in text
 
 
