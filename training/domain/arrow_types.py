@@ -38,6 +38,11 @@ def feed_schema(feed: FeedSpec) -> pa.Schema:
     return pa.schema([pa.field(name, arrow_type(column)) for name, column in feed.columns.items()])
 
 
+def utc_days(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The UTC day of each of `times`, which are timestamps in UTC."""
+    return times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+
+
 def as_exact_pandas(table: pa.Table) -> Any:
     """`table` as a DataFrame in which no value changes.
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.model_spec import RowCount
+from training.domain.arrow_types import utc_days
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,7 @@ def day_counts(
     import pandas as pd  # Slow to import, and only needed for validation.
 
     counts = {promised.start + at * _DAY: 0 for at in range(len(promised))}
-    found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()
+    found = pc.value_counts(utc_days(times)).to_pylist()
     counts.update({day["values"]: day["counts"] for day in found if day["values"] in counts})
     bounds, rows = row_bounds(counts, history, rule), []
     for day, count in counts.items():

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from training.contract.errors import InputError
 from training.contract.feeds import EVENTS
-from training.onboarding.keys import MADE_ID, Choice, choose_id, choose_time, reprofiled
-from training.onboarding.profile import Profile, profiles
+from training.domain.arrow_types import utc_days
+from training.onboarding.keys import MADE_ID, Choice, choose_id, choose_time
+from training.onboarding.profile import Profile, profile_of, profiles
 from training.onboarding.rules import Rules, column_rules, day_counts, joined, key_rules, label_rules
 from training.onboarding.sample import READABLE, Sample, read_sample
 
@@ -80,8 +81,7 @@ def event_feed(data: Path, time: str, identity: str, labels: Sequence[str], apar
     sample = read_sample(data)
     found = profiles(sample)
     chosen, typed = choose_time(sample, found, time)
-    file_type = found[chosen.column].file_type
-    found = _retyped(typed, found, chosen.column, file_type)
+    found = _retyped(typed, found, chosen.column)
     key = choose_id(typed, found, chosen.column, identity, apart)
     names = tuple(sample.column(label) for label in labels)
     if not names and not apart:
@@ -109,7 +109,7 @@ def label_feed(data: Path, time: str, events: Feed) -> Feed:
             " the event belong into the file of the events."
         )
         raise InputError(error.message, f"{hint} {error.hint}") from error
-    found = _retyped(typed, found, chosen.column, found[chosen.column].file_type)
+    found = _retyped(typed, found, chosen.column)
     key = found[events.id.column]
     of_events = events.columns[events.id.column]
     if not key.key_kind or key.key_kind != of_events.key_kind:
@@ -155,12 +155,13 @@ def label_delay(events: Feed, labels: Feed) -> Delay:
 
 
 def _day_numbers(times: pa.ChunkedArray) -> np.ndarray:
-    return times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False).cast(pa.int32()).to_numpy()
+    return utc_days(times).cast(pa.int32()).to_numpy()
 
 
-def _retyped(sample: Sample, found: dict[str, Profile], time: str, file_type: str) -> dict[str, Profile]:
-    again = reprofiled(sample, found, time)
-    return {**again, time: replace(again[time], file_type=file_type)}
+def _retyped(sample: Sample, found: dict[str, Profile], time: str) -> dict[str, Profile]:
+    """`found` with the profile of the column `time` as `sample` has it now, but with the type that the file has."""
+    again = profile_of(time, sample.original[time], sample.table[time])
+    return {**found, time: replace(again, file_type=found[time].file_type)}
 
 
 def _guessed_label(sample: Sample, found: dict[str, Profile]) -> str:

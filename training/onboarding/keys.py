@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.contract.errors import InputError
-from training.onboarding.profile import Profile, only, profile_of
+from training.onboarding.profile import Profile, only
 from training.onboarding.sample import Sample
-from training.onboarding.times import as_times, from_epoch
+from training.onboarding.times import as_times, to_times
 
 #: The id that `make land` makes where the sample has none.
 MADE_ID = "event_id"
@@ -45,8 +45,7 @@ def choose_time(sample: Sample, found: dict[str, Profile], wanted: str = "") -> 
     """
     choice = Choice(sample.column(wanted)) if wanted else _guessed_time(sample, found)
     values = sample.table[choice.column]
-    times = as_times(values)
-    times = from_epoch(values) if times is None else times
+    times = to_times(values)
     if times is None:
         raise _no_time(sample, choice.column, values)
     if times.null_count:
@@ -183,8 +182,3 @@ def _no_time(sample: Sample, name: str, values: pa.ChunkedArray) -> InputError:
 
 def _listed(columns: Sequence[Profile]) -> str:
     return ", ".join(each.name for each in columns)
-
-
-def reprofiled(sample: Sample, found: dict[str, Profile], name: str) -> dict[str, Profile]:
-    """`found` with the profile of `name` as `sample` has the column now."""
-    return {**found, name: profile_of(name, sample.original[name], sample.table[name])}

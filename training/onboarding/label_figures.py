@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.contract.base import Days
+from training.contract.feeds import EVENTS
 from training.contract.source_spec import SourceSpec
 from training.onboarding.rules import day_counts
 
@@ -48,7 +49,7 @@ def label_figures(spec: SourceSpec, label: str, feeds: dict[str, pa.Table], most
     A number of more than `most_classes` values has no `counts`.
     """
     of = spec.label(label)
-    events, labelled = feeds["events"], feeds[of.feed]
+    events, labelled = feeds[EVENTS], feeds[of.feed]
     values = labelled[label].drop_null()
     if not len(values) or not events.num_rows:
         return None
@@ -60,8 +61,8 @@ def label_figures(spec: SourceSpec, label: str, feeds: dict[str, pa.Table], most
     counted = [] if number and distinct > most_classes else pc.value_counts(values).to_pylist()
     counts = {each["values"]: each["counts"] for each in counted}
     return LabelFigures(
-        days=Days(start=days[0], end=date.fromordinal(days[-1].toordinal() + 1)),
-        as_of=date.fromordinal(reported[-1].toordinal() + 1),
+        days=Days(start=days[0], end=days[-1] + timedelta(days=1)),
+        as_of=reported[-1] + timedelta(days=1),
         rows=len(values),
         counts=dict(sorted(counts.items(), key=lambda item: -item[1])),
         mean=pc.mean(floats).as_py() if number else math.nan,

@@ -7,9 +7,10 @@ import pyarrow.types as pt
 from training.contract.columns import Column
 from training.contract.errors import InputError
 from training.contract.feeds import FeedSpec
+from training.domain.arrow_types import utc_days
 from training.onboarding.keys import MADE_ID
 from training.onboarding.sample import Sample
-from training.onboarding.times import as_times, from_epoch
+from training.onboarding.times import to_times
 
 
 def landable(sample: Sample, feed: FeedSpec, positive: str = "") -> pa.Table:
@@ -41,8 +42,7 @@ def landable(sample: Sample, feed: FeedSpec, positive: str = "") -> pa.Table:
 
 def _converted(sample: Sample, name: str, values: pa.ChunkedArray, column: Column, positive: str) -> pa.ChunkedArray:
     if column.kind == "timestamp":
-        times = as_times(values)
-        times = from_epoch(values) if times is None else times
+        times = to_times(values)
         if times is None:
             what = f"{sample.path}: {name} is {values.type}, which is no time"
             raise InputError(what, "Deliver timestamps, dates, text in ISO 8601 or whole seconds since 1970.")
@@ -57,7 +57,7 @@ def _converted(sample: Sample, name: str, values: pa.ChunkedArray, column: Colum
 
 def _with_id(table: pa.Table, feed: FeedSpec) -> pa.Table:
     """With the day and the number of the row within it, which a longer file of the same rows gives as well."""
-    days = table[feed.time_column].cast(pa.timestamp("us")).cast(pa.date32(), safe=False).to_pylist()
+    days = utc_days(table[feed.time_column]).to_pylist()
     ids, day, number = [], None, 0
     for each in days:
         number = number + 1 if each == day else 1

@@ -16,6 +16,7 @@ import pyarrow.types as pt
 
 from training.contract.errors import InputError
 from training.contract.feeds import RowCount
+from training.domain.arrow_types import utc_days
 from training.onboarding.profile import Profile
 
 #: A text with at most so many values, each often enough in both halves of the sample, is a closed set.
@@ -225,7 +226,7 @@ def _label_comment(each: Profile, positive: str) -> str:
 
 def day_counts(times: pa.ChunkedArray) -> dict[date, int]:
     """Day → its rows, for every day from the first to the last, also those without rows."""
-    found = pc.value_counts(times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)).to_pylist()
+    found = pc.value_counts(utc_days(times)).to_pylist()
     rows = {each["values"]: each["counts"] for each in found}
     first, last = min(rows), max(rows)
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]

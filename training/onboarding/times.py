@@ -35,7 +35,13 @@ def as_times(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
     return None
 
 
-def from_epoch(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def to_times(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """As `as_times`, and integers that count from 1970 on. For columns that a person or a spec calls times."""
+    times = as_times(values)
+    return _from_epoch(values) if times is None else times
+
+
+def _from_epoch(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Integers that count seconds, or thousandths, millionths, … of them since 1970, as times; None for others."""
     if not pt.is_integer(values.type) or values.null_count == len(values):
         return None
