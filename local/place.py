@@ -75,6 +75,16 @@ class Place:
         return self.home / "run"
 
     @property
+    def environments(self) -> Path:
+        """The environment of each program, as JSON. They have secrets."""
+        return self.run / "environments"
+
+    def make_private(self) -> None:
+        """Create the state folder, or take it from others: only its owner may look into it."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)
+
+    @property
     def logs(self) -> Path:
         """One log per program."""
         return self.home / "logs"

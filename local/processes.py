@@ -68,26 +68,40 @@ def _step_server(place: Place) -> list[Program]:
     return [Program(STEPS, command, patience=30)]
 
 
-def environment(place: Place, credentials: Credentials, base: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of every program: `base` without other tools' settings, and the stack's own."""
-    kept = {name: value for name, value in base.items() if not name.startswith(FOREIGN)}
-    ours = {
+def environment(
+    place: Place, credentials: Credentials, program: str, base: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The environment of the program `program`: `base` without other tools' settings, and what this program needs.
+
+    Each secret is in the environments of those programs only that use it. The `CT_*` variables of `base` may hold
+    credentials. They are the steps', serving's and Airflow's.
+    """
+    kept = daemon_environment(place, base)
+    if program == "mlflow":
+        # Background jobs of MLflow's GenAI features: processes that nothing here uses.
+        return kept | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    kept |= {name: value for name, value in base.items() if name.startswith("CT_")} | place.step_environment
+    if program.startswith("airflow-"):
+        return kept | _airflow(place, credentials, program)
+    return kept | {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(place.home / "bentoml")}
+
+
+def daemon_environment(place: Place, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of supervisord, and the part that all programs share. It has no secrets and no settings."""
+    kept = {name: value for name, value in base.items() if not name.startswith((*FOREIGN, "CT_"))}
+    return kept | {
         MARK: str(place.home),
         # setproctitle must not overwrite the environment: MARK is read from /proc.
         "SPT_NOENV": "1",
         "PATH": f"{BIN}{os.pathsep}{base.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Background jobs of MLflow's GenAI features: processes that nothing here uses.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "BENTOML_DO_NOT_TRACK": "true",
-        "BENTOML_HOME": str(place.home / "bentoml"),
     }
-    return kept | ours | place.step_environment | _airflow(place, credentials)
 
 
-def _airflow(place: Place, credentials: Credentials) -> dict[str, str]:
+def _airflow(place: Place, credentials: Credentials, program: str) -> dict[str, str]:
     home = place.airflow_home
     settings = {
         "CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -101,9 +115,12 @@ def _airflow(place: Place, credentials: Credentials) -> dict[str, str]:
         "API__HOST": HOST,
         "API__PORT": str(place.ports.airflow),
         "API__BASE_URL": place.airflow_url,
-        "API__SECRET_KEY": credentials.api_secret,
-        "API_AUTH__JWT_SECRET": credentials.jwt_secret,
     }
+    # The scheduler signs the tokens of tasks, the API server checks them and signs those of people.
+    if program in ("airflow-api", "airflow-scheduler"):
+        settings["API_AUTH__JWT_SECRET"] = credentials.jwt_secret
+    if program == "airflow-api":
+        settings["API__SECRET_KEY"] = credentials.api_secret
     ours = {f"AIRFLOW__{name}": value for name, value in settings.items()}
     return {"AIRFLOW_HOME": str(home)} | airflow_everywhere() | ours
 

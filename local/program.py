@@ -1,11 +1,14 @@
-"""`python -m local.program <name> -- <command>`: the supervisor runs this for each program.
+"""`python -m local.program <name> <environment> -- <command>`: the supervisor runs this for each program.
 
 When a program is killed its workers may live on. They keep its port, or wait for tasks that never come. So this first
-ends all processes that an earlier program of the same name left. Then it becomes the program (exec).
+ends all processes that an earlier program of the same name left. Then it becomes the program (exec), with the
+environment that is written for this program alone: supervisord's own, which it starts with, has no secrets.
 """
 
+import json
 import os
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -39,12 +42,13 @@ def kill(processes: list[psutil.Process]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    name, _, *command = argv
+    name, environment, _, *command = argv
     left = [p for p in members(os.environ[MARK], name) if p.pid != os.getppid()]
     if left:
         print(f"Killing processes that an earlier {name} left: {[p.pid for p in left]}", flush=True)
         kill(left)
-    os.execvp(command[0], command)
+    own = json.loads(Path(environment).read_text())
+    os.execvpe(command[0], command, own | {NAME: os.environ.get(NAME, name)})
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def _mlflow(place: Place) -> Iterator[None]:
     with log.open("w") as output:
         server = subprocess.Popen(
             mlflow_server(place).command,
-            env=environment(place, Credentials.kept_in(place.home)),
+            env=environment(place, Credentials.kept_in(place.home), "mlflow"),
             cwd=ROOT,
             stdout=output,
             stderr=output,

@@ -48,24 +48,26 @@ class Stack:
         StackStoppedError when somebody else stops the stack meanwhile.
         """
         place, credentials = self.place, self.credentials
+        place.make_private()
         for folder in (place.landing, place.home / "mlflow", place.airflow_home, place.run, place.logs):
             folder.mkdir(parents=True, exist_ok=True)
         credentials.write_passwords_file(place.airflow_home / "passwords.json")
         try:
-            self._start(environment(place, credentials), report, patience)
+            self._start(credentials, report, patience)
         except (StepError, *UNREACHABLE):
             if self.supervisor.stopped:
                 raise StackStoppedError from None
             raise
 
-    def _start(self, env: dict[str, str], report: Report, patience: float) -> None:
+    def _start(self, credentials: Credentials, report: Report, patience: float) -> None:
         place = self.place
         if not self.running:
-            self.supervisor.boot(programs(place), env)
+            started = programs(place)
+            self.supervisor.boot(started, {each.name: environment(place, credentials, each.name) for each in started})
             place.remember()
         report("MLflow, the step server and Airflow's database")
         self.supervisor.start("mlflow", STEPS)
-        self._migrate(env)
+        self._migrate(environment(place, credentials, "airflow-api"))
         report("Airflow's API server and the prediction service")
         self.supervisor.start("airflow-api", "serving")
         self._wait("airflow-api", patience)

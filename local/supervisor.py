@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ProtocolError, ServerProxy
 
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from local.credentials import write_private
 from local.place import Place
-from local.processes import Program
+from local.processes import Program, daemon_environment
 from local.program import kill, members
 from training.contract.errors import StepError
 from training.settings import ROOT
@@ -74,21 +76,24 @@ class Supervisor:
         except UNREACHABLE:
             return False
 
-    def boot(self, programs: list[Program], environment: Mapping[str, str]) -> None:
+    def boot(self, programs: list[Program], environments: Mapping[str, Mapping[str, str]]) -> None:
         """Start supervisord, which knows `programs` but starts none. First end the processes that a crashed stack left.
 
-        Raises StepError when supervisord does not start.
+        `environments` has the environment of each program, by name. Raises StepError when supervisord does not start.
         """
         place = self._place
         self.end_leftovers()
-        for folder in (place.run, place.logs):
+        place.make_private()
+        for folder in (place.run, place.logs, place.environments):
             folder.mkdir(parents=True, exist_ok=True)
+        for program in programs:
+            write_private(environment_file(place, program.name), dict(environments[program.name]))
         place.socket.unlink(missing_ok=True)
         place.stopped.unlink(missing_ok=True)
         config = place.run / "supervisord.conf"
         config.write_text(configuration(place, programs))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
-        done = subprocess.run(command, env=dict(environment), cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(command, env=daemon_environment(place), cwd=ROOT, capture_output=True, text=True)
         deadline = time.monotonic() + 20
         while done.returncode == 0 and not self.running and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -153,14 +158,19 @@ class Supervisor:
 
 
 def configuration(place: Place, programs: list[Program]) -> str:
-    """The content of supervisord.conf. It has no secrets: programs inherit supervisord's environment."""
+    """The content of supervisord.conf. It has no secrets: each program reads its environment from a file of its own."""
     parts = [DAEMON.format(run=_raw(place.run), root=_raw(ROOT), socket=_raw(place.socket))]
     # supervisord expands this value twice, and all others once.
     logs = _raw(_raw(place.logs))
     for program in programs:
-        command = shlex.join([sys.executable, "-m", "local.program", program.name, "--", *program.command])
+        wrapper = [sys.executable, "-m", "local.program", program.name, str(environment_file(place, program.name))]
+        command = shlex.join([*wrapper, "--", *program.command])
         parts.append(PROGRAM.format(name=program.name, command=_raw(command), patience=program.patience, logs=logs))
     return "".join(parts)
+
+
+def environment_file(place: Place, program: str) -> Path:
+    return place.environments / f"{program.replace(':', '_')}.json"
 
 
 def _raw(value: object) -> str:

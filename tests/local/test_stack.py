@@ -7,6 +7,7 @@ import stat
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -56,8 +57,13 @@ def waiting(place: Place, name: str = "waiting") -> Program:
     return Program(name, [sys.executable, str(script), str(place.home / "pids")])
 
 
-def env(place: Place) -> dict[str, str]:
-    return environment(place, Credentials.kept_in(place.home))
+def env(place: Place) -> dict[str, dict[str, str]]:
+    """An environment for any program that a test starts."""
+    credentials = Credentials.kept_in(place.home)
+    return defaultdict(
+        lambda: environment(place, credentials, "other"),
+        {each.name: environment(place, credentials, each.name) for each in programs(place)},
+    )
 
 
 def pids(place: Place, starts: int) -> list[tuple[int, int]]:
@@ -180,15 +186,51 @@ def test_every_program_listens_on_this_machine_only(place: Place) -> None:
 
 def test_the_environment_is_the_stacks_own(place: Place) -> None:
     base = {"PATH": "/bin", "AIRFLOW_HOME": "/theirs", "MLFLOW_TRACKING_URI": "theirs", "HOME": "/home/me"}
-    made = environment(
-        Place(place.home, place.landing, Ports(18080, 15000, 13000)), Credentials("p", "a", "j", "f"), base
-    )
+    elsewhere = Place(place.home, place.landing, Ports(18080, 15000, 13000))
+    made = environment(elsewhere, Credentials("p", "a", "j", "f"), "airflow-api", base)
     assert made["AIRFLOW_HOME"] == str(place.airflow_home)
     assert "MLFLOW_TRACKING_URI" not in made
     assert made["HOME"] == "/home/me"
     assert made["CT_TRACKING_URI"] == "http://127.0.0.1:15000"
     assert made["CT_SERVING_URLS"] == "http://127.0.0.1:13000"
     assert made["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:18080/execution/"
+
+
+#: Secret → the programs that have it in their environment. A CT_* variable of the shell stands for a key of a service.
+HAVE = {
+    "jwt": {"airflow-api", "airflow-scheduler"},
+    "api-secret": {"airflow-api"},
+    "fernet": {"airflow-api", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"},
+    "key-of-serving": {
+        *("steps", "serving", "airflow-api", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+    },
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_running_program_has_its_own_secrets_only(place: Place, supervisor: Supervisor) -> None:
+    secrets = Credentials("password", "api-secret", "jwt", "fernet")
+    base = dict(os.environ) | {"CT_SERVING_API_KEY": "key-of-serving"}
+    names = [program.name for program in programs(place)]
+    environments = {name: environment(place, secrets, name, base) for name in names}
+    supervisor.boot([waiting(place, name) for name in names], environments)
+    supervisor.start(*names)
+    pids(place, len(names))
+    seen = {state.name: Path(f"/proc/{state.pid}/environ").read_text() for state in supervisor.states()}
+    # A child inherits what its program has, as a step does that the step server forks.
+    [child] = psutil.Process(next(state.pid for state in supervisor.states() if state.name == "steps")).children()
+    assert not [value for value in child.environ().values() if value in ("jwt", "api-secret", "fernet")]
+    for secret, programs_with_it in HAVE.items():
+        assert {name for name, text in seen.items() if f"={secret}\0" in text} == programs_with_it, secret
+    daemon = Path(f"/proc/{(place.run / 'supervisord.pid').read_text().strip()}/environ").read_text()
+    assert not [secret for secret in HAVE if f"={secret}\0" in daemon]
+
+
+def test_nobody_else_can_look_into_the_state(place: Place, supervisor: Supervisor) -> None:
+    place.home.mkdir(mode=0o755)
+    supervisor.boot([waiting(place)], env(place))
+    assert stat.S_IMODE(place.home.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in place.environments.iterdir()} == {0o600}
 
 
 def test_secrets_are_kept_private_and_stay_the_same(place: Place) -> None:
