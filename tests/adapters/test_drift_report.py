@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import wasserstein_distance
 
+from testing.html_attacks import ATTACKS, assert_safe
 from training.adapters.drift_report import write_drift_report
 from training.adapters.drift_tests.distance import NOTE, THRESHOLD
 from training.contract.errors import DataContractError
@@ -192,3 +193,15 @@ def test_numbers_drift_when_more_of_them_are_missing(tmp_path: Path, share: floa
     )
     assert not report.columns["moved"].drifted
     assert "steady (missing)" in report.html.read_text()
+
+
+@pytest.mark.parametrize("value", ATTACKS)
+def test_names_and_values_of_data_cannot_become_markup(value: str, tmp_path: Path) -> None:
+    old, new = _rows(200, 1), _rows(200, 2)
+    old, new = (rows.assign(**{value: [value, "usual"] * 100, f"{value} number": rows["moved"]}) for rows in (old, new))
+    report = write_drift_report(old, new, 0.3, tmp_path / "new", {value: value})
+    assert value in report.columns
+    page = report.html.read_text()
+    # The first script is the data, and ends where Evidently ends it.
+    assert_safe(page, scripts=4)
+    assert "window.drawDashboard(" in page

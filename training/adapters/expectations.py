@@ -1,4 +1,6 @@
-"""Great Expectations: validate one partition with the rules of its feed, and render Data Docs.
+"""Great Expectations: validate one partition with the rules of its feed, and write a page of what it found.
+
+The page is ours: Great Expectations' own Data Docs do not escape values, and need scripts and styles of other hosts.
 
 There are two suites. A row that breaks a rule of the row suite is quarantined. A partition that breaks a rule of the
 day suite is refused. The `meta` of each expectation holds the text of its rule. The caller has checked before that
@@ -11,11 +13,10 @@ all columns are present and have their types.
 
 import logging
 import os
-import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from great_expectations.data_context import AbstractDataContext
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation import Expectation
 
-from training import atomic
+from training import atomic, web_pages
 from training.contract.base import Days, midnight
 from training.contract.column_types import whole_digits
 from training.contract.errors import StepError
@@ -43,7 +44,8 @@ from training.contract.model_spec import Column, FeedSpec
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
 _ROWS, _GAP = "rows per day", "days since the day before it with rows"
-_SITE = "partition"
+#: Of the values that break a rule the page shows so many, each up to so many characters.
+_EXAMPLES, _CHARACTERS = 20, 100
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Findings:
     """What is wrong with a partition.
 
     `days`: sentences about days that break a rule; the partition is refused when there are any. `rows`: rule →
-    positions of the rows that break it; empty when the partition is refused. `page`: the index page of Data Docs.
+    positions of the rows that break it; empty when the partition is refused. `page`: the page that says so.
     """
 
     days: list[str]
@@ -60,19 +62,20 @@ class Findings:
 
 
 def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Days, name: str, site: Path) -> Findings:
-    """Validate a partition's `rows` (with a RangeIndex) and render Data Docs. Replaces the folder `site`.
+    """Validate a partition's `rows` (with a RangeIndex) and write its page. Replaces the folder `site`.
 
     `rows` is what `as_validation_frame` makes of the feed's columns in the types of the spec. `days` has one row per
     promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and `gap`, the days from the newest
     day before it with rows (NaN: no rule).
-    `promised` are the days in which the rows' times must lie. `name` is the title of the pages.
+    `promised` are the days in which the rows' times must lie. `name` is the title of the page.
     """
     with atomic.replacing(site) as rendered:
-        context = _context(str(rendered))
+        context = _context()
         on_rows = _validate(context, f"{name} rows", rows, row_suite(feed, promised))
         on_days = _validate(context, f"{name} days", days, day_suite(feed))
-        context.build_data_docs([_SITE])
-        _share_static_files(rendered)
+        parts = [*_found("Rules for rows", on_rows), *_found("Rules for days", on_days)]
+        rendered.mkdir(exist_ok=True)
+        (rendered / "index.html").write_text(web_pages.page(f"{name}, validated by Great Expectations", parts))
     wrong = [_day_sentence(days.iloc[at], rule, feed) for at, rule in _days_out_of_bounds(on_days)]
     broken = [result for result in on_rows.results if not result.success]
     positions = {_rule(result): _positions(result, rows) for result in broken} | _exactly_outside(rows, feed)
@@ -163,19 +166,12 @@ def _meta(rule: str) -> dict[str, str]:
     return {"rule": rule}
 
 
-def _context(site: str) -> AbstractDataContext:
-    """A context in memory that renders one site into the folder `site`."""
+def _context() -> AbstractDataContext:
+    """A context in memory, without a site for Data Docs."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     # The default site would leave 4 MB in the system's temporary folder after every run.
     context.delete_data_docs_site("local_site")
-    config: Any = {
-        "class_name": "SiteBuilder",
-        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": site},
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        "show_how_to_buttons": False,
-    }
-    context.add_data_docs_site(_SITE, config)
     return context
 
 
@@ -199,12 +195,26 @@ def _validate(
     return result
 
 
-def _share_static_files(rendered: Path) -> None:
-    """Keep one copy of the fonts and pictures (4 MB) beside all sites, and link this site to it."""
-    with suppress(OSError):  # Another site has put them there.
-        (rendered / "static").rename(rendered.parent / "static")
-    shutil.rmtree(rendered / "static", ignore_errors=True)
-    (rendered / "static").symlink_to(Path("..") / "static")
+def _found(title: str, result: ExpectationSuiteValidationResult) -> list[str]:
+    """The part of the page about one suite. Broken rules come first."""
+    head = ["Holds", "Expectation", "Column", "Broken when", "Broken by", "Values"]
+    results = sorted(result.results, key=lambda each: bool(each.success))
+    return [f"<h2>{escape(title)}</h2>", web_pages.table(head, map(_cells, results))]
+
+
+def _cells(result: ExpectationValidationResult) -> list[str]:
+    config, found = result.expectation_config, result.result
+    assert config is not None
+    columns = [str(value) for name, value in config.kwargs.items() if name in ("column", "column_A", "column_B")]
+    values = [_shortened(value) for value in found.get("partial_unexpected_list", [])[:_EXAMPLES]]
+    broken = f"{found.get('unexpected_count', 0):,} of {found.get('element_count', 0):,}"
+    holds = "yes" if result.success else "no"
+    return [holds, config.type, _shortened(", ".join(columns)), _shortened(_rule(result)), broken, "; ".join(values)]
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}…"
 
 
 def _rule(result: ExpectationValidationResult) -> str:

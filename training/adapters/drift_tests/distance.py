@@ -10,6 +10,7 @@ float32 values that are close to each other but far from zero, such as dates wri
 """
 
 import os
+import re
 import warnings
 from html import escape
 from pathlib import Path
@@ -27,7 +28,8 @@ with warnings.catch_warnings():
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-from training import atomic
+from training import atomic, web_pages
+from training.contract.errors import StepError
 from training.contract.messages import ColumnDrift
 from training.contract.registries import DRIFT_TESTS
 from training.domain.drift import DriftReport
@@ -43,6 +45,8 @@ DISCRETE_VALUES = 5
 CATEGORIES, OTHER = 20, "(other)"
 #: Standardised values are cut off here, because Evidently cannot draw infinite ones. Values near it have drifted.
 FARTHEST = 1e12
+#: The data in Evidently's page: two statements of a script, one line each.
+_DATA = re.compile(r"^(\s*var (?:additional_graphs_)?metric_\w+ = )(.*)$", re.MULTILINE)
 NOTE = (
     f"Columns with more than {DISCRETE_VALUES} distinct values are shown in standard deviations from the mean of the "
     "reference. For a column that is constant in the reference, only the direction of the change is shown. Other "
@@ -146,10 +150,14 @@ def _drawable(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _save_page(snapshot: Any, page: Path, about: dict[str, str]) -> None:
-    snapshot.save_html(str(page))
+    """Evidently writes the data as JSON into a script, and does not keep a string from ending that script."""
     head = escape("; ".join(f"{name}: {text}" for name, text in about.items()))
     body, note = "<body>", f'<p style="font-family: sans-serif; margin: 1em 2em">{head}<br>{NOTE}</p>'
-    page.write_text(page.read_text().replace(body, f"{body}\n{note}", 1))
+    written, number = _DATA.subn(lambda found: found[1] + web_pages.script_json(found[2]), snapshot.get_html_str(False))
+    if number != 2:
+        raise StepError("Evidently's page has its data in another place than before", "Correct _DATA.")
+    before, _, after = written.partition(body)
+    page.write_text(web_pages.with_policy(f"{before}{body}\n{note}{after}"))
 
 
 def _columns(metrics: list[dict[str, Any]]) -> dict[str, ColumnDrift]:

@@ -75,11 +75,8 @@ class Validator:
         return self._docs / f"{self._inputs.feed}-{self._inputs.partition}-{fingerprint:015x}"
 
     def _share(self, page: Path) -> str:
-        """The URI of a rendered page. In an object store each site gets a copy of the static files, not a link."""
-        uri = share(self._settings, page.parent)
-        if storage.is_remote(uri):
-            storage.upload(page.parent / "static", storage.join(uri, "static"))
-        return storage.join(uri, page.name)
+        """The URI of a page."""
+        return storage.join(share(self._settings, page.parent), page.name)
 
     def _day_counts(self, table: pa.Table) -> "pd.DataFrame":
         """One row per day in the partition's name: see `day_counts`.
