@@ -61,6 +61,11 @@ def refused(name: str, error: ApiException) -> StepFailedError:
     return StepFailedError(text, attempts=1 if error.status in (400, 422) else None)
 
 
+def quota_is_full(error: ApiException) -> bool:
+    """Whether the cluster refused a pod because of a quota. Pods that wait for a node count, too."""
+    return error.status == 403 and "exceeded quota" in str(error.body)
+
+
 def unwatched(name: str, why: object) -> StepFailedError:
     """The error for a pod whose state cannot be read. It may still run, so it is not deleted."""
     problem = f"Pod {name} could not be watched: {why}"

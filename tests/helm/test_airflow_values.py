@@ -69,6 +69,28 @@ def test_every_container_is_restricted_and_says_what_it_needs() -> None:
     assert {"requests", "limits"} <= AIRFLOW["workers"]["kubernetes"]["resources"].keys()
 
 
+def test_the_containers_that_fetch_dags_are_restricted() -> None:
+    """git-sync runs beside Airflow's containers and has a context of its own; the pod's has no such fields."""
+    example = yaml.safe_load((HELM / "gitops" / "production" / "airflow-git-sync.yaml").read_text())
+    values = merged(AIRFLOW, example)
+    sync = values["dags"]["gitSync"]
+    context = {**values["securityContexts"]["pod"], **sync["securityContexts"]["container"]}
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] > 0
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {"requests", "limits"} <= sync["resources"].keys()
+
+
+def test_the_logs_volume_is_of_a_class_that_several_nodes_can_mount() -> None:
+    """The official chart claims it as ReadWriteMany. The state volume has the class that offers this."""
+    production = HELM / "gitops" / "production"
+    airflow = yaml.safe_load((production / "airflow.yaml").read_text())["logs"]["persistence"]
+    state = yaml.safe_load((production / "perennial.yaml").read_text())["state"]["volume"]
+    assert airflow["storageClassName"] == state["storageClass"]
+
+
 def test_every_part_of_airflow_reaches_the_api_server() -> None:
     """With policies on and nobody named, the official chart lets nobody in: no task could report."""
     assert AIRFLOW["networkPolicies"]["enabled"] is True

@@ -393,10 +393,47 @@ def test_a_pod_that_does_not_start_says_why_and_is_deleted(
 
 @pytest.mark.parametrize(("status", "retried"), [(403, True), (422, False)])
 def test_a_pod_that_the_cluster_does_not_take(cluster: Cluster, status: int, retried: bool) -> None:
-    cluster.refuses = (status, "exceeded quota")
-    with pytest.raises(AirflowException, match="exceeded quota") as raised:
+    cluster.refuses = (status, "violates a rule")
+    with pytest.raises(AirflowException, match="violates a rule") as raised:
         Task().run()
     assert isinstance(raised.value, AirflowFailException) is not retried
+
+
+FULL = (403, 'pods "p" is forbidden: exceeded quota: steps, requested: pods=1, used: pods=10, limited: pods=10')
+
+
+def test_a_full_quota_is_waited_for_and_uses_no_try(cluster: Cluster) -> None:
+    cluster.refuses = FULL
+    task = Task()
+    with pytest.raises(TaskDeferred) as deferred:
+        task.operator.execute(task.context)
+    waits = deferred.value.kwargs
+    for _ in range(3):
+        json.dumps(waits)
+        task.operator = task._operator()
+        with pytest.raises(TaskDeferred) as again:
+            task.operator.quota_reentry(task.context, None, **waits)
+        assert (again.value.method_name, again.value.kwargs) == ("quota_reentry", waits)
+    assert cluster.created == []
+    cluster.refuses = None
+    task.operator = task._operator()
+    assert task.operator.quota_reentry(task.context, None, **waits) == RESULT
+    assert [pod["metadata"]["name"] for pod in cluster.created] == [task.pod]
+    assert task.ti.try_number == 1
+
+
+def test_a_quota_that_stays_full_for_the_schedule_timeout_ends_the_try(cluster: Cluster) -> None:
+    cluster.refuses = FULL
+    task = Task()
+    waited = {"waiting_since": (datetime.now(UTC) - timedelta(seconds=1795)).isoformat()}
+    with pytest.raises(TaskDeferred) as deferred:
+        task.operator.quota_reentry(task.context, None, **waited)
+    assert deferred.value.trigger.moment - datetime.now(UTC) < timedelta(seconds=6), "1800 s is the model spec's limit"
+    assert deferred.value.kwargs == waited
+    waited = {"waiting_since": (datetime.now(UTC) - timedelta(seconds=1801)).isoformat()}
+    with pytest.raises(AirflowException, match="exceeded quota") as raised:
+        task.operator.quota_reentry(task.context, None, **waited)
+    assert not isinstance(raised.value, AirflowFailException)
 
 
 def test_a_killed_task_takes_its_pod_with_it(cluster: Cluster) -> None:

@@ -46,7 +46,7 @@ class Resources(Spec):
     nodes: int = Field(1, ge=1)
     """Pods that train together, under torchrun."""
     schedule_timeout_seconds: int = Field(1800, ge=1, le=86_400)
-    """How long the pod may wait for a node."""
+    """How long the pod may wait for room in the namespace's quota, and then for a node."""
     startup_timeout_seconds: int = Field(900, ge=1, le=86_400)
     """How long the pod may take to start once it has a node. The image is pulled in this time."""
     active_deadline_seconds: int | None = Field(None, ge=1)

@@ -10,8 +10,9 @@ metadata:
   annotations:
     helm.sh/hook: {{ .when }}
     helm.sh/hook-weight: {{ default 0 .weight | quote }}
-    # The last Job stays for a day, with its log, or until the next.
-    helm.sh/hook-delete-policy: before-hook-creation
+    # Helm does not delete hooks with the release. So a Job that succeeded goes at once; one that failed stays for a
+    # day, with its log, or until the next.
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 spec:
   backoffLimit: 4
   activeDeadlineSeconds: 900

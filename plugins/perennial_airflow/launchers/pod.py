@@ -2,11 +2,12 @@
 
 import os
 import shlex
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Never
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from kubernetes.client import ApiException, BatchV1Api
 from kubernetes.client import models as k8s
 from urllib3.exceptions import HTTPError
@@ -16,7 +17,15 @@ from perennial_airflow.cluster_access import ClusterAccess
 from perennial_airflow.compat.cncf_kubernetes import PodOperator, times_deferred
 from perennial_airflow.launchers import LAUNCHERS
 from perennial_airflow.pod_cleanup import delete_old_pods, delete_pod
-from perennial_airflow.pod_outcome import exit_code, finished, refused, result_without_pod, too_late, unwatched
+from perennial_airflow.pod_outcome import (
+    exit_code,
+    finished,
+    quota_is_full,
+    refused,
+    result_without_pod,
+    too_late,
+    unwatched,
+)
 from perennial_airflow.pod_spec import (
     CONTAINER,
     TASK_INSTANCE,
@@ -43,6 +52,9 @@ LOG_SECONDS = 15
 #: The longest that a pod may wait for a node and for its image (training/contract/resources.py). It is added to the
 #: step's time limit.
 LONGEST_WAIT = timedelta(days=2)
+#: Seconds between two attempts to create a pod while the quota is full. The pause grows from the first to the second
+#: number, because each attempt needs a worker.
+QUOTA_PAUSE_SECONDS = (15, 120)
 
 
 @LAUNCHERS.register("pod")
@@ -53,6 +65,9 @@ class PodStepOperator(StepTask, PodOperator):
     is left running; the next try takes it over if it does the same work (`work_digest`) and deletes it otherwise. A
     step has succeeded when its report says so, whatever happened to the pod. The pod of a successful step is deleted at
     once, a failed one after CT_POD_KEEP_FAILED_SECONDS.
+
+    While the namespace's quota is full the task is deferred and asks again, for `schedule_timeout_seconds`. That uses
+    no try.
     """
 
     template_fields = StepTask.template_fields
@@ -79,7 +94,8 @@ class PodStepOperator(StepTask, PodOperator):
         }
         super().__init__(**{**pod, **kwargs})
 
-    def run_step(self, context: Any) -> dict[str, Any]:
+    def run_step(self, context: Any, waiting_since: datetime | None = None) -> dict[str, Any]:
+        """`waiting_since`: since when this try has waited for room in the quota."""
         settings = load_settings()
         try:
             identity, resources = self._prepare(context, settings)
@@ -101,6 +117,8 @@ class PodStepOperator(StepTask, PodOperator):
         try:
             self.pod = self.get_or_create_pod(request, context)
         except ApiException as error:
+            if quota_is_full(error):
+                self._wait_for_quota(error, identity.name, waiting_since or datetime.now(UTC))
             raise refused(identity.name, error) from None
         if finished(self.pod):
             # No deferral: for a pod that has already ended the provider's deferral drops the result.
@@ -133,6 +151,22 @@ class PodStepOperator(StepTask, PodOperator):
     def group_reentry(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Like trigger_reentry, for a step of several nodes."""
         return self.conclude(lambda: self._resume_group(context, event), context)
+
+    def quota_reentry(self, context: Any, event: Any, waiting_since: str) -> dict[str, Any]:
+        """Tries again to create the pod that the quota had no room for."""
+        return self.conclude(lambda: self.run_step(context, datetime.fromisoformat(waiting_since)), context)
+
+    def _wait_for_quota(self, error: ApiException, name: str, since: datetime) -> None:
+        """Defer the task until the next attempt. Returns when the time for waiting is over."""
+        waited = (datetime.now(UTC) - since).total_seconds()
+        left = self.schedule_timeout_seconds - waited
+        if left <= 0:
+            return
+        shortest, longest = QUOTA_PAUSE_SECONDS
+        pause = min(max(shortest, waited), longest, left)
+        self.log.info("Pod %s waits for room in the quota, for %.0f s so far: %s", name, waited, error.body)
+        trigger, again = TimeDeltaTrigger(timedelta(seconds=pause)), {"waiting_since": since.isoformat()}
+        StepTask.defer(self, trigger=trigger, method_name="quota_reentry", kwargs=again)
 
     def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> k8s.V1Pod:
         # Airflow stores the result because of this option. The provider would add a sidecar container because of it.
