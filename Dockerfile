@@ -9,7 +9,7 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 # --- installer: mounted where it is needed, so it is in no image ---
 
 FROM ${PYTHON_IMAGE} AS installer
-RUN python -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir uv
+RUN python -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir uv==0.13.9
 COPY pyproject.toml requirements.txt deploy/install.sh /opt/uv/
 
 # --- code: compiled here, because a read-only root filesystem cannot store bytecode ---

@@ -32,7 +32,7 @@ fi
 if [ ! -x "$venv/bin/uv" ]; then
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null
     # -qq shows errors only. Otherwise pip warns about every configured index folder without this package.
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check uv
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check uv==0.13.9
 fi
 
 # uv does not read pip's configuration, where users behind a mirror have configured it.

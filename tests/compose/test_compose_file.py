@@ -69,6 +69,13 @@ def test_the_environment_that_make_writes_is_random_and_private(tmp_path: Path) 
     assert path.read_text() == again
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_is_in_a_command_line(name: str) -> None:
+    words = " ".join(str(SERVICES[name].get(key, "")) for key in ("command", "entrypoint", "healthcheck"))
+    assert not re.findall(r"(?<!\$)\$\{?\w*(?:PASSWORD|SECRET|KEY)", words)
+    assert not re.search(r"(upgrade|store-uri)[ \"']+\$", words), "a program would get the URI as an argument"
+
+
 def test_one_service_serves_all_models() -> None:
     serving = SERVICES["serving"]["environment"]
     assert serving["CT_SERVING_MODELS"] == "${SERVING_MODELS:-*}"

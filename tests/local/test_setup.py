@@ -40,6 +40,12 @@ def test_the_lock_has_every_package_that_an_extra_names(lock: dict[str, str]) ->
     assert names - set(lock) == {"perennial"}
 
 
+def test_images_and_environments_are_installed_by_one_version_of_uv() -> None:
+    pinned = [re.findall(r"\buv==(\S+)", (ROOT / name).read_text()) for name in ("Dockerfile", "local/setup.sh")]
+    assert len(pinned[0]) == 1
+    assert pinned[0] == pinned[1]
+
+
 def test_the_bento_has_the_versions_of_the_lock(lock: dict[str, str]) -> None:
     assert pins(ROOT / "serving" / "requirements.txt").items() <= lock.items()
 
