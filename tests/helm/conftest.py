@@ -22,6 +22,7 @@ EVERYTHING: dict[str, Any] = {
     "env": {"AWS_REGION": "eu-central-1"},
     "state": {"uris": {"results": "s3://bucket/results"}},
     "serving": {
+        "models": ["card_fraud", "flight_delay"],
         "apiKeys": {"existingSecret": "callers"},
         "autoscaling": {"concurrency": {"enabled": True}},
         "nodeSelector": {"pool": "serving"},

@@ -158,6 +158,18 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
             {"serving": {"httpRoute": {"enabled": True, "hostnames": ["a.example"]}}},
             "needs serving.httpRoute.parentRefs",
         ),
+        (
+            {"serving": {"ingress": {"enabled": True, "host": "a.example"}}},
+            "serving.ingress lets callers from outside the cluster in without a key",
+        ),
+        (
+            {"serving": {"httpRoute": {"enabled": True, "hostnames": ["a.example"], "parentRefs": [{"name": "g"}]}}},
+            "serving.httpRoute lets callers from outside the cluster in without a key",
+        ),
+        (
+            {"serving": {"trustedGateway": True, "ingress": {"enabled": True, "host": "a.example"}}},
+            'write their names in place of "*"',
+        ),
         ({"serving": {"enabled": False, "ingress": {"enabled": True, "host": "a.example"}}}, "lead to serving"),
         (nested("priorityClasses.enabled", False), "steps.quota counts pods by their priority class"),
         ({"settings": {"CT_TRACKING_URI": "http://other"}}, "settings.CT_TRACKING_URI is made from"),
@@ -166,6 +178,11 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
 )
 def test_what_cannot_work_together_is_refused_with_a_sentence(values: dict[str, Any], sentence: str) -> None:
     assert sentence in _refused(merged(PRODUCTION, values))
+
+
+def test_a_trusted_gateway_stands_for_keys() -> None:
+    way = {"models": ["a"], "trustedGateway": True, "ingress": {"enabled": True, "host": "a.example"}}
+    assert [m for m in render(merged(PRODUCTION, {"serving": way})) if m["kind"] == "Ingress"]
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from tests.helm.chart import HELM, PRODUCTION, Manifest, environment, merged, named, nested, of_kind, pods, render
+from tests.helm.conftest import EVERYTHING
 
 SPOOL = merged(
     PRODUCTION, nested("serving.spool.persistence.enabled", True), nested("serving.autoscaling.enabled", False)
@@ -136,9 +137,35 @@ def test_outside_ways_lead_to_serving(everything: list[Manifest]) -> None:
     assert route["apiVersion"] == "gateway.networking.k8s.io/v1"
     assert route["spec"]["hostnames"] == ["fraud.example"]
     assert route["spec"]["parentRefs"] == [{"name": "public"}]
+    backends = [path["backend"]["service"] for path in ingress["rules"][0]["http"]["paths"]]
+    assert all(each == {"name": "perennial-serving", "port": {"name": "http"}} for each in backends)
     service = named(everything, "Service", "perennial-serving")
     port = service["spec"]["ports"][0]["port"]
     assert route["spec"]["rules"][0]["backendRefs"] == [{"name": "perennial-serving", "port": port}]
+
+
+def _routed(manifests: list[Manifest]) -> list[set[str]]:
+    """The paths that Ingress and HTTPRoute let through; each is exact."""
+    ingress = [
+        path
+        for rule in named(manifests, "Ingress", "perennial-serving")["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    ]
+    route = [m for rule in named(manifests, "HTTPRoute", "perennial-serving")["spec"]["rules"] for m in rule["matches"]]
+    assert {path["pathType"] for path in ingress} == {"Exact"}
+    assert {(match["path"]["type"], match["method"]) for match in route} == {("Exact", "POST")}
+    return [{path["path"] for path in ingress}, {match["path"]["value"] for match in route}]
+
+
+def test_only_predictions_are_routed_from_outside(everything: list[Manifest]) -> None:
+    of = ("/models/{}/predict", "/models/{}/predict_batch", "/v2/models/{}/infer")
+    wanted = {path.format(model) for path in of for model in ("card_fraud", "flight_delay")}
+    assert _routed(everything) == [wanted, wanted]
+    one = merged(
+        PRODUCTION, EVERYTHING, nested("serving.models", ["card_fraud"]), nested("serving.ingress.path", "/ml/")
+    )
+    alone = {*(path.format("card_fraud") for path in of), "/predict", "/predict_batch"}
+    assert _routed(render(one)) == [{f"/ml{path}" for path in alone}, alone]
 
 
 def test_images_have_registry_and_tag_or_digest(everything: list[Manifest]) -> None:

@@ -92,6 +92,19 @@
 {{- if ge (int $serving.drainSeconds) (int $serving.terminationGracePeriodSeconds) -}}
 {{- $problems = append $problems (printf "%s.terminationGracePeriodSeconds must leave time after %s.drainSeconds to ship the prediction log." $at $at) -}}
 {{- end -}}
+{{- range $way := list "ingress" "httpRoute" -}}
+{{- if (index $serving $way).enabled -}}
+{{- if not (or $serving.apiKeys.existingSecret $serving.trustedGateway) -}}
+{{- $problems = append $problems (printf "%s.%s lets callers from outside the cluster in without a key: name a Secret in %s.apiKeys.existingSecret, or set %s.trustedGateway if the gateway authenticates them." $at $way $at $at) -}}
+{{- end -}}
+{{- if has "*" $serving.models -}}
+{{- $problems = append $problems (printf "%s.%s routes the predictions of the models that %s.models lists: write their names in place of \"*\"." $at $way $at) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $serving.httpRoute.enabled (gt (len $serving.models) 16) -}}
+{{- $problems = append $problems (printf "%s.httpRoute has a rule for each model, at most 16: divide %s.models among several services." $at $at) -}}
+{{- end -}}
 {{- if and $serving.ingress.enabled (not $serving.ingress.host) -}}
 {{- $problems = append $problems (printf "%s.ingress.enabled needs %s.ingress.host." $at $at) -}}
 {{- end -}}

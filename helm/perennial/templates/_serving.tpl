@@ -18,6 +18,17 @@ its pods, `object` is the name of its objects. The one named `default` comes fir
 {{- dict "services" $services | toJson -}}
 {{- end -}}
 
+{{- /* The paths of one model that are routed from outside, as JSON: predictions, and nothing that tells or changes how the
+service does: (list $model $models) */ -}}
+{{- define "perennial.predictionPaths" -}}
+{{- $model := index . 0 -}}
+{{- $alone := eq (len (index . 1)) 1 -}}
+{{- $of := printf "/models/%s" $model -}}
+{{- $paths := list (printf "%s/predict" $of) (printf "%s/predict_batch" $of) (printf "/v2%s/infer" $of) -}}
+{{- if $alone -}}{{- $paths = concat $paths (list "/predict" "/predict_batch") -}}{{- end -}}
+{{- $paths | toJson -}}
+{{- end -}}
+
 {{- /* Network policy peers: the pods of all prediction services. */ -}}
 {{- define "perennial.servingPeers" -}}
 {{- $root := . -}}
