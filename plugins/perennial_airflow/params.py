@@ -98,7 +98,8 @@ def rollback_params() -> Params:
 
 
 def _day(title: str) -> Param:
-    return Param("2026-01-05", type="string", format="date", title=title, description="Of the partitions to take in.")
+    # No default: no day suits every source, and a run of a wrong range takes in the wrong files.
+    return Param(type="string", format="date", title=title, description="Of the partitions to take in.")
 
 
 def _reason() -> Param:

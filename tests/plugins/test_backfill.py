@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from perennial_airflow.assets import backfill_event, landing_asset
 from perennial_airflow.backfill import PlanBackfillOperator, RecordBackfillOperator, chunks
 from perennial_airflow.operators import StartDataRunsOperator
+from perennial_airflow.params import backfill_params
 
 from training.contract.source_spec import load_source_spec
 
@@ -92,6 +94,18 @@ def test_the_landing_dag_starts_no_run_for_what_a_backfill_took_in(
     start = StartDataRunsOperator(task_id="start", source="card_payments", feeds=FEEDS, landing=asset)
     start.execute(stores)
     assert [run.split("_")[1] for run in started] == ["2026-01-06", "other"]
+
+
+def test_a_run_needs_both_days_and_proposes_none() -> None:
+    days = {"first_day": "2013-01-01", "last_day": "2013-01-31"}
+    for missing in days:
+        params = ParamsDict(backfill_params())
+        params.update({name: day for name, day in days.items() if name != missing})
+        with pytest.raises(ParamValidationError, match=missing):
+            params.validate()
+    params = ParamsDict(backfill_params())
+    params.update(days)
+    assert params.validate() == {**days, "monitor": True}
 
 
 @pytest.mark.parametrize(("monitor", "sent"), [(True, True), (False, False)])
