@@ -1,10 +1,12 @@
-"""uvicorn's httptools protocol with two limits that it lacks: the size of a request's head, and the time it may take.
+"""uvicorn's httptools protocol with limits that it lacks: on the size of a request's head and the time it may take, on
+what comes with a body in chunks, and on connections.
 
 uvicorn's h11 protocol has the first limit, but takes three times the CPU (docs/adr/0014). `send_whole` saves a call of
 the kernel for each response.
 
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
-the parser calls `on_message_begin`, `on_headers_complete` and `on_message_complete` for each request;
+the parser calls `on_message_begin`, `on_header`, `on_headers_complete`, `on_body` and `on_message_complete` for each
+request; `connections`;
 `_start_asgi_task`; that `receive` and `send` are methods of the request's cycle, that its `more_body` is False
 once the body is complete, and that `send` writes the head and the body of a response to its `transport`.
 """
@@ -20,6 +22,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAXIMUM_HEAD_BYTES = 64 * 1024
 #: Seconds from the connection, or from the first byte of a later head, until a head must be complete.
 HEAD_SECONDS = 10.0
+#: Connections at a time. A new one takes the place of one that waits for a head. Many systems allow a process 1,024
+#: open files, of which models, logs and the online store need some.
+MAXIMUM_CONNECTIONS = 512
 
 
 class LimitedHttpToolsProtocol(HttpToolsProtocol):
@@ -27,6 +32,10 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
 
     _in_head = False
     _head_bytes = 0
+    #: Of the body under way: its bytes, and those of its chunks' heads, extensions and trailers.
+    _body_bytes = _framing_bytes = 0
+    #: Bytes of bodies in the newest read.
+    _read_body_bytes = 0
     _message_ended = False
     _head_timer: TimerHandle | None = None
     #: The request that is being answered; `cycle` is the one that was read last.
@@ -34,6 +43,9 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
         super().connection_made(transport)
+        if len(self.connections) > MAXIMUM_CONNECTIONS:
+            waiting = (each for each in self.connections if getattr(each, "_head_timer", None) is not None)
+            next(waiting, self).transport.close()
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -45,7 +57,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._message_ended = False
+        self._message_ended, self._read_body_bytes = False, 0
         super().data_received(data)
         if self._in_head:
             self._head_bytes += 0 if self._message_ended else len(data)
@@ -53,6 +65,12 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
                 self._refuse_head()
             elif self._head_timer is None:
                 self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse_head)
+        elif not self._message_ended:
+            self._body_bytes += self._read_body_bytes
+            self._framing_bytes += len(data) - self._read_body_bytes
+            # The smallest chunk has one byte and a frame of five.
+            if self._framing_bytes > MAXIMUM_HEAD_BYTES + 5 * self._body_bytes:
+                self.transport.close()
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -60,7 +78,17 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
+        self._body_bytes = self._framing_bytes = 0
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # uvicorn adds trailers to the headers of the request, for which nothing has checked them.
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._read_body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._message_ended = True

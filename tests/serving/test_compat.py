@@ -28,7 +28,11 @@ def test_uvicorn_chooses_the_protocol_with_limits(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "name", ["send_400_response", "on_message_begin", "on_headers_complete", "_start_asgi_task", "connection_lost"]
+    "name",
+    [
+        *("send_400_response", "on_message_begin", "on_header", "on_headers_complete", "on_body"),
+        *("_start_asgi_task", "connection_made", "connection_lost"),
+    ],
 )
 def test_the_protocol_overrides_or_uses_what_uvicorn_has(name: str) -> None:
     assert callable(getattr(HttpToolsProtocol, name))
