@@ -138,6 +138,20 @@ def test_other_code_asks_for_a_training_after_the_pods_have_changed(deployed: li
     assert container["command"] == ["python", "-m", "training.code_change"]
 
 
+def test_production_lets_nothing_out_to_every_address(deployed: list[Manifest]) -> None:
+    text = str([policy["spec"] for policy in of_kind(deployed, "NetworkPolicy")])
+    assert "10.0.0.0/8" in text
+    assert "0.0.0.0/0" not in text
+
+
+def test_serving_and_steps_have_credentials_of_their_own_in_production(deployed: list[Manifest]) -> None:
+    (container,) = named(deployed, "Deployment", "perennial-serving")["spec"]["template"]["spec"]["containers"]
+    given = {source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source}
+    steps = named(deployed, "ConfigMap", "perennial-settings")["data"]["CT_POD_SECRETS"]
+    assert given == {"perennial-serving-credentials"}
+    assert steps not in given
+
+
 def test_release_names_a_commit_in_both_files(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     shutil.copytree(GITOPS, repository / "gitops")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helm.chart import PRODUCTION, Manifest, environment, merged, named, nested, of_kind, render, selects
+from tests.helm.chart import PRODUCTION, Manifest, environment, merged, named, nested, of_kind, pods, render, selects
 from tests.helm.conftest import EVERYTHING, HEAVY, LOCAL
 from tests.helm.test_network import Network
 from training.settings import Settings
@@ -111,6 +111,16 @@ def test_every_service_is_scraped_once_and_a_way_from_outside_leads_to_one() -> 
     (rule,) = ingress["rules"]
     assert rule["host"] == "light.example"
     assert rule["http"]["paths"][0]["backend"]["service"]["name"] == NAMES["light"]
+
+
+def test_each_service_has_an_identity_and_may_have_a_secret_of_its_own() -> None:
+    own = nested("serving.services.light.credentials.existingSecret", "light-credentials")
+    found = dict(pods(render(merged(PRODUCTION, HEAVY, own))))
+    for name in NAMES.values():
+        assert found[name]["spec"]["serviceAccountName"] == name
+        (container,) = found[name]["spec"]["containers"]
+        secrets = [source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source]
+        assert secrets == ["light-credentials" if name == NAMES["light"] else "perennial-credentials"]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ metadata:
     {{- end }}
 spec:
   {{- include "perennial.pullSecrets" . | nindent 2 }}
-  serviceAccountName: {{ include "perennial.fullname" . }}-serving
+  serviceAccountName: {{ $service.object }}
   automountServiceAccountToken: false
   enableServiceLinks: false
   {{- include "perennial.priority" (list . "serving") | nindent 2 }}
@@ -78,7 +78,10 @@ spec:
       ports:
         - {name: http, containerPort: 3000}
       envFrom:
-        {{- include "perennial.environment" . | nindent 8 }}
+        - configMapRef: {name: {{ include "perennial.fullname" . }}-settings}
+        {{- with coalesce $serving.credentials.existingSecret .Values.credentials.existingSecret }}
+        - secretRef: {name: {{ . }}}
+        {{- end }}
       env:
         - {name: CT_SERVING_NAME, value: {{ $service.name }}}
         - {name: CT_SERVING_MODELS, value: {{ join "," $serving.models | quote }}}
