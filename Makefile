@@ -111,6 +111,18 @@ migrate: $(READY) ## Show how specs and state of the version before become this 
 ledger-verify: $(READY) ## Check that no ledger entry was altered or removed (MODEL=m: of one model)
 	@$(LOCAL) ledger-verify $(MODEL)
 
+.PHONY: backup
+backup: $(READY) ## Back up the whole state and check the copy; the stack may run (CT_BACKUP_URI: where)
+	@$(LOCAL) backup make
+
+.PHONY: verify-backup
+verify-backup: $(READY) ## Name what is missing or altered in a backup (BACKUP=name or folder; default: the newest)
+	@$(LOCAL) backup verify "$(BACKUP)"
+
+.PHONY: restore
+restore: $(READY) ## Restore a backup into an empty state folder (BACKUP=name or folder; default: the newest)
+	@$(LOCAL) backup restore "$(BACKUP)"
+
 .PHONY: api-key
 api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=predict|admin)
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }

@@ -8,7 +8,7 @@ from local.place import Place
 from local.plans import DEFAULT, plan_names, plan_of
 from local.rerun import Wanted, rerun
 from local.stack import Stack
-from local.verbs import VERBS, ledger_verify, migrate, onboard, step
+from local.verbs import VERBS, backup, ledger_verify, migrate, onboard, step
 from training.contract.errors import StepError
 
 
@@ -36,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     whole.add_argument("models", nargs="*")
     older = verbs.add_parser("migrate", help="bring specs and state of the layout before to that of this version")
     older.add_argument("--apply", action="store_true", help="make the changes; without it they are only shown")
+    kept = verbs.add_parser("backup", help="make, check or restore a backup of the state")
+    kept.add_argument("what", choices=("make", "verify", "restore"))
+    kept.add_argument("name", nargs="?", default="", help="the name or folder of a backup; empty: the newest")
     args = parser.parse_args(argv)
     try:
         stack = Stack(Place.from_environment())
@@ -51,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
             return onboard(stack, args.rest)
         if args.verb == "migrate":
             return migrate(stack, args.apply)
+        if args.verb == "backup":
+            return backup(stack, args.what, args.name)
         if args.verb == "ledger-verify":
             return ledger_verify(stack, args.models)
         return VERBS[args.verb][0](stack)

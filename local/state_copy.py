@@ -6,20 +6,16 @@ SQLite. Files of tables, which nobody changes once they are written, are hard li
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from training import storage
+from training.adapters.databases import BESIDE, copy_sqlite, is_sqlite
 from training.contract.errors import InputError
 from training.settings import StateSettings
 
-_SQLITE, _WAL_MODE = b"SQLite format 3\0", 2
-#: Files beside a database, which belong to it.
-_BESIDE = ("-wal", "-shm", "-journal")
 _LOGS = "_delta_log"
 
 
@@ -85,7 +81,7 @@ def _files(folder: Path, to: Path, without: str = "") -> Iterator[_File]:
     for at, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != without)
         for name in sorted(names):
-            if not name.endswith(_BESIDE):
+            if not name.endswith(BESIDE):
                 yield _File(path := Path(at, name), to / path.relative_to(folder))
 
 
@@ -106,22 +102,7 @@ def _copy(file: _File) -> None:
         with suppress(OSError):
             os.link(file.source, file.target)
             return
-    with file.source.open("rb") as content:
-        head = content.read(20)
-    if head.startswith(_SQLITE):
-        _copy_database(file.source, file.target, in_wal_mode=head[18] == _WAL_MODE)
+    if is_sqlite(file.source):
+        copy_sqlite(file.source, file.target)
     else:
         shutil.copy2(file.source, file.target)
-
-
-def _copy_database(source: Path, target: Path, in_wal_mode: bool) -> None:
-    """Copy an SQLite database that others may write to. Writes no file of `source`."""
-    if in_wal_mode and not source.with_name(f"{source.name}-wal").exists():
-        # Nobody has it open. SQLite would make files beside it.
-        shutil.copy2(source, target)
-        return
-    with (
-        closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True, timeout=60)) as live,
-        closing(sqlite3.connect(target)) as copy,
-    ):
-        live.backup(copy)

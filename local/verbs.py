@@ -153,6 +153,13 @@ def migrate(stack: Stack, apply: bool) -> int:
     return _replace_process(stack, "training.migrate", *(["--apply"] if apply else []))
 
 
+def backup(stack: Stack, verb: str, name: str) -> int:
+    """Make, check or restore a backup, in this process. Raises InputError for a restore while the stack runs."""
+    if verb == "restore" and stack.running:
+        raise InputError("The stack runs and uses this state", hint="Run `make down` first.")
+    return _replace_process(stack, "training.backup", verb, *([name] if name else []))
+
+
 def _replace_process(stack: Stack, module: str, *arguments: str) -> int:
     environment = os.environ | stack.place.as_started().step_environment
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)

@@ -258,7 +258,39 @@ class LauncherSettings(StateSettings):
         return Path(self._or_home(self.forkserver_socket, "run/steps.sock"))
 
 
-class Settings(ServingSettings, LauncherSettings):
+class BackupSettings(StateSettings):
+    """What `make backup` and `make restore` need besides the state."""
+
+    backup_uri: str = ""
+    """The folder of backups, each in a folder of its own; empty: `<home>-backups`."""
+    backup_registry_database: SecretStr | None = None
+    """MLflow's database, `sqlite:///<path>` or `postgresql://<user>:<password>@<host>/<name>`; empty: mlflow/mlflow.db
+    in home."""
+    backup_airflow_database: SecretStr | None = None
+    """Airflow's database, in the same form; empty: airflow/airflow.db in home."""
+    backup_artifacts_uri: str = ""
+    """Where MLflow's server keeps its artifacts; empty: mlflow/artifacts in home."""
+
+    @cached_property
+    def backups(self) -> str:
+        return self.backup_uri or f"{self.home}-backups"
+
+    @property
+    def registry_database(self) -> str:
+        given = self.backup_registry_database
+        return given.get_secret_value() if given else f"sqlite:///{self.home}/mlflow/mlflow.db"
+
+    @property
+    def airflow_database(self) -> str:
+        given = self.backup_airflow_database
+        return given.get_secret_value() if given else f"sqlite:///{self.home}/airflow/airflow.db"
+
+    @cached_property
+    def artifacts(self) -> str:
+        return self._or_home(self.backup_artifacts_uri, "mlflow/artifacts")
+
+
+class Settings(ServingSettings, LauncherSettings, BackupSettings):
     """All roles."""
 
 
@@ -267,6 +299,7 @@ ROLES: Mapping[str, type[StateSettings]] = {
     "State": StateSettings,
     "Prediction service": ServingSettings,
     "Launchers": LauncherSettings,
+    "Backups": BackupSettings,
 }
 
 

@@ -188,6 +188,16 @@ def folders(uri: str) -> list[str]:
     return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
 
 
+def tree(uri: str) -> list[str]:
+    """The paths of all files below folder `uri`, relative to it and sorted; none when there is no such folder."""
+    if not is_remote(uri):
+        root = local(uri)
+        return sorted(Path(at, name).relative_to(root).as_posix() for at, _, names in os.walk(root) for name in names)
+    with _contract_errors(uri) as (store, path):
+        prefix = f"{path.rstrip('/')}/" if path else ""
+        return sorted(each["path"].removeprefix(prefix) for page in store.list(prefix or None) for each in page)
+
+
 def upload(folder: Path, uri: str) -> None:
     """Copy all files of a local folder to `uri` in an object store. Other files there are kept."""
     for path in sorted(folder.rglob("*")):

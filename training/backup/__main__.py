@@ -1,0 +1,64 @@
+"""`python -m training.backup make|verify|restore`: back up the whole state, check a backup, restore one."""
+
+import argparse
+import sys
+import time
+
+from training import storage
+from training.backup.making import make_backup
+from training.backup.manifest import MANIFEST
+from training.backup.restoring import restore
+from training.backup.verifying import problems
+from training.contract.errors import ExitCode, InputError, StepError
+from training.settings import Settings, load_settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0, 65 when a backup is not whole, or the exit code of the error."""
+    parser = argparse.ArgumentParser(prog="training.backup")
+    parser.add_argument("verb", choices=("make", "verify", "restore"))
+    parser.add_argument("backup", nargs="?", default="", help="its folder or its name; empty: the newest")
+    args = parser.parse_args(argv)
+    started = time.monotonic()
+
+    def report(part: str, count: int) -> None:
+        print(f"  {time.monotonic() - started:7.1f} s  {part}: {count} files", flush=True)
+
+    try:
+        settings = load_settings()
+        if args.verb == "make":
+            uri = make_backup(settings, report)
+            print(f"Backup {uri} after {time.monotonic() - started:.1f} s")
+        else:
+            uri = _find(args.backup, settings)
+        if args.verb == "restore":
+            made = restore(uri, settings, report)
+            print(f"Restored {uri}, begun at {made.began:%Y-%m-%d %H:%M:%S} UTC, {time.monotonic() - started:.1f} s")
+            return ExitCode.OK
+        found = problems(uri)
+    except StepError as error:
+        print(f"✗ {args.verb} failed: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"✗ {args.verb} failed: {error}\n  → Check disk space and permissions, then retry.", file=sys.stderr)
+        return ExitCode.TRANSIENT
+    for problem in found:
+        print(f"✗ {problem}", file=sys.stderr)
+    if not found:
+        print(f"{uri} is whole ({time.monotonic() - started:.1f} s)")
+    return ExitCode.DATA_CONTRACT if found else ExitCode.OK
+
+
+def _find(given: str, settings: Settings) -> str:
+    if "/" in given:
+        return given
+    names = [given] if given else reversed(storage.folders(settings.backups))
+    for name in names:
+        uri = storage.join(settings.backups, name)
+        if storage.read(storage.join(uri, MANIFEST)) is not None:
+            return uri
+    raise InputError(f"There is no finished backup {given} in {settings.backups}", "Run `make backup` first.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
