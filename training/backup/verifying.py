@@ -89,7 +89,7 @@ def _registered(
 ) -> Iterator[tuple[str, int]]:
     """The versions of the registry, as (model, version). Adds problems to `found`."""
     root = manifest.artifacts.rstrip("/")
-    runs = dict(databases.rows(registry, "runs", "run_uuid", "artifact_uri"))
+    runs = {run: where for run, where in databases.rows(registry, "runs", "run_uuid", "artifact_uri")}
     tags = {(m, v, key): value for m, v, key, value in _tags(registry)}
     versions = databases.rows(registry, "model_versions", "name", "version", "run_id", "current_stage")
     for model, version, run, stage in versions:
