@@ -155,6 +155,10 @@ def test_a_promoted_challenger_becomes_one_version(world: Judged) -> None:
     evaluated = world.evaluate(world.good)
     version = world.register(evaluated, reason="weekly")
     assert version == world.register(evaluated, reason="weekly")
+    description = world.registry._client.get_model_version(MODEL, str(version)).description
+    assert description.startswith(f"{world.good.estimator}, trained as of ")
+    assert "Reason: weekly." in description
+    assert all(f"- {reason}" in description for reason in evaluated.verdict.reasons)
     found = world.registry.by_alias(MODEL, CHALLENGER)
     assert found is not None
     assert (found.version, found.run_id, found.digest) == (version, world.good.run_id, world.good.digest)
@@ -172,6 +176,8 @@ def test_force_registers_a_negative_verdict_and_says_so(world: Judged) -> None:
     assert version is not None
     tags = world.registry._client.get_model_version(MODEL, str(version)).tags
     assert (tags["verdict"], tags["forced"]) == ("keep", "true")
+    description = world.registry._client.get_model_version(MODEL, str(version)).description
+    assert "Registered by force against its verdict:\n- " in description
 
 
 def test_registering_again_after_the_rollout_changes_no_alias(world: Judged) -> None:

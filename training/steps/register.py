@@ -33,7 +33,8 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, judged was {challenger.digest}"
         raise DataContractError(problem, hint="Evaluate again.")
     artifact.check_golden()
-    version = registry.register(spec.name, challenger.run_id, challenger.digest, _tags(inputs, artifact.metadata))
+    tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata)
+    version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description)
     if not version.aliases & {CHAMPION, PREVIOUS}:
         registry.set_alias(spec.name, CHALLENGER, version.version)
     forced = "" if inputs.verdict.promote else ", by force"
@@ -56,6 +57,13 @@ def _check_champion(inputs: RegisterInputs, champion: ModelVersion | None) -> No
         f"The challenger was judged against {versions[0]} of {inputs.model}, {versions[1]} serves now",
         hint=f"Start another run of {inputs.model}_train: a run compares with the champion that it began with.",
     )
+
+
+def _description(inputs: RegisterInputs, metadata: ArtifactMetadata) -> str:
+    """What a person reads on the page of the version in MLflow."""
+    verdict = "Promoted by its verdict" if inputs.verdict.promote else "Registered by force against its verdict"
+    trained = f"{metadata.estimator}, trained as of {metadata.as_of}. Reason: {inputs.reason or 'none given'}."
+    return f"{trained}\n\n{verdict}:\n" + "\n".join(f"- {reason}" for reason in inputs.verdict.reasons)
 
 
 def _tags(inputs: RegisterInputs, metadata: ArtifactMetadata) -> dict[str, str]:

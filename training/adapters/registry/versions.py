@@ -122,8 +122,13 @@ class Registry:
         # Search results have no aliases, so get each version.
         return [self.get(model, version) for version in sorted(found)]
 
-    def register(self, model: str, run_id: str, digest: str, tags: Mapping[str, str]) -> ModelVersion:
-        """Register the artifact of run `run_id` as a version of `model`. A second call returns the same version."""
+    def register(
+        self, model: str, run_id: str, digest: str, tags: Mapping[str, str], description: str = ""
+    ) -> ModelVersion:
+        """Register the artifact of run `run_id` as a version of `model`. A second call returns the same version.
+
+        `description` is what MLflow shows on the page of the version.
+        """
         with contract_errors(self._uri):
             self._ensure_model(model)
             found = self._client.search_model_versions(f"name='{model}' and run_id='{run_id}'")
@@ -133,6 +138,8 @@ class Registry:
                     self._client.set_model_version_tag(model, str(version), key, value)
             else:
                 version = self._create(model, run_id, {**tags, "digest": digest})
+            if description:
+                self._client.update_model_version(model, str(version), description)
         return self.get(model, version)
 
     def set_alias(self, model: str, alias: str, version: int) -> None:
