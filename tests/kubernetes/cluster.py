@@ -83,8 +83,19 @@ class Namespace:
         except ApiException:
             return False
 
-    def kill(self, name: str) -> None:
-        self.core.delete_namespaced_pod(name, self.name)
+    def kill(self, name: str, forced: bool = False) -> None:
+        """`forced`: without a grace period, as when a node is gone; the process gets SIGKILL."""
+        self.core.delete_namespaced_pod(name, self.name, **({"grace_period_seconds": 0} if forced else {}))
+
+    def evict(self, name: str) -> int:
+        """Ask for an eviction, as a node drain does. Returns 201, or 429 when a disruption budget forbids it."""
+        from kubernetes.client import ApiException
+
+        try:
+            self.core.create_namespaced_pod_eviction(name, self.name, {"metadata": {"name": name}})
+        except ApiException as error:
+            return int(error.status)
+        return 201
 
     def training_pod(self, name: str, argv: Sequence[str], state: bool = True) -> dict[str, Any]:
         """A pod of the training image that runs `python *argv` once.
@@ -102,7 +113,7 @@ def airflow_pod(space: Namespace) -> dict[str, Any]:
     settings = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
     settings["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = "http://127.0.0.1:8080/execution/"
     settings["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] = "True"
-    environment = [{"name": name, "value": value} for name, value in settings.items()]
+    environment: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in settings.items()]
     for name, key in {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "connection",
         "AIRFLOW__CORE__FERNET_KEY": "fernet-key",

@@ -57,7 +57,7 @@ def killed(namespace: Namespace) -> dict[str, Any]:
         return None
 
     victim = wait_for("training pod", running, 1800)
-    namespace.kill(victim.metadata.name)
+    namespace.kill(victim.metadata.name, forced=True)
     task = f"perennial/task-instance={victim.metadata.labels['perennial/task-instance']}"
 
     def retried() -> Any:
@@ -106,6 +106,18 @@ def test_a_killed_serving_pod_is_not_noticed(namespace: Namespace, killed: dict[
     told = json.loads(namespace.log(client).strip().splitlines()[-1])
     assert told["failed"] == []
     assert told["answered"] > 100
+
+
+def test_the_budget_lets_one_replica_be_evicted_at_a_time(namespace: Namespace, killed: dict[str, Any]) -> None:
+    """A drain of both nodes at once takes one replica, and the next only when the first is replaced."""
+    wait_for("two ready replicas", lambda: _ready(namespace), 600)
+    first, second = (pod.metadata.name for pod in namespace.pods(SERVING)[:2])
+    assert namespace.evict(first) == 201
+    assert namespace.evict(second) == 429
+    gone = {first}
+    wait_for("replacement", lambda: gone.isdisjoint(p.metadata.name for p in namespace.pods(SERVING)), 300)
+    wait_for("two ready replicas", lambda: _ready(namespace), 600)
+    assert namespace.evict(second) == 201
 
 
 def _ready(namespace: Namespace) -> bool:
