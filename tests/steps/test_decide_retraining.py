@@ -6,9 +6,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 
+from tests.steps.monitored_model import land
 from training.adapters.lake import Lake
 from training.adapters.ledger import Entry, Ledger
 from training.contract.base import Days
@@ -18,12 +20,13 @@ from training.contract.messages import (
     DecideRetrainingInputs,
     DecideRetrainingResult,
     DriftResult,
+    FeaturesInputs,
     PerformanceResult,
 )
 from training.contract.model_spec import MODELS_DIR
-from training.domain import feature_inputs
 from training.domain.retraining import MAXIMUM_RUNS
 from training.settings import Settings
+from training.steps import features
 from training.steps.decide_retraining import run
 
 SOURCE, MODEL = "card_payments", "card_fraud"
@@ -111,31 +114,89 @@ def test_drift_becomes_a_request_with_its_evidence(settings: Settings) -> None:
     assert decision.body["outcome"] == "granted"
 
 
-def test_a_first_champion_waits_until_the_labels_have_become_features(settings: Settings) -> None:
-    lake, found = Lake(settings.lake, SOURCE, MODEL), DriftResult(outcome="no champion", as_of=TODAY)
+#: Days of events and labels that a first training of `history` needs: 9 + 5, and twice the delay of 7.
+NEEDED = 28
 
-    def compute(versions: dict[str, int]) -> None:
-        rows = pa.table({"day": pa.array([TODAY]), "feature": [0.0]})
-        for table in ("customer_features", "terminal_features"):
-            made_of = feature_inputs.made_of(versions, ("events", "labels"))
-            lake.replace(table, rows, f"day = '{TODAY}'", ["day"], transactions=made_of)
 
-    now = lake.versions("events", "labels")
-    compute({"events": now["events"]})  # as when the events landed first
-    early = _ask(settings, drift=found)
-    assert (early.granted, early.waiting, _entries(settings)) == (False, [], [])
+@pytest.fixture
+def history(tmp_path: Path, mlflow_database: Path) -> Settings:
+    """Events and labels of the days needed, which have become features, and no champion."""
+    made = _settings(tmp_path, mlflow_database, minimum_class_rows=5)
+    land(made, Days(start=START, end=START + timedelta(days=NEEDED)))
+    _compute(made)
+    return made
+
+
+def _settings(folder: Path, database: Path, **training) -> Settings:
+    shutil.copy(database, folder)
+    made = Settings(home=folder / "home", models_dir=folder, tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    _train(made, **training)
+    return made
+
+
+def _train(settings: Settings, **training) -> None:
+    """Write the spec, with these fields of `training`."""
+    spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    spec["training"] |= {"window_days": 9, "holdout_days": 5, **training}
+    (settings.models_dir / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+
+
+def _compute(settings: Settings) -> None:
+    days = Days(start=START, end=START + timedelta(days=NEEDED + 1))
+    versions = Lake(settings.lake, SOURCE, MODEL).versions("events", "labels")
+    features.run(FeaturesInputs(source=SOURCE, days=days, table_versions=versions), settings)
+
+
+def _without_champion(settings: Settings) -> DecideRetrainingResult:
+    return _ask(settings, drift=DriftResult(outcome="no champion", as_of=START + timedelta(days=NEEDED)))
+
+
+def test_a_first_champion_waits_until_the_labels_have_become_features(history: Settings) -> None:
+    land(history, Days(start=START, end=START + timedelta(days=NEEDED)))
+    early = _without_champion(history)
+    assert (early.granted, early.waiting, _entries(history)) == (False, [], [])
     assert "have not become features" in early.why
-    compute(now)
-    assert _ask(settings, drift=found).granted
+    _compute(history)
+    assert _without_champion(history).granted
 
 
-def test_a_first_champion_is_asked_for_when_the_labelled_history_suffices(settings: Settings) -> None:
-    found = DriftResult(outcome="no champion", as_of=TODAY)
-    _land(settings, "labels", START, TODAY - timedelta(days=1))
-    assert _ask(settings, drift=found).request_id is None
-    _land(settings, "labels", START, TODAY)
-    result = _ask(settings, drift=found)
-    assert (result.granted, result.trigger, result.as_of) == (True, "first", TODAY)
+def test_a_first_champion_is_asked_for_when_the_labelled_history_suffices(history: Settings) -> None:
+    _train(history, minimum_class_rows=5, window_days=10)
+    assert _without_champion(history).why == "No reason to train."
+    _train(history, minimum_class_rows=5)
+    result = _without_champion(history)
+    assert (result.granted, result.trigger) == (True, "first")
+    assert result.as_of == START + timedelta(days=NEEDED)
+
+
+def test_a_first_champion_waits_for_rows_that_a_dataset_can_be_made_of(history: Settings) -> None:
+    _train(history, minimum_class_rows=100_000)
+    early = _without_champion(history)
+    assert (early.granted, early.request_id, early.waiting, _entries(history)) == (False, None, [], [])
+    assert early.why.startswith("No training yet: The training window 2026-01-")
+    assert "100000" in early.why
+    _train(history, minimum_class_rows=5)
+    assert _without_champion(history).granted
+
+
+def test_a_first_champion_waits_for_the_labels_of_all_days(history: Settings) -> None:
+    lake = Lake(history.lake, SOURCE, MODEL)
+    lacking = START + timedelta(days=12)
+    rows = lake.scan("labels").to_table()
+    reported = rows["reported_at"].cast(pa.date32())
+    lake.replace("labels", rows.filter(pc.not_equal(reported, pa.scalar(lacking))), "true", ["partition"])
+    _compute(history)
+    early = _without_champion(history)
+    assert (early.granted, early.request_id) == (False, None)
+    assert "had a label reported before" in early.why
+
+
+def test_features_that_were_never_computed_are_waited_for(tmp_path: Path, mlflow_database: Path) -> None:
+    made = _settings(tmp_path, mlflow_database, minimum_class_rows=5)
+    land(made, Days(start=START, end=START + timedelta(days=NEEDED)))
+    early = _without_champion(made)
+    assert (early.granted, early.request_id) == (False, None)
+    assert "has no tables ['customer_features', 'terminal_features']" in early.why
 
 
 def test_without_labels_nothing_is_asked_for(tmp_path: Path, mlflow_database: Path) -> None:

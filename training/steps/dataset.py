@@ -9,19 +9,19 @@ import pandas as pd
 
 from training import storage
 from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, requests, write_dataset
-from training.adapters.lake import EVENTS, Lake
-from training.adapters.tables import Events, FeatureDays, Labels
-from training.contract.base import Days, TableVersions, midnight
+from training.adapters.lake import Lake
+from training.adapters.tables import Labels
+from training.contract.base import Days, TableVersions
 from training.contract.errors import ConfigError, DataContractError
 from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import DatasetInputs, DatasetResult, Split
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.encoding import most_frequent
-from training.domain.frames import EXCLUDED, LABEL, REPORTED_AT
+from training.domain.frames import EXCLUDED, LABEL
 from training.domain.identity import dataset_id
-from training.domain.labels import decided, known_before, labelled
 from training.domain.task_kind import TaskKind, task_of
-from training.domain.windows import Windows, thinly_labelled, windows
+from training.domain.windows import windows
+from training.labelled_rows import labelled_rows
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
 
@@ -56,11 +56,7 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
         return Dataset(uri, spec).manifest
     chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label_spec.delay_days)
     log.info("As of %s: train %s, holdout %s, from versions %s", as_of, chosen.train, chosen.holdout, versions)
-    _check_history(lake, spec, versions, chosen, as_of)
-    rows = _labelled(lake, spec, versions, chosen, as_of)
-    train, holdout = _splits(spec, rows, chosen)
-    _check_counts(task, train, holdout, chosen)
-    _check_features(lake, spec, versions, pd.concat([train, holdout]))
+    train, holdout = labelled_rows(lake, spec, versions, chosen, as_of)
     features = Features(settings, spec)
     names = features.names()
     frames, batch = _with_features(features, spec, versions, train, holdout)
@@ -116,108 +112,6 @@ def _horizon(lake: Lake, spec: ModelSpec, versions: TableVersions) -> date:
     if newest is None:
         raise DataContractError(f"{lake.uri(spec.label_spec.feed)} is empty", hint="Land labels first.")
     return newest.date() + timedelta(days=1)
-
-
-def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> None:
-    """Events must reach back to the training window's first day."""
-    events = Events(lake, spec, versions[EVENTS])
-    start = chosen.train.start
-    if not events.any_before(start + timedelta(days=1)):
-        first = events.first()
-        since = f"events begin on {first.date()}" if first else "there are no events"
-        earliest = f"The earliest possible as_of is {first.date() + (as_of - start)}; or l" if first else "L"
-        raise DataContractError(
-            f"History is too short for as_of {as_of}: the training window begins on {start}, {since}",
-            hint=f"{earliest}and older events, or shorten training.window_days.",
-        )
-
-
-def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, rows: pd.DataFrame) -> None:
-    """Every day of `rows` needs feature rows: without them all would train on defaults and nobody would notice."""
-    days = set(rows[spec.source.events.time_column].dt.date.unique())
-    events = Events(lake, spec, versions[EVENTS])
-    for table in spec.source.entities:
-        if missing := FeatureDays(lake, table, versions[table]).lacking(days, events):
-            raise DataContractError(
-                f"{lake.uri(table)} version {versions[table]} has no rows for {len(missing)} days, {missing[0]} first",
-                hint="Run the features step for these days.",
-            )
-
-
-def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> pd.DataFrame:
-    """The events from the training window's start to the holdout's end whose label was known at `as_of`.
-
-    Raises DataContractError when a day's labels are missing: what is left of it would be no fair picture.
-    """
-    event_time, identity = spec.source.events.time_column, spec.source.id_column
-    window = Days(start=chosen.train.start, end=chosen.holdout.end)
-    events = Events(lake, spec, versions[EVENTS]).within(window)
-    known = Labels(lake, spec, versions[spec.label_spec.feed]).known_at(as_of, events[identity])
-    found = labelled(events, known, spec, midnight(as_of))
-    # An event that has no label by design lacks no report.
-    reported = decided(events, known, spec, midnight(as_of))[identity]
-    _check_labels(spec, events[event_time], events[identity].isin(reported).to_numpy(), chosen, as_of)
-    log.info("%d events in %s, %d with a label known at %s", len(events), window, len(found), as_of)
-    return found.sort_values([event_time, identity], ignore_index=True)
-
-
-def _check_labels(spec: ModelSpec, times: pd.Series, has_label: np.ndarray, chosen: Windows, as_of: date) -> None:
-    minimum = spec.training.minimum_labelled_share
-    thin = thinly_labelled(times, has_label, (chosen.train, chosen.holdout), minimum)
-    if thin:
-        named = ", ".join(f"{day} ({share:.1%})" for day, share in thin.items())
-        raise DataContractError(
-            f"Of the events of {len(thin)} days, fewer than {minimum:.0%} had a label reported before {as_of}: {named}",
-            hint="Land the label partitions that are missing, or lower training.minimum_labelled_share in the spec.",
-        )
-
-
-def _splits(spec: ModelSpec, rows: pd.DataFrame, chosen: Windows) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train and holdout; the holdout with EXCLUDED."""
-    times = rows[spec.source.events.time_column]
-
-    def within(days: Days) -> pd.Series:
-        return (times >= midnight(days.start)) & (times < midnight(days.end))
-
-    train, holdout = rows[within(chosen.train)], rows[within(chosen.holdout)]
-    excluded = np.zeros(len(holdout), bool)
-    if spec.evaluation.exclude_known_entities:
-        excluded = known_before(holdout, rows[[spec.source.id_column, LABEL, REPORTED_AT]], rows, spec)
-    return train, holdout.assign(**{EXCLUDED: excluded})
-
-
-def _check_counts(task: TaskKind, train: pd.DataFrame, holdout: pd.DataFrame, chosen: Windows) -> None:
-    """Raises DataContractError for labels that no model can be trained or measured on."""
-    spec, counted = task.spec, holdout[~holdout[EXCLUDED]]
-    rows, needed = len(train), spec.training.minimum_rows
-    if rows < needed:
-        lacks = f"{needed} are needed"
-    else:
-        lacks = task.lacks_to_fit(task.truth(train[LABEL].to_numpy()), spec.training.minimum_class_rows)
-    if lacks:
-        raise DataContractError(
-            f"The training window {chosen.train} has {rows} labelled rows: {lacks}",
-            hint="Choose a later as_of or a longer window_days, or lower training.minimum_rows and"
-            " minimum_class_rows in the spec.",
-        )
-    if lacks := task.lacks_to_measure(task.truth(counted[LABEL].to_numpy()), 1):
-        if len(counted) < len(holdout) and not task.lacks_to_measure(task.truth(holdout[LABEL].to_numpy()), 1):
-            raise _all_known(spec, holdout, len(counted), lacks, chosen.holdout)
-        raise DataContractError(
-            f"The holdout window {chosen.holdout} has {len(counted)} labelled rows: {lacks}",
-            hint="Choose a later as_of or a longer training.holdout_days.",
-        )
-
-
-def _all_known(spec: ModelSpec, holdout: pd.DataFrame, rows: int, lacks: str, days: Days) -> DataContractError:
-    """For a holdout that could be measured if evaluation left no rows out."""
-    entity = spec.evaluation.entity
-    return DataContractError(
-        f"The holdout window {days} has {len(holdout)} labelled rows. Evaluation leaves out {len(holdout) - rows} of"
-        f" them, because a positive label of their {entity} was already known; {rows} remain: {lacks}",
-        hint="Write `exclude_known_entities: false` under evaluation when a positive label does not end an entity's"
-        " events, or name an entity with more values as evaluation.entity.",
-    )
 
 
 def _with_features(

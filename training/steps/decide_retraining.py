@@ -1,6 +1,7 @@
 """Decide whether to train. Every reason to train becomes a request in the ledger, which is granted or refused once."""
 
 import logging
+from datetime import date
 from typing import Any
 
 from training.adapters.lake import EVENTS, Lake
@@ -21,6 +22,8 @@ from training.domain.retraining import (
     decide,
     reason_to_train,
 )
+from training.domain.windows import windows
+from training.labelled_rows import labelled_rows
 from training.settings import StateSettings
 from training.snapshots import resolve
 
@@ -144,10 +147,9 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snap
     reason = _reason(inputs, spec, (as_of - events.start).days)
     if reason is None:
         return "No reason to train."
-    if reason.trigger == "first" and inputs.trigger is None and _features_lag(lake, spec, snapshot):
-        return (
-            "No training yet: the newest labels have not become features. The data run that does so starts this again."
-        )
+    automatic = reason.trigger == "first" and inputs.trigger is None
+    if automatic and (why := _too_early(lake, spec, snapshot, as_of)):
+        return f"No training yet: {why}"
     champion = inputs.drift.champion_version if inputs.drift else None
     if inputs.trigger is None:
         same: dict[str, Any] = {"champion": champion}
@@ -165,6 +167,24 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snap
         force=inputs.force,
         evidence=_evidence(inputs),
     )
+
+
+def _too_early(lake: Lake, spec: ModelSpec, snapshot: Snapshot, as_of: date) -> str | None:
+    """Why a first model cannot be trained on the snapshot; None when it can.
+
+    While history is still being ingested, a run for each landed file would fail for the same reason.
+    """
+    if _features_lag(lake, spec, snapshot):
+        return "the newest labels have not become features. The data run that does so starts this again."
+    versions, training = snapshot.table_versions, spec.training
+    if missing := [table for table in spec.source.entities if table not in versions]:
+        return f"{lake.uri('')} has no tables {missing}. The data run that makes them starts this again."
+    chosen = windows(as_of, training.window_days, training.holdout_days, spec.label_spec.delay_days)
+    try:
+        labelled_rows(lake, spec, versions, chosen, as_of)
+    except DataContractError as error:
+        return str(error)
+    return None
 
 
 def _features_lag(lake: Lake, spec: ModelSpec, snapshot: Snapshot) -> bool:
