@@ -46,6 +46,8 @@ RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=
     sh /opt/uv/install.sh --extra mlflow
 # No processes for the background jobs of MLflow's GenAI features, which are not used.
 ENV MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+# The server with a login, and its users.
+COPY deploy/mlflow/login.py /opt/mlflow/login.py
 USER 10001:0
 EXPOSE 5000
 CMD ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "1", "--serve-artifacts"]

@@ -76,6 +76,14 @@ def test_no_secret_is_in_a_command_line(name: str) -> None:
     assert not re.search(r"(upgrade|store-uri)[ \"']+\$", words), "a program would get the URI as an argument"
 
 
+def test_steps_and_serving_have_logins_of_their_own() -> None:
+    steps, serving = (SERVICES[name]["environment"] for name in ("steps", "serving"))
+    assert (steps["MLFLOW_TRACKING_USERNAME"], serving["MLFLOW_TRACKING_USERNAME"]) == ("steps", "serving")
+    for own, name in (("MLFLOW_STEPS_PASSWORD", "steps"), ("MLFLOW_SERVING_PASSWORD", "serving")):
+        having = {each for each, service in SERVICES.items() if own in str(service.get("environment"))}
+        assert having == {name, "mlflow-users"}
+
+
 def test_one_service_serves_all_models() -> None:
     serving = SERVICES["serving"]["environment"]
     assert serving["CT_SERVING_MODELS"] == "${SERVING_MODELS:-*}"

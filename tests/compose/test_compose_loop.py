@@ -41,7 +41,9 @@ def test_partitions_become_three_champions_and_nothing_is_lost(stack: Composed) 
         assert outputs(predicted(stack, data, model)) == outputs(before[model])
         assert delivered(stack, model) == runs[model]
         alias = httpx.get(
-            f"{stack.mlflow_url}/api/2.0/mlflow/registered-models/alias", params={"name": model, "alias": "champion"}
+            f"{stack.mlflow_url}/api/2.0/mlflow/registered-models/alias",
+            params={"name": model, "alias": "champion"},
+            auth=("serving", stack.settings()["MLFLOW_SERVING_PASSWORD"]),
         )
         assert alias.json()["model_version"]["version"] == "1"
 
