@@ -21,12 +21,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with _beside(path) as draft:
         yield draft
+        flush(draft)
         if draft.is_dir():
             shutil.rmtree(path, ignore_errors=True)  # Another process may replace it, too.
-        else:
-            _flush(draft)
         os.replace(draft, path)
-    _flush(path.parent)
+    flush_one(path.parent)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -39,13 +38,20 @@ def create(path: Path, content: bytes) -> bool:
     """As `write`, unless there is a file: then False. Of two writers at once one gets True."""
     with _beside(path) as draft:
         draft.write_bytes(content)
-        _flush(draft)
+        flush_one(draft)
         try:
             os.link(draft, path)
         except FileExistsError:
             return False
-    _flush(path.parent)
+    flush_one(path.parent)
     return True
+
+
+def flush(path: Path) -> None:
+    """Put a file, or a folder with everything in it, on disk: after a power cut it is there whole."""
+    for below in path.rglob("*") if path.is_dir() else ():
+        flush_one(below)
+    flush_one(path)
 
 
 @contextlib.contextmanager
@@ -61,7 +67,7 @@ def _beside(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)  # A rename has taken it away.
 
 
-def _flush(path: Path) -> None:
+def flush_one(path: Path) -> None:
     """Put the content of a file, or the names in a folder, on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

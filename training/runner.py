@@ -1,8 +1,10 @@
 """Runs one step: parses its inputs, calls it, writes its report in any case, and returns the exit code."""
 
+import errno
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,6 +28,9 @@ log = logging.getLogger("perennial")
 #: The `--result` that prints the report.
 STANDARD_OUTPUT = "-"
 _UNKNOWN = Provenance()
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+#: What delta-rs, Arrow and SQLite say of it, in errors of their own without a number.
+_SAYS_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|database or disk is full", re.IGNORECASE)
 
 
 def run_step(name: str, inputs_json: str, result_uri: str) -> int:
@@ -80,20 +85,26 @@ def _run(name: str, inputs_json: str, result_uri: str) -> int:
         result=result.model_dump(mode="json"),
         provenance=provenance.model_copy(update={"table_versions": versions}),
     )
-    write_report(result_uri, report)
+    try:
+        write_report(result_uri, report)
+    except OSError as error:  # Without its result the step has not succeeded. Run again, it finds what it has done.
+        return _failed(name, result_uri, _unexpected(error), provenance)
     if result_uri != STANDARD_OUTPUT:
         log.info("%s: %s", name, json.dumps(report.result, indent=2))
     return ExitCode.OK
 
 
 def _unexpected(error: Exception) -> StepError:
-    """The StepError for an error that no adapter has classified. It is transient when a network failure caused it.
+    """The StepError for an error that no adapter has classified. It is transient when a network failure caused it, or a
+    full disk.
 
     So an unknown host name (DNS) is transient, whichever library raised the error.
     """
     message = f"{type(error).__name__}: {error}"
     cause: BaseException | None = error
     while cause is not None:
+        if getattr(cause, "errno", None) in _NO_SPACE or _SAYS_NO_SPACE.search(str(cause)):
+            return TransientError(message, hint="The disk or its quota is full. Free some space, then retry.")
         if isinstance(cause, socket.gaierror | ConnectionError | TimeoutError):
             return TransientError(message, hint="An outside system did not answer. Retry; the log has the traceback.")
         cause = cause.__cause__ or cause.__context__
@@ -122,7 +133,11 @@ def _provenance(inputs: StepInputs, settings: StateSettings) -> Provenance:
 
 def _failed(name: str, result_uri: str, error: StepError, provenance: Provenance) -> int:
     log.error("%s failed: %s", name, error)
-    write_report(result_uri, failure_report(name, error, provenance))
+    try:
+        write_report(result_uri, failure_report(name, error, provenance))
+    except OSError as problem:
+        # The exit code says the same as the report. Without one, the launcher would take the step for crashed.
+        log.error("The report of %s could not be written to %s: %s", name, result_uri, problem)
     return error.exit_code
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from training import storage
+from training import atomic, storage
 from training.contract.errors import DataContractError, InputError
 from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions
 from training.contract.messages import DatasetResult
@@ -200,8 +200,10 @@ def _move(draft: Path, folder: Path) -> None:
     if folder.exists() and not is_complete(str(folder)):
         log.info("%s lacks files, it is made anew", folder)
         shutil.rmtree(folder)
+    atomic.flush(draft)
     try:
         os.rename(draft, folder)
+        atomic.flush_one(folder.parent)
     except OSError:
         if not is_complete(str(folder)):
             raise
