@@ -230,6 +230,19 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         SQL,
         "customer_features yields other rows when it runs again",
     ),
+    "a sample of the rows": (
+        replaced(
+            SQL,
+            ("    FROM events\n    GROUP BY", "    FROM (SELECT * FROM events using /**/ sample 99%)\n    GROUP BY"),
+        ),
+        SQL,
+        "customer_features depends on chance: it uses USING SAMPLE or TABLESAMPLE",
+    ),
+    "a request function that reads the clock": (
+        replaced(FEAST, ("    amount = np.asarray(", "    pd.Timestamp.now()\n    amount = np.asarray(")),
+        FEAST,
+        "on-demand view request_features depends on the current time: line",
+    ),
     "a feature that depends on the day of the computation": (
         replaced(SQL, ("coalesce(sum(n) FILTER (WHERE age <= 1), 0)::FLOAT", "(current_date - day)::FLOAT")),
         SQL,

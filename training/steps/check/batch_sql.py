@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -133,7 +134,7 @@ class _Table:
             return [self._failed(error.message, fix)]
         nullable = [name for name in _features(self.schema, self._entity) if name not in self._never_null]
         self._queries.may_be_null = {**self._queries.may_be_null, self._table: nullable}
-        found = [*self._columns(self.schema), *self._clock()]
+        found = [*self._columns(self.schema), *self._clock(), *self._sampling()]
         try:
             rows = self._queries.run(self._table, self._days, self._feeds)
         except StepError as error:
@@ -173,6 +174,14 @@ class _Table:
             return []
         what = f"depends on the current time: it uses {', '.join(used)}"
         return [self._problem(what, "Count from the feature day (day, $start, $end) instead.")]
+
+    def _sampling(self) -> list[Problem]:
+        """Rows drawn by chance. Running the SQL again does not show it reliably: few rows may all be drawn."""
+        words = [token.upper() for token in self._queries.tokens(self._table)]
+        if "TABLESAMPLE" not in words and ("USING", "SAMPLE") not in pairwise(words):
+            return []
+        what = "depends on chance: it uses USING SAMPLE or TABLESAMPLE"
+        return [self._problem(what, "Read all rows, because days are computed again and must give the same rows.")]
 
     def _leakage(self, together: pa.Table) -> list[Problem]:
         hours = HOURS if self._is_hourly else dict.fromkeys(HOURS, 0)

@@ -5,6 +5,7 @@ when the definitions are published. The results must be equal.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.adapters.features import request_column
 from training.adapters.features.view_schemas import COMPATIBLE_TYPES
 from training.contract.problems import Problem
 from training.contract.source_spec import SourceSpec
+from training.steps.check.request_clock import clock_calls
 
 ROWS = 64
 #: This many of the rows are also run one by one.
@@ -76,10 +78,17 @@ class RequestFunction:
             elif str(field.dtype) not in FEAST_TYPES[columns[field.name].kind]:
                 what = f"takes {field.name} as {field.dtype}, but the column is {columns[field.name].type}"
                 yield self._problem(what, f"Declare it as {FEAST_TYPES[columns[field.name].kind][-1]}.")
+        if calls := self._clock_calls():
+            what = f"depends on the current time: {', '.join(calls)}"
+            yield self._problem(what, "Count from the event's time: training computes the features of past events.")
         numbers = COMPATIBLE_TYPES.keys() - {"String"}
         if wrong := [f"{f.name} as {f.dtype}" for f in self.view.features if str(f.dtype) not in numbers]:
             what = f"declares {', '.join(wrong)}, but a feature must be a number"
             yield self._problem(what, "Declare Float32, and return numbers.")
+
+    def _clock_calls(self) -> list[str]:
+        name = getattr(self.view.feature_transformation.udf, "__name__", "")
+        return clock_calls(Path(self._file).read_text(encoding="utf-8"), name)
 
     def run(self, events: pa.Table, tables: Mapping[str, pa.Table]) -> list[Problem]:
         """Mistakes that appear when it runs on `events` and the rows of `tables` (random numbers without tables)."""
