@@ -42,6 +42,27 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path, *raw_specs())
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("descripton", "description"),
+        ("training.windowdays", "window_days"),
+        ("monitoring.minimum_class_row", "minimum_class_rows"),
+        ("retraining.cooldown", "cooldown_days"),
+        ("task.decison", "decision"),
+        ("labels.is_fraud.unlabeled_after_delay", "unlabelled_after_delay"),
+        ("feeds.events.slack_day", "slack_days"),
+        ("feeds.events.columns.amount.minimun", "minimum"),
+        ("features.tables.customer_features.ttl_day", "ttl_days"),
+    ],
+)
+def test_an_unknown_field_names_the_one_that_was_probably_meant(files: Files, path: str, meant: str) -> None:
+    files.set(path, 1)
+    with pytest.raises(ConfigError) as error:
+        files.load()
+    assert f"Did you mean {meant!r}?" in error.value.hint
+
+
 @pytest.mark.parametrize("name", model_names())
 def test_every_model_here_has_a_valid_spec(name: str) -> None:
     assert load_model_spec(name).name == name

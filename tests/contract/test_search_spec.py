@@ -12,7 +12,7 @@ from training.contract.search_spec import ParameterSpace, SearchSpec
 def told(fields: dict[str, Any]) -> str:
     with pytest.raises(ValidationError) as raised:
         SearchSpec.model_validate(fields)
-    return "; ".join(f"{problem} ({problem.fix})" for problem in problems_of(raised.value, "spec"))
+    return "; ".join(f"{problem} ({problem.fix})" for problem in problems_of(raised.value, "spec", SearchSpec))
 
 
 def space(**fields: Any) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _read(name: str, path: Path, sources_dir: Path) -> ModelSpec | list[Problem]
     try:
         spec = ModelSpec.model_validate(fields)
     except ValidationError as error:
-        return problems_of(error, str(path))
+        return problems_of(error, str(path), ModelSpec)
     if spec.name != name:
         raise ConfigError(f"{path} holds the spec of {spec.name!r}", hint="Name the file after the model.")
     return spec

@@ -1,11 +1,13 @@
 """The mistakes in the files of a source or model, one `Problem` each."""
 
 from collections.abc import Sequence
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from training.contract.base import Frozen
+from training.contract.names import did_you_mean
 
 #: The fix when the reference has the answer.
 SEE_REFERENCE = "docs/reference.md lists the fields and what they take."
@@ -51,9 +53,25 @@ def raise_contradictions(found: Sequence[Mistake]) -> None:
         raise Contradictions(found)
 
 
-def problems_of(error: ValidationError, file: str) -> list[Problem]:
-    """The mistakes that pydantic found in `file`, in its order."""
-    return [problem for detail in error.errors() for problem in _problems(detail, file)]
+def problems_of(error: ValidationError, file: str, spec: type[BaseModel]) -> list[Problem]:
+    """The mistakes that pydantic found in `file`, which holds a `spec`, in its order."""
+    return [problem for detail in error.errors() for problem in _problems(detail, file, spec)]
+
+
+def _known_fields(spec: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The fields that `spec` can have at `path`; none where its type does not say which section stands there."""
+    sections = [spec]
+    for part in path:
+        having = [each.model_fields[part].annotation for each in sections if part in each.model_fields]
+        # Keys of a mapping, positions in a list and kinds of a union are no fields: the section is the same.
+        sections = [found for annotation in having for found in _sections(annotation)] if having else sections
+    return [name for each in sections for name in each.model_fields]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for each in get_args(annotation) for found in _sections(each)]
 
 
 def _place(detail: ErrorDetails) -> list[str]:
@@ -62,7 +80,7 @@ def _place(detail: ErrorDetails) -> list[str]:
     return [path[0], *path[2:]] if path[:1] == ["task"] and len(path) > 1 else path
 
 
-def _problems(detail: ErrorDetails, file: str) -> list[Problem]:
+def _problems(detail: ErrorDetails, file: str, spec: type[BaseModel]) -> list[Problem]:
     section = _place(detail)
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, Contradictions):
@@ -71,7 +89,8 @@ def _problems(detail: ErrorDetails, file: str) -> list[Problem]:
             for field, what, fix in cause.found
         ]
     if detail["type"] == "extra_forbidden":
-        return [Problem(file=file, place=".".join(section), what="There is no such field", fix=SEE_REFERENCE)]
+        fix = did_you_mean(section[-1], _known_fields(spec, detail["loc"][:-1])) + SEE_REFERENCE
+        return [Problem(file=file, place=".".join(section), what="There is no such field", fix=fix)]
     if detail["type"] == "missing":
         return [Problem(file=file, place=".".join(section), what="is missing", fix=f"Add it. {SEE_REFERENCE}")]
     if section[-1:] == ["[key]"]:

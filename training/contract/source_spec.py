@@ -58,7 +58,7 @@ def _read(name: str, path: Path) -> SourceSpec | list[Problem]:
     try:
         spec = SourceSpec.model_validate(read_fields(path))
     except ValidationError as error:
-        return problems_of(error, str(path))
+        return problems_of(error, str(path), SourceSpec)
     if spec.name != name:
         raise ConfigError(f"{path} holds the spec of {spec.name!r}", hint="Name the file after the source.")
     return spec

@@ -81,7 +81,7 @@ def new_model(wishes: ModelWishes, settings: StateSettings) -> NewModel:
     try:
         ModelSpec.model_validate({**yaml.safe_load(text), "source": spec})
     except ValidationError as error:
-        listed = "; ".join(map(str, problems_of(error, str(path))))
+        listed = "; ".join(map(str, problems_of(error, str(path), ModelSpec)))
         raise ConfigError(f"The source {spec.name} needs a model written by hand: {listed}", "") from error
     create(path, text)
     return NewModel(path, text, task, figures, _example(spec, feeds[EVENTS]) if feeds else {})

@@ -65,7 +65,7 @@ def new_source(wishes: SourceWishes, settings: StateSettings) -> NewSource:
     try:
         SourceSpec.model_validate(yaml.safe_load(text))
     except ValidationError as error:
-        listed = "; ".join(map(str, problems_of(error, str(path))))
+        listed = "; ".join(map(str, problems_of(error, str(path), SourceSpec)))
         raise ConfigError(
             f"The sample {wishes.data} needs a spec by hand: {listed}", "Rename or drop these columns."
         ) from error
