@@ -1,4 +1,4 @@
-# Perennial's images, one target each: airflow, training, serving, mlflow.
+# Perennial's images, one target each: airflow, training, serving, mlflow, backup.
 #
 #   docker build --target training -t perennial/training .
 #
@@ -112,3 +112,16 @@ LABEL org.opencontainers.image.revision=${GIT_SHA}
 USER 10001:0
 ENTRYPOINT ["python"]
 CMD ["-m", "training", "--help"]
+
+# Training and PostgreSQL's client programs of the server's version: an older pg_dump refuses a newer server.
+FROM training AS backup
+ARG IMAGE=""
+ENV CT_IMAGE=${IMAGE}
+USER 0:0
+RUN apt-get update && apt-get install -y --no-install-recommends libpq5 && rm -rf /var/lib/apt/lists/* \
+    && install -d -o 10001 -g 0 -m 2770 /var/lib/perennial-backups
+COPY --from=postgres:16-bookworm /usr/lib/postgresql/16/bin/pg_dump /usr/lib/postgresql/16/bin/pg_restore /usr/local/bin/
+COPY --from=postgres:16-bookworm /usr/lib/*-linux-gnu/libpq.so.5* /usr/local/lib/
+RUN ldconfig && pg_dump --version
+USER 10001:0
+CMD ["-m", "training.backup", "make"]

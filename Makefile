@@ -13,7 +13,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 3000
 # The folder where payments and labels land; empty: landing/ under the state folder.
 LANDING ?=
-# Names of the images: <IMAGES>/airflow:<TAG>, …/training, …/serving, …/mlflow.
+# Names of the images: <IMAGES>/airflow:<TAG>, …/training, …/serving, …/mlflow, …/backup.
 IMAGES ?= perennial
 TAG ?= dev
 # The folder of all state that is kept between runs.
@@ -168,7 +168,7 @@ env: ## Write .env with random secrets and make landing/, for `docker compose up
 	@sh deploy/env.sh
 
 .PHONY: images
-images: ## Build the four images (IMAGES=prefix TAG=tag TORCH_BACKEND=cpu)
+images: ## Build the five images (IMAGES=prefix TAG=tag TORCH_BACKEND=cpu)
 	@GIT_SHA="$$(git rev-parse HEAD)" IMAGES="$(IMAGES)" TAG="$(TAG)" TORCH_BACKEND="$(TORCH_BACKEND)" sh deploy/images.sh
 
 .PHONY: docs

@@ -70,6 +70,8 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
     """Name of its owner and pod template of everything that makes pods."""
     for manifest in of_kind(manifests, "Deployment", "StatefulSet", "Job"):
         yield manifest["metadata"]["name"], manifest["spec"]["template"]
+    for manifest in of_kind(manifests, "CronJob"):
+        yield manifest["metadata"]["name"], manifest["spec"]["jobTemplate"]["spec"]["template"]
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

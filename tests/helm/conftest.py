@@ -40,6 +40,11 @@ EVERYTHING: dict[str, Any] = {
     "monitoring": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboards")},
     "networkPolicy": {"servingClients": [{"namespaceSelector": {"matchLabels": {"team": "payments"}}}]},
     "hooks": {"codeChange": {"enabled": True}},
+    "backup": {
+        "enabled": True,
+        "uri": "s3://backups/perennial",
+        "airflowDatabase": {"existingSecret": "airflow-database"},
+    },
 }
 #: A service more, with values of its own.
 HEAVY: dict[str, Any] = {

@@ -170,7 +170,7 @@ def test_only_predictions_are_routed_from_outside(everything: list[Manifest]) ->
 
 def test_images_have_registry_and_tag_or_digest(everything: list[Manifest]) -> None:
     images = {c["image"] for _, pod in pods(everything) for c in pod["spec"]["containers"]}
-    parts = ("serving", "mlflow", "training")
+    parts = ("serving", "mlflow", "training", "backup")
     assert images == {f"registry.example/ml/{part}:abc1234" for part in parts}
     digest = "sha256:" + "0" * 64
     pinned = render(merged(PRODUCTION, nested("images.serving.digest", digest)))

@@ -60,6 +60,15 @@
 {{- $problems = append $problems "postgresql.enabled needs postgresql.existingSecret, a Secret with the key password; the chart creates none." -}}
 {{- end -}}
 
+{{- if $v.backup.enabled -}}
+{{- if not (contains "://" $v.backup.uri) -}}
+{{- $problems = append $problems "backup.enabled needs backup.uri, a folder in an object store: a backup on the state's own volume is lost with it." -}}
+{{- end -}}
+{{- if not $v.backup.airflowDatabase.existingSecret -}}
+{{- $problems = append $problems "backup.enabled needs backup.airflowDatabase.existingSecret, a Secret with the URI of Airflow's database." -}}
+{{- end -}}
+{{- end -}}
+
 {{- if $v.serving.enabled -}}
 {{- $objects := list -}}
 {{- range $service := (include "perennial.services" . | fromJson).services -}}
