@@ -10,7 +10,10 @@ import os
 import runpy
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
@@ -57,3 +60,19 @@ def _run(argv: list[str], environment: dict[str, str], log: str) -> None:
     flag, module, *sys.argv[1:] = argv
     assert flag == "-m"
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def killed_after(target: Callable[..., Any], arguments: tuple[Any, ...], seconds: float | None) -> float:
+    """Call `target` in a process that gets SIGKILL after `seconds`; None: it must end by itself, without an error.
+
+    Returns how long it ran, in seconds.
+    """
+    process = FORKSERVER.Process(target=target, args=arguments)
+    started = time.monotonic()
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    if seconds is None:
+        assert process.exitcode == 0
+    return time.monotonic() - started

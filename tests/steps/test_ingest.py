@@ -1,10 +1,8 @@
 """Ingest: what enters the lake, what is quarantined, what is refused, and that a kill changes none of it."""
 
 import json
-import multiprocessing
 import random
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.steps.ingest_helpers import FIRST, GENERATOR, SOURCE, Deliveries, changed, day, first
+from tests.steps.step_process import killed_after
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.contract.base import Days
 from training.contract.errors import DataContractError, ExitCode, InputError, TransientError
@@ -393,20 +392,10 @@ def test_killed_before_its_report_it_names_the_same_days_when_run_again(
 
 def test_sigkill_at_any_moment_and_a_rerun_leave_every_row_once(deliveries: Deliveries) -> None:
     """Real processes, killed at random times while they replace one version of a partition by another."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["training.steps.ingest", "training.adapters.expectations"])
     chance = random.Random(7)
 
     def ingest_in_a_process(inputs: IngestInputs, kill_after: float | None) -> float:
-        process = processes.Process(target=run, args=(inputs, deliveries.settings))
-        started = time.monotonic()
-        process.start()
-        process.join(kill_after)
-        process.kill()
-        process.join()
-        if kill_after is None:
-            assert process.exitcode == 0
-        return time.monotonic() - started
+        return killed_after(run, (inputs, deliveries.settings), kill_after)
 
     whole = min(ingest_in_a_process(deliveries.land(version(-n), "2026-01-05"), None) for n in (1, 2))
     for n in (3, 4, 5):

@@ -1,8 +1,6 @@
 """Scoring in batch: which events, once each, whatever is killed, delivered again or changed meanwhile."""
 
-import multiprocessing
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 
 from tests.steps.batch_world import BatchWorld, ids
 from tests.steps.ingest_helpers import GENERATOR, MODEL, day
+from tests.steps.step_process import killed_after
 from training.adapters.lake import EVENTS, PREDICTIONS, Appending
 from training.adapters.prediction_table import PartitionPredictions
 from training.contract.errors import DataContractError, InputError, TransientError
@@ -119,23 +118,12 @@ def test_days_without_feature_rows_are_refused_before_anything_is_written(world:
 
 def test_sigkill_at_any_moment_and_a_rerun_leave_every_prediction_once(world: BatchWorld) -> None:
     """Real processes, killed at random times while they score; the run that goes on tells what it wrote in all."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["training.steps.score", "training.adapters.features", "onnxruntime", "mlflow"])
     chance = random.Random(7)
     world.promote()
     world.land(0, 1)
 
     def score_in_a_process(run_id: str, kill_after: float | None) -> float:
-        inputs = ScoreInputs(model=MODEL, run=run_id)
-        process = processes.Process(target=score.run, args=(inputs, world.settings))
-        started = time.monotonic()
-        process.start()
-        process.join(kill_after)
-        process.kill()
-        process.join()
-        if kill_after is None:
-            assert process.exitcode == 0
-        return time.monotonic() - started
+        return killed_after(score.run, (ScoreInputs(model=MODEL, run=run_id), world.settings), kill_after)
 
     whole = score_in_a_process("first", None)
     for number in range(2, 6):
