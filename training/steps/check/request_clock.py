@@ -19,7 +19,8 @@ def clock_calls(source: str, function: str) -> list[str]:
     Each as `line 12: datetime.now(UTC)`. Not found: calls in other modules, and functions under another name.
     """
     functions = {node.name: node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
-    waiting, seen, found = [function], set(), []
+    waiting, seen = [function], set[str]()
+    found: list[tuple[int, str]] = []
     while waiting:
         name = waiting.pop()
         if name in seen or name not in functions:
