@@ -60,7 +60,7 @@ class Loader:
     def take(self, wanted: ModelVersion) -> LoadedModel:
         """The version, if it is ready. Else raises NotLoaded at once and starts loading it, unless it is refused."""
         for loaded in self._loaded:
-            if loaded.version == wanted.version and wanted.digest in ("", loaded.digest):
+            if loaded.version == wanted.version and wanted.digest == loaded.digest:
                 return loaded
         name = f"{self._spec.name} version {wanted.version}"
         refusal = self.refused.get(wanted.version)

@@ -290,5 +290,5 @@ class Watcher:
 def _nothing_to_load(champion: ModelCopy | LoadedModel, wanted: Wanted, asked: Desired) -> bool:
     """Whether `champion` is all that the registry asks for: no other champion, and no rollout."""
     version = wanted[CHAMPION]
-    same = version is None or (version.version == champion.version and version.digest in ("", champion.digest))
+    same = version is None or (version.version == champion.version and version.digest == champion.digest)
     return same and wanted[CHALLENGER] is None and asked == FULL

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.adapters.tiny_artifact import make_artifact
-from training.adapters.onnx_model import OnnxModel, write_artifact
+from training.adapters.onnx_model import OnnxModel, digest, write_artifact
+from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT
 from training.contract.errors import DataContractError, InputError
+from training.estimators.base.graph import serialise
 
 VIEW = {
     "name": "v",
@@ -101,3 +105,46 @@ def test_an_artifact_is_replaced_whole(folder: Path) -> None:
     write_artifact(folder, (folder / "model.onnx").read_bytes(), metadata)
     assert sorted(path.name for path in folder.iterdir()) == ["metadata.json", "model.onnx"]
     assert [path.name for path in folder.parent.iterdir()] == ["artifact"]
+
+
+def reading(location: str, constant: bool) -> bytes:
+    """A model whose weights are bytes of the file `location`, in an initializer or in a constant of the graph."""
+    allowed = "secret.bin"  # onnx itself writes no other.
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2, 64], data_location=TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value=allowed)
+    weights.external_data.add(key="length", value="512")
+    axis = numpy_helper.from_array(np.array([1], np.int64), "axis")
+    nodes = [
+        helper.make_node("MatMul", [ONNX_INPUT, "w"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "axis"], [ONNX_OUTPUT], keepdims=0),
+    ]
+    if constant:
+        nodes = [helper.make_node("Constant", [], ["w"], value=weights), *nodes]
+    model = onnx.load_model_from_string(serialise(nodes, [axis] if constant else [weights, axis], 2))
+    [tensor] = [model.graph.node[0].attribute[0].t] if constant else model.graph.initializer[:1]
+    tensor.external_data[0].value = location
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("where", ["secret.bin", "../secret.bin", "{folder}/secret.bin"])
+def test_a_model_cannot_read_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, constant: bool) -> None:
+    (tmp_path / "inner").mkdir()
+    for folder in (tmp_path, tmp_path / "inner"):
+        (folder / "secret.bin").write_bytes(np.arange(128, dtype=np.float32).tobytes())
+    monkeypatch.chdir(tmp_path / "inner")
+    content = reading(where.format(folder=tmp_path), constant)
+    metadata = make_artifact(tmp_path / "artifact").model_copy(update={"digest": digest(content)})
+    write_artifact(tmp_path / "artifact", content, metadata)
+    with pytest.raises(DataContractError, match="cannot be loaded"):
+        OnnxModel.load(tmp_path / "artifact")
+
+
+@pytest.mark.parametrize("task", [None, {"kind": "regression"}])
+def test_an_artifact_cannot_allow_itself_other_scores(tmp_path: Path, task: dict[str, Any] | None) -> None:
+    metadata = make_artifact(tmp_path / "artifact", golden_score=3.01)
+    golden = metadata.golden.model_copy(update={"tolerance": 1e9})
+    changed = metadata.model_copy(update={"golden": golden, "task": task or metadata.task})
+    model = OnnxModel(changed, OnnxModel.load(tmp_path / "artifact")._scorer)
+    with pytest.raises(DataContractError, match=r"golden rows differ by 0\.01"):
+        model.check_golden()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from testing.ports import free_port
 from tests.adapters.tiny_artifact import WEEK, make_artifact
@@ -157,6 +158,13 @@ def test_download_refuses_what_was_not_registered(world: World) -> None:
     with pytest.raises(DataContractError, match="is not valid: its digest"):
         world.registry.download(version, world.folder / "copy")
     assert not (world.folder / "copy").exists()
+
+
+def test_download_refuses_a_version_without_a_digest(world: World) -> None:
+    version = world.registered()
+    MlflowClient(world.uri).delete_model_version_tag(world.model, str(version.version), "digest")
+    with pytest.raises(DataContractError, match="has no tag digest"):
+        world.registry.download(world.registry.get(world.model, version.version), world.folder / "copy")
 
 
 def test_a_finished_run_is_found_by_its_fingerprint(world: World) -> None:

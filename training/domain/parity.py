@@ -24,6 +24,16 @@ def tolerance(outputs: np.ndarray, target: Target) -> float:
     return float(PARITY_TOLERANCE * outputs.std() + 1e-5 * np.abs(outputs).max(initial=0.0))
 
 
+def largest_tolerance(extremes: np.ndarray, target: Target) -> float:
+    """The most that `tolerance` can be for outputs between those in `extremes`.
+
+    A standard deviation is at most half of the range (Popoviciu's inequality).
+    """
+    if target != "number":
+        return PARITY_TOLERANCE
+    return float(PARITY_TOLERANCE * np.ptp(extremes) / 2 + 1e-5 * np.abs(extremes).max(initial=0.0))
+
+
 def made_rows(features: np.ndarray, columns: Sequence[FeatureColumn]) -> np.ndarray:
     """Up to 1,000 of the rows [n, d], with missing values and categories that are not in the lists where they may be.
 

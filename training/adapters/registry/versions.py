@@ -32,7 +32,7 @@ _PAGE = 1000
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered version. `digest` is the SHA-256 of its model.onnx; empty when it was registered by hand."""
+    """A registered version. `digest` is the SHA-256 of its model.onnx; empty when the tag is missing."""
 
     model: str
     version: int
@@ -177,8 +177,12 @@ class Registry:
         """Download model.onnx and metadata.json of `version` into `folder`, both or none. Returns `folder`.
 
         Does nothing when the folder holds this version already. Raises DataContractError when the files in the registry
-        are not those that were registered.
+        are not those that were registered, or when the registry does not say which were: an artifact must not vouch for
+        itself.
         """
+        if not version.digest:
+            problem = f"{version.model} version {version.version} has no tag digest in the registry"
+            raise DataContractError(problem, hint="Train again: the step register sets the tag.")
         with contract_errors(self._uri):
             return fetch_served(self._client, version.run_id, version.digest, folder)
 
@@ -263,7 +267,6 @@ def _mismatch(folder: Path, digest: str) -> str | None:
     except (OSError, ValueError) as error:
         return str(error)
     found = hashlib.sha256(content).hexdigest()
-    wanted = digest or metadata.get("digest")
     return (
-        None if found == wanted == metadata.get("digest") else f"its digest is {found}, the registered one is {wanted}"
+        None if found == digest == metadata.get("digest") else f"its digest is {found}, the registered one is {digest}"
     )
