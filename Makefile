@@ -146,11 +146,15 @@ fast-tests: $(DEV_READY)
 	@$(PYTEST_RUN) -m "not slow and not redis" $(FAST_TESTS) $(PYTEST)
 
 .PHONY: verify-all
-verify-all: $(DEV_READY) ## Run .ci/run, the full soak test, more generated requests and the benchmarks
+verify-all: $(DEV_READY) ## Run .ci/run, the full soak test, more generated requests, chaos and the benchmarks
 	@.ci/run
 	@SOAK_REQUESTS=200000 SCHEMATHESIS_EXAMPLES=500 $(BIN)/python -m pytest --durations 10 --timeout 3600 \
 		tests/serving/test_soak.py tests/serving/test_openapi.py
-	@$(MAKE) --no-print-directory bench-imports bench-serving bench-loop
+	@$(MAKE) --no-print-directory chaos bench-imports bench-serving bench-loop
+
+.PHONY: chaos
+chaos: $(DEV_READY) ## Kill processes of a loop 50 times at random; it must end as an undisturbed one (ARGS='--kills 50 --seed 0')
+	@$(BIN)/python -m testing.chaos $(ARGS)
 
 .PHONY: lint
 lint: $(DEV_READY) ## Check style, types and the import contracts

@@ -98,6 +98,7 @@ def test_a_backup_made_while_the_loop_writes_names_nothing_that_it_lacks(loop: S
     """After each part of the backup the loop makes a whole turn: whatever is copied later is newer."""
     uri = make_backup(loop.settings, lambda part, count: loop.turn())
     assert loop.turns > 8
+    assert Path(loop.settings.backups).stat().st_mode & 0o077 == 0
     assert problems(uri) == []
     destroy(loop.settings, tmp_path)
     restore(uri, loop.settings)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.steps.step_process import StepProcess
+from testing.step_process import StepProcess
 from training.adapters.registry import Registry
 from training.contract.messages import FailedPart, SearchInputs, SearchResult, TrainInputs, TrainResult
 from training.contract.model_spec import MODELS_DIR

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.steps.step_process import StepProcess
+from testing.step_process import StepProcess
 from tests.steps.training_rows import NAMES, write_dataset
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry

@@ -6,7 +6,7 @@ import time
 
 from training import storage
 from training.backup.making import make_backup
-from training.backup.manifest import MANIFEST
+from training.backup.manifest import MANIFEST, read_manifest
 from training.backup.restoring import restore
 from training.backup.verifying import problems
 from training.contract.errors import ExitCode, InputError, StepError
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = load_settings()
         if args.verb == "make":
             uri = make_backup(settings, report)
-            print(f"Backup {uri} after {time.monotonic() - started:.1f} s")
+            print("\n".join([*read_manifest(uri).absent, f"Backup {uri} after {time.monotonic() - started:.1f} s"]))
         else:
             uri = _find(args.backup, settings)
         if args.verb == "restore":

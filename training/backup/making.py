@@ -53,6 +53,9 @@ class _Backup:
         self._feeds = _feeds(settings)
 
     def make(self, began: datetime) -> str:
+        if not storage.is_remote(self._uri):
+            # Databases have people's names and connections: nobody else may read them.
+            storage.local(self._settings.backups).mkdir(mode=0o700, parents=True, exist_ok=True)
         settings, feast = self._settings, str(Path(self._settings.feature_registry).parent)
         self._database(settings.airflow_database, AIRFLOW)
         self._ledger_and_registry()
@@ -97,11 +100,12 @@ class _Backup:
         target = storage.join(self._uri, part, DATABASE)
         with tempfile.TemporaryDirectory() as temporary:
             copy = Path(temporary, DATABASE)
-            if databases.dump(url, copy):
+            found = databases.dump(url, copy)
+            if found:
                 self._put(str(copy), target)
             elif (missing := f"There is no database {databases.sqlite_path(url)}.") not in self._absent:
                 self._absent.append(missing)
-        self._report(part, 1)
+        self._report(part, int(found))
 
     def _logs(self, part: str, wanted: Callable[[str, str], bool]) -> None:
         """The logs of those tables, each without gaps: a listing may miss a commit and show the next."""

@@ -48,11 +48,9 @@ def restore(uri: str, settings: Settings, report: Report = lambda part, count: N
         raise InputError(f"There is another state already: {', '.join(strange[:5])}", hint)
     for part in (LAKE, WORK, FEAST, ARTIFACTS):
         report(part, _folder(uri, part, folders[part], manifest))
-    _database(uri, REGISTRY, stores[REGISTRY], manifest)
-    report(REGISTRY, 1)
+    report(REGISTRY, _database(uri, REGISTRY, stores[REGISTRY], manifest))
     report(LEDGER, _folder(uri, LEDGER, folders[LEDGER], manifest))
-    _database(uri, AIRFLOW, stores[AIRFLOW], manifest)
-    report(AIRFLOW, 1)
+    report(AIRFLOW, _database(uri, AIRFLOW, stores[AIRFLOW], manifest))
     return manifest
 
 
@@ -86,10 +84,11 @@ def _folder(uri: str, part: str, target: str, manifest: Manifest) -> int:
     return len(paths)
 
 
-def _database(uri: str, part: str, url: str, manifest: Manifest) -> None:
+def _database(uri: str, part: str, url: str, manifest: Manifest) -> int:
     if f"{part}/{DATABASE}" not in manifest.files:
-        return
+        return 0
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary, DATABASE)
         files.copy(storage.join(uri, part, DATABASE), str(copy))
         databases.load(copy, url)
+    return 1

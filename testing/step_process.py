@@ -57,8 +57,8 @@ def _run(argv: list[str], environment: dict[str, str], log: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    flag, module, *sys.argv[1:] = argv
-    assert flag == "-m"
+    switch, module, *sys.argv[1:] = argv
+    assert switch == "-m"
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
