@@ -9,7 +9,7 @@ import pytest
 
 from local.generator import Generator
 from local.generator import land as land_days
-from tests.steps.step_process import killed_after
+from testing.step_process import killed_after
 from training.adapters.lake import EVENTS, Lake
 from training.contract.base import Days
 from training.contract.messages import FeaturesInputs, IngestInputs

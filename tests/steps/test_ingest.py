@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from testing.step_process import killed_after
 from tests.steps.ingest_helpers import FIRST, GENERATOR, SOURCE, Deliveries, changed, day, first
-from tests.steps.step_process import killed_after
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.contract.base import Days
 from training.contract.errors import DataContractError, ExitCode, InputError, TransientError

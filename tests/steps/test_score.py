@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from testing.step_process import killed_after
 from tests.steps.batch_world import BatchWorld, ids
 from tests.steps.ingest_helpers import GENERATOR, MODEL, day
-from tests.steps.step_process import killed_after
 from training.adapters.lake import EVENTS, PREDICTIONS, Appending
 from training.adapters.prediction_table import PartitionPredictions
 from training.contract.errors import DataContractError, InputError, TransientError
