@@ -5,6 +5,7 @@
 # Every image installs its extra of pyproject.toml into /opt/venv, at the versions of the one lock.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG POSTGRES_IMAGE=postgres:16-bookworm
 
 # --- installer: mounted where it is needed, so it is in no image ---
 
@@ -114,14 +115,18 @@ ENTRYPOINT ["python"]
 CMD ["-m", "training", "--help"]
 
 # Training and PostgreSQL's client programs of the server's version: an older pg_dump refuses a newer server.
+FROM ${POSTGRES_IMAGE} AS postgres
+RUN mkdir /client && cp -a /usr/lib/postgresql/*/bin/pg_dump /usr/lib/postgresql/*/bin/pg_restore \
+    /usr/lib/*-linux-gnu/libpq.so.5* /client/
+
 FROM training AS backup
 ARG IMAGE=""
 ENV CT_IMAGE=${IMAGE}
 USER 0:0
 RUN apt-get update && apt-get install -y --no-install-recommends libpq5 && rm -rf /var/lib/apt/lists/* \
     && install -d -o 10001 -g 0 -m 2770 /var/lib/perennial-backups
-COPY --from=postgres:16-bookworm /usr/lib/postgresql/16/bin/pg_dump /usr/lib/postgresql/16/bin/pg_restore /usr/local/bin/
-COPY --from=postgres:16-bookworm /usr/lib/*-linux-gnu/libpq.so.5* /usr/local/lib/
+COPY --from=postgres /client/pg_* /usr/local/bin/
+COPY --from=postgres /client/libpq.so.5* /usr/local/lib/
 RUN ldconfig && pg_dump --version
 USER 10001:0
 CMD ["-m", "training.backup", "make"]

@@ -7,7 +7,7 @@ import pytest
 from tests.compose.composed_stack import TAG, engine
 from training.settings import ROOT
 
-TARGETS = ("airflow", "training", "serving", "mlflow")
+TARGETS = ("airflow", "training", "serving", "mlflow", "backup")
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ def test_partitions_become_three_champions_and_nothing_is_lost(stack: Composed) 
     before = {model: predicted(stack, data, model) for model in SOURCES}
     assert not any(answer["features_defaulted"] for answer in before.values())
     runs = {model: delivered(stack, model) for model in SOURCES}
+    stack("run", "--rm", "backup")
+    stack("run", "--rm", "backup", "-m", "training.backup", "verify")
 
     stack("down", "--timeout", "20")
     stack.up()

@@ -12,12 +12,14 @@ HAS = {
     "training": ["torch", "sklearn", "feast", "mlflow", "training.steps.train", "local.visit"],
     "serving": ["bentoml", "onnxruntime", "feast", "mlflow", "serving.model_hosts"],
     "mlflow": ["mlflow.server", "psycopg2"],
+    "backup": ["training.backup", "deltalake", "mlflow"],
 }
 LACKS = {
     "airflow": ["torch", "sklearn", "mlflow", "feast", "numpy", "pandas", "training.steps", "serving"],
     "training": ["airflow", "bentoml", "perennial_airflow", "serving"],
     "serving": ["airflow", "torch", "sklearn", "training.steps", "training.estimators", "local"],
     "mlflow": ["airflow", "torch", "feast", "bentoml", "training", "serving"],
+    "backup": ["airflow", "bentoml", "perennial_airflow", "serving"],
 }
 LOOK = """
 import json, os, sys
