@@ -122,6 +122,21 @@ def test_nobody_enters_without_a_login(server: Server, monkeypatch: pytest.Monke
         Registry(server.url).by_alias("m", "champion")
 
 
+@pytest.mark.parametrize(("user", "password"), [("steps", STEPS), ("serving", SERVING)])
+def test_a_model_that_does_not_exist_yet_is_no_error(server: Server, user: str, password: str) -> None:
+    code = f"""
+from training.adapters.registry import Registry
+registry = Registry({server.url!r})
+assert registry.by_alias("unknown", "champion") is None
+assert registry.versions("unknown") == []
+assert registry.state("unknown").aliases == {{}}
+assert registry.states(["unknown"])["unknown"].aliases == {{}}
+"""
+    env = server.env | {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_users_are_made_again_without_harm(server: Server) -> None:
     server.make_users()
     url = server.url + "/api/2.0/mlflow/registered-models/search"

@@ -8,16 +8,20 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from local import flights, generator
 from testing.pipeline import Pipeline
+from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.onnx_model import OnnxModel
-from training.adapters.registry import CHALLENGER, Registry
+from training.adapters.registry import CHALLENGER, CHAMPION, Registry
 from training.contract.base import Days
-from training.contract.messages import EvaluateResult, RegisterResult
+from training.contract.messages import EvaluateResult, RegisterResult, ScoreInputs
+from training.domain.arrow_types import utc_days
 from training.settings import Settings
+from training.steps import score
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +30,7 @@ FIRST, LAST = date(2013, 1, 2), date(2013, 3, 26)
 AS_OF, WINDOW_DAYS = LAST + timedelta(days=3), 49
 #: Small, so that the test is quick.
 TREES = {"max_iter": 40, "max_leaf_nodes": 15}
+CLASSES = ["cancelled", "late", "on_time"]
 
 
 class Stack:
@@ -110,4 +115,26 @@ def test_the_delay_is_predicted_better_than_by_the_mean_of_the_route(stack: Stac
 def test_the_outcome_is_predicted_better_than_by_the_shares_of_the_outcomes(stack: Stack) -> None:
     metrics = stack.judged["flight_outcome"].metrics["hist_gradient_boosting"]
     assert metrics["ovr_auc"] > 0.6
-    assert stack.artifact("flight_outcome").metadata.task["classes"] == ["cancelled", "late", "on_time"]
+    assert stack.artifact("flight_outcome").metadata.task["classes"] == CLASSES
+
+
+def test_the_last_flights_are_scored_in_batch(stack: Stack) -> None:
+    model, settings = "flight_outcome", stack.settings
+    Registry(settings.tracking_uri).set_alias(model, CHAMPION, 1)
+
+    done = score.run(ScoreInputs(model=model), settings)
+
+    assert done.outcome == "scored"
+    lake = Lake(settings.lake, "flights", model)
+    events, found = (lake.scan(table).to_table() for table in (EVENTS, PREDICTIONS))
+    # Older ones are scored only when a person names their partition.
+    days = utc_days(events["scheduled_departure"])
+    recent = pc.greater_equal(days, pc.max(days).as_py() - timedelta(days=6))
+    flights_scored = found["event"].combine_chunks().field("flight_id").to_pylist()
+    assert sorted(flights_scored) == sorted(events.filter(recent)["flight_id"].to_pylist())
+    assert done.rows == len(flights_scored) > 1000
+    rows = found.to_pylist()
+    probabilities = np.array([[dict(row["outputs"])[name] for name in CLASSES] for row in rows])
+    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert {row["decision"] for row in rows} <= set(CLASSES)
+    assert score.run(ScoreInputs(model=model), settings).outcome == "nothing new"

@@ -99,8 +99,12 @@ class Registry:
                     self._client.delete_registered_model_tag(model, tag)
 
     def by_alias(self, model: str, alias: str) -> ModelVersion | None:
-        """The version with `alias`; None when the model or the alias does not exist. Sends one request."""
-        return self._find(lambda: self._client.get_model_version_by_alias(model, alias))
+        """The version with `alias`; None when the model or the alias does not exist.
+
+        Does not ask for the alias itself: with MLflow's login, that is refused as forbidden while there is no model.
+        """
+        version = self.state(model).aliases.get(alias)
+        return None if version is None else self.get(model, version)
 
     def get(self, model: str, version: int) -> ModelVersion:
         """Raises InputError when there is no such version."""
