@@ -85,7 +85,7 @@ class StateSettings(BaseSettings):
     lake_uri: str = ""
     """Delta tables, <lake>/<source>/<table> and <lake>/<source>/predictions/<model>."""
     work_uri: str = ""
-    """Datasets, artifacts, reports, Data Docs: everything that can be computed again from the lake."""
+    """Datasets, artifacts, reports, pages about partitions: everything that can be computed again from the lake."""
     results_uri: str = ""
     """Where steps write their reports for Airflow; empty: results/ in the work folder."""
     ledger_uri: str = ""

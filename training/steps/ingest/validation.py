@@ -34,7 +34,7 @@ _CORRECTED = "Deliver a corrected file with the same name."
 
 
 class Validator:
-    """Validates one partition of a feed against the spec and the lake. Writes only Data Docs.
+    """Validates one partition of a feed against the spec and the lake. Writes only its page.
 
     `days`: the days in which the rows' times must be.
     """
@@ -57,10 +57,10 @@ class Validator:
         days, rows = self._day_counts(conformed.table), as_validation_frame(conformed.table)
         findings = examine(rows, days, self._feed, self._days, name, self._site(fingerprint))
         page = self._share(findings.page)
-        log.info("Data Docs: %s", page)
+        log.info("Page: %s", page)
         if findings.days:
             unfit = [rule for reasons in conformed.unfit.values() for rule in _counted(reasons, conformed.landed)]
-            raise self._refused([*findings.days, *unfit], f"{self._remedy(days)} Data Docs: {page}")
+            raise self._refused([*findings.days, *unfit], f"{self._remedy(days)} Page: {page}")
         broken = _by_row(findings.rows, conformed.unfit, self._known_elsewhere(conformed.table))
         self._refuse_too_many(broken, conformed.landed, page)
         return broken, page
@@ -130,7 +130,7 @@ class Validator:
         share = f"{len(broken):,} of {rows:,} rows ({len(broken) / rows:.1%}) break a rule"
         limit = f"more than {self._feed.maximum_quarantined:.1%}"
         problem = f"{share}, {limit}: " + "; ".join(_counted(by_rule, landed))
-        raise self._refused([problem], f"{_CORRECTED} Data Docs: {page}")
+        raise self._refused([problem], f"{_CORRECTED} Page: {page}")
 
     def _refused(self, problems: list[str], hint: str) -> DataContractError:
         listed = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
