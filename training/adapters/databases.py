@@ -87,7 +87,7 @@ def problem_of(copy: Path) -> str | None:
         done = subprocess.run(["pg_restore", "--list", str(copy)], capture_output=True, text=True)
         return done.stderr.strip() or None if done.returncode else None
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(copy))}?mode=ro&immutable=1", uri=True)) as database:
+        with closing(_opened(copy)) as database:
             found = database.execute("PRAGMA integrity_check").fetchone()[0]
     except sqlite3.Error as error:
         return str(error)
@@ -98,7 +98,7 @@ def rows(copy: Path, table: str, *columns: str) -> list[tuple[str, ...]]:
     """These columns of `table` in a file that `dump` wrote, as texts. Raises DataContractError without such a table."""
     if is_sqlite(copy):
         try:
-            with closing(sqlite3.connect(f"file:{quote(str(copy))}?mode=ro&immutable=1", uri=True)) as database:
+            with closing(_opened(copy)) as database:
                 found = database.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
         except sqlite3.Error as error:
             raise DataContractError(f"{copy} has no table {table}: {error}", "Make another backup.") from error
@@ -114,6 +114,11 @@ def rows(copy: Path, table: str, *columns: str) -> list[tuple[str, ...]]:
             values = dict(zip(names, line.split("\t"), strict=True))
             found.append(tuple("" if values[name] == "\\N" else values[name] for name in columns))
     return found
+
+
+def _opened(copy: Path) -> sqlite3.Connection:
+    """An SQLite file that `dump` wrote, which nobody changes any more."""
+    return sqlite3.connect(f"file:{quote(str(copy))}?mode=ro&immutable=1", uri=True)
 
 
 def _run(command: list[str], url: str = "") -> str:

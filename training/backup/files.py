@@ -20,7 +20,7 @@ def copy(source: str, target: str, live: bool = False) -> FileRecord | None:
         if content is None:
             return None
         storage.write(target, content)
-        return FileRecord(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        return _record_of(content)
     path = storage.local(source)
     try:
         with atomic.replacing(storage.local(target)) as draft:
@@ -37,7 +37,7 @@ def record(uri: str) -> FileRecord | None:
     """Size and digest of a file; None when there is none."""
     if storage.is_remote(uri):
         content = storage.read(uri)
-        return content if content is None else FileRecord(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        return None if content is None else _record_of(content)
     found, size = hashlib.sha256(), 0
     try:
         with storage.local(uri).open("rb") as file:
@@ -47,6 +47,15 @@ def record(uri: str) -> FileRecord | None:
     except FileNotFoundError:
         return None
     return FileRecord(size=size, sha256=found.hexdigest())
+
+
+def is_draft(path: str) -> bool:
+    """Whether a file below a folder is hidden, or in a hidden folder: it is being written."""
+    return any(name.startswith(".") for name in path.split("/"))
+
+
+def _record_of(content: bytes) -> FileRecord:
+    return FileRecord(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _stream(source: Path, target: Path) -> None:

@@ -133,10 +133,7 @@ class _Backup:
         key: Callable[[str], tuple[bool, str]] = lambda path: (False, path),
     ) -> None:
         paths = [path for path in storage.tree(uri) if keep(path) and not (without and path.startswith(without))]
-        # A hidden file or folder is a draft that is not finished.
-        shown = [
-            path for path in paths if not path.endswith(databases.BESIDE) and not any(map(_hidden, path.split("/")))
-        ]
+        shown = [path for path in paths if not path.endswith(databases.BESIDE) and not files.is_draft(path)]
         for path in sorted(shown, key=key):
             self._put(storage.join(uri, path), storage.join(self._uri, part, path), live=True)
         self._report(part, len(shown))
@@ -155,10 +152,6 @@ def _feeds(settings: Settings) -> dict[str, set[str]]:
         except (ConfigError, StepError):
             continue
     return found
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".")
 
 
 def _without_gap(names: Iterable[str]) -> list[str]:

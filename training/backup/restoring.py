@@ -11,7 +11,7 @@ from pathlib import Path
 from training import storage
 from training.adapters import databases
 from training.backup import files
-from training.backup.making import Report
+from training.backup.making import LOG_FOLDER, Report
 from training.backup.manifest import (
     AIRFLOW,
     ARTIFACTS,
@@ -61,9 +61,8 @@ def _of(part: str, manifest: Manifest) -> list[str]:
 def _strange(folders: dict[str, str], manifest: Manifest) -> Iterator[str]:
     for part, uri in folders.items():
         for path in storage.tree(uri):
-            hidden = any(name.startswith(".") for name in path.split("/"))
             here = storage.join(uri, path)
-            if not hidden and files.record(here) != manifest.files.get(f"{part}/{path}"):
+            if not files.is_draft(path) and files.record(here) != manifest.files.get(f"{part}/{path}"):
                 yield here
 
 
@@ -78,7 +77,7 @@ def _other_databases(uri: str, stores: dict[str, str], manifest: Manifest) -> It
 def _folder(uri: str, part: str, target: str, manifest: Manifest) -> int:
     paths = _of(part, manifest)
     # Logs last: a table exists once its files do.
-    for path in sorted(paths, key=lambda path: ("/_delta_log/" in path, path)):
+    for path in sorted(paths, key=lambda path: (f"/{LOG_FOLDER}/" in path, path)):
         if files.record(storage.join(target, path)) != manifest.files[f"{part}/{path}"]:
             files.copy(storage.join(uri, part, path), storage.join(target, path))
     return len(paths)

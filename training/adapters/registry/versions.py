@@ -8,11 +8,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training import atomic
 from training.adapters.registry.connection import ABSENT, connect, contract_errors
@@ -62,17 +62,8 @@ class Registry:
 
     def state(self, model: str) -> ModelState:
         """Aliases and tags of `model`, from one request. Empty when the model does not exist."""
-        self._client  # noqa: B018 – connect first: the exception type is MLflow's
-        from mlflow.exceptions import MlflowException
-
-        with contract_errors(self._uri):
-            try:
-                found = self._client.get_registered_model(model)
-            except MlflowException as error:
-                if error.error_code in ABSENT:
-                    return ModelState()
-                raise
-        return _state(found)
+        found = self._find(lambda: self._client.get_registered_model(model))
+        return ModelState() if found is None else _state(found)
 
     def states(self, models: Sequence[str]) -> dict[str, ModelState]:
         """Aliases and tags of each of `models`, from few requests: one for one model, else one per 1,000 models that
@@ -112,7 +103,7 @@ class Registry:
         if found is None:
             problem = f"{model} has no version {version} in {self._uri}"
             raise InputError(problem, hint="See the page Models in MLflow for its versions.")
-        return found
+        return _version(found)
 
     def versions(self, model: str) -> list[ModelVersion]:
         """All versions of `model`, oldest first; empty when the model does not exist."""
@@ -160,7 +151,7 @@ class Registry:
 
     def remove_alias(self, model: str, alias: str) -> None:
         """No error when the alias does not exist."""
-        if self.by_alias(model, alias) is not None:
+        if alias in self.state(model).aliases:
             with contract_errors(self._uri):
                 self._client.delete_registered_model_alias(model, alias)
 
@@ -202,13 +193,14 @@ class Registry:
                 _fetch(self._client, version.run_id, path, draft)
         return True
 
-    def _find(self, request) -> ModelVersion | None:  # type: ignore[no-untyped-def]
+    def _find(self, request: Callable[[], Any]) -> Any:
+        """What `request` returns; None when MLflow has no such thing."""
         self._client  # noqa: B018 – connect first: the exception type is MLflow's
         from mlflow.exceptions import MlflowException
 
         with contract_errors(self._uri):
             try:
-                return _version(request())
+                return request()
             except MlflowException as error:
                 if error.error_code in ABSENT:
                     return None
