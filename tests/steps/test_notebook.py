@@ -18,9 +18,11 @@ from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
 from training.contract.errors import InputError
+from training.contract.messages import DatasetInputs
 from training.contract.model_spec import load_model_spec
 from training.domain.rollout import ROLLOUT, Move
 from training.settings import ROOT, Settings, load_settings
+from training.steps import dataset
 
 AS_OF = date(2026, 3, 20)
 
@@ -31,6 +33,7 @@ def state(world: MonitoredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shutil.copytree(world.settings.lake, tmp_path / "lake")
     monkeypatch.setenv("CT_HOME", str(world.settings.home))
     monkeypatch.setenv("CT_LAKE_URI", str(tmp_path / "lake"))
+    monkeypatch.setenv("CT_WORK_URI", str(tmp_path / "work"))
     monkeypatch.setenv("CT_LEDGER_URI", str(tmp_path / "ledger"))
     monkeypatch.setenv("CT_TRACKING_URI", world.settings.tracking_uri)
     return load_settings()
@@ -78,7 +81,10 @@ def test_events_have_the_labels_that_were_known_then(state: Settings) -> None:
 
 def test_features_and_dataset_are_those_of_the_steps(state: Settings, world: MonitoredModel) -> None:
     made = perennial.load_dataset(MODEL, world.dataset.as_of)
-    assert made.manifest.dataset_id == world.dataset.dataset_id
+    # Other tests may have made versions of tables since the dataset of `world`, with the same rows.
+    of_step = dataset.run(DatasetInputs(model=MODEL, as_of=world.dataset.as_of), state)
+    assert made.manifest.dataset_id == of_step.dataset_id
+    pd.testing.assert_frame_equal(made.holdout, pd.read_parquet(of_step.holdout.uri))
     pd.testing.assert_frame_equal(made.holdout, pd.read_parquet(world.dataset.holdout.uri))
     rows = perennial.load_features(MODEL, world.dataset.holdout.days.end, days=3).set_index("transaction_id")
     names = Features(state, load_model_spec(MODEL)).names()
