@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.compat.uvicorn import body_has_come, send_whole
-from serving.endpoint import Endpoint
+from serving.endpoint import Endpoint, refusal
 from serving.limits import BODY_SECONDS, check_length, late
 from serving.request import HttpResponse
-from serving.schema import BadRequest
+from serving.schema import BadRequest, Problem
 
 
 class PredictionDispatcher:
@@ -28,6 +28,11 @@ class PredictionDispatcher:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
         if endpoint is None or scope["method"] != "POST":
+            if scope["type"] == "http" and "\n" in scope["path"]:
+                # Starlette's Mount, under which our routes are, does not match it, and answers with text.
+                problem = Problem(error="No path of this service has a line break")
+                await respond(send, refusal(BadRequest(404, problem)))
+                return
             await self._app(scope, receive, send)
             return
         received = time.perf_counter()

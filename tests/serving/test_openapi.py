@@ -82,3 +82,11 @@ def test_an_admin_gets_what_the_document_names(service: Service, path: str) -> N
     answer = httpx.request(operation.method, service.url + path.format(model="card_fraud"), headers=ADMIN)
     assert answer.status_code == 200
     operation.validate_response(answer)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/models/a%0Ab", "/models/%0A", "/models/a%0Ab/predict", "/v2/models/a%0A/ready"])
+def test_a_path_with_a_line_break_is_answered_as_the_document_says(service: Service, method: str, path: str) -> None:
+    answer = httpx.request(method, service.url + path, headers=ADMIN)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+    assert "line break" in answer.json()["error"]
