@@ -1,5 +1,6 @@
 """`POST /models/<m>/predict` and `/predict_batch`: from the bytes of a request to the bytes of its response."""
 
+import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -59,6 +60,8 @@ class ModelEndpoint(ABC):
             self._auth.check(headers, client[0] if client else None)
             host.limits.enter()
         except BadRequest as refused:
+            if isinstance(refused, Overloaded) and refused.pause:
+                await asyncio.sleep(refused.pause)
             return self.refuse(refused)
         try:
             rows, explain, respond = self._prepare(scope["query_string"], headers, body)

@@ -6,6 +6,9 @@ import time
 from serving.schema import BadRequest, Problem
 
 LOOK_SECONDS = 0.05
+#: Seconds before a refusal is sent for a model that uses its whole share. Callers that ask again at once would
+#: otherwise fill the event loop with refusals, and the other models' requests would wait for it.
+REFUSAL_SECONDS = 0.2
 #: How long a caller may take to send a body, and how large it may be: a thousand events with long strings.
 BODY_SECONDS, MAXIMUM_BODY_BYTES = 10.0, 2 * 1024 * 1024
 
@@ -63,9 +66,11 @@ class ModelLimits:
         if shared.in_flight >= shared.maximum:
             raise _overloaded(f"{shared.in_flight} requests are under way")
         if shared.models > 1 and self.in_flight >= shared.maximum - shared.in_flight:
-            raise _overloaded(f"{self.in_flight} requests to this model are under way, as many as it may have now")
+            why = f"{self.in_flight} requests to this model are under way, as many as it may have now"
+            raise _overloaded(why, REFUSAL_SECONDS)
         if shared.lag > shared.maximum_lag and not self._asks_little:
-            raise _overloaded(f"requests wait {shared.lag:.2f} s for their turn")
+            why = f"requests wait {shared.lag:.2f} s for their turn"
+            raise _overloaded(why, REFUSAL_SECONDS if shared.models > 1 else 0.0)
         self.in_flight += 1
         shared.in_flight += 1
 
@@ -81,11 +86,15 @@ class ModelLimits:
 
 
 class Overloaded(BadRequest):
-    """The service has too much to do. Metrics count it as shed."""
+    """The service has too much to do. Metrics count it as shed. `pause`: seconds until the caller is told."""
+
+    pause = 0.0
 
 
-def _overloaded(why: str) -> Overloaded:
-    return Overloaded(503, Problem(error=f"The service is overloaded: {why}"), retry_after=1)
+def _overloaded(why: str, pause: float = 0.0) -> Overloaded:
+    refused = Overloaded(503, Problem(error=f"The service is overloaded: {why}"), retry_after=1)
+    refused.pause = pause
+    return refused
 
 
 def late() -> BadRequest:

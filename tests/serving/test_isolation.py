@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.limits import REFUSAL_SECONDS
 from testing.many_models import ManyModels, running_models
 from testing.serving_stack import EVENT, NAN_FROM, eventually
 
@@ -74,8 +75,6 @@ def calls(models: ManyModels, callers: int = 4, **changes: Any) -> Iterator[list
             while not stop.is_set():
                 url = f"{models.service.url}/models/{VICTIM}/predict"
                 statuses.append(client.post(url, json=EVENT | changes).status_code)
-                if statuses[-1] == 503:  # Callers that ask again at once would slow down this process, which measures.
-                    time.sleep(0.25)
 
     threads = [threading.Thread(target=call) for _ in range(callers)]
     for thread in threads:
@@ -86,6 +85,15 @@ def calls(models: ManyModels, callers: int = 4, **changes: Any) -> Iterator[list
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def seconds_until_refused(models: ManyModels) -> float:
+    """How long a refused request to the victim takes. Requests are sent until one is refused."""
+    while True:
+        sent = time.monotonic()
+        answer = httpx.post(f"{models.service.url}/models/{VICTIM}/predict", json=EVENT, timeout=120)
+        if answer.status_code == 503:
+            return time.monotonic() - sent
 
 
 def test_a_version_that_cannot_be_loaded(models: ManyModels) -> None:
@@ -127,8 +135,11 @@ def test_a_flood(models: ManyModels) -> None:
     models.promote(VICTIM, models.register(VICTIM, slow=20))
     with calls(models, 2 * IN_FLIGHT) as statuses:
         during = measured(models)
+        # Nobody who asks again at once can fill the service with refusals.
+        waited = seconds_until_refused(models)
     check_others(models, before, during)
     assert 503 in statuses, "the flood did not reach the limit"
+    assert waited >= REFUSAL_SECONDS
     models.promote(VICTIM, models.register(VICTIM))
 
 

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from serving.endpoint import refusal
-from serving.limits import LOOK_SECONDS, Limits, ModelLimits, Overloaded
+from serving.limits import LOOK_SECONDS, REFUSAL_SECONDS, Limits, ModelLimits, Overloaded
 
 
 def test_a_request_beyond_the_bound_is_refused_with_503_and_retry_after() -> None:
@@ -23,6 +23,27 @@ def test_a_request_beyond_the_bound_is_refused_with_503_and_retry_after() -> Non
     status, body, headers, *_ = refusal(refused.value)
     assert (status, headers) == (503, ((b"retry-after", b"1"),))
     assert "2 requests are under way" in orjson.loads(body)["error"]
+
+
+def test_only_the_refusals_of_a_model_among_several_wait() -> None:
+    """A model alone hurts no other, and a full service is not the fault of the model that is asked."""
+    shared = Limits(4, 1.0)
+    flooded, other = ModelLimits(shared), ModelLimits(shared)
+    for models, pause in ((1, 0.0), (2, REFUSAL_SECONDS)):
+        shared.models, shared.lag = models, 2.0
+        flooded.in_flight = shared.in_flight = 1
+        with pytest.raises(Overloaded) as refused:
+            flooded.enter()
+        assert refused.value.pause == pause
+    shared.lag = 0.0
+    flooded.in_flight = shared.in_flight = 2
+    with pytest.raises(Overloaded) as refused:
+        flooded.enter()
+    assert refused.value.pause == REFUSAL_SECONDS
+    shared.in_flight = 4
+    with pytest.raises(Overloaded) as refused:
+        other.enter()
+    assert refused.value.pause == 0.0
 
 
 def test_requests_are_refused_while_the_event_loop_is_behind_and_taken_once_it_is_not() -> None:
