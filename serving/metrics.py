@@ -79,6 +79,12 @@ class Metrics:
         )
         self.shipped = Counter("perennial_prediction_log_shipped", "Predictions shipped to the lake", model, **into)
         self.dropped = Counter("perennial_prediction_log_dropped", "Predictions not logged", model, **into)
+        self.table_older = Gauge(
+            "perennial_prediction_log_table_older",
+            "When the lake's table was found to lack predictions that were shipped, in seconds since 1970; 0: never",
+            model,
+            **newest,
+        )
         self.spool_bytes = Gauge(
             "perennial_prediction_log_spool_bytes",
             "Predictions on disk, not yet shipped",
@@ -131,6 +137,7 @@ class ModelMetrics:
         self.fallbacks = metrics.fallbacks.labels(model)
         self.shipped, self.dropped = metrics.shipped.labels(model), metrics.dropped.labels(model)
         self.spool_bytes = metrics.spool_bytes.labels(model)
+        self.table_older = metrics.table_older.labels(model)
         self.champion = metrics.champion.labels(model)
         self.ready = metrics.ready.labels(model)
         self.loaded, self.unloads = metrics.loaded.labels(model), metrics.unloads.labels(model)

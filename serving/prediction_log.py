@@ -5,9 +5,8 @@
 The logs of all models share a few threads (log_threads.py). A writer writes the rows in the queue to the spool every
 50 ms. A `kill -9` loses at most the predictions of that time (WORST_LOSS_SECONDS on a slow disk). The writer also syncs
 them: at once while one model has predictions; with many, each log less often, and after SYNC_SECONDS at the latest. A
-crash of the machine loses at most the predictions of that time. A shipper commits sealed segments with their numbers as
-Delta application transactions, then deletes them. If it was killed in between, it finds the number in the table and
-only deletes.
+crash of the machine loses at most the predictions of that time. A shipper commits sealed segments to the table, then
+deletes them (shipping.py).
 
 While the lake is away, the spool grows up to MAXIMUM_SPOOL_BYTES; beyond that, new predictions are dropped, counted and
 reported, and callers still get their answers. While the disk fails, rows wait in the queue, and `problem` says so: a
@@ -21,14 +20,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from serving.log_threads import WRITER, WRITER_SECONDS, LogThreads
 from serving.metrics import ModelMetrics
-from serving.segments import line, read_segment
+from serving.segments import line
+from serving.shipping import Shipping
 from serving.spool import Spool
-from training.adapters.lake import PREDICTIONS, Lake
-from training.adapters.prediction_table import append_predictions
+from training.adapters.lake import Lake
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import LoggedRow
@@ -42,8 +39,6 @@ PATIENCE_SECONDS = 5.0
 #: A segment is sealed, and then shipped, after this many rows or seconds.
 SEGMENT_ROWS = 5_000
 SEGMENT_SECONDS = 2.0
-#: At most so many rows in one commit, plus a segment: after an outage many segments share one.
-COMMIT_ROWS = 100_000
 RETRY_SECONDS = (1.0, 30.0)
 MAXIMUM_QUEUE = 50_000
 MAXIMUM_SPOOL_BYTES = 1 << 30
@@ -66,8 +61,8 @@ class PredictionLog:
         self._spool = Spool(folder)
         #: The columns of events that are logged. Replaced when the spec changes.
         self.spec = spec
-        self._lake, self._metrics = lake, metrics
-        self._application = f"predictions-{replica}"
+        self._metrics = metrics
+        self._to_lake = Shipping(self._spool, lake, replica, metrics)
         self._queue: deque[bytes] = deque()
         self._threads = threads or LogThreads()
         #: Held by the thread that writes, and by the one that ships.
@@ -76,8 +71,6 @@ class PredictionLog:
         self._write_at = 0.0
         self._ship_at: float | None = None
         self._pause = RETRY_SECONDS[0]
-        #: The last segment in the table, once that is known.
-        self._applied: int | None = None
         self._full = False
         self._last_complaint = self._measured = self._synced_at = float("-inf")
         self._opened = self._last_success = time.monotonic()
@@ -228,12 +221,12 @@ class PredictionLog:
             return False
         try:
             self._ship_at = None  # Before it looks: a segment that is sealed meanwhile is due again.
-            if self._ship():
+            if (not self._closing or self._spool.sealed()) and self._to_lake.ship(self.spec):
                 self._ship_at = time.monotonic()
             self._pause = RETRY_SECONDS[0]
         except Exception as error:
             reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
-            self._applied = None
+            self._to_lake.forget()
             log.warning("Predictions stay in the spool, the lake did not take them: %s", reason)
             self._ship_at = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, RETRY_SECONDS[1])
@@ -241,32 +234,3 @@ class PredictionLog:
         finally:
             self._shipping.release()
         return self._ship_at is not None
-
-    def _ship(self) -> bool:
-        """Commit the oldest sealed segments together and delete them. Returns False when there are none."""
-        sealed = self._spool.sealed()
-        if not sealed:
-            return False
-        if self._applied is None:
-            self._applied = self._lake.applied(PREDICTIONS, self._application) or 0
-        tables: list[pa.Table] = []
-        shipped: list[tuple[int, Path]] = []
-        for number, path in sealed:
-            # Segments up to `_applied` are in the table: a process was killed before it could delete them.
-            if number > self._applied:
-                table = read_segment(path, self.spec)
-                if tables and table.schema != tables[0].schema:  # It goes into the next commit.
-                    break
-                tables.append(table)
-            shipped.append((number, path))
-            if sum(table.num_rows for table in tables) >= COMMIT_ROWS:
-                break
-        rows = sum(table.num_rows for table in tables)
-        if rows:
-            append_predictions(self._lake, pa.concat_tables(tables), self._application, shipped[-1][0])
-            log.info("Shipped %d predictions to %s", rows, self._lake.uri(PREDICTIONS))
-        self._applied = shipped[-1][0]
-        for _, path in shipped:
-            self._spool.delete(path)
-        self._metrics.shipped.inc(rows)
-        return True

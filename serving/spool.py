@@ -2,22 +2,40 @@
 
     000000000007.jsonl   sealed: complete, waiting to be shipped
     000000000008.open    being written
+    shipped.json         the last commit that shipped some
 
 Segment numbers only grow, also across restarts: the next segment is created before this one is sealed, so the folder
 always has the highest number. When the spool is opened again, an incomplete last line, left by a kill during a write,
 is cut off.
 """
 
+import contextlib
+import json
 import os
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 OPEN, SEALED = ".open", ".jsonl"
+_SHIPPED = "shipped.json"
+
+
+class Shipped(NamedTuple):
+    """The last commit of this folder's segments: its transaction, and the version of the table that it made, with the
+    digest of that commit. `application` is empty before the first."""
+
+    application: str = ""
+    number: int = 0
+    version: int = 0
+    commit: str = ""
 
 
 class Spool:
-    """For one writing thread. `sealed` and `delete` may be called in another thread."""
+    """For one writing thread. `sealed`, `delete`, `shipped` and `remember` may be called in another thread, which may
+    also set `taken`."""
 
+    #: The next segment has a higher number than this.
+    taken: int = 0
     #: The lines since the last sync.
     _unsynced: list[bytes]
     #: Bytes of the complete lines, and of those that are synced.
@@ -80,7 +98,7 @@ class Spool:
             return
         self.sync()
         self._cut_failed_write()
-        path, file = self._make(self.number + 1)
+        path, file = self._make(max(self.number, self.taken) + 1)
         try:
             self._path.rename(self._path.with_suffix(SEALED))
         except OSError:
@@ -101,12 +119,26 @@ class Spool:
     def delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 
+    def shipped(self) -> Shipped:
+        """What `remember` has written last; a record that cannot be read counts as none."""
+        try:
+            return Shipped(**json.loads((self._folder / _SHIPPED).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return Shipped()
+
+    def remember(self, shipped: Shipped) -> None:
+        """Not synced, and no error when the disk refuses: an older record only says less."""
+        draft = self._folder / f".{_SHIPPED}"
+        with contextlib.suppress(OSError):
+            draft.write_text(json.dumps(shipped._asdict()))
+            draft.replace(self._folder / _SHIPPED)
+
     def size(self) -> int:
-        """Bytes in the folder."""
+        """Bytes of the segments."""
         total = 0
         for entry in os.scandir(self._folder):
             try:
-                total += entry.stat().st_size
+                total += entry.stat().st_size if entry.name.endswith((OPEN, SEALED)) else 0
             except FileNotFoundError:  # It has been shipped and deleted since.
                 continue
         return total

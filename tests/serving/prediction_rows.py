@@ -73,8 +73,11 @@ def flat_table(*numbers: int) -> pa.Table:
     return table.cast(pa.schema([pa.field(f.name, times.get(f.name, f.type)) for f in table.schema]))
 
 
-def make_log(folder: Path, lake: Lake, spec: ModelSpec) -> PredictionLog:
-    log = PredictionLog(folder / "spool", lake, spec, "r", Metrics(CollectorRegistry()).of(spec.name))
+def make_log(
+    folder: Path, lake: Lake, spec: ModelSpec, replica: str = "r", registry: CollectorRegistry | None = None
+) -> PredictionLog:
+    metrics = Metrics(registry or CollectorRegistry()).of(spec.name)
+    log = PredictionLog(folder / "spool", lake, spec, replica, metrics)
     log.start()
     return log
 

@@ -10,6 +10,7 @@ types that differ are an error. `widen` makes the one change of a type that lose
 
 import contextlib
 import functools
+import hashlib
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -224,6 +225,14 @@ class Lake:
         """The number of the last transaction that `application` committed to `table`, as of `version`."""
         opened = self._open(table, version)
         return None if opened is None else opened.transaction_version(application)
+
+    def commit_digest(self, table: str, version: int) -> str | None:
+        """A digest of the commit that made `version`; None when the log does not have it, or not any more.
+
+        After a table was restored from an older copy, other commits get the numbers of those that were lost.
+        """
+        content = storage.read(storage.join(self.uri(table), "_delta_log", f"{version:020d}.json"))
+        return None if content is None else hashlib.sha256(content).hexdigest()
 
     def identity(self, table: str) -> str | None:
         """The id that `table` got when it was created; one that was deleted and created again has another."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.contract.errors import TransientError
@@ -17,9 +18,10 @@ from training.domain.partitions import ingest_application
 log = logging.getLogger("perennial")
 
 
-def append_predictions(lake: Lake, rows: pa.Table, application: str, number: int) -> None:
+def append_predictions(lake: Lake, rows: pa.Table, application: str, number: int) -> int | None:
     """Append batch `number` of `application` to the log (`Lake.append_once`): rows of `prediction_schema`.
 
+    Returns the version. None, and nothing is written, when the table has a batch of this number, or a higher one.
     Raises TransientError when another writer commits meanwhile.
     """
     if (held := lake.schema(PREDICTIONS)) is not None:
@@ -29,7 +31,24 @@ def append_predictions(lake: Lake, rows: pa.Table, application: str, number: int
             if fitting is None:
                 raise TransientError(f"{lake.uri(PREDICTIONS)} does not take the new rows", hint="Report this.")
         rows = fitting
-    lake.append_once(PREDICTIONS, rows, ["day"], application, number)
+    return lake.append_once(PREDICTIONS, rows, ["day"], application, number)
+
+
+def not_in_table(lake: Lake, rows: pa.Table) -> pa.Table:
+    """Those of `rows`, of `prediction_schema`, that the table does not have.
+
+    A shadow's row has the id of the answer beside which it was scored, and another version.
+    """
+    if rows.num_rows == 0 or lake.version(PREDICTIONS) is None:
+        return rows
+    identity, within = ["prediction_id", "model_version"], None
+    if rows["predicted_at"].null_count == 0:  # Most files of a large table are left out by their statistics.
+        first, last = pc.min_max(rows["predicted_at"]).as_py().values()
+        within = (pc.field("predicted_at") >= first) & (pc.field("predicted_at") <= last)
+    held = lake.scan(PREDICTIONS).to_table(identity, filter=within)
+    known = set(zip(*(held[name].to_pylist() for name in identity), strict=True))
+    mine = zip(*(rows[name].to_pylist() for name in identity), strict=True)
+    return rows.filter(pa.array([each not in known for each in mine], pa.bool_()))
 
 
 class TableConverted(TransientError):
