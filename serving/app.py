@@ -19,6 +19,7 @@ from serving.compat.bentoml import WrappedService
 from serving.dispatcher import PredictionDispatcher
 from serving.frontend import Frontend
 from serving.limits import Limits
+from serving.management import ManagementServer, with_management_elsewhere
 from serving.routes import application, document_predictions
 from serving.served_specs import ServedSpecs
 from training.layout import require_layout
@@ -49,7 +50,10 @@ def build(settings: ServingSettings) -> bentoml.Service:
 
         @staticmethod
         def wrap(app: Any) -> PredictionDispatcher:
-            return PredictionDispatcher(app, frontend.endpoints)
+            frontend.management = everything = PredictionDispatcher(app, frontend.endpoints)
+            if not settings.serving_management_port:
+                return everything
+            return PredictionDispatcher(with_management_elsewhere(app), frontend.endpoints)
 
         def __is_ready__(self) -> bool:
             return self.worker.check_ready()
@@ -85,6 +89,7 @@ class Worker:
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.set_threshold(GARBAGE, 20, 20)
         self._frozen = False
+        self._management = ManagementServer(frontend.management, settings.serving_management_port)
         self._hosts = frontend.hosts = ModelHosts(Replica(settings), frontend, on_change)
         self._hosts.start()
         _drain_on_sigterm(self._hosts.replica.limits, settings.serving_drain_seconds)
@@ -103,6 +108,7 @@ class Worker:
         return True
 
     def stop(self) -> None:
+        self._management.stop()
         self._hosts.stop()
 
 

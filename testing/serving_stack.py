@@ -301,7 +301,7 @@ def changed(settings: Settings, **fields: Any) -> Settings:
 def serving_environment(settings: Settings) -> dict[str, str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("CT_", "BENTOML_", "MLFLOW_"))}
     policy = ["store_down", "lookup_seconds", "deadline_seconds", "explain", "pinning"]
-    policy += ["maximum_lag_seconds", "maximum_in_flight", "maximum_models"]
+    policy += ["maximum_lag_seconds", "maximum_in_flight", "maximum_models", "management_port"]
     return keep | {
         **{f"CT_SERVING_{name.upper()}": str(getattr(settings, f"serving_{name}")) for name in policy},
         "CT_HOME": str(settings.home),

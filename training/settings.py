@@ -178,6 +178,9 @@ class ServingSettings(StateSettings):
     the replica's disk by their next request. 0: all models stay in memory."""
     serving_name: str = Field(DEFAULT_SERVICE, pattern=NAME_PATTERN)
     """The name of the prediction service."""
+    serving_management_port: int = Field(0, ge=0, le=65535)
+    """A second port, on all interfaces, that answers for /metrics, the OpenAPI page and /admin too. The port of
+    predictions then answers 404 for them. 0: one port for all."""
     serving_poll_seconds: float = Field(1.0, gt=0)
     """Seconds between two reads of the registry's aliases."""
     serving_state: OnDisk = ""

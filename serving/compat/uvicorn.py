@@ -6,14 +6,17 @@ the kernel for each response.
 
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
 the parser calls `on_message_begin`, `on_header`, `on_headers_complete`, `on_body` and `on_message_complete` for each
-request; `connections`;
-`_start_asgi_task`; that `receive` and `send` are methods of the request's cycle, that its `more_body` is False
-once the body is complete, and that `send` writes the head and the body of a response to its `transport`.
+request; `connections`; `_start_asgi_task`; `Server.capture_signals`; that `receive` and `send` are methods of the
+request's cycle, that its `more_body` is False once the body is complete, and that `send` writes the head and the body
+of a response to its `transport`.
 """
 
 from asyncio.events import TimerHandle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import uvicorn
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -142,6 +145,27 @@ async def send_whole(send: Any, start: dict[str, Any], body: dict[str, Any]) -> 
 def body_has_come(receive: Any) -> bool:
     """Whether the whole body has arrived, so that `receive()` does not wait. False also when that is unknown."""
     return not getattr(getattr(receive, "__self__", None), "more_body", True)
+
+
+class QuietServer(uvicorn.Server):
+    """A second server in the process of another: signals are the first one's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def server_config(app: Any) -> uvicorn.Config:
+    """The settings of a further server of `app`, which another server has started."""
+    return uvicorn.Config(
+        app,
+        http=LimitedHttpToolsProtocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
 
 
 def limit_request_heads() -> None:

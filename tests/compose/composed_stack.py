@@ -73,11 +73,13 @@ class Composed:
         self.name = f"perennial-test-{os.getpid()}"
         self.landing = folder / "landing"
         self.landing.mkdir(mode=0o755)
-        airflow, mlflow, serving = free_ports(3)
-        ports = {"AIRFLOW_PORT": airflow, "MLFLOW_PORT": mlflow, "SERVING_PORT": serving}
+        names = ("AIRFLOW_PORT", "MLFLOW_PORT", "SERVING_PORT", "SERVING_MANAGEMENT_PORT")
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.more = [with_models(folder, models)]
         self.env = write_env(folder, LANDING=self.landing, TAG=TAG, **ports)
-        self.airflow_url, self.mlflow_url, self.serving_url = (f"http://127.0.0.1:{port}" for port in ports.values())
+        self.airflow_url, self.mlflow_url, self.serving_url, self.management_url = (
+            f"http://127.0.0.1:{port}" for port in ports.values()
+        )
 
     def __call__(self, *arguments: str) -> str:
         done = compose(self.env, *arguments, name=self.name, more=self.more)

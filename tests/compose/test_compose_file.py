@@ -92,6 +92,12 @@ def test_one_service_serves_all_models() -> None:
     assert SERVICES["steps"]["environment"]["CT_SERVING_URLS"] == "http://serving:3000"
 
 
+def test_prometheus_reads_the_management_port() -> None:
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped}
+    assert targets["serving"] == [f"serving:{SERVICES['serving']['environment']['CT_SERVING_MANAGEMENT_PORT']}"]
+
+
 def test_airflow_is_set_up_as_the_supervisor_sets_it_up() -> None:
     assert SERVICES["airflow-scheduler"]["env_file"] == "deploy/airflow.env"
     assert airflow_everywhere()["AIRFLOW__CORE__EXECUTOR"] == "perennial_airflow.executor.LocalExecutor"

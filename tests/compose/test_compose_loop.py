@@ -29,7 +29,7 @@ def test_partitions_become_three_champions_and_nothing_is_lost(stack: Composed) 
     stack("restart", "redis", "postgres", "mlflow")
     stack.until(lambda: all_serve(stack.serving_url), "the three champions", 600)
     check_predictions(stack.serving_url, data)
-    check_metrics(httpx.get(f"{stack.serving_url}/metrics").text)
+    check_metrics(httpx.get(f"{stack.management_url}/metrics").text)
     before = {model: predicted(stack, data, model) for model in SOURCES}
     assert not any(answer["features_defaulted"] for answer in before.values())
     runs = {model: delivered(stack, model) for model in SOURCES}

@@ -1,7 +1,6 @@
 """Who may talk to whom: the policies are evaluated as Kubernetes would, and held to the table in the chart's README."""
 
 import re
-from typing import Any
 
 import pytest
 
@@ -125,9 +124,18 @@ def test_predictions_are_for_those_that_are_named() -> None:
     assert closed.may("caller", "serving", 3000)
     assert closed.may("step", "serving", 3000)
     assert not closed.may("stranger", "serving", 3000)
-    rule = named(
-        render(merged(TRIAL, nested("networkPolicy.servingClients", clients))), "NetworkPolicy", "perennial-serving"
-    )
-    peers: list[Any] = rule["spec"]["ingress"][0]["from"]
-    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}} in peers
     assert Network(render(TRIAL)).may("stranger", "serving", 3000)
+
+
+def test_metrics_and_admin_are_for_prometheus_alone() -> None:
+    release = render(TRIAL)
+    inside = Network(release)
+    assert not [name for name in inside.labels if inside.may(name, "serving", 3002)]
+    rules = named(release, "NetworkPolicy", "perennial-serving")["spec"]["ingress"]
+    (rule,) = [rule for rule in rules if rule["ports"] == [{"port": 3002}]]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    others = nested("networkPolicy.prometheus", [{"podSelector": {"matchLabels": {"app": "stranger"}}}])
+    assert Network(render(merged(TRIAL, others))).may("stranger", "serving", 3002)
+    closed = render(merged(TRIAL, nested("networkPolicy.prometheus", [])))
+    rules = named(closed, "NetworkPolicy", "perennial-serving")["spec"]["ingress"]
+    assert [rule["ports"] for rule in rules] == [[{"port": 3000}]]

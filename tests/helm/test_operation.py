@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helm.chart import CHART, NAMESPACE, PRODUCTION, Manifest, merged, named, nested, of_kind, pods, render
+from tests.helm.chart import (
+    CHART,
+    NAMESPACE,
+    PRODUCTION,
+    Manifest,
+    environment,
+    merged,
+    named,
+    nested,
+    of_kind,
+    pods,
+    render,
+)
 from tests.helm.conftest import EVERYTHING, GPU, LOCAL, MATRIX
 
 
@@ -96,7 +108,11 @@ def test_one_service_is_scraped(everything: list[Manifest]) -> None:
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
     found = [s for s in of_kind(everything, "Service") if wanted <= s["metadata"]["labels"].items()]
     assert [service["metadata"]["name"] for service in found] == ["perennial-serving"]
-    assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in found[0]["spec"]["ports"]}
+    (container,) = named(everything, "Deployment", "perennial-serving")["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    (scraped,) = [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]]
+    (target,) = [port["targetPort"] for port in found[0]["spec"]["ports"] if port["name"] == scraped]
+    assert str(ports[target]) == environment(container)["CT_SERVING_MANAGEMENT_PORT"]
 
 
 def test_rules_and_dashboards_are_those_of_the_files(everything: list[Manifest]) -> None:

@@ -77,6 +77,8 @@ spec:
       imagePullPolicy: {{ .Values.images.pullPolicy }}
       ports:
         - {name: http, containerPort: 3000}
+        # /metrics, the OpenAPI page and /admin.
+        - {name: management, containerPort: 3002}
       envFrom:
         - configMapRef: {name: {{ include "perennial.fullname" . }}-settings}
         {{- with coalesce $serving.credentials.existingSecret .Values.credentials.existingSecret }}
@@ -87,6 +89,7 @@ spec:
         - {name: CT_SERVING_MODELS, value: {{ join "," $serving.models | quote }}}
         - {name: CT_SERVING_MAXIMUM_MODELS, value: {{ int $serving.maximumModels | quote }}}
         - {name: CT_SERVING_STATE, value: /var/lib/perennial-serving}
+        - {name: CT_SERVING_MANAGEMENT_PORT, value: "3002"}
         - {name: CT_IMAGE, value: {{ include "perennial.image" (list . "serving") }}}
         {{- if $serving.apiKeys.existingSecret }}
         - {name: CT_SERVING_KEYS_FILE, value: /etc/perennial/api-keys/keys}
