@@ -8,7 +8,6 @@ from serving.batch import Batch, LookedUp
 from serving.limits import ModelLimits
 from serving.lookup import Lookup
 from serving.micro_batcher import MicroBatcher, Outcome
-from serving.prediction_log import PredictionLog
 from serving.readiness import Probe
 from serving.recorder import RECORD_SECONDS
 from serving.replica import Replica
@@ -18,7 +17,6 @@ from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
 from serving.watcher import Watcher
 from training.adapters.features import MergedViews
-from training.adapters.lake import Lake
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import OnlineStoreState, PredictionLogState, ReplicaModels, ServedModelState
 
@@ -30,7 +28,7 @@ class ModelHost:
     """
 
     def __init__(self, replica: Replica, spec: ModelSpec, before: "ModelHost | None" = None) -> None:
-        """`before`: the host of an earlier spec, whose prediction log this one shares."""
+        """`before`: the host of an earlier spec, which answers until this one can."""
         settings = replica.settings
         self.spec = spec
         self.schema = RequestSchema(spec)
@@ -45,8 +43,9 @@ class ModelHost:
         self.last_request: float = before.last_request if before else 0.0
         self._replica = replica
         self._lookup = Lookup(replica.store, settings, self.metrics)
-        self._log: PredictionLog = before._log if before else self._open_log()
-        self._owns_log = before is None
+        self._log = replica.spools.open(spec)
+        if before is None:
+            replica.spools.follow(spec)
         self._batcher = MicroBatcher(self._predict)
         self._deadline = settings.serving_deadline_seconds
         self._answering = Answering(
@@ -56,31 +55,20 @@ class ModelHost:
             self._lookup, lambda: self.watcher.traffic.champion, self._answering.answered_lately, self.metrics
         )
 
-    def _open_log(self) -> PredictionLog:
-        replica, name = self._replica, self.spec.name
-        lake = Lake(replica.settings.lake, self.spec.source.name, name)
-        folder = replica.folder / "predictions" / name
-        return PredictionLog(folder, lake, self.spec, replica.name, self.metrics, replica.log_threads)
-
     def start(self, unloaded: bool = False) -> None:
         """`unloaded`: the versions that served last are loaded by the first request, not now."""
-        if self._owns_log:
-            self._log.start()
         if unloaded:
             self.watcher.start_unloaded()
         self._replica.registry.add(self.watcher)
 
     def take_over(self) -> None:
-        """The host of the earlier spec is closed next; this one goes on with its prediction log."""
-        self._log.spec, self._owns_log = self.spec, True
+        """The host of the earlier spec is closed next."""
+        self._replica.spools.follow(self.spec)
 
-    def retire(self, keep_log: bool = False) -> None:
+    def retire(self) -> None:
         """Close the host while the service goes on: when no request is under way any more, and no later than after the
-        deadline of requests. Call it in another thread than the event loop's.
-
-        `keep_log`: another host goes on with the prediction log.
+        deadline of requests. Its prediction log goes on. Call it in another thread than the event loop's.
         """
-        self._owns_log = self._owns_log and not keep_log
         self.limits.closed = True
         end = time.monotonic() + self._replica.settings.serving_deadline_seconds
         while self.limits.in_flight and time.monotonic() < end:
@@ -89,11 +77,9 @@ class ModelHost:
         self.stop()
 
     def stop(self) -> None:
-        """Finish the requests under way, write the prediction log to disk, and ship what can be shipped."""
+        """Finish the requests under way."""
         self._replica.registry.remove(self.watcher)
         self._answering.close()
-        if self._owns_log:
-            self._log.close()
 
     @property
     def loaded(self) -> bool:

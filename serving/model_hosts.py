@@ -80,6 +80,7 @@ class ModelHosts:
         loaded = self._unloader.loaded_at_start(specs)
         hosts = [self._started(spec, unloaded=name not in loaded) for name, spec in specs.items()]
         self._serve({host.spec.name: host for host in hosts if host})
+        self.replica.spools.ship_leftovers()
         self._count_spec_problems()
         self._probes.start()
         self._unloader.start()
@@ -97,6 +98,7 @@ class ModelHosts:
             thread.start()
         for thread in closing:
             thread.join()
+        self.replica.spools.close()
 
     def why_not_ready(self) -> str | None:
         """None when the replica can answer for at least one model.
@@ -159,7 +161,7 @@ class ModelHosts:
     def _started(self, spec: ModelSpec, before: ModelHost | None = None, unloaded: bool = False) -> ModelHost | None:
         """A started host; None when it cannot be made: then `not_served` says why, and the next look tries again.
 
-        `before`: the host whose prediction log it takes over. `unloaded`: the first request loads its versions.
+        `before`: the host of an earlier spec. `unloaded`: the first request loads its versions.
         """
         try:
             host = ModelHost(self.replica, spec, before)
@@ -217,7 +219,7 @@ class ModelHosts:
             self._discard_successor(name)
             return
         if host.spec.source.name != spec.source.name:
-            # Its predictions belong to another lake. The next look makes a new host.
+            # Its predictions belong to another lake, and to another log. The next look makes a new host.
             self._remove(name)
             return
         if successor is None:
@@ -229,7 +231,7 @@ class ModelHosts:
             del self._successors[name]
             self._put(successor)
             successor.take_over()
-            host.retire(keep_log=True)
+            host.retire()
             log.info("%s is served with its new spec", name)
 
     def _may_take_over(self, successor: ModelHost, host: ModelHost) -> bool:
@@ -257,7 +259,7 @@ class ModelHosts:
 
     def _discard_successor(self, name: str) -> None:
         if (successor := self._successors.pop(name, None)) is not None:
-            successor.retire(keep_log=True)
+            successor.retire()
 
     def _waiting_for(self, name: str) -> str | None:
         """Why the new spec of a model is not used yet; None when it is used."""

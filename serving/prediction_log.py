@@ -22,12 +22,11 @@ from pathlib import Path
 
 from serving.log_threads import WRITER, WRITER_SECONDS, LogThreads
 from serving.metrics import ModelMetrics
-from serving.segments import line
+from serving.segments import EventLayout, line
 from serving.shipping import Shipping
 from serving.spool import Spool
 from training.adapters.lake import Lake
 from training.contract.errors import StepError
-from training.contract.model_spec import ModelSpec
 from training.contract.predictions import LoggedRow
 
 WORST_LOSS_SECONDS = 0.2
@@ -53,14 +52,14 @@ class PredictionLog:
         self,
         folder: Path,
         lake: Lake,
-        spec: ModelSpec,
+        layout: EventLayout,
         replica: str,
         metrics: ModelMetrics,
         threads: LogThreads | None = None,
     ) -> None:
         self._spool = Spool(folder)
         #: The columns of events that are logged. Replaced when the spec changes.
-        self.spec = spec
+        self.layout = layout
         self._metrics = metrics
         self._to_lake = Shipping(self._spool, lake, replica, metrics)
         self._queue: deque[bytes] = deque()
@@ -150,7 +149,7 @@ class PredictionLog:
             # The other thread comes between two turns of this one, and finds nothing due.
             self._write_at = time.monotonic() + (DISK_RETRY_SECONDS if self._write_error else 0.9 * WRITER_SECONDS)
         except Exception as error:
-            log.exception("The prediction log of %s is not written any more", self.spec.name)
+            log.exception("The prediction log in %s is not written any more", self._spool.folder)
             self._defect = f"{type(error).__name__}: {error}"
         finally:
             self._writing.release()
@@ -221,7 +220,7 @@ class PredictionLog:
             return False
         try:
             self._ship_at = None  # Before it looks: a segment that is sealed meanwhile is due again.
-            if (not self._closing or self._spool.sealed()) and self._to_lake.ship(self.spec):
+            if (not self._closing or self._spool.sealed()) and self._to_lake.ship(self.layout):
                 self._ship_at = time.monotonic()
             self._pause = RETRY_SECONDS[0]
         except Exception as error:

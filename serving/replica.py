@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from serving.limits import Limits
-from serving.log_threads import LogThreads
 from serving.lookup import StoreReader
 from serving.metrics import Metrics
 from serving.recorder import RecordTimer
 from serving.registry_poll import RegistryPoll
+from serving.spool_folders import SpoolFolders
 from training import atomic
 from training.adapters.registry import Registry
 from training.contract.errors import ConfigError
@@ -36,7 +36,8 @@ class Replica:
         self.metrics = metrics or Metrics()
         self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
         self.store = StoreReader(settings)
-        self.log_threads, self.record_timer = LogThreads(), RecordTimer()
+        self.record_timer = RecordTimer()
+        self.spools = SpoolFolders(self.folder, settings.lake, self.name, self.metrics)
         #: Set when a model is being loaded into memory. ModelUnloader waits for it.
         self.models_loaded = threading.Event()
         self.registry = RegistryPoll(Registry(settings.tracking_uri), settings.serving_poll_seconds)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -21,6 +21,8 @@ log = logging.getLogger("perennial")
 _KINDS = {"outputs": OUTPUTS, "features": FEATURES}
 #: Column of the table → the fields of the line from which it is made: names (a JSON list) and values.
 _MAPS = {"outputs": ("output_names", "output_values"), "features": ("feature_names", "feature_values")}
+#: In the metadata of a file: the name of the time column.
+_TIME = "time_column"
 #: What Arrow and orjson raise for a value of the wrong type.
 _UNREADABLE = (ValueError, TypeError, LookupError, OverflowError)
 
@@ -37,22 +39,47 @@ def _decimal(value: Any) -> str:
     raise TypeError(f"{value!r} is not a value of JSON")
 
 
-def read_segment(path: Path, spec: ModelSpec) -> pa.Table:
+class EventLayout(NamedTuple):
+    """The columns of events, and which of them is their time: what the rows of a segment cannot say themselves."""
+
+    event: pa.StructType
+    time_column: str
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> "EventLayout":
+        return cls(event_type(spec), spec.source.events.time_column)
+
+    @property
+    def content(self) -> bytes:
+        """For a file; `read` reads it."""
+        schema = pa.schema(list(self.event), metadata={_TIME: self.time_column})
+        return bytes(schema.serialize().to_pybytes())
+
+    @classmethod
+    def read(cls, path: Path) -> "EventLayout":
+        """Raises OSError, and ValueError for a file that is not one."""
+        schema = pa.ipc.read_schema(pa.py_buffer(path.read_bytes()))
+        if _TIME.encode() not in (schema.metadata or {}):
+            raise ValueError(f"{path} does not name the time column")
+        return cls(pa.struct(list(schema)), schema.metadata[_TIME.encode()].decode())
+
+
+def read_segment(path: Path, layout: EventLayout) -> pa.Table:
     """The rows of a segment, with the schema `prediction_schema`. A line that cannot be read is logged and left out.
 
     Arrow reads a whole segment without blocking the threads that answer. Only when that fails, lines are read one by
     one: a line may be broken, from another version of the spec, or in the older layout. A value that does not fit its
     type in the spec, or has no column there, is kept as text in the event's column `_<name>_string`.
     """
-    event = event_type(spec)
+    event = layout.event
     table = _read_whole(path, event)
     if table is not None:
         try:
-            return _finished(table, spec)
+            return _finished(table, layout)
         except _UNREADABLE:
             pass
-    rows = _readable(path, _rows(path), lambda rows: _finished(_of_rows(rows, event), spec))
-    return _finished(_of_rows(rows, event), spec)
+    rows = _readable(path, _rows(path), lambda rows: _finished(_of_rows(rows, event), layout))
+    return _finished(_of_rows(rows, event), layout)
 
 
 def _of_rows(rows: list[dict[str, Any]], event: pa.StructType) -> pa.Table:
@@ -75,16 +102,16 @@ def _readable(
     return rows
 
 
-def _finished(table: pa.Table, spec: ModelSpec) -> pa.Table:
+def _finished(table: pa.Table, layout: EventLayout) -> pa.Table:
     for name in _MAPS:
         table = _with_map(table, name)
-    return _with_day(table, spec)
+    return _with_day(table, layout)
 
 
-def _with_day(table: pa.Table, spec: ModelSpec) -> pa.Table:
+def _with_day(table: pa.Table, layout: EventLayout) -> pa.Table:
     schema = prediction_schema(table.schema.field("event").type)
     # An event without its time was logged when the spec named another time column: use the day of its prediction.
-    time = event_columns(table)[spec.source.events.time_column]
+    time = event_columns(table)[layout.time_column]
     predicted_at = table["predicted_at"].cast(schema.field("predicted_at").type)
     table = table.append_column("day", pc.coalesce(time, predicted_at).cast(pa.date32(), safe=False))
     return table.select(schema.names).cast(schema)

@@ -17,12 +17,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from serving.metrics import ModelMetrics
-from serving.segments import read_segment
+from serving.segments import EventLayout, read_segment
 from serving.spool import Shipped, Spool
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.prediction_table import append_predictions, not_in_table
 from training.contract.errors import TransientError
-from training.contract.model_spec import ModelSpec
 
 #: At most so many rows in one commit, plus a segment: after an outage many segments share one.
 COMMIT_ROWS = 100_000
@@ -46,7 +45,7 @@ class Shipping:
         """After an error: a commit may have been made although it failed."""
         self._applied = None
 
-    def ship(self, spec: ModelSpec) -> bool:
+    def ship(self, layout: EventLayout) -> bool:
         """Commit the oldest sealed segments together and delete them. Returns False when there are none.
 
         Raises TransientError and what else the lake raises; the segments stay then. Call `forget` before the next try.
@@ -56,7 +55,7 @@ class Shipping:
             self._applied = self._look(sealed)
         if not sealed or self._applied is None:
             return False
-        tables, taken = self._batch(sealed, spec)
+        tables, taken = self._batch(sealed, layout)
         done = self._commit(tables, max(taken[-1][0], self._applied + 1)) if tables else None
         for _, path in taken:
             self._spool.delete(path)
@@ -108,12 +107,14 @@ class Shipping:
             *(self._lake.uri(PREDICTIONS), before.version),
         )
 
-    def _batch(self, sealed: list[tuple[int, Path]], spec: ModelSpec) -> tuple[list[pa.Table], list[tuple[int, Path]]]:
+    def _batch(
+        self, sealed: list[tuple[int, Path]], layout: EventLayout
+    ) -> tuple[list[pa.Table], list[tuple[int, Path]]]:
         """The rows of the next commit, in tables of one schema, and the segments that they are of."""
         tables: list[pa.Table] = []
         taken: list[tuple[int, Path]] = []
         for number, path in sealed:
-            table = read_segment(path, spec)
+            table = read_segment(path, layout)
             if number <= self._doubtful:
                 table = self._missing(number, table)
             if table.num_rows:

@@ -44,7 +44,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         for path in folder.glob(f"*{OPEN}"):
             if _cut_torn_line(path):
                 path.rename(path.with_suffix(SEALED))
@@ -114,7 +114,7 @@ class Spool:
 
     def sealed(self) -> list[tuple[int, Path]]:
         """Number and path of every sealed segment, oldest first."""
-        return sorted((_number(path), path) for path in self._folder.glob(f"*{SEALED}"))
+        return sorted((_number(path), path) for path in self.folder.glob(f"*{SEALED}"))
 
     def delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -122,21 +122,21 @@ class Spool:
     def shipped(self) -> Shipped:
         """What `remember` has written last; a record that cannot be read counts as none."""
         try:
-            return Shipped(**json.loads((self._folder / _SHIPPED).read_bytes()))
+            return Shipped(**json.loads((self.folder / _SHIPPED).read_bytes()))
         except (OSError, ValueError, TypeError):
             return Shipped()
 
     def remember(self, shipped: Shipped) -> None:
         """Not synced, and no error when the disk refuses: an older record only says less."""
-        draft = self._folder / f".{_SHIPPED}"
+        draft = self.folder / f".{_SHIPPED}"
         with contextlib.suppress(OSError):
             draft.write_text(json.dumps(shipped._asdict()))
-            draft.replace(self._folder / _SHIPPED)
+            draft.replace(self.folder / _SHIPPED)
 
     def size(self) -> int:
         """Bytes of the segments."""
         total = 0
-        for entry in os.scandir(self._folder):
+        for entry in os.scandir(self.folder):
             try:
                 total += entry.stat().st_size if entry.name.endswith((OPEN, SEALED)) else 0
             except FileNotFoundError:  # It has been shipped and deleted since.
@@ -145,7 +145,7 @@ class Spool:
 
     def _make(self, number: int) -> tuple[Path, FileIO]:
         """Create an empty segment, or take the one that a failed attempt has left."""
-        path = self._folder / f"{number:012d}{OPEN}"
+        path = self.folder / f"{number:012d}{OPEN}"
         file = path.open("wb", buffering=0)
         try:
             self._sync_folder()
@@ -168,7 +168,7 @@ class Spool:
             self._torn = False
 
     def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY)
+        folder = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

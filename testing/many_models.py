@@ -72,6 +72,10 @@ class ManyModels:
         settings = changed(self.settings, serving_urls=self.service.url)
         rollout.run(RolloutInputs(model=model, version=version, reason="test"), settings)
 
+    def spool(self, model: str) -> Path:
+        """The folder in which predictions wait for the lake."""
+        return Path(self.settings.serving, "predictions", spec_of(self.kinds[model], model)["source"], model)
+
     def served(self) -> ServedModels:
         return ServedModels.model_validate_json(http.get(f"{self.service.url}/models", timeout=30).content)
 

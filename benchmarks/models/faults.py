@@ -46,7 +46,7 @@ def _cannot_be_loaded(models: ManyModels) -> None:
 
 def _no_log(models: ManyModels) -> None:
     """Folders are where the next files of the log would be."""
-    folder = models.folder / "home" / "serving" / "predictions" / VICTIM
+    folder = models.spool(VICTIM)
     last = max(int(path.stem) for path in folder.iterdir())
     for number in range(last + 1, last + 50):
         (folder / f"{number:012d}.open").mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
+from serving.segments import EventLayout
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec
 from training.contract.predictions import LoggedRow
@@ -77,7 +78,7 @@ def make_log(
     folder: Path, lake: Lake, spec: ModelSpec, replica: str = "r", registry: CollectorRegistry | None = None
 ) -> PredictionLog:
     metrics = Metrics(registry or CollectorRegistry()).of(spec.name)
-    log = PredictionLog(folder / "spool", lake, spec, replica, metrics)
+    log = PredictionLog(folder / "spool", lake, EventLayout.of(spec), replica, metrics)
     log.start()
     return log
 

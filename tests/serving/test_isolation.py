@@ -144,7 +144,7 @@ def test_a_flood(models: ManyModels) -> None:
 
 
 def test_a_prediction_log_that_cannot_be_written(models: ManyModels) -> None:
-    folder = models.folder / "home" / "serving" / "predictions" / VICTIM
+    folder = models.spool(VICTIM)
     eventually(lambda: not list(folder.glob("*.jsonl")))
     before = measured(models)
     numbers = [int(path.stem) for path in folder.iterdir() if path.stem.isdigit()]

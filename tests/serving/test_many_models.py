@@ -4,7 +4,6 @@ A real `bentoml serve`; the registry is an SQLite file. All models learn from on
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,7 +117,7 @@ def test_each_model_has_a_prediction_log_of_its_own(world: ManyModels, model: st
 
 
 def test_a_model_that_cannot_log_is_not_ready_and_the_others_are(world: ManyModels) -> None:
-    spool = Path(world.settings.serving) / "predictions" / "loss"
+    spool = world.spool("loss")
     [open_segment] = eventually(lambda: list(spool.glob("*.open")))
     in_the_way = spool / f"{int(open_segment.stem) + 1:012d}.open"
     in_the_way.mkdir()

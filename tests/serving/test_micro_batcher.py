@@ -21,6 +21,7 @@ from serving.prediction_log import PredictionLog
 from serving.recorder import RECORD_SECONDS, RecordTimer
 from serving.request import PredictionRequest
 from serving.schema import BadRequest
+from serving.segments import EventLayout
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
 from testing.serving_stack import EVENT, NAN_FROM, artifact
@@ -142,7 +143,7 @@ class Bench:
             Lake(str(folder / "lake"), spec.source.name, spec.name),
             Metrics(CollectorRegistry()).of(spec.name),
         )
-        self.log = PredictionLog(folder / "spool", self.lake, spec, "r", metrics)
+        self.log = PredictionLog(folder / "spool", self.lake, EventLayout.of(spec), "r", metrics)
         self.log.start()
         self.signals = RolloutSignals(spec, "r")
         self.answering = Answering(spec.name, "r", 0.5, self.log, self.signals, metrics, RecordTimer())

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
-from serving.segments import line
+from serving.segments import EventLayout, line
 from serving.spool import Spool
 from testing.serving_stack import eventually
 from tests.serving.prediction_rows import NOW, flat_row, flat_table, make_log, row, shipped, stored
@@ -279,7 +279,7 @@ def test_a_full_spool_drops_and_counts(
 ) -> None:
     monkeypatch.setattr(prediction_log, "MAXIMUM_QUEUE", 2)
     registry = CollectorRegistry()
-    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry).of(spec.name))
+    log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", Metrics(registry).of(spec.name))
     log.append([row(1), row(2), row(3)])
     assert registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name}) == 3
     assert "not logged" in caplog.text

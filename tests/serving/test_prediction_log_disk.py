@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
+from serving.segments import EventLayout
 from serving.spool import Spool
 from testing.serving_stack import eventually
 from tests.serving.prediction_rows import make_log, row, shipped
@@ -129,7 +130,7 @@ def test_what_the_disk_refuses_to_the_end_is_counted(
     tmp_path: Path, lake: Lake, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = CollectorRegistry()
-    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry).of(spec.name))
+    log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", Metrics(registry).of(spec.name))
     refuse(monkeypatch, os, "fsync", 1_000_000)
     log.start()
     log.append([row(1), row(2)])
@@ -158,7 +159,7 @@ def test_a_spool_that_was_full_takes_rows_when_the_lake_is_back(
     monkeypatch.setattr(prediction_log, "MAXIMUM_SPOOL_BYTES", 100)
     monkeypatch.setattr(prediction_log, "RETRY_SECONDS", (0.1, 0.1))
     registry = CollectorRegistry()
-    log = PredictionLog(tmp_path / "spool", lake, spec, "r", Metrics(registry).of(spec.name))
+    log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", Metrics(registry).of(spec.name))
 
     def after_dropping(more: list[dict[str, Any]]) -> bool:
         before = registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name})

@@ -219,7 +219,7 @@ def test_predictions_reach_the_lake(stack: Stack) -> None:
 
 
 def test_a_log_that_cannot_write_makes_it_not_ready_until_it_can(stack: Stack, url: str) -> None:
-    spool = Path(stack.settings.serving) / "predictions" / "card_fraud"
+    spool = Path(stack.settings.serving) / "predictions" / "card_payments" / "card_fraud"
     away = spool.rename(spool.with_name("away"))
     assert stack.predict(transaction_id=616161).status_code == 200
     ready = eventually(lambda: (now := httpx.get(f"{url}/readyz")).status_code == 503 and now)

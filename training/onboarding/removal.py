@@ -86,9 +86,8 @@ def _model_stays(name: str, settings: ServingSettings) -> Iterator[str]:
         if name in storage.folders(storage.join(settings.lake, source, "predictions")):
             place = storage.join(settings.lake, source, "predictions", name)
             yield f"its predictions in {place}: they say what was decided. Delete the folder when nobody needs them"
-    waiting = Path(settings.serving) / "predictions" / name
-    if waiting.exists() and any(each.is_file() for each in waiting.rglob("*")):
-        yield f"{waiting}: predictions that may not be in the lake yet"
+    for waiting in sorted(Path(settings.serving, "predictions").glob(f"*/{name}")):
+        yield f"{waiting}: predictions that may not be in the lake yet. A running service ships them"
     if reports := [each for each in storage.folders(storage.join(settings.work, name)) if each not in _NO_REPORTS]:
         yield f"the reports in {storage.join(settings.work, name)}: {', '.join(reports)}"
     yield f"its versions and runs in MLflow, and its ledger in {storage.join(settings.ledger, name)}: the evidence"
