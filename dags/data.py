@@ -7,6 +7,7 @@ from perennial_airflow.operators import StartDataRunsOperator, StepOperator
 from perennial_airflow.params import add_params, data_params
 from perennial_airflow.refs import result
 from perennial_airflow.specs import dag_settings, source_specs
+from perennial_airflow.try_again import TryAgainLaterOperator
 from perennial_airflow.wiring import check_wiring
 
 WATCH = """
@@ -20,6 +21,9 @@ Takes in one delivery: **check** finds mistakes in the source's files, once for 
 the delivery against the source spec, quarantines the rows that break a rule and puts the rest in the lake, meanwhile:
 it uses neither SQL nor Feast. After both, **features** computes the feature rows that the delivery affects;
 **materialize** puts the newest online.
+
+When a run fails because something was away for longer than the tasks' retries, **try_again_later** queues it again, for
+two days at most. It fails with the run, and its log says when the next run starts.
 
 A run's id says which delivery it is for: feed, partition, how often that was delivered, fingerprint. To take a
 partition in by hand, trigger this DAG and name it. The same content twice changes nothing.
@@ -40,9 +44,11 @@ for spec in source_specs("data"):
         ingest = StepOperator(step="ingest", inputs={**source, **file})
         touched = {"days": result(ingest)["affected"], "table_versions": result(ingest)["table_versions"]}
         features = StepOperator(step="features", inputs={**source, **touched})
-        StepOperator(step="check", inputs=source) >> features
+        check = StepOperator(step="check", inputs=source)
+        check >> features
         versions = {"table_versions": result(features)["table_versions"]}
         online = features_asset(spec.name)
-        StepOperator(step="materialize", inputs={**source, **versions}, emits=online, event=features_event)
+        last = StepOperator(step="materialize", inputs={**source, **versions}, emits=online, event=features_event)
+        [check, ingest, features, last] >> TryAgainLaterOperator(task_id="try_again_later", source=spec.name)
     add_params(dag, data_params(spec))
     check_wiring(dag)

@@ -16,6 +16,8 @@ from training.settings import StateSettings, load_settings
 
 #: Takes a step's result and the run's context, and returns the extra of an asset event; None: send no event.
 Event = Callable[[dict[str, Any], Any], dict[str, Any] | None]
+#: The key of an XCom of a step that has failed for good, and not because an outage lasted longer than its retries.
+NO_RETRY_HELPS = "no_retry_helps"
 #: Longest failure message, in characters, that other tasks get. It becomes an input on a step's command line.
 MAXIMUM_WHY = 1000
 
@@ -89,6 +91,8 @@ class StepTask(BaseOperator):
                 # Airflow deletes this XCom when the task is tried again.
                 context["ti"].xcom_push(FAILURE, {**self.more_inputs, "why": str(error)[:MAXIMUM_WHY]})
             last = error.attempts is not None and context["ti"].try_number >= error.attempts
+            if last:
+                context["ti"].xcom_push(NO_RETRY_HELPS, True)
             raise (AirflowFailException if last else AirflowException)(str(error)) from None
         settings = load_settings()
         for line in summary(self.step, result, settings.mlflow_url or settings.tracking_uri):

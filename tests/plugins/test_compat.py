@@ -28,7 +28,7 @@ def test_a_task_can_ask_its_supervisor_for_a_run() -> None:
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
 
-    assert {"dag_id", "run_id", "conf", "note"} <= set(TriggerDagRun.model_fields)
+    assert {"dag_id", "run_id", "conf", "note", "run_after"} <= set(TriggerDagRun.model_fields)
     assert {"error", "detail"} <= set(ErrorResponse.model_fields)
     # Set by the supervisor when a task starts.
     assert "SUPERVISOR_COMMS" in task_runner.__annotations__

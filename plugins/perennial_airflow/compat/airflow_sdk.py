@@ -1,6 +1,7 @@
 """Private parts of Airflow's task SDK."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
@@ -14,8 +15,10 @@ def dag_param_name(param: DagParam) -> str:
     return param._name
 
 
-def trigger_dag_run(dag_id: str, run_id: str, conf: Mapping[str, Any], note: str) -> Any:
-    """Ask the task's supervisor to queue a run; only within a task. An ErrorResponse when Airflow refuses.
+def trigger_dag_run(dag_id: str, run_id: str, conf: Mapping[str, Any], note: str, at: datetime | None) -> Any:
+    """Ask the task's supervisor to queue a run, only within a task. An ErrorResponse when Airflow refuses.
+
+    It does not start before `at`; None: it starts now.
 
     TriggerDagRunOperator does the same, but needs a task for each run.
     """
@@ -23,4 +26,4 @@ def trigger_dag_run(dag_id: str, run_id: str, conf: Mapping[str, Any], note: str
     from airflow.sdk.execution_time.comms import TriggerDagRun
     from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
-    return SUPERVISOR_COMMS.send(TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=dict(conf), note=note))
+    return SUPERVISOR_COMMS.send(TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=dict(conf), note=note, run_after=at))
