@@ -4,13 +4,7 @@ Part of `make bench-specs`. Prints how long the monitors take and how many runs 
 """
 
 import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +13,7 @@ import yaml
 
 from local.processes import airflow_everywhere
 from testing.airflow_server import AirflowServer
-from testing.ports import free_port
-
-#: Where Debian's packages put the programs of PostgreSQL.
-POSTGRESQL = Path("/usr/lib/postgresql")
-#: The user that runs PostgreSQL when this runs as root, which PostgreSQL refuses.
-USER = "postgres"
+from testing.postgresql import postgresql, postgresql_programs
 
 
 def run_monitors(home: Path, environment: dict[str, str], models: int, minutes: float, lead_seconds: float) -> None:
@@ -36,7 +25,9 @@ def run_monitors(home: Path, environment: dict[str, str], models: int, minutes: 
         path.write_text(yaml.dump(fields, Dumper=yaml.CSafeDumper, sort_keys=False))
     home.mkdir()
     settings = airflow_everywhere() | environment | _no_op_launcher(home / "launcher")
-    with _postgresql() as database:
+    if (installed := postgresql_programs()) is None:
+        raise SystemExit("There is no PostgreSQL. Install it: apt-get install postgresql")
+    with postgresql(installed) as database:
         server = AirflowServer(home, database, settings)
         server.env["PYTHONPATH"] += f"{os.pathsep}{home / 'launcher'}"
         began = time.monotonic()
@@ -66,7 +57,7 @@ def _wait(server: AirflowServer, due: datetime, models: int, minutes: float) -> 
 def _report(server: AirflowServer, due: datetime, models: int) -> None:
     runs: list[dict[str, Any]] = []
     for offset in range(0, models, 100):
-        page = {"limit": 100, "offset": offset, "order_by": "id"}
+        page: dict[str, str | int] = {"limit": 100, "offset": offset, "order_by": "id"}
         runs += server.api.get("/dags/~/dagRuns", params=page).raise_for_status().json()["dag_runs"]
     good = [run for run in runs if run["state"] == "success" and run["run_type"] == "scheduled"]
     ends = sorted(datetime.fromisoformat(run["end_date"]) for run in good)
@@ -93,30 +84,3 @@ def _no_op_launcher(folder: Path) -> dict[str, str]:
     point = "no_op = testing.no_op_launcher:NoOpOperator"
     (metadata / "entry_points.txt").write_text(f"[perennial.launcher]\n{point}\n")
     return {"CT_LAUNCHER": "no_op"}
-
-
-@contextmanager
-def _postgresql() -> Iterator[str]:
-    """A PostgreSQL server of its own, which forgets everything; yields its SQLAlchemy URL."""
-    found = sorted(POSTGRESQL.glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not found:
-        raise SystemExit(f"No PostgreSQL in {POSTGRESQL}. Install it: apt-get install postgresql")
-    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="perennial-postgresql-"))
-    user = pwd.getpwnam(USER) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    os.chown(folder, user.pw_uid, user.pw_gid)
-
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run([found[-1] / program, *arguments], check=True, user=user.pw_uid, group=user.pw_gid, cwd=folder,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-
-    data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
-    try:
-        run("initdb", "-D", data, "-U", "airflow", "-A", "trust")
-        run("pg_ctl", "-D", data, "-l", str(folder / "log"), "-w", "-o", options, "start")
-        try:
-            run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "airflow", "airflow")
-            yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/airflow"
-        finally:
-            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -246,6 +246,15 @@ class MlflowServer(Process):
             return False
 
 
+def mlflow_server(folder: Path) -> MlflowServer:
+    """A server that has not started yet, on a free port, with its database and its artifacts in `folder`."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return MlflowServer(command, os.environ | quiet, folder / "mlflow.log", url=f"http://127.0.0.1:{port}")
+
+
 @dataclass
 class Service(Process):
     """`model`: the one that the methods are about."""
@@ -382,12 +391,8 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
 
     `fields`: of the settings.
     """
-    url = f"http://127.0.0.1:{free_port()}"
-    settings = Settings(home=folder / "home", tracking_uri=url, **{"serving_models": MODEL, **fields})
-    command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    mlflow = MlflowServer(command, os.environ | quiet, folder / "mlflow.log", url=url)
+    mlflow = mlflow_server(folder)
+    settings = Settings(home=folder / "home", tracking_uri=mlflow.url, **{"serving_models": MODEL, **fields})
     service = service_process(settings)
     mlflow.start()
     service.start()
@@ -396,7 +401,7 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
         names = Features(settings, spec).names()
         eventually(mlflow.answers)
         eventually(service.models)
-        yield Stack(settings, spec, Registry(url), mlflow, service, names, folder)
+        yield Stack(settings, spec, Registry(mlflow.url), mlflow, service, names, folder)
     finally:
         service.stop()
         mlflow.stop()

@@ -33,6 +33,14 @@ class StepProcess:
         self._process = FORKSERVER.Process(target=_run, args=(argv, environment, str(log)), daemon=True)
         self._process.start()
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
     def poll(self) -> int | None:
         """The exit code; minus the number of the signal that ended it; None while it runs."""
         return self._process.exitcode

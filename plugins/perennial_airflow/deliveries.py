@@ -21,6 +21,9 @@ COMPLETE = "_SUCCESS"
 
 #: A file that has not changed for this many seconds counts as complete. Writers that rename files do not need this.
 SETTLE_SECONDS = 1.0
+#: A file that changed more than these seconds in the future counts as complete: the clock was set back since. Clocks of
+#: two machines may differ by less.
+SET_BACK_SECONDS = 60.0
 
 
 #: Folders below the landing folder: sources, feeds, folders of part files.
@@ -94,12 +97,16 @@ def scan(
     found: dict[str, Delivery] = {}
     for feed in feeds:
         for name, files in _candidates(storage.join(folder, feed), within):
-            if files and now - max(file.changed.timestamp() for file in files) >= settle_seconds:
+            if files and _settled(now - max(file.changed.timestamp() for file in files), settle_seconds):
                 stamps = "\0".join(f"{file.name}\0{file.stamp}" for file in files) if len(files) > 1 else files[0].stamp
                 fingerprint = hashlib.sha256(stamps.encode()).hexdigest()[:8]
                 delivery = Delivery(feed, name[: -len(ENDING)], fingerprint, name)
                 found.setdefault(delivery.key, delivery)
     return in_order(found.values(), feeds)
+
+
+def _settled(age: float, settle_seconds: float) -> bool:
+    return age >= settle_seconds or age < -SET_BACK_SECONDS
 
 
 def in_order(deliveries: Iterable[Delivery], feeds: Sequence[str]) -> list[Delivery]:

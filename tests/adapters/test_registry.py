@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from testing.gate import Gate
 from testing.ports import free_port
 from tests.adapters.tiny_artifact import WEEK, make_artifact
 from training.adapters.onnx_model import OnnxModel
@@ -254,3 +255,27 @@ def dataset() -> DatasetResult:
         seed=0,
         table_versions={"events": 3, "labels": 2},
     )
+
+
+def test_a_lost_answer_creates_nothing_twice(server: str, tmp_path: Path) -> None:
+    gate = Gate(int(server.rpartition(":")[2]))
+    gate.open()
+    world = World(gate.url, f"tiny_{next(_names)}", tmp_path)
+    try:
+        gate.lose_answer(b"/runs/create")
+        with pytest.raises(TransientError, match="did not answer"):
+            world.trained()
+        run_id = world.trained()
+        digest = make_artifact(tmp_path / "digest", world.model).digest
+        gate.lose_answer(b"/model-versions/create")
+        with pytest.raises(TransientError, match="did not answer"):
+            world.registry.register(world.model, run_id, digest, {})
+        assert gate.lost == 2
+        assert world.registry.register(world.model, run_id, digest, {}).version == 1
+        assert [version.version for version in world.registry.versions(world.model)] == [1]
+        client = MlflowClient(server, server)
+        experiment = client.get_experiment_by_name(world.model)
+        assert experiment is not None
+        assert [run.info.run_id for run in client.search_runs([experiment.experiment_id])] == [run_id]
+    finally:
+        gate.close()

@@ -152,6 +152,12 @@ def test_an_unfinished_backup_is_none(loop: SmallLoop, monkeypatch: pytest.Monke
     assert main(["verify"]) == ExitCode.BAD_INPUT
 
 
+def test_a_backup_made_after_the_clock_was_set_back_has_the_last_name(loop: SmallLoop) -> None:
+    future = Path(make_backup(loop.settings))
+    future.rename(future.with_name("29991231T235959.000000Z"))
+    assert Path(make_backup(loop.settings)).name == "29991231T235959.000001Z"
+
+
 def test_a_restore_overwrites_no_other_state_and_continues_an_interrupted_one(loop: SmallLoop, tmp_path: Path) -> None:
     uri = make_backup(loop.settings)
     loop.turn()

@@ -162,3 +162,10 @@ def test_a_return_to_an_earlier_file_is_a_delivery_of_its_own() -> None:
         ids.append(delivery.run_id(announced.number(delivery)))
         announced.add(delivery)
     assert ids == ["events_2026-01-05_1_aaaa", "events_2026-01-05_2_bbbb", "events_2026-01-05_3_aaaa"]
+
+
+def test_a_file_from_before_the_clock_was_set_back_is_not_awaited_for_an_hour(tmp_path: Path) -> None:
+    land(tmp_path, "events/2026-01-05.parquet")
+    assert keys(scan(str(tmp_path), FEEDS, later(-3600))) == ["events/2026-01-05"]
+    # Another machine's clock may be ahead by seconds, and its writer at work.
+    assert scan(str(tmp_path), FEEDS, later(-5)) == []

@@ -1,15 +1,21 @@
-"""A full disk: the step ends with 75, leaves no part of a file, and does its work once there is space again."""
+"""A full disk: each step ends with 75, leaves no part of a file, and does its work once there is space again."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from testing.loop_steps import MODEL, run_loop, write_spec
 from tests.steps.ingest_helpers import GENERATOR, SOURCE, Deliveries, day
 from training.adapters.lake import EVENTS, Lake
+from training.adapters.ledger import Ledger
+from training.adapters.registry import CHAMPION, Registry
 from training.contract.errors import ExitCode
 from training.runner import run_step
 from training.settings import Settings
@@ -19,10 +25,10 @@ KILOBYTE = 1024
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB in memory."""
+    """A file system of 256 MB in memory."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(disk)], capture_output=True)
     if done.returncode:
         pytest.skip("this user may not mount a file system")
     yield disk
@@ -40,7 +46,8 @@ def signals() -> Iterator[None]:
 def fill(disk: Path, free: int) -> Path:
     """Leave `free` bytes."""
     filler, found = disk / "filler", os.statvfs(disk)
-    filler.write_bytes(bytes(max(0, found.f_bavail * found.f_frsize - free)))
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, found.f_bavail * found.f_frsize - free))
     return filler
 
 
@@ -64,3 +71,34 @@ def test_ingest_ends_with_75_and_converges(
     lake = Lake(str(home / "lake"), SOURCE)
     assert lake.scan(EVENTS).count_rows() == landed.lake.scan(EVENTS).count_rows()
     assert undisturbed.table_versions.keys() == lake.versions(*undisturbed.table_versions).keys()
+
+
+@pytest.mark.slow
+def test_each_step_of_a_loop_ends_with_75_and_does_its_work_once_when_there_is_space(
+    small_disk: Path, tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(mlflow_database, small_disk)
+    uri, home, result = f"sqlite:///{small_disk}/mlflow.db", small_disk / "home", tmp_path / "report.json"
+    monkeypatch.setenv("CT_HOME", str(home))
+    monkeypatch.setenv("CT_LANDING_URI", str(tmp_path / "landing"))
+    monkeypatch.setenv("CT_TRACKING_URI", uri)
+    monkeypatch.setenv("CT_MODELS_DIR", str(write_spec(tmp_path / "models", serving=None)))
+
+    def step(name: str, **inputs: Any) -> dict[str, Any]:
+        text, filler = json.dumps(inputs), fill(small_disk, 0)
+        assert run_step(name, text, str(result)) == ExitCode.TRANSIENT, (name, result.read_text())
+        assert not [path for path in home.rglob(".*") if path.is_file()], name
+        filler.unlink()
+        assert run_step(name, text, str(result)) == ExitCode.OK, (name, result.read_text())
+        found: dict[str, Any] = json.loads(result.read_text())["result"]
+        return found
+
+    run_loop(step, tmp_path / "landing")
+    registry = Registry(uri)
+    champion = registry.by_alias(MODEL, CHAMPION)
+    assert champion is not None
+    assert champion.version == 1
+    assert [version.version for version in registry.versions(MODEL)] == [1]
+    ledger = Ledger(str(home / "ledger"))
+    keys = [(entry.kind, entry.key) for entry in ledger.entries(MODEL)]
+    assert (ledger.problems(MODEL), len(keys)) == ([], len(set(keys)))

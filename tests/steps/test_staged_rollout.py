@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +276,27 @@ def test_killed_anywhere_a_rerun_takes_up_the_stage(
     keys = [entry.key for entry in Ledger(settings.ledger).entries(MODEL) if entry.kind in ("rollout", "stage")]
     assert keys[2:] == ["2:started", "2.1-shadow:begun", "2.1-shadow:passed", "2.2-canary-10:begun",
                         "2.2-canary-10:passed", "2:finished"]  # fmt: skip
+
+
+def test_a_stage_that_began_before_the_clock_was_set_back_still_ends(
+    planned: Plan, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = planned([{"mode": "shadow", "minutes": 0.02}, {"mode": "full"}])
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "set_traffic", killing(Registry.set_traffic, 1))
+        with pytest.raises(Killed):
+            roll(settings, 2)
+
+    class AnHourBack(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr(rollout.stages, "datetime", AnHourBack)
+    thread, errors = rolling(settings, 2)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert (errors, aliases(registry)) == ([], {"champion": 2, "previous": 1})
 
 
 def rolling(settings: Settings, version: int) -> tuple[threading.Thread, list[BaseException]]:

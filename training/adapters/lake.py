@@ -11,12 +11,14 @@ types that differ are an error. `widen` makes the one change of a type that lose
 import contextlib
 import functools
 import hashlib
+import json
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,8 +26,8 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from training import storage
-from training.contract.errors import ConfigError, InputError, TransientError
+from training import atomic, storage
+from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 from training.domain.schemas import difference
 from training.layout import mark_if_new
 
@@ -100,8 +102,7 @@ class Lake:
         Raises InputError when the table or the version does not exist.
         """
         try:
-            with self._answering():
-                found = _dataset(DeltaTable(self.uri(table), version, self._options))
+            found = _dataset(self._load(table, version))
             lacking = [each for each in columns or () if each.name not in found.schema.names]
             return found.replace_schema(pa.schema([*found.schema, *lacking])) if lacking else found
         except (TableNotFoundError, DeltaError) as error:
@@ -245,10 +246,25 @@ class Lake:
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         try:
-            with self._answering():
-                return DeltaTable(self.uri(table), version, self._options)
+            return self._load(table, version)
         except TableNotFoundError:
             return None
+
+    def _load(self, table: str, version: int | None) -> DeltaTable:
+        """Raises TableNotFoundError, and DataContractError when the commit of the version is not whole."""
+        folder = None if self._options else storage.local(self.uri(table))
+        try:
+            with self._answering():
+                opened = DeltaTable(self.uri(table), version, self._options)
+        except TableNotFoundError:
+            raise
+        except DeltaError:
+            if folder and (commits := sorted((folder / "_delta_log").glob(f"{'[0-9]' * 20}.json"))):
+                _check_commit(commits[-1])
+            raise
+        if folder:
+            _check_commit(_commit_file(folder, opened.version()))
+        return opened
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
@@ -275,13 +291,15 @@ class Lake:
             if opened is not None:
                 return opened
             with self._answering():
-                return DeltaTable.create(
+                created = DeltaTable.create(
                     self.uri(table),
                     schema,
                     partition_by=partition_by,
                     configuration=_TABLE_PROPERTIES,
                     storage_options=self._options,
                 )
+            self._flush(created)
+            return created
         except DeltaError:
             opened = self._open(table)
             if opened is None:
@@ -319,7 +337,22 @@ class Lake:
             raise TransientError(
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
             ) from error
+        self._flush(opened)
         return opened.version()
+
+    def _flush(self, opened: DeltaTable) -> None:
+        """Put the newest commit and its files on disk, which delta-rs leaves to the operating system.
+
+        A power cut then spares what a step reports as done. An object store does this itself.
+        """
+        if self._options is not None:
+            return
+        folder = storage.local(opened.table_uri)
+        commit = _commit_file(folder, opened.version())
+        actions = [json.loads(line) for line in commit.read_text().splitlines()]
+        files = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
+        for path in (*files, *{file.parent for file in files}, commit, commit.parent, folder, folder.parent):
+            atomic.flush_one(path)
 
 
 class Appending:
@@ -344,7 +377,10 @@ def _dataset(opened: DeltaTable) -> ds.FileSystemDataset:
 
     It promises pyarrow `column >= null` of them, so `is_valid` is true and `is_null` false of each of their rows, in
     filters of ours as in those of DuckDB. Of such a file only the promises about whole columns are kept.
+
+    Raises DataContractError when a file on this machine's disk is missing or has another size.
     """
+    _check_files(opened)
     found = opened.to_pyarrow_dataset()
     fragments = []
     for fragment in found.get_fragments():
@@ -358,6 +394,47 @@ def _dataset(opened: DeltaTable) -> ds.FileSystemDataset:
             fragment = found.format.make_fragment(fragment.path, fragment.filesystem, partition_expression=kept)
         fragments.append(fragment)
     return ds.FileSystemDataset(fragments, found.schema, found.format, found.filesystem)
+
+
+def _commit_file(folder: Path, version: int) -> Path:
+    return folder / "_delta_log" / f"{version:020}.json"
+
+
+def _check_commit(commit: Path) -> None:
+    """Raises DataContractError when `commit` is not whole, as after a power cut.
+
+    delta-rs reads an empty one, or one that was cut off after a line, without a word.
+    """
+    try:
+        content = commit.read_text()
+        actions = [json.loads(line) for line in content.splitlines()]
+        added = sum("add" in action for action in actions)
+        metrics = [each["commitInfo"].get("operationMetrics") or {} for each in actions if "commitInfo" in each]
+        wanted = [int(each["num_added_files"]) for each in metrics if "num_added_files" in each] or [added]
+        if actions and wanted == [added]:
+            return
+        why = f"names {added} of {wanted[0]} files" if actions else "is empty"
+    except FileNotFoundError:
+        return  # An old one, whose content is in a checkpoint.
+    except ValueError as error:
+        why = f"cannot be read: {error}"
+    hint = (
+        "The machine lost power, or its disk is damaged. No step has reported this commit as done: move the file away "
+        "and run the step again that wrote it."
+    )
+    raise DataContractError(f"The last commit of {commit.parents[1]} is not whole: {commit} {why}", hint)
+
+
+def _check_files(opened: DeltaTable) -> None:
+    if storage.is_remote(opened.table_uri):
+        return
+    folder, actions = storage.local(opened.table_uri), pa.table(opened.get_add_actions(flatten=True))
+    for path, size in zip(*(actions[name].to_pylist() for name in ("path", "size_bytes")), strict=True):
+        file = folder / unquote(path)
+        if not file.is_file() or file.stat().st_size != size:
+            hint = "Restore it from a backup, or deliver or compute the partition again, which writes another file."
+            found = "is missing" if not file.is_file() else f"has {file.stat().st_size} bytes, not {size}"
+            raise DataContractError(f"Version {opened.version()} of table {folder} is not whole: {file} {found}", hint)
 
 
 def _read_spans(stored: ds.Dataset, time_column: str, partitions: set[str]) -> list[Span]:

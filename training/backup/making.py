@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from training.contract.source_spec import load_source_spec, source_names
 from training.settings import Settings
 
 LOG_FOLDER = "_delta_log"
+#: The name of a backup: when it began, in UTC.
+_NAME = "%Y%m%dT%H%M%S.%fZ"
 #: Of a log: its commits and their checkpoints. `_last_checkpoint` only spares readers a listing, and may be newer.
 _COMMIT, _LOG_FILE = re.compile(r"(\d{20})\.json"), re.compile(r"(\d{20})\.(json|checkpoint.*\.parquet)")
 #: How often ledger and registry are copied until no entry was written in between.
@@ -41,7 +43,11 @@ Report = Callable[[str, int], None]
 def make_backup(settings: Settings, report: Report = lambda part, count: None) -> str:
     """Returns the URI of the new backup. Raises TransientError when a database or a store does not answer."""
     began = datetime.now(UTC)
-    name = began.strftime("%Y%m%dT%H%M%S.%fZ")
+    name = began.strftime(_NAME)
+    earlier = [folder for folder in storage.folders(settings.backups) if re.fullmatch(r"\d{8}T\d{6}\.\d{6}Z", folder)]
+    if (newest := max(earlier, default="")) >= name:
+        # The clock was set back. The newest backup must still have the last name.
+        name = (datetime.strptime(newest, _NAME) + timedelta(microseconds=1)).strftime(_NAME)
     return _Backup(settings, storage.join(settings.backups, name), report).make(began)
 
 

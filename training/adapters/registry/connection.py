@@ -11,11 +11,12 @@ from training.contract.errors import StepError, TransientError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 #: By default MLflow retries a server that is down for minutes. A step should fail after seconds and be retried by its
 #: scheduler. MLflow would also print the line "View run" to standard output, where a step may print its result. Values
 #: that are set in the environment take precedence.
 _ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    _RETRIES: "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -36,6 +37,24 @@ def connect(tracking_uri: str) -> "MlflowClient":
     leave_out_feast_headers()
     with contract_errors(tracking_uri):
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+@contextmanager
+def sent_once() -> Iterator[None]:
+    """Send the requests of the block without MLflow's retries.
+
+    What creates a run or a version creates a second one when it is sent again because its answer got lost. The step
+    fails instead, with a TransientError, and its next try looks for the first one.
+    """
+    before = os.environ.get(_RETRIES)
+    os.environ[_RETRIES] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_RETRIES]
+        else:
+            os.environ[_RETRIES] = before
 
 
 @contextmanager

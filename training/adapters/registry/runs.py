@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.adapters.registry.connection import ABSENT, connect, contract_errors
+from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
 from training.adapters.registry.versions import SERVED, fetch_served
 from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT
 from training.contract.errors import TransientError
@@ -25,6 +25,7 @@ from training.contract.messages import DatasetResult
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
 
 log = logging.getLogger("perennial")
 
@@ -83,9 +84,13 @@ class Runs:
                 run = finished[0]
                 return Run(run.info.run_id, run.info.start_time, json.loads(run.data.tags[RESULT]))
             all_tags = {**tags, FINGERPRINT: fingerprint}
-            run = found[0] if found else client.create_run(self._experiment, run_name=name, tags=all_tags)
+            run = found[0] if found else self._create(name, all_tags)
             client.update_run(run.info.run_id, status="RUNNING")
             return Run(run.info.run_id, run.info.start_time, None)
+
+    def _create(self, name: str, tags: Mapping[str, str]) -> "MlflowRun":
+        with sent_once():
+            return self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
 
     def tags(self, run_id: str) -> dict[str, str]:
         """The tags of a run; empty when there is no run with this id."""
@@ -126,7 +131,7 @@ class Runs:
             found = self._client.search_runs([self._experiment], query)
             if any(child.info.status != "RUNNING" for child in found):
                 return
-            child = found[0] if found else self._client.create_run(self._experiment, run_name=name, tags=tags)
+            child = found[0] if found else self._create(name, tags)
             steps = [(key, value, step) for key, values in metrics.items() for step, value in enumerate(values)]
             self._client.log_batch(
                 child.info.run_id,
@@ -177,7 +182,8 @@ class Runs:
             query = f"source_run_id = '{run.run_id}'"
             for unused in self._client.search_logged_models([self._experiment], filter_string=query):
                 self._client.delete_logged_model(unused.model_id)
-            logged = self._client.create_logged_model(self._experiment, "model", source_run_id=run.run_id)
+            with sent_once():
+                logged = self._client.create_logged_model(self._experiment, "model", source_run_id=run.run_id)
             with TemporaryDirectory() as folder:
                 _save_onnx_flavour(artifact / ONNX_FILE, Path(folder, "model"), logged, example, list(requirements))
                 self._client.log_model_artifacts(logged.model_id, f"{folder}/model")

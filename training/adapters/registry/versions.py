@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import atomic
-from training.adapters.registry.connection import ABSENT, connect, contract_errors
+from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
 from training.contract.artifact import METADATA_FILE, ONNX_FILE
 from training.contract.errors import DataContractError, InputError
 from training.contract.traffic import TAGS, Desired
@@ -223,7 +223,8 @@ class Registry:
         source = f"runs:/{run_id}/{SERVED}"
         if model_id:
             source = self._client.get_logged_model(model_id).artifact_location
-        created = self._client.create_model_version(model, source, run_id=run_id, tags=tags, model_id=model_id)
+        with sent_once():
+            created = self._client.create_model_version(model, source, run_id=run_id, tags=tags, model_id=model_id)
         return int(created.version)
 
 

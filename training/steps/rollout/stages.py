@@ -2,7 +2,7 @@
 
 import logging
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, CHAMPION, Registry
@@ -123,7 +123,9 @@ class Rollout:
     def _watch(self, stage: Stage) -> None:
         """Watch until the stage is over or a guard trips."""
         totals, labels = SignalTotals(stage.id), LateLabels(stage, self._move, self._spec, self._settings)
-        last_complete = last_logged = time.monotonic()
+        last_complete = last_logged = watched = time.monotonic()
+        # The clock may be set meanwhile, forwards or back, also to before the stage began.
+        resumed = max(datetime.now(UTC), stage.began)
         while True:
             self.check_not_cancelled()
             statuses = self._replicas.statuses(signals=True)
@@ -136,7 +138,8 @@ class Rollout:
                 last_complete = time.monotonic()
             elif time.monotonic() - last_complete > self._spec.rollout.timeout_seconds:
                 raise Unreachable(f"Stage {stage.id} of version {self._version} goes on unwatched: {missing}", "Retry.")
-            over = stage.over(requests, datetime.now(UTC)) if missing is None else "no"
+            now = resumed + timedelta(seconds=time.monotonic() - watched)
+            over = stage.over(requests, now) if missing is None else "no"
             if over != "no":
                 silent = over == "silent" and stage.spec.on_silence == "promote"
                 findings = self._examine(stage, signals, labels, final=over == "yes" or silent, silent=silent)
