@@ -189,6 +189,17 @@ def test_scoring_follows_new_data_or_a_schedule_and_announces_predictions(tmp_pa
     assert announced["__var"]["name"] == "nightly_predictions"
 
 
+def test_a_changed_schedule_is_that_of_the_dag(tmp_path: Path) -> None:
+    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    times = {"monitor": "17 3 * * *", "train": "41 5 * * 2"}
+    assert not set(times.values()) & set(spec["schedule"].values())
+    spec["schedule"] |= times
+    (tmp_path / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
+    dags = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["dags"]
+    for kind, cron in times.items():
+        assert cron in json.dumps(dags[f"card_fraud_{kind}"]["timetable"]), kind
+
+
 def test_a_file_with_another_ending_is_reported(tmp_path: Path) -> None:
     (tmp_path / "late.yml").write_text("name: late\n")
     ((_, error),) = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["errors"].items()

@@ -15,6 +15,7 @@ from tests.serving.prediction_rows import logged_rows
 from training.adapters.lake import Lake
 from training.adapters.registry import Registry
 from training.contract.errors import StepError
+from training.contract.traffic import Desired
 from training.onboarding.removal import model_removal
 
 pytestmark = pytest.mark.slow
@@ -197,6 +198,41 @@ def test_a_changed_spec_takes_over_with_the_champion_of_that_moment_and_is_ready
                 for _ in range(5):
                     assert world.predict("newcomer").json()["model_version"] == champion
                     assert world.of("newcomer").ready == "yes"
+
+
+def test_a_champion_keeps_its_decision_and_follows_the_key_of_the_groups(world: ManyModels) -> None:
+    """docs/your-model.md, Changing a live model: `task.decision` and `rollout.sticky_by`."""
+    champion, other = world.champion("newcomer"), world.register("newcomer", 0.5)
+    decided = {"threshold", "decision"}
+    before = {name: world.predict("newcomer").json()[name] for name in decided}
+    registry = Registry(world.settings.tracking_uri)
+    registry.set_alias("newcomer", "challenger", other)
+    registry.set_traffic("newcomer", Desired(mode="canary", weight=50, stage="canary"))
+    plan = {"timeout_seconds": 60, "stages": [{"mode": "full"}]}
+
+    def groups(key: str) -> dict[str, set[int]]:
+        """Which versions answer 20 requests of one customer, and 20 requests of one event."""
+        same = {"customer_id": 1, "transaction_id": 1}
+        return {
+            name: {
+                world.predict("newcomer", **same | {changing: number}).json()["model_version"] for number in range(20)
+            }
+            for name, changing in (("customer_id", "transaction_id"), ("transaction_id", "customer_id"))
+        }
+
+    for key in ("customer_id", "transaction_id"):
+        decision = {"kind": "binary", "decision": {"threshold": 0.999}}
+        world.write_spec("newcomer", title=f"By {key}", rollout={**plan, "sticky_by": key}, task=decision)
+        eventually(lambda key=key: title(world, "newcomer") == f"By {key}: predict")
+        eventually(lambda: world.of("newcomer").traffic.mode == "canary")
+        seen = groups(key)
+        assert len(seen[key]) == 1
+        assert len(seen[next(name for name in seen if name != key)]) == 2
+    registry.set_traffic("newcomer", Desired())
+    registry.remove_alias("newcomer", "challenger")
+    eventually(lambda: world.of("newcomer").traffic.mode == "full")
+    assert world.champion("newcomer") == champion
+    assert {name: world.predict("newcomer").json()[name] for name in decided} == before
 
 
 def test_a_spec_with_which_no_version_can_serve_waits_for_one_that_can(world: ManyModels) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,35 @@ def test_comments_and_white_space_are_no_change(repo: Repo) -> None:
         "/* again */ WITH daily\nAS( -- by day\n SELECT customer_id ,",
     )
     assert repo.one_day().rows["customer_features"] == 6
+
+
+def another_ttl(repo: Repo) -> None:
+    repo.edit("py", "TTL = timedelta(days=7)", "TTL = timedelta(days=3)")
+
+
+def another_order(repo: Repo) -> None:
+    field = FIELD.replace("customer_count_7d", "customer_count_1d").replace(
+        "… in the 7 days", "Payments in the day before midnight"
+    )
+    repo.edit("py", field + FIELD, FIELD + field)
+
+
+@pytest.mark.parametrize("change", [another_ttl, another_order])
+def test_what_changes_no_row_recomputes_none(repo: Repo, change: Callable[[Repo], None]) -> None:
+    before = repo.rows()
+    change(repo)
+    assert repo.one_day().rows == {"customer_features": 6, "terminal_features": 6}
+    pd.testing.assert_frame_equal(repo.rows(), before)
+
+
+def test_a_table_that_is_removed_stays_as_it_is(repo: Repo) -> None:
+    held = Lake(repo.settings.lake, SOURCE, MODEL).versions("terminal_features")
+    repo.edit("yaml", "    terminal_features: {entity: terminal_id, history_days: 38}\n", "")
+    for ending, start in (("sql", "-- table: terminal_features"), ("py", "terminal_features = FeatureView(")):
+        path = repo.settings.feature_repo / f"{SOURCE}.{ending}"
+        path.write_text(path.read_text().split(start)[0])
+    assert repo.one_day().rows == {"customer_features": 6}
+    assert Lake(repo.settings.lake, SOURCE, MODEL).versions("terminal_features") == held
 
 
 def test_without_days_a_changed_table_is_recomputed_and_all_versions_are_named(repo: Repo) -> None:

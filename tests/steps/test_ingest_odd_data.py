@@ -261,6 +261,8 @@ def stored(deliveries: Deliveries, number: int, column: str) -> list:
     return rows.sort_by("transaction_id")[column].to_pylist()
 
 
+#: A rule that no partition breaks.
+ANY_COUNT = {"minimum": 0, "minimum_ratio": 0}
 WHOLE = put(EVENTS_OF_A_DAY, "amount", pc.floor(EVENTS_OF_A_DAY["amount"]).cast(pa.int64()))
 
 
@@ -355,6 +357,55 @@ def test_a_column_that_may_no_longer_be_null_counts_for_new_rows(deliveries: Del
     deliveries.events(1)
     rows = put(EVENTS_OF_A_DAY, "amount", pa.array([None, *[1.0] * (COUNT - 1)]))
     assert deliveries.deliver(rows, str(day(0))).quarantine_reasons == {"amount is missing": 1}
+
+
+def test_a_column_that_may_be_null_from_now_on(deliveries: Deliveries) -> None:
+    rows = put(EVENTS_OF_A_DAY, "amount", pa.array([None, *[1.0] * (COUNT - 1)]))
+    assert deliveries.deliver(rows, str(day(0))).quarantine_reasons == {"amount is missing": 1}
+    columns_of(deliveries)(amount={"type": "float64", "nullable": True})
+    again = deliveries.deliver(rows, str(day(0)))
+    assert (again.outcome, again.rows_kept, again.quarantine_reasons) == ("replaced", COUNT, {})
+
+
+@pytest.mark.parametrize(
+    ("column", "rule"),
+    [
+        ("amount", {"type": "float64", "minimum": 1e9}),
+        ("amount", {"type": "float64", "maximum": -1}),
+        ("customer_id", {"type": "int64", "values": [-1]}),
+        ("terminal_id", {"type": "int64", "unique": True}),
+    ],
+)
+def test_changed_rules_are_for_later_deliveries(deliveries: Deliveries, column: str, rule: dict) -> None:
+    deliveries.respec(lambda feeds: feeds["events"].update(maximum_quarantined=1, row_count=ANY_COUNT))
+    columns_of(deliveries)(**{column: {"type": rule["type"]}})
+    assert deliveries.events(0).rows_quarantined == deliveries.events(1).rows_quarantined == 0
+    before = stored(deliveries, 0, column)
+    columns_of(deliveries)(**{column: rule})
+    deliveries.respec(lambda feeds: feeds["events"].update(maximum_quarantined=1, row_count=ANY_COUNT))
+    assert deliveries.events(2).rows_quarantined > 0
+    assert stored(deliveries, 0, column) == before
+    # Delivered again, its rows are validated by the new rules.
+    again = deliveries.events(0)
+    assert (again.outcome, again.rows_quarantined > 0) == ("replaced", True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows"),
+    [
+        ({"row_count": {"minimum": 10 * COUNT}}, EVENTS_OF_A_DAY),
+        ({"maximum_quarantined": 0}, put(EVENTS_OF_A_DAY, "terminal_id", pa.array([-1] + [1] * (COUNT - 1)))),
+    ],
+)
+def test_changed_rules_of_partitions_are_for_later_deliveries(
+    deliveries: Deliveries, rule: dict, rows: pa.Table
+) -> None:
+    deliveries.deliver(rows, str(day(0)))
+    before = deliveries.lake.versions(EVENTS)
+    deliveries.respec(lambda feeds: feeds["events"].update(rule))
+    with pytest.raises(DataContractError):
+        deliveries.deliver(rows, str(day(0)))
+    assert deliveries.lake.versions(EVENTS) == before
 
 
 @pytest.mark.parametrize("columns", [45, 300])

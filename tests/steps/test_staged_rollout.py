@@ -299,6 +299,22 @@ def test_a_stage_that_began_before_the_clock_was_set_back_still_ends(
     assert (errors, aliases(registry)) == ([], {"champion": 2, "previous": 1})
 
 
+def test_a_retry_under_another_plan_goes_on_from_its_stage(
+    planned: Plan, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = planned([SHADOW, CANARY, {"mode": "full"}])
+    # Killed when it sets the traffic of the second stage.
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "set_traffic", killing(Registry.set_traffic, 2))
+        with pytest.raises(Killed):
+            roll(settings, 2)
+    more = {"mode": "canary", "weight": 50, "requests": 100}
+    assert roll(planned([SHADOW, CANARY, more, {"mode": "full"}]), 2) == (2, 1)
+    passed = [entry.key for entry in Ledger(settings.ledger).entries(MODEL, "stage") if entry.body["phase"] == "passed"]
+    assert passed == ["2.1-shadow:passed", "2.2-canary-10:passed", "2.3-canary-50:passed"]
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+
+
 def rolling(settings: Settings, version: int) -> tuple[threading.Thread, list[BaseException]]:
     """A rollout under way, and the error that it ends with."""
     errors: list[BaseException] = []
