@@ -74,9 +74,11 @@ class AirflowServer:
             for name in list(self.processes):
                 self.kill(name)
 
-    def start(self, *command: str) -> None:
-        with (self.home / f"{command[0]}.log").open("ab") as log:
-            self.processes[command[0]] = subprocess.Popen(
+    def start(self, *command: str, name: str = "") -> None:
+        """`name`: of the process; by default the first word of `command`."""
+        name = name or command[0]
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
                 [AIRFLOW, *command], env=self.env, stdout=log, stderr=log, start_new_session=True
             )
 
