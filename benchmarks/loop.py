@@ -120,6 +120,7 @@ def in_process(landing: Path) -> dict[str, float]:
 
     for feed in ("events", "labels"):
         (file,) = (landing / feed).glob("*.parquet")
+        call("check", feed)
         taken = call("ingest", feed, feed=feed, partition=file.stem, uri=str(file))
         made = call("features", feed, days=taken["affected"], table_versions=taken["table_versions"])
         call("materialize", feed, table_versions=made["table_versions"])
