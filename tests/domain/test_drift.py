@@ -10,7 +10,6 @@ import pytest
 from training.contract.base import Days
 from training.contract.feature_definitions import FeatureColumn
 from training.contract.messages import ColumnDrift
-from training.contract.tasks import BinaryTask, Margin, RegressionTask, Relative
 from training.domain.coverage import covered_days
 from training.domain.drift import (
     OUTPUT,
@@ -23,7 +22,7 @@ from training.domain.drift import (
     with_outputs,
 )
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
-from training.domain.performance import first_made, has_degraded, matured_window
+from training.domain.performance import first_made, matured_window
 
 
 def test_columns_of_events_are_compared_as_models_get_them() -> None:
@@ -106,36 +105,6 @@ def test_of_several_predictions_for_a_payment_the_first_counts_whatever_the_orde
     for order in (predictions, predictions.iloc[::-1]):
         rows = first_made(order, ["transaction_id"]).sort_values("transaction_id")
         assert rows[["transaction_id", "score"]].values.tolist() == [[7, 0.1], [8, 0.9]]
-
-
-def test_degraded_is_a_fall_of_more_than_the_allowed_drop() -> None:
-    reference, rule = {"average_precision": 0.60, "roc_auc": 0.9}, BinaryTask.METRICS["average_precision"]
-    assert not has_degraded({"average_precision": 0.55, "roc_auc": 0.1}, reference, "average_precision", rule, 0.1)
-    for allowed in (0.1, None):
-        assert has_degraded({"average_precision": 0.45, "roc_auc": 0.9}, reference, "average_precision", rule, allowed)
-    assert not has_degraded({"average_precision": 0.99}, reference, "average_precision", rule, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("now", "allowed", "degraded"),
-    [
-        # Lower is better. Without a limit a tenth of the holdout's 10 is allowed.
-        (10.9, None, False),
-        (11.1, None, True),
-        (5.0, None, False),
-        (11.1, Relative(relative=0.2), False),
-        (12.1, Relative(relative=0.2), True),
-        (11.9, 2.0, False),
-        (12.1, 2.0, True),
-    ],
-)
-def test_an_error_has_degraded_when_it_has_risen(now: float, allowed: Margin | None, degraded: bool) -> None:
-    rule = RegressionTask.METRICS["rmse"]
-    assert has_degraded({"rmse": now}, {"rmse": 10.0}, "rmse", rule, allowed) is degraded
-
-
-def test_a_metric_that_the_holdout_did_not_measure_has_not_degraded() -> None:
-    assert not has_degraded({"brier": 0.9}, {}, "brier", BinaryTask.METRICS["brier"], None)
 
 
 def test_representatives_have_the_distribution_of_all_values() -> None:

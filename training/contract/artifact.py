@@ -63,6 +63,10 @@ class ArtifactMetadata(Frozen):
     holdout_days: Days
     table_versions: TableVersions
     holdout_metrics: Metrics
+    holdout_standard_errors: Metrics = {}
+    """That of the primary metric, where it can be estimated."""
+    holdout_counts: dict[str, int] = {}
+    """Class → its rows, where labels are classes."""
     parameters: dict[str, Any]
     config_hash: str
 

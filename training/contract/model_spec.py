@@ -76,6 +76,13 @@ class ModelSpec(SpecSections):
         return list(dict.fromkeys([EVENTS, self.label_spec.feed]))
 
     @property
+    def entity_columns(self) -> list[str]:
+        """The columns of events whose values are entities: that of evaluation first, if there is one. Events of one
+        entity may resemble each other."""
+        own = [] if self.evaluation.entity is None else [self.evaluation.entity]
+        return list(dict.fromkeys([*own, *self.source.entities.values()]))
+
+    @property
     def request_columns(self) -> dict[str, Column]:
         """The columns of an event, which are the fields of a prediction request."""
         return self.source.request_columns

@@ -86,8 +86,10 @@ class MonitoringSpec(Spec):
     reference of 20,000 from the same distribution the score is 0.04, and in 1 of 100 cases 0.08 to 0.1, where 0.1 is
     the threshold. With 500 rows it exceeds the threshold."""
     maximum_performance_drop: Margin | None = None
-    """By how much the primary metric on matured labels may be worse than on the holdout: absolute, or
+    """By how much the primary metric on matured labels may be worse than on the holdout, beyond chance: absolute, or
     `{relative: 0.1}`. Default: 0.1 for a metric between 0 and 1, else `{relative: 0.1}`."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """That a champion whose performance does not change is never called degraded, however often it is looked at."""
     minimum_class_rows: int = Field(20, ge=1)
     """Performance is measured when the matured window has this many labels of each class, or of two classes when there
     are more than two. A regression needs this many labels."""

@@ -50,6 +50,14 @@ class EvaluationSet:
         )
 
 
+def clusterings(entities: Sequence[Rows], days: Rows, times: Rows | None) -> list[Clusters]:
+    """The clusters of the same rows by each kind of entity; blocks of time once, where a kind has too few entities or
+    there is none."""
+    found = [EvaluationSet.of(days, each, days, times).clusters for each in entities or [None]]
+    by_time = [each for each in found if each.by_time]
+    return [each for each in found if not each.by_time] + by_time[:1]
+
+
 def _numbered(values: Rows) -> np.ndarray:
     """Number the distinct values from 0 in their order. Each null gets a number that no other row has."""
     import pandas as pd

@@ -107,6 +107,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "monitoring.test": _NOTHING,
     "monitoring.minimum_rows": _NOTHING,
     "monitoring.maximum_performance_drop": _NOTHING,
+    "monitoring.confidence": _NOTHING,
     "monitoring.minimum_class_rows": _NOTHING,
     "monitoring.maximum_unmeasured_looks": _NOTHING,
     "retraining": _NOTHING,

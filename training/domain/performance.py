@@ -1,13 +1,17 @@
 """The champion's performance on its logged predictions, once their labels are known."""
 
-from collections.abc import Mapping
 from datetime import date, timedelta
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from training.contract.base import Days
+from training.contract.messages import Degradation
 from training.contract.model_spec import Metric
-from training.contract.tasks import Margin, MetricRule, Relative, allowed
+from training.contract.spec_sections import MonitoringSpec
+from training.contract.tasks import MetricRule, Relative, allowed
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 
 
@@ -25,21 +29,52 @@ def first_made(predictions: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return predictions.sort_values([PREDICTED_AT, PREDICTION_ID]).drop_duplicates(keys, keep="first")
 
 
-def has_degraded(
-    current: Mapping[Metric, float],
-    reference: Mapping[Metric, float],
-    primary: Metric,
-    rule: MetricRule,
-    maximum_drop: Margin | None,
-) -> bool:
-    """Whether the primary metric is worse than on the champion's holdout by more than `maximum_drop`.
+class Measured(NamedTuple):
+    """A metric, and its standard error where it can be estimated."""
 
-    Without one it is 0.1 for a metric between 0 and 1, and a tenth of the holdout's value for others. A metric that
-    cannot be compared, because one of the two is missing, has not degraded.
+    value: float
+    standard_error: float | None
+
+
+def degradation(
+    current: Measured, reference: Measured, primary: Metric, rule: MetricRule, look: int, spec: MonitoringSpec
+) -> Degradation | None:
+    """Test whether the primary metric on a window is worse than on the champion's holdout by more than is allowed.
+
+    The drop has degraded when the lower end of its interval is above `spec.maximum_performance_drop`. Without one that
+    is 0.1 for a metric between 0 and 1, and a tenth of the holdout's value for others.
+
+    A champion is looked at again and again, and its holdout may have been lucky. So the standard errors of both count,
+    and the chance of error 1 - c is shared by all looks: look k gets (6/π²)/k² of it, which sums to 1 over all k. By
+    Boole's inequality a champion that does not change is called degraded, in all of its life, with at most that
+    chance, however much its looks resemble each other. Windows of `window_days` days may be looked at every day, so
+    each day gets that part of its window's share. This is a sequential test by error spending (Lan & DeMets, Discrete
+    Sequential Boundaries for Clinical Trials, Biometrika 70, 1983). It treats the drop as normally distributed, and
+    tests/domain/test_degradation.py shows its rate of false alarms.
+
+    `look`: the window's number in the champion's life, from 1. Champions of an earlier version have no standard error:
+    it is taken to be as large as the window's. None when that cannot be estimated, or a value is not a number.
     """
-    if primary not in current or primary not in reference:
-        return False
-    if maximum_drop is None:
-        maximum_drop = 0.1 if rule.bounded else Relative(relative=0.1)
-    drop = rule.sign * (reference[primary] - current[primary])
-    return drop > allowed(maximum_drop, reference[primary])
+    if current.standard_error is None or not np.isfinite([current.value, reference.value]).all():
+        return None
+    error = float(np.hypot(current.standard_error, reference.standard_error or current.standard_error))
+    chance = (1 - spec.confidence) * 6 / np.pi**2 / look**2 / spec.window_days
+    drop = rule.sign * (reference.value - current.value)
+    margin = spec.maximum_performance_drop
+    if margin is None:
+        margin = 0.1 if rule.bounded else Relative(relative=0.1)
+    return Degradation(
+        metric=primary,
+        drop=drop,
+        standard_error=error,
+        look=look,
+        confidence=1 - chance,
+        lowest_drop=float(drop - norm.isf(chance) * error),
+        allowed=allowed(margin, reference.value),
+    )
+
+
+def look_number(window: Days, holdout: Days, window_days: int) -> int:
+    """The number of `window` among the windows that follow the holdout, from 1. One that overlaps the last has its
+    number until it has moved by a whole window."""
+    return max(1, -((holdout.end - window.end).days // window_days))

@@ -127,7 +127,8 @@ def reason_to_train(
     if performance is not None and performance.degraded:
         primary = spec.evaluation.primary
         now, before = performance.current.get(primary), performance.reference.get(primary)
-        return Reason("performance", f"{primary} {_number(now)} on matured labels, {_number(before)} on the holdout")
+        text = f"{primary} {_number(now)} on matured labels, {_number(before)} on the holdout"
+        return Reason("performance", text + (f": {performance.test}" if performance.test else ""))
     if drift is None:
         return None
     if drift.drifted:

@@ -9,11 +9,12 @@ from training.adapters.tables import Events, Labels, Predictions
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import DataContractError
-from training.contract.messages import Metrics, PerformanceInputs, PerformanceResult, Snapshot
+from training.contract.messages import Degradation, Metrics, PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain.evaluation_set import EvaluationSet
+from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.frames import LABEL, LOGGED_OUTPUTS, are_finite, logged_outputs
-from training.domain.performance import first_made, has_degraded, matured_window
+from training.domain.metrics import standard_error
+from training.domain.performance import Measured, degradation, first_made, look_number, matured_window
 from training.domain.task_kind import served_task, task_of
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
@@ -21,6 +22,9 @@ from training.workspace import served_artifact
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from training.domain.resampling import Clusters
+    from training.domain.task_kind import Scored
 
 log = logging.getLogger("perennial")
 
@@ -80,22 +84,66 @@ def _measured(
     counts, lacks = task.counts(truth), task.lacks_to_measure(truth, spec.monitoring.minimum_class_rows)
     log.info("%d predictions, %d with a label (%s), in %s", len(predictions), len(rows), counts, window)
     result = PerformanceResult(
-        outcome="measured", rows=len(rows), not_finite=not_finite, counts=counts, lacks=lacks, reference=reference
+        outcome="measured",
+        rows=len(rows),
+        not_finite=not_finite,
+        counts=counts,
+        lacks=lacks,
+        reference=reference,
+        reference_counts=metadata.holdout_counts,
     )
     if lacks:
         log.info("Too few labels: %s", lacks)
         return result.model_copy(update={"outcome": "too few labels"})
-    served, entity = served_task(metadata.task), spec.evaluation.entity
     outputs = logged_outputs(rows[LOGGED_OUTPUTS], metadata.outputs)
-    days = rows[spec.source.events.time_column].dt.floor("D")
-    rows_of = EvaluationSet.of(truth, None if entity is None else rows[entity], days)
-    current: Metrics = task.scored(rows_of, served.scores(outputs), served).measure()
+    times = rows[spec.source.events.time_column]
+    entity = spec.evaluation.entity
+    served, days = served_task(metadata.task), times.dt.floor("D")
+    scored = task.scored(
+        EvaluationSet.of(truth, None if entity is None else rows[entity], days, times), served.scores(outputs), served
+    )
+    current: Metrics = scored.measure()
     for name, value in current.items():
         log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
-    record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()}, as_of)
+    _log_shares(counts, metadata.holdout_counts)
+    shares = {f"live/share/{name}": count / len(rows) for name, count in counts.items()}
+    record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()} | shares, as_of)
+    drawn = clusterings([rows[name] for name in spec.entity_columns], days, times)
+    test = _tested(scored, drawn, current, window, metadata, spec)
+    return result.model_copy(update={"current": current, "test": test, "degraded": bool(test and test.degraded)})
+
+
+def _log_shares(counts: dict[str, int], before: dict[str, int]) -> None:
+    """How common each class is: a change of that is not one of the model's quality, though metrics may follow it."""
+    for name, count in counts.items():
+        was = f", on the holdout {before.get(name, 0) / sum(before.values()):.2%}" if before else ""
+        log.info("  share of %-13s %.2f%%%s", name, 100 * count / sum(counts.values()), was)
+
+
+def _tested(
+    scored: "Scored",
+    drawn: "list[Clusters]",
+    current: Metrics,
+    window: Days,
+    metadata: ArtifactMetadata,
+    spec: ModelSpec,
+) -> Degradation | None:
+    """The test of the primary metric; None when it is not known of both, or chance cannot be estimated."""
     primary = spec.evaluation.primary
-    degraded = has_degraded(current, reference, primary, task.rules[primary], spec.monitoring.maximum_performance_drop)
-    return result.model_copy(update={"current": current, "degraded": degraded})
+    if primary not in current or primary not in metadata.holdout_metrics:
+        log.warning("%s is not measured on both the window and the holdout: not compared", primary)
+        return None
+    error = standard_error(scored, primary, drawn, spec.training.seed)
+    if error is None:
+        described = "; ".join(each.described for each in drawn) or "nothing"
+        log.warning("Not compared with the holdout, as chance cannot be estimated: the bootstrap draws %s", described)
+        return None
+    now = Measured(current[primary], error)
+    before = Measured(metadata.holdout_metrics[primary], metadata.holdout_standard_errors.get(primary))
+    look = look_number(window, metadata.holdout_days, spec.monitoring.window_days)
+    test = degradation(now, before, primary, task_of(spec).rules[primary], look, spec.monitoring)
+    log.info("%s: %s", "DEGRADED" if test and test.degraded else "Not degraded", test)
+    return test
 
 
 def _counted(
@@ -133,6 +181,5 @@ def _counted(
 
 
 def _columns(spec: ModelSpec) -> list[str]:
-    """The id, the time and the entity of events."""
-    entity = spec.evaluation.entity
-    return [spec.source.id_column, spec.source.events.time_column, *([] if entity is None else [entity])]
+    """The id, the time and the entities of events."""
+    return list(dict.fromkeys([spec.source.id_column, spec.source.events.time_column, *spec.entity_columns]))

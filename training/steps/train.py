@@ -8,10 +8,11 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from training import storage
 from training.adapters import datasets
@@ -20,19 +21,19 @@ from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.registry import REFERENCE, Run, Runs
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
+from training.contract.model_spec import ModelSpec
 from training.domain.drift import representatives
-from training.domain.evaluation_set import EvaluationSet
+from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.importance import importance_chart, permutation_importance
+from training.domain.metrics import standard_error
 from training.domain.parity import made_rows, prove_parity, tolerance
+from training.domain.resampling import Clusters
 from training.domain.task_kind import Fitting, ServedTask
 from training.estimators import base
 from training.estimators.base.calibration import fit_calibrated
 from training.fit_job import FitJob, TrainingRows
 from training.settings import StateSettings
 from training.workspace import share
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("perennial")
 
@@ -138,8 +139,13 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
     served = task.fit(Fitting(rows.classes, scores, calibration))
     days, of_entities = holdout.days[counted], None if entities is None else entities[counted]
     truth = task.evaluation_set(holdout.labels[counted], of_entities, days, holdout.times[counted])
-    metrics = task.scored(truth, scores[counted], served).measure()
+    scored = task.scored(truth, scores[counted], served)
+    metrics, primary = scored.measure(), task.evaluation.primary
+    requests = job.dataset.requests()
+    drawn = _clusterings(requests.filter(pa.array(counted)), days, holdout.times[counted], spec)
+    error = standard_error(scored, primary, drawn, job.inputs.seed)
     log.info("On the %d of %d holdout rows that evaluation counts: %s", counted.sum(), len(counted), metrics)
+    log.info("Standard error of %s: %s", primary, "unknown" if error is None else f"{error:.4f}")
     metadata = ArtifactMetadata(
         schema_version=SCHEMA_VERSION,
         features=job.dataset.definitions().needed_for(manifest.feature_names),
@@ -151,13 +157,15 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
         task=served.stored(),
         outputs=list(served.output_names),
         holdout_outputs=representatives(served.monitored(scores)),
-        golden=_golden(features, scores, job.dataset.requests(), tolerance(scores, task.target)),
+        golden=_golden(features, scores, requests, tolerance(scores, task.target)),
         dataset_id=manifest.dataset_id,
         as_of=manifest.as_of,
         train_days=manifest.train.days,
         holdout_days=manifest.holdout.days,
         table_versions=manifest.table_versions,
         holdout_metrics=metrics,
+        holdout_standard_errors={} if error is None else {primary: error},
+        holdout_counts=task.counts(truth.labels),
         parameters=job.parameters,
         config_hash=spec.config_hash,
     )
@@ -215,6 +223,12 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
         runs.log_files(mlflow_run.run_id, Path(plots), "plots")
     requirements = [f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")]
     runs.log_model(mlflow_run, folder, trained.features, requirements)
+
+
+def _clusterings(requests: pa.Table, days: np.ndarray, times: np.ndarray, spec: ModelSpec) -> list[Clusters]:
+    """What a bootstrap draws of rows that were made of these `requests`."""
+    entities = [pc.struct_field(requests["event"], name).to_pandas() for name in spec.entity_columns]
+    return clusterings(entities, days, times)
 
 
 def _golden(values: np.ndarray, scores: np.ndarray, requests: pa.Table, allowed: float) -> Golden:

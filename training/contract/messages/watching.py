@@ -8,6 +8,7 @@ from pydantic import model_validator
 from training.contract.base import Days, Frozen
 from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.snapshot import OfSnapshot, SnapshotInputs
+from training.contract.names import Metric
 
 
 class DriftInputs(ModelInputs):
@@ -42,6 +43,34 @@ class PerformanceInputs(SnapshotInputs):
     pass
 
 
+class Degradation(Frozen):
+    """The test whether the primary metric has become worse than on the holdout (training/domain/performance.py)."""
+
+    metric: Metric
+    drop: float
+    """By how much it is worse than on the holdout. Negative: it is better."""
+    standard_error: float
+    """Of the drop: that of the window and that of the holdout together."""
+    look: int
+    """The window's number in the champion's life."""
+    confidence: float
+    """Of this look, so that all looks together have the confidence of the spec."""
+    lowest_drop: float
+    """The drop is at least this, with that confidence."""
+    allowed: float
+
+    @property
+    def degraded(self) -> bool:
+        return self.lowest_drop > self.allowed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.metric} is worse than on the holdout by {self.drop:.3f} ± {self.standard_error:.3f}, by at least "
+            f"{self.lowest_drop:.3f} with confidence {self.confidence:.3%} (window {self.look} of this champion); "
+            f"{self.allowed:.3f} is allowed"
+        )
+
+
 class PerformanceResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "too few labels", "no predictions"]
     window: Days | None = None
@@ -55,6 +84,10 @@ class PerformanceResult(OfSnapshot):
     current: Metrics = {}
     reference: Metrics = {}
     """The champion's on its own holdout."""
+    reference_counts: dict[str, int] = {}
+    """Class → its rows in the holdout. Empty for a champion of an earlier version."""
+    test: Degradation | None = None
+    """None: the two cannot be compared. Earlier versions compared them without a test."""
     degraded: bool = False
 
     @model_validator(mode="before")
