@@ -33,8 +33,8 @@ def paired_differences(challenger: Scored, champion: Scored, metric: Metric, sam
 def standard_error(scored: Scored, metric: Metric, clusterings: Sequence[Clusters], seed: int) -> float | None:
     """The standard error of `metric`: its standard deviation on bootstrap samples of whole clusters.
 
-    Rows may be alike in several ways at once, as payments of one customer and payments at one terminal are. Drawing
-    only customers makes the error too small when frauds come by terminal (Cameron, Gelbach & Miller, Robust Inference
+    Rows may be alike in several ways at once, as sales to one customer and sales of one shop are. Drawing only one kind
+    of entity makes the error too small when the rows of another are alike (Cameron, Gelbach & Miller, Robust Inference
     with Multiway Clustering, Journal of Business & Economic Statistics 29, 2011). So each of `clusterings` is drawn by
     itself and the largest result counts. None when none of them can be drawn.
     """
