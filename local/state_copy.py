@@ -14,9 +14,8 @@ from pathlib import Path
 from training import storage
 from training.adapters.databases import BESIDE, copy_sqlite, is_sqlite
 from training.contract.errors import InputError
+from training.delta_log import LOG_FOLDER
 from training.settings import StateSettings
-
-_LOGS = "_delta_log"
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,10 @@ def _local(uri: str, setting: str) -> Path:
 
 def _tables(lake: Path, to: Path) -> Iterator[_File]:
     """The files of all tables of the lake. The logs come first: the files that they name exist already."""
-    logs = [path for path in sorted(lake.glob(f"**/{_LOGS}/*")) if path.name != "_last_checkpoint"]
+    logs = [path for path in sorted(lake.glob(f"**/{LOG_FOLDER}/*")) if path.name != "_last_checkpoint"]
     # _last_checkpoint only spares readers a listing. It could name a checkpoint that is newer than this copy.
     yield from (_File(path, to / path.relative_to(lake)) for path in logs if path.is_file())
-    for each in _files(lake, to, without=_LOGS):
+    for each in _files(lake, to, without=LOG_FOLDER):
         yield _File(each.source, each.target, final=each.source.suffix == ".parquet")
 
 

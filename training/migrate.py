@@ -18,6 +18,7 @@ from training import storage
 from training.contract.errors import ExitCode, StepError
 from training.contract.model_spec import model_names, source_of
 from training.contract.yaml_file import read_fields
+from training.delta_log import LOG_FOLDER
 from training.layout import LAYOUT, layout_of, mark
 from training.settings import StateSettings, load_settings
 from training.split_spec import split_spec
@@ -103,7 +104,7 @@ def _folders(settings: StateSettings) -> Iterator[Change]:
 def _tables(lake: str, source: str, model: str) -> Iterator[Change]:
     old, waiting = storage.join(lake, model), storage.join(lake, f"{_ON_THE_WAY}-{model}")
     new = storage.join(lake, source, _PREDICTIONS, model)
-    if storage.files(storage.join(old, _PREDICTIONS, "_delta_log")):
+    if storage.files(storage.join(old, _PREDICTIONS, LOG_FOLDER)):
         yield _move(storage.join(old, _PREDICTIONS), waiting)
         yield _move(waiting, new)
     elif storage.folders(waiting):

@@ -119,6 +119,14 @@ def test_a_table_version_that_the_backup_lacks_is_named(loop: SmallLoop) -> None
     assert "names version 7, which MLflow's database lacks" in found
 
 
+def test_an_empty_last_commit_is_named(loop: SmallLoop) -> None:
+    loop.turn()
+    log = Path(loop.lake.uri("events"), "_delta_log")
+    max(log.glob("*.json")).write_bytes(b"")
+    [found] = [each for each in problems(make_backup(loop.settings)) if "is empty" in each]
+    assert "events/_delta_log" in found
+
+
 def first(uri: str, wanted: Callable[[str], bool]) -> Path:
     return next(Path(uri, path) for path in storage.tree(uri) if wanted(path))
 

@@ -10,7 +10,6 @@ types that differ are an error. `widen` makes the one change of a type that lose
 
 import contextlib
 import functools
-import hashlib
 import json
 import operator
 import re
@@ -26,8 +25,9 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from training import atomic, storage
+from training import atomic, delta_log, storage
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
+from training.delta_log import LOG_FOLDER
 from training.domain.schemas import difference
 from training.layout import mark_if_new
 
@@ -62,7 +62,8 @@ class Lake:
     """The tables of a source; with `model`, also the table PREDICTIONS of that model.
 
     `uri` is a local folder or an object-store URI that delta-rs knows; credentials come from the environment. Every
-    method raises TransientError when the object store does not answer, ConfigError when it refuses us.
+    method raises TransientError when the object store does not answer, ConfigError when it refuses us, and
+    DataContractError when the log of a table is lost or damaged.
     """
 
     def __init__(self, uri: str, source: str, model: str = "") -> None:
@@ -228,12 +229,8 @@ class Lake:
         return None if opened is None else opened.transaction_version(application)
 
     def commit_digest(self, table: str, version: int) -> str | None:
-        """A digest of the commit that made `version`; None when the log does not have it, or not any more.
-
-        After a table was restored from an older copy, other commits get the numbers of those that were lost.
-        """
-        content = storage.read(storage.join(self.uri(table), "_delta_log", f"{version:020d}.json"))
-        return None if content is None else hashlib.sha256(content).hexdigest()
+        """See delta_log.commit_digest."""
+        return delta_log.commit_digest(self.uri(table), version)
 
     def identity(self, table: str) -> str | None:
         """The id that `table` got when it was created; one that was deleted and created again has another."""
@@ -248,19 +245,21 @@ class Lake:
         try:
             return self._load(table, version)
         except TableNotFoundError:
+            delta_log.refuse_lost_log(self.uri(table))
             return None
 
     def _load(self, table: str, version: int | None) -> DeltaTable:
-        """Raises TableNotFoundError, and DataContractError when the commit of the version is not whole."""
+        """Raises TableNotFoundError, and DataContractError when the commit of the version, or the log, is not whole."""
         folder = None if self._options else storage.local(self.uri(table))
         try:
             with self._answering():
                 opened = DeltaTable(self.uri(table), version, self._options)
         except TableNotFoundError:
             raise
-        except DeltaError:
-            if folder and (commits := sorted((folder / "_delta_log").glob(f"{'[0-9]' * 20}.json"))):
+        except DeltaError as error:
+            if folder and (commits := sorted((folder / LOG_FOLDER).glob(f"{'[0-9]' * 20}.json"))):
                 _check_commit(commits[-1])
+            delta_log.refuse_damage(self.uri(table), error)
             raise
         if folder:
             _check_commit(_commit_file(folder, opened.version()))
@@ -397,7 +396,7 @@ def _dataset(opened: DeltaTable) -> ds.FileSystemDataset:
 
 
 def _commit_file(folder: Path, version: int) -> Path:
-    return folder / "_delta_log" / f"{version:020}.json"
+    return folder / LOG_FOLDER / f"{version:020}.json"
 
 
 def _check_commit(commit: Path) -> None:

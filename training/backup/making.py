@@ -27,9 +27,9 @@ from training.backup.manifest import (
 from training.contract.errors import ConfigError, StepError
 from training.contract.model_spec import model_names, source_of
 from training.contract.source_spec import load_source_spec, source_names
+from training.delta_log import LOG_FOLDER
 from training.settings import Settings
 
-LOG_FOLDER = "_delta_log"
 #: The name of a backup: when it began, in UTC.
 _NAME = "%Y%m%dT%H%M%S.%fZ"
 #: Of a log: its commits and their checkpoints. `_last_checkpoint` only spares readers a listing, and may be newer.

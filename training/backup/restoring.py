@@ -11,7 +11,7 @@ from pathlib import Path
 from training import storage
 from training.adapters import databases
 from training.backup import files
-from training.backup.making import LOG_FOLDER, Report
+from training.backup.making import Report
 from training.backup.manifest import (
     AIRFLOW,
     ARTIFACTS,
@@ -26,6 +26,7 @@ from training.backup.manifest import (
 )
 from training.backup.verifying import problems
 from training.contract.errors import DataContractError, InputError
+from training.delta_log import LOG_FOLDER
 from training.settings import Settings
 
 

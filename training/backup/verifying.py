@@ -13,7 +13,6 @@ from training import storage
 from training.adapters import databases
 from training.adapters.ledger import Ledger
 from training.backup import files
-from training.backup.making import LOG_FOLDER
 from training.backup.manifest import (
     AIRFLOW,
     ARTIFACTS,
@@ -25,6 +24,7 @@ from training.backup.manifest import (
     Manifest,
     read_manifest,
 )
+from training.delta_log import LOG_FOLDER
 
 #: Fields of ledger entries that name versions of the model.
 _VERSIONS = {"version", "champion", "previous", "champion_version"}
@@ -73,6 +73,10 @@ def _files(uri: str, manifest: Manifest) -> Iterator[str]:
 def _tables(uri: str, manifest: Manifest, tables: dict[tuple[str, str], int]) -> Iterator[str]:
     for (source, table), version in sorted(tables.items()):
         folder = f"{LAKE}/{source}/{table}"
+        commit = f"{folder}/{LOG_FOLDER}/{version:020d}.json"
+        if manifest.files[commit].size == 0:  # Delta takes it for a commit that changes nothing.
+            yield f"{commit}, the last commit of a table, is empty"
+            continue
         try:
             named = DeltaTable(storage.join(uri, folder), version).file_uris()
         except DeltaError as error:
