@@ -267,6 +267,34 @@ def test_a_table_that_was_created_anew_is_put_online(world: World) -> None:
     assert values["customer_mean_7d"].max() == 7.0
 
 
+@pytest.mark.parametrize("then", ["at once", "after as many commits as were lost"])
+def test_a_table_that_was_restored_from_an_older_copy_is_put_online(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture, then: str
+) -> None:
+    """The record of what is online is newer than the lake, and names a version that is lost."""
+    events, labels = payments(DAYS)
+    old = world.deliver(events, labels)
+    shutil.copytree(world.settings.lake, tmp_path / "kept")
+    for amount in (7.0, 8.0):
+        lost = world.deliver(events.assign(amount=amount), labels)
+    shutil.rmtree(world.settings.lake)
+    shutil.copytree(tmp_path / "kept", world.settings.lake)
+    versions = old
+    if then != "at once":
+        put(world.settings, events.assign(amount=9.0), labels)
+        versions = compute(world.settings, 0, DAYS + 38)
+        put(world.settings, events.assign(amount=10.0), labels)
+        newest = compute(world.settings, 0, DAYS + 38)
+        assert versions["customer_features"] < lost["customer_features"] <= newest["customer_features"]
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        _, written = world.online_rows.materialize(versions)
+    lost_version = f"customer_features: version {lost['customer_features']} is online, and the lake does not have it"
+    assert lost_version in caplog.text
+    assert set(written.values()) == {6}
+    world.check_equal(asked(), versions)
+
+
 def test_a_version_that_lacks_a_feature_is_named(world: World) -> None:
     versions = world.deliver(*payments(DAYS))
     field = '        Field(name="customer_count_7d", dtype=Float32, description="… in the 7 days"),\n'

@@ -1,13 +1,20 @@
-"""A record of what is online: for each feature view its table, its version, and the features that rows may have."""
+"""A record of what is online: for each feature view its table, its version, and the features that rows may have.
+
+The version is that of a commit, which `commit` tells from another one with the same number.
+"""
 
 import json
+import logging
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from training import storage
+from training.adapters.lake import Lake
 from training.settings import StateSettings
+
+log = logging.getLogger("perennial")
 
 
 class OnlineRecord:
@@ -21,22 +28,33 @@ class OnlineRecord:
         self._path = Path(settings.feature_registry).with_name(f"{source}.online.json")
         self._views: dict[str, dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
-    def newer_than(self, view: str, table: str, version: int) -> int | None:
-        """The version of `view` that is online, if it is newer than `version`; else None.
+    def newer_than(self, view: str, lake: Lake, version: int) -> int | None:
+        """The version of `view` that is online, if the lake has it and it is newer than `version`; else None.
 
-        `table` is the id of the table in the lake (Lake.identity). Versions of a table with another id do not count,
-        because the table was created anew.
+        The lake does not have it when its table was created anew, or restored from an older copy: another commit, or
+        none, has that number then.
         """
         entry = self._views.get(view, {})
         known: int = entry.get("version", -1)
-        return known if known > version and entry.get("table") == table else None
+        if known <= version or entry.get("table") != lake.identity(view):
+            return None
+        found, commit = lake.commit_digest(view, known), entry.get("commit")
+        if known > (lake.version(view) or 0) or (found and commit and found != commit):
+            log.warning(
+                "%s: version %d is online, and the lake does not have it: its table was restored from an older copy. "
+                "Version %d takes its place",
+                *(view, known, version),
+            )
+            return None
+        return known
 
-    def begin(self, view: Any, table: str, version: int, as_of: date | None) -> None:
-        """Record that `version` of `table`, up to the day `as_of`, is being written to the store."""
+    def begin(self, view: Any, lake: Lake, version: int, as_of: date | None) -> None:
+        """Record that `version` of the view's table, up to the day `as_of`, is being written to the store."""
         features, columns = self.stored(view.name)
         self._views[view.name] = {
             "version": version,
-            "table": table,
+            "table": lake.identity(view.name),
+            "commit": lake.commit_digest(view.name, version),
             "as_of": as_of and as_of.isoformat(),
             "features": sorted({*features, *(feature.name for feature in view.features)}),
             "entity_columns": sorted({*columns, *view.join_keys}),

@@ -45,7 +45,7 @@ class OnlineRows:
 
         Returns the newest feature day online, and the number of rows written per table. Reads the feature rows within
         the view's ttl of the newest day. An entity without a row in that time has none online. A version older than the
-        one that is online is skipped, so a late run does not undo a newer one.
+        one that is online is skipped, so a late run does not undo a newer one, unless the lake lost that one.
         Raises InputError when a version is missing or lacks features that the definitions name, ConfigError when
         another source has published objects of the same names, TransientError when the store does not answer.
         """
@@ -54,13 +54,13 @@ class OnlineRows:
             self._publish()
             record = OnlineRecord(self._settings, self._source.name)
             for view in self._definitions.views:
-                version, table = pinned_version(versions, view.name), self._lake.identity(view.name) or ""
-                if (newer := record.newer_than(view.name, table, version)) is not None:
+                version = pinned_version(versions, view.name)
+                if (newer := record.newer_than(view.name, self._lake, version)) is not None:
                     log.info("%s: skipped version %d, because version %d is online", view.name, version, newer)
                     continue
                 newest = self._newest_rows(view, version)
                 day = pc.max(newest["day"]).as_py()
-                record.begin(view, table, version, day)
+                record.begin(view, self._lake, version, day)
                 removed = self._put_online(view, newest, record)
                 record.end(view)
                 written[view.name] = newest.num_rows
