@@ -95,6 +95,12 @@ class Metrics:
         self.champion = Gauge(
             "perennial_champion_version", "The version that answers; 0 while there is none", model, **newest
         )
+        self.wanted_champion = Gauge(
+            "perennial_registry_champion_version",
+            "The champion that the registry names; 0 while it names none or was never reached",
+            model,
+            **newest,
+        )
         self.ready = Gauge(
             "perennial_model_ready", "1 while the model can answer; NaN once it is not served any more", model, **newest
         )
@@ -139,6 +145,7 @@ class ModelMetrics:
         self.spool_bytes = metrics.spool_bytes.labels(model)
         self.table_older = metrics.table_older.labels(model)
         self.champion = metrics.champion.labels(model)
+        self.wanted_champion = metrics.wanted_champion.labels(model)
         self.ready = metrics.ready.labels(model)
         self.loaded, self.unloads = metrics.loaded.labels(model), metrics.unloads.labels(model)
         self.refused = metrics.refused.labels(model)

@@ -198,6 +198,7 @@ class ModelHosts:
             if host is None:
                 if made := self._started(spec):
                     made.metrics.champion.set(0)
+                    made.metrics.wanted_champion.set(0)
                     self._put(made)
                     log.info("%s is served now", name)
             else:

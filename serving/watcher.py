@@ -96,6 +96,7 @@ class Watcher:
         try:
             if isinstance(found, Exception):
                 raise found
+            self._metrics.wanted_champion.set(found.aliases.get(CHAMPION) or 0)
             wanted = {alias: self._entry(found, found.aliases.get(alias)) for alias in FOLLOWED}
         except TransientError as error:
             return error.message if self.traffic.can_answer else self._from_disk(error.message)

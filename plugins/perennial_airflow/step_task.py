@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.observability.stats import Stats
 
 from perennial_airflow.refs import FAILURE
 from perennial_airflow.reports import StepFailedError, summary
@@ -98,6 +99,8 @@ class StepTask(BaseOperator):
         for line in summary(self.step, result, settings.mlflow_url or settings.tracking_uri):
             self.log.info("%s", line)
         self._emit(result, context)
+        for name, value in gauges(self.step, result).items():
+            Stats.gauge(f"perennial.monitor.{name}", value, tags={"model": self.all_inputs["model"]})
         if self.then_fail:
             raise AirflowFailException(self.then_fail)
         return result
@@ -112,6 +115,12 @@ class StepTask(BaseOperator):
             return
         self.log.info("Event of asset %s: %s", self.emits.name, json.dumps(extra))
         context["outlet_events"][AssetAlias(self.emits.name)].add(self.emits, extra=extra)
+
+
+def gauges(step: str, result: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a monitoring step that could measure."""
+    names = {"drift": ("drifted", "drifted_share"), "performance": ("degraded",)}.get(step, ())
+    return {name: float(result[name]) for name in names} if result.get("outcome") == "measured" else {}
 
 
 def report_uri(settings: StateSettings, ti: Any, attempt: int | None = None) -> str:

@@ -88,6 +88,16 @@ def test_precision_at_k_drops_entities_detected_earlier(k: int, expected: float)
     assert scored(LABELS, SCORES, ENTITIES, DAYS, k).value("precision_at_k") == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("entities", [ENTITIES, None])
+def test_more_places_than_entities_lower_it_equally_for_every_model(entities: np.ndarray | None) -> None:
+    here = scored(LABELS, SCORES, entities, np.zeros(6), 100)
+    positive = 2 if entities is not None else 4
+    assert here.value("precision_at_k") == positive / 100
+    assert scored(LABELS, -SCORES, entities, np.zeros(6), 100).value("precision_at_k") == positive / 100
+    nobody = scored(LABELS, SCORES, entities, np.zeros(6), 100).value("precision_at_k", Sample(np.zeros(6)))
+    assert nobody == 0.0
+
+
 def test_the_order_of_the_rows_does_not_matter() -> None:
     order = np.array([5, 3, 1, 4, 0, 2])
     found = scored(LABELS[order], SCORES[order], ENTITIES[order], DAYS[order], 2)
