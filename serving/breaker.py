@@ -7,8 +7,9 @@ from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
 
-#: It opens when at least FAILURES of the last WINDOW calls have failed, and at least half of the calls.
-WINDOW, FAILURES = 10, 5
+#: It opens when at least FAILURES of the last WINDOW round trips have failed, and at least half of them. Many calls
+#: share a round trip. Two may be under way at a time, so a single interruption fails no more than two.
+WINDOW, FAILURES = 10, 3
 OPEN_SECONDS = 1.0
 
 
@@ -20,7 +21,9 @@ class Breaker:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        #: For each of the last round trips whether it failed.
         self._failed: deque[bool] = deque(maxlen=WINDOW)
+        self._last_trip: int | None = None
         self._opened: float | None = None
         self._probing = False
 
@@ -39,21 +42,32 @@ class Breaker:
         self._probing = True
         return True
 
-    def succeeded(self) -> None:
+    def succeeded(self, trip: int) -> None:
+        """`trip`: the number of the round trip. The calls that share it count once."""
         if self._opened is None:
-            self._failed.append(False)
+            self._count(trip, failed=False)
         elif self._probing:
-            self._opened, self._probing = None, False
-            self._failed.clear()
+            self.recovered()
 
-    def failed(self) -> None:
+    def recovered(self) -> None:
+        """Close it: the store has answered a call that was made without asking `allows`."""
+        self._opened, self._probing = None, False
+        self._failed.clear()
+
+    def failed(self, trip: int) -> None:
+        """`trip`: as of `succeeded`."""
         if self._opened is None:
-            self._failed.append(True)
+            self._count(trip, failed=True)
             failures = sum(self._failed)
             if failures >= FAILURES and 2 * failures >= len(self._failed):
                 self._opened = self._clock()
         elif self._probing:
             self._opened, self._probing = self._clock(), False
+
+    def _count(self, trip: int, failed: bool) -> None:
+        if trip != self._last_trip:
+            self._last_trip = trip
+            self._failed.append(failed)
 
     def undecided(self) -> None:
         """The call says nothing about the store: it was cancelled, or the request itself caused the error."""

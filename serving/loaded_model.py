@@ -1,6 +1,7 @@
 """A model version that is ready to answer: verified, warmed up, measured, with the features that it was trained on."""
 
 import json
+import logging
 import math
 import threading
 import time
@@ -28,7 +29,7 @@ from training.adapters.features import (
 )
 from training.adapters.onnx_model import OnnxModel
 from training.contract.artifact import ArtifactMetadata
-from training.contract.errors import DataContractError
+from training.contract.errors import DataContractError, TransientError
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import NO_TIMES, TIME_BUCKETS
 from training.domain.task_kind import ServedTask
@@ -38,6 +39,8 @@ from training.settings import ServingSettings
 FEW_ROWS = 16
 #: Events that are scored when a version is loaded, to see how fast it is; one is enough if it takes TRY_SECONDS.
 TRIES, TRY_SECONDS = 3, 0.1
+
+log = logging.getLogger("perennial")
 
 
 @dataclass
@@ -161,7 +164,7 @@ class LoadedModelFactory:
         """The verified `model` with its features. Scores a few events, to warm up and to measure its speed.
 
         Raises DataContractError when the features cannot be made here, or when those of the golden events differ from
-        training, and whatever the online store raises.
+        training, and what the online store raises when it has an answer that cannot be read.
         """
         metadata = model.metadata
         plan = self._plan(metadata)
@@ -169,10 +172,21 @@ class LoadedModelFactory:
         events = golden_events(metadata.golden, self._spec)
         probe = events[0] if events else made_up_row(self._spec)
         loaded = LoadedModel(version, metadata.digest, model, plan, probe, datetime.now(UTC))
-        found = OnlineReader(self._settings).look_up([probe], plan.views)
+        found = self._rows_of(probe, plan)
         loaded.check(found)
         loaded.measure(found)
         return loaded
+
+    def _rows_of(self, probe: Row, plan: FeaturePlan) -> list[ViewRows]:
+        """The rows of `probe` in the online store; missing ones while it is away.
+
+        Readiness says that it is away. A version that is loaded can answer as soon as the store is back.
+        """
+        try:
+            return OnlineReader(self._settings).look_up([probe], plan.views)
+        except TransientError as error:
+            log.warning("A version is loaded without the online store: %s", error.message)
+            return [ViewRows.missing(view, 1) for view in plan.views]
 
     def _plan(self, metadata: ArtifactMetadata) -> FeaturePlan:
         """Older artifacts hold no feature definitions: for them, those of the feature repository on disk apply."""

@@ -2,13 +2,14 @@
 
 training/adapters/features/online_stores has a reader for each kind of store. When the store is slow or away,
 CT_SERVING_STORE_DOWN decides: 503 at once, or an answer with the defaults of the features, which says so
-(`features_defaulted`).
+(`features_defaulted`). A store that was emptied counts as one that is away.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from serving.breaker import Breaker
 from serving.metrics import ModelMetrics
@@ -28,6 +29,12 @@ class StoreReader:
         self._settings, self._seconds = settings, settings.serving_lookup_seconds
         self._reader: ConcurrentReader | None = None
         self._prepared: asyncio.Task[None] | None = None
+        self._failed_openings = 0
+
+    @property
+    def trips(self) -> int:
+        """How many round trips have ended. Lookups that end at the same number have shared one."""
+        return self._failed_openings + (self._reader.trips if self._reader else 0)
 
     def open(self) -> None:
         self._prepared = asyncio.get_running_loop().create_task(self._prepare())
@@ -50,13 +57,16 @@ class StoreReader:
         try:
             await asyncio.wait_for(asyncio.shield(self._prepared), self._seconds)
         except TimeoutError:
+            self._failed_openings += 1
             raise TransientError(f"The online store could not be opened in {self._seconds:g} s yet") from None
         except Exception as error:
+            self._failed_openings += 1
             raise TransientError(f"The online store cannot be opened: {type(error).__name__}: {error}") from error
 
     async def _prepare(self) -> None:
         """Open the store in a thread, because importing Feast takes seconds."""
-        self._reader = await asyncio.to_thread(lambda: online_store(self._settings).reader(self._seconds))
+        seen = Path(self._settings.serving) / "online_views.json"
+        self._reader = await asyncio.to_thread(lambda: online_store(self._settings).reader(self._seconds, seen))
 
 
 class Lookup:
@@ -64,6 +74,8 @@ class Lookup:
 
     def __init__(self, store: StoreReader, settings: ServingSettings, metrics: ModelMetrics) -> None:
         self.breaker = Breaker()
+        #: Why the store could not be used at the last lookup; None when it could.
+        self.problem: str | None = None
         self._store, self._metrics = store, metrics
         self._when_down = settings.serving_store_down
 
@@ -77,32 +89,45 @@ class Lookup:
         if not merged.views:
             return []
         if not self.breaker.allows():
-            return self._without(rows, merged, "the online store is not called for a moment, after failures")
+            return self._without(rows, merged, f"the online store is not called for a moment: {self.problem}")
         began = time.perf_counter()
         try:
             found = await self._store.look_up(rows, merged.views)
         except (TransientError, TimeoutError) as error:
-            self.breaker.failed()
-            return self._failed(rows, merged, error)
+            self.breaker.failed(self._store.trips)
+            self.problem = _reason(error)
+            return self._failed(rows, merged, self.problem)
         except Exception as error:
             self.breaker.undecided()
             if shared:
                 raise
-            return self._failed(rows, merged, error)
+            return self._failed(rows, merged, _reason(error))
         except BaseException:
             self.breaker.undecided()  # The request was cancelled.
             raise
-        self.breaker.succeeded()
+        self.breaker.succeeded(self._store.trips)
+        self.problem = None
         self._metrics.looked_up(time.perf_counter() - began)
         return found
 
-    async def look_up(self, rows: list[Row], views: Sequence[View]) -> list[ViewRows]:
-        """As `find`, without the circuit breaker. Raises TransientError when the store does not answer."""
-        return await self._store.look_up(rows, views)
+    async def probe(self, row: Row, views: Sequence[View]) -> list[ViewRows]:
+        """As `find`, to find out whether the store can be used, whatever the circuit breaker says.
 
-    def _failed(self, rows: list[Row], merged: MergedViews, error: Exception) -> list[ViewRows]:
+        Raises TransientError when it cannot, unless requests are answered without it.
+        """
+        try:
+            found = await self._store.look_up([row], views)
+        except (TransientError, TimeoutError) as error:
+            self.problem = _reason(error)
+            if self._when_down == "defaults":
+                return [ViewRows.missing(view, 1) for view in views]
+            raise TransientError(self.problem) from error
+        self.problem = None
+        self.breaker.recovered()
+        return found
+
+    def _failed(self, rows: list[Row], merged: MergedViews, reason: str) -> list[ViewRows]:
         self._metrics.lookups_failed.inc()
-        reason = error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
         log.warning("Lookup failed: %s", reason)
         return self._without(rows, merged, reason)
 
@@ -110,3 +135,7 @@ class Lookup:
         if self._when_down == "defaults":
             return merged.missing(len(rows))
         raise BadRequest(503, Problem(error=f"Features cannot be looked up: {reason}"), retry_after=1)
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, StepError) else f"{type(error).__name__}: {error}"

@@ -51,9 +51,7 @@ class ModelHost:
         self._answering = Answering(
             spec.name, replica.name, self._deadline, self._log, self.signals, self.metrics, replica.record_timer
         )
-        self._probe = Probe(
-            self._lookup, lambda: self.watcher.traffic.champion, self._answering.answered_lately, self.metrics
-        )
+        self._probe = Probe(self._lookup, lambda: self.watcher.traffic, self._answering.answered_lately, self.metrics)
 
     def start(self, unloaded: bool = False) -> None:
         """`unloaded`: the versions that served last are loaded by the first request, not now."""
@@ -145,6 +143,8 @@ class ModelHost:
         """Who answers which rows, by their places. All rows of a request see the same state of traffic."""
         if request.pinned is not None:
             loaded = traffic.pinned(request.pinned)
+            if loaded is None and not self.watcher.settled:
+                raise BadRequest(503, Problem(error="The versions of the model are being loaded"), retry_after=1)
             if loaded is None:
                 raise BadRequest(404, Problem(error=f"{request.pinned!r} is no alias or version that is loaded here"))
             return {Route(loaded, "pinned"): list(range(len(request.rows)))}
@@ -202,7 +202,7 @@ class ModelHost:
             ready=self.why_not_ready() or "yes",
             loaded=self.loaded,
             in_flight=self.limits.in_flight,
-            online_store=OnlineStoreState(breaker=self._lookup.breaker.state, problem=self._probe.problem),
+            online_store=OnlineStoreState(breaker=self._lookup.breaker.state, problem=self._lookup.problem),
             prediction_log=PredictionLogState(waiting=self._log.waiting, problem=self._log.problem()),
             spec_problem=self.spec_problem,
         )

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from serving.endpoint import Endpoint, PredictBatchEndpoint, PredictEndpoint
+from serving.endpoint import PREDICT, Endpoint, PredictBatchEndpoint, PredictEndpoint
 from serving.frontend import Frontend
 from serving.inference_protocol.infer_endpoint import INFER, InferEndpoint
 from serving.model_host import ModelHost
 from serving.model_unloader import ModelUnloader
 from serving.readiness import Probes
 from serving.replica import Replica
+from serving.schema import BadRequest, Problem
 from training.adapters.registry import CHAMPION
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec
@@ -46,6 +47,8 @@ class ModelHosts:
         self._frontend, self._on_change = frontend, on_change
         #: Changed in the event loop only.
         self._hosts: dict[str, ModelHost] = {}
+        #: The host that answers requests which name no model.
+        self._answers_alone: ModelHost | None = None
         # The rest belongs to the thread that watches the specs.
         #: Hosts with a new spec, which do not answer yet.
         self._successors: dict[str, ModelHost] = {}
@@ -71,6 +74,34 @@ class ModelHosts:
         """Model → why it is not served although it should be."""
         reasons = {**self._frontend.specs.broken, **self._failed}
         return {name: why for name, why in reasons.items() if name not in self._hosts}
+
+    def of(self, model: str) -> ModelHost:
+        """The host of `model`. Raises BadRequest: 503 for a model that should be served, 404 for any other."""
+        host = self._hosts.get(model)
+        if host is None:
+            raise self.refusal(model)
+        return host
+
+    def refusal(self, model: str) -> BadRequest:
+        """For a request to `model`, which has no host, or to none ("") although the service does not have exactly one.
+
+        404 says that a model does not exist, so callers do not ask again: a model that should be served gets 503.
+        """
+        not_served = self.not_served
+        if not model and not self._hosts and len(not_served) == 1:
+            [model] = not_served
+        if (why := not_served.get(model)) is not None:
+            return BadRequest(503, Problem(error=f"{model} cannot be served now: {why}"), retry_after=1)
+        names = ", ".join(sorted(self._hosts)) or "none"
+        if model:
+            return BadRequest(404, Problem(error=f"{model} is not served here. Models: {names}"))
+        return BadRequest(404, Problem(error=f"Name the model: /models/<model>{PREDICT}. Models: {names}"))
+
+    @property
+    def only(self) -> ModelHost | None:
+        """The host of the only model; None when the service has several, or should have."""
+        names = {*self._frontend.specs.good, *self._hosts}
+        return self._hosts.get(names.pop()) if len(names) == 1 else None
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -145,13 +176,14 @@ class ModelHosts:
     def _serve(self, hosts: dict[str, ModelHost]) -> None:
         """Have requests answered by `hosts`. Called in the event loop."""
         self._hosts = hosts
+        self._answers_alone = self.only
         self.replica.limits.models = len(self._hosts)
         endpoints = dict[str, Endpoint]()
         for name, host in self._hosts.items():
             for kind in (PredictEndpoint, PredictBatchEndpoint):
                 endpoint = kind(host, self._frontend.auth, self.replica.settings)
                 endpoints[f"/models/{name}{kind.operation}"] = endpoint
-                if len(self._hosts) == 1:
+                if host is self._answers_alone:
                     endpoints[kind.operation] = endpoint
             endpoints[f"/v2/models/{name}{INFER}"] = InferEndpoint(host, self._frontend.auth, self.replica.settings)
         self._frontend.endpoints.clear()
@@ -209,6 +241,8 @@ class ModelHosts:
             log.info("%s is not served any more", name)
             self._remove(name)
         self._missing = gone - self._missing
+        if self.only is not self._answers_alone:
+            self._serve_in_loop(self._hosts)
 
     def _follow_spec(self, host: ModelHost, spec: ModelSpec) -> None:
         """Let a successor take over from `host` when `spec` is another one, and the successor can answer."""
@@ -218,10 +252,6 @@ class ModelHosts:
             successor = None
         if not _differs(host.spec, spec):
             self._discard_successor(name)
-            return
-        if host.spec.source.name != spec.source.name:
-            # Its predictions belong to another lake, and to another log. The next look makes a new host.
-            self._remove(name)
             return
         if successor is None:
             log.info("The spec of %s has changed: loading its versions with the new one", name)

@@ -1,6 +1,7 @@
 """Checks every second whether each champion can answer: look up a golden event, compute its features, score it.
 
-A champion that has answered a request in the last second needs no check.
+A champion that has answered a request in the last second needs no check, unless the last lookup of a request failed.
+Where requests are answered without the online store while it is away, a champion can answer without it.
 """
 
 import asyncio
@@ -8,21 +9,22 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from serving.loaded_model import LoadedModel
 from serving.lookup import Lookup
 from serving.metrics import ModelMetrics
+from serving.traffic import Traffic
 from training.contract.errors import StepError
 
 PROBE_SECONDS = 1.0
 #: Limit for the score of one event. It is generous, because a busy machine delays the thread.
 SCORE_SECONDS = 5.0
+UNCHECKED = "The champion has not been checked yet"
 
 log = logging.getLogger("perennial")
 
 
 class Probe:
-    """The check of one model. `champion` returns the version that answers now; `answered_lately(version, seconds)`
-    whether it did so in the last seconds, with features from the online store.
+    """The check of one model. `traffic` returns who answers now; `answered_lately(version, seconds)` whether that
+    version did so in the last seconds, with features from the online store.
 
     Checks are neither counted nor logged as predictions.
     """
@@ -30,29 +32,32 @@ class Probe:
     def __init__(
         self,
         lookup: Lookup,
-        champion: Callable[[], LoadedModel | None],
+        traffic: Callable[[], Traffic],
         answered_lately: Callable[[int, float], bool],
         metrics: ModelMetrics,
     ) -> None:
-        #: Why the champion could not answer at the last check; None when it could, or there is no champion.
-        self.problem: str | None = "The champion has not been checked yet"
-        self._lookup, self._champion, self._metrics = lookup, champion, metrics
+        #: Why the champion could not answer at the last check; None when it could, or is unloaded.
+        self.problem: str | None = UNCHECKED
+        self._lookup, self._traffic, self._metrics = lookup, traffic, metrics
         self._answered_lately = answered_lately
 
     async def look(self) -> None:
         """Check now, and keep the outcome in `problem`."""
         problem = await self._check()
-        if problem != self.problem and problem is not None:
+        if problem not in (self.problem, UNCHECKED, None):
             log.warning("The champion cannot answer: %s", problem)
         self.problem = problem
         self._metrics.breaker(self._lookup.breaker.state)
 
     async def _check(self) -> str | None:
-        champion = self._champion()
-        if champion is None or self._answered_lately(champion.version, PROBE_SECONDS):
+        traffic = self._traffic()
+        champion = traffic.champion
+        if champion is None:
+            return None if traffic.can_answer else UNCHECKED
+        if self._lookup.problem is None and self._answered_lately(champion.version, PROBE_SECONDS):
             return None
         try:
-            found = await self._lookup.look_up([champion.probe], champion.plan.views)
+            found = await self._lookup.probe(champion.probe, champion.plan.views)
             if champion.slow:  # It would delay answers.
                 await asyncio.wait_for(asyncio.to_thread(champion.check, found), SCORE_SECONDS)
             else:

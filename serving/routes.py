@@ -84,12 +84,12 @@ def application(frontend: Frontend) -> FastAPI:
     @app.get("/models/{model}", response_model=ReplicaModels, responses=OF_A_MODEL, tags=[STATUS])
     async def model(request: Request, model: str) -> Response:
         """One model: what serves since when, what was refused and why."""
-        return _guarded(frontend, request, "predict", lambda hosts: _host(hosts, model).models())
+        return _guarded(frontend, request, "predict", lambda hosts: hosts.of(model).models())
 
     @app.get("/models/{model}/signals", response_model=Signals, responses=OF_A_MODEL, tags=[STATUS])
     async def signals(request: Request, model: str) -> Response:
         """What a rollout's guards look at: per version and stage, what this replica has seen."""
-        return _guarded(frontend, request, "predict", lambda hosts: _host(hosts, model).signals.snapshot())
+        return _guarded(frontend, request, "predict", lambda hosts: hosts.of(model).signals.snapshot())
 
     @app.get("/admin/state", response_model=ReplicaState, responses=GUARDED, tags=[ADMIN])
     async def state(request: Request) -> Response:
@@ -112,11 +112,13 @@ def application(frontend: Frontend) -> FastAPI:
             frontend.auth.check(dict(request.headers.raw), request.client.host if request.client else None)
         except BadRequest as refused:
             return _response(refusal(refused))
+        if frontend.hosts is None:
+            return _response(refusal(BadRequest(503, Problem(error="The service is starting"), retry_after=1)))
         model = request.path_params.get("model", "")
-        served = frontend.hosts.all if frontend.hosts else {}
-        if request.method != "POST" and (model in served or (not model and len(served) == 1)):
+        served = frontend.hosts.all.get(model) if model else frontend.hosts.only
+        if request.method != "POST" and served is not None:
             return Response(status_code=405, headers={"allow": "POST"})
-        return _response(refusal(not_served(model, served)))
+        return _response(refusal(frontend.hosts.refusal(model)))
 
     for path in (PREDICT, PREDICT_BATCH):
         for prefix in ("", "/models/{model}"):
@@ -130,8 +132,8 @@ def document_predictions(app: FastAPI, frontend: Frontend) -> None:
     hosts = frontend.hosts.all if frontend.hosts else {}
     kept = [route for route in app.router.routes if not isinstance(route, DocumentedRoute)]
     documented = [route for host in hosts.values() for route in _documented(host, f"/models/{host.spec.name}")]
-    if len(hosts) == 1:
-        documented += _documented(next(iter(hosts.values())), "")
+    if frontend.hosts and frontend.hosts.only:
+        documented += _documented(frontend.hosts.only, "")
     app.router.routes = [*kept, *documented]
     app.openapi_tags = _groups(hosts)
 
@@ -139,14 +141,6 @@ def document_predictions(app: FastAPI, frontend: Frontend) -> None:
 def _groups(hosts: Mapping[str, "ModelHost"]) -> list[dict[str, Any]]:
     described = {name: host.spec.description or host.spec.title for name, host in sorted(hosts.items())}
     return [{"name": name, "description": text} for name, text in {**described, **GROUPS}.items()]
-
-
-def not_served(model: str, served: Mapping[str, Any]) -> BadRequest:
-    """For a request to a model that the service does not serve, or to none although there are several."""
-    names = ", ".join(sorted(served)) or "none"
-    if model:
-        return BadRequest(404, Problem(error=f"{model} is not served here. Models: {names}"))
-    return BadRequest(404, Problem(error=f"Name the model: /models/<model>{PREDICT}. Models: {names}"))
 
 
 class DocumentedRoute(APIRoute):
@@ -192,14 +186,6 @@ async def _never() -> Response:
 def _drain(hosts: "ModelHosts", draining: bool) -> ReplicaState:
     hosts.replica.limits.draining = draining
     return hosts.state()
-
-
-def _host(hosts: "ModelHosts", model: str) -> "ModelHost":
-    """Raises BadRequest (404) when the model is not served."""
-    try:
-        return hosts.all[model]
-    except KeyError:
-        raise not_served(model, hosts.all) from None
 
 
 def _guarded(frontend: Frontend, request: Request, role: Role, make: Callable[["ModelHosts"], Any]) -> Response:

@@ -83,7 +83,12 @@ async def _ready(hosts: "ModelHosts", request: Request) -> HttpResponse:
 
 
 async def _model_ready(hosts: "ModelHosts", request: Request) -> HttpResponse:
-    host, version = _host(hosts, request), request.path_params.get("version")
+    try:
+        host, version = _host(hosts, request), request.path_params.get("version")
+    except BadRequest as refused:
+        if refused.status == 503:
+            return _readiness({"name": request.path_params["model"]}, refused.problem.error)
+        raise
     reason = host.why_not_ready() if version is None or _serves(host, version) else _not_served(version)
     return _readiness({"name": host.spec.name, "loaded": host.loaded}, reason)
 
@@ -136,13 +141,8 @@ def _readiness(about: dict[str, Any], reason: str | None) -> HttpResponse:
 
 
 def _host(hosts: "ModelHosts", request: Request) -> "ModelHost":
-    """Raises BadRequest (404) when the model is not served."""
-    name = request.path_params["model"]
-    try:
-        return hosts.all[name]
-    except KeyError:
-        served = ", ".join(sorted(hosts.all)) or "none"
-        raise BadRequest(404, Problem(error=f"{name} is not served here. Models: {served}")) from None
+    """Raises BadRequest when the model is not served."""
+    return hosts.of(request.path_params["model"])
 
 
 def _versions(host: "ModelHost") -> list[int]:

@@ -1,13 +1,17 @@
 """Which online store a value of CT_ONLINE_STORE selects, and its reader."""
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
+import redis
 
+from testing.redis_server import running_redis
 from tests.feature_repo.payments_and_features import compute, payments, put
 from training.adapters.features import Features, OnlineRows
-from training.adapters.features.online_stores import ONLINE_STORES, online_store
+from training.adapters.features.online_stores import ONLINE_STORES, ConcurrentReader, online_config, online_store
+from training.adapters.features.online_stores._redis_marks import CompleteViews, marks_key
 from training.adapters.features.online_stores.redis import ROUND_TRIPS, SharedRoundTrips
 from training.adapters.features.online_stores.sqlite import SqliteStore
 from training.contract.errors import ConfigError, StepError, TransientError
@@ -70,7 +74,8 @@ def test_a_lookup_that_starts_when_all_round_trips_end_is_answered() -> None:
 
     trips = object.__new__(SharedRoundTrips)
     trips._layout, trips._reader, trips._seconds = Layout(), Reader(), 30.0
-    trips._waiting, trips._trips = [], set()
+    trips._waiting, trips._trips, trips._marks = [], set(), CompleteViews("perennial", "here", None)
+    trips.trips = 0
     gate = Gate()
 
     async def go() -> list:
@@ -91,6 +96,37 @@ def test_a_lookup_that_starts_when_all_round_trips_end_is_answered() -> None:
         return await asyncio.wait_for(last, 10)
 
     assert asyncio.run(go()) == [[b"value"]]
+
+
+@pytest.mark.redis
+def test_redis_that_was_emptied_is_told_from_an_unknown_entity(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as port:
+        settings = Settings(home=tmp_path / "home", online_store=f"redis://127.0.0.1:{port}/0")
+        client, seen = redis.Redis(port=port), tmp_path / "seen.json"
+        put(settings, *payments(10))
+        views = Features(settings, load_model_spec("card_fraud")).plan().views
+        online_rows, versions = OnlineRows(settings, load_source_spec("card_payments")), compute(settings, 1, 10)
+        online_rows.materialize(versions)
+        client.delete(marks_key(online_config(settings).project))  # As an earlier version has left it.
+
+        def stamps(reader: ConcurrentReader, customer: int) -> list[float]:
+            row = {"customer_id": customer, "terminal_id": 100}
+            return [found.stamps[0] for found in runner.run(reader.find([row], views))]
+
+        with asyncio.Runner() as runner:
+            reader = online_store(settings).reader(60.0, seen)
+            assert stamps(reader, 0)[0] > 0
+            assert math.isnan(stamps(reader, 999)[0]), "without marks it is as before"
+            online_rows.materialize(versions)
+            assert math.isnan(stamps(reader, 999)[0])
+            client.flushall()
+            later = online_store(settings).reader(60.0, seen)
+            for each in (reader, later):
+                with pytest.raises(TransientError, match=r"has lost the rows of customer\w*, terminal"):
+                    stamps(each, 0)
+            online_rows.materialize(versions)
+            assert stamps(later, 0)[0] > 0
+            assert math.isnan(stamps(later, 999)[0])
 
 
 class Unplugged(Exception):

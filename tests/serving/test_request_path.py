@@ -243,16 +243,20 @@ def test_a_canary_answers_its_share_and_both_are_logged(world: World) -> None:
     registry.set_traffic("card_fraud", Desired())
 
 
+def _online_store(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = world.get("/admin/state", world.admin).json()["models"]["card_fraud"]["online_store"]
+    return found
+
+
 def test_a_store_that_hangs_costs_a_deadline_and_then_nothing(world: World) -> None:
     world.redis.send_signal(signal.SIGSTOP)
     try:
         said = [world.predict().json() for _ in range(20)]
         assert {each["features_defaulted"] for each in said} == {True}
-        assert world.get("/admin/state", world.admin).json()["models"]["card_fraud"]["online_store"]["breaker"] in (
-            "open",
-            "half-open",
-        )
-        eventually(lambda: not world.ready())
+        assert _online_store(world)["breaker"] in ("open", "half-open")
+        state = eventually(lambda: (found := _online_store(world))["problem"] and found)
+        assert "did not answer" in state["problem"]
+        assert world.ready(), "it answers without the store"
     finally:
         world.redis.send_signal(signal.SIGCONT)
     eventually(lambda: not world.predict().json()["features_defaulted"])

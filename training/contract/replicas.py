@@ -89,7 +89,7 @@ class OnlineStoreState(ReplicaRecord):
     breaker: Literal["closed", "open", "half-open"]
     """The circuit breaker of the model's lookups. Open: the store failed, and no lookups are made for a moment."""
     problem: str | None
-    """Why the last check of the champion failed; null when it passed."""
+    """Why the last lookup failed; null when it did not."""
 
 
 class PredictionLogState(ReplicaRecord):

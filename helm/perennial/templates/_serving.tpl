@@ -107,9 +107,10 @@ spec:
         failureThreshold: 6
       readinessProbe:
         httpGet: {path: /readyz, port: http}
-        periodSeconds: 2
+        # Two failures in a row: a pod that cannot answer gets requests for 1 to 2 s more.
+        periodSeconds: 1
         timeoutSeconds: 2
-        failureThreshold: 3
+        failureThreshold: 2
       lifecycle:
         # The pod is removed from the endpoints before it stops answering.
         preStop: {sleep: {seconds: {{ $serving.drainSeconds }}}}

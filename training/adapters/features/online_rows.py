@@ -77,7 +77,10 @@ class OnlineRows:
             [column] = view.entity_columns
             entities = rows[self._source.entities[view.name]].to_pylist()
             keys = compat.stored_keys(store.config, column.name, entities, column.dtype.to_value_type())
-            return online_store(self._settings).keep_only(store.config, view, keys, *record.stored(view.name))
+            online = online_store(self._settings)
+            removed = online.keep_only(store.config, view, keys, *record.stored(view.name))
+            online.mark_complete(store.config, view.name)
+            return removed
 
     def publish(self) -> None:
         """Publish the definitions, for the `feast` command and its UI, unless they are published already."""

@@ -55,7 +55,9 @@ def _delete_rows(settings: StateSettings, source: SourceSpec, definitions: Defin
             if not features and not columns:  # Never materialized: the store may not know the view.
                 continue
             store = store or stack.enter_context(stores.private_store(settings, definitions.objects, online=True))
-            removed += online_store(settings).keep_only(store.config, view, set(), features, columns)
+            online = online_store(settings)
+            online.mark_complete(store.config, view.name, complete=False)
+            removed += online.keep_only(store.config, view, set(), features, columns)
     return removed
 
 

@@ -8,6 +8,7 @@ the protocol OnlineStore in ONLINE_STORES.
 import contextlib
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.adapters.features.feast_config import repo_config
@@ -26,10 +27,13 @@ ROWS_PER_DEADLINE = 100
 class ConcurrentReader(Protocol):
     """Reads one online store for the many requests of one event loop."""
 
+    #: How many round trips to the store have ended. Lookups may share one.
+    trips: int
+
     async def find(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
         """Look up the entities of `rows` (events). Returns one ViewRows per view.
 
-        Raises TransientError when the store does not answer in time.
+        Raises TransientError when the store does not answer in time, or has lost the rows of a view.
         """
         ...
 
@@ -64,9 +68,17 @@ class OnlineStore(Protocol):
         """
         ...
 
-    def reader(self, seconds: float) -> ConcurrentReader:
+    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> None:
+        """Note in the store that it has all rows of `view`, so that a reader can tell when the store has lost them.
+
+        `complete`: False takes the note away, for a view that is withdrawn.
+        """
+        ...
+
+    def reader(self, seconds: float, seen: Path | None = None) -> ConcurrentReader:
         """Open a reader whose lookups of up to ROWS_PER_DEADLINE events may take `seconds`.
 
+        `seen`: the file in which it keeps, across restarts, which views were complete once.
         Imports Feast, so call it in a thread.
         """
         ...

@@ -9,6 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from training.adapters.features.online_stores import online_config
@@ -74,7 +77,10 @@ class RedisReader:
     """A connection that belongs to one event loop."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._client = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+        # A connection that an earlier Redis has closed is opened again at once. By default the client would wait up to
+        # a second before it does, longer than a lookup may take.
+        again = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+        self._client = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=again)
 
     async def read(self, reads: Sequence[Read]) -> list[Any]:
         """The answers to all `reads`, from one round trip. Raises TransientError when Redis does not answer."""

@@ -4,13 +4,22 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
-from training.adapters.features.online_stores import ONLINE_STORES, ROWS_PER_DEADLINE, store_address, unavailable
+from training.adapters.features.online_stores import (
+    ONLINE_STORES,
+    ROWS_PER_DEADLINE,
+    online_config,
+    store_address,
+    unavailable,
+)
+from training.adapters.features.online_stores._redis_marks import CompleteViews, marks_key
 from training.adapters.features.online_stores._redis_rows import Read, RedisLayout, RedisReader
 from training.adapters.features.views import View, ViewRows
 from training.compat import feast as compat
@@ -73,8 +82,16 @@ class RedisStore:
                         pipe.execute()
         return removed
 
-    def reader(self, seconds: float) -> "SharedRoundTrips":
-        return SharedRoundTrips(self._settings, seconds)
+    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> None:
+        key = marks_key(config.project)
+        with contextlib.closing(compat.RedisRows(config).client()) as client:
+            if complete:
+                client.hset(key, view, datetime.now(UTC).isoformat(timespec="seconds"))
+            else:
+                client.hdel(key, view)
+
+    def reader(self, seconds: float, seen: Path | None = None) -> "SharedRoundTrips":
+        return SharedRoundTrips(self._settings, seconds, seen)
 
 
 def _keys(client: Any, column: str, project: bytes) -> Iterator[bytes]:
@@ -98,10 +115,16 @@ def _pages(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield page
 
 
+def _lacks_rows(answers: Sequence[Sequence[bytes | None]]) -> bool:
+    """Whether an entity has no row. The last field of an answer is the time of the row."""
+    return any(answer[-1] is None for answer in answers)
+
+
 class _Waiting(NamedTuple):
     """A lookup of `rows` events that waits for its `reads`."""
 
     rows: int
+    views: Sequence[View]
     reads: list[Read]
     answered: asyncio.Future[list[Any]]
 
@@ -109,16 +132,17 @@ class _Waiting(NamedTuple):
 class SharedRoundTrips:
     """A reader. Requests that arrive during a round trip to Redis share the next one."""
 
-    def __init__(self, settings: StateSettings, seconds: float) -> None:
+    def __init__(self, settings: StateSettings, seconds: float, seen: Path | None) -> None:
         self._layout, self._reader = RedisLayout(settings), RedisReader(settings.online, seconds)
-        self._seconds = seconds
+        self._marks = CompleteViews(online_config(settings).project, store_address(settings), seen)
+        self._seconds, self.trips = seconds, 0
         self._waiting: list[_Waiting] = []
         self._trips: set[asyncio.Task[None]] = set()
 
     async def find(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append(_Waiting(len(rows), self._layout.reads(views, rows), answered))
+        self._waiting.append(_Waiting(len(rows), views, self._layout.reads(views, rows), answered))
         if len(self._trips) < ROUND_TRIPS:
             self._trips.add(loop.create_task(self._read_waiting()))
         return self._layout.decoded(views, len(rows), await answered)
@@ -141,16 +165,35 @@ class SharedRoundTrips:
         try:
             async with asyncio.timeout(seconds):
                 answers = await self._reader.read([read for each in batch for read in each.reads])
+                lost = await self._lost(batch, answers)
         except TimeoutError:
+            self.trips += 1
             self._fail(batch, TransientError(f"The online store did not answer in {seconds:g} s"))
         except Exception as error:
+            self.trips += 1
             self._fail(batch, error)
         else:
+            self.trips += 1
             start = 0
             for each in batch:
-                if not each.answered.done():
-                    each.answered.set_result(answers[start : start + len(each.reads)])
+                found = answers[start : start + len(each.reads)]
+                if lost is not None and _lacks_rows(found):
+                    self._fail([each], lost)
+                elif not each.answered.done():
+                    each.answered.set_result(found)
                 start += len(each.reads)
+
+    async def _lost(self, batch: list[_Waiting], answers: Sequence[Sequence[bytes | None]]) -> TransientError | None:
+        """The error for lookups that lack rows because Redis has lost those of a view; None when it has lost none.
+
+        Costs a round trip only when a row is missing, or while a view has not been seen complete.
+        """
+        views = {view.name for each in batch for view in each.views}
+        if self._marks.seen >= views and not _lacks_rows(answers):
+            return None
+        names = sorted(views)
+        [marks] = await self._reader.read([(self._marks.key, names)])
+        return self._marks.lost(names, marks)
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         for each in batch:

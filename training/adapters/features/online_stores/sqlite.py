@@ -67,7 +67,10 @@ class SqliteStore:
             connection.execute(f'DELETE FROM "{table}" WHERE feature_name NOT IN ({marks})', names)
         return len(removed)
 
-    def reader(self, seconds: float) -> "SqliteReader":
+    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> None:
+        """Does nothing: a file does not come back empty when a server restarts."""
+
+    def reader(self, seconds: float, seen: Path | None = None) -> "SqliteReader":
         return SqliteReader(self._settings, seconds)
 
 
@@ -75,7 +78,7 @@ class SqliteReader:
     """All lookups run in a single thread, because the connection belongs to a thread."""
 
     def __init__(self, settings: StateSettings, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds, self.trips = seconds, 0
         self._reader = OnlineReader(settings)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lookup")
 
@@ -86,6 +89,8 @@ class SqliteReader:
             return await asyncio.wait_for(lookup, seconds)
         except TimeoutError:
             raise TransientError(f"The online store did not answer in {seconds:g} s") from None
+        finally:
+            self.trips += 1
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
