@@ -197,12 +197,12 @@ class LoadedModelFactory:
         return self._plans.setdefault((code.digest, plan.definitions.model_dump_json(), plan.names), plan)
 
 
-def load_model(folder: Path, spec: ModelSpec) -> MeasuredModel:
-    """The artifact in `folder`, verified against its digest and its golden predictions.
+def load_model(folder: Path, spec: ModelSpec, maximum_mib: int) -> MeasuredModel:
+    """The artifact in `folder`, of at most `maximum_mib`, verified against its digest and its golden predictions.
 
     Raises InputError or DataContractError: it must not serve.
     """
-    model = MeasuredModel.load(folder)
+    model = MeasuredModel.load(folder, maximum_mib=maximum_mib)
     if model.metadata.model != spec.name:
         raise DataContractError(f"The artifact is of model {model.metadata.model!r}, not {spec.name!r}")
     model.metadata.check_kind(spec.task.kind)

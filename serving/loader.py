@@ -1,7 +1,8 @@
 """Loads versions in the background, one at a time, and keeps them loaded as long as they are needed.
 
 The watcher never waits for a download, so a slow artifact store does not delay a rollback to a loaded version. A
-version that cannot be loaded is refused with the reason, and tried again every REFUSED_RETRY_SECONDS.
+version that cannot be loaded is refused with the reason, and tried again after REFUSED_RETRY_SECONDS; one that ended a
+process, after LONG_RETRY_SECONDS. If that was the service's, it is refused again until someone allows it.
 """
 
 import logging
@@ -12,17 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serving.load_guard import LoadDied, LoadGuard
 from serving.loaded_model import LoadedModel, LoadedModelFactory, MeasuredModel, load_model
 from serving.metrics import ModelMetrics
+from serving.trials import TrialEnded
 from training.adapters.registry import ModelVersion, Registry
 from training.contract.errors import DataContractError, StepError, TransientError
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import Refusal
 from training.settings import ServingSettings
 
-REFUSED_RETRY_SECONDS = 30.0
-#: At most so many versions of all models are opened at a time, which takes the processors. Downloads wait for nobody.
-_OPENING = threading.Semaphore(2)
+REFUSED_RETRY_SECONDS, LONG_RETRY_SECONDS = 30.0, 600.0
 
 log = logging.getLogger("perennial")
 
@@ -35,13 +36,19 @@ class Loader:
     """`on_done` is called in another thread when a load has ended, and must return at once."""
 
     def __init__(
-        self, settings: ServingSettings, spec: ModelSpec, metrics: ModelMetrics, on_done: Callable[[], None]
+        self,
+        settings: ServingSettings,
+        spec: ModelSpec,
+        metrics: ModelMetrics,
+        guard: LoadGuard,
+        on_done: Callable[[], None],
     ) -> None:
         #: Version → why it was refused. Replaced, never changed.
         self.refused: Mapping[int, Refusal] = {}
         #: Version → when a refused one is tried again (time.monotonic).
         self._retry_at: dict[int, float] = {}
         self._settings, self._spec, self._metrics, self._on_done = settings, spec, metrics, on_done
+        self._guard = guard
         self._registry = Registry(settings.tracking_uri)
         self._factory = LoadedModelFactory(settings, spec)
         self._copies = Path(settings.serving) / "models" / spec.name
@@ -50,6 +57,11 @@ class Loader:
         self._loads: dict[int, threading.Thread] = {}
         #: Version → why its last load failed. The next call of `take` tries again.
         self._failed: dict[int, str] = {}
+
+    @property
+    def versions(self) -> list[int]:
+        """Those in memory."""
+        return sorted(model.version for model in self._loaded)
 
     @property
     def loading(self) -> bool:
@@ -83,17 +95,17 @@ class Loader:
 
         Raises NotLoaded when its features cannot be looked up now, or why the copy is unusable.
         """
-        with _OPENING:
-            model = load_model(self.copy(version), self._spec)
-            if model.metadata.digest != digest:
-                problem = f"the copy of version {version} in {self.copy(version)} is not the one that served"
-                raise DataContractError(problem, hint="The registry has the version.")
-            return self._open(version, model)
+        return self._guarded(version, digest)
 
     def add(self, loaded: LoadedModel) -> None:
         """Keep a version that `from_disk` returned."""
         with self._lock:
             self._loaded = [*(model for model in self._loaded if model.version != loaded.version), loaded]
+
+    def retry(self) -> None:
+        """Try refused versions again, also those that ended the service."""
+        self._guard.retry(self._spec.name)
+        self._retry_at = dict.fromkeys(self._retry_at, 0.0)
 
     def unload(self) -> None:
         """Drop all versions. Their copies on disk stay, and requests under way keep theirs."""
@@ -123,15 +135,15 @@ class Loader:
     def _try(self, wanted: ModelVersion) -> None:
         version = wanted.version
         try:
-            folder = self._registry.download(wanted, self.copy(version))
-            with _OPENING:
-                loaded = self._open(version, load_model(folder, self._spec))
+            self._guard.check(self._spec.name, wanted.digest)
+            self._registry.download(wanted, self.copy(version), self._settings.artifact_maximum_mib)
+            loaded = self._guarded(version, wanted.digest)
         except (TransientError, NotLoaded) as error:
             self._failed[version] = str(error)
         except Exception as error:
             reason = _one_line(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
             self._failed.pop(version, None)
-            self._retry_at[version] = time.monotonic() + REFUSED_RETRY_SECONDS
+            self._retry_at[version] = time.monotonic() + _retry_seconds(error)
             self.refused = {**self.refused, version: Refusal(reason=reason, at=datetime.now(UTC))}
             self._metrics.refused.inc()
             log.error("%s version %d is refused: %s", self._spec.name, version, reason)
@@ -141,6 +153,19 @@ class Loader:
             self.add(loaded)
             log.info("%s version %d is loaded", self._spec.name, version)
 
+    def _guarded(self, version: int, digest: str) -> LoadedModel:
+        """The version from its copy on disk, which must have this digest."""
+        folder, maximum_mib = self.copy(version), self._settings.artifact_maximum_mib
+
+        def load() -> LoadedModel:
+            model = load_model(folder, self._spec, maximum_mib)
+            if model.metadata.digest != digest:
+                problem = f"the copy of version {version} in {folder} is not the one that served"
+                raise DataContractError(problem, hint="The registry has the version.")
+            return self._open(version, model)
+
+        return self._guard.load(self._spec.name, version, digest, folder, load)
+
     def _open(self, version: int, model: MeasuredModel) -> LoadedModel:
         try:
             return self._factory.open(version, model)
@@ -149,6 +174,11 @@ class Loader:
         except Exception as error:
             # No reason to refuse the version: on a fresh machine the online store does not exist yet.
             raise NotLoaded(f"features cannot be looked up: {type(error).__name__}: {error}") from error
+
+
+def _retry_seconds(error: Exception) -> float:
+    """After how long a version that was refused with `error` is tried again."""
+    return LONG_RETRY_SECONDS if isinstance(error, LoadDied | TrialEnded) else REFUSED_RETRY_SECONDS
 
 
 def _one_line(error: StepError) -> str:

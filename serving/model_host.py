@@ -35,7 +35,7 @@ class ModelHost:
         self.metrics = replica.metrics.of(spec.name)
         self.signals = RolloutSignals(spec, replica.name)
         wake, on_load = replica.registry.wake, replica.models_loaded.set
-        self.watcher = Watcher(settings, spec, self.metrics, self.signals, wake, on_load)
+        self.watcher = Watcher(settings, spec, self.metrics, self.signals, replica.guard, wake, on_load)
         self.limits = ModelLimits(replica.limits)
         #: Why the spec file is not used as it is now; None when it is.
         self.spec_problem: str | None = None
@@ -191,6 +191,8 @@ class ModelHost:
             loaded=self.loaded,
             models=traffic.versions,
             traffic=traffic.state,
+            loaded_versions=watcher.loaded_versions,
+            held_back=watcher.held_back,
             refused=dict(watcher.refused),
             problem=watcher.problem,
             spec_problem=self.spec_problem,

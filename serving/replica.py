@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from serving.limits import Limits
+from serving.load_guard import LoadGuard
 from serving.lookup import StoreReader
 from serving.metrics import Metrics
 from serving.recorder import RecordTimer
@@ -36,6 +37,7 @@ class Replica:
         self.metrics = metrics or Metrics()
         self.limits = Limits(settings.serving_maximum_in_flight, settings.serving_maximum_lag_seconds)
         self.store = StoreReader(settings)
+        self.guard = LoadGuard(settings)
         self.record_timer = RecordTimer()
         self.spools = SpoolFolders(self.folder, settings.lake, self.name, self.metrics)
         #: Set when a model is being loaded into memory. ModelUnloader waits for it.
@@ -51,6 +53,7 @@ class Replica:
         self.limits.close()
         self.store.close()
         self.registry.stop()
+        self.guard.close()
 
 
 def replica_name(state: Path) -> str:

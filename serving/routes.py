@@ -106,6 +106,11 @@ def application(frontend: Frontend) -> FastAPI:
         """Put the replica back into the rotation. For admins."""
         return _guarded(frontend, request, "admin", lambda hosts: _drain(hosts, False))
 
+    @app.post("/admin/models/{model}/retry", response_model=ReplicaModels, responses=OF_A_MODEL, tags=[ADMIN])
+    async def retry(request: Request, model: str) -> Response:
+        """Try the refused versions of a model again, also those during whose load the service ended. For admins."""
+        return _guarded(frontend, request, "admin", lambda hosts: _retry(hosts.of(model)))
+
     async def no_prediction(request: Request) -> Response:
         """A POST comes here when the service does not serve the model; other methods always do."""
         try:
@@ -186,6 +191,11 @@ async def _never() -> Response:
 def _drain(hosts: "ModelHosts", draining: bool) -> ReplicaState:
     hosts.replica.limits.draining = draining
     return hosts.state()
+
+
+def _retry(host: "ModelHost") -> ReplicaModels:
+    host.watcher.retry()
+    return host.models()
 
 
 def _guarded(frontend: Frontend, request: Request, role: Role, make: Callable[["ModelHosts"], Any]) -> Response:

@@ -145,7 +145,9 @@ class RolloutSignals:
     """Implements Signals. The watcher calls `begin` when the state of traffic changes."""
 
     def __init__(self, spec: ModelSpec, replica: str = "") -> None:
-        self._model, self._replica = spec.name, replica
+        #: Its name.
+        self.replica = replica
+        self._model = spec.name
         self._lock = threading.Lock()
         self._begin(Traffic())
 
@@ -231,7 +233,7 @@ class RolloutSignals:
     def snapshot(self) -> contract.Signals:
         with self._lock:
             return contract.Signals(
-                replica=self._replica,
+                replica=self.replica,
                 traffic=self._state.traffic,
                 champion=self._state.champion,
                 challenger=self._state.challenger,

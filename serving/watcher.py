@@ -12,10 +12,12 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serving.load_guard import LoadGuard
 from serving.loaded_model import LoadedModel
 from serving.loader import Loader, NotLoaded
 from serving.metrics import ModelMetrics
@@ -23,14 +25,14 @@ from serving.signals import RolloutSignals
 from serving.traffic import Traffic
 from training import atomic
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelState, ModelVersion, Registry
-from training.contract.errors import TransientError
+from training.contract.errors import InputError, TransientError
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import LastTraffic, LoadedVersion, ModelCopy, Refusal
-from training.contract.traffic import FULL, Desired, desired
+from training.contract.traffic import FIRST, FULL, Desired, FirstLoad, desired
 from training.settings import ServingSettings
 
 FOLLOWED = (CHAMPION, CHALLENGER, PREVIOUS)
-#: Alias → the version that the registry asks for.
+#: Alias → the version that the registry asks for; FIRST → one that this replica loads before the others.
 Wanted = Mapping[str, ModelVersion | None]
 
 log = logging.getLogger("perennial")
@@ -49,6 +51,7 @@ class Watcher:
         spec: ModelSpec,
         metrics: ModelMetrics,
         signals: RolloutSignals,
+        guard: LoadGuard,
         wake: Callable[[], None] = lambda: None,
         on_load: Callable[[], None] = lambda: None,
     ) -> None:
@@ -57,6 +60,8 @@ class Watcher:
         self.problem: str | None = "The service is starting"
         #: The first versions have been loaded, or cannot be.
         self.settled = False
+        #: Why the challenger is not loaded although it could be; None when it is, or there is none.
+        self.held_back: str | None = None
         #: Why the champion is not the one that the registry asks for; None when it is.
         self.champion_problem: str | None = self.problem
         self.model = spec.name
@@ -69,14 +74,24 @@ class Watcher:
         self._load = Future[None]()
         self._load.set_result(None)
         self._registry = Registry(settings.tracking_uri)
-        self._loader = Loader(settings, spec, metrics, wake)
+        self._loader = Loader(settings, spec, metrics, guard, wake)
         self._last_traffic = Path(settings.serving) / "models" / spec.name / "traffic.json"
         #: (creation time of the registered model, version) → the version's entry, which never changes.
         self._entries: dict[tuple[int, int], ModelVersion] = {}
 
     @property
+    def loaded_versions(self) -> list[int]:
+        """Those in memory."""
+        return self._loader.versions
+
+    @property
     def refused(self) -> Mapping[int, Refusal]:
         return self._loader.refused
+
+    def retry(self) -> None:
+        """Try refused versions again, also those during whose load the service ended."""
+        self._loader.retry()
+        self._wake()
 
     def update(self, found: ModelState | Exception) -> None:
         """Take over the model's state in the registry, as far as it is loaded. `found`: it, or why it is not known."""
@@ -97,12 +112,17 @@ class Watcher:
             if isinstance(found, Exception):
                 raise found
             self._metrics.wanted_champion.set(found.aliases.get(CHAMPION) or 0)
-            wanted = {alias: self._entry(found, found.aliases.get(alias)) for alias in FOLLOWED}
+            wanted = {FIRST: None} | {alias: self._entry(found, found.aliases.get(alias)) for alias in FOLLOWED}
+            first = FirstLoad.of(found.tags)
+            mine = first is not None and first.replica == self._signals.replica
+            with suppress(InputError):  # Anyone can edit the tag: there may be no such version.
+                wanted[FIRST] = self._entry(found, first.version) if first is not None and mine else None
         except TransientError as error:
             return error.message if self.traffic.can_answer else self._from_disk(error.message)
         asked, bad_tags = desired(found.tags, wanted[CHALLENGER] is not None)
         with self._lock:
             if self.traffic.unloaded is None:
+                self.held_back = None if mine else self._why_held_back(wanted[CHALLENGER], first)
                 return self._take_all(wanted, asked, bad_tags)
             self.champion_problem = self._take_none(self.traffic.unloaded, wanted, asked)
             return self.champion_problem or bad_tags
@@ -120,7 +140,12 @@ class Watcher:
         """Take over what is loaded. Returns what is missing, if anything."""
         # The champion comes first: of several versions that are not loaded yet, it is the first to be loaded.
         champion, self.champion_problem = self._take(CHAMPION, wanted[CHAMPION])
-        challenger, challenger_problem = self._take(CHALLENGER, wanted[CHALLENGER])
+        if self.held_back is None:
+            challenger, challenger_problem = self._take(CHALLENGER, wanted[CHALLENGER])
+        else:
+            challenger, challenger_problem = None, None if asked.mode == "full" else self.held_back
+        # If it has no alias, it only has to be loaded.
+        _, first_problem = self._take(FIRST, wanted[FIRST])
         # `previous` only makes a rollback faster: a replica without it is well.
         previous, _ = self._take(PREVIOUS, wanted[PREVIOUS])
         if challenger is None:
@@ -129,7 +154,16 @@ class Watcher:
         self._may_unload = champion is not None and _nothing_to_load(champion, wanted, asked)
         versions = {version.version for version in wanted.values() if version}
         self._loader.keep(self.traffic.by_alias.values(), versions)
-        return self.champion_problem or bad_tags or challenger_problem
+        return self.champion_problem or bad_tags or challenger_problem or first_problem
+
+    def _why_held_back(self, challenger: ModelVersion | None, first: FirstLoad | None) -> str | None:
+        """Why the challenger must not be loaded yet; None when it may, or when it is loaded."""
+        if challenger is None or first is None or challenger.version != first.version:
+            return None
+        if challenger.version in self._loader.versions:
+            return None
+        waits = f"is loaded by replica {first.replica} first" if first.replica else "waits for its rollout"
+        return f"{self.model} version {challenger.version} {waits}, as the tag {FIRST} says"
 
     def _entry(self, state: ModelState, version: int | None) -> ModelVersion | None:
         if version is None:
@@ -292,4 +326,4 @@ def _nothing_to_load(champion: ModelCopy | LoadedModel, wanted: Wanted, asked: D
     """Whether `champion` is all that the registry asks for: no other champion, and no rollout."""
     version = wanted[CHAMPION]
     same = version is None or (version.version == champion.version and version.digest == champion.digest)
-    return same and wanted[CHALLENGER] is None and asked == FULL
+    return same and wanted[CHALLENGER] is None and wanted[FIRST] is None and asked == FULL

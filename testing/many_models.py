@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ import httpx
 import yaml
 
 from testing.http_client import http
+from testing.onnx_attacks import replace_model
 from testing.serving_stack import (
     EVENT,
     Service,
@@ -49,8 +50,11 @@ class ManyModels:
         spec = spec_of(kind, model) | {"title": f"Title of {model}", "rollout": plan} | fields
         (self.settings.models_dir / f"{model}.yaml").write_text(yaml.safe_dump(spec))
 
-    def register(self, model: str, shift: float = 0.0, **faults: Any) -> int:
-        """A new version of `model`. `faults`: of a binary model, those of `serving_stack.artifact`."""
+    def register(
+        self, model: str, shift: float = 0.0, attack: Callable[[int], bytes] | None = None, **faults: Any
+    ) -> int:
+        """A new version of `model`. `faults`: of a binary model, those of `serving_stack.artifact`. `attack` makes its
+        ONNX file, for so many features."""
         self.versions[model] += 1
         folder = self.folder / f"{model}-{self.versions[model]}"
         features = Features(self.settings, load_model_spec(model, self.settings.models_dir, self.settings.feature_repo))
@@ -58,6 +62,8 @@ class ManyModels:
             path = artifact(folder, features.names(), -1.0 + shift, features=features, model=model, **faults)
         else:
             path = artifact_of(folder, self.kinds[model], features, shift, model=model)
+        if attack is not None:
+            replace_model(path, attack(len(features.names())))
         return registered(self.settings, path).version
 
     def set_champion(self, model: str, version: int) -> None:

@@ -21,12 +21,13 @@ import yaml
 from onnx import TensorProto, helper
 
 from testing.http_client import http
+from testing.onnx_attacks import replace_model
 from testing.ports import free_port
 from training.adapters.features import Features, OnlineRows, golden_events
 from training.adapters.lake import Lake
-from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
+from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.registry import ModelVersion, Registry
-from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata, Golden
+from training.contract.artifact import METADATA_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata, Golden
 from training.contract.base import Days
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.replicas import Refusal, ReplicaModels
@@ -127,7 +128,8 @@ def registered(settings: Settings, artifact: Path) -> ModelVersion:
     where = None if settings.tracking_uri.startswith("http") else str(artifact.with_name("runs"))
     run = client.create_run(client.create_experiment(artifact.name, where)).info.run_id
     client.log_artifacts(run, str(artifact), "served")
-    metadata = OnnxModel.load(artifact).metadata
+    # Not as the code under test reads it: it refuses the artifacts of some tests.
+    metadata = ArtifactMetadata.model_validate_json((artifact / METADATA_FILE).read_text())
     return Registry(settings.tracking_uri).register(metadata.model, run, metadata.digest, {})
 
 
@@ -296,6 +298,13 @@ class Service(Process):
         models = self.models()
         return models is not None and models.champion is not None and models.champion.version == version
 
+    def kill(self) -> None:
+        """End it at once. The worker, which has a session of its own, first: else it would stop in good order."""
+        worker = self.worker()
+        os.kill(worker, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+        eventually(lambda: not Path(f"/proc/{worker}").exists())
+
     def worker(self) -> int:
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
@@ -310,7 +319,14 @@ def changed(settings: Settings, **fields: Any) -> Settings:
 def serving_environment(settings: Settings) -> dict[str, str]:
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("CT_", "BENTOML_", "MLFLOW_"))}
     policy = ["store_down", "lookup_seconds", "deadline_seconds", "explain", "pinning"]
-    policy += ["maximum_lag_seconds", "maximum_in_flight", "maximum_models", "management_port"]
+    policy += [
+        "maximum_lag_seconds",
+        "maximum_in_flight",
+        "maximum_models",
+        "management_port",
+        "load_mib",
+        "load_seconds",
+    ]
     return keep | {
         **{f"CT_SERVING_{name.upper()}": str(getattr(settings, f"serving_{name}")) for name in policy},
         "CT_HOME": str(settings.home),
@@ -355,27 +371,33 @@ class Stack:
         names: list[str] | None = None,
         golden_error: float = 0.0,
         features: Features | None = None,
+        attack: Callable[[int], bytes] | None = None,
         **faults: Any,
     ) -> ModelVersion:
         """A new version whose scores depend on `bias`, with the `faults` of `_nodes`.
 
         It takes the `names` of `features`: by default all that the feature repo has. An artifact with other names is
-        one from before features were part of one.
+        one from before features were part of one. `attack` makes its ONNX file, for so many features.
         """
         self.count += 1
         if features is None and names is None:
             features = Features(self.settings, self.spec)
         names = names or (features.names() if features else [])
         folder = self.folder / f"artifact{self.count}"
-        return registered(self.settings, artifact(folder, names, bias, golden_error, features, **faults))
+        artifact(folder, names, bias, golden_error, features, **faults)
+        if attack is not None:
+            replace_model(folder, attack(len(names)))
+        return registered(self.settings, folder)
 
     def predict(self, **changes: Any) -> httpx.Response:
         return http.post(f"{self.service.url}/predict", json=EVENT | changes, timeout=30)
 
-    def planned(self, stages: list[dict[str, Any]], guards: dict[str, Any] | None = None, urls: str = "") -> Settings:
-        """Settings of a model spec with this rollout plan."""
+    def planned(
+        self, stages: list[dict[str, Any]], guards: dict[str, Any] | None = None, urls: str = "", timeout: int = 30
+    ) -> Settings:
+        """Settings of a model spec with this rollout plan. `timeout`: in seconds."""
         spec = yaml.safe_load((self.settings.models_dir / "card_fraud.yaml").read_text())
-        spec["rollout"] = {"timeout_seconds": 30, "stages": stages, "guards": guards or {}}
+        spec["rollout"] = {"timeout_seconds": timeout, "stages": stages, "guards": guards or {}}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         (folder / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
         return changed(self.settings, serving_urls=urls or self.service.url, models_dir=folder)

@@ -157,7 +157,9 @@ def _contributions(
     registry = Registry(settings.tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            model = OnnxModel.load(registry.download(registry.get(spec.name, version), Path(folder, "served")))
+            limit = settings.artifact_maximum_mib
+            artifact = registry.download(registry.get(spec.name, version), Path(folder, "served"), limit)
+            model = OnnxModel.load(artifact, maximum_mib=limit)
         except (InputError, DataContractError):
             return None
         names: Sequence[str] = model.metadata.feature_names

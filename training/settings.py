@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from training import storage
+from training.contract.artifact import MAXIMUM_MIB
 from training.contract.errors import ConfigError
 from training.contract.model_spec import MODELS_DIR
 from training.contract.names import DEFAULT_SERVICE, NAME_PATTERN
@@ -106,6 +107,9 @@ class StateSettings(BaseSettings):
     serving_api_key: SecretStr | None = None
     """The API key that the steps send to the prediction service."""
 
+    artifact_maximum_mib: int = Field(MAXIMUM_MIB, ge=1)
+    """A model artifact with a larger file, or whose graph makes constants of more memory, is not loaded, in MiB."""
+
     git_sha: str | None = Field(None, json_schema_extra=_IN_THE_IMAGE)
     """The commit of the code. Empty: read from the Git repository around the code, if there is one."""
     image: str | None = None
@@ -185,6 +189,12 @@ class ServingSettings(StateSettings):
     """Seconds between two reads of the registry's aliases."""
     serving_state: OnDisk = ""
     """The folder with the last good copies of models, and with predictions that are not in the lake yet."""
+
+    serving_load_mib: int = Field(1024, ge=64)
+    """Memory that the first load of a version may take beyond the artifact's libraries, in MiB. It is done in a process
+    of its own, whose end does not end the service. Keep twice that free beside the versions in memory."""
+    serving_load_seconds: float = Field(30.0, gt=0)
+    """Time limit for the first load of a version and the scores of its golden rows."""
 
     serving_lookup_seconds: float = Field(0.5, gt=0)
     """Time limit for a lookup of up to 100 events in the online store. A larger one gets proportionally more."""

@@ -76,6 +76,20 @@ def read(uri: str) -> bytes | None:
             return None
 
 
+def size(uri: str) -> int | None:
+    """The bytes of a file, without reading it; None when there is none."""
+    if not is_remote(uri):
+        try:
+            return local(uri).stat().st_size
+        except FileNotFoundError:
+            return None
+    with _contract_errors(uri) as (store, path):
+        try:
+            return int(store.head(path)["size"])
+        except FileNotFoundError:
+            return None
+
+
 def write(uri: str, content: bytes) -> None:
     """Write `content` to `uri` atomically. Replaces a file that exists."""
     if is_remote(uri):

@@ -34,4 +34,4 @@ def served_artifact(settings: StateSettings, version: ModelVersion) -> Path:
     not answer.
     """
     folder = settings.scratch / version.model / "versions" / str(version.version)
-    return Registry(settings.tracking_uri).download(version, folder)
+    return Registry(settings.tracking_uri).download(version, folder, settings.artifact_maximum_mib)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from testing.onnx_attacks import giant_fill, giant_initializer, replace_model
 from tests.adapters.tiny_artifact import make_artifact
 from training.adapters.onnx_model import OnnxModel, digest, write_artifact
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT
@@ -148,3 +149,27 @@ def test_an_artifact_cannot_allow_itself_other_scores(tmp_path: Path, task: dict
     model = OnnxModel(changed, OnnxModel.load(tmp_path / "artifact")._scorer)
     with pytest.raises(DataContractError, match=r"golden rows differ by 0\.01"):
         model.check_golden()
+
+
+@pytest.mark.parametrize("attack", [giant_fill, giant_initializer])
+def test_a_model_that_asks_for_much_memory_is_refused_before_it_gets_it(folder: Path, attack: Any) -> None:
+    content = attack(2)
+    assert len(content) < 400
+    replace_model(folder, content)
+    with pytest.raises(DataContractError, match=r"too large: its constants take 22,888 MiB") as error:
+        OnnxModel.load(folder)
+    assert "CT_ARTIFACT_MAXIMUM_MIB" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "metadata.json"])
+def test_a_large_file_is_not_read(folder: Path, name: str) -> None:
+    with (folder / name).open("ab") as file:
+        file.truncate(3 * 2**40)  # It takes no place on disk, and would not fit into memory.
+    with pytest.raises(DataContractError, match=rf"{name} takes 3,145,728.0 MiB, and an artifact may take 2 MiB"):
+        OnnxModel.load(folder, maximum_mib=2)
+
+
+def test_a_damaged_graph_is_refused(folder: Path) -> None:
+    replace_model(folder, (folder / "model.onnx").read_bytes()[:-9])
+    with pytest.raises(DataContractError, match="cannot be read: the file is damaged"):
+        OnnxModel.load(folder)

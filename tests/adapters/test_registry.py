@@ -168,6 +168,28 @@ def test_download_refuses_a_version_without_a_digest(world: World) -> None:
         world.registry.download(world.registry.get(world.model, version.version), world.folder / "copy")
 
 
+def test_download_refuses_a_large_artifact_before_it_takes_the_disk(world: World) -> None:
+    artifact = world.folder / "large"
+    digest = make_artifact(artifact, world.model).digest
+    with (artifact / "metadata.json").open("ab") as file:
+        file.write(b" " * 2**21)
+    run = world.runs.begin("logistic_regression", "large", {})
+    world.runs.log_files(run.run_id, artifact, "served")
+    version, folder = world.registry.register(world.model, run.run_id, digest, {}), world.folder / "copy"
+    with pytest.raises(DataContractError, match=r"served/metadata.json of run .* takes 2\.0 MiB"):
+        world.registry.download(version, folder, maximum_mib=1)
+    assert not folder.exists()
+    world.registry.download(version, folder)
+
+
+def test_download_refuses_other_files(world: World) -> None:
+    version = world.registered()
+    (world.folder / "other.bin").write_bytes(b"other")
+    MlflowClient(world.uri).log_artifact(version.run_id, str(world.folder / "other.bin"), "served")
+    with pytest.raises(DataContractError, match=r"served/other\.bin, which is no part of an artifact"):
+        world.registry.download(version, world.folder / "copy")
+
+
 def test_a_finished_run_is_found_by_its_fingerprint(world: World) -> None:
     run_id = world.trained()
     again = world.runs.begin("logistic_regression", "f", {})

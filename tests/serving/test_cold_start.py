@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serving.load_guard import LoadGuard
 from serving.metrics import Metrics
 from serving.registry_poll import RegistryPoll
 from serving.signals import RolloutSignals
@@ -39,7 +40,9 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, list[st
 
 def polled(settings: Settings, spec: ModelSpec) -> Watcher:
     """A watcher that has tried to read the registry once."""
-    watcher = Watcher(settings, spec, Metrics(CollectorRegistry()).of(spec.name), RolloutSignals(spec))
+    watcher = Watcher(
+        settings, spec, Metrics(CollectorRegistry()).of(spec.name), RolloutSignals(spec), LoadGuard(settings)
+    )
     poll = RegistryPoll(Registry(settings.tracking_uri), 1.0)
     poll.add(watcher)
     poll.poll()

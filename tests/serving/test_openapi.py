@@ -25,7 +25,8 @@ from training.settings import Settings
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 GETS = ("/models", "/models/{model}", "/models/{model}/signals", "/admin/state")
 POSTS = ("/predict", "/predict_batch", "/models/card_fraud/predict", "/models/card_fraud/predict_batch")
-POSTS += ("/admin/drain", "/admin/resume")
+ADMIN_POSTS = ("/admin/drain", "/admin/resume", "/admin/models/{model}/retry")
+POSTS += ADMIN_POSTS
 OURS = (*GETS, *POSTS)
 ADMIN = {"Authorization": "Bearer key-of-an-admin"}
 
@@ -75,7 +76,7 @@ def test_every_answer_is_one_that_the_document_names(service: Service) -> None:
         holds()
 
 
-@pytest.mark.parametrize("path", [*GETS, "/admin/drain", "/admin/resume"])
+@pytest.mark.parametrize("path", [*GETS, *ADMIN_POSTS])
 def test_an_admin_gets_what_the_document_names(service: Service, path: str) -> None:
     document = httpx.get(f"{service.url}/docs.json").json()
     operation = schemathesis.openapi.from_dict(document)[path]["GET" if path in GETS else "POST"]

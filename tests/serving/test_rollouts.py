@@ -10,17 +10,21 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serving.load_guard import LoadGuard
 from serving.metrics import Metrics
 from serving.registry_poll import RegistryPoll
 from serving.signals import RolloutSignals
 from serving.watcher import Watcher
+from testing.onnx_attacks import endless_loop
 from testing.serving_stack import (
     EVENT,
     Service,
@@ -31,8 +35,9 @@ from testing.serving_stack import (
     running_stack,
     service_process,
 )
-from training.contract.errors import RolloutAborted
+from training.contract.errors import RolloutAborted, StepError
 from training.contract.messages import RollbackInputs, RolloutInputs
+from training.contract.traffic import FIRST, FirstLoad
 from training.steps import rollback, rollout
 
 pytestmark = pytest.mark.slow
@@ -201,11 +206,50 @@ def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack
         assert set(callers.statuses) == {200}
 
 
+def test_a_version_that_takes_down_the_first_replica_reaches_no_other(stack: Stack) -> None:
+    bad = stack.register(bias=-0.94, attack=endless_loop).version
+    with more_replicas(stack, 1) as [other]:
+        services = [stack.service, other]
+        for service in services:
+            eventually(lambda service=service: service.serves(1))
+        # As the step `register` does.
+        stack.registry.load_first(MODEL, FirstLoad(version=bad))
+        stack.registry.set_alias(MODEL, "challenger", bad)
+        for service in services:
+            eventually(lambda service=service: "waits for its rollout" in (service.models().held_back or ""))
+        first, second = sorted(services, key=lambda service: service.models().replica)
+        settings = stack.planned([{"mode": "full"}], urls=",".join(service.url for service in services))
+        with ThreadPoolExecutor() as pool, Callers([second.url]) as callers:
+            rolling = pool.submit(rollout.run, RolloutInputs(model=MODEL, version=bad), settings)
+            records = Path(settings.serving if first is stack.service else stack.folder / "replica0", "loads.json")
+            eventually(lambda: '"loading":true' in records.read_text())
+            first.kill()
+            first.start()
+            with pytest.raises(StepError):  # The refusal, or on a slow machine the time limit.
+                rolling.result()
+            refusal = eventually(lambda: first.refused(bad))
+            assert "The service ended while it was loading the version" in refusal.reason
+            # The same replica is the first again, and it refuses the version.
+            with pytest.raises(StepError, match=f"{first.url} .* is refused"):
+                rollout.run(RolloutInputs(model=MODEL, version=bad), settings)
+        assert set(callers.statuses) == {200}
+        assert bad not in {*second.models().loaded_versions, *second.models().refused}
+        assert f"{MODEL} version {bad} is" not in second.log.read_text().replace("is loaded by replica", "")
+        good = stack.register(bias=-0.94).version
+        stack.registry.load_first(MODEL, FirstLoad(version=good))
+        stack.registry.set_alias(MODEL, "challenger", good)
+        patient = stack.planned([{"mode": "full"}], urls=settings.serving_urls, timeout=300)
+        rollout.run(RolloutInputs(model=MODEL, version=good), patient)
+        assert all(service.serves(good) for service in services)
+        assert FIRST not in stack.registry.state(MODEL).tags
+        rollback.run(RollbackInputs(model=MODEL, version=1), patient)
+
+
 def test_what_no_longer_serves_is_freed(stack: Stack) -> None:
     settings = changed(stack.settings, serving_state=str(stack.folder / "watched"))
     poll = RegistryPoll(stack.registry, settings.serving_poll_seconds)
     metrics = Metrics(CollectorRegistry()).of(MODEL)
-    watcher = Watcher(settings, stack.spec, metrics, RolloutSignals(stack.spec), poll.wake)
+    watcher = Watcher(settings, stack.spec, metrics, RolloutSignals(stack.spec), LoadGuard(settings), poll.wake)
     poll.add(watcher)
     poll.start()
     try:

@@ -50,9 +50,11 @@ def test_what_is_written_is_read_and_replaced_whole(folder: str) -> None:
     storage.write(uri, b"first")
     storage.write(uri, b"second")
     assert storage.read(uri) == b"second"
+    assert storage.size(uri) == len(b"second")
     storage.remove(uri)
     storage.remove(uri)
     assert storage.read(uri) is None
+    assert storage.size(uri) is None
 
 
 def test_of_many_creators_one_wins(folder: str) -> None:

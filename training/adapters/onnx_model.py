@@ -11,9 +11,18 @@ import onnxruntime as ort
 from pydantic import ValidationError
 
 from training import atomic, storage
-from training.contract.artifact import METADATA_FILE, ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata
+from training.contract.artifact import (
+    MAXIMUM_MIB,
+    METADATA_FILE,
+    ONNX_FILE,
+    ONNX_INPUT,
+    ONNX_OUTPUT,
+    ArtifactMetadata,
+    too_large,
+)
 from training.contract.errors import DataContractError, InputError
 from training.contract.registries import TASKS
+from training.domain.onnx_sizes import oversized_constants
 from training.domain.parity import largest_tolerance
 from training.domain.task_kind import ServedTask, served_task
 
@@ -57,16 +66,15 @@ class OnnxModel:
         return served_task(self.metadata.task)
 
     @classmethod
-    def load(cls, folder: Path | str, threads: int = 1) -> Self:
+    def load(cls, folder: Path | str, threads: int = 1, maximum_mib: int = MAXIMUM_MIB) -> Self:
         """Load model.onnx and metadata.json from `folder`, a path or a URI.
 
-        Raises InputError when a file is missing, DataContractError when the files are invalid or do not belong
-        together.
+        Neither the files nor the constants of the graph may take more than `maximum_mib`.
+
+        Raises InputError when a file is missing, DataContractError when the files are invalid, too large or do not
+        belong together.
         """
-        content, described = (storage.read(storage.join(str(folder), name)) for name in (ONNX_FILE, METADATA_FILE))
-        if content is None or described is None:
-            problem = f"No model artifact in {folder}: {ONNX_FILE} or {METADATA_FILE} is missing"
-            raise InputError(problem, hint="Train a model, or download the artifact.")
+        content, described = (_read(folder, name, maximum_mib) for name in (ONNX_FILE, METADATA_FILE))
         try:
             metadata = ArtifactMetadata.model_validate_json(described)
         except ValidationError as error:
@@ -75,6 +83,7 @@ class OnnxModel:
         if (found := digest(content)) != metadata.digest:
             problem = f"{ONNX_FILE} in {folder} has digest {found}, but {METADATA_FILE} has {metadata.digest}"
             raise DataContractError(problem, hint="Delete the folder and fetch the artifact again.")
+        _check_constants(content, folder, maximum_mib)
         try:
             return cls(metadata, OnnxScorer(content, threads))
         except Exception as error:  # ONNX Runtime's exceptions have no common class.
@@ -133,6 +142,31 @@ class OnnxModel:
             problem = f"Scores of the golden rows differ by {difference:.2g}, more than {allowed:.2g}"
             hint = "ONNX Runtime on this machine computes other scores than in training. Do not serve the model here."
             raise DataContractError(problem, hint=hint)
+
+
+def _read(folder: Path | str, name: str, maximum_mib: int) -> bytes:
+    """A file of the artifact in `folder`. Raises as `OnnxModel.load`."""
+    uri = storage.join(str(folder), name)
+    size = storage.size(uri)
+    if size is not None and size > maximum_mib * 2**20:
+        raise too_large(uri, size, maximum_mib)
+    content = storage.read(uri)
+    if content is None:
+        problem = f"No model artifact in {folder}: {name} is missing"
+        raise InputError(problem, hint="Train a model, or download the artifact.")
+    return content
+
+
+def _check_constants(content: bytes, folder: Path | str, maximum_mib: int) -> None:
+    """Raises DataContractError when the constants of a graph are too large, before ONNX Runtime allocates them."""
+    try:
+        problem = oversized_constants(content, maximum_mib * 2**20)
+    except ValueError as error:
+        problem = f"{ONNX_FILE} in {folder} cannot be read: {error}"
+        raise DataContractError(problem, hint="Do not serve the model. Train again.") from error
+    if problem:
+        hint = "Do not serve the model. If it is meant so, set CT_ARTIFACT_MAXIMUM_MIB higher."
+        raise DataContractError(f"{ONNX_FILE} in {folder} is too large: {problem}; allowed are {maximum_mib} MiB", hint)
 
 
 def digest(content: bytes) -> str:

@@ -3,7 +3,7 @@
 import logging
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,6 +34,8 @@ class ReplicaStatus:
     champion: LoadedVersion | None = None
     #: Version → why it was refused.
     refused: Mapping[int, Refusal] = field(default_factory=dict)
+    #: The versions in its memory; None when an older replica does not say it.
+    loaded: Collection[int] | None = None
     #: Why it does not do what the registry asks for, or gave no answer.
     problem: str | None = None
     #: What it has counted in its state of traffic, if that was asked for.
@@ -106,6 +108,16 @@ class Replicas:
 
         return self._wait(reached, f"is in stage {stage}", version, timeout, before)
 
+    def wait_until_loaded(
+        self, version: int, replica: str, timeout: float, before: Sequence[ReplicaStatus] = ()
+    ) -> list[ReplicaStatus]:
+        """Wait until `replica` has `version` in memory. Raises as `wait_until_served`."""
+
+        def reached(status: ReplicaStatus) -> bool:
+            return version in (status.loaded or ())
+
+        return self._wait(reached, f"has loaded version {version}", version, timeout, before, replica)
+
     def _wait(
         self,
         reached: Callable[[ReplicaStatus], bool],
@@ -113,12 +125,15 @@ class Replicas:
         version: int,
         timeout: float,
         before: Sequence[ReplicaStatus],
+        only: str = "",
     ) -> list[ReplicaStatus]:
+        """`only`: the name of the replica that is waited for; empty: all."""
         refused_before = {status.url: status.refused.get(version) for status in before}
         deadline, logged = time.monotonic() + timeout, self._urls
         while True:
             statuses = self.statuses(signals=True)
-            lagging = [status for status in statuses if not reached(status)]
+            awaited = [status for status in statuses if not only or status.replica == only]
+            lagging = [status for status in awaited or statuses if not reached(status)]
             if not lagging:
                 return statuses
             for status in lagging:
@@ -129,7 +144,8 @@ class Replicas:
                     raise StepError(refuses, hint)
             if time.monotonic() > deadline:
                 names = "; ".join(map(str, lagging))
-                raise TransientError(f"After {timeout:g} s not every replica {goal}: {names}", _START)
+                who = f"replica {only} is not one that" if only else "not every replica"
+                raise TransientError(f"After {timeout:g} s {who} {goal}: {names}", _START)
             if logged != (urls := [status.url for status in lagging]):
                 log.info("Waiting for %s", "; ".join(map(str, lagging)))
                 logged = urls
@@ -142,7 +158,15 @@ class Replicas:
                 problem = f"it is a service of model {models.model}, not {self._model}"
                 return ReplicaStatus(url, models.replica, problem=problem)
             counted = Signals.model_validate_json(self._get(f"{url}/models/{self._model}/signals")) if signals else None
-            return ReplicaStatus(url, models.replica, models.champion, models.refused, models.problem, counted)
+            return ReplicaStatus(
+                url=url,
+                replica=models.replica,
+                champion=models.champion,
+                refused=models.refused,
+                loaded=models.loaded_versions,
+                problem=models.problem,
+                signals=counted,
+            )
         except HTTPError as error:
             if error.code == 404:
                 return ReplicaStatus(url, problem=f"it does not serve {self._model}")

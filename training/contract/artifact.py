@@ -19,12 +19,20 @@ from training.contract.predictions import SCORE
 
 ONNX_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
+#: What an artifact may take unless CT_ARTIFACT_MAXIMUM_MIB says otherwise.
+MAXIMUM_MIB = 1024
 ONNX_INPUT = "features"
 ONNX_OUTPUT = "scores"
 
 #: The version that training writes. Serving still reads version 1, which had no feature definitions and no golden
 #: events, and version 2, which had the threshold of a binary task instead of `task` and `outputs`.
 SCHEMA_VERSION: Literal[3] = 3
+
+
+def too_large(name: str, size: int, maximum_mib: int) -> DataContractError:
+    """The error about a part of an artifact, called `name`, that takes `size` bytes."""
+    problem = f"{name} takes {size / 2**20:,.1f} MiB, and an artifact may take {maximum_mib} MiB"
+    return DataContractError(problem, hint="Train a smaller model, or set CT_ARTIFACT_MAXIMUM_MIB higher.")
 
 
 class Golden(Frozen):

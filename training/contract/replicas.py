@@ -54,6 +54,10 @@ class ReplicaModels(ReplicaRecord):
     """Alias (champion, challenger, previous) → its version. Older replicas call this `slots`."""
     traffic: Desired = FULL
     """How requests are divided between champion and challenger."""
+    loaded_versions: list[int] | None = None
+    """Versions in memory, with an alias or without. Null: an older replica, which does not say it."""
+    held_back: str | None = None
+    """Why the replica does not load the challenger although it could; null when it does, or there is none."""
     refused: dict[int, Refusal] = {}
     """Version → why it was refused."""
     problem: str | None = None
@@ -83,6 +87,28 @@ class LastTraffic(ReplicaRecord):
     models: dict[str, ModelCopy] = Field(validation_alias=AliasChoices("models", "slots"))
     """Alias → its version. Older files call this `slots`."""
     traffic: Desired
+
+
+class LoadRecord(ReplicaRecord):
+    """What a replica knows about its loads of a version."""
+
+    model: str
+    version: int
+    loading: bool = False
+    """Whether it is being loaded now, or was when the service ended."""
+    loaded_by: str = ""
+    """What loaded it last; empty: it was never loaded here."""
+    deaths: int = 0
+    """How often the service ended while it was loading the version, since the version was last loaded."""
+    died: datetime | None = None
+    """When that was noticed last."""
+
+
+class LoadRecords(ReplicaRecord):
+    """`loads.json` on a replica's disk."""
+
+    versions: dict[str, LoadRecord]
+    """Digest of the artifact → what is known about its loads."""
 
 
 class OnlineStoreState(ReplicaRecord):

@@ -4,6 +4,7 @@
     alias challenger   shadows, or answers a part     tag rollout.weight      percent of keys, 0 to 100
     alias previous     kept loaded for a rollback     tag rollout.stage       the stage of a rollout, if one runs
                                                       tag rollout.experiment  of mode ab: its name
+                                                      tag rollout.first       who loads a version before the others
 
 Without tags, the champion answers all requests. It also does so when the tags are invalid; the replicas report that.
 """
@@ -20,6 +21,29 @@ MODE, WEIGHT, STAGE, EXPERIMENT = "rollout.mode", "rollout.weight", "rollout.sta
 #: The order in which to write the tags. A replica that reads them in between sees at worst the old state with the new
 #: weight. The stage is last, so a replica that reports the stage has read all tags.
 TAGS = (WEIGHT, EXPERIMENT, MODE, STAGE)
+
+
+#: `<version>`, or `<version> <replica>`: see FirstLoad.
+FIRST = "rollout.first"
+
+
+class FirstLoad(Frozen):
+    """The version that `replica` loads before the others do. They do not load it as challenger while the tag is there.
+
+    Without a name no replica does: the version waits for its rollout.
+    """
+
+    version: int
+    replica: str = ""
+
+    @classmethod
+    def of(cls, tags: Mapping[str, str]) -> "FirstLoad | None":
+        """What the tag says; None when it is missing or does not begin with a version."""
+        version, _, replica = tags.get(FIRST, "").strip().partition(" ")
+        return cls(version=int(version), replica=replica.strip()) if version.isdecimal() else None
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.replica}".strip()
 
 
 class Desired(Frozen):

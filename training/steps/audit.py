@@ -155,7 +155,8 @@ def _categories(version: int, spec: ModelSpec, settings: StateSettings) -> dict[
     from training.adapters.onnx_model import OnnxModel
 
     registered = Registry(settings.tracking_uri).get(spec.name, version)
-    definitions = OnnxModel.load(served_artifact(settings, registered)).metadata.features
+    folder = served_artifact(settings, registered)
+    definitions = OnnxModel.load(folder, maximum_mib=settings.artifact_maximum_mib).metadata.features
     return definitions.categories if definitions else {}
 
 

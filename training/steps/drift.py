@@ -80,7 +80,7 @@ def _compare(
     from training.adapters.onnx_model import OnnxModel
     from training.adapters.registry.watch import keep, record
 
-    model = OnnxModel.load(served_artifact(settings, champion))
+    model = OnnxModel.load(served_artifact(settings, champion), maximum_mib=settings.artifact_maximum_mib)
     made = Features(settings, spec).historical(rows, snapshot.table_versions)
     current, not_defined, missing = _features(made, model.metadata)
     window = current_window(as_of, spec.monitoring.window_days)

@@ -85,7 +85,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     log.info("Holdout of %s: %d of %d rows count", inputs.dataset_uri, counted, rows)
     if counted < rows:
         log.info("evaluation.exclude_known_entities leaves out %d", rows - counted)
-    rankings = [(candidate, holdout.score(_load(candidate))) for candidate in inputs.candidates]
+    rankings = [(candidate, holdout.score(_load(candidate, settings))) for candidate in inputs.candidates]
     metrics: dict[EstimatorName, Metrics] = {each.estimator: ranking.measure() for each, ranking in rankings}
     for name, values in metrics.items():
         log.info("%s: %s", name, values)
@@ -122,8 +122,8 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     return result
 
 
-def _load(candidate: Candidate) -> OnnxModel:
-    model = OnnxModel.load(candidate.artifact_uri)
+def _load(candidate: Candidate, settings: StateSettings) -> OnnxModel:
+    model = OnnxModel.load(candidate.artifact_uri, maximum_mib=settings.artifact_maximum_mib)
     if model.metadata.digest != candidate.digest:
         problem = f"The artifact in {candidate.artifact_uri} is {model.metadata.digest}, not {candidate.digest}"
         raise DataContractError(problem, hint="Run the train step of this candidate again.")
@@ -142,7 +142,7 @@ def _champion(
     if registered.digest == challenger.digest:
         return Champion(registered.version, ranking.measure(), problem="the challenger is this very model")
     try:
-        model = OnnxModel.load(served_artifact(settings, registered))
+        model = OnnxModel.load(served_artifact(settings, registered), maximum_mib=settings.artifact_maximum_mib)
         theirs = holdout.score(model)
     except DataContractError as error:
         return Champion(registered.version, problem=f"it cannot be scored on this holdout. {error.message}")

@@ -8,6 +8,7 @@ from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RegisterInputs, RegisterResult
 from training.contract.model_spec import load_model_spec
+from training.contract.traffic import FirstLoad
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
@@ -28,7 +29,7 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     registry = Registry(settings.tracking_uri)
     if not inputs.force:
         _check_champion(inputs, registry.by_alias(spec.name, CHAMPION))
-    artifact = OnnxModel.load(challenger.artifact_uri)
+    artifact = OnnxModel.load(challenger.artifact_uri, maximum_mib=settings.artifact_maximum_mib)
     if artifact.metadata.digest != challenger.digest:
         problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, judged was {challenger.digest}"
         raise DataContractError(problem, hint="Evaluate again.")
@@ -36,6 +37,8 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata)
     version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description)
     if not version.aliases & {CHAMPION, PREVIOUS}:
+        # Before the alias, which all replicas follow: the version waits for its rollout.
+        registry.load_first(spec.name, FirstLoad(version=version.version))
         registry.set_alias(spec.name, CHALLENGER, version.version)
     forced = "" if inputs.verdict.promote else ", by force"
     log.info(

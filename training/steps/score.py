@@ -263,7 +263,7 @@ def _loaded(spec: ModelSpec, version: int, settings: StateSettings) -> "OnnxMode
     from training.adapters.onnx_model import OnnxModel
 
     registered = Registry(settings.tracking_uri).get(spec.name, version)
-    model = OnnxModel.load(served_artifact(settings, registered))
+    model = OnnxModel.load(served_artifact(settings, registered), maximum_mib=settings.artifact_maximum_mib)
     model.metadata.check_kind(spec.task.kind)
     model.check_golden()
     return model

@@ -61,7 +61,7 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         log.info("These inputs were trained on before, in run %s", mlflow_run.run_id)
         with job.processes.together(proceed=False):
             result = TrainResult.model_validate(mlflow_run.result)
-        runs.fetch(result.run_id, result.digest, folder)
+        runs.fetch(result.run_id, result.digest, folder, settings.artifact_maximum_mib)
         checkpoint.remove()
         trials.remove()
         return result.model_copy(update={"artifact_uri": share(settings, folder)})

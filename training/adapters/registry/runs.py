@@ -209,10 +209,10 @@ class Runs:
         except Exception as error:
             log.warning("Could not mark run %s as failed: %s", run.run_id, error)
 
-    def fetch(self, run_id: str, digest: str, folder: Path) -> Path:
-        """Download the run's artifact into `folder` unless it is there."""
+    def fetch(self, run_id: str, digest: str, folder: Path, maximum_mib: int) -> Path:
+        """Download the run's artifact into `folder` unless it is there. See Registry.download."""
         with contract_errors(self._uri):
-            return fetch_served(self._client, run_id, digest, folder)
+            return fetch_served(self._client, run_id, digest, folder, maximum_mib)
 
 
 def _save_onnx_flavour(content: Path, folder: Path, logged: Any, example: np.ndarray, requirements: list[str]) -> None:

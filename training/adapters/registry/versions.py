@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from training import atomic
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
-from training.contract.artifact import METADATA_FILE, ONNX_FILE
+from training.contract.artifact import MAXIMUM_MIB, METADATA_FILE, ONNX_FILE, too_large
 from training.contract.errors import DataContractError, InputError
-from training.contract.traffic import TAGS, Desired
+from training.contract.traffic import FIRST, TAGS, Desired, FirstLoad
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -155,9 +155,21 @@ class Registry:
             with contract_errors(self._uri):
                 self._client.delete_registered_model_alias(model, alias)
 
+    def load_first(self, model: str, first: FirstLoad) -> None:
+        """Have one replica load a version before the others load it as challenger."""
+        with contract_errors(self._uri):
+            self._client.set_registered_model_tag(model, FIRST, str(first))
+
+    def load_everywhere(self, model: str, version: int) -> None:
+        """End what `load_first` began for this version."""
+        first = FirstLoad.of(self.state(model).tags)
+        if first is not None and first.version == version:
+            with contract_errors(self._uri):
+                self._client.delete_registered_model_tag(model, FIRST)
+
     def retire(self, model: str) -> None:
         """Remove all aliases and the traffic tags of `model`, so that nothing of it is served. Its versions stay."""
-        for tag in TAGS:
+        for tag in (*TAGS, FIRST):
             if tag in self.state(model).tags:
                 with contract_errors(self._uri):
                     self._client.delete_registered_model_tag(model, tag)
@@ -168,18 +180,18 @@ class Registry:
         with contract_errors(self._uri):
             self._client.set_model_version_tag(model, str(version), key, value)
 
-    def download(self, version: ModelVersion, folder: Path) -> Path:
+    def download(self, version: ModelVersion, folder: Path, maximum_mib: int = MAXIMUM_MIB) -> Path:
         """Download model.onnx and metadata.json of `version` into `folder`, both or none. Returns `folder`.
 
-        Does nothing when the folder holds this version already. Raises DataContractError when the files in the registry
-        are not those that were registered, or when the registry does not say which were: an artifact must not vouch for
-        itself.
+        Does nothing when the folder holds this version already. Raises DataContractError when a file is larger than
+        `maximum_mib`, when the files in the registry are not those that were registered, or when the registry does not
+        say which were: an artifact must not vouch for itself.
         """
         if not version.digest:
             problem = f"{version.model} version {version.version} has no tag digest in the registry"
             raise DataContractError(problem, hint="Train again: the step register sets the tag.")
         with contract_errors(self._uri):
-            return fetch_served(self._client, version.run_id, version.digest, folder)
+            return fetch_served(self._client, version.run_id, version.digest, folder, maximum_mib)
 
     def download_file(self, version: ModelVersion, path: str, to: Path) -> bool:
         """Download the artifact `path` of the version's run to the file `to`. False when the run has no such file."""
@@ -228,10 +240,15 @@ class Registry:
         return int(created.version)
 
 
-def fetch_served(client: "MlflowClient", run_id: str, digest: str, folder: Path) -> Path:
+def fetch_served(client: "MlflowClient", run_id: str, digest: str, folder: Path, maximum_mib: int) -> Path:
     """Download the artifact of run `run_id` and check its digest: see Registry.download."""
     if (folder / METADATA_FILE).is_file() and _mismatch(folder, digest) is None:
         return folder
+    for file in client.list_artifacts(run_id, SERVED):
+        if file.path not in (f"{SERVED}/{ONNX_FILE}", f"{SERVED}/{METADATA_FILE}"):
+            raise DataContractError(f"Run {run_id} has {file.path}, which is no part of an artifact", "Train again.")
+        if file.file_size and file.file_size > maximum_mib * 2**20:
+            raise too_large(f"{file.path} of run {run_id}", file.file_size, maximum_mib)
     with atomic.replacing(folder) as draft:
         _fetch(client, run_id, SERVED, draft)
         if problem := _mismatch(draft, digest):

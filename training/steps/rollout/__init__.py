@@ -38,13 +38,16 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     rollout = Rollout(move, version, spec, registry, ledger, replicas, settings)
     before = replicas.statuses()
     try:
+        if move is not None and move.champion is not None and (problem := skew_problem(ledger, spec)):
+            raise RolloutAborted(problem, hint="Run the monitor DAG, whose audit step finds the skew.")
+        if move is not None:
+            rollout.load_on_one_replica_first(before)
         if move is not None and move.champion is not None:
-            if problem := skew_problem(ledger, spec):
-                raise RolloutAborted(problem, hint="Run the monitor DAG, whose audit step finds the skew.")
             rollout.stages()
         rollout.check_not_cancelled()
         if move is not None:
             registry.point(model, move.forwards)
+            registry.load_everywhere(model, version)
             log.info("Champion of %s: version %s → %d", model, move.champion or "none", version)
         rollout.full()
         statuses = replicas.wait_until_served(version, spec.rollout.timeout_seconds, before)

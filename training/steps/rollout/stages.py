@@ -11,7 +11,7 @@ from training.contract.errors import RolloutAborted, TransientError
 from training.contract.messages import StageResult
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
-from training.contract.traffic import FULL
+from training.contract.traffic import FULL, FirstLoad
 from training.contract.traffic import STAGE as STAGE_TAG
 from training.domain.guards import Finding, examine
 from training.domain.rollout import ROLLBACK, ROLLOUT, STAGE, Move, Stage, last_move
@@ -47,6 +47,26 @@ class Rollout:
         self._registry, self._ledger, self._replicas, self._settings = registry, ledger, replicas, settings
         self._ordered = task_of(spec).ordered
         self.passed: list[Stage] = []
+
+    def load_on_one_replica_first(self, before: list[ReplicaStatus]) -> None:
+        """Of several replicas, have one load the version, so that a bad one cannot take down all of them at once.
+
+        Raises as Replicas.wait_until_loaded; then the others go on without the version. `before`: the statuses from
+        before the rollout.
+        """
+        statuses, model, version = self._replicas.statuses(), self.model, self._version
+        names = sorted(status.replica for status in statuses if status.loaded is not None)
+        if self._spec.serving is None or len(statuses) < 2 or not names:
+            return
+        if any(version in (status.loaded or ()) for status in statuses):
+            return
+        named = FirstLoad.of(self._registry.state(model).tags)
+        # The one that was named stays so: if the version has taken it down, it must not take down another.
+        first = named.replica if named is not None and named.version == version else ""
+        first = first or names[0]
+        self._registry.load_first(model, FirstLoad(version=version, replica=first))
+        log.info("Replica %s loads version %d before the others", first, version)
+        self._replicas.wait_until_loaded(version, first, self._spec.rollout.timeout_seconds, before)
 
     def stages(self) -> None:
         """Run every stage before `full`. Raises RolloutAborted, StepError and TransientError as the step does.
@@ -115,6 +135,7 @@ class Rollout:
             return
         before = self._replicas.statuses()
         self._registry.set_alias(self.model, CHALLENGER, self._version)
+        self._registry.load_everywhere(self.model, self._version)
         self._registry.set_traffic(self.model, stage.desired)
         log.info("Stage %s: %s", stage.id, describe(stage))
         self._replicas.wait_until_in_stage(stage.id, self._version, self._spec.rollout.timeout_seconds, before)
