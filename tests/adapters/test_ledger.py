@@ -170,7 +170,9 @@ def test_a_reader_reads_each_entry_once(ledger: Ledger, tmp_path: Path) -> None:
     assert [entry.key for entry in reader.entries("card_fraud")] == ["a", "b", "c"]
 
 
-def test_a_model_keeps_the_entries_from_the_time_of_one_chain_for_all(ledger: Ledger, tmp_path: Path) -> None:
+@pytest.fixture
+def chain_for_all(tmp_path: Path) -> str:
+    """A ledger of Perennial 0.1: three entries of two models in one chain. Returns the hash of the last."""
     previous = FIRST_HASH
     for seq, (model, key) in enumerate([("card_fraud", "a"), ("churn", "b"), ("card_fraud", "c")]):
         entry = Entry(
@@ -178,10 +180,41 @@ def test_a_model_keeps_the_entries_from_the_time_of_one_chain_for_all(ledger: Le
         ).sealed()
         storage.write(str(tmp_path / "ledger" / f"{seq:08d}.json"), entry.model_dump_json().encode())
         previous = entry.hash
+    return previous
+
+
+def test_a_model_keeps_the_entries_from_the_time_of_one_chain_for_all(
+    ledger: Ledger, tmp_path: Path, chain_for_all: str
+) -> None:
     assert ledger.append("request", "card_fraud", {}, "a").seq == 0, "it is there already"
     first = ledger.append("request", "card_fraud", {}, "d")
-    assert (first.seq, first.previous_hash) == (0, previous)
+    assert (first.seq, first.previous_hash) == (0, chain_for_all)
     assert [entry.key for entry in ledger.entries("card_fraud")] == ["a", "c", "d"]
     assert ledger.problems("card_fraud") == []
+    # No entry after it refers to it, but it is known to have been there.
     (tmp_path / "ledger" / "00000002.json").unlink()
+    assert ["00000002.json: it is missing" in problem for problem in ledger.problems("card_fraud")] == [True]
+    (tmp_path / "ledger" / "earlier.json").unlink()
     assert "does not follow" in ledger.problems("card_fraud")[0]
+
+
+def test_a_missing_entry_of_the_chain_for_all_stops_only_its_model(tmp_path: Path, chain_for_all: str) -> None:
+    folder = str(tmp_path / "ledger")
+    assert Ledger(folder).append("request", "churn", {}, "d").seq == 0
+    (tmp_path / "ledger" / "00000002.json").unlink()
+    with pytest.raises(DataContractError, match=r"00000002.json: it is missing"):
+        Ledger(folder).append("request", "card_fraud", {}, "d")
+    with pytest.raises(DataContractError, match=r"00000002.json: it is missing"):
+        Ledger(folder).entries("card_fraud")
+    Ledger(folder).append("request", "churn", {}, "e")
+    assert [entry.key for entry in Ledger(folder).entries("churn")] == ["b", "d", "e"]
+    # A model that is new begins where the whole chain ended.
+    assert Ledger(folder).append("request", "new", {}, "a").previous_hash == chain_for_all
+
+
+def test_a_missing_entry_stops_every_model_when_nobody_knows_whose_it_was(tmp_path: Path, chain_for_all: str) -> None:
+    (tmp_path / "ledger" / "00000001.json").unlink()
+    for model in ("card_fraud", "churn"):
+        with pytest.raises(DataContractError, match=r"00000001.json: it is missing"):
+            Ledger(str(tmp_path / "ledger")).entries(model)
+    assert not (tmp_path / "ledger" / "earlier.json").exists()

@@ -5,6 +5,7 @@ aliases, or do not. The same steps against the real service are in tests/serving
 """
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.steps.replica_server import MODEL, Replica
 from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
-from training.contract.errors import InputError, StepError, TransientError
+from training.contract.errors import DataContractError, InputError, StepError, TransientError
 from training.contract.messages import RolloutInputs
 from training.settings import Settings
 from training.steps import rollout
@@ -192,3 +193,40 @@ def test_a_lagging_replica_fails_the_step_but_not_the_rollback(
     fleet[0].stuck_at = None
     assert back(rolled_out, reason="false alarms") == (1, 2)
     assert ledger(rolled_out)[-1] == ("rollback", "finished", 1)
+
+
+def test_killed_after_the_alias_has_moved_a_rerun_does_not_flip_back(
+    rolled_out: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger knows nothing of the rollback by then; without a named version the request is told by its run."""
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", killed)
+        with pytest.raises(Killed):
+            back(rolled_out, reason="false alarms", run="r1")
+    assert aliases(registry) == {"champion": 1, "previous": 2}
+    assert ledger(rolled_out)[-1] == ("rollout", "finished", 2)
+    for _ in range(2):
+        assert back(rolled_out, reason="false alarms", run="r1") == (1, 2)
+    assert ledger(rolled_out)[-2:] == [("rollback", "started", 1), ("rollback", "finished", 1)]
+    assert registry.state(MODEL).tags == {}
+    assert back(rolled_out, reason="false alarms", run="r2") == (2, 1)
+
+
+def test_a_broken_ledger_does_not_keep_a_bad_version_in_service(rolled_out: Settings, registry: Registry) -> None:
+    entry = Path(rolled_out.ledger) / MODEL / "00000001.json"
+    content = entry.read_text()
+    entry.unlink()
+    for _ in range(2):
+        with pytest.raises(DataContractError, match=r"Version 1 .* is the champion again, .*00000001.json") as failed:
+            back(rolled_out, reason="false alarms", run="r1")
+        assert aliases(registry) == {"champion": 1, "previous": 2}
+    assert "Then clear this task." in failed.value.hint
+    entry.write_text(content)
+    assert back(rolled_out, reason="false alarms", run="r1") == (1, 2)
+    assert aliases(registry) == {"champion": 1, "previous": 2}
+    assert ledger(rolled_out)[-2:] == [("rollback", "started", 1), ("rollback", "finished", 1)]
+    assert registry.state(MODEL).tags == {}

@@ -6,7 +6,8 @@ breaks the chain, and `problems` names it. (Entries removed from the end leave a
 the newest hash elsewhere where that matters.)
 
 Perennial 0.1 kept the entries of all models in one chain, in the ledger's folder itself. That chain is read, never
-written: its entries come first in the history of their model.
+written: its entries come first in the history of their model. The file `earlier.json`, written once, says which of them
+are whose, so that a missing one stops only its model.
 """
 
 import json
@@ -29,6 +30,8 @@ FIRST_HASH = "0" * 64
 ATTEMPTS = 100
 #: The name, here, of the chain in the ledger's folder itself.
 EARLIER = ""
+#: The file that says which entries of that chain belong to which model.
+OWNERS = "earlier.json"
 _ENTRY = re.compile(r"\d{8,}\.json")
 
 Body = dict[str, Any]
@@ -54,6 +57,19 @@ class Entry(Frozen):
         return self.model_copy(update={"hash": digest(fields, 64)})
 
 
+class _Earlier(Frozen):
+    """The content of `earlier.json`."""
+
+    #: Model → the numbers of its entries, ascending.
+    entries: dict[str, list[int]]
+    #: The hash of the last entry of the chain.
+    last: str
+
+    @property
+    def count(self) -> int:
+        return sum(len(numbers) for numbers in self.entries.values())
+
+
 class Ledger:
     """The ledger in the folder `uri` (training/storage.py). A model's chain begins with its first entry.
 
@@ -63,6 +79,7 @@ class Ledger:
     def __init__(self, uri: str) -> None:
         self._folder = uri
         self._read_so_far: dict[str, list[Entry]] = {}
+        self._earlier_of: dict[str, tuple[list[Entry], str]] = {}
         self._lock = threading.Lock()
 
     def append(self, kind: str, model: str, body: Body | Callable[[list[Entry]], Body], key: str) -> Entry:
@@ -73,12 +90,11 @@ class Ledger:
         Raises InputError when the body is not JSON, TransientError when other writers keep getting in first.
         """
         for _ in range(ATTEMPTS):
-            before, chain = self._earlier(), self._entries(model)
-            history = [*(entry for entry in before if entry.model == model), *chain]
+            (before, last), chain = self._earlier(model), self._entries(model)
+            history = [*before, *chain]
             for entry in history:
                 if (entry.kind, entry.key) == (kind, key):
                     return entry
-            last = (chain or before)[-1:]
             entry = Entry(
                 seq=len(chain),
                 kind=kind,
@@ -86,10 +102,11 @@ class Ledger:
                 key=key,
                 body=_as_json(body(history) if callable(body) else body, kind),
                 at=datetime.now(UTC),
-                previous_hash=last[0].hash if last else FIRST_HASH,
+                previous_hash=chain[-1].hash if chain else last,
             ).sealed()
             if not history:
                 mark_if_new(self._folder)
+            self._keep_owners()
             if storage.create(self._uri(model, entry.seq), entry.model_dump_json(indent=2).encode()):
                 return entry
         raise TransientError(f"{ATTEMPTS} other writers got in first at {self._folder}/{model}", hint="Retry.")
@@ -106,7 +123,7 @@ class Ledger:
 
         Raises DataContractError when an entry is missing or cannot be read.
         """
-        found = [*(entry for entry in self._earlier() if entry.model == model), *self._entries(model)]
+        found = [*self._earlier(model)[0], *self._entries(model)]
         return [entry for entry in found if kind in (None, entry.kind)]
 
     def models(self) -> list[str]:
@@ -115,15 +132,19 @@ class Ledger:
 
     def problems(self, model: str) -> list[str]:
         """What is wrong with the chain of `model` and the chain before it: a line per altered or missing entry."""
-        earlier, said = self._problems(EARLIER, {FIRST_HASH})
-        begins = {FIRST_HASH} if earlier is None else {earlier}
+        owners = self._owners()
+        earlier, said = self._problems(EARLIER, {FIRST_HASH}, owners.count if owners else 0)
+        begins = {owners.last if owners else earlier or FIRST_HASH}
         return [*said, *self._problems(model, begins)[1]]
 
-    def _problems(self, chain: str, begins: set[str]) -> tuple[str | None, list[str]]:
-        """The hash of the last entry of `chain`, None when it has none, and what is wrong with its entries."""
+    def _problems(self, chain: str, begins: set[str], count: int = 0) -> tuple[str | None, list[str]]:
+        """The hash of the last entry of `chain`, None when it has none, and what is wrong with its entries.
+
+        `count`: how many entries it had at least.
+        """
         numbers = [int(name.removesuffix(".json")) for name in self._names(chain)]
         previous, last, found = begins, None, list[str]()
-        for seq in range(max(numbers, default=-1) + 1):
+        for seq in range(max([count, *(number + 1 for number in numbers)])):
             try:
                 entry = self._read(chain, seq)
             except DataContractError as error:
@@ -139,8 +160,34 @@ class Ledger:
             previous, last = {entry.hash} - {""}, entry.hash
         return last, found
 
-    def _earlier(self) -> list[Entry]:
-        return self._entries(EARLIER)
+    def _earlier(self, model: str) -> tuple[list[Entry], str]:
+        """The entries of `model` in the chain of 0.1, and the hash that a model's own chain begins with."""
+        if model not in self._earlier_of:
+            owners = self._owners()
+            if owners is None:
+                found = self._entries(EARLIER)
+                last = found[-1].hash if found else FIRST_HASH
+                self._earlier_of[model] = [entry for entry in found if entry.model == model], last
+            else:
+                numbers = owners.entries.get(model, [])
+                self._earlier_of[model] = [self._read(EARLIER, number) for number in numbers], owners.last
+        return self._earlier_of[model]
+
+    def _owners(self) -> _Earlier | None:
+        uri = storage.join(self._folder, OWNERS)
+        try:
+            return None if (content := storage.read(uri)) is None else _Earlier.model_validate_json(content)
+        except ValidationError as error:
+            raise _broken(f"{uri}: {error.errors()[0]['msg']}") from error
+
+    def _keep_owners(self) -> None:
+        """Write the file OWNERS, unless there is no chain of 0.1, or the file is there already."""
+        if found := self._read_so_far.get(EARLIER):
+            owners: dict[str, list[int]] = {}
+            for entry in found:
+                owners.setdefault(entry.model, []).append(entry.seq)
+            content = _Earlier(entries=owners, last=found[-1].hash).model_dump_json()
+            storage.create(storage.join(self._folder, OWNERS), content.encode())
 
     def _entries(self, chain: str) -> list[Entry]:
         with self._lock:

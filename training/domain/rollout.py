@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from training.contract.base import Frozen
 from training.contract.rollout_spec import StageSpec
 from training.contract.traffic import Desired
@@ -18,6 +20,10 @@ ROLLOUT: Kind = "rollout"
 ROLLBACK: Kind = "rollback"
 #: Ledger entries of a rollout's stages.
 STAGE = "stage"
+#: The tag of a registered model that keeps a rollback until it has ended.
+ROLLBACK_TAG = "rollback"
+#: Longest reason, in characters, in that tag. A tag takes 5,000.
+_TAGGED_REASON = 500
 Phase = Literal["started", "finished", "failed"]
 #: Alias → version, in the order in which to set them; None removes the alias.
 Aliases = tuple[tuple[str, int | None], ...]
@@ -64,6 +70,36 @@ class Move(Frozen):
 
     def ended(self, failure: str = "") -> "Move":
         return self.model_copy(update={"phase": "failed" if failure else "finished", "failure": failure})
+
+
+def tagged(move: Move) -> str:
+    """The value of the tag ROLLBACK_TAG. It begins a rollback, so the number of its move is not known yet."""
+    kept = {"number": 0, "phase": "started", "reason": move.reason[:_TAGGED_REASON]}
+    return move.model_copy(update=kept).model_dump_json()
+
+
+def begun_rollback(tag: str | None) -> Move | None:
+    """The rollback that the tag ROLLBACK_TAG keeps; None without one, or when a person wrote something else there."""
+    try:
+        return None if tag is None else Move.model_validate_json(tag)
+    except ValidationError:
+        return None
+
+
+def resumed(
+    tag: str | None, last: Move | None, champion: int | None, version: int | None, reason: str, run: str
+) -> Move | None:
+    """The rollback that the tag keeps, if this request is the same, and nobody has moved the alias since.
+
+    None when the ledger's last move is this one and has finished: then only the tag was left.
+    """
+    begun = begun_rollback(tag)
+    if begun is None or champion not in (begun.champion, begun.version):
+        return None
+    if last is not None and last.phase == "finished" and tagged(last) == tag:
+        return None
+    same = (reason[:_TAGGED_REASON], run) == (begun.reason, begun.run) if version is None else version == begun.version
+    return begun if same else None
 
 
 class Stage(Frozen):

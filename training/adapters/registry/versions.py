@@ -176,6 +176,16 @@ class Registry:
         for alias in sorted(self.state(model).aliases):
             self.remove_alias(model, alias)
 
+    def tag_model(self, model: str, key: str, value: str | None) -> None:
+        """Set a tag of the registered model; None removes it. No error when there is none to remove."""
+        if value is None and key not in self.state(model).tags:
+            return
+        with contract_errors(self._uri):
+            if value is None:
+                self._client.delete_registered_model_tag(model, key)
+            else:
+                self._client.set_registered_model_tag(model, key, value)
+
     def tag(self, model: str, version: int, key: str, value: str) -> None:
         with contract_errors(self._uri):
             self._client.set_model_version_tag(model, str(version), key, value)

@@ -14,7 +14,7 @@ from training.contract.signals import Signals
 from training.contract.traffic import FULL, FirstLoad
 from training.contract.traffic import STAGE as STAGE_TAG
 from training.domain.guards import Finding, examine
-from training.domain.rollout import ROLLBACK, ROLLOUT, STAGE, Move, Stage, last_move
+from training.domain.rollout import ROLLBACK, ROLLBACK_TAG, ROLLOUT, STAGE, Move, Stage, begun_rollback, last_move
 from training.domain.task_kind import task_of
 from training.settings import StateSettings
 from training.steps.rollout.evidence import LateLabels, comparison
@@ -102,10 +102,12 @@ class Rollout:
         moves = [e for e in self._ledger.entries(self.model) if e.kind in (ROLLOUT, ROLLBACK)]
         last = last_move([entry.body for entry in moves])
         if last is not None and (last.number, last.phase) != (self._move.number, "started"):
-            by = f"a {last.kind} to version {last.version}" + (f": {last.reason}" if last.reason else "")
-            raise RolloutAborted(
-                f"The rollout of version {self._version} was cancelled by {by}", "There is nothing left to do."
-            )
+            raise self._cancelled(last)
+
+    def _cancelled(self, move: Move) -> RolloutAborted:
+        by = f"a {move.kind} to version {move.version}" + (f": {move.reason}" if move.reason else "")
+        problem = f"The rollout of version {self._version} was cancelled by {by}"
+        return RolloutAborted(problem, "There is nothing left to do.")
 
     def _full_stage(self) -> Stage | None:
         """The plan's `full` stage, if it lasts for a time or a number of requests; it has then begun."""
@@ -196,6 +198,8 @@ class Rollout:
         champion = self._version if stage.spec.mode == "full" else self._move.champion if self._move else None
         if (state.aliases.get(CHAMPION), state.tags.get(STAGE_TAG)) != (champion, stage.id):
             self.check_not_cancelled()
+            if by := begun_rollback(state.tags.get(ROLLBACK_TAG)):
+                raise self._cancelled(by)  # It moves the aliases first, and writes to the ledger then.
             now = f"champion is version {state.aliases.get(CHAMPION)}, stage {state.tags.get(STAGE_TAG)}"
             raise RolloutAborted(f"The registry was changed during stage {stage.id}: {now}", "Start the rollout again.")
         return "; ".join(elsewhere) or None
