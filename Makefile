@@ -123,6 +123,10 @@ verify-backup: $(READY) ## Name what is missing or altered in a backup (BACKUP=n
 restore: $(READY) ## Restore a backup into an empty state folder (BACKUP=name or folder; default: the newest)
 	@$(LOCAL) backup restore "$(BACKUP)"
 
+.PHONY: restore-online
+restore-online: $(READY) ## Fill the online store again from the lake; the stack may run (SOURCE=s: of one source)
+	@$(LOCAL) restore-online $(SOURCE)
+
 .PHONY: api-key
 api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=predict|admin)
 	@test -n "$(NAME)" || { echo "Whose key? make api-key NAME=shop"; exit 1; }

@@ -28,6 +28,7 @@ KINDS = {
     "landing": ("data.py", "source"),
     "data": ("data.py", "source"),
     "backfill": ("backfill.py", "source"),
+    "restore_online": ("restore_online.py", "source"),
     "monitor": ("monitor.py", "model"),
     "rollback": ("rollback.py", "model"),
     "train": ("train.py", "model"),

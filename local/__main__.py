@@ -8,7 +8,7 @@ from local.place import Place
 from local.plans import DEFAULT, plan_names, plan_of
 from local.rerun import Wanted, rerun
 from local.stack import Stack
-from local.verbs import VERBS, backup, ledger_verify, migrate, onboard, step
+from local.verbs import VERBS, backup, ledger_verify, migrate, onboard, restore_online, step
 from training.contract.errors import StepError
 
 
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     again.add_argument("--in-debugger", action="store_true", help="under pdb")
     whole = verbs.add_parser("ledger-verify", help="check that no ledger entry was altered or removed")
     whole.add_argument("models", nargs="*")
+    online = verbs.add_parser("restore-online", help="fill the online store again from the lake")
+    online.add_argument("sources", nargs="*")
     older = verbs.add_parser("migrate", help="bring specs and state of the layout before to that of this version")
     older.add_argument("--apply", action="store_true", help="make the changes; without it they are only shown")
     kept = verbs.add_parser("backup", help="make, check or restore a backup of the state")
@@ -56,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
             return migrate(stack, args.apply)
         if args.verb == "backup":
             return backup(stack, args.what, args.name)
+        if args.verb == "restore-online":
+            return restore_online(stack, args.sources)
         if args.verb == "ledger-verify":
             return ledger_verify(stack, args.models)
         return VERBS[args.verb][0](stack)

@@ -146,6 +146,11 @@ def ledger_verify(stack: Stack, models: list[str]) -> int:
     return _replace_process(stack, "training.ledger_verify", *models)
 
 
+def restore_online(stack: Stack, sources: list[str]) -> int:
+    """Fill the online store again with the rows of `sources`, or of all, in this process. The stack may run."""
+    return _replace_process(stack, "training.restore_online", *sources)
+
+
 def migrate(stack: Stack, apply: bool) -> int:
     """Bring specs and state to the layout of this version, in this process. Raises InputError while the stack runs."""
     if apply and stack.running:

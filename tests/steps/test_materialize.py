@@ -4,13 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.feature_repo.payments_and_features import SOURCE, compute, day, payments, put
+import numpy as np
+import pandas as pd
+import pytest
+
+from testing.redis_server import running_redis
+from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, midnight, payments, put
+from training.adapters.features import Features, OnlineRows
+from training.adapters.lake import Lake
 from training.contract.errors import ExitCode
-from training.contract.messages import MaterializeResult, StepReport
+from training.contract.messages import MaterializeInputs, MaterializeResult, StepReport
+from training.contract.model_spec import load_model_spec
+from training.contract.source_spec import load_source_spec
 from training.contract.steps import step_command
 from training.settings import Settings
+from training.steps import materialize
 
 
 def run(settings: Settings, inputs: dict, report: Path, **extra: str) -> tuple[int, StepReport]:
@@ -57,3 +68,57 @@ def test_a_redis_whose_name_has_no_address_is_tried_again(settings: Settings, tm
     assert report.error is not None
     assert report.error.retryable
     assert "redis.invalid" in report.error.message
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The setting CT_ONLINE_STORE, and a function that loses all that is online."""
+    if request.param == "sqlite":
+        # A write-ahead log is beside the file.
+        yield (
+            str(tmp_path / "home" / "online.db"),
+            lambda: [path.unlink() for path in tmp_path.glob("home/online.db*")],
+        )
+        return
+    from redis import Redis
+
+    with running_redis(tmp_path) as port, Redis(port=port, db=1) as client:
+        yield f"redis://127.0.0.1:{port}/1", client.flushdb
+
+
+def test_a_store_that_was_lost_is_filled_again_without_naming_versions(
+    settings: Settings, store: tuple[str, Callable[[], object]]
+) -> None:
+    settings, lose = settings.model_copy(update={"online_store": store[0]}), store[1]
+    spec = load_model_spec(MODEL)
+    put(settings, *payments(12))
+    OnlineRows(settings, spec.source).materialize(compute(settings, 0, 13))
+    rows = payments(1)[0].assign(event_time=pd.Timestamp(midnight(12))).to_dict("records")
+    before = Features(settings, spec).online(rows)
+    assert all(before.timestamps), "all of them are online"
+    lose()
+    command = [sys.executable, "-m", "training.restore_online", SOURCE]
+    environment = os.environ | {"CT_HOME": str(settings.home), "CT_ONLINE_STORE": store[0]}
+    for _ in range(2):
+        subprocess.run(command, env=environment, check=True)
+        after = Features(settings, spec).online(rows)
+        np.testing.assert_array_equal(after.values, before.values)
+        assert after.timestamps == before.timestamps
+
+
+def test_a_restore_that_began_before_newer_rows_came_leaves_them(settings: Settings) -> None:
+    """It looked up the newest versions, and a data run put its rows online before the restore could."""
+    spec = load_source_spec(SOURCE)
+    put(settings, *payments(12))
+    found = compute(settings, 0, 13)
+    put(settings, *payments(12, seed=1))
+    result = materialize.run(MaterializeInputs(source=SOURCE, table_versions=compute(settings, 0, 13)), settings)
+    late = materialize.run(MaterializeInputs(source=SOURCE, table_versions=found), settings)
+    assert (sum(result.rows.values()), sum(late.rows.values())) == (12, 0)
+    newest = materialize.run(MaterializeInputs(source=SOURCE), settings)
+    assert newest.table_versions == Lake(settings.lake, SOURCE).versions(*spec.entities)
+    assert newest.rows == result.rows
+
+
+def test_before_any_feature_rows_a_restore_does_nothing(settings: Settings) -> None:
+    assert materialize.run(MaterializeInputs(source=SOURCE), settings).as_of is None

@@ -10,12 +10,17 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: MaterializeInputs, settings: StateSettings) -> MaterializeResult:
-    """Materialize exactly the pinned versions of the feature tables; see OnlineRows.materialize."""
+    """Materialize exactly the pinned versions of the feature tables, or the newest; see OnlineRows.materialize."""
     spec = load_source_spec(inputs.source, settings.feature_repo)
-    if not inputs.table_versions.keys() & spec.entities.keys():
-        log.info("The features step wrote no rows, so there is nothing to put online")
-        return MaterializeResult(as_of=None, rows=dict.fromkeys(spec.entities, 0), table_versions=inputs.table_versions)
+    versions = inputs.table_versions
+    if versions is None:
+        from training.adapters.lake import Lake
+
+        versions = Lake(settings.lake, spec.name).versions(*spec.entities)
+    if not versions.keys() & spec.entities.keys():
+        log.info("There are no feature rows yet, so there is nothing to put online")
+        return MaterializeResult(as_of=None, rows=dict.fromkeys(spec.entities, 0), table_versions=versions)
     from training.adapters.features import OnlineRows
 
-    as_of, rows = OnlineRows(settings, spec).materialize(inputs.table_versions)
-    return MaterializeResult(as_of=as_of, rows=rows, table_versions=inputs.table_versions)
+    as_of, rows = OnlineRows(settings, spec).materialize(versions)
+    return MaterializeResult(as_of=as_of, rows=rows, table_versions=versions)

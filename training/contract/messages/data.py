@@ -47,8 +47,8 @@ class FeaturesResult(Frozen):
 
 
 class MaterializeInputs(SourceInputs):
-    table_versions: TableVersions
-    """Versions of the feature tables to read."""
+    table_versions: TableVersions | None = None
+    """Versions of the feature tables to read. None: the newest, to fill an online store that was lost."""
 
 
 class MaterializeResult(Frozen):
