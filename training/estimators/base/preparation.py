@@ -39,6 +39,8 @@ class Preparation:
     one_hot: bool
     #: Whether the prepared matrix is another one than the features.
     changes: bool
+    #: Whether the prepared matrix may hold NaN.
+    has_missing: bool
 
     @classmethod
     def of(cls, data: TrainingData, *, keep_missing: bool = False, one_hot: bool = True) -> "Preparation":
@@ -64,6 +66,7 @@ class Preparation:
             np.array([_size(data.columns, i) + 1 for i in categories], np.float32),
             one_hot,
             bool(categories or indicated or not np.isnan(fill).all()),
+            bool(keep_missing and (had_missing & (counts > 0)).any()),
         )
 
     @property

@@ -47,6 +47,8 @@ class SklearnFitted:
             graph = self.convert(self.model, self.preparation.output, self.preparation.width)
         except Exception as error:
             raise not_exported(type(self.model).__name__, error) from error
+        if not self.preparation.has_missing:
+            _drop_missing_branches(graph)
         tail, tail_constants = _tail(graph, self.target)
         return serialise(
             [*nodes, *graph.node, *tail],
@@ -85,6 +87,15 @@ def from_sklearn(model: Any, name: str, columns: int) -> onnx.GraphProto:
             target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
         )
     return converted.graph
+
+
+def _drop_missing_branches(graph: onnx.GraphProto) -> None:
+    """Leave out which branch of a tree a NaN takes: without it, ONNX Runtime does not look for NaN at every node."""
+    for node in graph.node:
+        kept = [each for each in node.attribute if each.name != "nodes_missing_value_tracks_true"]
+        if len(kept) < len(node.attribute):
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def _tail(graph: onnx.GraphProto, target: Target) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
