@@ -68,11 +68,11 @@ def rerun(stack: Stack, wanted: Wanted) -> int:
     print(f"… copying the state to {folder}", flush=True)
     for sentence in copy_state(settings, folder, needs_mlflow):
         print(f"  {sentence}")
-    work = str(folder / "work")
-    call = call.with_paths({old.rstrip("/"): work for old in (settings.work, call.work) if old})
+    place = Place(folder, Path(stack.place.as_started().landing), Ports(*_free_ports(3)))
+    folders = {old.rstrip("/"): str(folder / "work") for old in (settings.work, call.work) if old}
+    call = call.with_paths(folders | ({call.landing: str(place.landing)} if call.landing else {}))
     inputs = folder / "inputs.json"
     inputs.write_text(json.dumps(call.inputs, indent=2))
-    place = Place(folder, Path(stack.place.as_started().landing), Ports(*_free_ports(3)))
     with _mlflow(place) if needs_mlflow else nullcontext():
         debugger = ["-m", "pdb"] if wanted.in_debugger else []
         report = ["--result", str(folder / "report.json")]

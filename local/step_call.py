@@ -27,8 +27,9 @@ class StepCall:
     step: str
     inputs: dict[str, Any]
     found_in: str
-    #: The work folder of the stack that ran it; empty: not known.
+    #: The work folder and the landing folder of the stack that ran it; empty: not known.
     work: str = ""
+    landing: str = ""
     report: StepReport | None = None
 
     def with_paths(self, folders: dict[str, str]) -> "StepCall":
@@ -93,7 +94,14 @@ def _call(command: str, found_in: str, settings: StateSettings) -> StepCall:
     uri = given.get("--result", "")
     parts = uri.split("/")
     work = "/".join(parts[:-_PARTS_OF_A_REPORT]) if parts[-_PARTS_OF_A_REPORT:][:1] == ["results"] else ""
-    return StepCall(given["step"], inputs, found_in, work, _report(uri, work, settings))
+    return StepCall(given["step"], inputs, found_in, work, _landing(inputs), _report(uri, work, settings))
+
+
+def _landing(inputs: dict[str, Any]) -> str:
+    """The folder in which `inputs` of ingest name a file: <landing>/<source>/<feed>/<partition>.parquet."""
+    folder, _, _ = str(inputs.get("uri", "")).rpartition("/")
+    end = f"/{inputs.get('source')}/{inputs.get('feed')}"
+    return folder.removesuffix(end) if folder.endswith(end) else ""
 
 
 def _report(uri: str, work: str, settings: StateSettings) -> StepReport | None:

@@ -19,6 +19,7 @@ from training.contract.messages import Failure, ModelInputs, Provenance, SourceI
 from training.contract.model_spec import load_model_spec
 from training.contract.source_spec import load_source_spec
 from training.contract.spec_file import SpecFile
+from training.contract.state_uris import state_uris
 from training.contract.steps import StepSpec, step_spec
 from training.layout import require_layout
 from training.settings import StateSettings, load_settings
@@ -50,7 +51,7 @@ def assist_step(name: str, inputs_json: str) -> int:
     try:
         settings, spec = _set_up(), step_spec(name)
         if assist := spec.load_assistant():
-            assist(parse_inputs(spec, inputs_json), settings)
+            assist(parse_inputs(spec, inputs_json, settings), settings)
         return ExitCode.OK
     except StepError as error:
         log.error("Assisting %s failed: %s", name, error)
@@ -68,7 +69,7 @@ def _run(name: str, inputs_json: str, result_uri: str) -> int:
     spec = step_spec(name)
     provenance = Provenance()
     try:
-        inputs = parse_inputs(spec, inputs_json)
+        inputs = parse_inputs(spec, inputs_json, settings)
         require_layout(settings)
         provenance = _provenance(inputs, settings)
         log.info("%s: %s", name, inputs.model_dump_json(exclude_none=True))
@@ -111,14 +112,21 @@ def _unexpected(error: Exception) -> StepError:
     return StepError(message, hint="The traceback is in the step's log.")
 
 
-def parse_inputs(spec: StepSpec, inputs_json: str) -> StepInputs:
-    """The step's inputs. Raises InputError that names the wrong fields."""
+def parse_inputs(spec: StepSpec, inputs_json: str, settings: StateSettings) -> StepInputs:
+    """The step's inputs. Raises InputError that names the wrong fields, or a URI outside of the folder of its field."""
     try:
-        return spec.inputs.model_validate_json(inputs_json)
+        inputs = spec.inputs.model_validate_json(inputs_json)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'inputs'}: {e['msg']}" for e in error.errors())
         hint = f"`python -m training {spec.name} --schema` prints what it takes."
         raise InputError(f"Inputs of step {spec.name} are wrong: {problems}", hint=hint) from error
+    for field, uri in state_uris(inputs):
+        root = str(getattr(settings, uri.folder))
+        if not storage.lies_in(uri, root):
+            hint = f"Put it there and write its URI as CT_{uri.folder.upper()}_URI is written, without `..` and links."
+            problem = f"{field} is {str(uri)!r}, which is not in the {uri.folder} folder {root}"
+            raise InputError(f"Inputs of step {spec.name} are wrong: {problem}", hint=hint)
+    return inputs
 
 
 def _provenance(inputs: StepInputs, settings: StateSettings) -> Provenance:

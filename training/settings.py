@@ -83,6 +83,9 @@ class StateSettings(BaseSettings):
 
     landing_uri: str = ""
     """Files land at <landing>/<source>/<feed>/<partition>.parquet."""
+    landed_maximum_bytes: int = Field(1 << 30, ge=1)
+    """A landed file whose rows take more memory is refused, also when its content is small. The ingest step needs
+    several times as much."""
     lake_uri: str = ""
     """Delta tables, <lake>/<source>/<table> and <lake>/<source>/predictions/<model>."""
     work_uri: str = ""

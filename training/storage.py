@@ -10,6 +10,7 @@ Every function raises TransientError when the store does not answer and ConfigEr
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from training import atomic
 from training.contract.errors import ConfigError, TransientError
@@ -62,6 +64,32 @@ def join(uri: str, *parts: str) -> str:
     return "/".join((uri.rstrip("/"), *parts))
 
 
+def lies_in(uri: str, folder: str) -> bool:
+    """Whether `uri` names something below `folder`, and nothing in it leads out: no `..`, also percent-encoded, which
+    some clients decode, and locally no link.
+
+    The scheme must be spelled as that of `folder`.
+    """
+    if is_remote(uri) != is_remote(folder):
+        return False
+    if is_remote(uri):
+        root = folder.rstrip("/") + "/"
+        parts = re.split(r"[/\\]", _decoded(uri.removeprefix(root)))
+        return uri.startswith(root) and not {"", ".", ".."} & set(parts)
+    try:
+        within, paths = local(folder).resolve(), [local(each).resolve() for each in (uri, _decoded(uri))]
+    except (OSError, RuntimeError, ValueError):  # A circle of links, or a character that no path has.
+        return False
+    return all(within in path.parents for path in paths)
+
+
+def _decoded(text: str) -> str:
+    """`text` without percent-encoding, also where it was encoded several times."""
+    while (decoded := unquote(text)) != text:
+        text = decoded
+    return text
+
+
 def read(uri: str) -> bytes | None:
     """The content of a file; None when there is none."""
     if not is_remote(uri):
@@ -77,12 +105,9 @@ def read(uri: str) -> bytes | None:
 
 
 def size(uri: str) -> int | None:
-    """The bytes of a file, without reading it; None when there is none."""
+    """The bytes of a file, without reading it; None when there is none, or a folder."""
     if not is_remote(uri):
-        try:
-            return local(uri).stat().st_size
-        except FileNotFoundError:
-            return None
+        return local(uri).stat().st_size if local(uri).is_file() else None
     with _contract_errors(uri) as (store, path):
         try:
             return int(store.head(path)["size"])

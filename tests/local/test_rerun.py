@@ -131,6 +131,18 @@ def test_a_step_that_data_failed_runs_again_on_a_copy(settings: Settings, tmp_pa
     assert copied.scan("events").to_table().num_rows > live.scan("events").to_table().num_rows
 
 
+@pytest.mark.slow
+def test_a_step_of_a_cluster_takes_the_file_from_the_landing_folder_here(settings: Settings, tmp_path: Path) -> None:
+    inputs = delivered(settings).model_dump(mode="json")
+    inputs["uri"] = f"s3://bucket/in/{SOURCE}/events/{Path(inputs['uri']).name}"
+    log = tmp_path / "attempt=1.log"
+    command = shlex.join(["python", *step_command("ingest", inputs, "s3://bucket/work/results/d/r/ingest/1.json")])
+    log.write_text(json.dumps({"event": command}))
+    done = python(settings, "-m", "local", "rerun", "--log", str(log), "--copy", str(tmp_path / "copy"))
+    assert done.returncode == 65, done.stderr
+    assert f"{settings.landing}/{SOURCE}/events/2026-01-06.parquet" in done.stderr
+
+
 def broken_model(folder: Path) -> Path:
     folder.mkdir()
     spec = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
@@ -224,6 +236,15 @@ def test_a_log_of_a_cluster_is_read_as_its_ui_gives_it(settings: Settings, tmp_p
     call = call_in(log, settings)
     assert (call.step, call.inputs, call.work) == ("train", inputs, "/state/work")
     assert call.with_paths({call.work: "/copy/work"}).inputs["dataset_uri"] == "/copy/work/card_fraud/datasets/d1"
+
+    landed = {"source": SOURCE, "feed": "events", "partition": "2026-01-06"}
+    for uri, landing in (
+        (f"s3://bucket/in/{SOURCE}/events/2026-01-06.parquet", "s3://bucket/in"),
+        ("/elsewhere/2026-01-06.parquet", ""),
+    ):
+        command = shlex.join(["python", *step_command("ingest", {**landed, "uri": uri}, "")])
+        log.write_text(f"[2026-01-06 00:00:00] INFO - {command}\n")
+        assert call_in(log, settings).landing == landing
 
     log.write_text("[2026-01-06 00:00:00] INFO - Task failed\n")
     with pytest.raises(InputError, match="no command of a step"):

@@ -168,8 +168,9 @@ def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skip
     ],
 )
 def test_only_what_may_pass_is_tried_again(
-    case: str, step: str, inputs: dict[str, Any], tries: int, tmp_path: Path
+    case: str, step: str, inputs: dict[str, Any], tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CT_LANDING_URI", str(tmp_path))
     garbage = tmp_path / "2026-01-05.parquet"
     garbage.write_text("not parquet")
     if "uri" in inputs:

@@ -36,7 +36,8 @@ class Place:
     """A home with a dataset and a spec that asks for a search."""
 
     def __init__(self, folder: Path, dataset: str, database: Path, asked: dict[str, Any] = SEARCH) -> None:
-        self.folder, self.dataset = folder, dataset
+        # Steps that run as processes take datasets of their own work folder only.
+        self.folder, self.dataset = folder, str(shutil.copytree(dataset, folder / "home" / "work" / "dataset"))
         shutil.copy(database, folder / "mlflow.db")
         self.settings = Settings(
             home=folder / "home",

@@ -59,6 +59,7 @@ def test_ingest_ends_with_75_and_converges(
     home = small_disk / "home"
     monkeypatch.setenv("CT_HOME", str(home))
     landed = Deliveries(Settings(home=tmp_path / "elsewhere"))
+    monkeypatch.setenv("CT_LANDING_URI", landed.settings.landing)
     text = landed.land(GENERATOR.events(day(0)), str(day(0))).model_dump_json()
     result = (small_disk if report_on_disk else tmp_path) / "report.json"
     filler = fill(small_disk, free)

@@ -36,6 +36,7 @@ class Place:
 
     def __init__(self, folder: Path, dataset: str, database: Path) -> None:
         self.home = folder / "home"
+        dataset = str(shutil.copytree(dataset, self.home / "work" / "dataset"))
         shutil.copy(database, folder / "mlflow.db")
         self.tracking_uri = f"sqlite:///{folder}/mlflow.db"
         self.result, self.log = folder / "out" / "report.json", folder / "log.txt"

@@ -235,6 +235,7 @@ def test_a_step_leaves_its_report_where_airflow_reads_it(
 
 
 FEEDS = ("events", "labels")
+MAXIMUM = 1 << 20
 
 
 def test_deliveries_are_found_and_read(folder: str) -> None:
@@ -244,11 +245,11 @@ def test_deliveries_are_found_and_read(folder: str) -> None:
     assert scan(folder, FEEDS, time.time() - 10) == []
     (delivery,) = scan(folder, FEEDS, time.time() + 10)
     assert delivery.key == "events/2026-01-05"
-    assert read_landed(events).content == b"rows"
+    assert read_landed(events, MAXIMUM).content == b"rows"
     storage.write(events, b"mended rows")
     assert scan(folder, FEEDS, time.time() + 10) != [delivery]
     with pytest.raises(InputError, match="There is no file at"):
-        read_landed(storage.join(folder, "events", "2026-01-07.parquet"))
+        read_landed(storage.join(folder, "events", "2026-01-07.parquet"), MAXIMUM)
 
 
 def test_a_folder_of_part_files_is_found_and_read_as_one(folder: str) -> None:
@@ -258,20 +259,20 @@ def test_a_folder_of_part_files_is_found_and_read_as_one(folder: str) -> None:
         pq.write_table(pa.table({"id": ids}), sink)
         storage.write(storage.join(partition, f"part-{number}.snappy.parquet"), sink.getvalue().to_pybytes())
     with pytest.raises(InputError, match="without the file _SUCCESS"):
-        read_landed(partition)
+        read_landed(partition, MAXIMUM)
     assert scan(folder, FEEDS, time.time() + 10) == []
     storage.write(storage.join(partition, "_SUCCESS"), b"")
     (delivery,) = scan(folder, FEEDS, time.time() + 10)
     assert (delivery.key, delivery.name) == ("events/2026-01-05", "2026-01-05.PARQUET")
-    landed = read_landed(partition)
+    landed = read_landed(partition, MAXIMUM)
     assert landed.table()["id"].to_pylist() == [1, 2, 3]
     storage.write(storage.join(partition, "part-1.snappy.parquet"), b"broken")
-    assert read_landed(partition).sha256 != landed.sha256
+    assert read_landed(partition, MAXIMUM).sha256 != landed.sha256
     with pytest.raises(DataContractError, match="not a readable Parquet file"):
-        read_landed(partition).table()
+        read_landed(partition, MAXIMUM).table()
     storage.write(storage.join(partition, "day=5", "part-0.parquet"), b"nested")
     with pytest.raises(InputError, match="contains folders: day=5"):
-        read_landed(partition)
+        read_landed(partition, MAXIMUM)
 
 
 def test_the_lake_commits_each_batch_once_and_tells_writers_of_each_other(folder: str) -> None:

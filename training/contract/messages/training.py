@@ -9,6 +9,7 @@ from training.contract.base import Days, Frozen, TableVersions
 from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
 from training.contract.names import EstimatorName, StoredMetric
+from training.contract.state_uris import WorkUri
 
 
 class DatasetInputs(SnapshotInputs):
@@ -52,7 +53,7 @@ class FitInputs(ModelInputs):
     estimator: EstimatorName
     parameters: dict[str, Any] = {}
     """Override the spec's parameters."""
-    dataset_uri: str
+    dataset_uri: WorkUri
     seed: int
     reason: str = ""
 
@@ -118,7 +119,7 @@ class TrainResult(Frozen):
 class Candidate(Frozen):
     estimator: EstimatorName
     run_id: str
-    artifact_uri: str
+    artifact_uri: WorkUri
     digest: str
 
 
@@ -129,7 +130,7 @@ class EvaluateInputs(ModelInputs):
     """Of each result of `train` these four fields."""
     dropped_out: dict[EstimatorName, str] = {}
     """Estimators of the run that gave no candidate → why."""
-    dataset_uri: str
+    dataset_uri: WorkUri
     seed: int
 
     @model_validator(mode="after")

@@ -44,7 +44,7 @@ def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
 class _Ingest:
     def __init__(self, inputs: IngestInputs, settings: StateSettings) -> None:
         self.spec = load_source_spec(inputs.source, settings.feature_repo)
-        self.inputs = inputs
+        self.inputs, self.maximum_bytes = inputs, settings.landed_maximum_bytes
         if inputs.feed not in self.spec.feeds:
             hint = f"The feeds: {', '.join(self.spec.feeds)}."
             raise InputError(f"The source {inputs.source} has no feed {inputs.feed!r}", hint)
@@ -55,7 +55,7 @@ class _Ingest:
         self.validator = Validator(inputs, self.feed, self.days, self.lake, settings)
 
     def run(self) -> IngestResult:
-        landed = read_landed(self.inputs.uri)
+        landed = read_landed(self.inputs.uri, self.maximum_bytes)
         log.info("Read %s: %s bytes, sha256 %s", landed.uri, f"{len(landed.content):,}", landed.sha256)
         fingerprint = self._fingerprint(landed)
         applied = self.partition.fingerprint()
