@@ -52,7 +52,7 @@ def registry(template: Path, tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def fleet(registry: Registry) -> Iterator[list[Replica]]:
-    running = [Replica(registry), Replica(registry)]
+    running = [Replica(registry, "r0"), Replica(registry, "r1")]
     yield running
     for replica in running:
         replica.server.shutdown()

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from training.adapters.registry import Registry
+from training.adapters.registry import ModelState, Registry
 from training.contract.replicas import LoadedVersion, Refusal, ReplicaModels
 from training.contract.signals import PairSignals, Signals, VersionSignals
-from training.contract.traffic import Desired, desired
+from training.contract.traffic import Desired, FirstLoad, desired
 
 SOURCE, MODEL = "card_payments", "card_fraud"
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
@@ -20,7 +20,10 @@ MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 class Replica:
     """Answers GET for the model and its signals. It serves what `registry` asks for, unless a test sets a field."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, name: str = "r") -> None:
+        self.name = name
+        #: Every version that it has been seen to have in memory, in their order.
+        self.has_loaded: list[int] = []
         self.stuck_at: int | None = None
         self.refuses: int | None = None
         self.model = MODEL
@@ -52,14 +55,28 @@ class Replica:
     def models(self) -> ReplicaModels:
         refused, models = dict[int, Refusal](), dict[str, LoadedVersion]()
         with self._lock:
-            wanted = self._registry.state(MODEL).aliases.get("champion")
-            if wanted is not None and wanted == self.refuses:
-                refused[wanted] = Refusal(reason="Golden rows differ by 0.1", at=MIDNIGHT)
-            else:
+            state = self._registry.state(MODEL)
+            wanted = state.aliases.get("champion")
+            loaded = self._beside(state)
+            if self.refuses is not None and self.refuses in (wanted, *loaded):
+                refused[self.refuses] = Refusal(reason="Golden rows differ by 0.1", at=MIDNIGHT)
+            if wanted is None or wanted != self.refuses:
                 self._served = self.stuck_at or wanted
+            loaded = [each for each in dict.fromkeys((*loaded, self._served)) if each and each != self.refuses]
+            self.has_loaded += [each for each in loaded if each not in self.has_loaded]
             if self._served:
                 models["champion"] = LoadedVersion(version=self._served, digest="d", since=MIDNIGHT)
-        return ReplicaModels(model=self.model, replica="r", models=models, refused=refused)
+        return ReplicaModels(
+            model=self.model, replica=self.name, models=models, refused=refused, loaded_versions=loaded
+        )
+
+    def _beside(self, state: ModelState) -> list[int]:
+        """The versions that it loads beside the champion."""
+        first, challenger = FirstLoad.of(state.tags), state.aliases.get("challenger")
+        if first is None:
+            return [challenger] if challenger else []
+        mine = [first.version] if first.replica == self.name else []
+        return mine if challenger in (None, first.version) else [*mine, challenger]
 
     def signals(self) -> Signals:
         with self._lock:
@@ -70,7 +87,7 @@ class Replica:
                 self.history.append(asked)
                 self._since = datetime.now(UTC)
             return Signals(
-                replica="r",
+                replica=self.name,
                 traffic=asked,
                 champion=self._served,
                 challenger=challenger,

@@ -13,6 +13,7 @@ from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from training.contract.errors import DataContractError, InputError, TransientError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, RegisterInputs, TrainInputs, Verdict
 from training.contract.model_spec import MODELS_DIR
+from training.contract.traffic import FIRST
 from training.settings import Settings
 from training.steps import evaluate, register, train
 
@@ -162,6 +163,7 @@ def test_a_promoted_challenger_becomes_one_version(world: Judged) -> None:
     found = world.registry.by_alias(MODEL, CHALLENGER)
     assert found is not None
     assert (found.version, found.run_id, found.digest) == (version, world.good.run_id, world.good.digest)
+    assert world.registry.state(MODEL).tags[FIRST] == str(version), "no replica loads it before its rollout"
     tags = world.registry._client.get_model_version(MODEL, str(version)).tags
     assert tags["verdict"] == "promote"
     assert tags["forced"] == "false"

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from testing.serving_stack import eventually
 from tests.steps.replica_server import MODEL, Replica
 from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
 from training.contract.messages import RolloutInputs
+from training.contract.traffic import FIRST, FirstLoad
 from training.settings import Settings
 from training.steps import rollout
 
@@ -93,6 +95,32 @@ def test_a_refusal_fails_at_once_with_its_reason(settings: Settings, registry: R
     assert aliases(registry) == {"champion": 1}
 
 
+def test_one_replica_loads_a_version_first(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
+    roll(settings, 1)
+    registry.load_first(MODEL, FirstLoad(version=2))
+    registry.set_alias(MODEL, "challenger", 2)
+    fleet[0].refuses = 2
+    with pytest.raises(StepError, match=rf"{fleet[0].url} refuses"):
+        roll(settings, 2)
+    assert (fleet[1].has_loaded, aliases(registry)["champion"]) == ([1], 1)
+    assert registry.state(MODEL).tags[FIRST] == "2 r0"
+    fleet[0].refuses = None
+    assert roll(settings, 2) == (2, 1)
+    assert fleet[1].has_loaded == [1, 2]
+    assert FIRST not in registry.state(MODEL).tags
+
+
+def test_a_replica_that_is_gone_is_not_replaced_by_another(
+    settings: Settings, registry: Registry, fleet: list[Replica]
+) -> None:
+    """The version may have taken it down."""
+    roll(settings, 1)
+    registry.load_first(MODEL, FirstLoad(version=2, replica="r9"))
+    with pytest.raises(TransientError, match="After 1 s replica r9 is not one that has loaded version 2"):
+        roll(settings, 2)
+    assert [replica.has_loaded for replica in fleet] == [[1], [1]]
+
+
 def test_a_service_of_another_model_is_named(settings: Settings, fleet: list[Replica]) -> None:
     fleet[0].model = "churn"
     with pytest.raises(TransientError, match="a service of model churn, not card_fraud"):
@@ -102,9 +130,16 @@ def test_a_service_of_another_model_is_named(settings: Settings, fleet: list[Rep
 def test_a_champion_moved_meanwhile_is_left(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:
     roll(settings, 1)
     fleet[0].stuck_at = 1
-    threading.Timer(0.4, lambda: registry.set_alias(MODEL, "champion", 4)).start()
+
+    def move() -> None:
+        eventually(lambda: registry.state(MODEL).aliases["champion"] == 2)
+        registry.set_alias(MODEL, "champion", 4)
+
+    mover = threading.Thread(target=move)
+    mover.start()
     with pytest.raises(TransientError):
         roll(settings, 2)
+    mover.join()
     assert aliases(registry)["champion"] == 4
 
 

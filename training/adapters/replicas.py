@@ -16,6 +16,7 @@ from training.adapters.replica_urls import expand
 from training.contract.errors import StepError, TransientError
 from training.contract.replicas import LoadedVersion, Refusal, ReplicaModels
 from training.contract.signals import Signals
+from training.contract.traffic import FIRST
 
 POLL_SECONDS = 0.25
 #: Limit of one request to a replica, so that one that hangs does not delay the others.
@@ -144,8 +145,10 @@ class Replicas:
                     raise StepError(refuses, hint)
             if time.monotonic() > deadline:
                 names = "; ".join(map(str, lagging))
-                who = f"replica {only} is not one that" if only else "not every replica"
-                raise TransientError(f"After {timeout:g} s {who} {goal}: {names}", _START)
+                if only:
+                    hint = f"If it is gone for good, remove the tag {FIRST} of {self._model} in MLflow, then retry."
+                    raise TransientError(f"After {timeout:g} s replica {only} is not one that {goal}: {names}", hint)
+                raise TransientError(f"After {timeout:g} s not every replica {goal}: {names}", _START)
             if logged != (urls := [status.url for status in lagging]):
                 log.info("Waiting for %s", "; ".join(map(str, lagging)))
                 logged = urls

@@ -54,11 +54,11 @@ class Rollout:
         Raises as Replicas.wait_until_loaded; then the others go on without the version. `before`: the statuses from
         before the rollout.
         """
-        statuses, model, version = self._replicas.statuses(), self.model, self._version
-        names = sorted(status.replica for status in statuses if status.loaded is not None)
-        if self._spec.serving is None or len(statuses) < 2 or not names:
+        model, version = self.model, self._version
+        names = sorted(status.replica for status in before if status.loaded is not None)
+        if self._spec.serving is None or len(before) < 2 or not names:
             return
-        if any(version in (status.loaded or ()) for status in statuses):
+        if any(version in (status.loaded or ()) for status in before):
             return
         named = FirstLoad.of(self._registry.state(model).tags)
         # The one that was named stays so: if the version has taken it down, it must not take down another.
