@@ -17,8 +17,10 @@ from training.adapters.lake import EVENTS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry
 from training.contract.errors import ExitCode
+from training.contract.messages import FeaturesInputs
 from training.runner import run_step
 from training.settings import Settings
+from training.steps import features
 
 KILOBYTE = 1024
 
@@ -72,6 +74,26 @@ def test_ingest_ends_with_75_and_converges(
     lake = Lake(str(home / "lake"), SOURCE)
     assert lake.scan(EVENTS).count_rows() == landed.lake.scan(EVENTS).count_rows()
     assert undisturbed.table_versions.keys() == lake.versions(*undisturbed.table_versions).keys()
+
+
+def test_a_registry_of_features_is_published_whole_or_not_at_all(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = small_disk / "home"
+    monkeypatch.setenv("CT_HOME", str(home))
+    landed, result = Deliveries(Settings(home=home)), tmp_path / "report.json"
+    days, versions = {"start": str(day(1)), "end": str(day(2))}, landed.events(0).table_versions
+    computed = features.run(FeaturesInputs(source=SOURCE, days=days, table_versions=versions), landed.settings)
+    online = {table: version for table, version in computed.table_versions.items() if table not in versions}
+    inputs = json.dumps({"source": SOURCE, "table_versions": online})
+    # Feast's registry has 15 kB. Feast writes what fits of it, without an error, and could not read that again.
+    for free in range(76 * KILOBYTE, 100 * KILOBYTE, 4 * KILOBYTE):
+        filler = fill(small_disk, free)
+        assert run_step("materialize", inputs, str(result)) in (ExitCode.OK, ExitCode.TRANSIENT), result.read_text()
+        filler.unlink()
+        assert run_step("materialize", inputs, str(result)) == ExitCode.OK, (free, result.read_text())
+        shutil.rmtree(home / "feast")
+    assert not [path for path in home.rglob(".*") if path.is_file()]
 
 
 @pytest.mark.slow

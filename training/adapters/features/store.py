@@ -6,6 +6,7 @@ of its own. The registry of settings.feature_registry is a published copy, for t
 
 import contextlib
 import fcntl
+import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from training.settings import StateSettings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+log = logging.getLogger("perennial")
 
 
 @contextlib.contextmanager
@@ -44,13 +47,48 @@ def publish(settings: StateSettings, objects: list[Any], source: str, digest: st
     applied = registry.with_name(f"{source}.applied")
     if registry.exists() and applied.exists() and applied.read_text() == digest:
         return False
-    published_store(settings).apply(registrable(objects))
+    with changing_published(settings) as store:
+        store.apply(registrable(objects))
     storage.write(str(applied), digest.encode())
     return True
 
 
+@contextlib.contextmanager
+def changing_published(settings: StateSettings) -> Iterator["FeatureStore"]:
+    """A feast.FeatureStore of the published registry to change, under `registry_lock`; empty when there is none yet.
+
+    It has a copy of the registry, which takes the place of the published one when the block ends. Feast would write in
+    place, and take no notice of a full disk: a part of a registry cannot be read again. One that cannot be read is
+    begun anew, and the definitions of every source are applied again.
+    """
+    registry = Path(settings.feature_registry)
+    with tempfile.TemporaryDirectory(prefix="perennial-feast-") as folder:
+        copy = Path(folder, "registry.db")
+        if (content := storage.read(str(registry))) is not None:
+            if _readable(content):
+                copy.write_bytes(content)
+            else:
+                log.warning("%s is damaged; it is written anew by the next run of each source", registry)
+                for applied in registry.parent.glob("*.applied"):
+                    applied.unlink()
+        store = _feature_store(settings, str(copy), online_store(settings).feast_settings())
+        yield store
+        storage.write(str(registry), store.registry.proto().SerializeToString())
+
+
+def _readable(registry: bytes) -> bool:
+    from feast.protos.feast.core.Registry_pb2 import Registry
+    from google.protobuf.message import DecodeError
+
+    try:
+        Registry.FromString(registry)
+    except DecodeError:
+        return False
+    return True
+
+
 def published_store(settings: StateSettings) -> "FeatureStore":
-    """A feast.FeatureStore of the published registry. Change it under `registry_lock`."""
+    """A feast.FeatureStore of the published registry, to read it."""
     return _feature_store(settings, settings.feature_registry, online_store(settings).feast_settings())
 
 

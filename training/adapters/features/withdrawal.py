@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 def service_is_published(settings: StateSettings, name: str) -> bool:
     """Whether the published registry has a feature service `name`."""
-    store = _published_store(settings)
-    return store is not None and name in {each.name for each in store.list_feature_services()}
+    if not Path(settings.feature_registry).exists():
+        return False
+    return name in {each.name for each in stores.published_store(settings).list_feature_services()}
 
 
 def withdraw_service(settings: StateSettings, name: str) -> None:
     """Delete the feature service `name` from the published registry; no error when there is none."""
     with stores.registry_lock(settings):
-        if service_is_published(settings, name) and (store := _published_store(settings)):
-            store.delete_feature_service(name)
+        if service_is_published(settings, name):
+            with stores.changing_published(settings) as store:
+                store.delete_feature_service(name)
 
 
 def withdraw_source(settings: StateSettings, source: SourceSpec) -> int:
@@ -39,8 +41,9 @@ def withdraw_source(settings: StateSettings, source: SourceSpec) -> int:
     definitions = load_definitions(settings.feature_repo, source)
     with stores.registry_lock(settings), contract_errors(settings):
         removed = _delete_rows(settings, source, definitions)
-        if store := _published_store(settings):
-            _delete_objects(store, definitions, _shared_entities(settings, source))
+        if Path(settings.feature_registry).exists():
+            with stores.changing_published(settings) as store:
+                _delete_objects(store, definitions, _shared_entities(settings, source))
         for name in (f"{source.name}.online.json", f"{source.name}.applied"):
             Path(settings.feature_registry).with_name(name).unlink(missing_ok=True)
     return removed
@@ -89,10 +92,3 @@ def _shared_entities(settings: StateSettings, source: SourceSpec) -> set[str]:
                 spec = load_source_spec(name, settings.feature_repo)
                 found |= {each.name for each in load_definitions(settings.feature_repo, spec).entities}
     return found
-
-
-def _published_store(settings: StateSettings) -> "FeatureStore | None":
-    """The store of the published registry; None when nothing has been published."""
-    if not Path(settings.feature_registry).exists():
-        return None
-    return stores.published_store(settings)
