@@ -101,6 +101,9 @@ class Metrics:
             model,
             **newest,
         )
+        self.registry_answers = Gauge(
+            "perennial_registry_answers", "1 while MLflow answers about the model, 0 while it does not", model, **newest
+        )
         self.ready = Gauge(
             "perennial_model_ready", "1 while the model can answer; NaN once it is not served any more", model, **newest
         )
@@ -146,6 +149,7 @@ class ModelMetrics:
         self.table_older = metrics.table_older.labels(model)
         self.champion = metrics.champion.labels(model)
         self.wanted_champion = metrics.wanted_champion.labels(model)
+        self.registry_answers = metrics.registry_answers.labels(model)
         self.ready = metrics.ready.labels(model)
         self.loaded, self.unloads = metrics.loaded.labels(model), metrics.unloads.labels(model)
         self.refused = metrics.refused.labels(model)

@@ -112,12 +112,14 @@ class Watcher:
             if isinstance(found, Exception):
                 raise found
             self._metrics.wanted_champion.set(found.aliases.get(CHAMPION) or 0)
+            self._metrics.registry_answers.set(1)
             wanted = {FIRST: None} | {alias: self._entry(found, found.aliases.get(alias)) for alias in FOLLOWED}
             first = FirstLoad.of(found.tags)
             mine = first is not None and first.replica == self._signals.replica
             with suppress(InputError):  # Anyone can edit the tag: there may be no such version.
                 wanted[FIRST] = self._entry(found, first.version) if first is not None and mine else None
         except TransientError as error:
+            self._metrics.registry_answers.set(0)
             return error.message if self.traffic.can_answer else self._from_disk(error.message)
         asked, bad_tags = desired(found.tags, wanted[CHALLENGER] is not None)
         with self._lock:

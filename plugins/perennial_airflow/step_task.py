@@ -7,10 +7,10 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from airflow.sdk.observability.stats import Stats
 
 from perennial_airflow.refs import FAILURE
 from perennial_airflow.reports import StepFailedError, summary
+from perennial_airflow.step_metrics import step_failed, step_succeeded
 from training import storage
 from training.contract.steps import step_spec
 from training.settings import StateSettings, load_settings
@@ -92,6 +92,8 @@ class StepTask(BaseOperator):
                 # Airflow deletes this XCom when the task is tried again.
                 context["ti"].xcom_push(FAILURE, {**self.more_inputs, "why": str(error)[:MAXIMUM_WHY]})
             last = error.attempts is not None and context["ti"].try_number >= error.attempts
+            if last or context["ti"].try_number > context["ti"].max_tries:
+                step_failed(self.step, self.all_inputs)
             if last:
                 context["ti"].xcom_push(NO_RETRY_HELPS, True)
             raise (AirflowFailException if last else AirflowException)(str(error)) from None
@@ -99,8 +101,7 @@ class StepTask(BaseOperator):
         for line in summary(self.step, result, settings.mlflow_url or settings.tracking_uri):
             self.log.info("%s", line)
         self._emit(result, context)
-        for name, value in gauges(self.step, result).items():
-            Stats.gauge(f"perennial.monitor.{name}", value, tags={"model": self.all_inputs["model"]})
+        step_succeeded(self.step, self.all_inputs, result)
         if self.then_fail:
             raise AirflowFailException(self.then_fail)
         return result
@@ -115,12 +116,6 @@ class StepTask(BaseOperator):
             return
         self.log.info("Event of asset %s: %s", self.emits.name, json.dumps(extra))
         context["outlet_events"][AssetAlias(self.emits.name)].add(self.emits, extra=extra)
-
-
-def gauges(step: str, result: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a monitoring step that could measure."""
-    names = {"drift": ("drifted", "drifted_share"), "performance": ("degraded",)}.get(step, ())
-    return {name: float(result[name]) for name in names} if result.get("outcome") == "measured" else {}
 
 
 def report_uri(settings: StateSettings, ti: Any, attempt: int | None = None) -> str:

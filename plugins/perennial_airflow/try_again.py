@@ -7,9 +7,9 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
-from airflow.sdk.observability.stats import Stats
 
 from perennial_airflow.runs import start_run
+from perennial_airflow.step_metrics import delivery_given_up
 from perennial_airflow.step_task import NO_RETRY_HELPS
 
 #: How long after a failure the next run starts. After the last, two days after the first failure, it is given up.
@@ -23,7 +23,7 @@ class TryAgainLaterOperator(BaseOperator):
 
     The steps' own retries end within minutes; this covers an outage of hours. A run is not repeated when a step said
     that no retry helps: the data, the inputs or the configuration are wrong, or it failed twice in an unknown way.
-    After the last of `waits` it is not repeated either. Both count in the metric `perennial.data.not_taken_in`.
+    After the last of `waits` it is not repeated either. Both set the metric `perennial.data.not_taken_in`.
 
     It can be killed and run again: a repetition's id is made of the run's id, so it is queued once. The task always
     fails, because the state of the last task is that of the run.
@@ -55,5 +55,5 @@ class TryAgainLaterOperator(BaseOperator):
         )
 
     def _give_up(self, problem: str) -> None:
-        Stats.incr("perennial.data.not_taken_in", tags={"source": self.source})
+        delivery_given_up(self.source)
         raise AirflowFailException(f"{problem}\n  → Repair the cause, then clear the failed tasks of this run.")

@@ -15,7 +15,12 @@ Sent = list[tuple[str, float, dict[str, str]]]
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch, step_settings: object) -> Sent:
     found: Sent = []
-    monkeypatch.setattr(Stats, "gauge", lambda name, value, **kwargs: found.append((name, value, kwargs["tags"])))
+
+    def gauge(name: str, value: float, **kwargs: Any) -> None:
+        if name.startswith("perennial.monitor."):
+            found.append((name, value, kwargs["tags"]))
+
+    monkeypatch.setattr(Stats, "gauge", gauge)
     return found
 
 

@@ -41,15 +41,15 @@ def launcher(request: pytest.FixtureRequest, step_settings: Path, monkeypatch: p
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The counters of ours that were raised, with their tags."""
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The gauges of deliveries that were sent, with their tags."""
     found: list[Any] = []
 
-    def incr(name: str, *args: Any, **kwargs: Any) -> None:
-        if name.startswith("perennial."):
+    def gauge(name: str, *args: Any, **kwargs: Any) -> None:
+        if name.startswith("perennial.data."):
             found.append((name, kwargs["tags"]))
 
-    monkeypatch.setattr(Stats, "incr", incr)
+    monkeypatch.setattr(Stats, "gauge", gauge)
     return found
 
 
@@ -74,7 +74,7 @@ def repetitions(ti: Any) -> list[DagRun]:
         return list(found)
 
 
-def test_a_run_that_failed_because_something_was_away_is_queued_again_for_later(counted: list[Any]) -> None:
+def test_a_run_that_failed_because_something_was_away_is_queued_again_for_later(told: list[Any]) -> None:
     began = datetime.now(UTC)
     tis = run("away", SUCCEEDS, AWAY, SUCCEEDS)
     assert (tis["step_1"].state, tis["step_2"].state) == (State.FAILED, State.UPSTREAM_FAILED)
@@ -85,26 +85,26 @@ def test_a_run_that_failed_because_something_was_away_is_queued_again_for_later(
     assert (again.run_id, again.state) == (f"{tis['step_0'].run_id}-again-1", "queued")
     assert again.conf == CONF
     assert began + WAIT <= again.run_after <= datetime.now(UTC) + WAIT
-    assert counted == []
+    assert told == []
 
 
 @pytest.mark.parametrize(
     ("case", "step", "waits"), [("wrong", WRONG, (WAIT,)), ("too_often", AWAY, ())], ids=["wrong", "too often"]
 )
-def test_a_run_is_given_up_when_no_repetition_helps_and_that_is_counted(
-    case: str, step: dict[str, Any], waits: tuple[timedelta, ...], counted: list[Any]
+def test_a_run_is_given_up_when_no_repetition_helps_and_that_is_told(
+    case: str, step: dict[str, Any], waits: tuple[timedelta, ...], told: list[Any]
 ) -> None:
     tis = run(f"given_up_{case}", step, waits=waits)
     assert tis["try_again_later"].state == State.FAILED
     assert repetitions(tis["step_0"]) == []
-    assert counted == [("perennial.data.not_taken_in", {"source": "card_payments"})]
+    assert told == [("perennial.data.not_taken_in", {"source": "card_payments"})]
 
 
-def test_a_run_that_succeeds_is_not_repeated(counted: list[Any]) -> None:
+def test_a_run_that_succeeds_is_not_repeated(told: list[Any]) -> None:
     tis = run("succeeds", SUCCEEDS)
     assert tis["try_again_later"].state == State.SKIPPED
     assert tis["try_again_later"].get_dagrun().state == "success"
-    assert (repetitions(tis["step_0"]), counted) == ([], [])
+    assert (repetitions(tis["step_0"]), told) == ([], [])
 
 
 def test_an_outage_of_two_days_is_survived() -> None:
