@@ -55,8 +55,10 @@ if [ "${2:-}" = lock ]; then
     printf '%s\n' $CUDA_PACKAGES > "$excluded"
     export UV_CUSTOM_COMPILE_COMMAND="make lock"
     "$venv/bin/uv" pip compile pyproject.toml --all-extras -o requirements.txt --python-version 3.11 -q \
-        --excludes "$excluded"
-    sed -i.old 's/^\(torch==[^+]*\)+.*/\1/' requirements.txt && rm requirements.txt.old
+        --excludes "$excluded" --generate-hashes
+    # The hashes are those of PyPI. Each build of torch has its own, on PyTorch's index: torch gets no hash.
+    awk '/^torch==/ {sub(/[+ ].*/, ""); print; torch = 1; next} torch && /--hash=/ {next} {torch = 0; print}' \
+        requirements.txt > "$excluded" && cat "$excluded" > requirements.txt
     # A Bento reads its requirements from a file: the extra `serving`, at the versions of the lock.
     "$venv/bin/uv" pip compile pyproject.toml --extra serving -c requirements.txt -o serving/requirements.txt \
         --python-version 3.11 --no-annotate -q

@@ -16,6 +16,7 @@ TEXT = (ROOT / "docker-compose.yaml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = FILE["services"]
 ALWAYS = {name: service for name, service in SERVICES.items() if not service.get("profiles")}
+AIRFLOW = {name for name in SERVICES if name.startswith("airflow-")}
 REQUIRED = set(re.findall(r"\$\{([A-Z_]+):\?", TEXT))
 
 
@@ -82,6 +83,36 @@ def test_steps_and_serving_have_logins_of_their_own() -> None:
     for own, name in (("MLFLOW_STEPS_PASSWORD", "steps"), ("MLFLOW_SERVING_PASSWORD", "serving")):
         having = {each for each, service in SERVICES.items() if own in str(service.get("environment"))}
         assert having == {name, "mlflow-users"}
+
+
+def _reached(name: str) -> set[str]:
+    """The services with which `name` shares a network."""
+    own = set(SERVICES[name]["networks"])
+    return {each for each, service in SERVICES.items() if each != name and own & set(service["networks"])}
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        ("postgres", {"mlflow", "mlflow-init", "backup", *AIRFLOW}),
+        ("redis", {"feast-init", "steps", "serving"}),
+        ("mlflow", {"postgres", "mlflow-init", "mlflow-users", "backup", "steps", "serving"}),
+        (
+            "serving",
+            {"redis", "mlflow", "mlflow-users", "feast-init", "steps", "demo", "prometheus"},
+        ),
+    ],
+)
+def test_a_service_is_reached_by_those_that_need_it(name: str, by: set[str]) -> None:
+    assert _reached(name) == by
+
+
+def test_a_database_reaches_no_address_outside_and_every_network_is_used() -> None:
+    internal = {name for name, network in FILE["networks"].items() if network and network.get("internal")}
+    assert {*SERVICES["postgres"]["networks"], *SERVICES["redis"]["networks"]} < internal
+    assert {network for service in SERVICES.values() for network in service["networks"]} == set(FILE["networks"])
+    # Docker publishes no port of a service that is in internal networks alone.
+    assert all(set(service["networks"]) - internal for service in SERVICES.values() if service.get("ports"))
 
 
 def test_one_service_serves_all_models() -> None:

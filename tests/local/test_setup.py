@@ -1,10 +1,12 @@
 """The lock, and what each way to set up installs from it."""
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,8 @@ CUDA = re.compile(r"nvidia-|cuda-|cupy|triton$|torch-cuda|pytorch-triton")
 
 
 def pins(path: Path) -> dict[str, str]:
-    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
-    return dict(line.split("==", 1) for line in lines if line)
+    lines = (line.split("#")[0].strip(" \\") for line in path.read_text().splitlines())
+    return dict(line.split("==", 1) for line in lines if line and not line.startswith("--hash"))
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,50 @@ def test_the_lock_has_no_cuda_package(lock: dict[str, str]) -> None:
 
 def test_the_lock_names_no_build_of_torch(lock: dict[str, str]) -> None:
     assert "+" not in lock["torch"]
+
+
+def test_the_lock_has_the_hashes_of_every_package_but_torch() -> None:
+    """The builds of torch have hashes of their own, on PyTorch's index."""
+    pinned = re.split(r"\n(?=\w)", (ROOT / "requirements.txt").read_text())
+    without = {each.split("==")[0] for each in pinned if "==" in each and "--hash=sha256:" not in each}
+    assert without == {"torch"}
+
+
+def test_a_package_with_another_hash_is_not_installed(tmp_path: Path) -> None:
+    """As `make setup` and the images install: the lock constrains the extras of pyproject.toml."""
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.exists():
+        pytest.skip("there is no uv in this environment")
+    wheel = _wheel(tmp_path / "index", "0" * 4)
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "a"\nversion = "1"\n[project.optional-dependencies]\nb = ["tiny"]\n'
+    )
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(tmp_path / "venv")], check=True)
+
+    def install(digest: str) -> "subprocess.CompletedProcess[str]":
+        (tmp_path / "lock.txt").write_text(f"tiny==1.0 \\\n    --hash=sha256:{digest}\n")
+        command = [uv, "pip", "install", "--no-index", "--find-links", wheel.parent, "--python", tmp_path / "venv"]
+        command += ["-r", tmp_path / "pyproject.toml", "-c", tmp_path / "lock.txt", "--extra=b", "--no-cache"]
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+
+    refused = install("0" * 64)
+    assert refused.returncode != 0
+    assert "Hash mismatch" in refused.stderr
+    assert install(hashlib.sha256(wheel.read_bytes()).hexdigest()).returncode == 0
+
+
+def _wheel(folder: Path, content: str) -> Path:
+    """A wheel of a package `tiny` without code."""
+    folder.mkdir()
+    path, about = folder / "tiny-1.0-py3-none-any.whl", "tiny-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("tiny.py", content)
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{about}/RECORD", "")
+    return path
 
 
 def test_the_lock_has_every_package_that_an_extra_names(lock: dict[str, str]) -> None:

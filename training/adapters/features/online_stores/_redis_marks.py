@@ -41,4 +41,4 @@ class CompleteViews:
         if not gone:
             return None
         problem = f"The online store at {self._address} has lost the rows of {', '.join(gone)}: it was emptied"
-        return TransientError(problem, hint="Run the materialize task of the source again. It writes all rows.")
+        return TransientError(problem, hint="Run `make restore-online`, or the DAG `<source>_restore_online`.")
