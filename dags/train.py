@@ -51,8 +51,8 @@ for spec in model_specs("train"):
         verdict = {name: result(evaluate)[name] for name in ("challenger", "verdict", "champion_version")}
         promote = {**model, **verdict, "force": force, "reason": decision["reason"]}
         register = StepOperator(step="register", run_if=[verdict["verdict"]["promote"], force], inputs=promote)
-        registered = {"version": result(register)["version"], "reason": decision["reason"]}
-        rollout = StepOperator(step="rollout", inputs={**model, **registered})
+        registered = {name: result(register)[name] for name in ("version", "digest")} | {"run": "{{ run_id }}"}
+        rollout = StepOperator(step="rollout", inputs={**model, **registered, "reason": decision["reason"]})
         failed = {**model, "request_id": decision["request_id"], "run": "{{ run_id }}", "failed": True}
         last = {"task_id": "release_request", **WHEN_THE_RUN_FAILED}
         [dataset, evaluate, register, rollout] >> StepOperator(step="decide_retraining", inputs=failed, **last)

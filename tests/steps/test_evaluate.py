@@ -1,7 +1,10 @@
 """Evaluation and registration: candidates, champion and verdict on the same rows; one version per run."""
 
+import copy
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 from tests.steps.training_rows import NAMES, write_dataset
+from training.adapters.lake import PREDICTIONS, Lake
+from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from training.contract.errors import DataContractError, InputError, TransientError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, RegisterInputs, TrainInputs, Verdict
-from training.contract.model_spec import MODELS_DIR
+from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.traffic import FIRST
 from training.settings import Settings
 from training.steps import evaluate, register, train
@@ -322,3 +327,49 @@ def test_what_was_judged_is_what_is_registered(world: Judged) -> None:
     swapped = world.good.model_copy(update={"artifact_uri": world.poor.artifact_uri})
     with pytest.raises(DataContractError, match="judged was"):
         world.register(evaluated, challenger=swapped)
+
+
+@pytest.fixture
+def older(world: Judged, tmp_path: Path) -> Judged:
+    """The world with a registry from before the first version."""
+    with closing(sqlite3.connect(world.folder / "mlflow.db")) as database:
+        database.execute("VACUUM INTO ?", [str(tmp_path / "older.db")])
+    found = copy.copy(world)
+    tracking = f"sqlite:///{tmp_path}/older.db"
+    found.settings = Settings(home=tmp_path / "home", tracking_uri=tracking)
+    found.registry = Registry(tracking)
+    found.serve(found.narrow)
+    found.registry._client.delete_registered_model(MODEL)
+    return found
+
+
+def test_another_artifact_with_the_number_of_the_champion_is_another_champion(older: Judged, world: Judged) -> None:
+    """The registry was restored from an older copy after the verdict, and the number was given again."""
+    world.serve(world.poor)
+    judged = world.evaluate(world.good)
+    number = older.serve(older.narrow)
+    said = f"version {number} with digest {world.poor.digest} of .*, with digest {world.narrow.digest}"
+    with pytest.raises(InputError, match=said):
+        older.register(judged, champion_version=number)
+    # The verdict of a version of Perennial that did not name the digest.
+    old = judged.verdict.model_copy(update={"champion_digest": None})
+    assert older.register(judged, champion_version=number, verdict=old)
+
+
+@pytest.mark.parametrize("known_by", ["ledger", "predictions"])
+def test_a_number_that_an_older_registry_lacks_is_not_given_again(
+    older: Judged, caplog: pytest.LogCaptureFixture, known_by: str
+) -> None:
+    version = older.serve(older.poor)
+    lost = version + 3
+    if known_by == "ledger":
+        Ledger(older.settings.ledger).append("rollout", MODEL, {"version": lost}, "1")
+    else:
+        lake = Lake(older.settings.lake, load_model_spec(MODEL).source.name, MODEL)
+        lake.append_once(PREDICTIONS, pa.table({"day": ["2026-01-05"], "model_version": [lost]}), ["day"], "r", 1)
+    judged = older.evaluate(older.good)
+    found = older.register(judged)
+    assert found == lost + 1
+    assert f"The registry lacks version {lost} of {MODEL}" in caplog.text
+    assert [each.version for each in older.registry.versions(MODEL)][-2:] == [version, found]
+    assert older.register(judged) == found

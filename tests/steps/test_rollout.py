@@ -56,6 +56,32 @@ def test_an_unknown_version_is_bad_input(settings: Settings, registry: Registry)
     assert (aliases(registry), ledger(settings)) == ({}, [])
 
 
+def test_a_run_that_is_repeated_does_not_undo_what_followed(settings: Settings, registry: Registry) -> None:
+    """A database of Airflow that was restored from an older copy repeats the tasks of runs that had ended."""
+
+    def ask(version: int, run: str) -> int:
+        return rollout.run(RolloutInputs(model=MODEL, version=version, run=run), settings).version
+
+    ask(1, "first")
+    ask(2, "second")
+    before = ledger(settings)
+    with pytest.raises(InputError, match="Run first has rolled out version 1 before, and version 2 followed") as error:
+        ask(1, "first")
+    assert f"{MODEL}_rollback" in error.value.hint
+    assert (aliases(registry), ledger(settings)) == ({"champion": 2, "previous": 1}, before)
+    assert ask(2, "second") == 2
+    assert ask(1, "third") == 1  # Another run may.
+
+
+def test_a_version_with_another_artifact_is_not_rolled_out(settings: Settings, registry: Registry) -> None:
+    """A registry that was restored from an older copy gave the number to another one."""
+    with pytest.raises(InputError, match=r"version 1 has digest .*, to roll out was ffff"):
+        rollout.run(RolloutInputs(model=MODEL, version=1, digest="f" * 64), settings)
+    assert (aliases(registry), ledger(settings)) == ({}, [])
+    digest = registry.get(MODEL, 1).digest
+    assert rollout.run(RolloutInputs(model=MODEL, version=1, digest=digest), settings).version == 1
+
+
 def test_every_replica_is_waited_for(settings: Settings, fleet: list[Replica]) -> None:
     fleet[1].stuck_at = 3
     threading.Timer(0.4, lambda: setattr(fleet[1], "stuck_at", None)).start()

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -133,6 +133,14 @@ class Lake:
         unknown = {span.partition for span in spans if span.rows is None or span.earliest is None}
         known = [span for span in spans if span.partition not in unknown]
         return [*known, *_read_spans(_dataset(opened), time_column, unknown)] if unknown else known
+
+    def largest(self, table: str, column: str) -> Any:
+        """The largest value of `column` in `table`, as far as the statistics of its files tell; None where none do."""
+        opened = self._open(table)
+        files = None if opened is None else pa.table(opened.get_add_actions(flatten=True))
+        if files is None or f"max.{column}" not in files.column_names:
+            return None
+        return pc.max(files[f"max.{column}"]).as_py()
 
     def check(self, table: str, schema: pa.Schema) -> None:
         """Raises ConfigError when `table` cannot take rows of `schema`, not even after `widen`. Writes nothing."""

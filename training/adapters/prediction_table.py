@@ -51,6 +51,11 @@ def not_in_table(lake: Lake, rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array([each not in known for each in mine], pa.bool_()))
 
 
+def newest_model_version(lake: Lake) -> int:
+    """The highest version that made a prediction in the table, from the statistics of its files; 0 without any."""
+    return lake.largest(PREDICTIONS, "model_version") or 0
+
+
 class TableConverted(TransientError):
     """The table did not fit rows and was converted. Nothing of them was written: begin again."""
 

@@ -99,6 +99,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
     candidates = len(rankings) + len(inputs.dropped_out)
     verdict = judge(Rules.of(task), metrics[challenger.estimator], reference, champion, candidates)
+    verdict = verdict.model_copy(update={"champion_digest": registered.digest if registered else None})
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")

@@ -2,13 +2,17 @@
 
 import logging
 
+from training.adapters.lake import Lake
+from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
+from training.adapters.prediction_table import newest_model_version
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry
 from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RegisterInputs, RegisterResult
 from training.contract.model_spec import load_model_spec
 from training.contract.traffic import FirstLoad
+from training.domain.rollout import ROLLBACK, ROLLOUT
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
@@ -35,7 +39,8 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         raise DataContractError(problem, hint="Evaluate again.")
     artifact.check_golden()
     tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata)
-    version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description)
+    above = _highest_known(spec.name, settings)
+    version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description, above)
     if not version.aliases & {CHAMPION, PREVIOUS}:
         # Before the alias, which all replicas follow: the version waits for its rollout.
         registry.load_first(spec.name, FirstLoad(version=version.version))
@@ -50,16 +55,34 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
 def _check_champion(inputs: RegisterInputs, champion: ModelVersion | None) -> None:
     """A verdict holds for the champion that it was reached against.
 
-    The challenger itself may be it by now: then this step runs again after its rollout.
+    The challenger itself may be it by now: then this step runs again after its rollout. In a registry that was restored
+    from an older copy, another artifact may have the number of the champion.
     """
     judged, serving = inputs.champion_version, champion.version if champion else None
-    if serving == judged or (champion is not None and champion.run_id == inputs.challenger.run_id):
+    before, now = inputs.verdict.champion_digest, champion.digest if champion else None
+    if champion is not None and champion.run_id == inputs.challenger.run_id:
         return
-    versions = ["no champion" if version is None else f"version {version}" for version in (judged, serving)]
+    if serving == judged and (before is None or before == now):
+        return
+    named = ["no champion" if version is None else f"version {version}" for version in (judged, serving)]
+    if serving == judged:
+        named = [f"{named[0]} with digest {before}", f"another one, with digest {now},"]
     raise InputError(
-        f"The challenger was judged against {versions[0]} of {inputs.model}, {versions[1]} serves now",
+        f"The challenger was judged against {named[0]} of {inputs.model}, {named[1]} serves now",
         hint=f"Start another run of {inputs.model}_train: a run compares with the champion that it began with.",
     )
+
+
+def _highest_known(model: str, settings: StateSettings) -> int:
+    """The highest version that the ledger or the predictions name; 0 when they name none.
+
+    A registry that was restored from an older copy may lack it. Its number must not go to another artifact: monitoring
+    and audit would take the two for one.
+    """
+    spec = load_model_spec(model, settings.models_dir, settings.feature_repo)
+    bodies = [entry.body for entry in Ledger(settings.ledger).entries(model) if entry.kind in (ROLLOUT, ROLLBACK)]
+    logged = newest_model_version(Lake(settings.lake, spec.source.name, model))
+    return max([logged, *(int(body["version"]) for body in bodies)])
 
 
 def _description(inputs: RegisterInputs, metadata: ArtifactMetadata) -> str:

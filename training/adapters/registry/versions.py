@@ -6,6 +6,7 @@ holds the files that are served (contract/artifact.py). The version's tag `diges
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 #: Artifact folders of a run: what is served, and a sample of the training features.
 SERVED, REFERENCE = "served", "reference"
+log = logging.getLogger("perennial")
+
 #: Registered models per request, the most that MLflow gives.
 _PAGE = 1000
 
@@ -118,11 +121,17 @@ class Registry:
         return [self.get(model, version) for version in sorted(found)]
 
     def register(
-        self, model: str, run_id: str, digest: str, tags: Mapping[str, str], description: str = ""
+        self,
+        model: str,
+        run_id: str,
+        digest: str,
+        tags: Mapping[str, str],
+        description: str = "",
+        above: int = 0,
     ) -> ModelVersion:
         """Register the artifact of run `run_id` as a version of `model`. A second call returns the same version.
 
-        `description` is what MLflow shows on the page of the version.
+        `description` is what MLflow shows on the page of the version. A new version gets a number higher than `above`.
         """
         with contract_errors(self._uri):
             self._ensure_model(model)
@@ -132,7 +141,7 @@ class Registry:
                 for key, value in tags.items():
                     self._client.set_model_version_tag(model, str(version), key, value)
             else:
-                version = self._create(model, run_id, {**tags, "digest": digest})
+                version = self._create(model, run_id, {**tags, "digest": digest}, above)
             if description:
                 self._client.update_model_version(model, str(version), description)
         return self.get(model, version)
@@ -237,7 +246,7 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _create(self, model: str, run_id: str, tags: dict[str, str]) -> int:
+    def _create(self, model: str, run_id: str, tags: dict[str, str], above: int) -> int:
         run = self._client.get_run(run_id)
         logged = run.outputs.model_outputs if run.outputs else []
         model_id = logged[-1].model_id if logged else None
@@ -246,8 +255,26 @@ class Registry:
         if model_id:
             source = self._client.get_logged_model(model_id).artifact_location
         with sent_once():
+            self._use_up(model, above, f"runs:/{run_id}/{SERVED}")
             created = self._client.create_model_version(model, source, run_id=run_id, tags=tags, model_id=model_id)
         return int(created.version)
+
+    def _use_up(self, model: str, above: int, source: str) -> None:
+        """Make versions of `model` and delete them, until the next has a number higher than `above`.
+
+        MLflow numbers versions in a row, and gives the number of a deleted one to no other.
+        """
+        newest = self._client.search_model_versions(f"name='{model}'", 1, ["version_number DESC"])
+        taken = max((int(each.version) for each in newest), default=0)
+        if taken < above:
+            log.warning(
+                "The registry lacks version %d of %s, which the ledger or predictions name: it was restored from an "
+                "older copy. The next version gets a higher number",
+                *(above, model),
+            )
+        while taken < above:
+            taken = int(self._client.create_model_version(model, source).version)
+            self._client.delete_model_version(model, str(taken))
 
 
 def fetch_served(client: "MlflowClient", run_id: str, digest: str, folder: Path, maximum_mib: int) -> Path:

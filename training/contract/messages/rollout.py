@@ -8,7 +8,11 @@ from training.contract.messages.inputs import ModelInputs
 
 class RolloutInputs(ModelInputs):
     version: int
+    digest: str = ""
+    """Of its model.onnx. The version must have it, unless it is empty."""
     reason: str = ""
+    run: str = ""
+    """The orchestrator's run id, the same in every retry."""
 
 
 class RollbackInputs(ModelInputs):

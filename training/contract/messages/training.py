@@ -149,6 +149,8 @@ class Verdict(Frozen):
     primary: StoredMetric
     challenger: Metrics
     champion: Metrics | None
+    champion_digest: str | None = None
+    """Of the champion's model.onnx. None: there was none, or a version that did not say so yet has judged."""
     reference: Metrics = {}
     """Of the naive reference on the same rows."""
     skill: float | None = None

@@ -8,9 +8,9 @@ import logging
 import time
 
 from training.adapters.ledger import Ledger
-from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry
 from training.adapters.replicas import Replicas, ReplicaStatus
-from training.contract.errors import RolloutAborted, StepError, Stopped
+from training.contract.errors import InputError, RolloutAborted, StepError, Stopped
 from training.contract.messages import Replica, RolloutInputs, RolloutResult
 from training.contract.model_spec import load_model_spec
 from training.contract.traffic import FULL
@@ -33,8 +33,8 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
     replicas = Replicas(settings.replicas(spec.serving), model, settings.serving_api_key)
-    version = registry.get(model, inputs.version).version
-    move = _begin(model, version, inputs.reason, registry, ledger)
+    version = _version(inputs, registry.get(model, inputs.version), ledger)
+    move = _begin(inputs, registry, ledger)
     rollout = Rollout(move, version, spec, registry, ledger, replicas, settings)
     before = replicas.statuses()
     try:
@@ -68,12 +68,31 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     return _result(statuses, version, rollout, registry, time.monotonic() - started)
 
 
-def _begin(model: str, version: int, reason: str, registry: Registry, ledger: Ledger) -> Move | None:
-    """The move to make, in the ledger; None when `version` is champion and no move is unfinished."""
+def _version(inputs: RolloutInputs, found: ModelVersion, ledger: Ledger) -> int:
+    """The version to roll out. Raises InputError when it is another artifact, or when the run has rolled it out before.
+
+    Both happen after a restore: of an older registry, which gives numbers a second time, and of an older database of
+    Airflow, which repeats the tasks of runs that had ended.
+    """
+    if inputs.digest and found.digest != inputs.digest:
+        problem = f"{found.model} version {found.version} has digest {found.digest}, to roll out was {inputs.digest}"
+        hint = "The registry was restored from an older copy. Start another training run."
+        raise InputError(problem, hint)
+    bodies = [each.body for each in ledger.entries(found.model) if each.kind in (ROLLOUT, ROLLBACK)]
+    moves = [(body.get("run"), body["version"]) for body in bodies if body["phase"] == "finished"]
+    if inputs.run and (inputs.run, found.version) in moves[:-1] and moves[-1] != (inputs.run, found.version):
+        problem = f"Run {inputs.run} has rolled out version {found.version} before, and version {moves[-1][1]} followed"
+        raise InputError(problem, f"To return to version {found.version}, trigger {found.model}_rollback.")
+    return found.version
+
+
+def _begin(inputs: RolloutInputs, registry: Registry, ledger: Ledger) -> Move | None:
+    """The move to make, in the ledger; None when the version is champion and no move is unfinished."""
+    model, version = inputs.model, inputs.version
     aliases = registry.state(model).aliases
     champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
     last = last_move([e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)])
-    move = begin(last, ROLLOUT, version, champion, previous, reason)
+    move = begin(last, ROLLOUT, version, champion, previous, inputs.reason, inputs.run)
     if champion == version and move != last:
         log.info("Version %d of %s is already the champion", version, model)
         return None
