@@ -22,6 +22,7 @@ from training.contract.messages import (
     DriftResult,
     FeaturesInputs,
     PerformanceResult,
+    Snapshot,
 )
 from training.contract.model_spec import MODELS_DIR
 from training.domain.retraining import MAXIMUM_RUNS
@@ -395,6 +396,37 @@ def test_a_monitor_that_cannot_measure_for_too_long_fails_the_run_when_all_is_de
     assert len(_entries(settings, "monitoring_run")) == 4
     _look(settings, TODAY + timedelta(days=17), "measured")
     _look(settings, TODAY + timedelta(days=18))
+
+
+def test_a_lake_restored_from_an_older_copy_fails_the_next_monitoring_run(settings: Settings, tmp_path: Path) -> None:
+    lake = Lake(settings.lake, SOURCE, MODEL)
+
+    def land(number: int) -> None:
+        rows = pa.table({"n": [number], "partition": [str(number)]})
+        lake.replace("events", rows, f"partition = '{number}'", ["partition"])
+
+    def look(day: int) -> DecideRetrainingResult:
+        versions = lake.versions("events")
+        snapshot = Snapshot(as_of=TODAY + timedelta(days=day), table_versions=versions, champion_version=1)
+        return _ask(settings, drift=DriftResult(outcome="measured", snapshot=snapshot))
+
+    land(1)
+    look(1)
+    shutil.copytree(settings.lake, tmp_path / "kept")
+    land(2)
+    look(2)
+    lost = lake.version("events")
+    shutil.rmtree(settings.lake)
+    shutil.copytree(tmp_path / "kept", settings.lake)
+    land(3)
+    assert lake.version("events") == lost  # Another commit has its number.
+    for _ in range(2):  # cleared, it fails again
+        with pytest.raises(DataContractError) as raised:
+            look(3)
+        assert f"The lake has lost version {lost} of events" in raised.value.message
+        assert f"trigger {SOURCE}_backfill" in raised.value.message
+    land(4)
+    look(4)
 
 
 def test_a_look_that_is_repeated_counts_once(settings: Settings) -> None:

@@ -373,3 +373,15 @@ def test_a_number_that_an_older_registry_lacks_is_not_given_again(
     assert f"The registry lacks version {lost} of {MODEL}" in caplog.text
     assert [each.version for each in older.registry.versions(MODEL)][-2:] == [version, found]
     assert older.register(judged) == found
+
+
+def test_a_champion_that_the_ledger_does_not_know_is_named(older: Judged, caplog: pytest.LogCaptureFixture) -> None:
+    """The ledger was restored from an older copy, or somebody moved the alias."""
+    version = older.serve(older.poor)
+    judged = older.evaluate(older.good)
+    older.register(judged)
+    assert f"The ledger does not say how version {version} of {MODEL} became champion" in caplog.text
+    Ledger(older.settings.ledger).append("rollout", MODEL, {"version": version}, "1")
+    caplog.clear()
+    older.register(judged)
+    assert "does not say how" not in caplog.text

@@ -16,6 +16,13 @@ Monitor = Literal["drift", "performance"]
 MONITORS: tuple[Monitor, ...] = ("drift", "performance")
 
 
+class TableRead(Frozen):
+    """A version of a table, and the digest of the commit that made it (training/delta_log.py)."""
+
+    version: int
+    commit: str
+
+
 class MonitoringRun(Frozen):
     """What one monitoring run could not measure: the body of a ledger entry of kind `monitoring_run`."""
 
@@ -23,6 +30,8 @@ class MonitoringRun(Frozen):
     champion_version: int
     unmeasured: dict[Monitor, str] = {}
     """Monitor → what it lacked; empty when all was measured."""
+    tables: dict[str, TableRead] = {}
+    """The tables of its snapshot. A later run finds in them whether the lake was restored from an older copy."""
 
 
 class Unmeasured(NamedTuple):

@@ -7,12 +7,13 @@ from typing import Any
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.ledger import Entry, Ledger
 from training.adapters.tables import covered, feeds_read
+from training.contract.base import TableVersions
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DecideRetrainingInputs, DecideRetrainingResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.feature_inputs import age
 from training.domain.identity import digest, request_id
-from training.domain.monitoring import MONITORS, MonitoringRun, monitoring_run, unmeasured_for_long
+from training.domain.monitoring import MONITORS, MonitoringRun, TableRead, monitoring_run, unmeasured_for_long
 from training.domain.retraining import (
     MAXIMUM_RUNS,
     Decision,
@@ -51,7 +52,7 @@ def run(inputs: DecideRetrainingInputs, settings: StateSettings) -> DecideRetrai
     _check(inputs)
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     ledger = Ledger(settings.ledger)
-    problems = _note_unmeasured(inputs, spec, ledger)
+    problems = _note_monitoring(inputs, spec, ledger, Lake(settings.lake, spec.source.name, spec.name))
     result = _decided(inputs, spec, ledger, settings)
     for problem in problems:
         log.error("%s", problem)
@@ -84,27 +85,52 @@ def _decided(
     return _result(request, granted, why, taken, ledger, inputs.model)
 
 
-def _note_unmeasured(inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger) -> list[str]:
-    """Write what this monitoring run could not measure to the ledger.
+def _note_monitoring(inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Ledger, lake: Lake) -> list[str]:
+    """Write what this monitoring run could not measure, and the tables that it read, to the ledger.
 
-    Returns a sentence for each monitor that could not measure in too many runs. A run that is repeated finds its entry;
-    one as of the same day that sees other data gets another entry.
+    Returns a sentence for each monitor that could not measure in too many runs, and one when the lake has lost what the
+    run before has read. A run that is repeated finds its entry; one as of the same day that sees other data gets
+    another entry.
     """
     this = monitoring_run(inputs.drift, inputs.performance, spec) if inputs.drift else None
-    if this is None:
+    if this is None or inputs.drift is None:
         return []
     state = digest([inputs.drift, inputs.performance], 12)
     key = f"{this.as_of}:v{this.champion_version}:{state}"
-    ledger.append(MONITORING_RUN, spec.name, this.model_dump(mode="json"), key)
+    before = [entry for entry in ledger.entries(spec.name, MONITORING_RUN) if entry.key != key][-1:]
+    tables = _tables(lake, inputs.drift.snapshot.table_versions)
+    ledger.append(MONITORING_RUN, spec.name, this.model_copy(update={"tables": tables}).model_dump(mode="json"), key)
     entries = [entry for entry in ledger.entries(spec.name) if entry.kind in (MONITORING_RUN, LOOK)]
     runs = [MonitoringRun.model_validate(entry.body) for entry in entries]
     until_now = [each for each in runs if each.as_of <= this.as_of]
     found = [unmeasured_for_long(monitor, until_now, spec) for monitor in MONITORS]
-    return [
+    return _lost(before, lake, spec) + [
         f"The {each.monitor} of {spec.name} could not be measured in {each.runs} successive runs, as of {each.since} "
         f"and later: {each.lacks}"
         for each in found
         if each is not None
+    ]
+
+
+def _tables(lake: Lake, versions: TableVersions) -> dict[str, TableRead]:
+    commits = {table: lake.commit_digest(table, version) for table, version in versions.items()}
+    return {table: TableRead(version=versions[table], commit=commit) for table, commit in commits.items() if commit}
+
+
+def _lost(before: list[Entry], lake: Lake, spec: ModelSpec) -> list[str]:
+    """A sentence when the lake lacks versions that the monitoring run of the entry `before` has read."""
+    lost: list[str] = []
+    for entry in before:
+        for table, read in MonitoringRun.model_validate(entry.body).tables.items():
+            found = lake.commit_digest(table, read.version)  # None also of a commit that Delta has deleted since.
+            if found != read.commit and (found or (lake.version(table) or -1) < read.version):
+                lost.append(f"version {read.version} of {table}")
+    if not lost:
+        return []
+    when, backfill = f"{before[0].at:%Y-%m-%d %H:%M} UTC", f"{spec.source.name}_backfill"
+    return [
+        f"The lake has lost {' and '.join(lost)}, which the monitoring run of {when} has read: it was restored from an "
+        f"older copy. To take in again what landed since, trigger {backfill}"
     ]
 
 

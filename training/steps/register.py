@@ -1,6 +1,7 @@
 """Register the challenger as a model version, when the verdict or a person says so."""
 
 import logging
+from typing import Any
 
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
@@ -10,7 +11,7 @@ from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVers
 from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RegisterInputs, RegisterResult
-from training.contract.model_spec import load_model_spec
+from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.traffic import FirstLoad
 from training.domain.rollout import ROLLBACK, ROLLOUT
 from training.settings import StateSettings
@@ -31,15 +32,22 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         hint = "Train again, or register it by force."
         raise InputError(f"The verdict on the challenger is negative: {reasons}", hint)
     registry = Registry(settings.tracking_uri)
+    moves = [each.body for each in Ledger(settings.ledger).entries(spec.name) if each.kind in (ROLLOUT, ROLLBACK)]
+    champion = registry.by_alias(spec.name, CHAMPION)
+    if champion and champion.version not in {body["version"] for body in moves}:
+        why = "the alias was moved by hand, or the ledger was restored from an older copy"
+        log.warning(
+            "The ledger does not say how version %d of %s became champion: %s", champion.version, spec.name, why
+        )
     if not inputs.force:
-        _check_champion(inputs, registry.by_alias(spec.name, CHAMPION))
+        _check_champion(inputs, champion)
     artifact = OnnxModel.load(challenger.artifact_uri, maximum_mib=settings.artifact_maximum_mib)
     if artifact.metadata.digest != challenger.digest:
         problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, judged was {challenger.digest}"
         raise DataContractError(problem, hint="Evaluate again.")
     artifact.check_golden()
     tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata)
-    above = _highest_known(spec.name, settings)
+    above = _highest_known(spec, moves, settings)
     version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description, above)
     if not version.aliases & {CHAMPION, PREVIOUS}:
         # Before the alias, which all replicas follow: the version waits for its rollout.
@@ -73,16 +81,14 @@ def _check_champion(inputs: RegisterInputs, champion: ModelVersion | None) -> No
     )
 
 
-def _highest_known(model: str, settings: StateSettings) -> int:
-    """The highest version that the ledger or the predictions name; 0 when they name none.
+def _highest_known(spec: ModelSpec, moves: list[dict[str, Any]], settings: StateSettings) -> int:
+    """The highest version that the `moves` of the ledger, or the predictions, name; 0 when they name none.
 
     A registry that was restored from an older copy may lack it. Its number must not go to another artifact: monitoring
     and audit would take the two for one.
     """
-    spec = load_model_spec(model, settings.models_dir, settings.feature_repo)
-    bodies = [entry.body for entry in Ledger(settings.ledger).entries(model) if entry.kind in (ROLLOUT, ROLLBACK)]
-    logged = newest_model_version(Lake(settings.lake, spec.source.name, model))
-    return max([logged, *(int(body["version"]) for body in bodies)])
+    logged = newest_model_version(Lake(settings.lake, spec.source.name, spec.name))
+    return max([logged, *(int(body["version"]) for body in moves)])
 
 
 def _description(inputs: RegisterInputs, metadata: ArtifactMetadata) -> str:
