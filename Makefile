@@ -175,6 +175,10 @@ lock: $(READY) ## Resolve requirements.txt from pyproject.toml
 env: ## Write .env with random secrets and make landing/, for `docker compose up`
 	@sh deploy/env.sh
 
+.PHONY: pin-images
+pin-images: ## Write the digests of the images of other projects into .env (needs Docker and a registry)
+	@sh deploy/pin-images.sh
+
 .PHONY: images
 images: ## Build the five images (IMAGES=prefix TAG=tag TORCH_BACKEND=cpu)
 	@GIT_SHA="$$(git rev-parse HEAD)" IMAGES="$(IMAGES)" TAG="$(TAG)" TORCH_BACKEND="$(TORCH_BACKEND)" sh deploy/images.sh

@@ -1,5 +1,6 @@
 """docker-compose.yaml as it is written: needs no Docker, but for what Compose itself says of a missing secret."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -68,6 +69,32 @@ def test_the_environment_that_make_writes_is_random_and_private(tmp_path: Path) 
     again = path.read_text()
     subprocess.run(["sh", str(ROOT / "deploy" / "env.sh")], cwd=folder, check=True, capture_output=True)
     assert path.read_text() == again
+
+
+def _pin(folder: Path, docker: str) -> "subprocess.CompletedProcess[str]":
+    """`make pin-images` in `folder`, with a program `docker` of these lines."""
+    (folder / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+    (folder / "docker").chmod(0o755)
+    env = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    command = ["sh", str(ROOT / "deploy" / "pin-images.sh")]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_images_of_others_are_pinned_by_the_digests_of_their_registry(tmp_path: Path) -> None:
+    path = write_env(tmp_path)
+    images = {name for name in re.findall(r"image: \$\{([A-Z]+_IMAGE):-", TEXT)}
+    assert len(images) == len({service["image"] for service in SERVICES.values() if "build" not in service})
+    path.write_text(re.sub(r"(?m)^REDIS_IMAGE=.*\n", "", path.read_text()))  # As an earlier version wrote it.
+    for digest in ("sha256:one", "sha256:two"):
+        assert _pin(tmp_path, f"echo {digest}").returncode == 0
+        found = dict(re.findall(r"(?m)^([A-Z]+_IMAGE)=(.*)$", path.read_text()))
+        assert found.keys() == images
+        assert found["REDIS_IMAGE"] == f"redis:7-bookworm@{digest}"
+    before = path.read_text()
+    failed = _pin(tmp_path, "exit 1")
+    assert (failed.returncode, path.read_text()) == (75, before)
+    assert "registry" in failed.stderr
+    assert path.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("name", SERVICES)
