@@ -52,6 +52,7 @@ def test_a_model_without_a_champion_does_not_take_the_others_out_of_the_rotation
     assert 'perennial_champion_version{model="risk"} 1.0' in metrics
     assert 'perennial_champion_version{model="unborn"} 0.0' in metrics
     assert 'perennial_registry_champion_version{model="risk"} 1.0' in metrics
+    assert 'perennial_registry_answers{model="risk"} 1.0' in metrics
     assert 'perennial_registry_champion_version{model="unborn"} 0.0' in metrics
     assert 'perennial_requests_refused_total{model="unborn",status="503"}' in metrics
 
