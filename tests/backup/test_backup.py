@@ -25,6 +25,7 @@ from training.backup.verifying import problems
 from training.contract.base import Days
 from training.contract.errors import DataContractError, ExitCode, InputError
 from training.contract.messages import DatasetInputs, FeaturesInputs, TrainInputs
+from training.domain.monitoring import MonitoringRun, TableRead
 from training.settings import Settings, variable
 from training.steps import dataset, features, train
 
@@ -112,10 +113,13 @@ def test_a_backup_made_while_the_loop_writes_names_nothing_that_it_lacks(loop: S
 def test_a_table_version_that_the_backup_lacks_is_named(loop: SmallLoop) -> None:
     body = {"version": 7, "snapshot": {"table_versions": {"events": 99}}}
     loop.ledger.append("rollout", MODEL, body, "7")
+    read = MonitoringRun(as_of=START, champion_version=1, tables={"events": TableRead(number=97, commit="")})
+    loop.ledger.append("monitoring_run", MODEL, read.model_dump(mode="json"), "1")
     loop.registry.tag(MODEL, 1, "table.events", "98")
     found = "\n".join(problems(make_backup(loop.settings)))
     assert "names version 99 of table events" in found
     assert "names version 98 of table events" in found
+    assert found.count("which MLflow's database lacks") == 1
     assert "names version 7, which MLflow's database lacks" in found
 
 

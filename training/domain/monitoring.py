@@ -17,9 +17,9 @@ MONITORS: tuple[Monitor, ...] = ("drift", "performance")
 
 
 class TableRead(Frozen):
-    """A version of a table, and the digest of the commit that made it (training/delta_log.py)."""
+    """A version of a table: its number, and the digest of the commit that made it (training/delta_log.py)."""
 
-    version: int
+    number: int
     commit: str
 
 

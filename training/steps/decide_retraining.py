@@ -114,7 +114,7 @@ def _note_monitoring(inputs: DecideRetrainingInputs, spec: ModelSpec, ledger: Le
 
 def _tables(lake: Lake, versions: TableVersions) -> dict[str, TableRead]:
     commits = {table: lake.commit_digest(table, version) for table, version in versions.items()}
-    return {table: TableRead(version=versions[table], commit=commit) for table, commit in commits.items() if commit}
+    return {table: TableRead(number=versions[table], commit=commit) for table, commit in commits.items() if commit}
 
 
 def _lost(before: list[Entry], lake: Lake, spec: ModelSpec) -> list[str]:
@@ -122,9 +122,9 @@ def _lost(before: list[Entry], lake: Lake, spec: ModelSpec) -> list[str]:
     lost: list[str] = []
     for entry in before:
         for table, read in MonitoringRun.model_validate(entry.body).tables.items():
-            found = lake.commit_digest(table, read.version)  # None also of a commit that Delta has deleted since.
-            if found != read.commit and (found or (lake.version(table) or -1) < read.version):
-                lost.append(f"version {read.version} of {table}")
+            found = lake.commit_digest(table, read.number)  # None also of a commit that Delta has deleted since.
+            if found != read.commit and (found or (lake.version(table) or -1) < read.number):
+                lost.append(f"version {read.number} of {table}")
     if not lost:
         return []
     when, backfill = f"{before[0].at:%Y-%m-%d %H:%M} UTC", f"{spec.source.name}_backfill"
