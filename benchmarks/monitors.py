@@ -24,12 +24,12 @@ def run_monitors(home: Path, environment: dict[str, str], models: int, minutes: 
         fields["schedule"]["monitor"] = f"{due.minute} {due.hour} * * *"
         path.write_text(yaml.dump(fields, Dumper=yaml.CSafeDumper, sort_keys=False))
     home.mkdir()
-    settings = airflow_everywhere() | environment | _no_op_launcher(home / "launcher")
+    settings = airflow_everywhere() | environment
     if (installed := postgresql_programs()) is None:
         raise SystemExit("There is no PostgreSQL. Install it: apt-get install postgresql")
     with postgresql(installed) as database:
         server = AirflowServer(home, database, settings)
-        server.env["PYTHONPATH"] += f"{os.pathsep}{home / 'launcher'}"
+        server.run_no_steps()
         began = time.monotonic()
         with server.running(triggerer=False):
             server.until(lambda: _count(server, "/dags", tags="monitor") == models, lead_seconds)
@@ -74,13 +74,3 @@ def _report(server: AirflowServer, due: datetime, models: int) -> None:
 def _count(server: AirflowServer, path: str, **filters: str) -> int:
     found = server.api.get(path, params={"limit": 1, **filters})
     return int(found.raise_for_status().json()["total_entries"])
-
-
-def _no_op_launcher(folder: Path) -> dict[str, str]:
-    """Settings that choose testing/no_op_launcher.py. It joins as a package outside the repository does."""
-    metadata = folder / "no_op_launcher-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: no-op-launcher\nVersion: 1.0\n")
-    point = "no_op = testing.no_op_launcher:NoOpOperator"
-    (metadata / "entry_points.txt").write_text(f"[perennial.launcher]\n{point}\n")
-    return {"CT_LAUNCHER": "no_op"}

@@ -58,6 +58,16 @@ class AirflowServer:
         self.env = kept | ours | {f"AIRFLOW__{key}": value for key, value in settings.items()} | dict(environment or {})
         (home / "passwords.json").write_text(json.dumps({"admin": "admin"}))
 
+    def run_no_steps(self) -> None:
+        """Use testing/no_op_launcher.py. It joins as a package outside the repository does."""
+        folder = self.home / "launcher"
+        metadata = folder / "no_op_launcher-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: no-op-launcher\nVersion: 1.0\n")
+        point = "no_op = testing.no_op_launcher:NoOpOperator"
+        (metadata / "entry_points.txt").write_text(f"[perennial.launcher]\n{point}\n")
+        self.env |= {"CT_LAUNCHER": "no_op", "PYTHONPATH": f"{self.env['PYTHONPATH']}{os.pathsep}{folder}"}
+
     @contextmanager
     def running(self, *, triggerer: bool = True) -> Iterator["AirflowServer"]:
         """All processes, healthy or not; killed at the end."""

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
+from testing.callers import calling
 from testing.http_client import http
 from testing.onnx_attacks import replace_model
 from testing.serving_stack import (
@@ -103,20 +104,15 @@ class ManyModels:
     @contextmanager
     def calls(self, model: str) -> Iterator[Counter[int]]:
         """Requests to `model` one after another meanwhile. Yields how often each status came."""
-        statuses, stop = Counter[int](), threading.Event()
+        statuses = Counter[int]()
 
-        def call() -> None:
+        def call(number: int, stop: threading.Event) -> None:
             with httpx.Client(timeout=60) as client:
                 while not stop.is_set():
                     statuses[client.post(f"{self.service.url}/models/{model}/predict", json=EVENT).status_code] += 1
 
-        thread = threading.Thread(target=call)
-        thread.start()
-        try:
+        with calling(1, call):
             yield statuses
-        finally:
-            stop.set()
-            thread.join()
 
 
 @contextmanager

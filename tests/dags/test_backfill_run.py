@@ -1,25 +1,21 @@
 """Runs of the backfill DAG itself, with real steps: deliveries in landing become features, once."""
 
-import sys
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.utils.state import TaskInstanceState as State
 
 from local.generator import Generator
 from local.generator import land as land_days
-from tests.airflow_fixtures import StepServer
+from tests.dags.real_steps import run_dag, use_settings
 from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.settings import Settings
 
 pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
 
-ROOT = Path(__file__).parent.parent.parent
 SOURCE, START = "card_payments", date(2026, 1, 5)
 TABLES = ("customer_features", "terminal_features")
 
@@ -41,20 +37,11 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture
 def backfill(settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
     """Runs the backfill DAG of a range of days: the DAG run, and task (and map index) → its instance."""
-    if sys.platform == "linux":
-        server: StepServer = request.getfixturevalue("step_server")
-        monkeypatch.setenv("CT_LAUNCHER", "forkserver")
-        monkeypatch.setenv("CT_FORKSERVER_SOCKET", str(server.socket))
-    for name in ("home", "tracking_uri"):
-        monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(settings, name)))
+    use_settings(settings, ("home", "tracking_uri"), monkeypatch, request)
 
     def run(first: date, last: date, **parameters: Any) -> tuple[Any, dict[str, Any]]:
-        DagBundlesManager().sync_bundles_to_db()
-        bag = DagBag(ROOT / "dags" / "backfill.py")
-        assert not bag.import_errors
-        sync_bag_to_db(bag, "dags-folder", None)
         conf = {"first_day": str(first), "last_day": str(last), **parameters}
-        done = bag.dags[f"{SOURCE}_backfill"].test(run_conf=conf)
+        done = run_dag("backfill.py", f"{SOURCE}_backfill", conf)
         return done, {
             ti.task_id if ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}": ti for ti in done.get_task_instances()
         }

@@ -1,23 +1,18 @@
 """Runs of the scoring DAG itself, with a real step on a small lake, and what the DAGs that follow it are told."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState as State
 
-from tests.airflow_fixtures import StepServer
+from tests.dags.real_steps import run_dag, use_settings
 from tests.steps.batch_world import BatchWorld, ids
 from tests.steps.ingest_helpers import MODEL, day
 
 pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -28,19 +23,10 @@ def world(tmp_path: Path, mlflow_database: Path) -> BatchWorld:
 @pytest.fixture
 def run(world: BatchWorld, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
     """Runs the DAG: the instance of its task, and the events of its asset so far."""
-    if sys.platform == "linux":
-        server: StepServer = request.getfixturevalue("step_server")
-        monkeypatch.setenv("CT_LAUNCHER", "forkserver")
-        monkeypatch.setenv("CT_FORKSERVER_SOCKET", str(server.socket))
-    for name in ("home", "tracking_uri", "models_dir", "feature_repo"):
-        monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(world.settings, name)))
+    use_settings(world.settings, ("home", "tracking_uri", "models_dir", "feature_repo"), monkeypatch, request)
 
     def run(**parameters: Any) -> tuple[Any, list[dict[str, Any]]]:
-        DagBundlesManager().sync_bundles_to_db()
-        bag = DagBag(ROOT / "dags" / "score.py")
-        assert not bag.import_errors
-        sync_bag_to_db(bag, "dags-folder", None)
-        done = bag.dags[f"{MODEL}_score"].test(run_conf=parameters)
+        done = run_dag("score.py", f"{MODEL}_score", parameters)
         (ti,) = done.get_task_instances()
         with create_session() as session:
             events = session.query(AssetEvent).join(AssetModel, AssetModel.id == AssetEvent.asset_id)

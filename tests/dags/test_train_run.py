@@ -1,16 +1,13 @@
 """Runs of the training DAG itself, with real steps on a small lake: an estimator that fails drops out of the run."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.utils.state import TaskInstanceState as State
 
-from tests.airflow_fixtures import StepServer
+from tests.dags.real_steps import run_dag, use_settings
 from tests.steps.monitored_model import START, land
 from training.adapters.onnx_model import OnnxModel
 from training.contract.base import Days
@@ -21,7 +18,6 @@ from training.steps import features
 
 pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
 
-ROOT = Path(__file__).parent.parent.parent
 SOURCE, MODEL = "card_payments", "card_fraud"
 BROKEN = {"no_such_parameter": 1}
 #: A model that searches in two parts of a trial each.
@@ -73,21 +69,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture
 def train(settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
     """Runs the training DAG of a model for these estimators: task (and map index) → its instance."""
-    if sys.platform == "linux":
-        server: StepServer = request.getfixturevalue("step_server")
-        monkeypatch.setenv("CT_LAUNCHER", "forkserver")
-        monkeypatch.setenv("CT_FORKSERVER_SOCKET", str(server.socket))
-    for name in ("home", "tracking_uri", "models_dir"):
-        monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(settings, name)))
+    use_settings(settings, ("home", "tracking_uri", "models_dir"), monkeypatch, request)
 
     def run(*estimators: str, model: str = MODEL, **parameters: Any) -> dict[str, Any]:
-        DagBundlesManager().sync_bundles_to_db()
-        bag = DagBag(ROOT / "dags" / "train.py")
-        assert not bag.import_errors
-        sync_bag_to_db(bag, "dags-folder", None)
-        done = bag.dags[f"{model}_train"].test(
-            run_conf={"estimators": list(estimators), "reason": "a test", **parameters}
-        )
+        done = run_dag("train.py", f"{model}_train", {"estimators": list(estimators), "reason": "a test", **parameters})
         return {
             ti.task_id if ti.map_index < 0 else f"{ti.task_id}-{ti.map_index}": ti for ti in done.get_task_instances()
         }

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from serving.limits import REFUSAL_SECONDS
+from testing.callers import calling
 from testing.many_models import ManyModels, running_models
 from testing.serving_stack import EVENT, NAN_FROM, eventually
 
@@ -68,23 +69,16 @@ def check_others(models: ManyModels, before: Seen, during: Seen) -> None:
 @contextmanager
 def calls(models: ManyModels, callers: int = 4, **changes: Any) -> Iterator[list[int]]:
     """Requests to the victim meanwhile, by so many callers. Yields the statuses of the answers."""
-    statuses, stop = list[int](), threading.Event()
+    statuses = list[int]()
 
-    def call() -> None:
+    def call(number: int, stop: threading.Event) -> None:
         with httpx.Client(timeout=120) as client:
             while not stop.is_set():
                 url = f"{models.service.url}/models/{VICTIM}/predict"
                 statuses.append(client.post(url, json=EVENT | changes).status_code)
 
-    threads = [threading.Thread(target=call) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    try:
+    with calling(callers, call):
         yield statuses
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def seconds_until_refused(models: ManyModels) -> float:

@@ -14,6 +14,7 @@ import httpx
 import jsonschema
 import pytest
 
+from testing.callers import calling
 from testing.http_client import http
 from testing.serving_stack import EVENT, Stack, artifact, eventually, fill_online_store, registered, running_stack
 from testing.task_kinds import CLASSES, COVERAGE, HALF_WIDTH, MODEL, SOURCE, artifact_of, models_of
@@ -147,24 +148,17 @@ def test_a_version_of_another_kind_is_refused(kind_stack: KindStack) -> None:
 @contextmanager
 def callers(kind_stack: KindStack) -> Iterator[Counter[int]]:
     """Two callers with amounts from 0 to 100, and the statuses that they get."""
-    statuses, stop = Counter[int](), threading.Event()
+    statuses = Counter[int]()
 
-    def call(seed: int) -> None:
+    def call(seed: int, stop: threading.Event) -> None:
         chance = random.Random(seed)
         with httpx.Client(base_url=kind_stack.stack.service.url, timeout=60) as client:
             while not stop.wait(0.01):
                 body = EVENT | {"customer_id": chance.randrange(1000), "amount": chance.uniform(0, 100)}
                 statuses[client.post("/predict", json=body).status_code] += 1
 
-    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with calling(2, call):
         yield statuses
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_a_good_version_passes_its_stages(kind_stack: KindStack) -> None:

@@ -1,7 +1,9 @@
 """A model with a search for parameters, and its dataset and MLflow, for the tests of the steps search and train."""
 
+import json
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,25 @@ class Place:
         }  # fmt: skip
         step, more = ("train", {}) if part is None else ("search", {"part": part})
         return StepProcess(step_command(step, {**self.inputs(), **more}, str(result)), environment, log)
+
+    def kill_and_go_on(self, seen: str, trials: int, part: int | None = None) -> dict[str, Any]:
+        """Kill the process when its log has `seen`, and run it again: its result. Each of the `trials` is done once."""
+        result, logs = self.folder / "report.json", [self.folder / "log.txt", self.folder / "again.txt"]
+        process = self.start(result, logs[0], part)
+        while not logs[0].exists() or seen not in logs[0].read_text():
+            assert process.poll() is None, logs[0].read_text()
+            time.sleep(0.01)
+        process.kill()
+        process.wait(500)
+        assert not result.exists()
+        process = self.start(result, logs[1], part)
+        assert process.wait(500) == 0, logs[1].read_text()
+        assert "Resumed the search after " in logs[1].read_text()
+        done, then = ([line for line in log.read_text().splitlines() if "Trial " in line] for log in logs)
+        assert len(done) < trials, "it was killed too late"
+        assert len(done) + len(then) == trials
+        found: dict[str, Any] = json.loads(result.read_text())["result"]
+        return found
 
     def children(self, run_id: str) -> list[Any]:
         client = Registry(self.settings.tracking_uri)._client

@@ -1,7 +1,5 @@
 """A search for parameters as part of the train step."""
 
-import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,23 +86,7 @@ def test_another_space_or_budget_is_another_fit_and_an_estimator_without_a_space
 def test_killed_in_mid_search_it_goes_on_without_doing_a_trial_again(
     place: Place, searched: tuple[Place, TrainResult], trials_before: int
 ) -> None:
-    result, log = place.folder / "report.json", place.folder / "log.txt"
-    process = place.start(result, log)
-    while not log.exists() or f"Trial {trials_before} of 4" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.01)
-    process.kill()
-    process.wait(500)
-    assert not result.exists()
-    done = [line for line in log.read_text().splitlines() if "Trial " in line]
-    assert len(done) < 4, "it was killed too late"
-    again = place.folder / "again.txt"
-    process = place.start(result, again)
-    assert process.wait(500) == 0, again.read_text()
-    assert "Resumed the search after " in again.read_text()
-    then = [line for line in again.read_text().splitlines() if "Trial " in line]
-    assert len(done) + len(then) == 4
-    found = json.loads(result.read_text())["result"]
+    found = place.kill_and_go_on(f"Trial {trials_before} of 4", 4)
     assert found["digest"] == searched[1].digest
     assert len(place.children(found["run_id"])) == 4
     assert place.journals() == []

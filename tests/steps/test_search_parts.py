@@ -1,7 +1,5 @@
 """A search in parts: the step search runs each, and train fits the best of all."""
 
-import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -142,23 +140,7 @@ def test_where_lower_values_are_better_the_lowest_is_the_best(place: Place) -> N
 def test_a_part_killed_in_mid_search_goes_on_where_it_was(
     place: Place, searched: tuple[Place, list[SearchResult]]
 ) -> None:
-    report, log = place.folder / "report.json", place.folder / "log.txt"
-    process = place.start(report, log, part=0)
-    while not log.exists() or "Trial 1 of 3" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.01)
-    process.kill()
-    process.wait(500)
-    assert not report.exists()
-    done = [line for line in log.read_text().splitlines() if "Trial " in line]
-    assert len(done) < 3, "it was killed too late"
-    again = place.folder / "again.txt"
-    process = place.start(report, again, part=0)
-    assert process.wait(500) == 0, again.read_text()
-    assert "Resumed the search after " in again.read_text()
-    then = [line for line in again.read_text().splitlines() if "Trial " in line]
-    assert len(done) + len(then) == 3
-    result = SearchResult.model_validate(json.loads(report.read_text())["result"])
+    result = SearchResult.model_validate(place.kill_and_go_on("Trial 1 of 3", 3, part=0))
     whole, parts = searched
     assert result.model_dump(exclude={"run_id"}) == parts[0].model_dump(exclude={"run_id"})
     assert trials(place, result.run_id) == trials(whole, parts[0].run_id)

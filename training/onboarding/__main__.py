@@ -4,7 +4,9 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from training.contract.errors import ExitCode, StepError
 from training.onboarding.feeds import Feed
@@ -36,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--time", default="", help="the column with the time of an event")
     source.add_argument("--labels-time", default="", help="the column with the time when a label was known")
     source.add_argument("--id", default="", help="the column that identifies an event; `new`: make one")
-    source.add_argument("--entity", default="", help="columns of entities, separated by commas; `none`")
+    source.add_argument(
+        "--entity", dest="entities", default="", help="columns of entities, separated by commas; `none`"
+    )
     model = verbs.add_parser("new-model", help="write the spec of a model of a source")
     model.add_argument("--name", required=True)
     model.add_argument("--source", required=True)
@@ -54,19 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _of(kind: type[SourceWishes] | type[ModelWishes], args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that `kind` has fields for."""
+    return {field.name: getattr(args, field.name) for field in fields(kind)}
+
+
 def _new_source(args: argparse.Namespace, settings: Settings) -> None:
-    wishes = SourceWishes(
-        name=args.name,
-        data=args.data,
-        labels=args.labels,
-        time=args.time,
-        id=args.id,
-        entities=args.entity,
-        labels_time=args.labels_time,
-        positive=args.positive,
-        owner=args.owner,
-    )
-    made = new_source(wishes, settings)
+    made = new_source(SourceWishes(**_of(SourceWishes, args)), settings)
     print(f"✓ {made.path}")
     for feed in made.feeds:
         _describe(feed)
@@ -92,17 +90,7 @@ def _describe(feed: Feed) -> None:
 
 
 def _new_model(args: argparse.Namespace, settings: Settings) -> None:
-    wishes = ModelWishes(
-        name=args.name,
-        source=args.source,
-        label=args.label,
-        task=args.task,
-        data=args.data,
-        labels=args.labels,
-        positive=args.positive,
-        owner=args.owner,
-    )
-    made = new_model(wishes, settings)
+    made = new_model(ModelWishes(**_of(ModelWishes, args)), settings)
     print(f"✓ {made.path}: {made.task}")
     if made.figures is None:
         print("  No rows were given and none have landed: windows and limits are mere defaults.")
