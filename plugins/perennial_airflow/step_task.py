@@ -95,7 +95,7 @@ class StepTask(BaseOperator):
             if last or context["ti"].try_number > context["ti"].max_tries:
                 step_failed(self.step, self.all_inputs)
             if last:
-                context["ti"].xcom_push(NO_RETRY_HELPS, True)
+                context["ti"].xcom_push(key=NO_RETRY_HELPS, value=True)
             raise (AirflowFailException if last else AirflowException)(str(error)) from None
         settings = load_settings()
         for line in summary(self.step, result, settings.mlflow_url or settings.tracking_uri):

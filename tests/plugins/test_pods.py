@@ -63,6 +63,7 @@ class Task:
         self.ti = SimpleNamespace(
             dag_id="d", run_id=run, task_id="register", map_index=-1, try_number=attempt, start_date=datetime.now(UTC)
         )
+        self.ti.max_tries = 5
         self.ti.xcom_push = lambda **kwargs: None
         self.context = {"ti": self.ti, "run_id": run, "dag": SimpleNamespace()}
         self.operator = self._operator()

@@ -27,7 +27,7 @@ class TaskInstance:
     def __init__(self, try_number: int) -> None:
         self.try_number, self.max_tries = try_number, 5
 
-    def xcom_push(self, key: str, value: Any) -> None:
+    def xcom_push(self, **kwargs: Any) -> None:
         pass
 
 
