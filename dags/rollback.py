@@ -14,6 +14,7 @@ served before the present one. The version taken out of service stays in the reg
 for spec in model_specs("rollback"):
     with DAG(**dag_settings(spec, "rollback", "roll back"), schedule=None, doc_md=DOC) as dag:
         request = {"version": dag.param("version"), "reason": dag.param("reason"), "run": "{{ run_id }}"}
-        StepOperator(step="rollback", inputs={"model": spec.name, **request})
+        user = {"requested_by": "{{ dag_run.triggering_user_name or '' }}"}
+        StepOperator(step="rollback", inputs={"model": spec.name, **request, **user})
     add_params(dag, rollback_params())
     check_wiring(dag)

@@ -7,7 +7,7 @@ set -euo pipefail
 namespace=${1:?"Name the namespace: helm/local-secrets.sh NAMESPACE"}
 
 random() { head -c "$1" /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
-database=$(random 16) redis=$(random 16)
+database=$(random 16) redis=$(random 16) steps=$(random 16)
 fernet=$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')
 
 secret() { # name, then key=value …
@@ -18,7 +18,9 @@ secret() { # name, then key=value …
 
 secret perennial-postgresql "password=$database"
 secret perennial-redis "password=$redis"
-secret perennial-credentials "CT_ONLINE_STORE=redis://:$redis@perennial-redis:6379/0"
+secret perennial-credentials "CT_ONLINE_STORE=redis://:$redis@perennial-redis:6379/0" "MLFLOW_TRACKING_PASSWORD=$steps"
+secret perennial-mlflow-login "admin-password=$(random 12)" "secret-key=$(random 32)" "steps-password=$steps" \
+    "serving-password=$(random 16)"
 secret perennial-airflow \
     "connection=postgresql+psycopg2://perennial:$database@perennial-postgresql:5432/airflow" \
     "fernet-key=$fernet" "api-secret-key=$(random 32)" "jwt-secret=$(random 64)" \

@@ -109,6 +109,9 @@ class StateSettings(BaseSettings):
     `<service>=<url>` is a replica of the service with this name, for models whose spec says `serving: <service>`."""
     serving_api_key: SecretStr | None = None
     """The API key that the steps send to the prediction service."""
+    releasers: str = ""
+    """The Airflow users, comma separated, who may roll back and force a training. Empty: everyone who may start these
+    DAGs."""
 
     artifact_maximum_mib: int = Field(MAXIMUM_MIB, ge=1)
     """A model artifact with a larger file, or whose graph makes constants of more memory, is not loaded, in MiB."""

@@ -44,4 +44,4 @@ def training_request(context: Mapping[str, Any]) -> dict[str, Any]:
         return {"trigger": "schedule", "reason": "By schedule", "run": run.run_id}
     params = context["params"]
     request = {key: params[key] for key in ("as_of", "reason", "force")}
-    return {"trigger": "person", **request, "run": run.run_id}
+    return {"trigger": "person", **request, "run": run.run_id, "requested_by": run.triggering_user_name or ""}

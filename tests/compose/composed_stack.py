@@ -23,7 +23,7 @@ RUNNING = {
     *("postgres", "redis", "mlflow", "steps", "serving"),
     *("airflow-api", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
 }
-ONCE = {"mlflow-init", "mlflow-users", "feast-init", "airflow-init"}
+ONCE = {"mlflow-init", "feast-init", "airflow-init"}
 
 
 def engine() -> str | None:

@@ -109,7 +109,7 @@ def test_steps_and_serving_have_logins_of_their_own() -> None:
     assert (steps["MLFLOW_TRACKING_USERNAME"], serving["MLFLOW_TRACKING_USERNAME"]) == ("steps", "serving")
     for own, name in (("MLFLOW_STEPS_PASSWORD", "steps"), ("MLFLOW_SERVING_PASSWORD", "serving")):
         having = {each for each, service in SERVICES.items() if own in str(service.get("environment"))}
-        assert having == {name, "mlflow-users"}
+        assert having == {name, "mlflow"}
 
 
 def _reached(name: str) -> set[str]:
@@ -123,10 +123,10 @@ def _reached(name: str) -> set[str]:
     [
         ("postgres", {"mlflow", "mlflow-init", "backup", *AIRFLOW}),
         ("redis", {"feast-init", "steps", "serving"}),
-        ("mlflow", {"postgres", "mlflow-init", "mlflow-users", "backup", "steps", "serving"}),
+        ("mlflow", {"postgres", "mlflow-init", "backup", "steps", "serving"}),
         (
             "serving",
-            {"redis", "mlflow", "mlflow-users", "feast-init", "steps", "demo", "prometheus"},
+            {"redis", "mlflow", "feast-init", "steps", "demo", "prometheus"},
         ),
     ],
 )

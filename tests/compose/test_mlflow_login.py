@@ -1,6 +1,7 @@
 """MLflow with a login, as deploy/mlflow/login.py starts it: a real server, on SQLite."""
 
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -35,6 +36,8 @@ if sys.argv[2] == "first":
     run = client.create_run(client.create_experiment("e"), run_name="r")
     client.log_text(run.info.run_id, "kept", "file.txt")
     client.create_model_version("m", run.info.artifact_uri, run.info.run_id)
+tried("model", lambda: client.create_registered_model("new-of-" + sys.argv[2]))
+tried("experiment", lambda: client.create_experiment("new-of-" + sys.argv[2]))
 tried("alias", lambda: client.set_registered_model_alias("m", "champion", "1"))
 tried("read", lambda: print(client.get_model_version_by_alias("m", "champion").version))
 [run] = client.search_runs([client.get_experiment_by_name("e").experiment_id])
@@ -46,7 +49,7 @@ tried("delete", lambda: client.delete_registered_model_alias("m", "other"))
 
 
 class Server:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
         [port] = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
@@ -58,9 +61,9 @@ class Server:
             "MLFLOW_AUTH_ADMIN_PASSWORD": "password-of-admin",
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_TRACKING_URI": self.url,
             "STEPS_PASSWORD": STEPS,
             "SERVING_PASSWORD": SERVING,
+            **env,
         }
         arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--serve-artifacts"]
         arguments += ["--artifacts-destination", str(folder / "artifacts")]
@@ -69,7 +72,7 @@ class Server:
             self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400
         while True:
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
             assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
@@ -78,10 +81,6 @@ class Server:
                     return
             except httpx.HTTPError:
                 time.sleep(0.3)
-
-    def make_users(self, **env: str) -> None:
-        done = subprocess.run([sys.executable, LOGIN, "users"], env=self.env | env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
 
     def use(self, user: str, password: str, when: str = "then") -> dict[str, str]:
         env = self.env | {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
@@ -96,11 +95,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started = Server(tmp_path_factory.mktemp("mlflow"))
     try:
         started.wait()
-        started.make_users()
         yield started
     finally:
         started.process.terminate()
-        started.process.wait(30)
+        started.process.wait(120)
 
 
 def test_steps_write_and_serving_reads(server: Server) -> None:
@@ -137,11 +135,39 @@ assert registry.states(["unknown"])["unknown"].aliases == {{}}
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_users_are_made_again_without_harm(server: Server) -> None:
-    server.make_users()
-    url = server.url + "/api/2.0/mlflow/registered-models/search"
-    assert httpx.get(url, auth=("steps", STEPS)).status_code == 200
-    assert httpx.get(url, auth=("serving", SERVING)).status_code == 200
+def test_users_are_made_again_with_their_new_passwords(tmp_path: Path) -> None:
+    """As at each start of the server."""
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+    make_users, uri = runpy.run_path(LOGIN)["make_users"], f"sqlite:///{tmp_path}/users.db"
+    store = SqlAlchemyStore()
+    for password in ("password-of-before", "password-of-after"):
+        make_users(uri, {"steps": STEPS, "serving": password})
+        store.init_db(uri)
+        accepted = [
+            each for each in ("password-of-before", "password-of-after") if store.authenticate_user("serving", each)
+        ]
+        assert accepted == [password]
+        assert store.authenticate_user("steps", STEPS)
+
+
+def test_serving_sends_no_request_but_reads(server: Server) -> None:
+    """Whatever MLflow itself thinks of the route: also for what nobody owns yet."""
+    api = f"{server.url}/api/2.0/mlflow"
+    for method, path in [
+        ("POST", "registered-models/create"),
+        ("POST", "experiments/create"),
+        ("POST", "runs/create"),
+        ("PATCH", "registered-models/update"),
+        ("DELETE", "registered-models/delete"),
+        ("PUT", "../mlflow-artifacts/artifacts/1/x/artifacts/file.txt"),
+        ("POST", "users/create"),
+    ]:
+        answer = httpx.request(method, f"{api}/{path}", json={"name": "taken"}, auth=("serving", SERVING))
+        assert answer.status_code == 403, path
+    assert (
+        httpx.post(f"{api}/runs/search", json={"experiment_ids": ["0"]}, auth=("serving", SERVING)).status_code == 200
+    )
 
 
 def test_the_databases_uri_is_in_no_command_line(server: Server) -> None:

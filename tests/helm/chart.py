@@ -18,7 +18,31 @@ Manifest = dict[str, Any]
 PRODUCTION: dict[str, Any] = {
     "state": {"uris": {name: f"s3://bucket/{name}" for name in ("landing", "lake", "work", "ledger")}},
     "credentials": {"existingSecret": "perennial-credentials"},
-    "mlflow": {"database": {"existingSecret": "mlflow-database"}, "artifacts": {"uri": "s3://bucket/mlflow"}},
+    "steps": {"shareNamespace": True},
+    "networkPolicy": {
+        "external": {
+            name: {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}
+            for name in ("objectStore", "database", "onlineStore", "mlflow")
+        }
+    },
+    "mlflow": {
+        "database": {"existingSecret": "mlflow-database"},
+        "artifacts": {"uri": "s3://bucket/mlflow"},
+        "login": {"existingSecret": "mlflow-login"},
+    },
+}
+
+
+#: Steps and Airflow in namespaces of their own.
+APART: dict[str, Any] = {
+    "steps": {
+        "namespace": "ml-steps",
+        "shareNamespace": False,
+        "launchers": [
+            {"name": "airflow-worker", "namespace": "airflow"},
+            {"name": "airflow-triggerer", "namespace": "airflow"},
+        ],
+    }
 }
 
 
@@ -62,7 +86,8 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
 
 
 def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
-    (found,) = [m for m in of_kind(manifests, kind) if m["metadata"]["name"] == name]
+    """The first of this name: that of the release's own namespace comes before those of others."""
+    found, *_ = [m for m in of_kind(manifests, kind) if m["metadata"]["name"] == name]
     return found
 
 

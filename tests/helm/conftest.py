@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.helm.chart import PRODUCTION, Manifest, merged, nested, render, values_file
+from tests.helm.chart import APART, PRODUCTION, Manifest, merged, nested, render, values_file
 
 try:
     import helm_python
@@ -71,6 +71,7 @@ MATRIX: dict[str, dict[str, Any]] = {
     "gpu": merged(PRODUCTION, GPU),
     "everything": merged(PRODUCTION, EVERYTHING),
     "services": merged(PRODUCTION, HEAVY),
+    "namespaces": merged(PRODUCTION, EVERYTHING, APART),
     "everything, services": merged(PRODUCTION, EVERYTHING, HEAVY),
     "spool kept": merged(
         PRODUCTION, nested("serving.spool.persistence.enabled", True), nested("serving.autoscaling.enabled", False)

@@ -1,6 +1,7 @@
 """MLflow and the trial's databases: passwords by reference, names that are answered to, tables made once."""
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -18,8 +19,11 @@ from tests.helm.chart import (
     PRODUCTION,
     Manifest,
     environment,
+    merged,
     named,
+    nested,
     of_kind,
+    pods,
     render,
 )
 from tests.helm.conftest import LOCAL, MATRIX
@@ -43,14 +47,14 @@ def test_passwords_are_in_no_manifest_but_by_reference() -> None:
 @pytest.mark.parametrize("scheme", ["postgresql+psycopg2", "postgresql", "postgres"])
 @pytest.mark.parametrize("values", [LOCAL, PRODUCTION, MATRIX["everything"]], ids=["local", "production", "everything"])
 def test_mlflow_has_the_driver_that_its_database_needs(values: Manifest, scheme: str, tmp_path: Path) -> None:
-    """The containers' own commands, with a program in the place of MLflow that loads the URI as MLflow does."""
+    """The containers' own commands, with a program in the place of Python that loads the URI as MLflow does."""
     uri = f"{scheme}://user:p%40ss@database:5432/mlflow?sslmode=require"
     program = (
-        f"#!{sys.executable}\nimport os, sys, sqlalchemy\nuri = os.environ['MLFLOW_BACKEND_STORE_URI']\n"
-        "print(sqlalchemy.create_engine(uri).dialect.driver, uri, *sys.argv[1:])\n"
+        f"#!{sys.executable}\nimport json, os, sys, sqlalchemy\nuri = os.environ['MLFLOW_BACKEND_STORE_URI']\n"
+        "print(json.dumps([sqlalchemy.create_engine(uri).dialect.driver, uri, *sys.argv[1:]]))\n"
     )
-    (tmp_path / "mlflow").write_text(program)
-    (tmp_path / "mlflow").chmod(0o755)
+    (tmp_path / "python").write_text(program)
+    (tmp_path / "python").chmod(0o755)
     manifests = render(values)
     owners = [named(manifests, "Deployment", "perennial-mlflow"), named(manifests, "Job", "perennial-migrate")]
     for owner in owners:
@@ -62,18 +66,37 @@ def test_mlflow_has_the_driver_that_its_database_needs(values: Manifest, scheme:
         command = [*container["command"], *container.get("args", [])]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        driver, used, *arguments = done.stdout.split()
+        driver, used, *arguments = json.loads(done.stdout)
         assert driver == "psycopg2"
         assert used.partition("://")[2] == env["MLFLOW_BACKEND_STORE_URI"].partition("://")[2]
-        assert (
-            arguments == (container["args"] and ["server", *container["args"]])
-            if "args" in container
-            else [
-                "db",
-                "upgrade",
-                used,
-            ]
-        )
+        assert not [argument for argument in arguments if "@" in argument], "a password in a command line"
+        if "args" in container:
+            assert arguments == ["/opt/mlflow/login.py", "serve", *container["args"]]
+
+
+def test_mlflow_needs_a_login_and_each_part_has_its_own() -> None:
+    for values, secret in ((merged(PRODUCTION, nested("hooks.codeChange.enabled", True)), "mlflow-login"),
+                           (LOCAL, "perennial-mlflow-login")):  # fmt: skip
+        release = render(values)
+        found = {name: environment(pod["spec"]["containers"][0]) for name, pod in pods(release)}
+        login = {
+            name: env["MLFLOW_TRACKING_PASSWORD"] for name, env in found.items() if "MLFLOW_TRACKING_PASSWORD" in env
+        }
+        assert found["perennial-serving"]["MLFLOW_TRACKING_USERNAME"] == "serving"
+        assert login.pop("perennial-serving") == {"secretKeyRef": {"name": secret, "key": "serving-password"}}
+        for name, password in login.items():
+            assert (name, password["secretKeyRef"]["key"]) == ("perennial-code-change", "steps-password")
+            assert found[name]["MLFLOW_TRACKING_USERNAME"] == "steps"
+        assert {name for name, env in found.items() if "MLFLOW_AUTH_ADMIN_PASSWORD" in env} == {"perennial-mlflow"}
+        assert named(release, "ConfigMap", "perennial-settings")["data"]["MLFLOW_TRACKING_USERNAME"] == "steps"
+
+
+def test_mlflow_without_a_login_is_a_choice() -> None:
+    release = render(merged(PRODUCTION, nested("mlflow.login", {"enabled": False, "existingSecret": ""})))
+    text = json.dumps(release)
+    assert "exec mlflow server" in text
+    assert "login" not in text
+    assert "MLFLOW_TRACKING_USERNAME" not in text
 
 
 def test_the_names_mlflow_answers_to_are_those_it_is_called_by(production: list[Manifest]) -> None:
@@ -154,7 +177,7 @@ def test_hooks_come_when_what_they_need_is_there(everything: list[Manifest]) -> 
     for job in of_kind(everything, "Job"):
         before = job["metadata"]["annotations"]["helm.sh/hook"].startswith("pre-install")
         spec = job["spec"]["template"]["spec"]
-        assert "serviceAccountName" not in spec
+        assert spec["serviceAccountName"] == job["metadata"]["name"]
         assert not before or "priorityClassName" not in spec, "not there yet"
         assert not before or not any(
             "configMapRef" in each for c in spec["containers"] for each in c.get("envFrom", [])
@@ -165,6 +188,7 @@ def test_the_migration_makes_tables_and_finds_them_made(everything: list[Manifes
     """The hook's own command, on SQLite: on an empty database, and where there is nothing to do."""
     (container,) = named(everything, "Job", "perennial-migrate")["spec"]["template"]["spec"]["containers"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    assert not [word for word in container["command"] if "$MLFLOW_BACKEND_STORE_URI" in word.rpartition(";; esac")[2]]
     env = {"PATH": path, "HOME": str(tmp_path), "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     versions = []
     for _ in range(2):

@@ -144,6 +144,18 @@ def test_production_lets_nothing_out_to_every_address(deployed: list[Manifest]) 
     assert "0.0.0.0/0" not in text
 
 
+def test_steps_and_airflow_have_namespaces_of_their_own_in_production(
+    deployed: list[Manifest], applications: list[Manifest]
+) -> None:
+    used = {m["metadata"]["namespace"] for m in deployed if "namespace" in m["metadata"]}
+    assert used == {"perennial-steps", "airflow"}
+    (project,) = of_kind(applications, "AppProject")
+    assert used < {each["namespace"] for each in project["spec"]["destinations"]}
+    (airflow,) = [m for m in of_kind(applications, "Application") if m["metadata"]["name"] == "airflow"]
+    (binding,) = of_kind(deployed, "RoleBinding")
+    assert {subject["namespace"] for subject in binding["subjects"]} == {airflow["spec"]["destination"]["namespace"]}
+
+
 def test_serving_and_steps_have_credentials_of_their_own_in_production(deployed: list[Manifest]) -> None:
     (container,) = named(deployed, "Deployment", "perennial-serving")["spec"]["template"]["spec"]["containers"]
     given = {source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.helm.chart import CHART, PRODUCTION, merged, nested, render
+from tests.helm.chart import APART, CHART, PRODUCTION, merged, nested, render
 from tests.helm.conftest import LOCAL
 
 
@@ -135,6 +135,12 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
             {"postgresql": {"enabled": True}, "mlflow": {"database": {"existingSecret": ""}}},
             "postgresql.enabled needs postgresql.existingSecret",
         ),
+        (nested("mlflow.login.existingSecret", ""), "No passwords for MLflow"),
+        (
+            {"credentials": {"existingSecret": ""}, "onlineStore": {"url": "redis://redis:6379/0"}},
+            "mlflow.login.enabled needs credentials.existingSecret",
+        ),
+        (nested("env.MLFLOW_TRACKING_PASSWORD", "secret"), "env.MLFLOW_TRACKING_PASSWORD is the chart's own"),
         (nested("mlflow.artifacts.uri", ""), "Nowhere to keep models"),
         (nested("mlflow.artifacts.volume.enabled", True), "Models can be kept in one place"),
         (
@@ -171,6 +177,21 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
             'write their names in place of "*"',
         ),
         ({"serving": {"enabled": False, "ingress": {"enabled": True, "host": "a.example"}}}, "lead to serving"),
+        (nested("steps.shareNamespace", False), "Steps would run in the namespace that holds all Secrets"),
+        (nested("steps", {"namespace": "ml", "shareNamespace": False}), "in the namespace that holds all Secrets"),
+        (nested("steps.namespace", "ml-steps"), "contradict each other"),
+        (merged(APART, nested("steps.launchers", [{"name": "airflow-worker"}])), "install Airflow in a namespace"),
+        (merged(APART, nested("state.volume.enabled", True)), "A claim belongs to one namespace"),
+        (nested("networkPolicy.external.objectStore.to", []), "networkPolicy.external.objectStore.to names no"),
+        (nested("networkPolicy.external.database.to", []), "networkPolicy.external.database.to names no"),
+        (nested("networkPolicy.external.onlineStore.to", []), "networkPolicy.external.onlineStore.to names no"),
+        (
+            merged(
+                nested("networkPolicy.external.mlflow.to", []),
+                {"mlflow": {"enabled": False, "externalUrl": "https://mlflow.example"}},
+            ),
+            "networkPolicy.external.mlflow.to names no addresses",
+        ),
         (nested("priorityClasses.enabled", False), "steps.quota counts pods by their priority class"),
         ({"settings": {"CT_TRACKING_URI": "http://other"}}, "settings.CT_TRACKING_URI is made from"),
     ],

@@ -48,6 +48,36 @@ class Namespace:
     def delete(self) -> None:
         self.core.delete_namespace(self.name)
 
+    def may(self, account: str, verb: str, resource: str, namespace: str | None = None) -> bool:
+        """As `kubectl auth can-i`, for a service account of this namespace: `may("step", "create", "pods/exec")`."""
+        from kubernetes import client
+
+        name, _, part = resource.partition("/")
+        group = "batch" if name == "jobs" else ""
+        where = {"namespace": namespace or self.name, "verb": verb, "group": group, "resource": name}
+        review = {
+            "spec": {
+                "user": f"system:serviceaccount:{self.name}:{account}",
+                "groups": ["system:serviceaccounts", f"system:serviceaccounts:{self.name}", "system:authenticated"],
+                "resourceAttributes": {**where, "subresource": part},
+            }
+        }
+        answer = client.AuthorizationV1Api().create_subject_access_review(review)
+        return bool(answer.status.allowed)
+
+    def accounts(self) -> set[str]:
+        return {each.metadata.name for each in self.core.list_namespaced_service_account(self.name).items}
+
+    def refusal(self, pod: dict[str, Any]) -> str:
+        """Why the cluster refuses a pod; empty when it would take it. Creates none."""
+        from kubernetes.client import ApiException
+
+        try:
+            self.core.create_namespaced_pod(self.name, pod, dry_run="All")
+        except ApiException as error:
+            return str(error.body)
+        return ""
+
     def apply(self, manifests: str) -> None:
         for manifest in yaml.safe_load_all(manifests):
             if manifest:

@@ -50,3 +50,41 @@ def namespace() -> Iterator[Namespace]:
             helm.uninstall("perennial", ignore_not_found=True)
     finally:
         space.delete()
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
+    """The release, its steps and Airflow's service account in three namespaces; no pod has to run."""
+    import helm_python
+
+    images, tag = os.environ["PERENNIAL_TEST_IMAGES"], os.environ.get("PERENNIAL_TEST_TAG", "dev")
+    name = f"perennial-test-{secrets.token_hex(3)}"
+    release, steps, airflow = spaces = [Namespace(f"{name}{end}", images, tag) for end in ("", "-steps", "-airflow")]
+    for space in spaces:
+        space.create()
+    try:
+        airflow.service_account("airflow-worker")
+        script = ["bash", str(HELM / "local-secrets.sh"), release.name]
+        release.apply(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
+        uris = {each: f"s3://bucket/{each}" for each in ("landing", "lake", "work", "ledger")}
+        own = {
+            "images": {"registry": images, "tag": tag},
+            "priorityClasses": {"prefix": name},
+            "hooks": {"featureDefinitions": {"enabled": False}},
+            "state": {"uris": uris, "volume": {"enabled": False}},
+            "networkPolicy": {"external": {"objectStore": {"to": [{"ipBlock": {"cidr": "10.255.0.0/16"}}]}}},
+            "steps": {
+                "shareNamespace": False,
+                "namespace": steps.name,
+                "launchers": [{"name": "airflow-worker", "namespace": airflow.name}],
+            },
+        }
+        helm = helm_python.Config(namespace=release.name)
+        helm.install(str(CHART), "perennial", merged(values_file("values-local.yaml"), own), timeout=900)
+        try:
+            yield release, steps, airflow
+        finally:
+            helm.uninstall("perennial", ignore_not_found=True)
+    finally:
+        for space in spaces:
+            space.delete()

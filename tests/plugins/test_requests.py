@@ -15,7 +15,7 @@ GRANTED = {"request_id": "drift-1", "trigger": "drift", "as_of": "2026-03-02", "
 
 def context(run_type: str, *extras: dict[str, Any] | None) -> dict[str, Any]:
     events = {"retrain": [SimpleNamespace(extra=extra) for extra in extras]} if extras else {}
-    run = SimpleNamespace(run_id="a-run", run_type=run_type)
+    run = SimpleNamespace(run_id="a-run", run_type=run_type, triggering_user_name="ada")
     return {"dag_run": run, "params": PARAMS, "triggering_asset_events": events}
 
 
@@ -26,7 +26,7 @@ def asked(context: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_person_asks_with_the_parameters_of_the_run() -> None:
     wanted = {"trigger": "person", "as_of": "2026-03-02", "reason": "audit", "force": True, "run": "a-run"}
-    assert asked(context("manual")) == wanted
+    assert asked(context("manual")) == wanted | {"requested_by": "ada"}
 
 
 def test_the_schedule_asks_without_anyones_parameters() -> None:

@@ -17,9 +17,10 @@ def roll(settings: Settings, version: int | None, reason: str = "") -> tuple[int
 
 
 def back(
-    settings: Settings, version: int | None = None, reason: str = "", run: str = ""
+    settings: Settings, version: int | None = None, reason: str = "", run: str = "", requested_by: str = ""
 ) -> tuple[int | None, int | None]:
-    result = rollback.run(RollbackInputs(model=MODEL, version=version, reason=reason, run=run), settings)
+    inputs = RollbackInputs(model=MODEL, version=version, reason=reason, run=run, requested_by=requested_by)
+    result = rollback.run(inputs, settings)
     return result.version, result.previous_version
 
 

@@ -115,6 +115,18 @@ def test_drift_becomes_a_request_with_its_evidence(settings: Settings) -> None:
     assert decision.body["outcome"] == "granted"
 
 
+def test_the_ledger_keeps_who_asked_and_only_some_may_force(settings: Settings) -> None:
+    asks = {"trigger": "person", "reason": "audit", "run": "a-run"}
+    allowed = settings.model_copy(update={"releasers": "ada"})
+    with pytest.raises(InputError, match="bob may not force a training"):
+        _ask(allowed, **asks, force=True, requested_by="bob")
+    assert _entries(allowed) == []
+    assert _ask(allowed, **asks, requested_by="bob").granted
+    assert _ask(allowed, **asks | {"run": "another"}, force=True, requested_by="ada").granted
+    requests = _entries(allowed, "request")
+    assert [(each.body["requested_by"], each.body["force"]) for each in requests] == [("bob", False), ("ada", True)]
+
+
 #: Days of events and labels that a first training of `history` needs: 9 + 5, and twice the delay of 7.
 NEEDED = 28
 

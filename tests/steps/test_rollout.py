@@ -235,6 +235,18 @@ def test_a_named_version(rolled_out: Settings) -> None:
         back(rolled_out, version=99)
 
 
+def test_the_ledger_keeps_who_rolled_back_and_others_may_not(rolled_out: Settings, registry: Registry) -> None:
+    allowed = rolled_out.model_copy(update={"releasers": "ada, grace"})
+    for user, who in (("bob", "bob may not roll"), ("", "A run that no user started may not roll")):
+        with pytest.raises(InputError, match=who) as refused:
+            back(allowed, requested_by=user)
+        assert "ada, grace" in str(refused.value.hint)
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+    assert back(allowed, requested_by="grace") == (1, 2)
+    moves = [entry.body for entry in Ledger(allowed.ledger).entries(MODEL) if entry.kind == "rollback"]
+    assert {move["requested_by"] for move in moves} == {"grace"}
+
+
 def test_without_a_previous_it_says_what_can_be_named(rolled_out: Settings, registry: Registry) -> None:
     registry.remove_alias(MODEL, "previous")
     with pytest.raises(InputError, match="no alias 'previous'") as failed:

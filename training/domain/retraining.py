@@ -37,6 +37,8 @@ class Request(Frozen):
     reason: str
     champion_version: int | None = None
     force: bool = False
+    requested_by: str = ""
+    """The user who started the run by hand. Empty: a run by itself, or an entry of Perennial 0.1."""
     evidence: dict[str, Any] = {}
 
 

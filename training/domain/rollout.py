@@ -45,6 +45,8 @@ class Move(Frozen):
     reason: str = ""
     #: The orchestrator's run that requested the move; empty when there was none.
     run: str = ""
+    #: The user who started that run; empty when none did.
+    requested_by: str = ""
     #: Why it failed.
     failure: str = ""
 
@@ -165,13 +167,23 @@ def begin(
     previous: int | None,
     reason: str,
     run: str = "",
+    requested_by: str = "",
 ) -> Move:
     """The move that makes `version` champion: the last move if it was interrupted, else a new one."""
     interrupted = last is not None and (last.kind, last.phase, last.version) == (kind, "started", version)
     if last is not None and interrupted and champion in (last.champion, last.version):
         return last  # With another champion, somebody has moved the alias since.
     number = 1 if last is None else last.number + 1
-    return Move(number=number, kind=kind, version=version, champion=champion, previous=previous, reason=reason, run=run)
+    return Move(
+        number=number,
+        kind=kind,
+        version=version,
+        champion=champion,
+        previous=previous,
+        reason=reason,
+        run=run,
+        requested_by=requested_by,
+    )
 
 
 def same_rollback(last: Move | None, champion: int | None, reason: str, run: str) -> Move | None:

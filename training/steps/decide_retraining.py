@@ -25,6 +25,7 @@ from training.domain.retraining import (
 )
 from training.domain.windows import windows
 from training.labelled_rows import labelled_rows
+from training.releasers import check_releaser
 from training.settings import StateSettings
 from training.snapshots import resolve
 
@@ -47,9 +48,11 @@ def run(inputs: DecideRetrainingInputs, settings: StateSettings) -> DecideRetrai
     What drift and performance could not measure goes to the ledger too, once for each state of the data. Raises
     DataContractError, after the decision is made, when a monitor could not measure in too many successive runs, unless
     a granted request waits, which the result must announce. Raises InputError when the inputs do not say what is asked,
-    or when the request is unknown; TransientError when MLflow does not answer.
+    when the request is unknown, or when the user may not force a training; TransientError when MLflow does not answer.
     """
     _check(inputs)
+    if inputs.force:
+        check_releaser(f"force a training of {inputs.model}", inputs.requested_by, settings)
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     ledger = Ledger(settings.ledger)
     problems = _note_monitoring(inputs, spec, ledger, Lake(settings.lake, spec.source.name, spec.name))
@@ -191,6 +194,7 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snap
         reason=reason.text,
         champion_version=champion,
         force=inputs.force,
+        requested_by=inputs.requested_by,
         evidence=_evidence(inputs),
     )
 

@@ -31,6 +31,7 @@ from training.domain.rollout import (
     same_rollback,
     tagged,
 )
+from training.releasers import check_releaser
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
@@ -39,11 +40,13 @@ log = logging.getLogger("perennial")
 def run(inputs: RollbackInputs, settings: StateSettings) -> RolloutResult:
     """Without a version, `run` and `reason` identify the rollback: running it again changes nothing.
 
-    Raises InputError for an unknown version and when there is no previous one, StepError when a replica refuses the
-    version, TransientError when a replica does not serve it in time. When the ledger is broken or away, it raises the
-    ledger's error after the aliases have moved; run it again when the ledger is repaired.
+    Raises InputError for an unknown version, when there is no previous one, and when the user may not roll back;
+    StepError when a replica refuses the version, TransientError when a replica does not serve it in time. When the
+    ledger is broken or away, it raises the ledger's error after the aliases have moved; run it again when the ledger is
+    repaired.
     """
     started = time.monotonic()
+    check_releaser(f"roll {inputs.model} back", inputs.requested_by, settings)
     model, spec = inputs.model, load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
     replicas = Replicas(settings.replicas(spec.serving), model, settings.serving_api_key)
@@ -106,7 +109,7 @@ def _move(inputs: RollbackInputs, registry: Registry, history: list[dict[str, An
         raise InputError(f"{model} has no alias {PREVIOUS!r} to return to", hint)
     version = registry.get(model, wanted).version
     champion, previous = (begun.champion, begun.previous) if begun else (now, before)
-    move = begin(last, ROLLBACK, version, champion, previous, inputs.reason, inputs.run)
+    move = begin(last, ROLLBACK, version, champion, previous, inputs.reason, inputs.run, inputs.requested_by)
     unfinished = last is not None and (last.kind, last.version) == (ROLLBACK, version) and last.phase != "finished"
     if now == version and not (begun or unfinished or cancelled or split):
         log.info("Version %d of %s is already the champion", version, model)

@@ -44,6 +44,26 @@ app.kubernetes.io/part-of: perennial
 app.kubernetes.io/component: step
 {{- end -}}
 
+{{- define "perennial.stepNamespace" -}}
+{{- default .Release.Namespace .Values.steps.namespace -}}
+{{- end -}}
+
+{{- /* "true" if steps have a namespace of their own; otherwise empty. */ -}}
+{{- define "perennial.stepsApart" -}}
+{{- if ne (include "perennial.stepNamespace" .) .Release.Namespace -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The line `namespace` of an object that is where the steps are, if that is not the release's namespace. */ -}}
+{{- define "perennial.besideSteps" -}}
+{{- if include "perennial.stepsApart" . -}}namespace: {{ include "perennial.stepNamespace" . }}{{- end -}}
+{{- end -}}
+
+{{- /* The name of a Service for pods in every namespace that calls it: (list . "perennial-mlflow") */ -}}
+{{- define "perennial.host" -}}
+{{- $root := index . 0 -}}
+{{- if include "perennial.stepsApart" $root -}}{{ index . 1 }}.{{ $root.Release.Namespace }}.svc{{- else -}}{{ index . 1 }}{{- end -}}
+{{- end -}}
+
 {{- /* One of the project's images: (list . "serving") */ -}}
 {{- define "perennial.image" -}}
 {{- $root := index . 0 -}}
@@ -160,7 +180,7 @@ priorityClassName: {{ include "perennial.priorityPrefix" $root }}-{{ index . 1 }
 
 {{- define "perennial.mlflowUrl" -}}
 {{- if .Values.mlflow.enabled -}}
-{{- printf "http://%s-mlflow:%v" (include "perennial.fullname" .) .Values.mlflow.port -}}
+{{- printf "http://%s:%v" (include "perennial.host" (list . (printf "%s-mlflow" (include "perennial.fullname" .)))) .Values.mlflow.port -}}
 {{- else -}}
 {{- .Values.mlflow.externalUrl -}}
 {{- end -}}

@@ -1,7 +1,22 @@
 {{- /* A Job that Helm runs before or after a change of the release. Each may run any number of times.
+It has a service account of its own, without rights.
 dict: root, name (the component), when (hooks), image, command, env or environment, storage (the home folder). */ -}}
 {{- define "perennial.hook" -}}
 {{- $root := .root -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "perennial.fullname" $root }}-{{ .name }}
+  labels: {{- include "perennial.labels" (list $root .name) | nindent 4 }}
+  {{- if hasPrefix "pre-" .when }}
+  annotations:
+    # Before the release's own objects.
+    helm.sh/hook: {{ .when }}
+    helm.sh/hook-weight: "-10"
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  {{- end }}
+automountServiceAccountToken: false
+---
 apiVersion: batch/v1
 kind: Job
 metadata:
@@ -23,6 +38,7 @@ spec:
     spec:
       {{- include "perennial.pullSecrets" $root | nindent 6 }}
       restartPolicy: Never
+      serviceAccountName: {{ include "perennial.fullname" $root }}-{{ .name }}
       automountServiceAccountToken: false
       enableServiceLinks: false
       securityContext: {{- include "perennial.podSecurity" $root | nindent 8 }}

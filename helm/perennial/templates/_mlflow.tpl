@@ -15,3 +15,23 @@
 {{- define "perennial.mlflowDriver" -}}
 case "$MLFLOW_BACKEND_STORE_URI" in postgres://*|postgresql://*) export MLFLOW_BACKEND_STORE_URI="postgresql+psycopg2://${MLFLOW_BACKEND_STORE_URI#*://}";; esac
 {{- end -}}
+
+{{- /* "true" if this release's MLflow needs a login; otherwise empty. */ -}}
+{{- define "perennial.mlflowLogin" -}}
+{{- if and .Values.mlflow.enabled .Values.mlflow.login.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{- /* Environment with a login of this release's MLflow, if it needs one: (list . "serving") */ -}}
+{{- define "perennial.mlflowUser" -}}
+{{- $root := index . 0 -}}
+{{- if include "perennial.mlflowLogin" $root -}}
+- {name: MLFLOW_TRACKING_USERNAME, value: {{ index . 1 }}}
+- name: MLFLOW_TRACKING_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ $root.Values.mlflow.login.existingSecret }}, key: {{ index . 1 }}-password}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Python that runs `mlflow db upgrade` in its own process: the URI, with its password, is in no command line. */ -}}
+{{- define "perennial.mlflowUpgrade" -}}
+import os; from mlflow.cli import cli; cli(["db", "upgrade", os.environ["MLFLOW_BACKEND_STORE_URI"]])
+{{- end -}}

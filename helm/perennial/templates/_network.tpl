@@ -1,10 +1,17 @@
 {{- /* A peer: the pods of one component of this release: (list . "serving") */ -}}
 {{- define "perennial.peer" -}}
+{{- $root := index . 0 -}}
 - podSelector: {matchLabels: {{ include "perennial.selector" . | fromYaml | toJson }}}
+{{- if include "perennial.stepsApart" $root }}
+  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $root.Release.Namespace }}}}
+{{- end }}
 {{- end -}}
 
 {{- define "perennial.stepPeer" -}}
 - podSelector: {matchLabels: {{ include "perennial.stepSelector" . | fromYaml | toJson }}}
+{{- if include "perennial.stepsApart" . }}
+  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ include "perennial.stepNamespace" . }}}}
+{{- end }}
 {{- end -}}
 
 {{- /* An egress rule to something outside the release: (list . "objectStore") */ -}}

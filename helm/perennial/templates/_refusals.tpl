@@ -27,9 +27,9 @@
 {{- $problems = append $problems (printf "redis.enabled needs credentials.existingSecret, a Secret with CT_ONLINE_STORE=redis://:<password>@%s-redis:6379/0." (include "perennial.fullname" .)) -}}
 {{- end -}}
 
-{{- range $name := list "MLFLOW_BACKEND_STORE_URI" "MLFLOW_ARTIFACTS_DESTINATION" "POSTGRES_PASSWORD" -}}
+{{- range $name := list "MLFLOW_BACKEND_STORE_URI" "MLFLOW_ARTIFACTS_DESTINATION" "POSTGRES_PASSWORD" "MLFLOW_AUTH_ADMIN_USERNAME" "MLFLOW_AUTH_ADMIN_PASSWORD" "MLFLOW_FLASK_SERVER_SECRET_KEY" "STEPS_PASSWORD" "SERVING_PASSWORD" "MLFLOW_TRACKING_USERNAME" "MLFLOW_TRACKING_PASSWORD" -}}
 {{- if hasKey $v.env $name -}}
-{{- $problems = append $problems (printf "env.%s is the chart's own: set mlflow.database, mlflow.artifacts or postgresql." $name) -}}
+{{- $problems = append $problems (printf "env.%s is the chart's own: set mlflow.database, mlflow.artifacts, mlflow.login or postgresql." $name) -}}
 {{- end -}}
 {{- end -}}
 
@@ -48,6 +48,12 @@
 {{- end -}}
 {{- if and (gt (int $v.mlflow.replicas) 1) $v.mlflow.artifacts.volume.enabled (ne $v.mlflow.artifacts.volume.accessMode "ReadWriteMany") -}}
 {{- $problems = append $problems "mlflow.replicas above 1 needs artifacts that all of them reach: an object store, or accessMode ReadWriteMany." -}}
+{{- end -}}
+{{- if and $v.mlflow.login.enabled (not $v.mlflow.login.existingSecret) -}}
+{{- $problems = append $problems "No passwords for MLflow: name a Secret with the keys admin-password, secret-key, steps-password and serving-password in mlflow.login.existingSecret; without mlflow.login.enabled, whoever reaches MLflow decides what serves." -}}
+{{- end -}}
+{{- if and $v.mlflow.login.enabled (not $v.credentials.existingSecret) -}}
+{{- $problems = append $problems "mlflow.login.enabled needs credentials.existingSecret, a Secret with MLFLOW_TRACKING_PASSWORD: steps log in with it." -}}
 {{- end -}}
 {{- if $v.mlflow.externalUrl -}}
 {{- $problems = append $problems "Two MLflow servers: mlflow.enabled starts one, mlflow.externalUrl names another." -}}
@@ -128,6 +134,34 @@
 {{- end -}}
 {{- else if or $v.serving.ingress.enabled $v.serving.httpRoute.enabled -}}
 {{- $problems = append $problems "serving.ingress and serving.httpRoute lead to serving, which is not enabled: set serving.enabled, or switch them off." -}}
+{{- end -}}
+
+{{- if not (or (include "perennial.stepsApart" $) $v.steps.shareNamespace) -}}
+{{- $problems = append $problems "Steps would run in the namespace that holds all Secrets, and Airflow may create any pod there: name a namespace of their own in steps.namespace, with only their Secret; for a trial, steps.shareNamespace." -}}
+{{- end -}}
+{{- if and $v.steps.namespace $v.steps.shareNamespace -}}
+{{- $problems = append $problems "steps.namespace and steps.shareNamespace contradict each other: set one." -}}
+{{- end -}}
+{{- range $v.steps.launchers -}}
+{{- if and $v.steps.namespace (has (default "" .namespace) (list "" $.Release.Namespace $v.steps.namespace)) -}}
+{{- $problems = append $problems (printf "steps.launchers: %s would be in a namespace with Secrets of others, and Airflow's chart lets it create pods beside itself: install Airflow in a namespace of its own and name that." .name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (include "perennial.stepsApart" $) $v.state.volume.enabled (not $v.state.volume.existingClaim) -}}
+{{- $problems = append $problems "A claim belongs to one namespace, so steps in steps.namespace could not mount the one that the chart creates: make a claim of the same name in both namespaces, on the same file system, and name it in state.volume.existingClaim; or set every state.uris and switch state.volume off." -}}
+{{- end -}}
+
+{{- if $v.networkPolicy.enabled -}}
+{{- $used := list -}}
+{{- if or (compact (values $v.state.uris)) (and $v.mlflow.enabled $v.mlflow.artifacts.uri) $v.backup.enabled -}}{{- $used = append $used "objectStore" -}}{{- end -}}
+{{- if and $v.mlflow.enabled (not $v.postgresql.enabled) -}}{{- $used = append $used "database" -}}{{- end -}}
+{{- if not $v.redis.enabled -}}{{- $used = append $used "onlineStore" -}}{{- end -}}
+{{- if not $v.mlflow.enabled -}}{{- $used = append $used "mlflow" -}}{{- end -}}
+{{- range $name := $used -}}
+{{- if not (index $v.networkPolicy.external $name).to -}}
+{{- $problems = append $problems (printf "networkPolicy.external.%s.to names no addresses: list those of the system, such as [{ipBlock: {cidr: 10.1.0.0/16}}]." $name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- if and $v.steps.quota.enabled (not $v.priorityClasses.enabled) -}}

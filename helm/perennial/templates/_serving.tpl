@@ -94,6 +94,7 @@ spec:
         {{- if $serving.apiKeys.existingSecret }}
         - {name: CT_SERVING_KEYS_FILE, value: /etc/perennial/api-keys/keys}
         {{- end }}
+        {{- include "perennial.mlflowUser" (list . "serving") | nindent 8 }}
         - {name: HOME, value: /tmp}
         - {name: BENTOML_HOME, value: /tmp/bentoml}
       startupProbe:

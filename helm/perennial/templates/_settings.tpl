@@ -10,6 +10,10 @@ CT_{{ upper $name }}_URI: {{ $uri | quote }}
 # The image of steps, under every launcher.
 CT_IMAGE: {{ include "perennial.image" (list . "training") }}
 CT_TRACKING_URI: {{ include "perennial.mlflowUrl" . | quote }}
+{{- if include "perennial.mlflowLogin" . }}
+# Of steps; their Secret has MLFLOW_TRACKING_PASSWORD.
+MLFLOW_TRACKING_USERNAME: steps
+{{- end }}
 {{- with .Values.mlflow.publicUrl }}
 CT_MLFLOW_URL: {{ . | quote }}
 {{- end }}
@@ -18,7 +22,7 @@ CT_ONLINE_STORE: {{ . | quote }}
 {{- end }}
 # Airflow's tasks start one pod for each step.
 CT_LAUNCHER: pod
-CT_POD_NAMESPACE: {{ .Release.Namespace }}
+CT_POD_NAMESPACE: {{ include "perennial.stepNamespace" . }}
 CT_POD_SERVICE_ACCOUNT: {{ $full }}-step
 CT_POD_USER: {{ int64 .Values.security.runAsUser | quote }}
 CT_POD_IMAGE_PULL_POLICY: {{ .Values.images.pullPolicy }}
@@ -37,7 +41,7 @@ CT_POD_PRIORITY_CLASS: {{ include "perennial.priorityPrefix" . }}-step
 {{- end }}
 {{- $urls := list }}
 {{- range (include "perennial.services" . | fromJson).services }}
-{{- $urls = append $urls (printf "%sdns+http://%s-replicas:3000" (ternary "" (printf "%s=" .name) (eq .name "default")) .object) }}
+{{- $urls = append $urls (printf "%sdns+http://%s:3000" (ternary "" (printf "%s=" .name) (eq .name "default")) (include "perennial.host" (list $ (printf "%s-replicas" .object)))) }}
 {{- end }}
 {{- with $urls }}
 # Every address behind a headless service is a replica.

@@ -35,6 +35,8 @@ class DecideRetrainingInputs(ModelInputs):
     run: str = ""
     """The orchestrator's id of the training run that starts with this request, the same in every retry. One run takes
     a granted request. Empty: no run starts now, and a granted request waits for one."""
+    requested_by: str = ""
+    """The user who started the run by hand; empty for a run that starts by itself."""
     failed: bool = False
     """With `run`: that run has failed, and another may take the request that it took."""
 

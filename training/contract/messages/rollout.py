@@ -22,6 +22,8 @@ class RollbackInputs(ModelInputs):
     run: str = ""
     """The orchestrator's run id, the same in every retry. Without a version, a rollback is known by it, or by its
     reason where there is none: asked for again, it changes nothing."""
+    requested_by: str = ""
+    """The user who started the run."""
 
 
 class Replica(Frozen):
