@@ -7,7 +7,7 @@ from training.settings import StateSettings
 def check_releaser(act: str, user: str, settings: StateSettings) -> None:
     """Raises InputError when CT_RELEASERS names users and `user`, who started the run in Airflow, is not one of them.
 
-    `act`: what the user wants, as in "roll card_fraud back".
+    `act`: what the user wants, as in "roll a model back".
     """
     allowed = [name.strip() for name in settings.releasers.split(",") if name.strip()]
     if allowed and user not in allowed:
