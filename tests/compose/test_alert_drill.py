@@ -18,6 +18,7 @@ import yaml
 from testing.http_client import http
 from testing.ports import free_port
 from tests.compose.composed_stack import engine
+from tests.compose.official_images import official_image
 from training.settings import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -101,9 +102,9 @@ def prometheus(collector: str, tmp_path: Path) -> Iterator[str]:
     """The URL of Compose's Prometheus, which scrapes the collector alone."""
     if why := engine():
         pytest.skip(f"No Docker engine: {why}")
-    service = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]["prometheus"]
-    if subprocess.run(["docker", "image", "inspect", service["image"]], capture_output=True).returncode:
-        pytest.skip(f"No image {service['image']}: docker pull {service['image']}")
+    image = official_image("prometheus")
+    if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:
+        pytest.skip(f"No image {image}: docker pull {image}")
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"] = [{"job_name": "collector", "static_configs": [{"targets": [collector]}]}]
@@ -114,7 +115,7 @@ def prometheus(collector: str, tmp_path: Path) -> Iterator[str]:
         command += ["-v", f"{place}:{path}:ro"]
     options = ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/data"]
     options += [f"--web.listen-address=127.0.0.1:{port}"]
-    made = subprocess.run([*command, service["image"], *options], capture_output=True, text=True)
+    made = subprocess.run([*command, image, *options], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     try:
         yield f"http://127.0.0.1:{port}"

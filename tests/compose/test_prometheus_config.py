@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
 from tests.compose.composed_stack import engine
+from tests.compose.official_images import official_image
 from training.settings import ROOT
 
 FILES = ROOT / "helm" / "perennial" / "files"
@@ -33,7 +34,7 @@ def promtool(*arguments: str, folder: Path = ROOT) -> str:
     if shutil.which("promtool") is None:
         if why := engine():
             pytest.skip(f"No promtool on the PATH, and no Docker engine: {why}")
-        image = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]["prometheus"]["image"]
+        image = official_image("prometheus")
         if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:
             pytest.skip(f"No promtool on the PATH, and no image {image}: docker pull {image}")
         mounts = [each for place in {ROOT, folder} for each in ("-v", f"{place}:{place}:ro")]
