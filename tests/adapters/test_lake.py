@@ -52,6 +52,16 @@ def test_replacing_touches_what_matches_alone(lake: Lake) -> None:
     assert values(lake) == [3]
 
 
+@pytest.mark.parametrize("name", ["at once", "100%", "ü", "a#b?c", "a+b"])
+def test_a_lake_may_lie_in_any_folder_and_a_partition_have_any_name(tmp_path: Path, name: str) -> None:
+    """delta-rs writes both percent-encoded, and the files of the newest commit are flushed and checked by us."""
+    lake = Lake(str(tmp_path / name / "lake"), "card_payments", "card_fraud")
+    replace(lake, name, 1, 2)
+    replace(lake, "b", 3)
+    assert values(lake) == [1, 2, 3]
+    assert (tmp_path / name / "lake" / "card_payments" / "t" / "_delta_log").is_dir()
+
+
 def test_a_version_stays_readable_and_an_unknown_one_is_bad_input(lake: Lake) -> None:
     old = replace(lake, "a", 1)
     new = replace(lake, "a", 2)

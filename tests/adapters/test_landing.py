@@ -26,7 +26,7 @@ ROWS = pa.table(
 def landed(folder: Path, content: bytes) -> pa.Table:
     path = folder / "2026-01-05.parquet"
     path.write_bytes(content)
-    return read_landed(str(path)).table()
+    return read_landed(str(path), 1 << 30).table()
 
 
 def parquet(folder: Path, rows: pa.Table = ROWS, **options: object) -> bytes:

@@ -52,7 +52,8 @@ def test_step_pods_have_no_rights(production: list[Manifest]) -> None:
 def test_step_pods_are_told_what_the_chart_has_for_them(row: str) -> None:
     manifests = render(MATRIX[row])
     told = named(manifests, "ConfigMap", "perennial-settings")["data"]
-    assert (told["CT_LAUNCHER"], told["CT_POD_NAMESPACE"]) == ("pod", NAMESPACE)
+    own = MATRIX[row].get("steps", {}).get("namespace", NAMESPACE)
+    assert (told["CT_LAUNCHER"], told["CT_POD_NAMESPACE"]) == ("pod", own)
     have = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     assert ("ServiceAccount", told["CT_POD_SERVICE_ACCOUNT"]) in have
     assert ("ConfigMap", told["CT_POD_CONFIG_MAP"]) in have

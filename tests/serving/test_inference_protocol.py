@@ -69,7 +69,7 @@ def test_the_server_and_its_models_are_ready_and_describe_themselves(client: Inf
     assert eventually(client.is_server_ready)
     server = client.get_server_metadata()
     assert (server["name"], "binary_tensor_data" in server["extensions"]) == ("perennial", True)
-    assert client.is_model_ready("risk")
+    assert eventually(lambda: client.is_model_ready("risk"))
     assert client.is_model_ready("risk", "1")
     assert not client.is_model_ready("risk", "9")
     assert not client.is_model_ready("other")

@@ -44,7 +44,7 @@ def test_a_model_without_a_champion_does_not_take_the_others_out_of_the_rotation
     served = world.served()
     assert served.models.keys() == {"risk", "loss", "unborn"}, "foreign is of another service"
     assert "no champion in the registry" in served.models["unborn"].ready
-    assert served.models["risk"].ready == "yes"
+    eventually(lambda: world.of("risk").ready == "yes")
     assert world.service.ready()
     refused = world.predict("unborn")
     assert (refused.status_code, "No champion serves" in refused.text) == (503, True)

@@ -94,7 +94,7 @@ def test_a_replica_with_an_empty_disk_loads_every_model_once_and_keeps_as_many_a
 
 
 def test_an_unloaded_model_counts_as_ready(models: ManyModels) -> None:
-    unloaded = models.of("d")
+    unloaded = eventually(lambda: (now := models.of("d")).ready == "yes" and now)
     assert (unloaded.loaded, unloaded.ready, unloaded.problem, models.champion("d")) == (False, "yes", None, 1)
     answer = http.get(f"{models.service.url}/v2/models/d/ready", timeout=30)
     assert (answer.status_code, answer.json()) == (200, {"name": "d", "loaded": False, "ready": True})

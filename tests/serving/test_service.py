@@ -56,7 +56,7 @@ def test_before_a_champion_it_lives_but_is_not_ready(stack: Stack, url: str) -> 
 def test_the_first_champion_is_taken_up_without_a_restart(stack: Stack, url: str) -> None:
     fill_online_store(stack.settings, stack.spec)
     stack.promote(stack.register(bias=-1.0))
-    assert httpx.get(f"{url}/readyz").status_code == 200
+    eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
     models = eventually(lambda: (now := stack.service.models()) and now.problem is None and now)
     assert (models.model, models.refused) == ("card_fraud", {})
     assert models.champion.since.tzinfo is not None
@@ -255,7 +255,7 @@ def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(st
     try:
         eventually(lambda: cold.serves(2), 90)
         eventually(lambda: "last good copy" in cold.problem())
-        assert httpx.get(f"{cold.url}/readyz").status_code == 200
+        eventually(lambda: httpx.get(f"{cold.url}/readyz").status_code == 200)
         stack.mlflow.start()
         eventually(lambda: cold.models().problem is None, 90)
         assert cold.serves(2)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -354,7 +354,7 @@ class Lake:
         """
         if self._options is not None:
             return
-        folder = storage.local(opened.table_uri)
+        folder = _folder(opened)
         commit = _commit_file(folder, opened.version())
         actions = [json.loads(line) for line in commit.read_text().splitlines()]
         files = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
@@ -432,10 +432,15 @@ def _check_commit(commit: Path) -> None:
     raise DataContractError(f"The last commit of {commit.parents[1]} is not whole: {commit} {why}", hint)
 
 
+def _folder(opened: DeltaTable) -> Path:
+    """Where a local table is. delta-rs names it by a URL, in which a space is `%20`."""
+    return Path(unquote(urlsplit(opened.table_uri).path))
+
+
 def _check_files(opened: DeltaTable) -> None:
     if storage.is_remote(opened.table_uri):
         return
-    folder, actions = storage.local(opened.table_uri), pa.table(opened.get_add_actions(flatten=True))
+    folder, actions = _folder(opened), pa.table(opened.get_add_actions(flatten=True))
     for path, size in zip(*(actions[name].to_pylist() for name in ("path", "size_bytes")), strict=True):
         file = folder / unquote(path)
         if not file.is_file() or file.stat().st_size != size:

@@ -9,17 +9,13 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE
 def declared_bytes(metadata: pq.FileMetaData) -> int:
     """Bytes that the rows take in memory at least, according to the file's footer.
 
-    A page can repeat a value for nothing, so the number of values counts too, and not only the size of the pages before
-    compression. A footer may say too little: what it does not bound is how long texts are that a dictionary repeats.
+    A page can repeat a value for nothing, so the number of rows counts too, and not only the size of the pages before
+    compression. A footer may say too little: what it does not bound is how long texts and lists are that a dictionary
+    repeats. The metadata of single columns would say more, but Arrow ends the process when they are damaged.
     """
-    widths = [_width(metadata.schema.column(at)) for at in range(metadata.num_columns)]
-    total = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for at, width in enumerate(widths):
-            column = group.column(at)
-            total += max(column.total_uncompressed_size, column.num_values * width, 0)
-    return total
+    width = sum(_width(metadata.schema.column(at)) for at in range(metadata.num_columns))
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    return sum(max(group.total_byte_size, group.num_rows * width, 0) for group in groups)
 
 
 def _width(column: pq.ColumnSchema) -> int:
