@@ -1,15 +1,23 @@
-"""What delta-rs does not tell of the log of a table, `<table>/_delta_log`: that it is lost, and which commit it holds.
+"""What delta-rs does not tell of a table and its log, `<table>/_delta_log`: that the log is lost, which commit it
+holds, and that the newest commit or a file is not whole.
 
 A copy can leave out the log. delta-rs then takes the table for one that does not exist yet, and the next write would
-make the loss final.
+make the loss final. After a power cut the newest commit may be empty, and delta-rs reads it without a word. Commits and
+files are looked at only on a disk: an object store writes whole files.
 """
 
 import hashlib
+import json
 import re
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
-from training import storage
+from training import atomic, storage
 from training.contract.errors import DataContractError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 LOG_FOLDER: Final = "_delta_log"
 #: What delta-rs says of a log that it cannot read.
@@ -23,7 +31,7 @@ def commit_digest(table: str, version: int) -> str | None:
     Commits of the same number have different digests when the table was restored from an older copy in between. Delta
     deletes commits from the log that are older than 30 days.
     """
-    content = storage.read(storage.join(table, LOG_FOLDER, f"{version:020d}.json"))
+    content = storage.read(_commit_uri(table, version))
     return None if content is None else hashlib.sha256(content).hexdigest()
 
 
@@ -36,8 +44,80 @@ def refuse_lost_log(table: str) -> None:
 
 
 def refuse_damage(table: str, error: Exception) -> None:
-    """Raises DataContractError when `error`, of delta-rs, says that the log of the table cannot be read."""
+    """Raises DataContractError when `error`, of delta-rs, says that the log of the table cannot be read, and when the
+    newest commit is not whole."""
+    if not storage.is_remote(table):
+        commits = sorted((storage.local(table) / LOG_FOLDER).glob(f"{'[0-9]' * 20}.json"))
+        for commit in commits[-1:]:
+            _refuse_torn(commit)
     if _DAMAGED.search(str(error)):
         said = " ".join(str(error).split())
         problem = f"The log of the table {table} cannot be read: {said:.300}"
         raise DataContractError(problem, f"Stop what writes to it, then {_RESTORE}.") from error
+
+
+def refuse_torn_commit(table: str, version: int) -> None:
+    """Raises DataContractError when the commit that made `version` is not whole, as after a power cut."""
+    if not storage.is_remote(table):
+        _refuse_torn(storage.local(_commit_uri(table, version)))
+
+
+def refuse_lost_files(opened: "DeltaTable") -> None:
+    """Raises DataContractError when a file of the opened version is missing or has another size."""
+    import pyarrow as pa
+
+    if storage.is_remote(opened.table_uri):
+        return
+    folder, actions = _folder(opened), pa.table(opened.get_add_actions(flatten=True))
+    for path, size in zip(*(actions[name].to_pylist() for name in ("path", "size_bytes")), strict=True):
+        file = folder / unquote(path)
+        if not file.is_file() or file.stat().st_size != size:
+            hint = "Restore it from a backup, or deliver or compute the partition again, which writes another file."
+            found = "is missing" if not file.is_file() else f"has {file.stat().st_size} bytes, not {size}"
+            raise DataContractError(f"Version {opened.version()} of table {folder} is not whole: {file} {found}", hint)
+
+
+def flush_newest(opened: "DeltaTable") -> None:
+    """Put the newest commit and its files on disk, which delta-rs leaves to the operating system.
+
+    A power cut then spares what a step reports as done. An object store does this itself.
+    """
+    if storage.is_remote(opened.table_uri):
+        return
+    folder = _folder(opened)
+    commit = storage.local(_commit_uri(str(folder), opened.version()))
+    actions = [json.loads(line) for line in commit.read_text().splitlines()]
+    files = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
+    for path in (*files, *{file.parent for file in files}, commit, commit.parent, folder, folder.parent):
+        atomic.flush_one(path)
+
+
+def _refuse_torn(commit: Path) -> None:
+    """delta-rs reads a commit that is empty, or was cut off after a line, without a word."""
+    try:
+        content = commit.read_text()
+        actions = [json.loads(line) for line in content.splitlines()]
+        added = sum("add" in action for action in actions)
+        metrics = [each["commitInfo"].get("operationMetrics") or {} for each in actions if "commitInfo" in each]
+        wanted = [int(each["num_added_files"]) for each in metrics if "num_added_files" in each] or [added]
+        if actions and wanted == [added]:
+            return
+        why = f"names {added} of {wanted[0]} files" if actions else "is empty"
+    except FileNotFoundError:
+        return  # An old one, whose content is in a checkpoint.
+    except ValueError as error:
+        why = f"cannot be read: {error}"
+    hint = (
+        "The machine lost power, or its disk is damaged. No step has reported this commit as done: move the file away "
+        "and run the step again that wrote it."
+    )
+    raise DataContractError(f"The last commit of {commit.parents[1]} is not whole: {commit} {why}", hint)
+
+
+def _commit_uri(table: str, version: int) -> str:
+    return storage.join(table, LOG_FOLDER, f"{version:020d}.json")
+
+
+def _folder(opened: "DeltaTable") -> Path:
+    """Where a local table is. delta-rs names it by a URL, in which a space is `%20`."""
+    return Path(unquote(urlsplit(opened.table_uri).path))

@@ -10,14 +10,12 @@ types that differ are an error. `widen` makes the one change of a type that lose
 
 import contextlib
 import functools
-import json
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,9 +23,8 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from training import atomic, delta_log, storage
-from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
-from training.delta_log import LOG_FOLDER
+from training import delta_log, storage
+from training.contract.errors import ConfigError, InputError, TransientError
 from training.domain.schemas import difference
 from training.layout import mark_if_new
 
@@ -258,19 +255,15 @@ class Lake:
 
     def _load(self, table: str, version: int | None) -> DeltaTable:
         """Raises TableNotFoundError, and DataContractError when the commit of the version, or the log, is not whole."""
-        folder = None if self._options else storage.local(self.uri(table))
         try:
             with self._answering():
                 opened = DeltaTable(self.uri(table), version, self._options)
         except TableNotFoundError:
             raise
         except DeltaError as error:
-            if folder and (commits := sorted((folder / LOG_FOLDER).glob(f"{'[0-9]' * 20}.json"))):
-                _check_commit(commits[-1])
             delta_log.refuse_damage(self.uri(table), error)
             raise
-        if folder:
-            _check_commit(_commit_file(folder, opened.version()))
+        delta_log.refuse_torn_commit(self.uri(table), opened.version())
         return opened
 
     @contextlib.contextmanager
@@ -305,7 +298,7 @@ class Lake:
                     configuration=_TABLE_PROPERTIES,
                     storage_options=self._options,
                 )
-            self._flush(created)
+            delta_log.flush_newest(created)
             return created
         except DeltaError:
             opened = self._open(table)
@@ -344,22 +337,8 @@ class Lake:
             raise TransientError(
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
             ) from error
-        self._flush(opened)
+        delta_log.flush_newest(opened)
         return opened.version()
-
-    def _flush(self, opened: DeltaTable) -> None:
-        """Put the newest commit and its files on disk, which delta-rs leaves to the operating system.
-
-        A power cut then spares what a step reports as done. An object store does this itself.
-        """
-        if self._options is not None:
-            return
-        folder = _folder(opened)
-        commit = _commit_file(folder, opened.version())
-        actions = [json.loads(line) for line in commit.read_text().splitlines()]
-        files = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
-        for path in (*files, *{file.parent for file in files}, commit, commit.parent, folder, folder.parent):
-            atomic.flush_one(path)
 
 
 class Appending:
@@ -387,7 +366,7 @@ def _dataset(opened: DeltaTable) -> ds.FileSystemDataset:
 
     Raises DataContractError when a file on this machine's disk is missing or has another size.
     """
-    _check_files(opened)
+    delta_log.refuse_lost_files(opened)
     found = opened.to_pyarrow_dataset()
     fragments = []
     for fragment in found.get_fragments():
@@ -401,52 +380,6 @@ def _dataset(opened: DeltaTable) -> ds.FileSystemDataset:
             fragment = found.format.make_fragment(fragment.path, fragment.filesystem, partition_expression=kept)
         fragments.append(fragment)
     return ds.FileSystemDataset(fragments, found.schema, found.format, found.filesystem)
-
-
-def _commit_file(folder: Path, version: int) -> Path:
-    return folder / LOG_FOLDER / f"{version:020}.json"
-
-
-def _check_commit(commit: Path) -> None:
-    """Raises DataContractError when `commit` is not whole, as after a power cut.
-
-    delta-rs reads an empty one, or one that was cut off after a line, without a word.
-    """
-    try:
-        content = commit.read_text()
-        actions = [json.loads(line) for line in content.splitlines()]
-        added = sum("add" in action for action in actions)
-        metrics = [each["commitInfo"].get("operationMetrics") or {} for each in actions if "commitInfo" in each]
-        wanted = [int(each["num_added_files"]) for each in metrics if "num_added_files" in each] or [added]
-        if actions and wanted == [added]:
-            return
-        why = f"names {added} of {wanted[0]} files" if actions else "is empty"
-    except FileNotFoundError:
-        return  # An old one, whose content is in a checkpoint.
-    except ValueError as error:
-        why = f"cannot be read: {error}"
-    hint = (
-        "The machine lost power, or its disk is damaged. No step has reported this commit as done: move the file away "
-        "and run the step again that wrote it."
-    )
-    raise DataContractError(f"The last commit of {commit.parents[1]} is not whole: {commit} {why}", hint)
-
-
-def _folder(opened: DeltaTable) -> Path:
-    """Where a local table is. delta-rs names it by a URL, in which a space is `%20`."""
-    return Path(unquote(urlsplit(opened.table_uri).path))
-
-
-def _check_files(opened: DeltaTable) -> None:
-    if storage.is_remote(opened.table_uri):
-        return
-    folder, actions = _folder(opened), pa.table(opened.get_add_actions(flatten=True))
-    for path, size in zip(*(actions[name].to_pylist() for name in ("path", "size_bytes")), strict=True):
-        file = folder / unquote(path)
-        if not file.is_file() or file.stat().st_size != size:
-            hint = "Restore it from a backup, or deliver or compute the partition again, which writes another file."
-            found = "is missing" if not file.is_file() else f"has {file.stat().st_size} bytes, not {size}"
-            raise DataContractError(f"Version {opened.version()} of table {folder} is not whole: {file} {found}", hint)
 
 
 def _read_spans(stored: ds.Dataset, time_column: str, partitions: set[str]) -> list[Span]:
