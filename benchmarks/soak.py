@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import httpx
 import numpy as np
 
 from testing.ports import free_port
@@ -182,7 +181,7 @@ def _run(stack: Stack, second: Service, redis: Process, run: Soak, swaps: int, r
     stack.registry.set_alias(MODEL, "champion", versions[0])
     for service in services:
         eventually(lambda service=service: service.serves(versions[0]), 120)
-        eventually(lambda service=service: _ready(service), 60)
+        eventually(service.ready, 60)
     settings = stack.planned([{"mode": "full"}], urls=",".join(service.url for service in services))
     events = _script(stack, services, redis, run, versions, settings, swaps, rollbacks)
     problems: list[BaseException] = []
@@ -263,7 +262,7 @@ def _script(
         if victim.process.poll() is None:
             victim.signal(signal.SIGKILL)
         victim.start()
-        eventually(lambda: _ready(victim), 120)
+        eventually(victim.ready, 120)
         run.dead.setdefault(victim.url, []).append((begun, run.now()))
         run.down.discard(victim.url)
 
@@ -274,13 +273,6 @@ def _script(
     for number, accident in enumerate(accidents, 1):
         moves.insert(number * len(moves) // 4, accident)
     return moves
-
-
-def _ready(service: Service) -> bool:
-    try:
-        return httpx.get(f"{service.url}/readyz", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def table(run: Soak) -> str:

@@ -62,15 +62,15 @@ class ModelLimits:
         """Raises BadRequest (503, Retry-After) when there is too much to do."""
         shared = self._shared
         if self.closed:
-            raise _overloaded("the model has just been replaced or removed")
+            raise Overloaded("the model has just been replaced or removed")
         if shared.in_flight >= shared.maximum:
-            raise _overloaded(f"{shared.in_flight} requests are under way")
+            raise Overloaded(f"{shared.in_flight} requests are under way")
         if shared.models > 1 and self.in_flight >= shared.maximum - shared.in_flight:
             why = f"{self.in_flight} requests to this model are under way, as many as it may have now"
-            raise _overloaded(why, REFUSAL_SECONDS)
+            raise Overloaded(why, REFUSAL_SECONDS)
         if shared.lag > shared.maximum_lag and not self._asks_little:
             why = f"requests wait {shared.lag:.2f} s for their turn"
-            raise _overloaded(why, REFUSAL_SECONDS if shared.models > 1 else 0.0)
+            raise Overloaded(why, REFUSAL_SECONDS if shared.models > 1 else 0.0)
         self.in_flight += 1
         shared.in_flight += 1
 
@@ -88,13 +88,9 @@ class ModelLimits:
 class Overloaded(BadRequest):
     """The service has too much to do. Metrics count it as shed. `pause`: seconds until the caller is told."""
 
-    pause = 0.0
-
-
-def _overloaded(why: str, pause: float = 0.0) -> Overloaded:
-    refused = Overloaded(503, Problem(error=f"The service is overloaded: {why}"), retry_after=1)
-    refused.pause = pause
-    return refused
+    def __init__(self, why: str, pause: float = 0.0) -> None:
+        super().__init__(503, Problem(error=f"The service is overloaded: {why}"), retry_after=1)
+        self.pause = pause
 
 
 def late() -> BadRequest:

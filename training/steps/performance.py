@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from training.domain.resampling import Clusters
-    from training.domain.task_kind import Scored
+    from training.domain.task_kind import Scored, TaskKind
 
 log = logging.getLogger("perennial")
 
@@ -109,7 +109,7 @@ def _measured(
     shares = {f"live/share/{name}": count / len(rows) for name, count in counts.items()}
     record(settings.tracking_uri, champion, {f"live/{name}": value for name, value in current.items()} | shares, as_of)
     drawn = clusterings([rows[name] for name in spec.entity_columns], days, times)
-    test = _tested(scored, drawn, current, window, metadata, spec)
+    test = _tested(scored, drawn, current, window, metadata, task)
     return result.model_copy(update={"current": current, "test": test, "degraded": bool(test and test.degraded)})
 
 
@@ -126,10 +126,10 @@ def _tested(
     current: Metrics,
     window: Days,
     metadata: ArtifactMetadata,
-    spec: ModelSpec,
+    task: "TaskKind",
 ) -> Degradation | None:
     """The test of the primary metric; None when it is not known of both, or chance cannot be estimated."""
-    primary = spec.evaluation.primary
+    spec, primary = task.spec, task.evaluation.primary
     if primary not in current or primary not in metadata.holdout_metrics:
         log.warning("%s is not measured on both the window and the holdout: not compared", primary)
         return None
@@ -141,7 +141,7 @@ def _tested(
     now = Measured(current[primary], error)
     before = Measured(metadata.holdout_metrics[primary], metadata.holdout_standard_errors.get(primary))
     look = look_number(window, metadata.holdout_days, spec.monitoring.window_days)
-    test = degradation(now, before, primary, task_of(spec).rules[primary], look, spec.monitoring)
+    test = degradation(now, before, primary, task.rules[primary], look, spec.monitoring)
     log.info("%s: %s", "DEGRADED" if test and test.degraded else "Not degraded", test)
     return test
 
