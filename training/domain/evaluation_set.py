@@ -54,7 +54,7 @@ def clusterings(entities: Sequence[Rows], days: Rows, times: Rows | None) -> lis
     """The clusters of the same rows by each kind of entity; blocks of time once, where a kind has too few entities or
     there is none."""
     numbered_days, hours = _numbered(days), None if times is None else _hours(times)
-    kinds = [_numbered(each) for each in entities] or [None]
+    kinds: list[np.ndarray | None] = [_numbered(each) for each in entities] or [None]
     found = [clusters_of(each, numbered_days, hours) for each in kinds]
     by_time = [each for each in found if each.by_time]
     return [each for each in found if not each.by_time] + by_time[:1]
