@@ -10,8 +10,9 @@ from training.contract.messages import Degradation
 from training.contract.spec_sections import MonitoringSpec
 from training.contract.tasks import BinaryTask, Margin, RegressionTask, Relative
 from training.domain.evaluation_set import EvaluationSet, clusterings
+from training.domain.looks import look_number
 from training.domain.metrics import standard_error
-from training.domain.performance import Measured, degradation, look_number
+from training.domain.performance import Measured, degradation
 from training.domain.tasks.binary import ScoredBinary
 
 PRECISION, RMSE = BinaryTask.METRICS["average_precision"], RegressionTask.METRICS["rmse"]

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control
 
 from training.contract.base import Days
 from training.contract.feature_definitions import FeatureColumn
-from training.contract.messages import ColumnDrift
+from training.contract.messages import ColumnDrift, Shift
 
 #: The names of columns with the champion's outputs begin with it; no feature's name does. They are compared like
 #: features (prediction drift).
@@ -41,6 +42,22 @@ class DriftTest(Protocol):
         (title → text) is stored in the report and shown on the page.
         """
         ...
+
+
+def with_false_discovery_control(shifts: Mapping[str, Shift], chance: float) -> dict[str, Shift]:
+    """The shifts with p-values that count how many columns were tested, and with the chance of error of this look.
+
+    When nothing has changed, some column drifts with at most this chance; when some have, of those that are called
+    drifted so many on average have not. Source: Benjamini & Hochberg, Controlling the False Discovery Rate, Journal of
+    the Royal Statistical Society B 57, 1995. It holds for columns that are independent or rise and fall together.
+    """
+    if not shifts:
+        return {}
+    adjusted = false_discovery_control([shift.p_value for shift in shifts.values()], method="bh")
+    return {
+        name: shift.model_copy(update={"adjusted_p_value": float(p_value), "chance": chance})
+        for (name, shift), p_value in zip(shifts.items(), adjusted, strict=True)
+    }
 
 
 def current_window(as_of: date, window_days: int) -> Days:

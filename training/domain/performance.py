@@ -13,6 +13,7 @@ from training.contract.model_spec import Metric
 from training.contract.spec_sections import MonitoringSpec
 from training.contract.tasks import MetricRule, Relative, allowed
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
+from training.domain.looks import chance_of_error
 
 
 def matured_window(as_of: date, window_days: int, delay_days: int) -> Days:
@@ -44,13 +45,9 @@ def degradation(
     The drop has degraded when the lower end of its interval is above `spec.maximum_performance_drop`. Without one that
     is 0.1 for a metric between 0 and 1, and a tenth of the holdout's value for others.
 
-    A champion is looked at again and again, and its holdout may have been lucky. So the standard errors of both count,
-    and the chance of error 1 - c is shared by all looks: look k gets (6/π²)/k² of it, which sums to 1 over all k. By
-    Boole's inequality a champion that does not change is called degraded, in all of its life, with at most that
-    chance, however much its looks resemble each other. Windows of `window_days` days may be looked at every day, so
-    each day gets that part of its window's share. This is a sequential test by error spending (Lan & DeMets, Discrete
-    Sequential Boundaries for Clinical Trials, Biometrika 70, 1983). It treats the drop as normally distributed, and
-    tests/domain/test_degradation.py shows its rate of false alarms.
+    The champion's holdout may have been lucky, so the standard errors of both count. It is looked at again and again,
+    so all looks share one chance of error (training/domain/looks.py). The test treats the drop as normally distributed,
+    and tests/domain/test_degradation.py shows its rate of false alarms.
 
     `look`: the window's number in the champion's life, from 1. Champions of an earlier version have no standard error:
     it is taken to be as large as the window's. None when that cannot be estimated, or a value is not a number.
@@ -58,7 +55,7 @@ def degradation(
     if current.standard_error is None or not np.isfinite([current.value, reference.value]).all():
         return None
     error = float(np.hypot(current.standard_error, reference.standard_error or current.standard_error))
-    chance = (1 - spec.confidence) * 6 / np.pi**2 / look**2 / spec.window_days
+    chance = chance_of_error(spec.confidence, look, spec.window_days)
     drop = rule.sign * (reference.value - current.value)
     margin = spec.maximum_performance_drop
     if margin is None:
@@ -72,9 +69,3 @@ def degradation(
         lowest_drop=float(drop - norm.isf(chance) * error),
         allowed=allowed(margin, reference.value),
     )
-
-
-def look_number(window: Days, holdout: Days, window_days: int) -> int:
-    """The number of `window` among the windows that follow the holdout, from 1. One that overlaps the last has its
-    number until it has moved by a whole window."""
-    return max(1, -((holdout.end - window.end).days // window_days))

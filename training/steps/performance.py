@@ -13,8 +13,9 @@ from training.contract.messages import Degradation, Metrics, PerformanceInputs, 
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.frames import LABEL, LOGGED_OUTPUTS, are_finite, logged_outputs
+from training.domain.looks import look_number
 from training.domain.metrics import standard_error
-from training.domain.performance import Measured, degradation, first_made, look_number, matured_window
+from training.domain.performance import Measured, degradation, first_made, matured_window
 from training.domain.task_kind import served_task, task_of
 from training.settings import StateSettings
 from training.snapshots import snapshot_of

@@ -48,6 +48,7 @@ from training.contract.messages.watching import (
     FeatureSkew,
     PerformanceInputs,
     PerformanceResult,
+    Shift,
     SkewExample,
 )
 
@@ -94,6 +95,7 @@ __all__ = [
     "ScoreResult",
     "SearchInputs",
     "SearchResult",
+    "Shift",
     "SkewExample",
     "Snapshot",
     "SnapshotInputs",

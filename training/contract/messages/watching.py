@@ -20,11 +20,47 @@ class DriftInputs(ModelInputs):
     """The orchestrator's id of the monitoring run, the same in every retry: a retry reads the same snapshot."""
 
 
+class Shift(Frozen):
+    """The part of a column's rows that has changed most surely (training/domain/shares.py)."""
+
+    part: str
+    """Which rows: `equal to 0`, `at most 12.5`, `missing`, …"""
+    reference: float
+    """Their share in the reference."""
+    current: float
+    minimum: float
+    """A smaller difference of the shares is no drift."""
+    p_value: float
+    """The chance of such a difference when nothing has changed, of the whole column."""
+    adjusted_p_value: float = 1.0
+    """That of Benjamini and Hochberg over all columns. The column drifted when it is at most `chance`."""
+    chance: float = 0.0
+    """The chance of error of this look, so that all looks together have the confidence of the spec."""
+    design_effect: float
+    """So many rows say as much as one that is independent of all others, because those of one entity are alike."""
+
+    @property
+    def drifted(self) -> bool:
+        return self.adjusted_p_value <= self.chance and abs(self.current - self.reference) >= self.minimum
+
+    def __str__(self) -> str:
+        return (
+            f"{self.current:.1%} of the rows are {self.part}, {self.reference:.1%} in the reference "
+            f"(adjusted p-value {self.adjusted_p_value:.2g}, drifted from {self.chance:.2g} and a difference of "
+            f"{self.minimum:.1%}; {self.design_effect:.1f} rows count as one)"
+        )
+
+
 class ColumnDrift(Frozen):
     score: float
+    """Evidently's, as its page shows it."""
     threshold: float
+    """Evidently's."""
     method: str
+    """Evidently's."""
     drifted: bool
+    shift: Shift | None = None
+    """None: the test `distance`, or an entry of an earlier version. Then a score from the threshold on is drift."""
 
 
 class DriftResult(OfSnapshot):
