@@ -107,6 +107,51 @@ class Degradation(Frozen):
         )
 
 
+class ComparedEstimate(Frozen):
+    """What was estimated for a window before its labels came, and what they then showed."""
+
+    window: Days
+    estimated: float
+    realised: float
+    standard_error: float
+    """Of the difference of the two."""
+    inside: bool
+    """Whether the realised value lies in the interval of the estimate."""
+
+    @property
+    def error(self) -> float:
+        return self.realised - self.estimated
+
+
+class EstimatedPerformance(Frozen):
+    """The champion's performance on the newest window, whose labels have not come: what its holdout lets expect of its
+    own outputs there (training/domain/estimated_performance.py)."""
+
+    window: Days
+    rows: int
+    metrics: Metrics
+    """Each metric that can be estimated. The primary one is among them."""
+    standard_error: float
+    """Of the primary metric: how far the realised value may be off by chance."""
+    low: float
+    high: float
+    """Between which the realised value of the primary metric is expected, with `monitoring.confidence`."""
+    test: Degradation | None = None
+    """The test whether the estimate is worse than the holdout."""
+    compared: list[ComparedEstimate] = []
+    """Earlier windows of this champion whose labels have come, newest first."""
+    degraded: bool = False
+    """What `test` says."""
+    trusted: bool = False
+    """Whether estimates have been right before. Only then may one be a reason to train."""
+
+    @property
+    def mean_absolute_error(self) -> float | None:
+        """Of the estimates whose labels have come."""
+        errors = [abs(each.error) for each in self.compared]
+        return sum(errors) / len(errors) if errors else None
+
+
 class PerformanceResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "too few labels", "no predictions"]
     window: Days | None = None
@@ -125,6 +170,9 @@ class PerformanceResult(OfSnapshot):
     test: Degradation | None = None
     """None: the two cannot be compared. Earlier versions compared them without a test."""
     degraded: bool = False
+    estimated: EstimatedPerformance | None = None
+    """Of the newest window. None: it has no predictions, its labels are in, or the champion's run does not hold what
+    estimates are made of."""
 
     @model_validator(mode="before")
     @classmethod
