@@ -52,6 +52,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesPe
     return FilesPerWorker(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One more than the cores: the tests wait for the programs that they start for almost half of their time."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def shared_folders(tmp_path_factory: pytest.TempPathFactory) -> SharedFolders:
     base = tmp_path_factory.getbasetemp()
