@@ -111,6 +111,11 @@ migrate: $(READY) ## Show how specs and state of the version before become this 
 ledger-verify: $(READY) ## Check that no ledger entry was altered or removed (MODEL=m: of one model)
 	@$(LOCAL) ledger-verify $(MODEL)
 
+.PHONY: reproduce
+reproduce: $(READY) ## Make a version again from its recipe and compare (MODEL=m VERSION=v; default: the champion)
+	@test -n "$(MODEL)" || { echo "Which model? make reproduce MODEL=card_fraud"; exit 1; }
+	@$(LOCAL) step reproduce --inputs '{"model": "$(MODEL)", "version": $(or $(VERSION),null)}'
+
 .PHONY: backup
 backup: $(READY) ## Back up the whole state and check the copy; the stack may run (CT_BACKUP_URI: where)
 	@$(LOCAL) backup make

@@ -30,6 +30,7 @@ KINDS = {
     "backfill": ("backfill.py", "source"),
     "restore_online": ("restore_online.py", "source"),
     "monitor": ("monitor.py", "model"),
+    "reproduce": ("reproduce.py", "model"),
     "rollback": ("rollback.py", "model"),
     "train": ("train.py", "model"),
 }

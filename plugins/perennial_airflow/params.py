@@ -90,11 +90,15 @@ def score_params() -> Params:
 
 
 def rollback_params() -> Params:
-    version = "Empty: the version that served before the current one."
-    return {
-        "version": Param(None, type=["null", "integer"], minimum=1, title="Version", description=version),
-        "reason": _reason(),
-    }
+    return {"version": _version("Empty: the version that served before the current one."), "reason": _reason()}
+
+
+def reproduce_params() -> Params:
+    return {"version": _version("Empty: the version in service.")}
+
+
+def _version(description: str) -> Param:
+    return Param(None, type=["null", "integer"], minimum=1, title="Version", description=description)
 
 
 def _day(title: str) -> Param:

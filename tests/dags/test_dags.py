@@ -19,7 +19,7 @@ from training.contract.source_spec import SOURCES_DIR
 ROOT = Path(__file__).parent.parent.parent
 #: Models whose spec says that they score in batch.
 SCORED = ("flight_outcome",)
-OF_SOURCE, OF_MODEL = ("backfill", "data", "landing", "restore_online"), ("monitor", "rollback", "train")
+OF_SOURCE, OF_MODEL = ("backfill", "data", "landing", "restore_online"), ("monitor", "reproduce", "rollback", "train")
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
@@ -261,7 +261,8 @@ def test_the_file_of_a_source_is_read_once_for_all_of_its_models() -> None:
 
 def test_tasks_have_no_copies_of_the_parameters_of_their_dag(loaded: dict[str, Any]) -> None:
     for dag_id, dag in loaded["dags"].items():
-        assert bool(dag["params"]) == dag_id.endswith(("_backfill", "_data", "_rollback", "_score", "_train")), dag_id
+        with_params = ("_backfill", "_data", "_reproduce", "_rollback", "_score", "_train")
+        assert bool(dag["params"]) == dag_id.endswith(with_params), dag_id
         assert not any("params" in task for task in tasks(dag).values()), dag_id
 
 

@@ -143,6 +143,13 @@ STEPS: Mapping[str, StepSpec] = {
             result=m.AuditResult,
         ),
         StepSpec(
+            name="reproduce",
+            summary="Make a registered version again from its recipe, and compare the two.",
+            inputs=m.ReproduceInputs,
+            result=m.ReproduceResult,
+            timeout_seconds=6 * 3600,
+        ),
+        StepSpec(
             name="ledger_verify",
             summary="Check that no entry of a model's ledger was altered or removed.",
             inputs=m.LedgerVerifyInputs,

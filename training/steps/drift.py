@@ -147,7 +147,7 @@ def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, sett
         # Not beside the dataset's files: a folder with some of them is no dataset.
         path = work / "references" / metadata.dataset_id / datasets.REFERENCE
     kept = f"{REFERENCE}/{datasets.REFERENCE}"
-    if not path.is_file() and not Registry(settings.tracking_uri).download_file(champion, kept, path):
+    if not path.is_file() and not Registry(settings.tracking_uri).download_file(champion.run_id, kept, path):
         problem = f"The champion's reference, of dataset {metadata.dataset_id}, is neither in {work} nor in its run as"
         raise InputError(f"{problem} {kept}", hint=_how_to_restore(metadata, spec, settings))
     log.info("Reference read from %s", path)

@@ -22,6 +22,7 @@ from training.adapters.registry import REFERENCE, Run, Runs
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.model_spec import ModelSpec
+from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
 from training.domain.drift import representatives
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.importance import importance_chart, permutation_importance
@@ -32,6 +33,7 @@ from training.domain.task_kind import Fitting, ServedTask
 from training.estimators import base
 from training.estimators.base.calibration import fit_calibrated
 from training.fit_job import FitJob, TrainingRows
+from training.recipe import recipe_of
 from training.settings import StateSettings
 from training.workspace import share
 
@@ -75,7 +77,7 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         trained = _train(job, rows, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
         log.info("Artifact written to %s", folder)
-        _log(runs, mlflow_run, job, trained, folder)
+        _log(runs, mlflow_run, job, trained, folder, recipe_of(job, trained.device, settings))
     except BaseException:
         runs.fail(mlflow_run)
         raise
@@ -188,7 +190,7 @@ def _fit(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> tuple[
     return fitted, seconds
 
 
-def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Path) -> None:
+def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Path, recipe: Recipe) -> None:
     """Everything about the run but that it is finished."""
     from training.adapters.plots import draw
 
@@ -204,6 +206,9 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
     with TemporaryDirectory() as kept:
         Path(kept, datasets.REFERENCE).write_bytes(dataset.reference())
         runs.log_files(mlflow_run.run_id, Path(kept), REFERENCE)
+    with TemporaryDirectory() as kept:
+        Path(kept, RECIPE_FILE).write_text(recipe.model_dump_json(indent=2))
+        runs.log_files(mlflow_run.run_id, Path(kept), RECIPE_FOLDER)
     importance = permutation_importance(
         OnnxScorer(trained.content).score,
         trained.features,

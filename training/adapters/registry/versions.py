@@ -212,16 +212,16 @@ class Registry:
         with contract_errors(self._uri):
             return fetch_served(self._client, version.run_id, version.digest, folder, maximum_mib)
 
-    def download_file(self, version: ModelVersion, path: str, to: Path) -> bool:
-        """Download the artifact `path` of the version's run to the file `to`. False when the run has no such file."""
-        if not version.run_id:
+    def download_file(self, run_id: str, path: str, to: Path) -> bool:
+        """Download the artifact `path` of a run to the file `to`. False when the run has no such file."""
+        if not run_id:
             return False
         with contract_errors(self._uri):
-            kept = self._client.list_artifacts(version.run_id, str(Path(path).parent))
+            kept = self._client.list_artifacts(run_id, str(Path(path).parent))
             if path not in {file.path for file in kept}:
                 return False
             with atomic.replacing(to) as draft:
-                _fetch(self._client, version.run_id, path, draft)
+                _fetch(self._client, run_id, path, draft)
         return True
 
     def _find(self, request: Callable[[], Any]) -> Any:

@@ -18,6 +18,7 @@ from training.contract.messages.data import (
 from training.contract.messages.inputs import Metrics, ModelInputs, SourceInputs, StepInputs
 from training.contract.messages.ledger import LedgerVerifyInputs, LedgerVerifyResult
 from training.contract.messages.report import Failure, Provenance, StepReport
+from training.contract.messages.reproduction import Made, ReproduceInputs, ReproduceResult
 from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult, StageResult
 from training.contract.messages.scoring import ScoreInputs, ScoreResult
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
@@ -82,6 +83,7 @@ __all__ = [
     "IngestResult",
     "LedgerVerifyInputs",
     "LedgerVerifyResult",
+    "Made",
     "MaterializeInputs",
     "MaterializeResult",
     "Metrics",
@@ -92,6 +94,8 @@ __all__ = [
     "RegisterInputs",
     "RegisterResult",
     "Replica",
+    "ReproduceInputs",
+    "ReproduceResult",
     "RollbackInputs",
     "RolloutInputs",
     "RolloutResult",

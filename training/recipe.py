@@ -1,0 +1,82 @@
+"""The recipe of a model: written when it is trained, followed when it is made again."""
+
+import platform
+import shutil
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+import yaml
+
+from training.adapters.features import definitions_digest
+from training.adapters.lake import Lake
+from training.code import fitting_digest
+from training.contract.messages import DatasetInputs, Snapshot
+from training.contract.recipe import Recipe
+from training.fit_job import FitJob
+from training.settings import StateSettings
+
+
+def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
+    """The recipe of the model that `job` has fitted on `device`."""
+    manifest, spec, inputs = job.dataset.manifest, job.spec, job.inputs
+    source = spec.source.name
+    snapshot = Snapshot(as_of=manifest.as_of, table_versions=manifest.table_versions)
+    window_days = len(manifest.train.days)
+    kept = inputs.model_dump(mode="json", exclude={"dataset_uri", "searched", "search_failures", "reason"})
+    return Recipe(
+        model_spec=(settings.models_dir / f"{spec.name}.yaml").read_text(),
+        source_spec=(settings.feature_repo / f"{source}.yaml").read_text(),
+        dataset=DatasetInputs(model=spec.name, snapshot=snapshot, window_days=window_days, seed=manifest.seed),
+        tables=Lake(settings.lake, source, spec.name).identities(manifest.table_versions),
+        definitions=definitions_digest(settings.feature_repo, spec.source),
+        fit={**kept, "parameters": job.parameters},
+        code=fitting_digest([inputs.estimator]),
+        libraries={each.name.lower(): each.version for each in distributions()},
+        machine={
+            "python": platform.python_version(),
+            "platform": f"{sys.platform} {platform.machine()} {_processor()}".strip(),
+            "device": device,
+        },
+        git_sha=settings.git_sha,
+        image=settings.image,
+    )
+
+
+def _processor() -> str:
+    """The name of the processor; empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def place_of(recipe: Recipe, source: str, folder: Path, settings: StateSettings) -> StateSettings:
+    """Settings with which the steps `dataset` and `train` follow `recipe`: an empty state in `folder`, an MLflow of
+    its own, the specs as they were, and the lake of `settings`.
+
+    The code of the features is that of this process.
+    """
+    models, features = folder / "models", folder / "feature_repo"
+    models.mkdir(parents=True)
+    shutil.copytree(settings.feature_repo, features, ignore=shutil.ignore_patterns("__pycache__"))
+    (features / f"{source}.yaml").write_text(recipe.source_spec)
+    (models / f"{recipe.dataset.model}.yaml").write_text(_without_search(recipe.model_spec))
+    given = {name: getattr(settings, name) for name in ("artifact_maximum_mib", "git_sha", "image", "log_level")}
+    return StateSettings(
+        home=folder / "home",
+        models_dir=models,
+        feature_repo=features,
+        lake_uri=settings.lake,
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
+        **given,
+    )
+
+
+def _without_search(text: str) -> str:
+    """The spec without a search: the recipe has the parameters that it found."""
+    fields = yaml.safe_load(text)
+    if fields["training"].pop("search", None) is None:
+        return text
+    return yaml.safe_dump(fields, sort_keys=False)
