@@ -24,4 +24,4 @@ secret perennial-mlflow-login "admin-password=$(random 12)" "secret-key=$(random
 secret perennial-airflow \
     "connection=postgresql+psycopg2://perennial:$database@perennial-postgresql:5432/airflow" \
     "fernet-key=$fernet" "api-secret-key=$(random 32)" "jwt-secret=$(random 64)" \
-    "passwords.json={\"admin\": \"$(random 12)\"}"
+    "admin-password=$(random 12)"

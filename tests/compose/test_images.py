@@ -8,7 +8,17 @@ import pytest
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 HAS = {
-    "airflow": ["airflow", "psycopg2", "asyncpg", "perennial_airflow.operators", "perennial_airflow.triggers"],
+    "airflow": [
+        "airflow",
+        "psycopg2",
+        "asyncpg",
+        "statsd",
+        "authlib",
+        "airflow.providers.fab.www.app",
+        "perennial_airflow.operators",
+        "perennial_airflow.triggers",
+        "perennial_airflow.roles",
+    ],
     "training": ["torch", "sklearn", "feast", "mlflow", "training.steps.train", "local.visit"],
     "serving": ["bentoml", "onnxruntime", "feast", "mlflow", "serving.model_hosts"],
     "mlflow": ["mlflow.server", "psycopg2"],

@@ -39,7 +39,7 @@ APART: dict[str, Any] = {
         "namespace": "ml-steps",
         "shareNamespace": False,
         "launchers": [
-            {"name": "airflow-worker", "namespace": "airflow"},
+            {"name": "airflow-scheduler", "namespace": "airflow"},
             {"name": "airflow-triggerer", "namespace": "airflow"},
         ],
     }

@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 from collections.abc import Iterator
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -36,10 +37,19 @@ def test_airflow_takes_the_settings_and_credentials_of_the_chart(trial: list[Man
 
 
 def test_the_service_accounts_that_launch_steps_are_airflows(trial: list[Manifest]) -> None:
-    """The official chart names them <release>-worker and <release>-triggerer, for a release called airflow."""
+    """The official chart names them <release>-scheduler and <release>-triggerer, for a release called airflow."""
     (binding,) = of_kind(trial, "RoleBinding")
-    assert {subject["name"] for subject in binding["subjects"]} == {"airflow-worker", "airflow-triggerer"}
+    assert {subject["name"] for subject in binding["subjects"]} == {"airflow-scheduler", "airflow-triggerer"}
     assert "serviceAccount" not in json.dumps(AIRFLOW)
+
+
+def test_airflow_creates_no_pods_beside_itself() -> None:
+    """The chart's role would let it, and every pod of a namespace may mount its Secrets. Tasks run in the scheduler."""
+    assert AIRFLOW["executor"] == "LocalExecutor"
+    assert AIRFLOW["allowPodLaunching"] is False
+    assert AIRFLOW["apiServer"]["allowPodLogReading"] is False
+    # Else the scheduler were a StatefulSet with a volume for each replica.
+    assert AIRFLOW["workers"]["celery"]["persistence"]["enabled"] is False
 
 
 def test_the_same_user_writes_the_shared_volume(trial: list[Manifest]) -> None:
@@ -64,9 +74,13 @@ def test_every_container_is_restricted_and_says_what_it_needs() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert AIRFLOW["securityContexts"]["pod"]["runAsNonRoot"] is True
-    for part in ("apiServer", "scheduler", "dagProcessor", "triggerer", "migrateDatabaseJob"):
+    for part in ("apiServer", "scheduler", "dagProcessor", "triggerer", "migrateDatabaseJob", "statsd"):
         assert {"requests", "limits"} <= TRIAL[part]["resources"].keys(), part
-    assert {"requests", "limits"} <= AIRFLOW["workers"]["kubernetes"]["resources"].keys()
+    # Of another image, with another user.
+    exporter = AIRFLOW["statsd"]["securityContexts"]
+    assert exporter["container"] == AIRFLOW["securityContexts"]["containers"]
+    assert exporter["pod"]["runAsNonRoot"] is True
+    assert exporter["pod"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
 def test_the_containers_that_fetch_dags_are_restricted() -> None:
@@ -183,7 +197,7 @@ def test_the_trials_secrets_are_all_that_is_named(trial: list[Manifest], secrets
     for name in ("perennial-postgresql", "perennial-redis", "perennial-credentials", "perennial-mlflow-login"):
         assert name in text
         assert name in secrets
-    assert {"connection", "fernet-key", "api-secret-key", "jwt-secret", "passwords.json"} == set(
+    assert {"connection", "fernet-key", "api-secret-key", "jwt-secret", "admin-password"} == set(
         secrets["perennial-airflow"]
     )
 
@@ -205,7 +219,28 @@ def test_the_trials_passwords_agree_and_are_well_formed(secrets: dict[str, dict[
     assert airflow["connection"].endswith(f"//perennial:{password}@perennial-postgresql:5432/airflow")
     assert len(base64.urlsafe_b64decode(airflow["fernet-key"])) == 32
     assert len(airflow["jwt-secret"]) >= 64
-    assert json.loads(airflow["passwords.json"])["admin"]
+    assert len(airflow["admin-password"]) >= 12
+
+
+def test_people_log_in_by_a_manager_that_is_made_for_production() -> None:
+    """With its tables, its roles and a first admin, in every values file."""
+    from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
+    from airflow.utils.db_manager import BaseDBManager
+
+    for values in (AIRFLOW, TRIAL):
+        config = values["config"]
+        assert issubclass(resolve_name(config["core"]["auth_manager"]), BaseAuthManager)
+        assert "SimpleAuthManager" not in json.dumps(values)
+        assert issubclass(resolve_name(config["database"]["external_db_managers"]), BaseDBManager)
+        job = values["migrateDatabaseJob"]
+        (mount,), (volume,) = job["extraVolumeMounts"], job["extraVolumes"]
+        (item,) = volume["secret"]["items"]
+        assert volume["name"] == mount["name"]
+        _, _, command = job["args"]
+        assert command.startswith("airflow db migrate && ")
+        assert command.endswith(
+            f"python -m perennial_airflow.roles --admin-password-file {mount['mountPath']}/{item['path']}"
+        )
 
 
 def test_airflow_is_of_the_locks_version() -> None:
@@ -214,11 +249,12 @@ def test_airflow_is_of_the_locks_version() -> None:
     assert AIRFLOW["airflowVersion"] == version("apache-airflow")
 
 
-def test_the_configuration_is_airflows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each option is one that this Airflow knows."""
+def test_the_configuration_is_airflows() -> None:
+    """Each option is one that this Airflow, or its login, knows."""
     from airflow.configuration import conf
+    from airflow.providers.fab.get_provider_info import get_provider_info
 
-    known = {section: set(body["options"]) for section, body in conf.configuration_description.items()}
-    known["kubernetes_executor"] = {"delete_worker_pods", "delete_worker_pods_on_failure"}
+    described = get_provider_info()["config"] | conf.configuration_description
+    known = {section: set(body["options"]) for section, body in described.items()}
     for section, options in AIRFLOW["config"].items():
         assert set(options) <= known[section], section

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.helm.chart import PRODUCTION, Manifest, environment, merged, named, nested, of_kind, render
+from tests.helm.conftest import EVERYTHING
 
 
 def test_no_backup_is_made_unless_it_is_wanted(production: list[Manifest]) -> None:
@@ -33,3 +34,14 @@ def test_a_backup_that_could_not_work_is_refused(value: dict, said: str) -> None
     given = {"enabled": True, "uri": "s3://b/p", "airflowDatabase": {"existingSecret": "s"}}
     with pytest.raises(helm_python.HelmError, match=said):
         render(merged(PRODUCTION, nested("backup", merged(given, value))))
+
+
+def test_a_backup_has_no_credentials_of_steps_but_a_secret_of_its_own() -> None:
+    own = nested("backup.credentials.existingSecret", "backup-credentials")
+    job = named(render(merged(PRODUCTION, EVERYTHING, own)), "CronJob", "perennial-backup")["spec"]["jobTemplate"][
+        "spec"
+    ]
+    (container,) = job["template"]["spec"]["containers"]
+    assert [source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source] == [
+        "backup-credentials"
+    ]

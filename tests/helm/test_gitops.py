@@ -156,12 +156,17 @@ def test_steps_and_airflow_have_namespaces_of_their_own_in_production(
     assert {subject["namespace"] for subject in binding["subjects"]} == {airflow["spec"]["destination"]["namespace"]}
 
 
-def test_serving_and_steps_have_credentials_of_their_own_in_production(deployed: list[Manifest]) -> None:
-    (container,) = named(deployed, "Deployment", "perennial-serving")["spec"]["template"]["spec"]["containers"]
-    given = {source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source}
+def test_only_steps_have_the_credentials_of_steps_in_production(deployed: list[Manifest]) -> None:
     steps = named(deployed, "ConfigMap", "perennial-settings")["data"]["CT_POD_SECRETS"]
-    assert given == {"perennial-serving-credentials"}
-    assert steps not in given
+    given = {
+        name: {source["secretRef"]["name"] for source in container.get("envFrom", []) if "secretRef" in source}
+        for name, pod in pods(deployed)
+        for container in pod["spec"]["containers"]
+    }
+    assert given["perennial-serving"] == {"perennial-serving-credentials"}
+    hook = {"perennial-hook-credentials"}
+    assert given["perennial-feature-definitions"] == given["perennial-code-change"] == hook
+    assert [name for name, secrets in given.items() if steps in secrets] == []
 
 
 def test_release_names_a_commit_in_both_files(tmp_path: Path) -> None:

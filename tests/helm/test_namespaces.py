@@ -43,7 +43,7 @@ def test_nobody_may_start_pods_where_the_other_secrets_are(apart: list[Manifest]
     (binding,) = of_kind(apart, "RoleBinding", "ClusterRoleBinding")
     assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == STEPS
     assert {(s["name"], s["namespace"]) for s in binding["subjects"]} == {
-        ("airflow-worker", "airflow"),
+        ("airflow-scheduler", "airflow"),
         ("airflow-triggerer", "airflow"),
     }
     granted = {resource for rule in role["rules"] for resource in rule["resources"]}

@@ -44,7 +44,7 @@ def test_the_launcher_may_do_what_the_operator_does_and_nothing_else(production:
 
 def test_step_pods_have_no_rights(production: list[Manifest]) -> None:
     bound = [s["name"] for binding in of_kind(production, "RoleBinding") for s in binding["subjects"]]
-    assert bound == ["airflow-worker", "airflow-triggerer"]
+    assert bound == ["airflow-scheduler", "airflow-triggerer"]
     assert named(production, "ServiceAccount", "perennial-step")["metadata"]["name"] not in bound
 
 

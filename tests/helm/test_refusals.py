@@ -180,7 +180,7 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
         (nested("steps.shareNamespace", False), "Steps would run in the namespace that holds all Secrets"),
         (nested("steps", {"namespace": "ml", "shareNamespace": False}), "in the namespace that holds all Secrets"),
         (nested("steps.namespace", "ml-steps"), "contradict each other"),
-        (merged(APART, nested("steps.launchers", [{"name": "airflow-worker"}])), "install Airflow in a namespace"),
+        (merged(APART, nested("steps.launchers", [{"name": "airflow-scheduler"}])), "install Airflow in a namespace"),
         (merged(APART, nested("state.volume.enabled", True)), "A claim belongs to one namespace"),
         (nested("networkPolicy.external.objectStore.to", []), "networkPolicy.external.objectStore.to names no"),
         (nested("networkPolicy.external.database.to", []), "networkPolicy.external.database.to names no"),

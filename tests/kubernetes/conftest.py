@@ -63,7 +63,7 @@ def apart() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
     for space in spaces:
         space.create()
     try:
-        airflow.service_account("airflow-worker")
+        airflow.service_account("airflow-scheduler")
         script = ["bash", str(HELM / "local-secrets.sh"), release.name]
         release.apply(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
         uris = {each: f"s3://bucket/{each}" for each in ("landing", "lake", "work", "ledger")}
@@ -76,7 +76,7 @@ def apart() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
             "steps": {
                 "shareNamespace": False,
                 "namespace": steps.name,
-                "launchers": [{"name": "airflow-worker", "namespace": airflow.name}],
+                "launchers": [{"name": "airflow-scheduler", "namespace": airflow.name}],
             },
         }
         helm = helm_python.Config(namespace=release.name)

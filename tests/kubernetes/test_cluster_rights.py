@@ -28,11 +28,11 @@ print(json.dumps([ask("registered-models/search", login=False), ask("registered-
 def test_airflow_starts_pods_where_steps_run_and_nowhere_else(apart: Spaces) -> None:
     release, steps, airflow = apart
     for verb, resource in [("create", "pods"), ("delete", "pods"), ("get", "pods/log"), ("create", "jobs")]:
-        assert airflow.may("airflow-worker", verb, resource, steps.name), (verb, resource)
-        assert not airflow.may("airflow-worker", verb, resource, release.name), (verb, resource)
+        assert airflow.may("airflow-scheduler", verb, resource, steps.name), (verb, resource)
+        assert not airflow.may("airflow-scheduler", verb, resource, release.name), (verb, resource)
     for verb, resource in [("get", "secrets"), ("list", "secrets"), ("create", "pods/exec"), ("get", "configmaps")]:
         for space in (steps, release):
-            assert not airflow.may("airflow-worker", verb, resource, space.name), (verb, resource, space.name)
+            assert not airflow.may("airflow-scheduler", verb, resource, space.name), (verb, resource, space.name)
 
 
 def test_no_component_has_a_right(apart: Spaces) -> None:

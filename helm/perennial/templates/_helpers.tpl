@@ -121,10 +121,12 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{- /* Environment of every process of this project: settings, and credentials by reference. */ -}}
+{{- /* Environment of a component: settings, and credentials by reference, those of steps unless it has a Secret of its
+own: (list . .Values.hooks) */ -}}
 {{- define "perennial.environment" -}}
-- configMapRef: {name: {{ include "perennial.fullname" . }}-settings}
-{{- with .Values.credentials.existingSecret }}
+{{- $root := index . 0 -}}
+- configMapRef: {name: {{ include "perennial.fullname" $root }}-settings}
+{{- with coalesce (index . 1).credentials.existingSecret $root.Values.credentials.existingSecret }}
 - secretRef: {name: {{ . }}}
 {{- end }}
 {{- end -}}

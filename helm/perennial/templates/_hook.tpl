@@ -48,7 +48,7 @@ spec:
           imagePullPolicy: {{ $root.Values.images.pullPolicy }}
           command: {{ .command | toJson }}
           {{- if .storage }}
-          envFrom: {{- include "perennial.environment" $root | nindent 12 }}
+          envFrom: {{- include "perennial.environment" (list $root $root.Values.hooks) | nindent 12 }}
           {{- end }}
           env:
             - {name: HOME, value: /tmp}

@@ -79,11 +79,7 @@ spec:
         - {name: http, containerPort: 3000}
         # /metrics, the OpenAPI page and /admin.
         - {name: management, containerPort: 3002}
-      envFrom:
-        - configMapRef: {name: {{ include "perennial.fullname" . }}-settings}
-        {{- with coalesce $serving.credentials.existingSecret .Values.credentials.existingSecret }}
-        - secretRef: {name: {{ . }}}
-        {{- end }}
+      envFrom: {{- include "perennial.environment" (list . $serving) | nindent 8 }}
       env:
         - {name: CT_SERVING_NAME, value: {{ $service.name }}}
         - {name: CT_SERVING_MODELS, value: {{ join "," $serving.models | quote }}}
