@@ -260,6 +260,10 @@ bench-models: $(READY) ## Benchmark one service with 1, 10 and 50 models (needs 
 bench-generator: $(READY) ## Benchmark the generator, in rows per second
 	@$(BIN)/python -m benchmarks.generator_speed $(ARGS)
 
+.PHONY: bench-monitoring
+bench-monitoring: $(READY) ## Benchmark what monitoring finds of planted changes, and its false alarms (ARGS='--seeds 2 --weeks 20')
+	@$(BIN)/python -m benchmarks.monitoring $(ARGS)
+
 .PHONY: bench-score
 bench-score: $(READY) ## Benchmark scoring in batch, beyond reading features (ARGS='--rows 10000000')
 	@$(BIN)/python -m benchmarks.score $(ARGS)

@@ -9,7 +9,7 @@ large amounts; terminals compromised for 28 days, where every payment is fraudul
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import IntEnum
@@ -52,6 +52,7 @@ class _Stream(IntEnum):
     NIGHT_VICTIMS = 7
     NIGHT_PAYMENTS = 8
     FAULTY_TERMINALS = 9
+    MOVED_FRAUDS = 10
 
 
 @dataclass
@@ -85,9 +86,10 @@ class _Customers:
         mean, rate = rng.uniform(5, 100, count), rng.uniform(0, 2 * payments_per_day, count)
         return cls(0, mean, rate, rng.integers(0, terminals, count), busiest_second=43_200)
 
-    def newcomers(self, rng: np.random.Generator, share: float, first_id: int) -> "_Customers":
-        """`share` as many customers as these, with other habits."""
+    def newcomers(self, rng: np.random.Generator, share: float, grown: float, first_id: int) -> "_Customers":
+        """`share` as many customers as these, with other habits: the part `grown` of them, who came first."""
         like = rng.integers(0, len(self.mean), round(share * len(self.mean)))
+        like = like[: round(grown * len(like))]
         return _Customers(first_id, 2 * self.mean[like], 2 * self.rate[like], self.place[like], 75_600)
 
 
@@ -139,13 +141,14 @@ class Generator:
         for at, change in self._active(day, "population_shift"):
             first_id = len(self._customers.mean) * (1 + at)
             drawn = self._rng(_Stream.NEW_CUSTOMERS, change=at)
-            newcomers = self._customers.newcomers(drawn, change.value, first_id)
+            newcomers = self._customers.newcomers(drawn, change.value, change.grown(day), first_id)
             parts.append(self._made_by(newcomers, self._rng(_Stream.NEW_PAYMENTS, day, at), day))
         parts += [self._night_frauds(at, change, day) for at, change in self._active(day, "new_fraud")]
         payments = _Payments.concatenate(parts)
         for _, change in self._active(day, "amount_inflation"):
-            payments.amount *= change.value
+            payments.amount *= change.on(day)
         self._break_terminals(payments, day)
+        self._move_frauds(payments, day)
         payments.amount = payments.amount.round(2)
         order = np.argsort(payments.seconds, kind="stable")
         return _Payments(**{name: column[order] for name, column in vars(payments).items()})
@@ -174,26 +177,29 @@ class Generator:
         count = len(payments.amount)
         large = rng.random(count) < _LARGE_RATE
         payments.amount[large] = rng.uniform(*_LARGE_AMOUNT, size=large.sum())
-        compromised = self._affected(_Stream.TERMINALS_COMPROMISED, day, _TERMINAL_DAYS, _TERMINAL_RATE)
-        leaked = self._affected(_Stream.CUSTOMERS_LEAKED, day, _CUSTOMER_DAYS, _CUSTOMER_RATE)
+        compromised = self._affected(_Stream.TERMINALS_COMPROMISED, day, _TERMINAL_DAYS, lambda _: _TERMINAL_RATE)
+        leaked = self._affected(_Stream.CUSTOMERS_LEAKED, day, _CUSTOMER_DAYS, lambda _: _CUSTOMER_RATE)
         abused = np.isin(payments.customer, leaked) & (rng.random(count) < _CUSTOMER_SHARE)
         payments.amount[abused] *= _CUSTOMER_FACTOR
         payments.fraud |= large | abused | np.isin(payments.terminal, compromised)
 
     def _affected(
-        self, stream: _Stream, day: date, lasting: int, rate: float, since: date = date.min, change: int = 0
+        self, stream: _Stream, day: date, lasting: int, rate: Callable[[date], float], change: int = 0
     ) -> np.ndarray:
         """Ids affected in the `lasting` days up to `day`. Each day has its own seed, so no state is kept."""
         ids = len(self._terminals) if stream is _Stream.TERMINALS_COMPROMISED else len(self._customers.mean)
         draws = [np.empty(0, dtype=np.int64)]
         for struck in (day - timedelta(days=back) for back in range(lasting)):
-            if struck >= since:
-                rng = self._rng(stream, struck, change)
-                draws.append(rng.integers(0, ids, rng.poisson(rate * ids)))
+            rng = self._rng(stream, struck, change)
+            draws.append(rng.integers(0, ids, rng.poisson(rate(struck) * ids)))
         return np.concatenate(draws)
 
     def _night_frauds(self, at: int, change: Change, day: date) -> _Payments:
-        victims = self._affected(_Stream.NIGHT_VICTIMS, day, _NIGHT_FRAUD_DAYS, change.value, change.start, at)
+
+        def rate(struck: date) -> float:
+            return change.on(struck) if struck >= change.start else 0.0
+
+        victims = self._affected(_Stream.NIGHT_VICTIMS, day, _NIGHT_FRAUD_DAYS, rate, at)
         rng = self._rng(_Stream.NIGHT_PAYMENTS, day, at)
         who = np.repeat(victims, rng.poisson(_NIGHT_FRAUD_PER_DAY, len(victims)))
         return _Payments(
@@ -208,12 +214,20 @@ class Generator:
         broken = [*self._active(day, "zero_amounts"), *self._active(day, "stuck_terminals")]
         for at, change in broken:
             shuffled = self._rng(_Stream.FAULTY_TERMINALS, change=at).permutation(len(self._terminals))
-            faulty = shuffled[: round(change.value * len(shuffled))]
+            faulty = shuffled[: round(change.on(day) * len(shuffled))]
             rows = np.isin(payments.terminal, faulty)
             if change.kind == "zero_amounts":
                 payments.amount[rows] = 0.0
             else:
                 payments.terminal[rows] = faulty[:1]
+
+    def _move_frauds(self, payments: _Payments, day: date) -> None:
+        for at, change in self._active(day, "moved_frauds"):
+            rng = self._rng(_Stream.MOVED_FRAUDS, day, at)
+            frauds, others = np.flatnonzero(payments.fraud), np.flatnonzero(~payments.fraud)
+            moved = frauds[rng.random(len(frauds)) < change.on(day)]
+            payments.fraud[moved] = False
+            payments.fraud[rng.choice(others, len(moved), replace=False)] = True
 
 
 def _times(payments: _Payments, day: date) -> pa.Array:
@@ -240,7 +254,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--customers", type=positive, default=1000)
     parser.add_argument("--terminals", type=positive, default=2000)
     parser.add_argument("--payments-per-day", type=float, default=2.0, help="per customer, on average")
-    parser.add_argument("--change", action="append", default=[], help="kind@start[..end][=strength], may be repeated")
+    parser.add_argument(
+        "--change", action="append", default=[], help="kind@start[..end][=strength][/days], may be repeated"
+    )
     args = parser.parse_args(argv)
     try:
         changes = [Change.parse(text) for text in args.change]

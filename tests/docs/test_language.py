@@ -24,6 +24,7 @@ OF_CARD_PAYMENTS = {
     "benchmarks/handbook_protocol.py": "the handbook's protocol on the source's data",
     "benchmarks/handbook_search.py": "the same, with a search",
     "benchmarks/loop.py": "runs the demo's data through the loop",
+    "benchmarks/monitoring/": "watches the generator's events",
     "benchmarks/point_in_time_join.py": "joins the generator's events",
     "benchmarks/score.py": "scores the generator's events",
     "benchmarks/serving/": "serves the reference model",

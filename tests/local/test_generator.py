@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from local.changes import Change
+from local.changes import Change, ChangeKind
 from local.generator import Generator, land, main
 from training.contract.base import Days
 from training.contract.model_spec import ModelSpec
@@ -131,10 +131,41 @@ def test_broken_sensors_stay_silent() -> None:
     assert (stuck["amount"] == plain["amount"]).all()
 
 
+def test_moved_frauds_change_labels_and_nothing_else() -> None:
+    changed = payments(Generator(changes=[Change(kind="moved_frauds", start=on(1), strength=0.5)]), 0, 21)
+    plain = payments(Generator(), 0, 21)
+    assert changed.drop(columns="is_fraud").equals(plain.drop(columns="is_fraud"))
+    assert changed["is_fraud"].sum() == plain["is_fraud"].sum()
+    assert 0.4 < (changed["is_fraud"] * plain["is_fraud"]).sum() / plain["is_fraud"].sum() < 0.65
+
+
+def test_a_gradual_change_grows_by_equal_parts() -> None:
+    change = Change(kind="amount_inflation", start=on(1), strength=1.4, over_days=4)
+    means = [Generator(changes=[change]).events(on(n)).to_pandas()["amount"].sum() / plain_sum(n) for n in range(7)]
+    assert means == pytest.approx([1, 1.1, 1.2, 1.3, 1.4, 1.4, 1.4], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["population_shift", "zero_amounts", "new_fraud", "moved_frauds"])
+def test_a_gradual_change_is_smaller_on_its_way_and_whole_at_its_end(kind: ChangeKind) -> None:
+    """New frauds last a week, so the whole is reached a week after the last part."""
+
+    def changed(over_days: int, day: int) -> int:
+        generator = Generator(changes=[Change(kind=kind, start=on(1), over_days=over_days)])
+        rows, plain = payments(generator, day, 1), payments(Generator(), day, 1)
+        if len(rows) > len(plain):
+            return len(rows) - len(plain)
+        return int((rows.fillna(0) != plain.fillna(0)).any(axis=1).sum())
+
+    assert 0 < changed(20, 10) < 0.8 * changed(1, 10)
+    assert changed(20, 30) == changed(1, 30)
+
+
 def test_changes_are_read_from_text() -> None:
     assert Change.parse("new_fraud@2026-02-02") == Change(kind="new_fraud", start=date(2026, 2, 2))
     full = Change(kind="zero_amounts", start=date(2026, 2, 2), end=date(2026, 2, 9), strength=0.3)
     assert Change.parse("zero_amounts@2026-02-02..2026-02-09=0.3") == full
+    gradual = Change(kind="zero_amounts", start=date(2026, 2, 2), strength=0.3, over_days=56)
+    assert Change.parse("zero_amounts@2026-02-02=0.3/56") == gradual
 
 
 @pytest.mark.parametrize(
@@ -145,6 +176,7 @@ def test_changes_are_read_from_text() -> None:
         ("new_fraud", "is not kind@start"),
         ("new_fraud@2026-02-30", "start"),
         ("new_fraud@2026-02-02=0", "strength"),
+        ("new_fraud@2026-02-02/0", "over_days"),
     ],
 )
 def test_other_text_is_no_change(text: str, said: str) -> None:

@@ -1,0 +1,195 @@
+"""What monitoring finds in a stream, through the functions that the steps call. The champion stays the same."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from training.adapters.drift_report import write_drift_report
+from training.adapters.onnx_model import OnnxScorer
+from training.contract.base import Days, midnight
+from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, Snapshot
+from training.contract.model_spec import ModelSpec, Trigger
+from training.domain.drift import current_window, has_drifted, representatives, sample, with_outputs
+from training.domain.evaluation_set import EvaluationSet, clusterings
+from training.domain.frames import LABEL, REPORTED_AT
+from training.domain.labels import known_before
+from training.domain.metrics import standard_error
+from training.domain.performance import Measured, degradation, look_number, matured_window
+from training.domain.retraining import History, Request, decide, reason_to_train
+from training.domain.task_kind import Fitting, Scored, ServedTask, TaskKind, task_of
+from training.domain.windows import Windows, windows
+from training.estimators.base import TrainingData, load, number_columns, parameters_for
+
+ESTIMATOR = "hist_gradient_boosting"
+SCORE = "_score"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A version that serves from `as_of` on, and what monitoring compares with."""
+
+    spec: ModelSpec
+    task: TaskKind
+    served: ServedTask
+    names: list[str]
+    as_of: date
+    windows: Windows
+    scorer: OnnxScorer
+    #: A sample of the training rows, with the outputs on the holdout.
+    reference: pd.DataFrame
+    #: The primary metric on the holdout.
+    holdout: Measured
+
+    @classmethod
+    def trained(cls, rows: pd.DataFrame, names: list[str], spec: ModelSpec, warm_up: date) -> "Champion":
+        """Trained as the steps do, on a training window that begins at `warm_up`."""
+        delay, training = spec.label_spec.delay_days, spec.training
+        as_of = warm_up + timedelta(days=training.window_days + training.holdout_days + 2 * delay)
+        chosen, task = windows(as_of, training.window_days, training.holdout_days, delay), task_of(spec)
+        train, holdout = _within(rows, chosen.train, spec), _within(rows, chosen.holdout, spec)
+        truth, classes = task.encode(task.truth(train[LABEL].to_numpy()))
+        estimator = load(ESTIMATOR)
+        parameters = parameters_for(ESTIMATOR, estimator, task.target, training.estimators.get(ESTIMATOR, {}))
+        data = TrainingData(train[names].to_numpy(np.float32), truth, number_columns(names), task.target)
+        scorer = OnnxScorer(estimator.fit(data, parameters, training.seed).onnx())
+        scores = scorer.score(holdout[names].to_numpy(np.float32))
+        served = task.fit(Fitting(classes, scores))
+        outputs = {name: np.array(values) for name, values in representatives(served.monitored(scores)).items()}
+        reference = with_outputs(sample(train[names], spec.monitoring.maximum_rows, training.seed), outputs)
+        counted = evaluated(holdout.assign(**{SCORE: scores}), rows, chosen.train.start, spec)
+        measured = _measured(*_scored(counted, task, served), task)
+        return cls(spec, task, served, names, as_of, chosen, scorer, reference, measured)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one monitoring run found and what the broker made of it."""
+
+    as_of: date
+    drift: DriftResult
+    performance: PerformanceResult
+    trigger: Trigger | None
+    #: None when there was no reason to train.
+    granted: bool | None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The looks at a stream with a champion. `rows` reach back to its training window."""
+
+    champion: Champion
+    rows: pd.DataFrame
+
+    @classmethod
+    def of(cls, champion: Champion, rows: pd.DataFrame) -> "Watch":
+        scores = champion.scorer.score(rows[champion.names].to_numpy(np.float32))
+        return cls(champion, rows.assign(**{SCORE: scores}))
+
+    def looks(self, days: Days, every: int) -> Iterator[Look]:
+        """The looks as of every `every` days of `days`, with a broker that begins without history."""
+        spec, requests, decisions = self.champion.spec, [], []
+        for at in range(0, len(days), every):
+            as_of = days.start + timedelta(days=at)
+            drift, performance = self.drift(as_of), self.performance(as_of)
+            reason = reason_to_train(drift, performance, spec, 0)
+            if reason is None:
+                yield Look(as_of, drift, performance, None, None)
+                continue
+            request = Request(
+                id=str(as_of),
+                trigger=reason.trigger,
+                seen=as_of,
+                as_of=as_of,
+                reason=reason.text,
+                champion_version=1,
+            )
+            history = History.of(requests, decisions)
+            decision = decide(request, history, spec.retraining, spec.monitoring.window_days)
+            requests.append(request.model_dump(mode="json"))
+            decisions.append(decision.model_dump(mode="json"))
+            yield Look(as_of, drift, performance, reason.trigger, decision.outcome == "granted")
+
+    def drift(self, as_of: date) -> DriftResult:
+        champion, spec = self.champion, self.champion.spec
+        window = current_window(as_of, spec.monitoring.window_days)
+        rows, snapshot = _within(self.rows, window, spec), _snapshot(as_of)
+        if len(rows) < spec.monitoring.minimum_rows:
+            return DriftResult(outcome="no data", snapshot=snapshot)
+        rows = sample(rows.reset_index(drop=True), spec.monitoring.maximum_rows, spec.training.seed)
+        current = with_outputs(rows[champion.names], champion.served.monitored(rows[SCORE].to_numpy()))
+        columns = compare(champion.reference, current, spec)
+        drifted, share = has_drifted(columns, spec.monitoring.maximum_drifted_share)
+        return DriftResult(
+            outcome="measured", window=window, drifted=drifted, drifted_share=share, columns=columns, snapshot=snapshot
+        )
+
+    def performance(self, as_of: date) -> PerformanceResult:
+        champion, spec, task = self.champion, self.champion.spec, self.champion.task
+        window = matured_window(as_of, spec.monitoring.window_days, spec.label_spec.delay_days)
+        rows, snapshot = _within(self.rows, window, spec), _snapshot(as_of)
+        rows = rows[rows[spec.source.events.time_column] >= midnight(champion.as_of)]
+        if rows.empty:
+            return PerformanceResult(outcome="no predictions", window=window, snapshot=snapshot)
+        back = champion.windows.holdout.start - champion.windows.train.start
+        rows = evaluated(rows, self.rows, window.start - back, spec)
+        truth = task.truth(rows[LABEL].to_numpy())
+        lacks = task.lacks_to_measure(truth, spec.monitoring.minimum_class_rows)
+        result = PerformanceResult(
+            outcome="measured", window=window, rows=len(rows), counts=task.counts(truth), lacks=lacks, snapshot=snapshot
+        )
+        if lacks:
+            return result.model_copy(update={"outcome": "too few labels"})
+        primary = spec.evaluation.primary
+        now = _measured(*_scored(rows, task, champion.served), task)
+        look = look_number(window, champion.windows.holdout, spec.monitoring.window_days)
+        test = degradation(now, champion.holdout, primary, task.rules[primary], look, spec.monitoring)
+        found = {"current": {primary: now.value}, "reference": {primary: champion.holdout.value}}
+        return result.model_copy(update={**found, "test": test, "degraded": bool(test and test.degraded)})
+
+
+def compare(reference: pd.DataFrame, current: pd.DataFrame, spec: ModelSpec) -> dict[str, ColumnDrift]:
+    with tempfile.TemporaryDirectory(prefix="perennial-") as folder:
+        share, test = spec.monitoring.maximum_drifted_share, spec.monitoring.test
+        return write_drift_report(reference, current, share, Path(folder), {}, test).columns
+
+
+def evaluated(rows: pd.DataFrame, events: pd.DataFrame, since: date, spec: ModelSpec) -> pd.DataFrame:
+    """`rows` without those of entities that a positive label of `events` since then had made known."""
+    if not spec.evaluation.exclude_known_entities or rows.empty:
+        return rows
+    until = rows[spec.source.events.time_column].max().date() + timedelta(days=1)
+    before = _within(events, Days(start=since, end=until), spec)
+    identity = spec.source.id_column
+    return rows[~known_before(rows, before[[identity, LABEL, REPORTED_AT]], before, spec)]
+
+
+def _within(rows: pd.DataFrame, days: Days, spec: ModelSpec) -> pd.DataFrame:
+    """The rows of `days`; `rows` are in the order of their times."""
+    times = rows[spec.source.events.time_column]
+    start, end = (int(times.searchsorted(pd.Timestamp(midnight(day)))) for day in (days.start, days.end))
+    return rows.iloc[start:end]
+
+
+def _scored(rows: pd.DataFrame, task: TaskKind, served: ServedTask) -> tuple[Scored, pd.DataFrame]:
+    spec = task.spec
+    times, entity = rows[spec.source.events.time_column], spec.evaluation.entity
+    entities = None if entity is None else rows[entity]
+    truth = EvaluationSet.of(task.truth(rows[LABEL].to_numpy()), entities, times.dt.floor("D"), times)
+    return task.scored(truth, rows[SCORE].to_numpy(), served), rows
+
+
+def _measured(scored: Scored, rows: pd.DataFrame, task: TaskKind) -> Measured:
+    """The primary metric with its standard error."""
+    spec, times = task.spec, rows[task.spec.source.events.time_column]
+    drawn = clusterings([rows[name] for name in spec.entity_columns], times.dt.floor("D"), times)
+    primary = spec.evaluation.primary
+    return Measured(scored.value(primary), standard_error(scored, primary, drawn, spec.training.seed))
+
+
+def _snapshot(as_of: date) -> Snapshot:
+    return Snapshot(as_of=as_of, champion_version=1)

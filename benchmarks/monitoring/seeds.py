@@ -1,0 +1,77 @@
+"""All that is measured with one seed."""
+
+import time
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.monitoring.looks import Champion, Watch
+from benchmarks.monitoring.planted import Planted, all_planted, planted_on
+from benchmarks.monitoring.results import Found, SeedResult, Year
+from benchmarks.monitoring.streams import START, Streams
+from local.changes import ChangeKind
+from training.contract.base import Days, midnight
+
+#: The training window begins when its features have their whole history.
+WARM_UP_DAYS = 35
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured: see the command line."""
+
+    folder: Path
+    customers: int
+    weeks: int
+    every: int
+    kinds: tuple[ChangeKind, ...]
+    magnitudes: tuple[float, ...]
+
+
+def judged(sizes: Sizes, seed: int) -> SeedResult:
+    """The looks at the unchanged stream of the seed, and at each planted change."""
+    began = time.process_time()
+    streams = Streams(sizes.folder, seed, sizes.customers)
+    spec = streams.spec
+    warm_up = START + timedelta(days=WARM_UP_DAYS)
+    training = spec.training
+    serving_from = warm_up + timedelta(
+        days=training.window_days + training.holdout_days + 2 * spec.label_spec.delay_days
+    )
+    start = planted_on(serving_from, seed)
+    end = max(start, serving_from + timedelta(weeks=sizes.weeks))
+    rows = streams.unchanged((end - START).days)
+    champion = Champion.trained(rows, streams.names, spec, warm_up)
+    assert champion.as_of == serving_from
+    before = rows[rows[spec.source.events.time_column] < midnight(start)]
+    year = _year(Watch.of(champion, rows), seed, Days(start=serving_from, end=end), sizes) if sizes.weeks else None
+    found = [
+        _found(planted, champion, before, streams, start, sizes.every)
+        for planted in all_planted(sizes.kinds, sizes.magnitudes)
+    ]
+    return SeedResult(seed, year, found, time.process_time() - began)
+
+
+def _year(watch: Watch, seed: int, days: Days, sizes: Sizes) -> Year:
+    looks = list(watch.looks(Days(start=days.start + timedelta(days=1), end=days.end + timedelta(days=1)), sizes.every))
+    return Year.of(seed, len(days) / 364, looks)
+
+
+def _found(
+    planted: Planted, champion: Champion, before: pd.DataFrame, streams: Streams, start: date, every: int
+) -> Found:
+    """When the change is seen, and when a training for it is granted."""
+    after = streams.changed([planted.change(start)], planted.watched_days)
+    watch = Watch.of(champion, pd.concat([before, after], ignore_index=True))
+    days = Days(start=start + timedelta(days=every), end=start + timedelta(days=planted.watched_days + 1))
+    seen, by, columns = None, "", ()
+    for look in watch.looks(days, every):
+        passed = (look.as_of - start).days
+        if look.trigger is not None and seen is None:
+            seen, by = passed, look.trigger
+            columns = tuple(name for name, column in look.drift.columns.items() if column.drifted)
+        if look.granted:
+            return Found(planted, streams.seed, seen, by, columns, passed)
+    return Found(planted, streams.seed, seen, by, columns, None)

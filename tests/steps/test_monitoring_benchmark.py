@@ -1,0 +1,80 @@
+"""benchmarks/monitoring, small: it runs, finds a large change, and its streams are those that training would read."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks.monitoring.planted import KINDS, Planted
+from benchmarks.monitoring.results import Found, SeedResult, figures, table
+from benchmarks.monitoring.seeds import Sizes, judged
+from benchmarks.monitoring.streams import START, Streams
+from local.changes import Change
+
+CUSTOMERS = 400
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("streams")
+
+
+def test_a_large_change_is_found_and_the_table_says_so(folder: Path) -> None:
+    sizes = Sizes(folder, CUSTOMERS, weeks=3, every=7, kinds=("amount_inflation",), magnitudes=(3.0,))
+    result = judged(sizes, seed=1)
+    assert result.year is not None
+    assert result.year.looks == 3
+    at_once, gradual = result.found
+    assert (at_once.planted.gradual, gradual.planted.gradual) == (False, True)
+    assert at_once.seen == 7
+    assert at_once.by == "drift"
+    assert gradual.seen is not None
+    assert gradual.seen >= at_once.seen
+    printed = f"{table([result])}\n{figures([result])}"
+    for text in ("unchanged, 0.1 years", "amounts × 1.9, at once, within 14 days | 1 of 1", "3 looks"):
+        assert text in printed
+    made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = judged(sizes, seed=1)
+    assert (again.year, again.found) == (result.year, result.found)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == made, "streams are made once"
+
+
+def test_a_changed_stream_has_the_features_of_the_whole_history(folder: Path) -> None:
+    """It is made of the days just before it only. Amounts × 1 are no change, so the rows must be those of the whole."""
+    streams, start = Streams(folder, seed=2, customers=60), START + timedelta(days=60)
+    whole = streams.unchanged(63)
+    changed = streams.changed([Change(kind="amount_inflation", start=start, strength=1.0)], 3)
+    days = whole[streams.spec.source.events.time_column].dt.date >= start
+    pd.testing.assert_frame_equal(changed, whole[days].reset_index(drop=True))
+    assert (changed["terminal_count_30d"] > 0).mean() > 0.9
+    assert len(streams.names) > 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_a_change_is_half_as_strong(kind: str) -> None:
+    whole, half = (Planted(kind, magnitude).change(START).value for magnitude in (1.0, 0.5))
+    unchanged = 1.0 if kind == "amount_inflation" else 0.0
+    assert half - unchanged == pytest.approx((whole - unchanged) / 2)
+
+
+def test_a_change_is_in_time_until_its_data_or_labels_have_been_there_for_two_windows() -> None:
+    def in_time(kind: str, gradual: bool, days: int | None) -> bool:
+        return Found(Planted(kind, 1.0, gradual), 1, days, "drift", (), None).in_time(days)
+
+    assert in_time("zero_amounts", False, 14)
+    assert not in_time("zero_amounts", False, 15)
+    assert not in_time("zero_amounts", False, None)
+    assert in_time("new_fraud", False, 21)
+    assert not in_time("new_fraud", False, 22)
+    assert in_time("zero_amounts", True, 18)
+    assert not in_time("zero_amounts", True, 19)
+    assert in_time("moved_frauds", True, 35)
+    assert not in_time("moved_frauds", True, 36)
+
+
+def test_the_table_counts_what_is_in_time() -> None:
+    planted = Planted("zero_amounts", 1.0)
+    found = [Found(planted, seed, days, "drift", (), None) for seed, days in enumerate((3, 14, 15))]
+    printed = table([SeedResult(seed, None, [each], 1.0) for seed, each in enumerate(found)])
+    assert "| 5.00% of terminals report 0, at once, within 14 days | 2 of 3 | ≥ 95% | no | 0 | 14 (3 … 15) |" in printed
