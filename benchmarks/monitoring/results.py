@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.monitoring.looks import Look
 from benchmarks.monitoring.planted import Planted
+from benchmarks.monitoring.watched_stream import Look
 
 ABRUPT_GOAL, GRADUAL_GOAL, ALARMS_GOAL = 0.95, 0.9, 1.0
 #: Not in the goals: what is asked of `new_fraud` is asked of no other change that only labels show.

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.monitoring.looks import Champion, Watch
 from benchmarks.monitoring.planted import Planted, all_planted, planted_on
 from benchmarks.monitoring.results import Found, SeedResult, Year
 from benchmarks.monitoring.streams import START, Streams
+from benchmarks.monitoring.watched_stream import Champion, Watch
 from local.changes import ChangeKind
 from training.contract.base import Days, midnight
 
