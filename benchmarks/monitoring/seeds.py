@@ -41,8 +41,8 @@ def judged(sizes: Sizes, seed: int) -> SeedResult:
         days=training.window_days + training.holdout_days + 2 * spec.label_spec.delay_days
     )
     start = planted_on(serving_from, seed)
-    end = max(start, serving_from + timedelta(weeks=sizes.weeks))
-    rows = streams.unchanged((end - START).days)
+    end = serving_from + timedelta(weeks=sizes.weeks)
+    rows = streams.unchanged((max(start, end) - START).days)
     champion = Champion.trained(rows, streams.names, spec, warm_up)
     assert champion.as_of == serving_from
     before = rows[rows[spec.source.events.time_column] < midnight(start)]

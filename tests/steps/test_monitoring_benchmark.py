@@ -21,18 +21,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_large_change_is_found_and_the_table_says_so(folder: Path) -> None:
-    sizes = Sizes(folder, CUSTOMERS, weeks=3, every=7, kinds=("amount_inflation",), magnitudes=(3.0,))
+    sizes = Sizes(folder, CUSTOMERS, weeks=2, every=14, kinds=("amount_inflation",), magnitudes=(3.0,))
     result = judged(sizes, seed=1)
     assert result.year is not None
-    assert result.year.looks == 3
+    assert result.year.looks == 1
     at_once, gradual = result.found
     assert (at_once.planted.gradual, gradual.planted.gradual) == (False, True)
-    assert at_once.seen == 7
+    assert at_once.seen == 14
     assert at_once.by == "drift"
     assert gradual.seen is not None
     assert gradual.seen >= at_once.seen
     printed = f"{table([result])}\n{figures([result])}"
-    for text in ("unchanged, 0.1 years", "amounts × 1.9, at once, within 14 days | 1 of 1", "3 looks"):
+    for text in ("unchanged, 0.0 years", "amounts × 1.9, at once, within 14 days | 1 of 1", "1 looks"):
         assert text in printed
     made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = judged(sizes, seed=1)
