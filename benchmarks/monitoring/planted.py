@@ -62,8 +62,8 @@ class Planted:
 
     @property
     def watched_days(self) -> int:
-        """How long it is watched: longer than allowed, to see when it is found."""
-        return GRADUAL_DAYS if self.gradual else 28
+        """How long it is watched: a window longer than is allowed, to see what is found too late."""
+        return self.allowed_days + WINDOW_DAYS
 
 
 def all_planted(kinds: Sequence[ChangeKind], magnitudes: Sequence[float]) -> Iterator[Planted]:

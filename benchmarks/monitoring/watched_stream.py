@@ -1,32 +1,42 @@
 """What monitoring finds in a stream, through the functions that the steps call. The champion stays the same."""
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
-from training.adapters.drift_report import write_drift_report
 from training.adapters.onnx_model import OnnxScorer
 from training.contract.base import Days, midnight
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, Trigger
-from training.domain.drift import current_window, has_drifted, representatives, sample, with_outputs
+from training.domain.comparison import Side, clusters_of_sides
+from training.domain.drift import (
+    OUTPUT,
+    current_window,
+    has_drifted,
+    representatives,
+    sample,
+    with_false_discovery_control,
+)
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.labels import known_before
+from training.domain.looks import chance_of_error, look_number
 from training.domain.metrics import standard_error
-from training.domain.performance import Measured, degradation, look_number, matured_window
+from training.domain.performance import Measured, degradation, matured_window
 from training.domain.retraining import History, Request, decide, reason_to_train
+from training.domain.shares import compare_shares
 from training.domain.task_kind import Fitting, Scored, ServedTask, TaskKind, task_of
 from training.domain.windows import Windows, windows
 from training.estimators.base import TrainingData, load, number_columns, parameters_for
 
 ESTIMATOR = "hist_gradient_boosting"
 SCORE = "_score"
+#: A smaller difference of shares is no drift.
+MINIMUM = 0.03
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,10 @@ class Champion:
     as_of: date
     windows: Windows
     scorer: OnnxScorer
-    #: A sample of the training rows, with the outputs on the holdout.
+    #: A sample of the training rows.
     reference: pd.DataFrame
+    #: Name → values that represent those of the holdout.
+    outputs: Mapping[str, np.ndarray]
     #: The primary metric on the holdout.
     holdout: Measured
 
@@ -56,14 +68,15 @@ class Champion:
         estimator = load(ESTIMATOR)
         parameters = parameters_for(ESTIMATOR, estimator, task.target, training.estimators.get(ESTIMATOR, {}))
         data = TrainingData(train[names].to_numpy(np.float32), truth, number_columns(names), task.target)
-        scorer = OnnxScorer(estimator.fit(data, parameters, training.seed).onnx())
+        with threadpool_limits(1):  # Several seeds share the cores.
+            scorer = OnnxScorer(estimator.fit(data, parameters, training.seed).onnx())
         scores = scorer.score(holdout[names].to_numpy(np.float32))
         served = task.fit(Fitting(classes, scores))
         outputs = {name: np.array(values) for name, values in representatives(served.monitored(scores)).items()}
-        reference = with_outputs(sample(train[names], spec.monitoring.maximum_rows, training.seed), outputs)
+        reference = sample(train.reset_index(drop=True), spec.monitoring.maximum_rows, training.seed)
         counted = evaluated(holdout.assign(**{SCORE: scores}), rows, chosen.train.start, spec)
         measured = _measured(*_scored(counted, task, served), task)
-        return cls(spec, task, served, names, as_of, chosen, scorer, reference, measured)
+        return cls(spec, task, served, names, as_of, chosen, scorer, reference, outputs, measured)
 
 
 @dataclass(frozen=True)
@@ -121,12 +134,32 @@ class Watch:
         if len(rows) < spec.monitoring.minimum_rows:
             return DriftResult(outcome="no data", snapshot=snapshot)
         rows = sample(rows.reset_index(drop=True), spec.monitoring.maximum_rows, spec.training.seed)
-        current = with_outputs(rows[champion.names], champion.served.monitored(rows[SCORE].to_numpy()))
-        columns = compare(champion.reference, current, spec)
+        columns = self._compared(rows, look_number(window, champion.windows.holdout, spec.monitoring.window_days))
         drifted, share = has_drifted(columns, spec.monitoring.maximum_drifted_share)
         return DriftResult(
             outcome="measured", window=window, drifted=drifted, drifted_share=share, columns=columns, snapshot=snapshot
         )
+
+    def _compared(self, rows: pd.DataFrame, look: int) -> dict[str, ColumnDrift]:
+        champion, spec = self.champion, self.champion.spec
+        entities, time = spec.entity_columns, spec.source.events.time_column
+        before, now = clusters_of_sides([champion.reference, rows], entities, time)
+        made = ({name: side[name].to_numpy() for name in champion.names} for side in (champion.reference, rows))
+        shifts = compare_shares(Side(next(made), before), Side(next(made), now), MINIMUM)
+        outputs = champion.served.monitored(rows[SCORE].to_numpy())
+        found = compare_shares(Side(champion.outputs), Side(outputs, now), MINIMUM)
+        shifts |= {f"{OUTPUT}{name}": shift for name, shift in found.items()}
+        chance = chance_of_error(spec.monitoring.confidence, look, spec.monitoring.window_days)
+        return {
+            name: ColumnDrift(
+                score=abs(shift.current - shift.reference),
+                threshold=MINIMUM,
+                method=shift.part,
+                drifted=shift.drifted,
+                shift=shift,
+            )
+            for name, shift in with_false_discovery_control(shifts, chance).items()
+        }
 
     def performance(self, as_of: date) -> PerformanceResult:
         champion, spec, task = self.champion, self.champion.spec, self.champion.task
@@ -150,12 +183,6 @@ class Watch:
         test = degradation(now, champion.holdout, primary, task.rules[primary], look, spec.monitoring)
         found = {"current": {primary: now.value}, "reference": {primary: champion.holdout.value}}
         return result.model_copy(update={**found, "test": test, "degraded": bool(test and test.degraded)})
-
-
-def compare(reference: pd.DataFrame, current: pd.DataFrame, spec: ModelSpec) -> dict[str, ColumnDrift]:
-    with tempfile.TemporaryDirectory(prefix="perennial-") as folder:
-        share, test = spec.monitoring.maximum_drifted_share, spec.monitoring.test
-        return write_drift_report(reference, current, share, Path(folder), {}, test).columns
 
 
 def evaluated(rows: pd.DataFrame, events: pd.DataFrame, since: date, spec: ModelSpec) -> pd.DataFrame:
