@@ -152,19 +152,13 @@ def soak(folder: Path, requests: int, rate: float, swaps: int, rollbacks: int) -
     server = str(shutil.which("redis-server"))
     # It keeps what it holds over a restart.
     command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes"]
-    redis = Process(command, dict(os.environ), folder / "redis.log")
-    redis.start()
-    try:
-        with running_stack(folder, online_store=f"redis://127.0.0.1:{port}/0", **POLICY) as stack:
-            eventually(lambda: _fills(stack.settings, stack.spec), 30)
-            second = service_process(changed(stack.settings, serving_state=str(folder / "second")))
-            second.start()
-            try:
-                return _run(stack, second, redis, Soak(requests, rate), swaps, rollbacks)
-            finally:
-                second.stop()
-    finally:
-        redis.stop()
+    with (
+        Process(command, dict(os.environ), folder / "redis.log") as redis,
+        running_stack(folder, online_store=f"redis://127.0.0.1:{port}/0", **POLICY) as stack,
+    ):
+        eventually(lambda: _fills(stack.settings, stack.spec), 30)
+        with service_process(changed(stack.settings, serving_state=str(folder / "second"))) as second:
+            return _run(stack, second, redis, Soak(requests, rate), swaps, rollbacks)
 
 
 def _fills(settings: Settings, spec: ModelSpec) -> bool:

@@ -141,9 +141,6 @@ def running_models(
     for model in kinds:
         if model not in unborn:
             made.set_champion(model, made.register(model))
-    made.service.start()
-    try:
+    with made.service:
         eventually(made.service.ready)
         yield made
-    finally:
-        made.service.stop()

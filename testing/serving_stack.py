@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import numpy as np
@@ -214,12 +214,22 @@ def eventually(check: Callable[[], Any], seconds: float = 300.0) -> Any:
 
 @dataclass
 class Process:
-    """A server process in a session of its own, so that all of it can be ended."""
+    """A server process in a session of its own, so that all of it can be ended.
+
+    As a context it is started, and stopped at the end.
+    """
 
     command: list[str]
     env: dict[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -415,18 +425,12 @@ def running_stack(folder: Path, **fields: Any) -> Iterator[Stack]:
     """
     mlflow = mlflow_server(folder)
     settings = Settings(home=folder / "home", tracking_uri=mlflow.url, **{"serving_models": MODEL, **fields})
-    service = service_process(settings)
-    mlflow.start()
-    service.start()
-    try:
+    with mlflow, service_process(settings) as service:
         spec = load_model_spec("card_fraud", settings.models_dir, settings.feature_repo)
         names = Features(settings, spec).names()
         eventually(mlflow.answers)
         eventually(service.models)
         yield Stack(settings, spec, Registry(mlflow.url), mlflow, service, names, folder)
-    finally:
-        service.stop()
-        mlflow.stop()
 
 
 def fill_online_store(settings: Settings, spec: ModelSpec) -> None:

@@ -22,13 +22,9 @@ def service_settings(folder: Path) -> Settings:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = service_process(service_settings(tmp_path_factory.mktemp("management")))
-    made.start()
-    try:
+    with service_process(service_settings(tmp_path_factory.mktemp("management"))) as made:
         eventually(made.models, 120)
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture
@@ -67,13 +63,10 @@ def test_the_docs_can_be_tried_out(service: Service, management: str) -> None:
 
 
 def test_a_port_that_is_taken_is_named(service: Service, management: str, tmp_path: Path) -> None:
-    second = service_process(changed(service_settings(tmp_path), serving_management_port=int(management.split(":")[2])))
-    second.start()
-    try:
-        wanted = f"CT_SERVING_MANAGEMENT_PORT={management.split(':')[2]}: Address already in use"
+    port = int(management.split(":")[2])
+    with service_process(changed(service_settings(tmp_path), serving_management_port=port)) as second:
+        wanted = f"CT_SERVING_MANAGEMENT_PORT={port}: Address already in use"
         eventually(lambda: wanted in second.log.read_text(), 120)
-    finally:
-        second.stop()
 
 
 def test_its_end_closes_both_ports(service: Service, management: str) -> None:

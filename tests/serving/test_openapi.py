@@ -47,12 +47,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     keys = folder / "keys"
     keys.write_text(f"admin someone {sha256(b'key-of-an-admin').hexdigest()}\n")
     made.env |= {"CT_SERVING_KEYS_FILE": str(keys)}
-    made.start()
-    try:
+    with made:
         eventually(made.ready, 120)
         yield made
-    finally:
-        made.stop()
 
 
 def test_every_answer_is_one_that_the_document_names(service: Service) -> None:

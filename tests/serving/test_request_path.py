@@ -111,13 +111,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         "CT_SERVING_LOOKUP_SECONDS": "0.3",
         "CT_SERVING_DRAIN_SECONDS": "1.5",
     }
-    service.start()
     made = World(settings, service, redis, redis_command, names, key, admin)
     try:
-        eventually(made.ready, 90)
-        yield made
+        with service:
+            eventually(made.ready, 90)
+            yield made
     finally:
-        service.stop()
         made.redis.kill()
         made.redis.wait()
 

@@ -11,7 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,16 +172,10 @@ def test_tags_that_make_no_sense_leave_the_champion_alone(stack: Stack, tag: str
 @contextmanager
 def more_replicas(stack: Stack, count: int) -> Iterator[list[Service]]:
     """Services beside the stack's own, each with a state of its own."""
-    made = []
-    for number in range(count):
-        state = str(stack.folder / f"replica{number}")
-        made.append(service_process(changed(stack.settings, serving_state=state)))
-        made[-1].start()
-    try:
-        yield made
-    finally:
-        for service in made:
-            service.stop()
+    states = [str(stack.folder / f"replica{number}") for number in range(count)]
+    with ExitStack() as running:
+        services = [service_process(changed(stack.settings, serving_state=state)) for state in states]
+        yield [running.enter_context(service) for service in services]
 
 
 def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack: Stack) -> None:

@@ -1,6 +1,6 @@
 """The service as its callers meet it: a real `bentoml serve`, a real MLflow server, a real online store.
 
-The tests run in order on one stack: from a fresh machine to a registry that is gone.
+The tests share one stack, and each of them leaves a champion that serves: they can run in any order.
 """
 
 import json
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from testing.serving_stack import (
 from tests.serving.prediction_rows import logged_rows, shipped
 from training.adapters.lake import Lake
 from training.contract.messages import RollbackInputs, RolloutInputs
+from training.contract.replicas import ReplicaModels
 from training.steps import rollback, rollout
 
 
@@ -38,41 +40,69 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What the service answered before the first champion, and its models then."""
+
+    live: httpx.Response
+    ready: httpx.Response
+    prediction: httpx.Response
+    models: ReplicaModels
+
+
 @pytest.fixture(scope="module")
-def url(stack: Stack) -> str:
+def beginning(stack: Stack) -> Beginning:
+    eventually(lambda: "no champion" in stack.service.problem())
+    live, ready = (httpx.get(f"{stack.service.url}/{path}") for path in ("livez", "readyz"))
+    prediction = stack.predict()
+    fill_online_store(stack.settings, stack.spec)
+    stack.promote(stack.register(bias=-1.0))
+    eventually(stack.service.ready)
+    models = eventually(lambda: (now := stack.service.models()) and now.problem is None and now)
+    return Beginning(live, ready, prediction, models)
+
+
+@pytest.fixture
+def served(stack: Stack, beginning: Beginning) -> int:
+    """The version that serves now. The service is started again if a test has stopped it."""
+    if stack.service.process is None or stack.service.process.poll() is not None:
+        stack.service.start()
+    eventually(stack.service.ready)
+    champion = stack.registry.by_alias("card_fraud", "champion")
+    assert champion is not None
+    eventually(lambda: stack.service.serves(champion.version))
+    return champion.version
+
+
+@pytest.fixture
+def url(stack: Stack, served: int) -> str:
     return stack.service.url
 
 
-def test_before_a_champion_it_lives_but_is_not_ready(stack: Stack, url: str) -> None:
-    eventually(lambda: "no champion" in stack.service.problem())
-    assert httpx.get(f"{url}/livez").status_code == 200
-    ready = httpx.get(f"{url}/readyz")
-    assert (ready.status_code, "no champion" in ready.text) == (503, True)
-    answer = stack.predict()
-    assert answer.status_code == 503
-    assert "no champion in the registry yet" in answer.json()["error"]
+def test_before_a_champion_it_lives_but_is_not_ready(beginning: Beginning) -> None:
+    assert beginning.live.status_code == 200
+    assert (beginning.ready.status_code, "no champion" in beginning.ready.text) == (503, True)
+    assert beginning.prediction.status_code == 503
+    assert "no champion in the registry yet" in beginning.prediction.json()["error"]
 
 
-def test_the_first_champion_is_taken_up_without_a_restart(stack: Stack, url: str) -> None:
-    fill_online_store(stack.settings, stack.spec)
-    stack.promote(stack.register(bias=-1.0))
-    eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
-    models = eventually(lambda: (now := stack.service.models()) and now.problem is None and now)
-    assert (models.model, models.refused) == ("card_fraud", {})
-    assert models.champion.since.tzinfo is not None
+def test_the_first_champion_is_taken_up_without_a_restart(beginning: Beginning) -> None:
+    assert (beginning.models.model, beginning.models.refused) == ("card_fraud", {})
+    assert beginning.models.champion is not None
+    assert beginning.models.champion.since.tzinfo is not None
 
 
-def test_a_payment_is_answered(stack: Stack) -> None:
+def test_a_payment_is_answered(stack: Stack, served: int) -> None:
     answer = stack.predict()
     assert answer.status_code == 200, answer.text
     said = answer.json()
     assert 0 < said["score"] < 1
     assert said["decision"] == ("alert" if said["score"] >= said["threshold"] else "pass")
-    assert (said["model"], said["model_version"], said["features_defaulted"]) == ("card_fraud", 1, False)
+    assert (said["model"], said["model_version"], said["features_defaulted"]) == ("card_fraud", served, False)
     assert datetime.fromisoformat(said["feature_timestamp"]) == MIDNIGHT
 
 
-def test_an_unknown_customer_gets_defaults_and_a_flag(stack: Stack) -> None:
+def test_an_unknown_customer_gets_defaults_and_a_flag(stack: Stack, served: int) -> None:
     said = stack.predict(customer_id=999).json()
     assert (said["features_defaulted"], said["feature_timestamp"]) == (True, None)
 
@@ -116,15 +146,16 @@ def test_the_openapi_document_describes_the_payment(url: str) -> None:
     assert {"/predict_batch", "/models", "/models/card_fraud/predict_batch"} <= set(paths)
 
 
-def test_metrics_count_predictions(stack: Stack, url: str) -> None:
+def test_metrics_count_predictions(stack: Stack, url: str, served: int) -> None:
     decision = stack.predict().json()["decision"]
-    counted = f'perennial_predictions_total{{decision="{decision}",model="card_fraud",role="champion",version="1"}}'
+    labels = f'decision="{decision}",model="card_fraud",role="champion",version="{served}"'
+    counted = f"perennial_predictions_total{{{labels}}}"
     # What each request counts is added once a second.
     text = eventually(lambda: counted in (now := httpx.get(f"{url}/metrics").text) and now)
     assert "perennial_champion_version" in text
 
 
-def test_the_worker_holds_no_training_library(stack: Stack) -> None:
+def test_the_worker_holds_no_training_library(stack: Stack, served: int) -> None:
     maps = Path(f"/proc/{stack.service.worker()}/maps").read_text()
     assert "onnxruntime" in maps
     for library in ("/torch/", "/sklearn/", "/airflow/"):
@@ -147,7 +178,7 @@ print(sorted({"torch", "sklearn", "airflow", "training.steps"} & set(sys.modules
     assert done.stdout.strip() == "[]"
 
 
-def test_swaps_under_load_fail_no_request(stack: Stack) -> None:
+def test_swaps_under_load_fail_no_request(stack: Stack, served: int) -> None:
     stop, answers = threading.Event(), []
 
     def hammer() -> None:
@@ -166,27 +197,27 @@ def test_swaps_under_load_fail_no_request(stack: Stack) -> None:
     for thread in threads:
         thread.join()
     assert {status for status, _, _ in answers} == {200}
-    assert {version for _, version, _ in answers} == {1, 2, 3}
+    assert {version for _, version, _ in answers} == {served, *(each.version for each in versions)}
     # Each version has one score for this payment: no answer mixes two versions.
     assert len({(version, score) for _, version, score in answers}) == 3
 
 
-def test_rollout_and_rollback_move_the_running_service(stack: Stack) -> None:
+def test_rollout_and_rollback_move_the_running_service(stack: Stack, served: int) -> None:
     settings = stack.planned([{"mode": "full"}])
     version = stack.register(bias=1.0).version
     moved = rollout.run(RolloutInputs(model="card_fraud", version=version, reason="better"), settings)
-    assert (moved.version, moved.previous_version, moved.replicas[0].version) == (version, 2, version)
+    assert (moved.version, moved.previous_version, moved.replicas[0].version) == (version, served, version)
     assert stack.predict().json()["model_version"] == version
     back = rollback.run(RollbackInputs(model="card_fraud", reason="worse"), settings)
-    assert (back.version, back.previous_version) == (2, version)
-    assert stack.predict().json()["model_version"] == 2
+    assert (back.version, back.previous_version) == (served, version)
+    assert stack.predict().json()["model_version"] == served
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [("golden", "golden rows differ"), ("features", "lack colour_of_card"), ("bytes", "its digest is")],
 )
-def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, fault: str, reason: str) -> None:
+def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, served: int, fault: str, reason: str) -> None:
     names = [*stack.names, "colour_of_card"] if fault == "features" else None
     version = stack.register(bias=2.0, names=names, golden_error=0.1 if fault == "golden" else 0.0)
     if fault == "bytes":
@@ -195,12 +226,12 @@ def test_a_faulty_version_is_refused_and_the_old_one_serves(stack: Stack, fault:
     stack.registry.set_alias("card_fraud", "champion", version.version)
     refused = eventually(lambda: stack.service.refused(version.version))
     assert reason in refused.reason
-    assert stack.service.serves(2)
-    assert stack.predict().json()["model_version"] == 2
-    stack.promote(stack.registry.get("card_fraud", 2))
+    assert stack.service.serves(served)
+    assert stack.predict().json()["model_version"] == served
+    stack.promote(stack.registry.get("card_fraud", served))
 
 
-def test_predictions_reach_the_lake(stack: Stack) -> None:
+def test_predictions_reach_the_lake(stack: Stack, served: int) -> None:
     said = stack.predict(transaction_id=424242).json()
     lake = Lake(stack.settings.lake, "card_payments", "card_fraud")
 
@@ -213,7 +244,7 @@ def test_predictions_reach_the_lake(stack: Stack) -> None:
         said["prediction_id"],
         pytest.approx(said["score"]),
     )
-    assert (found["model_version"], found["replica"]) == (2, stack.service.models().replica)
+    assert (found["model_version"], found["replica"]) == (served, stack.service.models().replica)
     assert found["event"]["event_time"] == datetime(2026, 1, 5, 12, 30, tzinfo=UTC)
     assert list(dict(found["features"])) == stack.names
 
@@ -231,7 +262,7 @@ def test_a_log_that_cannot_write_makes_it_not_ready_until_it_can(stack: Stack, u
     assert transactions.count(616161) == 1
 
 
-def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack: Stack) -> None:
+def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack: Stack, served: int) -> None:
     replica = stack.service.models().replica
     stack.predict(transaction_id=515151)
     assert stack.service.process is not None
@@ -239,25 +270,21 @@ def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack
     stack.service.process.wait()
     eventually(lambda: stack.service.models() is None)
     stack.service.start()
-    eventually(lambda: stack.service.serves(2), 60)
+    eventually(lambda: stack.service.serves(served), 60)
     assert stack.service.models().replica == replica
     transactions = shipped(Lake(stack.settings.lake, "card_payments", "card_fraud"))
     assert transactions.count(515151) == 1
 
 
-def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(stack: Stack) -> None:
+def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(stack: Stack, served: int) -> None:
     stack.mlflow.signal(signal.SIGKILL)
     eventually(lambda: "did not answer" in stack.service.problem(), 60)
-    assert stack.predict().json()["model_version"] == 2
+    assert stack.predict().json()["model_version"] == served
     stack.service.stop()
-    cold = service_process(stack.settings)
-    cold.start()
-    try:
-        eventually(lambda: cold.serves(2), 90)
+    with service_process(stack.settings) as cold:
+        eventually(lambda: cold.serves(served), 90)
         eventually(lambda: "last good copy" in cold.problem())
-        eventually(lambda: httpx.get(f"{cold.url}/readyz").status_code == 200)
+        eventually(cold.ready)
         stack.mlflow.start()
         eventually(lambda: cold.models().problem is None, 90)
-        assert cold.serves(2)
-    finally:
-        cold.stop()
+        assert cold.serves(served)

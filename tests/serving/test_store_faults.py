@@ -121,12 +121,11 @@ def running_world(folder: Path, policy: str) -> Iterator[World]:
     version = registered(settings, artifact(folder / "one", features.names(), -1.0, features=features)).version
     Registry(settings.tracking_uri).set_alias("card_fraud", "champion", version)
     world = World(settings, spec, server, service_process(settings))
-    world.service.start()
     try:
-        world.recovers()
-        yield world
+        with world.service:
+            world.recovers()
+            yield world
     finally:
-        world.service.stop()
         server.kill()
 
 

@@ -63,11 +63,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
     """The port of an MLflow server."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(mlflow_database, folder)
-    mlflow = mlflow_server(folder)
-    mlflow.start()
-    eventually(mlflow.answers)
-    yield int(mlflow.url.rpartition(":")[2])
-    mlflow.stop()
+    with mlflow_server(folder) as mlflow:
+        eventually(mlflow.answers)
+        yield int(mlflow.url.rpartition(":")[2])
 
 
 @pytest.fixture
