@@ -132,6 +132,7 @@ class Recorder:
                 "prediction_id": prediction["prediction_id"],
                 "predicted_at": answered.at,
                 "model_version": loaded.version,
+                "model_digest": loaded.digest,
                 "role": prediction["role"],
                 "decision": prediction.get("decision", ""),
                 "features_defaulted": prediction["features_defaulted"],
@@ -161,6 +162,7 @@ class Recorder:
             {
                 **row,
                 "model_version": loaded.version,
+                "model_digest": loaded.digest,
                 "role": SHADOW,
                 "decision": decision,
                 "features_defaulted": timestamp is None,

@@ -19,6 +19,7 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
     [
         *("pydantic_settings", "obstore.store", "pandas", "pyarrow.dataset", "deltalake", "onnxruntime"),
+        *("duckdb", "ibis.backends.duckdb", "great_expectations.checkpoint"),
         *("sklearn.ensemble", "skl2onnx", "matplotlib.figure", "mlflow.onnx", "mlflow.store.tracking.sqlalchemy_store"),
         # torch itself, and what its optimizers import when they are made.
         "torch._dynamo",

@@ -26,6 +26,7 @@ def row(number: int) -> dict[str, Any]:
         "prediction_id": f"p{number}",
         "predicted_at": NOW,
         "model_version": 3,
+        "model_digest": "d",
         "role": "champion",
         "decision": "pass",
         "features_defaulted": False,
@@ -51,6 +52,11 @@ def stored(number: int) -> dict[str, Any]:
         keys, numbers = json.loads(logged.pop(names)), logged.pop(values)
         logged[name] = list(zip(keys, map(float, numbers), strict=True))
     return logged | {"day": NOW.date()}
+
+
+def stored_from_flat(number: int) -> dict[str, Any]:
+    """As a `flat_row` arrives in the lake. It does not say which artifact made it."""
+    return stored(number) | {"model_digest": None}
 
 
 def flat_row(number: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
 from serving.segments import EventLayout, line
 from serving.spool import Spool
 from testing.serving_stack import eventually
-from tests.serving.prediction_rows import NOW, flat_row, flat_table, make_log, row, shipped, stored
+from tests.serving.prediction_rows import NOW, flat_row, flat_table, make_log, row, shipped, stored, stored_from_flat
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import ConfigError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -85,7 +85,7 @@ def test_segments_in_the_layout_before_are_shipped(tmp_path: Path, lake: Lake, s
     spool.close()
     logged(tmp_path, lake, spec, row(2))
     one, two, three = read(lake)
-    assert (one, two) == (stored(1), stored(2))
+    assert (one, two) == (stored_from_flat(1), stored(2))
     assert (three["role"], three["decision"], three["outputs"]) == ("champion", "alert", [("score", 0.75)])
     assert three["features"] == [("a", 3.5)]
 
@@ -100,8 +100,8 @@ def test_a_table_in_the_layout_before_is_converted_in_one_commit(
     before = lake.version(PREDICTIONS)
     logged(tmp_path, lake, spec, row(3))
     one, two, three = read(lake)
-    assert one == stored(1) | {"decision": "alert"}
-    assert two == stored(2) | {"role": "shadow"}
+    assert one == stored_from_flat(1) | {"decision": "alert"}
+    assert two == stored_from_flat(2) | {"role": "shadow"}
     assert three == stored(3)
     assert lake.version(PREDICTIONS) == before + 2  # converted, then appended
     assert lake.applied(PREDICTIONS, "predictions-another") == 7

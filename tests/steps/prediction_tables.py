@@ -19,6 +19,7 @@ def prediction_table(spec: ModelSpec, rows: pd.DataFrame, **given: Any) -> pa.Ta
         "predicted_at": time,
         "day": time.dt.date,
         "model_version": 1,
+        "model_digest": None,
         "role": "champion",
         "decision": "pass",
         "features_defaulted": False,

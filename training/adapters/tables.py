@@ -274,22 +274,29 @@ class Predictions:
         model_version: int | None = None,
         features: bool = False,
         outputs: bool = False,
+        digest: str | None = None,
     ) -> "pd.DataFrame":
         """The answers to events of `days`, by `model_version` (None: any). What a shadow scored answered nobody.
 
-        `columns` are event columns. With `features`: LOGGED_FEATURES as well, with `outputs`: LOGGED_OUTPUTS.
+        `columns` are event columns. With `features`: LOGGED_FEATURES as well, with `outputs`: LOGGED_OUTPUTS. `digest`:
+        of the version's artifact. Answers by another artifact of the same number are left out, as there are when the
+        registry was restored from an older copy. Answers that were logged without a digest count.
         """
-        rows = self._read(_of_days(days, model_version), columns, features, outputs)
+        rows = self._read(_of_days(days, model_version), columns, features, outputs, digest)
         return rows[rows[ROLE] != SHADOW].reset_index(drop=True)
 
-    def ids(self, days: Days, model_version: int | None = None) -> pa.Array:
-        """The ids of the events of `days` that `model_version` (None: any) has answered, in the spec's type."""
+    def ids(self, days: Days, model_version: int | None = None, digest: str | None = None) -> pa.Array:
+        """The ids of the events of `days` that `model_version` (None: any) has answered, in the spec's type.
+
+        `digest` as in `answered`.
+        """
         name, target = self.spec.source.id_column, arrow_type(self.spec.request_columns[self.spec.source.id_column])
         nothing = pa.array([], target)
         if self.version is None:
             return nothing
         wanted = _of_days(days, model_version)
         dataset = self.lake.scan(PREDICTIONS, self.version)
+        wanted = _by_artifact(wanted, digest, dataset.schema)
         if layout.is_flat(dataset.schema):
             events = layout.event_columns(self._table(wanted, features=False))
             return _combined(events[name], target) if name in events else nothing
@@ -320,8 +327,15 @@ class Predictions:
         rows = self._read(wanted, columns, features=False, outputs=True)
         return first_made(rows, [self.spec.source.id_column, VERSION])
 
-    def _read(self, wanted: ds.Expression, columns: Collection[str], features: bool, outputs: bool) -> "pd.DataFrame":
-        table = self._table(wanted, features)
+    def _read(
+        self,
+        wanted: ds.Expression,
+        columns: Collection[str],
+        features: bool,
+        outputs: bool,
+        digest: str | None = None,
+    ) -> "pd.DataFrame":
+        table = self._table(wanted, features, digest)
         events = layout.event_columns(table)
         found = {name: self._typed(name, events, table.num_rows) for name in columns}
         found |= {name: table[column] for name, column in _OURS.items()}
@@ -339,12 +353,12 @@ class Predictions:
         frame: pd.DataFrame = as_exact_pandas(whole)
         return frame
 
-    def _table(self, wanted: ds.Expression, features: bool) -> pa.Table:
+    def _table(self, wanted: ds.Expression, features: bool, digest: str | None = None) -> pa.Table:
         if self.version is None:
             return layout.prediction_schema(layout.event_type(self.spec)).empty_table()
         dataset = self.lake.scan(PREDICTIONS, self.version)
         names = [name for name in dataset.schema.names if features or name != "features"]
-        table = dataset.to_table(names, filter=wanted)
+        table = dataset.to_table(names, filter=_by_artifact(wanted, digest, dataset.schema))
         return layout.nested(table) if layout.is_flat(dataset.schema) else table
 
     def _typed(self, name: str, events: dict[str, pa.ChunkedArray], rows: int) -> pa.ChunkedArray:
@@ -357,6 +371,13 @@ def _of_days(days: Days, model_version: int | None) -> ds.Expression:
     """The predictions for events of `days`, by `model_version` (None: any)."""
     wanted = (ds.field("day") >= days.start) & (ds.field("day") < days.end)
     return wanted if model_version is None else wanted & (ds.field("model_version") == model_version)
+
+
+def _by_artifact(wanted: ds.Expression, digest: str | None, schema: pa.Schema) -> ds.Expression:
+    """Those of the `wanted` rows that the artifact with `digest` (None: any) made, or that do not say which one did."""
+    if digest is None or "model_digest" not in schema.names:
+        return wanted
+    return wanted & (ds.field("model_digest").is_null() | (ds.field("model_digest") == digest))
 
 
 def _combined(values: pa.ChunkedArray, target: pa.DataType) -> pa.Array:

@@ -95,6 +95,8 @@ class LoggedRow(TypedDict):
     """A shadow's row has the id of the answer beside which it was scored."""
     predicted_at: datetime
     model_version: int
+    model_digest: str
+    """The SHA-256 of the version's model.onnx: a registry restored from an older copy may reuse a number."""
     role: Role
     decision: str
     """Empty where the task makes none."""

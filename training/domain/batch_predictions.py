@@ -37,6 +37,7 @@ class BatchPredictions:
         self, spec: ModelSpec, version: int, metadata: ArtifactMetadata, task: ServedTask, replica: str
     ) -> None:
         self._spec, self._version, self._task, self._replica = spec, version, task, replica
+        self._digest = metadata.digest
         self._event = event_type(spec)
         self.schema = prediction_schema(self._event)
         self._features, self._outputs = _Maps(metadata.feature_names, FEATURES), _Maps(metadata.outputs, OUTPUTS)
@@ -63,6 +64,7 @@ class BatchPredictions:
         constants = {
             "predicted_at": at,
             "model_version": self._version,
+            "model_digest": self._digest,
             "role": "champion",
             "replica": self._replica,
             "latency_seconds": None,

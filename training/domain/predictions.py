@@ -31,13 +31,17 @@ FLAT = frozenset(
 
 
 def prediction_schema(event: pa.DataType) -> pa.Schema:
-    """The columns of the table. `day` is the day of the event, and the table's partition."""
+    """The columns of the table. `day` is the day of the event, and the table's partition.
+
+    Rows from before `model_digest` was a column have null in it.
+    """
     return pa.schema(
         [
             ("prediction_id", pa.string()),
             ("predicted_at", TIME),
             ("day", pa.date32()),
             ("model_version", pa.int64()),
+            ("model_digest", pa.string()),
             ("role", pa.string()),
             ("decision", pa.string()),
             ("features_defaulted", pa.bool_()),

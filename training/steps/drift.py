@@ -190,7 +190,8 @@ def _logged_outputs(
     lake = Lake(settings.lake, spec.source.name, spec.name)
     predictions = Predictions(lake, spec, snapshot.table_versions.get(PREDICTIONS))
     identity = spec.source.id_column
-    rows = first_made(predictions.answered(window, [identity], champion.version, outputs=True), [identity])
+    answered = predictions.answered(window, [identity], champion.version, outputs=True, digest=champion.digest)
+    rows = first_made(answered, [identity])
     rows = rows[are_finite(rows[LOGGED_OUTPUTS])]
     if len(rows) < spec.monitoring.minimum_rows:
         log.info("%d predictions of version %d are logged: its outputs are computed", len(rows), champion.version)

@@ -63,11 +63,11 @@ def _measured(
         log.info("There are no predictions or no labels in %s", lake.uri(""))
         return PerformanceResult(outcome="no predictions")
     logged = Predictions(lake, spec, versions[PREDICTIONS])
-    predictions = logged.answered(window, _columns(spec), champion_version, outputs=True)
+    champion = Registry(settings.tracking_uri).get(spec.name, champion_version)
+    predictions = logged.answered(window, _columns(spec), champion.version, outputs=True, digest=champion.digest)
     if predictions.empty:
         log.info("Version %d made no prediction for %s in %s", champion_version, window, lake.uri(PREDICTIONS))
         return PerformanceResult(outcome="no predictions")
-    champion = Registry(settings.tracking_uri).get(spec.name, champion_version)
     artifact = served_artifact(settings, champion) / METADATA_FILE
     metadata = ArtifactMetadata.model_validate_json(artifact.read_bytes())
     reference = metadata.holdout_metrics

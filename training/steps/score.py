@@ -185,10 +185,10 @@ class _Scorer:
         assert snapshot.champion_version is not None
         self._spec, self._lake, self._versions = spec, lake, snapshot.table_versions
         self._version = snapshot.champion_version
-        #: None: an event that any version has answered is left out.
-        self._answered_by = None if inputs.partition is None else self._version
         self._model = _loaded(spec, self._version, settings)
         metadata = self._model.metadata
+        #: Version and digest. (None, None): an event that any version has answered is left out.
+        self._answered_by = (None, None) if inputs.partition is None else (self._version, metadata.digest)
         self._features = BatchFeatures(settings, spec, metadata, snapshot.table_versions)
         replica = batch_replica(inputs.run)
         self._predictions = BatchPredictions(spec, self._version, metadata, self._model.task, replica)
@@ -220,7 +220,7 @@ class _Scorer:
     def _score(self, partition: _Partition, events: Events, since: date | None) -> _Counts:
         counts = _Counts()
         writer = PartitionPredictions(self._lake, partition.name, self._predictions.schema)
-        answered = Predictions(self._lake, self._spec, writer.version).ids(partition.days, self._answered_by)
+        answered = Predictions(self._lake, self._spec, writer.version).ids(partition.days, *self._answered_by)
         parts = events.of_partition(partition.name, since, _scoring(self._spec).batch_rows)
         for part, last in _with_last(parts):
             rows = () if part is None else self._rows(part, answered, counts)
