@@ -1,6 +1,9 @@
 """The lake: replacing, appending once, and writers that meet."""
 
+import os
+import re
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -9,10 +12,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from training.adapters.lake import Lake
-from training.contract.errors import ConfigError, InputError, TransientError
+from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
 
 
 @pytest.fixture
@@ -50,6 +53,63 @@ def test_replacing_touches_what_matches_alone(lake: Lake) -> None:
     assert values(lake) == [3, 4]
     replace(lake, "a")
     assert values(lake) == [3]
+
+
+def aged(folder: Path, days: int) -> None:
+    """Make all files of a table, and what its log says of when rows were removed, look `days` days older."""
+    then = time.time() - days * 86_400
+    for path in folder.rglob("*"):
+        if path.suffix == ".json":
+            removed = r'("deletionTimestamp":)(\d+)'
+            older = re.sub(removed, lambda found: f"{found[1]}{int(found[2]) - days * 86_400_000}", path.read_text())
+            path.write_text(older)
+        if path.is_file():
+            os.utime(path, (then, then))
+
+
+def test_a_checkpoint_deletes_no_old_version_of_a_table_that_model_versions_pin(lake: Lake) -> None:
+    """Delta's default deletes the log's entries from 30 days before a checkpoint, and so the versions from before."""
+    replace(lake, "a", 1)
+    replace(lake, "a", 2)
+    table = DeltaTable(lake.uri("t"))
+    table.alter.set_table_properties({"delta.checkpointInterval": "3"})
+    for value in range(3, 6):
+        replace(lake, "a", value)
+    aged(Path(lake.uri("t")), 40)
+    for value in range(6, 12):
+        replace(lake, "a", value)
+    assert list(Path(lake.uri("t"), "_delta_log").glob("*.checkpoint.parquet"))
+    assert values(lake, 1) == [1]
+    assert values(lake, 2) == [2]
+    assert values(lake) == [11]
+
+
+def test_vacuum_spares_the_versions_to_keep_and_what_is_young(lake: Lake) -> None:
+    old = [replace(lake, "a", value) for value in range(5)]
+    replace(lake, "b", 100)
+    aged(Path(lake.uri("t")), 40)
+    young = replace(lake, "a", 50)
+    newest = replace(lake, "a", 60)
+
+    planned = lake.vacuum("t", 30, {old[1], old[3], 10_000}, dry_run=True)
+    assert values(lake, old[0]) == [0]
+    deleted = lake.vacuum("t", 30, {old[1], old[3], 10_000})
+
+    assert sorted(deleted) == sorted(planned)
+    assert len(deleted) == 2
+    assert values(lake, old[1]) == [1]
+    assert values(lake, old[3]) == [3]
+    assert values(lake, young) == [50, 100]
+    assert values(lake, newest) == values(lake) == [60, 100]
+    for gone in (old[0], old[2]):
+        with pytest.raises(DataContractError, match="is missing"):
+            values(lake, gone)
+    replace(lake, "a", 70)
+    assert values(lake) == [70, 100]
+
+
+def test_vacuum_of_no_table_does_nothing(lake: Lake) -> None:
+    assert lake.vacuum("t", 30, {1}) == []
 
 
 @pytest.mark.parametrize("name", ["at once", "100%", "ü", "a#b?c", "a+b"])

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from training import delta_log, storage
@@ -34,6 +34,10 @@ PREDICTIONS: Final = "predictions"
 
 #: Statistics of every column: by default Delta keeps those of the first 32 alone, and `spans` wants the time's.
 _TABLE_PROPERTIES: Final = {"delta.dataSkippingNumIndexedCols": "-1"}
+#: By default a checkpoint deletes the entries of the log that are older than 30 days, and nobody can read the versions
+#: of that time any more. Those of a source's tables are pinned by model versions, which can be made again. Tables that
+#: are only appended to, predictions, get a commit every few seconds, and no model version pins them.
+_KEEP_THE_LOG: Final = PostCommitHookProperties(cleanup_expired_logs=False)
 _START_OVER: Final = "move the table's folder away and write it anew (docs/your-model.md, Changing a live model)."
 #: What delta-rs says, in errors of several types, when the object store refuses us, and when it does not answer.
 _REFUSED: Final = re.compile("lacked (the necessary privileges|valid authentication credentials)")
@@ -228,6 +232,26 @@ class Lake:
         self._refuse_differences(table, opened, schema)
         return Appending(self, opened)
 
+    def vacuum(self, table: str, days: int, keep: Collection[int], dry_run: bool = False) -> list[str]:
+        """Delete the files that only versions older than `days` days have, but none of the versions in `keep`.
+
+        Returns the names of the files, also of those that would be deleted. Versions in `keep` that the table does not
+        have, of a table that was created again, are left out. Nothing happens when there is no table.
+        """
+        opened = self._open(table)
+        if opened is None:
+            return []
+        kept = sorted(version for version in keep if version <= opened.version())
+        with self._answering():
+            # Not shorter than a week unless the spec says so: the number of days is the operator's decision.
+            return opened.vacuum(
+                days * 24,
+                dry_run=dry_run,
+                enforce_retention_duration=False,
+                post_commithook_properties=_KEEP_THE_LOG,
+                keep_versions=kept or None,
+            )
+
     def applied(self, table: str, application: str, version: int | None = None) -> int | None:
         """The number of the last transaction that `application` committed to `table`, as of `version`."""
         opened = self._open(table, version)
@@ -330,9 +354,12 @@ class Lake:
         """
         kept = [Transaction(*each) for each in (transactions or {}).items()]
         properties = CommitProperties(app_transactions=kept or None, max_commit_retries=retries)
+        hooks = None if mode["mode"] == "append" else _KEEP_THE_LOG
         try:
             with self._answering():
-                write_deltalake(opened, rows, commit_properties=properties, **mode)  # type: ignore[call-overload]
+                write_deltalake(  # type: ignore[call-overload]
+                    opened, rows, commit_properties=properties, post_commithook_properties=hooks, **mode
+                )
         except CommitFailedError as error:
             raise TransientError(
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
