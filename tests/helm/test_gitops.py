@@ -138,6 +138,27 @@ def test_other_code_asks_for_a_training_after_the_pods_have_changed(deployed: li
     assert container["command"] == ["python", "-m", "training.code_change"]
 
 
+def test_hooks_run_in_an_order_and_leave_nothing_behind(deployed: list[Manifest]) -> None:
+    """By weight, in Helm and in Argo CD: what a Job needs first, definitions before a request to train."""
+    hooks = [m for m in deployed if "helm.sh/hook" in m["metadata"].get("annotations", {})]
+    weight = {
+        (m["kind"], m["metadata"]["name"]): int(m["metadata"]["annotations"]["helm.sh/hook-weight"]) for m in hooks
+    }
+    assert {kind for kind, _ in weight} == {"Job", "ServiceAccount"}
+    migrate = "perennial-migrate"
+    assert weight["ServiceAccount", migrate] < weight["Job", migrate]
+    assert weight["Job", "perennial-feature-definitions"] < weight["Job", "perennial-code-change"]
+    for hook in hooks:
+        # A Job cannot be changed: the one of the release before goes first.
+        policy = hook["metadata"]["annotations"]["helm.sh/hook-delete-policy"].split(",")
+        assert {"before-hook-creation", "hook-succeeded"} == set(policy)
+        # Argo CD has no install and no rollback.
+        phases = set(hook["metadata"]["annotations"]["helm.sh/hook"].split(","))
+        assert phases & {"pre-upgrade", "post-upgrade"}
+    jobs = {m["metadata"]["name"] for m in of_kind(deployed, "Job")}
+    assert jobs == {name for kind, name in weight if kind == "Job"}, "a Job that is no hook could not be changed"
+
+
 def test_production_lets_nothing_out_to_every_address(deployed: list[Manifest]) -> None:
     text = str([policy["spec"] for policy in of_kind(deployed, "NetworkPolicy")])
     assert "10.0.0.0/8" in text

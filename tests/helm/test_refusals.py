@@ -43,6 +43,7 @@ def test_an_unknown_key_is_an_error(path: str) -> None:
     [
         ("serving.replicas", 0),
         ("serving.replicas", "two"),
+        ("serving.trial.memoryMiB", "512Mi"),
         ("mlflow.port", 70000),
         ("serving.models", ["Card Fraud"]),
         ("serving.models", []),
@@ -194,6 +195,13 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
         ),
         (nested("priorityClasses.enabled", False), "steps.quota counts pods by their priority class"),
         ({"settings": {"CT_TRACKING_URI": "http://other"}}, "settings.CT_TRACKING_URI is made from"),
+        ({"settings": {"CT_SERVING_LOAD_MIB": "4096"}}, "settings.CT_SERVING_LOAD_MIB is made from"),
+        (nested("serving.trial.memoryMiB", 513), "would take more than half of serving.resources.limits.memory (2Gi)"),
+        (nested("serving.resources.limits.memory", "1500Mi"), "serving.trial.memoryMiB: two trials may run at a time"),
+        (
+            {"serving": {"services": {"heavy": {"trial": {"memoryMiB": 1024}}}}},
+            "serving.services.heavy.trial.memoryMiB",
+        ),
     ],
     ids=lambda value: value.split(":")[0][:40] if isinstance(value, str) else "",
 )

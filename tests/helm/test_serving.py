@@ -119,6 +119,19 @@ def test_a_changed_setting_restarts_serving(production: list[Manifest]) -> None:
     assert checksum(production) != checksum(render(merged(PRODUCTION, {"env": {"AWS_REGION": "x"}})))
 
 
+def test_two_trials_take_at_most_half_of_a_replicas_memory() -> None:
+    """A trial that took more than the pod has would end the service, not the trial."""
+    from serving.trials import PROCESSES
+
+    heavy = {"heavy": {"trial": {"memoryMiB": 700, "seconds": 60}, "resources": {"limits": {"memory": "3Gi"}}}}
+    release = render(merged(PRODUCTION, {"serving": {"services": heavy}}))
+    for name, (mib, seconds, limit) in {"serving": ("512", "30", 2048), "serving-heavy": ("700", "60", 3072)}.items():
+        (container,) = named(release, "Deployment", f"perennial-{name}")["spec"]["template"]["spec"]["containers"]
+        given = environment(container)
+        assert (given["CT_SERVING_LOAD_MIB"], given["CT_SERVING_LOAD_SECONDS"]) == (mib, seconds)
+        assert PROCESSES * int(mib) <= limit / 2
+
+
 def test_rollouts_find_every_replica_ready_or_not(production: list[Manifest]) -> None:
     service = named(production, "Service", "perennial-serving-replicas")
     assert service["spec"]["clusterIP"] == "None"

@@ -107,6 +107,13 @@
 {{- if ge (int $serving.drainSeconds) (int $serving.terminationGracePeriodSeconds) -}}
 {{- $problems = append $problems (printf "%s.terminationGracePeriodSeconds must leave time after %s.drainSeconds to ship the prediction log." $at $at) -}}
 {{- end -}}
+{{- $limit := dig "limits" "memory" "" $serving.resources | toString -}}
+{{- if regexMatch "^[0-9]+[MG]i$" $limit -}}
+{{- $mib := mul (regexFind "^[0-9]+" $limit | int) (ternary 1024 1 (hasSuffix "Gi" $limit)) -}}
+{{- if gt (mul 4 (int $serving.trial.memoryMiB)) $mib -}}
+{{- $problems = append $problems (printf "%s.trial.memoryMiB: two trials may run at a time beside the models in memory, and would take more than half of %s.resources.limits.memory (%s): lower it, or raise the limit." $at $at $limit) -}}
+{{- end -}}
+{{- end -}}
 {{- range $way := list "ingress" "httpRoute" -}}
 {{- if (index $serving $way).enabled -}}
 {{- if not (or $serving.apiKeys.existingSecret $serving.trustedGateway) -}}
@@ -168,7 +175,7 @@
 {{- $problems = append $problems "steps.quota counts pods by their priority class: it needs priorityClasses.enabled." -}}
 {{- end -}}
 
-{{- $own := keys (include "perennial.settings" . | fromYaml) -}}
+{{- $own := concat (keys (include "perennial.settings" . | fromYaml)) (list "CT_SERVING_NAME" "CT_SERVING_MODELS" "CT_SERVING_MAXIMUM_MODELS" "CT_SERVING_LOAD_MIB" "CT_SERVING_LOAD_SECONDS" "CT_SERVING_STATE" "CT_SERVING_MANAGEMENT_PORT") -}}
 {{- range $name, $_ := $v.settings -}}
 {{- if has $name $own -}}
 {{- $problems = append $problems (printf "settings.%s is made from other values of the chart: change those." $name) -}}

@@ -84,6 +84,8 @@ spec:
         - {name: CT_SERVING_NAME, value: {{ $service.name }}}
         - {name: CT_SERVING_MODELS, value: {{ join "," $serving.models | quote }}}
         - {name: CT_SERVING_MAXIMUM_MODELS, value: {{ int $serving.maximumModels | quote }}}
+        - {name: CT_SERVING_LOAD_MIB, value: {{ int $serving.trial.memoryMiB | quote }}}
+        - {name: CT_SERVING_LOAD_SECONDS, value: {{ int $serving.trial.seconds | quote }}}
         - {name: CT_SERVING_STATE, value: /var/lib/perennial-serving}
         - {name: CT_SERVING_MANAGEMENT_PORT, value: "3002"}
         - {name: CT_IMAGE, value: {{ include "perennial.image" (list . "serving") }}}
