@@ -1,5 +1,6 @@
 """What the tests do with a cluster: pods of the project's images, and looking at those of others."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,47 @@ USER = {
     "fsGroup": 0,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+STEPS = "app.kubernetes.io/component=step"
+SERVING = "app.kubernetes.io/component=serving"
+#: Eight weeks of payments, enough for a fit of the multilayer perceptron to take a while.
+DATA = ["-m", "local.generator", "--landing", "/var/lib/perennial/landing", "--start", "2026-01-05", "--days", "56"]
+DATA += ["--days-per-file", "14", "--customers", "4000", "--terminals", "8000"]
+PAYMENT = {
+    "transaction_id": 1,
+    "event_time": "2026-03-02T23:10:00Z",
+    "customer_id": 7,
+    "terminal_id": 42,
+    "amount": 180.5,
+}
+#: Asks again and again for so many seconds, in some threads, retries nothing, and prints what went wrong.
+CLIENT = """
+import concurrent.futures, json, time, urllib.request
+until = time.time() + SECONDS
+def ask(_):
+    failed, answered = [], 0
+    while time.time() < until:
+        body = json.dumps(PAYLOAD).encode()
+        request = urllib.request.Request(URL, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                json.load(answer)
+                answered += 1
+        except Exception as error:
+            failed.append(repr(error))
+        time.sleep(PAUSE)
+    return answered, failed
+with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+    told = list(pool.map(ask, range(THREADS)))
+print(json.dumps({"answered": sum(n for n, _ in told), "failed": [each for _, failed in told for each in failed]}))
+"""
+
+
+def requests_for(seconds: int, threads: int = 1, pause: float = 0.1) -> str:
+    """Python code of a client of the prediction service."""
+    values = {"URL": "http://perennial-serving:3000/models/card_fraud/predict", "PAYLOAD": PAYMENT}
+    values |= {"SECONDS": seconds, "THREADS": threads, "PAUSE": pause}
+    return "".join(f"{name} = {value!r}\n" for name, value in values.items()) + CLIENT
 
 
 def wait_for(what: str, look: Callable[[], Any], seconds: float) -> Any:
@@ -40,6 +82,8 @@ class Namespace:
         config.load_kube_config()
         self.name, self.images, self.tag = name, images, tag
         self.core = client.CoreV1Api()
+        self.batch = client.BatchV1Api()
+        self.scaling = client.AutoscalingV2Api()
 
     def create(self) -> None:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -96,6 +140,27 @@ class Namespace:
     def pods(self, selector: str) -> list[Any]:
         return list(self.core.list_namespaced_pod(self.name, label_selector=selector).items)
 
+    def ready(self, selector: str) -> list[Any]:
+        """The pods that a Service sends requests to."""
+        return [pod for pod in self.pods(selector) if is_ready(pod)]
+
+    def nodes(self) -> int:
+        """How many nodes take pods."""
+        found = self.core.list_node().items
+        return sum(
+            not node.spec.unschedulable and not any(_keeps_out(t) for t in node.spec.taints or []) for node in found
+        )
+
+    def settings(self) -> dict[str, str]:
+        """What the chart says to steps: its ConfigMap."""
+        return dict(self.core.read_namespaced_config_map("perennial-settings", self.name).data)
+
+    def answer(self, name: str, code: str, seconds: float = 300) -> Any:
+        """The JSON that Python code prints last in a pod of the training image, with the state."""
+        self.run(self.training_pod(name, ["-c", code]))
+        wait_for(f"end of {name}", lambda: self.phase(name) in {"Succeeded", "Failed"}, seconds)
+        return json.loads(self.log(name).strip().splitlines()[-1])
+
     def phase(self, name: str) -> str:
         return str(self.core.read_namespaced_pod(name, self.name).status.phase)
 
@@ -135,6 +200,14 @@ class Namespace:
         made = pod(self, name, "training", ["python", *argv], state=state)
         made["spec"]["priorityClassName"] = f"{self.name}-serving"
         return made
+
+
+def is_ready(pod: Any) -> bool:
+    return any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])
+
+
+def _keeps_out(taint: Any) -> bool:
+    return taint.effect in {"NoSchedule", "NoExecute"}
 
 
 def airflow_pod(space: Namespace) -> dict[str, Any]:

@@ -7,7 +7,9 @@ PERENNIAL_TEST_TAG their tag (`dev`). The cluster must be able to pull them.
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -24,10 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=REASON))
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Namespace]:
-    import helm_python
-
+@contextmanager
+def prepared() -> Iterator[Namespace]:
+    """A namespace with the Secrets of a trial, deleted at the end."""
     space = Namespace(
         f"perennial-test-{secrets.token_hex(3)}",
         os.environ["PERENNIAL_TEST_IMAGES"],
@@ -37,19 +38,57 @@ def namespace() -> Iterator[Namespace]:
     try:
         script = ["bash", str(HELM / "local-secrets.sh"), space.name]
         space.apply(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
+        yield space
+    finally:
+        space.delete()
+
+
+@contextmanager
+def installed(values: Mapping[str, Any]) -> Iterator[Namespace]:
+    """The trial with these values, in a namespace of its own."""
+    import helm_python
+
+    with prepared() as space:
         space.service_account("airflow")
         images = {"registry": space.images, "tag": space.tag}
         own = {"images": images, "steps": {"launchers": [{"name": "airflow", "namespace": ""}]}}
         own["priorityClasses"] = {"prefix": space.name}
         helm = helm_python.Config(namespace=space.name)
-        helm.install(str(CHART), "perennial", merged(values_file("values-local.yaml"), own), timeout=900)
+        helm.install(str(CHART), "perennial", merged(values_file("values-local.yaml"), own, values), timeout=900)
         try:
-            space.run(airflow_pod(space))
             yield space
         finally:
             helm.uninstall("perennial", ignore_not_found=True)
-    finally:
-        space.delete()
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    with installed({}) as space:
+        space.run(airflow_pod(space))
+        yield space
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Namespace]:
+    """With the Secrets of a trial, and nothing installed."""
+    with prepared() as space:
+        yield space
+
+
+@pytest.fixture(scope="module")
+def spread() -> Iterator[Namespace]:
+    """A release over several nodes: its state is on a volume that all can mount, and serving is autoscaled."""
+    shared = os.environ.get("PERENNIAL_TEST_SHARED_CLASS")
+    if not shared:
+        pytest.skip("name a storage class that offers ReadWriteMany in PERENNIAL_TEST_SHARED_CLASS")
+    scaling = {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "cpu": 50, "scaleDownSeconds": 30}
+    values = {
+        "state": {"volume": {"accessMode": "ReadWriteMany", "storageClass": shared}},
+        "serving": {"autoscaling": scaling},
+    }
+    with installed(values) as space:
+        space.run(airflow_pod(space))
+        yield space
 
 
 @pytest.fixture(scope="module")

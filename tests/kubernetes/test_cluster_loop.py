@@ -5,45 +5,15 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.cluster import Namespace, wait_for
+from tests.kubernetes.cluster import DATA, SERVING, STEPS, Namespace, is_ready, requests_for, wait_for
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(3600)]
-
-STEPS = "app.kubernetes.io/component=step"
-SERVING = "app.kubernetes.io/component=serving"
-DATA = ["-m", "local.generator", "--landing", "/var/lib/perennial/landing", "--start", "2026-01-05", "--days", "56"]
-#: Enough for a fit of the multilayer perceptron to take a while.
-SMALL = ["--days-per-file", "14", "--customers", "4000", "--terminals", "8000"]
-PAYMENT = {
-    "transaction_id": 1,
-    "event_time": "2026-03-02T23:10:00Z",
-    "customer_id": 7,
-    "terminal_id": 42,
-    "amount": 180.5,
-}
-
-#: Asks once a tenth of a second for a minute, retries nothing, and prints what went wrong.
-CLIENT = """
-import json, time, urllib.request
-failed, answered, until = [], 0, time.time() + 60
-while time.time() < until:
-    body = json.dumps(PAYLOAD).encode()
-    request = urllib.request.Request(URL, body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            json.load(answer)
-            answered += 1
-    except Exception as error:
-        failed.append(repr(error))
-    time.sleep(0.1)
-print(json.dumps({"answered": answered, "failed": failed}))
-"""
 
 
 @pytest.fixture(scope="module")
 def killed(namespace: Namespace) -> dict[str, Any]:
     """Lands data, kills the first long fit after an epoch of it, and waits until a champion serves."""
-    landing = namespace.run(namespace.training_pod("landing", [*DATA, *SMALL]))
+    landing = namespace.run(namespace.training_pod("landing", [*DATA]))
     wait_for("landed data", lambda: namespace.phase(landing) == "Succeeded", 600)
     seen: dict[str, Any] = {}
 
@@ -90,16 +60,13 @@ def test_every_step_left_a_report_and_succeeded_pods_are_gone(namespace: Namespa
         "import glob, json; print(json.dumps([json.load(open(p))['status'] for p in "
         "sorted(glob.glob('/var/lib/perennial/work/results/card_fraud_train/**/*.json', recursive=True))]))"
     )
-    name = namespace.run(namespace.training_pod("reports", ["-c", code]))
-    wait_for("reports", lambda: namespace.phase(name) == "Succeeded", 300)
-    statuses = json.loads(namespace.log(name).strip().splitlines()[-1])
+    statuses = namespace.answer("reports", code)
     assert statuses.count("succeeded") >= 6
     wait_for("end of the succeeded pods", lambda: not _succeeded(namespace), 300)
 
 
 def test_a_killed_serving_pod_is_not_noticed(namespace: Namespace, killed: dict[str, Any]) -> None:
-    code = f"PAYLOAD = {PAYMENT!r}\nURL = 'http://perennial-serving:3000/models/card_fraud/predict'\n{CLIENT}"
-    client = namespace.run(namespace.training_pod("client", ["-c", code], state=False))
+    client = namespace.run(namespace.training_pod("client", ["-c", requests_for(60)], state=False))
     wait_for("client", lambda: namespace.phase(client) == "Running", 300)
     namespace.kill(namespace.pods(SERVING)[0].metadata.name)
     wait_for("end of the client", lambda: namespace.phase(client) == "Succeeded", 300)
@@ -123,8 +90,7 @@ def test_the_budget_lets_one_replica_be_evicted_at_a_time(namespace: Namespace, 
 def _ready(namespace: Namespace) -> bool:
     """A serving pod without a champion is not ready."""
     pods = namespace.pods(SERVING)
-    conditions = [c for pod in pods for c in pod.status.conditions or [] if c.type == "Ready"]
-    return len(pods) >= 2 and all(condition.status == "True" for condition in conditions)
+    return len(pods) >= 2 and all(is_ready(pod) for pod in pods)
 
 
 def _succeeded(namespace: Namespace) -> list[Any]:

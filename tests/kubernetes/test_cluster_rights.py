@@ -29,7 +29,8 @@ def test_airflow_starts_pods_where_steps_run_and_nowhere_else(apart: Spaces) -> 
     release, steps, airflow = apart
     for verb, resource in [("create", "pods"), ("delete", "pods"), ("get", "pods/log"), ("create", "jobs")]:
         assert airflow.may("airflow-scheduler", verb, resource, steps.name), (verb, resource)
-        assert not airflow.may("airflow-scheduler", verb, resource, release.name), (verb, resource)
+        for space in (release, airflow):
+            assert not airflow.may("airflow-scheduler", verb, resource, space.name), (verb, resource, space.name)
     for verb, resource in [("get", "secrets"), ("list", "secrets"), ("create", "pods/exec"), ("get", "configmaps")]:
         for space in (steps, release):
             assert not airflow.may("airflow-scheduler", verb, resource, space.name), (verb, resource, space.name)
@@ -73,7 +74,7 @@ def test_mlflow_needs_a_login_and_serving_only_reads(apart: Spaces, user: str, a
         {"name": "MLFLOW_TRACKING_PASSWORD", "valueFrom": {"secretKeyRef": key}},
     ]
     mlflow = "app.kubernetes.io/component=mlflow"
-    wait_for("MLflow", lambda: any(_ready(each) for each in release.pods(mlflow)), 900)
+    wait_for("MLflow", lambda: release.ready(mlflow), 900)
     code = f"NAME = {user + '-made'!r}\n{ASK}"
     asking = pod(release, f"ask-as-{user}", "training", ["python", "-c", code], login, state=False)
     # As a replica: MLflow's network policy lets those in.
@@ -86,8 +87,3 @@ def test_mlflow_needs_a_login_and_serving_only_reads(apart: Spaces, user: str, a
     name = release.run(asking)
     wait_for("answers", lambda: release.phase(name) in {"Succeeded", "Failed"}, 300)
     assert release.log(name).strip().splitlines()[-1] == str(answers)
-
-
-def _ready(each: object) -> bool:
-    conditions = each.status.conditions or []  # type: ignore[attr-defined]
-    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
