@@ -55,8 +55,15 @@ def degradation(
     if current.standard_error is None or not np.isfinite([current.value, reference.value]).all():
         return None
     error = float(np.hypot(current.standard_error, reference.standard_error or current.standard_error))
-    chance = chance_of_error(spec.confidence, look, spec.window_days)
     drop = rule.sign * (reference.value - current.value)
+    return judge_drop(drop, error, reference.value, primary, rule, look, spec)
+
+
+def judge_drop(
+    drop: float, error: float, reference: float, primary: Metric, rule: MetricRule, look: int, spec: MonitoringSpec
+) -> Degradation:
+    """The test of a `drop` of the primary metric from `reference`, with its standard error: see `degradation`."""
+    chance = chance_of_error(spec.confidence, look, spec.window_days)
     margin = spec.maximum_performance_drop
     if margin is None:
         margin = 0.1 if rule.bounded else Relative(relative=0.1)
@@ -67,5 +74,5 @@ def degradation(
         look=look,
         confidence=1 - chance,
         lowest_drop=float(drop - norm.isf(chance) * error),
-        allowed=allowed(margin, reference.value),
+        allowed=allowed(margin, reference),
     )

@@ -14,7 +14,7 @@ and a ServedTask, which is what serving needs of it. Serving imports the module 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -124,6 +124,11 @@ class Scored(ABC):
     def value(self, metric: str, sample: Sample | None = None) -> float:
         """One metric. NaN where it is not defined, such as for a sample without a positive row."""
 
+    @property
+    def losses(self) -> np.ndarray | None:
+        """What each row adds to the loss [n], to find where it is high. None: this kind has no loss of a single row."""
+        return None
+
     def measure(self) -> Metrics:
         """All metrics on all rows. One that is not defined there is left out."""
         found = {metric: self.value(metric) for metric in self.metrics}
@@ -163,6 +168,9 @@ class TaskKind(ABC):
     optional: ClassVar[frozenset[str]] = frozenset()
     #: Whether the groups of outputs are ranges in ascending order, so that neighbours can be taken together.
     ordered: ClassVar[bool] = True
+    #: What `targets` are estimated from where labels have not come: each from the score in its place, which rises with
+    #: it, or all from the features.
+    estimated_from: ClassVar[Literal["scores", "features"]] = "scores"
 
     def __init__(self, spec: ModelSpec) -> None:
         """Raises ConfigError for a section that the kind does not accept."""
@@ -232,6 +240,18 @@ class TaskKind(ABC):
     @abstractmethod
     def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> Scored:
         """The scores of a version whose task is `served`."""
+
+    def targets(self, scored: Scored) -> dict[str, np.ndarray]:
+        """What must be known of rows to measure them, name → a number for each row [n]: taken from rows with labels, it
+        is estimated for others. Empty: this kind cannot estimate its performance."""
+        return {}
+
+    def expected(
+        self, rows: EvaluationSet, scores: np.ndarray, served: ServedTask, targets: Mapping[str, np.ndarray]
+    ) -> Scored:
+        """The scores of rows without labels, measured by the estimates of their `targets`. Its metrics are those that
+        can be estimated. The labels of `rows` are not used."""
+        raise NotImplementedError(f"{type(self).__name__} has no targets")
 
     @abstractmethod
     def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedTask]:

@@ -1,7 +1,7 @@
 """Binary classification: an event is positive or not; the score is the probability that it is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -118,6 +118,27 @@ class ScoredBinary(Scored):
         likely = np.clip(self.values.astype(np.float64), EPSILON, 1 - EPSILON)
         return -np.where(self.truth.labels == 1, np.log(likely), np.log1p(-likely))
 
+    @property
+    def losses(self) -> np.ndarray:
+        return self._losses
+
+
+class ExpectedBinary(ScoredBinary):
+    """Measured by the probabilities that rows are positive: `truth.labels` are these, not 0 and 1.
+
+    The metrics then take the expected numbers of true and false alerts. Source: NannyML's documentation,
+    "Confidence-based Performance Estimation". precision_at_k is left out: it needs the probability that some row of an
+    entity is positive.
+    """
+
+    def _brier(self, weights: np.ndarray) -> float:
+        return super()._brier(weights) + mean(self.truth.labels * (1 - self.truth.labels), weights)
+
+    @cached_property
+    def _losses(self) -> np.ndarray:
+        likely, positive = np.clip(self.values.astype(np.float64), EPSILON, 1 - EPSILON), self.truth.labels
+        return -(positive * np.log(likely) + (1 - positive) * np.log1p(-likely))
+
 
 @TASKS.register("binary")
 class Binary(TaskKind):
@@ -175,6 +196,17 @@ class Binary(TaskKind):
         assert isinstance(served, ServedBinary)
         values = np.asarray(scores)
         return ScoredBinary(truth, values, tuple(self.rules), self.evaluation.k, served.decide(values))
+
+    def targets(self, scored: Scored) -> dict[str, np.ndarray]:
+        return {"positive": scored.truth.labels.astype(np.float64)}
+
+    def expected(
+        self, rows: EvaluationSet, scores: np.ndarray, served: ServedTask, targets: Mapping[str, np.ndarray]
+    ) -> ExpectedBinary:
+        assert isinstance(served, ServedBinary)
+        metrics = tuple(name for name in self.rules if name != "precision_at_k")
+        truth, values = replace(rows, labels=targets["positive"]), np.asarray(scores)
+        return ExpectedBinary(truth, values, metrics, self.evaluation.k, served.decide(values))
 
     def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedBinary]:
         prevalence = float(train.labels.mean())

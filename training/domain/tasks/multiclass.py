@@ -1,7 +1,7 @@
 """Multiclass classification: an event belongs to one of several classes; the scores are the probabilities of all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +87,7 @@ class ScoredMulticlass(Scored):
         self, truth: EvaluationSet, scores: np.ndarray, classes: Sequence[str], metrics: Sequence[str], k: int
     ) -> None:
         super().__init__(truth, scores, metrics)
+        self.classes = tuple(classes)
         known = list(classes)
         self._names = known + sorted(set(truth.labels.tolist()) - set(known))
         numbers = {name: number for number, name in enumerate(self._names)}
@@ -148,6 +149,10 @@ class ScoredMulticlass(Scored):
         first = np.argsort(self._probabilities, axis=1, kind="stable")[:, ::-1][:, : self._k]
         return (first == self._labels[:, np.newaxis]).any(axis=1).astype(np.float64)
 
+    @property
+    def losses(self) -> np.ndarray:
+        return self._losses
+
     def charts(self) -> list[Chart]:
         weights = np.ones(len(self._labels))
         names = tuple(self._names)
@@ -176,6 +181,45 @@ class ScoredMulticlass(Scored):
                 (Line(ends, ends, "calibrated", "dotted"), _reliability(confidence, right)),
             ),
         ]
+
+
+class ExpectedMulticlass(ScoredMulticlass):
+    """Measured by the probabilities `expected` [n, classes] of each row's class; `truth.labels` are not used.
+
+    Source: NannyML's documentation, "Confidence-based Performance Estimation", Multiclass Classification.
+    """
+
+    def __init__(
+        self,
+        truth: EvaluationSet,
+        scores: np.ndarray,
+        classes: Sequence[str],
+        metrics: Sequence[str],
+        k: int,
+        expected: np.ndarray,
+    ) -> None:
+        likeliest = np.asarray(classes, dtype=object)[np.argmax(scores, axis=1)]
+        super().__init__(replace(truth, labels=likeliest), scores, classes, metrics, k)
+        self._expected = expected
+
+    def confusion(self, weights: np.ndarray) -> np.ndarray:
+        size = len(self._names)
+        rows = [np.bincount(self._predicted, weights * self._expected[:, k], minlength=size) for k in range(size)]
+        return np.array(rows)
+
+    @cached_property
+    def _losses(self) -> np.ndarray:
+        likely = np.clip(self._probabilities.astype(np.float64), EPSILON, 1 - EPSILON)
+        return -(self._expected * np.log(likely)).sum(axis=1)
+
+    @cached_property
+    def _ranked(self) -> list[Ranked]:
+        return [Ranked(self._expected[:, k], self._probabilities[:, k]) for k in range(len(self._names))]
+
+    @cached_property
+    def _among_the_first(self) -> np.ndarray:
+        first = np.argsort(self._probabilities, axis=1, kind="stable")[:, ::-1][:, : self._k]
+        return np.take_along_axis(self._expected, first, axis=1).sum(axis=1)
 
 
 @TASKS.register("multiclass")
@@ -252,6 +296,21 @@ class Multiclass(TaskKind):
     def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> ScoredMulticlass:
         assert isinstance(served, ServedMulticlass)
         return ScoredMulticlass(truth, scores, served.classes, tuple(self.rules), self.evaluation.k)
+
+    def targets(self, scored: Scored) -> dict[str, np.ndarray]:
+        """Whether each class that the model knows is that of the row."""
+        assert isinstance(scored, ScoredMulticlass)
+        return {name: (scored.truth.labels == name).astype(np.float64) for name in scored.classes}
+
+    def expected(
+        self, rows: EvaluationSet, scores: np.ndarray, served: ServedTask, targets: Mapping[str, np.ndarray]
+    ) -> ExpectedMulticlass:
+        assert isinstance(served, ServedMulticlass)
+        raised = np.column_stack([targets[name] for name in served.classes])
+        total = raised.sum(axis=1, keepdims=True)
+        # Where no class is expected, what the model says.
+        probabilities = np.where(total > 0, raised / np.where(total > 0, total, 1), scores)
+        return ExpectedMulticlass(rows, scores, served.classes, tuple(self.rules), self.evaluation.k, probabilities)
 
     def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedMulticlass]:
         counts = self.counts(train.labels)

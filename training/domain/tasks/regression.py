@@ -113,8 +113,7 @@ class ScoredRegression(Scored):
 
     def _pinball_loss(self, weights: np.ndarray) -> float:
         """Koenker & Bassett, Regression Quantiles, Econometrica 46, 1978."""
-        losses = np.maximum(self._quantile * self._errors, (self._quantile - 1) * self._errors)
-        return mean(losses, weights)
+        return mean(self._pinball, weights)
 
     def _interval_coverage(self, weights: np.ndarray) -> float:
         if self._half_width is None:
@@ -122,8 +121,40 @@ class ScoredRegression(Scored):
         return mean((self._absolute <= self._half_width).astype(np.float64), weights)
 
     @cached_property
+    def _pinball(self) -> np.ndarray:
+        return np.maximum(self._quantile * self._errors, (self._quantile - 1) * self._errors)
+
+    @cached_property
     def _absolute(self) -> np.ndarray:
         return np.abs(self._errors)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Squared errors."""
+        return self._errors**2
+
+    def each(self) -> dict[str, np.ndarray]:
+        """Metric → what it is the mean of (rmse: the root of the mean), a number for each row."""
+        found = {"rmse": self._errors**2, "mae": self._absolute, "pinball_loss": self._pinball}
+        if self._half_width is not None:
+            found["interval_coverage"] = (self._absolute <= self._half_width).astype(np.float64)
+        return found
+
+
+class ExpectedRegression(Scored):
+    """Measured by the estimates of what each metric is the mean of: `targets`, metric → a number for each row."""
+
+    def __init__(self, truth: EvaluationSet, scores: np.ndarray, targets: Mapping[str, np.ndarray]) -> None:
+        super().__init__(truth, scores, tuple(targets))
+        self._targets = targets
+
+    def value(self, metric: str, sample: Sample | None = None) -> float:
+        found = mean(self._targets[metric], (sample or self.truth.whole).entity_weights)
+        return float(np.sqrt(found)) if metric == "rmse" else found
+
+    @property
+    def losses(self) -> np.ndarray | None:
+        return self._targets.get("rmse")
 
 
 @TASKS.register("regression")
@@ -139,6 +170,7 @@ class Regression(TaskKind):
         },
     }
     optional = frozenset({"interval"})
+    estimated_from = "features"
 
     @property
     def limits(self) -> Mapping[str, float]:
@@ -192,6 +224,16 @@ class Regression(TaskKind):
     def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> ScoredRegression:
         assert isinstance(served, ServedRegression)
         return ScoredRegression(truth, scores, tuple(self.rules), self._section.quantile, served.half_width)
+
+    def targets(self, scored: Scored) -> dict[str, np.ndarray]:
+        assert isinstance(scored, ScoredRegression)
+        return scored.each()
+
+    def expected(
+        self, rows: EvaluationSet, scores: np.ndarray, served: ServedTask, targets: Mapping[str, np.ndarray]
+    ) -> ExpectedRegression:
+        """Means of losses: r2 and the median of the errors cannot be estimated from them."""
+        return ExpectedRegression(rows, scores, targets)
 
     def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedRegression]:
         """A statistic of the training labels, for each group and season that occurs there; else for each group."""
