@@ -29,6 +29,7 @@ KINDS = {
     "data": ("data.py", "source"),
     "backfill": ("backfill.py", "source"),
     "restore_online": ("restore_online.py", "source"),
+    "retention": ("retention.py", "source"),
     "monitor": ("monitor.py", "model"),
     "reproduce": ("reproduce.py", "model"),
     "rollback": ("rollback.py", "model"),

@@ -26,6 +26,7 @@ SHARED_FIXTURES = {
     "tests/plugins/test_operators.py": "step_server",
     "tests/steps/test_audit.py": "monitored_model",
     "tests/steps/test_batch_monitoring.py": "monitored_model",
+    "tests/steps/test_clean.py": "monitored_model",
     "tests/steps/test_drift.py": "monitored_model",
     "tests/steps/test_performance.py": "monitored_model",
     "tests/steps/test_reproduce.py": "monitored_model",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: How long the client retries by itself. After that the error is transient, and the step is retried.
 RETRY_TIMEOUT = timedelta(seconds=20)
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class File:
@@ -235,6 +237,17 @@ def tree(uri: str) -> list[str]:
     with _contract_errors(uri) as (store, path):
         prefix = f"{path.rstrip('/')}/" if path else ""
         return sorted(each["path"].removeprefix(prefix) for page in store.list(prefix or None) for each in page)
+
+
+def last_change(uri: str) -> datetime:
+    """When the newest of all files below folder `uri` changed (as File.changed); long ago when there are none."""
+    if not is_remote(uri):
+        paths = (Path(at, name) for at, _, names in os.walk(local(uri)) for name in names)
+        times = [path.lstat().st_ctime for path in paths]
+        return datetime.fromtimestamp(max(times), UTC) if times else _LONG_AGO
+    with _contract_errors(uri) as (store, path):
+        listed = (each["last_modified"] for page in store.list(f"{path.rstrip('/')}/") for each in page)
+        return max(listed, default=_LONG_AGO)
 
 
 def upload(folder: Path, uri: str) -> None:

@@ -4,11 +4,32 @@ A step works in plain folders under `settings.scratch`. Where `settings.work` is
 disk, and what others need is shared.
 """
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from training import storage
 from training.adapters.registry import ModelVersion, Registry
 from training.settings import StateSettings
+
+#: Folders of a model in the work folder that are made again from the lake or loaded from MLflow when they are gone. Its
+#: others are reports, which the ledger refers to.
+MADE_AGAIN = ("artifacts", "checkpoints", "datasets", "references", "searches", "snapshots", "versions")
+#: The folder of a source with pages about its partitions.
+DATA_DOCS = "data_docs"
+
+
+def delete_old(uri: str, days: int, now: datetime, dry_run: bool = False) -> int:
+    """Delete what lies directly in the folder `uri`, files and folders, of which no file has changed for `days` days
+    before `now`. Returns the number of files and folders that go."""
+    before = now - timedelta(days=days)
+    found = storage.listing(uri)
+    old = [each.name for each in found.files if each.changed < before]
+    for name in old if not dry_run else ():
+        storage.remove(storage.join(uri, name))
+    folders = [name for name in found.folders if storage.last_change(storage.join(uri, name)) < before]
+    for name in folders if not dry_run else ():
+        storage.remove_folder(storage.join(uri, name))
+    return len(old) + len(folders)
 
 
 def shared_uri(settings: StateSettings, folder: Path) -> str:

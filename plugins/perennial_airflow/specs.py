@@ -42,6 +42,11 @@ def model_specs(kind: str) -> Iterator[ModelSpec]:
     return _wanted(kind, lambda: model_names(models), lambda name: load_model_spec(name, models, sources))
 
 
+def models_that_learn_from(source: str) -> list[dict[str, str]]:
+    """The inputs of a mapped task of each model of `source`."""
+    return [{"model": name} for name in models_of(source, load_settings().models_dir)]
+
+
 def _wanted(kind: str, names: Callable[[], list[str]], load: Callable[[str], S]) -> Iterator[S]:
     for name in _names(kind, names):
         try:

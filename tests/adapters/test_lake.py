@@ -91,9 +91,9 @@ def test_vacuum_spares_the_versions_to_keep_and_what_is_young(lake: Lake) -> Non
     young = replace(lake, "a", 50)
     newest = replace(lake, "a", 60)
 
-    planned = lake.vacuum("t", 30, {old[1], old[3], 10_000}, dry_run=True)
+    planned = lake.vacuum("t", 30 * 24, {old[1], old[3], 10_000}, dry_run=True)
     assert values(lake, old[0]) == [0]
-    deleted = lake.vacuum("t", 30, {old[1], old[3], 10_000})
+    deleted = lake.vacuum("t", 30 * 24, {old[1], old[3], 10_000})
 
     assert sorted(deleted) == sorted(planned)
     assert len(deleted) == 2
@@ -109,7 +109,7 @@ def test_vacuum_spares_the_versions_to_keep_and_what_is_young(lake: Lake) -> Non
 
 
 def test_vacuum_of_no_table_does_nothing(lake: Lake) -> None:
-    assert lake.vacuum("t", 30, {1}) == []
+    assert lake.vacuum("t", 30 * 24, {1}) == []
 
 
 @pytest.mark.parametrize("name", ["at once", "100%", "ü", "a#b?c", "a+b"])

@@ -66,6 +66,8 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("rollout.timeout_seconds", 7, set()),
     ("rollout.guards", {"maximum_error_rate": 0.5}, set()),
     ("resources.steps", {"train": {"gpus": 2}}, set()),
+    ("retention.work_days", 7, set()),
+    ("source.retention.pages_days", 7, set()),
     ("serving", "elsewhere", set()),
     ("scoring", {"when": "new_data"}, set()),
 ]

@@ -232,10 +232,11 @@ class Lake:
         self._refuse_differences(table, opened, schema)
         return Appending(self, opened)
 
-    def vacuum(self, table: str, days: int, keep: Collection[int], dry_run: bool = False) -> list[str]:
-        """Delete the files that only versions older than `days` days have, but none of the versions in `keep`.
+    def vacuum(self, table: str, hours: int, keep: Collection[int], dry_run: bool = False) -> list[str]:
+        """Delete the files that only versions older than `hours` hours have, but none of the versions in `keep`.
 
-        Returns the names of the files, also of those that would be deleted. Versions in `keep` that the table does not
+        Returns the names of the files, also of those that would be deleted and of those that are gone already while the
+        log still names them. Versions in `keep` that the table does not
         have, of a table that was created again, are left out. Nothing happens when there is no table.
         """
         opened = self._open(table)
@@ -243,9 +244,9 @@ class Lake:
             return []
         kept = sorted(version for version in keep if version <= opened.version())
         with self._answering():
-            # Not shorter than a week unless the spec says so: the number of days is the operator's decision.
+            # Delta refuses less than a week. The spec decides.
             return opened.vacuum(
-                days * 24,
+                hours,
                 dry_run=dry_run,
                 enforce_retention_duration=False,
                 post_commithook_properties=_KEEP_THE_LOG,

@@ -11,6 +11,7 @@ from training.contract.feature_tables import FeatureTable
 from training.contract.feeds import EVENTS, FeedSpec
 from training.contract.names import Name
 from training.contract.resources import StepResources
+from training.contract.retention_spec import SourceRetention
 from training.contract.spec_file import SpecFile
 
 
@@ -59,6 +60,7 @@ class SourceSections(SpecFile):
     """Label → where it is. The name of a label is its column."""
     features: SourceFeatures = SourceFeatures()
     resources: StepResources = StepResources()
+    retention: SourceRetention = SourceRetention()
 
     @property
     def events(self) -> FeedSpec:

@@ -10,6 +10,7 @@ from training.contract.feeds import Share
 from training.contract.names import DEFAULT_SERVICE, Metric, Name
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
+from training.contract.retention_spec import ModelRetention
 from training.contract.rollout_spec import RolloutSpec
 from training.contract.scoring_spec import ScoringSpec
 from training.contract.search_spec import SearchSpec
@@ -137,6 +138,7 @@ class SpecSections(SpecFile):
     scoring: ScoringSpec | None = None
     """Score events in batch. Unset: the model only answers requests."""
     resources: ResourcesSpec = ResourcesSpec()
+    retention: ModelRetention = ModelRetention()
     serving: Name | None = DEFAULT_SERVICE
     """The name of the prediction service that serves the model (CT_SERVING_NAME). `null`: none; it is scored in batch
     only, and a rollout has no stages."""

@@ -150,6 +150,18 @@ STEPS: Mapping[str, StepSpec] = {
             timeout_seconds=6 * 3600,
         ),
         StepSpec(
+            name="clean_source",
+            summary="Delete what is old of a source: earlier table versions that no registered version needs, pages.",
+            inputs=m.CleanSourceInputs,
+            result=m.CleanResult,
+        ),
+        StepSpec(
+            name="clean_model",
+            summary="Delete what is old of a model: work files, reports, artifacts of unregistered runs.",
+            inputs=m.CleanModelInputs,
+            result=m.CleanResult,
+        ),
+        StepSpec(
             name="ledger_verify",
             summary="Check that no entry of a model's ledger was altered or removed.",
             inputs=m.LedgerVerifyInputs,

@@ -73,6 +73,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "source.features.tables.aggregations": _NOTHING,
     "source.features.event_columns": _DATASET | _CODE,
     "source.resources": _NOTHING,
+    "source.retention": _NOTHING,
     "label": _DATASET | _CODE,
     "features": _DATASET | _CODE,
     # It decides which labels suffice, and columns of the dataset.
@@ -114,6 +115,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "schedule": _NOTHING,
     "rollout": _NOTHING,
     "resources": _NOTHING,
+    "retention": _NOTHING,
     "serving": _NOTHING,
     "scoring": _NOTHING,
 }

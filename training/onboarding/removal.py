@@ -22,13 +22,11 @@ from training.contract.names import NAME_PATTERN
 from training.contract.source_spec import load_source_spec, source_names
 from training.contract.traffic import TAGS
 from training.settings import ServingSettings
+from training.workspace import DATA_DOCS, MADE_AGAIN
 
 #: The kind of the ledger's entry on the removal of a model.
 REMOVAL = "removal"
-_DATA_DOCS = "data_docs"
-#: Folders of a model in the work folder. Its others are reports, which the ledger refers to.
-_MADE_AGAIN = ("artifacts", "checkpoints", "datasets", "searches", "snapshots", "versions")
-_NO_REPORTS = (*_MADE_AGAIN, _DATA_DOCS)
+_NO_REPORTS = (*MADE_AGAIN, DATA_DOCS)
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def _model_changes(name: str, spec: Path, settings: ServingSettings) -> Iterator
         )
     work = storage.join(settings.work, name)
     for folder in storage.folders(work):
-        if folder in _MADE_AGAIN:
+        if folder in MADE_AGAIN:
             yield _deletion(storage.join(work, folder), "made of the lake, or a copy of what MLflow has")
     copies = Path(settings.serving) / "models" / name
     if copies.exists():
@@ -115,7 +113,7 @@ def _source_changes(name: str, settings: ServingSettings) -> Iterator[Change]:
     tables = f": {', '.join(spec.features.tables)}" if spec.features.tables else ""
     what = f"delete its online rows, and its views, entities and services from Feast's registry{tables}"
     yield Change(what, partial(withdraw_source, settings, spec))
-    docs = storage.join(settings.work, name, _DATA_DOCS)
+    docs = storage.join(settings.work, name, DATA_DOCS)
     if _is_there(docs):
         yield _deletion(docs, "the pages on its partitions")
     record = storage.join(settings.work, "checks", f"{name}.json")

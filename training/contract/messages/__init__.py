@@ -19,6 +19,7 @@ from training.contract.messages.inputs import Metrics, ModelInputs, SourceInputs
 from training.contract.messages.ledger import LedgerVerifyInputs, LedgerVerifyResult
 from training.contract.messages.report import Failure, Provenance, StepReport
 from training.contract.messages.reproduction import Made, ReproduceInputs, ReproduceResult
+from training.contract.messages.retention import CleanModelInputs, CleanResult, CleanSourceInputs
 from training.contract.messages.rollout import Replica, RollbackInputs, RolloutInputs, RolloutResult, StageResult
 from training.contract.messages.scoring import ScoreInputs, ScoreResult
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
@@ -61,6 +62,9 @@ __all__ = [
     "Candidate",
     "CheckInputs",
     "CheckResult",
+    "CleanModelInputs",
+    "CleanResult",
+    "CleanSourceInputs",
     "ColumnDrift",
     "ComparedEstimate",
     "DatasetInputs",

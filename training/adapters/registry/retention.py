@@ -1,0 +1,98 @@
+"""What registered versions need, and deleting the artifacts of runs that belong to none."""
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from training.adapters.registry.connection import connect, contract_errors
+from training.adapters.registry.runs import FINGERPRINT, RESULT
+from training.contract.errors import DataContractError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger("perennial")
+
+#: Tag of versions and of runs: the version of a table that they were made of.
+TABLE = "table."
+#: Tag of a run whose artifacts were deleted: when.
+DELETED = "artifacts_deleted"
+#: Registered models and versions per request.
+_PAGE = 200
+
+
+def needed_table_versions(tracking_uri: str, learns_from_it: Callable[[str], bool]) -> dict[str, set[int]]:
+    """Table → its versions that registered versions were made of, of the models for which `learns_from_it` holds.
+
+    Raises DataContractError for a version that does not say it, so that nothing that it needs is deleted;
+    TransientError when MLflow does not answer.
+    """
+    client, needed = connect(tracking_uri), dict[str, set[int]]()
+    with contract_errors(tracking_uri):
+        for model in _pages(client.search_registered_models, max_results=_PAGE):
+            if not learns_from_it(model.name):
+                continue
+            for version in _versions(client, model.name):
+                tables = _tables(version.tags) or _tables(client.get_run(version.run_id).data.tags)
+                if not tables:
+                    problem = f"Version {version.version} of {model.name} does not say of which table versions it is"
+                    hint = f"Set its tags {TABLE}<table> in MLflow, or delete the version. Nothing was deleted."
+                    raise DataContractError(problem, hint)
+                for table, number in tables.items():
+                    needed.setdefault(table, set()).add(number)
+    return needed
+
+
+def delete_artifacts(tracking_uri: str, model: str, before: datetime, dry_run: bool) -> list[str]:
+    """Delete the artifacts of `model`'s runs that ended before `before` and belong to no registered version.
+
+    Returns the ids of the runs. Their numbers stay. A run says that its artifacts are gone, and is not found by its
+    fingerprint any more: the same training fits anew. Raises TransientError when MLflow does not answer.
+    """
+    client = connect(tracking_uri)
+    with contract_errors(tracking_uri):
+        experiment = client.get_experiment_by_name(model)
+        if experiment is None:
+            return []
+        registered = {version.run_id for version in _versions(client, model)}
+        ended = f"attributes.end_time < {int(before.timestamp() * 1000)}"
+        runs = _pages(client.search_runs, experiment_ids=[experiment.experiment_id], filter_string=ended)
+        old = [run for run in runs if run.info.run_id not in registered and DELETED not in run.data.tags]
+        for run in old:
+            if not dry_run:
+                _delete(client, run, before)
+    return [run.info.run_id for run in old]
+
+
+def _delete(client: "MlflowClient", run: Any, before: datetime) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    run_id = run.info.run_id
+    # First, so that no training takes up the run while its artifacts go.
+    for tag in (RESULT, FINGERPRINT):
+        if tag in run.data.tags:
+            client.delete_tag(run_id, tag)
+    for output in run.outputs.model_outputs if run.outputs else ():
+        get_artifact_repository(client.get_logged_model(output.model_id).artifact_location).delete_artifacts()
+        client.delete_logged_model(output.model_id)
+    get_artifact_repository(run.info.artifact_uri).delete_artifacts()
+    client.set_tag(run_id, DELETED, before.isoformat())
+    log.info("Deleted the artifacts of run %s (%s)", run_id, run.info.run_name)
+
+
+def _versions(client: "MlflowClient", model: str) -> Iterator[Any]:
+    return _pages(client.search_model_versions, filter_string=f"name='{model}'", max_results=_PAGE)
+
+
+def _tables(tags: dict[str, str]) -> dict[str, int]:
+    return {tag.removeprefix(TABLE): int(value) for tag, value in tags.items() if tag.startswith(TABLE)}
+
+
+def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(**arguments, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return

@@ -1,0 +1,36 @@
+"""Delete what is old of a model: work files, reports, and artifacts of runs that no registered version belongs to."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from training import storage
+from training.adapters.lake import PREDICTIONS, Lake
+from training.adapters.registry.retention import delete_artifacts
+from training.contract.messages import CleanModelInputs, CleanResult
+from training.contract.model_spec import load_model_spec
+from training.settings import StateSettings
+from training.workspace import DATA_DOCS, MADE_AGAIN, delete_old
+
+log = logging.getLogger("perennial")
+
+
+def run(inputs: CleanModelInputs, settings: StateSettings) -> CleanResult:
+    """Apply `retention` of the model spec. Of its predictions only what no version of the table has any more goes.
+
+    Registered versions, their runs and the ledger stay for ever. Raises TransientError when MLflow or a store does not
+    answer.
+    """
+    spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
+    now, keep, deleted = inputs.now or datetime.now(UTC), spec.retention, dict[str, int]()
+    for folder in storage.folders(storage.join(settings.work, spec.name)):
+        days = keep.work_days if folder in MADE_AGAIN else keep.reports_days
+        if folder != DATA_DOCS:
+            uri = storage.join(settings.work, spec.name, folder)
+            deleted[folder] = delete_old(uri, days, now, inputs.dry_run)
+    before = now - timedelta(days=keep.run_artifacts_days)
+    deleted["runs"] = len(delete_artifacts(settings.tracking_uri, spec.name, before, inputs.dry_run))
+    lake = Lake(settings.lake, spec.source.name, spec.name)
+    hours = keep.work_days * 24 - round((now - datetime.now(UTC)).total_seconds() / 3600)
+    deleted[PREDICTIONS] = len(lake.vacuum(PREDICTIONS, max(hours, 0), (), inputs.dry_run))
+    log.info("%s: %s", "Would be deleted" if inputs.dry_run else "Deleted", deleted)
+    return CleanResult(deleted=deleted)
