@@ -21,9 +21,6 @@ ROOT = Path(__file__).parent.parent.parent
 SCORED = ("flight_outcome",)
 OF_SOURCE = ("backfill", "data", "landing", "restore_online", "retention")
 OF_MODEL = ("monitor", "reproduce", "rollback", "train")
-    ("backfill", "data", "landing", "restore_online", "retention"),
-    ("monitor", "reproduce", "rollback", "train"),
-)
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
