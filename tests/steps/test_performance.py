@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tests.steps.monitored_model import DRIFTED, MODEL, MonitoredModel
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.datasets import Rows
+from training.adapters.features import Features
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
 from training.adapters.registry.connection import connect
@@ -23,7 +25,11 @@ from training.contract.errors import InputError
 from training.contract.messages import PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.tasks import BinaryTask
+from training.domain.encoding import encoded
+from training.domain.estimated_performance import have_been_right
+from training.settings import Settings
 from training.steps import performance
+from training.workspace import served_artifact
 
 #: Seven days whose labels have all been reported before DRIFTED.
 WINDOW = Days(start=DRIFTED - timedelta(days=14), end=DRIFTED - timedelta(days=7))
@@ -74,6 +80,79 @@ def _champions_own(world: MonitoredModel) -> pd.DataFrame:
     by_payment = pd.Series(scores, index=rows.table["transaction_id"].to_numpy())
     predictions = _predict(world, world.dataset.holdout.days, _blind, later=1)
     return predictions.assign(score=predictions["transaction_id"].map(by_payment))
+
+
+def _newest_scores(world: MonitoredModel, days: Days, later: int = 1) -> pd.DataFrame:
+    """What the champion logs for the events of `days`, with features as they were known at each."""
+    spec = load_model_spec(MODEL)
+    model = OnnxModel.load(served_artifact(world.settings, world.champion))
+    events = _events(world, days).rename(columns={"is_fraud": "label"})
+    made = Features(world.settings, spec).historical(events, world.lake.versions(*spec.source.entities))
+    made = made.set_index("transaction_id").loc[events["transaction_id"]]
+    columns = model.metadata.columns
+    values = encoded({column.name: made[column.name].to_numpy() for column in columns}, columns)
+    predictions = _predict(world, days, _blind, later=later)
+    by_payment = pd.Series(model.score(values), index=events["transaction_id"].to_numpy())
+    return predictions.assign(score=predictions["transaction_id"].map(by_payment))
+
+
+def _often(folder: Path, world: MonitoredModel) -> Settings:
+    """Windows of two days, of which three lie between the holdout and the newest labels."""
+    fields = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
+    fields["monitoring"] = {"window_days": 2, "minimum_rows": 100, "minimum_class_rows": 3}
+    fields["monitoring"]["maximum_performance_drop"] = 0.3
+    (folder / f"{MODEL}.yaml").write_text(yaml.safe_dump(fields))
+    return world.settings.model_copy(update={"models_dir": folder})
+
+
+def test_performance_is_estimated_before_the_labels_come(world: MonitoredModel, tmp_path: Path) -> None:
+    settings = _often(tmp_path, world)
+    days = Days(start=world.dataset.holdout.days.end, end=DRIFTED)
+    _log(world, _newest_scores(world, days))
+    found = performance.run(_inputs(world, DRIFTED, 1), settings).estimated
+    assert found is not None
+    assert found.window == Days.ending(DRIFTED, 2)
+    assert found.low < found.metrics["average_precision"] < found.high
+    assert found.test is not None
+    matured = DRIFTED - timedelta(days=7)
+    assert [each.window.end for each in found.compared] == [matured - timedelta(days=2 * i) for i in range(3)]
+    assert found.trusted == have_been_right(found.compared, 0.3)
+    for each in found.compared[2:]:
+        alone = performance.run(_inputs(world, each.window.end + timedelta(days=7), 1), settings)
+        assert alone.current["average_precision"] == pytest.approx(each.realised)
+        # What was estimated then, without these labels, is what is compared with them now.
+        then = performance.run(_inputs(world, each.window.end, 1), settings).estimated
+        assert then is not None
+        assert then.metrics["average_precision"] == pytest.approx(each.estimated)
+        assert (each.inside, each.standard_error) == (
+            then.low <= each.realised <= then.high,
+            pytest.approx(then.standard_error),
+        )
+    client = connect(world.settings.tracking_uri)
+    points = client.get_metric_history(world.champion.run_id, "estimated/average_precision")
+    assert found.metrics["average_precision"] in [p.value for p in points if p.step == DRIFTED.toordinal()]
+    errors = client.get_metric_history(world.champion.run_id, "estimated/average_precision/error")
+    assert found.compared[0].error in [p.value for p in errors if p.step == DRIFTED.toordinal()]
+
+
+def test_a_version_without_rows_of_its_holdout_is_not_estimated(
+    world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As versions of earlier releases: their runs have none."""
+    days = Days.ending(DRIFTED, 7)
+    _log(world, _predict(world, WINDOW, _good), _newest_scores(world, days))
+    client = connect(world.settings.tracking_uri)
+    run = client.create_run(client.get_run(world.champion.run_id).info.experiment_id)
+    folder = Registry(world.settings.tracking_uri).download(world.champion, tmp_path / "served")
+    client.log_artifacts(run.info.run_id, str(folder), "served")
+    registry = Registry(world.settings.tracking_uri)
+    old = registry.register(MODEL, run.info.run_id, world.champion.digest, {})
+    rows = [_predict(world, each, _good, version=old.version) for each in (WINDOW, days)]
+    _log(world, *rows)
+    with caplog.at_level("INFO", logger="perennial"):
+        result = _run(world, version=old.version)
+    assert (result.outcome, result.estimated) == ("measured", None)
+    assert "holds no rows of its holdout" in caplog.text
 
 
 def _blind(frauds: pd.Series) -> np.ndarray:

@@ -17,18 +17,17 @@ import pyarrow.compute as pc
 from training import storage
 from training.adapters import datasets
 from training.adapters.checkpoints import StoredCheckpoint
+from training.adapters.holdout_rows import HOLDOUT_ROWS, MAXIMUM_ROWS, HoldoutRows, write_holdout_rows
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
 from training.adapters.registry import REFERENCE, Run, Runs
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
-from training.contract.model_spec import ModelSpec
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
 from training.domain.drift import representatives
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.importance import importance_chart, permutation_importance
 from training.domain.metrics import standard_error
 from training.domain.parity import made_rows, prove_parity, tolerance
-from training.domain.resampling import Clusters
 from training.domain.task_kind import Fitting, ServedTask
 from training.estimators import base
 from training.estimators.base.calibration import fit_calibrated
@@ -111,7 +110,7 @@ def assist(inputs: TrainInputs, settings: StateSettings) -> None:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model, its task, and of the holdout's n rows that count the `features` [n, d], the `scores` and the truth."""
+    """A model, its task, and the rows of the holdout that count, with their truth."""
 
     content: bytes
     metadata: ArtifactMetadata
@@ -119,8 +118,7 @@ class _Trained:
     seconds: float
     parity: float
     served: ServedTask
-    features: np.ndarray
-    scores: np.ndarray
+    holdout: HoldoutRows
     truth: EvaluationSet
 
 
@@ -144,7 +142,9 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
     scored = task.scored(truth, scores[counted], served)
     metrics, primary = scored.measure(), task.evaluation.primary
     requests = job.dataset.requests()
-    drawn = _clusterings(requests.filter(pa.array(counted)), days, holdout.times[counted], spec)
+    made_of = requests.filter(pa.array(counted))["event"]
+    of_kinds = {name: pc.struct_field(made_of, name).to_pandas() for name in spec.entity_columns}
+    drawn = clusterings(list(of_kinds.values()), days, holdout.times[counted])
     error = standard_error(scored, primary, drawn, job.inputs.seed)
     log.info("On the %d of %d holdout rows that evaluation counts: %s", counted.sum(), len(counted), metrics)
     log.info("Standard error of %s: %s", primary, "unknown" if error is None else f"{error:.4f}")
@@ -171,8 +171,8 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
         parameters=job.parameters,
         config_hash=spec.config_hash,
     )
-    shown = features[counted], scores[counted]
-    return _Trained(content, metadata, fitted.device, seconds, parity, served, *shown, truth)
+    kept = HoldoutRows(features[counted], scores[counted], truth.labels, of_kinds, holdout.times[counted])
+    return _Trained(content, metadata, fitted.device, seconds, parity, served, kept, truth)
 
 
 def _fit(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
@@ -205,13 +205,15 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
     # Datasets may be deleted, and the lake's old versions too; the champion's reference lives as long as its run.
     with TemporaryDirectory() as kept:
         Path(kept, datasets.REFERENCE).write_bytes(dataset.reference())
+        holdout = trained.holdout.sample(MAXIMUM_ROWS, seed)
+        write_holdout_rows(Path(kept, HOLDOUT_ROWS), holdout, dataset.manifest.feature_names)
         runs.log_files(mlflow_run.run_id, Path(kept), REFERENCE)
     with TemporaryDirectory() as kept:
         Path(kept, RECIPE_FILE).write_text(recipe.model_dump_json(indent=2))
         runs.log_files(mlflow_run.run_id, Path(kept), RECIPE_FOLDER)
     importance = permutation_importance(
         OnnxScorer(trained.content).score,
-        trained.features,
+        trained.holdout.features,
         trained.truth,
         dataset.manifest.feature_names,
         task,
@@ -219,7 +221,7 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
         seed,
     )
     charts = [
-        *task.charts(trained.truth.labels, trained.scores, trained.served),
+        *task.charts(trained.truth.labels, trained.holdout.scores, trained.served),
         importance_chart(importance, task.evaluation.primary),
     ]
     with TemporaryDirectory() as plots:
@@ -227,13 +229,7 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
         Path(plots, "feature_importance.json").write_text(json.dumps(importance, indent=2))
         runs.log_files(mlflow_run.run_id, Path(plots), "plots")
     requirements = [f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")]
-    runs.log_model(mlflow_run, folder, trained.features, requirements)
-
-
-def _clusterings(requests: pa.Table, days: np.ndarray, times: np.ndarray, spec: ModelSpec) -> list[Clusters]:
-    """What a bootstrap draws of rows that were made of these `requests`."""
-    entities = [pc.struct_field(requests["event"], name).to_pandas() for name in spec.entity_columns]
-    return clusterings(entities, days, times)
+    runs.log_model(mlflow_run, folder, trained.holdout.features, requirements)
 
 
 def _golden(values: np.ndarray, scores: np.ndarray, requests: pa.Table, allowed: float) -> Golden:
