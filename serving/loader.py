@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from serving.load_guard import LoadDied, LoadGuard
@@ -106,6 +106,8 @@ class Loader:
         """Try refused versions again, also those that ended the service."""
         self._guard.retry(self._spec.name)
         self._retry_at = dict.fromkeys(self._retry_at, 0.0)
+        now = {"again": datetime.now(UTC)}
+        self.refused = {version: refusal.model_copy(update=now) for version, refusal in self.refused.items()}
 
     def unload(self) -> None:
         """Drop all versions. Their copies on disk stay, and requests under way keep theirs."""
@@ -143,8 +145,10 @@ class Loader:
         except Exception as error:
             reason = _one_line(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
             self._failed.pop(version, None)
-            self._retry_at[version] = time.monotonic() + _retry_seconds(error)
-            self.refused = {**self.refused, version: Refusal(reason=reason, at=datetime.now(UTC))}
+            seconds, now = _retry_seconds(error), datetime.now(UTC)
+            self._retry_at[version] = time.monotonic() + seconds
+            again = now + timedelta(seconds=seconds)
+            self.refused = {**self.refused, version: Refusal(reason=reason, at=now, again=again)}
             self._metrics.refused.inc()
             log.error("%s version %d is refused: %s", self._spec.name, version, reason)
         else:

@@ -26,6 +26,10 @@ class Replica:
         self.has_loaded: list[int] = []
         self.stuck_at: int | None = None
         self.refuses: int | None = None
+        #: Versions that it has refused before it is asked for them.
+        self.remembers: dict[int, Refusal] = {}
+        #: It loads such a version after it has told once more that it refuses it.
+        self.mends = False
         self.model = MODEL
         #: The counts in its signals.
         self.versions: dict[int, VersionSignals] = {}
@@ -60,9 +64,13 @@ class Replica:
             loaded = self._beside(state)
             if self.refuses is not None and self.refuses in (wanted, *loaded):
                 refused[self.refuses] = Refusal(reason="Golden rows differ by 0.1", at=MIDNIGHT)
-            if wanted is None or wanted != self.refuses:
+            refused |= self.remembers
+            bad = {self.refuses, *refused}
+            if self.mends and self.remembers.keys() & {wanted, *loaded}:
+                self.remembers = {}
+            if wanted is None or wanted not in bad:
                 self._served = self.stuck_at or wanted
-            loaded = [each for each in dict.fromkeys((*loaded, self._served)) if each and each != self.refuses]
+            loaded = [each for each in dict.fromkeys((*loaded, self._served)) if each and each not in bad]
             self.has_loaded += [each for each in loaded if each not in self.has_loaded]
             if self._served:
                 models["champion"] = LoadedVersion(version=self._served, digest="d", since=MIDNIGHT)

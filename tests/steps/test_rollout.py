@@ -5,6 +5,7 @@ aliases, or do not. The same steps against the real service are in tests/serving
 """
 
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
 from training.contract.messages import RolloutInputs
+from training.contract.replicas import Refusal
 from training.contract.traffic import FIRST, FirstLoad
 from training.settings import Settings
 from training.steps import rollout
@@ -119,6 +121,35 @@ def test_a_refusal_fails_at_once_with_its_reason(settings: Settings, registry: R
     with pytest.raises(StepError, match=rf"{fleet[0].url} refuses .* version 2: Golden rows differ.*serves version 1"):
         roll(settings, 2)
     assert aliases(registry) == {"champion": 1}
+
+
+def _refused_before(again: timedelta | None) -> dict[int, Refusal]:
+    """A refusal of version 2; `again`: from now, until the replica tries it again. An older replica does not say it."""
+    now = datetime.now(UTC)
+    return {2: Refusal(reason="It ended a trial", at=now, again=None if again is None else now + again)}
+
+
+def test_a_refusal_from_before_fails_at_once_when_the_replica_does_not_try_again_in_time(
+    settings: Settings, registry: Registry, fleet: list[Replica]
+) -> None:
+    roll(settings, 1)
+    for replica in fleet:
+        replica.remembers = _refused_before(timedelta(days=1))
+    # And not a TransientError, which says that the time is over.
+    with pytest.raises(StepError, match=r"refuses .* version 2: It ended a trial"):
+        roll(settings, 2)
+    assert aliases(registry) == {"champion": 1}
+
+
+@pytest.mark.parametrize("again", [timedelta(0), None], ids=["soon", "older replica"])
+def test_a_refusal_from_before_does_not_count_when_its_cause_may_be_gone(
+    again: timedelta | None, settings: Settings, registry: Registry, fleet: list[Replica]
+) -> None:
+    roll(settings, 1)
+    path = Path(settings.models_dir, f"{MODEL}.yaml")
+    path.write_text(path.read_text().replace("timeout_seconds: 1", "timeout_seconds: 60"))
+    fleet[0].remembers, fleet[0].mends = _refused_before(again), True
+    assert roll(settings, 2) == (2, 1)
 
 
 def test_one_replica_loads_a_version_first(settings: Settings, registry: Registry, fleet: list[Replica]) -> None:

@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from urllib.error import HTTPError
 
@@ -89,9 +89,9 @@ class Replicas:
     ) -> list[ReplicaStatus]:
         """Wait until `version` answers all requests on every replica. Returns the last statuses.
 
-        `before` are the statuses from before the version was asked for; a refusal in them does not count. Raises
-        StepError as soon as a replica refuses the version, TransientError after `timeout` seconds. Both name the
-        replicas, what they serve and why.
+        `before` are the statuses from before the version was asked for. A refusal in them does not count if the replica
+        tries the version again in time: its cause may be gone. Raises StepError as soon as a replica refuses the
+        version, TransientError after `timeout` seconds. Both name the replicas, what they serve and why.
         """
 
         def reached(status: ReplicaStatus) -> bool:
@@ -131,6 +131,7 @@ class Replicas:
         """`only`: the name of the replica that is waited for; empty: all."""
         refused_before = {status.url: status.refused.get(version) for status in before}
         deadline, logged = time.monotonic() + timeout, self._urls
+        ends = datetime.now(UTC) + timedelta(seconds=timeout)
         while True:
             statuses = self.statuses(signals=True)
             awaited = [status for status in statuses if not only or status.replica == only]
@@ -139,7 +140,7 @@ class Replicas:
                 return statuses
             for status in lagging:
                 refusal = status.refused.get(version)
-                if refusal is not None and refusal != refused_before.get(status.url):
+                if refusal is not None and (refusal != refused_before.get(status.url) or _stays(refusal, ends)):
                     hint = "The version stays in the registry. Train again, or read the log of the service."
                     refuses = f"{status.url} refuses {self._model} version {version}: {refusal.reason}. {status}"
                     raise StepError(refuses, hint)
@@ -184,6 +185,11 @@ class Replicas:
         with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:
             content: bytes = answer.read()
             return content
+
+
+def _stays(refusal: Refusal, ends: datetime) -> bool:
+    """Whether the replica tries the version again only after `ends`. An older replica does not say when."""
+    return refusal.again is not None and refusal.again > ends
 
 
 def _one_line(error: ValidationError) -> str:

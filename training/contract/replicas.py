@@ -38,6 +38,8 @@ class Refusal(ReplicaRecord):
     reason: str
     at: datetime
     """When the load failed."""
+    again: datetime | None = None
+    """When the replica tries the version again, if the registry still asks for it. Older replicas do not say it."""
 
 
 class ReplicaModels(ReplicaRecord):
