@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowFailException
 from pydantic import ValidationError
 
 from training import storage
@@ -18,6 +19,10 @@ class StepFailedError(Exception):
     def __init__(self, message: str, attempts: int | None = None) -> None:
         super().__init__(message)
         self.attempts = attempts
+
+
+class RunFailedError(AirflowFailException):
+    """The step has succeeded, and its task fails so that its run does (`StepTask.then_fail`)."""
 
 
 #: A failure of unknown kind is tried once more. The machine may be the cause, or a bug.

@@ -9,8 +9,8 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from perennial_airflow.refs import FAILURE
-from perennial_airflow.reports import StepFailedError, summary
-from perennial_airflow.step_metrics import step_failed, step_succeeded
+from perennial_airflow.reports import RunFailedError, StepFailedError, summary
+from perennial_airflow.step_metrics import step_succeeded
 from training import storage
 from training.contract.steps import step_spec
 from training.settings import StateSettings, load_settings
@@ -38,7 +38,8 @@ class StepTask(BaseOperator):
     leaves the reason as an XCom (`result(task).missing`).
     """
 
-    template_fields: Sequence[str] = ("inputs", "more_inputs", "run_if")
+    # `step` is no template. The scheduler has only these attributes of a task (step_metrics.task_failed).
+    template_fields: Sequence[str] = ("step", "inputs", "more_inputs", "run_if")
     template_fields_renderers = {"inputs": "json", "more_inputs": "json"}
     ui_color = "#e8f4ea"
 
@@ -92,8 +93,6 @@ class StepTask(BaseOperator):
                 # Airflow deletes this XCom when the task is tried again.
                 context["ti"].xcom_push(FAILURE, {**self.more_inputs, "why": str(error)[:MAXIMUM_WHY]})
             last = error.attempts is not None and context["ti"].try_number >= error.attempts
-            if last or context["ti"].try_number > context["ti"].max_tries:
-                step_failed(self.step, self.all_inputs)
             if last:
                 context["ti"].xcom_push(key=NO_RETRY_HELPS, value=True)
             raise (AirflowFailException if last else AirflowException)(str(error)) from None
@@ -103,7 +102,7 @@ class StepTask(BaseOperator):
         self._emit(result, context)
         step_succeeded(self.step, self.all_inputs, result)
         if self.then_fail:
-            raise AirflowFailException(self.then_fail)
+            raise RunFailedError(self.then_fail)
         return result
 
     @property

@@ -53,3 +53,13 @@ def test_the_provider_defers_a_pod_task_the_way_we_build_on() -> None:
     for used in ("self.convert_config_file_to_dict()", "config_dict=self._config_dict", "self.trigger_kwargs"):
         assert used in defer
     assert 'event.get("_redefer_count", 0)' in inspect.getsource(KubernetesPodOperator.trigger_reentry)
+
+
+def test_airflows_own_processes_send_gauges_with_tags() -> None:
+    from perennial_airflow.compat.airflow_stats import server_stats
+
+    assert {"stat", "value", "tags"} <= set(parameters(server_stats.gauge))
+    # The scheduler sets these stats up, and not those of the task SDK.
+    from airflow.jobs import scheduler_job_runner
+
+    assert scheduler_job_runner.stats is server_stats
