@@ -2,8 +2,9 @@
 
 One file per entry, `<model>/00000042.json`, created exclusively: of two writers one takes the number, the other looks
 again. Each entry carries the hash of the entry before it. An entry is never changed, so a changed or a missing one
-breaks the chain, and `problems` names it. (Entries removed from the end leave a shorter chain that is still whole: keep
-the newest hash elsewhere where that matters.)
+breaks the chain, and `problems` names it. Entries removed from the end leave a shorter chain that is still whole, and
+who writes all of it anew leaves another one. So the registry keeps with every version the `head` of that time, and
+`anchor_problem` compares.
 
 Perennial 0.1 kept the entries of all models in one chain, in the ledger's folder itself. That chain is read, never
 written: its entries come first in the history of their model. The file `earlier.json`, written once, says which of them
@@ -126,6 +127,14 @@ class Ledger:
         found = [*self._earlier(model)[0], *self._entries(model)]
         return [entry for entry in found if kind in (None, entry.kind)]
 
+    def head(self, model: str) -> str:
+        """`<number>:<hash>` of the newest entry of the model's own chain; empty when it has none.
+
+        Kept elsewhere it is an anchor: who rewrites the chain, or cuts off its end, cannot rewrite the anchor.
+        """
+        chain = self._entries(model)
+        return f"{chain[-1].seq}:{chain[-1].hash}" if chain else ""
+
     def models(self) -> list[str]:
         """The models that have a chain, sorted."""
         return storage.folders(self._folder)
@@ -136,6 +145,16 @@ class Ledger:
         earlier, said = self._problems(EARLIER, {FIRST_HASH}, owners.count if owners else 0)
         begins = {owners.last if owners else earlier or FIRST_HASH}
         return [*said, *self._problems(model, begins)[1]]
+
+    def anchor_problem(self, model: str, anchor: str) -> str | None:
+        """How the chain of `model`, whole in itself, differs from `anchor` (see `head`); None when they agree."""
+        number, _, hash_ = anchor.partition(":")
+        chain = self._entries(model)
+        if int(number) >= len(chain):
+            return f"{self._uri(model, int(number))} is missing: the end of the chain was removed, or restored older"
+        if chain[int(number)].hash != hash_:
+            return f"{self._uri(model, int(number))} has another hash: the chain was written anew from there or before"
+        return None
 
     def _problems(self, chain: str, begins: set[str], count: int = 0) -> tuple[str | None, list[str]]:
         """The hash of the last entry of `chain`, None when it has none, and what is wrong with its entries.

@@ -57,6 +57,7 @@ def run(inputs: DecideRetrainingInputs, settings: StateSettings) -> DecideRetrai
     ledger = Ledger(settings.ledger)
     problems = _note_monitoring(inputs, spec, ledger, Lake(settings.lake, spec.source.name, spec.name))
     result = _decided(inputs, spec, ledger, settings)
+    log.info("The newest entry of the ledger of %s: %s", spec.name, ledger.head(spec.name) or "none")
     for problem in problems:
         log.error("%s", problem)
     if problems and not result.waiting:

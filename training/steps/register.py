@@ -8,6 +8,7 @@ from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.prediction_table import newest_model_version
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry
+from training.adapters.registry.anchors import LEDGER_HEAD
 from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RegisterInputs, RegisterResult
@@ -32,7 +33,8 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         hint = "Train again, or register it by force."
         raise InputError(f"The verdict on the challenger is negative: {reasons}", hint)
     registry = Registry(settings.tracking_uri)
-    moves = [each.body for each in Ledger(settings.ledger).entries(spec.name) if each.kind in (ROLLOUT, ROLLBACK)]
+    ledger = Ledger(settings.ledger)
+    moves = [each.body for each in ledger.entries(spec.name) if each.kind in (ROLLOUT, ROLLBACK)]
     champion = registry.by_alias(spec.name, CHAMPION)
     if champion and champion.version not in {body["version"] for body in moves}:
         why = "the alias was moved by hand, or the ledger was restored from an older copy"
@@ -47,6 +49,7 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         raise DataContractError(problem, hint="Evaluate again.")
     artifact.check_golden()
     tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata)
+    tags[LEDGER_HEAD] = ledger.head(spec.name)
     above = _highest_known(spec, moves, settings)
     version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description, above)
     if not version.aliases & {CHAMPION, PREVIOUS}:

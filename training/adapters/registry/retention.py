@@ -1,11 +1,12 @@
 """What registered versions need, and deleting the artifacts of runs that belong to none."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from training.adapters.registry.connection import connect, contract_errors
+from training.adapters.registry.pages import PAGE, pages, versions_of
 from training.adapters.registry.runs import FINGERPRINT, RESULT
 from training.contract.errors import DataContractError
 
@@ -18,8 +19,6 @@ log = logging.getLogger("perennial")
 TABLE = "table."
 #: Tag of a run whose artifacts were deleted: when.
 DELETED = "artifacts_deleted"
-#: Registered models and versions per request.
-_PAGE = 200
 
 
 def needed_table_versions(tracking_uri: str, learns_from_it: Callable[[str], bool]) -> dict[str, set[int]]:
@@ -30,10 +29,10 @@ def needed_table_versions(tracking_uri: str, learns_from_it: Callable[[str], boo
     """
     client, needed = connect(tracking_uri), dict[str, set[int]]()
     with contract_errors(tracking_uri):
-        for model in _pages(client.search_registered_models, max_results=_PAGE):
+        for model in pages(client.search_registered_models, max_results=PAGE):
             if not learns_from_it(model.name):
                 continue
-            for version in _versions(client, model.name):
+            for version in versions_of(client, model.name):
                 tables = _tables(version.tags) or _tables(client.get_run(version.run_id).data.tags)
                 if not tables:
                     problem = f"Version {version.version} of {model.name} does not say of which table versions it is"
@@ -55,9 +54,9 @@ def delete_artifacts(tracking_uri: str, model: str, before: datetime, dry_run: b
         experiment = client.get_experiment_by_name(model)
         if experiment is None:
             return []
-        registered = {version.run_id for version in _versions(client, model)}
+        registered = {version.run_id for version in versions_of(client, model)}
         ended = f"attributes.end_time < {int(before.timestamp() * 1000)}"
-        runs = _pages(client.search_runs, experiment_ids=[experiment.experiment_id], filter_string=ended)
+        runs = pages(client.search_runs, experiment_ids=[experiment.experiment_id], filter_string=ended)
         old = [run for run in runs if run.info.run_id not in registered and DELETED not in run.data.tags]
         for run in old:
             if not dry_run:
@@ -81,18 +80,5 @@ def _delete(client: "MlflowClient", run: Any, before: datetime) -> None:
     log.info("Deleted the artifacts of run %s (%s)", run_id, run.info.run_name)
 
 
-def _versions(client: "MlflowClient", model: str) -> Iterator[Any]:
-    return _pages(client.search_model_versions, filter_string=f"name='{model}'", max_results=_PAGE)
-
-
 def _tables(tags: dict[str, str]) -> dict[str, int]:
     return {tag.removeprefix(TABLE): int(value) for tag, value in tags.items() if tag.startswith(TABLE)}
-
-
-def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(**arguments, page_token=token)
-        yield from page
-        if not (token := page.token):
-            return

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import atomic
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
+from training.adapters.registry.pages import versions_of
 from training.contract.artifact import MAXIMUM_MIB, METADATA_FILE, ONNX_FILE, too_large
 from training.contract.errors import DataContractError, InputError
 from training.contract.traffic import FIRST, TAGS, Desired, FirstLoad
@@ -111,12 +112,7 @@ class Registry:
     def versions(self, model: str) -> list[ModelVersion]:
         """All versions of `model`, oldest first; empty when the model does not exist."""
         with contract_errors(self._uri):
-            found, token = list[int](), None
-            while True:
-                page = self._client.search_model_versions(f"name='{model}'", page_token=token)
-                found += [int(each.version) for each in page]
-                if not (token := page.token):
-                    break
+            found = [int(each.version) for each in versions_of(self._client, model)]
         # Search results have no aliases, so get each version.
         return [self.get(model, version) for version in sorted(found)]
 

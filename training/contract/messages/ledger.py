@@ -11,3 +11,5 @@ class LedgerVerifyInputs(ModelInputs):
 class LedgerVerifyResult(Frozen):
     entries: int
     """How many entries the model has, all of them as they were written."""
+    anchors: int = 0
+    """With how many registered versions the chain was compared: each keeps the newest entry of its time."""
