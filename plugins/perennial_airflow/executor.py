@@ -1,11 +1,14 @@
-"""Airflow's LocalExecutor, but the scheduler goes on as soon as a task has ended.
+"""Airflow's LocalExecutor, but the scheduler goes on as soon as a task has ended, and survives killed processes.
 
 Airflow's scheduler sleeps between its loops when it has nothing to do (SCHEDULER_IDLE_SLEEP_TIME). A task that ends
 meanwhile waits for half of that sleep on average, and so does the task after it. Here most of the sleep is a wait for
 the next result, which ends when a task ends. The idle scheduler makes no more loops than before.
+
+When one of Airflow's processes for tasks is killed while it waits for a task, as when memory runs out, no task would
+run any more until the scheduler is started again, and nothing would say so.
 """
 
-from perennial_airflow.compat.airflow_executors import AirflowLocalExecutor, wait_for_result
+from perennial_airflow.compat.airflow_executors import AirflowLocalExecutor, free_queue, wait_for_result
 
 #: Seconds. SCHEDULER_IDLE_SLEEP_TIME is what remains: with 0.05 an idle scheduler makes four loops a second.
 WAIT_SECONDS = 0.2
@@ -25,3 +28,9 @@ class LocalExecutor(AirflowLocalExecutor):
         if not self._sent:
             wait_for_result(self, WAIT_SECONDS)
         super().sync()
+
+    def _check_workers(self) -> None:
+        if any(not each.is_alive() and each.exitcode for each in self.workers.values()):
+            self.log.warning("A process for tasks was killed. Those that wait for a task are replaced.")
+            free_queue(self)
+        super()._check_workers()

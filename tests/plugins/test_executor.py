@@ -1,13 +1,21 @@
 """The executor of one machine: the scheduler's loop waits for the end of a task, and not longer than it must."""
 
+import os
+import signal
 import time
 from multiprocessing import SimpleQueue
 from threading import Timer
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+from airflow.executors.base_executor import BaseExecutor
 from perennial_airflow import executor as module
 from perennial_airflow.executor import LocalExecutor
+from setproctitle import setproctitle
+
+from testing.serving_stack import eventually
 
 
 class Executor(LocalExecutor):
@@ -60,3 +68,61 @@ def test_it_does_not_wait_when_it_has_just_started_a_task(executor: Executor, mo
     assert waited == []
     executor.heartbeat()
     assert waited == [20.0]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_tasks_are_taken_though_a_process_was_killed_while_it_waited_for_one(number: int) -> None:
+    """One of the three holds the lock of the queue."""
+    executor = LocalExecutor(parallelism=3)
+    executor.start()
+    first = list(executor.workers)
+    try:
+        eventually(lambda: [title(pid) for pid in first].count(IDLE) == 3)
+        os.kill(first[number], signal.SIGKILL)
+        eventually(lambda: not executor.workers[first[number]].is_alive())
+        for _ in range(3):
+            executor.activity_queue.put(None)  # The one message that ends a process and needs no server.
+            executor._unread_messages.value += 1
+            executor.sync()
+            eventually(executor.activity_queue.empty, 30)
+    finally:
+        end(executor)
+
+
+def test_a_process_that_runs_a_task_goes_on_when_another_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_workload(workload: Any, proctitle: str, **kwargs: Any) -> None:
+        setproctitle(proctitle)
+        time.sleep(1.0)
+
+    monkeypatch.setattr(BaseExecutor, "run_workload", staticmethod(run_workload))
+    executor = Executor()
+    executor.parallelism = 3
+    executor.start()
+    pids = list(executor.workers)
+    try:
+        eventually(lambda: [title(pid) for pid in pids].count(IDLE) == 3)
+        task = SimpleNamespace(key="key", display_name="a task", running_state=None, success_state="success")
+        executor.activity_queue.put(task)
+        [busy] = eventually(lambda: [pid for pid in pids if title(pid).endswith("a task")])
+        for pid in pids:
+            if pid != busy:
+                os.kill(pid, signal.SIGKILL)
+                eventually(lambda pid=pid: not executor.workers[pid].is_alive())
+        LocalExecutor._check_workers(executor)
+        assert list(executor.workers) == [busy]
+        eventually(lambda: executor._read_results() or executor.states == [("key", "success")])
+    finally:
+        end(executor)
+
+
+IDLE = "airflow worker -- LocalExecutor: <idle>"
+
+
+def title(pid: int) -> str:
+    return " ".join(psutil.Process(pid).cmdline()).strip()
+
+
+def end(executor: LocalExecutor) -> None:
+    for process in executor.workers.values():
+        process.kill()
+        process.join()
