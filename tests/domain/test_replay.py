@@ -103,8 +103,11 @@ def test_the_broker_asks_for_as_many_windows_with_drift_as_the_spec(spec: ModelS
 
 def test_a_fall_of_performance_cools_down_while_the_verdict_keeps_the_champion(spec: ModelSpec) -> None:
     found = _replay("performance", spec, falls=lambda day, champion: champion.version == 1, keeps=frozenset(LOOKS[:3]))
-    assert [each.outcome for each in found.asked] == ["kept", "refused", "kept", "refused", "promoted"]
+    outcomes = [each.outcome for each in found.asked]
+    # The second training waits for the cooldown, the third for twice as long, as the fall has lasted since.
+    assert outcomes == ["kept", "refused", "kept", "refused", "refused", "refused", "promoted"]
     assert "Cooldown" in found.asked[1].why
+    assert "Not recovered: performance was granted 2 trainings" in found.asked[4].why
 
 
 def test_combined_takes_the_stronger_reason(spec: ModelSpec) -> None:

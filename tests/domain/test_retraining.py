@@ -1,27 +1,24 @@
 """The broker's policy, by example and by property."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from itertools import combinations, pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.contract.base import Days
-from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult
+from training.contract.messages import ColumnDrift, Degradation, DriftResult, PerformanceResult
 from training.contract.model_spec import ModelSpec, RetrainingSpec, Trigger
+from training.contract.retraining_spec import CostsSpec
 from training.domain.identity import request_id
-from training.domain.retraining import (
-    COOLDOWN_GROUPS,
-    Decision,
-    History,
-    Request,
-    decide,
-    history_needed,
-    reason_to_train,
-)
+from training.domain.monitoring import Look
+from training.domain.retraining import Decision, History, Request, history_needed
+from training.domain.retraining_decision import COOLDOWN_GROUPS, decide
+from training.domain.retraining_policy import Advice, Evidence, advise
 
 START = date(2026, 1, 5)
 WINDOW = 7
@@ -40,13 +37,14 @@ def _request(trigger: Trigger, day: int, champion: int | None = 1) -> Request:
 
 
 def _history(*decided: tuple[Request, bool]) -> History:
+    """A run has taken each granted request."""
     return History(
         requests={request.id: request for request, _ in decided},
         decisions={
             request.id: Decision(request_id=request.id, outcome="granted" if granted else "refused")
             for request, granted in decided
         },
-        taken={},
+        taken={request.id: "a run" for request, granted in decided if granted},
     )
 
 
@@ -153,6 +151,130 @@ def test_history_knows_what_waits_oldest_first() -> None:
     assert history.taken == {first.id: "run-1"}
 
 
+# --- hysteresis, strong signals, money, and requests that join ---
+
+
+def _fall(day: int, lowest: float, champion: int = 1) -> Request:
+    """A request for a drop that is at least `lowest`, where 0.1 is allowed."""
+    test = Degradation(
+        metric="rmse", drop=lowest + 0.1, standard_error=0.03, look=2, confidence=0.99, lowest_drop=lowest, allowed=0.1
+    )
+    return _request("performance", day, champion).model_copy(update={"test": test})
+
+
+def _look(day: int, drop: float, champion: int = 1, drifted: bool = False) -> Look:
+    test = Degradation(
+        metric="rmse", drop=drop, standard_error=0.03, look=2, confidence=0.99, lowest_drop=drop - 0.1, allowed=0.1
+    )
+    seen = START + timedelta(days=day)
+    return Look(as_of=seen, champion_version=champion, drifted=drifted, degraded=test.degraded, test=test)
+
+
+def _decide(request: Request, *granted: Request, looks: Sequence[Look] = (), **policy: Any) -> Decision:
+    history = dataclasses.replace(_history(*((each, True) for each in granted)), looks=looks)
+    return decide(request, history, RetrainingSpec(**policy), WINDOW)
+
+
+def test_after_each_training_that_has_not_helped_the_wait_doubles() -> None:
+    granted = [_fall(0, 0.2), _fall(14, 0.2)]
+    assert _decide(_fall(14, 0.2), _fall(0, 0.2), cooldown_days=14).outcome == "granted"
+    refused = _decide(_fall(41, 0.2), *granted, cooldown_days=14)
+    assert refused.outcome == "refused"
+    assert refused.why.startswith("Not recovered: performance was granted 2 trainings without having been good since.")
+    assert f"granted from {START + timedelta(days=42)} on" in refused.why
+    assert refused.numbers["granted_from"] == str(START + timedelta(days=42))
+    assert _decide(_fall(42, 0.2), *granted, cooldown_days=14).outcome == "granted"
+    third = [*granted, _fall(42, 0.2)]
+    assert _decide(_fall(97, 0.2), *third, cooldown_days=14).outcome == "refused"
+    assert _decide(_fall(98, 0.2), *third, cooldown_days=14).outcome == "granted"
+
+
+@pytest.mark.parametrize(
+    ("look", "expected"),
+    [
+        (_look(24, 0.05), "granted"),
+        (_look(24, 0.07), "refused"),  # below the limit, but not good
+        (_look(24, 0.3), "refused"),
+        (_look(6, 0.0), "refused"),  # its window has days of the one that was granted
+        (_look(31, 0.0), "refused"),  # later
+        (_look(24, 0.0, champion=2), "refused"),
+    ],
+)
+def test_a_state_that_was_good_again_or_another_champion_starts_anew(look: Look, expected: str) -> None:
+    granted = [_fall(0, 0.2), _fall(15, 0.2)]
+    assert _decide(_fall(30, 0.2), *granted, looks=[look], cooldown_days=14).outcome == expected
+    assert _decide(_fall(30, 0.2, champion=2), *granted, cooldown_days=14).outcome == "granted"
+
+
+def test_the_states_of_drift_and_performance_are_apart() -> None:
+    granted = [_request("drift", 0), _request("drift", 15)]
+    assert _decide(_request("drift", 30), *granted, cooldown_days=14).outcome == "refused"
+    assert _decide(_fall(30, 0.2), *granted, cooldown_days=14).outcome == "granted"
+    both = _fall(30, 0.2).model_copy(update={"also": ("drift",)})
+    assert _decide(both, *granted, cooldown_days=14).outcome == "granted"
+    good = _look(24, 0.5, drifted=False)
+    assert _decide(_request("drift", 30), *granted, looks=[good], cooldown_days=14).outcome == "granted"
+
+
+def test_drift_that_came_with_a_fall_of_performance_counts_as_drift() -> None:
+    both = _fall(3, 0.2).model_copy(update={"also": ("drift",)})
+    policy = RetrainingSpec(persistence=2)
+    assert decide(_request("drift", 10), _history((both, False)), policy, WINDOW).outcome == "granted"
+
+
+def test_a_much_stronger_signal_breaks_the_cooldown_once() -> None:
+    drift = _request("drift", 10)
+    weak = _decide(_fall(12, 0.29), drift)
+    assert weak.outcome == "refused"
+    assert f"It would be granted from {START + timedelta(days=17)} on, or with a drop of at least 0.3" in weak.why
+    assert weak.numbers["breaks_cooldown_at"] == pytest.approx(0.3)
+    strong = _fall(12, 0.31)
+    assert _decide(strong, drift).outcome == "granted"
+    assert _decide(_fall(13, 0.5), drift, strong).outcome == "refused"
+    assert _decide(strong, drift, cooldown_broken_by=None).outcome == "refused"
+    assert _decide(strong, drift, cooldown_broken_by=4.0).outcome == "refused"
+    assert _decide(strong, drift, budget_per_30_days=1).why.startswith("Budget: 1 trainings")
+
+
+def test_a_request_joins_a_granted_one_of_its_kind_that_waits() -> None:
+    drift = _request("drift", 10)
+    waiting = dataclasses.replace(_history((drift, True)), taken={})
+    joined = decide(_fall(30, 0.2), waiting, RetrainingSpec(), WINDOW)
+    assert (joined.outcome, joined.numbers) == ("joined", {"joins": drift.id})
+    assert decide(_fall(12, 0.31), waiting, RetrainingSpec(), WINDOW).outcome == "joined"
+    for trigger in ("new_data", "schedule", "person"):
+        assert decide(_request(trigger, 30), waiting, RetrainingSpec(), WINDOW).outcome == "granted"
+
+
+def test_trainings_cost_no_more_than_the_limit_in_thirty_days() -> None:
+    policy = RetrainingSpec(costs=CostsSpec(training=40, unit="EUR"), maximum_cost_per_30_days=100)
+    before = [(_request("schedule", 0), True), (_request("person", 10), True)]
+    history = _history(*before)
+    refused = decide(_request("schedule", 20), history, policy, WINDOW)
+    assert refused.outcome == "refused"
+    assert (
+        "trainings for 80 EUR were granted in 30 days of data, this one costs 40, the policy allows 100" in refused.why
+    )
+    assert f"granted from {START + timedelta(days=30)} on" in refused.why
+    assert decide(_request("schedule", 30), history, policy, WINDOW).outcome == "granted"
+    person = decide(_request("person", 20), history, policy, WINDOW)
+    assert (person.outcome, person.cost) == ("granted", 40)
+    # What a training cost when it was granted counts.
+    id_ = before[0][0].id
+    cheaper = history.decisions | {id_: history.decisions[id_].model_copy(update={"cost": 10})}
+    known = dataclasses.replace(history, decisions=cheaper)
+    assert decide(_request("schedule", 20), known, policy, WINDOW).outcome == "granted"
+    one_too_dear = RetrainingSpec(costs=CostsSpec(training=40), maximum_cost_per_30_days=30)
+    assert "A larger maximum_cost" in decide(_request("schedule", 0), _history(), one_too_dear, WINDOW).why
+
+
+def test_a_refusal_says_from_when_on_the_budget_has_room() -> None:
+    granted = [_request("schedule", day) for day in (0, 5, 10)]
+    refused = _decide(_request("schedule", 12), *granted, budget_per_30_days=3)
+    assert f"granted from {START + timedelta(days=30)} on" in refused.why
+    assert _decide(_request("schedule", 30), *granted, budget_per_30_days=3).outcome == "granted"
+
+
 # --- the reason ---
 
 
@@ -160,22 +282,28 @@ def _drift(**fields) -> DriftResult:
     return DriftResult(**({"outcome": "measured", "as_of": START, "champion_version": 1} | fields))
 
 
+def _advice(
+    drift: DriftResult | None, performance: PerformanceResult | None, spec: ModelSpec, history_days: int = 1000
+) -> Advice:
+    return advise(Evidence(START, 1, drift, performance, history_days), _history(), spec)
+
+
 def test_no_finding_is_no_reason(spec: ModelSpec) -> None:
-    assert reason_to_train(_drift(), PerformanceResult(outcome="no predictions"), spec, 1000) is None
-    assert reason_to_train(_drift(outcome="no data"), None, spec, 1000) is None
-    assert reason_to_train(None, None, spec, 1000) is None
+    assert not _advice(_drift(), PerformanceResult(outcome="no predictions"), spec).asks
+    assert not _advice(_drift(outcome="no data"), None, spec).asks
+    assert not _advice(None, None, spec).asks
 
 
-def test_degraded_performance_says_more_than_drift(spec: ModelSpec) -> None:
+def test_degraded_performance_says_more_than_drift_and_both_are_one_request(spec: ModelSpec) -> None:
     worse = PerformanceResult(
         outcome="measured", degraded=True, current={"average_precision": 0.3}, reference={"average_precision": 0.6}
     )
-    reason = reason_to_train(_drift(drifted=True), worse, spec, 1000)
-    assert reason is not None
-    assert (reason.trigger, reason.text) == (
-        "performance",
-        "average_precision 0.300 on matured labels, 0.600 on the holdout",
-    )
+    text = "average_precision 0.300 on matured labels, 0.600 on the holdout"
+    advice = _advice(_drift(), worse, spec)
+    assert (advice.triggers, advice.text) == (("performance",), text)
+    advice = _advice(_drift(drifted=True, drifted_share=0.5), worse, spec)
+    assert advice.triggers == ("performance", "drift")
+    assert advice.text.startswith(f"{text}; 50% of the features drifted")
 
 
 def test_the_reason_for_drift_names_the_columns_worst_first(spec: ModelSpec) -> None:
@@ -184,20 +312,19 @@ def test_the_reason_for_drift_names_the_columns_worst_first(spec: ModelSpec) -> 
         for name, score in {"a": 0.2, "b": 0.05, "c": 0.9}.items()
     }
     days = Days.ending(START, 7)
-    reason = reason_to_train(_drift(drifted=True, drifted_share=2 / 3, columns=columns, window=days), None, spec, 0)
-    assert reason is not None
-    assert reason.trigger == "drift"
-    assert reason.text == f"67% of the features drifted in {days}: c, a"
+    advice = _advice(_drift(drifted=True, drifted_share=2 / 3, columns=columns, window=days), None, spec, 0)
+    assert advice.triggers == ("drift",)
+    assert advice.text == f"67% of the features drifted in {days}: c, a"
 
 
 def test_a_first_champion_waits_for_enough_history(spec: ModelSpec) -> None:
     needed = history_needed(spec)
     assert needed == 14 + 7 + 7 + 7
     missing = _drift(outcome="no champion", champion_version=None)
-    assert reason_to_train(missing, None, spec, needed - 1) is None
-    reason = reason_to_train(missing, None, spec, needed)
-    assert reason is not None
-    assert reason.trigger == "first"
+    early = _advice(missing, None, spec, needed - 1)
+    assert not early.asks
+    assert f"{needed - 1} days of labelled history; a first training needs {needed}" in early.text
+    assert _advice(missing, None, spec, needed).triggers == ("first",)
 
 
 # --- by property ---

@@ -99,7 +99,8 @@ def test_nothing_found_is_no_request(settings: Settings) -> None:
     quiet = DriftResult(outcome="measured", as_of=TODAY, champion_version=1)
     result = _ask(settings, drift=quiet, performance=PerformanceResult(outcome="no predictions"))
     assert (result.request_id, result.granted, result.trigger) == (None, False, None)
-    assert result.why == "No reason to train."
+    assert result.why.startswith("No reason to train: ")
+    assert "0% of the features drifted, 25% would be a reason" in result.why
     assert _entries(settings) == []
 
 
@@ -175,7 +176,7 @@ def test_a_first_champion_waits_until_the_labels_have_become_features(history: S
 
 def test_a_first_champion_is_asked_for_when_the_labelled_history_suffices(history: Settings) -> None:
     _train(history, minimum_class_rows=5, window_days=10)
-    assert _without_champion(history).why == "No reason to train."
+    assert _without_champion(history).why.startswith("No reason to train: no champion yet")
     _train(history, minimum_class_rows=5)
     result = _without_champion(history)
     assert (result.granted, result.trigger) == (True, "first")
@@ -248,7 +249,18 @@ def test_drift_of_the_next_day_waits_for_the_cooldown(settings: Settings) -> Non
     assert not refused.granted
     assert refused.why.startswith(f"Cooldown: {first.request_id} was granted on {TODAY}")
     assert refused.waiting == [first.request_id]
+    _ask(settings, request_id=first.request_id, run="train-1")
     assert _ask(settings, drift=_drifted(TODAY + timedelta(days=7))).granted
+
+
+def test_drift_joins_a_granted_request_that_no_run_has_taken(settings: Settings) -> None:
+    first = _ask(settings, drift=_drifted(TODAY))
+    joined = _ask(settings, drift=_drifted(TODAY + timedelta(days=7)))
+    assert (joined.granted, joined.waiting) == (False, [first.request_id])
+    assert joined.why == f"Joins {first.request_id}, which was granted on {TODAY} and which no run has taken yet."
+    assert not _ask(settings, request_id=joined.request_id, run="train-1").granted
+    _ask(settings, request_id=first.request_id, run="train-1")
+    assert _ask(settings, drift=_drifted(TODAY + timedelta(days=8))).granted
 
 
 def test_a_retry_finds_its_request_though_more_labels_came_in_between(settings: Settings) -> None:
@@ -339,7 +351,8 @@ def test_a_run_that_starts_by_itself_takes_its_request_at_once(settings: Setting
 
 
 def test_what_waits_is_told_to_every_caller_oldest_first(settings: Settings) -> None:
-    asked = [_ask(settings, drift=_drifted(TODAY + timedelta(days=7 * i))).request_id for i in range(3)]
+    triggers = ({"drift": _drifted(TODAY)}, {"trigger": "new_data"}, {"trigger": "code"})
+    asked = [_ask(settings, **trigger).request_id for trigger in triggers]
     quiet = DriftResult(outcome="measured", as_of=TODAY, champion_version=1)
     assert _ask(settings, drift=quiet).waiting == asked
     assert _ask(settings, request_id=asked[0], run="train-1").waiting == asked[1:]

@@ -14,10 +14,11 @@ from training.contract.errors import ConfigError
 from training.contract.feeds import EVENTS, FeedSpec, RowCount
 from training.contract.names import EstimatorName, Metric, Name, Trigger, did_you_mean
 from training.contract.problems import Problem, problems_of, raise_contradictions
+from training.contract.retraining_spec import RetrainingSpec
 from training.contract.source_spec import SOURCES_DIR, LabelColumn, SourceSpec, load_source_spec, source_names
 from training.contract.spec_file import SpecCache, broken_spec, spec_file
 from training.contract.spec_rules import contradictions
-from training.contract.spec_sections import EvaluationSpec, NamedService, RetrainingSpec, SpecSections
+from training.contract.spec_sections import EvaluationSpec, NamedService, SpecSections
 from training.contract.tasks import defaults, guard_defaults
 from training.contract.yaml_file import read_fields
 

@@ -13,6 +13,8 @@ from training.contract.implementations import Implementations
 
 #: Each is a class or function without arguments that returns a training.estimators.base.Estimator.
 ESTIMATORS: Implementations[Any] = Implementations("estimator", "training.estimators")
+#: Each is a training.domain.retraining_policy.Policy.
+POLICIES: Implementations[Any] = Implementations("policy", "training.domain.policies")
 #: Each is a training.domain.drift.DriftTest.
 DRIFT_TESTS: Implementations[Any] = Implementations("drift test", "training.adapters.drift_tests")
 #: Each is a class without arguments that is a training.domain.feature_engine.FeatureEngine.
@@ -28,6 +30,10 @@ def _known_estimator(name: str) -> str:
 
 def _known_drift_test(name: str) -> str:
     return _known(DRIFT_TESTS, name)
+
+
+def _known_policy(name: str) -> str:
+    return _known(POLICIES, name)
 
 
 def _known_task(name: str) -> str:
@@ -49,7 +55,8 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-#: An estimator, drift test or kind of task in a spec.
+#: An estimator, drift test, policy or kind of task in a spec.
 KnownEstimator = Annotated[str, AfterValidator(_known_estimator)]
 KnownDriftTest = Annotated[str, AfterValidator(_known_drift_test)]
+KnownPolicy = Annotated[str, AfterValidator(_known_policy)]
 KnownTask = Annotated[str, AfterValidator(_known_task)]

@@ -25,6 +25,7 @@ def contradictions(spec: SpecSections) -> list[Mistake]:
         *_training(spec),
         # With a label of another kind of task, the metrics are those of another kind, too.
         *([] if label else [*_evaluation(spec), *_guards(spec)]),
+        *_retraining(spec),
         *_schedule(spec),
     ]
 
@@ -116,6 +117,17 @@ def _guards(spec: SpecSections) -> Iterator[Mistake]:
         if not spec.task.HAS_ALERTS and name in guards.model_fields_set and getattr(guards, name) is not None:
             what = f"limits alerts, but a task of kind {spec.task.kind} raises none"
             yield f"rollout.guards.{name}", what, "Remove it. `minimum_agreement` and `maximum_score_shift` apply."
+
+
+def _retraining(spec: SpecSections) -> Iterator[Mistake]:
+    costs, name = spec.retraining.costs, spec.retraining.policy
+    for field in ("training", "loss_per_1000_predictions"):
+        if name == "cost_aware" and getattr(costs, field) is None:
+            what = "is missing, and the policy cost_aware compares the two costs"
+            yield f"retraining.costs.{field}", what, "Set it, or choose another policy."
+    if spec.retraining.maximum_cost_per_30_days is not None and costs.training is None:
+        what = "is missing, but retraining.maximum_cost_per_30_days limits what trainings cost"
+        yield "retraining.costs.training", what, "Set the price of one training, or remove the limit."
 
 
 def _schedule(spec: SpecSections) -> Iterator[Mistake]:

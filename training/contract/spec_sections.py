@@ -11,6 +11,7 @@ from training.contract.names import DEFAULT_SERVICE, Metric, Name
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.retention_spec import ModelRetention
+from training.contract.retraining_spec import RetrainingSpec
 from training.contract.rollout_spec import RolloutSpec
 from training.contract.scoring_spec import ScoringSpec
 from training.contract.search_spec import SearchSpec
@@ -97,18 +98,6 @@ class MonitoringSpec(Spec):
     maximum_unmeasured_looks: int = Field(3, ge=1)
     """The monitoring run fails when this many runs in a row, each on another day, could not measure drift or
     performance because events, predictions or labels were missing."""
-
-
-class RetrainingSpec(Spec):
-    """The broker's policy. It counts days of data (`as_of`), so a replay makes the same decisions."""
-
-    persistence: int = Field(1, ge=1)
-    """The number of successive windows with drift that are a reason to train."""
-    cooldown_days: int = Field(7, ge=0)
-    """Days after a granted request in which no other request of its kind is granted. Drift and performance are one
-    kind, a first champion and new data one each. Requests by schedule, code or a person do not wait."""
-    budget_per_30_days: int = Field(8, ge=1)
-    """The most granted requests in any 30 days. Requests by a person do not count."""
 
 
 class ScheduleSpec(Spec):

@@ -1,14 +1,14 @@
-"""Has monitoring been able to measure? Several runs in succession that could not are a failure of monitoring itself.
+"""What monitoring found, and whether it could measure. Several runs in a row that could not are a failure of its own.
 
 Counted in days of data (`as_of`), as all policy is: of several runs as of one day the newest counts.
 """
 
 from collections.abc import Iterable
 from datetime import date, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from training.contract.base import Frozen
-from training.contract.messages import DriftResult, PerformanceResult
+from training.contract.base import Days, Frozen
+from training.contract.messages import Degradation, DriftResult, PerformanceResult
 from training.contract.model_spec import ModelSpec
 from training.domain.drift import current_window
 
@@ -23,8 +23,40 @@ class TableRead(Frozen):
     commit: str
 
 
+class Look(Frozen):
+    """What monitoring found of a champion on one day of data. Policies and the broker read the looks of the past."""
+
+    as_of: date
+    champion_version: int
+    drifted: bool | None = None
+    """None: drift was not measured."""
+    drifted_share: float = 0.0
+    degraded: bool | None = None
+    """What was measured, or an estimate that is trusted, says. None: neither does."""
+    window: Days | None = None
+    """The days whose labels performance was measured on."""
+    rows: int = 0
+    """Labelled predictions of that window."""
+    test: Degradation | None = None
+
+    @classmethod
+    def of(
+        cls, as_of: date, champion_version: int, drift: DriftResult | None, performance: PerformanceResult | None
+    ) -> "Look":
+        """The look with these results; None for a monitor that does not look."""
+        fields: dict[str, Any] = {}
+        if drift is not None and drift.outcome == "measured":
+            fields |= {"drifted": drift.drifted, "drifted_share": drift.drifted_share}
+        if performance is not None and performance.outcome == "measured":
+            fields |= {name: getattr(performance, name) for name in ("degraded", "window", "rows", "test")}
+        estimated = performance.estimated if performance is not None else None
+        if estimated is not None and estimated.degraded and estimated.trusted:
+            fields["degraded"] = True
+        return cls(as_of=as_of, champion_version=champion_version, **fields)
+
+
 class MonitoringRun(Frozen):
-    """What one monitoring run could not measure: the body of a ledger entry of kind `monitoring_run`."""
+    """What one monitoring run found and could not measure: the body of a ledger entry of kind `monitoring_run`."""
 
     as_of: date
     champion_version: int
@@ -32,6 +64,8 @@ class MonitoringRun(Frozen):
     """Monitor → what it lacked; empty when all was measured."""
     tables: dict[str, TableRead] = {}
     """The tables of its snapshot. A later run finds in them whether the lake was restored from an older copy."""
+    look: Look | None = None
+    """None: an entry of an earlier version."""
 
 
 class Unmeasured(NamedTuple):
@@ -57,7 +91,8 @@ def monitoring_run(drift: DriftResult, performance: PerformanceResult | None, sp
         unmeasured["performance"] = (
             f"{performance.rows} predictions with a label in {performance.window}: {performance.lacks}"
         )
-    return MonitoringRun(as_of=drift.as_of, champion_version=drift.champion_version, unmeasured=unmeasured)
+    look = Look.of(drift.as_of, drift.champion_version, drift, performance)
+    return MonitoringRun(as_of=drift.as_of, champion_version=drift.champion_version, unmeasured=unmeasured, look=look)
 
 
 def unmeasured_for_long(monitor: Monitor, runs: Iterable[MonitoringRun], spec: ModelSpec) -> Unmeasured | None:

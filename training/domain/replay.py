@@ -1,6 +1,6 @@
 """Replay history under a retraining policy: which requests are made, granted and trained, and what serves from when.
 
-The broker and the reasons to train are those of the live loop (training/domain/retraining.py); the world says what
+The broker and the policies are those of the live loop (training/domain/retraining_policy.py); the world says what
 monitoring would have found and what a training would have given. Nothing here depends on the clock. A look or a
 training on a day knows what was known when the day began; a new champion serves from the next day on, so the rollout is
 taken to last less than a day.
@@ -15,13 +15,17 @@ from training.contract.base import Days, Frozen
 from training.contract.messages import DriftResult, PerformanceResult
 from training.contract.model_spec import ModelSpec, Trigger
 from training.domain.identity import request_id
-from training.domain.retraining import Decision, History, Reason, Request, decide, reason_to_train
+from training.domain.monitoring import Look
+from training.domain.retraining import Decision, History, Request
+from training.domain.retraining_decision import decide
+from training.domain.retraining_policy import Advice, Evidence, advise
 
 Outcome = Literal["promoted", "kept", "failed", "refused"]
 
 
 class Policy(NamedTuple):
-    """When a policy asks for a training: every so many days, or when a monitor finds a reason. None of them: never."""
+    """When a policy asks for a training: every so many days, or when a policy of the live loop advises it, which looks
+    at drift, at performance, or at both. None of them: never."""
 
     name: str
     every_days: int | None = None
@@ -42,6 +46,7 @@ POLICIES: Mapping[str, Policy] = {
         Policy("drift", drift=True),
         Policy("performance", performance=True),
         Policy("combined", drift=True, performance=True),
+        Policy("cost_aware", drift=True, performance=True),
     )
 }
 
@@ -121,9 +126,10 @@ class _Ledger:
     requests: dict[str, Request] = field(default_factory=dict)
     decisions: dict[str, Decision] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
+    looks: list[Look] = field(default_factory=list)
 
     def history(self) -> History:
-        return History(dict(self.requests), dict(self.decisions), dict(self.taken))
+        return History(dict(self.requests), dict(self.decisions), dict(self.taken), looks=list(self.looks))
 
 
 def replay(policy: Policy, looks: Sequence[date], first: Served, world: World, spec: ModelSpec) -> Replay:
@@ -132,19 +138,21 @@ def replay(policy: Policy, looks: Sequence[date], first: Served, world: World, s
     The days of a schedule count from the day before `first` serves; a day that is not among `looks` is put off to the
     next one. Reasons, requests and decisions are those of the step decide_retraining.
     """
+    spec = _with_policy(policy, spec)
     champion, ledger, asked, served = first, _Ledger(), list[Asked](), [first]
     scheduled = first.since - timedelta(days=1)
     for day in looks:
-        reason = None
+        advice = None
         if policy.every_days is not None and (day - scheduled).days >= policy.every_days:
-            reason, scheduled = Reason("schedule", "schedule"), day
+            advice, scheduled = Advice("schedule", ("schedule",)), day
         elif policy.looks:
             drift = world.drift(day, champion) if policy.drift else None
             performance = world.performance(day, champion) if policy.performance else None
-            reason = reason_to_train(drift, performance, spec, 0)
-        if reason is None:
+            ledger.looks.append(Look.of(day, champion.version, drift, performance))
+            advice = advise(Evidence(day, champion.version, drift, performance), ledger.history(), spec)
+        if advice is None or not advice.asks:
             continue
-        made = _ask(day, reason, champion, ledger, world, spec)
+        made = _ask(day, advice, champion, ledger, world, spec)
         asked.append(made)
         if made.outcome == "promoted":
             champion = Served(model=made.model, version=champion.version + 1, since=day + timedelta(days=1))
@@ -152,20 +160,29 @@ def replay(policy: Policy, looks: Sequence[date], first: Served, world: World, s
     return Replay(policy=policy.name, asked=asked, served=served)
 
 
-def _ask(day: date, reason: Reason, champion: Served, ledger: _Ledger, world: World, spec: ModelSpec) -> Asked:
+def _with_policy(policy: Policy, spec: ModelSpec) -> ModelSpec:
+    """The spec as it would be with this policy."""
+    if not policy.looks:
+        return spec
+    return spec.model_copy(update={"retraining": spec.retraining.model_copy(update={"policy": policy.name})})
+
+
+def _ask(day: date, advice: Advice, champion: Served, ledger: _Ledger, world: World, spec: ModelSpec) -> Asked:
     """Make the request, let the broker decide on it, and train when it is granted."""
     request = Request(
-        id=request_id(spec.name, reason.trigger, day, {"champion": champion.version}),
-        trigger=reason.trigger,
+        id=request_id(spec.name, advice.triggers[0], day, {"champion": champion.version}),
+        trigger=advice.triggers[0],
+        also=advice.triggers[1:],
         seen=day,
         as_of=day,
-        reason=reason.text,
+        reason=advice.text,
         champion_version=champion.version,
+        test=advice.test,
     )
     decision = decide(request, ledger.history(), spec.retraining, spec.monitoring.window_days)
     ledger.requests[request.id], ledger.decisions[request.id] = request, decision
-    found = {"day": day, "trigger": reason.trigger, "reason": reason.text, "before": champion.model}
-    if decision.outcome == "refused":
+    found = {"day": day, "trigger": request.trigger, "reason": request.reason, "before": champion.model}
+    if decision.outcome != "granted":
         return Asked(**found, outcome="refused", why=decision.why)
     ledger.taken[request.id] = f"backtest of {day}"
     judged = world.train(day, champion)

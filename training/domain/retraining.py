@@ -1,26 +1,20 @@
-"""Whether to train: pure functions from what was found, what was decided before, and the spec's policy.
+"""Requests to train, what became of them, and what is known of them: the broker's words.
 
-Days are days of data (a request's `seen`), never the clock: a replay decides as the original did. The order in which
-earlier requests were decided does not matter.
+A policy advises to train (retraining_policy.py), the broker decides on the request (retraining_decision.py). Days are
+days of data (a request's `seen`), never the clock: a replay decides as the original did.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from training.contract.base import Frozen
-from training.contract.messages import DriftResult, PerformanceResult, Snapshot
-from training.contract.model_spec import ModelSpec, RetrainingSpec, Trigger
+from training.contract.messages import Degradation, Snapshot
+from training.contract.model_spec import ModelSpec, Trigger
+from training.domain.monitoring import Look
 
-#: Triggers that watch for the same thing share one cooldown. The others come from a person, a deployment or a schedule.
-COOLDOWN_GROUPS: tuple[frozenset[Trigger], ...] = (
-    frozenset({"drift", "performance"}),
-    frozenset({"first"}),
-    frozenset({"new_data"}),
-)
-BUDGET_DAYS = 30
 #: Runs that may take one request, each after the one before has failed: a lasting cause would fail them all.
 MAXIMUM_RUNS = 3
 
@@ -39,7 +33,16 @@ class Request(Frozen):
     force: bool = False
     requested_by: str = ""
     """The user who started the run by hand. Empty: a run by itself, or an entry of Perennial 0.1."""
+    also: tuple[Trigger, ...] = ()
+    """Other triggers of the same look."""
+    test: Degradation | None = None
+    """The test of performance that asks, if it is one."""
     evidence: dict[str, Any] = {}
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """All that asks, the strongest first."""
+        return (self.trigger, *self.also)
 
 
 class Decision(Frozen):
@@ -49,9 +52,15 @@ class Decision(Frozen):
     """
 
     request_id: str
-    outcome: Literal["granted", "refused", "taken", "released", "given back"]
-    """Perennial 0.1 wrote `given back` for `released`."""
+    outcome: Literal["granted", "refused", "joined", "taken", "released", "given back"]
+    """`joined`: a granted request of the same kind waits, and its training serves this one. Perennial 0.1 wrote `given
+    back` for `released`."""
     why: str = ""
+    """With the numbers that it rests on, and what would have changed it."""
+    numbers: dict[str, float | str] = {}
+    """The numbers that a grant or refusal rests on."""
+    cost: float | None = None
+    """Of `granted`: the price of the training, where the spec says it."""
     run: str = ""
     """Of `taken` and `released`: the training run."""
     snapshot: Snapshot | None = None
@@ -63,7 +72,7 @@ class History:
     """What the ledger knows of one model's requests, oldest first."""
 
     requests: dict[str, Request]
-    #: By request: granted or refused.
+    #: By request: granted, refused or joined.
     decisions: dict[str, Decision]
     #: By request: the run that has it.
     taken: dict[str, str]
@@ -71,9 +80,13 @@ class History:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     #: By request: how many runs released it.
     released: dict[str, int] = field(default_factory=dict)
+    #: What monitoring found before.
+    looks: Sequence[Look] = ()
 
     @classmethod
-    def of(cls, requests: Iterable[Mapping[str, Any]], decisions: Iterable[Mapping[str, Any]]) -> "History":
+    def of(
+        cls, requests: Iterable[Mapping[str, Any]], decisions: Iterable[Mapping[str, Any]], looks: Sequence[Look] = ()
+    ) -> "History":
         """From the bodies of the ledger's entries."""
         known = [Request.model_validate(body) for body in requests]
         made = [Decision.model_validate(body) for body in decisions]
@@ -92,10 +105,11 @@ class History:
                 released[id_] = released.get(id_, 0) + 1
         return cls(
             requests={request.id: request for request in known},
-            decisions={d.request_id: d for d in made if d.outcome in ("granted", "refused")},
+            decisions={d.request_id: d for d in made if d.outcome in ("granted", "refused", "joined")},
             taken=taken,
             snapshots=snapshots,
             released=released,
+            looks=looks,
         )
 
     @cached_property
@@ -108,104 +122,6 @@ class History:
         return [id_ for id_ in self.requests if id_ in self.granted and id_ not in self.taken]
 
 
-class Reason(NamedTuple):
-    trigger: Trigger
-    text: str
-
-
 def history_needed(spec: ModelSpec) -> int:
     """Days of events before the knowledge horizon that a first training needs: see domain/windows.py."""
     return spec.training.window_days + spec.training.holdout_days + 2 * spec.label_spec.delay_days
-
-
-def reason_to_train(
-    drift: DriftResult | None, performance: PerformanceResult | None, spec: ModelSpec, history_days: int
-) -> Reason | None:
-    """The strongest reason in what was found; None when there is none.
-
-    `history_days`: days of events before the knowledge horizon that have their labels; only a first training needs it.
-    Measured performance says more than drift, which only suggests that performance may suffer.
-    """
-    if performance is not None and performance.degraded:
-        primary = spec.evaluation.primary
-        now, before = performance.current.get(primary), performance.reference.get(primary)
-        text = f"{primary} {_number(now)} on matured labels, {_number(before)} on the holdout"
-        return Reason("performance", text + (f": {performance.test}" if performance.test else ""))
-    if drift is None:
-        return None
-    if drift.drifted:
-        drifted = sorted((c for c, d in drift.columns.items() if d.drifted), key=lambda c: -drift.columns[c].score)
-        share = f"{drift.drifted_share:.0%} of the features drifted"
-        return Reason("drift", f"{share} in {drift.window}: {', '.join(drifted)}")
-    if drift.outcome == "no champion" and history_days >= history_needed(spec):
-        return Reason("first", f"no champion yet, and {history_days} days of labelled history")
-    return None
-
-
-def decide(request: Request, history: History, policy: RetrainingSpec, window_days: int) -> Decision:
-    """Grant the request, or refuse it and say why. `history` holds the earlier requests. A person's is always granted.
-
-    `window_days` is the length of a drift window: two are successive when they do not overlap and none fits between.
-    """
-    why = _refusal(request, history, policy, window_days)
-    if why is not None:
-        return Decision(request_id=request.id, outcome="refused", why=why)
-    return Decision(request_id=request.id, outcome="granted", why="Granted.")
-
-
-def _refusal(request: Request, history: History, policy: RetrainingSpec, window_days: int) -> str | None:
-    if request.id in history.granted:
-        return "The same request was granted before."
-    if request.trigger == "person":
-        return None
-    others = [r for r in history.requests.values() if r.id != request.id]
-    granted = [r for r in others if r.id in history.granted]
-    return (
-        _not_persistent(request, others, policy.persistence, window_days)
-        or _cooling_down(request, granted, policy.cooldown_days, history.taken)
-        or _over_budget(request, granted, policy.budget_per_30_days)
-    )
-
-
-def _not_persistent(request: Request, others: list[Request], persistence: int, window_days: int) -> str | None:
-    """Drift in one window may be chance: the same champion must show it in `persistence` successive windows.
-
-    Windows that overlap share their evidence, so they count once. Each window that counts ends at least `window_days`
-    before the next. It ends less than twice that before it: otherwise a whole window between them was without drift.
-    The longest such row of windows that ends with the request's own counts.
-    """
-    if request.trigger != "drift":
-        return None
-    days = {r.seen for r in others if (r.trigger, r.champion_version) == ("drift", request.champion_version)}
-    successive, reached = 0, {request.seen}
-    while reached and successive < persistence:
-        successive += 1
-        reached = {d for d in days for next_ in reached if window_days <= (next_ - d).days < 2 * window_days}
-    if successive >= persistence:
-        return None
-    return f"Drift was seen in {successive} of {persistence} successive windows that the policy asks for."
-
-
-def _cooling_down(request: Request, granted: list[Request], cooldown_days: int, taken: Mapping[str, str]) -> str | None:
-    group = next((group for group in COOLDOWN_GROUPS if request.trigger in group), frozenset[Trigger]())
-    near = [r for r in granted if r.trigger in group and abs((r.seen - request.seen).days) < cooldown_days]
-    if not near:
-        return None
-    last = max(near, key=lambda r: (r.seen, r.id))
-    why = f"Cooldown: {last.id} was granted on {last.seen}, less than {cooldown_days} days of data away"
-    return f"{why}; run {taken[last.id]} took it." if last.id in taken else f"{why}; no run has taken it yet."
-
-
-def _over_budget(request: Request, granted: list[Request], budget: int) -> str | None:
-    """No 30 successive days may hold more granted requests than the budget, in whatever order the requests come."""
-    days = [r.seen for r in granted if r.trigger != "person"]
-    length = timedelta(days=BUDGET_DAYS)
-    starts = [day for day in (*days, request.seen) if day <= request.seen < day + length]
-    fullest = max(sum(start <= day < start + length for day in days) for start in starts)
-    if fullest < budget:
-        return None
-    return f"Budget: {fullest} trainings were granted in {BUDGET_DAYS} days of data, the policy allows {budget}."
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"

@@ -14,15 +14,9 @@ from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.feature_inputs import age
 from training.domain.identity import digest, request_id
 from training.domain.monitoring import MONITORS, MonitoringRun, TableRead, monitoring_run, unmeasured_for_long
-from training.domain.retraining import (
-    MAXIMUM_RUNS,
-    Decision,
-    History,
-    Reason,
-    Request,
-    decide,
-    reason_to_train,
-)
+from training.domain.retraining import MAXIMUM_RUNS, Decision, History, Request
+from training.domain.retraining_decision import decide
+from training.domain.retraining_policy import Advice, Evidence, advise
 from training.domain.windows import windows
 from training.labelled_rows import labelled_rows
 from training.releasers import check_releaser
@@ -81,7 +75,7 @@ def _decided(
     if inputs.request_id is not None:
         request = _known(inputs.request_id, inputs.model, ledger)
     else:
-        new = _new_request(inputs, spec, snapshot, Lake(settings.lake, spec.source.name, spec.name))
+        new = _new_request(inputs, spec, snapshot, Lake(settings.lake, spec.source.name, spec.name), ledger)
         if isinstance(new, str):
             return _nothing(new, inputs, ledger)
         request = _put(new, spec, ledger)
@@ -165,7 +159,9 @@ def _known(id_: str | None, model: str, ledger: Ledger) -> Request:
     return history.requests[id_]
 
 
-def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snapshot, lake: Lake) -> Request | str:
+def _new_request(
+    inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snapshot, lake: Lake, ledger: Ledger
+) -> Request | str:
     """The request that the inputs amount to; a sentence when there is no reason to train."""
     versions = snapshot.table_versions
     feeds = (EVENTS, spec.label_spec.feed)
@@ -174,10 +170,17 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snap
     if events is None or labels is None:
         return "No reason to train: there are no labelled events in the lake yet."
     as_of = inputs.as_of or min(labels.end, seen or labels.end)
-    reason = _reason(inputs, spec, (as_of - events.start).days)
-    if reason is None:
-        return "No reason to train."
-    automatic = reason.trigger == "first" and inputs.trigger is None
+    advice = _advice(
+        inputs,
+        spec,
+        Evidence(
+            seen or as_of, snapshot.champion_version, inputs.drift, inputs.performance, (as_of - events.start).days
+        ),
+        ledger,
+    )
+    if not advice.asks:
+        return f"No reason to train: {advice.text}."
+    automatic = advice.triggers[0] == "first" and inputs.trigger is None
     if automatic and (why := _too_early(lake, spec, snapshot, as_of)):
         return f"No training yet: {why}"
     champion = inputs.drift.champion_version if inputs.drift else None
@@ -188,15 +191,17 @@ def _new_request(inputs: DecideRetrainingInputs, spec: ModelSpec, snapshot: Snap
     # A run's retry must find its request again, though more labels may be in by then; so must code deployed again.
     day = seen or (None if inputs.run or inputs.trigger == "code" else as_of)
     return Request(
-        id=request_id(inputs.model, reason.trigger, day, same),
-        trigger=reason.trigger,
+        id=request_id(inputs.model, advice.triggers[0], day, same),
+        trigger=advice.triggers[0],
+        also=advice.triggers[1:],
         seen=seen or as_of,
         as_of=as_of,
-        reason=reason.text,
+        reason=advice.text,
         champion_version=champion,
         force=inputs.force,
         requested_by=inputs.requested_by,
-        evidence=_evidence(inputs),
+        test=advice.test,
+        evidence=_evidence(inputs, spec, advice),
     )
 
 
@@ -228,15 +233,18 @@ def _features_lag(lake: Lake, spec: ModelSpec, snapshot: Snapshot) -> bool:
     return bool(ages) and min(ages) < age(versions, feeds)
 
 
-def _reason(inputs: DecideRetrainingInputs, spec: ModelSpec, history_days: int) -> Reason | None:
+def _advice(inputs: DecideRetrainingInputs, spec: ModelSpec, evidence: Evidence, ledger: Ledger) -> Advice:
+    """What whoever asks says; without a trigger, what the policy says about what monitoring found."""
     if inputs.trigger is None:
-        return reason_to_train(inputs.drift, inputs.performance, spec, history_days)
-    return Reason(inputs.trigger, inputs.reason or REASONS.get(inputs.trigger, inputs.trigger))
+        return advise(evidence, _history(ledger.entries(spec.name)), spec)
+    return Advice(inputs.reason or REASONS.get(inputs.trigger, inputs.trigger), (inputs.trigger,))
 
 
-def _evidence(inputs: DecideRetrainingInputs) -> dict[str, Any]:
+def _evidence(inputs: DecideRetrainingInputs, spec: ModelSpec, advice: Advice) -> dict[str, Any]:
     found = {"drift": inputs.drift, "performance": inputs.performance}
-    return inputs.evidence | {name: each.model_dump(mode="json") for name, each in found.items() if each is not None}
+    measured = {name: each.model_dump(mode="json") for name, each in found.items() if each is not None}
+    policy = {"policy": {"name": spec.retraining.policy, "numbers": advice.numbers}} if inputs.trigger is None else {}
+    return inputs.evidence | measured | policy
 
 
 def _put(request: Request, spec: ModelSpec, ledger: Ledger) -> Request:
@@ -254,9 +262,11 @@ def _put(request: Request, spec: ModelSpec, ledger: Ledger) -> Request:
 
 def _history(entries: list[Entry]) -> History:
     """The history in one model's ledger entries."""
+    watched = [entry.body for entry in entries if entry.kind == MONITORING_RUN]
     return History.of(
         requests=[entry.body for entry in entries if entry.kind == REQUEST],
         decisions=[entry.body for entry in entries if entry.kind == DECISION],
+        looks=[look for look in (MonitoringRun.model_validate(b).look for b in watched) if look is not None],
     )
 
 
@@ -282,7 +292,7 @@ def _answer(
     decision = history.decisions.get(request.id)
     if decision is None:  # Killed between the two entries; whoever made the request makes it again.
         return False, "The request has not been decided yet.", None
-    if decision.outcome == "refused":
+    if decision.outcome != "granted":
         return False, decision.why, None
     if not inputs.run:
         taken_by = history.taken.get(request.id)

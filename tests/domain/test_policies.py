@@ -1,0 +1,221 @@
+"""What each policy advises, and what the cost-aware one makes of a champion's looks."""
+
+from datetime import date, timedelta
+
+import numpy as np
+import pytest
+
+from training.contract.base import Days
+from training.contract.messages import Degradation, DriftResult, EstimatedPerformance, PerformanceResult
+from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.registries import POLICIES
+from training.contract.retraining_spec import CostsSpec
+from training.domain.monitoring import Look
+from training.domain.retraining import History
+from training.domain.retraining_policy import Advice, Evidence, advise
+from training.domain.staleness import SPEEDS, staleness
+
+START = date(2026, 1, 5)
+DRIFTED = DriftResult(outcome="measured", drifted=True, drifted_share=0.5, window=Days.ending(START, 7))
+QUIET = DriftResult(outcome="measured", drifted_share=0.1, window=Days.ending(START, 7))
+NO_HISTORY = History({}, {}, {})
+#: 1,000 predictions lose 50 for each unit of the metric. With 7,000 a week and 30 days, 1,500 per unit.
+COSTS = CostsSpec(unit="EUR", training=60, loss_per_1000_predictions=50)
+PER_UNIT = 1500.0
+
+
+def _test(look: int, drop: float, error: float = 0.05, allowed: float = 0.1) -> Degradation:
+    return Degradation(
+        metric="average_precision",
+        drop=drop,
+        standard_error=error,
+        look=look,
+        confidence=0.99,
+        lowest_drop=drop - 3 * error,
+        allowed=allowed,
+    )
+
+
+def _performance(test: Degradation | None, **fields) -> PerformanceResult:
+    window = Days.ending(START, 7)
+    degraded = test is not None and test.degraded
+    return PerformanceResult(
+        **({"outcome": "measured", "window": window, "rows": 7000, "test": test, "degraded": degraded} | fields)
+    )
+
+
+@pytest.fixture(scope="module")
+def spec() -> ModelSpec:
+    return load_model_spec("card_fraud")
+
+
+def _advice(
+    spec: ModelSpec,
+    policy: str,
+    drift: DriftResult | None = QUIET,
+    performance: PerformanceResult | None = None,
+    history: History = NO_HISTORY,
+    costs: CostsSpec = COSTS,
+) -> Advice:
+    retraining = spec.retraining.model_copy(update={"policy": policy, "costs": costs})
+    asked = spec.model_copy(update={"retraining": retraining})
+    return advise(Evidence(START, 1, drift, performance), history, asked)
+
+
+def test_the_policies() -> None:
+    assert {"fixed", "drift", "performance", "combined", "cost_aware"} <= set(POLICIES.names())
+
+
+BAD = _performance(_test(2, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("policy", "drift", "performance", "triggers"),
+    [
+        ("fixed", DRIFTED, BAD, ()),
+        ("drift", DRIFTED, BAD, ("drift",)),
+        ("drift", QUIET, BAD, ()),
+        ("performance", DRIFTED, BAD, ("performance",)),
+        ("performance", DRIFTED, _performance(_test(2, 0.1)), ()),
+        ("combined", DRIFTED, BAD, ("performance", "drift")),
+        ("combined", DRIFTED, None, ("drift",)),
+        ("combined", QUIET, _performance(_test(2, 0.1)), ()),
+    ],
+)
+def test_what_each_policy_asks_for(
+    spec: ModelSpec,
+    policy: str,
+    drift: DriftResult,
+    performance: PerformanceResult | None,
+    triggers: tuple[str, ...],
+) -> None:
+    advice = _advice(spec, policy, drift, performance)
+    assert advice.triggers == triggers
+    assert advice.text
+
+
+def test_advice_against_a_training_says_what_would_be_a_reason(spec: ModelSpec) -> None:
+    text = _advice(spec, "combined", QUIET, _performance(_test(2, 0.12))).text
+    assert "worse than on the holdout by 0.120" in text
+    assert "0.100 is allowed" in text
+    assert "10% of the features drifted, 25% would be a reason" in text
+
+
+@pytest.mark.parametrize(("trusted", "triggers"), [(True, ("performance",)), (False, ())])
+def test_an_estimate_asks_once_it_has_been_right_before(spec: ModelSpec, trusted: bool, triggers: tuple) -> None:
+    estimated = EstimatedPerformance(
+        window=Days.ending(START, 7),
+        rows=7000,
+        metrics={"average_precision": 0.2},
+        standard_error=0.03,
+        low=0.1,
+        high=0.3,
+        test=_test(3, 0.4),
+        degraded=True,
+        trusted=trusted,
+    )
+    found = _performance(_test(2, 0.0), estimated=estimated, reference={"average_precision": 0.6})
+    advice = _advice(spec, "performance", QUIET, found)
+    assert advice.triggers == triggers
+    assert not trusted or advice.text.startswith("average_precision 0.200 is estimated for ")
+
+
+# --- costs ---
+
+
+def _looks(*drops: float, champion: int = 1) -> History:
+    """One look a week, the last of them on START."""
+    found = [
+        Look(
+            as_of=START - timedelta(days=7 * (len(drops) - number)),
+            champion_version=champion,
+            degraded=False,
+            window=Days.ending(START - timedelta(days=7 * (len(drops) - number + 1)), 7),
+            rows=7000,
+            test=_test(number, drop),
+        )
+        for number, drop in enumerate(drops, 1)
+    ]
+    return History({}, {}, {}, looks=found)
+
+
+def test_a_training_is_asked_for_when_it_saves_more_than_it_costs(spec: ModelSpec) -> None:
+    fell = _looks(0.0, 0.02, 0.3, 0.32)
+    cheap = _advice(spec, "cost_aware", history=fell)
+    assert cheap.triggers == ("performance",)
+    assert cheap.numbers["pays_from_staleness"] == pytest.approx(60 / PER_UNIT)
+    assert cheap.numbers["saves"] == pytest.approx(PER_UNIT * cheap.numbers["staleness"])
+    assert 0.2 < cheap.numbers["staleness"] < 0.33
+    assert cheap.text.startswith("a training saves 4")
+    assert "costs 60 EUR" in cheap.text
+    dear = _advice(spec, "cost_aware", history=fell, costs=COSTS.model_copy(update={"training": 600.0}))
+    assert not dear.asks
+    assert "from 0.4 on a training pays" in dear.text
+
+
+def test_it_must_be_as_sure_as_the_spec_says(spec: ModelSpec) -> None:
+    history = _looks(0.0, 0.02, 0.07)
+    chance = _advice(spec, "cost_aware", history=history).numbers["pays_with_probability"]
+    assert 0.1 < chance < 0.9
+    for confidence, asks in ((chance - 0.01, True), (chance + 0.01, False)):
+        costs = COSTS.model_copy(update={"confidence": confidence})
+        assert _advice(spec, "cost_aware", history=history, costs=costs).asks is asks
+
+
+def test_only_the_looks_at_this_champion_until_today_count(spec: ModelSpec) -> None:
+    before = _looks(0.5, 0.5, champion=7)
+    now = _performance(_test(1, 0.0))
+    alone = _advice(spec, "cost_aware", performance=now)
+    assert not alone.asks
+    assert _advice(spec, "cost_aware", performance=now, history=before) == alone
+    later = Look(as_of=START + timedelta(days=7), champion_version=1, window=Days.ending(START, 7), rows=7000)
+    history = History({}, {}, {}, looks=[later.model_copy(update={"test": _test(2, 0.9)})])
+    assert _advice(spec, "cost_aware", performance=now, history=history) == alone
+    # The look of today may be in the history already.
+    own = Look.of(START, 1, QUIET, now)
+    assert _advice(spec, "cost_aware", performance=now, history=History({}, {}, {}, looks=[own])) == alone
+
+
+def test_without_a_test_of_the_champion_combined_decides_and_says_so(spec: ModelSpec) -> None:
+    advice = _advice(spec, "cost_aware", DRIFTED, PerformanceResult(outcome="too few labels"))
+    assert advice.triggers == ("drift",)
+    assert advice.text.endswith(
+        "(cost_aware: no performance of this champion has been tested yet, so the policy combined decides)"
+    )
+
+
+# --- staleness ---
+
+
+def test_one_window_is_shared_between_holdout_staleness_and_chance() -> None:
+    """By hand, for the one speed that weighs all: y = 0.3, common 0.005, own 0.005, step 0.1 per window."""
+    found = staleness([_test(1, 0.3, error=0.1)])
+    fastest = 0.01 / (0.005 + 0.005 + 0.01)
+    assert found.means[-1] == pytest.approx(0.3 * fastest)
+    assert found.standard_errors[-1] == pytest.approx((0.01 - 0.01 * fastest) ** 0.5)
+    assert found.weights.sum() == pytest.approx(1)
+    assert found.mean == pytest.approx(float(found.weights @ found.means))
+
+
+def test_a_lucky_holdout_is_not_staleness_and_a_fall_is() -> None:
+    lucky = staleness([_test(number, 0.15, error=0.1) for number in range(1, 9)])
+    fell = staleness([_test(number, 0.0 if number < 7 else 0.3, error=0.1) for number in range(1, 9)])
+    assert lucky.mean < 0.06
+    assert fell.mean > 0.15
+    assert fell.chance_above(0.05) > 0.9 > lucky.chance_above(0.05)
+
+
+def test_the_interval_covers_the_staleness_of_simulated_champions() -> None:
+    """Over worlds of all speeds, 80 % intervals cover 80 %."""
+    random, inside = np.random.default_rng(3), []
+    for _ in range(800):
+        walk = np.cumsum(random.normal(0, 0.1 * random.choice(SPEEDS), 12))
+        drops = walk + random.normal(0, 0.05) + random.normal(0, 0.05, 12)
+        found = staleness([_test(k, float(d), error=0.05 * 2**0.5) for k, d in enumerate(drops, 1)])
+        inside.append(0.1 < found.chance_above(float(walk[-1])) < 0.9)
+    assert 0.76 < np.mean(inside) < 0.84
+
+
+def test_no_test_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no test of performance"):
+        staleness([])
