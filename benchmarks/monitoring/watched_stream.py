@@ -12,15 +12,9 @@ from training.adapters.onnx_model import OnnxScorer
 from training.contract.base import Days, midnight
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, Trigger
-from training.domain.comparison import Side, clusters_of_sides
-from training.domain.drift import (
-    OUTPUT,
-    current_window,
-    has_drifted,
-    representatives,
-    sample,
-    with_false_discovery_control,
-)
+from training.contract.registries import DRIFT_TESTS
+from training.domain.comparison import Rows, named_outputs, paired, representatives, sample
+from training.domain.drift import current_window, has_drifted, judged, tested
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.labels import known_before
@@ -28,15 +22,12 @@ from training.domain.looks import chance_of_error, look_number
 from training.domain.metrics import standard_error
 from training.domain.performance import Measured, degradation, matured_window
 from training.domain.retraining import History, Request, decide, reason_to_train
-from training.domain.shares import compare_shares
 from training.domain.task_kind import Fitting, Scored, ServedTask, TaskKind, task_of
 from training.domain.windows import Windows, windows
 from training.estimators.base import TrainingData, load, number_columns, parameters_for
 
 ESTIMATOR = "hist_gradient_boosting"
 SCORE = "_score"
-#: A smaller difference of shares is no drift.
-MINIMUM = 0.03
 
 
 @dataclass(frozen=True)
@@ -142,24 +133,16 @@ class Watch:
 
     def _compared(self, rows: pd.DataFrame, look: int) -> dict[str, ColumnDrift]:
         champion, spec = self.champion, self.champion.spec
-        entities, time = spec.entity_columns, spec.source.events.time_column
-        before, now = clusters_of_sides([champion.reference, rows], entities, time)
-        made = ({name: side[name].to_numpy() for name in champion.names} for side in (champion.reference, rows))
-        shifts = compare_shares(Side(next(made), before), Side(next(made), now), MINIMUM)
+        reference, now = (Rows(side[champion.names], side[spec.drift_keys]) for side in (champion.reference, rows))
         outputs = champion.served.monitored(rows[SCORE].to_numpy())
-        found = compare_shares(Side(champion.outputs), Side(outputs, now), MINIMUM)
-        shifts |= {f"{OUTPUT}{name}": shift for name, shift in found.items()}
-        chance = chance_of_error(spec.monitoring.confidence, look, spec.monitoring.window_days)
-        return {
-            name: ColumnDrift(
-                score=abs(shift.current - shift.reference),
-                threshold=MINIMUM,
-                method=shift.part,
-                drifted=shift.drifted,
-                shift=shift,
-            )
-            for name, shift in with_false_discovery_control(shifts, chance).items()
-        }
+        pairs = [
+            (reference, now),
+            (Rows(named_outputs(champion.outputs), None), Rows(named_outputs(outputs), rows[spec.drift_keys])),
+        ]
+        monitoring, time = spec.monitoring, spec.source.events.time_column
+        sides = [paired(before, after, spec.entity_columns, time) for before, after in pairs]
+        chance = chance_of_error(monitoring.confidence, look, monitoring.window_days)
+        return judged({}, tested(sides, DRIFT_TESTS.find(monitoring.test), monitoring.minimum_shift, chance))
 
     def performance(self, as_of: date) -> PerformanceResult:
         champion, spec, task = self.champion, self.champion.spec, self.champion.task

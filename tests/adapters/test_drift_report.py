@@ -12,7 +12,7 @@ from scipy.stats import wasserstein_distance
 
 from testing.html_attacks import ATTACKS, assert_safe
 from training.adapters.drift_report import write_drift_report
-from training.adapters.drift_tests.distance import NOTE, THRESHOLD
+from training.adapters.drift_report.page import NOTE, THRESHOLD
 from training.contract.errors import DataContractError
 
 ABOUT = {"model": "card_fraud"}

@@ -1,6 +1,6 @@
 """The decision on drift, and the windows that drift and performance look at."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -8,19 +8,12 @@ import pandas as pd
 import pytest
 
 from training.contract.base import Days
-from training.contract.feature_definitions import FeatureColumn
-from training.contract.messages import ColumnDrift
+from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions, ViewColumn, ViewDefinition
+from training.contract.messages import ColumnDrift, Shift
+from training.contract.model_spec import load_model_spec
+from training.domain.comparison import OUTPUT, compared, representatives, sample, spread, with_outputs
 from training.domain.coverage import covered_days
-from training.domain.drift import (
-    OUTPUT,
-    compared,
-    current_window,
-    has_drifted,
-    representatives,
-    sample,
-    spread,
-    with_outputs,
-)
+from training.domain.drift import current_window, has_drifted, judged, short_of_history
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 from training.domain.performance import first_made, matured_window
 
@@ -41,9 +34,11 @@ def test_columns_of_events_are_compared_as_models_get_them() -> None:
     assert found.iloc[1].isna().all()
 
 
-def _columns(drifted: int, of: int, score: bool = False) -> dict[str, ColumnDrift]:
+def _columns(drifted: int, of: int, score: bool = False, tested: bool = False) -> dict[str, ColumnDrift]:
     def column(drifted: bool) -> ColumnDrift:
-        return ColumnDrift(score=0.2 if drifted else 0.0, threshold=0.1, method="wasserstein", drifted=drifted)
+        shift = Shift(part="", reference=0, current=0, minimum=0, p_value=1, design_effect=1) if tested else None
+        score = 0.2 if drifted else 0.0
+        return ColumnDrift(score=score, threshold=0.1, method="wasserstein", drifted=drifted, shift=shift)
 
     return {f"f{i}": column(i < drifted) for i in range(of)} | {f"{OUTPUT}score": column(score)}
 
@@ -61,10 +56,74 @@ def _columns(drifted: int, of: int, score: bool = False) -> dict[str, ColumnDrif
 )
 def test_the_share_of_features_or_the_score_decides(drifted: int, of: int, score: bool, expected) -> None:
     assert has_drifted(_columns(drifted, of, score), 0.3) == expected
+    # Distances without a p-value need that share when the spec says none.
+    assert has_drifted(_columns(drifted, of, score), None) == expected
+    assert has_drifted(_columns(drifted, of, score, tested=True), 0.3) == expected
+
+
+@pytest.mark.parametrize(("drifted", "score", "expected"), [(0, False, False), (1, False, True), (0, True, True)])
+def test_one_column_suffices_when_columns_are_tested_and_the_spec_says_no_share(
+    drifted: int, score: bool, expected: bool
+) -> None:
+    assert has_drifted(_columns(drifted, 20, score, tested=True), None) == (expected, drifted / 20)
 
 
 def test_a_share_of_zero_asks_for_retraining_always() -> None:
     assert has_drifted(_columns(0, 5), 0.0) == (True, 0.0)
+
+
+def test_a_test_decides_and_evidently_only_where_there_is_none() -> None:
+    page = {"a": column_drift(0.3, True), "b": column_drift(0.0, False), "c": column_drift(0.3, True)}
+    sure = Shift(
+        part="equal to 0",
+        reference=0,
+        current=0.05,
+        minimum=0.02,
+        p_value=1e-9,
+        adjusted_p_value=1e-8,
+        chance=1e-3,
+        design_effect=1,
+    )
+    unsure = sure.model_copy(update={"adjusted_p_value": 0.5})
+    found = judged(page, {"a": unsure, "b": sure, "customer_id": sure})
+    assert {name: column.drifted for name, column in found.items()} == {
+        "a": False,
+        "b": True,
+        "c": True,
+        "customer_id": True,
+    }
+    assert (found["a"].score, found["customer_id"].score) == (0.3, 0.05)
+    assert sorted(found, key=lambda name: found[name].certainty)[0] == "customer_id"
+
+
+def column_drift(score: float, drifted: bool) -> ColumnDrift:
+    return ColumnDrift(score=score, threshold=0.1, method="wasserstein", drifted=drifted)
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (3, {"customer_count_7d", "customer_count_30d", "terminal_count_1d", "terminal_count_30d"}),
+        (29, {"customer_count_30d", "terminal_count_30d"}),
+        (36, {"terminal_count_30d"}),  # Windows of labels end seven days before the row.
+        (37, set()),
+    ],
+)
+def test_features_whose_reference_lies_before_their_history_are_named(start: int, expected: set[str]) -> None:
+    spec, first = load_model_spec("card_fraud"), date(2026, 1, 5)
+
+    def view(name: str, *columns: str) -> ViewDefinition:
+        made = tuple(ViewColumn(name=column, type="FLOAT") for column in columns)
+        return ViewDefinition(name=name, entity="x", entity_type="INT64", ttl_seconds=1, columns=made)
+
+    views = (
+        view("customer_features", "customer_count_1d", "customer_count_7d", "customer_count_30d"),
+        view("terminal_features", "terminal_count_1d", "terminal_count_30d"),
+        view("of_another_source", "unknown"),
+    )
+    definitions = FeatureDefinitions(views=views, request_views=())
+    days = Days(start=first + timedelta(days=start), end=first + timedelta(days=start + 14))
+    assert set(short_of_history(spec.source, definitions, days, first)) == expected
 
 
 def test_the_sample_depends_on_the_seed_alone_and_keeps_the_order() -> None:
@@ -121,7 +180,9 @@ def test_representatives_have_the_distribution_of_all_values() -> None:
 
 @pytest.mark.parametrize("rows", [1, 999, 1000, 1500, 20_000])
 def test_outputs_are_spread_over_any_number_of_rows(rows: int) -> None:
-    made = with_outputs(pd.DataFrame({"x": range(rows)}, index=range(7, 7 + rows)), {"value": np.arange(1000.0)})
+    made = with_outputs(
+        pd.DataFrame({"x": range(rows)}, index=range(7, 7 + rows)), pd.DataFrame({"_value": np.arange(1000.0)})
+    )
     assert list(made) == ["x", "_value"]
     assert made["_value"].mean() == pytest.approx(499.5, abs=1)
     assert len(spread(np.arange(5), 0)) == 0

@@ -59,6 +59,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("monitoring.maximum_rows", 500, WITH_DATASET),
     ("monitoring.window_days", 9, set()),
     ("monitoring.maximum_drifted_share", 0.9, set()),
+    ("monitoring.minimum_shift", 0.1, set()),
     ("retraining.cooldown_days", 99, set()),
     ("retraining.budget_per_30_days", 1, set()),
     ("schedule.train", "0 0 1 1 *", set()),

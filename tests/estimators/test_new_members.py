@@ -27,27 +27,24 @@ class NaiveBayes:
         return fit_sklearn(GaussianNB(**parameters), data)
 """
 DRIFT_TEST = """
-import numpy as np
-from training.contract.messages import ColumnDrift
+from training.contract.messages import Shift
 from training.contract.registries import DRIFT_TESTS
-from training.domain.drift import DriftReport
 
 @DRIFT_TESTS.register("mean_shift")
-def mean_shift(reference, current, maximum_share, folder, about):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "page.html").write_text(str(about))
-    (folder / "page.json").write_text("{}")
-    shift = (current.mean() - reference.mean()).abs() / reference.std()
-    columns = {
-        name: ColumnDrift(score=float(value), threshold=1.0, method="mean shift", drifted=value >= 1)
-        for name, value in shift.items()
-    }
-    return DriftReport(columns, folder / "page.html", folder / "page.json")
+def mean_shift(reference, current, minimum):
+    found = {}
+    for name, values in current.columns.items():
+        moved = abs(values.mean() - reference.columns[name].mean()) > 1
+        p_value = 1e-9 if moved else 1.0
+        found[name] = Shift(
+            part="moved", reference=0, current=float(moved), minimum=minimum, p_value=p_value, design_effect=1
+        )
+    return found
 """
 PROGRAM = """
 import json, sys
 from pathlib import Path
-import numpy as np, pandas as pd, yaml
+import numpy as np, yaml
 from training.contract.model_spec import load_model_spec
 
 names = sys.argv[1:]
@@ -59,9 +56,11 @@ path.write_text(yaml.safe_dump(content))
 spec = load_model_spec("card_fraud")
 early = {name for name in ("sklearn", "torch", "evidently", "bayes", "shifts") if name in sys.modules}
 
-from training.adapters.drift_report import write_drift_report
 from training.adapters.onnx_model import OnnxScorer
 from training.code import training_code
+from training.contract.registries import DRIFT_TESTS
+from training.domain.comparison import Side
+from training.domain.drift import tested
 from training.domain.parity import prove_parity
 from training.estimators import base
 from training.settings import load_settings
@@ -75,9 +74,10 @@ for name in spec.training.estimators:
     estimator = base.load(name)
     fitted = estimator.fit(data, base.parameters_for(name, estimator, "binary", {}), 1)
     parity[name] = prove_parity(fitted.outputs(features), OnnxScorer(fitted.onnx()).score(features))
-rows = pd.DataFrame(features, columns=["a", "b", "c"])
-report = write_drift_report(rows, rows.assign(a=rows["a"] + 2), 0.5, Path("report"), {}, spec.monitoring.test)
-drifted = [name for name, column in report.columns.items() if column.drifted]
+before = dict(zip("abc", features.T))
+sides = [(Side(before), Side(before | {"a": before["a"] + 2}))]
+shifts = tested(sides, DRIFT_TESTS.find(spec.monitoring.test), 0.02, 0.05)
+drifted = [name for name, shift in shifts.items() if shift.drifted]
 code = training_code(load_settings(), spec)
 print(json.dumps({"early": sorted(early), "parity": parity, "drifted": drifted, "code": code}))
 """

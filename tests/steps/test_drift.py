@@ -38,6 +38,9 @@ from training.settings import Settings
 from training.steps import dataset, drift
 from training.workspace import served_artifact
 
+#: The columns of entities are compared too: an id may take the place of others.
+ENTITIES = ("customer_id", "terminal_id")
+
 
 def _artifacts(world: MonitoredModel, path: str) -> list[str]:
     client = connect(world.settings.tracking_uri)
@@ -63,7 +66,9 @@ def test_a_quiet_week_is_no_drift(world: MonitoredModel, quiet: DriftResult) -> 
     assert result.window == Days.ending(QUIET, 7)
     assert result.champion_version == 1
     assert not result.drifted, result.columns
-    assert set(result.columns) == {*world.dataset.feature_names, "_score"}
+    assert set(result.columns) == {*world.dataset.feature_names, "_score", *ENTITIES}
+    assert all(column.shift is not None for column in result.columns.values())
+    assert result.short_of_history == []
     assert result.table_versions.keys() >= {"events", "labels", "customer_features", "terminal_features"}
 
 
@@ -76,7 +81,9 @@ def test_inflation_is_found_named_and_kept_with_the_run(world: MonitoredModel, i
     folder = Path(world.settings.work) / MODEL / "drift" / f"{DRIFTED}-v1"
     assert (result.report_html, result.report_json) == (str(folder / "report.html"), str(folder / "report.json"))
     assert "<html" in (folder / "report.html").read_text()[:2000]
-    assert len(json.loads((folder / "report.json").read_text())["metrics"]) == 1 + len(result.columns)
+    metrics = json.loads((folder / "report.json").read_text())["metrics"]
+    assert len(metrics) == 1 + len(result.columns) - len(ENTITIES)
+    assert str(result.columns["payment_amount"].shift) in (folder / "report.html").read_text()
     assert _artifacts(world, f"drift/{DRIFTED}") == [f"drift/{DRIFTED}/report.{end}" for end in ("html", "json")]
 
 
@@ -118,7 +125,7 @@ def test_features_that_are_not_defined_any_more_have_their_default_and_are_named
     settings = world.settings.model_copy(update={"feature_repo": tmp_path / "repo"})
     result = drift.run(DriftInputs(model=MODEL, as_of=QUIET - timedelta(days=1)), settings)
     assert (result.outcome, result.not_defined) == ("measured", gone)
-    assert set(result.columns) == {*world.dataset.feature_names, "_score"}
+    assert set(result.columns) == {*world.dataset.feature_names, "_score", *ENTITIES}
     assert result.columns["customer_count_1d"].drifted  # it was not always 0
     assert not result.columns["customer_count_7d"].drifted
     said = "not defined any more: customer_count_1d, night"

@@ -84,6 +84,11 @@ class ModelSpec(SpecSections):
         return list(dict.fromkeys([*own, *self.source.entities.values()]))
 
     @property
+    def drift_keys(self) -> list[str]:
+        """The columns of events that say which rows resemble each other: the time and the entities."""
+        return list(dict.fromkeys([self.source.events.time_column, *self.entity_columns]))
+
+    @property
     def request_columns(self) -> dict[str, Column]:
         """The columns of an event, which are the fields of a prediction request."""
         return self.source.request_columns

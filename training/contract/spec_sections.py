@@ -75,23 +75,26 @@ class EvaluationSpec(Spec):
 
 
 class MonitoringSpec(Spec):
-    test: KnownDriftTest = "distance"
-    """How a feature is compared with the reference: a module of training/adapters/drift_tests, or an entry point of the
-    group `perennial.drift_test`."""
+    test: KnownDriftTest = "shares"
+    """How a column is compared with the reference: `shares` (tests with p-values and false-discovery control) or
+    `distance` (Evidently's distances and thresholds). A module of training/adapters/drift_tests, or an entry point of
+    the group `perennial.drift_test`."""
     window_days: DayCount = 7
-    maximum_drifted_share: Share = 0.3
-    """The model has drifted when this share of its features has."""
+    minimum_shift: Share = 0.02
+    """The least part of the rows that must have changed for a column to drift. Of the test `shares`."""
+    maximum_drifted_share: Share | None = None
+    """The data has drifted when this share of its features has, or an output. Unset: when any column has; with the test
+    `distance` 0.3."""
     maximum_rows: int = Field(20_000, ge=100)
-    """Rows sampled per window for the report. Its time grows with them: 1M rows of 20 columns take 2 minutes."""
+    """Rows of the window, and of the training window, that are sampled and compared. More find smaller changes."""
     minimum_rows: int = Field(1000, ge=1)
-    """With fewer events in the window nothing is compared, because small samples differ by chance. For 1,000 rows and a
-    reference of 20,000 from the same distribution the score is 0.04, and in 1 of 100 cases 0.08 to 0.1, where 0.1 is
-    the threshold. With 500 rows it exceeds the threshold."""
+    """With fewer events in the window nothing is compared: little can be found in them."""
     maximum_performance_drop: Margin | None = None
     """By how much the primary metric on matured labels may be worse than on the holdout, beyond chance: absolute, or
     `{relative: 0.1}`. Default: 0.1 for a metric between 0 and 1, else `{relative: 0.1}`."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """That a champion whose performance does not change is never called degraded, however often it is looked at."""
+    """That a champion whose performance does not change is never called degraded, however often it is looked at; and
+    that its data is never called drifted while it does not change."""
     minimum_class_rows: int = Field(20, ge=1)
     """Performance is measured when the matured window has this many labels of each class, or of two classes when there
     are more than two. A regression needs this many labels."""

@@ -2,13 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from training.contract.feature_definitions import FeatureColumn
 from training.domain.evaluation_set import clusterings
 from training.domain.resampling import Clusters
 
+#: The names of columns with the champion's outputs begin with it; no feature's name does. They are compared like
+#: features (prediction drift).
+OUTPUT = "_"
+#: So many values represent those of the holdout.
+REPRESENTATIVES = 1000
 #: The kind of clusters that are blocks of time.
 TIME = "(time)"
 
@@ -23,6 +30,36 @@ class Side:
 
     columns: Mapping[str, np.ndarray]
     clusters: Mapping[str, Clusters] = field(default_factory=dict)
+
+
+class Rows(NamedTuple):
+    """Rows to compare. `keys`: their entities and time; None: not known."""
+
+    columns: pd.DataFrame
+    keys: pd.DataFrame | None
+
+    def without(self, names: Sequence[str]) -> "Rows":
+        """Without the columns `names`, where it has them."""
+        return self._replace(columns=self.columns.drop(columns=list(names), errors="ignore"))
+
+
+def paired(reference: Rows, current: Rows, entities: Sequence[str], time: str) -> tuple[Side, Side]:
+    """The sides of a comparison. The entities themselves are columns too, where both sides know them."""
+    clusters = iter(
+        clusters_of_sides([each.keys for each in (reference, current) if each.keys is not None], entities, time)
+    )
+    ids = [name for name in entities if reference.keys is not None and current.keys is not None]
+    sides = []
+    for columns, keys in (reference, current):
+        found = {name: _plain(columns[name]) for name in columns}
+        if keys is not None:
+            found |= {name: keys[name].to_numpy(object) for name in ids if name not in found}
+        sides.append(Side(found, {} if keys is None else next(clusters)))
+    return sides[0], sides[1]
+
+
+def _plain(values: pd.Series) -> np.ndarray:
+    return values.to_numpy() if isinstance(values.dtype, np.dtype) else values.to_numpy(object)
 
 
 def clusters_of_sides(sides: Sequence[pd.DataFrame], entities: Sequence[str], time: str) -> list[dict[str, Clusters]]:
@@ -45,3 +82,40 @@ def clusters_of_sides(sides: Sequence[pd.DataFrame], entities: Sequence[str], ti
 def _drawn(rows: pd.DataFrame, entities: list[str], time: str) -> Clusters:
     [found] = clusterings([rows[name] for name in entities], rows[time].dt.floor("D"), rows[time])
     return found
+
+
+def sample(rows: pd.DataFrame, maximum: int, seed: int) -> pd.DataFrame:
+    """At most `maximum` of the rows, in their order; the same rows for the same input and seed."""
+    return rows if len(rows) <= maximum else rows.sample(maximum, random_state=seed).sort_index()
+
+
+def representatives(outputs: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    """Name → at most REPRESENTATIVES of the values in ascending order: quantiles, or texts in proportion."""
+    return {
+        name: spread(np.sort(values), min(len(values), REPRESENTATIVES)).tolist() for name, values in outputs.items()
+    }
+
+
+def spread(values: np.ndarray, rows: int) -> np.ndarray:
+    """`rows` of the values, at even distances: some of them, or each about equally often."""
+    return values[((np.arange(rows) + 0.5) * len(values) / max(rows, 1)).astype(int)]
+
+
+def compared(features: pd.DataFrame, columns: Sequence[FeatureColumn]) -> pd.DataFrame:
+    """The `columns` of features as they are compared: numbers as models get them, texts as they are.
+
+    A dataset has columns of events as they were delivered, such as decimals, which would be compared as texts.
+    """
+    numbers = {column.name: np.float32 for column in columns if column.categories is None}
+    return features[[column.name for column in columns]].astype(numbers)
+
+
+def with_outputs(features: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
+    """`features` with the columns of `outputs`, which may have another number of rows."""
+    columns = {name: spread(outputs[name].to_numpy(), len(features)) for name in outputs}
+    return features.reset_index(drop=True).assign(**columns)
+
+
+def named_outputs(outputs: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The outputs as columns, with names that no feature has."""
+    return pd.DataFrame({f"{OUTPUT}{name}": values for name, values in outputs.items()})

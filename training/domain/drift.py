@@ -1,27 +1,27 @@
 """Whether the data has drifted from the data that the champion was trained on."""
 
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import numpy as np
-import pandas as pd
 from scipy.stats import false_discovery_control
 
 from training.contract.base import Days
-from training.contract.feature_definitions import FeatureColumn
+from training.contract.feature_definitions import FeatureDefinitions
+from training.contract.feature_tables import window_hours
 from training.contract.messages import ColumnDrift, Shift
+from training.contract.source_spec import SourceSpec
+from training.domain.comparison import OUTPUT, Side
 
-#: The names of columns with the champion's outputs begin with it; no feature's name does. They are compared like
-#: features (prediction drift).
-OUTPUT = "_"
-#: So many values represent those of the holdout.
-REPRESENTATIVES = 1000
+#: The method of a column that is tested and not on Evidently's page.
+SHARES = "shares"
+#: The share of the features that must drift when no column has a p-value and the spec does not say.
+DISTANCE_SHARE = 0.3
 
 
 class DriftReport(NamedTuple):
-    """The results of a drift test per column, and the files that it wrote."""
+    """Evidently's results per column, and the files that were written."""
 
     columns: dict[str, ColumnDrift]
     html: Path
@@ -31,17 +31,37 @@ class DriftReport(NamedTuple):
 class DriftTest(Protocol):
     """A member of the registry DRIFT_TESTS."""
 
-    def __call__(
-        self, reference: pd.DataFrame, current: pd.DataFrame, maximum_share: float, folder: Path, about: dict[str, str]
-    ) -> DriftReport:
-        """Compare `current` with `reference`, which have the same columns: finite numbers, or text.
+    def __call__(self, reference: Side, current: Side, minimum: float) -> dict[str, Shift]:
+        """For each column of both sides, what has changed in it, with a p-value.
 
-        NaN is a missing number and is left out of the comparison; text is never missing. Each side has some numbers.
-        Write a page and its numbers as JSON to `folder`, which may not exist yet; nothing is sent over the network.
-        The page calls the data set drifted when at least the share `maximum_share` of its columns has drifted. `about`
-        (title → text) is stored in the report and shown on the page.
+        A smaller change than `minimum`, of the share of the rows, has the p-value 1. A column that is not returned is
+        judged by Evidently's distance: it has drifted from its threshold on.
         """
         ...
+
+
+def tested(sides: Iterable[tuple[Side, Side]], test: DriftTest, minimum: float, chance: float) -> dict[str, Shift]:
+    """What has changed in the columns of pairs of a reference and a current side, of all columns together.
+
+    `chance`: the chance of error of this look (training/domain/looks.py).
+    """
+    shifts: dict[str, Shift] = {}
+    for reference, current in sides:
+        shifts |= test(reference, current, minimum)
+    return with_false_discovery_control(shifts, chance)
+
+
+def judged(columns: Mapping[str, ColumnDrift], shifts: Mapping[str, Shift]) -> dict[str, ColumnDrift]:
+    """Evidently's results with what was tested. A column that is only tested has the difference as its score."""
+    found = dict(columns)
+    for name, shift in shifts.items():
+        column = columns.get(name)
+        if column is None:
+            score, threshold, method = abs(shift.current - shift.reference), shift.minimum, SHARES
+        else:
+            score, threshold, method = column.score, column.threshold, column.method
+        found[name] = ColumnDrift(score=score, threshold=threshold, method=method, drifted=shift.drifted, shift=shift)
+    return found
 
 
 def with_false_discovery_control(shifts: Mapping[str, Shift], chance: float) -> dict[str, Shift]:
@@ -65,47 +85,39 @@ def current_window(as_of: date, window_days: int) -> Days:
     return Days.ending(as_of, window_days)
 
 
-def sample(rows: pd.DataFrame, maximum: int, seed: int) -> pd.DataFrame:
-    """At most `maximum` of the rows, in their order; the same rows for the same input and seed."""
-    return rows if len(rows) <= maximum else rows.sample(maximum, random_state=seed).sort_index()
-
-
-def has_drifted(columns: Mapping[str, ColumnDrift], maximum_share: float) -> tuple[bool, float]:
+def has_drifted(columns: Mapping[str, ColumnDrift], maximum_share: float | None) -> tuple[bool, float]:
     """Whether the model's data drifted, and the share of its features (without the outputs) that did.
 
-    The data drifted when that share reaches `maximum_share`. This is Evidently's rule of dataset drift; its own default
-    is 0.5 (docs.evidentlyai.com, "Data drift"). It also drifted when an output did. While labels are late, a shift of
-    the predictions is the best sign of a shift in performance (same source, "Prediction drift"), and one important
-    feature can cause it while the share stays low.
+    Without `maximum_share` the data has drifted when any column has: tests with false-discovery control call no column
+    drifted by chance, and a fault of one sensor in twenty shows in one or two. Distances without a p-value do, so they
+    need the share DISTANCE_SHARE then.
+
+    With a share, that many features must have drifted, or an output. While labels are late, a shift of the predictions
+    is the best sign of a shift in performance (docs.evidentlyai.com, "Prediction drift"), and one important feature can
+    cause it while the share stays low.
     """
     features = [column.drifted for name, column in columns.items() if not name.startswith(OUTPUT)]
     share = sum(features) / len(features) if features else 0.0
-    outputs = [column.drifted for name, column in columns.items() if name.startswith(OUTPUT)]
-    return (bool(features) and share >= maximum_share) or any(outputs), share
+    enough = [column.drifted for name, column in columns.items() if name.startswith(OUTPUT)]
+    if maximum_share is None:
+        enough += [column.drifted for column in columns.values() if column.shift]
+        maximum_share = DISTANCE_SHARE
+    return (bool(features) and share >= maximum_share) or any(enough), share
 
 
-def representatives(outputs: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
-    """Name → at most REPRESENTATIVES of the values in ascending order: quantiles, or texts in proportion."""
-    return {
-        name: spread(np.sort(values), min(len(values), REPRESENTATIVES)).tolist() for name, values in outputs.items()
-    }
+def short_of_history(source: SourceSpec, definitions: FeatureDefinitions, days: Days, first: date) -> list[str]:
+    """The features of views whose values on `days` lacked history, as the first event is of the day `first`.
 
-
-def spread(values: np.ndarray, rows: int) -> np.ndarray:
-    """`rows` of the values, at even distances: some of them, or each about equally often."""
-    return values[((np.arange(rows) + 0.5) * len(values) / max(rows, 1)).astype(int)]
-
-
-def compared(features: pd.DataFrame, columns: Sequence[FeatureColumn]) -> pd.DataFrame:
-    """The `columns` of features as they are compared: numbers as models get them, texts as they are.
-
-    A dataset has columns of events as they were delivered, such as decimals, which would be compared as texts.
+    A mean of 30 days is one of 14 days when events begin 14 days before. It differs from all later ones though nothing
+    has changed, so it is no reference.
     """
-    numbers = {column.name: np.float32 for column in columns if column.categories is None}
-    return features[[column.name for column in columns]].astype(numbers)
-
-
-def with_outputs(features: pd.DataFrame, outputs: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """`features` with a column for each of the outputs, which may have another number of rows."""
-    columns = {f"{OUTPUT}{name}": spread(values, len(features)) for name, values in outputs.items()}
-    return features.reset_index(drop=True).assign(**columns)
+    found = []
+    for view in definitions.views:
+        table = source.features.tables.get(view.name)
+        if table is None:
+            continue
+        delay = source.labels[table.label].delay_days if table.label else 0
+        windows = {each.name: -(-window_hours(each.window) // 24) + delay for each in table.features()}
+        needed = {column.name: windows.get(column.name, table.days_of_history(delay)) for column in view.columns}
+        found += [name for name, history in needed.items() if days.start < first + timedelta(days=history)]
+    return found

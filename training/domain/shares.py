@@ -29,7 +29,7 @@ QUANTILES = (0.01, 0.025, *np.arange(0.05, 0.96, 0.05).round(2).tolist(), 0.975,
 #: So many of the most frequent values are compared one by one.
 FREQUENT = 20
 #: Clusters are put together to at most so many groups, whose sums are as independent as theirs.
-GROUPS = 2000
+GROUPS = 1000
 TINY = 1e-12
 MISSING, NEW = "missing", "not in the reference"
 
@@ -65,16 +65,20 @@ class _Grouped:
     def size(self) -> float:
         return float((self.sizes**2).sum() / self.sizes.sum())
 
-    def design_effects(self, bins: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """The design effect of each share [k]. NaN where no row, or every row, belongs to it."""
+    def spread(self, bins: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each share [k]: the design effect, and how many equal clusters say as much as those that its rows are in,
+        or those that the other rows are in if these are fewer (Kish). NaN and 0 where no row, or every row, belongs to
+        it."""
         groups = min(self.clusters.count, GROUPS)
         cells = self.groups * np.int32(shares.shape[1]) + bins
         counts = np.bincount(cells, minlength=groups * shares.shape[1]).reshape(groups, -1).astype(float)
         inside, rows = counts @ shares.T, counts.sum(axis=1)
         n, share = rows.sum(), inside.sum(axis=0) / rows.sum()
         variance = ((inside - np.outer(rows, share)) ** 2).sum(axis=0) * groups / max(groups - 1, 1)
+        rarer = np.where(share > 0.5, rows[:, None] - inside, inside)
+        holding = rarer.sum(axis=0) ** 2 / np.maximum((rarer**2).sum(axis=0), TINY)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where((share > 0) & (share < 1), variance / (n * share * (1 - share)), np.nan)
+            return np.where((share > 0) & (share < 1), variance / (n * share * (1 - share)), np.nan), holding
 
 
 def compare_shares(reference: Side, current: Side, minimum: float) -> dict[str, Shift]:
@@ -99,8 +103,7 @@ def _most_certain(parts: _Parts, old: Sequence[_Grouped], new: Sequence[_Grouped
     rows = np.array([len(parts.reference), len(parts.current)], float)
     counts = [np.bincount(bins, minlength=parts.shares.shape[1]) for bins in (parts.reference, parts.current)]
     share = np.array([parts.shares @ count for count in counts]) / rows[:, None]
-    pooled = rows @ share / rows.sum()
-    effects, freedom = _effects(parts, pooled * (1 - pooled), rows, old, new)
+    effects, freedom = _effects(parts, share, rows, old, new)
     p_values = _p_values(share, rows[:, None] / effects, freedom)
     differences = np.abs(share[1] - share[0])
     counted = np.where(differences >= minimum, p_values, 1.0)
@@ -117,41 +120,42 @@ def _most_certain(parts: _Parts, old: Sequence[_Grouped], new: Sequence[_Grouped
 
 
 def _effects(
-    parts: _Parts, spread: np.ndarray, rows: np.ndarray, old: Sequence[_Grouped], new: Sequence[_Grouped]
-) -> tuple[np.ndarray, float]:
-    """The design effects of each side's shares, [2, k], at least 1, and the degrees of freedom of their estimate.
+    parts: _Parts, share: np.ndarray, rows: np.ndarray, old: Sequence[_Grouped], new: Sequence[_Grouped]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The design effects of each side's shares, [2, k], at least 1, and the degrees of freedom of each estimate, [k].
 
     Both sides have the same correlation r of the rows of a cluster when nothing has changed, and each has the design
     effect 1 + (size - 1)·r (Kish). r is fitted to both: a share that no row of one side has says nothing about its r.
-    Rare shares lie in few clusters, which may be small by chance, so r is at least that of all shares together.
+    Rare shares lie in few clusters, which may be small by chance, so r is at least that of all shares together, and
+    the clusters that a share lies in are its degrees of freedom.
 
     What clusters of several kinds add is summed up, as the variances of clusters that cross each other are (Cameron,
     Gelbach & Miller, Robust Inference with Multiway Clustering, Journal of Business & Economic Statistics 29, 2011).
-    `spread` [k]: the variance of each share in one row.
     """
-    total, freedom = np.ones((2, len(parts.names))), np.inf
+    total, freedom = np.ones((2, len(parts.names))), np.full(len(parts.names), np.inf)
+    pooled = rows @ share / rows.sum()
+    weight = pooled * (1 - pooled)
     for at, each in enumerate(new):
-        sides: list[tuple[_Grouped, np.ndarray]] = [(each, parts.current)]
+        found = [each.spread(parts.current, parts.shares)]
+        beyond = np.array([each.size - 1])
         if old:
-            sides.insert(0, (old[at], parts.reference))
-        beyond = np.array([side.size - 1 for side, _ in sides])
-        excess = np.array([side.design_effects(bins, parts.shares) - 1 for side, bins in sides])
-        weights = np.where(np.isnan(excess), 0.0, beyond[:, None] ** 2).sum(axis=0)
+            found.insert(0, old[at].spread(parts.reference, parts.shares))
+            beyond = np.array([old[at].size - 1, each.size - 1])
+        excess, holding = np.array([effects - 1 for effects, _ in found]), np.array([held for _, held in found])
+        known = np.where(np.isnan(excess), 0.0, beyond[:, None] ** 2).sum(axis=0)
         fitted = np.nansum(beyond[:, None] * excess, axis=0)
-        usual = (fitted @ spread) / max(weights @ spread, TINY)
-        alike = np.maximum(fitted / np.maximum(weights, TINY), max(usual, 0.0))
-        both = beyond if old else np.array([beyond[0] * rows[0] / rows[1], beyond[0]])
-        total += both[:, None] * alike
-        freedom = min(freedom, *(_freedom(side) for side, _ in sides))
+        usual = (fitted @ weight) / max(known @ weight, TINY)
+        alike = np.maximum(fitted / np.maximum(known, TINY), max(usual, 0.0))
+        if not old:
+            beyond = np.array([beyond[0] * rows[0] / rows[1], beyond[0]])
+            rarer = np.minimum(share[0], 1 - share[0])
+            holding = np.vstack([rarer * rows[0] / (1 + beyond[0]), holding])
+        total += beyond[:, None] * alike
+        freedom = np.minimum(freedom, np.maximum(holding.sum(axis=0) - 1, 1.0))
     return total, freedom
 
 
-def _freedom(side: _Grouped) -> float:
-    """Kish's number of equal clusters that say as much, less one."""
-    return max(float(side.sizes.sum() / side.size) - 1, 1.0)
-
-
-def _p_values(share: np.ndarray, rows: np.ndarray, freedom: float) -> np.ndarray:
+def _p_values(share: np.ndarray, rows: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     """Two-sided p-values [k] that shares [2, k] of so many independent rows [2, k] are equal, by the likelihood ratio.
 
     The signed root of the likelihood ratio is compared with Student's distribution, as the rows were estimated.

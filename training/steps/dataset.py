@@ -36,8 +36,8 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
 
     Besides, what the artifacts need of the features: their definitions, and the holdout's events and feature rows.
     Columns: the events' id, time and entities, the label, the features (float32, text); in the holdout also `_excluded`
-    (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features. The
-    id is a hash of all that determines the content: a dataset that exists is returned as it is.
+    (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features, with
+    entities and times. The id is a hash of all that determines the content: a dataset that exists is returned as it is.
     Raises DataContractError when history, labels, rows, classes or feature rows do not suffice.
     """
     from training.adapters.features import Features, definitions_digest
@@ -72,7 +72,7 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
         table_versions=versions,
     )
     chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.monitoring.maximum_rows]
-    frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][names]
+    frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][list(dict.fromkeys([*names, *spec.drift_keys]))]
     made_of = requests(holdout[list(spec.request_columns)], batch)
     definitions_of = features.definitions
     learned = _categories(spec, definitions_of, frames[TRAIN])

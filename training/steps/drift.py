@@ -2,33 +2,46 @@
 
 import logging
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training import storage
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
-from training.adapters.registry import REFERENCE, ModelVersion, Registry
-from training.adapters.tables import Events, Predictions
+from training.adapters.registry import ModelVersion, Registry
+from training.adapters.tables import Events, Predictions, covered
 from training.contract.base import Days, TableVersions
-from training.contract.errors import InputError
-from training.contract.messages import DatasetInputs, DriftInputs, DriftResult, Snapshot
+from training.contract.messages import DriftInputs, DriftResult, Shift, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.domain.drift import compared, current_window, has_drifted, sample, with_outputs
+from training.contract.registries import DRIFT_TESTS
+from training.domain.comparison import Rows, compared, named_outputs, paired, sample, spread, with_outputs
+from training.domain.drift import (
+    DISTANCE_SHARE,
+    DriftReport,
+    current_window,
+    has_drifted,
+    judged,
+    short_of_history,
+    tested,
+)
 from training.domain.encoding import encoded
 from training.domain.frames import LOGGED_OUTPUTS, PREDICTION_ID, are_finite, logged_outputs
-from training.domain.identity import dataset_id
+from training.domain.looks import chance_of_error, look_number
 from training.domain.performance import first_made
+from training.drift_reference import champion_reference
 from training.settings import StateSettings
 from training.snapshots import snapshot_of_run
 from training.workspace import served_artifact, share
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from training.adapters.onnx_model import OnnxModel
     from training.contract.artifact import ArtifactMetadata
 
 log = logging.getLogger("perennial")
+
+#: So many rows of each side are drawn on the page. 1M rows of 20 columns would take Evidently two minutes.
+PAGE_ROWS = 20_000
 
 
 def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
@@ -75,7 +88,6 @@ def _compare(
     spec: ModelSpec,
     settings: StateSettings,
 ) -> DriftResult:
-    from training.adapters.drift_report import write_drift_report
     from training.adapters.features import Features
     from training.adapters.onnx_model import OnnxModel
     from training.adapters.registry.watch import keep, record
@@ -90,37 +102,77 @@ def _compare(
         about["not defined any more"] = ", ".join(not_defined)
         left_out = f"; left out, as they have no default: {', '.join(missing)}" if missing else ""
         log.warning("Not defined any more, compared as the default: %s%s", about["not defined any more"], left_out)
-    reference = _reference(champion, model, spec, settings)
-    outputs = _logged_outputs(model, champion, snapshot, window, spec, settings)
-    about["outputs"] = "logged" if outputs else "computed, as few predictions are logged"
-    report = write_drift_report(
-        with_outputs(reference.drop(columns=missing), _holdout_outputs(model) or _outputs(reference, model)),
-        with_outputs(current.drop(columns=missing), outputs or _outputs(current, model)),
-        spec.monitoring.maximum_drifted_share,
-        folder,
-        about,
-        spec.monitoring.test,
-    )
-    drifted, drifted_share = has_drifted(report.columns, spec.monitoring.maximum_drifted_share)
+    reference, now = champion_reference(champion, model.metadata, spec, settings), Rows(current, rows[spec.drift_keys])
+    holdout, logged = _holdout_outputs(model), _logged_outputs(model, champion, snapshot, window, spec, settings)
+    about["outputs"] = "computed, as few predictions are logged" if logged is None else "logged"
+    outputs = holdout or _computed_outputs(reference, model), logged or _computed_outputs(now, model)
+    reference, now = reference.without(missing), now.without(missing)
+    short = _short_of_history(model.metadata, snapshot, spec, settings)
+    pairs = [(reference.without(short), now.without(short)), outputs]
+    shifts = _tested(pairs, window, model.metadata, spec)
+    about["drifted"] = "; ".join(f"{name}: {each}" for name, each in shifts.items() if each.drifted) or "no column"
+    report = _page(reference, now, outputs, folder, about, spec)
+    columns = judged({name: column for name, column in report.columns.items() if name not in short}, shifts)
+    drifted, drifted_share = has_drifted(columns, spec.monitoring.maximum_drifted_share)
     log.info("Reference: the training rows of %s, version %d", model.metadata.train_days, champion.version)
-    for name, column in sorted(report.columns.items(), key=lambda item: -item[1].score):
-        log.info("  %-40s %7.3f %s", name, column.score, "drifted" if column.drifted else "")
+    for name, column in sorted(columns.items(), key=lambda item: item[1].certainty):
+        log.info("  %-40s %7.3f %s%s", name, column.score, "DRIFTED: " if column.drifted else "", column.shift or "")
     uri = share(settings, folder)
     log.info("%s: %.0f%% of the features drifted; report in %s", drifted, 100 * drifted_share, uri)
     keep(settings.tracking_uri, champion, folder, f"drift/{as_of}")
-    scores = {f"drift/{name}": column.score for name, column in report.columns.items()}
+    scores = {f"drift/{name}": column.score for name, column in columns.items()}
     record(settings.tracking_uri, champion, scores | {"drift/share": drifted_share}, as_of)
     return DriftResult(
         outcome="measured",
         window=window,
         drifted=drifted,
         drifted_share=drifted_share,
-        columns=report.columns,
+        columns=columns,
         not_defined=not_defined,
+        short_of_history=short,
         report_html=storage.join(uri, report.html.name),
         report_json=storage.join(uri, report.json.name),
         snapshot=snapshot,
     )
+
+
+def _tested(
+    pairs: "list[tuple[Rows, Rows]]", window: Days, metadata: "ArtifactMetadata", spec: ModelSpec
+) -> dict[str, Shift]:
+    """The columns of all pairs of reference and current rows, with the drift test of the spec."""
+    monitoring, time = spec.monitoring, spec.source.events.time_column
+    look = look_number(window, metadata.holdout_days, monitoring.window_days)
+    chance = chance_of_error(monitoring.confidence, look, monitoring.window_days)
+    sides = [paired(before, now, spec.entity_columns, time) for before, now in pairs]
+    return tested(sides, DRIFT_TESTS.find(monitoring.test), monitoring.minimum_shift, chance)
+
+
+def _page(
+    reference: Rows, now: Rows, outputs: tuple[Rows, Rows], folder: Path, about: dict[str, str], spec: ModelSpec
+) -> DriftReport:
+    """Evidently's page, of a sample: its time grows with the rows."""
+    from training.adapters.drift_report import write_drift_report
+
+    drawn = [
+        with_outputs(sample(side.columns, PAGE_ROWS, spec.training.seed), of_side.columns)
+        for side, of_side in zip((reference, now), outputs, strict=True)
+    ]
+    share_of_columns = spec.monitoring.maximum_drifted_share or DISTANCE_SHARE
+    return write_drift_report(drawn[0], drawn[1], share_of_columns, folder, about)
+
+
+def _short_of_history(
+    metadata: "ArtifactMetadata", snapshot: Snapshot, spec: ModelSpec, settings: StateSettings
+) -> list[str]:
+    lake = Lake(settings.lake, spec.source.name, spec.name)
+    days = covered(lake, spec.source, EVENTS, snapshot.table_versions[EVENTS])
+    if days is None or metadata.features is None:
+        return []
+    found = short_of_history(spec.source, metadata.features, metadata.train_days, days.start)
+    short = [name for name in metadata.feature_names if name in found]
+    if short:
+        log.warning("Not compared, as events before %s are missing in the reference: %s", days.start, ", ".join(short))
+    return short
 
 
 def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.DataFrame", list[str], list[str]]:
@@ -135,47 +187,16 @@ def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.D
     return compared(made, metadata.columns), not_defined, missing
 
 
-def _reference(champion: ModelVersion, model: "OnnxModel", spec: ModelSpec, settings: StateSettings) -> "pd.DataFrame":
-    """A sample of the features that the champion was trained on, from its dataset or, when that is gone, its run."""
+def _holdout_outputs(model: "OnnxModel") -> Rows | None:
+    """What the model predicted on its holdout; None where its artifact is from before it held them."""
     import pandas as pd
 
-    from training.adapters import datasets
-
-    metadata, work = model.metadata, settings.scratch / spec.name
-    path = work / "datasets" / metadata.dataset_id / datasets.REFERENCE
-    if not path.is_file():
-        # Not beside the dataset's files: a folder with some of them is no dataset.
-        path = work / "references" / metadata.dataset_id / datasets.REFERENCE
-    kept = f"{REFERENCE}/{datasets.REFERENCE}"
-    if not path.is_file() and not Registry(settings.tracking_uri).download_file(champion.run_id, kept, path):
-        problem = f"The champion's reference, of dataset {metadata.dataset_id}, is neither in {work} nor in its run as"
-        raise InputError(f"{problem} {kept}", hint=_how_to_restore(metadata, spec, settings))
-    log.info("Reference read from %s", path)
-    kept_rows = compared(pd.read_parquet(path), metadata.columns)
-    return sample(kept_rows, spec.monitoring.maximum_rows, spec.training.seed)
-
-
-def _how_to_restore(metadata: "ArtifactMetadata", spec: ModelSpec, settings: StateSettings) -> str:
-    """What to do about a missing reference. The dataset step can make it again while its dataset has the same id."""
-    from training.adapters.features import definitions_digest
-
-    definitions, days = definitions_digest(settings.feature_repo, spec.source), len(metadata.train_days)
-    versions = metadata.table_versions
-    tables = Lake(settings.lake, spec.source.name, spec.name).identities(versions)
-    now = dataset_id(spec, metadata.as_of, versions, tables, days, spec.training.seed, definitions)
-    if now != metadata.dataset_id:
-        changed = "The parts of the model spec or the feature definitions that decide the dataset have changed since"
-        return f"{changed}: train a new champion (run {spec.name}_train with Force)."
-    snapshot = Snapshot(as_of=metadata.as_of, table_versions=metadata.table_versions)
-    inputs = DatasetInputs(model=spec.name, snapshot=snapshot, window_days=days)
-    return f"Make it again with `make step STEP=dataset INPUTS='{inputs.model_dump_json(exclude_none=True)}'`."
-
-
-def _holdout_outputs(model: "OnnxModel") -> "dict[str, np.ndarray]":
-    """What the model predicted on its holdout; empty where its artifact is from before it held them."""
-    import numpy as np
-
-    return {name: np.array(values) for name, values in model.metadata.holdout_outputs.items()}
+    kept, rows = model.metadata.holdout_outputs, sum(model.metadata.holdout_counts.values())
+    if not kept:
+        return None
+    # A thousand values represent those of all rows.
+    values = {name: pd.Series(each).to_numpy() for name, each in kept.items()}
+    return Rows(named_outputs({name: spread(each, max(rows, len(each))) for name, each in values.items()}), None)
 
 
 def _logged_outputs(
@@ -185,23 +206,24 @@ def _logged_outputs(
     window: Days,
     spec: ModelSpec,
     settings: StateSettings,
-) -> "dict[str, np.ndarray]":
-    """What the champion answered to events of the window, first; empty when fewer than `minimum_rows` are logged."""
+) -> Rows | None:
+    """What the champion answered to events of the window, first; None when fewer than `minimum_rows` are logged."""
     lake = Lake(settings.lake, spec.source.name, spec.name)
     predictions = Predictions(lake, spec, snapshot.table_versions.get(PREDICTIONS))
     identity = spec.source.id_column
-    answered = predictions.answered(window, [identity], champion.version, outputs=True, digest=champion.digest)
+    wanted = list(dict.fromkeys([identity, *spec.drift_keys]))
+    answered = predictions.answered(window, wanted, champion.version, outputs=True, digest=champion.digest)
     rows = first_made(answered, [identity])
     rows = rows[are_finite(rows[LOGGED_OUTPUTS])]
     if len(rows) < spec.monitoring.minimum_rows:
         log.info("%d predictions of version %d are logged: its outputs are computed", len(rows), champion.version)
-        return {}
+        return None
     rows = sample(rows.sort_values(PREDICTION_ID, ignore_index=True), spec.monitoring.maximum_rows, spec.training.seed)
     found = logged_outputs(rows[LOGGED_OUTPUTS], model.task.output_names)
-    return model.task.monitored(model.task.scores(found))
+    return Rows(named_outputs(model.task.monitored(model.task.scores(found))), rows[spec.drift_keys])
 
 
-def _outputs(features: "pd.DataFrame", model: "OnnxModel") -> "dict[str, np.ndarray]":
+def _computed_outputs(rows: Rows, model: "OnnxModel") -> Rows:
     columns = model.metadata.columns
-    values = encoded({column.name: features[column.name].to_numpy() for column in columns}, columns)
-    return model.task.monitored(model.score(values))
+    values = encoded({column.name: rows.columns[column.name].to_numpy() for column in columns}, columns)
+    return Rows(named_outputs(model.task.monitored(model.score(values))), rows.keys)

@@ -23,7 +23,7 @@ from training.adapters.registry import REFERENCE, Run, Runs
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
-from training.domain.drift import representatives
+from training.domain.comparison import representatives
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.importance import importance_chart, permutation_importance
 from training.domain.metrics import standard_error

@@ -62,6 +62,11 @@ class ColumnDrift(Frozen):
     shift: Shift | None = None
     """None: the test `distance`, or an entry of an earlier version. Then a score from the threshold on is drift."""
 
+    @property
+    def certainty(self) -> tuple[float, float]:
+        """Sorts columns: the surest change first."""
+        return (self.shift.adjusted_p_value if self.shift else 1.0, -self.score / self.threshold)
+
 
 class DriftResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "no data"]
@@ -71,6 +76,8 @@ class DriftResult(OfSnapshot):
     columns: dict[str, ColumnDrift] = {}
     not_defined: list[str] = []
     """Features of the champion that the definitions no longer have: compared as their default."""
+    short_of_history: list[str] = []
+    """Features that were not compared: the champion's training rows lack history that later rows have."""
     report_html: str | None = None
     report_json: str | None = None
 

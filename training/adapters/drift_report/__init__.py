@@ -1,4 +1,4 @@
-"""Compare two tables of features with the drift test that a spec names."""
+"""Evidently's report on two tables of features: the page to look at."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from training.adapters.drift_report.page import write_page
 from training.contract.errors import DataContractError
 from training.contract.messages import ColumnDrift
-from training.contract.registries import DRIFT_TESTS
 from training.domain.drift import DriftReport
 
 #: The category of missing text, and what the column of missing numbers is called after its column.
@@ -22,14 +22,13 @@ def write_drift_report(
     maximum_share: float,
     folder: Path,
     about: dict[str, str],
-    test: str = "distance",
 ) -> DriftReport:
     """Compare `current` with `reference`: the same columns, numbers or text. Write a page and its numbers to `folder`.
 
     Missing text is a category of its own. Whether a number is missing is a column of its own on the page, and the
     column has drifted when either has. The page calls the data set drifted when at least the share `maximum_share` of
-    its columns has drifted. `about` is stored in the report and shown at the top of the page. `test` is a member of
-    the registry DRIFT_TESTS. Raises DataContractError for infinite numbers, and ConfigError for an unknown test.
+    its columns has drifted. `about` is stored in the report and shown at the top of the page. Raises DataContractError
+    for infinite numbers.
     """
     old, new = pd.DataFrame(index=reference.index), pd.DataFrame(index=current.index)
     infinite = []
@@ -48,7 +47,7 @@ def write_drift_report(
     if infinite:
         hint = "Check the SQL or the function that computes these features."
         raise DataContractError(f"Columns with infinite values: {', '.join(sorted(infinite))}", hint)
-    report = DRIFT_TESTS.find(test)(old, new, maximum_share, folder, about)
+    report = write_page(old, new, maximum_share, folder, about)
     columns = {name: _worst(report.columns, name) for name in reference.columns}
     return report._replace(columns=columns)
 
