@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from training.contract.base import Days
-from training.contract.messages import Degradation, DriftResult, EstimatedPerformance, PerformanceResult
+from training.contract.messages import (
+    ColumnDrift,
+    Degradation,
+    DriftResult,
+    EstimatedPerformance,
+    PerformanceResult,
+    Shift,
+)
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.registries import POLICIES
 from training.contract.retraining_spec import CostsSpec
@@ -219,3 +226,26 @@ def test_the_interval_covers_the_staleness_of_simulated_champions() -> None:
 def test_no_test_is_an_error() -> None:
     with pytest.raises(ValueError, match="no test of performance"):
         staleness([])
+
+
+def test_drift_says_what_it_rests_on_and_what_would_have_been_a_reason(spec: ModelSpec) -> None:
+    shift = Shift(
+        part="equal to 0",
+        reference=0,
+        current=0.05,
+        minimum=0.02,
+        p_value=1e-9,
+        adjusted_p_value=1e-8,
+        chance=1e-3,
+        design_effect=3,
+    )
+    column = ColumnDrift(score=0.04, threshold=0.1, method="wasserstein", drifted=True, shift=shift)
+    found = DRIFTED.model_copy(update={"columns": {"amount": column}})
+    advice = _advice(spec, "drift", found)
+    assert advice.triggers == ("drift",)
+    assert advice.text.endswith(f": amount. amount: {shift}")
+    assert advice.numbers["amount: adjusted p-value"] == 1e-8
+    quiet = column.model_copy(update={"drifted": False, "shift": shift.model_copy(update={"adjusted_p_value": 0.3})})
+    advice = _advice(spec, "drift", QUIET.model_copy(update={"columns": {"amount": quiet}}))
+    assert not advice.asks
+    assert "one drifted column would be a reason. amount: 5.0% of the rows" in advice.text

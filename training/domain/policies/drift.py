@@ -12,8 +12,12 @@ def drift(evidence: Evidence, history: History, spec: ModelSpec) -> Advice:
     if found is None or found.outcome != "measured":
         return Advice("drift was not measured")
     share = f"{found.drifted_share:.0%} of the features drifted"
-    numbers = {"drifted_share": found.drifted_share, "maximum_drifted_share": limit}
+    columns = sorted(found.columns.items(), key=lambda item: item[1].certainty)
+    surest = next((f". {name}: {column.shift}" for name, column in columns if column.shift), "")
+    numbers = {"drifted_share": found.drifted_share}
+    numbers |= {f"{name}: adjusted p-value": each.shift.adjusted_p_value for name, each in columns[:3] if each.shift}
     if not found.drifted:
-        return Advice(f"{share}, {limit:.0%} would be a reason, or drifted outputs", numbers=numbers)
-    drifted = sorted((c for c, d in found.columns.items() if d.drifted), key=lambda c: -found.columns[c].score)
-    return Advice(f"{share} in {found.window}: {', '.join(drifted)}", ("drift",), numbers)
+        enough = "one drifted column" if limit is None else f"{limit:.0%}, or drifted outputs,"
+        return Advice(f"{share}, {enough} would be a reason{surest}", numbers=numbers)
+    drifted = ", ".join(name for name, column in columns if column.drifted)
+    return Advice(f"{share} in {found.window}: {drifted}{surest}", ("drift",), numbers)

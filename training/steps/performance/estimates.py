@@ -8,7 +8,8 @@ from training.adapters.registry import REFERENCE, Registry
 from training.adapters.registry.watch import record
 from training.contract.base import Days
 from training.contract.messages import ComparedEstimate, EstimatedPerformance
-from training.domain.drift import current_window, sample
+from training.domain.comparison import sample
+from training.domain.drift import current_window
 from training.domain.estimated_performance import (
     COMPARED,
     Estimate,
