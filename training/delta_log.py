@@ -2,9 +2,8 @@
 holds, and that the newest commit or a file is not whole.
 
 A copy can leave out the log. delta-rs then takes the table for one that does not exist yet, and the next write would
-make the loss final. After a power cut the newest commit may be empty, and delta-rs reads it without a word; so it does
-in an object store, into which a bad copy was put. Otherwise files are looked at only on a disk: an object store writes
-whole files.
+make the loss final. After a power cut the newest commit may be empty, and delta-rs reads it without a word. Commits and
+files are looked at only on a disk: an object store writes whole files.
 """
 
 import hashlib
@@ -58,16 +57,9 @@ def refuse_damage(table: str, error: Exception) -> None:
 
 
 def refuse_torn_commit(table: str, version: int) -> None:
-    """Raises DataContractError when the commit that made `version` is not whole, as after a power cut.
-
-    In an object store: when it is empty, as after a bad copy.
-    """
-    uri = _commit_uri(table, version)
+    """Raises DataContractError when the commit that made `version` is not whole, as after a power cut."""
     if not storage.is_remote(table):
-        _refuse_torn(storage.local(uri))
-    elif storage.size(uri) == 0:
-        problem = f"The last commit of {table} is empty: {uri}"
-        raise DataContractError(problem, f"A copy has left it so. Stop what writes to the table, then {_RESTORE}.")
+        _refuse_torn(storage.local(_commit_uri(table, version)))
 
 
 def refuse_lost_files(opened: "DeltaTable") -> None:

@@ -2,17 +2,14 @@
 
 import logging
 from datetime import date
-from typing import Any
 from urllib.parse import quote
 
 from training import storage
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
-from training.adapters.ledger import Ledger
-from training.adapters.registry import CHAMPION, ModelVersion, Registry
+from training.adapters.registry import CHAMPION, Registry
 from training.adapters.tables import covered
 from training.contract.messages import Snapshot, SnapshotInputs
 from training.contract.model_spec import ModelSpec
-from training.domain.rollout import ROLLBACK, ROLLOUT
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
@@ -65,22 +62,4 @@ def resolve(spec: ModelSpec, settings: StateSettings, as_of: date | None = None,
 def champion_version(spec: ModelSpec, settings: StateSettings) -> int | None:
     """The version that is the champion now. Raises TransientError when MLflow does not answer."""
     champion = Registry(settings.tracking_uri).by_alias(spec.name, CHAMPION)
-    if champion is None:
-        return None
-    warn_of_older_ledger(champion, moves_of(spec.name, Ledger(settings.ledger)))
-    return champion.version
-
-
-def moves_of(model: str, ledger: Ledger) -> list[dict[str, Any]]:
-    """The rollouts and rollbacks of `model` in the ledger, oldest first."""
-    return [each.body for each in ledger.entries(model) if each.kind in (ROLLOUT, ROLLBACK)]
-
-
-def warn_of_older_ledger(champion: ModelVersion, moves: list[dict[str, Any]]) -> None:
-    """Say so when no move made `champion` what it is. Decisions are then made without those that the ledger lost."""
-    if champion.version not in {body["version"] for body in moves}:
-        why = "the alias was moved by hand, or the ledger is an older copy, as ledger_verify can tell"
-        log.warning(
-            "The ledger does not say how version %d of %s became champion: %s",
-            *(champion.version, champion.model, why),
-        )
+    return champion.version if champion else None

@@ -91,9 +91,9 @@ def _newest_scores(world: MonitoredModel, days: Days, later: int = 1) -> pd.Data
     made = made.set_index("transaction_id").loc[events["transaction_id"]]
     columns = model.metadata.columns
     values = encoded({column.name: made[column.name].to_numpy() for column in columns}, columns)
-    predictions = _predict(world, days, _blind, later=later)
-    by_payment = pd.Series(model.score(values), index=events["transaction_id"].to_numpy())
-    return predictions.assign(score=predictions["transaction_id"].map(by_payment))
+    names = [column.name for column in columns]
+    logged = [list(zip(names, map(float, row), strict=True)) for row in values]
+    return _predict(world, days, lambda _: model.score(values), later=later).assign(features=logged)
 
 
 def _often(folder: Path, world: MonitoredModel) -> Settings:
@@ -133,6 +133,25 @@ def test_performance_is_estimated_before_the_labels_come(world: MonitoredModel, 
     assert found.metrics["average_precision"] in [p.value for p in points if p.step == DRIFTED.toordinal()]
     errors = client.get_metric_history(world.champion.run_id, "estimated/average_precision/error")
     assert found.compared[0].error in [p.value for p in errors if p.step == DRIFTED.toordinal()]
+
+
+def test_a_fall_of_performance_is_diagnosed(world: MonitoredModel, caplog: pytest.LogCaptureFixture) -> None:
+    rows = _newest_scores(world, WINDOW)
+    _log(world, rows)
+    assert _run(world).diagnosis is None
+    large = rows["amount"] > 60
+    _log(world, rows.assign(score=rows["score"].mask(large, 0.99 - 0.98 * rows["is_fraud"])))
+    with caplog.at_level("INFO", logger="perennial"):
+        result = _run(world)
+    assert result.degraded
+    found = result.diagnosis
+    assert found is not None
+    assert found.now > found.before
+    first = found.segments[0]
+    assert "output score > " in first.where
+    assert "output score" in found.moved
+    assert 0 < first.low < first.loss - first.loss_before < first.high
+    assert f"It rose where {first}" in caplog.text
 
 
 def test_a_version_without_rows_of_its_holdout_is_not_estimated(

@@ -172,20 +172,3 @@ def test_a_run_that_takes_a_released_request_gets_a_new_snapshot(copies: Callabl
     assert (second.champion_version, second.as_of) == (2, first.snapshot.as_of)
     assert second.table_versions["labels"] > first.snapshot.table_versions["labels"]
     assert Ledger(settings.ledger).problems(MODEL) == []
-
-
-def test_the_first_step_of_a_run_names_a_champion_that_the_ledger_does_not_know(
-    copies: Callable[[str], Settings], caplog: pytest.LogCaptureFixture
-) -> None:
-    """The ledger was restored from an older copy, or somebody moved the alias."""
-    settings, said = copies("older"), f"The ledger does not say how version 1 of {MODEL} became champion"
-    drift.run(m.DriftInputs(model=MODEL, run="monitor"), settings)
-    assert said in caplog.text
-    caplog.clear()
-    asked = {"model": MODEL, "trigger": "person", "reason": "test", "run": "train"}
-    decide_retraining.run(m.DecideRetrainingInputs(**asked), settings)
-    assert said in caplog.text
-    caplog.clear()
-    Ledger(settings.ledger).append("rollout", MODEL, {"version": 1}, "1")
-    drift.run(m.DriftInputs(model=MODEL, run="the next"), settings)
-    assert "does not say how" not in caplog.text

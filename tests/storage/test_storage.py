@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
@@ -206,24 +205,6 @@ def test_a_lake_that_goes_away_before_the_commit_is_a_reason_to_come_again(monke
 
     with pytest.raises(TransientError, match="did not answer"):
         lake.overwrite("predictions", pa.RecordBatchReader.from_batches(ROWS.schema, rows()), ["day"])
-
-
-def test_an_empty_last_commit_in_a_store_is_an_error_and_no_new_version(s3: str) -> None:
-    """As a copy leaves it that was cut off."""
-    lake = Lake(f"{s3}/{uuid4().hex}", "m", "model")
-    for number in (1, 2):
-        lake.append_once("predictions", ROWS, ["day"], "replica", number)
-    commit = storage.join(lake.uri("predictions"), "_delta_log", f"{lake.version('predictions'):020d}.json")
-    whole = storage.read(commit)
-    assert whole is not None
-    storage.write(commit, b"")
-    for read in (lambda: lake.version("predictions"), lambda: lake.scan("predictions").count_rows()):
-        with pytest.raises(DataContractError, match=rf"The last commit of \S+ is empty: {commit}"):
-            read()
-    with pytest.raises(DataContractError, match="is empty"):
-        lake.append_once("predictions", ROWS, ["day"], "replica", 3)
-    storage.write(commit, whole)
-    assert lake.scan("predictions").count_rows() == 2 * len(ROWS)
 
 
 def test_a_store_that_nobody_knows_is_a_wrong_setting() -> None:

@@ -81,6 +81,8 @@ class Estimator:
         self._known, self._task, self._seed = known, task, seed
         self._primary = task.evaluation.primary
         self._targets = task.targets(known.scored)
+        if not self._targets:
+            raise KeyError(self._primary)
         self._whole = self._learner(self._targets).fit(np.ones(len(known.features)))
         if self._primary not in self._on_holdout(self._whole).metrics:
             raise KeyError(self._primary)

@@ -124,6 +124,9 @@ class Scored(ABC):
     def value(self, metric: str, sample: Sample | None = None) -> float:
         """One metric. NaN where it is not defined, such as for a sample without a positive row."""
 
+    #: What `losses` are.
+    loss: ClassVar[str] = ""
+
     @property
     def losses(self) -> np.ndarray | None:
         """What each row adds to the loss [n], to find where it is high. None: this kind has no loss of a single row."""

@@ -14,8 +14,8 @@ from training.contract.errors import DataContractError, InputError
 from training.contract.messages import RegisterInputs, RegisterResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.traffic import FirstLoad
+from training.domain.rollout import ROLLBACK, ROLLOUT
 from training.settings import StateSettings
-from training.snapshots import moves_of, warn_of_older_ledger
 
 log = logging.getLogger("perennial")
 
@@ -34,9 +34,13 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         raise InputError(f"The verdict on the challenger is negative: {reasons}", hint)
     registry = Registry(settings.tracking_uri)
     ledger = Ledger(settings.ledger)
-    moves, champion = moves_of(spec.name, ledger), registry.by_alias(spec.name, CHAMPION)
-    if champion is not None:
-        warn_of_older_ledger(champion, moves)
+    moves = [each.body for each in ledger.entries(spec.name) if each.kind in (ROLLOUT, ROLLBACK)]
+    champion = registry.by_alias(spec.name, CHAMPION)
+    if champion and champion.version not in {body["version"] for body in moves}:
+        why = "the alias was moved by hand, or the ledger was restored from an older copy"
+        log.warning(
+            "The ledger does not say how version %d of %s became champion: %s", champion.version, spec.name, why
+        )
     if not inputs.force:
         _check_champion(inputs, champion)
     artifact = OnnxModel.load(challenger.artifact_uri, maximum_mib=settings.artifact_maximum_mib)

@@ -159,6 +159,54 @@ class EstimatedPerformance(Frozen):
         return sum(errors) / len(errors) if errors else None
 
 
+class Segment(Frozen):
+    """Rows of the window whose loss rose (training/domain/diagnosis.py). Found on one half of the entities; the numbers
+    are those of the other half."""
+
+    where: str
+    """The conditions that its rows meet."""
+    rows: int
+    share: float
+    """Of the window's rows."""
+    share_before: float
+    """Of the holdout's rows."""
+    loss: float
+    """The mean."""
+    loss_before: float
+    """The mean of the holdout's rows that meet the conditions."""
+    low: float
+    high: float
+    """Between which the rise of its mean loss lies, with `monitoring.confidence` for all segments together."""
+    moved: dict[str, Shift] = {}
+    """Features that have other values there than on the holdout, those that moved most first."""
+
+    @property
+    def adds(self) -> float:
+        """How much it adds to the rise of the mean loss of all rows."""
+        return self.share * self.loss - self.share_before * self.loss_before
+
+    def __str__(self) -> str:
+        moved = f"; moved: {', '.join(self.moved)}" if self.moved else ""
+        return (
+            f"{self.where}: {self.share:.1%} of the rows ({self.share_before:.1%} on the holdout), loss "
+            f"{self.loss:.4g} ({self.loss_before:.4g}), a rise of {self.low:.4g} to {self.high:.4g}{moved}"
+        )
+
+
+class Diagnosis(Frozen):
+    """Where performance fell, against the champion's holdout."""
+
+    loss: str
+    """What the loss of a row is."""
+    now: float
+    """The mean of the window's rows."""
+    before: float
+    segments: list[Segment] = []
+    """Those whose loss rose beyond chance, the one that adds most first. Empty: none stands out."""
+    moved: dict[str, Shift] = {}
+    """Features that have other values in the whole window than on the holdout."""
+
+
 class PerformanceResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "too few labels", "no predictions"]
     window: Days | None = None
@@ -177,6 +225,8 @@ class PerformanceResult(OfSnapshot):
     test: Degradation | None = None
     """None: the two cannot be compared. Earlier versions compared them without a test."""
     degraded: bool = False
+    diagnosis: Diagnosis | None = None
+    """Where it fell. None unless it degraded."""
     estimated: EstimatedPerformance | None = None
     """Of the newest window. None: it has no predictions, its labels are in, or the champion's run does not hold what
     estimates are made of."""

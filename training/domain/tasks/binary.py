@@ -73,6 +73,8 @@ class ServedBinary(ServedTask):
 
 
 class ScoredBinary(Scored):
+    loss = "log loss"
+
     def __init__(
         self, truth: EvaluationSet, scores: np.ndarray, metrics: Sequence[str], k: int, alerts: np.ndarray
     ) -> None:

@@ -83,6 +83,8 @@ class ServedMulticlass(ServedTask):
 class ScoredMulticlass(Scored):
     """`truth.labels` are names of classes. A class that the model does not know has the probability 0."""
 
+    loss = "log loss"
+
     def __init__(
         self, truth: EvaluationSet, scores: np.ndarray, classes: Sequence[str], metrics: Sequence[str], k: int
     ) -> None:

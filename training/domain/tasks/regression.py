@@ -80,6 +80,8 @@ class ServedRegression(ServedTask):
 
 
 class ScoredRegression(Scored):
+    loss = "squared error"
+
     def __init__(
         self,
         truth: EvaluationSet,

@@ -34,6 +34,7 @@ def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult
     where the spec says so. Predictions that are not finite numbers are left out and counted. The metrics are logged to
     the champion's run as of the horizon; run again, nothing doubles. The performance on the newest days, whose labels
     have not come, is estimated (domain/estimated_performance.py), where the champion's run holds its holdout's rows.
+    They also show where performance that has degraded fell (domain/diagnosis.py).
     Raises InputError for an unknown version of the model or of a table, TransientError when MLflow does not answer.
     """
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
@@ -74,6 +75,7 @@ def _measured(
 def _of_matured(answers: Answers, window: Days, settings: StateSettings) -> PerformanceResult:
     """What the labels of `window`, which have all been reported, say of the answers."""
     from training.adapters.registry.watch import record
+    from training.steps.performance.diagnosis import diagnosis
 
     spec, metadata, task, champion = answers.spec, answers.metadata, answers.task, answers.champion
     predictions, reference = answers.logged(window), metadata.holdout_metrics
@@ -109,7 +111,9 @@ def _of_matured(answers: Answers, window: Days, settings: StateSettings) -> Perf
     measured |= {f"live/share/{name}": count / len(rows) for name, count in counts.items()}
     record(settings.tracking_uri, champion, measured, answers.as_of)
     test = _tested(scored, answers.clusterings(rows), current, window, metadata, task)
-    return result.model_copy(update={"current": current, "test": test, "degraded": bool(test and test.degraded)})
+    degraded = bool(test and test.degraded)
+    where = diagnosis(answers, window, settings) if degraded else None
+    return result.model_copy(update={"current": current, "test": test, "degraded": degraded, "diagnosis": where})
 
 
 def _log_shares(counts: dict[str, int], before: dict[str, int]) -> None:

@@ -13,7 +13,7 @@ from training.contract.artifact import ArtifactMetadata
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.model_spec import ModelSpec
 from training.domain.evaluation_set import EvaluationSet, clusterings
-from training.domain.frames import LABEL, LOGGED_FEATURES, LOGGED_OUTPUTS, logged_outputs
+from training.domain.frames import LABEL, LOGGED_FEATURES, LOGGED_OUTPUTS, PREDICTION_ID, logged_outputs
 from training.domain.performance import first_made
 from training.domain.task_kind import served_task, task_of
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from training.adapters.registry import ModelVersion
     from training.domain.resampling import Clusters
     from training.domain.task_kind import Scored, ServedTask, TaskKind
+
+#: Estimates and diagnoses of a sample of more rows would be as good.
+MAXIMUM_ROWS = 50_000
 
 log = logging.getLogger("perennial")
 
@@ -89,6 +92,13 @@ class Answers:
             # As in the dataset step, only positives among `events` make their entity known.
             rows = rows[~known_before(rows, labels, events, spec)]
         return rows
+
+    def sampled(self, rows: "pd.DataFrame") -> "pd.DataFrame":
+        """At most MAXIMUM_ROWS of them; the same ones in whatever order they were read."""
+        rows = rows.sort_values(PREDICTION_ID, ignore_index=True)
+        if len(rows) <= MAXIMUM_ROWS:
+            return rows
+        return rows.sample(MAXIMUM_ROWS, random_state=self.spec.training.seed).sort_index()
 
     def truth(self, rows: "pd.DataFrame") -> EvaluationSet:
         """What came true of labelled `rows`."""

@@ -3,12 +3,10 @@
 import logging
 from datetime import timedelta
 
-from training.adapters.holdout_rows import HOLDOUT_ROWS, HoldoutRows, read_holdout_rows
-from training.adapters.registry import REFERENCE, Registry
+from training.adapters.holdout_rows import HoldoutRows
 from training.adapters.registry.watch import record
 from training.contract.base import Days
 from training.contract.messages import ComparedEstimate, EstimatedPerformance
-from training.domain.comparison import sample
 from training.domain.drift import current_window
 from training.domain.estimated_performance import (
     COMPARED,
@@ -20,14 +18,12 @@ from training.domain.estimated_performance import (
     estimated_performance,
 )
 from training.domain.evaluation_set import EvaluationSet, clusterings
-from training.domain.frames import LOGGED_OUTPUTS, PREDICTION_ID, are_finite
+from training.domain.frames import LOGGED_OUTPUTS, are_finite
 from training.domain.looks import look_number
 from training.domain.performance import judge_drop
 from training.settings import StateSettings
 from training.steps.performance.answers import Answers
-
-#: Rows of a window that are estimated from: a sample of more is as good.
-MAXIMUM_ROWS = 50_000
+from training.steps.performance.kept_rows import kept_rows
 
 log = logging.getLogger("perennial")
 
@@ -40,7 +36,7 @@ def estimated(answers: Answers, matured: Days, settings: StateSettings) -> Estim
     window = current_window(answers.as_of, spec.monitoring.window_days)
     if window.end <= matured.end or window.start < answers.metadata.holdout_days.end:
         return None
-    known = holdout_rows(answers, settings)
+    known = kept_rows(answers, settings)
     estimator = None if known is None else _estimator(answers, known)
     newest = None if estimator is None else _estimate(answers, estimator, window)
     if estimator is None or newest is None:
@@ -59,18 +55,6 @@ def estimated(answers: Answers, matured: Days, settings: StateSettings) -> Estim
         numbers[f"estimated/{primary}/error"] = earlier[0].error
     record(settings.tracking_uri, answers.champion, numbers, answers.as_of)
     return found
-
-
-def holdout_rows(answers: Answers, settings: StateSettings) -> HoldoutRows | None:
-    """Those of the champion's run. None for one of an earlier version, which has none."""
-    champion = answers.champion
-    path = settings.scratch / champion.model / "versions" / f"{champion.version}-{HOLDOUT_ROWS}"
-    if not path.is_file() and not Registry(settings.tracking_uri).download_file(
-        champion.run_id, f"{REFERENCE}/{HOLDOUT_ROWS}", path
-    ):
-        log.info("No estimate: the run of version %d holds no rows of its holdout. Later ones do", champion.version)
-        return None
-    return read_holdout_rows(path, answers.metadata.feature_names)
 
 
 def _estimator(answers: Answers, rows: HoldoutRows) -> Estimator | None:
@@ -98,7 +82,7 @@ def _estimate(answers: Answers, estimator: Estimator, window: Days) -> tuple[Est
     if len(rows) < spec.monitoring.minimum_rows:
         log.info("No estimate for %s: %d predictions are fewer than monitoring.minimum_rows", window, len(rows))
         return None
-    used = sample(rows.sort_values(PREDICTION_ID, ignore_index=True), MAXIMUM_ROWS, spec.training.seed)
+    used = answers.sampled(rows)
     scores = answers.scores(used)
     features = answers.features(used) if from_features else scores.reshape(len(scores), -1)
     found = estimator(Unlabelled(features, scores, answers.clusterings(used)))
