@@ -111,6 +111,11 @@ migrate: $(READY) ## Show how specs and state of the version before become this 
 ledger-verify: $(READY) ## Check that no ledger entry was altered or removed (MODEL=m: of one model)
 	@$(LOCAL) ledger-verify $(MODEL)
 
+.PHONY: evidence
+evidence: $(READY) ## Fetch the evidence page of a version (MODEL=m VERSION=v; default: the champion)
+	@test -n "$(MODEL)" || { echo "Which model? make evidence MODEL=card_fraud"; exit 1; }
+	@$(LOCAL) evidence $(MODEL) $(VERSION)
+
 .PHONY: reproduce
 reproduce: $(READY) ## Make a version again from its recipe and compare (MODEL=m VERSION=v; default: the champion)
 	@test -n "$(MODEL)" || { echo "Which model? make reproduce MODEL=card_fraud"; exit 1; }

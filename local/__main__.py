@@ -8,7 +8,7 @@ from local.place import Place
 from local.plans import DEFAULT, plan_names, plan_of
 from local.rerun import Wanted, rerun
 from local.stack import Stack
-from local.verbs import VERBS, backup, ledger_verify, migrate, onboard, restore_online, step
+from local.verbs import VERBS, backup, evidence, ledger_verify, migrate, onboard, restore_online, step
 from training.contract.errors import StepError
 
 
@@ -34,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     again.add_argument("--in-debugger", action="store_true", help="under pdb")
     whole = verbs.add_parser("ledger-verify", help="check that no ledger entry was altered or removed")
     whole.add_argument("models", nargs="*")
+    page = verbs.add_parser("evidence", help="fetch the evidence page and the model card of a version")
+    page.add_argument("model")
+    page.add_argument("version", nargs="?", default="", help="its number; empty: the champion")
     online = verbs.add_parser("restore-online", help="fill the online store again from the lake")
     online.add_argument("sources", nargs="*")
     older = verbs.add_parser("migrate", help="bring specs and state of the layout before to that of this version")
@@ -60,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
             return backup(stack, args.what, args.name)
         if args.verb == "restore-online":
             return restore_online(stack, args.sources)
+        if args.verb == "evidence":
+            return evidence(stack, args.model, args.version)
         if args.verb == "ledger-verify":
             return ledger_verify(stack, args.models)
         return VERBS[args.verb][0](stack)

@@ -146,6 +146,11 @@ def ledger_verify(stack: Stack, models: list[str]) -> int:
     return _replace_process(stack, "training.ledger_verify", *models)
 
 
+def evidence(stack: Stack, model: str, version: str) -> int:
+    """Fetch the evidence of a version of `model`, in this process. Empty: of the champion."""
+    return _replace_process(stack, "training.evidence_page", model, *filter(None, [version]))
+
+
 def restore_online(stack: Stack, sources: list[str]) -> int:
     """Fill the online store again with the rows of `sources`, or of all, in this process. The stack may run."""
     return _replace_process(stack, "training.restore_online", *sources)

@@ -13,6 +13,7 @@ from html import escape
 _STYLE = (
     "body{font-family:sans-serif;margin:1em 2em;color:#222}table{border-collapse:collapse}"
     "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left;vertical-align:top;overflow-wrap:anywhere}"
+    "figure{display:inline-block;margin:0 1em 0 0;width:30em;max-width:100%}img{width:100%}"
 )
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 #: The head of a page ends before this.

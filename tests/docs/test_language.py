@@ -9,7 +9,7 @@ from training.settings import ROOT
 #: Words of the source card_payments, its model and its demo. `discard` and `scorecard` are other words.
 WORDS = re.compile(r"(?<![a-z])(payments?|cards?|frauds?|fraudulent|flag(?:s|ged|ging)?|terminals?)(?![a-z])")
 #: Terms of the field, and titles of books that are cited.
-TERMS = re.compile(r"model cards?|data cards?|fraud\s+detection\s+handbook")
+TERMS = re.compile(r"model[ _-]cards?|data cards?|fraud\s+detection\s+handbook")
 
 ROOMS = ("training", "serving", "plugins", "dags", "helm", "deploy", "testing", "benchmarks", "local")
 #: They belong to the source card_payments and its model, whatever room they stand in.

@@ -1,13 +1,16 @@
 """Register the challenger as a model version, when the verdict or a person says so."""
 
 import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from training import evidence_page
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.prediction_table import newest_model_version
-from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry, Runs
 from training.adapters.registry.anchors import LEDGER_HEAD
 from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
@@ -15,6 +18,7 @@ from training.contract.messages import RegisterInputs, RegisterResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.traffic import FirstLoad
 from training.domain.rollout import ROLLBACK, ROLLOUT
+from training.evidence_page import model_card, page
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
@@ -52,6 +56,8 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     tags[LEDGER_HEAD] = ledger.head(spec.name)
     above = _highest_known(spec, moves, settings)
     version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description, above)
+    registry.describe(spec.name, _model_description(spec))
+    _keep_evidence(version, inputs, artifact.metadata, spec, settings)
     if not version.aliases & {CHAMPION, PREVIOUS}:
         # Before the alias, which all replicas follow: the version waits for its rollout.
         registry.load_first(spec.name, FirstLoad(version=version.version))
@@ -98,7 +104,27 @@ def _description(inputs: RegisterInputs, metadata: ArtifactMetadata) -> str:
     """What a person reads on the page of the version in MLflow."""
     verdict = "Promoted by its verdict" if inputs.verdict.promote else "Registered by force against its verdict"
     trained = f"{metadata.estimator}, trained as of {metadata.as_of}. Reason: {inputs.reason or 'none given'}."
-    return f"{trained}\n\n{verdict}:\n" + "\n".join(f"- {reason}" for reason in inputs.verdict.reasons)
+    where = f"Evidence: {evidence_page.FOLDER}/{evidence_page.PAGE} among the artifacts of the run."
+    return f"{trained}\n\n{verdict}:\n" + "\n".join(f"- {reason}" for reason in inputs.verdict.reasons) + f"\n\n{where}"
+
+
+def _model_description(spec: ModelSpec) -> str:
+    """What a person reads on the page of the model in MLflow."""
+    said = f"{spec.title}. {spec.description}".strip()
+    return f"{said}\n\nOwner: {spec.owner}. Learns {spec.label} from {spec.source.title} ({spec.task.kind})."
+
+
+def _keep_evidence(
+    version: ModelVersion, inputs: RegisterInputs, metadata: ArtifactMetadata, spec: ModelSpec, settings: StateSettings
+) -> None:
+    """Log the evidence page and the model card as artifacts of the version's run. Another call writes both again."""
+    runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
+    with TemporaryDirectory() as fetched, TemporaryDirectory() as written:
+        tags = runs.tags(version.run_id)
+        found = evidence_page.gather(version.version, inputs, metadata, spec, tags, Path(fetched), settings)
+        Path(written, evidence_page.PAGE).write_text(page.html(found))
+        Path(written, evidence_page.MODEL_CARD).write_text(model_card.model_card(found))
+        runs.log_files(version.run_id, Path(written), evidence_page.FOLDER)
 
 
 def _tags(inputs: RegisterInputs, metadata: ArtifactMetadata) -> dict[str, str]:

@@ -208,6 +208,18 @@ class Registry:
         with contract_errors(self._uri):
             return fetch_served(self._client, version.run_id, version.digest, folder, maximum_mib)
 
+    def files(self, run_id: str, folder: str) -> list[str]:
+        """The names of the files in `folder` of a run's artifacts, sorted; none when there is no such folder."""
+        with contract_errors(self._uri):
+            return sorted(
+                Path(file.path).name for file in self._client.list_artifacts(run_id, folder) if not file.is_dir
+            )
+
+    def describe(self, model: str, text: str) -> None:
+        """Set what MLflow shows on the page of the model."""
+        with contract_errors(self._uri):
+            self._client.update_registered_model(model, text)
+
     def download_file(self, run_id: str, path: str, to: Path) -> bool:
         """Download the artifact `path` of a run to the file `to`. False when the run has no such file."""
         if not run_id:

@@ -1,0 +1,98 @@
+"""What the evidence of a version shows, and that data cannot become markup in it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.steps.monitored_model import MODEL, MonitoredModel
+from training.adapters.ledger import Ledger
+from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import Registry
+from training.contract.errors import InputError
+from training.contract.messages import Candidate, RegisterInputs, Verdict
+from training.evidence_page.__main__ import where
+from training.settings import Settings
+from training.steps import register
+
+pytestmark = pytest.mark.slow
+
+REASON = "amounts rose <script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def registered(world: MonitoredModel) -> Settings:
+    settings, champion = world.settings, world.champion
+    Ledger(settings.ledger).append("request", MODEL, {"reason": REASON}, "request-1")
+    verdict = Verdict(
+        promote=True,
+        reasons=["passed: roc_auc 0.9 must be at least 0.7"],
+        primary="average_precision",
+        challenger={"average_precision": 0.7, "roc_auc": 0.9},
+        champion={"average_precision": 0.5, "roc_auc": 0.8},
+        reference={"average_precision": 0.01},
+        difference=(0.1, 0.3),
+        confidence=0.9,
+    )
+    artifact = Path(settings.scratch, MODEL, "versions", "of-the-test")
+    served = OnnxModel.load(Registry(settings.tracking_uri).download(champion, artifact)).metadata
+    challenger = Candidate(
+        estimator=served.estimator, run_id=champion.run_id, artifact_uri=str(artifact), digest=champion.digest
+    )
+    inputs = RegisterInputs(model=MODEL, challenger=challenger, verdict=verdict, champion_version=None, reason=REASON)
+    register.run(inputs, settings)
+    return settings
+
+
+def test_the_page_says_what_the_version_is_made_of_and_why_it_may_serve(
+    registered: Settings, world: MonitoredModel
+) -> None:
+    html, card = (Path(line.strip()).read_text() for line in where(MODEL, "", registered)[1:3])
+    for expected in (
+        "Card fraud, version 1",
+        "The probability that a card payment is fraudulent.",
+        "It may serve: every gate passed.",
+        "passed: roc_auc 0.9 must be at least 0.7",
+        "average_precision (decides)",
+        "naive reference",
+        "data:image/png;base64,",
+        "permutation importance, Breiman 2001",
+        "<td>payment_amount</td>",
+        f"dataset</td><td>{world.dataset.dataset_id}",
+        "events 1",
+        "No row of these days lies in quarantine.",
+        "scikit-learn",
+        f"make reproduce MODEL={MODEL} VERSION=1",
+        "request-1",
+    ):
+        assert expected in html, expected
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "default-src" in html
+    fields = yaml.safe_load(card.split("---")[1])
+    assert fields["pipeline_tag"] == "tabular-classification"
+    (result,) = fields["model-index"][0]["results"]
+    assert {"type": "roc_auc", "value": 0.9} in result["metrics"]
+    assert world.champion.digest in card
+
+
+def test_mlflow_describes_the_model_and_the_version(registered: Settings) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(registered.tracking_uri, registered.tracking_uri)
+    model, version = client.get_registered_model(MODEL), client.get_model_version(MODEL, "1")
+    assert model.description is not None
+    assert model.description.startswith("Card fraud. The probability that a card payment is fraudulent.")
+    assert "Owner: payments-ml" in model.description
+    assert version.description is not None
+    assert "Promoted by its verdict" in version.description
+    assert "evidence/index.html" in version.description
+
+
+def test_a_version_without_evidence_says_so(registered: Settings) -> None:
+    with pytest.raises(InputError, match="has no version 77"):
+        where(MODEL, "77", registered)
+    with pytest.raises(InputError, match="is not the number of a version"):
+        where(MODEL, "latest", registered)
+    with pytest.raises(InputError, match="has no champion"):
+        where("flight_delay", "", registered)
