@@ -63,6 +63,29 @@ def test_an_unknown_field_names_the_one_that_was_probably_meant(files: Files, pa
     assert f"Did you mean {meant!r}?" in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"policy": "cost_aware", "costs": {"training": 10}}, "retraining.costs.loss_per_1000_predictions"),
+        ({"policy": "cost_aware", "costs": {"loss_per_1000_predictions": 10}}, "retraining.costs.training"),
+        ({"maximum_cost_per_30_days": 100}, "retraining.costs.training"),
+    ],
+)
+def test_prices_that_are_compared_must_be_there(files: Files, fields: dict[str, Any], place: str) -> None:
+    for name, value in fields.items():
+        files.set(f"retraining.{name}", value)
+    with pytest.raises(ConfigError, match=f"{place} is missing"):
+        files.load()
+    files.set("retraining.costs", {"training": 10.0, "loss_per_1000_predictions": 10.0})
+    files.load()
+
+
+def test_an_unknown_policy_names_those_that_there_are(files: Files) -> None:
+    files.set("retraining.policy", "sometimes")
+    with pytest.raises(ConfigError, match="'combined', 'cost_aware', 'drift', 'fixed', 'performance'"):
+        files.load()
+
+
 @pytest.mark.parametrize("name", model_names())
 def test_every_model_here_has_a_valid_spec(name: str) -> None:
     assert load_model_spec(name).name == name

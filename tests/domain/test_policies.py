@@ -1,9 +1,14 @@
 """What each policy advises, and what the cost-aware one makes of a champion's looks."""
 
+import os
+import subprocess
+import sys
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from training.contract.base import Days
 from training.contract.messages import (
@@ -14,7 +19,7 @@ from training.contract.messages import (
     PerformanceResult,
     Shift,
 )
-from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
 from training.contract.registries import POLICIES
 from training.contract.retraining_spec import CostsSpec
 from training.domain.monitoring import Look
@@ -125,6 +130,48 @@ def test_an_estimate_asks_once_it_has_been_right_before(spec: ModelSpec, trusted
     advice = _advice(spec, "performance", QUIET, found)
     assert advice.triggers == triggers
     assert not trusted or advice.text.startswith("average_precision 0.200 is estimated for ")
+
+
+PATIENT = """
+from training.domain.retraining_policy import Advice
+
+
+def patient(evidence, history, spec):
+    return Advice(f"{len(history.looks)} looks", ("drift",) if len(history.looks) >= 2 else ())
+"""
+PROGRAM = """
+import sys
+from datetime import date
+from pathlib import Path
+
+from training.contract.model_spec import load_model_spec
+from training.domain.monitoring import Look
+from training.domain.retraining import History
+from training.domain.retraining_policy import Evidence, advise
+
+spec = load_model_spec("card_fraud", Path(sys.argv[1]))
+day = date(2026, 1, 5)
+look = Look(as_of=day, champion_version=1)
+advice = [advise(Evidence(day, 1), History({}, {}, {}, looks=[look] * n), spec) for n in (1, 2)]
+print([(each.text, each.asks) for each in advice])
+"""
+
+
+def test_a_policy_of_another_package_joins_with_an_entry_point(tmp_path: Path) -> None:
+    (tmp_path / "patience.py").write_text(PATIENT)
+    metadata = tmp_path / "outside-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[perennial.policy]\npatient = patience:patient\n")
+    fields = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    fields["retraining"] = {"policy": "patient"}
+    (tmp_path / "card_fraud.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CT_")}
+    environment["PYTHONPATH"] = f"{MODELS_DIR.parents[1]}:{tmp_path}"
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    assert done.stdout.strip() == "[('1 looks', False), ('2 looks', True)]"
 
 
 # --- costs ---

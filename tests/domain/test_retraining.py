@@ -355,6 +355,15 @@ def test_no_thirty_days_hold_more_than_the_budget(put: list[Request], policy: Re
         assert sum(start <= day < start + timedelta(days=30) for day in days) <= policy.budget_per_30_days
 
 
+@given(in_any_order, policies, st.integers(1, 5))
+def test_no_thirty_days_cost_more_than_the_limit(put: list[Request], policy: RetrainingSpec, limit: int) -> None:
+    costs = {"costs": CostsSpec(training=1.0), "maximum_cost_per_30_days": float(limit)}
+    decided = _replay(put, policy.model_copy(update=costs))
+    days = [request.seen for request, yes in decided if yes and request.trigger != "person"]
+    for start in days:
+        assert sum(start <= day < start + timedelta(days=30) for day in days) <= limit
+
+
 @given(in_any_order, policies)
 def test_people_are_always_granted_and_nothing_twice(put: list[Request], policy: RetrainingSpec) -> None:
     decided = _replay(put + put, policy)
