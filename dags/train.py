@@ -2,7 +2,7 @@
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
 from perennial_airflow.assets import retrain_asset
-from perennial_airflow.mapped_training import ESTIMATOR, FOUND, PART, chosen, parts
+from perennial_airflow.mapped_training import CANDIDATE, FOUND, NAMED_BY, PART, chosen, parts
 from perennial_airflow.operators import StepOperator
 from perennial_airflow.params import add_params, training_params
 from perennial_airflow.refs import FromRun, result
@@ -12,12 +12,11 @@ from perennial_airflow.wiring import check_wiring
 
 DOC = """
 **decide_retraining** grants or refuses the request to train, and resolves the snapshot that all tasks but **rollout**
-read: knowledge horizon, table versions, version in service. **dataset** joins labels and features point-in-time,
-**train** fits each estimator, **evaluate** compares the best with the version in service, **register** and **rollout**
-bring a better one into service. What is not granted or not promoted is skipped; the log says why. An estimator whose
-**train** fails drops out; so does a part of a **search**. A cleared task reads the same snapshot: after missing data
-has landed, start another run. When a run fails, **release_request** lets another run take its request, unless a person
-made it.
+read: horizon, table versions, version in service. **dataset** joins labels and features point-in-time, **train** fits
+each estimator on each window, **evaluate** compares the best with the champion, **register** and **rollout** bring a
+better one into service. What is not granted or not promoted is skipped; the log says why. An estimator whose **train**
+fails drops out; so does a part of a **search**. A cleared task reads the same snapshot: after missing data has landed,
+start another run. When a run fails, **release_request** hands its request on, unless a person made it.
 """
 
 
@@ -29,7 +28,8 @@ for spec in model_specs("train"):
         request = {"inputs": FromRun(training_request), "more_inputs": model}
         decide = StepOperator(step="decide_retraining", **request, emits=retrain, event=retrain_event)
         decision, force = result(decide), dag.param("force")
-        pinned, window = {**model, "snapshot": decision["snapshot"]}, {"window_days": dag.param("window_days")}
+        pinned = {**model, "snapshot": decision["snapshot"]}
+        window = {"window_days": dag.param("window_days"), "change": decision["change"]}
         dataset = StepOperator(step="dataset", run_if=[decision["granted"]], inputs={**pinned, **window})
         data = {"dataset_uri": result(dataset)["uri"], "seed": result(dataset)["seed"]}
         fit, rules, with_data = {**model, **data, "reason": decision["reason"]}, {}, {"run_if": [data["dataset_uri"]]}
@@ -40,12 +40,12 @@ for spec in model_specs("train"):
             fit = {**fit, "searched": found.each(*FOUND), "search_failures": found.failures}
             # Also when no part succeeded, or no chosen estimator has a search.
             rules = {"trigger_rule": "all_done", **with_data}
-        train = StepOperator.partial(
-            task_id="train", step="train", map_index_template=ESTIMATOR, inputs=fit, **rules
-        ).expand(more_inputs=task(chosen, task_id="estimators")())
+        asked_for = task(chosen, task_id="estimators")(result(dataset)["windows"])
+        mapped = {"task_id": "train", "step": "train", "map_index_template": CANDIDATE}
+        train = StepOperator.partial(**mapped, inputs=fit, **rules).expand(more_inputs=asked_for)
         # An estimator that fails drops out; evaluate fails when there is none left.
-        candidates = {"candidates": result(train).each("estimator", "run_id", "artifact_uri", "digest")}
-        candidates["dropped_out"] = result(train).missing("estimator", of=dag.param("estimators"))
+        candidates = {"candidates": result(train).each(*NAMED_BY, "run_id", "artifact_uri", "digest")}
+        candidates["dropped_out"] = result(train).missing(*NAMED_BY, of=asked_for)
         rules = {"trigger_rule": "all_done_min_one_success", **with_data}
         evaluate = StepOperator(step="evaluate", inputs={**pinned, **data, **candidates}, **rules)
         verdict = {name: result(evaluate)[name] for name in ("challenger", "verdict", "champion_version")}

@@ -64,7 +64,7 @@ def _run(stack: Stack, plan: Plan) -> bool:
         entries = timeline.entries(airflow)
         progress.say(f"The scenario is over. Peak memory of all processes: {memory.peak / GB:.1f} GB.")
     logs = f"{place.airflow_home}/logs, and {place.airflow_url} while the stack runs."
-    complete = print_summary(plan.model, entries, champion, logs)
+    complete = print_summary(plan, entries, champion, logs)
     print(f"\n{addresses(stack)}", flush=True)
     return complete
 

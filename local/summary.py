@@ -1,17 +1,18 @@
 """Prints the end of the demo: its timeline, the quality before and after, and what did not happen."""
 
 from local import timeline
+from local.plans import Plan
 from training.contract.model_spec import load_model_spec
 from training.settings import load_settings
 
 
-def print_summary(model: str, entries: list[timeline.Entry], champion: int | None, logs: str) -> bool:
+def print_summary(plan: Plan, entries: list[timeline.Entry], champion: int | None, logs: str) -> bool:
     """Print the summary. `logs` says where to look when something is missing. Returns whether nothing is missing.
 
-    Raises ConfigError when there is no spec of `model`.
+    Raises ConfigError when there is no spec of the plan's model.
     """
     settings = load_settings()
-    metrics = load_model_spec(model, settings.models_dir, settings.feature_repo).task.rules or {}
+    metrics = load_model_spec(plan.model, settings.models_dir, settings.feature_repo).task.rules or {}
     print("\nTimeline")
     print("\n".join(timeline.lines(entries)))
     winner = timeline.winning(entries)
@@ -20,7 +21,7 @@ def print_summary(model: str, entries: list[timeline.Entry], champion: int | Non
         print(f"\nQuality on the changed data: version {old} → version {new}")
         print("\n".join(timeline.quality(winner)))
         print(f"\nThe training run in Airflow: {winner.page}")
-    found = timeline.checks(entries, champion, metrics)
+    found = timeline.checks(entries, champion, metrics, plan.serves_by)
     print("\nWhat must have happened:")
     print("\n".join(f"  {'✓' if check.held else '✗'} {check.expected}: {check.found}" for check in found))
     missing = [check for check in found if not check.held]

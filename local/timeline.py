@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,11 @@ class Check:
     found: str
 
 
-def checks(timeline: list[Entry], champion: int | None, metrics: Mapping[str, MetricRule]) -> list[Check]:
-    """What must have happened for `make demo ARGS=--exit` to end with 0. `metrics`: those of the model's task."""
+def checks(
+    timeline: list[Entry], champion: int | None, metrics: Mapping[str, MetricRule], serves_by: date | None = None
+) -> list[Check]:
+    """What must have happened for `make demo ARGS=--exit` to end with 0. `metrics`: those of the model's task.
+    `serves_by`: the last day as of which the version that replaces the first one may have been trained."""
     trained = [c for c in timeline if c.run.kind == "train"]
     first = next((c for c in trained if version(c) == 1), None)
     winner = winning(timeline)
@@ -66,6 +70,10 @@ def checks(timeline: list[Entry], champion: int | None, metrics: Mapping[str, Me
     beaten = old is not None and metrics[primary].sign * (new - old) > 0
     compared = f"{primary} {new:.3f} against " + ("none" if old is None else f"{old:.3f}")
     asset = next((c["asset"] for c in winner.causes), None)
+    if serves_by is not None:
+        as_of = winner.results["dataset"]["as_of"]
+        soon = Check(f"it knew only what was known by {serves_by}", as_of <= str(serves_by), f"as of {as_of}")
+        made.append(soon)
     return [
         *made,
         Check("the retrain asset started it", asset is not None, f"asset {asset}"),
@@ -131,7 +139,9 @@ def _trained(entry: Entry) -> Iterator[str]:
     if evaluation:
         verdict = evaluation["verdict"]
         decision = "promote" if verdict["promote"] else "keep the champion"
-        yield f"verdict on {evaluation['challenger']['estimator']}: {decision}"
+        challenger = evaluation["challenger"]
+        fitted = f"{challenger['estimator']} {challenger.get('window', '')}".strip()
+        yield f"verdict on {fitted}: {decision}"
         yield from (f"  {reason}" for reason in verdict["reasons"])
     if version(entry):
         seconds = entry.results["rollout"]["seconds"]

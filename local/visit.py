@@ -35,7 +35,7 @@ def visit(plan: Plan) -> bool:
         scenario.run()
         entries = timeline.entries(airflow)
         progress.say("The scenario is over.")
-    return print_summary(plan.model, entries, serving.champion(), pages)
+    return print_summary(plan, entries, serving.champion(), pages)
 
 
 def _needed(name: str) -> str:

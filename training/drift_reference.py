@@ -28,9 +28,9 @@ def champion_reference(
 
     work = settings.scratch / spec.name
     path = work / "datasets" / metadata.dataset_id / datasets.REFERENCE
-    if not path.is_file():
-        # Not beside the dataset's files: a folder with some of them is no dataset.
-        path = work / "references" / metadata.dataset_id / datasets.REFERENCE
+    if metadata.window or not path.is_file():
+        # Not beside the dataset's files: a folder with some of them is no dataset. They are of the usual window.
+        path = work / "references" / metadata.dataset_id / metadata.window / datasets.REFERENCE
     kept = f"{REFERENCE}/{datasets.REFERENCE}"
     if not path.is_file() and not Registry(settings.tracking_uri).download_file(champion.run_id, kept, path):
         problem = f"The champion's reference, of dataset {metadata.dataset_id}, is neither in {work} nor in its run as"
@@ -48,10 +48,12 @@ def _how_to_restore(metadata: ArtifactMetadata, spec: ModelSpec, settings: State
     definitions, days = definitions_digest(settings.feature_repo, spec.source), len(metadata.train_days)
     versions = metadata.table_versions
     tables = Lake(settings.lake, spec.source.name, spec.name).identities(versions)
-    now = dataset_id(spec, metadata.as_of, versions, tables, days, spec.training.seed, definitions)
+    now = dataset_id(spec, metadata.as_of, versions, tables, days, spec.training.seed, definitions, metadata.change)
+    if metadata.window:
+        return f"Restore the artifacts of MLflow from a backup, or train a new champion ({spec.name}_train with Force)."
     if now != metadata.dataset_id:
         changed = "The parts of the model spec or the feature definitions that decide the dataset have changed since"
         return f"{changed}: train a new champion (run {spec.name}_train with Force)."
     snapshot = Snapshot(as_of=metadata.as_of, table_versions=metadata.table_versions)
-    inputs = DatasetInputs(model=spec.name, snapshot=snapshot, window_days=days)
+    inputs = DatasetInputs(model=spec.name, snapshot=snapshot, window_days=days, change=metadata.change)
     return f"Make it again with `make step STEP=dataset INPUTS='{inputs.model_dump_json(exclude_none=True)}'`."

@@ -1,6 +1,6 @@
 """What is fitted, on which rows, and by what it is known: the steps `search` and `train` share it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +10,7 @@ from training.adapters.datasets import Dataset
 from training.adapters.processes import Processes
 from training.code import fitting_digest, training_code
 from training.contract.artifact import SCHEMA_VERSION
-from training.contract.messages import FitInputs, SearchResult, TrainInputs
+from training.contract.messages import FitInputs, SearchResult, TrainingWindow, TrainInputs
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.search_spec import SearchSpec
 from training.domain.identity import fit_id
@@ -83,7 +83,20 @@ class FitJob:
             fitting_digest([self.inputs.estimator]),
             {name: version(name) for name in libraries},
             SCHEMA_VERSION,
+            self.inputs.window,
         )
+
+    @property
+    def window(self) -> TrainingWindow:
+        """The days that are fitted. Raises InputError when the dataset has no such window."""
+        return self.dataset.window(self.inputs.window)
+
+    @property
+    def searching(self) -> "FitJob":
+        """The job whose rows a search tries parameters on: those of the first window, whatever is fitted then. Other
+        windows may be too short for the folds, and all are compared with the same parameters."""
+        first = self.dataset.manifest.all_windows[0].name
+        return replace(self, inputs=self.inputs.model_copy(update={"window": first}))
 
     def tags(self, settings: StateSettings) -> dict[str, str]:
         """Of the job's run in MLflow."""
@@ -93,8 +106,9 @@ class FitJob:
             "reason": self.inputs.reason,
             "dataset_id": manifest.dataset_id,
             "as_of": str(manifest.as_of),
-            "train_days": str(manifest.train.days),
+            "train_days": str(self.window.days),
             "holdout_days": str(manifest.holdout.days),
+            "window": self.inputs.window,
             "config_hash": self.spec.config_hash,
             "git_sha": settings.git_sha or "",
             "training_code": training_code(settings, self.spec),
@@ -114,7 +128,7 @@ class TrainingRows:
     @classmethod
     def of(cls, job: FitJob) -> "TrainingRows":
         """Raises DataContractError for rows that no model can be fitted on."""
-        rows, columns = job.dataset.train(), job.dataset.columns()
+        rows, columns = job.dataset.train_on(job.inputs.window), job.dataset.columns()
         features, truth = rows.features(columns), job.task.truth(rows.labels)
         fitted = len(truth) - job.task.calibration_rows(len(truth))
         labels, classes = job.task.encode(truth[:fitted])

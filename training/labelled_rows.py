@@ -100,20 +100,21 @@ def _splits(spec: ModelSpec, rows: pd.DataFrame, chosen: Windows) -> tuple[pd.Da
     excluded = np.zeros(len(holdout), bool)
     if spec.evaluation.exclude_known_entities:
         excluded = known_before(holdout, rows[[spec.source.id_column, LABEL, REPORTED_AT]], rows, spec)
+        if chosen.gap_days < spec.label_spec.delay_days:
+            # Labels of the last training days came after the holdout had begun. A model gets no credit for finding the
+            # entities again that it has learned from.
+            entity = spec.evaluation.entity
+            learned = train.loc[train[LABEL] == 1, entity].dropna()
+            excluded |= holdout[entity].isin(learned).to_numpy()
     return train, holdout.assign(**{EXCLUDED: excluded})
 
 
 def _check_counts(task: TaskKind, train: pd.DataFrame, holdout: pd.DataFrame, chosen: Windows) -> None:
     """Raises DataContractError for labels that no model can be trained or measured on."""
     spec, counted = task.spec, holdout[~holdout[EXCLUDED]]
-    rows, needed = len(train), spec.training.minimum_rows
-    if rows < needed:
-        lacks = f"{needed} are needed"
-    else:
-        lacks = task.lacks_to_fit(task.truth(train[LABEL].to_numpy()), spec.training.minimum_class_rows)
-    if lacks:
+    if lacks := lacks_to_train(task, train[LABEL].to_numpy()):
         raise DataContractError(
-            f"The training window {chosen.train} has {rows} labelled rows: {lacks}",
+            f"The training window {chosen.train} has {len(train)} labelled rows: {lacks}",
             hint="Choose a later as_of or a longer window_days, or lower training.minimum_rows and"
             " minimum_class_rows in the spec.",
         )
@@ -124,6 +125,14 @@ def _check_counts(task: TaskKind, train: pd.DataFrame, holdout: pd.DataFrame, ch
             f"The holdout window {chosen.holdout} has {len(counted)} labelled rows: {lacks}",
             hint="Choose a later as_of or a longer training.holdout_days.",
         )
+
+
+def lacks_to_train(task: TaskKind, labels: np.ndarray) -> str:
+    """What these labels lack for the least rows of the spec. Empty: nothing."""
+    training = task.spec.training
+    if len(labels) < training.minimum_rows:
+        return f"{training.minimum_rows} are needed"
+    return task.lacks_to_fit(task.truth(labels), training.minimum_class_rows)
 
 
 def _all_known(spec: ModelSpec, holdout: pd.DataFrame, rows: int, lacks: str, days: Days) -> DataContractError:

@@ -22,12 +22,15 @@ def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
     manifest, spec, inputs = job.dataset.manifest, job.spec, job.inputs
     source = spec.source.name
     snapshot = Snapshot(as_of=manifest.as_of, table_versions=manifest.table_versions)
-    window_days = len(manifest.train.days)
+    window_days = manifest.window_days or len(manifest.train.days)
+    dataset = DatasetInputs(
+        model=spec.name, snapshot=snapshot, window_days=window_days, seed=manifest.seed, change=manifest.change
+    )
     kept = inputs.model_dump(mode="json", exclude={"dataset_uri", "searched", "search_failures", "reason"})
     return Recipe(
         model_spec=(settings.models_dir / f"{spec.name}.yaml").read_text(),
         source_spec=(settings.feature_repo / f"{source}.yaml").read_text(),
-        dataset=DatasetInputs(model=spec.name, snapshot=snapshot, window_days=window_days, seed=manifest.seed),
+        dataset=dataset,
         tables=Lake(settings.lake, source, spec.name).identities(manifest.table_versions),
         definitions=definitions_digest(settings.feature_repo, spec.source),
         fit={**kept, "parameters": job.parameters},

@@ -65,7 +65,7 @@ class _Split:
 def best_parameters(
     job: FitJob, rows: TrainingRows, store: StoredCheckpoint, runs: Runs, run: Run, settings: StateSettings
 ) -> Mapping[str, Any]:
-    """The best parameters that the search of `job` finds, whose run is `run`.
+    """The best parameters that the search of `job` finds, whose run is `run`. `rows` are those of the first window.
 
     A search in one part is run here, or resumed from `store`. Of a search in parts the results are those of the inputs,
     or the parts are run here, one after the other. Raises as `run_part`; DataContractError when no part found any.
@@ -171,7 +171,8 @@ def _search(job: FitJob, rows: TrainingRows, part: int, store: StoredCheckpoint,
     assert search is not None
     space = search.spaces[estimator]
     base.parameters_for(estimator, job.estimator, task.target, dict.fromkeys(space))
-    learned = _LearnedRows(job.dataset.train(), rows.data.labels, rows.classes, job.dataset.manifest.train.days.start)
+    learned_on = job.dataset.train_on(job.inputs.window)
+    learned = _LearnedRows(learned_on, rows.data.labels, rows.classes, job.window.days.start)
     folds = time_folds(learned.window, search, spec.label_spec.delay_days)
     splits = [_split(spec, task, learned, fold) for fold in folds]
     for fold, split in zip(folds, splits, strict=True):

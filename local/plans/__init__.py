@@ -24,6 +24,8 @@ class Plan(ABC):
     model: ClassVar[str]
     #: What the events are, in the plural, for messages.
     events_name: ClassVar[str]
+    #: So many days of data after the change at most, a better version must serve. None: there is no abrupt change.
+    days_to_serve: ClassVar[int | None] = None
 
     @property
     @abstractmethod
@@ -39,6 +41,11 @@ class Plan(ABC):
     @abstractmethod
     def changed_weeks(self) -> int:
         """The most weeks that land after the history."""
+
+    @property
+    def serves_by(self) -> date | None:
+        """The last day of data as of which a version may be trained that serves the changed data."""
+        return None if self.days_to_serve is None else self.history.end + timedelta(days=self.days_to_serve)
 
     def week(self, number: int) -> Days:
         """The days of changed week `number`, from 1."""

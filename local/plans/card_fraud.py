@@ -17,13 +17,16 @@ from training.contract.base import Days
 class Plan(plans.Plan):
     """Eight weeks without a change, then a new pattern of fraud and higher amounts, which stay.
 
-    Labels are a week late, the holdout is the newest labelled week, and a gap of a week lies before it (ADR 3). So the
-    changed days reach a training window of 14 days four weeks after the change; the weeks after that are a reserve.
+    Labels are a week late. So those of the first changed week are known after the second: they show that the champion
+    has degraded, and since which day. A training with the short holdout of `training.after_change` then learns from the
+    days since (ADR 3). With the usual gap and holdout the changed days would reach its training window two weeks later.
+    The other weeks are a reserve.
     """
 
     source: ClassVar[str] = "card_payments"
     model: ClassVar[str] = "card_fraud"
     events_name: ClassVar[str] = "payments"
+    days_to_serve: ClassVar[int | None] = LABEL_DELAY.days + 10
     seed: int = 7
     customers: int = 1000
     terminals: int = 2000

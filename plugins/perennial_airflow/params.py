@@ -72,6 +72,14 @@ def training_params(spec: ModelSpec) -> Params:
             title="As of",
             description="Use only what happened and was reported before this day (UTC). Empty: use everything.",
         ),
+        "change": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Changed since",
+            description="The world is another one since this day: learn from what came after, as the spec says under "
+            "training.after_change. Empty: no change is known.",
+        ),
         "reason": _reason(),
         "force": Param(
             False,

@@ -33,9 +33,12 @@ class ResultRef(ResolveMixin):
         """For a mapped step: a list with these fields of each result."""
         return ResultRef(self.task, self.path, fields)
 
-    def missing(self, field: str, of: ResolveMixin) -> "MissingRef":
-        """For a mapped step: the values in the list `of` that no result has as `field`, each with the reason why."""
-        return MissingRef(self, field, of)
+    def missing(self, *fields: str, of: ResolveMixin) -> "MissingRef":
+        """For a mapped step: those records in the list `of` whose `fields` no result has, each with the reason why.
+
+        A record is named by the values of its fields, with a space between those that are not empty.
+        """
+        return MissingRef(self, fields, of)
 
     @property
     def failures(self) -> "FailuresRef":
@@ -63,20 +66,26 @@ class ResultRef(ResolveMixin):
 class MissingRef(ResolveMixin):
     """See ResultRef.missing."""
 
-    def __init__(self, result: ResultRef, field: str, of: ResolveMixin) -> None:
-        self.result, self.field, self._expected = result, field, of
+    def __init__(self, result: ResultRef, fields: tuple[str, ...], of: ResolveMixin) -> None:
+        self.result, self.fields, self._expected = result, fields, of
         self._results, self._failures = XComArg(result.task), XComArg(result.task, key=FAILURE)
 
     def iter_references(self) -> Iterable[Any]:
-        return self._results.iter_references()
+        yield from self._results.iter_references()
+        yield from self._expected.iter_references()
 
     def resolve(self, context: Any) -> dict[str, str]:
-        found = {one[self.field] for one in self._results.resolve(context)[:]}
-        why = {one[self.field]: one["why"] for one in self._failures.resolve(context)[:]}
-        return {name: why.get(name, NOT_KNOWN) for name in self._expected.resolve(context) if name not in found}
+        found = {self._name(one) for one in self._results.resolve(context)[:]}
+        why = {self._name(one): one["why"] for one in self._failures.resolve(context)[:]}
+        # Without records the task that makes them did not run: nothing was asked for.
+        names = [self._name(one) for one in self._expected.resolve(context) or ()]
+        return {name: why.get(name, NOT_KNOWN) for name in names if name not in found}
+
+    def _name(self, record: Mapping[str, Any]) -> str:
+        return " ".join(record[field] for field in self.fields if record[field])
 
     def __str__(self) -> str:
-        return f"{self.result}.missing({self.field!r})"
+        return f"{self.result}.missing{self.fields}"
 
 
 class FailuresRef(ResolveMixin):

@@ -43,5 +43,6 @@ def training_request(context: Mapping[str, Any]) -> dict[str, Any]:
     if run.run_type == "scheduled":
         return {"trigger": "schedule", "reason": "By schedule", "run": run.run_id}
     params = context["params"]
-    request = {key: params[key] for key in ("as_of", "reason", "force")}
+    # A run that was started before the form had `change` has none.
+    request = {key: params[key] for key in ("as_of", "reason", "force")} | {"change": params.get("change")}
     return {"trigger": "person", **request, "run": run.run_id, "requested_by": run.triggering_user_name or ""}

@@ -115,7 +115,8 @@ def _returned(ref: ResultRef) -> Any:
 
 def _missing(ref: MissingRef) -> Any:
     """The type of the value that `ref` refers to. Raises LookupError as _returned does."""
-    _returned(ref.result[ref.field])
+    for field in ref.fields:
+        _returned(ref.result[field])
     return dict[str, str]
 
 

@@ -35,8 +35,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{HERE}::test_a_longer_delay_ends_training_earlier_and_declared_tables_follow",
         "steps/test_typical_mistakes.py::test_a_mistake_gives_one_message",
     ),
-    "`training.window_days`, `holdout_days`, `seed`": (
+    "`training.window_days`, `windows`, `holdout_days`, `after_change`, `seed`": (
         IDS,
+        "steps/test_dataset.py::test_every_window_ends_with_the_usual_one_and_the_rows_of_all_are_there_once",
+        "steps/test_dataset.py::test_without_the_section_a_change_changes_nothing",
         "steps/test_dataset.py::test_the_id_changes_with_all_that_determines_the_content",
         "steps/test_dataset.py::test_too_little_history_says_when_there_is_enough",
     ),

@@ -22,6 +22,8 @@ SOURCE, MODEL = "card_payments", "card_fraud"
 BROKEN = {"no_such_parameter": 1}
 #: A model that searches in two parts of a trial each.
 IN_PARTS = "fraud_in_parts"
+#: A model with more than one training window.
+WINDOWED = "fraud_windows"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     spec["evaluation"]["limits"] = {"average_precision": 1.0}
     (folder / "models").mkdir()
     (folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
+    windowed = {**spec, "name": WINDOWED, "title": "Windows"}
+    windowed["training"] = {**spec["training"], "windows": ["5d", "90d"]}
+    (folder / "models" / f"{WINDOWED}.yaml").write_text(yaml.safe_dump(windowed))
     spec |= {"name": IN_PARTS, "title": "In parts"}
     # The first part begins with no trees, which cannot be fitted. The second draws another number.
     spec["training"] |= {
@@ -108,6 +113,17 @@ def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict
     assert "- mlp: train: mlp has no parameter no_such_parameter" in page
     # Three were asked for.
     assert found["verdict"]["confidence"] == pytest.approx(1 - 0.1 / 3)
+
+
+def test_every_estimator_is_fitted_on_every_window(train: Any, settings: Settings) -> None:
+    tis = train("logistic_regression", "mlp", model=WINDOWED)
+    found = tis["evaluate"].xcom_pull(task_ids="evaluate")
+    # History begins four weeks before: there are no 90 days.
+    assert set(found["metrics"]) == {"logistic_regression", "logistic_regression 5d"}
+    assert found["dropped_out"].keys() == {"mlp", "mlp 5d"}
+    assert found["verdict"]["confidence"] == pytest.approx(1 - 0.1 / 4)
+    assert [tis[f"train-{at}"].state for at in range(4)] == [State.SUCCESS, State.FAILED] * 2
+    assert tis["train-2"].rendered_map_index == "logistic_regression 5d"
 
 
 def test_without_a_dataset_no_later_step_runs(train: Any) -> None:

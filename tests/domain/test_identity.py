@@ -44,7 +44,9 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("features", {"service": "another_service"}, WITH_DATASET | {"code"}),
     ("features", ["customer_count_1d"], WITH_DATASET | {"code"}),
     ("training.window_days", 9, WITH_DATASET | {"code"}),
-    ("training.holdout_days", 3, WITH_DATASET | {"code"}),
+    ("training.windows", ["28d"], WITH_DATASET | {"code"}),
+    ("training.after_change", {"holdout_days": 2}, {"code"}),
+    ("training.holdout_days", 5, WITH_DATASET | {"code"}),
     ("training.minimum_rows", 17, WITH_DATASET | {"code"}),
     ("training.seed", 5, WITH_DATASET | {"code"}),
     ("training.estimators.logistic_regression", {"C": 0.5}, {"fit", "verdict", "code"}),
@@ -184,8 +186,10 @@ def test_what_is_not_in_the_spec_decides_too() -> None:
         dataset_id(spec, AS_OF, VERSIONS, TABLES, 8, 1, "definitions"),
         dataset_id(spec, AS_OF, VERSIONS, TABLES, 7, 2, "definitions"),
         dataset_id(spec, AS_OF, VERSIONS, TABLES, 7, 1, "other definitions"),
+        dataset_id(spec, AS_OF, VERSIONS, TABLES, 7, 1, "definitions", date(2026, 2, 1)),
+        dataset_id(spec, AS_OF, VERSIONS, TABLES, 7, 1, "definitions", date(2026, 2, 2)),
     ]
-    assert len({dataset, *others}) == 7
+    assert len({dataset, *others}) == 9
     fits = [
         fit_id(spec, "d", "mlp", {}, 1, "code", {"torch": "1"}, 2),
         fit_id(spec, "e", "mlp", {}, 1, "code", {"torch": "1"}, 2),
@@ -194,8 +198,22 @@ def test_what_is_not_in_the_spec_decides_too() -> None:
         fit_id(spec, "d", "mlp", {}, 1, "other code", {"torch": "1"}, 2),
         fit_id(spec, "d", "mlp", {}, 1, "code", {"torch": "2"}, 2),
         fit_id(spec, "d", "mlp", {}, 1, "code", {"torch": "1"}, 3),
+        fit_id(spec, "d", "mlp", {}, 1, "code", {"torch": "1"}, 2, "28d"),
     ]
-    assert len(set(fits)) == 7
+    assert len(set(fits)) == 8
+
+
+def test_how_to_train_after_a_change_decides_only_a_dataset_that_is_made_after_one() -> None:
+    found = []
+    for gap in (0, 1):
+        raw = raw_spec()
+        raw["training"]["after_change"] = {"gap_days": gap}
+        spec = ModelSpec.model_validate(raw)
+        made = [dataset_id(spec, AS_OF, VERSIONS, TABLES, 7, 1, "", change) for change in (None, date(2026, 2, 1))]
+        found.append(made)
+    (usual, after), (same, other) = found
+    assert usual == same
+    assert len({usual, after, other}) == 3
     assert verdict_id(spec, {}, 1) != verdict_id(spec, {}, None)
     assert code_id(spec, "code", "definitions") != code_id(spec, "code", "other definitions")
 

@@ -34,6 +34,7 @@ from training.contract.predictions import Prediction
 from training.contract.replicas import LoadedVersion, ReplicaModels, ServedModels
 from training.contract.source_spec import load_source_spec
 from training.contract.tasks import MetricRule
+from training.domain.windows import learnable_from
 
 Answer = tuple[int, Any]
 
@@ -199,7 +200,11 @@ def test_no_champion_without_an_answer() -> None:
 def test_a_plan_gives_the_changed_days_time_to_reach_the_training_window(model: str) -> None:
     plan, spec = plan_of(model), load_model_spec(model)
     assert (plan.model, plan.source) == (spec.name, spec.source.name)
-    needed = spec.label_spec.delay_days + spec.training.holdout_days + spec.label_spec.delay_days
+    delay, after = spec.label_spec.delay_days, spec.training.after_change
+    needed = delay + spec.training.holdout_days + delay
+    if plan.days_to_serve is not None:
+        assert after is not None
+        assert learnable_from(plan.history.end, after, delay) <= plan.serves_by
     assert plan.changed_weeks * 7 > needed
     assert len(plan.history) >= needed + spec.training.window_days
     assert plan.week(1).start == plan.history.end
@@ -367,6 +372,15 @@ def test_the_whole_scenario() -> None:
 )
 def test_what_is_missing_is_named(entries: list[timeline.Entry], champion: int | None, lacking: str) -> None:
     assert lacking in missing(entries, champion)
+
+
+@pytest.mark.parametrize(("as_of", "soon"), [("2026-03-16", True), ("2026-03-19", True), ("2026-03-20", False)])
+def test_a_better_version_must_serve_ten_days_after_the_first_labels_of_the_change(as_of: str, soon: bool) -> None:
+    late = replace(STORY[2], results=STORY[2].results | {"dataset": {"as_of": as_of}})
+    found = timeline.checks([*STORY[:2], late], 2, RULES, Plan().serves_by)
+    assert [check.expected for check in found if not check.held] == (
+        [] if soon else ["it knew only what was known by 2026-03-19"]
+    )
 
 
 def test_a_version_whose_lower_error_is_better_beats_the_one_before() -> None:

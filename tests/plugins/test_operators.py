@@ -107,13 +107,12 @@ def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> No
 
 def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None:
     """The second fails in its step, the third in a way that leaves no message."""
-    # Where there was nothing to ask for, the result's reason is empty.
-    reasons = ["", "two", "three"]
 
+    # Where there was nothing to ask for, the result's reason is empty.
     @task
     def names():
-        more = [{}, {"request_id": "unknown", "trigger": None}, {}]
-        return [{"reason": reason, **each} for reason, each in zip(reasons, more, strict=True)]
+        unknown = {"reason": "two", "request_id": "unknown", "trigger": None}
+        return [{"reason": "", "request_id": None}, unknown, {"reason": "three", "request_id": None}]
 
     @task(trigger_rule="all_done_min_one_success")
     def look(missing):
@@ -125,20 +124,22 @@ def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None
                 raise RuntimeError("not a step's failure")
             return super().run_step(context)
 
-    with dag("missing", params={"reasons": Param(reasons)}) as subject:
-        asked = Breaking.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(more_inputs=names())
-        look(result(asked).missing("reason", of=subject.param("reasons")))
+    with dag("missing") as subject:
+        wanted = names()
+        asked = Breaking.partial(task_id="ask", step="decide_retraining", inputs=ASK).expand(more_inputs=wanted)
+        look(result(asked).missing("reason", "request_id", of=wanted))
         failures = task(lambda failed: failed, task_id="failures", trigger_rule="all_done_min_one_success")
         failures(result(asked).failures)
     tis = run(subject)
     assert [tis[f"ask-{i}"].state for i in range(3)] == [State.SUCCESS, State.FAILED, State.FAILED]
     missing = result_of(tis["look"])
-    assert missing.keys() == {"two", "three"}
-    assert missing["two"].startswith("decide_retraining: card_fraud has no request 'unknown'")
+    # A field that is empty is left out of the name.
+    assert missing.keys() == {"two unknown", "three"}
+    assert missing["two unknown"].startswith("decide_retraining: card_fraud has no request 'unknown'")
     assert missing["three"].startswith("It left no message")
     (failed,) = result_of(tis["failures"])
     assert (failed["reason"], failed["request_id"]) == ("two", "unknown")
-    assert failed["why"] == missing["two"][:200]
+    assert failed["why"] == missing["two unknown"][:200]
 
 
 def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skipped_without_one() -> None:

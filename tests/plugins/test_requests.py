@@ -10,6 +10,7 @@ from perennial_notes import reason
 from training.contract.messages import DecideRetrainingInputs, DecideRetrainingResult
 
 PARAMS = {"estimators": ["mlp"], "window_days": None, "as_of": "2026-03-02", "reason": "audit", "force": True}
+PARAMS |= {"change": "2026-02-20"}
 GRANTED = {"request_id": "drift-1", "trigger": "drift", "as_of": "2026-03-02", "reason": "5 of 17 features drifted"}
 
 
@@ -26,6 +27,7 @@ def asked(context: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_person_asks_with_the_parameters_of_the_run() -> None:
     wanted = {"trigger": "person", "as_of": "2026-03-02", "reason": "audit", "force": True, "run": "a-run"}
+    wanted |= {"change": "2026-02-20"}
     assert asked(context("manual")) == wanted | {"requested_by": "ada"}
 
 

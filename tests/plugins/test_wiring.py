@@ -78,7 +78,7 @@ def test_parameters_conditions_and_constants_are_checked() -> None:
         "rollback, task decide_retraining: trigger: 'wish' cannot be its value: Input should be 'first', 'schedule', "
         "'drift', 'performance', 'new_data', 'code' or 'person'",
         "rollback, task rollback: run_if: result(decide_retraining)['grantd']: DecideRetrainingResult has no field "
-        "'grantd'; it has as_of, granted, reason, request_id, snapshot, trigger, waiting, why",
+        "'grantd'; it has as_of, change, granted, reason, request_id, snapshot, trigger, waiting, why",
     ]
     with DAG("other", schedule=None, params={"version": 1}) as dag:
         StepOperator(step="rollback", inputs={**MODEL, "version": dag.param("versoin", default=None)})
@@ -86,16 +86,19 @@ def test_parameters_conditions_and_constants_are_checked() -> None:
     assert "the DAG has no parameter 'versoin'; it has version" in problem(dag)
 
 
-def mapped(fields: tuple[str, ...] = ("estimator", "run_id", "artifact_uri", "digest"), **given: Any) -> DAG:
+def mapped(
+    fields: tuple[str, ...] = ("estimator", "run_id", "artifact_uri", "digest"), named_by: str = "window", **given: Any
+) -> DAG:
     @task
     def chosen():
-        return [{"estimator": "mlp"}]
+        return [{"estimator": "mlp", "window": ""}]
 
-    with DAG("train", schedule=None, params={"estimators": ["mlp"]}) as dag:
+    with DAG("train", schedule=None) as dag:
         inputs = {**MODEL, "dataset_uri": "file", "seed": 1, **given}
-        train = StepOperator.partial(task_id="train", step="train", inputs=inputs).expand(more_inputs=chosen())
+        asked_for = chosen()
+        train = StepOperator.partial(task_id="train", step="train", inputs=inputs).expand(more_inputs=asked_for)
         candidates = result(train).each(*fields)
-        missing = result(train).missing("estimator", of=dag.param("estimators"))
+        missing = result(train).missing("estimator", named_by, of=asked_for)
         asked = {"candidates": candidates, "dropped_out": missing, "dataset_uri": "file", "seed": 1}
         StepOperator(step="evaluate", inputs={**MODEL, **asked})
     return dag
@@ -105,6 +108,7 @@ def test_mapped_steps_are_checked_and_what_the_mapping_adds_is_left_to_the_step(
     check_wiring(mapped())
     assert "task train: train does not take 'sed'" in problem(mapped(sed=1))
     assert "TrainResult has no field 'digset'" in problem(mapped(("estimator", "run_id", "artifact_uri", "digset")))
+    assert "TrainResult has no field 'windo'" in problem(mapped(named_by="windo"))
     few = problem(mapped(("estimator", "run_id")))
     assert "each('estimator', 'run_id') is list[TrainResultFields], which cannot become list[Candidate]" in few
 

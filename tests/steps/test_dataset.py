@@ -311,6 +311,88 @@ def test_too_little_history_says_when_there_is_enough(settings: Settings) -> Non
     assert run(settings, as_of=day(28)).train.days.start == START
 
 
+# --- several windows, and after a change ---
+
+
+def test_every_window_ends_with_the_usual_one_and_the_rows_of_all_are_there_once(
+    settings: Settings, tmp_path: Path
+) -> None:
+    alone = run(settings)
+    several = ["3d", "10d", "300d", "expanding", "half_life_2d"]
+    result = run(Settings(home=settings.home, models_dir=models(tmp_path / "several", windows=several)))
+    days = {window.name: window.days for window in result.windows}
+    # History begins 38 days before the horizon: the 300 days are not there.
+    assert {name: len(of) for name, of in days.items()} == {
+        "": 7, "3d": 3, "10d": 10, "expanding": AS_OF - 21, "half_life_2d": 12
+    }  # fmt: skip
+    assert {of.end for of in days.values()} == {result.train.days.end}
+    assert result.train.days.start == START
+    (first, *others), rows = result.windows, pd.read_parquet(result.train.uri)
+    assert rows["transaction_id"].is_unique
+    # The usual window has the rows that it has alone, and drift is measured against them.
+    assert (first.rows, first.counts, first.days) == (alone.train.rows, alone.train.counts, alone.train.days)
+    kept = rows[rows["event_time"] >= midnight(AS_OF - 28)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, pd.read_parquet(alone.train.uri))
+    pd.testing.assert_frame_equal(*(pd.read_parquet(Path(r.uri) / "reference.parquet") for r in (alone, result)))
+    spec = load_model_spec(MODEL, settings.models_dir, settings.feature_repo)
+    found = Dataset(result.uri, spec)
+    assert {each.name: len(found.train_on(each.name).table) for each in result.windows} == {
+        each.name: each.rows for each in result.windows
+    }
+    by_age = next(each for each in others if each.name == "half_life_2d")
+    assert 0 < by_age.rows < len(found.train().some(np.flatnonzero(found.train().days >= by_age.days.start)).table)
+    with pytest.raises(InputError, match="no window '9d'"):
+        found.train_on("9d")
+
+
+def test_a_window_with_too_few_rows_is_left_out(settings: Settings, tmp_path: Path) -> None:
+    result = run(Settings(home=settings.home, models_dir=models(tmp_path / "few", windows=["1d"])))
+    assert [window.name for window in result.windows] == [""]
+
+
+AFTER = {"holdout_days": 2, "gap_days": 1, "train_days": 3}
+
+
+def test_after_a_change_the_holdout_is_short_and_near_and_the_days_since_are_a_window(tmp_path: Path) -> None:
+    quick = Settings(home=tmp_path, models_dir=models(tmp_path / "quick", after_change=AFTER))
+    put(quick, *payments(DAYS, per_day=30, entities=150, delays=(5, 7), fraud=0.15))
+    compute(quick, 0, DAYS + 1)
+    changed = day(AS_OF - 15)
+    result = run(quick, change=changed)
+    assert result.change == changed
+    assert (result.holdout.days.start, result.holdout.days.end) == (day(AS_OF - 9), day(AS_OF - 7))
+    days = {window.name: (window.days.start, window.days.end) for window in result.windows}
+    assert days == {"": (day(AS_OF - 17), day(AS_OF - 10)), "since_change": (changed, day(AS_OF - 10))}
+    # Entities that the model has learned to be positive get it no credit, though nobody knew them on those days.
+    train, holdout = pd.read_parquet(result.train.uri), pd.read_parquet(result.holdout.uri)
+    learned = holdout["customer_id"].isin(train.loc[train["is_fraud"] == 1, "customer_id"])
+    assert learned.any()
+    assert holdout.loc[learned, "_excluded"].all()
+    assert run(quick).change is None
+    assert len({run(quick).dataset_id, result.dataset_id, run(quick, change=day(AS_OF - 14)).dataset_id}) == 3
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "why"),
+    [
+        (28, "the usual window has no day before it"),
+        (12, "too few days since have labels"),
+        # There are nine customers, and nearly all of them have a positive label by then.
+        (15, "too few rows of the short holdout count"),
+    ],
+)
+def test_a_change_that_a_shorter_holdout_does_not_help_with_leaves_everything_as_it_is(
+    settings: Settings, tmp_path: Path, days_ago: int, why: str
+) -> None:
+    quick = Settings(home=settings.home, models_dir=models(tmp_path / "quick", after_change=AFTER))
+    assert run(quick, change=day(AS_OF - days_ago)) == run(quick), why
+
+
+def test_without_the_section_a_change_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    usual = Settings(home=settings.home, models_dir=models(tmp_path / "usual", after_change=None))
+    assert run(usual, change=day(AS_OF - 15)) == run(usual)
+
+
 def test_too_few_rows_or_positives_are_counted_in_the_error(settings: Settings, tmp_path: Path) -> None:
     for name, needed in (("minimum_rows", 5000), ("minimum_class_rows", 400)):
         strict = Settings(home=settings.home, models_dir=models(tmp_path / name, **{name: needed}))

@@ -116,6 +116,36 @@ def test_drift_becomes_a_request_with_its_evidence(settings: Settings) -> None:
     assert decision.body["outcome"] == "granted"
 
 
+def test_the_day_of_a_change_goes_from_monitoring_through_the_ledger_to_the_run_that_trains(settings: Settings) -> None:
+    changed = TODAY - timedelta(days=14)
+    found = PerformanceResult(outcome="measured", degraded=True, change=changed)
+    quiet = DriftResult(outcome="measured", as_of=TODAY, champion_version=1)
+    asked = _ask(settings, drift=quiet, performance=found)
+    assert (asked.granted, asked.trigger, asked.change) == (True, "performance", changed)
+    assert _entries(settings, "request")[0].body["change"] == str(changed)
+    taken = _ask(settings, request_id=asked.request_id, run="a-run")
+    assert (taken.granted, taken.change) == (True, changed)
+
+
+def test_a_change_waits_until_a_training_can_learn_from_it(settings: Settings) -> None:
+    """Four days to train on, a holdout of three and the label delay: then a training is worth its cooldown."""
+
+    def ask(as_of: date) -> DecideRetrainingResult:
+        found = PerformanceResult(outcome="measured", degraded=True, change=TODAY - timedelta(days=14))
+        quiet = DriftResult(outcome="measured", as_of=as_of, champion_version=1)
+        return _ask(settings, drift=quiet, performance=found)
+
+    too_soon = ask(TODAY - timedelta(days=1))
+    assert not too_soon.granted
+    change = TODAY - timedelta(days=14)
+    assert too_soon.why.startswith(
+        f"Too soon: enough days since the change on {change} have their labels as of {TODAY}"
+    )
+    assert ask(TODAY).granted
+    asks = {"trigger": "person", "reason": "I know better", "change": TODAY, "run": "a-run"}
+    assert _ask(settings, **asks).granted
+
+
 def test_the_ledger_keeps_who_asked_and_only_some_may_force(settings: Settings) -> None:
     asks = {"trigger": "person", "reason": "audit", "run": "a-run"}
     allowed = settings.model_copy(update={"releasers": "ada"})

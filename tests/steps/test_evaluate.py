@@ -5,18 +5,28 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from tests.steps.training_rows import NAMES, write_dataset
+from tests.steps.training_rows import NAMES, START, write_dataset
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError, TransientError
-from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, RegisterInputs, TrainInputs, Verdict
+from training.contract.messages import (
+    Candidate,
+    EvaluateInputs,
+    EvaluateResult,
+    RegisterInputs,
+    TrainingWindow,
+    TrainInputs,
+    Verdict,
+)
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.traffic import FIRST
 from training.settings import Settings
@@ -214,6 +224,30 @@ def test_a_verdict_holds_for_the_champion_it_was_reached_against(world: Judged, 
 def test_two_candidates_of_one_estimator_are_refused(world: Judged) -> None:
     with pytest.raises(ValidationError, match="more than one candidate is a logistic_regression"):
         world.evaluate(world.good, world.poor, world.narrow)
+
+
+def test_one_estimator_may_have_a_candidate_of_each_window_and_each_counts(world: Judged) -> None:
+    world.serve(world.narrow)
+    days = {"": Days(start=START, end=START + timedelta(days=7)), "3d": Days.ending(START + timedelta(days=7), 3)}
+    windows = [TrainingWindow(name=name, days=of, rows=1) for name, of in days.items()]
+    uri = write_dataset(world.folder / "two-windows", windows=windows, change=days["3d"].start)
+    candidates = []
+    for name in days:
+        given = {"model": MODEL, "estimator": "logistic_regression", "dataset_uri": uri, "seed": 1, "window": name}
+        trained = train.run(TrainInputs.model_validate(given), world.settings)
+        candidates.append(Candidate(**trained.model_dump(include=set(Candidate.model_fields))))
+    why = {"mlp 3d": "out of memory"}
+    inputs = EvaluateInputs(model=MODEL, candidates=candidates, dropped_out=why, dataset_uri=uri, seed=1)
+    result = evaluate.run(inputs, world.settings)
+    assert set(result.metrics) == {"logistic_regression", "logistic_regression 3d"}
+    assert result.verdict.confidence == pytest.approx(1 - 0.1 / 3)
+    # The verdict says what is unusual about its holdout, and so do the report and the version.
+    noted = result.verdict.reasons[0]
+    assert noted.startswith(f"noted: because of a change on {days['3d'].start} the holdout has 7 days")
+    page = Path(result.report_uri).with_suffix(".md").read_text()
+    assert noted in page
+    assert f"Challenger: {result.challenger.name}, run" in page
+    assert "- mlp 3d: out of memory" in page
 
 
 def test_the_more_candidates_the_surer_the_lead_must_be(world: Judged) -> None:

@@ -71,6 +71,11 @@ def _good(frauds: pd.Series) -> np.ndarray:
     return 0.9 * frauds.to_numpy() * (noise > 0.1) + 0.1 * noise
 
 
+def _sure(frauds: pd.Series) -> np.ndarray:
+    """Its log loss is small, too."""
+    return np.where(frauds.to_numpy() == 1, 0.9, 0.001)
+
+
 def _champions_own(world: MonitoredModel) -> pd.DataFrame:
     """What the champion would have logged for every payment of its holdout."""
     rows = Rows(pq.read_table(world.dataset.holdout.uri), load_model_spec(MODEL))
@@ -239,6 +244,21 @@ def test_blind_predictions_have_degraded(world: MonitoredModel) -> None:
     result = _run(world)
     assert (result.outcome, result.degraded) == ("measured", True)
     assert result.current["average_precision"] < result.reference["average_precision"] - 0.1
+
+
+@pytest.mark.parametrize("good_days", [0, 3])
+def test_a_degradation_is_dated(world: MonitoredModel, good_days: int) -> None:
+    """From the day on which the predictions became blind: the training learns from what came after."""
+    changed = WINDOW.start + timedelta(days=good_days)
+    good = [_predict(world, Days(start=WINDOW.start, end=changed), _sure)] if good_days else []
+    _log(world, *good, _predict(world, Days(start=changed, end=WINDOW.end), _blind))
+    result = _run(world)
+    assert (result.degraded, result.change) == (True, changed)
+
+
+def test_what_has_not_degraded_has_no_change(world: MonitoredModel) -> None:
+    _log(world, _predict(world, WINDOW, _good))
+    assert _run(world).change is None
 
 
 def test_a_prediction_that_is_no_number_is_left_out_and_counted(world: MonitoredModel) -> None:

@@ -1,6 +1,6 @@
 """A search for parameters as part of the train step."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.steps.search_place import MODEL, SEARCH, Place
-from tests.steps.training_rows import write_dataset
+from tests.steps.training_rows import START, write_dataset
 from training.adapters.onnx_model import OnnxModel
+from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
-from training.contract.messages import TrainInputs, TrainResult
+from training.contract.messages import TrainingWindow, TrainInputs, TrainResult
 from training.contract.model_spec import load_model_spec
 from training.fit_job import FitJob
+from training.steps import train
 from training.steps.check.estimators import check_estimators
 
 # Some tests start processes that import MLflow.
@@ -59,6 +61,21 @@ def test_the_winner_is_fitted_and_every_trial_is_a_child_run(searched: tuple[Pla
 
 def test_the_same_search_again_gives_the_same_model(searched: tuple[Place, TrainResult], place: Place) -> None:
     assert place.train().digest == searched[1].digest
+
+
+def test_a_window_too_short_for_the_folds_is_fitted_with_what_the_usual_one_found(
+    tmp_path: Path, mlflow_database: Path
+) -> None:
+    end = START + timedelta(days=7)
+    windows = [TrainingWindow(days=Days(start=START, end=end), rows=1)]
+    windows.append(TrainingWindow(name="1d", days=Days.ending(end, 1), rows=1))
+    place = Place(tmp_path, write_dataset(tmp_path / "windows", windows=windows), mlflow_database)
+    asked = [TrainInputs.model_validate(place.inputs() | {"window": name}) for name in ("", "1d")]
+    fitted = [train.run(inputs, place.settings) for inputs in asked]
+    found = [OnnxModel.load(Path(each.artifact_uri)).metadata for each in fitted]
+    assert found[0].parameters == found[1].parameters
+    assert [len(metadata.train_days) for metadata in found] == [7, 1]
+    assert found[0].digest != found[1].digest
 
 
 def test_a_finished_run_is_not_searched_again(searched: tuple[Place, TrainResult]) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from requests import RequestException
 
-from tests.steps.training_rows import NAMES, definitions, write_dataset
+from tests.steps.training_rows import NAMES, START, definitions, write_dataset
 from training import code, fit_job
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.plots import draw
 from training.adapters.registry import Registry, Runs
+from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
-from training.contract.messages import TrainInputs, TrainResult
+from training.contract.messages import TrainingWindow, TrainInputs, TrainResult
 from training.contract.model_spec import load_model_spec
 from training.contract.tasks import BinaryTask
 from training.domain.importance import importance_chart
@@ -152,6 +153,57 @@ def test_another_library_trains_anew(
 ) -> None:
     monkeypatch.setattr(fit_job, "version", lambda name: "99.0" if name == "scikit-learn" else version(name))
     assert train.run(inputs(uri), at).run_id != result.run_id
+
+
+@pytest.fixture(scope="module")
+def two_windows(place: Path) -> str:
+    """Of the seven days: all, and the last two, which are after a change."""
+    end = START + timedelta(days=7)
+    days = {"": Days(start=START, end=end), "since_change": Days.ending(end, 2)}
+    windows = [TrainingWindow(name=name, days=of, rows=1) for name, of in days.items()]
+    return write_dataset(place / "two-windows", windows=windows, change=days["since_change"].start)
+
+
+def test_a_window_is_fitted_on_its_days_and_the_artifact_says_so(two_windows: str, at: Settings) -> None:
+    whole, since = (train.run(inputs(two_windows, window=name), at) for name in ("", "since_change"))
+    assert (whole.window, since.window) == ("", "since_change")
+    assert whole.digest != since.digest
+    found = {each.window: OnnxModel.load(Path(each.artifact_uri)).metadata for each in (whole, since)}
+    assert {name: len(metadata.train_days) for name, metadata in found.items()} == {"": 7, "since_change": 2}
+    assert found["since_change"].train_days.start == found["since_change"].change == START + timedelta(days=5)
+    assert found["since_change"].known_since == START
+    # They are measured on the same holdout.
+    assert found[""].holdout_days == found["since_change"].holdout_days
+    run = client_of(at).get_run(since.run_id)
+    assert (run.data.tags["window"], run.info.run_name) == ("since_change", "hist_gradient_boosting since_change")
+
+
+def test_the_reference_of_drift_is_of_the_windows_rows(two_windows: str, at: Settings, tmp_path: Path) -> None:
+    references = {}
+    for name in ("", "since_change"):
+        fitted = train.run(inputs(two_windows, window=name), at)
+        path = client_of(at).download_artifacts(fitted.run_id, "reference/reference.parquet", str(tmp_path))
+        references[name] = pq.read_table(path, columns=NAMES).to_pandas()
+    rows = pq.read_table(Path(two_windows, "train.parquet")).to_pandas()
+    newest = rows[rows["event_time"] >= str(START + timedelta(days=5))][NAMES].reset_index(drop=True)
+    assert len(references[""]) == len(rows)
+    assert references["since_change"].equals(newest)
+
+
+def test_a_window_that_the_dataset_does_not_have_is_an_input_error(uri: str, at: Settings) -> None:
+    with pytest.raises(InputError, match="has no window 'since_change'") as raised:
+        train.run(inputs(uri, window="since_change"), at)
+    assert raised.value.hint == "It has ''."
+
+
+def test_the_artifact_keeps_what_the_model_lost_on_each_day_of_the_holdout(result: TrainResult) -> None:
+    metadata = OnnxModel.load(Path(result.artifact_uri)).metadata
+    losses = metadata.holdout_losses
+    assert len(losses) == len(metadata.holdout_days)
+    assert {metadata.holdout_days.start, metadata.holdout_days.end - timedelta(days=1)} <= losses.keys()
+    rows = sum(each.rows for each in losses.values())
+    mean = sum(each.rows * each.mean for each in losses.values()) / rows
+    assert mean == pytest.approx(metadata.holdout_metrics["log_loss"], rel=1e-6)
 
 
 def test_other_inputs_give_another_run(result: TrainResult, uri: str, at: Settings) -> None:

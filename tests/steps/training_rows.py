@@ -1,5 +1,6 @@
 """A small dataset on disk, as the dataset step writes it, whose frauds can be learnt."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from training.contract.feature_definitions import (
     ViewColumn,
     ViewDefinition,
 )
-from training.contract.messages import DatasetResult, Split
+from training.contract.messages import DatasetResult, Split, TrainingWindow
 
 NAMES = ["amount", "terminal_fraud_share_7d", "customer_count_7d", "night"]
 START = date(2026, 1, 5)
@@ -28,6 +29,8 @@ def write_dataset(
     rows_per_day: int = 400,
     customers: pa.Array | None = None,
     whole_days: bool = False,
+    windows: Sequence[TrainingWindow] = (),
+    change: date | None = None,
 ) -> str:
     """7 days of training rows, 7 of holdout, and the reference. Frauds are large amounts or bad terminals.
 
@@ -48,6 +51,8 @@ def write_dataset(
         feature_names=names,
         train=train,
         holdout=holdout,
+        windows=list(windows),
+        change=change,
         seed=seed,
         table_versions={"events": 3, "labels": 2, "customer_features": 1, "terminal_features": 1},
     )

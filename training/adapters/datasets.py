@@ -23,11 +23,12 @@ from pydantic import ValidationError
 from training import atomic, storage
 from training.contract.errors import DataContractError, InputError
 from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions
-from training.contract.messages import DatasetResult
+from training.contract.messages import DatasetResult, TrainingWindow
 from training.contract.model_spec import ModelSpec
 from training.domain.arrow_types import as_exact_pandas
 from training.domain.encoding import encoded
 from training.domain.frames import EXCLUDED
+from training.domain.windows import reference_rows, rows_of_window
 
 log = logging.getLogger("perennial")
 
@@ -58,6 +59,10 @@ class Rows:
     def entities(self) -> pd.Series | None:
         """None when the spec names no entity of evaluation."""
         return None if self.spec.evaluation.entity is None else self.column(self.spec.evaluation.entity)
+
+    def some(self, numbers: np.ndarray) -> "Rows":
+        """Only the rows with these numbers, in that order."""
+        return Rows(self.table.take(pa.array(numbers)), self.spec)
 
     def column(self, name: str) -> pd.Series:
         """One column of the table."""
@@ -98,7 +103,22 @@ class Dataset:
             raise DataContractError(f"{manifest} is not a dataset's manifest: {error}", "Make it again.") from error
 
     def train(self) -> Rows:
+        """The rows of all windows."""
         return self._read(storage.join(self._uri, TRAIN))
+
+    def window(self, name: str) -> TrainingWindow:
+        """Raises InputError when the dataset has no window with that name."""
+        for window in self.manifest.all_windows:
+            if window.name == name:
+                return window
+        has = ", ".join(repr(window.name) for window in self.manifest.all_windows)
+        raise InputError(f"The dataset in {self._uri} has no window {name!r}", hint=f"It has {has}.")
+
+    def train_on(self, name: str) -> Rows:
+        """The rows that a model is fitted on in the window `name`."""
+        rows, window = self.train(), self.window(name)
+        numbers = rows_of_window(name, window.days, rows.days, self.manifest.seed)
+        return rows if len(numbers) == len(rows.table) else rows.some(numbers)
 
     def train_labels(self, columns: Sequence[str]) -> Rows:
         """The training rows with their labels and these columns only."""
@@ -108,9 +128,20 @@ class Dataset:
     def holdout(self) -> Rows:
         return self._read(storage.join(self._uri, HOLDOUT))
 
-    def reference(self) -> bytes:
-        """The sample of the training features, as Parquet. Raises InputError when it is gone."""
-        return self._content(storage.join(self._uri, REFERENCE))
+    def reference(self, window: str = "") -> bytes:
+        """A sample of the rows of `window`, with features, entities and times, as Parquet.
+
+        That of the first window lies in the folder; another one is drawn here. Raises InputError when it is gone.
+        """
+        if window == self.manifest.all_windows[0].name:
+            return self._content(storage.join(self._uri, REFERENCE))
+        rows = self.train_on(window)
+        every = np.arange(len(rows.table))
+        chosen = reference_rows(every, self._spec.monitoring.maximum_rows, self.manifest.seed)
+        names = dict.fromkeys([*self.manifest.feature_names, *self._spec.drift_keys])
+        kept, buffer = rows.some(chosen).table.select(list(names)), pa.BufferOutputStream()
+        pq.write_table(kept, buffer)
+        return bytes(buffer.getvalue())
 
     def definitions(self) -> FeatureDefinitions:
         """What makes the features. Raises InputError when the file is gone."""

@@ -13,7 +13,7 @@ from pydantic import model_validator
 from training.contract.base import Days, Frozen, TableVersions
 from training.contract.errors import DataContractError
 from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions
-from training.contract.messages import Metrics
+from training.contract.messages import DailyLoss, Metrics
 from training.contract.names import EstimatorName, Name
 from training.contract.predictions import SCORE
 
@@ -69,10 +69,18 @@ class ArtifactMetadata(Frozen):
     as_of: date
     train_days: Days
     holdout_days: Days
+    window: str = ""
+    """The name of its window among those of the dataset. Empty: the usual one."""
+    change: date | None = None
+    """The change for which gap and holdout are shorter."""
+    known_since: date | None = None
+    """Positive labels of events since then made an entity known in the holdout. None: since the training days began."""
     table_versions: TableVersions
     holdout_metrics: Metrics
     holdout_standard_errors: Metrics = {}
     """That of the primary metric, where it can be estimated."""
+    holdout_losses: dict[date, DailyLoss] = {}
+    """Day of the holdout → what the model lost on it. Empty for a model of an earlier version."""
     holdout_counts: dict[str, int] = {}
     """Class → its rows, where labels are classes."""
     parameters: dict[str, Any]

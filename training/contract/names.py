@@ -14,6 +14,8 @@ DEFAULT_SERVICE = "default"
 #: A member of the registry ESTIMATORS, or `package.module:factory`. Specs also check that it is known
 #: (registries.py); results of another image need not be.
 EstimatorName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?$")]
+#: An estimator and, unless it is the usual one, the window that it was fitted on.
+CandidateName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?( [a-z0-9_]+)?$")]
 Metric = Name
 Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code", "person"]
 #: What an estimator learns: 0 or 1, one of k classes, or a number.

@@ -62,7 +62,15 @@ def _training(spec: SpecSections) -> Iterator[Mistake]:
     if untrained := sorted(set(spec.resources.estimators) - set(training.estimators)):
         what = f"has {untrained}, which training.estimators does not have"
         yield "resources.estimators", what, "Remove them, or add them to training.estimators."
+    yield from _windows(spec)
     yield from _search(spec)
+
+
+def _windows(spec: SpecSections) -> Iterator[Mistake]:
+    names = (f"{spec.training.window_days}d", *spec.training.windows)
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        what = f"names {', '.join(repeated)} twice, or once and as window_days"
+        yield "training.windows", what, "Name each window once: that of window_days is always there."
 
 
 def _search(spec: SpecSections) -> Iterator[Mistake]:

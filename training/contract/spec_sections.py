@@ -25,8 +25,30 @@ class NamedService(Spec):
     """A feature service that `feature_repo/<source>.py` defines."""
 
 
+#: How many days back a window reaches, or with which weights by age.
+WindowName = Annotated[str, Field(pattern=r"^([1-9]\d{0,4}d|expanding|half_life_[1-9]\d{0,3}d)$")]
+
+
+class AfterChangeSpec(Spec):
+    """How to train after monitoring has found the day of a change, as soon as labels allow. Docs: ADR 0003."""
+
+    holdout_days: DayCount = 3
+    """Instead of training.holdout_days, where that is longer."""
+    gap_days: int = Field(0, ge=0)
+    """Days between training window and holdout, instead of the label delay, where that is longer."""
+    train_days: DayCount = 4
+    """The least days since the change to train on. Until they have their labels, no training is granted for it."""
+
+
 class TrainingSpec(Spec):
     window_days: DayCount
+    windows: Annotated[tuple[WindowName, ...], Field(strict=False)] = ()
+    """Other windows to train on. Every estimator is also fitted on each of them, and the best candidate on the holdout
+    is the challenger. `28d`: the last 28 days. `expanding`: all days with events. `half_life_7d`: weighted by age, so
+    that a row that is 7 days older counts half as much. One that reaches back before the first event is left out."""
+    after_change: AfterChangeSpec | None = None
+    """Train with a shorter gap and holdout after a change that monitoring has dated, and with one window more, that of
+    the days since the change. Unset: a change changes neither."""
     holdout_days: DayCount = 7
     minimum_labelled_share: Share = 0.9
     """The least share of labelled events on every day of the training window and the holdout. A day with less lacks a

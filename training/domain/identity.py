@@ -81,6 +81,9 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     # The dataset step may be told another window and another seed: `dataset_id` takes those that are used.
     "training.window_days": _CODE,
     "training.seed": _CODE,
+    "training.windows": _DATASET | _CODE,
+    # It decides a dataset after a change only: `dataset_id` takes what is used of it.
+    "training.after_change": _CODE,
     "training.holdout_days": _DATASET | _CODE,
     # A dataset that exists has passed these limits; with others it must be checked again.
     "training.calibration": frozenset({Id.FIT, Id.CODE}),
@@ -144,13 +147,16 @@ def dataset_id(
     window_days: int,
     seed: int,
     definitions: str,
+    change: date | None = None,
 ) -> str:
     """Of the dataset with this knowledge horizon, made of these tables. `definitions`: digest of the feature files.
+    `change`: the day of the change after which it is made.
 
     `tables`: the id that each table got when it was created (Lake.identity). A table that was deleted and created again
     counts its versions from 0 again.
     """
-    return digest([_deciding(spec, Id.DATASET), as_of, table_versions, tables, window_days, seed, definitions])
+    decides = [_deciding(spec, Id.DATASET), as_of, table_versions, tables, window_days, seed, definitions]
+    return digest([*decides, change, spec.training.after_change] if change and spec.training.after_change else decides)
 
 
 def fit_id(
@@ -162,8 +168,9 @@ def fit_id(
     code: str,
     libraries: Mapping[str, str],
     schema_version: int,
+    window: str = "",
 ) -> str:
-    """Of a fit of `estimator` on the dataset with the id `dataset`.
+    """Of a fit of `estimator` on the window with the name `window` of the dataset with the id `dataset`.
 
     `code`: digest of the source that fits. It is not the commit: an edit that nobody committed must train again, a
     commit that changes a page of the documentation must not. `libraries`: the versions of those that fit and export.
@@ -171,7 +178,8 @@ def fit_id(
     decides nothing.
     """
     spec_parts = _deciding(spec, Id.FIT)
-    return digest([spec_parts, dataset, estimator, dict(parameters), seed, code, dict(libraries), schema_version])
+    decides = [spec_parts, dataset, estimator, dict(parameters), seed, code, dict(libraries), schema_version]
+    return digest([*decides, window] if window else decides)
 
 
 def part_id(fit: str, part: int) -> str:

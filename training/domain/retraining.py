@@ -30,6 +30,10 @@ class Request(Frozen):
     """The knowledge horizon to train with."""
     reason: str
     champion_version: int | None = None
+    change: date | None = None
+    """The day since which the world is another one: the training learns from what came after (domain/windows.py)."""
+    learnable_from: date | None = None
+    """The first knowledge horizon at which enough days since the change have their labels."""
     force: bool = False
     requested_by: str = ""
     """The user who started the run by hand. Empty: a run by itself, or an entry of Perennial 0.1."""

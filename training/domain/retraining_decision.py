@@ -40,7 +40,8 @@ def decide(request: Request, history: History, policy: RetrainingSpec, window_da
     spent = _costs(granted, history, policy)
     if request.trigger != "person":
         refusal = (
-            _not_persistent(request, others, policy.persistence, window_days)
+            _too_soon(request)
+            or _not_persistent(request, others, policy.persistence, window_days)
             or _cooling_down(request, granted, policy, history.taken)
             or _not_recovered(request, granted, history.looks, policy.cooldown_days, window_days)
         )
@@ -73,6 +74,15 @@ def _joined(request: Request, history: History) -> Decision | None:
     last = max(open_, key=lambda r: (r.seen, r.id))
     why = f"Joins {last.id}, which was granted on {last.seen} and which no run has taken yet."
     return Decision(request_id=request.id, outcome="joined", why=why, numbers={"joins": last.id})
+
+
+def _too_soon(request: Request) -> _Refusal | None:
+    """A training that knows no labels of what has changed would learn nothing new, and begin a cooldown."""
+    soonest, change = request.learnable_from, request.change
+    if soonest is None or request.as_of >= soonest:
+        return None
+    why = f"Too soon: enough days since the change on {change} have their labels as of {soonest}."
+    return _Refusal(why, {"change": str(change), "learnable_from": str(soonest)})
 
 
 def _not_persistent(request: Request, others: list[Request], persistence: int, window_days: int) -> _Refusal | None:

@@ -7,8 +7,8 @@ the interval alone holds with the spec's confidence.
 
 The challenger was selected as the best of several candidates on the same rows, so it may be better by luck. The chance
 of error is therefore divided by the number n of candidates (Bonferroni): each must be better with confidence
-1 - (1 - c) / n. n counts all estimators of the spec, also those that failed, so that a failure does not make the gate
-easier for the others.
+1 - (1 - c) / n. n counts all candidates, which are estimators on training windows, also those that failed, so that a
+failure does not make the gate easier for the others.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,8 @@
 """Join labels and features point-in-time into a training and a holdout split."""
 
 import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -9,19 +11,26 @@ import pandas as pd
 
 from training import storage
 from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, requests, write_dataset
-from training.adapters.lake import Lake
-from training.adapters.tables import Labels
+from training.adapters.lake import EVENTS, Lake
+from training.adapters.tables import Events, Labels
 from training.contract.base import Days, TableVersions
 from training.contract.errors import ConfigError, DataContractError
 from training.contract.feature_definitions import FeatureDefinitions
-from training.contract.messages import DatasetInputs, DatasetResult, Split
+from training.contract.messages import DatasetInputs, DatasetResult, Split, TrainingWindow
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.encoding import most_frequent
 from training.domain.frames import EXCLUDED, LABEL
 from training.domain.identity import dataset_id
 from training.domain.task_kind import TaskKind, task_of
-from training.domain.windows import windows
-from training.labelled_rows import labelled_rows
+from training.domain.windows import (
+    Windows,
+    named_windows,
+    reference_rows,
+    rows_of_window,
+    windows,
+    windows_after_change,
+)
+from training.labelled_rows import labelled_rows, lacks_to_train
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
 
@@ -38,27 +47,58 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     Columns: the events' id, time and entities, the label, the features (float32, text); in the holdout also `_excluded`
     (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features, with
     entities and times. The id is a hash of all that determines the content: a dataset that exists is returned as it is.
+
+    After a `change` gap and holdout are those of `training.after_change`, unless its rows do not suffice.
     Raises DataContractError when history, labels, rows, classes or feature rows do not suffice.
     """
-    from training.adapters.features import Features, definitions_digest
-
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
-    task = task_of(spec)
     lake = Lake(settings.lake, spec.source.name, spec.name)
     versions, as_of = _pinned(inputs, lake, spec, settings)
     window_days = inputs.window_days or spec.training.window_days
     seed = spec.training.seed if inputs.seed is None else inputs.seed
+    pinned = _Pinned(spec, lake, versions, as_of, seed)
+    delay = spec.label_spec.delay_days
+    usual = windows(as_of, window_days, spec.training.holdout_days, delay)
+    after = windows_after_change(inputs.change, usual, as_of, spec.training, delay)
+    if after is not None:
+        log.info("Gap and holdout are shorter, because of a change on %s", inputs.change)
+        try:
+            return _made(pinned, after, inputs.change, settings)
+        except DataContractError as error:
+            log.warning("Gap and holdout have their usual length after all: %s", error)
+    return _made(pinned, usual, None, settings)
+
+
+@dataclass(frozen=True)
+class _Pinned:
+    """What a dataset is made of: these versions of the tables, as known at `as_of`."""
+
+    spec: ModelSpec
+    lake: Lake
+    versions: TableVersions
+    as_of: date
+    seed: int
+
+
+def _made(pinned: _Pinned, chosen: Windows, change: date | None, settings: StateSettings) -> DatasetResult:
+    """The dataset of these windows; the one that exists, if there is one."""
+    from training.adapters.features import Features, definitions_digest
+
+    spec, lake, versions, as_of, seed = pinned.spec, pinned.lake, pinned.versions, pinned.as_of, pinned.seed
+    task, window_days = task_of(spec), len(chosen.train)
     definitions = definitions_digest(settings.feature_repo, spec.source)
-    identity = dataset_id(spec, as_of, versions, lake.identities(versions), window_days, seed, definitions)
+    identity = dataset_id(spec, as_of, versions, lake.identities(versions), window_days, seed, definitions, change)
     uri = storage.join(settings.work, spec.name, "datasets", identity)
     if is_complete(uri):
         log.info("Dataset %s exists already in %s", identity, uri)
         return Dataset(uri, spec).manifest
-    chosen = windows(as_of, window_days, spec.training.holdout_days, spec.label_spec.delay_days)
     log.info("As of %s: train %s, holdout %s, from versions %s", as_of, chosen.train, chosen.holdout, versions)
-    train, holdout = labelled_rows(lake, spec, versions, chosen, as_of)
+    named = _named(lake, spec, versions, chosen, change)
+    whole = chosen.from_day(min(days.start for days in named.values()))
+    train, holdout = labelled_rows(lake, spec, versions, whole, as_of)
     features = Features(settings, spec)
     names = features.names()
+    found = list(_windows(task, named, train, seed))
     frames, batch = _with_features(features, spec, versions, train, holdout)
     result = DatasetResult(
         dataset_id=identity,
@@ -66,18 +106,54 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
         as_of=as_of,
         feature_service=features.service,
         feature_names=names,
-        train=_split(task, storage.join(uri, TRAIN), chosen.train, frames[TRAIN]),
+        train=_split(task, storage.join(uri, TRAIN), whole.train, frames[TRAIN]),
         holdout=_split(task, storage.join(uri, HOLDOUT), chosen.holdout, frames[HOLDOUT]),
+        windows=found,
+        window_days=window_days,
+        change=change,
         seed=seed,
         table_versions=versions,
     )
-    chosen_rows = np.random.default_rng(seed).permutation(len(train))[: spec.monitoring.maximum_rows]
-    frames[REFERENCE] = frames[TRAIN].iloc[np.sort(chosen_rows)][list(dict.fromkeys([*names, *spec.drift_keys]))]
+    of_first = rows_of_window(found[0].name, found[0].days, _days(spec, train), seed)
+    sampled = reference_rows(of_first, spec.monitoring.maximum_rows, seed)
+    frames[REFERENCE] = frames[TRAIN].iloc[sampled][list(dict.fromkeys([*names, *spec.drift_keys]))]
     made_of = requests(holdout[list(spec.request_columns)], batch)
     definitions_of = features.definitions
     learned = _categories(spec, definitions_of, frames[TRAIN])
     write_dataset(uri, frames, result, made_of, definitions_of.model_copy(update={"categories": learned}))
     return result
+
+
+def _named(
+    lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, change: date | None
+) -> dict[str, Days]:
+    """Every window to train on that history is long enough for."""
+    names = spec.training.windows
+    first = Events(lake, spec, versions[EVENTS]).first() if names else None
+    return dict(named_windows(chosen.train, names, first.date() if first else None, change))
+
+
+def _windows(task: TaskKind, named: Mapping[str, Days], train: pd.DataFrame, seed: int) -> Iterator[TrainingWindow]:
+    """Those of the `named` windows that have the least rows of the spec. Raises DataContractError when none has."""
+    row_days, labels, lacking = _days(task.spec, train), train[LABEL].to_numpy(), {}
+    for name, days in named.items():
+        of_window = labels[rows_of_window(name, days, row_days, seed)]
+        shown = f"{name or 'window_days'} ({days})"
+        if lacks := lacks_to_train(task, of_window):
+            lacking[shown] = f"{len(of_window)} rows: {lacks}"
+            log.warning("Left out, the window %s has %s", shown, lacking[shown])
+            continue
+        log.info("Window %s: %d rows", shown, len(of_window))
+        yield TrainingWindow(name=name, days=days, rows=len(of_window), counts=task.counts(task.truth(of_window)))
+    if len(lacking) == len(named):
+        why = "; ".join(f"{name} has {lacks}" for name, lacks in lacking.items())
+        raise DataContractError(f"No window has enough labelled rows: {why}", "Choose a later as_of or longer windows.")
+
+
+def _days(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray:
+    """Of events in UTC, datetime64[D]."""
+    times = rows[spec.source.events.time_column].dt.tz_localize(None)
+    return times.to_numpy().astype("datetime64[D]")
 
 
 def _categories(spec: ModelSpec, definitions: FeatureDefinitions, train: pd.DataFrame) -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,7 @@ from training.domain.monitoring import MONITORS, MonitoringRun, TableRead, monit
 from training.domain.retraining import MAXIMUM_RUNS, Decision, History, Request
 from training.domain.retraining_decision import decide
 from training.domain.retraining_policy import Advice, Evidence, advise
-from training.domain.windows import windows
+from training.domain.windows import learnable_from, windows
 from training.labelled_rows import labelled_rows
 from training.releasers import check_releaser
 from training.settings import StateSettings
@@ -188,6 +188,8 @@ def _new_request(
         same: dict[str, Any] = {"champion": champion}
     else:
         same = {"evidence": inputs.evidence, "reason": inputs.reason, "run": inputs.run}
+    change = inputs.change or (inputs.performance.change if inputs.performance else None)
+    after = spec.training.after_change
     # A run's retry must find its request again, though more labels may be in by then; so must code deployed again.
     day = seen or (None if inputs.run or inputs.trigger == "code" else as_of)
     return Request(
@@ -198,6 +200,8 @@ def _new_request(
         as_of=as_of,
         reason=advice.text,
         champion_version=champion,
+        change=change,
+        learnable_from=learnable_from(change, after, spec.label_spec.delay_days) if change and after else None,
         force=inputs.force,
         requested_by=inputs.requested_by,
         test=advice.test,
@@ -329,6 +333,7 @@ def _result(
         trigger=request.trigger,
         reason=request.reason,
         waiting=waiting,
+        change=request.change,
         snapshot=snapshot,
     )
 

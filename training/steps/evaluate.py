@@ -13,7 +13,8 @@ from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import ModelVersion, Registry, Runs
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, Metrics, Verdict
-from training.contract.model_spec import EstimatorName, load_model_spec
+from training.contract.model_spec import load_model_spec
+from training.contract.names import CandidateName
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.identity import verdict_id
 from training.domain.metrics import paired_differences
@@ -64,7 +65,7 @@ def _columns(rows: Rows, names: Sequence[str], keep: np.ndarray | slice = slice(
 
 def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     """The best candidate in the primary metric is the challenger; the verdict on it goes to
-    `<work>/<model>/verdicts/<id>/` (report.json, report.md) and to its MLflow run. The more estimators were asked for,
+    `<work>/<model>/verdicts/<id>/` (report.json, report.md) and to its MLflow run. The more candidates were asked for,
     the surer the lead over the champion must be (domain/verdict.py); those that dropped out are named and count too.
 
     A champion that cannot be scored on these rows (it needs a feature that they lack, its artifact is broken) is a
@@ -86,7 +87,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     if counted < rows:
         log.info("evaluation.exclude_known_entities leaves out %d", rows - counted)
     rankings = [(candidate, holdout.score(_load(candidate, settings))) for candidate in inputs.candidates]
-    metrics: dict[EstimatorName, Metrics] = {each.estimator: ranking.measure() for each, ranking in rankings}
+    metrics: dict[CandidateName, Metrics] = {each.name: ranking.measure() for each, ranking in rankings}
     for name, values in metrics.items():
         log.info("%s: %s", name, values)
     primary = spec.evaluation.primary
@@ -98,11 +99,12 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     registered = Registry(settings.tracking_uri).get(spec.name, serving) if serving is not None else None
     champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
     candidates = len(rankings) + len(inputs.dropped_out)
-    verdict = judge(Rules.of(task), metrics[challenger.estimator], reference, champion, candidates)
-    verdict = verdict.model_copy(update={"champion_digest": registered.digest if registered else None})
+    verdict = judge(Rules.of(task), metrics[challenger.name], reference, champion, candidates)
+    digest, reasons = registered.digest if registered else None, [*_unusual(dataset), *verdict.reasons]
+    verdict = verdict.model_copy(update={"champion_digest": digest, "reasons": reasons})
     for reason in verdict.reasons:
         log.info("%s", reason)
-    log.info("Verdict on %s: %s", challenger.estimator, "promote" if verdict.promote else "keep the champion")
+    log.info("Verdict on %s: %s", challenger.name, "promote" if verdict.promote else "keep the champion")
 
     folder = settings.scratch / spec.name / "verdicts" / verdict_id(spec, inputs, serving)
     uri = shared_uri(settings, folder)
@@ -121,6 +123,18 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     runs.log_files(challenger.run_id, folder, "verdict")
     runs.tag(challenger.run_id, {"verdict": "promote" if verdict.promote else "keep", "report": result.report_uri})
     return result
+
+
+def _unusual(dataset: Dataset) -> list[str]:
+    """What a reader of the verdict must know about its holdout."""
+    manifest = dataset.manifest
+    if manifest.change is None:
+        return []
+    holdout, gap = manifest.holdout.days, (manifest.holdout.days.start - manifest.train.days.end).days
+    return [
+        f"noted: because of a change on {manifest.change} the holdout has {len(holdout)} days ({holdout}), and the gap "
+        f"before it {gap}. Its events lie nearer to the training rows than those in service will (ADR 0003)"
+    ]
 
 
 def _load(candidate: Candidate, settings: StateSettings) -> OnnxModel:
@@ -168,7 +182,7 @@ def _markdown(result: EvaluateResult) -> str:
     lines = [
         f"# Verdict: {'promote' if verdict.promote else 'keep the champion'}",
         "",
-        f"Challenger: {result.challenger.estimator}, run {result.challenger.run_id}.",
+        f"Challenger: {result.challenger.name}, run {result.challenger.run_id}.",
         f"Measured on {result.scored_rows} holdout rows.",
         "",
         f"| model | {' | '.join(names)} |",

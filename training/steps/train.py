@@ -23,6 +23,7 @@ from training.adapters.registry import REFERENCE, Run, Runs
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
+from training.domain.change import daily_losses
 from training.domain.comparison import representatives
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.importance import importance_chart, permutation_importance
@@ -57,7 +58,7 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
     checkpoint = StoredCheckpoint(storage.join(settings.work, spec.name, "checkpoints", fingerprint))
     trials = StoredCheckpoint(storage.join(settings.work, spec.name, "searches", fingerprint), "trials")
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
-    mlflow_run = runs.begin(inputs.estimator, fingerprint, job.tags(settings))
+    mlflow_run = runs.begin(f"{inputs.estimator} {inputs.window}".strip(), fingerprint, job.tags(settings))
     if mlflow_run.result is not None:
         log.info("These inputs were trained on before, in run %s", mlflow_run.run_id)
         with job.processes.together(proceed=False):
@@ -71,7 +72,9 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         if job.search:
             from training.tuning import best_parameters
 
-            best = best_parameters(job, rows, trials, runs, mlflow_run, settings)
+            searching = job.searching
+            searched = rows if searching.window == job.window else TrainingRows.of(searching)
+            best = best_parameters(searching, searched, trials, runs, mlflow_run, settings)
             job = replace(job, parameters={**job.parameters, **best})
         trained = _train(job, rows, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
@@ -82,6 +85,7 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         raise
     result = TrainResult(
         estimator=inputs.estimator,
+        window=inputs.window,
         run_id=mlflow_run.run_id,
         artifact_uri=share(settings, folder),
         digest=trained.metadata.digest,
@@ -162,11 +166,15 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
         golden=_golden(features, scores, requests, tolerance(scores, task.target)),
         dataset_id=manifest.dataset_id,
         as_of=manifest.as_of,
-        train_days=manifest.train.days,
+        window=job.inputs.window,
+        change=manifest.change,
+        train_days=job.window.days,
+        known_since=manifest.train.days.start,
         holdout_days=manifest.holdout.days,
         table_versions=manifest.table_versions,
         holdout_metrics=metrics,
         holdout_standard_errors={} if error is None else {primary: error},
+        holdout_losses={} if scored.losses is None else daily_losses(days, scored.losses),
         holdout_counts=task.counts(truth.labels),
         parameters=job.parameters,
         config_hash=spec.config_hash,
@@ -178,7 +186,7 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
 def _fit(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
     """The fitted estimator and the seconds that fitting took: those of the last try, when it was resumed."""
     inputs, parameters = job.inputs, job.parameters
-    log.info("Fitting %s on %d rows: %s", inputs.estimator, len(rows.data.labels), parameters)
+    log.info("Fitting %s on %d rows of %s: %s", inputs.estimator, len(rows.data.labels), job.window.days, parameters)
     started = time.monotonic()
     calibration = job.spec.training.calibration
     if calibration == "none":
@@ -204,7 +212,7 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
     runs.log_dataset(mlflow_run, dataset.manifest)
     # Datasets may be deleted, and the lake's old versions too; the champion's reference lives as long as its run.
     with TemporaryDirectory() as kept:
-        Path(kept, datasets.REFERENCE).write_bytes(dataset.reference())
+        Path(kept, datasets.REFERENCE).write_bytes(dataset.reference(job.inputs.window))
         holdout = trained.holdout.sample(MAXIMUM_ROWS, seed)
         write_holdout_rows(Path(kept, HOLDOUT_ROWS), holdout, dataset.manifest.feature_names)
         runs.log_files(mlflow_run.run_id, Path(kept), REFERENCE)

@@ -26,6 +26,8 @@ class DecideRetrainingInputs(ModelInputs):
     """The knowledge horizon to train with. None: that of `drift`, but not beyond the newest labels."""
     reason: str = ""
     evidence: dict[str, Any] = {}
+    change: date | None = None
+    """The day since which the world is another one, if whoever asks knows it. None: what `performance` found."""
     drift: DriftResult | None = None
     performance: PerformanceResult | None = None
     force: bool = False
@@ -53,5 +55,7 @@ class DecideRetrainingResult(Frozen):
     reason: str
     waiting: list[str]
     """Granted requests that no run has taken yet, oldest first."""
+    change: date | None = None
+    """The day since which the world is another one, for the training to learn from what came after."""
     snapshot: Snapshot | None = None
     """What the training run `run` reads, with the request's knowledge horizon; None when it is not to train."""

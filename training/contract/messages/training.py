@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from training.contract.base import Days, Frozen, TableVersions
 from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
-from training.contract.names import EstimatorName, StoredMetric
+from training.contract.names import CandidateName, EstimatorName, StoredMetric
 from training.contract.state_uris import WorkUri
 
 
@@ -19,6 +19,8 @@ class DatasetInputs(SnapshotInputs):
     """Overrides the spec's training.window_days."""
     seed: int | None = None
     """Overrides the spec's training.seed."""
+    change: date | None = None
+    """The day since which the world is another one. None: no change is known."""
 
 
 class Split(Frozen):
@@ -34,6 +36,17 @@ class Split(Frozen):
         return counted(fields)
 
 
+class TrainingWindow(Frozen):
+    """Rows of a dataset that candidates are fitted on."""
+
+    name: str = ""
+    """As in training.windows, or `since_change`. Empty: the last `window_days` days."""
+    days: Days
+    rows: int
+    counts: dict[str, int] = {}
+    """Class → its rows, where labels are classes."""
+
+
 class DatasetResult(Frozen):
     dataset_id: str
     uri: str
@@ -42,9 +55,22 @@ class DatasetResult(Frozen):
     feature_names: list[str]
     """In the order in which models take them."""
     train: Split
+    """The rows of all windows."""
     holdout: Split
+    windows: list[TrainingWindow] = []
+    """Every estimator is fitted on each. Empty in a dataset of an earlier version: all its rows are the one window."""
+    window_days: int | None = None
+    """Days of the usual window. None, in a dataset of an earlier version: all days of `train`."""
+    change: date | None = None
+    """The change for which gap and holdout are shorter. None: they have their usual length."""
     seed: int
     table_versions: TableVersions
+
+    @property
+    def all_windows(self) -> list[TrainingWindow]:
+        """`windows`, also of a dataset of an earlier version."""
+        whole = self.train
+        return self.windows or [TrainingWindow(days=whole.days, rows=whole.rows, counts=whole.counts)]
 
 
 class FitInputs(ModelInputs):
@@ -53,6 +79,8 @@ class FitInputs(ModelInputs):
     estimator: EstimatorName
     parameters: dict[str, Any] = {}
     """Override the spec's parameters."""
+    window: str = ""
+    """The name of one of the dataset's windows."""
     dataset_uri: WorkUri
     seed: int
     reason: str = ""
@@ -105,6 +133,8 @@ class TrainInputs(FitInputs):
 
 class TrainResult(Frozen):
     estimator: EstimatorName
+    window: str = ""
+    """That it was fitted on."""
     run_id: str
     artifact_uri: str
     """Folder of the served artifact (see contract/artifact.py)."""
@@ -118,31 +148,38 @@ class TrainResult(Frozen):
 
 class Candidate(Frozen):
     estimator: EstimatorName
+    window: str = ""
     run_id: str
     artifact_uri: WorkUri
     digest: str
+
+    @property
+    def name(self) -> CandidateName:
+        """The estimator, and the window unless it is the usual one."""
+        return f"{self.estimator} {self.window}".strip()
 
 
 class EvaluateInputs(ModelInputs):
     snapshot: Snapshot | None = None
     """The verdict is against its champion. None, when the step is run by hand: against the champion now."""
     candidates: list[Candidate]
-    """Of each result of `train` these four fields."""
-    dropped_out: dict[EstimatorName, str] = {}
-    """Estimators of the run that gave no candidate → why."""
+    """Of each result of `train` these five fields."""
+    dropped_out: dict[CandidateName, str] = {}
+    """Fits of the run that gave no candidate → why."""
     dataset_uri: WorkUri
     seed: int
 
     @model_validator(mode="after")
-    def _one_of_each_estimator(self) -> "EvaluateInputs":
-        names = [*(candidate.estimator for candidate in self.candidates), *self.dropped_out]
+    def _one_of_each_name(self) -> "EvaluateInputs":
+        names = [*(candidate.name for candidate in self.candidates), *self.dropped_out]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"more than one candidate is a {', '.join(doubled)}: name one of each estimator")
+            raise ValueError(f"more than one candidate is a {', '.join(doubled)}: one of each estimator and window")
         return self
 
 
 class Verdict(Frozen):
-    """May the challenger take the champion's place? `reasons` lists every gate with its numbers."""
+    """May the challenger take the champion's place? `reasons` lists every gate with its numbers, and what is unusual
+    about the holdout."""
 
     promote: bool
     reasons: list[str]
@@ -158,17 +195,17 @@ class Verdict(Frozen):
     difference: tuple[float, float] | None
     """Paired bootstrap interval of challenger minus champion in the primary metric."""
     confidence: float
-    """Of each end of the interval: the spec's, raised for the number of estimators that were asked for."""
+    """Of each end of the interval: the spec's, raised for the number of candidates that were asked for."""
 
 
 class EvaluateResult(Frozen):
     challenger: Candidate
     champion_version: int | None
     verdict: Verdict
-    metrics: dict[EstimatorName, Metrics]
-    """Estimator → holdout metrics of every candidate."""
-    dropped_out: dict[EstimatorName, str] = {}
-    """Estimators that were asked for and gave no candidate → why."""
+    metrics: dict[CandidateName, Metrics]
+    """Holdout metrics of every candidate."""
+    dropped_out: dict[CandidateName, str] = {}
+    """Fits that were asked for and gave no candidate → why."""
     scored_rows: int
     report_uri: str
 

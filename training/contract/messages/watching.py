@@ -207,6 +207,15 @@ class Diagnosis(Frozen):
     """Features that have other values in the whole window than on the holdout."""
 
 
+class DailyLoss(Frozen):
+    """How much a model lost on the rows of one day: what its task calls the loss of a row."""
+
+    rows: int
+    mean: float
+    variance: float
+    """Of the rows' losses."""
+
+
 class PerformanceResult(OfSnapshot):
     outcome: Literal["measured", "no champion", "too few labels", "no predictions"]
     window: Days | None = None
@@ -230,6 +239,9 @@ class PerformanceResult(OfSnapshot):
     estimated: EstimatedPerformance | None = None
     """Of the newest window. None: it has no predictions, its labels are in, or the champion's run does not hold what
     estimates are made of."""
+    change: date | None = None
+    """The day since which the champion has been losing more (training/domain/change.py). None: it has not degraded, or
+    not abruptly."""
 
     @model_validator(mode="before")
     @classmethod

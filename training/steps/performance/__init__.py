@@ -1,7 +1,7 @@
 """Measure the champion's predictions against the labels that have come in since."""
 
 import logging
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from training.adapters.lake import PREDICTIONS, Lake
@@ -10,6 +10,7 @@ from training.contract.base import Days
 from training.contract.errors import DataContractError
 from training.contract.messages import Degradation, Metrics, PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.domain.change import change_day, daily_losses
 from training.domain.frames import LABEL, LOGGED_OUTPUTS, are_finite
 from training.domain.looks import look_number
 from training.domain.metrics import standard_error
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from training.domain.task_kind import Scored, TaskKind
 
 log = logging.getLogger("perennial")
+
+#: Windows back from the one that has degraded, in which its change is looked for.
+LOOK_BACK = 4
 
 
 def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult:
@@ -113,7 +117,25 @@ def _of_matured(answers: Answers, window: Days, settings: StateSettings) -> Perf
     test = _tested(scored, answers.clusterings(rows), current, window, metadata, task)
     degraded = bool(test and test.degraded)
     where = diagnosis(answers, window, settings) if degraded else None
-    return result.model_copy(update={"current": current, "test": test, "degraded": degraded, "diagnosis": where})
+    change = _changed(answers, window) if degraded else None
+    found = {"current": current, "test": test, "degraded": degraded, "diagnosis": where, "change": change}
+    return result.model_copy(update=found)
+
+
+def _changed(answers: Answers, window: Days) -> date | None:
+    """The day since which the champion has been losing more than on its holdout, in the last LOOK_BACK windows."""
+    metadata = answers.metadata
+    start = max(metadata.holdout_days.end, window.end - LOOK_BACK * timedelta(days=len(window)))
+    if start >= window.end:  # It was trained after the window, and has scored it in batch.
+        return None
+    span = Days(start=start, end=window.end)
+    rows = answers.counted(answers.logged(span), span)
+    rows = rows[are_finite(rows[LOGGED_OUTPUTS])]
+    days = rows[answers.spec.source.events.time_column].dt.tz_localize(None).to_numpy()
+    losses = answers.scored(rows).losses
+    found = None if losses is None else change_day(metadata.holdout_losses, daily_losses(days, losses))
+    log.info("The losses have been higher than on the holdout since %s", found or "no day that can be told")
+    return found
 
 
 def _log_shares(counts: dict[str, int], before: dict[str, int]) -> None:

@@ -74,7 +74,7 @@ class Answers:
 
         spec, metadata = self.spec, self.metadata
         # Positives make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
-        since = window.start - (metadata.holdout_days.start - metadata.train_days.start)
+        since = window.start - (metadata.holdout_days.start - (metadata.known_since or metadata.train_days.start))
         identity = spec.source.id_column
         later = predictions[spec.source.events.time_column] >= midnight(metadata.train_days.end)
         if learned := int((~later).sum()):
