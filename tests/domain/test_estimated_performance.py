@@ -31,9 +31,10 @@ from training.domain.evaluation_set import EvaluationSet
 from training.domain.metrics import standard_error
 from training.domain.performance import judge_drop
 from training.domain.resampling import clusters_of
-from training.domain.task_kind import task_of
+from training.domain.task_kind import Scored, task_of
 from training.domain.tasks.binary import ServedBinary
-from training.domain.tasks.multiclass import ExpectedMulticlass
+from training.domain.tasks.multiclass import ExpectedMulticlass, ServedMulticlass
+from training.domain.tasks.regression import ServedRegression
 
 PUBLISHED = Path(__file__).parent / "published"
 TASK, SERVED = task_of(load_model_spec("card_fraud")), ServedBinary(0.5)
@@ -209,3 +210,72 @@ def test_an_interval_does_not_leave_the_metrics_range() -> None:
     test = judge_drop(0.0, 0.05, 0.98, "average_precision", AVERAGE_PRECISION, 1, spec)
     found = estimated_performance(estimate, WINDOW, 100, test, AVERAGE_PRECISION, [], spec)
     assert (found.low, found.high) == (pytest.approx(0.784, abs=0.001), 1.0)
+
+
+def test_a_regression_is_estimated_from_its_features() -> None:
+    """Rows with a larger feature have larger errors, which neither labels nor scores show."""
+    task, served = task_of(load_model_spec("flight_delay")), ServedRegression()
+    random, n = np.random.default_rng(4), 800
+
+    def made(power: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        features = 2 * random.random((n, 1)) ** power
+        scores = random.normal(10, 5, n)
+        return features, scores, scores + random.normal(0, 1, n) * (5 + 10 * features[:, 0])
+
+    def scored(scores: np.ndarray, labels: np.ndarray) -> Scored:
+        return task.scored(EvaluationSet(labels, None, np.zeros(n, np.int64)), scores, served)
+
+    features, scores, labels = made(1.0)
+    drawn = [clusters_of(np.arange(n) // 2, np.zeros(n, np.int64), None)]
+    known = scored(scores, labels)
+    primary = task.evaluation.primary
+    error = standard_error(known, primary, drawn, seed=0)
+    assert error is not None
+    estimates = Estimator(Known(features, known, served, drawn, error), task, seed=0)
+    for power, worse in ((1.0, False), (0.3, True)):
+        features, scores, labels = made(power)
+        estimate = estimates(Unlabelled(features, scores, drawn))
+        assert estimate is not None
+        assert {"rmse", "mae", "pinball_loss"} <= estimate.metrics.keys()
+        assert "r2" not in estimate.metrics
+        value = scored(scores, labels).value(primary)
+        assert abs(estimate.metrics[primary] - value) < 3 * estimate.error
+        assert (estimate.drop > 3 * estimate.drop_error) is worse
+
+
+def test_classes_are_estimated_from_the_scores_of_all() -> None:
+    task, classes = task_of(load_model_spec("flight_outcome")), ("cancelled", "late", "on time")
+    served, random, n = ServedMulticlass(classes), np.random.default_rng(5), 3000
+
+    def made(sharpness: float) -> tuple[np.ndarray, np.ndarray]:
+        logits = sharpness * random.normal(0, 1, (n, 3))
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        drawn = (random.random((n, 1)) > probabilities.cumsum(axis=1)[:, :2]).sum(axis=1)
+        return probabilities.astype(np.float32), np.array(classes, dtype=object)[drawn]
+
+    def scored(scores: np.ndarray, labels: np.ndarray) -> Scored:
+        return task.scored(EvaluationSet(labels, None, np.zeros(n, np.int64)), scores, served)
+
+    clusters = [clusters_of(np.arange(n) // 2, np.zeros(n, np.int64), None)]
+    known, primary = scored(*made(3.0)), task.evaluation.primary
+    error = standard_error(known, primary, clusters, seed=0)
+    assert error is not None
+    estimates = Estimator(Known(np.empty((n, 0)), known, served, clusters, error), task, seed=0)
+    for sharpness, worse in ((3.0, False), (1.5, True)):
+        scores, labels = made(sharpness)
+        estimate = estimates(Unlabelled(np.empty((n, 0)), scores, clusters))
+        assert estimate is not None
+        realised = scored(scores, labels).measure()
+        assert estimate.metrics == pytest.approx(realised, abs=0.05)
+        assert (estimate.drop > 3 * estimate.drop_error) is worse
+
+
+def test_a_metric_that_needs_the_labels_of_entities_has_no_estimate() -> None:
+    spec = load_model_spec("card_fraud")
+    task = task_of(
+        spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"primary": "precision_at_k"})})
+    )
+    labels, scores = made(np.random.default_rng(6))
+    scored = task.scored(EvaluationSet(labels, None, np.zeros(len(labels), np.int64)), scores, SERVED)
+    with pytest.raises(KeyError, match="precision_at_k"):
+        Estimator(Known(np.empty((len(labels), 0)), scored, SERVED, [], 0.1), task, seed=0)

@@ -27,8 +27,9 @@ from training.domain.metrics import standard_error
 from training.domain.resampling import Clusters
 from training.domain.task_kind import Scored, ServedTask, TaskKind
 
-#: Bootstrap samples of the holdout, on each of which the estimation is fitted again: of curves, and of models.
-CURVES, MODELS = 50, 20
+#: Bootstrap samples of the holdout, on each of which the estimation is fitted again: of curves, and of models, which
+#: take a second each. Their standard error is known to about a tenth, and to about a quarter, of itself.
+CURVES, MODELS = 50, 10
 #: So many earlier windows are compared with what was estimated for them, and so many must be to trust an estimate.
 COMPARED, MINIMUM_COMPARED = 6, 3
 #: The share of the compared windows whose realised value must lie in the interval of the estimate.
