@@ -129,6 +129,52 @@ def test_redis_that_was_emptied_is_told_from_an_unknown_entity(tmp_path: Path) -
             assert math.isnan(stamps(later, 999)[0])
 
 
+@pytest.mark.redis
+def test_redis_that_was_restored_from_an_older_copy_is_named_until_it_is_filled_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_redis(tmp_path) as port:
+        settings = Settings(home=tmp_path / "home", online_store=f"redis://127.0.0.1:{port}/0")
+        client, seen = redis.Redis(port=port), tmp_path / "seen.json"
+        put(settings, *payments(10))
+        views = Features(settings, load_model_spec("card_fraud")).plan().views
+        online_rows, versions = OnlineRows(settings, load_source_spec("card_payments")), compute(settings, 1, 10)
+        online_rows.materialize(versions)
+        copy = {key: client.dump(key) for key in client.scan_iter()}
+        marks = marks_key(online_config(settings).project)
+        for view in client.hkeys(marks):  # A later materialization.
+            client.hset(marks, view, "9999-01-05T00:00:00+00:00")
+
+        def look_up() -> str:
+            """With a service that has just started: a running one looks every minute. Returns what it logs."""
+            caplog.clear()
+            reader = online_store(settings).reader(60.0, seen)
+            found = runner.run(reader.find([{"customer_id": 0, "terminal_id": 100}], views))
+            assert found[0].stamps[0] > 0
+            return caplog.text
+
+        with asyncio.Runner() as runner:
+            assert "restored" not in look_up()
+            client.flushall()
+            for key, content in copy.items():
+                client.restore(key, 0, content)
+            said = look_up()
+            assert said.count("it was restored from an older copy") == len({view.name for view in views})
+            assert "make restore-online" in said
+            for view in client.hkeys(marks):  # As make restore-online leaves it.
+                client.hset(marks, view, "9999-01-06T00:00:00+00:00")
+            assert "restored" not in look_up()
+
+
+def test_an_earlier_services_list_of_complete_views_is_read(tmp_path: Path) -> None:
+    (tmp_path / "seen.json").write_text('["customers", "terminals"]')
+    marks = CompleteViews("perennial", "here", tmp_path / "seen.json")
+    assert marks.lost(["customers"], [b"2026-01-05T00:00:00+00:00"]) is None
+    later = CompleteViews("perennial", "here", tmp_path / "seen.json")
+    error = later.lost(["customers", "terminals"], [None, None])
+    assert "lost the rows of customers, terminals" in str(error)
+
+
 class Unplugged(Exception):
     """An error that only the store below raises."""
 

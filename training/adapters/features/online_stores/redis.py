@@ -186,10 +186,10 @@ class SharedRoundTrips:
     async def _lost(self, batch: list[_Waiting], answers: Sequence[Sequence[bytes | None]]) -> TransientError | None:
         """The error for lookups that lack rows because Redis has lost those of a view; None when it has lost none.
 
-        Costs a round trip only when a row is missing, or while a view has not been seen complete.
+        Costs a round trip only when a row is missing, while a view has not been seen complete, and at times (`known`).
         """
         views = {view.name for each in batch for view in each.views}
-        if self._marks.seen >= views and not _lacks_rows(answers):
+        if self._marks.known(views) and not _lacks_rows(answers):
             return None
         names = sorted(views)
         [marks] = await self._reader.read([(self._marks.key, names)])
