@@ -269,6 +269,10 @@ bench-generator: $(READY) ## Benchmark the generator, in rows per second
 bench-monitoring: $(READY) ## Benchmark what monitoring finds of planted changes, and its false alarms (ARGS='--seeds 2 --weeks 20')
 	@$(BIN)/python -m benchmarks.monitoring $(ARGS)
 
+.PHONY: bench-drift
+bench-drift: $(READY) ## Benchmark a look for drift at a million rows (ARGS='--evidently')
+	@$(BIN)/python -m benchmarks.drift $(ARGS)
+
 .PHONY: bench-score
 bench-score: $(READY) ## Benchmark scoring in batch, beyond reading features (ARGS='--rows 10000000')
 	@$(BIN)/python -m benchmarks.score $(ARGS)

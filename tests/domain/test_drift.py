@@ -11,7 +11,7 @@ from training.contract.base import Days
 from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions, ViewColumn, ViewDefinition
 from training.contract.messages import ColumnDrift, Shift
 from training.contract.model_spec import load_model_spec
-from training.domain.comparison import OUTPUT, compared, representatives, sample, spread, with_outputs
+from training.domain.comparison import OUTPUT, Rows, compared, matched, representatives, sample, spread, with_outputs
 from training.domain.coverage import covered_days
 from training.domain.drift import current_window, has_drifted, judged, short_of_history
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
@@ -186,3 +186,40 @@ def test_outputs_are_spread_over_any_number_of_rows(rows: int) -> None:
     assert list(made) == ["x", "_value"]
     assert made["_value"].mean() == pytest.approx(499.5, abs=1)
     assert len(spread(np.arange(5), 0)) == 0
+
+
+@pytest.mark.parametrize("seasons", [("day_of_week",), ("hour_of_day",), ("day_of_week", "hour_of_day")])
+def test_the_reference_gets_the_mix_of_days_and_hours_of_the_window(seasons: tuple[str, ...]) -> None:
+    random = np.random.default_rng(0)
+
+    def rows(start: str, days: int, night: float) -> Rows:
+        hours = np.where(random.random(20_000) < night, random.integers(0, 6, 20_000), random.integers(6, 24, 20_000))
+        times = pd.Timestamp(start, tz="UTC") + pd.to_timedelta(24 * random.integers(0, days, 20_000) + hours, unit="h")
+        return Rows(pd.DataFrame({"x": np.arange(20_000)}), pd.DataFrame({"time": times}))
+
+    # Three days from a Monday on, with more rows by night, against two whole weeks.
+    reference, current = rows("2026-01-05", 14, 0.1), rows("2026-03-02", 3, 0.4)
+    old, new = matched(reference, current, "time", seasons)
+    assert old.keys is not None
+    assert len(new.columns) == 20_000
+    assert 1000 < len(old.columns) < 20_000
+    assert old.columns["x"].is_unique
+    times = pd.DatetimeIndex(old.keys["time"])
+    if "day_of_week" in seasons:
+        assert set(times.dayofweek) == {0, 1, 2}
+    if "hour_of_day" in seasons:
+        assert (times.hour < 6).mean() == pytest.approx(0.4, abs=0.02)
+    assert matched(reference, current, "time", ("year",)) == (reference, current)
+    unknown = reference._replace(keys=None)
+    assert matched(unknown, current, "time", seasons) == (unknown, current)
+
+
+def test_parts_of_the_week_without_a_reference_are_not_compared() -> None:
+    def rows(start: str, days: int) -> Rows:
+        times = pd.date_range(start, periods=24 * days * 10, freq="6min", tz="UTC")
+        return Rows(pd.DataFrame({"x": range(len(times))}), pd.DataFrame({"time": times}))
+
+    old, new = matched(rows("2026-01-05", 5), rows("2026-03-02", 7), "time", ("day_of_week",))
+    assert (len(old.columns), len(new.columns)) == (5 * 240, 5 * 240)
+    none = rows("2026-01-10", 2), rows("2026-03-02", 3)
+    assert matched(*none, "time", ("day_of_week",)) == none

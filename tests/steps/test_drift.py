@@ -297,3 +297,22 @@ def test_logged_outputs_are_compared_with_those_of_the_holdout(
     computed = drift.run(DriftInputs(model=MODEL, as_of=QUIET, run="again"), settings)
     assert not computed.drifted
     assert "outputs: computed" in Path(str(computed.report_html)).read_text()
+
+
+def test_a_declared_year_compares_with_the_same_week_before(
+    world: MonitoredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The world has twelve weeks, so a year of it has one."""
+    text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
+    seasonal = text.replace("  minimum_rows: 1000\n", "  minimum_rows: 1000\n  seasonality: [year, hour_of_day]\n")
+    (tmp_path / f"{MODEL}.yaml").write_text(seasonal)
+    settings = world.settings.model_copy(update={"models_dir": tmp_path})
+    monkeypatch.setattr(drift, "YEAR", timedelta(days=7))
+    inflated = drift.run(DriftInputs(model=MODEL, as_of=DRIFTED), settings)
+    assert inflated.columns["payment_amount"].drifted
+    assert "reference: a year before" in Path(str(inflated.report_html)).read_text()
+    # Beyond the first event there is nothing to compare with but the training rows.
+    monkeypatch.setattr(drift, "YEAR", timedelta(days=364))
+    result = drift.run(DriftInputs(model=MODEL, as_of=QUIET), settings)
+    assert (result.outcome, result.drifted) == ("measured", False)
+    assert "reference: the training rows of" in Path(str(result.report_html)).read_text()

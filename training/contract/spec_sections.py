@@ -104,6 +104,9 @@ class MonitoringSpec(Spec):
     window_days: DayCount = 7
     minimum_shift: Share = 0.02
     """The least part of the rows that must have changed for a column to drift. Of the test `shares`."""
+    seasonality: Annotated[tuple[Literal["day_of_week", "hour_of_day", "year"], ...], Field(strict=False)] = ()
+    """What may change without being drift. `day_of_week`, `hour_of_day` (UTC): the reference gets the window's mix of
+    days or hours. `year`: the reference is the same week of the year before, where the lake has it."""
     maximum_drifted_share: Share | None = None
     """The data has drifted when this share of its features has, or an output. Unset: when any column has; with the test
     `distance` 0.3."""

@@ -16,6 +16,8 @@ from training.domain.resampling import Clusters
 OUTPUT = "_"
 #: So many values represent those of the holdout.
 REPRESENTATIVES = 1000
+#: The seasons that `matched` knows, and the least part of the rows that a part of the week must have of those it needs.
+PARTS, LEAST = ("day_of_week", "hour_of_day"), 0.05
 #: The kind of clusters that are blocks of time.
 TIME = "(time)"
 
@@ -42,6 +44,10 @@ class Rows(NamedTuple):
         """Without the columns `names`, where it has them."""
         return self._replace(columns=self.columns.drop(columns=list(names), errors="ignore"))
 
+    def at(self, places: np.ndarray) -> "Rows":
+        """The rows at `places`, in that order."""
+        return Rows(self.columns.iloc[places], None if self.keys is None else self.keys.iloc[places])
+
 
 def paired(reference: Rows, current: Rows, entities: Sequence[str], time: str) -> tuple[Side, Side]:
     """The sides of a comparison. The entities themselves are columns too, where both sides know them."""
@@ -56,6 +62,33 @@ def paired(reference: Rows, current: Rows, entities: Sequence[str], time: str) -
             found |= {name: keys[name].to_numpy(object) for name in ids if name not in found}
         sides.append(Side(found, {} if keys is None else next(clusters)))
     return sides[0], sides[1]
+
+
+def matched(reference: Rows, current: Rows, time: str, seasons: Sequence[str]) -> tuple[Rows, Rows]:
+    """Rows of the reference with the mix of weekdays, hours or both (UTC) that the current rows have.
+
+    `seasons`: `day_of_week`, `hour_of_day`. Rows are left out of the reference, so no row counts twice. Parts of the
+    week of which it has far too few rows, less than LEAST of what they need, are left out of both sides.
+    """
+    if reference.keys is None or current.keys is None or not (wanted := [each for each in seasons if each in PARTS]):
+        return reference, current
+    parts = [_part(each.keys[time], wanted) for each in (reference, current) if each.keys is not None]
+    old, new = (np.bincount(each, minlength=7 * 24) for each in parts)
+    ratio = old / np.maximum(new, 1) * len(parts[1]) / max(len(parts[0]), 1)
+    kept = (new > 0) & (ratio >= LEAST)
+    if not kept.any():
+        return reference, current
+    share = (old[kept] / new[kept]).min()
+    chosen = [
+        spread(np.flatnonzero(parts[0] == part), int(share * new[part])) for part in np.flatnonzero(kept).tolist()
+    ]
+    return reference.at(np.sort(np.concatenate(chosen))), current.at(np.flatnonzero(kept[parts[1]]))
+
+
+def _part(times: pd.Series, seasons: Sequence[str]) -> np.ndarray:
+    days = times.dt.dayofweek.to_numpy() if "day_of_week" in seasons else 0
+    hours = times.dt.hour.to_numpy() if "hour_of_day" in seasons else 0
+    return np.asarray(days * 24 + hours, np.int64)
 
 
 def _plain(values: pd.Series) -> np.ndarray:

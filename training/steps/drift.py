@@ -1,7 +1,7 @@
 """Compare the current window's features with the champion's training reference, and its outputs with the holdout's."""
 
 import logging
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from training.contract.base import Days, TableVersions
 from training.contract.messages import DriftInputs, DriftResult, Shift, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.registries import DRIFT_TESTS
-from training.domain.comparison import Rows, compared, named_outputs, paired, sample, spread, with_outputs
+from training.domain.comparison import Rows, compared, matched, named_outputs, paired, sample, spread, with_outputs
 from training.domain.drift import (
     DISTANCE_SHARE,
     DriftReport,
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perennial")
 
-#: So many rows of each side are drawn on the page. 1M rows of 20 columns would take Evidently two minutes.
-PAGE_ROWS = 20_000
+#: So many rows of each side are drawn on the page. Of 1M rows of 20 columns it would take two minutes.
+PAGE_ROWS = 10_000
+#: A year in whole weeks.
+YEAR = timedelta(days=364)
 
 
 def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
@@ -102,8 +104,14 @@ def _compare(
         about["not defined any more"] = ", ".join(not_defined)
         left_out = f"; left out, as they have no default: {', '.join(missing)}" if missing else ""
         log.warning("Not defined any more, compared as the default: %s%s", about["not defined any more"], left_out)
-    reference, now = champion_reference(champion, model.metadata, spec, settings), Rows(current, rows[spec.drift_keys])
-    holdout, logged = _holdout_outputs(model), _logged_outputs(model, champion, snapshot, window, spec, settings)
+    reference = _last_year(model, window, snapshot, spec, settings)
+    about["reference"] = f"the training rows of {model.metadata.train_days}" if reference is None else "a year before"
+    reference = reference or champion_reference(champion, model.metadata, spec, settings)
+    now = Rows(current, rows[spec.drift_keys])
+    reference, now = matched(reference, now, spec.source.events.time_column, spec.monitoring.seasonality)
+    # The holdout has another season.
+    holdout = None if spec.monitoring.seasonality else _holdout_outputs(model)
+    logged = _logged_outputs(model, champion, snapshot, window, spec, settings)
     about["outputs"] = "computed, as few predictions are logged" if logged is None else "logged"
     outputs = holdout or _computed_outputs(reference, model), logged or _computed_outputs(now, model)
     reference, now = reference.without(missing), now.without(missing)
@@ -114,7 +122,7 @@ def _compare(
     report = _page(reference, now, outputs, folder, about, spec)
     columns = judged({name: column for name, column in report.columns.items() if name not in short}, shifts)
     drifted, drifted_share = has_drifted(columns, spec.monitoring.maximum_drifted_share)
-    log.info("Reference: the training rows of %s, version %d", model.metadata.train_days, champion.version)
+    log.info("Reference: %s, %d rows, version %d", about["reference"], len(reference.columns), champion.version)
     for name, column in sorted(columns.items(), key=lambda item: item[1].certainty):
         log.info("  %-40s %7.3f %s%s", name, column.score, "DRIFTED: " if column.drifted else "", column.shift or "")
     uri = share(settings, folder)
@@ -134,6 +142,24 @@ def _compare(
         report_json=storage.join(uri, report.json.name),
         snapshot=snapshot,
     )
+
+
+def _last_year(
+    model: "OnnxModel", window: Days, snapshot: Snapshot, spec: ModelSpec, settings: StateSettings
+) -> Rows | None:
+    """The same days of the week a year before, if the spec names that season and the lake has them."""
+    from training.adapters.features import Features
+
+    if "year" not in spec.monitoring.seasonality:
+        return None
+    lake = Lake(settings.lake, spec.source.name, spec.name)
+    before = Days(start=window.start - YEAR, end=window.end - YEAR)
+    rows = _current_events(lake, spec, snapshot.table_versions, before)
+    if len(rows) < spec.monitoring.minimum_rows:
+        log.warning("Too few events in %s, a year before: compared with the training rows", before)
+        return None
+    made = Features(settings, spec).historical(rows, snapshot.table_versions)
+    return Rows(_features(made, model.metadata)[0], rows[spec.drift_keys])
 
 
 def _tested(
