@@ -36,19 +36,21 @@ class LoadGuard:
         #: Another ONNX Runtime may take more memory for the same version.
         self._loaded_by = f"onnxruntime {onnxruntime.__version__}"
 
-    def check(self, model: str, digest: str) -> None:
+    def check(self, model: str, digest: str, champion: bool = False) -> None:
         """Raises LoadDied when the version of `model` with this digest must not be loaded."""
-        if problem := self._journal.problem(digest):
+        if problem := self._journal.problem(digest, champion):
             hint = f"Train another version, or have it tried again: POST /admin/models/{model}/retry."
             raise LoadDied(problem, hint)
 
-    def load(self, model: str, version: int, digest: str, folder: Path, load: Callable[[], T]) -> T:
-        """What `load` returns, which loads the artifact in `folder`.
+    def load(
+        self, model: str, version: int, digest: str, folder: Path, load: Callable[[], T], champion: bool = False
+    ) -> T:
+        """What `load` returns, which loads the artifact in `folder`. `champion`: whether it is that of the registry.
 
         Raises DataContractError (LoadDied, TrialEnded) when the version must not be loaded, TransientError when it
         cannot be tried out now, and whatever `load` raises.
         """
-        self.check(model, digest)
+        self.check(model, digest, champion)
         if self._journal.loaded_by(digest) != self._loaded_by:
             # The process is started before: its start says nothing about the version.
             with self._trials.process() as process, self._journal.loading(model, version, digest):

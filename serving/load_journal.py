@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from training import atomic
 from training.contract.replicas import LoadRecord, LoadRecords
 
-#: After so many deaths in a row a version is refused: one that this replica has never loaded, and one that it has. The
-#: service may also have been killed for another reason, and without its champion a model cannot answer.
-DEATHS_OF_A_NEW_VERSION, DEATHS_OF_A_LOADED_VERSION = 1, 3
+#: After so many deaths in a row a version is refused: one that is new, and one that this replica has loaded before or
+#: that is champion. The service may also have been killed for another reason, and without its champion a model cannot
+#: answer.
+DEATHS_OF_A_NEW_VERSION, DEATHS_OF_A_TRUSTED_VERSION = 1, 3
 #: Records that are kept.
 MOST_RECORDS = 1000
 
@@ -39,12 +40,13 @@ class LoadJournal:
                 died = {"loading": False, "deaths": record.deaths + 1, "died": datetime.now(UTC)}
                 self._records[digest] = record.model_copy(update=died)
 
-    def problem(self, digest: str) -> str | None:
-        """Why the version must not be loaded; None when it may."""
+    def problem(self, digest: str, champion: bool = False) -> str | None:
+        """Why the version must not be loaded; None when it may. The `champion` has been loaded by other replicas."""
         record = self._records.get(digest)
         if record is None or record.died is None:
             return None
-        if record.deaths < (DEATHS_OF_A_LOADED_VERSION if record.loaded_by else DEATHS_OF_A_NEW_VERSION):
+        trusted = champion or bool(record.loaded_by)
+        if record.deaths < (DEATHS_OF_A_TRUSTED_VERSION if trusted else DEATHS_OF_A_NEW_VERSION):
             return None
         times = "" if record.deaths == 1 else f", {record.deaths} times in a row"
         return f"The service ended while it was loading the version{times}, last at {record.died:%Y-%m-%d %H:%M:%S} UTC"

@@ -69,8 +69,11 @@ class Loader:
         tried = {*self._failed, *self.refused, *(model.version for model in self._loaded)}
         return not self._loads.keys() <= tried
 
-    def take(self, wanted: ModelVersion) -> LoadedModel:
-        """The version, if it is ready. Else raises NotLoaded at once and starts loading it, unless it is refused."""
+    def take(self, wanted: ModelVersion, champion: bool = False) -> LoadedModel:
+        """The version, if it is ready. Else raises NotLoaded at once and starts loading it, unless it is refused.
+
+        `champion`: whether it is that of the registry.
+        """
         for loaded in self._loaded:
             if loaded.version == wanted.version and wanted.digest == loaded.digest:
                 return loaded
@@ -81,7 +84,8 @@ class Loader:
         load = self._loads.get(wanted.version)
         if load is None or not load.is_alive():
             # A daemon thread: a download that hangs must not keep the service from stopping.
-            load = threading.Thread(target=self._load, args=(wanted,), name=f"load-{wanted.version}", daemon=True)
+            load = threading.Thread(target=self._load, args=(wanted, champion), daemon=True)
+            load.name = f"load-{wanted.version}"
             self._loads[wanted.version] = load
             load.start()
         if refusal is not None:
@@ -128,18 +132,18 @@ class Loader:
     def copy(self, version: int) -> Path:
         return self._copies / str(version)
 
-    def _load(self, wanted: ModelVersion) -> None:
+    def _load(self, wanted: ModelVersion, champion: bool) -> None:
         with self._one_load:
-            self._try(wanted)
+            self._try(wanted, champion)
         if wanted.version not in self._failed:  # The watcher's next poll is soon enough for another try.
             self._on_done()
 
-    def _try(self, wanted: ModelVersion) -> None:
+    def _try(self, wanted: ModelVersion, champion: bool) -> None:
         version = wanted.version
         try:
-            self._guard.check(self._spec.name, wanted.digest)
+            self._guard.check(self._spec.name, wanted.digest, champion)
             self._registry.download(wanted, self.copy(version), self._settings.artifact_maximum_mib)
-            loaded = self._guarded(version, wanted.digest)
+            loaded = self._guarded(version, wanted.digest, champion)
         except (TransientError, NotLoaded) as error:
             self._failed[version] = str(error)
         except Exception as error:
@@ -157,7 +161,7 @@ class Loader:
             self.add(loaded)
             log.info("%s version %d is loaded", self._spec.name, version)
 
-    def _guarded(self, version: int, digest: str) -> LoadedModel:
+    def _guarded(self, version: int, digest: str, champion: bool = False) -> LoadedModel:
         """The version from its copy on disk, which must have this digest."""
         folder, maximum_mib = self.copy(version), self._settings.artifact_maximum_mib
 
@@ -168,7 +172,7 @@ class Loader:
                 raise DataContractError(problem, hint="The registry has the version.")
             return self._open(version, model)
 
-        return self._guard.load(self._spec.name, version, digest, folder, load)
+        return self._guard.load(self._spec.name, version, digest, folder, load, champion)
 
     def _open(self, version: int, model: MeasuredModel) -> LoadedModel:
         try:

@@ -184,7 +184,7 @@ class Watcher:
                 return None, None
             return fallback, self._no_champion(now.version if now else None)
         try:
-            loaded = self._loader.take(wanted)
+            loaded = self._loader.take(wanted, champion=alias == CHAMPION)
         except NotLoaded as reason:
             return fallback, str(reason)
         same = now is not None and (now.version, now.digest) == (loaded.version, loaded.digest)

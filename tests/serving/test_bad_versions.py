@@ -4,6 +4,7 @@ The tests run in order on one real service of two models.
 """
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -16,7 +17,7 @@ from testing.many_models import ManyModels, running_models
 from testing.onnx_attacks import endless_loop, giant_fill, giant_initializer, hidden_fill
 from testing.serving_stack import EVENT, eventually
 from training.adapters.registry import Registry
-from training.contract.replicas import LoadRecords, Refusal, ReplicaModels
+from training.contract.replicas import LoadRecord, LoadRecords, Refusal, ReplicaModels
 
 pytestmark = pytest.mark.slow
 
@@ -118,3 +119,21 @@ def test_a_service_that_was_killed_in_mid_load_starts_without_that_version(model
     again = http.post(f"{models.service.url}/admin/models/{VICTIM}/retry", headers=ADMIN, timeout=30)
     assert again.status_code == 200
     eventually(lambda: (found := refusal()) and "took longer than 5 s" in found.reason)
+
+
+def test_a_new_replica_that_was_killed_while_it_first_loaded_the_champion_loads_it_again(models: ManyModels) -> None:
+    """As after `kill -9`, or when the memory of its node was full."""
+    models.service.stop()
+    champion = Registry(models.settings.tracking_uri).by_alias(VICTIM, "champion")
+    folder = Path(models.settings.serving)
+    shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    killed = LoadRecord(model=VICTIM, version=champion.version, loading=True)
+    (folder / "loads.json").write_text(LoadRecords(versions={champion.digest: killed}).model_dump_json())
+    models.service.start()
+    eventually(models.service.ready)
+    url = f"{models.service.url}/models/{VICTIM}/predict"
+    eventually(lambda: http.post(url, json=EVENT, headers=ADMIN, timeout=60).status_code == 200)
+    assert "The service ended while it was loading" in models.service.log.read_text()
+    records = LoadRecords.model_validate_json((folder / "loads.json").read_text()).versions
+    assert (records[champion.digest].deaths, records[champion.digest].loading) == (0, False)

@@ -46,11 +46,11 @@ def ends(settings: Settings, how: str = "die", digest: str = DIGEST) -> None:
     assert subprocess.run(command, cwd=ROOT, env=environment, timeout=300).returncode == 9
 
 
-def load(settings: Settings, digest: str = DIGEST) -> str:
+def load(settings: Settings, digest: str = DIGEST, champion: bool = False) -> str:
     """What a restarted service says when it loads the version."""
     guard = LoadGuard(settings)
     try:
-        return guard.load("card_fraud", 7, digest, settings.home / "artifact", lambda: "loaded")
+        return guard.load("card_fraud", 7, digest, settings.home / "artifact", lambda: "loaded", champion)
     except LoadDied as died:
         return died.message
     finally:
@@ -84,6 +84,16 @@ def test_a_version_that_was_loaded_here_is_refused_after_the_third_death_in_a_ro
     for _ in range(3):
         ends(settings)
     assert "3 times in a row" in load(settings)
+
+
+def test_a_champion_that_was_never_loaded_here_is_refused_after_the_third_death_in_a_row(settings: Settings) -> None:
+    """Other replicas have loaded it. A new one may be killed in its first load for many reasons."""
+    ends(settings)
+    assert load(settings).startswith("The service ended")
+    assert load(settings, champion=True) == "loaded"
+    for _ in range(3):
+        ends(settings)
+    assert "3 times in a row" in load(settings, champion=True)
 
 
 def test_a_service_that_is_stopped_has_not_died(settings: Settings) -> None:
