@@ -16,6 +16,9 @@ from testing.http_client import http
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+#: The DAGs that the tests start or look for.
+PARSED = {"card_fraud_train", "card_fraud_rollback", "flight_delay_train", "flight_delay_rollback"}
+PARSED |= {"flight_outcome_train", "flights_data"}
 USERS = {
     "viewer": ["Viewer"],
     "planner": ["team:network-planning"],
@@ -37,7 +40,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]
     try:
         server.log_in()
         server.start("dag-processor")
-        server.until(lambda: {"flight_delay_rollback", "card_fraud_train"} <= _dags(server.api))
+        server.until(lambda: _dags(server.api) >= PARSED)
         yield server
     finally:
         for name in list(server.processes):
