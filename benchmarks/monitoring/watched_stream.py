@@ -1,7 +1,7 @@
 """What monitoring finds in a stream, through the functions that the steps call. The champion stays the same."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 import numpy as np
@@ -20,7 +20,7 @@ from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.labels import known_before
 from training.domain.looks import chance_of_error, look_number
 from training.domain.metrics import standard_error
-from training.domain.performance import Measured, degradation, matured_window
+from training.domain.performance import Measured, degradation, first_windows, matured_window
 from training.domain.retraining import History, Request, decide, reason_to_train
 from training.domain.task_kind import Fitting, Scored, ServedTask, TaskKind, task_of
 from training.domain.windows import Windows, windows
@@ -88,6 +88,8 @@ class Watch:
 
     champion: Champion
     rows: pd.DataFrame
+    #: What is known of the champion's first windows.
+    first: dict[Days, Measured | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, champion: Champion, rows: pd.DataFrame) -> "Watch":
@@ -147,12 +149,9 @@ class Watch:
     def performance(self, as_of: date) -> PerformanceResult:
         champion, spec, task = self.champion, self.champion.spec, self.champion.task
         window = matured_window(as_of, spec.monitoring.window_days, spec.label_spec.delay_days)
-        rows, snapshot = _within(self.rows, window, spec), _snapshot(as_of)
-        rows = rows[rows[spec.source.events.time_column] >= midnight(champion.as_of)]
+        rows, snapshot = self._answered(window), _snapshot(as_of)
         if rows.empty:
             return PerformanceResult(outcome="no predictions", window=window, snapshot=snapshot)
-        back = champion.windows.holdout.start - champion.windows.train.start
-        rows = evaluated(rows, self.rows, window.start - back, spec)
         truth = task.truth(rows[LABEL].to_numpy())
         lacks = task.lacks_to_measure(truth, spec.monitoring.minimum_class_rows)
         result = PerformanceResult(
@@ -162,10 +161,29 @@ class Watch:
             return result.model_copy(update={"outcome": "too few labels"})
         primary = spec.evaluation.primary
         now = _measured(*_scored(rows, task, champion.served), task)
+        first = [self._first(each) for each in first_windows(champion.as_of, window)]
         look = look_number(window, champion.windows.holdout, spec.monitoring.window_days)
-        test = degradation(now, champion.holdout, primary, task.rules[primary], look, spec.monitoring)
+        known = [each for each in first if each is not None]
+        test = degradation(now, champion.holdout, primary, task.rules[primary], look, spec.monitoring, known)
         found = {"current": {primary: now.value}, "reference": {primary: champion.holdout.value}}
         return result.model_copy(update={**found, "test": test, "degraded": bool(test and test.degraded)})
+
+    def _answered(self, window: Days) -> pd.DataFrame:
+        """The rows of `window` that the champion has answered and evaluation counts."""
+        champion, spec = self.champion, self.champion.spec
+        rows = _within(self.rows, window, spec)
+        rows = rows[rows[spec.source.events.time_column] >= midnight(champion.as_of)]
+        back = champion.windows.holdout.start - champion.windows.train.start
+        return evaluated(rows, self.rows, window.start - back, spec)
+
+    def _first(self, window: Days) -> Measured | None:
+        """The primary metric on one of the champion's first windows; None with too few labels."""
+        if window not in self.first:
+            task, rows = self.champion.task, self._answered(window)
+            truth, minimum = task.truth(rows[LABEL].to_numpy()), self.champion.spec.monitoring.minimum_class_rows
+            few = task.lacks_to_measure(truth, minimum)
+            self.first[window] = None if few else _measured(*_scored(rows, task, self.champion.served), task)
+        return self.first[window]
 
 
 def evaluated(rows: pd.DataFrame, events: pd.DataFrame, since: date, spec: ModelSpec) -> pd.DataFrame:

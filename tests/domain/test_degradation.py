@@ -4,6 +4,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from training.contract.base import Days
 from training.contract.messages import Degradation
@@ -12,7 +13,7 @@ from training.contract.tasks import BinaryTask, Margin, RegressionTask, Relative
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.looks import look_number
 from training.domain.metrics import standard_error
-from training.domain.performance import Measured, degradation
+from training.domain.performance import Measured, degradation, first_windows
 from training.domain.tasks.binary import ScoredBinary
 
 PRECISION, RMSE = BinaryTask.METRICS["average_precision"], RegressionTask.METRICS["rmse"]
@@ -124,6 +125,73 @@ def test_false_alarms_of_a_year_of_daily_looks_stay_below_the_spec() -> None:
     assert alarmed.mean() <= 0.05
     assert with_margin.mean() <= 0.005
     assert naive.mean() > 0.9
+
+
+HOLDOUT, GOOD = Measured(0.45, 0.09), Measured(0.62, 0.09)
+
+
+def judged(now: float, first: list[Measured], holdout: Measured = HOLDOUT) -> Degradation:
+    test = degradation(Measured(now, 0.06), holdout, "average_precision", PRECISION, 9, MonitoringSpec(), first)
+    assert test is not None
+    return test
+
+
+def test_the_first_windows_make_up_for_an_unlucky_holdout() -> None:
+    """The holdout had .45 where the champion is worth .6. A fall to .15 is below it, but not beyond chance."""
+    assert not judged(0.15, []).degraded
+    found = judged(0.15, [GOOD] * 8)
+    assert found.degraded
+    assert found.windows == 8
+    assert found.drop == pytest.approx((0.45 + 8 * 0.62) / 9 - 0.15)
+    assert found.standard_error == pytest.approx(np.hypot(0.06, 0.09 / 3))
+    assert "than on the holdout and the 8 windows after it by" in str(found)
+    assert "than on the holdout by" in str(judged(0.15, []))
+
+
+def test_a_change_in_the_first_windows_is_found_by_the_holdout() -> None:
+    bad = Measured(0.1, 0.05)
+    assert judged(0.1, [bad] * 8, Measured(0.7, 0.08)).degraded
+
+
+def test_first_windows_that_could_not_be_measured_do_not_count() -> None:
+    unknown = [Measured(0.6, None), Measured(np.nan, 0.1)]
+    assert judged(0.15, unknown) == judged(0.15, [])
+    assert judged(0.15, [*unknown, GOOD]).windows == 1
+
+
+def test_two_references_share_the_chance_of_error() -> None:
+    one, two = judged(0.15, []), judged(0.15, [GOOD])
+    assert 1 - two.confidence == pytest.approx((1 - one.confidence) / 2)
+
+
+def test_the_first_windows_end_before_the_window_that_is_judged() -> None:
+    since = date(2026, 3, 2)
+
+    def number(days: int) -> int:
+        found = first_windows(since, Days(start=since + timedelta(days=days), end=since + timedelta(days=days + 7)))
+        assert [each.start for each in found] == [since + timedelta(days=7 * at) for at in range(len(found))]
+        assert all(len(each) == 7 for each in found)
+        return len(found)
+
+    assert [number(days) for days in (-7, 0, 6, 7, 13, 14, 56, 300)] == [0, 0, 0, 1, 1, 2, 8, 8]
+
+
+def test_false_alarms_with_the_first_windows_stay_below_the_spec() -> None:
+    """20,000 champions that never change, looked at weekly for a year, when nothing may get worse."""
+    random, error, spec = np.random.default_rng(1), 0.08, MonitoringSpec(maximum_performance_drop=0.0)
+    values = random.normal(0.5, error, (20_000, 53))  # The holdout, and 52 windows.
+    alarmed = np.zeros(len(values), dtype=bool)
+    for look in range(1, 53):
+        known = min(look - 1, 8)
+        same = [Measured(0.5, error)] * (known + 2)
+        test = degradation(same[0], same[1], "average_precision", PRECISION, look, spec, same[2:])
+        assert test is not None
+        quantile = norm.isf(1 - test.confidence)
+        for reference in {0, known}:
+            drop = values[:, : reference + 1].mean(axis=1) - values[:, look]
+            alarmed |= drop > quantile * error * np.sqrt(1 + 1 / (reference + 1))
+    # Daily looks get a seventh of the chance each, so weekly ones use a seventh of it.
+    assert alarmed.mean() <= 0.05 / 7
 
 
 def payments(random: np.random.Generator, at_terminals: bool) -> tuple[EvaluationSet, np.ndarray, list[np.ndarray]]:

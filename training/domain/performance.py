@@ -1,5 +1,6 @@
 """The champion's performance on its logged predictions, once their labels are known."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from training.contract.spec_sections import MonitoringSpec
 from training.contract.tasks import MetricRule, Relative, allowed
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 from training.domain.looks import chance_of_error
+
+#: So many of the first windows of a champion's life are a reference together with its holdout.
+FIRST_WINDOWS = 8
 
 
 def matured_window(as_of: date, window_days: int, delay_days: int) -> Days:
@@ -37,33 +41,75 @@ class Measured(NamedTuple):
     standard_error: float | None
 
 
+def first_windows(since: date, window: Days) -> list[Days]:
+    """The first windows from the day `since` on that are as long as `window` and end before it begins."""
+    length = timedelta(days=len(window))
+    fitting = max(0, (window.start - since).days // len(window))
+    return [Days(start=since + at * length, end=since + (at + 1) * length) for at in range(min(FIRST_WINDOWS, fitting))]
+
+
 def degradation(
-    current: Measured, reference: Measured, primary: Metric, rule: MetricRule, look: int, spec: MonitoringSpec
+    current: Measured,
+    holdout: Measured,
+    primary: Metric,
+    rule: MetricRule,
+    look: int,
+    spec: MonitoringSpec,
+    first: Sequence[Measured] = (),
 ) -> Degradation | None:
-    """Test whether the primary metric on a window is worse than on the champion's holdout by more than is allowed.
+    """Test whether the primary metric on a window is worse than it was by more than is allowed.
 
     The drop has degraded when the lower end of its interval is above `spec.maximum_performance_drop`. Without one that
-    is 0.1 for a metric between 0 and 1, and a tenth of the holdout's value for others.
+    is 0.1 for a metric between 0 and 1, and a tenth of the reference for others.
 
-    The champion's holdout may have been lucky, so the standard errors of both count. It is looked at again and again,
-    so all looks share one chance of error (training/domain/looks.py). The test treats the drop as normally distributed,
-    and tests/domain/test_degradation.py shows its rate of false alarms.
+    The reference is the champion's holdout. It is short, so it may have been lucky or unlucky, and the standard errors
+    of both sides count. With the `first` windows of the champion's life there is a second reference: the mean of all of
+    these and the holdout, which is known more exactly. The world may have changed within them, which the first one
+    finds. Each of the two has half of the chance of error, and the one that shows more counts.
+
+    The champion is looked at again and again, so all looks share one chance of error (training/domain/looks.py). The
+    test treats the drop as normally distributed, and tests/domain/test_degradation.py shows its rate of false alarms.
 
     `look`: the window's number in the champion's life, from 1. Champions of an earlier version have no standard error:
     it is taken to be as large as the window's. None when that cannot be estimated, or a value is not a number.
     """
-    if current.standard_error is None or not np.isfinite([current.value, reference.value]).all():
+    if current.standard_error is None or not np.isfinite([current.value, holdout.value]).all():
         return None
-    error = float(np.hypot(current.standard_error, reference.standard_error or current.standard_error))
-    drop = rule.sign * (reference.value - current.value)
-    return judge_drop(drop, error, reference.value, primary, rule, look, spec)
+    references = [(holdout._replace(standard_error=holdout.standard_error or current.standard_error), 0)]
+    if known := [each for each in first if each.standard_error is not None and np.isfinite(each.value)]:
+        references.append((_mean([references[0][0], *known]), len(known)))
+    tests = []
+    for reference, windows in references:
+        error = float(np.hypot(current.standard_error, reference.standard_error or 0.0))
+        drop = rule.sign * (reference.value - current.value)
+        test = judge_drop(drop, error, reference.value, primary, rule, look, spec, 1 / len(references))
+        tests.append(test.model_copy(update={"windows": windows}))
+    return max(tests, key=lambda test: test.lowest_drop - test.allowed)
+
+
+def _mean(measured: Sequence[Measured]) -> Measured:
+    """Of windows that do not overlap. Weights by the errors would favour small values of metrics whose errors grow with
+    them, such as a loss."""
+    errors = np.array([each.standard_error for each in measured], float)
+    value = np.mean([each.value for each in measured])
+    return Measured(float(value), float(np.sqrt((errors**2).sum()) / len(errors)))
 
 
 def judge_drop(
-    drop: float, error: float, reference: float, primary: Metric, rule: MetricRule, look: int, spec: MonitoringSpec
+    drop: float,
+    error: float,
+    reference: float,
+    primary: Metric,
+    rule: MetricRule,
+    look: int,
+    spec: MonitoringSpec,
+    share: float = 1.0,
 ) -> Degradation:
-    """The test of a `drop` of the primary metric from `reference`, with its standard error: see `degradation`."""
-    chance = chance_of_error(spec.confidence, look, spec.window_days)
+    """The test of a `drop` of the primary metric from `reference`, with its standard error: see `degradation`.
+
+    `share`: of the look's chance of error, that this test may use.
+    """
+    chance = share * chance_of_error(spec.confidence, look, spec.window_days)
     margin = spec.maximum_performance_drop
     if margin is None:
         margin = 0.1 if rule.bounded else Relative(relative=0.1)

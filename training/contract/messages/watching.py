@@ -91,9 +91,11 @@ class Degradation(Frozen):
 
     metric: Metric
     drop: float
-    """By how much it is worse than on the holdout. Negative: it is better."""
+    """By how much it is worse than on the reference. Negative: it is better."""
+    windows: int = 0
+    """The reference is the mean of the holdout and of so many of the champion's first windows."""
     standard_error: float
-    """Of the drop: that of the window and that of the holdout together."""
+    """Of the drop: that of the window and that of the reference together."""
     look: int
     """The window's number in the champion's life."""
     confidence: float
@@ -107,10 +109,11 @@ class Degradation(Frozen):
         return self.lowest_drop > self.allowed
 
     def __str__(self) -> str:
+        beside = f" and the {self.windows} windows after it" if self.windows else ""
         return (
-            f"{self.metric} is worse than on the holdout by {self.drop:.3f} ± {self.standard_error:.3f}, by at least "
-            f"{self.lowest_drop:.3f} with confidence {self.confidence:.3%} (window {self.look} of this champion); "
-            f"{self.allowed:.3f} is allowed"
+            f"{self.metric} is worse than on the holdout{beside} by {self.drop:.3f} ± {self.standard_error:.3f}, "
+            f"by at least {self.lowest_drop:.3f} with confidence {self.confidence:.3%} (window {self.look} of this "
+            f"champion); {self.allowed:.3f} is allowed"
         )
 
 
