@@ -161,7 +161,7 @@ class Watch:
             return result.model_copy(update={"outcome": "too few labels"})
         primary = spec.evaluation.primary
         now = _measured(*_scored(rows, task, champion.served), task)
-        first = [self._first(each) for each in first_windows(champion.as_of, window)]
+        first = [self._first(each) for each in first_windows(champion.windows.holdout.end, window)]
         look = look_number(window, champion.windows.holdout, spec.monitoring.window_days)
         known = [each for each in first if each is not None]
         test = degradation(now, champion.holdout, primary, task.rules[primary], look, spec.monitoring, known)

@@ -261,6 +261,23 @@ def test_what_has_not_degraded_has_no_change(world: MonitoredModel) -> None:
     assert _run(world).change is None
 
 
+def test_the_windows_after_the_holdout_are_a_reference_too(world: MonitoredModel, tmp_path: Path) -> None:
+    """Windows of two days: two good ones after the holdout, then one without skill."""
+    settings, last = _often(tmp_path, world), Days.ending(WINDOW.end, 2)
+    good = Days(start=world.dataset.holdout.days.end, end=last.start)
+    _log(world, _predict(world, good, _good), _predict(world, last, _blind))
+    alone = [
+        performance.run(_inputs(world, good.start + timedelta(days=days + 7), 1), settings).current["average_precision"]
+        for days in (2, 4)
+    ]
+    result = performance.run(_inputs(world, DRIFTED, 1), settings)
+    assert (result.window, result.degraded) == (last, True)
+    assert result.test is not None
+    assert result.test.windows == 2
+    before = [result.reference["average_precision"], *alone]
+    assert result.test.drop == pytest.approx(sum(before) / 3 - result.current["average_precision"])
+
+
 def test_a_prediction_that_is_no_number_is_left_out_and_counted(world: MonitoredModel) -> None:
     rows = _predict(world, WINDOW, _good)
     _log(world, rows)

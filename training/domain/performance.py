@@ -16,7 +16,7 @@ from training.contract.tasks import MetricRule, Relative, allowed
 from training.domain.frames import PREDICTED_AT, PREDICTION_ID
 from training.domain.looks import chance_of_error
 
-#: So many of the first windows of a champion's life are a reference together with its holdout.
+#: So many windows after the holdout are a reference together with it.
 FIRST_WINDOWS = 8
 
 
@@ -42,7 +42,10 @@ class Measured(NamedTuple):
 
 
 def first_windows(since: date, window: Days) -> list[Days]:
-    """The first windows from the day `since` on that are as long as `window` and end before it begins."""
+    """The first windows from `since`, the holdout's end, on that are as long as `window` and end before it begins.
+
+    In the first of them a champion has made few predictions or none, as it was trained when they had ended.
+    """
     length = timedelta(days=len(window))
     fitting = max(0, (window.start - since).days // len(window))
     return [Days(start=since + at * length, end=since + (at + 1) * length) for at in range(min(FIRST_WINDOWS, fitting))]

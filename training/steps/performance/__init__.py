@@ -18,11 +18,13 @@ from training.domain.performance import Measured, degradation, matured_window
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
 from training.steps.performance.answers import Answers
+from training.steps.performance.early import early
 from training.workspace import served_artifact
 
 if TYPE_CHECKING:
-    from training.domain.resampling import Clusters
-    from training.domain.task_kind import Scored, TaskKind
+    import pandas as pd
+
+    from training.domain.task_kind import Scored
 
 log = logging.getLogger("perennial")
 
@@ -114,7 +116,7 @@ def _of_matured(answers: Answers, window: Days, settings: StateSettings) -> Perf
     measured = {f"live/{name}": value for name, value in current.items()}
     measured |= {f"live/share/{name}": count / len(rows) for name, count in counts.items()}
     record(settings.tracking_uri, champion, measured, answers.as_of)
-    test = _tested(scored, answers.clusterings(rows), current, window, metadata, task)
+    test = _tested(scored, answers, rows, current, window)
     degraded = bool(test and test.degraded)
     where = diagnosis(answers, window, settings) if degraded else None
     change = _changed(answers, window) if degraded else None
@@ -146,15 +148,11 @@ def _log_shares(counts: dict[str, int], before: dict[str, int]) -> None:
 
 
 def _tested(
-    scored: "Scored",
-    drawn: "list[Clusters]",
-    current: Metrics,
-    window: Days,
-    metadata: ArtifactMetadata,
-    task: "TaskKind",
+    scored: "Scored", answers: Answers, rows: "pd.DataFrame", current: Metrics, window: Days
 ) -> Degradation | None:
     """The test of the primary metric; None when it is not known of both, or chance cannot be estimated."""
-    spec, primary = task.spec, task.evaluation.primary
+    spec, metadata, task = answers.spec, answers.metadata, answers.task
+    primary, drawn = spec.evaluation.primary, answers.clusterings(rows)
     if primary not in current or primary not in metadata.holdout_metrics:
         log.warning("%s is not measured on both the window and the holdout: not compared", primary)
         return None
@@ -166,6 +164,7 @@ def _tested(
     now = Measured(current[primary], error)
     before = Measured(metadata.holdout_metrics[primary], metadata.holdout_standard_errors.get(primary))
     look = look_number(window, metadata.holdout_days, spec.monitoring.window_days)
-    test = degradation(now, before, primary, task.rules[primary], look, spec.monitoring)
+    first = early(answers, window)
+    test = degradation(now, before, primary, task.rules[primary], look, spec.monitoring, first)
     log.info("%s: %s", "DEGRADED" if test and test.degraded else "Not degraded", test)
     return test
