@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,14 +21,19 @@ from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.labels import known_before
 from training.domain.looks import chance_of_error, look_number
 from training.domain.metrics import standard_error
+from training.domain.monitoring import Look as MonitoringLook
 from training.domain.performance import Measured, degradation, first_windows, matured_window
-from training.domain.retraining import History, Request, decide, reason_to_train
+from training.domain.retraining import Decision, History, Request
+from training.domain.retraining_decision import decide
+from training.domain.retraining_policy import Advice, Evidence, advise
 from training.domain.task_kind import Fitting, Scored, ServedTask, TaskKind, task_of
 from training.domain.windows import Windows, windows
 from training.estimators.base import TrainingData, load, number_columns, parameters_for
 
 ESTIMATOR = "hist_gradient_boosting"
 SCORE = "_score"
+#: The body of a ledger entry.
+Body: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,27 +104,26 @@ class Watch:
 
     def looks(self, days: Days, every: int) -> Iterator[Look]:
         """The looks as of every `every` days of `days`, with a broker that begins without history."""
-        spec, requests, decisions = self.champion.spec, [], []
+        spec, requests, decisions, seen = self.champion.spec, list[Body](), list[Body](), list[MonitoringLook]()
         for at in range(0, len(days), every):
             as_of = days.start + timedelta(days=at)
             drift, performance = self.drift(as_of), self.performance(as_of)
-            reason = reason_to_train(drift, performance, spec, 0)
-            if reason is None:
-                yield Look(as_of, drift, performance, None, None)
-                continue
-            request = Request(
-                id=str(as_of),
-                trigger=reason.trigger,
-                seen=as_of,
-                as_of=as_of,
-                reason=reason.text,
-                champion_version=1,
+            evidence = Evidence(as_of, 1, drift, performance)
+            history = History.of(requests, decisions, seen)
+            advice, granted = advise(evidence, history, spec), None
+            if advice.asks:
+                request = _request(as_of, advice)
+                decision = decide(request, history, spec.retraining, spec.monitoring.window_days)
+                granted = decision.outcome == "granted"
+                requests.append(request.model_dump(mode="json"))
+                taken = [Decision(request_id=request.id, outcome="taken", run=request.id)] if granted else []
+                decisions += [each.model_dump(mode="json") for each in (decision, *taken)]
+            assert evidence.drift is not None
+            assert evidence.performance is not None
+            yield Look(
+                as_of, evidence.drift, evidence.performance, advice.triggers[0] if advice.asks else None, granted
             )
-            history = History.of(requests, decisions)
-            decision = decide(request, history, spec.retraining, spec.monitoring.window_days)
-            requests.append(request.model_dump(mode="json"))
-            decisions.append(decision.model_dump(mode="json"))
-            yield Look(as_of, drift, performance, reason.trigger, decision.outcome == "granted")
+            seen += [evidence.look] if evidence.look else []
 
     def drift(self, as_of: date) -> DriftResult:
         champion, spec = self.champion, self.champion.spec
@@ -217,6 +222,19 @@ def _measured(scored: Scored, rows: pd.DataFrame, task: TaskKind) -> Measured:
     drawn = clusterings([rows[name] for name in spec.entity_columns], times.dt.floor("D"), times)
     primary = spec.evaluation.primary
     return Measured(scored.value(primary), standard_error(scored, primary, drawn, spec.training.seed))
+
+
+def _request(as_of: date, advice: Advice) -> Request:
+    return Request(
+        id=str(as_of),
+        trigger=advice.triggers[0],
+        also=advice.triggers[1:],
+        seen=as_of,
+        as_of=as_of,
+        reason=advice.text,
+        champion_version=1,
+        test=advice.test,
+    )
 
 
 def _snapshot(as_of: date) -> Snapshot:
