@@ -71,6 +71,8 @@ def all_planted(kinds: Sequence[ChangeKind], magnitudes: Sequence[float]) -> Ite
     for kind in kinds:
         for magnitude in magnitudes:
             yield Planted(kind, magnitude)
+    if "new_fraud" in kinds:
+        yield Planted("new_fraud", 10.0)
     for kind in kinds:
         yield Planted(kind, max(magnitudes), gradual=True)
 

@@ -14,7 +14,7 @@ from training.contract.base import Days, midnight
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, Trigger
 from training.contract.registries import DRIFT_TESTS
-from training.domain.comparison import Rows, named_outputs, paired, representatives, sample
+from training.domain.comparison import Rows, named_outputs, paired, representatives, sample, spread
 from training.domain.drift import current_window, has_drifted, judged, tested
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.frames import LABEL, REPORTED_AT
@@ -69,7 +69,8 @@ class Champion:
             scorer = OnnxScorer(estimator.fit(data, parameters, training.seed).onnx())
         scores = scorer.score(holdout[names].to_numpy(np.float32))
         served = task.fit(Fitting(classes, scores))
-        outputs = {name: np.array(values) for name, values in representatives(served.monitored(scores)).items()}
+        kept = representatives(served.monitored(scores))
+        outputs = {name: spread(np.array(kept[name]), len(scores)) for name in kept}
         reference = sample(train.reset_index(drop=True), spec.monitoring.maximum_rows, training.seed)
         counted = evaluated(holdout.assign(**{SCORE: scores}), rows, chosen.train.start, spec)
         measured = _measured(*_scored(counted, task, served), task)
@@ -118,11 +119,7 @@ class Watch:
                 requests.append(request.model_dump(mode="json"))
                 taken = [Decision(request_id=request.id, outcome="taken", run=request.id)] if granted else []
                 decisions += [each.model_dump(mode="json") for each in (decision, *taken)]
-            assert evidence.drift is not None
-            assert evidence.performance is not None
-            yield Look(
-                as_of, evidence.drift, evidence.performance, advice.triggers[0] if advice.asks else None, granted
-            )
+            yield Look(as_of, drift, performance, advice.triggers[0] if advice.asks else None, granted)
             seen += [evidence.look] if evidence.look else []
 
     def drift(self, as_of: date) -> DriftResult:
