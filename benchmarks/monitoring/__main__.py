@@ -42,9 +42,9 @@ def main() -> None:
     began, results = time.monotonic(), list[SeedResult]()
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
         for result in pool.map(partial(judged, sizes), range(args.first_seed, args.first_seed + args.seeds)):
-            print(f"seed {result.seed}: {result.cpu_seconds:.0f} s of CPU", flush=True)
             results.append(result)
-    print(table(results), figures(results), sep="\n\n")
+            print(f"After seed {result.seed}, {result.cpu_seconds:.0f} s of CPU:\n\n{table(results)}\n", flush=True)
+    print(figures(results))
     print(f"\n{sum(each.cpu_seconds for each in results):.0f} s of CPU, {time.monotonic() - began:.0f} s in all.")
 
 
