@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 #: One source and one model have stopped a week ago.
 TASKS = """
 import time
+from types import SimpleNamespace
 from unittest import mock
 
 from airflow.sdk.observability import stats
@@ -35,7 +36,8 @@ from perennial_airflow import step_metrics
 # As the process of a task begins.
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
 now = time.time()
-step_metrics.step_failed("train", {"model": "fails"})
+failed = SimpleNamespace(state="failed", task=SimpleNamespace(step="train", inputs={"model": "fails"}))
+step_metrics.task_failed(failed, None, in_task=True)
 step_metrics.step_succeeded("train", {"model": "works"}, {})
 step_metrics.step_succeeded("ingest", {"source": "works"}, {})
 step_metrics.step_succeeded("drift", {"model": "works"}, {})

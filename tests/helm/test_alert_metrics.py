@@ -26,16 +26,21 @@ CLUSTERS = {"up", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_
 #: The Service of the exporter in chart 1.22 (templates/statsd/statsd-service.yaml), for a release called airflow.
 EXPORTER = {"name": "airflow-statsd", "labels": {"tier": "airflow", "component": "statsd", "release": "airflow"}}
 EXPORTER_PORTS = {"statsd-ingest": 9125, "statsd-scrape": 9102}
-#: All that the process of a task can tell.
+#: All that the process of a task can tell, and what the scheduler tells of one that was killed.
 TASK = """
-import sys
+from types import SimpleNamespace
+from airflow.observability.metrics import stats_utils as server_utils
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 from perennial_airflow import step_metrics
+from perennial_airflow.compat.airflow_stats import server_stats
 
-# As the process of a task begins.
+# As the process of a task begins, and the scheduler.
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
-step_metrics.step_failed("train", {"model": "m"})
+server_stats.initialize(factory=server_utils.get_stats_factory(), export_legacy_names=False)
+for step, inputs, in_task in (("train", {"model": "m"}, True), ("ingest", {"source": "s"}, False)):
+    task = SimpleNamespace(step=step, inputs=inputs)
+    step_metrics.task_failed(SimpleNamespace(state="failed", task=task), None, in_task)
 step_metrics.step_succeeded("ingest", {"source": "s"}, {})
 step_metrics.step_succeeded("drift", {"model": "m"}, {"outcome": "measured", "drifted": True, "drifted_share": 0.5})
 step_metrics.step_succeeded("performance", {"model": "m"}, {"outcome": "measured", "degraded": True})
@@ -104,9 +109,7 @@ def test_what_tasks_send_has_the_labels_that_alerts_ask_for(sent: dict[str, dict
     for group in RULES["groups"]:
         for rule in group["rules"]:
             for labels, name in re.findall(r"by \(([\w, ]+)\) \(last_over_time\((airflow_\w+)", rule["expr"]):
-                # Of what a step is about, a source or a model, it has one.
-                one = {"source", "model"} if "step" in labels else set()
-                assert set(labels.split(", ")) - one <= sent[name].keys(), rule["alert"]
+                assert set(labels.split(", ")) <= sent[name].keys(), rule["alert"]
 
 
 def test_the_exporter_shows_a_value_for_some_scrapes_and_not_for_ever(everything: list[Manifest]) -> None:
