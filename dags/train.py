@@ -22,8 +22,8 @@ start another run. When a run fails, **release_request** hands its request on, u
 
 for spec in model_specs("train"):
     model, retrain = {"model": spec.name}, retrain_asset(spec.name)
-    weekly = CronTriggerTimetable(spec.schedule.train, timezone="UTC")
-    schedule = AssetOrTimeSchedule(timetable=weekly, assets=[retrain])
+    when = spec.schedule.train and CronTriggerTimetable(spec.schedule.train, timezone="UTC")
+    schedule = AssetOrTimeSchedule(timetable=when, assets=[retrain]) if when else [retrain]
     with DAG(**dag_settings(spec, "train", "train"), schedule=schedule, doc_md=DOC) as dag:
         request = {"inputs": FromRun(training_request), "more_inputs": model}
         decide = StepOperator(step="decide_retraining", **request, emits=retrain, event=retrain_event)

@@ -80,6 +80,14 @@ def test_prices_that_are_compared_must_be_there(files: Files, fields: dict[str, 
     files.load()
 
 
+def test_the_policy_fixed_needs_a_schedule(files: Files) -> None:
+    files.set("schedule.train", None)
+    files.load()
+    files.set("retraining.policy", "fixed")
+    with pytest.raises(ConfigError, match=r"retraining.policy is fixed, which trains by schedule only"):
+        files.load()
+
+
 def test_an_unknown_policy_names_those_that_there_are(files: Files) -> None:
     files.set("retraining.policy", "sometimes")
     with pytest.raises(ConfigError, match="'combined', 'cost_aware', 'drift', 'fixed', 'performance'"):

@@ -201,6 +201,16 @@ def test_a_changed_schedule_is_that_of_the_dag(tmp_path: Path) -> None:
         assert cron in json.dumps(dags[f"card_fraud_{kind}"]["timetable"]), kind
 
 
+def test_without_a_schedule_a_training_starts_for_a_request_only(tmp_path: Path, loaded: dict[str, Any]) -> None:
+    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    spec["schedule"]["train"] = None
+    (tmp_path / "card_fraud.yaml").write_text(yaml.safe_dump(spec))
+    timetable = json.dumps(load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["dags"]["card_fraud_train"]["timetable"])
+    assert "x-perennial://card_fraud/retrain" in timetable
+    assert "CronTriggerTimetable" in json.dumps(loaded["dags"]["card_fraud_train"]["timetable"])
+    assert "CronTriggerTimetable" not in timetable
+
+
 def test_a_file_with_another_ending_is_reported(tmp_path: Path) -> None:
     (tmp_path / "late.yml").write_text("name: late\n")
     ((_, error),) = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["errors"].items()

@@ -133,6 +133,9 @@ def _retraining(spec: SpecSections) -> Iterator[Mistake]:
         if name == "cost_aware" and getattr(costs, field) is None:
             what = "is missing, and the policy cost_aware compares the two costs"
             yield f"retraining.costs.{field}", what, "Set it, or choose another policy."
+    if name == "fixed" and spec.schedule.train is None:
+        what = "is fixed, which trains by schedule only, but schedule.train is null"
+        yield "retraining.policy", what, "Set a schedule, or choose another policy."
     if spec.retraining.maximum_cost_per_30_days is not None and costs.training is None:
         what = "is missing, but retraining.maximum_cost_per_30_days limits what trainings cost"
         yield "retraining.costs.training", what, "Set the price of one training, or remove the limit."
@@ -142,7 +145,7 @@ def _schedule(spec: SpecSections) -> Iterator[Mistake]:
     schedules = {"schedule.train": spec.schedule.train, "schedule.monitor": spec.schedule.monitor}
     fix = 'Write five cron fields, such as "0 3 * * 1", or a preset such as @daily.'
     for place, expression in schedules.items():
-        if mistake := cron_mistake(expression):
+        if expression is not None and (mistake := cron_mistake(expression)):
             yield place, f"is {expression!r}, which {mistake}", fix
     if spec.serving is None and spec.scoring is None:
         what = "is null, and there is no section scoring, so nothing would use the model"

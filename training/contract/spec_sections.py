@@ -131,7 +131,8 @@ class MonitoringSpec(Spec):
 class ScheduleSpec(Spec):
     """Cron expressions, UTC."""
 
-    train: str = "0 3 * * 1"
+    train: str | None = "0 3 * * 1"
+    """`null`: no training by schedule. What monitoring finds, new data, code and people ask for trainings."""
     monitor: str = "0 6 * * *"
 
 
