@@ -158,7 +158,7 @@ def test_a_spec_of_one_file_is_split_and_its_predictions_get_their_own_folder(
         "label": {"column": "is_fraud", "id_column": "transaction_id", "delay_days": 7},
         "features": {"service": MODEL, "history_days": 38, "tables": {"customer_features": "customer_id"}},
         "decision": {"alert_rate": 0.01},
-        "drift": one.pop("monitoring"),
+        "drift": one.pop("monitoring") | {"maximum_drifted_share": 0.25},
         "schedule": {"train": "@weekly", "drift": "@daily"},
         "resources": {"default": {"cpu": "2"}, "steps": {"ingest": {"memory": "8Gi"}, "train": {"memory": "16Gi"}}},
     }
