@@ -171,7 +171,7 @@ def _moved(before: Losses, now: Losses, columns: Sequence[FeatureColumn]) -> dic
         sides.append(Side(values, {"": drawn} if drawn.count else {}))
     if len(sides[0].clusters) != len(sides[1].clusters):
         sides = [Side(side.columns) for side in sides]
-    shifts = compare_shares(*sides, MINIMUM_SHIFT)
+    shifts = compare_shares(sides[0], sides[1], MINIMUM_SHIFT)
     certain = {name: shift for name, shift in with_false_discovery_control(shifts, CHANCE).items() if shift.drifted}
     largest = sorted(certain, key=lambda name: -abs(certain[name].current - certain[name].reference))
     return {name: certain[name] for name in largest[:SHOWN]}

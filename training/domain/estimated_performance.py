@@ -89,7 +89,8 @@ class Estimator:
             raise KeyError(self._primary)
 
     def __call__(self, rows: Unlabelled) -> Estimate | None:
-        """None when chance cannot be estimated, because a bootstrap has nothing to draw of the holdout or of `rows`."""
+        """None when chance cannot be estimated, because a bootstrap has nothing to draw of the holdout or of `rows`, or
+        the primary metric is not defined for what is expected of them, such as no positive row."""
         expected = self._expected(rows.features, rows.scores, self._whole)
         of_rows = standard_error(expected, self._primary, rows.clusterings, self._seed)
         if of_rows is None or not self._of_holdout:
@@ -97,6 +98,8 @@ class Estimator:
         metrics = expected.measure()
         before = self._on_holdout(self._whole).value(self._primary)
         drops, values = self._spread(rows)
+        if self._primary not in metrics or not np.isfinite([before, drops, values]).all():
+            return None
         return Estimate(
             metrics=metrics,
             drop=self._task.rules[self._primary].sign * (before - metrics[self._primary]),

@@ -1,6 +1,7 @@
 """Say where the champion's performance fell."""
 
 import logging
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def diagnosis(answers: Answers, window: Days, settings: StateSettings) -> Diagno
     if scored.losses is None or now_scored.losses is None:
         log.info("No diagnosis: a task of kind %s has no loss of a single row", spec.task.kind)
         return None
-    entity = _entity(answers)
+    entity = _entity(answers, known.entities)
     time = spec.source.events.time_column
     before = Losses(
         np.column_stack([known.features, known.scores]),
@@ -50,9 +51,10 @@ def diagnosis(answers: Answers, window: Days, settings: StateSettings) -> Diagno
     return found
 
 
-def _entity(answers: Answers) -> str | None:
-    """The column of entities that are halved: that of evaluation, or the first. None: hours are."""
-    kinds, evaluated = answers.spec.entity_columns, answers.spec.evaluation.entity
+def _entity(answers: Answers, known: Collection[str]) -> str | None:
+    """The column of entities that are halved: that of evaluation, or the first that the holdout's rows have. None:
+    hours are."""
+    kinds, evaluated = [name for name in answers.spec.entity_columns if name in known], answers.spec.evaluation.entity
     return evaluated if evaluated in kinds else next(iter(kinds), None)
 
 

@@ -87,7 +87,7 @@ def _estimate(answers: Answers, estimator: Estimator, window: Days) -> tuple[Est
     features = answers.features(used) if from_features else scores.reshape(len(scores), -1)
     found = estimator(Unlabelled(features, scores, answers.clusterings(used)))
     if found is None:
-        log.info("No estimate for %s: there are too few entities and days to tell chance", window)
+        log.info("No estimate for %s: chance, or the primary metric, cannot be estimated from its rows", window)
     return None if found is None else (found, len(rows))
 
 
