@@ -7,6 +7,7 @@ from statistics import median
 
 from benchmarks.monitoring.planted import Planted
 from benchmarks.monitoring.watched_stream import Look
+from training.contract.model_spec import Trigger
 
 ABRUPT_GOAL, GRADUAL_GOAL, ALARMS_GOAL = 0.95, 0.9, 1.0
 #: Not in the goals: what is asked of `new_fraud` is asked of no other change that only labels show.
@@ -28,8 +29,8 @@ class Year:
 
     @classmethod
     def of(cls, seed: int, years: float, looks: Sequence[Look]) -> "Year":
-        reasons = Counter(look.trigger for look in looks if look.trigger)
-        granted = Counter(look.trigger for look in looks if look.trigger and look.granted)
+        reasons = Counter(trigger for look in looks for trigger in look.triggers)
+        granted = Counter(look.triggers[0] for look in looks if look.granted)
         columns = Counter(name for look in looks for name, found in look.drift.columns.items() if found.drifted)
         return cls(seed, years, len(looks), reasons, granted, columns)
 
@@ -41,7 +42,7 @@ class Found:
     planted: Planted
     seed: int
     seen: int | None
-    by: str
+    by: tuple[Trigger, ...]
     columns: tuple[str, ...]
     granted: int | None
 
@@ -80,7 +81,7 @@ def _line(planted: Planted, found: Sequence[Found]) -> str:
     seen = sum(each.in_time(each.seen) for each in found)
     granted = sum(each.in_time(each.granted) for each in found)
     days = sorted(each.seen for each in found if each.seen is not None)
-    by = Counter(each.by for each in found if each.by)
+    by = Counter(trigger for each in found for trigger in each.by)
     named = ", ".join(f"{trigger} {number}" for trigger, number in by.most_common())
     goal, met = "", ""
     if planted.magnitude >= 1 and planted.kind not in WITHOUT_GOAL:

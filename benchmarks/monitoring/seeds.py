@@ -66,11 +66,11 @@ def _found(
     after = streams.changed([planted.change(start)], planted.watched_days)
     watch = Watch.of(champion, pd.concat([before, after], ignore_index=True))
     days = Days(start=start + timedelta(days=every), end=start + timedelta(days=planted.watched_days + 1))
-    seen, by, columns = None, "", ()
+    seen, by, columns = None, (), ()
     for look in watch.looks(days, every):
         passed = (look.as_of - start).days
-        if look.trigger is not None and seen is None:
-            seen, by = passed, look.trigger
+        if look.triggers and seen is None:
+            seen, by = passed, look.triggers
             columns = tuple(name for name, column in look.drift.columns.items() if column.drifted)
         if look.granted:
             return Found(planted, streams.seed, seen, by, columns, passed)

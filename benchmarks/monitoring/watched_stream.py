@@ -84,7 +84,8 @@ class Look:
     as_of: date
     drift: DriftResult
     performance: PerformanceResult
-    trigger: Trigger | None
+    #: What asks for a training, the strongest first.
+    triggers: tuple[Trigger, ...]
     #: None when there was no reason to train.
     granted: bool | None
 
@@ -119,7 +120,7 @@ class Watch:
                 requests.append(request.model_dump(mode="json"))
                 taken = [Decision(request_id=request.id, outcome="taken", run=request.id)] if granted else []
                 decisions += [each.model_dump(mode="json") for each in (decision, *taken)]
-            yield Look(as_of, drift, performance, advice.triggers[0] if advice.asks else None, granted)
+            yield Look(as_of, drift, performance, advice.triggers, granted)
             seen += [evidence.look] if evidence.look else []
 
     def drift(self, as_of: date) -> DriftResult:

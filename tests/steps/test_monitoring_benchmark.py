@@ -28,7 +28,7 @@ def test_a_large_change_is_found_and_the_table_says_so(folder: Path) -> None:
     at_once, gradual = result.found
     assert (at_once.planted.gradual, gradual.planted.gradual) == (False, True)
     assert at_once.seen == 14
-    assert at_once.by == "drift"
+    assert "drift" in at_once.by
     assert gradual.seen is not None
     assert gradual.seen >= at_once.seen
     printed = f"{table([result])}\n{figures([result])}"
@@ -60,7 +60,7 @@ def test_half_a_change_is_half_as_strong(kind: str) -> None:
 
 def test_a_change_is_in_time_until_its_data_or_labels_have_been_there_for_two_windows() -> None:
     def in_time(kind: str, gradual: bool, days: int | None) -> bool:
-        return Found(Planted(kind, 1.0, gradual), 1, days, "drift", (), None).in_time(days)
+        return Found(Planted(kind, 1.0, gradual), 1, days, ("drift",), (), None).in_time(days)
 
     assert in_time("zero_amounts", False, 14)
     assert not in_time("zero_amounts", False, 15)
@@ -75,6 +75,6 @@ def test_a_change_is_in_time_until_its_data_or_labels_have_been_there_for_two_wi
 
 def test_the_table_counts_what_is_in_time() -> None:
     planted = Planted("zero_amounts", 1.0)
-    found = [Found(planted, seed, days, "drift", (), None) for seed, days in enumerate((3, 14, 15))]
+    found = [Found(planted, seed, days, ("drift",), (), None) for seed, days in enumerate((3, 14, 15))]
     printed = table([SeedResult(seed, None, [each], 1.0) for seed, each in enumerate(found)])
     assert "| 5.00% of terminals report 0, at once, within 14 days | 2 of 3 | ≥ 95% | no | 0 | 14 (3 … 15) |" in printed
