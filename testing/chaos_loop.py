@@ -36,8 +36,9 @@ from training.settings import ROOT, Settings
 TABLES = ("events", "labels", "customer_features", "terminal_features")
 #: Tries of a step that end with 75, before it is said not to converge. Those that were killed do not count.
 TRIES = 12
-#: What names an entry's time or a random id.
-_BY_CHANCE = {"began", "at", "since", "run_id", "artifact_uri", "uri", "dataset_uri", "replicas", "seconds"}
+#: What names an entry's time, a random id, a commit that has either, or the folder of a loop.
+_BY_CHANCE = {"began", "at", "since", "run_id", "artifact_uri", "uri", "dataset_uri", "replicas", "seconds", "commit"}
+_BY_CHANCE |= {"report_html", "report_json"}
 #: Requests of one round of traffic, events of each, and the pause between two in seconds.
 _ROUNDS, _REQUESTS, _EVENTS, _PAUSE = 3, 20, 25, 0.1
 #: Answers of this many seconds before a kill may be missing in the log (serving/prediction_log.py, on a busy machine).
