@@ -83,7 +83,9 @@ def named_windows(
     it is weighted by age, and so is one with the days of another. The days since `change`, if there was one, come last.
     """
     found = {"": usual}
-    for name in names if first is not None else ():
+    for name in names:
+        if first is None:
+            break
         days = half_life(name)
         if days:
             start = max(first, usual.end - timedelta(days=HALF_LIVES * days))
@@ -106,7 +108,7 @@ def rows_of_window(name: str, window: Days, days: np.ndarray, seed: int) -> np.n
     rows = np.flatnonzero((days >= np.datetime64(window.start)) & (days < np.datetime64(window.end)))
     if (halved_in := half_life(name)) is None:
         return rows
-    age = (np.datetime64(window.end) - days[rows]) / np.timedelta64(1, "D") - 1
+    age = (np.datetime64(window.end) - days[rows]).astype(np.int64) - 1
     return rows[np.random.default_rng(seed).random(len(rows)) < np.exp2(-age / halved_in)]
 
 

@@ -100,8 +100,8 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
     candidates = len(rankings) + len(inputs.dropped_out)
     verdict = judge(Rules.of(task), metrics[challenger.name], reference, champion, candidates)
-    digest, reasons = registered.digest if registered else None, [*_unusual(dataset), *verdict.reasons]
-    verdict = verdict.model_copy(update={"champion_digest": digest, "reasons": reasons})
+    digest, told = registered.digest if registered else None, [*_unusual(dataset), *verdict.reasons]
+    verdict = verdict.model_copy(update={"champion_digest": digest, "reasons": told})
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.name, "promote" if verdict.promote else "keep the champion")
