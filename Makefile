@@ -121,6 +121,18 @@ reproduce: $(READY) ## Make a version again from its recipe and compare (MODEL=m
 	@test -n "$(MODEL)" || { echo "Which model? make reproduce MODEL=card_fraud"; exit 1; }
 	@$(LOCAL) step reproduce --inputs '{"model": "$(MODEL)", "version": $(or $(VERSION),null)}'
 
+# The inputs of the step, as JSON.
+NOTHING :=
+COMMA := ,
+DAY = $(if $(1),"$(1)",null)
+LISTED = $(if $(strip $(1)),"$(subst $(NOTHING) $(NOTHING),"$(COMMA) ",$(strip $(1)))")
+BACKTEST = "model": "$(MODEL)", "policies": [$(call LISTED,$(POLICIES))], "start": $(call DAY,$(FROM)), "end": $(call DAY,$(TO))
+
+.PHONY: backtest
+backtest: $(READY) ## Compare retraining policies on past days (MODEL=m POLICIES='weekly drift' FROM=day TO=day; default: all)
+	@test -n "$(MODEL)" || { echo "Which model? make backtest MODEL=card_fraud"; exit 1; }
+	@$(LOCAL) step backtest --inputs '{$(BACKTEST)}'
+
 .PHONY: backup
 backup: $(READY) ## Back up the whole state and check the copy; the stack may run (CT_BACKUP_URI: where)
 	@$(LOCAL) backup make

@@ -31,6 +31,7 @@ KINDS = {
     "restore_online": ("restore_online.py", "source"),
     "retention": ("retention.py", "source"),
     "monitor": ("monitor.py", "model"),
+    "backtest": ("backtest.py", "model"),
     "reproduce": ("reproduce.py", "model"),
     "rollback": ("rollback.py", "model"),
     "train": ("train.py", "model"),

@@ -65,12 +65,8 @@ def training_params(spec: ModelSpec) -> Params:
             title="Training window, in days",
             description=f"Empty: {spec.training.window_days}, from the model spec.",
         ),
-        "as_of": Param(
-            None,
-            type=["null", "string"],
-            format="date",
-            title="As of",
-            description="Use only what happened and was reported before this day (UTC). Empty: use everything.",
+        "as_of": _optional_day(
+            "As of", "Use only what happened and was reported before this day (UTC). Empty: use everything."
         ),
         "change": Param(
             None,
@@ -103,6 +99,26 @@ def rollback_params() -> Params:
 
 def reproduce_params() -> Params:
     return {"version": _version("Empty: the version in service.")}
+
+
+def backtest_params() -> Params:
+    policies = "The retraining policies to compare, such as weekly or combined. Empty: all of them."
+    return {
+        "policies": Param([], type="array", items={"type": "string"}, title="Policies", description=policies),
+        "start": _optional_day("From", "The first champion is trained as of this day. Empty: as early as possible."),
+        "end": _optional_day("To", "The day after the last one that counts. Empty: as late as labels have matured."),
+        "look_every_days": Param(
+            7,
+            type="integer",
+            minimum=1,
+            title="Days between looks",
+            description="Policies look, and train, on every such day. The run takes longer with more looks.",
+        ),
+    }
+
+
+def _optional_day(title: str, description: str) -> Param:
+    return Param(None, type=["null", "string"], format="date", title=title, description=description)
 
 
 def _version(description: str) -> Param:

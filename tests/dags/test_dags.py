@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 #: Models whose spec says that they score in batch.
 SCORED = ("flight_outcome",)
 OF_SOURCE = ("backfill", "data", "landing", "restore_online", "retention")
-OF_MODEL = ("monitor", "reproduce", "rollback", "train")
+OF_MODEL = ("backtest", "monitor", "reproduce", "rollback", "train")
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
@@ -272,7 +272,7 @@ def test_the_file_of_a_source_is_read_once_for_all_of_its_models() -> None:
 
 def test_tasks_have_no_copies_of_the_parameters_of_their_dag(loaded: dict[str, Any]) -> None:
     for dag_id, dag in loaded["dags"].items():
-        with_params = ("_backfill", "_data", "_reproduce", "_rollback", "_score", "_train")
+        with_params = ("_backfill", "_backtest", "_data", "_reproduce", "_rollback", "_score", "_train")
         assert bool(dag["params"]) == dag_id.endswith(with_params), dag_id
         assert not any("params" in task for task in tasks(dag).values()), dag_id
 

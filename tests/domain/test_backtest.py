@@ -5,7 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from training.domain.backtest import best_in_hindsight, recommend, regret_interval, resampled_means, weekly_costs
+from training.contract.retraining_spec import CostsSpec
+from training.domain.backtest import (
+    best_in_hindsight,
+    costs_of,
+    price_of,
+    recommend,
+    regret_interval,
+    resampled_means,
+    weekly_costs,
+)
 
 NAN = np.nan
 
@@ -48,6 +57,14 @@ def test_a_training_that_failed_is_never_chosen() -> None:
 def test_what_a_week_costs() -> None:
     assert weekly_costs(np.array([40.0, 50.0]), [1, 1], -1, 2.0).tolist() == [40.0, 54.0]
     assert weekly_costs(np.array([0.4, 0.5]), [0], 1, 0.1) == pytest.approx([-0.3, -0.5])
+
+
+def test_the_price_follows_from_the_costs_of_the_spec_and_back() -> None:
+    """A training for 300, and 1,000 predictions that lose 2 for each unit of the metric: 50,000 in a week lose 100."""
+    costs = CostsSpec(training=300.0, loss_per_1000_predictions=2.0)
+    assert price_of(costs, 50_000) == pytest.approx(3.0)
+    assert price_of(costs_of(3.0, 50_000, costs), 50_000) == pytest.approx(3.0)
+    assert price_of(CostsSpec(training=300.0), 50_000) is None
 
 
 def test_the_cheapest_policy_is_recommended_and_those_that_may_be_as_cheap_are_named() -> None:

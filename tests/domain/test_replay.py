@@ -36,7 +36,7 @@ class GivenWorld:
         )
         return PerformanceResult(outcome="measured", test=test, degraded=True)
 
-    def train(self, day: date, champion: Served) -> Judged:
+    def train(self, day: date, champion: Served, change: date | None) -> Judged:
         self.trained.append((day, champion.model))
         if day in self._fails:
             return Judged("", False, "thin labels")

@@ -162,6 +162,14 @@ STEPS: Mapping[str, StepSpec] = {
             result=m.CleanResult,
         ),
         StepSpec(
+            name="backtest",
+            summary="Replay history under several retraining policies and compare what they would have cost.",
+            inputs=m.BacktestInputs,
+            result=m.BacktestResult,
+            # It keeps what it has computed: after a timeout the next run continues there.
+            timeout_seconds=24 * 3600,
+        ),
+        StepSpec(
             name="ledger_verify",
             summary="Check that no entry of a model's ledger was altered or removed.",
             inputs=m.LedgerVerifyInputs,

@@ -10,48 +10,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.contract.base import Frozen
+from training.contract.messages import Interval, Recommendation
+from training.contract.retraining_spec import CostsSpec
 
 #: Enough that the ends of a 90 % interval are known to a few percent of its length.
 SAMPLES = 2000
 
 
-class Interval(Frozen):
-    low: float
-    high: float
+def price_of(costs: CostsSpec, predictions: float) -> float | None:
+    """What a training costs in units of the primary metric of one week with so many predictions, by the spec's prices;
+    None when it lacks one."""
+    if costs.training is None or costs.loss_per_1000_predictions is None:
+        return None
+    return costs.training / (costs.loss_per_1000_predictions * predictions / 1000)
 
 
-class Standing(Frozen):
-    """What a policy did in the weeks that count, and what it cost."""
-
-    policy: str
-    quality: float
-    """The mean of the primary metric over the weeks."""
-    trainings: int
-    promoted: int
-    false_trainings: int
-    """Trainings that brought nothing: they failed, the verdict kept the champion, or the new champion was not better
-    than the one before on the days until the next change of champion, beyond chance."""
-    refused: int
-    """Requests that the broker refused."""
-    cost: float
-    """Of a week, with its share of the price of the trainings. Lower is better."""
-    regret: float
-    """The cost of a week above that of the best trainings in hindsight."""
-    regret_interval: Interval | None = None
-
-
-class Recommendation(Frozen):
-    """The policy with the lowest cost, and how sure that is."""
-
-    policy: str
-    best_in: dict[str, float]
-    """Policy → the share of bootstrap samples of the weeks in which it has the lowest cost."""
-    costs_more: dict[str, Interval]
-    """Policy → by how much a week of it costs more than one of the recommended policy, as an interval."""
-    confidence: float
-    alike: list[str]
-    """Policies whose cost cannot be told from that of the recommended one: their interval has 0 in it."""
+def costs_of(price: float, predictions: float, costs: CostsSpec) -> CostsSpec:
+    """Prices in units of the primary metric that mean the same as `price`: see `price_of`."""
+    prices = {"unit": "weeks of the metric", "training": price, "loss_per_1000_predictions": 1000 / predictions}
+    return costs.model_copy(update=prices)
 
 
 class Hindsight(NamedTuple):

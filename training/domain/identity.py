@@ -198,6 +198,15 @@ def code_id(spec: ModelSpec, code: str, definitions: str) -> str:
     return digest([_deciding(spec, Id.CODE), code, definitions])
 
 
+def backtest_id(spec: ModelSpec, table_versions: TableVersions, tables: Mapping[str, str | None], code: str) -> str:
+    """Of what backtests compute from these tables (see `dataset_id`): trainings, verdicts, and what monitors find.
+
+    It does not depend on the policies that are replayed. `code`: of training (`code_id`).
+    """
+    decides = spec.model_dump(mode="json", include={"source", "label", "features", "task", "training", "evaluation"})
+    return digest([spec.name, decides, spec.monitoring, table_versions, tables, code])
+
+
 def request_id(model: str, trigger: str, day: date | None, what: Any) -> str:
     """Of a request to train: two requests with the same id ask for the same training. `what` is any JSON."""
     return f"{trigger}-{digest([model, trigger, str(day), what], 12)}"

@@ -19,6 +19,7 @@ from training.domain.monitoring import Look
 from training.domain.retraining import Decision, History, Request
 from training.domain.retraining_decision import decide
 from training.domain.retraining_policy import Advice, Evidence, advise
+from training.domain.windows import learnable_from
 
 Outcome = Literal["promoted", "kept", "failed", "refused"]
 
@@ -83,8 +84,8 @@ class World(Protocol):
         """What monitoring finds as of `day` in the events since the champion serves."""
         ...
 
-    def train(self, day: date, champion: Served) -> Judged:
-        """Train as of `day` and compare with the champion."""
+    def train(self, day: date, champion: Served, change: date | None) -> Judged:
+        """Train as of `day` and compare with the champion. `change`: the day since which the world is another one."""
         ...
 
 
@@ -142,7 +143,7 @@ def replay(policy: Policy, looks: Sequence[date], first: Served, world: World, s
     champion, ledger, asked, served = first, _Ledger(), list[Asked](), [first]
     scheduled = first.since - timedelta(days=1)
     for day in looks:
-        advice = None
+        advice, performance = None, None
         if policy.every_days is not None and (day - scheduled).days >= policy.every_days:
             advice, scheduled = Advice("schedule", ("schedule",)), day
         elif policy.looks:
@@ -152,7 +153,8 @@ def replay(policy: Policy, looks: Sequence[date], first: Served, world: World, s
             advice = advise(Evidence(day, champion.version, drift, performance), ledger.history(), spec)
         if advice is None or not advice.asks:
             continue
-        made = _ask(day, advice, champion, ledger, world, spec)
+        change = performance.change if performance else None
+        made = _ask(day, advice, change, champion, ledger, world, spec)
         asked.append(made)
         if made.outcome == "promoted":
             champion = Served(model=made.model, version=champion.version + 1, since=day + timedelta(days=1))
@@ -167,8 +169,11 @@ def _with_policy(policy: Policy, spec: ModelSpec) -> ModelSpec:
     return spec.model_copy(update={"retraining": spec.retraining.model_copy(update={"policy": policy.name})})
 
 
-def _ask(day: date, advice: Advice, champion: Served, ledger: _Ledger, world: World, spec: ModelSpec) -> Asked:
+def _ask(
+    day: date, advice: Advice, change: date | None, champion: Served, ledger: _Ledger, world: World, spec: ModelSpec
+) -> Asked:
     """Make the request, let the broker decide on it, and train when it is granted."""
+    after, delay = spec.training.after_change, spec.label_spec.delay_days
     request = Request(
         id=request_id(spec.name, advice.triggers[0], day, {"champion": champion.version}),
         trigger=advice.triggers[0],
@@ -177,6 +182,8 @@ def _ask(day: date, advice: Advice, champion: Served, ledger: _Ledger, world: Wo
         as_of=day,
         reason=advice.text,
         champion_version=champion.version,
+        change=change,
+        learnable_from=learnable_from(change, after, delay) if change and after else None,
         test=advice.test,
     )
     decision = decide(request, ledger.history(), spec.retraining, spec.monitoring.window_days)
@@ -185,7 +192,7 @@ def _ask(day: date, advice: Advice, champion: Served, ledger: _Ledger, world: Wo
     if decision.outcome != "granted":
         return Asked(**found, outcome="refused", why=decision.why)
     ledger.taken[request.id] = f"backtest of {day}"
-    judged = world.train(day, champion)
+    judged = world.train(day, champion, change)
     outcome: Outcome = "failed" if not judged.model else "promoted" if judged.promote else "kept"
     return Asked(**found, outcome=outcome, why=judged.why, model=judged.model)
 

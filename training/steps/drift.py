@@ -3,7 +3,7 @@
 import logging
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from training import storage
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
@@ -96,33 +96,17 @@ def _compare(
 
     model = OnnxModel.load(served_artifact(settings, champion), maximum_mib=settings.artifact_maximum_mib)
     made = Features(settings, spec).historical(rows, snapshot.table_versions)
-    current, not_defined, missing = _features(made, model.metadata)
     window = current_window(as_of, spec.monitoring.window_days)
+    logged = _logged_outputs(model, champion, snapshot, window, spec, settings)
+    found = compare_rows(made, logged, champion, model, window, snapshot.table_versions, spec, settings)
     folder = settings.scratch / spec.name / "drift" / f"{as_of}-v{champion.version}"
     about = {"model": spec.name, "champion": str(champion.version), "window": str(window)}
-    if not_defined:
-        about["not defined any more"] = ", ".join(not_defined)
-        left_out = f"; left out, as they have no default: {', '.join(missing)}" if missing else ""
-        log.warning("Not defined any more, compared as the default: %s%s", about["not defined any more"], left_out)
-    reference = _last_year(model, window, snapshot, spec, settings)
-    about["reference"] = f"the training rows of {model.metadata.train_days}" if reference is None else "a year before"
-    reference = reference or champion_reference(champion, model.metadata, spec, settings)
-    now = Rows(current, rows[spec.drift_keys])
-    reference, now = matched(reference, now, spec.source.events.time_column, spec.monitoring.seasonality)
-    # The holdout has another season.
-    holdout = None if spec.monitoring.seasonality else _holdout_outputs(model)
-    logged = _logged_outputs(model, champion, snapshot, window, spec, settings)
+    about["reference"] = found.described
     about["outputs"] = "computed, as few predictions are logged" if logged is None else "logged"
-    outputs = holdout or _computed_outputs(reference, model), logged or _computed_outputs(now, model)
-    reference, now = reference.without(missing), now.without(missing)
-    short = _short_of_history(model.metadata, snapshot, spec, settings)
-    pairs = [(reference.without(short), now.without(short)), outputs]
-    shifts = _tested(pairs, window, model.metadata, spec)
-    about["drifted"] = "; ".join(f"{name}: {each}" for name, each in shifts.items() if each.drifted) or "no column"
-    report = _page(reference, now, outputs, folder, about, spec)
-    columns = judged({name: column for name, column in report.columns.items() if name not in short}, shifts)
+    report = draw_page(found, folder, about, spec)
+    columns = judged({name: each for name, each in report.columns.items() if name not in found.short}, found.shifts)
     drifted, drifted_share = has_drifted(columns, spec.monitoring.maximum_drifted_share)
-    log.info("Reference: %s, %d rows, version %d", about["reference"], len(reference.columns), champion.version)
+    log.info("Reference: %s, %d rows, version %d", found.described, len(found.reference.columns), champion.version)
     for name, column in sorted(columns.items(), key=lambda item: item[1].certainty):
         log.info("  %-40s %7.3f %s%s", name, column.score, "DRIFTED: " if column.drifted else "", column.shift or "")
     uri = share(settings, folder)
@@ -136,8 +120,8 @@ def _compare(
         drifted=drifted,
         drifted_share=drifted_share,
         columns=columns,
-        not_defined=not_defined,
-        short_of_history=short,
+        not_defined=found.not_defined,
+        short_of_history=found.short,
         report_html=storage.join(uri, report.html.name),
         report_json=storage.join(uri, report.json.name),
         snapshot=snapshot,
@@ -145,7 +129,7 @@ def _compare(
 
 
 def _last_year(
-    model: "OnnxModel", window: Days, snapshot: Snapshot, spec: ModelSpec, settings: StateSettings
+    model: "OnnxModel", window: Days, versions: TableVersions, spec: ModelSpec, settings: StateSettings
 ) -> Rows | None:
     """The same days of the week a year before, if the spec names that season and the lake has them."""
     from training.adapters.features import Features
@@ -154,12 +138,60 @@ def _last_year(
         return None
     lake = Lake(settings.lake, spec.source.name, spec.name)
     before = Days(start=window.start - YEAR, end=window.end - YEAR)
-    rows = _current_events(lake, spec, snapshot.table_versions, before)
+    rows = _current_events(lake, spec, versions, before)
     if len(rows) < spec.monitoring.minimum_rows:
         log.warning("Too few events in %s, a year before: compared with the training rows", before)
         return None
-    made = Features(settings, spec).historical(rows, snapshot.table_versions)
+    made = Features(settings, spec).historical(rows, versions)
     return Rows(_features(made, model.metadata)[0], rows[spec.drift_keys])
+
+
+class Comparison(NamedTuple):
+    """The two sides of a comparison, and what the drift test says of their columns together."""
+
+    reference: Rows
+    described: str
+    """What the reference is."""
+    now: Rows
+    outputs: tuple[Rows, Rows]
+    """Of the champion, on its holdout and now."""
+    shifts: dict[str, Shift]
+    not_defined: list[str]
+    """Features of the champion that the definitions no longer have: compared as their default."""
+    missing: list[str]
+    """Those among them that have no default: left out."""
+    short: list[str]
+    """Features that lack history in the reference: not compared."""
+
+
+def compare_rows(
+    made: "pd.DataFrame",
+    logged: Rows | None,
+    champion: ModelVersion,
+    model: "OnnxModel",
+    window: Days,
+    versions: TableVersions,
+    spec: ModelSpec,
+    settings: StateSettings,
+) -> Comparison:
+    """Test the events of `window`, `made` with their features, against the champion's reference.
+
+    `logged`: what the champion answered to them; None: it is computed.
+    """
+    metadata = model.metadata
+    current, not_defined, missing = _features(made, metadata)
+    reference = _last_year(model, window, versions, spec, settings)
+    described = f"the training rows of {metadata.train_days}" if reference is None else "a year before"
+    reference = reference or champion_reference(champion, metadata, spec, settings)
+    now = Rows(current, made[spec.drift_keys])
+    reference, now = matched(reference, now, spec.source.events.time_column, spec.monitoring.seasonality)
+    # The holdout has another season.
+    holdout = None if spec.monitoring.seasonality else _holdout_outputs(model)
+    outputs = holdout or _computed_outputs(reference, model), logged or _computed_outputs(now, model)
+    reference, now = reference.without(missing), now.without(missing)
+    short = _short_of_history(metadata, versions[EVENTS], spec, settings)
+    shifts = _tested([(reference.without(short), now.without(short)), outputs], window, metadata, spec)
+    return Comparison(reference, described, now, outputs, shifts, not_defined, missing, short)
 
 
 def _tested(
@@ -173,25 +205,29 @@ def _tested(
     return tested(sides, DRIFT_TESTS.find(monitoring.test), monitoring.minimum_shift, chance)
 
 
-def _page(
-    reference: Rows, now: Rows, outputs: tuple[Rows, Rows], folder: Path, about: dict[str, str], spec: ModelSpec
-) -> DriftReport:
+def draw_page(found: Comparison, folder: Path, about: dict[str, str], spec: ModelSpec) -> DriftReport:
     """Evidently's page, of a sample: its time grows with the rows."""
     from training.adapters.drift_report import write_drift_report
 
+    if found.not_defined:
+        about = about | {"not defined any more": ", ".join(found.not_defined)}
+        left_out = f"; left out, as they have no default: {', '.join(found.missing)}" if found.missing else ""
+        log.warning("Not defined any more, compared as the default: %s%s", about["not defined any more"], left_out)
+    drifted = [f"{name}: {each}" for name, each in found.shifts.items() if each.drifted]
+    about = about | {"drifted": "; ".join(drifted) or "no column"}
     drawn = [
         with_outputs(sample(side.columns, PAGE_ROWS, spec.training.seed), of_side.columns)
-        for side, of_side in zip((reference, now), outputs, strict=True)
+        for side, of_side in zip((found.reference, found.now), found.outputs, strict=True)
     ]
     share_of_columns = spec.monitoring.maximum_drifted_share or DISTANCE_SHARE
     return write_drift_report(drawn[0], drawn[1], share_of_columns, folder, about)
 
 
 def _short_of_history(
-    metadata: "ArtifactMetadata", snapshot: Snapshot, spec: ModelSpec, settings: StateSettings
+    metadata: "ArtifactMetadata", version: int, spec: ModelSpec, settings: StateSettings
 ) -> list[str]:
     lake = Lake(settings.lake, spec.source.name, spec.name)
-    days = covered(lake, spec.source, EVENTS, snapshot.table_versions[EVENTS])
+    days = covered(lake, spec.source, EVENTS, version)
     if days is None or metadata.features is None:
         return []
     found = short_of_history(spec.source, metadata.features, metadata.train_days, days.start)

@@ -5,6 +5,7 @@ of a run resolves its snapshot, and the others are given it. The rollout, which 
 exception.
 """
 
+from training.contract.messages.backtest import BacktestInputs, BacktestResult, Interval, Recommendation, Standing
 from training.contract.messages.broker import DecideRetrainingInputs, DecideRetrainingResult
 from training.contract.messages.check import CheckInputs, CheckResult
 from training.contract.messages.data import (
@@ -63,6 +64,8 @@ from training.contract.messages.watching import (
 __all__ = [
     "AuditInputs",
     "AuditResult",
+    "BacktestInputs",
+    "BacktestResult",
     "Candidate",
     "CheckInputs",
     "CheckResult",
@@ -91,6 +94,7 @@ __all__ = [
     "FitInputs",
     "IngestInputs",
     "IngestResult",
+    "Interval",
     "LedgerVerifyInputs",
     "LedgerVerifyResult",
     "Made",
@@ -101,6 +105,7 @@ __all__ = [
     "PerformanceInputs",
     "PerformanceResult",
     "Provenance",
+    "Recommendation",
     "RegisterInputs",
     "RegisterResult",
     "Replica",
@@ -121,6 +126,7 @@ __all__ = [
     "SourceInputs",
     "Split",
     "StageResult",
+    "Standing",
     "StepInputs",
     "StepReport",
     "TrainInputs",

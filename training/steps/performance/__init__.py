@@ -52,15 +52,14 @@ def run(inputs: PerformanceInputs, settings: StateSettings) -> PerformanceResult
         log.info("No knowledge horizon: there is no data yet")
         return PerformanceResult(outcome="no predictions", snapshot=snapshot)
     window = matured_window(snapshot.as_of, spec.monitoring.window_days, spec.label_spec.delay_days)
-    measured = _measured(snapshot, snapshot.as_of, snapshot.champion_version, window, spec, settings)
-    return measured.model_copy(update={"window": window, "snapshot": snapshot})
+    found = _measured(snapshot, snapshot.as_of, snapshot.champion_version, window, spec, settings)
+    return found.model_copy(update={"window": window, "snapshot": snapshot})
 
 
 def _measured(
     snapshot: Snapshot, as_of: date, champion_version: int, window: Days, spec: ModelSpec, settings: StateSettings
 ) -> PerformanceResult:
     from training.adapters.registry import Registry
-    from training.steps.performance.estimates import estimated
 
     lake, versions = Lake(settings.lake, spec.source.name, spec.name), snapshot.table_versions
     if not {PREDICTIONS, *spec.feed_names} <= versions.keys():
@@ -73,7 +72,14 @@ def _measured(
     except DataContractError as error:
         log.warning("Version %d cannot be measured: %s", champion_version, error.message)
         return PerformanceResult(outcome="too few labels", lacks=error.message, reference=metadata.holdout_metrics)
-    answers = Answers(champion, metadata, lake, versions, as_of, spec)
+    return measured(Answers(champion, metadata, lake, versions, as_of, spec), window, settings)
+
+
+def measured(answers: Answers, window: Days, settings: StateSettings) -> PerformanceResult:
+    """What the labels of `window`, which have all been reported, say of the answers, and the estimate for the newest
+    ones."""
+    from training.steps.performance.estimates import estimated
+
     result = _of_matured(answers, window, settings)
     return result.model_copy(update={"estimated": estimated(answers, window, settings)})
 
@@ -113,9 +119,9 @@ def _of_matured(answers: Answers, window: Days, settings: StateSettings) -> Perf
     for name, value in current.items():
         log.info("  %-22s %.4f, on the holdout %.4f", name, value, reference.get(name, float("nan")))
     _log_shares(counts, metadata.holdout_counts)
-    measured = {f"live/{name}": value for name, value in current.items()}
-    measured |= {f"live/share/{name}": count / len(rows) for name, count in counts.items()}
-    record(settings.tracking_uri, champion, measured, answers.as_of)
+    numbers = {f"live/{name}": value for name, value in current.items()}
+    numbers |= {f"live/share/{name}": count / len(rows) for name, count in counts.items()}
+    record(settings.tracking_uri, champion, numbers, answers.as_of)
     test = _tested(scored, answers, rows, current, window)
     degraded = bool(test and test.degraded)
     where = diagnosis(answers, window, settings) if degraded else None
