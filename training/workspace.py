@@ -13,7 +13,7 @@ from training.settings import StateSettings
 
 #: Folders of a model in the work folder that are made again from the lake or loaded from MLflow when they are gone. Its
 #: others are reports, which the ledger refers to.
-MADE_AGAIN = ("artifacts", "checkpoints", "datasets", "references", "searches", "snapshots", "versions")
+MADE_AGAIN = ("artifacts", "backtests", "checkpoints", "datasets", "references", "searches", "snapshots", "versions")
 #: The folder of a source with pages about its partitions.
 DATA_DOCS = "data_docs"
 
