@@ -1,5 +1,6 @@
 """A small world to watch: 12 weeks of payments, a champion trained on the quiet part, inflation in the last week."""
 
+import shutil
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from local.generator import Change, Generator
+from testing.serving_stack import changed
 from training.adapters.lake import Lake
 from training.adapters.registry import CHAMPION, ModelVersion, Registry
 from training.contract.base import Days
@@ -30,6 +32,13 @@ class MonitoredModel:
     @property
     def reference(self) -> Path:
         return Path(self.dataset.uri) / "reference.parquet"
+
+
+def copied(world: MonitoredModel, folder: Path) -> Settings:
+    """A copy of the world's state, for a test that writes to its lake, its ledger or its registry."""
+    shutil.copytree(world.settings.home, folder / "home")
+    shutil.copy(world.settings.tracking_uri.removeprefix("sqlite:///"), folder / "mlflow.db")
+    return changed(world.settings, home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db")
 
 
 def settings_in(folder: Path) -> Settings:

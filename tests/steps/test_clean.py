@@ -1,6 +1,5 @@
 """What retention deletes, and that it never deletes what a registered version needs."""
 
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 from deltalake import DeltaTable
 
 from testing.serving_stack import changed
-from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel
+from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel, copied
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry, Runs
@@ -27,9 +26,7 @@ def in_days(days: int) -> datetime:
 @pytest.fixture
 def place(world: MonitoredModel, tmp_path: Path) -> Settings:
     """A copy of the world, whose tables have three versions more: the first of them was registered by nobody."""
-    shutil.copytree(world.settings.home, tmp_path / "home")
-    shutil.copy(world.settings.tracking_uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
-    settings = changed(world.settings, home=tmp_path / "home", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    settings = copied(world, tmp_path)
     for table in ("events", "customer_features"):
         delta = DeltaTable(Lake(settings.lake, SOURCE).uri(table))
         for least in (50_000, 40_000, 30_000):

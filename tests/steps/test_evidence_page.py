@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.steps.monitored_model import MODEL, MonitoredModel
+from tests.steps.monitored_model import MODEL, MonitoredModel, copied
 from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
@@ -21,8 +21,8 @@ REASON = "amounts rose <script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def registered(world: MonitoredModel) -> Settings:
-    settings, champion = world.settings, world.champion
+def registered(world: MonitoredModel, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings, champion = copied(world, tmp_path_factory.mktemp("evidence")), world.champion
     Ledger(settings.ledger).append("request", MODEL, {"reason": REASON}, "request-1")
     verdict = Verdict(
         promote=True,

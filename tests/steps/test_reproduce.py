@@ -8,7 +8,7 @@ import pytest
 from deltalake import DeltaTable
 
 from testing.serving_stack import changed
-from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel
+from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel, copied
 from training.adapters.ledger import Ledger
 from training.adapters.registry import ModelVersion, Registry, Runs
 from training.contract.errors import DataContractError, InputError
@@ -24,9 +24,8 @@ def reproductions(settings: Settings) -> list[dict[str, Any]]:
     return [entry.body for entry in Ledger(settings.ledger).entries(MODEL, reproduce.REPRODUCTION)]
 
 
-def version_with(world: MonitoredModel, folder: Path, **changes: Any) -> ModelVersion:
+def version_with(settings: Settings, champion: ModelVersion, folder: Path, **changes: Any) -> ModelVersion:
     """A version of the champion's artifact whose recipe has these `changes`; without any, it has no recipe."""
-    settings, champion = world.settings, world.champion
     registry = Registry(settings.tracking_uri)
     runs = Runs(settings.tracking_uri, MODEL, str(folder / "artifacts"))
     begun = runs.begin("copy", f"copy-{'-'.join(changes)}", {})
@@ -44,6 +43,11 @@ def version_with(world: MonitoredModel, folder: Path, **changes: Any) -> ModelVe
     return registry.register(MODEL, begun.run_id, champion.digest, {})
 
 
+@pytest.fixture
+def place(world: MonitoredModel, tmp_path: Path) -> Settings:
+    return copied(world, tmp_path)
+
+
 def recipe_of(world: MonitoredModel, folder: Path) -> Recipe:
     kept = folder / "kept.json"
     Registry(world.settings.tracking_uri).download_file(world.champion.run_id, f"{RECIPE_FOLDER}/{RECIPE_FILE}", kept)
@@ -51,15 +55,15 @@ def recipe_of(world: MonitoredModel, folder: Path) -> Recipe:
 
 
 def test_the_champion_is_made_again_though_its_dataset_is_gone_and_the_spec_has_changed(
-    world: MonitoredModel, tmp_path: Path
+    world: MonitoredModel, place: Settings, tmp_path: Path
 ) -> None:
     """Neither the work folder nor the spec of today decides: the recipe does."""
     models = tmp_path / "models"
-    shutil.copytree(world.settings.models_dir, models)
+    shutil.copytree(place.models_dir, models)
     text = (models / f"{MODEL}.yaml").read_text()
     assert "holdout_days: 7" in text
     (models / f"{MODEL}.yaml").write_text(text.replace("holdout_days: 7", "holdout_days: 5"))
-    settings = changed(world.settings, models_dir=models, work_uri=str(tmp_path / "work"))
+    settings = changed(place, models_dir=models, work_uri=str(tmp_path / "work"))
 
     result = reproduce.run(ReproduceInputs(model=MODEL), settings)
 
@@ -72,46 +76,49 @@ def test_the_champion_is_made_again_though_its_dataset_is_gone_and_the_spec_has_
     assert not list(Path(settings.scratch).glob("*/datasets/*"))
 
 
-def test_other_parameters_give_another_model_and_the_causes_are_named(world: MonitoredModel, tmp_path: Path) -> None:
+def test_other_parameters_give_another_model_and_the_causes_are_named(
+    world: MonitoredModel, place: Settings, tmp_path: Path
+) -> None:
     recipe = recipe_of(world, tmp_path)
     parameters = {**recipe.fit["parameters"], "C": 0.001}
     libraries = {**recipe.libraries, "scikit-learn": "0.1"}
     version = version_with(
-        world, tmp_path, fit={**recipe.fit, "parameters": parameters}, libraries=libraries, git_sha="abc"
+        place,
+        world.champion,
+        tmp_path,
+        fit={**recipe.fit, "parameters": parameters},
+        libraries=libraries,
+        git_sha="abc",
     )
     with pytest.raises(DataContractError) as raised:
-        reproduce.run(ReproduceInputs(model=MODEL, version=version.version), world.settings)
+        reproduce.run(ReproduceInputs(model=MODEL, version=version.version), place)
 
     assert "SHA-256 of model.onnx" in raised.value.message
     assert "roc_auc on the holdout was" in raised.value.message
     assert "The library scikit-learn was 0.1 and is" in raised.value.hint
     assert "check out commit abc" in raised.value.hint
-    found = reproductions(world.settings)[-1]
+    found = reproductions(place)[-1]
     assert (found["outcome"], found["version"]) == ("different", version.version)
     assert found["before"]["dataset_id"] == found["now"]["dataset_id"]
 
 
-def test_rows_that_were_vacuumed_are_named(world: MonitoredModel, tmp_path: Path) -> None:
+def test_rows_that_were_vacuumed_are_named(place: Settings) -> None:
     """The lake has another version of the events by now, and Delta's vacuum has deleted the files of the old one."""
-    copy = tmp_path / "home"
-    shutil.copytree(world.settings.home, copy)
-    settings = changed(world.settings, home=copy)
-    uri = f"{settings.lake}/{SOURCE}/events"
-    table = DeltaTable(uri)
+    table = DeltaTable(f"{place.lake}/{SOURCE}/events")
     table.delete("amount > 50")
     table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
 
     with pytest.raises(DataContractError, match="not reproduced") as raised:
-        reproduce.run(ReproduceInputs(model=MODEL), settings)
+        reproduce.run(ReproduceInputs(model=MODEL), place)
 
     assert "events" in raised.value.message
-    assert reproductions(settings)[-1]["outcome"] == "impossible"
+    assert reproductions(place)[-1]["outcome"] == "impossible"
 
 
-def test_a_version_from_before_recipes_says_so(world: MonitoredModel, tmp_path: Path) -> None:
-    version = version_with(world, tmp_path)
+def test_a_version_from_before_recipes_says_so(world: MonitoredModel, place: Settings, tmp_path: Path) -> None:
+    version = version_with(place, world.champion, tmp_path)
     with pytest.raises(InputError, match=f"version {version.version} has no recipe"):
-        reproduce.run(ReproduceInputs(model=MODEL, version=version.version), world.settings)
+        reproduce.run(ReproduceInputs(model=MODEL, version=version.version), place)
 
 
 def test_without_a_champion_a_version_must_be_named(settings: Settings) -> None:

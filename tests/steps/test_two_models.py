@@ -92,5 +92,5 @@ def test_one_ingest_serves_both_and_each_is_trained_and_monitored(tmp_path: Path
     for model in (MODEL, OTHER):
         watched = drift.run(m.DriftInputs(model=model), settings)
         assert (watched.outcome, watched.champion_version) == ("measured", 1)
-        assert set(watched.columns) >= set(datasets[model].feature_names)
+        assert {*watched.columns, *watched.short_of_history} >= set(datasets[model].feature_names)
     assert Lake(settings.lake, SOURCE).versions(*tables) == before
