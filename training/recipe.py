@@ -15,6 +15,7 @@ from training.contract.messages import DatasetInputs, Snapshot
 from training.contract.recipe import Recipe
 from training.fit_job import FitJob
 from training.settings import StateSettings
+from training.workspace import own_state
 
 
 def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
@@ -66,15 +67,7 @@ def place_of(recipe: Recipe, source: str, folder: Path, settings: StateSettings)
     shutil.copytree(settings.feature_repo, features, ignore=shutil.ignore_patterns("__pycache__"))
     (features / f"{source}.yaml").write_text(recipe.source_spec)
     (models / f"{recipe.dataset.model}.yaml").write_text(_without_search(recipe.model_spec))
-    given = {name: getattr(settings, name) for name in ("artifact_maximum_mib", "git_sha", "image", "log_level")}
-    return StateSettings(
-        home=folder / "home",
-        models_dir=models,
-        feature_repo=features,
-        lake_uri=settings.lake,
-        tracking_uri=f"sqlite:///{folder}/mlflow.db",
-        **given,
-    )
+    return own_state(settings, folder / "home", models_dir=models, feature_repo=features)
 
 
 def _without_search(text: str) -> str:

@@ -4,7 +4,7 @@ A step works in plain folders under `settings.scratch`. Where `settings.work` is
 disk, and what others need is shared.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from training import storage
@@ -16,6 +16,22 @@ from training.settings import StateSettings
 MADE_AGAIN = ("artifacts", "backtests", "checkpoints", "datasets", "references", "searches", "snapshots", "versions")
 #: The folder of a source with pages about its partitions.
 DATA_DOCS = "data_docs"
+
+
+def own_state(settings: StateSettings, home: Path, **changes: Path) -> StateSettings:
+    """Settings for steps that compute beside the live state: what they write lies in `home`, with an MLflow in a file.
+
+    The lake is that of `settings`, to be read only. `changes`: other folders of specs.
+    """
+    given = ("models_dir", "feature_repo", "artifact_maximum_mib", "git_sha", "image", "log_level")
+    fields = {name: getattr(settings, name) for name in given} | changes
+    home.mkdir(parents=True, exist_ok=True)
+    return StateSettings(home=home, lake_uri=settings.lake, tracking_uri=f"sqlite:///{home}/mlflow.db", **fields)
+
+
+def hours_until(days: int, now: datetime) -> int:
+    """How many hours before this moment what is `days` days old at `now` was made; 0 when `now` is later than that."""
+    return max(0, days * 24 - round((now - datetime.now(UTC)).total_seconds() / 3600))
 
 
 def delete_old(uri: str, days: int, now: datetime, dry_run: bool = False) -> int:

@@ -9,7 +9,7 @@ from training.adapters.registry.retention import delete_artifacts
 from training.contract.messages import CleanModelInputs, CleanResult
 from training.contract.model_spec import load_model_spec
 from training.settings import StateSettings
-from training.workspace import DATA_DOCS, MADE_AGAIN, delete_old
+from training.workspace import DATA_DOCS, MADE_AGAIN, delete_old, hours_until
 
 log = logging.getLogger("perennial")
 
@@ -30,7 +30,6 @@ def run(inputs: CleanModelInputs, settings: StateSettings) -> CleanResult:
     before = now - timedelta(days=keep.run_artifacts_days)
     deleted["runs"] = len(delete_artifacts(settings.tracking_uri, spec.name, before, inputs.dry_run))
     lake = Lake(settings.lake, spec.source.name, spec.name)
-    hours = keep.work_days * 24 - round((now - datetime.now(UTC)).total_seconds() / 3600)
-    deleted[PREDICTIONS] = len(lake.vacuum(PREDICTIONS, max(hours, 0), (), inputs.dry_run))
+    deleted[PREDICTIONS] = len(lake.vacuum(PREDICTIONS, hours_until(keep.work_days, now), (), inputs.dry_run))
     log.info("%s: %s", "Would be deleted" if inputs.dry_run else "Deleted", deleted)
     return CleanResult(deleted=deleted)

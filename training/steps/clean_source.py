@@ -10,7 +10,7 @@ from training.contract.messages import CleanResult, CleanSourceInputs
 from training.contract.model_spec import source_of
 from training.contract.source_spec import load_source_spec
 from training.settings import StateSettings
-from training.workspace import DATA_DOCS, delete_old
+from training.workspace import DATA_DOCS, delete_old, hours_until
 
 log = logging.getLogger("perennial")
 
@@ -27,9 +27,9 @@ def run(inputs: CleanSourceInputs, settings: StateSettings) -> CleanResult:
         settings.tracking_uri, lambda model: source_of(model, settings.models_dir) in (None, spec.name)
     )
     lake, deleted = Lake(settings.lake, spec.name), dict[str, int]()
-    hours = spec.retention.table_versions_days * 24 - round((now - datetime.now(UTC)).total_seconds() / 3600)
+    hours = hours_until(spec.retention.table_versions_days, now)
     for table in [*spec.tables, QUARANTINE]:
-        deleted[table] = len(lake.vacuum(table, max(hours, 0), kept.get(table, set()), inputs.dry_run))
+        deleted[table] = len(lake.vacuum(table, hours, kept.get(table, set()), inputs.dry_run))
     docs = storage.join(settings.work, spec.name, DATA_DOCS)
     deleted[DATA_DOCS] = delete_old(docs, spec.retention.pages_days, now, inputs.dry_run)
     kept_versions = {table: len(versions) for table, versions in kept.items() if table in spec.tables}

@@ -17,6 +17,7 @@ from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.errors import DataContractError, InputError, TransientError
 from training.contract.messages import DatasetResult, Made, ReproduceInputs, ReproduceResult, StepReport, TrainResult
 from training.contract.model_spec import load_model_spec
+from training.contract.processes import end_with_parent
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
 from training.contract.steps import step_command
 from training.domain.identity import digest
@@ -136,7 +137,7 @@ def _run(step: str, inputs: dict[str, Any], folder: Path, place: StateSettings) 
     }
     command = [sys.executable, *step_command(step, inputs, str(report))]
     log.info("Running %s again in %s", step, folder)
-    code = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+    code = subprocess.run(command, env=environment, cwd=ROOT, check=False, preexec_fn=end_with_parent).returncode
     if not report.is_file():
         raise TransientError(f"The step {step} ended with {code} and no report", hint="Its log is above. Retry.")
     found = StepReport.model_validate_json(report.read_bytes())

@@ -17,6 +17,7 @@ from training.contract.errors import DataContractError
 from training.contract.model_spec import ModelSpec
 from training.domain.identity import backtest_id
 from training.settings import StateSettings
+from training.workspace import own_state
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,7 @@ def make_place(spec: ModelSpec, settings: StateSettings) -> Place:
         raise DataContractError(f"{lake.uri(spec.label_spec.feed)} is empty", hint="Land labels first.")
     identity = backtest_id(spec, versions, lake.identities(versions), training_code(settings, spec))
     folder = settings.scratch / spec.name / "backtests" / identity
-    folder.mkdir(parents=True, exist_ok=True)
-    given = {name: getattr(settings, name) for name in ("artifact_maximum_mib", "git_sha", "image", "log_level")}
-    own = StateSettings(
-        home=folder,
-        models_dir=settings.models_dir,
-        feature_repo=settings.feature_repo,
-        lake_uri=settings.lake,
-        tracking_uri=f"sqlite:///{folder}/mlflow.db",
-        **given,
-    )
+    own = own_state(settings, folder)
     # MLflow makes its tables at the first connection, which two processes must not do at once.
     Registry(own.tracking_uri).by_alias(spec.name, CHAMPION)
     return Place(own, spec.name, versions, newest.date() + timedelta(days=1))
