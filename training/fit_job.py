@@ -8,6 +8,7 @@ import numpy as np
 
 from training.adapters.datasets import Dataset
 from training.adapters.processes import Processes
+from training.adapters.registry import table_tags
 from training.code import fitting_digest, training_code
 from training.contract.artifact import SCHEMA_VERSION
 from training.contract.messages import FitInputs, SearchResult, TrainingWindow, TrainInputs
@@ -113,7 +114,7 @@ class FitJob:
             "git_sha": settings.git_sha or "",
             "training_code": training_code(settings, self.spec),
         }
-        return tags | {f"table.{table}": str(number) for table, number in manifest.table_versions.items()}
+        return tags | table_tags(manifest.table_versions)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from deltalake.exceptions import DeltaError
 from training import storage
 from training.adapters import databases
 from training.adapters.ledger import Ledger
+from training.adapters.registry import TABLE
 from training.backup import files
 from training.backup.manifest import (
     AIRFLOW,
@@ -112,8 +113,8 @@ def _registered(
         elif digest and model_file.sha256 != digest:
             found.append(f"{where} has the digest {digest}, its served/model.onnx has {model_file.sha256}")
     for model, version, key, value in _tags(registry):
-        if key.startswith("table."):
-            named = {key.removeprefix("table."): int(value)}
+        if key.startswith(TABLE):
+            named = {key.removeprefix(TABLE): int(value)}
             found += _too_new(named, manifest.sources.get(model), tables, f"{model} version {version}")
     known = {(model, version) for model, version, *_ in versions}
     for model, alias, version in databases.rows(registry, "registered_model_aliases", "name", "alias", "version"):

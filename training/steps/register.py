@@ -10,7 +10,7 @@ from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.prediction_table import newest_model_version
-from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry, Runs
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry, Runs, table_tags
 from training.adapters.registry.anchors import LEDGER_HEAD
 from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
@@ -138,4 +138,4 @@ def _tags(inputs: RegisterInputs, metadata: ArtifactMetadata) -> dict[str, str]:
         "as_of": str(metadata.as_of),
         "config_hash": metadata.config_hash,
     }
-    return tags | {f"table.{table}": str(version) for table, version in metadata.table_versions.items()}
+    return tags | table_tags(metadata.table_versions)

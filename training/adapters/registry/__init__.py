@@ -7,9 +7,11 @@ from training.adapters.registry.versions import (
     PREVIOUS,
     REFERENCE,
     SERVED,
+    TABLE,
     ModelState,
     ModelVersion,
     Registry,
+    table_tags,
 )
 
 __all__ = [
@@ -18,9 +20,11 @@ __all__ = [
     "PREVIOUS",
     "REFERENCE",
     "SERVED",
+    "TABLE",
     "ModelState",
     "ModelVersion",
     "Registry",
     "Run",
     "Runs",
+    "table_tags",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from training.adapters.registry.connection import connect, contract_errors
 from training.adapters.registry.pages import PAGE, pages, versions_of
 from training.adapters.registry.runs import FINGERPRINT, RESULT
+from training.adapters.registry.versions import TABLE
 from training.contract.errors import DataContractError
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perennial")
 
-#: Tag of versions and of runs: the version of a table that they were made of.
-TABLE = "table."
 #: Tag of a run whose artifacts were deleted: when.
 DELETED = "artifacts_deleted"
 

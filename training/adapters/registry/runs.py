@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
-from training.adapters.registry.versions import SERVED, fetch_served
+from training.adapters.registry.versions import SERVED, fetch_served, table_tags
 from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT
 from training.contract.errors import TransientError
 from training.contract.messages import DatasetResult
@@ -148,7 +148,7 @@ class Runs:
         """Log both splits as dataset inputs. Their tags are the table versions that they were made from."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        versions = [InputTag(f"table.{table}", str(version)) for table, version in dataset.table_versions.items()]
+        versions = [InputTag(*tag) for tag in table_tags(dataset.table_versions).items()]
         inputs = []
         for context, split in (("training", dataset.train), ("holdout", dataset.holdout)):
             described = Dataset(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 #: Artifact folders of a run: what is served, and a sample of the training features.
 SERVED, REFERENCE = "served", "reference"
+#: Tag of versions, of runs and of their inputs: the version of a table that they were made of.
+TABLE = "table."
 log = logging.getLogger("perennial")
 
 #: Registered models per request, the most that MLflow gives.
@@ -52,6 +54,11 @@ class ModelState:
     aliases: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     created: int = 0
+
+
+def table_tags(versions: Mapping[str, int]) -> dict[str, str]:
+    """The tags that name these table versions."""
+    return {f"{TABLE}{table}": str(number) for table, number in versions.items()}
 
 
 class Registry:
