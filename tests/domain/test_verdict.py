@@ -7,6 +7,7 @@ import pytest
 
 from training.contract.model_spec import EvaluationSpec
 from training.contract.tasks import BinaryTask, RegressionTask, Relative
+from training.domain.gates import Gate
 from training.domain.verdict import Champion, Reference, Rules, interval, judge, skill
 
 SPEC = EvaluationSpec(
@@ -174,3 +175,12 @@ def test_a_relative_margin_is_of_the_champions_value() -> None:
     verdict = judge(ERROR_RULES, SMALL, MEAN, champion)
     assert verdict.promote
     assert "may be at most 0.6500 (10.0%) above the champion's 6.5000" in verdict.reasons[-2]
+
+
+def test_further_gates_count_and_the_failed_ones_are_named() -> None:
+    slices, cost = Gate("slices", False, "worse on country FR"), Gate("cost", True, "3 seconds")
+    verdict = judge(RULES, {**GOOD, "average_precision": 0.01}, REFERENCE, None, more=[slices, cost])
+    assert not verdict.promote
+    assert verdict.failed == ["limits", "skill", "slices"]
+    assert verdict.reasons[-2:] == ["FAILED: worse on country FR", "passed: 3 seconds"]
+    assert judge(RULES, GOOD, REFERENCE, None, more=[cost]).failed == []

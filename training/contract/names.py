@@ -18,6 +18,22 @@ EstimatorName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?
 CandidateName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?( [a-z0-9_]+)?$")]
 Metric = Name
 Trigger = Literal["first", "schedule", "drift", "performance", "new_data", "code", "person"]
+#: A kind of condition in a verdict.
+GateName = Literal[
+    "limits",
+    "skill",
+    "champion",
+    "margins",
+    "better",
+    "slices",
+    "calibration",
+    "fairness",
+    "robustness",
+    "cost",
+    "latency",
+    "stability",
+    "leakage",
+]
 #: What an estimator learns: 0 or 1, one of k classes, or a number.
 Target = Literal["binary", "classes", "number"]
 

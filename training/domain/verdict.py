@@ -11,7 +11,7 @@ of error is therefore divided by the number n of candidates (Bonferroni): each m
 failure does not make the gate easier for the others.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,20 +19,10 @@ import numpy as np
 from training.contract.messages import Metrics, Verdict
 from training.contract.model_spec import EvaluationSpec, Metric
 from training.contract.tasks import MetricRule, Relative, allowed
+from training.domain.gates import Gate
 from training.domain.task_kind import TaskKind
 
 _NOT_MEASURED = float("nan")
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One condition of a promotion, and a sentence with its numbers."""
-
-    passed: bool
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{'passed' if self.passed else 'FAILED'}: {self.sentence}"
 
 
 @dataclass(frozen=True)
@@ -76,11 +66,16 @@ class Rules:
 
 
 def judge(
-    rules: Rules, challenger: Metrics, reference: Reference, champion: Champion | None, candidates: int = 1
+    rules: Rules,
+    challenger: Metrics,
+    reference: Reference,
+    champion: Champion | None,
+    candidates: int = 1,
+    more: Sequence[Gate] = (),
 ) -> Verdict:
     """The verdict on a challenger with these holdout metrics, the best of `candidates` (including those that failed).
 
-    `champion` is None when no model is in service yet.
+    `champion` is None when no model is in service yet. `more` are gates that need more than metrics.
     """
     spec = rules.spec
     confidence = 1 - (1 - spec.confidence) / candidates
@@ -89,9 +84,11 @@ def judge(
     skilled = skill(rules.primary, challenger.get(spec.primary), reference.metrics.get(spec.primary))
     if champion is None:
         gates.append(_skill(spec, challenger, reference, skilled))
-        gates.append(Gate(True, "there is no champion yet, so only the limits and the naive reference count"))
+        gates.append(
+            Gate("champion", True, "there is no champion yet, so only the limits and the naive reference count")
+        )
     elif champion.metrics is None or champion.differences is None:
-        gates.append(Gate(False, f"against champion version {champion.version}: {champion.problem}"))
+        gates.append(Gate("champion", False, f"against champion version {champion.version}: {champion.problem}"))
     else:
         difference = interval(champion.differences, confidence)
         gates += _margins(rules, challenger, champion.metrics)
@@ -101,8 +98,11 @@ def judge(
         if champion.drawn:
             certainty += f"; the bootstrap draws {champion.drawn}"
         gates.append(_better(rules, challenger, champion.metrics, difference, certainty))
+    gates += more
+    failed = dict.fromkeys(gate.name for gate in gates if not gate.passed)
     return Verdict(
-        promote=all(gate.passed for gate in gates),
+        promote=not failed,
+        failed=list(failed),
         reasons=[str(gate) for gate in gates],
         primary=spec.primary,
         challenger=challenger,
@@ -139,7 +139,7 @@ def _limits(rules: Rules, challenger: Metrics) -> Iterator[Gate]:
         value, rule = challenger.get(metric, _NOT_MEASURED), rules.metrics[metric]
         side = "at least" if rule.higher_is_better else "at most"
         # A comparison with NaN is false, so a missing metric fails.
-        yield Gate(rule.sign * value >= rule.sign * limit, f"{metric} {value:.4f} must be {side} {limit:.4f}")
+        yield Gate("limits", rule.sign * value >= rule.sign * limit, f"{metric} {value:.4f} must be {side} {limit:.4f}")
 
 
 def _skill(spec: EvaluationSpec, challenger: Metrics, reference: Reference, skilled: float | None) -> Gate:
@@ -149,7 +149,7 @@ def _skill(spec: EvaluationSpec, challenger: Metrics, reference: Reference, skil
         f"the skill in {spec.primary} {told}, must be above {spec.minimum_skill:.4f}: {ours:.4f} against {theirs:.4f} "
         f"of the naive reference, {reference.described}"
     )
-    return Gate(skilled is not None and skilled > spec.minimum_skill, sentence)
+    return Gate("skill", skilled is not None and skilled > spec.minimum_skill, sentence)
 
 
 def _margins(rules: Rules, challenger: Metrics, champion: Metrics) -> Iterator[Gate]:
@@ -159,7 +159,7 @@ def _margins(rules: Rules, challenger: Metrics, champion: Metrics) -> Iterator[G
         side = "below" if rule.higher_is_better else "above"
         relative = f" ({margin.relative:.1%})" if isinstance(margin, Relative) else ""
         sentence = f"{metric} {ours:.4f} may be at most {most:.4f}{relative} {side} the champion's {theirs:.4f}"
-        yield Gate(rule.sign * (ours - theirs) >= -most, sentence)
+        yield Gate("margins", rule.sign * (ours - theirs) >= -most, sentence)
 
 
 def _better(
@@ -174,4 +174,4 @@ def _better(
     )
     sign, low, high = rules.primary.sign, *difference
     beyond_chance = low > 0 if sign > 0 else high < 0
-    return Gate(sign * (ours - theirs) > 0 and beyond_chance, sentence)
+    return Gate("better", sign * (ours - theirs) > 0 and beyond_chance, sentence)

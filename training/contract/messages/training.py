@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from training.contract.base import Days, Frozen, TableVersions
 from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
-from training.contract.names import CandidateName, EstimatorName, StoredMetric
+from training.contract.names import CandidateName, EstimatorName, GateName, StoredMetric
 from training.contract.state_uris import WorkUri
 
 
@@ -183,6 +183,8 @@ class Verdict(Frozen):
 
     promote: bool
     reasons: list[str]
+    failed: list[GateName] = []
+    """The kinds of gates that failed. Empty also when a version that did not name them yet has judged."""
     primary: StoredMetric
     challenger: Metrics
     champion: Metrics | None
