@@ -1,5 +1,8 @@
 """What is fitted, on which rows, and by what it is known: the steps `search` and `train` share it."""
 
+import logging
+import os
+import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +20,13 @@ from training.contract.search_spec import SearchSpec
 from training.domain.identity import fit_id
 from training.domain.task_kind import TaskKind, task_of
 from training.estimators import base
+from training.estimators.base.calibration import fit_calibrated
 from training.settings import StateSettings
+
+log = logging.getLogger("perennial")
+#: Tags of a run: what its training took, with a search for parameters in the same step.
+TRAINING_SECONDS, TRAINING_CPU_SECONDS = "training_seconds", "training_cpu_seconds"
+TRAINING_GPU_SECONDS = "training_gpu_seconds"
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,21 @@ class FitJob:
         first = self.dataset.manifest.all_windows[0].name
         return replace(self, inputs=self.inputs.model_copy(update={"window": first}))
 
+    def fit(self, rows: "TrainingRows", checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
+        """The fitted estimator and the seconds that fitting took: those of the last try, when it was resumed."""
+        inputs, parameters = self.inputs, self.parameters
+        count = len(rows.data.labels)
+        log.info("Fitting %s on %d rows of %s: %s", inputs.estimator, count, self.window.days, parameters)
+        started = time.monotonic()
+        calibration = self.spec.training.calibration
+        if calibration == "none":
+            fitted = self.estimator.fit(rows.data, parameters, inputs.seed, checkpoint)
+        else:
+            fitted = fit_calibrated(self.estimator, rows.data, parameters, inputs.seed, calibration, checkpoint)
+        seconds = time.monotonic() - started
+        log.info("Fitted in %.1f s on %s", seconds, fitted.device)
+        return fitted, seconds
+
     def tags(self, settings: StateSettings) -> dict[str, str]:
         """Of the job's run in MLflow."""
         manifest = self.dataset.manifest
@@ -139,3 +163,30 @@ class TrainingRows:
             return cls(data, classes, None)
         base.check_features(features[fitted:], columns)
         return cls(data, classes, (features[fitted:], truth[fitted:]))
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a training has taken since it began: seconds on the clock, and of the CPUs by this process."""
+
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def now(cls) -> "Spent":
+        """Since the process started, with its child processes that have ended."""
+        used = os.times()
+        return cls(time.monotonic(), used.user + used.system + used.children_user + used.children_system)
+
+    def since(self, began: "Spent") -> "Spent":
+        return Spent(self.seconds - began.seconds, self.cpu_seconds - began.cpu_seconds)
+
+    def tags(self, processes: int, device: str) -> dict[str, str]:
+        """Tags of the run. `processes` fitted together, which all did the same work; each has a GPU of its own, if
+        `device` is one."""
+        gpu_seconds = self.seconds * processes if device != "cpu" else 0.0
+        return {
+            TRAINING_SECONDS: f"{self.seconds:.3f}",
+            TRAINING_CPU_SECONDS: f"{self.cpu_seconds * processes:.3f}",
+            TRAINING_GPU_SECONDS: f"{gpu_seconds:.3f}",
+        }

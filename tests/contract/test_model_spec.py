@@ -318,6 +318,18 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("features.tables.hours", {**TABLE, "history_days": 10**9}, "features.tables.hours.history_days"),
     ("evaluation.limits", {"average_precision": 1.2}, "evaluation.limits.average_precision is 1.2, but the metric is"),
     ("evaluation.margins", {"roc_auc": -0.1}, "evaluation.margins.roc_auc"),
+    (
+        "evaluation.cost",
+        {"maximum_price": 1.0},
+        "evaluation.cost.maximum_price limits what a training costs, but there",
+    ),
+    ("evaluation.cost", {"maximum_seconds": 0}, "evaluation.cost.maximum_seconds: Input should be greater than 0"),
+    ("evaluation.latency", {"maximum_p99": 5}, "evaluation.latency.maximum_p99: There is no such field"),
+    ("evaluation.stability", {"seeds": 21}, "evaluation.stability.seeds: Input should be less than or equal to 20"),
+    ("evaluation.robustness", {"maximum_changed": {"noise": -1}}, "evaluation.robustness.maximum_changed.noise"),
+    ("evaluation.robustness", {"noise": 0}, "evaluation.robustness.noise: Input should be greater than 0"),
+    ("evaluation.leakage", {"maximum_explained": 2}, "evaluation.leakage.maximum_explained: Input should be less"),
+    ("retraining.costs", {"cpu_hour": -1}, "retraining.costs.cpu_hour: Input should be greater than or equal to 0"),
     ("rollout.guards", {"minimum_alert_ratio": 0.9, "maximum_alert_ratio": 0.5}, "minimum_alert_ratio is 0.9, above"),
     ("rollout.guards", {"maximum_p99_ms": float("inf")}, "rollout.guards.maximum_p99_ms"),
     ("schedule.train", "0 3 * *", "schedule.train is '0 3 * *', which has 4 fields instead of 5"),
@@ -456,3 +468,13 @@ def test_a_file_whose_name_is_no_models_is_told(tmp_path: Path, name: str) -> No
     (tmp_path / f"{name}.yaml").write_text(TEXT)
     with pytest.raises(ConfigError, match="is not a name for a model"):
         load_model_spec(name, tmp_path)
+
+
+def test_a_feature_that_may_know_the_label_must_be_one_of_those_listed(files: Files) -> None:
+    files.set("features", ["payment_amount", "customer_count_7d"])
+    files.set("evaluation.leakage", {"expected": ["payment_amont"]})
+    with pytest.raises(ConfigError, match=r"leakage\.expected names 'payment_amont', which is not") as raised:
+        files.load()
+    assert "Did you mean 'payment_amount'?" in raised.value.hint
+    files.set("evaluation.leakage", {"expected": ["payment_amount"]})
+    assert files.load().evaluation.leakage.expected == ("payment_amount",)

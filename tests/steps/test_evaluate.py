@@ -9,12 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from testing.spec_files import Raw, spec_files
 from tests.steps.training_rows import NAMES, START, write_dataset
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
+from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError, TransientError
@@ -29,10 +32,22 @@ from training.contract.messages import (
 )
 from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.traffic import FIRST
+from training.fit_job import FitJob
 from training.settings import Settings
 from training.steps import evaluate, register, train
 
 SOURCE, MODEL = "card_payments", "card_fraud"
+
+
+def _against_the_champion(verdict: Verdict) -> str:
+    """The sentence that compares the challenger with the champion."""
+    (found,) = (each for each in verdict.reasons if "bootstrap interval" in each or "against champion" in each)
+    return found
+
+
+def _without_latency(verdict: Verdict) -> Verdict:
+    reasons = [each for each in verdict.reasons if "p99 of one row" not in each]
+    return verdict.model_copy(update={"latency": None, "reasons": reasons})
 
 
 class Judged:
@@ -134,7 +149,7 @@ def test_the_champion_itself_is_no_challenger(world: Judged) -> None:
     world.serve(world.good)
     verdict = world.evaluate(world.good, world.poor).verdict
     assert not verdict.promote
-    assert "this very model" in verdict.reasons[-1]
+    assert "this very model" in _against_the_champion(verdict)
 
 
 def test_a_champion_is_scored_with_its_own_features_by_name(world: Judged) -> None:
@@ -149,7 +164,7 @@ def test_a_champion_that_lacks_a_feature_stays(world: Judged) -> None:
     verdict = world.evaluate(world.narrow, uri=world.narrow_uri).verdict
     assert not verdict.promote
     assert verdict.champion is None
-    assert "no column customer_count_7d, night" in verdict.reasons[-1]
+    assert "no column customer_count_7d, night" in _against_the_champion(verdict)
 
 
 def test_an_artifact_other_than_the_candidate_is_refused(world: Judged) -> None:
@@ -257,7 +272,7 @@ def test_the_more_candidates_the_surer_the_lead_must_be(world: Judged) -> None:
     assert alone.difference is not None
     assert best.difference is not None
     assert best.difference[0] < alone.difference[0]
-    assert "for the best of 2 candidates" in best.reasons[-1]
+    assert "for the best of 2 candidates" in _against_the_champion(best)
 
 
 def _judged(world: Judged, name: str, customers: pa.Array, whole_days: bool) -> Verdict:
@@ -271,7 +286,7 @@ def test_with_few_entities_time_is_drawn_and_the_verdict_says_so(world: Judged) 
     verdict = _judged(world, "few", pa.array([1, 2, 3]), whole_days=True)
     assert (
         "the bootstrap draws blocks of 4 hours (42), because 3 distinct entities are fewer than 30"
-        in verdict.reasons[-1]
+        in _against_the_champion(verdict)
     )
     assert verdict.promote
     assert verdict.difference is not None
@@ -281,10 +296,10 @@ def test_with_few_entities_time_is_drawn_and_the_verdict_says_so(world: Judged) 
 def test_with_few_entities_and_few_hours_nothing_is_promoted(world: Judged) -> None:
     verdict = _judged(world, "neither", pa.array([1]), whole_days=False)
     assert not verdict.promote
-    assert verdict.reasons[-1].startswith("FAILED: average_precision")
+    assert _against_the_champion(verdict).startswith("FAILED: average_precision")
     assert (
         "1 distinct entity is fewer than 30, and the rows are in 7 blocks of an hour: 30 are needed"
-        in verdict.reasons[-1]
+        in _against_the_champion(verdict)
     )
 
 
@@ -304,7 +319,7 @@ def test_with_few_entities_and_few_hours_nothing_is_promoted(world: Judged) -> N
 )
 def test_entities_may_be_text_absent_or_unequal(world: Judged, name: str, customers: pa.Array, drawn: str) -> None:
     verdict = _judged(world, name, customers, whole_days=True)
-    assert f"the bootstrap draws {drawn}" in verdict.reasons[-1]
+    assert f"the bootstrap draws {drawn}" in _against_the_champion(verdict)
     assert verdict.promote
 
 
@@ -316,7 +331,7 @@ def test_the_entity_may_be_the_id(world: Judged, tmp_path: Path) -> None:
     inputs = EvaluateInputs(model=MODEL, candidates=[world.good], dataset_uri=world.uri, seed=1)
     result = evaluate.run(inputs, world.settings.model_copy(update={"models_dir": tmp_path}))
     assert result.verdict.promote
-    assert f"the bootstrap draws whole entities ({result.scored_rows})" in result.verdict.reasons[-1]
+    assert f"the bootstrap draws whole entities ({result.scored_rows})" in _against_the_champion(result.verdict)
 
 
 def test_who_dropped_out_is_named_and_counts_as_a_candidate(world: Judged) -> None:
@@ -328,7 +343,9 @@ def test_who_dropped_out_is_named_and_counts_as_a_candidate(world: Judged) -> No
     result = evaluate.run(inputs, world.settings)
     assert result.dropped_out == {"mlp": why}
     assert "- mlp: train: out of memory → Ask for more." in Path(result.report_uri).with_suffix(".md").read_text()
-    assert result.verdict == world.evaluate(world.good, world.poor).verdict
+    both = world.evaluate(world.good, world.poor).verdict
+    # The latency is measured for each verdict.
+    assert _without_latency(result.verdict) == _without_latency(both)
 
 
 def test_without_a_candidate_there_is_no_verdict_and_the_reasons_are_told(world: Judged) -> None:
@@ -419,3 +436,127 @@ def test_a_champion_that_the_ledger_does_not_know_is_named(older: Judged, caplog
     caplog.clear()
     older.register(judged)
     assert "does not say how" not in caplog.text
+
+
+def _with(world: Judged, folder: Path, **sections: object) -> Settings:
+    """The settings of the world, with these sections of `evaluation` in the spec."""
+
+    def change(model: Raw, source: Raw) -> None:
+        model["evaluation"] |= sections
+
+    return world.settings.model_copy(update=spec_files(folder, change))
+
+
+def _judge(world: Judged, settings: Settings, uri: str = "") -> Verdict:
+    inputs = EvaluateInputs(model=MODEL, candidates=[world.good], dataset_uri=uri or world.uri, seed=1)
+    return evaluate.run(inputs, settings).verdict
+
+
+def test_a_verdict_says_what_training_and_predicting_take_and_how_robust_predictions_are(world: Judged) -> None:
+    verdict = world.evaluate(world.good).verdict
+    assert verdict.failed == []
+    cost, robust, leakage = verdict.cost, verdict.robustness, verdict.leakage
+    assert cost is not None
+    assert cost.seconds is not None
+    assert cost.cpu_seconds is not None
+    assert cost.seconds > 0
+    assert cost.cpu_seconds > 0
+    assert (cost.gpu_seconds, cost.price) == (0, None)
+    assert cost.model_bytes == Path(world.good.artifact_uri, "model.onnx").stat().st_size
+    assert verdict.latency is not None
+    assert 0 < verdict.latency.p50_ms <= verdict.latency.p99_ms == min(verdict.latency.rounds_p99_ms)
+    assert robust is not None
+    assert [test.name for test in robust.tests] == ["noise", "missing", "boundary"]
+    # The columns of the view become their default when a row lacks; the amount of the request is never missing.
+    assert robust.tests[1].columns == NAMES[1:]
+    assert leakage is not None
+    assert set(leakage.explains) == set(NAMES)
+    assert 0.3 < max(leakage.explains["amount"].values()) < 0.9
+    assert (verdict.stability, leakage.former, leakage.suspects) == (None, {}, [])
+
+
+def test_limits_that_are_not_kept_are_named_and_a_slow_moment_is_measured_again(world: Judged, tmp_path: Path) -> None:
+    limits = {
+        "latency": {"maximum_p99_ms": 1e-6, "rounds": 2, "calls": 20},
+        "cost": {"maximum_model_mib": 1e-6, "maximum_cpu_seconds": 1e6},
+        "robustness": {"maximum_changed": {"noise": 0.0}},
+    }
+    settings = _with(world, tmp_path, **limits)
+    first, second = _judge(world, settings), _judge(world, settings)
+    assert first.failed == ["robustness", "cost", "latency"]
+    assert first.latency != second.latency
+    assert sum(each.startswith("FAILED: ") for each in first.reasons) == 3
+
+
+def test_a_feature_that_knows_the_label_asks_for_a_person(world: Judged, tmp_path: Path) -> None:
+    uri = write_dataset(tmp_path / "leaky")
+    for split in ("train", "holdout"):
+        path = Path(uri, f"{split}.parquet")
+        table = pq.read_table(path)
+        known = table["is_fraud"].cast(pa.float32())
+        pq.write_table(table.set_column(table.column_names.index("night"), "night", known), path)
+    leaky = world.train(uri, "logistic_regression")
+    verdict = world.evaluate(leaky, uri=uri).verdict
+    assert verdict.failed == ["leakage"]
+    assert verdict.leakage is not None
+    assert verdict.leakage.suspects == ["night"]
+    (told,) = (each for each in verdict.reasons if each.startswith("FAILED"))
+    assert "night (1.000 of score, the whole model 1.000)" in told
+
+
+def test_a_metric_is_held_against_former_champions_that_the_ledger_names(world: Judged, tmp_path: Path) -> None:
+    settings = world.settings.model_copy(update={"home": tmp_path / "home"})
+    poor, good = world.serve(world.poor), world.serve(world.good)
+    ledger = Ledger(settings.ledger)
+    ledger.append("rollout", MODEL, {"version": poor, "phase": "finished"}, "1:finished")
+    # Neither one that was not rolled out to the end nor one that the registry lost counts.
+    ledger.append("rollout", MODEL, {"version": good, "phase": "failed"}, "2:failed")
+    ledger.append("rollout", MODEL, {"version": 999, "phase": "finished"}, "3:finished")
+    verdict = _judge(world, settings)
+    theirs = OnnxModel.load(world.poor.artifact_uri).metadata.holdout_metrics["average_precision"]
+    assert verdict.leakage is not None
+    assert verdict.leakage.former == {poor: pytest.approx(theirs)}
+    assert any(f"version {poor} with {theirs:.4f}" in each for each in verdict.reasons)
+
+
+def test_other_seeds_survive_a_kill_and_a_fit_that_fails_fails_the_gate(
+    world: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.serve(world.poor)
+    settings = _with(world, tmp_path, stability={"seeds": 3})
+    fit, seeds = FitJob.fit, []
+
+    def until(seed: int, error: BaseException) -> None:
+        def fails(job: FitJob, *given: object) -> object:
+            seeds.append(job.inputs.seed)
+            if job.inputs.seed == seed:
+                raise error
+            return fit(job, *given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(FitJob, "fit", fails)
+
+    until(3, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        _judge(world, settings)
+    until(3, ValueError("no <convergence>"))
+    verdict = _judge(world, settings)
+    assert seeds == [2, 3, 3, 4], "what was finished before the kill is not fitted again"
+    assert verdict.failed == ["stability"]
+    assert any("the fit with seed 3 failed: ValueError: no <convergence>" in each for each in verdict.reasons)
+    until(-1, ValueError())
+    verdict = _judge(world, settings)
+    assert seeds == [2, 3, 3, 4, 3], "only what failed is tried again"
+    assert verdict.failed == []
+    stable = verdict.stability
+    assert stable is not None
+    assert list(stable.values) == [1, 2, 3, 4]
+    # Logistic regression does not depend on the seed.
+    assert stable.deviation == 0
+    assert stable.gain is not None
+    assert stable.gain > 0
+    assert any("because every seed gives the same metric" in each for each in verdict.reasons)
+    until(-1, ValueError())
+    world.clear().serve(world.good)
+    verdict = _judge(world, settings)
+    assert verdict.failed == ["champion", "stability"], "the very champion has no gain, and nothing is fitted for it"
+    assert len(seeds) == 5

@@ -10,13 +10,32 @@ from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
 from training.contract.errors import InputError
-from training.contract.messages import Candidate, RegisterInputs, Verdict
+from training.contract.messages import (
+    Candidate,
+    Cost,
+    Latency,
+    Leakage,
+    Perturbation,
+    RegisterInputs,
+    Robustness,
+    Stability,
+    Verdict,
+)
 from training.evidence_page.__main__ import where
 from training.settings import Settings
 from training.steps import register
 
 pytestmark = pytest.mark.slow
 
+NOISE = Perturbation(
+    name="noise",
+    described="with noise of 0.1 standard deviations",
+    columns=["x", "y"],
+    rows=2000,
+    changed=0.0123,
+    maximum=0.05,
+    by_decision={"pass": 0.01, "alert": 0.2},
+)
 REASON = "amounts rose <script>alert(1)</script>"
 
 
@@ -33,6 +52,13 @@ def registered(world: MonitoredModel, tmp_path_factory: pytest.TempPathFactory) 
         reference={"average_precision": 0.01},
         difference=(0.1, 0.3),
         confidence=0.9,
+        robustness=Robustness(rows=2000, unit="{} of the decisions flip", tests=[NOISE]),
+        cost=Cost(seconds=10, cpu_seconds=20, gpu_seconds=0, price=0.5, unit="EUR", model_bytes=2**20),
+        latency=Latency(p50_ms=0.1, p99_ms=0.25, rounds_p99_ms=[0.5, 0.25], calls=200),
+        stability=Stability(
+            metric="roc_auc", own_seed=1, values={1: 0.9}, failed={2: "<b>no</b>"}, deviation=None, gain=0.1
+        ),
+        leakage=Leakage(model_explains={"score": 0.8}, explains={"x": {"score": 0.3}}, suspects=["x"], former={7: 0.6}),
     )
     artifact = Path(settings.scratch, MODEL, "versions", "of-the-test")
     served = OnnxModel.load(Registry(settings.tracking_uri).download(champion, artifact)).metadata
@@ -64,6 +90,15 @@ def test_the_page_says_what_the_version_is_made_of_and_why_it_may_serve(
         "scikit-learn",
         f"make reproduce MODEL={MODEL} VERSION=1",
         "request-1",
+        "<td>with noise of 0.1 standard deviations</td><td>2</td><td>2,000</td><td>1.23%</td><td>5.00%</td>",
+        "alert: 20.00%",
+        "<td>price of the machines</td><td>0.5 EUR</td>",
+        "its p99 is 0.250, its median 0.100",
+        "<td>1 (its own)</td><td>0.9000</td>",
+        "failed: &lt;b&gt;no&lt;/b&gt;",
+        "<td>the whole model</td><td>0.800</td>",
+        "<td>x</td><td>0.300</td><td>suspicious</td>",
+        "<th>former champion</th><th>average_precision</th></tr><tr><td>7</td><td>0.6000</td>",
     ):
         assert expected in html, expected
     assert "<script" not in html

@@ -14,6 +14,10 @@ class CostsSpec(Spec):
     """The currency, for logs: `EUR`."""
     training: float | None = Field(None, ge=0)
     """The price of one training: machines, people who approve, the risk of a rollout."""
+    cpu_hour: float | None = Field(None, ge=0)
+    """The price of an hour of one CPU. The verdict says what the machines of a training cost."""
+    gpu_hour: float | None = Field(None, ge=0)
+    """The price of an hour of one GPU."""
     loss_per_1000_predictions: float | None = Field(None, gt=0)
     """What 1,000 predictions lose when the primary metric is worse by 1.0: an average precision of 0 instead of 1, or a
     rmse that is higher by 1."""

@@ -25,6 +25,7 @@ def contradictions(spec: SpecSections) -> list[Mistake]:
         *_training(spec),
         # With a label of another kind of task, the metrics are those of another kind, too.
         *([] if label else [*_evaluation(spec), *_guards(spec)]),
+        *_gates(spec),
         *_retraining(spec),
         *_schedule(spec),
     ]
@@ -117,6 +118,19 @@ def _evaluation(spec: SpecSections) -> Iterator[Mistake]:
     if unknown := [name for name in spec.task.reference_columns if name not in columns]:
         what = f"names {', '.join(unknown)}, not one of the columns {sorted(columns)}"
         yield "task.reference.by", what, "Name one of the columns."
+
+
+def _gates(spec: SpecSections) -> Iterator[Mistake]:
+    evaluation = spec.evaluation
+    if evaluation.cost.maximum_price is not None and spec.retraining.costs.cpu_hour is None:
+        what = "limits what a training costs, but there is no price of a CPU"
+        yield "evaluation.cost.maximum_price", what, "Set retraining.costs.cpu_hour, or remove the limit."
+    if not isinstance(spec.features, tuple):
+        return
+    for name in evaluation.leakage.expected:
+        if name not in spec.features:
+            what = f"names {name!r}, which is not one of the model's features"
+            yield "evaluation.leakage.expected", what, f"{did_you_mean(name, spec.features)}Name a feature."
 
 
 def _guards(spec: SpecSections) -> Iterator[Mistake]:

@@ -7,6 +7,7 @@ from pydantic import Field
 from training.contract.base import Spec
 from training.contract.feature_tables import DayCount
 from training.contract.feeds import Share
+from training.contract.gate_limits import CostLimits, LatencySpec, LeakageSpec, RobustnessSpec, StabilitySpec
 from training.contract.names import DEFAULT_SERVICE, Metric, Name
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
@@ -94,6 +95,11 @@ class EvaluationSpec(Spec):
     binary task with an entity."""
     bootstrap_samples: int = Field(500, ge=50)
     confidence: float = Field(0.9, gt=0.5, lt=1)
+    robustness: RobustnessSpec = RobustnessSpec()
+    cost: CostLimits = CostLimits()
+    latency: LatencySpec = LatencySpec()
+    stability: StabilitySpec = StabilitySpec()
+    leakage: LeakageSpec = LeakageSpec()
 
 
 class MonitoringSpec(Spec):

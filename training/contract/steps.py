@@ -96,6 +96,8 @@ STEPS: Mapping[str, StepSpec] = {
             summary="Score the candidates and the champion on the same holdout and reach a verdict.",
             inputs=m.EvaluateInputs,
             result=m.EvaluateResult,
+            # It may fit the challenger again, with other seeds.
+            timeout_seconds=6 * 3600,
         ),
         StepSpec(
             name="register",

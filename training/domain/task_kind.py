@@ -105,6 +105,15 @@ class ServedTask(ABC):
             return None
         return np.array([a == b for a, b in zip(self.decided(scores), other.decided(others), strict=True)], dtype=bool)
 
+    #: What the mean of `changes` is, with the number as a percentage in place of {}.
+    changed: ClassVar[str] = "{} of the decisions flip"
+
+    def changes(self, scores: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+        """How much the prediction of each row has changed where its `scores` became `others`: float64 [n], 1 where it
+        means something else now. None: this kind cannot tell."""
+        same = self.agree(scores, self, others)
+        return None if same is None else 1.0 - same
+
     @abstractmethod
     def stored(self) -> dict[str, Any]:
         """The content of `task` in the artifact, with `kind`."""
@@ -259,6 +268,16 @@ class TaskKind(ABC):
     @abstractmethod
     def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedTask]:
         """A naive prediction: what it is, its scores of `rows`, and what these mean. It sees only labels of `train`."""
+
+    def predicted(self, truth: np.ndarray) -> dict[str, np.ndarray]:
+        """Output of a model → what it predicts, as a number for each row: float64 [n]. Empty: this kind has no single
+        outputs."""
+        return {}
+
+    def explained(self, actual: np.ndarray, scores: np.ndarray) -> float:
+        """How much of `actual`, one of those of `predicted`, the `scores` [n] explain: 1 all, 0 nothing. NaN where that
+        is not defined."""
+        return float("nan")
 
     def charts(self, truth: np.ndarray, scores: np.ndarray, served: ServedTask) -> list[Chart]:
         """What a training run shows of the model on the holdout."""

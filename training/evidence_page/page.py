@@ -8,7 +8,7 @@ import pandas as pd
 
 from training import web_pages
 from training.contract.messages import Metrics
-from training.evidence_page import Evidence
+from training.evidence_page import Evidence, challenger
 
 #: Reasons of quarantine that are shown.
 _REASONS = 15
@@ -24,6 +24,8 @@ def _parts(e: Evidence) -> Iterator[str]:
     yield _section("What it is", _facts(_identity(e)))
     yield _section("Verdict", _verdict(e))
     yield _section("Quality on the holdout", web_pages.table(*_quality(e)))
+    for title, content in challenger.sections(e.inputs.verdict):
+        yield _section(title, content)
     yield _section("Plots", "".join(_plot(name, png) for name, png in sorted(e.plots.items())) or "None are kept.")
     yield _section("What the predictions depend on", _importance(e))
     yield _section("Data", _facts(_data(e)) + _features(e) + _quarantine(e))

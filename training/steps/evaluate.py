@@ -11,6 +11,7 @@ from training import atomic, storage
 from training.adapters.datasets import Dataset, Rows
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import ModelVersion, Registry, Runs
+from training.challenger import Challenger, examine
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, Metrics, Verdict
 from training.contract.model_spec import load_model_spec
@@ -46,8 +47,11 @@ class _Holdout:
     def score(self, model: OnnxModel) -> Scored:
         """Scored with the model's own features, found by name. Raises DataContractError for a model of another kind."""
         model.metadata.check_kind(self.task.spec.task.kind)
-        scores = model.score(self.rows.features(model.metadata.columns)[self.keep])
-        return self.task.scored(self.truth, scores, served_task(model.metadata.task))
+        return self.task.scored(self.truth, model.score(self.features(model)), served_task(model.metadata.task))
+
+    def features(self, model: OnnxModel) -> np.ndarray:
+        """Of the rows that count, as the model gets them."""
+        return self.rows.features(model.metadata.columns)[self.keep]
 
     def reference(self, dataset: Dataset) -> Reference:
         """The naive prediction, made of the training labels."""
@@ -98,15 +102,18 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
 
     registered = Registry(settings.tracking_uri).get(spec.name, serving) if serving is not None else None
     champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
-    candidates = len(rankings) + len(inputs.dropped_out)
-    verdict = judge(Rules.of(task), metrics[challenger.name], reference, champion, candidates)
+    candidates, verdict_of = len(rankings) + len(inputs.dropped_out), verdict_id(spec, inputs, serving)
+    model, showing = _load(challenger, settings), metrics[challenger.name]
+    looked_at = Challenger(challenger, model, holdout.features(model), holdout.truth, showing, task, dataset, inputs)
+    examined = examine(looked_at, champion, verdict_of, settings)
+    verdict = judge(Rules.of(task), showing, reference, champion, candidates, examined.gates)
     digest, told = registered.digest if registered else None, [*_unusual(dataset), *verdict.reasons]
-    verdict = verdict.model_copy(update={"champion_digest": digest, "reasons": told})
+    verdict = verdict.model_copy(update={"champion_digest": digest, "reasons": told, **examined.evidence})
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.name, "promote" if verdict.promote else "keep the champion")
 
-    folder = settings.scratch / spec.name / "verdicts" / verdict_id(spec, inputs, serving)
+    folder = settings.scratch / spec.name / "verdicts" / verdict_of
     uri = shared_uri(settings, folder)
     result = EvaluateResult(
         challenger=challenger,

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -31,8 +30,7 @@ from training.domain.metrics import standard_error
 from training.domain.parity import made_rows, prove_parity, tolerance
 from training.domain.task_kind import Fitting, ServedTask
 from training.estimators import base
-from training.estimators.base.calibration import fit_calibrated
-from training.fit_job import FitJob, TrainingRows
+from training.fit_job import FitJob, Spent, TrainingRows
 from training.recipe import recipe_of
 from training.settings import StateSettings
 from training.workspace import share
@@ -68,7 +66,7 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         trials.remove()
         return result.model_copy(update={"artifact_uri": share(settings, folder)})
     try:
-        rows = TrainingRows.of(job)
+        began, rows = Spent.now(), TrainingRows.of(job)
         if job.search:
             from training.tuning import best_parameters
 
@@ -79,6 +77,7 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         trained = _train(job, rows, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
         log.info("Artifact written to %s", folder)
+        runs.tag(mlflow_run.run_id, Spent.now().since(began).tags(job.processes.size, trained.device))
         _log(runs, mlflow_run, job, trained, folder, recipe_of(job, trained.device, settings))
     except BaseException:
         runs.fail(mlflow_run)
@@ -109,7 +108,7 @@ def assist(inputs: TrainInputs, settings: StateSettings) -> None:
     if job.processes.size > 1:
         with job.processes.together() as proceed:
             if proceed:
-                _fit(job, TrainingRows.of(job), base.NO_CHECKPOINT)
+                job.fit(TrainingRows.of(job), base.NO_CHECKPOINT)
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class _Trained:
 def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Trained:
     spec, manifest, task = job.spec, job.dataset.manifest, job.task
     with job.processes.together():
-        fitted, seconds = _fit(job, rows, checkpoint)
+        fitted, seconds = job.fit(rows, checkpoint)
     content, holdout = fitted.onnx(), job.dataset.holdout()
     features, counted, entities = holdout.features(rows.data.columns), holdout.evaluated, holdout.entities
     base.check_features(features, rows.data.columns)
@@ -181,21 +180,6 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
     )
     kept = HoldoutRows(features[counted], scores[counted], truth.labels, of_kinds, holdout.times[counted])
     return _Trained(content, metadata, fitted.device, seconds, parity, served, kept, truth)
-
-
-def _fit(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> tuple[base.Fitted, float]:
-    """The fitted estimator and the seconds that fitting took: those of the last try, when it was resumed."""
-    inputs, parameters = job.inputs, job.parameters
-    log.info("Fitting %s on %d rows of %s: %s", inputs.estimator, len(rows.data.labels), job.window.days, parameters)
-    started = time.monotonic()
-    calibration = job.spec.training.calibration
-    if calibration == "none":
-        fitted = job.estimator.fit(rows.data, parameters, inputs.seed, checkpoint)
-    else:
-        fitted = fit_calibrated(job.estimator, rows.data, parameters, inputs.seed, calibration, checkpoint)
-    seconds = time.monotonic() - started
-    log.info("Fitted in %.1f s on %s", seconds, fitted.device)
-    return fitted, seconds
 
 
 def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Path, recipe: Recipe) -> None:

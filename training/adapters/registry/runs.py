@@ -94,15 +94,24 @@ class Runs:
 
     def tags(self, run_id: str) -> dict[str, str]:
         """The tags of a run; empty when there is no run with this id."""
+        found = self._find(run_id)
+        return {} if found is None else dict(found.data.tags)
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The metrics of a run; empty when there is no run with this id."""
+        found = self._find(run_id)
+        return {} if found is None else dict(found.data.metrics)
+
+    def _find(self, run_id: str) -> "MlflowRun | None":
         self._client  # noqa: B018 – connect first: the exception type is MLflow's
         from mlflow.exceptions import MlflowException
 
         with contract_errors(self._uri):
             try:
-                return dict(self._client.get_run(run_id).data.tags)
+                return self._client.get_run(run_id)
             except MlflowException as error:
                 if error.error_code in ABSENT:
-                    return {}
+                    return None
                 raise
 
     def log(self, run: Run, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:

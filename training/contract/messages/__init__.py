@@ -7,6 +7,7 @@ exception.
 
 from training.contract.messages.backtest import BacktestInputs, BacktestResult, Interval, Recommendation, Standing
 from training.contract.messages.broker import DecideRetrainingInputs, DecideRetrainingResult
+from training.contract.messages.challenger import Cost, Latency, Leakage, Perturbation, Robustness, Stability
 from training.contract.messages.check import CheckInputs, CheckResult
 from training.contract.messages.data import (
     FeaturesInputs,
@@ -74,6 +75,7 @@ __all__ = [
     "CleanSourceInputs",
     "ColumnDrift",
     "ComparedEstimate",
+    "Cost",
     "DailyLoss",
     "DatasetInputs",
     "DatasetResult",
@@ -95,6 +97,8 @@ __all__ = [
     "IngestInputs",
     "IngestResult",
     "Interval",
+    "Latency",
+    "Leakage",
     "LedgerVerifyInputs",
     "LedgerVerifyResult",
     "Made",
@@ -104,6 +108,7 @@ __all__ = [
     "ModelInputs",
     "PerformanceInputs",
     "PerformanceResult",
+    "Perturbation",
     "Provenance",
     "Recommendation",
     "RegisterInputs",
@@ -111,6 +116,7 @@ __all__ = [
     "Replica",
     "ReproduceInputs",
     "ReproduceResult",
+    "Robustness",
     "RollbackInputs",
     "RolloutInputs",
     "RolloutResult",
@@ -125,6 +131,7 @@ __all__ = [
     "SnapshotInputs",
     "SourceInputs",
     "Split",
+    "Stability",
     "StageResult",
     "Standing",
     "StepInputs",

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from training.contract.base import Days, Frozen, TableVersions
+from training.contract.messages.challenger import Cost, Latency, Leakage, Robustness, Stability
 from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
 from training.contract.names import CandidateName, EstimatorName, GateName, StoredMetric
@@ -198,6 +199,12 @@ class Verdict(Frozen):
     """Paired bootstrap interval of challenger minus champion in the primary metric."""
     confidence: float
     """Of each end of the interval: the spec's, raised for the number of candidates that were asked for."""
+    robustness: Robustness | None = None
+    cost: Cost | None = None
+    latency: Latency | None = None
+    stability: Stability | None = None
+    """None also when the spec does not ask for other seeds."""
+    leakage: Leakage | None = None
 
 
 class EvaluateResult(Frozen):

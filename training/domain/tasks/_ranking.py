@@ -50,6 +50,12 @@ class Ranked:
         return Line(np.append(0, false / false[-1]), np.append(0, true / true[-1]), label)
 
 
+def explained(labels: np.ndarray, scores: np.ndarray) -> float:
+    """How much of `labels`, 0 and 1, the ranking by `scores` explains: 2 · AUC − 1, which is 1 when it is perfect and 0
+    when it is chance (Somers' D). NaN unless there are both labels."""
+    return 2 * Ranked(labels, scores).roc_auc(np.ones(len(labels))) - 1
+
+
 def calibration(labels: np.ndarray, scores: np.ndarray, bins: int) -> Line:
     """Mean score and share of positives in bins that hold the same number of positives.
 

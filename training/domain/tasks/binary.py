@@ -16,7 +16,7 @@ from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
 from training.domain.tasks._precision_at_k import DailyEntities
-from training.domain.tasks._ranking import Ranked, calibration
+from training.domain.tasks._ranking import Ranked, calibration, explained
 from training.domain.tasks._weighted import EPSILON, mean
 
 _CALIBRATION_BINS = 10
@@ -214,6 +214,12 @@ class Binary(TaskKind):
         prevalence = float(train.labels.mean())
         scores = np.full(len(rows.labels), prevalence, dtype=np.float32)
         return f"the share of positives in training, {prevalence:.4f}", scores, ServedBinary(prevalence)
+
+    def predicted(self, truth: np.ndarray) -> dict[str, np.ndarray]:
+        return {SCORE: truth.astype(np.float64)}
+
+    def explained(self, actual: np.ndarray, scores: np.ndarray) -> float:
+        return explained(actual, scores)
 
     def charts(self, truth: np.ndarray, scores: np.ndarray, served: ServedTask) -> list[Chart]:
         ranked, share = Ranked(truth, scores), truth.mean()

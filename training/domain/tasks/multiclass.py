@@ -14,7 +14,7 @@ from training.domain.charts import Chart, Grid, Line
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
-from training.domain.tasks._ranking import Ranked
+from training.domain.tasks._ranking import Ranked, explained
 from training.domain.tasks._weighted import EPSILON, mean
 
 
@@ -320,6 +320,13 @@ class Multiclass(TaskKind):
         told = ", ".join(f"{name} {share:.1%}" for name, share in zip(counts, shares, strict=True))
         scores = np.tile(shares, (len(rows.labels), 1))
         return f"the shares of the classes in training, {told}", scores, ServedMulticlass(tuple(counts))
+
+    def predicted(self, truth: np.ndarray) -> dict[str, np.ndarray]:
+        """Whether each class is that of the row."""
+        return {name: (truth.astype(str) == name).astype(np.float64) for name in self.counts(truth)}
+
+    def explained(self, actual: np.ndarray, scores: np.ndarray) -> float:
+        return explained(actual, scores)
 
     def charts(self, truth: np.ndarray, scores: np.ndarray, served: ServedTask) -> list[Chart]:
         rows = EvaluationSet(truth, None, np.zeros(len(truth), dtype=np.int64))

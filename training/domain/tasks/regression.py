@@ -63,11 +63,23 @@ class ServedRegression(ServedTask):
         where all bounds are equal, it cannot tell."""
         if self.half_width is not None:
             return np.abs(scores - others) <= self.half_width
+        return None if self._spread is None else np.abs(scores - others) <= self._spread
+
+    changed = "predictions change by {} of the distance between the quartiles of the holdout's predictions on average"
+
+    def changes(self, scores: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+        """The distance of the two in those between the quartiles of the holdout's scores."""
+        distances = np.abs(scores.astype(np.float64) - others)
+        return None if self._spread is None else distances / self._spread
+
+    @cached_property
+    def _spread(self) -> float | None:
+        """How far the quartiles of the holdout's scores are from each other; where these are equal, the outer bounds.
+        None: all bounds are equal, or there are none."""
         if not self.bounds:
             return None
         quartiles, outer = ([self.bounds[place] for place in places] for places in (_QUARTILES, (0, -1)))
-        widths = [high - low for low, high in (quartiles, outer) if high > low]
-        return np.abs(scores - others) <= widths[0] if widths else None
+        return next((high - low for low, high in (quartiles, outer) if high > low), None)
 
     def answer(self, outputs: Sequence[float]) -> dict[str, Any]:
         if self.half_width is None:
@@ -257,6 +269,14 @@ class Regression(TaskKind):
         by = ", ".join([*section.by, *([section.season] if section.season else [])])
         told = f"the {section.statistic} of the labels in training" + (f" by {by}" if by else "")
         return told, found.astype(np.float32), ServedRegression()
+
+    def predicted(self, truth: np.ndarray) -> dict[str, np.ndarray]:
+        return {"value": truth}
+
+    def explained(self, actual: np.ndarray, scores: np.ndarray) -> float:
+        """R²."""
+        errors, spread = actual - scores.astype(np.float64), actual - actual.mean()
+        return float(1 - errors @ errors / (spread @ spread)) if (spread != 0).any() else np.nan
 
     def charts(self, truth: np.ndarray, scores: np.ndarray, served: ServedTask) -> list[Chart]:
         both = np.array([min(truth.min(), scores.min()), max(truth.max(), scores.max())])

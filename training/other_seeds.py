@@ -1,0 +1,74 @@
+"""Fit a challenger again with other seeds, and measure what comes out on the same holdout.
+
+Each seed that is finished is kept, so a step that was killed goes on with the next one.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from training import storage
+from training.adapters.checkpoints import StoredCheckpoint
+from training.adapters.onnx_model import OnnxScorer
+from training.contract.artifact import ArtifactMetadata
+from training.contract.errors import TransientError
+from training.contract.messages import Candidate, EvaluateInputs, FitInputs
+from training.domain.evaluation_set import EvaluationSet
+from training.domain.task_kind import Fitting, TaskKind
+from training.fit_job import FitJob, TrainingRows
+from training.settings import StateSettings
+
+log = logging.getLogger("perennial")
+
+
+@dataclass(frozen=True)
+class OtherSeeds:
+    """The fits of one challenger with the seeds after its own."""
+
+    candidate: Candidate
+    metadata: ArtifactMetadata
+    task: TaskKind
+    truth: EvaluationSet
+    inputs: EvaluateInputs
+
+    def measure(self, kept: str, settings: StateSettings) -> tuple[dict[int, float], dict[int, str]]:
+        """Seed → the primary metric, and seed → why its fit failed. `kept`: the folder for what is finished.
+
+        A fit that failed is tried again when the step runs again. Raises TransientError when a store does not answer.
+        """
+        values: dict[int, float] = {}
+        failed: dict[int, str] = {}
+        for seed in range(self.inputs.seed + 1, self.inputs.seed + 1 + self.task.evaluation.stability.seeds):
+            store = StoredCheckpoint(kept, f"seed-{seed}")
+            if (content := store.load()) is not None:
+                values[seed] = float(json.loads(content))
+                continue
+            try:
+                values[seed] = self._value(seed, settings)
+            except TransientError:
+                raise
+            except Exception as error:  # Whatever an estimator raises: the gate fails and says it.
+                log.warning("The fit with seed %d failed", seed, exc_info=True)
+                failed[seed] = " ".join(f"{type(error).__name__}: {error}".split())
+                continue
+            store.save(json.dumps(values[seed]).encode())
+            log.info("Seed %d: %s %.4f", seed, self.task.evaluation.primary, values[seed])
+        return values, failed
+
+    def _value(self, seed: int, settings: StateSettings) -> float:
+        given: dict[str, Any] = {"model": self.inputs.model, "dataset_uri": self.inputs.dataset_uri, "seed": seed}
+        given |= {"estimator": self.candidate.estimator, "window": self.candidate.window}
+        # Those that the challenger was fitted with, also when a search found them.
+        given |= {"parameters": self.metadata.parameters}
+        job = FitJob.of(FitInputs.model_validate(given), settings)
+        checkpoint = StoredCheckpoint(storage.join(settings.work, job.spec.name, "checkpoints", job.fingerprint))
+        rows = TrainingRows.of(job)
+        fitted, _ = job.fit(rows, checkpoint)
+        scorer = OnnxScorer(fitted.onnx())
+        holdout = job.dataset.holdout()
+        scores = scorer.score(holdout.features(rows.data.columns))
+        calibration = None if rows.kept_out is None else (rows.kept_out[1], scorer.score(rows.kept_out[0]))
+        served = self.task.fit(Fitting(rows.classes, scores, calibration))
+        checkpoint.remove()
+        return self.task.scored(self.truth, scores[holdout.evaluated], served).value(self.task.evaluation.primary)
