@@ -18,6 +18,7 @@ MODULES = {
         "airflow.dag_processing.dagbag",
         "airflow.providers.standard.operators.python",
         "airflow.sdk.execution_time.task_runner",
+        "perennial_airflow.approvals",
         "perennial_airflow.assets",
         "perennial_airflow.operators",
         "perennial_airflow.params",

@@ -110,8 +110,8 @@ class StateSettings(BaseSettings):
     serving_api_key: SecretStr | None = None
     """The API key that the steps send to the prediction service."""
     releasers: str = ""
-    """The Airflow users, comma separated, who may roll back and force a training. Empty: everyone who may start these
-    DAGs."""
+    """The Airflow users, comma separated, who may roll back, force a training and decide about a version's approval.
+    Empty: everyone whom Airflow allows to."""
 
     artifact_maximum_mib: int = Field(MAXIMUM_MIB, ge=1)
     """A model artifact with a larger file, or whose graph makes constants of more memory, is not loaded, in MiB."""

@@ -97,6 +97,14 @@ def rollback_params() -> Params:
     return {"version": _version("Empty: the version that served before the current one."), "reason": _reason()}
 
 
+def approval_params() -> Params:
+    attempt = "How often a person has been asked, with this time."
+    return {
+        "version": Param(type="integer", minimum=1, title="Version", description="One that waits for approval."),
+        "attempt": Param(1, type="integer", minimum=1, title="Attempt", description=attempt),
+    }
+
+
 def reproduce_params() -> Params:
     return {"version": _version("Empty: the version in service.")}
 

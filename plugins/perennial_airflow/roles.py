@@ -1,8 +1,9 @@
 """`python -m perennial_airflow.roles`: the roles of Airflow's login on a cluster, from the owners of the DAGs.
 
 For each owner of sources and models there is a role `team:<owner>`, whose users see the DAGs of their team and no
-others, and may run them; and a role `release:<owner>`, whose users may roll the team's models back. Airflow's own roles
-stay as they are: Viewer sees all and starts nothing, User and Op run all, Admin also manages users.
+others, and may run them; and a role `release:<owner>`, whose users may roll the team's models back and approve their
+versions. Airflow's own roles stay as they are: Viewer sees all and starts nothing, User and Op run all, Admin also
+manages users.
 
 A deployment runs it after the database is migrated, so new owners and models have their roles. It sets exactly these
 permissions, also when somebody changed them by hand; who has a role is left alone.
@@ -21,6 +22,8 @@ from training.contract.errors import ConfigError, ExitCode, StepError
 log = logging.getLogger(__name__)
 
 TEAM, RELEASE = "team:", "release:"
+#: Tags of the DAGs that the role `release:` is for.
+RELEASES = frozenset({"rollback", "approval"})
 #: What a role may do, and with what: ("can_edit", "DAG:<dag id>").
 Permission = tuple[str, str]
 
@@ -47,13 +50,13 @@ class OwnedDag(NamedTuple):
 
 
 def permissions(dags: Iterable[OwnedDag]) -> dict[str, set[Permission]]:
-    """Role → all that it may do. A rollback is a DAG with the tag `rollback`: its team sees it and cannot start it."""
+    """Role → all that it may do. A team sees its DAGs with a tag of RELEASES, and can neither start nor answer them."""
     roles: dict[str, set[Permission]] = {}
     for dag in dags:
         resource = f"DAG:{dag.dag_id}"
         team = roles.setdefault(f"{TEAM}{dag.owner}", set(OF_TEAMS))
         team.add(("can_read", resource))
-        if "rollback" in dag.tags:
+        if dag.tags & RELEASES:
             release = roles.setdefault(f"{RELEASE}{dag.owner}", set(OF_TEAMS))
             release |= {("can_read", resource), ("can_edit", resource)}
         else:

@@ -92,14 +92,14 @@ def broken_specs() -> list[str]:
     return problems
 
 
-def dag_settings(spec: SpecFile, kind: str, title: str) -> dict[str, Any]:
-    """The arguments that all DAGs share. One run at a time, because the steps write the same tables."""
+def dag_settings(spec: SpecFile, kind: str, title: str, runs: int = 1) -> dict[str, Any]:
+    """The arguments that all DAGs share. One run at a time, unless `runs` may: the steps write the same tables."""
     return {
         "dag_id": f"{spec.name}_{kind}",
         "dag_display_name": f"{spec.title}: {title}",
         "description": f"{spec.title}: {title}",
         "default_args": {"owner": spec.owner, **DEFAULT_ARGS},
         "tags": [spec.name, kind],
-        "max_active_runs": 1,
+        "max_active_runs": runs,
         "catchup": False,
     }

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 #: Models whose spec says that they score in batch.
 SCORED = ("flight_outcome",)
 OF_SOURCE = ("backfill", "data", "landing", "restore_online", "retention")
-OF_MODEL = ("backtest", "monitor", "reproduce", "rollback", "train")
+OF_MODEL = ("approval", "backtest", "monitor", "reproduce", "rollback", "train")
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
@@ -96,7 +96,8 @@ def test_the_dags_say_what_they_are(loaded: dict[str, Any]) -> None:
         title, owner = next(said[name] for name in said if dag_id.startswith(f"{name}_"))
         assert dag["dag_display_name"].startswith(title), dag_id
         assert dag["doc_md"], dag_id
-        assert dag["max_active_runs"] == 1, dag_id
+        # Approvals wait for people, which must not keep another one from being asked for.
+        assert (dag["max_active_runs"] == 1) == (not dag_id.endswith("_approval")), dag_id
         assert dag["default_args"]["__var"]["owner"] == owner, dag_id
         for name, param in dag["params"]:
             assert param["schema"]["__var"]["title"], (dag_id, name)
@@ -109,11 +110,29 @@ def test_the_training_dag_runs_its_steps_in_order(loaded: dict[str, Any]) -> Non
     chain = ["decide_retraining", "dataset", "train", "evaluate", "register", "rollout"]
     for earlier, later in pairwise(chain):
         assert later in after[earlier], (earlier, later)
-    assert set(found) == {*chain, "estimators", "release_request"}
+    assert "ask_for_approval" in after["register"]
+    assert "release_request" in after["ask_for_approval"]
+    assert set(found) == {*chain, "estimators", "ask_for_approval", "release_request"}
     # An estimator that fails does not end the run, so it does not release the request either.
     assert all(("release_request" in after[step]) == (step != "train") for step in chain)
     rules = {name: task.get("trigger_rule") for name, task in found.items() if task.get("trigger_rule")}
     assert rules == {"evaluate": "all_done_min_one_success", "release_request": "one_failed"}
+
+
+def test_the_approval_dag_asks_between_request_and_record(loaded: dict[str, Any]) -> None:
+    found = tasks(loaded["dags"]["card_fraud_approval"])
+    after = {name: set(task.get("downstream_task_ids", [])) for name, task in found.items()}
+    assert set(found) == {"request_approval", "approve", "record_approval", "rollout", "ask_again"}
+    assert (after["request_approval"], after["approve"]) == ({"approve"}, {"record_approval"})
+    assert after["record_approval"] == {"rollout", "ask_again"}
+    # Also when nobody is asked, because the request has ended.
+    assert found["record_approval"]["trigger_rule"] == "none_failed"
+
+
+def test_a_model_whose_versions_nobody_approves_has_no_approval_dag(tmp_path: Path) -> None:
+    spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    (tmp_path / "card_fraud.yaml").write_text(yaml.safe_dump({**spec, "approval": "never"}))
+    assert load(ROOT / "dags" / "approval.py", CT_MODELS_DIR=str(tmp_path))["dags"] == {}
 
 
 def test_a_search_in_parts_is_a_task_for_each_part_before_train(tmp_path: Path) -> None:
@@ -272,9 +291,10 @@ def test_the_file_of_a_source_is_read_once_for_all_of_its_models() -> None:
 
 def test_tasks_have_no_copies_of_the_parameters_of_their_dag(loaded: dict[str, Any]) -> None:
     for dag_id, dag in loaded["dags"].items():
-        with_params = ("_backfill", "_backtest", "_data", "_reproduce", "_rollback", "_score", "_train")
+        with_params = ("_approval", "_backfill", "_backtest", "_data", "_reproduce", "_rollback", "_score", "_train")
         assert bool(dag["params"]) == dag_id.endswith(with_params), dag_id
-        assert not any("params" in task for task in tasks(dag).values()), dag_id
+        # Those of `approve` are the form in which a person answers.
+        assert not any("params" in task for name, task in tasks(dag).items() if name != "approve"), dag_id
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -100,6 +100,7 @@ def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict
         "train-2": State.SUCCESS,
         "evaluate": State.SUCCESS,
         "register": State.SKIPPED,
+        "ask_for_approval": State.SKIPPED,
         "rollout": State.SKIPPED,
         "release_request": State.SKIPPED,
     }
@@ -148,6 +149,7 @@ def test_when_all_estimators_fail_the_run_fails_and_releases_its_request(train: 
         "train-1": State.FAILED,
         "evaluate": State.FAILED,
         "register": State.UPSTREAM_FAILED,
+        "ask_for_approval": State.UPSTREAM_FAILED,
         "rollout": State.UPSTREAM_FAILED,
         "release_request": State.FAILED,
     }
@@ -171,6 +173,7 @@ def test_a_part_of_a_search_that_fails_drops_out_and_the_estimator_is_fitted_wit
         "train-1": State.SUCCESS,
         "evaluate": State.SUCCESS,
         "register": State.SKIPPED,
+        "ask_for_approval": State.SKIPPED,
         "rollout": State.SKIPPED,
         "release_request": State.SKIPPED,
     }

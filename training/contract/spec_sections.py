@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from training.contract.approval_spec import ApprovalSpec
 from training.contract.base import Spec
 from training.contract.feature_tables import DayCount
 from training.contract.feeds import Share
@@ -158,6 +159,7 @@ class SpecSections(SpecFile):
     monitoring: MonitoringSpec = MonitoringSpec()
     retraining: RetrainingSpec = RetrainingSpec()
     schedule: ScheduleSpec = ScheduleSpec()
+    approval: ApprovalSpec = ApprovalSpec()
     rollout: RolloutSpec = RolloutSpec()
     scoring: ScoringSpec | None = None
     """Score events in batch. Unset: the model only answers requests."""

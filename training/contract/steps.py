@@ -106,6 +106,18 @@ STEPS: Mapping[str, StepSpec] = {
             result=m.RegisterResult,
         ),
         StepSpec(
+            name="request_approval",
+            summary="Say what a person has to decide about a registered version.",
+            inputs=m.RequestApprovalInputs,
+            result=m.RequestApprovalResult,
+        ),
+        StepSpec(
+            name="record_approval",
+            summary="Write who approved or rejected a version to ledger and registry.",
+            inputs=m.RecordApprovalInputs,
+            result=m.RecordApprovalResult,
+        ),
+        StepSpec(
             name="rollout",
             summary="Bring a model version into service through its stages; roll it back when a guard trips.",
             inputs=m.RolloutInputs,

@@ -131,6 +131,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "retraining.maximum_cost_per_30_days": _NOTHING,
     "schedule": _NOTHING,
     "rollout": _NOTHING,
+    "approval": _NOTHING,
     "resources": _NOTHING,
     "retention": _NOTHING,
     "serving": _NOTHING,

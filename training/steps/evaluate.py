@@ -16,6 +16,7 @@ from training.contract.errors import DataContractError, InputError
 from training.contract.messages import Candidate, EvaluateInputs, EvaluateResult, Metrics, Verdict
 from training.contract.model_spec import load_model_spec
 from training.contract.names import CandidateName
+from training.domain.approval import reasons_to_ask
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.identity import verdict_id
 from training.domain.metrics import paired_differences
@@ -112,6 +113,9 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.name, "promote" if verdict.promote else "keep the champion")
+    ask = reasons_to_ask(spec.approval, verdict, task.rules[primary], first=serving is None)
+    if ask:
+        log.info("A person decides about %s: %s", challenger.name, "; ".join(ask))
 
     folder = settings.scratch / spec.name / "verdicts" / verdict_of
     uri = shared_uri(settings, folder)
@@ -121,6 +125,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
         verdict=verdict,
         metrics=metrics,
         dropped_out=inputs.dropped_out,
+        ask=ask,
         scored_rows=int(holdout.keep.sum()),
         report_uri=storage.join(uri, "report.json"),
     )

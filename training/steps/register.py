@@ -1,6 +1,7 @@
 """Register the challenger as a model version, when the verdict or a person says so."""
 
 import logging
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,13 +13,17 @@ from training.adapters.onnx_model import OnnxModel
 from training.adapters.prediction_table import newest_model_version
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry, Runs, table_tags
 from training.adapters.registry.anchors import LEDGER_HEAD
+from training.approvals import approvals, end
 from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
-from training.contract.messages import RegisterInputs, RegisterResult
+from training.contract.messages import ApprovalRequest, AskedRun, JudgedAgainst, RegisterInputs, RegisterResult
 from training.contract.model_spec import ModelSpec, load_model_spec
-from training.contract.traffic import FirstLoad
+from training.contract.traffic import MODE, FirstLoad
+from training.domain.approval import APPROVAL, Approvals, Ended, reasons_to_ask, request_key
 from training.domain.rollout import ROLLBACK, ROLLOUT
+from training.domain.task_kind import task_of
 from training.evidence_page import model_card, page
+from training.judged_champion import another_run, champion_problem
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
@@ -27,12 +32,17 @@ log = logging.getLogger("perennial")
 def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     """One version per run, however often this is called; the alias `challenger` then names it.
 
-    A version that serves already, or did before, keeps its alias. Raises InputError, unless forced, when the verdict
-    is negative or another champion serves by now than the one judged against; DataContractError when the artifact is
-    not the one judged or does not reproduce its golden rows; TransientError when MLflow does not answer.
+    A version that serves already, or did before, keeps its alias. When the spec says that a person decides, the ledger
+    keeps the request for it. A version ends the requests of older versions that are still open.
+
+    Raises InputError, unless forced, when the verdict is negative and nobody is asked, or another champion serves by
+    now than the one judged against; DataContractError when the artifact is not the one judged or does not reproduce its
+    golden rows; TransientError when MLflow does not answer.
     """
     spec, challenger = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo), inputs.challenger
-    if not (inputs.verdict.promote or inputs.force):
+    primary, first = task_of(spec).rules[spec.evaluation.primary], inputs.champion_version is None
+    why = reasons_to_ask(spec.approval, inputs.verdict, primary, first, inputs.force)
+    if not (inputs.verdict.promote or inputs.force or why):
         reasons = "; ".join(inputs.verdict.reasons)
         hint = "Train again, or register it by force."
         raise InputError(f"The verdict on the challenger is negative: {reasons}", hint)
@@ -41,24 +51,32 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     moves = [each.body for each in ledger.entries(spec.name) if each.kind in (ROLLOUT, ROLLBACK)]
     champion = registry.by_alias(spec.name, CHAMPION)
     if champion and champion.version not in {body["version"] for body in moves}:
-        why = "the alias was moved by hand, or the ledger was restored from an older copy"
+        cause = "the alias was moved by hand, or the ledger was restored from an older copy"
         log.warning(
-            "The ledger does not say how version %d of %s became champion: %s", champion.version, spec.name, why
+            "The ledger does not say how version %d of %s became champion: %s", champion.version, spec.name, cause
         )
-    if not inputs.force:
-        _check_champion(inputs, champion)
+    judged = JudgedAgainst(version=inputs.champion_version, digest=inputs.verdict.champion_digest)
+    # After its rollout the challenger itself is the champion.
+    serves = champion is not None and champion.run_id == challenger.run_id
+    if not (inputs.force or serves) and (problem := champion_problem(spec.name, judged, champion)):
+        raise InputError(problem, another_run(spec.name))
     artifact = OnnxModel.load(challenger.artifact_uri, maximum_mib=settings.artifact_maximum_mib)
     if artifact.metadata.digest != challenger.digest:
         problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, judged was {challenger.digest}"
         raise DataContractError(problem, hint="Evaluate again.")
     artifact.check_golden()
-    tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata)
+    tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata, why)
     tags[LEDGER_HEAD] = ledger.head(spec.name)
     above = _highest_known(spec, moves, settings)
     version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description, above)
     registry.describe(spec.name, _model_description(spec))
+    judged_against = None if inputs.force else judged
+    known = _approvals(version, inputs, why, judged_against, spec, ledger, registry)
+    requested, ended = version.version in known.requests, version.version in known.ended
     _keep_evidence(version, inputs, artifact.metadata, spec, settings)
-    if not version.aliases & {CHAMPION, PREVIOUS}:
+    # During the rollout of another version, the alias divides traffic between that one and the champion.
+    divided = MODE in registry.state(spec.name).tags
+    if not (divided or ended or version.aliases & {CHAMPION, PREVIOUS}):
         # Before the alias, which all replicas follow: the version waits for its rollout.
         registry.load_first(spec.name, FirstLoad(version=version.version))
         registry.set_alias(spec.name, CHALLENGER, version.version)
@@ -66,28 +84,50 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     log.info(
         "%s version %d is %s of run %s%s", spec.name, version.version, challenger.estimator, version.run_id, forced
     )
-    return RegisterResult(version=version.version, digest=version.digest)
-
-
-def _check_champion(inputs: RegisterInputs, champion: ModelVersion | None) -> None:
-    """A verdict holds for the champion that it was reached against.
-
-    The challenger itself may be it by now: then this step runs again after its rollout. In a registry that was restored
-    from an older copy, another artifact may have the number of the champion.
-    """
-    judged, serving = inputs.champion_version, champion.version if champion else None
-    before, now = inputs.verdict.champion_digest, champion.digest if champion else None
-    if champion is not None and champion.run_id == inputs.challenger.run_id:
-        return
-    if serving == judged and (before is None or before == now):
-        return
-    named = ["no champion" if version is None else f"version {version}" for version in (judged, serving)]
-    if serving == judged:
-        named = [f"{named[0]} with digest {before}", f"another one, with digest {now},"]
-    raise InputError(
-        f"The challenger was judged against {named[0]} of {inputs.model}, {named[1]} serves now",
-        hint=f"Start another run of {inputs.model}_train: a run compares with the champion that it began with.",
+    return RegisterResult(
+        version=version.version,
+        digest=version.digest,
+        ask=bool(why) and requested and not ended,
+        # The request was made before, and by now the spec says that nobody is asked.
+        roll_out=not requested or not (why or ended),
+        judged_against=judged_against,
+        superseded=[AskedRun(version=old, attempt=known.attempt(old)) for old in known.superseded_by(version.version)],
     )
+
+
+def _approvals(
+    version: ModelVersion,
+    inputs: RegisterInputs,
+    why: list[str],
+    judged: JudgedAgainst | None,
+    spec: ModelSpec,
+    ledger: Ledger,
+    registry: Registry,
+) -> Approvals:
+    """Write the request for an approval to the ledger, if a person must decide, and the end of those of older versions.
+    Returns what the ledger knows then."""
+    number = version.version
+    if why:
+        request = ApprovalRequest(
+            version=number,
+            digest=version.digest,
+            run=inputs.run,
+            requested_by=inputs.requested_by,
+            reason=inputs.reason,
+            why=why,
+            **inputs.verdict.model_dump(include={"promote", "reasons", "primary", "challenger", "champion"}),
+            judged_against=judged,
+            mlflow_run=version.run_id,
+            until=datetime.now(UTC) + timedelta(hours=spec.approval.timeout_hours),
+        )
+        ledger.append(APPROVAL, spec.name, request.model_dump(mode="json"), request_key(number))
+    for old in approvals(ledger, spec.name).waiting():
+        if old < number:
+            newer = f"version {number} was registered before anybody had decided"
+            end(Ended(version=old, outcome="superseded", why=newer, superseded_by=number), spec.name, ledger, registry)
+    if why:
+        log.info("Version %d waits for a person: %s", number, "; ".join(why))
+    return approvals(ledger, spec.name)
 
 
 def _highest_known(spec: ModelSpec, moves: list[dict[str, Any]], settings: StateSettings) -> int:
@@ -100,9 +140,11 @@ def _highest_known(spec: ModelSpec, moves: list[dict[str, Any]], settings: State
     return max([logged, *(int(body["version"]) for body in moves)])
 
 
-def _description(inputs: RegisterInputs, metadata: ArtifactMetadata) -> str:
-    """What a person reads on the page of the version in MLflow."""
+def _description(inputs: RegisterInputs, metadata: ArtifactMetadata, ask: list[str]) -> str:
+    """What a person reads on the page of the version in MLflow. `ask`: why a person must decide."""
     verdict = "Promoted by its verdict" if inputs.verdict.promote else "Registered by force against its verdict"
+    if ask:
+        verdict = f"A person decides whether it serves, because {'; '.join(ask)}. The verdict"
     trained = f"{metadata.estimator}, trained as of {metadata.as_of}. Reason: {inputs.reason or 'none given'}."
     where = f"Evidence: {evidence_page.FOLDER}/{evidence_page.PAGE} among the artifacts of the run."
     return f"{trained}\n\n{verdict}:\n" + "\n".join(f"- {reason}" for reason in inputs.verdict.reasons) + f"\n\n{where}"

@@ -15,10 +15,12 @@ def dag_param_name(param: DagParam) -> str:
     return param._name
 
 
-def trigger_dag_run(dag_id: str, run_id: str, conf: Mapping[str, Any], note: str, at: datetime | None) -> Any:
+def trigger_dag_run(
+    dag_id: str, run_id: str, conf: Mapping[str, Any], note: str, at: datetime | None, again: bool = False
+) -> Any:
     """Ask the task's supervisor to queue a run, only within a task. An ErrorResponse when Airflow refuses.
 
-    It does not start before `at`; None: it starts now.
+    It does not start before `at`; None: it starts now. `again`: all tasks of a run that exists are cleared.
 
     TriggerDagRunOperator does the same, but needs a task for each run.
     """
@@ -26,4 +28,5 @@ def trigger_dag_run(dag_id: str, run_id: str, conf: Mapping[str, Any], note: str
     from airflow.sdk.execution_time.comms import TriggerDagRun
     from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
-    return SUPERVISOR_COMMS.send(TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=dict(conf), note=note, run_after=at))
+    message = TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=dict(conf), note=note, run_after=at, reset_dag_run=again)
+    return SUPERVISOR_COMMS.send(message)

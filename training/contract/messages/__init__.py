@@ -5,6 +5,17 @@ of a run resolves its snapshot, and the others are given it. The rollout, which 
 exception.
 """
 
+from training.contract.messages.approval import (
+    Answer,
+    ApprovalRequest,
+    AskedRun,
+    Ending,
+    JudgedAgainst,
+    RecordApprovalInputs,
+    RecordApprovalResult,
+    RequestApprovalInputs,
+    RequestApprovalResult,
+)
 from training.contract.messages.backtest import BacktestInputs, BacktestResult, Interval, Recommendation, Standing
 from training.contract.messages.broker import DecideRetrainingInputs, DecideRetrainingResult
 from training.contract.messages.challenger import Cost, Latency, Leakage, Perturbation, Robustness, Stability
@@ -63,6 +74,9 @@ from training.contract.messages.watching import (
 )
 
 __all__ = [
+    "Answer",
+    "ApprovalRequest",
+    "AskedRun",
     "AuditInputs",
     "AuditResult",
     "BacktestInputs",
@@ -85,6 +99,7 @@ __all__ = [
     "Diagnosis",
     "DriftInputs",
     "DriftResult",
+    "Ending",
     "EstimatedPerformance",
     "EvaluateInputs",
     "EvaluateResult",
@@ -97,6 +112,7 @@ __all__ = [
     "IngestInputs",
     "IngestResult",
     "Interval",
+    "JudgedAgainst",
     "Latency",
     "Leakage",
     "LedgerVerifyInputs",
@@ -111,11 +127,15 @@ __all__ = [
     "Perturbation",
     "Provenance",
     "Recommendation",
+    "RecordApprovalInputs",
+    "RecordApprovalResult",
     "RegisterInputs",
     "RegisterResult",
     "Replica",
     "ReproduceInputs",
     "ReproduceResult",
+    "RequestApprovalInputs",
+    "RequestApprovalResult",
     "Robustness",
     "RollbackInputs",
     "RolloutInputs",

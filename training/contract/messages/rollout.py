@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from training.contract.base import Frozen
+from training.contract.messages.approval import JudgedAgainst
 from training.contract.messages.inputs import ModelInputs
 
 
@@ -13,6 +14,8 @@ class RolloutInputs(ModelInputs):
     reason: str = ""
     run: str = ""
     """The orchestrator's run id, the same in every retry."""
+    judged_against: JudgedAgainst | None = None
+    """The champion that must still serve when the rollout begins. None: any."""
 
 
 class RollbackInputs(ModelInputs):

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from training.contract.base import Days, Frozen, TableVersions
+from training.contract.messages.approval import AskedRun, JudgedAgainst
 from training.contract.messages.challenger import Cost, Latency, Leakage, Robustness, Stability
 from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
@@ -215,6 +216,8 @@ class EvaluateResult(Frozen):
     """Holdout metrics of every candidate."""
     dropped_out: dict[CandidateName, str] = {}
     """Fits that were asked for and gave no candidate → why."""
+    ask: list[str] = []
+    """Why a person must decide about the challenger. Empty: nobody is asked, the verdict holds."""
     scored_rows: int
     report_uri: str
 
@@ -227,8 +230,20 @@ class RegisterInputs(ModelInputs):
     force: bool = False
     """Register though the verdict was negative. Only a person may ask for this."""
     reason: str = ""
+    run: str = ""
+    """The orchestrator's id of the training run, the same in every retry."""
+    requested_by: str = ""
+    """The user who started the training run by hand; empty when none did."""
 
 
 class RegisterResult(Frozen):
     version: int
     digest: str
+    ask: bool = False
+    """Whether a person must approve the version before its rollout."""
+    roll_out: bool = True
+    """The contrary of `ask`."""
+    judged_against: JudgedAgainst | None = None
+    """The champion that must still serve when the rollout begins. None: any, the version was registered by force."""
+    superseded: list[AskedRun] = []
+    """Requests for the approval of older versions that this version has ended."""

@@ -15,6 +15,7 @@ from training.contract.messages import Replica, RolloutInputs, RolloutResult
 from training.contract.model_spec import load_model_spec
 from training.contract.traffic import FULL
 from training.domain.rollout import ROLLBACK, ROLLOUT, Move, begin, last_move
+from training.judged_champion import another_run, champion_problem
 from training.settings import StateSettings
 from training.steps.rollout.evidence import keep_report, skew_problem
 from training.steps.rollout.stages import Rollout, Unreachable
@@ -23,8 +24,9 @@ log = logging.getLogger("perennial")
 
 
 def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
-    """Raises InputError for an unknown version, RolloutAborted when a guard trips or a rollback cancels the rollout,
-    StepError when a replica refuses the version, TransientError when a replica does not serve it in time.
+    """Raises InputError for an unknown version, or when another champion serves than `judged_against`; RolloutAborted
+    when a guard trips or a rollback cancels the rollout, StepError when a replica refuses the version, TransientError
+    when a replica does not serve it in time.
 
     When MLflow or the replicas cannot be reached during a stage (a TransientError, too), the stage goes on, and the
     next run of the step continues it. After every other error the version is out of service again.
@@ -34,6 +36,7 @@ def run(inputs: RolloutInputs, settings: StateSettings) -> RolloutResult:
     registry, ledger = Registry(settings.tracking_uri), Ledger(settings.ledger)
     replicas = Replicas(settings.replicas(spec.serving), model, settings.serving_api_key)
     version = _version(inputs, registry.get(model, inputs.version), ledger)
+    _check_champion(inputs, registry)
     move = _begin(inputs, registry, ledger)
     rollout = Rollout(move, version, spec, registry, ledger, replicas, settings)
     before = replicas.statuses()
@@ -84,6 +87,15 @@ def _version(inputs: RolloutInputs, found: ModelVersion, ledger: Ledger) -> int:
         problem = f"Run {inputs.run} has rolled out version {found.version} before, and version {moves[-1][1]} followed"
         raise InputError(problem, f"To return to version {found.version}, trigger {found.model}_rollback.")
     return found.version
+
+
+def _check_champion(inputs: RolloutInputs, registry: Registry) -> None:
+    """A person may have taken days to approve the version: another one may serve by now."""
+    champion = registry.by_alias(inputs.model, CHAMPION)
+    if inputs.judged_against is None or (champion is not None and champion.version == inputs.version):
+        return
+    if problem := champion_problem(inputs.model, inputs.judged_against, champion):
+        raise InputError(problem, another_run(inputs.model))
 
 
 def _begin(inputs: RolloutInputs, registry: Registry, ledger: Ledger) -> Move | None:

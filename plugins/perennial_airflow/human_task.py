@@ -1,0 +1,61 @@
+"""The task that waits for a person. Imports Airflow's human-in-the-loop operators, which only its DAG needs."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import Param
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowSkipException
+
+APPROVE, REJECT = "Approve", "Reject"
+_COMMENT = "Recorded in the ledger. To approve a version with a negative verdict, it must say why."
+
+
+class ApproveOperator(HITLOperator):
+    """Asks what the step `request_approval` says (`question`, its result), and returns the answer as an input of
+    `record_approval`. Skipped when the request has ended.
+
+    It waits without a worker slot, under Required Actions, until somebody approves or rejects; nobody in time rejects.
+    Airflow's page shows the assignees when its login names users by what they type in, and so refuses others at once.
+    In any case `record_approval` refuses them.
+    """
+
+    template_fields: Sequence[str] = ("question",)
+    ui_color = "#fdf3d8"
+
+    def __init__(self, *, question: Any, **kwargs: Any) -> None:
+        comment = Param("", type="string", title="Comment", description=_COMMENT)
+        super().__init__(
+            subject="May a version serve?",
+            options=[APPROVE, REJECT],
+            defaults=REJECT,
+            params={"comment": comment},
+            **kwargs,
+        )
+        self.question = question
+
+    def execute(self, context: Any) -> None:
+        if not self.question["open"]:
+            raise AirflowSkipException(self.question["why"])
+        self.subject, self.body = self.question["subject"], self.question["body"]
+        left = datetime.fromisoformat(self.question["until"]) - datetime.now(UTC)
+        self.response_timeout = max(left, timedelta(seconds=1))
+        if "SimpleAuthManager" in conf.get("core", "auth_manager"):
+            self.assigned_users = [{"id": user, "name": user} for user in self.question["assignees"]]
+        super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        if "error" in event:
+            self.process_trigger_event_error(event)
+        user = event["responded_by_user"] or {}
+        comment = (event["params_input"] or {}).get("comment")
+        answer = {
+            "approved": event["chosen_options"] == [APPROVE],
+            "by": user.get("name") or user.get("id") or "",
+            "at": event["responded_at"].isoformat(),
+            "comment": str(comment or ""),
+        }
+        self.log.info("%s", answer)
+        return answer
