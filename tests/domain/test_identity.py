@@ -67,6 +67,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("retraining.budget_per_30_days", 1, set()),
     ("schedule.train", "0 0 1 1 *", set()),
     ("schedule.monitor", "0 0 1 1 *", set()),
+    ("approval", {"when": "always"}, set()),
     ("rollout.timeout_seconds", 7, set()),
     ("rollout.guards", {"maximum_error_rate": 0.5}, set()),
     ("resources.steps", {"train": {"gpus": 2}}, set()),
