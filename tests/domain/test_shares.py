@@ -178,6 +178,15 @@ def test_any_change_of_a_constant_is_found() -> None:
         assert (moved, found.p_value < 1e-20) == (pytest.approx(0.05), True), (change, found)
 
 
+@pytest.mark.parametrize("now", [np.nan, 2.0], ids=["missing", "another value"])
+@pytest.mark.parametrize("reference_has_entities", [True, False])
+def test_a_constant_that_is_gone_in_all_rows_of_all_entities_is_found(now: float, reference_has_entities: bool) -> None:
+    entities = np.random.default_rng(6).integers(0, 300, 3000)
+    old = side(entities if reference_has_entities else None, x=np.ones(3000))
+    found = compare_shares(old, side(entities + 1000, x=np.full(3000, now)), MINIMUM)["x"]
+    assert found.p_value < 1e-20
+
+
 def _shifts(p_values: np.ndarray) -> dict[str, Shift]:
     return {
         str(at): Shift(part="", reference=0, current=0.1, minimum=MINIMUM, p_value=float(p), design_effect=1)

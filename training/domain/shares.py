@@ -65,17 +65,17 @@ class _Grouped:
     def size(self) -> float:
         return float((self.sizes**2).sum() / self.sizes.sum())
 
-    def spread(self, bins: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each share [k]: the design effect, and how many equal clusters say as much as those that its rows are in,
-        or those that the other rows are in if these are fewer (Kish). NaN and 0 where no row, or every row, belongs to
-        it."""
+    def spread(self, bins: np.ndarray, shares: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each share [k]: the design effect, NaN where no row or every row belongs to it; and how many equal
+        clusters say as much as those that its rows are in (Kish), or, where it is that of `most` rows [k], those that
+        the other rows are in."""
         groups = min(self.clusters.count, GROUPS)
         cells = self.groups * np.int32(shares.shape[1]) + bins
         counts = np.bincount(cells, minlength=groups * shares.shape[1]).reshape(groups, -1).astype(float)
         inside, rows = counts @ shares.T, counts.sum(axis=1)
         n, share = rows.sum(), inside.sum(axis=0) / rows.sum()
         variance = ((inside - np.outer(rows, share)) ** 2).sum(axis=0) * groups / max(groups - 1, 1)
-        rarer = np.where(share > 0.5, rows[:, None] - inside, inside)
+        rarer = np.where(most, rows[:, None] - inside, inside)
         holding = rarer.sum(axis=0) ** 2 / np.maximum((rarer**2).sum(axis=0), TINY)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where((share > 0) & (share < 1), variance / (n * share * (1 - share)), np.nan), holding
@@ -134,12 +134,13 @@ def _effects(
     """
     total, freedom = np.ones((2, len(parts.names))), np.full(len(parts.names), np.inf)
     pooled = rows @ share / rows.sum()
-    weight = pooled * (1 - pooled)
+    # Of both sides together: a share that changes from all rows to none is in all clusters of one side.
+    most, weight = pooled > 0.5, pooled * (1 - pooled)
     for at, each in enumerate(new):
-        found = [each.spread(parts.current, parts.shares)]
+        found = [each.spread(parts.current, parts.shares, most)]
         beyond = np.array([each.size - 1])
         if old:
-            found.insert(0, old[at].spread(parts.reference, parts.shares))
+            found.insert(0, old[at].spread(parts.reference, parts.shares, most))
             beyond = np.array([old[at].size - 1, each.size - 1])
         excess, holding = np.array([effects - 1 for effects, _ in found]), np.array([held for _, held in found])
         known = np.where(np.isnan(excess), 0.0, beyond[:, None] ** 2).sum(axis=0)
@@ -148,7 +149,7 @@ def _effects(
         alike = np.maximum(fitted / np.maximum(known, TINY), max(usual, 0.0))
         if not old:
             beyond = np.array([beyond[0] * rows[0] / rows[1], beyond[0]])
-            rarer = np.minimum(share[0], 1 - share[0])
+            rarer = np.where(most, 1 - share[0], share[0])
             holding = np.vstack([rarer * rows[0] / (1 + beyond[0]), holding])
         total += beyond[:, None] * alike
         freedom = np.minimum(freedom, np.maximum(holding.sum(axis=0) - 1, 1.0))
