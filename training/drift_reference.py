@@ -38,7 +38,8 @@ def champion_reference(
     log.info("Reference read from %s", path)
     found = sample(pd.read_parquet(path), spec.monitoring.maximum_rows, spec.training.seed)
     known = set(spec.drift_keys) <= set(found.columns)
-    return Rows(compared(found, metadata.columns), found[spec.drift_keys] if known else None)
+    columns = compared(found, metadata.columns, spec.monitoring.embeddings)
+    return Rows(columns, found[spec.drift_keys] if known else None)
 
 
 def _how_to_restore(metadata: ArtifactMetadata, spec: ModelSpec, settings: StateSettings) -> str:

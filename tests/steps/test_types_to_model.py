@@ -34,11 +34,12 @@ from training.adapters.features.feature_plan import FeaturePlan
 from training.adapters.features.online_stores import online_store
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import CHAMPION, Registry
 from training.adapters.tables import Predictions
 from training.contract.base import Days
 from training.contract.column_types import as_float32
 from training.contract.errors import ConfigError
-from training.contract.messages import DatasetResult, TrainResult
+from training.contract.messages import Candidate, DatasetResult, TrainResult
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.source_spec import load_source_spec
 from training.domain.arrow_types import arrow_type
@@ -157,6 +158,7 @@ def model_spec() -> dict[str, Any]:
     model["training"] |= training | {"estimators": {"hist_gradient_boosting": {"max_iter": 5}}}
     model["evaluation"] |= {"entity": "maker", "exclude_known_entities": False}
     model["rollout"]["sticky_by"] = "maker"
+    model["monitoring"] = {"window_days": 2, "minimum_rows": 100, "embeddings": [column("list(float32, 2)", True)]}
     return model
 
 
@@ -365,3 +367,30 @@ def test_times_and_lists_are_no_features_as_they_are(world: World, tmp_path: Pat
     with pytest.raises(ConfigError, match="which is no feature as it is") as refused:
         load_source_spec(SOURCE, tmp_path)
     assert "an on-demand view" in refused.value.hint
+
+
+def test_lists_of_floats_are_monitored_as_a_whole(world: World) -> None:
+    """Lists that are other ones in two days of new events; the events before are like those of the training window.
+
+    It lands events, so the other tests of this file come before it.
+    """
+    pipeline, name = Pipeline(world.settings), column("list(float32, 2)", True)
+    candidate = world.trained.model_dump(include=set(Candidate.model_fields))
+    given = {"model": MODEL, "dataset_uri": world.dataset.uri, "seed": 1}
+    evaluated = pipeline.step("evaluate", **given, candidates=[candidate])
+    decided = evaluated.model_dump(include={"challenger", "verdict", "champion_version"})
+    registered = pipeline.step("register", model=MODEL, **decided, force=True)
+    Registry(world.settings.tracking_uri).set_alias(MODEL, CHAMPION, registered.version)
+    unchanged = pipeline.step("drift", model=MODEL, run="r1", as_of=START.date() + timedelta(days=3))
+    assert not unchanged.columns[name].drifted
+
+    schema = pa.schema([(each, arrow_type(of)) for each, of in world.spec.source.events.columns.items()])
+    for number in (DAYS, DAYS + 1):
+        rows = day_of(number, schema)
+        place, lists = schema.get_field_index(name), [[7.0, -7.0]] * len(rows)
+        changed = rows.set_column(place, schema.field(name), pa.array(lists, schema.field(name).type))
+        days = Days.ending(START.date() + timedelta(days=number + 1), 1)
+        pipeline.ingest(SOURCE, [land_table(changed, Path(world.settings.landing), SOURCE, "events", days)])
+    found = pipeline.step("drift", model=MODEL, run="r2", as_of=START.date() + timedelta(days=DAYS + 2))
+    assert found.drifted
+    assert found.columns[name].drifted

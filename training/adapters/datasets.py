@@ -138,7 +138,7 @@ class Dataset:
         rows = self.train_on(window)
         every = np.arange(len(rows.table))
         chosen = reference_rows(every, self._spec.monitoring.maximum_rows, self.manifest.seed)
-        names = dict.fromkeys([*self.manifest.feature_names, *self._spec.drift_keys])
+        names = dict.fromkeys([*self.manifest.feature_names, *self._spec.drift_columns])
         kept, buffer = rows.some(chosen).table.select(list(names)), pa.BufferOutputStream()
         pq.write_table(kept, buffer)
         return bytes(buffer.getvalue())

@@ -89,6 +89,11 @@ class ModelSpec(SpecSections):
         return list(dict.fromkeys([self.source.events.time_column, *self.entity_columns]))
 
     @property
+    def drift_columns(self) -> list[str]:
+        """The columns of events, beside the features, of which a reference for drift is kept."""
+        return list(dict.fromkeys([*self.drift_keys, *self.monitoring.embeddings]))
+
+    @property
     def request_columns(self) -> dict[str, Column]:
         """The columns of an event, which are the fields of a prediction request."""
         return self.source.request_columns

@@ -26,6 +26,7 @@ def contradictions(spec: SpecSections) -> list[Mistake]:
         # With a label of another kind of task, the metrics are those of another kind, too.
         *([] if label else [*_evaluation(spec), *_guards(spec)]),
         *_gates(spec),
+        *_monitoring(spec),
         *_retraining(spec),
         *_schedule(spec),
     ]
@@ -56,6 +57,16 @@ def _features(spec: SpecSections) -> Iterator[Mistake]:
         yield "features", "is empty", "List features, or write `features: all`."
     if repeated := sorted({name for name in spec.features if spec.features.count(name) > 1}):
         yield "features", f"names {', '.join(repeated)} twice", "Name each feature once."
+
+
+def _monitoring(spec: SpecSections) -> Iterator[Mistake]:
+    columns = spec.source.request_columns
+    vectors = [name for name, column in columns.items() if column.kind == "list" and column.parsed.length]
+    for name in spec.monitoring.embeddings:
+        if name not in vectors:
+            what = f"names {name!r}, which is no column of events with lists of floats of a fixed length"
+            meant = did_you_mean(name, vectors) or f"Such columns are: {', '.join(vectors) or 'none'}. "
+            yield "monitoring.embeddings", what, f"{meant}Declare the length in the source: type: list(float32, 128)."
 
 
 def _training(spec: SpecSections) -> Iterator[Mistake]:

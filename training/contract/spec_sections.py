@@ -111,6 +111,9 @@ class MonitoringSpec(Spec):
     window_days: DayCount = 7
     minimum_shift: Share = 0.02
     """The least part of the rows that must have changed for a column to drift. Of the test `shares`."""
+    embeddings: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Columns of the event file with lists of floats of a fixed length. Each is compared as a whole: a classifier must
+    not tell its values of now from those of the training window. Datasets keep these columns."""
     seasonality: Annotated[tuple[Literal["day_of_week", "hour_of_day", "year"], ...], Field(strict=False)] = ()
     """What may change without being drift. `day_of_week`, `hour_of_day` (UTC): the reference gets the window's mix of
     days or hours. `year`: the reference is the same week of the year before, where the lake has it."""

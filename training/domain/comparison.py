@@ -134,13 +134,15 @@ def spread(values: np.ndarray, rows: int) -> np.ndarray:
     return values[((np.arange(rows) + 0.5) * len(values) / max(rows, 1)).astype(int)]
 
 
-def compared(features: pd.DataFrame, columns: Sequence[FeatureColumn]) -> pd.DataFrame:
-    """The `columns` of features as they are compared: numbers as models get them, texts as they are.
+def compared(features: pd.DataFrame, columns: Sequence[FeatureColumn], embeddings: Sequence[str] = ()) -> pd.DataFrame:
+    """The `columns` of features as they are compared: numbers as models get them, texts as they are; and those of the
+    columns `embeddings` that there are.
 
     A dataset has columns of events as they were delivered, such as decimals, which would be compared as texts.
     """
     numbers = {column.name: np.float32 for column in columns if column.categories is None}
-    return features[[column.name for column in columns]].astype(numbers)
+    more = [name for name in embeddings if name in features]
+    return features[[*(column.name for column in columns), *more]].astype(numbers)
 
 
 def with_outputs(features: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:

@@ -111,6 +111,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "evaluation.leakage": frozenset({Id.VERDICT}),
     # The dataset holds the sample of its training rows that drift is measured against.
     "monitoring.maximum_rows": _DATASET,
+    "monitoring.embeddings": _DATASET,
     "monitoring.window_days": _NOTHING,
     "monitoring.maximum_drifted_share": _NOTHING,
     "monitoring.test": _NOTHING,

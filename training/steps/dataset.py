@@ -116,7 +116,7 @@ def _made(pinned: _Pinned, chosen: Windows, change: date | None, settings: State
     )
     of_first = rows_of_window(found[0].name, found[0].days, _days(spec, train), seed)
     sampled = reference_rows(of_first, spec.monitoring.maximum_rows, seed)
-    frames[REFERENCE] = frames[TRAIN].iloc[sampled][list(dict.fromkeys([*names, *spec.drift_keys]))]
+    frames[REFERENCE] = frames[TRAIN].iloc[sampled][list(dict.fromkeys([*names, *spec.drift_columns]))]
     made_of = requests(holdout[list(spec.request_columns)], batch)
     definitions_of = features.definitions
     learned = _categories(spec, definitions_of, frames[TRAIN])
@@ -198,7 +198,8 @@ def _with_features(
     rows = pd.concat([train, holdout], ignore_index=True)
     entities = {*spec.source.entities.values(), *filter(None, [spec.evaluation.entity])}
     keys = [spec.source.id_column, spec.source.events.time_column, *sorted(entities)]
-    columns = [*dict.fromkeys(keys), *sorted({*spec.task.reference_columns} - {*keys, *names})]
+    more = {*spec.task.reference_columns, *spec.monitoring.embeddings} - {*keys, *names}
+    columns = [*dict.fromkeys(keys), *sorted(more)]
     # A column of the event that is a feature stands there once.
     added = [name for name in names if name not in spec.source.features.event_columns or name not in columns]
     if taken := sorted({*columns, spec.label} & set(added)) or sorted({spec.label} & set(columns)):

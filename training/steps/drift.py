@@ -23,6 +23,7 @@ from training.domain.drift import (
     short_of_history,
     tested,
 )
+from training.domain.embedding_drift import with_domain_scores
 from training.domain.encoding import encoded
 from training.domain.frames import LOGGED_OUTPUTS, PREDICTION_ID, are_finite, logged_outputs
 from training.domain.looks import chance_of_error, look_number
@@ -143,7 +144,7 @@ def _last_year(
         log.warning("Too few events in %s, a year before: compared with the training rows", before)
         return None
     made = Features(settings, spec).historical(rows, versions)
-    return Rows(_features(made, model.metadata)[0], rows[spec.drift_keys])
+    return Rows(_features(made, model.metadata, spec)[0], rows[spec.drift_keys])
 
 
 class Comparison(NamedTuple):
@@ -179,7 +180,7 @@ def compare_rows(
     `logged`: what the champion answered to them; None: it is computed.
     """
     metadata = model.metadata
-    current, not_defined, missing = _features(made, metadata)
+    current, not_defined, missing = _features(made, metadata, spec)
     reference = _last_year(model, window, versions, spec, settings)
     described = f"the training rows of {metadata.train_days}" if reference is None else "a year before"
     reference = reference or champion_reference(champion, metadata, spec, settings)
@@ -188,10 +189,20 @@ def compare_rows(
     # The holdout has another season.
     holdout = None if spec.monitoring.seasonality else _holdout_outputs(model)
     outputs = holdout or _computed_outputs(reference, model), logged or _computed_outputs(now, model)
-    reference, now = reference.without(missing), now.without(missing)
+    reference, now = _with_domain_scores(reference.without(missing), now.without(missing), spec)
     short = _short_of_history(metadata, versions[EVENTS], spec, settings)
     shifts = _tested([(reference.without(short), now.without(short)), outputs], window, metadata, spec)
     return Comparison(reference, described, now, outputs, shifts, not_defined, missing, short)
+
+
+def _with_domain_scores(reference: Rows, now: Rows, spec: ModelSpec) -> tuple[Rows, Rows]:
+    """The embeddings as scores. Left out are those that the reference, of an earlier spec, does not have."""
+    names = spec.monitoring.embeddings
+    if lacking := [name for name in names if name not in reference.columns]:
+        log.warning("Not compared, as the champion's reference does not have them: %s", ", ".join(lacking))
+    kept = [name for name in names if name not in lacking]
+    entity = next(iter(spec.entity_columns), None)
+    return with_domain_scores(reference, now.without(lacking), kept, entity, spec.training.seed)
 
 
 def _tested(
@@ -237,16 +248,18 @@ def _short_of_history(
     return short
 
 
-def _features(made: "pd.DataFrame", metadata: "ArtifactMetadata") -> tuple["pd.DataFrame", list[str], list[str]]:
-    """The champion's features, in its order; the names of those that were not `made`, which have their default; and of
-    those among them that have none, and are missing."""
+def _features(
+    made: "pd.DataFrame", metadata: "ArtifactMetadata", spec: ModelSpec
+) -> tuple["pd.DataFrame", list[str], list[str]]:
+    """The champion's features, in its order, and the embeddings; the names of those that were not `made`, which have
+    their default; and of those among them that have none, and are missing."""
     views = metadata.features.views if metadata.features else ()
     defaults = {column.name: column.default for view in views for column in view.columns}
     optional = {column.name for column in metadata.columns if column.may_be_missing or column.categories is not None}
     not_defined = [name for name in metadata.feature_names if name not in made]
     missing = [name for name in not_defined if name in optional]
     made = made.assign(**{name: None if name in missing else defaults.get(name, 0.0) for name in not_defined})
-    return compared(made, metadata.columns), not_defined, missing
+    return compared(made, metadata.columns, spec.monitoring.embeddings), not_defined, missing
 
 
 def _holdout_outputs(model: "OnnxModel") -> Rows | None:

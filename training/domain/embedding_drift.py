@@ -1,0 +1,110 @@
+"""Whether lists of floats (embeddings) have changed as a whole: can a classifier tell those of now from those before?
+
+A classifier learns on one half of the entities to tell rows of now from rows of the reference, and scores the other
+half; and the other way round. Where nothing has changed it can only guess, and the scores of both sides have the same
+distribution. So the scores are a column of numbers that is compared like any other (shares.py): with a p-value,
+entities as evidence, and the least change that counts. A rotation, which changes no single element, is found as well.
+
+Source: Lopez-Paz & Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017; for monitoring, Rabanser, Günnemann &
+Lipton, Failing Loudly, NeurIPS 2019.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from training.domain.comparison import Rows
+
+#: Of the logistic regression: the weight of the penalty for each row, and the most iterations.
+PENALTY, ITERATIONS = 1e-2, 200
+#: With fewer rows of a side in a half nothing is learned from it, and all scores of the other half are equal.
+FEWEST = 20
+
+
+class Half(NamedTuple):
+    """Vectors [n, d] of one side, and in which half each lies, [n] of booleans."""
+
+    vectors: np.ndarray
+    second: np.ndarray
+
+    def of(self, second: bool) -> np.ndarray:
+        return self.vectors[self.second == second]
+
+
+def with_domain_scores(
+    reference: Rows, current: Rows, names: Sequence[str], entity: str | None, seed: int
+) -> tuple[Rows, Rows]:
+    """The rows, where each column of lists of floats among `names` has the scores of its rows instead.
+
+    Scores are between 0 and 1, and higher for a row that is more like those of now. A missing list has no score (NaN).
+    All lists of a column have one length. `entity`: the column of the keys whose rows stay in one half; None: rows are
+    independent.
+    """
+    for name in names:
+        sides = []
+        for rows in (reference, current):
+            vectors = _vectors(rows.columns[name])
+            sides.append(Half(vectors, _second(rows, entity, seed)))
+        known = [~np.isnan(side.vectors).any(axis=1) for side in sides]
+        found = domain_scores(*(Half(*(each[kept] for each in side)) for side, kept in zip(sides, known, strict=True)))
+        columns = []
+        for rows, kept, scores in zip((reference, current), known, found, strict=True):
+            column = np.full(len(kept), np.nan)
+            column[kept] = scores
+            columns.append(rows.columns.assign(**{name: column}))
+        reference, current = reference._replace(columns=columns[0]), current._replace(columns=columns[1])
+    return reference, current
+
+
+def domain_scores(reference: Half, current: Half) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of the vectors of both sides, as ranks within a half: two classifiers have two scales."""
+    sides = reference, current
+    found = [np.full(len(side.vectors), 0.5) for side in sides]
+    for half in (False, True):
+        learned, scored = ([side.of(which) for side in sides] for which in (not half, half))
+        if min(map(len, learned)) < FEWEST or not all(map(len, scored)):
+            continue
+        values = _classifier(*learned)(np.concatenate(scored))
+        ranks = np.split((rankdata(values) - 0.5) / len(values), [len(scored[0])])
+        for side, scores, of_half in zip(sides, found, ranks, strict=True):
+            scores[side.second == half] = of_half
+    return found[0], found[1]
+
+
+def _classifier(reference: np.ndarray, current: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.concatenate([reference, current])
+    center, scale = rows.mean(axis=0), rows.std(axis=0)
+    scale[scale == 0] = 1
+
+    def prepared(vectors: np.ndarray) -> np.ndarray:
+        standardised = (vectors - center) / scale
+        # Distances from the center let a linear classifier see a change of spread.
+        return np.column_stack([standardised, np.abs(standardised), np.linalg.norm(standardised, axis=1)])
+
+    is_current = np.repeat([0, 1], [len(reference), len(current)])
+    model = LogisticRegression(C=1 / (PENALTY * len(rows)), max_iter=ITERATIONS, class_weight="balanced")
+    model.fit(prepared(rows), is_current)
+    return lambda vectors: np.asarray(model.decision_function(prepared(vectors)))
+
+
+def _vectors(lists: pd.Series) -> np.ndarray:
+    """[n, d]. The row of a missing list is NaN."""
+    known = lists.notna().to_numpy()
+    length = len(lists[known].iloc[0]) if known.any() else 1
+    found = np.full((len(lists), length), np.nan)
+    if known.any():
+        found[known] = np.stack(lists[known].tolist())
+    return found
+
+
+def _second(rows: Rows, entity: str | None, seed: int) -> np.ndarray:
+    """Which rows lie in the second half. An entity lies in the same half on both sides."""
+    if rows.keys is None or entity is None:
+        return np.random.default_rng(seed).random(len(rows.columns)) < 0.5
+    numbers = pd.util.hash_array(rows.keys[entity].astype(str).to_numpy(object), hash_key=f"{seed % 10**16:016d}")
+    return numbers % 2 == 1
