@@ -116,6 +116,11 @@ evidence: $(READY) ## Fetch the evidence page of a version (MODEL=m VERSION=v; d
 	@test -n "$(MODEL)" || { echo "Which model? make evidence MODEL=card_fraud"; exit 1; }
 	@$(LOCAL) evidence $(MODEL) $(VERSION)
 
+.PHONY: sign
+sign: $(READY) ## Sign versions registered before there was a key (MODEL=m VERSION='1 2'; default: those with an alias)
+	@test -n "$(MODEL)" || { echo "Which model? make sign MODEL=card_fraud"; exit 1; }
+	@$(LOCAL) sign $(MODEL) $(VERSION)
+
 .PHONY: reproduce
 reproduce: $(READY) ## Make a version again from its recipe and compare (MODEL=m VERSION=v; default: the champion)
 	@test -n "$(MODEL)" || { echo "Which model? make reproduce MODEL=card_fraud"; exit 1; }

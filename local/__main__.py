@@ -8,7 +8,7 @@ from local.place import Place
 from local.plans import DEFAULT, plan_names, plan_of
 from local.rerun import Wanted, rerun
 from local.stack import Stack
-from local.verbs import VERBS, backup, evidence, ledger_verify, migrate, onboard, restore_online, step
+from local.verbs import VERBS, backup, evidence, ledger_verify, migrate, onboard, restore_online, sign, step
 from training.contract.errors import StepError
 
 
@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     page = verbs.add_parser("evidence", help="fetch the evidence page and the model card of a version")
     page.add_argument("model")
     page.add_argument("version", nargs="?", default="", help="its number; empty: the champion")
+    signed = verbs.add_parser("sign", help="sign versions that were registered before there was a key")
+    signed.add_argument("model")
+    signed.add_argument("versions", nargs="*", help="their numbers; empty: those with an alias")
     online = verbs.add_parser("restore-online", help="fill the online store again from the lake")
     online.add_argument("sources", nargs="*")
     older = verbs.add_parser("migrate", help="bring specs and state of the layout before to that of this version")
@@ -65,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
             return restore_online(stack, args.sources)
         if args.verb == "evidence":
             return evidence(stack, args.model, args.version)
+        if args.verb == "sign":
+            return sign(stack, args.model, args.versions)
         if args.verb == "ledger-verify":
             return ledger_verify(stack, args.models)
         return VERBS[args.verb][0](stack)

@@ -9,7 +9,7 @@ from pathlib import Path
 from local.credentials import USER, Credentials
 from local.place import HOST, Place
 from local.program import MARK
-from training.settings import ROOT
+from training.settings import ROOT, SIGNING
 
 BIN = Path(sys.executable).parent
 #: The name of the step server, which runs on Linux only.
@@ -83,6 +83,8 @@ def environment(
     kept |= {name: value for name, value in base.items() if name.startswith("CT_")} | place.step_environment
     if program.startswith("airflow-"):
         return kept | _airflow(place, credentials, program)
+    if program == "serving":
+        kept = {name: value for name, value in kept.items() if name not in SIGNING}
     return kept | {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(place.home / "bentoml")}
 
 

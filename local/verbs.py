@@ -151,6 +151,11 @@ def evidence(stack: Stack, model: str, version: str) -> int:
     return _replace_process(stack, "training.evidence_page", model, *filter(None, [version]))
 
 
+def sign(stack: Stack, model: str, versions: list[str]) -> int:
+    """Sign versions of `model`, in this process. Empty: those with an alias."""
+    return _replace_process(stack, "training.sign", model, *versions)
+
+
 def restore_online(stack: Stack, sources: list[str]) -> int:
     """Fill the online store again with the rows of `sources`, or of all, in this process. The stack may run."""
     return _replace_process(stack, "training.restore_online", *sources)

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -197,12 +197,16 @@ class LoadedModelFactory:
         return self._plans.setdefault((code.digest, plan.definitions.model_dump_json(), plan.names), plan)
 
 
-def load_model(folder: Path, spec: ModelSpec, maximum_mib: int) -> MeasuredModel:
+def load_model(
+    folder: Path, spec: ModelSpec, maximum_mib: int, signed: Mapping[str, str] | None = None
+) -> MeasuredModel:
     """The artifact in `folder`, of at most `maximum_mib`, verified against its digest and its golden predictions.
+
+    `signed`: see OnnxModel.load.
 
     Raises InputError or DataContractError: it must not serve.
     """
-    model = MeasuredModel.load(folder, maximum_mib=maximum_mib)
+    model = MeasuredModel.load(folder, maximum_mib=maximum_mib, signed=signed)
     if model.metadata.model != spec.name:
         raise DataContractError(f"The artifact is of model {model.metadata.model!r}, not {spec.name!r}")
     model.metadata.check_kind(spec.task.kind)

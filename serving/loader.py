@@ -22,6 +22,7 @@ from training.contract.errors import DataContractError, StepError, TransientErro
 from training.contract.model_spec import ModelSpec
 from training.contract.replicas import Refusal
 from training.settings import ServingSettings
+from training.signing import artifact_check
 
 REFUSED_RETRY_SECONDS, LONG_RETRY_SECONDS = 30.0, 600.0
 
@@ -142,7 +143,8 @@ class Loader:
         version = wanted.version
         try:
             self._guard.check(self._spec.name, wanted.digest, champion)
-            self._registry.download(wanted, self.copy(version), self._settings.artifact_maximum_mib)
+            check = artifact_check(self._spec.name, version, self._settings)
+            self._registry.download(wanted, self.copy(version), self._settings.artifact_maximum_mib, check)
             loaded = self._guarded(version, wanted.digest, champion)
         except (TransientError, NotLoaded) as error:
             self._failed[version] = str(error)
@@ -164,9 +166,12 @@ class Loader:
     def _guarded(self, version: int, digest: str, champion: bool = False) -> LoadedModel:
         """The version from its copy on disk, which must have this digest."""
         folder, maximum_mib = self.copy(version), self._settings.artifact_maximum_mib
+        check = artifact_check(self._spec.name, version, self._settings)
+        # Before its trial. The load itself compares the bytes that it uses: the file may be another by then.
+        signed = check(folder) if check else None
 
         def load() -> LoadedModel:
-            model = load_model(folder, self._spec, maximum_mib)
+            model = load_model(folder, self._spec, maximum_mib, signed)
             if model.metadata.digest != digest:
                 problem = f"the copy of version {version} in {folder} is not the one that served"
                 raise DataContractError(problem, hint="The registry has the version.")

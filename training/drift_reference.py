@@ -3,7 +3,7 @@
 import logging
 
 from training.adapters.lake import Lake
-from training.adapters.registry import REFERENCE, ModelVersion, Registry
+from training.adapters.registry import REFERENCE, ModelVersion
 from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, Snapshot
@@ -11,6 +11,7 @@ from training.contract.model_spec import ModelSpec
 from training.domain.comparison import Rows, compared, sample
 from training.domain.identity import dataset_id
 from training.settings import StateSettings
+from training.signing import fetch_signed
 
 log = logging.getLogger("perennial")
 
@@ -32,7 +33,8 @@ def champion_reference(
         # Not beside the dataset's files: a folder with some of them is no dataset. They are of the usual window.
         path = work / "references" / metadata.dataset_id / metadata.window / datasets.REFERENCE
     kept = f"{REFERENCE}/{datasets.REFERENCE}"
-    if not path.is_file() and not Registry(settings.tracking_uri).download_file(champion.run_id, kept, path):
+    named = f"version {champion.version} of {champion.model}"
+    if not path.is_file() and not fetch_signed(champion.run_id, kept, path, named, settings):
         problem = f"The champion's reference, of dataset {metadata.dataset_id}, is neither in {work} nor in its run as"
         raise InputError(f"{problem} {kept}", hint=_how_to_restore(metadata, spec, settings))
     log.info("Reference read from %s", path)

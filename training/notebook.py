@@ -28,6 +28,7 @@ from training.contract.predictions import SHADOW, Explanation
 from training.domain.explanation import explain
 from training.domain.frames import LABEL, REPORTED_AT
 from training.settings import StateSettings, load_settings
+from training.signing import artifact_check
 from training.snapshots import resolve
 
 
@@ -158,7 +159,8 @@ def _contributions(
     with tempfile.TemporaryDirectory() as folder:
         try:
             limit = settings.artifact_maximum_mib
-            artifact = registry.download(registry.get(spec.name, version), Path(folder, "served"), limit)
+            check = artifact_check(spec.name, version, settings)
+            artifact = registry.download(registry.get(spec.name, version), Path(folder, "served"), limit, check)
             model = OnnxModel.load(artifact, maximum_mib=limit)
         except (InputError, DataContractError):
             return None

@@ -116,6 +116,14 @@ class StateSettings(BaseSettings):
     artifact_maximum_mib: int = Field(MAXIMUM_MIB, ge=1)
     """A model artifact with a larger file, or whose graph makes constants of more memory, is not loaded, in MiB."""
 
+    trusted_keys: str = ""
+    """Public keys, comma separated, of which one must have signed a model version before it is loaded: PEM, or what
+    stands between its first and last line. Empty: signatures are not looked at. See docs/security.md."""
+    signing_key_file: str = Field("", json_schema_extra=_IN_THE_IMAGE)
+    """The file with the private key, PEM, that signs model versions: for the step `register` and `make sign` alone."""
+    signing_key_password: SecretStr | None = None
+    """The password of that file."""
+
     git_sha: str | None = Field(None, json_schema_extra=_IN_THE_IMAGE)
     """The commit of the code. Empty: read from the Git repository around the code, if there is one."""
     image: str | None = None
@@ -263,6 +271,9 @@ class LauncherSettings(StateSettings):
     """A ConfigMap whose keys become environment variables of step pods. A `CT_*` variable of the task overrides it."""
     pod_secrets: str = ""
     """Names of Secrets, comma separated, whose keys become environment variables of step pods."""
+    pod_signing_secret: str = ""
+    """The name of a Secret with the key `signing-key.pem`, the private key that signs model versions. Pods of the step
+    `register` mount it, and no others."""
     pod_volume_claim: str = ""
     """The PersistentVolumeClaim with the shared state; not needed when all of it is in an object store."""
     pod_volume_path: str = ""
@@ -325,6 +336,10 @@ ROLES: Mapping[str, type[StateSettings]] = {
 def variable(field: str) -> str:
     """The environment variable of a field."""
     return PREFIX + field.upper()
+
+
+#: The variables with the private key.
+SIGNING = (variable("signing_key_file"), variable("signing_key_password"))
 
 
 def own_fields(role: type[StateSettings]) -> dict[str, FieldInfo]:

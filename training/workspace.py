@@ -6,10 +6,12 @@ disk, and what others need is shared.
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from training import storage
 from training.adapters.registry import ModelVersion, Registry
 from training.settings import StateSettings
+from training.signing import artifact_check
 
 #: Folders of a model in the work folder that are made again from the lake or loaded from MLflow when they are gone. Its
 #: others are reports, which the ledger refers to.
@@ -21,12 +23,15 @@ DATA_DOCS = "data_docs"
 def own_state(settings: StateSettings, home: Path, **changes: Path) -> StateSettings:
     """Settings for steps that compute beside the live state: what they write lies in `home`, with an MLflow in a file.
 
+    Versions there are not signed: nothing serves them.
     The lake is that of `settings`, to be read only. `changes`: other folders of specs.
     """
     given = ("models_dir", "feature_repo", "artifact_maximum_mib", "git_sha", "image", "log_level")
     fields = {name: getattr(settings, name) for name in given} | changes
     home.mkdir(parents=True, exist_ok=True)
-    return StateSettings(home=home, lake_uri=settings.lake, tracking_uri=f"sqlite:///{home}/mlflow.db", **fields)
+    unsigned: dict[str, Any] = {"trusted_keys": "", "signing_key_file": "", "signing_key_password": None}
+    uri = f"sqlite:///{home}/mlflow.db"
+    return StateSettings(home=home, lake_uri=settings.lake, tracking_uri=uri, **fields, **unsigned)
 
 
 def hours_until(days: int, now: datetime) -> int:
@@ -67,8 +72,9 @@ def share(settings: StateSettings, folder: Path) -> str:
 def served_artifact(settings: StateSettings, version: ModelVersion) -> Path:
     """The folder with the served artifact of `version` (contract/artifact.py), downloaded when it is not there yet.
 
-    Raises DataContractError when the registry's artifact is not what was registered, TransientError when MLflow does
-    not answer.
+    Raises DataContractError when the registry's artifact is not what was registered or, with CT_TRUSTED_KEYS, not
+    signed; TransientError when MLflow does not answer.
     """
     folder = settings.scratch / version.model / "versions" / str(version.version)
-    return Registry(settings.tracking_uri).download(version, folder, settings.artifact_maximum_mib)
+    check = artifact_check(version.model, version.version, settings)
+    return Registry(settings.tracking_uri).download(version, folder, settings.artifact_maximum_mib, check)

@@ -16,8 +16,8 @@ from training.contract.errors import ConfigError
 from training.contract.messages import SourceInputs
 from training.contract.processes import POD_GRACE_SECONDS
 from training.contract.resources import Resources
-from training.contract.steps import step_spec
-from training.settings import LauncherSettings, pod_environment
+from training.contract.steps import SIGNING_STEPS, step_spec
+from training.settings import LauncherSettings, pod_environment, variable
 
 CONTAINER = "step"
 GPU = "nvidia.com/gpu"
@@ -25,6 +25,8 @@ GPU = "nvidia.com/gpu"
 STEP_LABELS = {"app.kubernetes.io/part-of": "perennial", "app.kubernetes.io/component": "step"}
 #: A label: all tries of a task instance have the same value.
 TASK_INSTANCE = "perennial/task-instance"
+#: Where the Secret with the private key is mounted, and its key.
+_SIGNING_KEY, SIGNING_KEY_FILE = "/var/run/secrets/perennial", "signing-key.pem"
 #: An annotation: pods with the same value do the same work. A retry takes over such a pod of an earlier try.
 WORK = "perennial/work"
 
@@ -108,13 +110,18 @@ def step_pod(
         problem = f"Airflow could not read the report of a step pod: {settings.results} would be a folder of the pod"
         raise ConfigError(problem, hint="Set CT_RESULTS_URI to an object store, or CT_POD_VOLUME_CLAIM.")
     volumes = _volumes(resources, settings)
+    more = list[k8s.V1EnvVar]()
+    if identity.step in SIGNING_STEPS and settings.pod_signing_secret:
+        secret = k8s.V1SecretVolumeSource(secret_name=settings.pod_signing_secret, default_mode=0o440)
+        volumes[_SIGNING_KEY] = k8s.V1Volume(name="signing-key", secret=secret)
+        more = [k8s.V1EnvVar(name=variable("signing_key_file"), value=f"{_SIGNING_KEY}/{SIGNING_KEY_FILE}")]
     container = k8s.V1Container(
         name=CONTAINER,
         image=settings.image,
         image_pull_policy=settings.pod_image_pull_policy,
         command=["python"],
         args=list(argv),
-        env=[k8s.V1EnvVar(name=name, value=value) for name, value in sorted(pod_environment(environ).items())],
+        env=[k8s.V1EnvVar(name=name, value=value) for name, value in sorted(pod_environment(environ).items())] + more,
         env_from=_env_from(settings),
         resources=_requirements(resources),
         volume_mounts=[k8s.V1VolumeMount(name=volume.name, mount_path=path) for path, volume in volumes.items()],

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from perennial_airflow.reports import StepFailedError, step_result
 from perennial_airflow.step_task import StepTask, report_uri
 from training import storage
-from training.contract.steps import step_command, step_spec
-from training.settings import LauncherSettings, load_settings
+from training.contract.steps import SIGNING_STEPS, step_command, step_spec
+from training.settings import SIGNING, LauncherSettings, load_settings
 
 TOO_LONG = "The step ran longer than {:.0f} s and was stopped"
 
@@ -52,13 +52,19 @@ class ProcessStepOperator(StepTask):
         self.log.info("%s", shlex.join(["python", *argv]))
         self._process = self.make_process(settings)
         try:
-            code = self._process.launch(argv, step_environment(os.environ), spec.timeout_seconds)
+            code = self._process.launch(argv, step_environment(os.environ, self.step), spec.timeout_seconds)
         except TimeoutError as error:
             raise StepFailedError(f"{self.step}: {error}", attempts=2) from None
         return step_result(spec, code, uri)
 
 
-def step_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a step: the task's, without Airflow's own variables, which hold its database and secrets."""
-    own = {key: value for key, value in environ.items() if not key.lstrip("_").startswith("AIRFLOW")}
+def step_environment(environ: Mapping[str, str], step: str) -> dict[str, str]:
+    """The environment of a step: the task's, without Airflow's own variables, which hold its database and secrets, and
+    without the signing key, unless it is a step that signs."""
+    left_out = () if step in SIGNING_STEPS else SIGNING
+    own = {
+        key: value
+        for key, value in environ.items()
+        if not key.lstrip("_").startswith("AIRFLOW") and key not in left_out
+    }
     return {**own, "PYTHONUNBUFFERED": "1"}

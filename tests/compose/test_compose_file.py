@@ -52,8 +52,17 @@ def test_services_wait_for_what_they_need_to_be_well() -> None:
 def test_the_example_names_every_variable_and_no_secret() -> None:
     used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", TEXT)) - {"IMAGES", "TAG", "GIT_SHA", "TORCH_BACKEND"}
     example = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    assert used - {"CT_LOG_LEVEL"} == set(example)
+    # In the example as comments: an empty value would become a random one.
+    optional = {"CT_LOG_LEVEL", "SIGNING_KEY", "TRUSTED_KEYS"}
+    assert used - optional == set(example)
     assert {name for name, value in example.items() if not value} == REQUIRED
+
+
+def test_the_signing_key_is_in_the_steps_container_alone() -> None:
+    assert {name for name, service in SERVICES.items() if service.get("secrets")} == {"steps"}
+    with_path = {name for name, service in SERVICES.items() if "CT_SIGNING_KEY_FILE" in service.get("environment", {})}
+    assert with_path == AIRFLOW  # They tell the step register where it is, and do not have it.
+    assert SERVICES["serving"]["environment"]["CT_TRUSTED_KEYS"] == "${TRUSTED_KEYS:-}"
 
 
 def test_the_environment_that_make_writes_is_random_and_private(tmp_path: Path) -> None:

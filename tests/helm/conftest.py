@@ -16,6 +16,10 @@ except (ImportError, OSError, RuntimeError) as error:
 
 LOCAL, GPU = values_file("values-local.yaml"), values_file("values-gpu.yaml")
 SECURE = {"redis": {"enabled": False}, "onlineStore": {"url": "rediss://redis.example:6379/0"}}
+PUBLIC_KEY = (
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEV4E+b1zTaq6g8zY6wWgmffUVd/zN07G8BzxWzmY0qeU5weVQ4o2lnb+FEvXzl0Wbq7v2PSvXqWVO"
+    "hhl32VIWEA=="
+)
 EVERYTHING: dict[str, Any] = {
     "images": {"registry": "registry.example/ml", "tag": "abc1234", "pullSecrets": ["pull"]},
     "settings": {"CT_LOG_LEVEL": "DEBUG"},
@@ -40,6 +44,7 @@ EVERYTHING: dict[str, Any] = {
     "monitoring": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboards")},
     "networkPolicy": {"servingClients": [{"namespaceSelector": {"matchLabels": {"team": "payments"}}}]},
     "hooks": {"codeChange": {"enabled": True}},
+    "signing": {"existingSecret": "signing", "trustedKeys": [PUBLIC_KEY, PUBLIC_KEY]},
     "backup": {
         "enabled": True,
         "uri": "s3://backups/perennial",

@@ -1,7 +1,7 @@
 """The `CT_*` of the ConfigMap are settings that the code knows, with values that it takes."""
 
 from tests.helm.chart import CHART, PRODUCTION, Manifest, merged, named, pods, render
-from tests.helm.conftest import LOCAL
+from tests.helm.conftest import LOCAL, MATRIX
 from training.contract.model_spec import model_names
 from training.settings import PREFIX, Settings
 
@@ -32,6 +32,22 @@ def test_everything_that_lasts_is_where_the_values_say() -> None:
     assert {name: getattr(settings, name) for name in uris} == uris
     settings = _load(_settings(render(LOCAL)))
     assert {getattr(settings, name) for name in uris} == {f"/var/lib/perennial/{name}" for name in uris}
+
+
+def test_keys_that_verify_reach_everything_and_the_one_that_signs_no_object_of_the_chart() -> None:
+    from training.adapters.signatures import TrustedKeys
+
+    manifests = render(MATRIX["namespaces"])
+    for each in manifests:
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "perennial-settings":
+            data = each["data"]
+            assert len(TrustedKeys(data["CT_TRUSTED_KEYS"]).ids) == 1  # the same twice
+            assert data["CT_POD_SIGNING_SECRET"] == "signing"
+    for _, pod in pods(manifests):
+        mounted = [volume["secret"]["secretName"] for volume in pod["spec"].get("volumes", []) if "secret" in volume]
+        assert "signing" not in mounted
+        for container in pod["spec"]["containers"]:
+            assert "signing" not in str(container.get("envFrom", []))
 
 
 def test_no_value_names_a_model() -> None:

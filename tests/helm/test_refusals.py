@@ -63,6 +63,7 @@ def test_an_unknown_key_is_an_error(path: str) -> None:
         ("env.CT_LOG_LEVEL", "DEBUG"),
         ("security.runAsUser", 0),
         ("steps.launchers", []),
+        ("signing.trustedKeys", ["-----BEGIN PUBLIC KEY-----"]),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_an_error(path: str, value: Any) -> None:
@@ -196,6 +197,9 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
         (nested("priorityClasses.enabled", False), "steps.quota counts pods by their priority class"),
         ({"settings": {"CT_TRACKING_URI": "http://other"}}, "settings.CT_TRACKING_URI is made from"),
         ({"settings": {"CT_SERVING_LOAD_MIB": "4096"}}, "settings.CT_SERVING_LOAD_MIB is made from"),
+        (nested("signing.existingSecret", "signing"), "list its public key in signing.trustedKeys"),
+        (nested("signing.trustedKeys", ["A" * 120]), "nothing signs them"),
+        ({"settings": {"CT_TRUSTED_KEYS": "A"}}, "settings.CT_TRUSTED_KEYS is made from"),
         (nested("serving.trial.memoryMiB", 513), "would take more than half of serving.resources.limits.memory (2Gi)"),
         (nested("serving.resources.limits.memory", "1500Mi"), "serving.trial.memoryMiB: two trials may run at a time"),
         (

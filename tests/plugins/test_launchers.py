@@ -17,6 +17,7 @@ from perennial_airflow.step_process import step_environment
 from perennial_airflow.step_task import StepTask
 
 from training.contract.errors import ConfigError
+from training.contract.steps import STEPS
 
 #: Writes its child's pid to argv[1] and waits, as a step with worker processes does; the child ignores SIGTERM.
 FAMILY = """
@@ -136,5 +137,13 @@ def test_a_step_sees_its_settings_and_none_of_airflows() -> None:
         "_AIRFLOW_PROCESS_CONTEXT": "client",
         "__AIRFLOW_SUPERVISOR_FD": "7",
     }
-    seen = step_environment(environ)
+    seen = step_environment(environ, "train")
     assert set(seen) == {"PATH", "HOME", "CT_HOME", "AWS_SECRET_ACCESS_KEY", "PYTHONUNBUFFERED"}
+
+
+def test_only_the_step_that_registers_gets_the_signing_key() -> None:
+    environ = {"CT_SIGNING_KEY_FILE": "/keys/signing-key.pem", "CT_SIGNING_KEY_PASSWORD": "secret"}
+    with_key = {step for step in STEPS if environ.items() <= step_environment(environ, step).items()}
+    assert with_key == {"register"}
+    for step in STEPS.keys() - with_key:
+        assert not environ.keys() & step_environment(environ, step).keys()

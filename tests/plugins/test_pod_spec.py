@@ -1,6 +1,8 @@
 """The pod that a step runs in, as the provider builds it: held to Kubernetes' schema and to the restricted standard."""
 
+import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ from perennial_airflow.step_process import step_environment
 from tests.helm.list_keys import repeated_keys
 from training.contract.errors import ConfigError
 from training.contract.resources import Resources
-from training.contract.steps import step_command
+from training.contract.steps import STEPS, step_command
 from training.settings import Settings, pod_environment
 
 WHO = Identity("card_fraud_train", "manual__2026-01-05T10:00:00+00:00", "train", 2, 3, "card_fraud", "train")
@@ -124,13 +126,29 @@ def test_its_environment_is_a_child_processs_without_airflows_own_and_without_se
         "CT_ONLINE_STORE": "redis://:password@redis:6379/0",
         "CT_SERVING_API_KEY": "key",
     }
-    child = {key: value for key, value in step_environment(environ).items() if key.startswith("CT_")}
+    child = {key: value for key, value in step_environment(environ, "train").items() if key.startswith("CT_")}
     left_out = set(child) - set(pod_environment(environ))
     assert left_out == {"CT_LAUNCHER", "CT_POD_NAMESPACE", "CT_GIT_SHA", "CT_ONLINE_STORE", "CT_SERVING_API_KEY"}
     assert pod_environment(environ).items() <= child.items()
     assert pod_environment({"CT_ONLINE_STORE": "redis://redis:6379/0"}) == {"CT_ONLINE_STORE": "redis://redis:6379/0"}
     env = rendered(environ=environ)["spec"]["containers"][0]["env"]
     assert {entry["name"]: entry["value"] for entry in env} == pod_environment(environ)
+
+
+def test_the_pod_of_register_alone_mounts_the_signing_key() -> None:
+    settings = REMOTE.model_copy(update={"pod_signing_secret": "signing"})
+    specs = {}
+    for step in STEPS:
+        pod = step_pod(replace(WHO, step=step), ARGV, {}, DEFAULT, 3600, settings)
+        specs[step] = ApiClient().sanitize_for_serialization(pod)["spec"]
+    mounting = {step for step, spec in specs.items() if "signing" in json.dumps(spec)}
+    assert mounting == {"register"}
+    (container,) = specs["register"]["containers"]
+    (secret,) = [each for each in specs["register"]["volumes"] if "secret" in each]
+    assert secret == {"name": "signing-key", "secret": {"secretName": "signing", "defaultMode": 0o440}}
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "signing-key"]
+    path = f"{mount['mountPath']}/signing-key.pem"
+    assert {"name": "CT_SIGNING_KEY_FILE", "value": path} in container["env"]
 
 
 def test_labels_carry_the_costs_and_annotations_the_full_names() -> None:

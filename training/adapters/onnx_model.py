@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -66,10 +67,17 @@ class OnnxModel:
         return served_task(self.metadata.task)
 
     @classmethod
-    def load(cls, folder: Path | str, threads: int = 1, maximum_mib: int = MAXIMUM_MIB) -> Self:
+    def load(
+        cls,
+        folder: Path | str,
+        threads: int = 1,
+        maximum_mib: int = MAXIMUM_MIB,
+        signed: Mapping[str, str] | None = None,
+    ) -> Self:
         """Load model.onnx and metadata.json from `folder`, a path or a URI.
 
-        Neither the files nor the constants of the graph may take more than `maximum_mib`.
+        Neither the files nor the constants of the graph may take more than `maximum_mib`. `signed`: file → the SHA-256
+        that its signature names; what is loaded must have it.
 
         Raises InputError when a file is missing, DataContractError when the files are invalid, too large or do not
         belong together.
@@ -80,7 +88,11 @@ class OnnxModel:
         except ValidationError as error:
             problem = f"{METADATA_FILE} in {folder} is not valid: {error}"
             raise DataContractError(problem, hint="Another version of this code wrote it. Train again.") from error
-        if (found := digest(content)) != metadata.digest:
+        found = digest(content)
+        if signed is not None and dict(signed) != {ONNX_FILE: found, METADATA_FILE: digest(described)}:
+            problem = f"The files in {folder} were changed after their signature was verified"
+            raise DataContractError(problem, hint="Delete the folder and fetch the artifact again.")
+        if found != metadata.digest:
             problem = f"{ONNX_FILE} in {folder} has digest {found}, but {METADATA_FILE} has {metadata.digest}"
             raise DataContractError(problem, hint="Delete the folder and fetch the artifact again.")
         _check_constants(content, folder, maximum_mib)

@@ -5,7 +5,9 @@ the positive class [rows], the probabilities of all classes [rows, classes], or 
 what they mean. The folder holds no pickle, and serving never loads one.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -21,12 +23,23 @@ ONNX_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
 #: What an artifact may take unless CT_ARTIFACT_MAXIMUM_MIB says otherwise.
 MAXIMUM_MIB = 1024
+#: The signature's file, beside the two when they were downloaded. In the run it lies apart, see `signature_of`.
+SIGNATURE_FILE = "model.sig"
+#: The folder of a run's artifacts with the signatures of its other folders.
+SIGNATURES = "signature"
+#: Verifies the files of a folder. Returns the SHA-256 of each, hexadecimal; raises DataContractError.
+ArtifactCheck = Callable[[Path], Mapping[str, str]]
 ONNX_INPUT = "features"
 ONNX_OUTPUT = "scores"
 
 #: The version that training writes. Serving still reads version 1, which had no feature definitions and no golden
 #: events, and version 2, which had the threshold of a binary task instead of `task` and `outputs`.
 SCHEMA_VERSION: Literal[3] = 3
+
+
+def signature_of(folder: str) -> str:
+    """The artifact of a run with the signature of the files in its artifact folder `folder`."""
+    return f"{SIGNATURES}/{folder}.sig"
 
 
 def too_large(name: str, size: int, maximum_mib: int) -> DataContractError:

@@ -193,6 +193,10 @@ STEPS: Mapping[str, StepSpec] = {
 }
 
 
+#: The steps that sign model versions: launchers give the private key to no others.
+SIGNING_STEPS = frozenset({"register"})
+
+
 def step_spec(name: str) -> StepSpec:
     """The step called `name`. Raises InputError for an unknown one."""
     if name not in STEPS:

@@ -25,6 +25,7 @@ from training.domain.task_kind import task_of
 from training.evidence_page import model_card, page
 from training.judged_champion import another_run, champion_problem
 from training.settings import StateSettings
+from training.signing import SIGNED_BY, sign_run
 
 log = logging.getLogger("perennial")
 
@@ -37,7 +38,7 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
 
     Raises InputError, unless forced, when the verdict is negative and nobody is asked, or another champion serves by
     now than the one judged against; DataContractError when the artifact is not the one judged or does not reproduce its
-    golden rows; TransientError when MLflow does not answer.
+    golden rows; ConfigError when it must be signed and cannot be; TransientError when MLflow does not answer.
     """
     spec, challenger = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo), inputs.challenger
     primary, first = task_of(spec).rules[spec.evaluation.primary], inputs.champion_version is None
@@ -67,6 +68,9 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     artifact.check_golden()
     tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata, why)
     tags[LEDGER_HEAD] = ledger.head(spec.name)
+    # Before there is a version, so that every version is signed.
+    if key := sign_run(spec.name, challenger.run_id, challenger.digest, challenger.artifact_uri, settings):
+        tags[SIGNED_BY] = key
     above = _highest_known(spec, moves, settings)
     version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description, above)
     registry.describe(spec.name, _model_description(spec))

@@ -24,6 +24,7 @@ from training.domain.identity import digest
 from training.domain.reproduction import causes, differences, tolerance
 from training.recipe import place_of
 from training.settings import PREFIX, ROOT, StateSettings, variable
+from training.signing import fetch_signed
 from training.workspace import served_artifact
 
 log = logging.getLogger("perennial")
@@ -36,7 +37,8 @@ def run(inputs: ReproduceInputs, settings: StateSettings) -> ReproduceResult:
 
     Compared are the dataset's id, the bytes of the model and each metric on the holdout. What was found goes to the
     ledger. Raises InputError for an unknown version and for one from before recipes were kept; DataContractError, after
-    the entry is written, when the version could not be made again or came out differently; TransientError when MLflow
+    the entry is written, when the version could not be made again or came out differently, and before that when it is
+    not signed as CT_TRUSTED_KEYS requires; TransientError when MLflow
     or the lake's store does not answer.
     """
     registry = Registry(settings.tracking_uri)
@@ -44,7 +46,7 @@ def run(inputs: ReproduceInputs, settings: StateSettings) -> ReproduceResult:
     metadata = _metadata(version, settings)
     before = Made(dataset_id=metadata.dataset_id, digest=version.digest, metrics=metadata.holdout_metrics)
     with TemporaryDirectory(prefix="perennial-reproduce-") as folder:
-        recipe = _recipe(version, registry, Path(folder, RECIPE_FILE))
+        recipe = _recipe(version, Path(folder, RECIPE_FILE), settings)
         result = _made_again(recipe, version, before, Path(folder), settings)
     for sentence in [*result.differences, *result.causes]:
         log.info("%s", sentence)
@@ -77,9 +79,9 @@ def _metadata(version: ModelVersion, settings: StateSettings) -> ArtifactMetadat
     return ArtifactMetadata.model_validate_json(content)
 
 
-def _recipe(version: ModelVersion, registry: Registry, file: Path) -> Recipe:
-    named = f"{version.model} version {version.version}"
-    if not registry.download_file(version.run_id, f"{RECIPE_FOLDER}/{RECIPE_FILE}", file):
+def _recipe(version: ModelVersion, file: Path, settings: StateSettings) -> Recipe:
+    named = f"version {version.version} of {version.model}"
+    if not fetch_signed(version.run_id, f"{RECIPE_FOLDER}/{RECIPE_FILE}", file, named, settings):
         problem = f"The run of {named} has no {RECIPE_FOLDER}/{RECIPE_FILE}"
         raise InputError(problem, hint="It was trained before recipes were kept. Train a new version.")
     try:

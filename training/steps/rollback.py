@@ -33,6 +33,7 @@ from training.domain.rollout import (
 )
 from training.releasers import check_releaser
 from training.settings import StateSettings
+from training.workspace import served_artifact
 
 log = logging.getLogger("perennial")
 
@@ -41,9 +42,9 @@ def run(inputs: RollbackInputs, settings: StateSettings) -> RolloutResult:
     """Without a version, `run` and `reason` identify the rollback: running it again changes nothing.
 
     Raises InputError for an unknown version, when there is no previous one, and when the user may not roll back;
-    StepError when a replica refuses the version, TransientError when a replica does not serve it in time. When the
-    ledger is broken or away, it raises the ledger's error after the aliases have moved; run it again when the ledger is
-    repaired.
+    DataContractError for a version that is not signed as CT_TRUSTED_KEYS requires; StepError when a replica refuses the
+    version, TransientError when a replica does not serve it in time. When the ledger is broken or away, it raises the
+    ledger's error after the aliases have moved; run it again when the ledger is repaired.
     """
     started = time.monotonic()
     check_releaser(f"roll {inputs.model} back", inputs.requested_by, settings)
@@ -53,6 +54,9 @@ def run(inputs: RollbackInputs, settings: StateSettings) -> RolloutResult:
     history, broken = _history(model, ledger)
     move = _move(inputs, registry, history)
     if move.phase == "started":
+        if settings.trusted_keys:
+            # Replicas refuse a version that is not signed. Found here, the aliases stay as they are.
+            served_artifact(settings, registry.get(model, move.version))
         registry.tag_model(model, ROLLBACK_TAG, tagged(move))
         _point(move, model, registry)
         if broken is not None:

@@ -175,7 +175,14 @@
 {{- $problems = append $problems "steps.quota counts pods by their priority class: it needs priorityClasses.enabled." -}}
 {{- end -}}
 
-{{- $own := concat (keys (include "perennial.settings" . | fromYaml)) (list "CT_SERVING_NAME" "CT_SERVING_MODELS" "CT_SERVING_MAXIMUM_MODELS" "CT_SERVING_LOAD_MIB" "CT_SERVING_LOAD_SECONDS" "CT_SERVING_STATE" "CT_SERVING_MANAGEMENT_PORT") -}}
+{{- if and $v.signing.existingSecret (not $v.signing.trustedKeys) -}}
+{{- $problems = append $problems "signing.existingSecret signs model versions, and nothing verifies them: list its public key in signing.trustedKeys." -}}
+{{- end -}}
+{{- if and $v.signing.trustedKeys (not $v.signing.existingSecret) -}}
+{{- $problems = append $problems "signing.trustedKeys refuses model versions that are not signed, and nothing signs them: name a Secret with the key signing-key.pem in signing.existingSecret." -}}
+{{- end -}}
+
+{{- $own := concat (keys (include "perennial.settings" . | fromYaml)) (list "CT_SERVING_NAME" "CT_SERVING_MODELS" "CT_SERVING_MAXIMUM_MODELS" "CT_SERVING_LOAD_MIB" "CT_SERVING_LOAD_SECONDS" "CT_SERVING_STATE" "CT_SERVING_MANAGEMENT_PORT" "CT_TRUSTED_KEYS" "CT_POD_SIGNING_SECRET" "CT_SIGNING_KEY_FILE") -}}
 {{- range $name, $_ := $v.settings -}}
 {{- if has $name $own -}}
 {{- $problems = append $problems (printf "settings.%s is made from other values of the chart: change those." $name) -}}

@@ -33,6 +33,13 @@ CT_POD_IMAGE_PULL_SECRETS: {{ join "," . | quote }}
 {{- with .Values.credentials.existingSecret }}
 CT_POD_SECRETS: {{ . }}
 {{- end }}
+{{- with .Values.signing.trustedKeys }}
+CT_TRUSTED_KEYS: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.signing.existingSecret }}
+# Mounted into pods of the step register alone.
+CT_POD_SIGNING_SECRET: {{ . }}
+{{- end }}
 {{- if .Values.state.volume.enabled }}
 CT_POD_VOLUME_CLAIM: {{ include "perennial.stateClaim" . }}
 {{- end }}

@@ -19,7 +19,7 @@ import numpy as np
 
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
 from training.adapters.registry.versions import SERVED, fetch_served, table_tags
-from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT
+from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactCheck
 from training.contract.errors import TransientError
 from training.contract.messages import DatasetResult
 
@@ -218,10 +218,12 @@ class Runs:
         except Exception as error:
             log.warning("Could not mark run %s as failed: %s", run.run_id, error)
 
-    def fetch(self, run_id: str, digest: str, folder: Path, maximum_mib: int) -> Path:
+    def fetch(
+        self, run_id: str, digest: str, folder: Path, maximum_mib: int, check: ArtifactCheck | None = None
+    ) -> Path:
         """Download the run's artifact into `folder` unless it is there. See Registry.download."""
         with contract_errors(self._uri):
-            return fetch_served(self._client, run_id, digest, folder, maximum_mib)
+            return fetch_served(self._client, run_id, digest, folder, maximum_mib, check)
 
 
 def _save_onnx_flavour(content: Path, folder: Path, logged: Any, example: np.ndarray, requirements: list[str]) -> None:

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 from training import atomic
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
 from training.adapters.registry.pages import versions_of
-from training.contract.artifact import MAXIMUM_MIB, METADATA_FILE, ONNX_FILE, too_large
+from training.contract.artifact import (
+    MAXIMUM_MIB,
+    METADATA_FILE,
+    ONNX_FILE,
+    SIGNATURE_FILE,
+    ArtifactCheck,
+    signature_of,
+    too_large,
+)
 from training.contract.errors import DataContractError, InputError
 from training.contract.traffic import FIRST, TAGS, Desired, FirstLoad
 
@@ -202,18 +210,25 @@ class Registry:
         with contract_errors(self._uri):
             self._client.set_model_version_tag(model, str(version), key, value)
 
-    def download(self, version: ModelVersion, folder: Path, maximum_mib: int = MAXIMUM_MIB) -> Path:
+    def download(
+        self,
+        version: ModelVersion,
+        folder: Path,
+        maximum_mib: int = MAXIMUM_MIB,
+        check: ArtifactCheck | None = None,
+    ) -> Path:
         """Download model.onnx and metadata.json of `version` into `folder`, both or none. Returns `folder`.
 
-        Does nothing when the folder holds this version already. Raises DataContractError when a file is larger than
-        `maximum_mib`, when the files in the registry are not those that were registered, or when the registry does not
-        say which were: an artifact must not vouch for itself.
+        Does nothing when the folder holds this version already. With `check` the signature comes along, and `check`
+        looks at the folder. Raises DataContractError when a file is larger than `maximum_mib`, when the files in the
+        registry are not those that were registered, or when the registry does not say which were: an artifact must not
+        vouch for itself. And what `check` raises.
         """
         if not version.digest:
             problem = f"{version.model} version {version.version} has no tag digest in the registry"
             raise DataContractError(problem, hint="Train again: the step register sets the tag.")
         with contract_errors(self._uri):
-            return fetch_served(self._client, version.run_id, version.digest, folder, maximum_mib)
+            return fetch_served(self._client, version.run_id, version.digest, folder, maximum_mib, check)
 
     def files(self, run_id: str, folder: str) -> list[str]:
         """The names of the files in `folder` of a run's artifacts, sorted; none when there is no such folder."""
@@ -292,9 +307,16 @@ class Registry:
             self._client.delete_model_version(model, str(taken))
 
 
-def fetch_served(client: "MlflowClient", run_id: str, digest: str, folder: Path, maximum_mib: int) -> Path:
+def fetch_served(
+    client: "MlflowClient",
+    run_id: str,
+    digest: str,
+    folder: Path,
+    maximum_mib: int,
+    check: ArtifactCheck | None = None,
+) -> Path:
     """Download the artifact of run `run_id` and check its digest: see Registry.download."""
-    if (folder / METADATA_FILE).is_file() and _mismatch(folder, digest) is None:
+    if (folder / METADATA_FILE).is_file() and _mismatch(folder, digest) is None and _passes(folder, check):
         return folder
     for file in client.list_artifacts(run_id, SERVED):
         if file.path not in (f"{SERVED}/{ONNX_FILE}", f"{SERVED}/{METADATA_FILE}"):
@@ -303,10 +325,23 @@ def fetch_served(client: "MlflowClient", run_id: str, digest: str, folder: Path,
             raise too_large(f"{file.path} of run {run_id}", file.file_size, maximum_mib)
     with atomic.replacing(folder) as draft:
         _fetch(client, run_id, SERVED, draft)
+        if check is not None:
+            signature = signature_of(SERVED)
+            if signature in {file.path for file in client.list_artifacts(run_id, str(Path(signature).parent))}:
+                _fetch(client, run_id, signature, draft / SIGNATURE_FILE)
+            check(draft)
         if problem := _mismatch(draft, digest):
             where = f"{SERVED}/ of run {run_id}"
             raise DataContractError(f"The model artifact in {where} is not valid: {problem}", hint="Train again.")
     return folder
+
+
+def _passes(folder: Path, check: ArtifactCheck | None) -> bool:
+    """Whether a folder that was downloaded before passes `check`. If not, it may be that it was signed since."""
+    try:
+        return check is None or check(folder) is not None
+    except DataContractError:
+        return False
 
 
 def _fetch(client: "MlflowClient", run_id: str, path: str, to: Path) -> None:
@@ -330,8 +365,10 @@ def _mismatch(folder: Path, digest: str) -> str | None:
     try:
         content = (folder / ONNX_FILE).read_bytes()
         metadata = json.loads((folder / METADATA_FILE).read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
         return str(error)
+    except ValueError as error:
+        return f"{METADATA_FILE} cannot be read: {error}"
     found = hashlib.sha256(content).hexdigest()
     return (
         None if found == digest == metadata.get("digest") else f"its digest is {found}, the registered one is {digest}"
