@@ -157,5 +157,7 @@ def test_a_password_with_any_character_keeps_the_setting_out(url: str) -> None:
 
 def test_a_pod_gets_the_state_and_neither_the_services_nor_the_launchers_settings() -> None:
     environment = pod_environment({variable(name): "x" for name in Settings.model_fields} | {"PATH": "/bin"})
-    expected = StateSettings.model_fields.keys() - {"serving_api_key", "git_sha"}
+    # The pod of the step register gets the signing key as a mounted Secret.
+    signing = {"signing_key_file", "signing_key_password"}
+    expected = StateSettings.model_fields.keys() - {"serving_api_key", "git_sha"} - signing
     assert environment.keys() == {variable(name) for name in expected}
