@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.contract.columns import Column
 from training.contract.feature_tables import FeatureTable, window_hours
+from training.domain import feature_grid
 from training.domain.feature_engine import SqlError, TimedRows
-from training.domain.feature_sql import LabelFeed, feature_sql
+from training.domain.feature_grid_sql import table_queries
+from training.domain.feature_sql import ADDED, LabelFeed, feature_sql
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = {
@@ -95,7 +98,32 @@ def computed(table: FeatureTable, events: list[Row], labels: list[Row], label: L
         "outcomes": pa.Table.from_pylist(labels, pa.schema([("event", whole), ("late", whole), ("told", time)])),
     }
     limits = {"start": START.date(), "end": START.date() + timedelta(days=days)}
-    return DuckDb().execute(feature_sql(table, COLUMNS, "at", label), limits, relations)
+    found = DuckDb().execute(feature_sql(table, COLUMNS, "at", label), limits, relations)
+    sums = {name: each for name, each in table.aggregations.items() if each.function in ADDED}
+    if sums:
+        check_grid(table.model_copy(update={"aggregations": sums}), found, relations, label, limits["end"])
+    return found
+
+
+def check_grid(
+    table: FeatureTable, rows: pa.Table, relations: dict[str, pa.Table], label: LabelFeed | None, end: date
+) -> None:
+    """The grid makes the same rows, bit for bit, also in blocks of entities. `table`: without its other features."""
+    queries, engine = table_queries(table, COLUMNS, "at", label), DuckDb()
+    parts = engine.execute(queries.parts_of(relations), {}, relations)
+    order = [(name, "ascending") for name in ("day", "feature_timestamp", "shop") if name in rows.column_names]
+    for cells in (feature_grid.CELLS, 30):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(feature_grid, "CELLS", cells)
+            try:
+                sums = feature_grid.window_sums(parts, queries.grid, START.date(), end)
+            except feature_grid.TooLargeError:
+                return
+        found = engine.execute(queries.features, {}, {"grid": sums})
+        assert found == found.sort_by(order)
+        same = rows.filter(pc.field("shop").is_valid()).select(found.column_names).sort_by(order)
+        assert found.schema == same.schema
+        assert found.to_pandas().equals(same.to_pandas())
 
 
 def known_rows(events: list[Row], labels: list[Row], moment: datetime, label: LabelFeed | None) -> list[Row]:

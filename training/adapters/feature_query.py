@@ -3,6 +3,7 @@
 docs/your-model.md describes such a file.
 """
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -19,6 +20,8 @@ from training.contract.errors import ConfigError, DataContractError
 from training.contract.registries import FEATURE_ENGINES
 from training.contract.source_spec import SourceSpec
 from training.domain.feature_engine import FeatureEngine, SqlError
+from training.domain.feature_grid import TooLargeError, window_sums
+from training.domain.feature_grid_sql import GRID, GridQueries, grid_queries
 from training.domain.feature_sql import declared_queries
 
 _SECTION = re.compile(r"^-- table: (\w+)\s*$", re.MULTILINE)
@@ -29,6 +32,8 @@ _LINE = re.compile(r"\n+LINE (?P<number>\d+): (?P<text>[^\n]*)\n.*", re.DOTALL)
 #: The column with the time from which a feature row holds.
 _TIME = "feature_timestamp"
 _LARGEST = float(np.finfo(np.float32).max)
+
+log = logging.getLogger("perennial")
 
 
 class MissingColumnError(ConfigError):
@@ -43,7 +48,8 @@ class FeatureQueries:
     """The queries of one source. `engine`, a member of the registry FEATURE_ENGINES, runs them.
 
     `tables`: feature table → entity column. `generated`: table → its SELECT, for tables with declared aggregations. The
-    other tables have their SELECT in the file `path`. `hourly`: the tables with a row per hour instead of day.
+    other tables have their SELECT in the file `path`. `grids`: generated table → how to compute the same rows in a
+    fraction of the time. `hourly`: the tables with a row per hour instead of day.
     Raises ConfigError when the file is missing, or does not have exactly one query for each of these tables.
     """
 
@@ -54,11 +60,12 @@ class FeatureQueries:
         engine: str = "duckdb",
         *,
         generated: Mapping[str, str] | None = None,
+        grids: Mapping[str, GridQueries] | None = None,
         hourly: Collection[str] = (),
     ) -> None:
         self._engine: FeatureEngine = FEATURE_ENGINES.find(engine)()
         self.path, self._tables, self._hourly = path, tables, hourly
-        self._generated = dict(generated or {})
+        self._generated, self._grids = dict(generated or {}), dict(grids or {})
         #: Table → the features that may be null, as the view of the table says.
         self.may_be_null: Mapping[str, Collection[str]] = {}
         written = [table for table in tables if table not in self._generated]
@@ -71,7 +78,7 @@ class FeatureQueries:
     def of_source(cls, source: SourceSpec, folder: Path) -> "FeatureQueries":
         """The queries of `source`, some of which may be written in `<folder>/<source>.sql`."""
         path, generated = folder / f"{source.name}.sql", declared_queries(source)
-        return cls(path, source.entities, generated=generated, hourly=source.hourly_tables)
+        return cls(path, source.entities, generated=generated, grids=grid_queries(source), hourly=source.hourly_tables)
 
     def _of(self, table: str) -> str:
         """The query in messages."""
@@ -135,9 +142,23 @@ class FeatureQueries:
         entity = self._tables[table]
         order = f'{_TIME if table in self._hourly else "day"}, "{entity}"'
         query = f'SELECT * FROM ({self._queries[table]}\n) WHERE "{entity}" IS NOT NULL ORDER BY {order}'
-        found = self._execute(table, query, days, relations)
+        found = self._on_grid(table, days, relations)
+        if found is None:
+            found = self._execute(table, query, days, relations)
         self._check_rows(table, entity, days, found)
         return self._with_timestamps(entity, found)
+
+    def _on_grid(self, table: str, days: Days, relations: Mapping[str, Any]) -> pa.Table | None:
+        """The rows of the table's SELECT, computed on a grid; None for other tables, and when numbers are too large."""
+        if (queries := self._grids.get(table)) is None:
+            return None
+        parts = self._execute(table, queries.parts_of(relations), days, relations)
+        try:
+            sums = window_sums(parts, queries.grid, days.start, days.end)
+        except TooLargeError as error:
+            log.info("%s: 64 bits are too few for its sums (%s), so they are made with 128", table, error)
+            return None
+        return self._execute(table, queries.features, days, {GRID: sums})
 
     def _parameters(self, table: str) -> set[str]:
         try:
@@ -161,8 +182,8 @@ class FeatureQueries:
 
     def _execute(self, table: str, query: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
         given = {"start": days.start, "end": days.end}
-        wanted = {name: given[name] for name in self._parameters(table) if name in given}
         try:
+            wanted = {name: given[name] for name in self._engine.parameters(query) if name in given}
             return self._engine.execute(query, wanted, relations)
         except SqlError as error:
             hint = "Correct the SQL."

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from training.contract.column_types import ColumnType, whole_digits
@@ -41,6 +43,14 @@ def feed_schema(feed: FeedSpec) -> pa.Schema:
 def utc_days(times: pa.ChunkedArray) -> pa.ChunkedArray:
     """The UTC day of each of `times`, which are timestamps in UTC."""
     return times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+
+
+def all_distinct(values: pa.ChunkedArray) -> bool:
+    """Whether no value comes twice. Two nulls are equal."""
+    if pt.is_integer(values.type) and not values.null_count:
+        ordered = np.sort(values.to_numpy())  # Takes a tenth of the time of hashing them.
+        return not (ordered[1:] == ordered[:-1]).any()
+    return bool(pc.count_distinct(values, mode="all").as_py() == len(values))
 
 
 def as_exact_pandas(table: pa.Table) -> Any:

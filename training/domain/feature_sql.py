@@ -10,8 +10,9 @@ same values as among others.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from typing import Final, Literal
 
 from training.contract.columns import Column
 from training.contract.conditions import is_never_null, qualified
@@ -24,8 +25,38 @@ _DIGITS_64, _DIGITS_128 = 18, 38
 #: Microseconds.
 _HOUR = 3_600_000_000
 
-#: SQL of an aggregate over a bucket, its name, and how to merge buckets → the SQL of it over a window.
-_Part = Callable[..., str]
+#: Functions whose values over a window are sums over its events. Those of the others are not.
+ADDED: Final = frozenset({"count", "sum", "mean", "std", "share"})
+
+
+@dataclass(frozen=True)
+class Part:
+    """An aggregate over the events of a bucket, of which the features of all windows are made."""
+
+    function: Literal["count", "sum", "min", "max"]
+    #: SQL of one event.
+    value: str = "*"
+    condition: str = ""
+    #: Whether a sum is of whole numbers, not of decimals.
+    is_whole: bool = True
+
+    def where(self, condition: str) -> "Part":
+        """Of the events that meet `condition` only."""
+        return replace(self, condition=condition)
+
+    @property
+    def sql(self) -> str:
+        found = f"{self.function}({self.value})"
+        return f"{found} FILTER (WHERE {self.condition})" if self.condition else found
+
+    @property
+    def merge(self) -> str:
+        """The aggregate that makes one bucket of several."""
+        return "sum" if self.function == "count" else self.function
+
+
+#: A part and what to call it → the SQL of it over a window.
+_Merged = Callable[[Part, str], str]
 
 
 @dataclass(frozen=True)
@@ -47,13 +78,13 @@ class LabelFeed:
 def declared_queries(source: SourceSpec) -> dict[str, str]:
     """Feature table → its SELECT, for the tables of `source` with declared aggregations."""
     return {
-        name: feature_sql(table, source.events.columns, source.events.time_column, _label_feed(source, table.label))
+        name: feature_sql(table, source.events.columns, source.events.time_column, label_feed(source, table.label))
         for name, table in source.features.tables.items()
         if table.is_declared
     }
 
 
-def _label_feed(source: SourceSpec, name: str | None) -> LabelFeed | None:
+def label_feed(source: SourceSpec, name: str | None) -> LabelFeed | None:
     label = None if name is None else source.label(name)
     if label is None or label.feed == EVENTS:
         return None
@@ -77,40 +108,42 @@ def feature_sql(
     `label`: the feed of the table's label; None when it has no label, or one that stands in the events themselves.
     It yields the entity, `day`, for hourly tables also `feature_timestamp`, and the features as FLOAT.
     """
-    return _Generator(table, columns, time_column, label).select()
+    return Generator(table, columns, time_column, label).select()
 
 
-class _Generator:
+class Generator:
+    """Makes the SQL of one table. `feature_grid_sql.py` derives another one, which shares what defines the values."""
+
     def __init__(
         self, table: FeatureTable, columns: Mapping[str, Column], time_column: str, label: LabelFeed | None
     ) -> None:
         self._table, self._label = table, label
         self._columns = {**columns, **({label.column: label.definition} if label else {})}
-        self._time, self._entity = f"events.{_quoted(time_column)}", f"events.{_quoted(table.entity)}"
+        self._time, self._entity = f"events.{quoted(time_column)}", f"events.{quoted(table.entity)}"
         self._hourly = table.every == "1h"
         self._delay = (label.delay_days if label else 0) * 24 // table.step_hours
-        self._names = {name: f"events.{_quoted(name)}" for name in columns}
+        self._names = {name: f"events.{quoted(name)}" for name in columns}
         if label:
             self._names[label.column] = "_known.label"
-        #: SQL of an aggregate over the events of a bucket → its name.
-        self._parts: dict[str, str] = {}
+        #: The parts that the features need → their quoted names.
+        self._parts: dict[Part, str] = {}
 
     def select(self) -> str:
         table = self._table
         distinct = [name for name, each in table.aggregations.items() if each.function == "distinct_count"]
         columns = [
-            f"{self._value(feature.aggregation, feature.window)}::FLOAT AS {_quoted(feature.name)}"
+            f"{self._value(feature.aggregation, feature.window)}::FLOAT AS {quoted(feature.name)}"
             for feature in table.features()
             if feature.aggregation not in distinct
         ]
         relations = [*self._known(), self._buckets(), self._spread(), self._summed(columns)]
         relations += [relation for name in distinct for relation in self._distinct(name)]
         time = "CAST(moment AS DATE) AS day,\n    moment AS feature_timestamp" if self._hourly else "moment AS day"
-        chosen = [f"entity AS {_quoted(table.entity)}", time]
+        chosen = [f"entity AS {quoted(table.entity)}", time]
         for feature in table.features():
-            name = _quoted(feature.name)
+            name = quoted(feature.name)
             if feature.aggregation in distinct:
-                window = f"distinct_{feature.aggregation}.{_quoted(feature.window)}"
+                window = f"distinct_{feature.aggregation}.{quoted(feature.window)}"
                 name = f"{_filled(window, feature.default)}::FLOAT AS {name}"
             chosen.append(name)
         selected = ",\n    ".join(chosen)
@@ -121,11 +154,11 @@ class _Generator:
         """The labels, each with the times of its report and of the next report about the same event."""
         if not (label := self._label):
             return []
-        column, at = _quoted(label.column), _quoted(label.reported_at)
-        lines = [f"{_quoted(label.id_column)} AS id", f"{column} AS label", f"{self._bucket(at)} AS reported"]
+        column, at = quoted(label.column), quoted(label.reported_at)
+        lines = [f"{quoted(label.id_column)} AS id", f"{column} AS label", f"{self._bucket(at)} AS reported"]
         lines.append(f"lead({self._bucket(at)}, 1, 'infinity') OVER reports AS corrected")
-        window = f"reports AS (PARTITION BY {_quoted(label.id_column)} ORDER BY {at}, {column})"
-        return [_relation("_known", lines, f"FROM {_quoted(label.relation)}", f"WINDOW {window}")]
+        window = f"reports AS (PARTITION BY {quoted(label.id_column)} ORDER BY {at}, {column})"
+        return [relation("_known", lines, f"FROM {quoted(label.relation)}", f"WINDOW {window}")]
 
     def _bucket(self, time: str) -> str:
         return f"date_trunc('hour', CAST({time} AS TIMESTAMP))" if self._hourly else f"CAST({time} AS DATE)"
@@ -134,7 +167,7 @@ class _Generator:
         """Events and labels, in clauses that follow the columns of a SELECT."""
         if not (label := self._label):
             return ["FROM events"]
-        return [f"FROM events LEFT JOIN _known ON events.{_quoted(label.event_id)} = _known.id"]
+        return [f"FROM events LEFT JOIN _known ON events.{quoted(label.event_id)} = _known.id"]
 
     def _times(self) -> list[str]:
         """The columns of a bucket."""
@@ -143,8 +176,8 @@ class _Generator:
 
     def _buckets(self) -> str:
         """The sums over the events of each entity and bucket."""
-        sums = [f"{sql} AS {name}" for sql, name in self._parts.items()]
-        return _relation("buckets", [*self._times(), *sums], *self._source(), "GROUP BY ALL")
+        sums = [f"{part.sql} AS {name}" for part, name in self._parts.items()]
+        return relation("buckets", [*self._times(), *sums], *self._source(), "GROUP BY ALL")
 
     def _spread(self) -> str:
         """The sums of each bucket at each time whose windows they are in; null as long as the labels are not known."""
@@ -153,7 +186,7 @@ class _Generator:
             known = f"reported < {self._moment} AND {self._moment} <= corrected"
             names = [f"CASE WHEN {known} THEN {name} END AS {name}" for name in names]
         lines = ["entity", f"{self._moment} AS moment", f"{self._age} AS age", *names]
-        return _relation("spread", lines, f"FROM buckets, {self._ages()}", f"WHERE {self._wanted()}")
+        return relation("spread", lines, f"FROM buckets, {self._ages()}", f"WHERE {self._wanted()}")
 
     @property
     def _moment(self) -> str:
@@ -176,71 +209,76 @@ class _Generator:
         return f"age BETWEEN 1 AND {steps}" if self._delay else f"age <= {steps}"
 
     def _summed(self, columns: list[str]) -> str:
-        return _relation("summed", ["entity", "moment", *columns], "FROM spread", "GROUP BY entity, moment")
+        return relation("summed", ["entity", "moment", *columns], "FROM spread", "GROUP BY entity, moment")
 
     def _value(self, name: str, window: str) -> str:
         """The SQL of one feature, from the parts of the buckets in its window."""
         each = self._table.aggregations[name]
 
-        def part(sql: str, called: str, merge: str = "sum") -> str:
+        def merged(part: Part, called: str) -> str:
             if each.condition is not None and each.function != "share":
-                sql, called = f"{sql} FILTER (WHERE {self._condition(each)})", f"{called}_of_{name}"
-            return f"{merge}({self._part(sql, called)}) FILTER (WHERE {self._within(window)})"
+                part, called = part.where(self._condition(each)), f"{called}_of_{name}"
+            return self._over_window(part, self._part(part, called), window)
 
-        return _filled(self._merged(name, each, part), each.value_without_events(window))
+        return _filled(self._merged(name, each, merged), each.value_without_events(window))
 
-    def _merged(self, name: str, each: Aggregation, part: _Part) -> str:
+    def _over_window(self, part: Part, name: str, window: str) -> str:
+        """The SQL of a part, called `name`, over all buckets in the window."""
+        return f"{part.merge}({name}) FILTER (WHERE {self._within(window)})"
+
+    def _merged(self, name: str, each: Aggregation, merged: _Merged) -> str:
         if each.function == "count":
-            counted = part("count(*)", "n")
+            counted = merged(Part("count"), "n")
             return counted if each.default == 0 else f"nullif({counted}, 0)"
         if each.function == "time_since_last":
-            last = part(f"max(epoch_us({self._time}))", "last", "max")
+            last = merged(Part("max", f"epoch_us({self._time})"), "last")
             return f"(epoch_us(CAST(moment AS TIMESTAMP)) - {last}) / {_HOUR}"
         if each.function == "share":
-            return self._share(name, each, part)
+            return self._share(name, each, merged)
         assert each.column is not None
         column, definition = self._names[each.column], self._columns[each.column]
-        if each.function in ("min", "max"):
-            return part(f"{each.function}({column})", f"{each.function}_{each.column}", each.function)
+        if each.function == "min" or each.function == "max":
+            return merged(Part(each.function, column), f"{each.function}_{each.column}")
         if each.function == "std":
-            return self._deviation(each, part)
-        added = part(f"sum({_exact(column, definition, each.decimals)})", f"sum_{each.column}")
-        return added if each.function == "sum" else f"{added} / {self._counted(each, part)}"
+            return self._deviation(each, merged)
+        exact = Part("sum", _exact(column, definition, each.decimals), is_whole=definition.kind == "int")
+        added = merged(exact, f"sum_{each.column}")
+        return added if each.function == "sum" else f"{added} / {self._counted(each, merged)}"
 
-    def _share(self, name: str, each: Aggregation, part: _Part) -> str:
+    def _share(self, name: str, each: Aggregation, merged: _Merged) -> str:
         condition = self._condition(each)
         nullable = {column: definition.nullable for column, definition in self._columns.items()}
-        is_judged = (
-            "" if is_never_null(each.condition or "", nullable) else f" FILTER (WHERE ({condition}) IS NOT NULL)"
-        )
-        hits = part(f"count(*) FILTER (WHERE {condition})", f"hits_{name}")
-        return f"{hits} / nullif({part('count(*)' + is_judged, f'judged_{name}' if is_judged else 'n')}, 0)"
+        judged, called = Part("count"), "n"
+        if not is_never_null(each.condition or "", nullable):
+            judged, called = judged.where(f"({condition}) IS NOT NULL"), f"judged_{name}"
+        hits = merged(Part("count", condition=condition), f"hits_{name}")
+        return f"{hits} / nullif({merged(judged, called)}, 0)"
 
-    def _counted(self, each: Aggregation, part: _Part) -> str:
+    def _counted(self, each: Aggregation, merged: _Merged) -> str:
         """The number of values that are not null."""
         assert each.column is not None
         if not self._columns[each.column].nullable:
-            return part("count(*)", "n")
-        return part(f"count({self._names[each.column]})", f"n_{each.column}")
+            return merged(Part("count"), "n")
+        return merged(Part("count", self._names[each.column]), f"n_{each.column}")
 
-    def _deviation(self, each: Aggregation, part: _Part) -> str:
+    def _deviation(self, each: Aggregation, merged: _Merged) -> str:
         """The standard deviation of a sample, from the exact sums of whole numbers and of their squares."""
         assert each.column is not None
         is_whole = self._columns[each.column].kind == "int"
         digits, column = 0 if is_whole else each.decimals, self._names[each.column]
         whole = f"CAST({column if is_whole else f'round(CAST({column} AS DOUBLE) * 1e{digits})'} AS HUGEINT)"
-        n = self._counted(each, part)
-        total = part(f"sum({whole})", f"whole_{each.column}")
-        squares = part(f"sum({whole} * {whole})", f"squares_{each.column}")
+        n = self._counted(each, merged)
+        total = merged(Part("sum", whole), f"whole_{each.column}")
+        squares = merged(Part("sum", f"{whole} * {whole}"), f"squares_{each.column}")
         return f"sqrt(({n} * {squares} - {total} * {total}) / nullif({n} * ({n} - 1), 0)) / 1e{digits}"
 
-    def _part(self, sql: str, called: str) -> str:
+    def _part(self, part: Part, called: str) -> str:
         """The quoted name of a part of each bucket."""
-        if sql not in self._parts:
+        if part not in self._parts:
             taken = self._parts.values()
-            names = (_quoted(called if i == 1 else f"{called}_{i}") for i in count(1))
-            self._parts[sql] = next(name for name in names if name not in taken)
-        return self._parts[sql]
+            names = (quoted(called if i == 1 else f"{called}_{i}") for i in count(1))
+            self._parts[part] = next(name for name in names if name not in taken)
+        return self._parts[part]
 
     def _distinct(self, name: str) -> list[str]:
         """The counts of distinct values: a value is in all windows that its newest event is in."""
@@ -250,14 +288,14 @@ class _Generator:
         condition = f" AND ({self._condition(each)})" if each.condition else ""
         known = f" AND reported < {self._moment} AND {self._moment} <= corrected" if self._label else ""
         values, newest = f"values_{name}", f"newest_{name}"
-        values_sql = _relation(
+        values_sql = relation(
             values,
             [*self._times(), f"{column} AS value"],
             *self._source(),
             f"WHERE {column} IS NOT NULL{condition}",
             "GROUP BY ALL",
         )
-        newest_sql = _relation(
+        newest_sql = relation(
             newest,
             ["entity", f"{self._moment} AS moment", "value", f"min({self._age}) AS age"],
             f"FROM {values}, {self._ages()}",
@@ -265,10 +303,10 @@ class _Generator:
             "GROUP BY ALL",
         )
         counts = [
-            f"nullif(count(*) FILTER (WHERE {self._within(window)}), 0) AS {_quoted(window)}"
+            f"nullif(count(*) FILTER (WHERE {self._within(window)}), 0) AS {quoted(window)}"
             for window in self._table.windows_of(name)
         ]
-        distinct = _relation(f"distinct_{name}", ["entity", "moment", *counts], f"FROM {newest}", "GROUP BY ALL")
+        distinct = relation(f"distinct_{name}", ["entity", "moment", *counts], f"FROM {newest}", "GROUP BY ALL")
         return [values_sql, newest_sql, distinct]
 
     def _condition(self, each: Aggregation) -> str:
@@ -290,10 +328,10 @@ def _filled(value: str, default: float | None) -> str:
     return f"coalesce({value}, {int(default) if default.is_integer() else repr(default)})"
 
 
-def _relation(name: str, columns: list[str], *clauses: str) -> str:
+def relation(name: str, columns: list[str], *clauses: str) -> str:
     select = ",\n        ".join(columns)
     return f"{name} AS (\n    SELECT\n        {select}\n    " + "\n    ".join(clauses) + "\n)"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from training.contract.model_spec import ModelSpec
 from training.contract.source_spec import LabelColumn
-from training.domain.arrow_types import as_exact_pandas
+from training.domain.arrow_types import all_distinct, as_exact_pandas
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.windows import known_entities
 
@@ -32,6 +32,8 @@ PARTITION = "partition"
 def one_per_report(reports: pa.Table, labels: Sequence[LabelColumn]) -> pa.Table:
     """`reports` (columns of the feed of `labels`, and `partition`) with one row per event and reported time."""
     feed = labels[0]
+    if all_distinct(reports[feed.id_column]):
+        return reports
     return _last_of_each(reports, [feed.id_column, feed.time_column], [PARTITION, *(each.column for each in labels)])
 
 

@@ -9,16 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from training.adapters.feature_query import FeatureQueries
-from training.adapters.lake import EVENTS, Lake
+from training.adapters.lake import EVENTS, Lake, Span
 from training.adapters.tables import feeds_read, reports_relation
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import InputError
@@ -28,8 +28,9 @@ from training.domain import feature_inputs
 from training.domain.arrow_types import feed_schema
 from training.settings import StateSettings
 
-#: So many days are computed at once when a table is recomputed.
-CHUNK_DAYS = 31
+#: When a table is recomputed, so many days are computed at once, or more as long as they have fewer events than this.
+#: The days before a chunk are read again with it.
+CHUNK_DAYS, CHUNK_EVENTS = 31, 4_000_000
 
 log = logging.getLogger("perennial")
 
@@ -132,36 +133,37 @@ class _Feeds:
     def _time(self) -> str:
         return self.spec.events.time_column
 
-    def _since(self, days: Days) -> date:
-        return days.start - timedelta(days=self.spec.history_days)
-
-    def of(self, days: Days) -> dict[str, ds.Dataset | pa.Table]:
-        """Feed → its rows that can matter to the feature rows of `days`."""
-        since, time = self._since(days), ds.field(self._time)
+    def of(self, days: Days, table: str) -> dict[str, ds.Dataset | pa.Table]:
+        """Feed → its rows that can matter to the rows of `table` on `days`. SQL by hand may read any feed."""
+        declared = self.spec.features.tables[table]
+        back, feeds = self.spec.history_days, self.spec.label_feeds
+        if declared.is_declared:
+            back = self.spec.history_of(table)
+            feeds = [] if declared.label is None else [self.spec.label(declared.label).feed]
+        since, time = days.start - timedelta(days=back), ds.field(self._time)
         events = self.events.filter((time >= midnight(since)) & (time < midnight(days.end)))
         reports = {
             feed: reports_relation(self.lake, self.spec, feed, self.versions.get(feed), events, since, days.end)
-            for feed in self.spec.label_feeds
+            for feed in feeds
+            if feed != EVENTS
         }
         return {EVENTS: events, **reports}
 
-    def empty(self) -> dict[str, pa.Table]:
+    def empty(self, table: str) -> dict[str, pa.Table]:
         """As `of`, without rows."""
         day = Days.ending(date(1970, 1, 2), 1)
-        return {feed: relation.schema.empty_table() for feed, relation in self.of(day).items()}
+        return {feed: relation.schema.empty_table() for feed, relation in self.of(day, table).items()}
 
     def all_days(self, table: str) -> _Happened | None:
         """From the first row that the first event gives to the last that the newest gives; None without events."""
-        span = self._span(self.events)
-        if span is None:
+        if self.span is None:
             return None
-        first, last = (self._next_row(table, time) for time in span)
+        first, last = (self._next_row(table, time) for time in self.span)
         return _Happened(Days(start=first.date(), end=last.date() + timedelta(days=1)), last)
 
     def happened(self, table: str, days: Days) -> _Happened | None:
         """`days` without those that have not happened yet; None when that is all of them."""
-        span = self._span(self.events.filter(ds.field(self._time) >= midnight(self._since(days))))
-        if span is None or (last := self._next_row(table, span[1])) < midnight(days.start):
+        if self.span is None or (last := self._next_row(table, self.span[1])) < midnight(days.start):
             return None
         return _Happened(Days(start=days.start, end=min(days.end, last.date() + timedelta(days=1))), last)
 
@@ -171,13 +173,23 @@ class _Feeds:
             return time.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
         return midnight(time.date() + timedelta(days=1))
 
-    def _span(self, events: ds.Dataset) -> tuple[datetime, datetime] | None:
-        """The times of the first and the newest of `events`, read batch by batch."""
-        batches = events.scanner(columns=[self._time]).to_batches()
-        found = [pc.min_max(batch[self._time]).as_py() for batch in batches if batch.num_rows]
-        firsts: list[datetime] = [each["min"] for each in found if each["min"] is not None]
-        newest: list[datetime] = [each["max"] for each in found if each["max"] is not None]
-        return (min(firsts), max(newest)) if firsts else None
+    @cached_property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """The times of the first and the newest event."""
+        return (
+            (min(each.earliest for each in self._spans), max(each.newest for each in self._spans))
+            if self._spans
+            else None
+        )
+
+    @cached_property
+    def events_per_day(self) -> float:
+        days = (self.span[1] - self.span[0]).days + 1 if self.span else 1
+        return sum(each.rows for each in self._spans) / days
+
+    @cached_property
+    def _spans(self) -> list[Span]:
+        return self.lake.spans(EVENTS, self._time, self.versions[EVENTS])
 
 
 def _checked_columns(
@@ -189,7 +201,7 @@ def _checked_columns(
 
     definitions = load_definitions(settings.feature_repo, spec)
     queries.may_be_null = definitions.may_be_null
-    found = {table: queries.schema(table, feeds.empty()) for table in spec.entities}
+    found = {table: queries.schema(table, feeds.empty(table)) for table in spec.entities}
     for table, columns in found.items():
         check_schema(definitions, settings.feature_repo, spec, table, columns)
     return found
@@ -238,26 +250,28 @@ def _recompute(
 ) -> tuple[int, int]:
     """All rows of `table` in one commit, computed chunk by chunk. Returns their number and the version."""
     with tempfile.TemporaryDirectory(prefix="perennial-features-") as folder:
-        path = Path(folder, f"{table}.parquet")
-        with pq.ParquetWriter(path, columns) as writer:
-            for chunk in _chunks(happened.days):
-                writer.write_table(_computed(queries, table, _Happened(chunk, happened.last), feeds))
-        rows = ds.dataset(path)
-        count = rows.count_rows()
+        path, count = Path(folder, f"{table}.arrow"), 0
+        with pa.ipc.new_file(path, columns) as writer:
+            for chunk in _chunks(happened.days, feeds.events_per_day):
+                rows = _computed(queries, table, _Happened(chunk, happened.last), feeds)
+                writer.write_table(rows.select(columns.names).cast(columns))
+                count += rows.num_rows
         # Read back batch by batch. To Arrow a reader is as good as a table.
-        return count, lake.overwrite(table, rows.scanner().to_reader(), ["day"], transactions=made_of)
+        reader = ds.dataset(path, format="ipc").scanner().to_reader()
+        return count, lake.overwrite(table, reader, ["day"], transactions=made_of)
 
 
 def _computed(queries: FeatureQueries, table: str, happened: _Happened, feeds: _Feeds) -> pa.Table:
-    rows = queries.run(table, happened.days, feeds.of(happened.days))
+    rows = queries.run(table, happened.days, feeds.of(happened.days, table))
     if table not in feeds.spec.hourly_tables:
         return rows
     return rows.filter(pc.field("feature_timestamp") <= happened.last)
 
 
-def _chunks(days: Days) -> Iterator[Days]:
+def _chunks(days: Days, events_per_day: float) -> Iterator[Days]:
+    size = min(len(days), max(CHUNK_DAYS, int(CHUNK_EVENTS / max(1.0, events_per_day))))
     start = days.start
     while start < days.end:
-        end = min(start + timedelta(days=CHUNK_DAYS), days.end)
+        end = min(start + timedelta(days=size), days.end)
         yield Days(start=start, end=end)
         start = end
