@@ -53,6 +53,11 @@ USER 10001:0
 EXPOSE 5000
 CMD ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "1", "--serve-artifacts"]
 
+# The package has 95 MB, of which the pages in Airflow need one file.
+FROM runtime AS plotly
+RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
+    sh /opt/uv/install.sh --extra pages
+
 FROM runtime AS airflow
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
     sh /opt/uv/install.sh --extra airflow
@@ -63,6 +68,8 @@ COPY --from=code /app/training/models training/models
 # The specs of the sources. Their SQL and Python are not looked at here.
 COPY --from=code /app/feature_repo feature_repo
 COPY --from=code /app/plugins plugins
+COPY --from=plotly /opt/venv/lib/python3.11/site-packages/plotly/package_data/plotly.min.js \
+    /opt/venv/lib/python3.11/site-packages/plotly/package_data/plotly.min.js
 COPY --from=code /app/dags dags
 ENV AIRFLOW_HOME=/var/lib/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/app/dags \

@@ -65,7 +65,7 @@ if [ "${2:-}" = lock ]; then
     exit
 fi
 
-extras=(airflow training serving mlflow local)
+extras=(airflow training serving mlflow pages local)
 if [ "${2:-}" = dev ]; then extras+=(dev); fi
 
 # PyPI's torch for Linux requires several GB of CUDA. --torch-backend chooses the right build, but it uses PyTorch's own

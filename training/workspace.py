@@ -18,6 +18,8 @@ from training.signing import artifact_check
 MADE_AGAIN = ("artifacts", "backtests", "checkpoints", "datasets", "references", "searches", "snapshots", "versions")
 #: The folder of a source with pages about its partitions.
 DATA_DOCS = "data_docs"
+#: The folder of a model with the evidence of its versions. It stays for ever, as they do.
+EVIDENCE = "evidence"
 
 
 def own_state(settings: StateSettings, home: Path, **changes: Path) -> StateSettings:

@@ -28,7 +28,7 @@ RELEASES = frozenset({"rollback", "approval"})
 Permission = tuple[str, str]
 
 _SEEN = ["DAG Code", "DAG Runs", "DAG Versions", "DAG Warnings", "Task Instances", "Task Logs", "XComs", "HITL Detail"]
-_SEEN += ["Assets", "ImportError", "Website", "My Profile", "My Password"]
+_SEEN += ["Assets", "ImportError", "Plugins", "Website", "My Profile", "My Password"]
 #: Of every team. Airflow asks for these and for the permission on the DAG itself. None is on all DAGs, and none starts
 #: anything without a DAG: an event of an asset would start the DAGs of other teams.
 OF_TEAMS: frozenset[Permission] = frozenset(

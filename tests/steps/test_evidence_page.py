@@ -111,6 +111,13 @@ def test_the_page_says_what_the_version_is_made_of_and_why_it_may_serve(
     assert world.champion.digest in card
 
 
+def test_a_copy_is_kept_with_the_reports_for_the_pages_in_airflow(registered: Settings) -> None:
+    kept = Path(registered.work, MODEL, "evidence", "1")
+    for line in where(MODEL, "", registered)[1:3]:
+        fetched = Path(line.strip())
+        assert (kept / fetched.name).read_bytes() == fetched.read_bytes()
+
+
 def test_mlflow_describes_the_model_and_the_version(registered: Settings) -> None:
     from mlflow import MlflowClient
 

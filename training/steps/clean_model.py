@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from training import storage
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.registry.retention import delete_artifacts
+from training.contract.life import EVENTS
 from training.contract.messages import CleanModelInputs, CleanResult
 from training.contract.model_spec import load_model_spec
 from training.settings import StateSettings
-from training.workspace import DATA_DOCS, MADE_AGAIN, delete_old, hours_until
+from training.workspace import DATA_DOCS, EVIDENCE, MADE_AGAIN, delete_old, hours_until
 
 log = logging.getLogger("perennial")
 
@@ -24,9 +25,11 @@ def run(inputs: CleanModelInputs, settings: StateSettings) -> CleanResult:
     now, keep, deleted = inputs.now or datetime.now(UTC), spec.retention, dict[str, int]()
     for folder in storage.folders(storage.join(settings.work, spec.name)):
         days = keep.work_days if folder in MADE_AGAIN else keep.reports_days
-        if folder != DATA_DOCS:
+        if folder not in (DATA_DOCS, EVIDENCE):
             uri = storage.join(settings.work, spec.name, folder)
             deleted[folder] = delete_old(uri, days, now, inputs.dry_run)
+    events = storage.join(settings.work, EVENTS, "models", spec.name)
+    deleted["life"] = delete_old(events, keep.reports_days, now, inputs.dry_run)
     before = now - timedelta(days=keep.run_artifacts_days)
     deleted["runs"] = len(delete_artifacts(settings.tracking_uri, spec.name, before, inputs.dry_run))
     lake = Lake(settings.lake, spec.source.name, spec.name)

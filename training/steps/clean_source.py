@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from training import storage
 from training.adapters.lake import QUARANTINE, Lake
 from training.adapters.registry.retention import needed_table_versions
+from training.contract.life import EVENTS
 from training.contract.messages import CleanResult, CleanSourceInputs
 from training.contract.model_spec import source_of
 from training.contract.source_spec import load_source_spec
@@ -32,6 +33,8 @@ def run(inputs: CleanSourceInputs, settings: StateSettings) -> CleanResult:
         deleted[table] = len(lake.vacuum(table, hours, kept.get(table, set()), inputs.dry_run))
     docs = storage.join(settings.work, spec.name, DATA_DOCS)
     deleted[DATA_DOCS] = delete_old(docs, spec.retention.pages_days, now, inputs.dry_run)
+    events = storage.join(settings.work, EVENTS, "sources", spec.name)
+    deleted["life"] = delete_old(events, spec.retention.pages_days, now, inputs.dry_run)
     kept_versions = {table: len(versions) for table, versions in kept.items() if table in spec.tables}
     log.info(
         "%s: %s; versions kept for registered versions: %s",

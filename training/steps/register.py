@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from training import evidence_page
+from training import atomic, evidence_page
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
@@ -26,6 +26,7 @@ from training.evidence_page import model_card, page
 from training.judged_champion import another_run, champion_problem
 from training.settings import StateSettings
 from training.signing import SIGNED_BY, sign_run
+from training.workspace import EVIDENCE, share
 
 log = logging.getLogger("perennial")
 
@@ -163,7 +164,10 @@ def _model_description(spec: ModelSpec) -> str:
 def _keep_evidence(
     version: ModelVersion, inputs: RegisterInputs, metadata: ArtifactMetadata, spec: ModelSpec, settings: StateSettings
 ) -> None:
-    """Log the evidence page and the model card as artifacts of the version's run. Another call writes both again."""
+    """Log the evidence page and the model card as artifacts of the version's run, and keep a copy with the reports.
+
+    Another call writes both again.
+    """
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     with TemporaryDirectory() as fetched, TemporaryDirectory() as written:
         tags = runs.tags(version.run_id)
@@ -171,6 +175,11 @@ def _keep_evidence(
         Path(written, evidence_page.PAGE).write_text(page.html(found))
         Path(written, evidence_page.MODEL_CARD).write_text(model_card.model_card(found))
         runs.log_files(version.run_id, Path(written), evidence_page.FOLDER)
+        # A copy for the pages in Airflow's UI, which need no login of MLflow's.
+        copy = settings.scratch / spec.name / EVIDENCE / str(version.version)
+        for file in Path(written).iterdir():
+            atomic.write(copy / file.name, file.read_bytes())
+        share(settings, copy)
 
 
 def _tags(inputs: RegisterInputs, metadata: ArtifactMetadata) -> dict[str, str]:
