@@ -34,7 +34,7 @@ log = logging.getLogger("perennial")
 #: Calls before the first round: ONNX Runtime allocates its memory in them.
 _WARM_UP = 20
 #: Rows of the training set and of the holdout on which single features are tested, about.
-_TRAIN_ROWS, _HOLDOUT_ROWS = 50_000, 20_000
+_TRAIN_ROWS, _HOLDOUT_ROWS = 50_000, 10_000
 #: Former champions whose metrics are compared: the newest.
 _FORMER = 10
 
@@ -165,11 +165,9 @@ def _leakage(challenger: Challenger, former: Mapping[int, float]) -> Found:
 def _explained(challenger: Challenger) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """What each feature and the whole model explain: see training/domain/gates/leakage.py."""
     task, model, random = challenger.task, challenger.model, np.random.default_rng(challenger.inputs.seed)
-    rows = challenger.dataset.train()
-    labels = task.truth(rows.labels)
-    known = task.sample(labels, random, _TRAIN_ROWS)
+    known = challenger.dataset.train_sample(lambda labels: task.sample(task.truth(labels), random, _TRAIN_ROWS))
     wanted = task.sample(challenger.truth.labels, random, _HOLDOUT_ROWS)
-    train = rows.some(known).features(model.metadata.columns), task.predicted(labels[known])
+    train = known.features(model.metadata.columns), task.predicted(task.truth(known.labels))
     features, actual = challenger.features[wanted], task.predicted(challenger.truth.labels[wanted])
     alone = leakage.explained_alone(model.metadata.columns, train, (features, actual), task.explained)
     outputs, names = challenger.served.outputs(model.score(features)), challenger.served.output_names

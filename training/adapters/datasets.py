@@ -9,7 +9,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +126,21 @@ class Dataset:
         names = dict.fromkeys([*self._keys, self._spec.label, *columns])
         return self._read(storage.join(self._uri, TRAIN), columns=list(names))
 
+    def train_sample(self, choose: Callable[[np.ndarray], np.ndarray]) -> Rows:
+        """Some of the training rows, in the order of their numbers. `choose`: the labels of all [n] → the numbers.
+
+        It takes the memory of the rows that are chosen, not of all.
+        """
+        with self._parquet(storage.join(self._uri, TRAIN)) as content:
+            file, label = pq.ParquetFile(content), self._spec.label
+            wanted = np.sort(choose(file.read([label])[label].to_numpy()))
+            parts, start = [], 0
+            for batch in file.iter_batches():
+                first, last = np.searchsorted(wanted, [start, start + batch.num_rows])
+                parts.append(batch.take(pa.array(wanted[first:last] - start)))
+                start += batch.num_rows
+            return Rows(pa.Table.from_batches(parts, file.schema_arrow), self._spec)
+
     def holdout(self) -> Rows:
         return self._read(storage.join(self._uri, HOLDOUT))
 
@@ -168,13 +184,20 @@ class Dataset:
 
     def _read(self, uri: str, within: str | None = None, columns: list[str] | None = None) -> Rows:
         """The rows at `uri`, in the order of the events, whose columns lie in the struct `within`."""
-        try:
-            table = pq.read_table(pa.BufferReader(self._content(uri)), columns=columns)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"Cannot read {uri}: {error}", hint="Run the dataset step again.") from error
+        with self._parquet(uri) as content:
+            table = pq.read_table(content, columns=columns)
         events = pa.Table.from_struct_array(table[within]) if within else table
         keys = [(name, "ascending") for name in self._keys]
         return Rows(table.take(pc.sort_indices(events, sort_keys=keys)), self._spec)
+
+    @contextmanager
+    def _parquet(self, uri: str) -> Iterator[pa.BufferReader]:
+        """The file at `uri`, to be read. Raises InputError when it is gone, or broken."""
+        content = pa.BufferReader(self._content(uri))
+        try:
+            yield content
+        except (OSError, pa.ArrowInvalid) as error:
+            raise InputError(f"Cannot read {uri}: {error}", hint="Run the dataset step again.") from error
 
 
 def _plain(values: pa.ChunkedArray) -> np.ndarray:

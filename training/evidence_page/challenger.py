@@ -31,7 +31,7 @@ def _robustness(found: Robustness) -> str:
     for test in found.tests:
         most = sorted((test.worst or test.by_decision).items(), key=lambda item: -item[1])
         shown = ", ".join(f"{name}: {share:.2%}" for name, share in most)
-        numbers = [str(len(test.columns)), f"{test.rows:,}", _share(test.changed), _share(test.maximum)]
+        numbers = [str(test.columns), f"{test.rows:,}", _share(test.changed), _share(test.maximum)]
         rows.append([test.described, *numbers, f"{test.not_finite:,}", shown or "–"])
     said = f"Features of {found.rows:,} rows of the holdout were changed within the rules of their columns. Changed: "
     return f"<p>{said}{escape(found.unit.format('this share'))}.</p>{web_pages.table(head, rows)}"

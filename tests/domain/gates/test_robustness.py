@@ -17,7 +17,7 @@ from training.domain.tasks.regression import ServedRegression
 
 NAN = float("nan")
 ROWS = np.random.default_rng(0).normal(0, 1, (400, 2)).astype(np.float32)
-TWO = [ColumnChanges("a", 0, -4, 4), ColumnChanges("b", 1, -4, 4, missing=NAN)]
+TWO = [ColumnChanges("a", 0, -4, 4, 1), ColumnChanges("b", 1, -4, 4, 1, missing=NAN)]
 SPEC = RobustnessSpec()
 BINARY = ServedBinary(0.5)
 
@@ -39,7 +39,7 @@ def test_what_flips_is_what_the_model_looks_at() -> None:
     assert noise.changed is not None
     # P(sign of x changes by noise of 0.1 deviations) = arctan(0.1) / π.
     assert noise.changed == pytest.approx(np.arctan(0.1) / np.pi, abs=0.02)
-    assert found["missing"].columns == ["b"]
+    assert found["missing"].columns == 1
     assert found["missing"].changed == 0
     # At each end of `a` about half of the decisions flip, at those of `b` none.
     assert boundary.changed == pytest.approx(0.25, abs=0.03)
@@ -47,6 +47,23 @@ def test_what_flips_is_what_the_model_looks_at() -> None:
     assert set(boundary.worst) == {"a = -4", "a = 4", "b = -4", "b = 4"}
     assert boundary.worst["b = 4"] == 0
     assert set(noise.by_decision) == {"pass", "alert"}
+
+
+def test_rare_decisions_have_a_share_of_their_own_and_count_as_they_occur() -> None:
+    rows = np.random.default_rng(3).uniform(0, 1, (20_000, 1)).astype(np.float32)
+    changes = [ColumnChanges("x", 0, 0, 1, 0.2)]
+    found = robustness(SPEC.model_copy(update={"rows": 400}), lambda x: x[:, 0], ServedBinary(0.99), rows, changes, 1)
+    assert found.rows == pytest.approx(400, abs=2)
+    noise = by_name(found)["noise"]
+    # About 1 % are alerts. At a distance of up to 0.01 from the threshold, noise of 0.02 makes many of them pass.
+    assert set(noise.by_decision) == {"pass", "alert"}
+    assert 0.2 < noise.by_decision["alert"] < 0.5
+    assert noise.changed == pytest.approx(
+        0.01 * noise.by_decision["alert"] + 0.99 * noise.by_decision["pass"], abs=2e-3
+    )
+    boundary = by_name(found)["boundary"]
+    assert boundary.worst["x = 0"] == pytest.approx(0.01, abs=0.003)
+    assert boundary.worst["x = 1"] == pytest.approx(0.99, abs=0.003)
 
 
 def test_the_same_seed_gives_the_same_and_limits_are_kept() -> None:
@@ -105,9 +122,9 @@ def test_several_classes() -> None:
         (np.full((50, 1), 3, np.float32), [ColumnChanges("constant", 0, 3, 3, whole=True)]),
         (np.full((50, 1), NAN, np.float32), [ColumnChanges("all missing", 0, NAN, NAN, missing=NAN)]),
         (np.array([[1.0]], np.float32), [ColumnChanges("one row", 0, 1, 1, missing=NAN)]),
-        (np.zeros((50, 1), np.float32), [ColumnChanges("category only", 0, 0, 1, True, (), 1, True, NAN)]),
+        (np.zeros((50, 1), np.float32), [ColumnChanges("category only", 0, 0, 1, 0, True, (), 1, True, NAN)]),
         (np.array([[0], [1]] * 25, np.float32), [ColumnChanges("boolean", 0, 0, 1, whole=True)]),
-        (np.array([[3e38], [-3e38]] * 25, np.float32), [ColumnChanges("huge", 0, -3e38, 3e38)]),
+        (np.array([[3e38], [-3e38]] * 25, np.float32), [ColumnChanges("huge", 0, -3e38, 3e38, 3e38)]),
         (np.zeros((50, 0), np.float32), []),
     ],
     ids=lambda value: value[0].name if isinstance(value, list) and value else "",
@@ -131,9 +148,9 @@ def test_noise_keeps_whole_numbers_whole_and_numbers_within_their_rules() -> Non
     rows = np.random.default_rng(0).integers(0, 30, (400, 3)).astype(np.float32)
     rows[:, 2] = np.random.default_rng(1).choice([2, 5, 9], 400)
     changes = [
-        ColumnChanges("count", 0, 0, 29, whole=True),
-        ColumnChanges("category", 1, 0, 30, True, (), 30, False, NAN),
-        ColumnChanges("listed", 2, 2, 9, True, (2.0, 5.0, 9.0)),
+        ColumnChanges("count", 0, 0, 29, 9, True),
+        ColumnChanges("category", 1, 0, 30, 9, True, (), 30, False, NAN),
+        ColumnChanges("listed", 2, 2, 9, 3, True, (2.0, 5.0, 9.0)),
     ]
     seen = []
 
@@ -143,14 +160,14 @@ def test_noise_keeps_whole_numbers_whole_and_numbers_within_their_rules() -> Non
 
     found = robustness(RobustnessSpec(noise=1.0), score, BINARY, rows, changes, 1)
     noisy = seen[1]
-    assert by_name(found)["noise"].columns == ["count", "category", "listed"]
+    assert by_name(found)["noise"].columns == 3
     assert (noisy[:, 0] == noisy[:, 0].round()).all()
     assert noisy[:, 0].min() >= 0
     assert noisy[:, 0].max() <= 29
     assert set(noisy[:, 1]) <= set(rows[:, 1])
     assert set(noisy[:, 2]) == {2, 5, 9}
     # All categories are known, so none is a boundary.
-    assert by_name(found)["boundary"].columns == ["count", "listed"]
+    assert by_name(found)["boundary"].columns == 2
 
 
 def test_the_rules_come_from_the_source_and_the_definitions() -> None:

@@ -11,8 +11,8 @@ class Perturbation(Frozen):
     """`noise`, `missing` or `boundary`: the limit in evaluation.robustness.maximum_changed."""
     described: str
     """What was done."""
-    columns: list[str]
-    """Those that were changed."""
+    columns: int
+    """How many were changed."""
     rows: int
     """That were scored."""
     changed: float | None
@@ -20,7 +20,7 @@ class Perturbation(Frozen):
     maximum: float | None
     """The limit."""
     by_decision: dict[str, float] = {}
-    """Decision before → the share of its rows that has another one afterwards."""
+    """Decision before → the share of its rows that has another one afterwards; the decisions that change most."""
     worst: dict[str, float] = {}
     """Change of one column → the mean change of a prediction; the largest ones."""
     not_finite: int = 0
@@ -79,7 +79,7 @@ class Stability(Frozen):
 
 class Leakage(Frozen):
     model_explains: dict[str, float] = {}
-    """Output → how much of it the whole model explains, from 0 to 1."""
+    """Output → how much of it the whole model explains, from 0 to 1; the outputs of which one feature explains most."""
     explains: dict[str, dict[str, float]] = {}
     """Feature → output → how much it explains alone; the features that explain most."""
     suspects: list[str] = []

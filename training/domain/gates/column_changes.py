@@ -19,6 +19,8 @@ class ColumnChanges:
     place: int
     low: float
     high: float
+    #: The standard deviation of the values that are known.
+    deviation: float = 0.0
     #: Whether all values are whole numbers.
     whole: bool = False
     #: The allowed numbers, in ascending order; empty: all between low and high.
@@ -73,7 +75,7 @@ def column_changes(
         if column.categories is not None:
             unseen = rule is None or rule.values is None
             number = len(column.categories)
-            found.append(ColumnChanges(column.name, place, 0, number, True, (), number, unseen, missing))
+            found.append(ColumnChanges(column.name, place, 0, number, 0, True, (), number, unseen, missing))
             continue
         found.append(_number(column.name, place, rule, rows[:, place].astype(np.float64), missing))
     return found
@@ -90,15 +92,16 @@ def _missing(column: FeatureColumn, rule: Column | None, defaults: Mapping[str, 
 def _number(name: str, place: int, rule: Column | None, values: np.ndarray, missing: float | None) -> ColumnChanges:
     seen = values[np.isfinite(values)]
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (_NAN, _NAN)
+    deviation = float(seen.std()) if len(seen) else 0.0
     whole = bool(len(seen)) and bool((seen == np.round(seen)).all())
     if rule is None:
-        return ColumnChanges(name, place, low, high, whole=whole, missing=missing)
+        return ColumnChanges(name, place, low, high, deviation, whole, missing=missing)
     if rule.kind == "bool":
-        return ColumnChanges(name, place, 0, 1, whole=True, missing=missing)
+        return ColumnChanges(name, place, 0, 1, deviation, whole=True, missing=missing)
     allowed = tuple(sorted(float(value) for value in rule.allowed or ()))
     if allowed:
         low, high = allowed[0], allowed[-1]
     else:
         low = low if rule.low is None else float(rule.low)
         high = high if rule.high is None else float(rule.high)
-    return ColumnChanges(name, place, low, high, whole or rule.kind == "int", allowed, missing=missing)
+    return ColumnChanges(name, place, low, high, deviation, whole or rule.kind == "int", allowed, missing=missing)

@@ -29,7 +29,7 @@ MINIMUM_ROWS = 30
 _BIN_ROWS, _BINS = 20, 256
 #: Training rows at the mean of all labels that are added to each bin, so that one with few rows says little.
 _PRIOR = 5
-#: Features that are shown.
+#: Features and outputs that are shown: a verdict is small.
 _SHOWN = 10
 
 Explained = Callable[[np.ndarray, np.ndarray], float]
@@ -115,12 +115,17 @@ def leakage(
         if feature not in spec.expected
         and any(_suspicious(spec, value, model_explains.get(output)) for output, value in values.items())
     ]
+    most = {
+        output: max((values.get(output, 0.0) for values in explains.values()), default=0.0) for output in model_explains
+    }
+    shown = set(sorted(most, key=lambda output: -most[output])[:_SHOWN])
+    kept = {
+        feature: {output: value for output, value in values.items() if output in shown and np.isfinite(value)}
+        for feature, values in ranked[:_SHOWN]
+    }
     return Leakage(
-        model_explains={name: value for name, value in model_explains.items() if np.isfinite(value)},
-        explains={
-            feature: {output: value for output, value in values.items() if np.isfinite(value)}
-            for feature, values in ranked[:_SHOWN]
-        },
+        model_explains={name: value for name, value in model_explains.items() if name in shown and np.isfinite(value)},
+        explains=kept,
         suspects=suspects,
         former=dict(former),
     )
