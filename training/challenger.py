@@ -34,7 +34,7 @@ log = logging.getLogger("perennial")
 #: Calls before the first round: ONNX Runtime allocates its memory in them.
 _WARM_UP = 20
 #: Rows of the training set and of the holdout on which single features are tested, about.
-_TRAIN_ROWS, _HOLDOUT_ROWS = 50_000, 10_000
+_TRAIN_ROWS, _HOLDOUT_ROWS = 20_000, 10_000
 #: Former champions whose metrics are compared: the newest.
 _FORMER = 10
 
@@ -72,7 +72,7 @@ class Examined:
 
 
 def examine(challenger: Challenger, champion: Champion | None, verdict: str, settings: StateSettings) -> Examined:
-    """Everything that is measured. `verdict`: the id of the verdict, under which finished measurements are kept.
+    """Everything that is measured. `verdict`: the id of the verdict, under which the latency is kept.
 
     Raises TransientError when MLflow or a store does not answer, DataContractError for a broken ledger.
     """
@@ -83,10 +83,10 @@ def examine(challenger: Challenger, champion: Champion | None, verdict: str, set
         "robustness": _robustness(challenger),
         "cost": _cost(challenger, runs),
         "latency": _latency(challenger, StoredCheckpoint(kept, "latency")),
-        "leakage": _leakage(challenger, _former(challenger, runs, settings)),
+        "leakage": _leakage(challenger, _former(challenger, champion, runs, settings)),
     }
     if spec.evaluation.stability.seeds:
-        found["stability"] = _stability(challenger, champion, kept, settings)
+        found["stability"] = _stability(challenger, champion, settings)
     return Examined(
         [gate for _, gates in found.values() for gate in gates], {name: each for name, (each, _) in found.items()}
     )
@@ -140,14 +140,14 @@ def _timed(model: OnnxModel, features: np.ndarray, rounds: int, calls: int) -> n
     return found / 1e6
 
 
-def _stability(challenger: Challenger, champion: Champion | None, kept: str, settings: StateSettings) -> Found:
+def _stability(challenger: Challenger, champion: Champion | None, settings: StateSettings) -> Found:
     """Where the two cannot be compared the verdict is negative anyway, so nothing is fitted."""
     metric, own = challenger.primary, challenger.inputs.seed
     value, theirs = challenger.metrics.get(metric, float("nan")), None if champion is None else champion.metrics
     comparable = champion is None or champion.differences is not None
     metadata, task = challenger.model.metadata, challenger.task
     others = OtherSeeds(challenger.candidate, metadata, task, challenger.truth, challenger.inputs)
-    values, failed = others.measure(kept, settings) if comparable else ({}, {})
+    values, failed = others.measure(settings) if comparable else ({}, {})
     gain = None
     if comparable and theirs is not None:
         gain = challenger.task.rules[metric].sign * (value - theirs.get(metric, float("nan")))
@@ -180,13 +180,16 @@ def _explained(challenger: Challenger) -> tuple[dict[str, dict[str, float]], dic
     return alone, whole
 
 
-def _former(challenger: Challenger, runs: Runs, settings: StateSettings) -> dict[int, float]:
-    """Version → the primary metric on its own holdout, of the newest former champions. The ledger says which they are:
-    a version that a person has refused is none."""
+def _former(challenger: Challenger, champion: Champion | None, runs: Runs, settings: StateSettings) -> dict[int, float]:
+    """Version → the primary metric on its own holdout, of `champion` and the newest ones before it. The ledger says
+    which they are: a version that a person has refused is none."""
     model, registry = challenger.task.spec.name, Registry(settings.tracking_uri)
     moves = [entry.body for entry in Ledger(settings.ledger).entries(model, ROLLOUT)]
-    versions = dict.fromkeys(int(body["version"]) for body in reversed(moves) if body.get("phase") == "finished")
-    found = {}
+    served = [int(body["version"]) for body in reversed(moves) if body.get("phase") == "finished"]
+    if champion is not None and champion.version in served:
+        # Later ones came after the run had begun.
+        served = served[served.index(champion.version) :]
+    versions, found = dict.fromkeys(served), {}
     for version in list(versions)[:_FORMER]:
         try:
             value = runs.metrics(registry.get(model, version).run_id).get(challenger.primary)

@@ -1,6 +1,7 @@
 """Fit a challenger again with other seeds, and measure what comes out on the same holdout.
 
-Each seed that is finished is kept, so a step that was killed goes on with the next one.
+Each seed that is finished is kept, so a step that was killed goes on with the next one, and a backtest, which holds one
+challenger against several champions, fits each once.
 """
 
 import json
@@ -32,37 +33,42 @@ class OtherSeeds:
     truth: EvaluationSet
     inputs: EvaluateInputs
 
-    def measure(self, kept: str, settings: StateSettings) -> tuple[dict[int, float], dict[int, str]]:
-        """Seed → the primary metric, and seed → why its fit failed. `kept`: the folder for what is finished.
+    def measure(self, settings: StateSettings) -> tuple[dict[int, float], dict[int, str]]:
+        """Seed → the primary metric, and seed → why its fit failed.
 
         A fit that failed is tried again when the step runs again. Raises TransientError when a store does not answer.
         """
         values: dict[int, float] = {}
         failed: dict[int, str] = {}
         for seed in range(self.inputs.seed + 1, self.inputs.seed + 1 + self.task.evaluation.stability.seeds):
-            store = StoredCheckpoint(kept, f"seed-{seed}")
-            if (content := store.load()) is not None:
-                values[seed] = float(json.loads(content))
-                continue
             try:
-                values[seed] = self._value(seed, settings)
+                job = self._job(seed, settings)
+                values[seed] = self._kept_or_fitted(job, settings)
+                log.info("Seed %d: %s %.4f", seed, self.task.evaluation.primary, values[seed])
             except TransientError:
                 raise
             except Exception as error:  # Whatever an estimator raises: the gate fails and says it.
                 log.warning("The fit with seed %d failed", seed, exc_info=True)
                 failed[seed] = " ".join(f"{type(error).__name__}: {error}".split())
-                continue
-            store.save(json.dumps(values[seed]).encode())
-            log.info("Seed %d: %s %.4f", seed, self.task.evaluation.primary, values[seed])
         return values, failed
 
-    def _value(self, seed: int, settings: StateSettings) -> float:
+    def _job(self, seed: int, settings: StateSettings) -> FitJob:
         given: dict[str, Any] = {"model": self.inputs.model, "dataset_uri": self.inputs.dataset_uri, "seed": seed}
         given |= {"estimator": self.candidate.estimator, "window": self.candidate.window}
         # Those that the challenger was fitted with, also when a search found them.
         given |= {"parameters": self.metadata.parameters}
-        job = FitJob.of(FitInputs.model_validate(given), settings)
-        checkpoint = StoredCheckpoint(storage.join(settings.work, job.spec.name, "checkpoints", job.fingerprint))
+        return FitJob.of(FitInputs.model_validate(given), settings)
+
+    def _kept_or_fitted(self, job: FitJob, settings: StateSettings) -> float:
+        """The primary metric. It is kept by the identity of the fit, which has the dataset and the metric in it."""
+        folder = storage.join(settings.work, job.spec.name, "checkpoints", job.fingerprint)
+        kept = StoredCheckpoint(folder, "metric")
+        if (content := kept.load()) is None:
+            content = json.dumps(self._fitted(job, StoredCheckpoint(folder))).encode()
+            kept.save(content)
+        return float(json.loads(content))
+
+    def _fitted(self, job: FitJob, checkpoint: StoredCheckpoint) -> float:
         rows = TrainingRows.of(job)
         fitted, _ = job.fit(rows, checkpoint)
         scorer = OnnxScorer(fitted.onnx())

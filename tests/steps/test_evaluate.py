@@ -15,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from testing.spec_files import Raw, spec_files
+from testing.verdicts import computed
 from tests.steps.training_rows import NAMES, START, write_dataset
 from training.adapters.datasets import Dataset
 from training.adapters.lake import PREDICTIONS, Lake
@@ -28,6 +29,7 @@ from training.contract.messages import (
     EvaluateInputs,
     EvaluateResult,
     RegisterInputs,
+    Snapshot,
     TrainingWindow,
     TrainInputs,
     Verdict,
@@ -45,11 +47,6 @@ def _against_the_champion(verdict: Verdict) -> str:
     """The sentence that compares the challenger with the champion."""
     (found,) = (each for each in verdict.reasons if "bootstrap interval" in each or "against champion" in each)
     return found
-
-
-def _without_latency(verdict: Verdict) -> Verdict:
-    reasons = [each for each in verdict.reasons if "p99 of one row" not in each]
-    return verdict.model_copy(update={"latency": None, "reasons": reasons})
 
 
 class Judged:
@@ -204,6 +201,19 @@ def test_a_promoted_challenger_becomes_one_version(world: Judged) -> None:
     assert "bootstrap interval" in tags["verdict_reasons"]
 
 
+def test_a_description_has_room_for_many_gates_and_names_the_failed_ones(world: Judged) -> None:
+    world.serve(world.poor)
+    evaluated = world.evaluate(world.good)
+    reasons = [f"passed: gate {number} {'x' * 100}" for number in range(200)] + ["FAILED: it is too slow"]
+    verdict = evaluated.verdict.model_copy(update={"reasons": reasons})
+    version = world.register(evaluated, verdict=verdict, reason="r" * 10_000)
+    description = world.registry._client.get_model_version(MODEL, str(version)).description
+    assert description is not None
+    assert len(description) <= 5000, "MLflow's column in PostgreSQL"
+    assert "- FAILED: it is too slow\n- passed: gate 0" in description
+    assert " more are on the page\n\nEvidence: evidence/index.html" in description
+
+
 def test_force_registers_a_negative_verdict_and_says_so(world: Judged) -> None:
     world.serve(world.good)
     version = world.register(world.evaluate(world.poor), force=True)
@@ -346,8 +356,7 @@ def test_who_dropped_out_is_named_and_counts_as_a_candidate(world: Judged) -> No
     assert result.dropped_out == {"mlp": why}
     assert "- mlp: train: out of memory → Ask for more." in Path(result.report_uri).with_suffix(".md").read_text()
     both = world.evaluate(world.good, world.poor).verdict
-    # The latency is measured for each verdict.
-    assert _without_latency(result.verdict) == _without_latency(both)
+    assert computed(result.verdict) == computed(both)
 
 
 def test_without_a_candidate_there_is_no_verdict_and_the_reasons_are_told(world: Judged) -> None:
@@ -519,6 +528,12 @@ def test_a_metric_is_held_against_former_champions_that_the_ledger_names(world: 
     assert verdict.leakage is not None
     assert verdict.leakage.former == {poor: pytest.approx(theirs)}
     assert any(f"version {poor} with {theirs:.4f}" in each for each in verdict.reasons)
+    # One that came into service after the run had begun does not change its verdict.
+    ledger.append("rollout", MODEL, {"version": good, "phase": "finished"}, "4:finished")
+    assert _judge(world, settings).leakage.former == {good: pytest.approx(1, abs=1), poor: pytest.approx(theirs)}
+    snapshot = Snapshot(as_of=START, table_versions={}, champion_version=poor)
+    inputs = EvaluateInputs(model=MODEL, candidates=[world.good], dataset_uri=world.uri, seed=1, snapshot=snapshot)
+    assert evaluate.run(inputs, settings).verdict.leakage == verdict.leakage
 
 
 def test_other_seeds_survive_a_kill_and_a_fit_that_fails_fails_the_gate(

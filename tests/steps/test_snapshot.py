@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from testing.verdicts import computed
 from tests.steps.monitored_model import DRIFTED, MODEL, QUIET, SOURCE, MonitoredModel
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.lake import Lake
@@ -142,7 +143,7 @@ def test_a_training_run_reads_one_snapshot(copies: Callable[[str], Settings]) ->
         files = [Path(getattr(run["dataset"], split).uri).read_bytes() for run in (found, expected)]
         assert files[0] == files[1]
     compared = [run["judged"] for run in (found, expected)]
-    assert compared[0].verdict == compared[1].verdict
+    assert computed(compared[0].verdict) == computed(compared[1].verdict)
     assert [each.champion_version for each in compared] == [1, 1]
     # The champion has changed since the run began, so the verdict does not hold for the one that serves now.
     judged = found["judged"].model_dump(include={"challenger", "verdict", "champion_version"})

@@ -13,6 +13,7 @@ from training.adapters.onnx_model import OnnxModel
 from training.adapters.prediction_table import newest_model_version
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry, Runs, table_tags
 from training.adapters.registry.anchors import LEDGER_HEAD
+from training.adapters.registry.versions import DESCRIPTION_LENGTH
 from training.approvals import approvals, end
 from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
@@ -152,7 +153,22 @@ def _description(inputs: RegisterInputs, metadata: ArtifactMetadata, ask: list[s
         verdict = f"A person decides whether it serves, because {'; '.join(ask)}. The verdict"
     trained = f"{metadata.estimator}, trained as of {metadata.as_of}. Reason: {inputs.reason or 'none given'}."
     where = f"Evidence: {evidence_page.FOLDER}/{evidence_page.PAGE} among the artifacts of the run."
-    return f"{trained}\n\n{verdict}:\n" + "\n".join(f"- {reason}" for reason in inputs.verdict.reasons) + f"\n\n{where}"
+    head, end = f"{trained}\n\n{verdict}:\n", f"\n\n{where}"
+    head = head[: DESCRIPTION_LENGTH // 2]
+    return head + _listed(inputs.verdict.reasons, DESCRIPTION_LENGTH - len(head) - len(end)) + end
+
+
+def _listed(reasons: list[str], length: int) -> str:
+    """As many of the reasons as fit into `length` characters, failed ones first if they do not all fit."""
+    lines = [f"- {reason}" for reason in reasons]
+    if len("\n".join(lines)) <= length:
+        return "\n".join(lines)
+    more, kept = "- {} more are on the page", list[str]()
+    for line in sorted(lines, key=lambda line: not line.startswith("- FAILED")):
+        if len("\n".join([*kept, line, more.format(len(lines))])) > length:
+            break
+        kept.append(line)
+    return "\n".join([*kept, more.format(len(lines) - len(kept))])
 
 
 def _model_description(spec: ModelSpec) -> str:

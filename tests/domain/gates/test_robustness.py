@@ -184,6 +184,7 @@ def test_the_rules_come_from_the_source_and_the_definitions() -> None:
         "flag": Column(type="bool"),
         "level": Column(type="int64", values=(1, 2, 4)),
         "price": Column(type="decimal(10, 2)", minimum="0.10"),
+        "huge": Column(type="float64", minimum=-1e300, maximum=1e300),
         "country": Column(type="string", values=("fr", "de")),
     }
     definitions = FeatureDefinitions(views=(views,), request_views=(), event_features=tuple(events))
@@ -202,6 +203,7 @@ def test_the_rules_come_from_the_source_and_the_definitions() -> None:
     assert found["level"].within(np.array([0.0, 2.9, 3.1, NAN]))[:3].tolist() == [1, 2, 4]
     assert (found["price"].low, found["price"].high) == (0.1, 9)
     assert found["country"].bounds == {}
+    assert np.isfinite(np.array(list(found["huge"].bounds.values()), np.float32)).all()
     assert found["with_default"].missing == 0
     assert np.isnan(found["none"].missing or 0)
     assert np.isnan(found["of_a_request"].missing or 0)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 #: Artifact folders of a run: what is served, and a sample of the training features.
 SERVED, REFERENCE = "served", "reference"
+#: The most characters of the description of a version: MLflow's column in a database (String(5000)).
+DESCRIPTION_LENGTH = 5000
 #: Tag of versions, of runs and of their inputs: the version of a table that they were made of.
 TABLE = "table."
 log = logging.getLogger("perennial")

@@ -9,6 +9,8 @@ from training.contract.columns import Column
 from training.contract.feature_definitions import FeatureColumn, FeatureDefinitions
 
 _NAN = float("nan")
+#: The largest number that the matrix can hold.
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,6 @@ def _number(name: str, place: int, rule: Column | None, values: np.ndarray, miss
     if allowed:
         low, high = allowed[0], allowed[-1]
     else:
-        low = low if rule.low is None else float(rule.low)
-        high = high if rule.high is None else float(rule.high)
+        low = low if rule.low is None else max(float(rule.low), -_LARGEST)
+        high = high if rule.high is None else min(float(rule.high), _LARGEST)
     return ColumnChanges(name, place, low, high, deviation, whole or rule.kind == "int", allowed, missing=missing)
