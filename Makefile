@@ -107,6 +107,10 @@ remove-source: $(READY) ## Show the same of a source without models (NAME=s; ARG
 migrate: $(READY) ## Show how specs and state of the version before become this one's (ARGS=--apply: do it)
 	@$(LOCAL) migrate $(ARGS)
 
+.PHONY: verify
+verify: $(READY) ## Name what was changed in ledgers, registered versions and files of the lake since it was written
+	@$(LOCAL) verify
+
 .PHONY: ledger-verify
 ledger-verify: $(READY) ## Check that no ledger entry was altered or removed (MODEL=m: of one model)
 	@$(LOCAL) ledger-verify $(MODEL)

@@ -146,6 +146,11 @@ def ledger_verify(stack: Stack, models: list[str]) -> int:
     return _replace_process(stack, "training.ledger_verify", *models)
 
 
+def verify(stack: Stack) -> int:
+    """Check that ledgers, versions and lake are as they were written, in this process."""
+    return _replace_process(stack, "training.verify")
+
+
 def evidence(stack: Stack, model: str, version: str) -> int:
     """Fetch the evidence of a version of `model`, in this process. Empty: of the champion."""
     return _replace_process(stack, "training.evidence_page", model, *filter(None, [version]))
@@ -184,5 +189,6 @@ VERBS = {
     "up": (up, "start the stack, return when it is healthy"),
     "down": (down, "stop it"),
     "status": (status, "what runs, and the champion of each model"),
+    "verify": (verify, "check that ledgers, versions and lake are as they were written"),
     "clean": (clean, "stop it and delete its state"),
 }

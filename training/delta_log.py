@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 LOG_FOLDER: Final = "_delta_log"
+#: The folder of training/file_digests.py. Delta's vacuum leaves folders alone whose names begin with an underscore.
+RECORDS: Final = "_digests"
 #: What delta-rs says of a log that it cannot read.
 _DAMAGED: Final = re.compile(r"Json error|Expected contiguous commit files|No table metadata or protocol found")
 _RESTORE: Final = "restore the table's folder from a backup (docs/operations.md, A part that is older than the others)"
@@ -37,7 +39,7 @@ def commit_digest(table: str, version: int) -> str | None:
 
 def refuse_lost_log(table: str) -> None:
     """Raises DataContractError when the folder `table`, in which there is no log, has files of a table."""
-    files = [path for path in storage.tree(table) if not path.startswith(f"{LOG_FOLDER}/")]
+    files = [path for path in storage.tree(table) if path.split("/")[0] not in (LOG_FOLDER, RECORDS)]
     if files:
         hint = f"Stop what writes to it, then {_RESTORE}. To begin with an empty table, move the folder away."
         raise DataContractError(f"{table} has {len(files)} files of a table, and no log of it in {LOG_FOLDER}/", hint)
@@ -116,6 +118,11 @@ def _refuse_torn(commit: Path) -> None:
 
 def _commit_uri(table: str, version: int) -> str:
     return storage.join(table, LOG_FOLDER, f"{version:020d}.json")
+
+
+def folder_of(opened: "DeltaTable") -> str:
+    """The folder or URI of a table, as training/storage.py takes it."""
+    return opened.table_uri if storage.is_remote(opened.table_uri) else str(_folder(opened))
 
 
 def _folder(opened: "DeltaTable") -> Path:

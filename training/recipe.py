@@ -27,12 +27,14 @@ def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
     dataset = DatasetInputs(
         model=spec.name, snapshot=snapshot, window_days=window_days, seed=manifest.seed, change=manifest.change
     )
+    lake = Lake(settings.lake, source, spec.name)
     kept = inputs.model_dump(mode="json", exclude={"dataset_uri", "searched", "search_failures", "reason"})
     return Recipe(
         model_spec=(settings.models_dir / f"{spec.name}.yaml").read_text(),
         source_spec=(settings.feature_repo / f"{source}.yaml").read_text(),
         dataset=dataset,
-        tables=Lake(settings.lake, source, spec.name).identities(manifest.table_versions),
+        tables=lake.identities(manifest.table_versions),
+        files={table: lake.files_digest(table, number) for table, number in manifest.table_versions.items()},
         definitions=definitions_digest(settings.feature_repo, spec.source),
         fit={**kept, "parameters": job.parameters},
         code=fitting_digest([inputs.estimator]),

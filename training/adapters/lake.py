@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +24,7 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from training import delta_log, storage
+from training import delta_log, file_digests, storage
 from training.contract.errors import ConfigError, InputError, TransientError
 from training.domain.schemas import difference
 from training.layout import mark_if_new
@@ -253,6 +254,16 @@ class Lake:
                 keep_versions=kept or None,
             )
 
+    def files(self, table: str, version: int | None = None) -> list[str]:
+        """The files of `table` at `version` (None: the newest), relative to its folder; none without a table."""
+        opened = self._open(table, version)
+        files = None if opened is None else pa.table(opened.get_add_actions(flatten=True))
+        return [] if files is None else [unquote(path) for path in files["path"].to_pylist()]
+
+    def files_digest(self, table: str, version: int) -> str:
+        """The digest of the names and contents of all files of a version: see training/file_digests.py."""
+        return file_digests.version_digest(self.uri(table), self.files(table, version))
+
     def applied(self, table: str, application: str, version: int | None = None) -> int | None:
         """The number of the last transaction that `application` committed to `table`, as of `version`."""
         opened = self._open(table, version)
@@ -366,6 +377,8 @@ class Lake:
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
             ) from error
         delta_log.flush_newest(opened)
+        if mode["mode"] != "append":  # A stream commits every few seconds: the nightly check records its files.
+            file_digests.record_commit(delta_log.folder_of(opened), opened.version())
         return opened.version()
 
 

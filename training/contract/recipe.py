@@ -20,6 +20,8 @@ class Recipe(Frozen):
     """Complete: with a snapshot, a window and a seed."""
     tables: dict[str, str | None]
     """Table → the id that it got when it was created."""
+    files: dict[str, str] = {}
+    """Table → digest of the names and contents of all files of its version. Empty in a recipe of an earlier version."""
     definitions: str
     """Digest of the feature definitions (definitions_digest)."""
     fit: dict[str, Any]

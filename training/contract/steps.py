@@ -184,6 +184,19 @@ STEPS: Mapping[str, StepSpec] = {
             timeout_seconds=24 * 3600,
         ),
         StepSpec(
+            name="verify_source",
+            summary="Read all files of a source's tables, and name each that is not as it was written.",
+            inputs=m.VerifySourceInputs,
+            result=m.VerifySourceResult,
+            timeout_seconds=6 * 3600,
+        ),
+        StepSpec(
+            name="verify_model",
+            summary="Name what of a model's ledger and registered versions is not as it was written.",
+            inputs=m.VerifyModelInputs,
+            result=m.VerifyModelResult,
+        ),
+        StepSpec(
             name="ledger_verify",
             summary="Check that no entry of a model's ledger was altered or removed.",
             inputs=m.LedgerVerifyInputs,

@@ -3,10 +3,10 @@
 import logging
 
 from training.adapters.ledger import Ledger
-from training.adapters.registry.anchors import ledger_anchors
-from training.contract.errors import DataContractError, TransientError
+from training.contract.errors import DataContractError
 from training.contract.messages import LedgerVerifyInputs, LedgerVerifyResult
 from training.settings import StateSettings
+from training.verified import ledger_faults
 
 log = logging.getLogger("perennial")
 
@@ -17,21 +17,13 @@ def run(inputs: LedgerVerifyInputs, settings: StateSettings) -> LedgerVerifyResu
     Without an answer of MLflow the chain alone is checked, and a warning says so. Raises DataContractError that names
     every altered or missing entry.
     """
-    ledger = Ledger(settings.ledger)
-    if found := ledger.problems(inputs.model):
+    found, anchors = ledger_faults(inputs.model, settings)
+    if found:
         raise DataContractError("\n".join(found), hint="Restore these entries from a backup.")
+    ledger = Ledger(settings.ledger)
     entries = len(ledger.entries(inputs.model))
-    try:
-        anchors = ledger_anchors(settings.tracking_uri, inputs.model)
-    except TransientError as error:
-        log.warning("Not compared with the anchors in MLflow: %s", error.message)
-        anchors = {}
-    for version, anchor in anchors.items():
-        if problem := ledger.anchor_problem(inputs.model, anchor):
-            named = f"Version {version} of {inputs.model} was registered when the ledger's newest entry was {anchor}"
-            raise DataContractError(f"{named}, but {problem}", hint="Restore the ledger from a backup that has it.")
     log.info(
         "The ledger of %s in %s is whole: %d entries, newest %s; %d versions agree",
-        *(inputs.model, settings.ledger, entries, ledger.head(inputs.model) or "none", len(anchors)),
+        *(inputs.model, settings.ledger, entries, ledger.head(inputs.model) or "none", anchors),
     )
-    return LedgerVerifyResult(entries=entries, anchors=len(anchors))
+    return LedgerVerifyResult(entries=entries, anchors=anchors)

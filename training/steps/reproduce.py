@@ -25,6 +25,7 @@ from training.domain.reproduction import causes, differences, tolerance
 from training.recipe import place_of
 from training.settings import PREFIX, ROOT, StateSettings, variable
 from training.signing import fetch_signed
+from training.verified import pinned_faults
 from training.workspace import served_artifact
 
 log = logging.getLogger("perennial")
@@ -100,12 +101,13 @@ def _made_again(
 ) -> ReproduceResult:
     source = load_model_spec(version.model, settings.models_dir, settings.feature_repo).source.name
     place = place_of(recipe, source, folder / "place", settings)
+    altered = pinned_faults(recipe, source, settings, read=True)
     try:
         data = DatasetResult.model_validate(_run("dataset", recipe.dataset.model_dump(mode="json"), folder, place))
         trained = TrainResult.model_validate(_run("train", {**recipe.fit, "dataset_uri": data.uri}, folder, place))
     except DataContractError as error:
         log.warning("The version cannot be made again: %s", error)
-        nothing: dict[str, Any] = {"causes": [], "now": None, "tolerance": 0.0}
+        nothing: dict[str, Any] = {"causes": altered, "now": None, "tolerance": 0.0}
         gone = [error.message]
         return ReproduceResult(
             version=version.version, outcome="impossible", differences=gone, before=before, **nothing
@@ -120,7 +122,7 @@ def _made_again(
         version=version.version,
         outcome="different" if found else "same",
         differences=found,
-        causes=causes(recipe, Recipe.model_validate_json(followed.read_bytes())),
+        causes=altered + causes(recipe, Recipe.model_validate_json(followed.read_bytes())),
         before=before,
         now=now,
         tolerance=allowed,

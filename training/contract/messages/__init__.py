@@ -29,7 +29,14 @@ from training.contract.messages.data import (
     MaterializeResult,
 )
 from training.contract.messages.inputs import Metrics, ModelInputs, SourceInputs, StepInputs
-from training.contract.messages.ledger import LedgerVerifyInputs, LedgerVerifyResult
+from training.contract.messages.ledger import (
+    LedgerVerifyInputs,
+    LedgerVerifyResult,
+    VerifyModelInputs,
+    VerifyModelResult,
+    VerifySourceInputs,
+    VerifySourceResult,
+)
 from training.contract.messages.report import Failure, Provenance, StepReport
 from training.contract.messages.reproduction import Made, ReproduceInputs, ReproduceResult
 from training.contract.messages.retention import CleanModelInputs, CleanResult, CleanSourceInputs
@@ -160,4 +167,8 @@ __all__ = [
     "TrainResult",
     "TrainingWindow",
     "Verdict",
+    "VerifyModelInputs",
+    "VerifyModelResult",
+    "VerifySourceInputs",
+    "VerifySourceResult",
 ]

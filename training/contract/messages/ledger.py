@@ -1,7 +1,7 @@
-"""Whether the ledger is whole."""
+"""Whether the state is as it was written: the ledger, registered versions, the files of the lake."""
 
 from training.contract.base import Frozen
-from training.contract.messages.inputs import ModelInputs
+from training.contract.messages.inputs import ModelInputs, SourceInputs
 
 
 class LedgerVerifyInputs(ModelInputs):
@@ -13,3 +13,23 @@ class LedgerVerifyResult(Frozen):
     """How many entries the model has, all of them as they were written."""
     anchors: int = 0
     """With how many registered versions the chain was compared: each keeps the newest entry of its time."""
+
+
+class VerifySourceInputs(SourceInputs):
+    """The files of the source's tables, and of the predictions of its models."""
+
+
+class VerifySourceResult(Frozen):
+    files: dict[str, int]
+    """Table → how many files were read, all of them as they were written."""
+
+
+class VerifyModelInputs(ModelInputs):
+    """The ledger and the registered versions of `model`."""
+
+
+class VerifyModelResult(LedgerVerifyResult):
+    head: str
+    """`<number>:<hash>` of the newest entry of the ledger; empty without one."""
+    versions: int
+    """How many registered versions were fetched and compared, all of them as they were registered."""

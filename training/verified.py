@@ -1,0 +1,128 @@
+"""Whether the state is as it was written: the ledger, the registered versions, the files of the lake. Each fault is a
+sentence that names what was changed, added or removed."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import ValidationError
+
+from training import file_digests
+from training.adapters.lake import PREDICTIONS, QUARANTINE, Lake
+from training.adapters.ledger import Ledger
+from training.adapters.registry import ModelVersion, Registry
+from training.adapters.registry.anchors import ledger_anchors
+from training.adapters.registry.retention import needed_table_versions
+from training.contract.errors import DataContractError, InputError, TransientError
+from training.contract.model_spec import load_model_spec, models_of, source_of
+from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
+from training.contract.source_spec import SourceSpec
+from training.delta_log import RECORDS
+from training.settings import StateSettings
+from training.signing import artifact_check, fetch_signed
+
+log = logging.getLogger("perennial")
+
+
+def ledger_faults(model: str, settings: StateSettings) -> tuple[list[str], int]:
+    """What is wrong with the ledger of `model`, and with how many registered versions it was compared.
+
+    Without an answer of MLflow the chain alone is checked, and a warning says so.
+    """
+    ledger = Ledger(settings.ledger)
+    if found := ledger.problems(model):
+        return found, 0
+    try:
+        anchors = ledger_anchors(settings.tracking_uri, model)
+    except TransientError as error:
+        log.warning("Not compared with the anchors in MLflow: %s", error.message)
+        return [], 0
+    return [
+        f"Version {version} of {model} was registered when the ledger's newest entry was {anchor}, but {problem}"
+        for version, anchor in anchors.items()
+        if (problem := ledger.anchor_problem(model, anchor))
+    ], len(anchors)
+
+
+def version_faults(model: str, settings: StateSettings) -> tuple[list[str], int]:
+    """What is wrong with the registered versions of `model`, and how many there are.
+
+    Each is fetched and compared with its digest and, with CT_TRUSTED_KEYS, its signature. The files of the tables that
+    it was trained on must be recorded as they were then. Raises TransientError when MLflow does not answer.
+    """
+    versions, found = Registry(settings.tracking_uri).versions(model), list[str]()
+    for version in versions:
+        try:
+            with TemporaryDirectory() as folder:
+                found += _version_faults(version, Path(folder), settings)
+        except (DataContractError, InputError) as error:
+            found.append(_naming(version, error.message))
+    return found, len(versions)
+
+
+def _naming(version: ModelVersion, message: str) -> str:
+    named = f"Version {version.version} of {version.model}"
+    return message if named.lower() in message.lower() else f"{named}: {message}"
+
+
+def _version_faults(version: ModelVersion, folder: Path, settings: StateSettings) -> list[str]:
+    check = artifact_check(version.model, version.version, settings)
+    Registry(settings.tracking_uri).download(version, folder / "served", settings.artifact_maximum_mib, check)
+    named, file = f"Version {version.version} of {version.model}", folder / RECIPE_FILE
+    if not fetch_signed(version.run_id, f"{RECIPE_FOLDER}/{RECIPE_FILE}", file, named, settings):
+        return []
+    try:
+        recipe = Recipe.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        return [f"{named}: its recipe is not valid: {error}"]
+    source = load_model_spec(version.model, settings.models_dir, settings.feature_repo).source.name
+    return [f"{named} was trained on other files: {each}" for each in pinned_faults(recipe, source, settings)]
+
+
+def pinned_faults(recipe: Recipe, source: str, settings: StateSettings, read: bool = False) -> list[str]:
+    """Which table versions of `recipe` consist of other files than it says. `read`: read the files, too."""
+    lake, found = Lake(settings.lake, source, recipe.dataset.model), list[str]()
+    snapshot = recipe.dataset.snapshot
+    for table, number in (snapshot.table_versions if snapshot else {}).items():
+        if table not in recipe.files or recipe.tables.get(table) != lake.identity(table):
+            continue  # Made before there were digests, or of a table that is gone: reproduce says that.
+        paths = lake.files(table, number)
+        known = file_digests.recorded(lake.uri(table))
+        if file_digests.digest_of(known, paths) != recipe.files[table]:
+            where = f"{lake.uri(table)}/{RECORDS}"
+            found.append(f"the record of what version {number} of table {table} consists of was changed, in {where}")
+        if read:
+            found += file_digests.problems(lake.uri(table), paths)
+    return found
+
+
+def lake_faults(spec: SourceSpec, settings: StateSettings) -> tuple[list[str], dict[str, int]]:
+    """What is wrong with files of the tables of a source and of the predictions of its models; table → files read.
+
+    Read are those of the newest version, and of the versions that registered versions were made of. Files without a
+    record are recorded. Raises TransientError when MLflow or the lake's store does not answer.
+    """
+    needed = needed_table_versions(
+        settings.tracking_uri, lambda model: source_of(model, settings.models_dir) in (None, spec.name)
+    )
+    found, read = list[str](), dict[str, int]()
+    lake = Lake(settings.lake, spec.name)
+    for table in [*spec.tables, QUARANTINE]:
+        paths = _files(lake, table, needed)
+        found += file_digests.problems(lake.uri(table), paths)
+        read[table] = len(paths)
+    for model in models_of(spec.name, settings.models_dir):
+        lake = Lake(settings.lake, spec.name, model)
+        paths = _files(lake, PREDICTIONS, {})
+        found += file_digests.problems(lake.uri(PREDICTIONS), paths)
+        read[f"{PREDICTIONS}/{model}"] = len(paths)
+    return found, read
+
+
+def _files(lake: Lake, table: str, needed: Mapping[str, set[int]]) -> set[str]:
+    newest = lake.version(table)
+    if newest is None:
+        return set()
+    versions = {newest, *(number for number in needed.get(table, ()) if number <= newest)}
+    return {path for number in sorted(versions) for path in lake.files(table, number)}
