@@ -215,8 +215,13 @@ images: ## Build the five images (IMAGES=prefix TAG=tag TORCH_BACKEND=cpu)
 	@GIT_SHA="$$(git rev-parse HEAD)" IMAGES="$(IMAGES)" TAG="$(TAG)" TORCH_BACKEND="$(TORCH_BACKEND)" sh deploy/images.sh
 
 .PHONY: docs
-docs: $(READY) ## Generate docs/reference.md from the contracts
+docs: $(DEV_READY) ## Generate docs/reference.md from the contracts, docs/licences.md from the packages of the lock
 	@$(BIN)/python -m training.reference > docs/reference.md
+	@$(BIN)/python -m training.licences > docs/licences.md
+
+.PHONY: sbom
+sbom: $(READY) ## Print the bill of materials of this environment (CycloneDX); each image has one in /usr/share/perennial
+	@$(BIN)/python -m training.sbom
 
 .PHONY: land
 land: $(READY) ## Land a file as partitions of a source (NAME=s DATA=file LABELS=file LANDING=dir ARGS='--start 2013-01-01 …')

@@ -1,13 +1,16 @@
 """The recipe of a model: written when it is trained, followed when it is made again."""
 
+import hashlib
 import platform
 import shutil
 import sys
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
 import yaml
 
+from training import sbom
 from training.adapters.features import definitions_digest
 from training.adapters.lake import Lake
 from training.code import fitting_digest
@@ -39,6 +42,7 @@ def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
         fit={**kept, "parameters": job.parameters},
         code=fitting_digest([inputs.estimator]),
         libraries={each.name.lower(): each.version for each in distributions()},
+        sbom=hashlib.sha256(bill_of_materials().encode()).hexdigest(),
         machine={
             "python": platform.python_version(),
             "platform": f"{sys.platform} {platform.machine()} {_processor()}".strip(),
@@ -47,6 +51,12 @@ def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
         git_sha=settings.git_sha,
         image=settings.image,
     )
+
+
+@cache
+def bill_of_materials() -> str:
+    """The bill of materials of this environment, CycloneDX in JSON."""
+    return sbom.text(sbom.sbom("perennial-training"))
 
 
 def _processor() -> str:

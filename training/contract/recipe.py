@@ -31,6 +31,8 @@ class Recipe(Frozen):
     """Digest of the source that fits (fitting_digest)."""
     libraries: dict[str, str]
     """Every installed distribution → its version."""
+    sbom: str = ""
+    """SHA-256 of sbom.cdx.json beside the recipe, the bill of materials. Empty in a recipe of an earlier version."""
     machine: dict[str, str]
     """`python`, its version; `platform`, the system and its processor; `device`, what the model was fitted on."""
     git_sha: str | None = None

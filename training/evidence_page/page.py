@@ -8,7 +8,9 @@ import pandas as pd
 
 from training import web_pages
 from training.contract.messages import Metrics
+from training.contract.recipe import RECIPE_FOLDER
 from training.evidence_page import Evidence, challenger
+from training.sbom import SBOM_FILE
 
 #: Reasons of quarantine that are shown.
 _REASONS = 15
@@ -136,6 +138,9 @@ def _making(e: Evidence) -> Iterator[tuple[str, str]]:
         yield "seed", str(e.recipe.fit.get("seed", ""))
         yield "commit", e.recipe.git_sha or "not known"
         yield "image", e.recipe.image or "none"
+        if e.recipe.sbom:
+            where = f"{RECIPE_FOLDER}/{SBOM_FILE} among the artifacts of the run, SHA-256 {e.recipe.sbom}"
+            yield "bill of materials", where
     yield "make it again", f"make reproduce MODEL={e.spec.name} VERSION={e.version}"
 
 

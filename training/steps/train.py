@@ -31,7 +31,8 @@ from training.domain.parity import made_rows, prove_parity, tolerance
 from training.domain.task_kind import Fitting, ServedTask
 from training.estimators import base
 from training.fit_job import FitJob, Spent, TrainingRows
-from training.recipe import recipe_of
+from training.recipe import bill_of_materials, recipe_of
+from training.sbom import SBOM_FILE
 from training.settings import StateSettings
 from training.workspace import share
 
@@ -202,6 +203,7 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
         runs.log_files(mlflow_run.run_id, Path(kept), REFERENCE)
     with TemporaryDirectory() as kept:
         Path(kept, RECIPE_FILE).write_text(recipe.model_dump_json(indent=2))
+        Path(kept, SBOM_FILE).write_text(bill_of_materials())
         runs.log_files(mlflow_run.run_id, Path(kept), RECIPE_FOLDER)
     importance = permutation_importance(
         OnnxScorer(trained.content).score,
