@@ -49,8 +49,8 @@ RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=
 ENV MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 # The server with a login, and its users.
 COPY deploy/mlflow/login.py /opt/mlflow/login.py
-RUN --mount=type=bind,from=code,source=/app/training/sbom.py,target=/tmp/sbom.py mkdir -p /usr/share/perennial \
-    && python -I /tmp/sbom.py --name perennial/mlflow --system > /usr/share/perennial/sbom.cdx.json
+RUN --mount=type=bind,from=code,source=/app/training,target=/tmp/code mkdir -p /usr/share/perennial \
+    && python -I /tmp/code/sbom.py --name perennial/mlflow --system > /usr/share/perennial/sbom.cdx.json
 USER 10001:0
 EXPOSE 5000
 CMD ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "1", "--serve-artifacts"]
@@ -81,8 +81,8 @@ ARG GIT_SHA=""
 ARG IMAGE=""
 ENV CT_GIT_SHA=${GIT_SHA} CT_IMAGE=${IMAGE}
 LABEL org.opencontainers.image.revision=${GIT_SHA}
-RUN --mount=type=bind,from=code,source=/app/training/sbom.py,target=/tmp/sbom.py mkdir -p /usr/share/perennial \
-    && python -I /tmp/sbom.py --name perennial/airflow --system > /usr/share/perennial/sbom.cdx.json
+RUN --mount=type=bind,from=code,source=/app/training,target=/tmp/code mkdir -p /usr/share/perennial \
+    && python -I /tmp/code/sbom.py --name perennial/airflow --system > /usr/share/perennial/sbom.cdx.json
 USER 10001:0
 EXPOSE 8080
 CMD ["airflow", "api-server"]
@@ -104,8 +104,8 @@ ARG GIT_SHA=""
 ARG IMAGE=""
 ENV CT_GIT_SHA=${GIT_SHA} CT_IMAGE=${IMAGE}
 LABEL org.opencontainers.image.revision=${GIT_SHA}
-RUN --mount=type=bind,from=code,source=/app/training/sbom.py,target=/tmp/sbom.py mkdir -p /usr/share/perennial \
-    && python -I /tmp/sbom.py --name perennial/serving --system > /usr/share/perennial/sbom.cdx.json
+RUN --mount=type=bind,from=code,source=/app/training,target=/tmp/code mkdir -p /usr/share/perennial \
+    && python -I /tmp/code/sbom.py --name perennial/serving --system > /usr/share/perennial/sbom.cdx.json
 USER 10001:0
 EXPOSE 3000
 CMD ["bentoml", "serve", "serving.service:Service", "--working-dir", "/app", "--host", "0.0.0.0", "--port", "3000"]
@@ -123,8 +123,8 @@ ARG GIT_SHA=""
 ARG IMAGE=""
 ENV CT_GIT_SHA=${GIT_SHA} CT_IMAGE=${IMAGE}
 LABEL org.opencontainers.image.revision=${GIT_SHA}
-RUN --mount=type=bind,from=code,source=/app/training/sbom.py,target=/tmp/sbom.py mkdir -p /usr/share/perennial \
-    && python -I /tmp/sbom.py --name perennial/training --system > /usr/share/perennial/sbom.cdx.json
+RUN --mount=type=bind,from=code,source=/app/training,target=/tmp/code mkdir -p /usr/share/perennial \
+    && python -I /tmp/code/sbom.py --name perennial/training --system > /usr/share/perennial/sbom.cdx.json
 USER 10001:0
 ENTRYPOINT ["python"]
 CMD ["-m", "training", "--help"]
@@ -143,7 +143,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends libpq5 && rm -r
 COPY --from=postgres /client/pg_* /usr/local/bin/
 COPY --from=postgres /client/libpq.so.5* /usr/local/lib/
 RUN ldconfig && pg_dump --version
-RUN --mount=type=bind,from=code,source=/app/training/sbom.py,target=/tmp/sbom.py mkdir -p /usr/share/perennial \
-    && python -I /tmp/sbom.py --name perennial/backup --system > /usr/share/perennial/sbom.cdx.json
+RUN --mount=type=bind,from=code,source=/app/training,target=/tmp/code mkdir -p /usr/share/perennial \
+    && python -I /tmp/code/sbom.py --name perennial/backup --system > /usr/share/perennial/sbom.cdx.json
 USER 10001:0
 CMD ["-m", "training.backup", "make"]

@@ -28,7 +28,8 @@ def record_commit(table: str, version: int) -> None:
     added = [unquote(action["add"]["path"]) for action in actions if "add" in action]
     found = {path: digest for path in added if (digest := _digest(table, path)) is not None}
     if found:
-        storage.write(storage.join(table, RECORDS, f"{version:020d}.json"), json.dumps(found, indent=1).encode())
+        # Never written again: the files may have been changed by then.
+        storage.create(storage.join(table, RECORDS, f"{version:020d}.json"), json.dumps(found, indent=1).encode())
 
 
 def recorded(table: str) -> dict[str, str]:
