@@ -299,6 +299,10 @@ bench-monitoring: $(READY) ## Benchmark what monitoring finds of planted changes
 bench-drift: $(READY) ## Benchmark a look for drift at a million rows (ARGS='--evidently')
 	@$(BIN)/python -m benchmarks.drift $(ARGS)
 
+.PHONY: bench-slices
+bench-slices: $(READY) ## Measure how often the gate of slices refuses equally good challengers, and how often worse ones
+	@$(BIN)/python -m benchmarks.slices $(ARGS)
+
 .PHONY: bench-score
 bench-score: $(READY) ## Benchmark scoring in batch, beyond reading features (ARGS='--rows 10000000')
 	@$(BIN)/python -m benchmarks.score $(ARGS)

@@ -576,3 +576,19 @@ def test_a_broken_source_names_the_models_that_learn_from_it(files: Path) -> Non
     with pytest.raises(ConfigError) as raised:
         check.run(CheckInputs(source=SOURCE), settings_of(files))
     assert "The models that learn from it: card_fraud." in raised.value.hint
+
+
+def test_columns_of_groups_must_be_of_the_event_or_features_of_the_model(files: Path) -> None:
+    """The other files of the source say which features there are, so only the check finds this."""
+    spec = yaml.safe_load((files / SPEC).read_text())
+    spec["evaluation"] |= {
+        "slices": {"columns": {"amount": {}, "terminal_fraud_share_1d": {}, "terminal_fraud_shar_1d": {}}},
+        "fairness": {"columns": {"no_such_column": {}}},
+    }
+    (files / SPEC).write_text(yaml.safe_dump(spec))
+    problems = check.find_model_problems(MODEL, settings_of(files))
+    assert [str(problem) for problem in problems] == [
+        "evaluation.slices.columns.terminal_fraud_shar_1d is neither a column of the events nor a feature of the model",
+        "evaluation.fairness.columns.no_such_column is neither a column of the events nor a feature of the model",
+    ]
+    assert problems[0].fix.startswith("Did you mean 'terminal_fraud_share_1d'? ")

@@ -5,11 +5,12 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -585,3 +586,94 @@ def test_some_training_rows_are_read_by_their_labels(world: Judged) -> None:
     found = dataset.train_sample(lambda given: np.flatnonzero(given == 1)[::-1])
     assert found.table == table.filter(pa.array(labels == 1))
     assert len(dataset.train_sample(lambda given: np.empty(0, np.int64)).table) == 0
+
+
+def _with_groups(world: Judged, folder: Path, name: str = "groups", **sections: dict) -> EvaluateResult:
+    """The good model against the poor one, with these sections of `evaluation`; the dataset's rows lie in the lake."""
+    files = spec_files(folder, lambda model, source: model["evaluation"].update(sections))
+    uri = world.folder / name
+    if not uri.exists():
+        write_dataset(uri, whole_days=True)
+        events = [pq.read_table(uri / f"{split}.parquet") for split in ("train", "holdout")]
+        columns = ["transaction_id", "event_time", "customer_id", "terminal_id"]
+        rows = pa.concat_tables(each.select(columns) for each in events)
+        # Some customers are new in the holdout.
+        known = pc.or_(pc.less(rows["customer_id"], 150), pc.greater(rows["event_time"], pa.scalar(_HOLDOUT_START)))
+        lake = Lake(world.settings.lake, SOURCE)
+        lake.append_once("events", rows.filter(known), ["customer_id"], "r", 1)
+        manifest = json.loads((uri / "dataset.json").read_text())
+        manifest["table_versions"]["events"] = lake.version("events")
+        (uri / "dataset.json").write_text(json.dumps(manifest))
+    world.serve(world.poor)
+    inputs = EvaluateInputs(model=MODEL, candidates=[world.good], dataset_uri=str(uri), seed=1)
+    return evaluate.run(inputs, world.settings.model_copy(update=files))
+
+
+_HOLDOUT_START = datetime(2026, 1, 19, tzinfo=UTC)
+
+
+def test_slices_calibration_and_fairness_are_in_the_verdict_the_report_and_the_run(
+    world: Judged, tmp_path: Path
+) -> None:
+    result = _with_groups(
+        world,
+        tmp_path,
+        # A column of the event that is no feature, a feature, and an age.
+        slices={
+            "columns": {"terminal_id": {"bounds": [50]}, "customer_count_7d": {}},
+            "ages": {"customer_id": {"bounds": [7]}},
+            "minimum_class_rows": 5,
+        },
+        calibration={"maximum_error": 0.5},
+        fairness={"columns": {"terminal_id": {"bounds": [50]}}, "limits": {"selection_rate": 0.5}},
+    )
+    verdict = result.verdict
+    assert verdict.promote, verdict.reasons
+    assert verdict.slices is not None
+    outcomes = {each.where: each.outcome for each in verdict.slices.slices}
+    assert {"terminal_id < 50", "terminal_id ≥ 50"} <= outcomes.keys()
+    assert outcomes["terminal_id < 50"] == "passed"
+    age = "days since customer_id was first seen"
+    young = {each.where: each.rows for each in verdict.slices.slices if age in each.where}
+    # A quarter of the customers was not seen before the holdout, which begins 14 days after the first event.
+    assert young[f"{age} < 7"] == pytest.approx(result.scored_rows / 4, rel=0.15)
+    assert sum(young.values()) == result.scored_rows
+    assert verdict.calibration is not None
+    assert verdict.calibration.champion is not None
+    assert verdict.fairness is not None
+    assert {gap.measure for gap in verdict.fairness.gaps} >= {"selection_rate", "error_rate"}
+    told = "\n".join(verdict.reasons)
+    for sentence in ("slices is average_precision worse", "the expected calibration error of the score", "the gap in"):
+        assert sentence in told
+    page = Path(result.report_uri).with_suffix(".md").read_text()
+    for heading in ("## Slices", "## Calibration", "## Fairness: rates by terminal_id", "| terminal_id < 50 | "):
+        assert heading in page
+    plots = {file.path for file in world.registry._client.list_artifacts(world.good.run_id, "plots")}
+    assert "plots/reliability.png" in plots
+    assert json.loads(Path(result.report_uri).read_text()) == result.model_dump(mode="json")
+
+
+def test_what_cannot_be_read_fails_its_gate(world: Judged, tmp_path: Path) -> None:
+    result = _with_groups(
+        world,
+        tmp_path,
+        slices={"columns": {"no_such_feature": {}}, "ages": {"customer_id": {}}},
+        calibration={"maximum_error": 1e-6},
+        fairness={"columns": {"no_such_feature": {}}},
+    )
+    assert not result.verdict.promote
+    assert result.verdict.failed == ["slices", "calibration", "fairness"]
+    said = "the groups by no_such_feature cannot be judged: the holdout has no column no_such_feature"
+    assert sum(said in reason for reason in result.verdict.reasons) == 2
+    # The version of the events is gone.
+    manifest = world.folder / "groups" / "dataset.json"
+    kept = manifest.read_text()
+    gone = json.loads(kept)
+    gone["table_versions"]["events"] += 77
+    manifest.write_text(json.dumps(gone))
+    try:
+        result = _with_groups(world, tmp_path, slices={"ages": {"customer_id": {}}})
+    finally:
+        manifest.write_text(kept)
+    assert result.verdict.failed == ["slices"]
+    assert any("by days since customer_id was first seen cannot be judged" in each for each in result.verdict.reasons)

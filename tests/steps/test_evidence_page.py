@@ -21,6 +21,15 @@ from training.contract.messages import (
     Stability,
     Verdict,
 )
+from training.contract.messages.judged_groups import (
+    CalibrationBin,
+    CalibrationResult,
+    FairnessResult,
+    Gap,
+    GroupRate,
+    SliceResult,
+    SliceResults,
+)
 from training.evidence_page.__main__ import where
 from training.settings import Settings
 from training.steps import register
@@ -35,6 +44,45 @@ NOISE = Perturbation(
     changed=0.0123,
     maximum=0.05,
     by_decision={"pass": 0.01, "alert": 0.2},
+)
+SLICES = SliceResults(
+    metric="average_precision",
+    confidence=0.95,
+    slices=[
+        SliceResult(
+            where="channel is <b>web</b>",
+            rows=1200,
+            challenger=0.7,
+            champion=0.5,
+            low=0.1,
+            high=0.3,
+            outcome="passed",
+        ),
+        SliceResult(
+            where="amount ≥ 500", rows=12, challenger=None, outcome="too_few", why="12 rows, where 200 are needed"
+        ),
+    ],
+)
+CALIBRATION = CalibrationResult(
+    of="the score",
+    error=0.013,
+    low=0.0,
+    high=0.02,
+    confidence=0.95,
+    bins=[CalibrationBin(rows=9, predicted=0.2, observed=0.3)],
+)
+FAIRNESS = FairnessResult(
+    confidence=0.95,
+    rates=[GroupRate(column="channel", measure="selection_rate", group="channel is web", rows=1200, value=0.25)],
+    gaps=[
+        Gap(
+            column="channel",
+            measure="selection_rate",
+            gap=0.125,
+            highest="channel is web",
+            lowest="channel is shop",
+        )
+    ],
 )
 REASON = "amounts rose <script>alert(1)</script>"
 
@@ -52,6 +100,9 @@ def registered(world: MonitoredModel, tmp_path_factory: pytest.TempPathFactory) 
         reference={"average_precision": 0.01},
         difference=(0.1, 0.3),
         confidence=0.9,
+        slices=SLICES,
+        calibration=CALIBRATION,
+        fairness=FAIRNESS,
         robustness=Robustness(rows=2000, unit="{} of the decisions flip", tests=[NOISE]),
         cost=Cost(seconds=10, cpu_seconds=20, gpu_seconds=0, price=0.5, unit="EUR", model_bytes=2**20),
         latency=Latency(p50_ms=0.1, p99_ms=0.25, rounds_p99_ms=[0.5, 0.25], calls=200),
@@ -83,6 +134,12 @@ def test_the_page_says_what_the_version_is_made_of_and_why_it_may_serve(
         "naive reference",
         "data:image/png;base64,",
         "permutation importance, Breiman 2001",
+        "<td>channel is &lt;b&gt;web&lt;/b&gt;</td><td>1,200</td><td>0.7000</td><td>0.5000</td>",
+        "too few: 12 rows, where 200 are needed",
+        "The expected calibration error of the score is 0.0130",
+        "<th>channel is web (1,200 rows)</th>",
+        "<td>selection_rate</td><td>0.2500</td>",
+        "<td>selection_rate by channel</td><td>0.1250</td>",
         "<td>payment_amount</td>",
         f"dataset</td><td>{world.dataset.dataset_id}",
         "events 1",

@@ -124,6 +124,14 @@ class Events:
         older = self._scan().filter(ds.field(self._time) < midnight(day))
         return older.head(1, columns=[self._time]).num_rows > 0
 
+    def first_seen(self, entity: str, entities: Collection[Any]) -> "pd.Series":
+        """When each of these `entities`, values of the column `entity`, had its first event: entity → time."""
+        wanted = ds.field(entity).isin(pa.array(entities))
+        rows = self._scan().to_table([entity, self._time], filter=wanted)
+        first = rows.group_by(entity).aggregate([(self._time, "min")])
+        found: pd.Series = as_exact_pandas(first).set_index(entity)[f"{self._time}_min"]
+        return found
+
     def first(self) -> datetime | None:
         """The time of the first event."""
         found: datetime | None = pc.min(self._scan().to_table([self._time])[self._time]).as_py()

@@ -28,6 +28,7 @@ GateName = Literal[
     "slices",
     "calibration",
     "fairness",
+    "fairness_change",
     "robustness",
     "cost",
     "latency",

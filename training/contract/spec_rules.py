@@ -9,6 +9,7 @@ from training.contract.scoring_spec import NEW_DATA
 from training.contract.source_rules import entity_mistakes
 from training.contract.spec_sections import SpecSections
 from training.contract.tasks import Relative
+from training.contract.verdict_rules import verdict_mistakes
 
 
 def contradictions(spec: SpecSections) -> list[Mistake]:
@@ -24,7 +25,7 @@ def contradictions(spec: SpecSections) -> list[Mistake]:
         *_features(spec),
         *_training(spec),
         # With a label of another kind of task, the metrics are those of another kind, too.
-        *([] if label else [*_evaluation(spec), *_guards(spec)]),
+        *([] if label else [*_evaluation(spec), *verdict_mistakes(spec), *_guards(spec)]),
         *_gates(spec),
         *_monitoring(spec),
         *_retraining(spec),

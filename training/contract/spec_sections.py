@@ -20,6 +20,7 @@ from training.contract.search_spec import SearchSpec
 from training.contract.source_spec import SourceSpec
 from training.contract.spec_file import SpecFile
 from training.contract.tasks import Margin, Task
+from training.contract.verdict_spec import CalibrationSpec, FairnessSpec, SlicesSpec
 
 
 class NamedService(Spec):
@@ -101,6 +102,9 @@ class EvaluationSpec(Spec):
     latency: LatencySpec = LatencySpec()
     stability: StabilitySpec = StabilitySpec()
     leakage: LeakageSpec = LeakageSpec()
+    slices: SlicesSpec = SlicesSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    fairness: FairnessSpec = FairnessSpec()
 
 
 class MonitoringSpec(Spec):

@@ -37,6 +37,8 @@ class MetricRule(NamedTuple):
 _INFINITE = float("inf")
 _SHARE = MetricRule(True, 0, 1)
 _LOSS = MetricRule(False, 0, _INFINITE)
+#: Of a decision, or of each class against all others. The names are Fairlearn's.
+_DECISION_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate", "error_rate")
 
 
 class Relative(Spec):
@@ -70,6 +72,8 @@ class TaskSection(Spec):
     HAS_NEGATIVES: ClassVar[bool] = False
     #: Whether decisions raise alerts, whose rate a guard can limit.
     HAS_ALERTS: ClassVar[bool] = False
+    #: The measures by which groups are compared (evaluation.fairness). None: only the kind itself knows.
+    GROUP_MEASURES: ClassVar[tuple[str, ...] | None] = None
     #: Defaults of `rollout.guards`, where they are not those of GuardSpec.
     GUARDS: ClassVar[Mapping[str, Any]] = {}
 
@@ -148,6 +152,7 @@ class BinaryTask(TaskSection):
         "precision_at_k": _SHARE,
     }
     NEVER_PRIMARY = frozenset({"recall_at_decision"})
+    GROUP_MEASURES = _DECISION_RATES
     PRIMARY = "average_precision"
     K = 100
     ENDS_ENTITIES = True
@@ -213,6 +218,7 @@ class MulticlassTask(TaskSection):
         "ovr_auc": _SHARE,
         "top_k_accuracy": _SHARE,
     }
+    GROUP_MEASURES = _DECISION_RATES
     PRIMARY = "log_loss"
     K = 2
     GUARDS = {"maximum_score_shift": 0.25}
@@ -267,6 +273,7 @@ class RegressionTask(TaskSection):
         "interval_coverage": _SHARE,
     }
     NEVER_PRIMARY = frozenset({"interval_coverage"})
+    GROUP_MEASURES = ("mean_error", "mean_absolute_error")
     PRIMARY = "rmse"
     GUARDS = {"maximum_score_shift": 0.25}
 

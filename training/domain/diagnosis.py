@@ -8,7 +8,7 @@ the same: its mean in a leaf is by how much the leaf adds more to the loss than 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import norm
@@ -18,19 +18,16 @@ from training.contract.messages import Diagnosis, Segment, Shift
 from training.domain.comparison import Side
 from training.domain.drift import with_false_discovery_control
 from training.domain.resampling import clusters_of
+from training.domain.segments import UNSEEN, condition, fitted_tree, leaves
 from training.domain.shares import compare_shares
 
 if TYPE_CHECKING:
     from sklearn.tree import DecisionTreeRegressor
 
-#: Of the tree. A leaf has at least the share of the rows of the half that it is found on.
-DEPTH, MINIMUM_SHARE, MINIMUM_ROWS, FOLDS = 3, 0.02, 50, 5
 #: A feature has moved when the share of some of its values differs by this, beyond chance.
 MINIMUM_SHIFT, CHANCE = 0.1, 0.01
 #: So many segments, and so many features that moved, are shown.
 SHOWN = 5
-#: Names listed for a segment of a text feature, and what a category that is in no list is called.
-NAMES, UNSEEN = 6, "one not seen in training"
 
 
 @dataclass(frozen=True)
@@ -62,10 +59,10 @@ def diagnose(
     random = np.random.default_rng(seed)
     (found_before, before_half), (found_now, now_half) = before.halves(random), now.halves(random)
     tree = _tree(found_before, found_now)
-    leaves = _leaves(tree)
-    z = norm.isf((1 - confidence) / 2 / len(leaves))
+    found = leaves(tree)
+    z = norm.isf((1 - confidence) / 2 / len(found))
     segments = []
-    for leaf, bounds in leaves.items():
+    for leaf, bounds in found.items():
         then, here = (half.some(tree.apply(half.values) == leaf) for half in (before_half, now_half))
         if not bounds or min(len(then.losses), len(here.losses)) < 2:
             continue
@@ -75,7 +72,7 @@ def diagnose(
         inside = before.some(tree.apply(before.values) == leaf), now.some(tree.apply(now.values) == leaf)
         segments.append(
             Segment(
-                where=" and ".join(_condition(columns[at], *limits, inside[1].values[:, at]) for at, limits in bounds),
+                where=" and ".join(condition(columns[at], *limits, inside[1].values[:, at]) for at, limits in bounds),
                 rows=len(here.losses),
                 share=len(here.losses) / len(now_half.losses),
                 share_before=len(then.losses) / len(before_half.losses),
@@ -96,63 +93,12 @@ def diagnose(
 
 
 def _tree(before: Losses, now: Losses) -> "DecisionTreeRegressor":
-    """A tree as deep, up to DEPTH, as predicts best for entities that it has not seen (cross-validation)."""
-    from sklearn.model_selection import GroupKFold
-
     sizes = [len(before.losses), len(now.losses)]
     weights = np.repeat([1 / size for size in sizes], sizes) * sum(sizes) / 2
     signed, values = np.concatenate([-before.losses, now.losses]), np.concatenate([before.values, now.values])
     # Of the two sides the numbers of entities are not the same.
     entities = np.concatenate([before.entities * 2, now.entities * 2 + 1])
-    folds = min(FOLDS, len(np.unique(entities)))
-    errors = np.zeros(DEPTH)
-    for fitted, left_out in GroupKFold(folds).split(values, groups=entities):
-        for depth in range(1, DEPTH + 1):
-            tree = _fitted(values[fitted], signed[fitted], weights[fitted], depth)
-            squared = (tree.predict(values[left_out]) - signed[left_out]) ** 2
-            errors[depth - 1] += weights[left_out] @ squared
-    return _fitted(values, signed, weights, int(np.argmin(errors)) + 1)
-
-
-def _fitted(values: np.ndarray, signed: np.ndarray, weights: np.ndarray, depth: int) -> "DecisionTreeRegressor":
-    from sklearn.tree import DecisionTreeRegressor
-
-    least = max(MINIMUM_ROWS, int(MINIMUM_SHARE * len(values)))
-    tree = DecisionTreeRegressor(max_depth=depth, min_samples_leaf=least, random_state=0)
-    return tree.fit(values, signed, sample_weight=weights)
-
-
-def _leaves(tree: "DecisionTreeRegressor") -> dict[int, list[tuple[int, tuple[float, float]]]]:
-    """Leaf → column and the limits of its values there: above the first, up to the second."""
-    nodes: Any = tree.tree_
-    found: dict[int, list[tuple[int, tuple[float, float]]]] = {}
-    waiting: list[tuple[int, dict[int, tuple[float, float]]]] = [(0, {})]
-    while waiting:
-        node, bounds = waiting.pop()
-        left, right = nodes.children_left[node], nodes.children_right[node]
-        if left == right:
-            found[int(node)] = sorted(bounds.items())
-            continue
-        column, threshold = int(nodes.feature[node]), float(nodes.threshold[node])
-        low, high = bounds.get(column, (-np.inf, np.inf))
-        waiting.append((left, bounds | {column: (low, min(high, threshold))}))
-        waiting.append((right, bounds | {column: (max(low, threshold), high)}))
-    return found
-
-
-def _condition(column: FeatureColumn, low: float, high: float, values: np.ndarray) -> str:
-    """In words; with whether some of the `values` of the segment are missing."""
-    if column.categories is not None:
-        names = [name for code, name in enumerate(column.categories) if low < code <= high]
-        if (values == len(column.categories)).any():
-            names.append(UNSEEN)
-        more = f" and {len(names) - NAMES} others" if len(names) > NAMES else ""
-        text = f"{column.name} is {' or '.join(names[:NAMES])}{more}"
-    elif np.isinf(low):
-        text = f"{column.name} ≤ {high:.4g}"
-    else:
-        text = f"{column.name} > {low:.4g}" if np.isinf(high) else f"{low:.4g} < {column.name} ≤ {high:.4g}"
-    return f"({text} or missing)" if np.isnan(values).any() else text
+    return fitted_tree(values, signed, weights, entities)
 
 
 def _error(rows: Losses) -> float:

@@ -109,6 +109,9 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "evaluation.latency": frozenset({Id.VERDICT}),
     "evaluation.stability": frozenset({Id.VERDICT}),
     "evaluation.leakage": frozenset({Id.VERDICT}),
+    "evaluation.slices": frozenset({Id.VERDICT}),
+    "evaluation.calibration": frozenset({Id.VERDICT}),
+    "evaluation.fairness": frozenset({Id.VERDICT}),
     # The dataset holds the sample of its training rows that drift is measured against.
     "monitoring.maximum_rows": _DATASET,
     "monitoring.embeddings": _DATASET,

@@ -27,6 +27,7 @@ from training.contract.tasks import MetricRule
 from training.domain.charts import Chart
 from training.domain.evaluation_set import EvaluationSet, Rows
 from training.domain.resampling import Sample
+from training.domain.row_measures import Calibrated, Rate
 
 
 class ServedTask(ABC):
@@ -140,6 +141,16 @@ class Scored(ABC):
     def losses(self) -> np.ndarray | None:
         """What each row adds to the loss [n], to find where it is high. None: this kind has no loss of a single row."""
         return None
+
+    @property
+    def calibrated(self) -> Calibrated | None:
+        """What was predicted and what came true. None: this kind has nothing to calibrate."""
+        return None
+
+    @property
+    def rates(self) -> list[Rate]:
+        """The measures by which groups are compared (evaluation.fairness). Empty: this kind has none."""
+        return []
 
     def measure(self) -> Metrics:
         """All metrics on all rows. One that is not defined there is left out."""
@@ -288,7 +299,7 @@ def task_of(spec: ModelSpec) -> TaskKind:
     """The task of a model. Raises ConfigError for an unknown kind, or for metrics that the kind does not have."""
     task: TaskKind = TASKS.find(spec.task.kind)(spec)
     evaluation = spec.evaluation
-    named = {evaluation.primary, *evaluation.limits, *evaluation.margins}
+    named = {evaluation.primary, *evaluation.limits, *evaluation.margins, evaluation.slices.metric} - {""}
     if unknown := sorted(named - set(task.rules)):
         problem = f"The task {spec.task.kind} has no metric {', '.join(map(repr, unknown))}"
         raise ConfigError(problem, hint=f"evaluation may name {', '.join(task.rules)}.")

@@ -9,6 +9,7 @@ import pandas as pd
 from training import web_pages
 from training.contract.messages import Metrics
 from training.contract.recipe import RECIPE_FOLDER
+from training.domain.gates.report import group_tables
 from training.evidence_page import Evidence, challenger
 from training.sbom import SBOM_FILE
 
@@ -26,6 +27,8 @@ def _parts(e: Evidence) -> Iterator[str]:
     yield _section("What it is", _facts(_identity(e)))
     yield _section("Verdict", _verdict(e))
     yield _section("Quality on the holdout", web_pages.table(*_quality(e)))
+    for table in group_tables(e.inputs.verdict):
+        yield _section(table.title, f"<p>{escape(table.said)}</p>{web_pages.table(table.head, table.rows)}")
     for title, content in challenger.sections(e.inputs.verdict):
         yield _section(title, content)
     yield _section("Plots", "".join(_plot(name, png) for name, png in sorted(e.plots.items())) or "None are kept.")

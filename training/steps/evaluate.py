@@ -4,12 +4,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from training import atomic, storage
 from training.adapters.datasets import Dataset, Rows
+from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel
+from training.adapters.plots import draw
 from training.adapters.registry import ModelVersion, Registry, Runs
 from training.challenger import Challenger, examine
 from training.contract.errors import DataContractError, InputError
@@ -18,10 +21,13 @@ from training.contract.model_spec import load_model_spec
 from training.contract.names import CandidateName
 from training.domain.approval import reasons_to_ask
 from training.domain.evaluation_set import EvaluationSet
+from training.domain.gates.report import group_tables
+from training.domain.gates.scored_model import ScoredModel
 from training.domain.identity import verdict_id
 from training.domain.metrics import paired_differences
-from training.domain.task_kind import LabelledRows, Scored, TaskKind, served_task, task_of
+from training.domain.task_kind import LabelledRows, TaskKind, served_task, task_of
 from training.domain.verdict import Champion, Reference, Rules, judge
+from training.judged_groups import HoldoutColumns, judge_groups
 from training.settings import StateSettings
 from training.snapshots import champion_version
 from training.workspace import served_artifact, share, shared_uri
@@ -45,10 +51,12 @@ class _Holdout:
         truth = task.evaluation_set(rows.labels[keep], counted, rows.days[keep], rows.times[keep])
         return cls(rows, keep, truth, task)
 
-    def score(self, model: OnnxModel) -> Scored:
+    def score(self, model: OnnxModel) -> ScoredModel:
         """Scored with the model's own features, found by name. Raises DataContractError for a model of another kind."""
         model.metadata.check_kind(self.task.spec.task.kind)
-        return self.task.scored(self.truth, model.score(self.features(model)), served_task(model.metadata.task))
+        served = served_task(model.metadata.task)
+        scored = self.task.scored(self.truth, model.score(self.features(model)), served)
+        return ScoredModel(self.task, scored, served)
 
     def features(self, model: OnnxModel) -> np.ndarray:
         """Of the rows that count, as the model gets them."""
@@ -92,24 +100,32 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     if counted < rows:
         log.info("evaluation.exclude_known_entities leaves out %d", rows - counted)
     rankings = [(candidate, holdout.score(_load(candidate, settings))) for candidate in inputs.candidates]
-    metrics: dict[CandidateName, Metrics] = {each.name: ranking.measure() for each, ranking in rankings}
+    metrics: dict[CandidateName, Metrics] = {each.name: ranking.scored.measure() for each, ranking in rankings}
     for name, values in metrics.items():
         log.info("%s: %s", name, values)
     primary = spec.evaluation.primary
     sign = task.rules[primary].sign
-    challenger, ranking = max(rankings, key=lambda pair: np.nan_to_num(sign * pair[1].value(primary), nan=-np.inf))
+    challenger, ranking = max(
+        rankings, key=lambda pair: np.nan_to_num(sign * pair[1].scored.value(primary), nan=-np.inf)
+    )
     reference = holdout.reference(dataset)
     log.info("%s: %s", reference.described, reference.metrics)
 
     registered = Registry(settings.tracking_uri).get(spec.name, serving) if serving is not None else None
-    champion = _champion(registered, challenger, ranking, holdout, inputs, settings) if registered else None
+    champion, theirs = None, None
+    if registered is not None:
+        champion, theirs = _champion(registered, challenger, ranking, holdout, inputs, settings)
     candidates, verdict_of = len(rankings) + len(inputs.dropped_out), verdict_id(spec, inputs, serving)
     model, showing = _load(challenger, settings), metrics[challenger.name]
     looked_at = Challenger(challenger, model, holdout.features(model), holdout.truth, showing, task, dataset, inputs)
     examined = examine(looked_at, champion, verdict_of, settings)
-    verdict = judge(Rules.of(task), showing, reference, champion, candidates, examined.gates)
+    columns = HoldoutColumns(dataset, holdout.rows, holdout.keep, Lake(settings.lake, spec.source.name), spec)
+    groups = judge_groups(columns, ranking, theirs, model.metadata.columns, challenger.name, inputs.seed)
+    gates = [*groups.gates, *examined.gates]
+    verdict = judge(Rules.of(task), showing, reference, champion, candidates, gates)
     digest, told = registered.digest if registered else None, [*_unusual(dataset), *verdict.reasons]
-    verdict = verdict.model_copy(update={"champion_digest": digest, "reasons": told, **examined.evidence})
+    evidence = {**groups.evidence, **examined.evidence}
+    verdict = verdict.model_copy(update={"champion_digest": digest, "reasons": told, **evidence})
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("Verdict on %s: %s", challenger.name, "promote" if verdict.promote else "keep the champion")
@@ -133,6 +149,9 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     share(settings, folder)
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     runs.log_files(challenger.run_id, folder, "verdict")
+    with TemporaryDirectory() as plots:
+        draw(Path(plots), groups.charts)
+        runs.log_files(challenger.run_id, Path(plots), "plots")
     runs.tag(challenger.run_id, {"verdict": "promote" if verdict.promote else "keep", "report": result.report_uri})
     return result
 
@@ -160,23 +179,26 @@ def _load(candidate: Candidate, settings: StateSettings) -> OnnxModel:
 def _champion(
     registered: ModelVersion,
     challenger: Candidate,
-    ranking: Scored,
+    ranking: ScoredModel,
     holdout: _Holdout,
     inputs: EvaluateInputs,
     settings: StateSettings,
-) -> Champion:
-    """The champion's showing on the same rows, and the challenger's lead over it on bootstrap samples."""
+) -> tuple[Champion, ScoredModel | None]:
+    """The champion's showing on the same rows, and the challenger's lead over it on bootstrap samples; and its scores,
+    when the two can be compared."""
     if registered.digest == challenger.digest:
-        return Champion(registered.version, ranking.measure(), problem="the challenger is this very model")
+        problem = "the challenger is this very model"
+        return Champion(registered.version, ranking.scored.measure(), problem=problem), None
     try:
         model = OnnxModel.load(served_artifact(settings, registered), maximum_mib=settings.artifact_maximum_mib)
         theirs = holdout.score(model)
     except DataContractError as error:
-        return Champion(registered.version, problem=f"it cannot be scored on this holdout. {error.message}")
-    log.info("Champion version %d (%s): %s", registered.version, model.metadata.estimator, theirs.measure())
-    rules = holdout.task.evaluation
-    differences = paired_differences(ranking, theirs, rules.primary, rules.bootstrap_samples, inputs.seed)
-    return Champion(registered.version, theirs.measure(), differences, holdout.truth.clusters.described)
+        return Champion(registered.version, problem=f"it cannot be scored on this holdout. {error.message}"), None
+    measured, rules = theirs.scored.measure(), holdout.task.evaluation
+    log.info("Champion version %d (%s): %s", registered.version, model.metadata.estimator, measured)
+    samples = rules.bootstrap_samples
+    differences = paired_differences(ranking.scored, theirs.scored, rules.primary, samples, inputs.seed)
+    return Champion(registered.version, measured, differences, holdout.truth.clusters.described), theirs
 
 
 def _write_report(folder: Path, result: EvaluateResult) -> None:
@@ -203,6 +225,9 @@ def _markdown(result: EvaluateResult) -> str:
         "",
         *(f"- {reason}" for reason in verdict.reasons),
     ]
+    for title, said, head, cells in group_tables(verdict):
+        lines += ["", f"## {title}", "", said, "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells]
     if result.dropped_out:
         lines += ["", "Dropped out:", ""]
         lines += [f"- {name}: {' '.join(why.split())}" for name, why in result.dropped_out.items()]

@@ -9,6 +9,7 @@ from training.contract.base import Days, Frozen, TableVersions
 from training.contract.messages.approval import AskedRun, JudgedAgainst
 from training.contract.messages.challenger import Cost, Latency, Leakage, Robustness, Stability
 from training.contract.messages.inputs import Metrics, ModelInputs, counted
+from training.contract.messages.judged_groups import CalibrationResult, FairnessResult, SliceResults
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
 from training.contract.names import CandidateName, EstimatorName, GateName, StoredMetric
 from training.contract.state_uris import WorkUri
@@ -206,6 +207,9 @@ class Verdict(Frozen):
     stability: Stability | None = None
     """None also when the spec does not ask for other seeds."""
     leakage: Leakage | None = None
+    slices: SliceResults | None = None
+    calibration: CalibrationResult | None = None
+    fairness: FairnessResult | None = None
 
 
 class EvaluateResult(Frozen):

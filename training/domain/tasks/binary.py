@@ -14,6 +14,7 @@ from training.contract.tasks import BinaryTask
 from training.domain.charts import Chart, Grid, Line
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
+from training.domain.row_measures import Calibrated, Rate, decision_rates
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
 from training.domain.tasks._precision_at_k import DailyEntities
 from training.domain.tasks._ranking import Ranked, calibration, explained
@@ -123,6 +124,14 @@ class ScoredBinary(Scored):
     @property
     def losses(self) -> np.ndarray:
         return self._losses
+
+    @property
+    def calibrated(self) -> Calibrated:
+        return Calibrated("the score", self.values.astype(np.float64), self.truth.labels.astype(np.float64))
+
+    @property
+    def rates(self) -> list[Rate]:
+        return decision_rates(self._alerts, self.truth.labels)
 
 
 class ExpectedBinary(ScoredBinary):

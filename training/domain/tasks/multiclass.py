@@ -13,6 +13,7 @@ from training.contract.tasks import REJECT, MulticlassTask
 from training.domain.charts import Chart, Grid, Line
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
+from training.domain.row_measures import Calibrated, Rate, decision_rates
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
 from training.domain.tasks._ranking import Ranked, explained
 from training.domain.tasks._weighted import EPSILON, mean
@@ -86,9 +87,17 @@ class ScoredMulticlass(Scored):
     loss = "log loss"
 
     def __init__(
-        self, truth: EvaluationSet, scores: np.ndarray, classes: Sequence[str], metrics: Sequence[str], k: int
+        self,
+        truth: EvaluationSet,
+        scores: np.ndarray,
+        classes: Sequence[str],
+        metrics: Sequence[str],
+        k: int,
+        decided: Sequence[str] = (),
     ) -> None:
+        """`decided`: the decision of each row; empty: the likeliest class."""
         super().__init__(truth, scores, metrics)
+        self._decided = decided
         self.classes = tuple(classes)
         known = list(classes)
         self._names = known + sorted(set(truth.labels.tolist()) - set(known))
@@ -154,6 +163,20 @@ class ScoredMulticlass(Scored):
     @property
     def losses(self) -> np.ndarray:
         return self._losses
+
+    @property
+    def calibrated(self) -> Calibrated:
+        confidence = self._probabilities.max(axis=1).astype(np.float64)
+        right = (self._predicted == self._labels).astype(np.float64)
+        return Calibrated("the probability of the likeliest class", confidence, right)
+
+    @property
+    def rates(self) -> list[Rate]:
+        """Of each class against all others. A decision that is no class, such as `reject`, is none of them."""
+        names = np.array(self._names, dtype=object)
+        decided = np.array(self._decided, dtype=object) if len(self._decided) else names[self._predicted]
+        of_classes = [(decided == name, self._labels == number, name) for number, name in enumerate(self._names)]
+        return [rate for each in of_classes for rate in decision_rates(*each)]
 
     def charts(self) -> list[Chart]:
         weights = np.ones(len(self._labels))
@@ -297,7 +320,8 @@ class Multiclass(TaskKind):
 
     def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> ScoredMulticlass:
         assert isinstance(served, ServedMulticlass)
-        return ScoredMulticlass(truth, scores, served.classes, tuple(self.rules), self.evaluation.k)
+        decided = served.decided(np.asarray(scores))
+        return ScoredMulticlass(truth, scores, served.classes, tuple(self.rules), self.evaluation.k, decided)
 
     def targets(self, scored: Scored) -> dict[str, np.ndarray]:
         """Whether each class that the model knows is that of the row."""

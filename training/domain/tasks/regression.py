@@ -14,6 +14,7 @@ from training.contract.tasks import RegressionTask
 from training.domain.charts import Chart, Cloud, Histogram, Line
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
+from training.domain.row_measures import Calibrated, Rate
 from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
 from training.domain.tasks._weighted import mean, median
 
@@ -146,6 +147,18 @@ class ScoredRegression(Scored):
     def losses(self) -> np.ndarray:
         """Squared errors."""
         return self._errors**2
+
+    @property
+    def calibrated(self) -> Calibrated:
+        inside = None if self._half_width is None else (self._absolute <= self._half_width).astype(np.float64)
+        predicted = self.values.astype(np.float64)
+        return Calibrated("the prediction", predicted, self.truth.labels, probability=False, inside=inside)
+
+    @property
+    def rates(self) -> list[Rate]:
+        """Means of the error, prediction − label, and of its absolute value."""
+        everything = np.ones(len(self._errors))
+        return [Rate("mean_error", -self._errors, everything), Rate("mean_absolute_error", self._absolute, everything)]
 
     def each(self) -> dict[str, np.ndarray]:
         """Metric → what it is the mean of (rmse: the root of the mean), a number for each row."""

@@ -4,6 +4,7 @@ from training.adapters.features.chosen import chosen_features
 from training.adapters.features.definitions import load_definitions
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
+from training.contract.names import did_you_mean
 from training.contract.problems import Problem
 from training.contract.source_rules import TABLE_COLUMNS
 from training.settings import StateSettings
@@ -24,8 +25,24 @@ def check_features(spec: ModelSpec, file: str, settings: StateSettings) -> list[
         return [Problem(file=file, place="features", what=what, fix=fix)]
     # A dataset has these columns beside the features.
     source = spec.source
+    of_events = [*source.request_columns]
+    grouped = {
+        f"evaluation.{section}.columns.{name}": name
+        for section, columns in (("slices", spec.evaluation.slices), ("fairness", spec.evaluation.fairness))
+        for name in columns.columns
+    }
+    unknown = [
+        Problem(
+            file=file,
+            place=place,
+            what="is neither a column of the events nor a feature of the model",
+            fix=f"{did_you_mean(name, [*of_events, *names])}Columns of the events: {', '.join(of_events)}.",
+        )
+        for place, name in grouped.items()
+        if name not in of_events and name not in names
+    ]
     taken = {source.id_column, spec.label, source.events.time_column, spec.evaluation.entity, *source.entities.values()}
-    return [
+    return unknown + [
         Problem(
             file=file,
             place="features",
