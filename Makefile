@@ -170,7 +170,7 @@ FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
 
 .PHONY: test
 test: $(DEV_READY) ## Run all tests that need only Python (PYTEST='…' adds arguments)
-	@$(PYTEST_RUN) -m "not airflow and not redis and not docker and not kubernetes" $(PYTEST)
+	@$(PYTEST_RUN) -m "not airflow and not redis and not docker and not kubernetes and not spark" $(PYTEST)
 
 .PHONY: test-fast
 test-fast: $(DEV_READY) ## Run lint, types, and the tests without slow imports, in parallel

@@ -2,7 +2,7 @@
 # Installs the environment, or resolves the lock that pins it.
 #
 #   setup.sh <venv>        install what runs the loop: all extras of pyproject.toml except `dev`
-#   setup.sh <venv> dev    also install what tests and lint need
+#   setup.sh <venv> dev    also install what tests and lint need; EXTRAS=spark installs that extra as well
 #   setup.sh <venv> lock   resolve requirements.txt and serving/requirements.txt again
 set -euo pipefail
 venv=$1
@@ -67,6 +67,8 @@ fi
 
 extras=(airflow training serving mlflow pages local)
 if [ "${2:-}" = dev ]; then extras+=(dev); fi
+# Others that somebody wants: EXTRAS=spark.
+extras+=(${EXTRAS:-})
 
 # PyPI's torch for Linux requires several GB of CUDA. --torch-backend chooses the right build, but it uses PyTorch's own
 # index, which a closed network does not reach. If the find-links have a torch wheel, install that one instead.

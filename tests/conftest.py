@@ -1,12 +1,14 @@
 """What every room's tests share: settings in a folder of their own, the reference model, slow things made once."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from testing.spark_server import lacking, spark_server
 from tests.shared_folders import SharedFolders
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.settings import Settings
@@ -79,6 +81,26 @@ def mlflow_database(shared_folders: SharedFolders) -> Path:
         MlflowClient(uri, uri).search_experiments()
 
     return shared_folders.folder("mlflow-database", migrate) / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def spark_url() -> Iterator[str]:
+    """A Spark Connect server on this machine, or the one that PERENNIAL_TEST_SPARK names.
+
+    It starts with the first test that asks for it.
+    """
+    from training.spark_session import connect
+
+    if running := os.environ.get("PERENNIAL_TEST_SPARK"):
+        yield running
+        return
+    if (reason := lacking()) is not None:
+        pytest.skip(f"Spark {reason}")
+    # Short queries: compiling them well takes longer than running them.
+    quick = {"spark.sql.shuffle.partitions": "2", "spark.sql.codegen.wholeStage": "false"}
+    with spark_server(java_options="-XX:+UseSerialGC -XX:TieredStopAtLevel=1", configuration=quick) as url:
+        yield url
+        connect(url).session.stop()
 
 
 @pytest.fixture

@@ -62,6 +62,12 @@ def _models(text: str) -> str:
     return text
 
 
+def _without_token(url: str) -> str:
+    if "token=" in url:
+        raise ValueError("it must not hold the token: give it in SPARK_CONNECT_AUTHENTICATE_TOKEN, from a Secret")
+    return url
+
+
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 OnDisk = Annotated[str, AfterValidator(_on_a_disk)]
 
@@ -94,6 +100,12 @@ class StateSettings(BaseSettings):
     """Where steps write their reports for Airflow; empty: results/ in the work folder."""
     ledger_uri: str = ""
     """Requests, decisions, rollouts: one file per entry, chained by hashes."""
+
+    engine: str = Field("duckdb", pattern=r"^[a-z][a-z0-9_]*$")
+    """What computes features and joins them to events: `duckdb`, in the step's process; `spark`, on a cluster; or an
+    engine of another package."""
+    engine_url: Annotated[str, AfterValidator(_without_token)] = ""
+    """Where the engine is: for `spark` the URL of a Spark Connect server, such as `sc://spark:15002`."""
 
     tracking_uri: str = "http://127.0.0.1:5000"
     """The MLflow server."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tests.adapters.engines import ENGINES, engine_of
 from training.adapters.feature_query import FeatureQueries
 from training.contract.errors import ConfigError
-from training.contract.registries import FEATURE_ENGINES
 from training.domain.feature_engine import SqlError
 
 
@@ -19,9 +19,9 @@ def test_an_unknown_engine_is_an_error_that_lists_the_known_ones(tmp_path: Path)
     assert "duckdb" in error.value.hint
 
 
-@pytest.mark.parametrize("name", FEATURE_ENGINES.names())
-def test_an_engine_keeps_the_protocol(name: str) -> None:
-    engine = FEATURE_ENGINES.find(name)()
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_keeps_the_protocol(name: str, request: pytest.FixtureRequest) -> None:
+    engine = engine_of(name, request)
     events = pa.table({"customer_id": [1, 1, 2], "now": [3, 4, 5], "note": ["now()", "", ""]})
     sql = "SELECT customer_id, sum(now) AS n FROM events GROUP BY customer_id HAVING $start < $end ORDER BY customer_id"
     assert engine.parameters(sql) == {"start", "end"}

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.adapters.engines import ENGINES, engine_of
 from training.adapters.features.history import look_up, timed_rows
 from training.compat.feast import quick_import
-from training.contract.registries import FEATURE_ENGINES
-from training.domain.feature_engine import TimedRows
+from training.domain.feature_engine import FeatureEngine, TimedRows
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR, MICROSECOND = timedelta(hours=1), timedelta(microseconds=1)
@@ -109,11 +109,11 @@ def by_feast(store: Any, events: pd.DataFrame, tables: dict[str, pa.Table]) -> p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FEATURE_ENGINES.names())
-def test_the_join_is_that_of_feast(name: str, feast_store: Any) -> None:
-    engine = FEATURE_ENGINES.find(name)()
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_join_is_that_of_feast(name: str, feast_store: Any, request: pytest.FixtureRequest) -> None:
+    engine = engine_of(name, request)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=3 if name == "spark" else 100, deadline=None)
     @given(EVENTS, FEATURE_ROWS)
     def equal(asked: list[tuple], rows: list[tuple]) -> None:
         events = pd.DataFrame(
@@ -137,7 +137,7 @@ def test_the_join_is_that_of_feast(name: str, feast_store: Any) -> None:
     equal()
 
 
-def newest(engine: str, asked: list[tuple], rows: list[tuple], **rules: Any) -> list[float | None]:
+def newest(engine: FeatureEngine, asked: list[tuple], rows: list[tuple], **rules: Any) -> list[float | None]:
     """`asked`: (key, hour); `rows`: (key, hour, value, hour of creation). The values that are found."""
     events = pa.table(
         {
@@ -155,41 +155,46 @@ def newest(engine: str, asked: list[tuple], rows: list[tuple], **rules: Any) -> 
     )
     # Of the names, each is a name that a join may use itself.
     given = TimedRows(features, keys={"key_0": "row"}, time="key_0", columns=["time"], **rules)
-    found = FEATURE_ENGINES.find(engine)().newest(events, "time", given)
+    found = engine.newest(events, "time", given)
     assert found.column_names == ["time"]
     values: list[float | None] = found["time"].to_pylist()
     return values
 
 
-@pytest.mark.parametrize("engine", FEATURE_ENGINES.names())
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> FeatureEngine:
+    return engine_of(request.param, request)
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
 class TestAnEngine:
-    def test_takes_the_newest_row_that_is_not_after_the_event(self, engine: str) -> None:
+    def test_takes_the_newest_row_that_is_not_after_the_event(self, engine: FeatureEngine) -> None:
         rows = [(1, 3, 3.0, None), (1, 1, 1.0, None), (2, 2, 2.0, None), (1, None, 4.0, None), (None, 1, 5.0, None)]
         asked = [(1, 0), (1, 1), (1, 2), (1, 3), (1, 9000), (2, 2), (3, 2), (None, 2), (1, None)]
         assert newest(engine, asked, rows) == [None, 1.0, 1.0, 3.0, 3.0, 2.0, None, None, None]
 
-    def test_takes_no_row_that_is_older_than_the_ttl(self, engine: str) -> None:
+    def test_takes_no_row_that_is_older_than_the_ttl(self, engine: FeatureEngine) -> None:
         rows = [(1, 0, 1.0, None)]
         assert newest(engine, [(1, 2)], rows, ttl=2 * HOUR) == [1.0]
         assert newest(engine, [(1, 2)], rows, ttl=2 * HOUR - MICROSECOND) == [None]
 
-    def test_takes_the_row_that_was_made_last(self, engine: str) -> None:
+    def test_takes_the_row_that_was_made_last(self, engine: FeatureEngine) -> None:
         rows = [(1, 0, 1.0, 5), (1, 0, 2.0, 9), (1, 0, 3.0, 7), (1, 0, 4.0, None)]
         assert newest(engine, [(1, 2)], rows, created="created") == [2.0]
 
-    def test_takes_no_row_for_an_event_without_one_of_the_keys(self, engine: str) -> None:
+    def test_takes_no_row_for_an_event_without_one_of_the_keys(self, engine: FeatureEngine) -> None:
         keys = {"card": pa.array([1, 1, None, None], pa.int64()), "shop": pa.array(["a", None, "a", None])}
         rows = pa.table(keys | {"time": pa.array([START] * 4, TIME), "value": [1.0, 2.0, 3.0, 4.0]})
         features = TimedRows(rows, {"card": "card", "shop": "shop"}, time="time", columns=["value"])
-        found = FEATURE_ENGINES.find(engine)().newest(rows.drop_columns("value"), "time", features)
+        found = engine.newest(rows.drop_columns("value"), "time", features)
         assert found["value"].to_pylist() == [1.0, None, None, None]
 
-    def test_takes_the_same_of_equal_rows_whatever_their_order(self, engine: str) -> None:
+    def test_takes_the_same_of_equal_rows_whatever_their_order(self, engine: FeatureEngine) -> None:
         rows = [(1, 0, float(value), 1) for value in range(5)]
         for created in ("created", None):
             ways = (rows, rows[::-1], rows[2:] + rows[:2])
             assert len({tuple(newest(engine, [(1, 2)], way, created=created)) for way in ways}) == 1
 
-    def test_takes_nothing_from_an_empty_table_and_for_no_events(self, engine: str) -> None:
+    def test_takes_nothing_from_an_empty_table_and_for_no_events(self, engine: FeatureEngine) -> None:
         assert newest(engine, [(1, 2), (1, 2)], []) == [None, None]
         assert newest(engine, [], [(1, 0, 1.0, None)]) == []

@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
 from training.contract.registries import FEATURE_ENGINES
 from training.contract.source_spec import SourceSpec
-from training.domain.feature_engine import FeatureEngine, SqlError
+from training.domain.feature_engine import FeatureEngine, Relation, SqlError
 from training.domain.feature_grid import TooLargeError, window_sums
 from training.domain.feature_grid_sql import GRID, GridQueries, grid_queries
 from training.domain.feature_sql import declared_queries
@@ -45,7 +44,7 @@ class MissingColumnError(ConfigError):
 
 
 class FeatureQueries:
-    """The queries of one source. `engine`, a member of the registry FEATURE_ENGINES, runs them.
+    """The queries of one source. `engine`, a member of the registry FEATURE_ENGINES at `url`, runs them.
 
     `tables`: feature table → entity column. `generated`: table → its SELECT, for tables with declared aggregations. The
     other tables have their SELECT in the file `path`. `grids`: generated table → how to compute the same rows in a
@@ -58,12 +57,13 @@ class FeatureQueries:
         path: Path,
         tables: Mapping[str, str],
         engine: str = "duckdb",
+        url: str = "",
         *,
         generated: Mapping[str, str] | None = None,
         grids: Mapping[str, GridQueries] | None = None,
         hourly: Collection[str] = (),
     ) -> None:
-        self._engine: FeatureEngine = FEATURE_ENGINES.find(engine)()
+        self._engine: FeatureEngine = FEATURE_ENGINES.find(engine)(url)
         self.path, self._tables, self._hourly = path, tables, hourly
         self._generated, self._grids = dict(generated or {}), dict(grids or {})
         #: Table → the features that may be null, as the view of the table says.
@@ -75,10 +75,13 @@ class FeatureQueries:
         self._lines = {table: line for table, (line, _) in texts.items()}
 
     @classmethod
-    def of_source(cls, source: SourceSpec, folder: Path) -> "FeatureQueries":
+    def of_source(cls, source: SourceSpec, folder: Path, engine: str = "duckdb", url: str = "") -> "FeatureQueries":
         """The queries of `source`, some of which may be written in `<folder>/<source>.sql`."""
         path, generated = folder / f"{source.name}.sql", declared_queries(source)
-        return cls(path, source.entities, generated=generated, grids=grid_queries(source), hourly=source.hourly_tables)
+        # A grid is computed in this process.
+        grids = grid_queries(source) if FEATURE_ENGINES.find(engine).is_local else {}
+        hourly = source.hourly_tables
+        return cls(path, source.entities, engine, url, generated=generated, grids=grids, hourly=hourly)
 
     def _of(self, table: str) -> str:
         """The query in messages."""
@@ -102,7 +105,7 @@ class FeatureQueries:
         except SqlError as error:
             raise self._not_a_select(table, error) from error
 
-    def schema(self, table: str, relations: Mapping[str, Any]) -> pa.Schema:
+    def schema(self, table: str, relations: Mapping[str, Relation]) -> pa.Schema:
         """The columns of `run`'s result, without running the query. `relations` may be empty tables.
 
         Raises ConfigError when the SQL does not compile, does not take $start and $end, or lacks the entity or `day`.
@@ -131,10 +134,10 @@ class FeatureQueries:
             raise ConfigError(problem, hint=f"Write date_trunc('hour', …) AS {_TIME}.")
         return self._with_timestamps(entity, found).schema
 
-    def run(self, table: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
+    def run(self, table: str, days: Days, relations: Mapping[str, Relation]) -> pa.Table:
         """The rows of `table` of the midnights or hours of `days`, ordered by time and entity.
 
-        `relations`: Arrow datasets or tables by the names that the SQL uses. The result has the entity column,
+        `relations`: by the names that the SQL uses. The result has the entity column,
         `feature_timestamp` (timestamp[us, UTC]), the features and `day` (date). Rows without an entity are left out.
         Raises ConfigError when the SQL does not run, or yields an entity twice for one time or rows of other days;
         DataContractError when it yields nulls where none may be, or numbers that are not finite as float32.
@@ -148,7 +151,7 @@ class FeatureQueries:
         self._check_rows(table, entity, days, found)
         return self._with_timestamps(entity, found)
 
-    def _on_grid(self, table: str, days: Days, relations: Mapping[str, Any]) -> pa.Table | None:
+    def _on_grid(self, table: str, days: Days, relations: Mapping[str, Relation]) -> pa.Table | None:
         """The rows of the table's SELECT, computed on a grid; None for other tables, and when numbers are too large."""
         if (queries := self._grids.get(table)) is None:
             return None
@@ -180,7 +183,7 @@ class FeatureQueries:
                 line = f" at `{found['text'].strip()}`"
         return ConfigError(f"{self._of(table)} {what}{line}: {' '.join(said.split())}", hint)
 
-    def _execute(self, table: str, query: str, days: Days, relations: Mapping[str, Any]) -> pa.Table:
+    def _execute(self, table: str, query: str, days: Days, relations: Mapping[str, Relation]) -> pa.Table:
         given = {"start": days.start, "end": days.end}
         try:
             wanted = {name: given[name] for name in self._engine.parameters(query) if name in given}

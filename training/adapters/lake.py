@@ -98,7 +98,7 @@ class Lake:
         found = {table: self.version(table) for table in tables}
         return {table: version for table, version in found.items() if version is not None}
 
-    def scan(self, table: str, version: int | None = None, columns: pa.Schema | None = None) -> ds.Dataset:
+    def scan(self, table: str, version: int | None = None, columns: pa.Schema | None = None) -> ds.FileSystemDataset:
         """`table` at `version` (None: the newest) as a dataset that reads only what is asked of it.
 
         Those of `columns` that the table lacks, because no rows with them have been written yet, are null in it.

@@ -17,7 +17,7 @@ ESTIMATORS: Implementations[Any] = Implementations("estimator", "training.estima
 POLICIES: Implementations[Any] = Implementations("policy", "training.domain.policies")
 #: Each is a training.domain.drift.DriftTest.
 DRIFT_TESTS: Implementations[Any] = Implementations("drift test", "training.adapters.drift_tests")
-#: Each is a class without arguments that is a training.domain.feature_engine.FeatureEngine.
+#: Each is a training.domain.feature_engine.FeatureEngine: a class whose only argument is the URL of the engine.
 FEATURE_ENGINES: Implementations[Any] = Implementations("feature engine", "training.adapters.feature_engines")
 
 #: Each is a class that is a training.domain.task_kind.TaskKind.

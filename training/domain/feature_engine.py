@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Any, Protocol
+from datetime import date, datetime, timedelta
+from typing import Protocol, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
@@ -14,10 +15,54 @@ class SqlError(Exception):
 
 
 @dataclass(frozen=True)
+class LakeRows:
+    """Rows of a table of the lake at a version: those whose `column` is at least `start` and less than `end`.
+
+    An engine that runs elsewhere reads the files itself.
+    """
+
+    #: The folder or URI of the table.
+    uri: str
+    #: All rows of the version, with the paths of the files below `uri`.
+    table: ds.FileSystemDataset
+    column: str
+    start: date | datetime
+    end: date | datetime
+
+    @property
+    def wanted(self) -> ds.Expression:
+        return (ds.field(self.column) >= self.start) & (ds.field(self.column) < self.end)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.table.schema
+
+    def dataset(self) -> ds.Dataset:
+        """These rows for a reader in this process."""
+        return self.table.filter(self.wanted)
+
+
+#: What an engine reads.
+Relation: TypeAlias = LakeRows | ds.Dataset | pa.Table
+
+
+def in_order(found: pa.Table, rows: int) -> pa.Table:
+    """`found` as [rows]: its row with the number i in the column `row` is row i. The others are null."""
+    place = np.full(rows, -1)
+    place[found["row"].to_numpy()] = np.arange(len(found))
+    return found.drop_columns("row").combine_chunks().take(pa.array(place, mask=place < 0))
+
+
+def in_this_process(relation: Relation) -> ds.Dataset | pa.Table:
+    """`relation` for a reader in this process."""
+    return relation.dataset() if isinstance(relation, LakeRows) else relation
+
+
+@dataclass(frozen=True)
 class TimedRows:
     """Feature rows, of which each holds for its entity from its own time on."""
 
-    rows: ds.Dataset | pa.Table
+    rows: Relation
     #: Column of an event → the column of `rows` that it must equal. At least one.
     keys: Mapping[str, str]
     #: The column of `rows` with a row's time (timestamp, UTC).
@@ -33,6 +78,9 @@ class TimedRows:
 class FeatureEngine(Protocol):
     """A member of the registry FEATURE_ENGINES. Every method raises SqlError."""
 
+    #: Whether it computes in this process.
+    is_local: bool
+
     def parameters(self, sql: str) -> set[str]:
         """The names of the parameters of one SELECT, such as `start` for `$start`."""
         ...
@@ -41,10 +89,10 @@ class FeatureEngine(Protocol):
         """The functions of the current time or day that the SELECT calls, sorted."""
         ...
 
-    def execute(self, sql: str, parameters: Mapping[str, date], relations: Mapping[str, Any]) -> pa.Table:
+    def execute(self, sql: str, parameters: Mapping[str, date], relations: Mapping[str, Relation]) -> pa.Table:
         """The result of the SELECT. Its days are UTC days, whatever the time zone of the machine.
 
-        `relations`: Arrow datasets or tables by the names that the SQL uses.
+        `relations`: by the names that the SQL uses. The types of the result are those of DuckDB.
         """
         ...
 

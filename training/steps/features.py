@@ -1,4 +1,4 @@
-"""Compute the feature rows of the affected days. DuckDB over pinned versions of the feeds.
+"""Compute the feature rows of the affected days. CT_ENGINE over pinned versions of the feeds.
 
 A feature table carries the number of the definition that it was made by. When the definition has changed, all its days
 are computed anew and take the place of the old rows and columns in one commit: a version never mixes two meanings.
@@ -26,6 +26,7 @@ from training.contract.messages import FeaturesInputs, FeaturesResult
 from training.contract.source_spec import SourceSpec, load_source_spec
 from training.domain import feature_inputs
 from training.domain.arrow_types import feed_schema
+from training.domain.feature_engine import LakeRows, Relation
 from training.settings import StateSettings
 
 #: When a table is recomputed, so many days are computed at once, or more as long as they have fewer events than this.
@@ -59,7 +60,7 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
         return FeaturesResult(rows=rows, table_versions=versions)
     versions = _not_older(lake, spec, versions)
     feeds = _Feeds.pinned(lake, spec, versions)
-    queries = FeatureQueries.of_source(spec, settings.feature_repo)
+    queries = FeatureQueries.of_source(spec, settings.feature_repo, settings.engine, settings.engine_url)
     written: TableVersions = {}
     for table, columns in _checked_columns(queries, feeds, spec, settings).items():
         definition = _definition(queries, table, columns, feeds)
@@ -114,7 +115,7 @@ class _Happened(NamedTuple):
 class _Feeds:
     """The feeds at their pinned versions."""
 
-    events: ds.Dataset
+    events: ds.FileSystemDataset
     lake: Lake
     spec: SourceSpec
     versions: TableVersions
@@ -133,17 +134,18 @@ class _Feeds:
     def _time(self) -> str:
         return self.spec.events.time_column
 
-    def of(self, days: Days, table: str) -> dict[str, ds.Dataset | pa.Table]:
+    def of(self, days: Days, table: str) -> dict[str, Relation]:
         """Feed → its rows that can matter to the rows of `table` on `days`. SQL by hand may read any feed."""
         declared = self.spec.features.tables[table]
         back, feeds = self.spec.history_days, self.spec.label_feeds
         if declared.is_declared:
             back = self.spec.history_of(table)
             feeds = [] if declared.label is None else [self.spec.label(declared.label).feed]
-        since, time = days.start - timedelta(days=back), ds.field(self._time)
-        events = self.events.filter((time >= midnight(since)) & (time < midnight(days.end)))
+        since, versions = days.start - timedelta(days=back), self.versions
+        events = LakeRows(self.lake.uri(EVENTS), self.events, self._time, midnight(since), midnight(days.end))
+        known = events.dataset()
         reports = {
-            feed: reports_relation(self.lake, self.spec, feed, self.versions.get(feed), events, since, days.end)
+            feed: reports_relation(self.lake, self.spec, feed, versions.get(feed), known, since, days.end)
             for feed in feeds
             if feed != EVENTS
         }

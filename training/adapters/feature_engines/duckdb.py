@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.contract.registries import FEATURE_ENGINES
-from training.domain.feature_engine import SqlError, TimedRows
+from training.domain.feature_engine import Relation, SqlError, TimedRows, in_order, in_this_process
 
 #: DuckDB's functions of the current time. The parser returns those without parentheses as columns.
 _CLOCK = {
@@ -22,7 +22,12 @@ _WITHOUT_PARENTHESES = {"current_date", "current_time", "current_timestamp", "lo
 
 @FEATURE_ENGINES.register("duckdb")
 class DuckDb:
-    """See training.domain.feature_engine.FeatureEngine."""
+    """See training.domain.feature_engine.FeatureEngine. It runs in this process, so it needs no `url`."""
+
+    is_local = True
+
+    def __init__(self, url: str = "") -> None:
+        pass
 
     def parameters(self, sql: str) -> set[str]:
         try:
@@ -39,7 +44,7 @@ class DuckDb:
             raise SqlError(tree["error_message"])
         return sorted(set(_clock_calls(tree)))
 
-    def execute(self, sql: str, parameters: Mapping[str, date], relations: Mapping[str, Any]) -> pa.Table:
+    def execute(self, sql: str, parameters: Mapping[str, date], relations: Mapping[str, Relation]) -> pa.Table:
         return _run(sql, dict(parameters), relations)
 
     def newest(self, events: pa.Table, time: str, features: TimedRows) -> pa.Table:
@@ -48,20 +53,17 @@ class DuckDb:
             names=["row", "time", *_numbered("key", features.keys)],
         )
         found = _run(_join(features), {}, {"events": asked, "features": features.rows})
-        place = np.full(len(events), -1)
-        place[found["row"].to_numpy()] = np.arange(len(found))
-        values = found.drop_columns("row").combine_chunks().take(pa.array(place, mask=place < 0))
-        return values.rename_columns(list(features.columns))
+        return in_order(found, len(events)).rename_columns(list(features.columns))
 
 
-def _run(sql: str, parameters: dict[str, Any], relations: Mapping[str, Any]) -> pa.Table:
+def _run(sql: str, parameters: dict[str, Any], relations: Mapping[str, Relation]) -> pa.Table:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         # DuckDB does not know how many rows an Arrow dataset has and takes it for tiny. It would join it in a loop over
         # all pairs, which takes minutes.
         connection.execute("SET asof_loop_join_threshold = 0")
         for name, relation in relations.items():
-            connection.register(name, relation)
+            connection.register(name, in_this_process(relation))
         try:
             return connection.execute(sql, parameters).to_arrow_table()
         except duckdb.Error as error:

@@ -27,7 +27,7 @@ from training.contract.feature_definitions import ViewDefinition
 from training.contract.model_spec import ModelSpec
 from training.contract.registries import FEATURE_ENGINES
 from training.domain.arrow_types import TIME, as_exact_pandas
-from training.domain.feature_engine import TimedRows
+from training.domain.feature_engine import LakeRows, TimedRows
 from training.settings import StateSettings
 
 #: The time of a row in every feature table.
@@ -50,9 +50,9 @@ class BatchFeatures:
         self._plan = FeaturePlan(definitions, code.functions, spec, metadata.feature_names)
         check_golden_features(self._plan, metadata.golden, spec)
         self._time_column = spec.source.events.time_column
-        self._engine = FEATURE_ENGINES.find("duckdb")()
-        lake = Lake(settings.lake, spec.source.name, spec.name)
-        self._tables: dict[str, ds.Dataset | None] = {
+        self._engine = FEATURE_ENGINES.find(settings.engine)(settings.engine_url)
+        self._lake = lake = Lake(settings.lake, spec.source.name, spec.name)
+        self._tables: dict[str, ds.FileSystemDataset | None] = {
             view.name: lake.scan(view.name, versions[view.name]) if view.name in versions else None
             for view in self._plan.definitions.views
         }
@@ -91,8 +91,9 @@ class BatchFeatures:
         if table is None or not there:
             return {c.name: _missing(c.is_text, len(events)) for c in view.columns}, pa.nulls(len(events), TIME)
         ttl = timedelta(seconds=view.ttl_seconds)
-        days = (ds.field("day") >= (times.min() - ttl).date()) & (ds.field("day") <= times.max().date())
-        rows = TimedRows(table.filter(days), {view.entity: view.entity}, _STAMP, [*there, _STAMP], ttl=ttl)
+        first, last = (times.min() - ttl).date(), times.max().date()
+        within = LakeRows(self._lake.uri(view.name), table, "day", first, last + timedelta(days=1))
+        rows = TimedRows(within, {view.entity: view.entity}, _STAMP, [*there, _STAMP], ttl=ttl)
         found = newest_rows(self._engine, events, times, rows)
         stamps = found[_STAMP].combine_chunks().cast(TIME)
         columns = dict[str, np.ndarray]()

@@ -1,13 +1,12 @@
 """The features of one model: their names, their values in history, and their values online."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as ds
 
 from training.adapters.features.chosen import ChosenFeatures, chosen_features
 from training.adapters.features.definitions import Definitions, described, load_definitions
@@ -21,7 +20,7 @@ from training.contract.base import TableVersions
 from training.contract.feature_definitions import FeatureDefinitions, ViewDefinition
 from training.contract.model_spec import ModelSpec
 from training.contract.registries import FEATURE_ENGINES
-from training.domain.feature_engine import TimedRows
+from training.domain.feature_engine import FeatureEngine, LakeRows, TimedRows
 from training.settings import StateSettings
 
 #: Rows per lookup. SQLite allows 32,766 variables in a query.
@@ -66,7 +65,7 @@ class Features:
         as_of = times if at is None else at.as_unit("us")
         days = as_of.min().date(), as_of.max().date()
         views = [self._rows_of(view, versions, *days) for view in self.definitions.views]
-        batch = look_up(FEATURE_ENGINES.find("duckdb")(), rows, as_of, views)
+        batch = look_up(self._engine, rows, as_of, views)
         columns = event_columns(rows, self._full_plan.event_columns)
         columns[self._time_column] = times.tz_convert(None).to_numpy()
         features = self._full_plan.named_values(columns | batch, len(rows))
@@ -105,6 +104,11 @@ class Features:
         return self.plan()
 
     @cached_property
+    def _engine(self) -> FeatureEngine:
+        engine: FeatureEngine = FEATURE_ENGINES.find(self._settings.engine)(self._settings.engine_url)
+        return engine
+
+    @cached_property
     def reader(self) -> OnlineReader:
         """A reader of the online store, for one thread at a time."""
         return OnlineReader(self._settings)
@@ -120,6 +124,6 @@ class Features:
     def _rows_of(self, needed: ViewDefinition, versions: TableVersions, first: date, last: date) -> TimedRows:
         """The feature rows that events from `first` to `last` can need, with the columns that are `needed`."""
         [view] = [view for view in self._definitions.views if view.name == needed.name]
-        days = (ds.field("day") >= first - view.ttl) & (ds.field("day") <= last)
-        rows = scan_view(self._lake, view, pinned_version(versions, view.name)).filter(days)
+        table = scan_view(self._lake, view, pinned_version(versions, view.name))
+        rows = LakeRows(self._lake.uri(view.name), table, "day", first - view.ttl, last + timedelta(days=1))
         return timed_rows(view, [needed.entity], [column.name for column in needed.columns], rows)

@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.types as pt
 
 from training.adapters.features.feature_plan import request_column, text_column
 from training.contract.model_spec import Column
 from training.domain.arrow_types import TIME, arrow_type
-from training.domain.feature_engine import FeatureEngine, TimedRows
+from training.domain.feature_engine import FeatureEngine, Relation, TimedRows
 
 
-def timed_rows(view: Any, keys: Sequence[str], columns: Sequence[str], rows: ds.Dataset | pa.Table) -> TimedRows:
+def timed_rows(view: Any, keys: Sequence[str], columns: Sequence[str], rows: Relation) -> TimedRows:
     """`rows` with the times and the ttl of `view` (feast.FeatureView). As in Feast, a ttl of zero means no ttl.
 
     `keys`: the join keys of the view's entities. Events have them under the same names.

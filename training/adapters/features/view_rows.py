@@ -16,7 +16,7 @@ def pinned_version(versions: TableVersions, table: str) -> int:
     return versions[table]
 
 
-def scan_view(lake: Lake, view: Any, version: int) -> ds.Dataset:
+def scan_view(lake: Lake, view: Any, version: int) -> ds.FileSystemDataset:
     """The feature table of `view` (feast.FeatureView) at `version`. Raises InputError when it lacks features."""
     rows = lake.scan(view.name, version)
     if missing := [feature.name for feature in view.features if feature.name not in rows.schema.names]:

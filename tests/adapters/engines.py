@@ -1,0 +1,18 @@
+"""All feature engines, for tests that each of them must pass."""
+
+from typing import Any
+
+import pytest
+
+from training.contract.registries import FEATURE_ENGINES
+from training.domain.feature_engine import FeatureEngine
+
+#: Values of a parameter: the names of the engines.
+ENGINES = [pytest.param(name, marks=[pytest.mark.spark] if name == "spark" else []) for name in FEATURE_ENGINES.names()]
+
+
+def engine_of(name: str, request: pytest.FixtureRequest) -> FeatureEngine:
+    """The engine, where it runs in these tests."""
+    url: Any = request.getfixturevalue("spark_url") if name == "spark" else ""
+    found: FeatureEngine = FEATURE_ENGINES.find(name)(url)
+    return found

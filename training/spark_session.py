@@ -1,0 +1,156 @@
+"""Sessions of a Spark Connect server: tables of the lake as its views, and results as Arrow tables.
+
+Spark reads the Parquet files that the log of a Delta table lists for the pinned version; it needs no library of Delta.
+What it computes comes back through the connection, and this process commits it. So Spark needs the right to read the
+lake, and no right to write.
+"""
+
+import functools
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from training import storage
+from training.contract.errors import ConfigError, TransientError
+from training.domain.feature_engine import LakeRows, Relation, SqlError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+#: What makes results equal to those of DuckDB, wherever the server runs and whatever its defaults are.
+_CONFIGURATION: Mapping[str, str] = {
+    "spark.sql.session.timeZone": "UTC",
+    # Overflows and values that do not fit are errors, not nulls.
+    "spark.sql.ansi.enabled": "true",
+    # As in DuckDB, where names of columns that differ by case only are one name.
+    "spark.sql.caseSensitive": "false",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    # Values of partitions have the types of the table. Spark would guess.
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    "spark.sql.decimalOperations.allowPrecisionLoss": "true",
+}
+#: Two minutes for a server that is restarting. The step is repeated later. By default the client tries for ten.
+_RETRIES = 7
+#: Rows in one message of a result.
+_BATCH_ROWS = 100_000
+
+log = logging.getLogger("perennial")
+# It logs every error with its Java stack. Ours go where all errors of a step go.
+logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
+
+
+@functools.cache
+def connect(url: str) -> "Spark":
+    """The session of this process with the Spark Connect server at `url`, `sc://host:port`.
+
+    Raises ConfigError without a URL or without pyspark, TransientError when the server does not answer.
+    """
+    if not url.startswith("sc://"):
+        hint = "Set CT_ENGINE_URL to the URL of a Spark Connect server, such as sc://spark:15002 (docs/spark.md)."
+        raise ConfigError(f"CT_ENGINE_URL is {url!r}, and CT_ENGINE=spark needs a server", hint)
+    try:
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+        from pyspark.sql.connect.client.retries import DefaultPolicy
+    except ImportError as error:
+        hint = "Install the extra `spark`, or build the training image with --build-arg EXTRAS=spark."
+        raise ConfigError(f"CT_ENGINE=spark needs pyspark: {error}", hint) from error
+    try:
+        session: Any = SparkSession.builder.remote(url).create()
+        session.client.set_retry_policies([DefaultPolicy(max_retries=_RETRIES)])
+        for name, value in _CONFIGURATION.items():
+            session.conf.set(name, value)
+        log.info("Spark %s at %s", session.version, url.partition(";")[0])
+    except (PySparkException, OSError) as error:
+        raise TransientError(f"The Spark Connect server at {url.partition(';')[0]} does not answer: {error}") from error
+    return Spark(session)
+
+
+class Spark:
+    """One session."""
+
+    def __init__(self, session: "SparkSession") -> None:
+        self.session = session
+
+    def frame(self, relation: Relation) -> "DataFrame":
+        """The rows of `relation`. Those that do not lie in the lake are sent to the server."""
+        if not isinstance(relation, LakeRows):
+            return self._sent(relation)
+        from training.compat.pyspark import spark_schema
+
+        found = list(relation.table.get_fragments(filter=relation.wanted))
+        if not found:
+            return self._sent(relation.schema.empty_table())
+        base = relation.uri if storage.is_remote(relation.uri) else storage.local(relation.uri).absolute().as_uri()
+        for fragment in found:
+            _check_partition(fragment)
+        reader = self.session.read.schema(spark_schema(relation.schema)).option("basePath", base)
+        rows = reader.parquet(*(f"{base}/{fragment.path}" for fragment in found))
+        column = rows["`" + relation.column.replace("`", "``") + "`"]
+        return rows.where((column >= relation.start) & (column < relation.end))
+
+    @contextmanager
+    def views(self, relations: Mapping[str, Relation]) -> Iterator[None]:
+        """The `relations` are views of these names within the block."""
+        for name, relation in relations.items():
+            self.frame(relation).createOrReplaceTempView(name)
+        try:
+            yield
+        finally:
+            for name in relations:
+                self.session.catalog.dropTempView(name)
+
+    def query(self, sql: str, schema: pa.Schema) -> pa.Table:
+        """The rows of a SELECT in order, as a table of `schema`, column by column. Raises SqlError.
+
+        The table lies in a temporary file that is mapped into memory. So it may be larger than the memory.
+        """
+        from pyspark.errors import PySparkException
+
+        from training.compat.pyspark import arrow_batches
+
+        try:
+            with tempfile.NamedTemporaryFile(prefix="perennial-spark-") as file:
+                with pa.ipc.new_file(file.name, schema) as writer:
+                    for batch in arrow_batches(self.session.sql(sql)):
+                        writer.write_table(_cast(batch, schema), _BATCH_ROWS)
+                # The mapping keeps the file, which has no name any more.
+                return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
+        except PySparkException as error:
+            raise SqlError(_message(error)) from error
+
+    def _sent(self, rows: ds.Dataset | pa.Table) -> "DataFrame":
+        from training.compat.pyspark import spark_schema
+
+        table = rows if isinstance(rows, pa.Table) else rows.to_table()
+        return self.session.createDataFrame(table, None if len(table) else spark_schema(table.schema))
+
+
+def _check_partition(fragment: ds.Fragment) -> None:
+    """Spark takes the values of a partition from the path, Delta from the log: both must be the same."""
+    in_path = dict(part.split("=", 1) for part in fragment.path.split("/")[:-1] if "=" in part)
+    for name, value in ds.get_partition_keys(fragment.partition_expression).items():
+        if name in in_path and unquote(in_path[name]) != str(value) and value is not None:
+            hint = "Rewrite the partition, or compute with CT_ENGINE=duckdb."
+            raise ConfigError(f"The path {fragment.path} is not that of its partition {name}={value}", hint)
+
+
+def _cast(batch: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`batch` with the names and types of `schema`. Names come from DuckDB, which keeps those of the relations."""
+    columns = [
+        column.cast(field.type) if column.type != field.type else column
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _message(error: Exception) -> str:
+    """Without the plan and the Java stack."""
+    return str(error).split("JVM stacktrace", 1)[0].split(";\n", 1)[0].strip()
