@@ -255,6 +255,10 @@ bench-loop: $(READY) ## Benchmark what the loop costs in addition to its steps
 bench-specs: $(READY) ## Benchmark the DAGs of 50 sources and 1,000 models (ARGS=--monitors: run all monitors, too)
 	@$(BIN)/python -m benchmarks.specs $(ARGS)
 
+.PHONY: bench-pages
+bench-pages: $(READY) ## Benchmark the pages about 1,000 models in Airflow's API server
+	@$(BIN)/python -m benchmarks.pages $(ARGS)
+
 .PHONY: bench-join
 bench-join: $(READY) ## Benchmark the point-in-time join of a training set against Feast's (ARGS='--data DIR')
 	@$(BIN)/python -m benchmarks.point_in_time_join $(ARGS)

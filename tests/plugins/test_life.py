@@ -102,6 +102,14 @@ def test_a_store_that_takes_no_events_fails_no_task(step_settings: Path) -> None
     run_task("drift", {"model": "no_such_model"}, {"outcome": "no data"})
 
 
+def test_an_event_that_nobody_understands_fails_no_task_and_stops_no_summary(step_settings: Path) -> None:
+    run_task("evaluate", {"model": MODEL}, {"verdict": {"no": "verdict"}})
+    run_task("rollout", {"model": MODEL}, {"version": 4})
+    champion = store.overview(MODEL, load_settings()).champion
+    assert champion is not None
+    assert champion.version == 4
+
+
 def test_a_source_has_events_of_its_own(step_settings: Path) -> None:
     inputs = {"source": "card_payments", "feed": "events", "partition": "2026-03-01", "uri": "x"}
     run_task("ingest", inputs, {"outcome": "appended", "rows_kept": 10, "data_docs": None})

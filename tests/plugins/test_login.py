@@ -5,16 +5,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from testing.airflow_server import AIRFLOW, ROOT, AirflowServer
+from testing.browser import CHROMIUM, browser
 from testing.http_client import http
+from testing.model_life import ModelLife
+from training.settings import Settings
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
+#: Airflow's cookie with the login.
+COOKIE = "_token"
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 #: The DAGs that the tests start or look for.
 PARSED = {"card_fraud_train", "card_fraud_rollback", "flight_delay_train", "flight_delay_rollback"}
@@ -142,3 +148,94 @@ def test_a_later_deployment_takes_back_what_somebody_added_and_leaves_users_alon
     assert {row["action"] for row in rows if row["resource"] == "DAGs"} == {"menu_access"}
     _as(airflow, "admin").close()
     _as(airflow, "planner").close()
+
+
+# --- the pages about models (plugins/perennial_pages.py) ---
+
+
+@pytest.fixture(scope="module")
+def lives(airflow: AirflowServer) -> AirflowServer:
+    """A server with models of two teams that have run for some weeks."""
+    settings = Settings(home=Path(airflow.env["CT_HOME"]))
+    for model, source, title in (
+        ("card_fraud", "card_payments", "Card fraud"),
+        ("flight_delay", "flights", "Flight delay"),
+    ):
+        ModelLife(settings, model, source, title=title, weeks=8).write()
+    airflow.until(lambda: _dags(airflow.api) >= {"card_fraud_monitor", "flight_delay_monitor", "card_payments_data"})
+    return airflow
+
+
+def _pages(server: AirflowServer, user: str) -> httpx.Client:
+    """A browser of somebody who has logged in: it has the cookie."""
+    with _as(server, user) as api:
+        token = api.headers["authorization"].removeprefix("Bearer ")
+    return httpx.Client(base_url=f"{server.url}/perennial", cookies={COOKIE: token}, timeout=60)
+
+
+def test_pages_are_not_shown_without_a_login(lives: AirflowServer) -> None:
+    report = "/models/card_fraud/reports/evidence/1/index.html"
+    for path in ("/", "/models/card_fraud", report, "/static/pages.js", "/dags/card_fraud_train"):
+        url = f"{lives.url}/perennial{path}"
+        assert http.get(url, timeout=60).status_code == 401, path
+        assert http.get(url, headers={"Authorization": "Bearer wrong"}, timeout=60).status_code in (401, 403), path
+        page = http.get(url, headers={"Accept": "text/html"}, timeout=60, follow_redirects=False)
+        assert page.is_redirect, path
+        assert page.headers["location"].startswith((f"{lives.url}/auth/login", "/auth/login")), path
+    for path in ("/docs", "/openapi.json", "/redoc"):
+        assert http.get(f"{lives.url}/perennial{path}", timeout=60).status_code in (401, 404), path
+
+
+def test_a_viewer_reads_the_pages_of_all_models(lives: AirflowServer) -> None:
+    with _pages(lives, "viewer") as pages:
+        overview = pages.get("/").raise_for_status().text
+        assert "Card fraud" in overview
+        assert "Flight delay" in overview
+        assert "Promote: xgboost" in pages.get("/models/card_fraud").raise_for_status().text
+        assert pages.get("/models/card_fraud/reports/evidence/1/index.html").is_success
+        assert pages.post("/").status_code == 405
+
+
+def test_a_team_sees_the_pages_of_its_models_and_no_others(lives: AirflowServer) -> None:
+    with _pages(lives, "planner") as pages:
+        overview = pages.get("/").raise_for_status().text
+        assert "Flight delay" in overview
+        assert "Card fraud" not in overview
+        # The source flights is another team's.
+        assert "so its data is not shown" in pages.get("/models/flight_delay").raise_for_status().text
+        for path in ("/models/card_fraud", "/models/card_fraud/reports/evidence/1/index.html", "/models/nothing"):
+            assert pages.get(path).status_code == 404, path
+    with _as(lives, "planner") as api:
+        plugins = api.get("/plugins", params={"limit": 100}).raise_for_status().json()["plugins"]
+        views = [view for plugin in plugins for view in plugin["external_views"]]
+        assert {(view["name"], view["destination"]) for view in views} >= {("Models", "nav"), ("Model", "dag")}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium: the pages are not drawn (apt-get install chromium)")
+def test_a_browser_draws_the_pages_and_the_reports_in_a_sandbox(lives: AirflowServer, tmp_path: Path) -> None:
+    """PERENNIAL_SCREENSHOTS=docs/images keeps the pictures of the docs."""
+    pictures = Path(os.environ.get("PERENNIAL_SCREENSHOTS") or tmp_path)
+    drawn = "document.querySelectorAll('[data-figure] .main-svg').length >= 4"
+    with _pages(lives, "admin") as pages, browser() as tab:
+        tab.cookies(lives.url, dict(pages.cookies))
+        tab.size(1360, 430)
+        tab.open(f"{lives.url}/perennial/", "document.querySelectorAll('tbody tr').length >= 2")
+        tab.screenshot(pictures / "models-overview.png")
+        tab.size(1360, 1900)
+        for scheme, name in (("dark", "model-life-dark.png"), ("light", "model-life.png")):
+            tab.colors(scheme)
+            tab.open(f"{lives.url}/perennial/models/card_fraud", drawn)
+            tab.screenshot(pictures / name)
+        assert tab.problems() == []
+        asked = {url for url in tab.requested() if url.startswith("http")}
+        assert {url for url in asked if not url.startswith(f"{lives.url}/perennial/")} == set()
+        # Its script runs, without the cookie and without an origin.
+        tab.open(f"{lives.url}/perennial/models/card_fraud/reports/evidence/1/index.html", "document.title === 'ran'")
+        assert tab.run("self.origin") == "null"
+        assert tab.run(f"fetch('{lives.url}/api/v2/dags').then(() => 'reached', () => 'refused')") == "refused"
+        tab.size(1400, 800)
+        frame = "document.querySelector('iframe')?.contentDocument?.querySelector('h1')?.textContent"
+        tab.open(
+            f"{lives.url}/dags/card_fraud_monitor/plugin/perennial_model", f"({frame} ?? '').includes('Card fraud')"
+        )
+        tab.screenshot(pictures / "model-in-airflow.png")

@@ -13,6 +13,8 @@ from pydantic import ConfigDict
 
 from training.contract.base import Frozen
 
+#: The path below Airflow's address at which its API server mounts the pages.
+PAGES = "perennial"
 #: The folder in the work folder. No source or model has such a name.
 FOLDER = "_life"
 #: Its folders: `events/models/<model>`, `events/sources/<source>`, `overviews`.

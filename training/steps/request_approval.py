@@ -6,10 +6,12 @@ from training import evidence_page
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.approvals import approvals, request_of
+from training.contract.life import PAGES
 from training.contract.messages import ApprovalRequest, RequestApprovalInputs, RequestApprovalResult
 from training.contract.model_spec import load_model_spec
 from training.domain.approval import body, subject
 from training.settings import StateSettings
+from training.workspace import EVIDENCE
 
 log = logging.getLogger("perennial")
 
@@ -37,11 +39,13 @@ def run(inputs: RequestApprovalInputs, settings: StateSettings) -> RequestApprov
 
 
 def _links(model: str, request: ApprovalRequest, settings: StateSettings) -> list[tuple[str, str]]:
-    """(text, address) of where the evidence of the version is."""
+    """(text, address) of where the evidence of the version is; of the page in Airflow relative to Airflow's address."""
+    kept = f"{PAGES}/models/{model}/reports/{EVIDENCE}/{request.version}/{evidence_page.PAGE}"
+    found = [("evidence page", kept)]
     url = (settings.mlflow_url or settings.tracking_uri).rstrip("/")
     command = f"`make evidence MODEL={model} VERSION={request.version}` fetches the evidence page"
     if not url.startswith("http"):
-        return [(command, "")]
+        return [*found, (command, "")]
     artifact = f"{url}/get-artifact?path={evidence_page.FOLDER}/{evidence_page.PAGE}&run_uuid={request.mlflow_run}"
     page = f"{url}/#/models/{model}/versions/{request.version}"
-    return [("evidence page", artifact), ("version in MLflow", page), (command, "")]
+    return [*found, ("evidence page in MLflow", artifact), ("version in MLflow", page), (command, "")]

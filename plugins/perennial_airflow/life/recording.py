@@ -7,7 +7,6 @@ from typing import Any
 
 from perennial_airflow.life.facts import LONGEST, facts
 from perennial_airflow.life.store import record
-from training.contract.errors import StepError
 from training.contract.life import Event
 from training.contract.model_spec import load_model_spec
 from training.settings import StateSettings, load_settings
@@ -42,8 +41,8 @@ def step_ended(
             record(event, "models", str(model), _about(str(model), settings), settings)
         elif source := inputs.get("source"):
             record(event, "sources", str(source), {}, settings)
-    except (OSError, ValueError, StepError) as problem:
-        log.warning("The pages about models will not show this task: %s", problem)
+    except Exception as problem:  # Whatever it is: the step has ended, and its result must not be lost.
+        log.warning("The pages about models will not show this task: %s: %s", type(problem).__name__, problem)
 
 
 def _about(model: str, settings: StateSettings) -> dict[str, str]:

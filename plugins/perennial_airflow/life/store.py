@@ -48,9 +48,18 @@ def summarize(model: str, about: dict[str, str], settings: StateSettings) -> Non
         overview = overview.model_copy(update=about)
         for name, event in zip(new, _each(_event, (storage.join(folder, name) for name in new)), strict=True):
             if event is not None:
-                overview = add(overview, event, name)
+                overview = _added(overview, event, name)
         overview = overview.model_copy(update={"seen": sorted({*overview.seen, *new})[-SEEN:]})
         storage.write(uri, overview.model_dump_json().encode())
+
+
+def _added(overview: Overview, event: Event, name: str) -> Overview:
+    try:
+        return add(overview, event, name)
+    except (KeyError, TypeError, ValueError) as error:
+        # Else the summary would stop at this event for ever.
+        log.warning("The event %s of %s is left out of its summary: %s", name, overview.model, error)
+        return overview
 
 
 def read_overview(uri: str) -> Overview | None:

@@ -1,13 +1,15 @@
 """The pages about models in Airflow's UI: an overview of all, and the life of each. Docs: docs/pages.md.
 
 Every process of Airflow loads plugins, and only the API server shows pages. So the application is made by its first
-request, and this module imports nothing.
+request, and this module imports next to nothing.
 """
 
 from typing import Any
 
+from training.contract.life import PAGES
+
 #: Where the API server mounts the pages.
-PREFIX = "/perennial"
+PREFIX = f"/{PAGES}"
 
 
 class LazyPages:

@@ -80,7 +80,7 @@ def _lanes(rows: Sequence[Row], served: Sequence[Service]) -> Figure | None:
                 "mode": "markers",
                 "name": name,
                 "x": [_at(row.at) for row in of_level],
-                "y": [row.lane for row in of_level],
+                "y": [_hover(row.lane) for row in of_level],
                 "text": [_hover(row.what) for row in of_level],
                 "customdata": [row.links[0][1] if row.links else "" for row in of_level],
                 "hovertemplate": "%{x}<br>%{text}<extra>%{y}</extra>",
@@ -88,7 +88,11 @@ def _lanes(rows: Sequence[Row], served: Sequence[Service]) -> Figure | None:
             }
         )
     layout = {
-        "yaxis": {"categoryorder": "array", "categoryarray": lanes[::-1], "range": [-0.5, len(lanes) - 0.5]},
+        "yaxis": {
+            "categoryorder": "array",
+            "categoryarray": [_hover(lane) for lane in reversed(lanes)],
+            "range": [-0.5, len(lanes) - 0.5],
+        },
         "height": 60 + 34 * (len(lanes) + 1),
         "shapes": [_line(each) for each in served],
         "annotations": [_label(each) for each in served],
@@ -214,7 +218,7 @@ def _data(about: Overview, of_source: Sequence[Event], links: Links) -> Figure |
 def _partitions(name: str, color: str, fact: str, taken: Sequence[Event]) -> dict[str, Any]:
     return {
         "type": "bar",
-        "name": name,
+        "name": _hover(name),
         "x": [str(each.facts.get("partition", "")).partition("_")[0] for each in taken],
         "y": [each.facts.get(fact, 0) for each in taken],
         "text": [_hover(f"{each.facts.get('feed')} of {each.facts.get('partition')}") for each in taken],

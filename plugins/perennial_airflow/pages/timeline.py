@@ -18,7 +18,7 @@ LANES = {
     **dict.fromkeys(("rollout", "rollback", "stage"), "rollouts"),
     **dict.fromkeys(("drift", "audit"), "drift"),
     **dict.fromkeys(("clean_source", "clean_model", "ledger_verify", "monitoring_run", "look"), "upkeep"),
-    **dict.fromkeys(("approval", "record_approval"), "approvals"),
+    **dict.fromkeys(("approval", "request_approval", "record_approval"), "approvals"),
 }
 #: The lanes that every page has, from the top.
 ORDER = ("data", "drift", "performance", "requests", "trainings", "verdicts", "approvals", "rollouts")
@@ -72,7 +72,7 @@ def timeline(
 
 def _of_event(event: Event, about: Overview, links: Links) -> Row:
     failed = event.status == "failed"
-    what = f"{event.task} failed: {event.error}" if failed else sentence(event, about.primary)
+    what = f"{event.task} failed: {event.error}" if failed else _sentence(event, about.primary)
     found = [("Airflow", links.run(event.dag_id, event.run_id, event.task_id))]
     found += of_facts(event.facts, about.model, about.source, links)
     quiet = event.step in ROUTINE or (event.step == "decide_retraining" and not event.facts.get("request_id"))
@@ -86,8 +86,16 @@ def _of_event(event: Event, about: Overview, links: Links) -> Row:
     )
 
 
+def _sentence(event: Event, primary: str) -> str:
+    try:
+        return sentence(event, primary)
+    except (KeyError, TypeError, ValueError, AttributeError):  # Facts of another version of Perennial.
+        return f"{event.step} succeeded"
+
+
 def sentence(event: Event, primary: str) -> str:
-    """What a step that has succeeded found or did."""
+    """What a step that has succeeded found or did. Raises KeyError, TypeError, ValueError or AttributeError when its
+    facts are others than that step has."""
     facts, get = event.facts, event.facts.get
     match event.step:
         case "ingest":
