@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from training.contract.life import Drifted, Event, Judged, Measured, Outcome, Overview, Registered, Served, Waiting
 
 #: So many points of the primary metric are kept, and so many names of events.
-POINTS, SEEN = 30, 200
+POINTS, SEEN = 30, 100
 Level = Literal["bad", "attention", "good", "none"]
 
 
