@@ -12,6 +12,7 @@ from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry, Runs
 from training.contract.errors import DataContractError
+from training.contract.life import EVENTS
 from training.contract.messages import CleanModelInputs, CleanSourceInputs, ReproduceInputs
 from training.settings import Settings
 from training.steps import clean_model, clean_source, reproduce
@@ -117,7 +118,10 @@ def test_artifacts_of_runs_that_nobody_registered_go_and_their_training_can_run_
 
 def test_work_files_go_before_reports_and_the_ledger_stays(place: Settings) -> None:
     work = Path(place.work) / MODEL
-    for folder in ("datasets/d1", "artifacts/a1", "drift/2026-01-01-v1"):
+    events = Path(place.work, EVENTS, "models", MODEL)
+    events.mkdir(parents=True)
+    (events / "event.json").write_text("{}")
+    for folder in ("datasets/d1", "artifacts/a1", "drift/2026-01-01-v1", "evidence/1"):
         (work / folder).mkdir(parents=True, exist_ok=True)
         (work / folder / "file").write_text("content")
     (work / "snapshots").mkdir(exist_ok=True)
@@ -130,6 +134,10 @@ def test_work_files_go_before_reports_and_the_ledger_stays(place: Settings) -> N
     assert not list(work.glob("artifacts/*"))
     assert not (work / "snapshots" / "run.json").exists()
     assert (work / "drift" / "2026-01-01-v1" / "file").is_file()
+    assert (events / "event.json").is_file()
     clean_model.run(CleanModelInputs(model=MODEL, now=in_days(366)), place)
     assert not (work / "drift" / "2026-01-01-v1").exists()
+    assert not (events / "event.json").exists()
+    # As the version that it is of.
+    assert (work / "evidence" / "1" / "file").is_file()
     assert any(entry.kind == "note" for entry in Ledger(place.ledger).entries(MODEL))
