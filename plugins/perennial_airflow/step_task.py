@@ -90,7 +90,7 @@ class StepTask(BaseOperator):
         try:
             result = run()
         except StepFailedError as error:
-            step_ended(self.step, self.all_inputs, context["ti"], error=str(error))
+            step_ended(self.step, self.all_inputs, context, error=str(error))
             if self.more_inputs is not None:
                 # Airflow deletes this XCom when the task is tried again.
                 context["ti"].xcom_push(FAILURE, {**self.more_inputs, "why": str(error)[:MAXIMUM_WHY]})
@@ -101,7 +101,7 @@ class StepTask(BaseOperator):
         settings = load_settings()
         for line in summary(self.step, result, settings.mlflow_url or settings.tracking_uri):
             self.log.info("%s", line)
-        step_ended(self.step, self.all_inputs, context["ti"], result)
+        step_ended(self.step, self.all_inputs, context, result)
         self._emit(result, context)
         step_succeeded(self.step, self.all_inputs, result)
         if self.then_fail:

@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 def step_ended(
-    step: str, inputs: Mapping[str, Any], ti: Any, result: Mapping[str, Any] | None = None, error: str = ""
+    step: str, inputs: Mapping[str, Any], context: Any, result: Mapping[str, Any] | None = None, error: str = ""
 ) -> None:
-    """Write the event of a step that has succeeded with `result`, or failed with `error`.
+    """Write the event of a step that has succeeded with `result`, or failed with `error`. `context`: of its task.
 
     The pages are a view, so a store that does not take the event is a warning, and no failure of the task.
     """
     try:
-        settings, now = load_settings(), datetime.now(UTC)
+        settings, now, ti = load_settings(), datetime.now(UTC), context["ti"]
         began = getattr(ti, "start_date", None)
         event = Event(
             at=now,
