@@ -1,4 +1,4 @@
-# Perennial's images, one target each: airflow, training, serving, mlflow, backup.
+# Perennial's images, one target each: airflow, training, serving, mlflow, backup; and spark, a Spark Connect server.
 #
 #   docker build --target training -t perennial/training .
 #
@@ -113,8 +113,10 @@ CMD ["bentoml", "serve", "serving.service:Service", "--working-dir", "/app", "--
 FROM runtime AS training
 # cpu, or what `uv pip install --torch-backend` takes: cu126, auto, …
 ARG TORCH_BACKEND=cpu
+# `spark` adds pyspark, which CT_ENGINE=spark needs: 0.5 GB.
+ARG EXTRAS=""
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
-    sh /opt/uv/install.sh --extra training --extra demo
+    sh /opt/uv/install.sh --extra training --extra demo ${EXTRAS:+--extra $EXTRAS}
 COPY --from=code /app/training training
 COPY --from=code /app/feature_repo feature_repo
 # The demo, which needs nothing else.
@@ -128,6 +130,21 @@ RUN --mount=type=bind,from=code,source=/app/training,target=/tmp/code mkdir -p /
 USER 10001:0
 ENTRYPOINT ["python"]
 CMD ["-m", "training", "--help"]
+
+# A Spark Connect server with as many executors as its container has cores. It has none of our code.
+FROM runtime AS spark
+# Java's package writes manual pages, and this image has no folder for them.
+RUN mkdir -p /usr/share/man/man1 && apt-get update \
+    && apt-get install -y --no-install-recommends openjdk-17-jre-headless procps && rm -rf /var/lib/apt/lists/* \
+    && install -d -o 10001 -g 0 -m 2775 /var/lib/spark
+RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
+    sh /opt/uv/install.sh --extra spark
+ENV SPARK_LOCAL_DIRS=/var/lib/spark
+USER 10001:0
+EXPOSE 15002
+CMD ["spark-submit", "--master", "local[*]", "--conf", "spark.connect.grpc.binding.address=0.0.0.0", \
+    "--conf", "spark.ui.enabled=false", "--conf", "spark.jars.ivy=/tmp/ivy", \
+    "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]
 
 # Training and PostgreSQL's client programs of the server's version: an older pg_dump refuses a newer server.
 FROM ${POSTGRES_IMAGE} AS postgres

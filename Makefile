@@ -271,6 +271,10 @@ sql: $(READY) ## Print the SQL of a source's feature tables, generated or writte
 bench-features: $(READY) ## Benchmark the SQL of declared aggregations against the same tables written by hand
 	@$(BIN)/python -m benchmarks.feature_sql $(ARGS)
 
+.PHONY: bench-spark
+bench-spark: $(READY) ## Benchmark features and join on Spark and on DuckDB (needs Java; EXTRAS=spark make setup; ARGS='--millions 2 8')
+	@$(BIN)/python -m benchmarks.spark $(ARGS)
+
 .PHONY: bench-idle
 bench-idle: $(READY) ## Benchmark the CPU that the idle stack uses (on a quiet machine)
 	@$(BIN)/python -m benchmarks.idle $(ARGS)

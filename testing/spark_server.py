@@ -33,6 +33,8 @@ def spark_server(
     cores: int = 2, memory: str = "1g", java_options: str = "", configuration: Mapping[str, str] | None = None
 ) -> Iterator[str]:
     """The URL of a server that runs until the end of the block."""
+    import pyspark
+
     port = free_port()
     settings = {
         "spark.connect.grpc.binding.address": "127.0.0.1",
@@ -46,7 +48,7 @@ def spark_server(
     }
     with TemporaryDirectory(prefix="perennial-spark-server-") as folder:
         options = [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
-        home = Path(str(find_spec("pyspark").origin)).parent
+        home = Path(pyspark.__file__).parent
         environ = os.environ | {
             "SPARK_HOME": str(home),
             "SPARK_LOCAL_DIRS": folder,

@@ -54,6 +54,7 @@ def test_the_example_names_every_variable_and_no_secret() -> None:
     example = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     # In the example as comments: an empty value would become a random one.
     optional = {"CT_LOG_LEVEL", "SIGNING_KEY", "TRUSTED_KEYS"}
+    optional |= {"EXTRAS", "CT_ENGINE", "CT_ENGINE_URL", "SPARK_DRIVER_MEMORY", "SPARK_MEMORY"}
     assert used - optional == set(example)
     assert {name for name, value in example.items() if not value} == REQUIRED
 

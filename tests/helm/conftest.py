@@ -24,6 +24,7 @@ EVERYTHING: dict[str, Any] = {
     "images": {"registry": "registry.example/ml", "tag": "abc1234", "pullSecrets": ["pull"]},
     "settings": {"CT_LOG_LEVEL": "DEBUG"},
     "env": {"AWS_REGION": "eu-central-1"},
+    "engine": {"name": "spark", "url": "sc://spark.example:15002"},
     "state": {"uris": {"results": "s3://bucket/results"}},
     "serving": {
         "models": ["card_fraud", "flight_delay"],
@@ -42,7 +43,10 @@ EVERYTHING: dict[str, Any] = {
         "publicUrl": "https://mlflow.example",
     },
     "monitoring": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboards")},
-    "networkPolicy": {"servingClients": [{"namespaceSelector": {"matchLabels": {"team": "payments"}}}]},
+    "networkPolicy": {
+        "servingClients": [{"namespaceSelector": {"matchLabels": {"team": "payments"}}}],
+        "external": {"engine": {"to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]}},
+    },
     "hooks": {"codeChange": {"enabled": True}},
     "signing": {"existingSecret": "signing", "trustedKeys": [PUBLIC_KEY, PUBLIC_KEY]},
     "backup": {

@@ -109,7 +109,7 @@ def test_names_can_be_looked_up_by_all(production: list[Manifest]) -> None:
 def test_ways_out_of_the_cluster_are_those_that_are_used() -> None:
     far, near = Network(render(merged(PRODUCTION, EVERYTHING))), Network(render(TRIAL))
     assert far.outside("serving") == {443, 6379}
-    assert far.outside("step") == {443, 6379}
+    assert far.outside("step") == {443, 6379, 15002}
     assert far.outside("mlflow") == {443, 5432}
     assert far.outside("migrate") == {5432}
     assert far.outside("feature-definitions") == {443, 6379}

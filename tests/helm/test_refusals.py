@@ -121,6 +121,9 @@ AUTOSCALED = nested("serving.autoscaling.enabled", True)
             {"redis": {"enabled": True, "existingSecret": "r"}, "onlineStore": {"url": "redis://redis:6379/0"}},
             "Two online stores",
         ),
+        (nested("engine.name", "spark"), "engine.name spark needs engine.url"),
+        (nested("engine.url", "sc://spark:15002/;token=secret"), "engine.url carries a token"),
+        (nested("engine.url", "sc://spark:15002"), "networkPolicy.external.engine.to names no addresses"),
         (nested("redis.enabled", True), "redis.enabled needs redis.existingSecret"),
         (
             {"redis": {"enabled": True, "existingSecret": "r"}, "credentials": {"existingSecret": ""}},

@@ -39,6 +39,12 @@
 {{- end }}
 {{- end -}}
 
+{{- define "perennial.toEngine" -}}
+{{- if .Values.engine.url }}
+{{ include "perennial.outside" (list . "engine") }}
+{{- end }}
+{{- end -}}
+
 {{- define "perennial.toMlflow" -}}
 {{- if .Values.mlflow.enabled }}
 - to: {{- include "perennial.peer" (list . "mlflow") | nindent 4 }}

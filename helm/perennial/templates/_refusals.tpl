@@ -17,6 +17,12 @@
 {{- if contains "@" $v.onlineStore.url -}}
 {{- $problems = append $problems "onlineStore.url carries a password: put the URL into the key CT_ONLINE_STORE of the Secret credentials.existingSecret." -}}
 {{- end -}}
+{{- if and (eq $v.engine.name "spark") (not $v.engine.url) -}}
+{{- $problems = append $problems "engine.name spark needs engine.url, the URL of a Spark Connect server, such as sc://spark:15002." -}}
+{{- end -}}
+{{- if contains "token=" $v.engine.url -}}
+{{- $problems = append $problems "engine.url carries a token: put it into the key SPARK_CONNECT_AUTHENTICATE_TOKEN of the Secret credentials.existingSecret." -}}
+{{- end -}}
 {{- if and $v.redis.enabled $v.onlineStore.url -}}
 {{- $problems = append $problems "Two online stores: redis.enabled starts one, onlineStore.url names another." -}}
 {{- end -}}
@@ -164,6 +170,7 @@
 {{- if and $v.mlflow.enabled (not $v.postgresql.enabled) -}}{{- $used = append $used "database" -}}{{- end -}}
 {{- if not $v.redis.enabled -}}{{- $used = append $used "onlineStore" -}}{{- end -}}
 {{- if not $v.mlflow.enabled -}}{{- $used = append $used "mlflow" -}}{{- end -}}
+{{- if $v.engine.url -}}{{- $used = append $used "engine" -}}{{- end -}}
 {{- range $name := $used -}}
 {{- if not (index $v.networkPolicy.external $name).to -}}
 {{- $problems = append $problems (printf "networkPolicy.external.%s.to names no addresses: list those of the system, such as [{ipBlock: {cidr: 10.1.0.0/16}}]." $name) -}}

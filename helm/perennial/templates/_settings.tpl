@@ -20,6 +20,10 @@ CT_MLFLOW_URL: {{ . | quote }}
 {{- with .Values.onlineStore.url }}
 CT_ONLINE_STORE: {{ . | quote }}
 {{- end }}
+CT_ENGINE: {{ .Values.engine.name }}
+{{- with .Values.engine.url }}
+CT_ENGINE_URL: {{ . | quote }}
+{{- end }}
 # Airflow's tasks start one pod for each step.
 CT_LAUNCHER: pod
 CT_POD_NAMESPACE: {{ include "perennial.stepNamespace" . }}
