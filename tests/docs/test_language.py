@@ -29,6 +29,7 @@ OF_CARD_PAYMENTS = {
     "benchmarks/score.py": "scores the generator's events",
     "benchmarks/serving/": "serves the reference model",
     "benchmarks/soak.py": "serves the reference model",
+    "benchmarks/spark.py": "computes features of generated events",
 }
 #: Path → the words that it may contain, and why.
 EXCEPTIONS = {
