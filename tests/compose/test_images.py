@@ -18,6 +18,7 @@ HAS = {
         "perennial_airflow.operators",
         "perennial_airflow.triggers",
         "perennial_airflow.roles",
+        "perennial_airflow.pages.app",
     ],
     "training": ["torch", "sklearn", "feast", "mlflow", "training.steps.train", "local.visit"],
     "serving": ["bentoml", "onnxruntime", "feast", "mlflow", "serving.model_hosts"],
