@@ -267,6 +267,10 @@ bench-join: $(READY) ## Benchmark the point-in-time join of a training set again
 sql: $(READY) ## Print the SQL of a source's feature tables, generated or written (SOURCE=s, TABLE=t: of one table)
 	@CT_HOME="$(STATE)" $(BIN)/python -m training.print_sql $(SOURCE) $(TABLE)
 
+.PHONY: bench-data
+bench-data: $(READY) ## Benchmark the steps that move data beside public tools (DATA=dir: the handbook's payments)
+	@$(BIN)/python -m benchmarks.data $(DATA) $(ARGS)
+
 .PHONY: bench-features
 bench-features: $(READY) ## Benchmark the SQL of declared aggregations against the same tables written by hand
 	@$(BIN)/python -m benchmarks.feature_sql $(ARGS)

@@ -469,3 +469,61 @@ def test_texts_booleans_and_integers_that_may_be_null_are_the_same_online_and_in
     # A value that may be missing is no sign that the row is incomplete.
     complete = [stamp is not None for stamp in online.timestamps]
     assert complete == (asked()["customer_id"] < 6).tolist()
+
+
+def written(world: World, versions: TableVersions, monkeypatch: pytest.MonkeyPatch) -> tuple[dict, list[int]]:
+    """What `materialize` returns, and of how many entities it wrote rows, view by view."""
+    from training.adapters.features.online_stores import online_store
+
+    kind, counts = type(online_store(world.settings)), list[int]()
+    write = kind.write
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "write", lambda *args: (counts.append(len(args[-1].keys)), write(*args))[1])
+        return world.online_rows.materialize(versions)[1], counts
+
+
+def test_only_entities_whose_rows_changed_are_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    events, labels = payments(DAYS)
+    versions = world.deliver(events, labels)
+    again, counts = written(world, versions, monkeypatch)
+    assert (sum(again.values()), counts) == (12, [])
+    # Another amount changes the means of one customer; a stranger in the place of customer 0 adds one and removes one.
+    changed = events.assign(amount=events["amount"].where(events["customer_id"] != 1, 3.25))
+    changed = changed.assign(customer_id=changed["customer_id"].replace(0, 999))
+    put(world.settings, changed, labels)
+    versions = compute(world.settings, 0, DAYS + 38)
+    _, counts = written(world, versions, monkeypatch)
+    assert counts == [2]
+    world.check_equal(asked(), versions)
+
+
+def test_a_store_that_was_emptied_or_changed_by_others_is_filled_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redis import Redis
+
+    versions = world.deliver(*payments(DAYS))
+    if "://" in world.settings.online:
+        with Redis.from_url(world.settings.online) as client:
+            client.flushdb()
+    else:
+        for path in Path(world.settings.online).parent.glob(f"{Path(world.settings.online).name}*"):
+            path.unlink()
+    assert written(world, versions, monkeypatch)[1] == [6, 6]
+    world.check_equal(asked(), versions)
+
+
+def test_a_write_that_was_killed_is_repeated_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.adapters.features.online_stores import online_store
+
+    events, labels = payments(DAYS)
+    world.deliver(events, labels)
+    put(world.settings, events.assign(amount=events["amount"] + 1), labels)
+    versions = compute(world.settings, 0, DAYS + 38)
+    kind = type(online_store(world.settings))
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "mark_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.online_rows.materialize(versions)
+    assert written(world, versions, monkeypatch)[1] == [6, 6]
+    world.check_equal(asked(), versions)

@@ -192,10 +192,10 @@ class Drawer(SqliteStore):
     def contract_error(self, error: Exception) -> StepError | None:
         return TransientError("The drawer is unplugged") if isinstance(error, Unplugged) else None
 
-    def keep_only(self, *arguments) -> int:
+    def mark(self, *arguments) -> str | None:
         if self.unplugged:
             raise Unplugged
-        return super().keep_only(*arguments)
+        return super().mark(*arguments)
 
 
 def test_another_store_needs_no_change_of_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

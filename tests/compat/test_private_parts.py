@@ -1,8 +1,12 @@
 """The private parts of libraries that training/compat uses. An upgrade that moves one fails here."""
 
+import contextlib
 import inspect
+import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,11 +120,81 @@ def test_feasts_keys_in_both_stores(config) -> None:
 
     from training.compat import feast
 
-    [stored] = feast.stored_keys(config, "customer_id", [7], ValueType.INT64)
     [value] = feast.to_values([7], ValueType.INT64)
     key = feast.RedisRows(config).key(feast.entity_key("customer_id", value))
-    assert key == stored + b"shop"
     assert key.startswith(feast.stored_key_prefix("customer_id"))
+    assert key.endswith(b"shop")
+
+
+EXAMPLES = {
+    "Float32": [0.0, -0.0, 1.5, -1e-7, 3e38, None, float("nan"), 16777217.0],
+    "Float64": [0.0, -0.0, 1.5, -1e-7, 3e300, None, float("nan"), 0.1],
+    "Int64": [0, -1, 2**62, None, 7, 7, 7, 1],
+    "Int32": [0, -1, 2**30, None, 7, 7, 7, 1],
+    "Bool": [True, False, None, True, True, False, False, None],
+    "String": ["", "é", None, "a" * 300, "東京", "x", "x", " "],
+}
+ENTITIES = {"INT64": [0, -1, 2**62, 7, 8, 9, 10, -(2**63)], "STRING": ["", "é", "a" * 300, "東京", "x", "y", "z", " "]}
+
+
+@pytest.mark.parametrize("kind", ENTITIES)
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def test_rows_are_written_byte_for_byte_as_feast_writes_them(store: str, kind: str, tmp_path: Path) -> None:
+    """Both stores hold the same after Feast's own write and after ours, values of every kind and nulls among them."""
+    with contextlib.ExitStack() as stack:
+        if store == "redis":
+            from testing.redis_server import running_redis
+
+            port = stack.enter_context(running_redis(tmp_path))
+            urls = [f"redis://127.0.0.1:{port}/{n}" for n in (1, 2)]
+        else:
+            urls = [str(tmp_path / name) for name in ("a.db", "b.db")]
+        first, second = (written(url, kind, tmp_path, ours) for url, ours in zip(urls, (False, True), strict=True))
+        assert first == second
+        assert len(first) >= len(ENTITIES[kind])
+
+
+def written(url: str, kind: str, folder: Path, ours: bool) -> list:
+    """All that is in the store at `url` after a write of EXAMPLES for these entities."""
+    import feast
+    import pandas as pd
+    import pyarrow as pa
+
+    from training.adapters.features.feast_config import repo_config
+    from training.adapters.features.online_stores import online_store
+    from training.compat.feast import stored_rows
+    from training.settings import Settings
+
+    settings = Settings(home=folder, online_store=url)
+    online = online_store(settings)
+    customer = feast.Entity(name="customer", value_type=feast.ValueType[kind])
+    view = feast.FeatureView(
+        name="totals",
+        entities=[customer],
+        schema=[feast.Field(name=name.lower(), dtype=getattr(feast.types, name)) for name in EXAMPLES],
+        source=feast.FileSource(name="totals", path="none", timestamp_field="time"),
+        ttl=timedelta(days=1),
+    )
+    config = repo_config(settings, str(folder / f"{ours}.registry"), online.feast_settings())
+    store = feast.FeatureStore(config=config)
+    store.apply([customer, view])
+    kinds = [pa.float32(), pa.float64(), pa.int64(), pa.int32(), pa.bool_(), pa.string()]
+    entities = pa.array(ENTITIES[kind], pa.int64() if kind == "INT64" else pa.string())
+    times = pa.array([datetime(2026, 1, 5, 0, 0, i, i, UTC) for i in range(8)], pa.timestamp("us", "UTC"))
+    columns = [pa.array(values, type) for values, type in zip(EXAMPLES.values(), kinds, strict=True)]
+    rows = pa.table([entities, times, *columns], ["customer", "time", *map(str.lower, EXAMPLES)])
+    if ours:
+        online.write(config, view, stored_rows(config, view, rows, "time"))
+    else:
+        frame = rows.to_pandas().astype({"int64": "Int64", "int32": "Int32"})
+        store.write_to_online_store("totals", pd.DataFrame(frame))
+    if url.startswith("redis"):
+        from redis import Redis
+
+        with Redis.from_url(url) as client:
+            return sorted((key, sorted(client.hgetall(key).items())) for key in client.scan_iter())
+    with contextlib.closing(sqlite3.connect(url)) as connection:
+        return sorted(connection.execute("SELECT * FROM perennial_totals"), key=repr)
 
 
 def test_feasts_fields_in_redis_end_with_the_time(config, view) -> None:

@@ -8,10 +8,17 @@ which all views of that entity share.
 import contextlib
 import copy
 import logging
+import struct
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
@@ -103,20 +110,128 @@ def to_values(entities: Sequence[Any], value_type: Any) -> list[Any]:
     return python_values_to_proto_values(list(entities), value_type)
 
 
-def stored_keys(config: "RepoConfig", join_key: str, entities: Sequence[Any], value_type: Any) -> set[bytes]:
-    """The keys of `entities` as both stores hold them; in Redis the name of the project follows."""
-    from feast.infra.key_encoding_utils import serialize_entity_key
-
-    version = config.entity_key_serialization_version
-    keys = (entity_key(join_key, value) for value in to_values(entities, value_type))
-    return {serialize_entity_key(key, entity_key_serialization_version=version) for key in keys}
-
-
 def stored_key_prefix(join_key: str) -> bytes:
     """What the keys of all entities of a join key begin with."""
     from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 
     return serialize_entity_key_prefix([join_key])
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Rows of one view, one for each entity, as both stores hold them: lists of one length."""
+
+    #: In Redis the name of the project follows.
+    keys: Sequence[bytes]
+    #: Feature → its values, empty where it is null.
+    values: Mapping[str, Sequence[bytes]]
+    #: UTC.
+    times: Sequence[datetime]
+    #: Feature → its values as numbers and texts.
+    plain: Mapping[str, pa.ChunkedArray]
+
+    def texts(self) -> dict[str, list[str | None]]:
+        """Feature → its values as texts, which SQLite has beside the bytes, null where they are null."""
+        return {
+            name: _by_distinct(values, lambda some: [str(each) for each in some]) for name, values in self.plain.items()
+        }
+
+
+def stored_rows(config: "RepoConfig", view: Any, rows: pa.Table, time: str) -> StoredRows:
+    """The `rows` of `view`: its join key, its features, and the column `time`. None of the first and last is null.
+
+    Feast makes a message of each value and of each key, which takes longer than to write them. The bytes here are the
+    same: floats and keys have the bytes that Feast gives an example, but for those of the number or the text.
+    """
+    [column] = view.entity_columns
+    kinds = {field.name: field.dtype.to_value_type() for field in view.features}
+    return StoredRows(
+        keys=_keys(config, column.name, rows[column.name], column.dtype.to_value_type()),
+        values={name: _values(rows[name], kind) for name, kind in kinds.items()},
+        times=_by_distinct(rows[time].cast(pa.timestamp("us", "UTC")), list),
+        plain={name: _plain(rows[name], kind.name) for name, kind in kinds.items()},
+    )
+
+
+def _keys(config: "RepoConfig", column: str, entities: pa.ChunkedArray, value_type: Any) -> list[bytes]:
+    from feast.infra.key_encoding_utils import serialize_entity_key
+
+    def made(some: Sequence[Any]) -> list[bytes]:
+        keys = (entity_key(column, value) for value in to_values(some, value_type))
+        version = config.entity_key_serialization_version
+        return [serialize_entity_key(key, entity_key_serialization_version=version) for key in keys]
+
+    if value_type.name == "INT64":
+        [example] = made([1])
+        if example.endswith(struct.pack("<q", 1)):
+            return _with_numbers(example[:-8], entities.cast(pa.int64()).to_numpy().astype("<i8"))
+    if value_type.name == "STRING":
+        [empty, example] = made(["", "é"])
+        head, text = empty[:-4], "é".encode()
+        if empty == head + struct.pack("<I", 0) and example == head + struct.pack("<I", len(text)) + text:
+            texts = (entity.encode() for entity in entities.to_pylist())
+            return [head + struct.pack("<I", len(text)) + text for text in texts]
+    return made(entities.to_pylist())
+
+
+def _values(column: pa.ChunkedArray, value_type: Any) -> list[bytes]:
+    """The bytes of Feast's protobuf values. NaN counts as null, as it does for Feast."""
+    if value_type.name in ("FLOAT", "DOUBLE"):
+        kind, width = ("<f4", 4) if value_type.name == "FLOAT" else ("<f8", 8)
+        [example] = to_values([1.0], value_type)
+        if (found := example.SerializeToString()).endswith(np.array(1.0, kind).tobytes()):
+            numbers = column.cast(pa.float64(), safe=False).to_numpy()
+            with np.errstate(over="ignore"):
+                made = _with_numbers(found[:-width], numbers.astype(kind))
+            for i in np.flatnonzero(np.isnan(numbers)):
+                made[i] = b""
+            return made
+    found = _by_distinct(column, lambda some: [value.SerializeToString() for value in to_values(some, value_type)])
+    return [b"" if value is None else value for value in found]
+
+
+def _plain(column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
+    """The values as Feast holds them: Float32 has fewer digits than the column may have. NaN is null."""
+    if kind not in ("FLOAT", "DOUBLE"):
+        return column
+    numbers = column.cast(pa.float64(), safe=False)
+    if kind == "FLOAT":
+        numbers = numbers.cast(pa.float32(), safe=False).cast(pa.float64())
+    return pc.if_else(pc.is_nan(numbers), None, numbers)
+
+
+def _by_distinct(column: pa.ChunkedArray, made: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    """What `made` returns for each value, called with distinct values; None for null."""
+    encoded = column.combine_chunks()
+    encoded = (encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded).dictionary_encode()
+    distinct = made(encoded.dictionary.to_pylist())
+    return [None if i is None else distinct[i] for i in encoded.indices.to_pylist()]
+
+
+def _with_numbers(head: bytes, numbers: np.ndarray) -> list[bytes]:
+    """`head` followed by the bytes of each number."""
+    width = numbers.dtype.itemsize
+    made = np.empty((len(numbers), len(head) + width), np.uint8)
+    made[:, : len(head)] = np.frombuffer(head, np.uint8)
+    made[:, len(head) :] = np.ascontiguousarray(numbers).view(np.uint8).reshape(-1, width)
+    found: list[bytes] = made.view(f"V{made.shape[1]}").reshape(-1).tolist()
+    return found
+
+
+def sqlite_time(time: datetime) -> int:
+    """A row's `time` in SQLite."""
+    from feast.infra.online_stores.sqlite import adapt_datetime_epoch
+
+    return int(adapt_datetime_epoch(time.replace(tzinfo=None)))
+
+
+def redis_time(time: datetime) -> bytes:
+    """A row's `time` in Redis."""
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    made = Timestamp()
+    made.FromDatetime(time)
+    return bytes(made.SerializeToString())
 
 
 class RedisRows:

@@ -22,5 +22,5 @@ def run(inputs: MaterializeInputs, settings: StateSettings) -> MaterializeResult
         return MaterializeResult(as_of=None, rows=dict.fromkeys(spec.entities, 0), table_versions=versions)
     from training.adapters.features import OnlineRows
 
-    as_of, rows = OnlineRows(settings, spec).materialize(versions)
+    as_of, rows = OnlineRows(settings, spec).materialize(versions, restore=inputs.table_versions is None)
     return MaterializeResult(as_of=as_of, rows=rows, table_versions=versions)

@@ -52,6 +52,7 @@ class OnlineRecord:
         """Record that `version` of the view's table, up to the day `as_of`, is being written to the store."""
         features, columns = self.stored(view.name)
         self._views[view.name] = {
+            "mark": None,
             "version": version,
             "table": lake.identity(view.name),
             "commit": lake.commit_digest(view.name, version),
@@ -61,11 +62,28 @@ class OnlineRecord:
         }
         self._write()
 
-    def end(self, view: Any) -> None:
-        """Record that the version of `begin` is online, and that nothing else of `view` is."""
+    def end(self, view: Any, mark: str) -> None:
+        """Record that the version of `begin` is online, and that nothing else of `view` is.
+
+        `mark`: what the store has noted about it.
+        """
         names = sorted(feature.name for feature in view.features)
-        self._views[view.name] |= {"features": names, "entity_columns": sorted(view.join_keys)}
+        found = {"features": names, "entity_columns": sorted(view.join_keys), "mark": mark, "types": _types(view)}
+        self._views[view.name] |= found
         self._write()
+
+    def complete_version(self, view: Any, lake: Lake, mark: str | None) -> int | None:
+        """The version whose rows are online, all of them and no others; None when that is not certain.
+
+        `mark`: what the store says of `view`. A store that was emptied or restored from a copy says something else.
+        """
+        entry = self._views.get(view.name, {})
+        if mark is None or entry.get("mark") != mark or entry.get("types") != _types(view):
+            return None
+        version: int = entry["version"]
+        commit = lake.commit_digest(view.name, version)
+        same = entry["table"] == lake.identity(view.name) and commit is not None and commit == entry["commit"]
+        return version if same else None
 
     def stored(self, view: str) -> tuple[list[str], list[str]]:
         """The features and the entity columns that the rows of `view` in the store may have."""
@@ -79,3 +97,8 @@ class OnlineRecord:
 
     def _write(self) -> None:
         storage.write(str(self._path), json.dumps(self._views).encode())
+
+
+def _types(view: Any) -> dict[str, str]:
+    """Entity and features → their types, which decide how the store has their values."""
+    return {field.name: str(field.dtype) for field in (*view.entity_columns, *view.features)}

@@ -18,11 +18,11 @@ from training.adapters.features.definitions_file import definitions_digest
 from training.adapters.features.online_record import OnlineRecord
 from training.adapters.features.online_stores import contract_errors, online_store
 from training.adapters.features.sharing import clashes
-from training.adapters.features.view_rows import pinned_version, scan_view
+from training.adapters.features.view_rows import newest_day, pinned_version, scan_view
 from training.adapters.lake import Lake
 from training.compat import feast as compat
 from training.contract.base import TableVersions, midnight
-from training.contract.errors import ConfigError
+from training.contract.errors import ConfigError, DataContractError, InputError
 from training.contract.model_spec import ModelSpec, load_model_spec, models_of
 from training.contract.source_spec import SourceSpec, source_names
 from training.settings import StateSettings
@@ -40,12 +40,13 @@ class OnlineRows:
         self._settings, self._source = settings, source
         self._lake = Lake(settings.lake, source.name)
 
-    def materialize(self, versions: TableVersions) -> tuple[date | None, dict[str, int]]:
-        """Write the newest feature row of each entity to the online store, and delete all other rows.
+    def materialize(self, versions: TableVersions, restore: bool = False) -> tuple[date | None, dict[str, int]]:
+        """Have the newest feature row of each entity in the online store, and no other rows.
 
-        Returns the newest feature day online, and the number of rows written per table. Reads the feature rows within
-        the view's ttl of the newest day. An entity without a row in that time has none online. A version older than the
-        one that is online is skipped, so a late run does not undo a newer one, unless the lake lost that one.
+        Returns the newest feature day online, and the number of rows per table that are now online. Reads the feature
+        rows within the view's ttl of the newest day. An entity without a row in that time has none online. A version
+        older than the one that is online is skipped, so a late run does not undo a newer one, unless the lake lost that
+        one. Where it is certain which version is online, only entities whose rows differ are written. `restore`: all.
         Raises InputError when a version is missing or lacks features that the definitions name, ConfigError when
         another source has published objects of the same names, TransientError when the store does not answer.
         """
@@ -60,27 +61,44 @@ class OnlineRows:
                     continue
                 newest = self._newest_rows(view, version)
                 day = pc.max(newest["day"]).as_py()
+                before = None if restore else self._online_rows(view, record)
                 record.begin(view, self._lake, version, day)
-                removed = self._put_online(view, newest, record)
-                record.end(view)
+                changed, removed = self._put_online(view, newest, before, record)
                 written[view.name] = newest.num_rows
-                counts = (view.name, version, day, newest.num_rows, removed)
-                log.info("%s: version %d up to %s, %d entities online, %d removed", *counts)
+                counts = (view.name, version, day, newest.num_rows, changed, removed)
+                log.info("%s: version %d up to %s, %d entities online, %d written, %d removed", *counts)
         return record.newest([view.name for view in self._definitions.views]), written
 
-    def _put_online(self, view: Any, rows: pa.Table, record: OnlineRecord) -> int:
-        """Write `rows` and delete the other rows of `view`. Returns the number of entities deleted."""
+    def _online_rows(self, view: Any, record: OnlineRecord) -> pa.Table | None:
+        """The rows of `view` that are online; None when that is not certain, or the lake cannot be asked any more."""
         with contract_errors(self._settings):
-            store = self._feature_store
-            if rows.num_rows:
-                store.write_to_online_store(view.name, rows.drop_columns("day").to_pandas())
-            [column] = view.entity_columns
-            entities = rows[self._source.entities[view.name]].to_pylist()
-            keys = compat.stored_keys(store.config, column.name, entities, column.dtype.to_value_type())
-            online = online_store(self._settings)
-            removed = online.keep_only(store.config, view, keys, *record.stored(view.name))
-            online.mark_complete(store.config, view.name)
-            return removed
+            mark = online_store(self._settings).mark(self._feature_store.config, view.name)
+        version = record.complete_version(view, self._lake, mark)
+        # The files of an older version may have been deleted.
+        with contextlib.suppress(InputError, DataContractError):
+            return None if version is None else self._newest_rows(view, version)
+        return None
+
+    def _put_online(self, view: Any, rows: pa.Table, before: pa.Table | None, record: OnlineRecord) -> tuple[int, int]:
+        """Have `rows` and no others of `view` online. `before`: those that are; None: not known.
+
+        Returns how many entities were written and how many deleted.
+        """
+        key, online = self._source.entities[view.name], online_store(self._settings)
+        with contract_errors(self._settings):
+            config = self._feature_store.config
+            changed = rows if before is None else changed_rows(rows, before, key)
+            stored = compat.stored_rows(config, view, changed, "feature_timestamp")
+            if stored.keys:
+                online.write(config, view, stored)
+            if before is None:
+                removed = online.keep_only(config, view, set(stored.keys), *record.stored(view.name))
+            else:
+                gone = before.filter(pc.invert(pc.is_in(before[key], rows[key].combine_chunks())))
+                removed = gone.num_rows
+                online.delete(config, view, compat.stored_rows(config, view, gone, "feature_timestamp").keys)
+            record.end(view, online.mark_complete(config, view.name))
+        return len(stored.keys), removed
 
     def publish(self) -> None:
         """Publish the definitions, for the `feast` command and its UI, unless they are published already."""
@@ -137,12 +155,25 @@ class OnlineRows:
     def _newest_rows(self, view: Any, version: int) -> pa.Table:
         """The last row of each entity among the rows within the view's ttl of the newest day."""
         rows = scan_view(self._lake, view, version)
-        newest = pc.max(rows.to_table(columns=["day"])["day"]).as_py()
+        newest = newest_day(rows)
         if newest is None:
             return rows.head(0)
         key = self._source.entities[view.name]
         columns = [key, "feature_timestamp", *(feature.name for feature in view.features), "day"]
-        found = rows.to_table(columns, filter=ds.field("feature_timestamp") >= midnight(newest) - view.ttl)
+        since = midnight(newest) - view.ttl
+        valid = (ds.field("day") >= since.date()) & (ds.field("feature_timestamp") >= since)
+        found = rows.to_table(columns, filter=valid)
         last = found.group_by(key).aggregate([("feature_timestamp", "max")])
         last = last.rename_columns([key, "feature_timestamp"])
         return found.join(last, [key, "feature_timestamp"], join_type="inner")
+
+
+def changed_rows(rows: pa.Table, before: pa.Table, key: str) -> pa.Table:
+    """Those of `rows` (one for each `key`) that are not in `before`, or differ in any column but `day`."""
+    found = before.take(pc.index_in(rows[key], before[key].combine_chunks()))
+    changed = pc.is_null(found[key])
+    for name in (name for name in rows.column_names if name not in (key, "day")):
+        same = pc.fill_null(pc.equal(rows[name], found[name]), False)
+        both_null = pc.and_(pc.is_null(rows[name]), pc.is_null(found[name]))
+        changed = pc.or_(changed, pc.invert(pc.or_(same, both_null)))
+    return rows.filter(changed)

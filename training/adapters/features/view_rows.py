@@ -1,5 +1,6 @@
 """The rows of a feature table, as the view of the same name defines them."""
 
+from datetime import date
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -14,6 +15,12 @@ def pinned_version(versions: TableVersions, table: str) -> int:
     if table not in versions:
         raise InputError(f"table_versions names no version of {table!r}", hint="Run the features step first.")
     return versions[table]
+
+
+def newest_day(rows: ds.Dataset) -> date | None:
+    """The last day with rows of a feature table; None without rows. Only files of that day are looked at."""
+    days = {ds.get_partition_keys(each.partition_expression).get("day") for each in rows.get_fragments()}
+    return next((day for day in sorted(days, reverse=True) if rows.count_rows(filter=ds.field("day") == day)), None)
 
 
 def scan_view(lake: Lake, view: Any, version: int) -> ds.FileSystemDataset:

@@ -1,18 +1,19 @@
 """Online stores: one module per kind, named after the scheme of its URL (`sqlite` for a path).
 
-Feast writes the rows of all stores. The module of a store holds everything that differs between stores: Feast's
-configuration, the store's errors, deletion of rows, and reading for the prediction service. It registers a class with
-the protocol OnlineStore in ONLINE_STORES.
+The module of a store holds everything that differs between stores: Feast's configuration, the store's errors, writing
+and deletion of rows in Feast's layout, and reading for the prediction service. It registers a class with the protocol
+OnlineStore in ONLINE_STORES.
 """
 
 import contextlib
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from training.adapters.features.feast_config import repo_config
 from training.adapters.features.views import View, ViewRows
+from training.compat.feast import StoredRows
 from training.contract.errors import StepError, TransientError
 from training.contract.implementations import Implementations
 from training.settings import StateSettings
@@ -57,6 +58,17 @@ class OnlineStore(Protocol):
         """The error of the step contract for an error of the store's client; None for any other error."""
         ...
 
+    def write(self, config: "RepoConfig", view: Any, rows: StoredRows) -> None:
+        """Put `rows` of `view` (feast.FeatureView) online, in the place of older ones of the same entities.
+
+        A stock Feast client reads them. Killed and called again, it leaves the same.
+        """
+        ...
+
+    def delete(self, config: "RepoConfig", view: Any, keys: Collection[bytes]) -> None:
+        """Delete the rows of the entities `keys` (StoredRows.keys); no error for those that have none."""
+        ...
+
     def keep_only(
         self, config: "RepoConfig", view: Any, keys: set[bytes], features: Iterable[str], columns: Iterable[str]
     ) -> int:
@@ -68,11 +80,15 @@ class OnlineStore(Protocol):
         """
         ...
 
-    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> None:
+    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> str:
         """Note in the store that it has all rows of `view`, so that a reader can tell when the store has lost them.
 
-        `complete`: False takes the note away, for a view that is withdrawn.
+        `complete`: False takes the note away, for a view that is withdrawn. Returns the note: the time.
         """
+        ...
+
+    def mark(self, config: "RepoConfig", view: str) -> str | None:
+        """The note of `mark_complete` that the store has."""
         ...
 
     def reader(self, seconds: float, seen: Path | None = None) -> ConcurrentReader:

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
@@ -23,16 +23,20 @@ from training.adapters.features.online_stores._redis_marks import CompleteViews,
 from training.adapters.features.online_stores._redis_rows import Read, RedisLayout, RedisReader
 from training.adapters.features.views import View, ViewRows
 from training.compat import feast as compat
+from training.compat.feast import StoredRows
 from training.contract.errors import ConfigError, StepError, TransientError
 from training.settings import StateSettings
 
 if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
+_Item = TypeVar("_Item")
 #: At most this many round trips at a time. Two keep the connection busy; more would only make each smaller.
 ROUND_TRIPS = 2
 #: Keys per page when all keys are scanned.
 _PAGE = 1000
+#: Rows per round trip when rows are written: about 2 MB.
+_WRITTEN = 5000
 
 
 @ONLINE_STORES.register("redis")
@@ -58,6 +62,30 @@ class RedisStore:
             return ConfigError(problem, hint="Correct CT_ONLINE_STORE.")
         return unavailable(self._settings, error) if isinstance(error, RedisError) else None
 
+    def write(self, config: "RepoConfig", view: Any, rows: StoredRows) -> None:
+        layout, project = compat.RedisRows(config), config.project.encode()
+        # As Feast: one command for all features of an entity, and its time. The last field is that of the time.
+        fields = layout.fields(view, rows.values)
+        times = {time: compat.redis_time(time) for time in set(rows.times)}
+        stored = zip(*rows.values.values(), map(times.__getitem__, rows.times), strict=True)
+        with contextlib.closing(layout.client()) as client:
+            for page in _pages(zip(rows.keys, stored, strict=True), _WRITTEN):
+                with client.pipeline(transaction=False) as pipe:
+                    for key, values in page:
+                        pairs = (part for pair in zip(fields, values, strict=True) for part in pair)
+                        pipe.execute_command("HSET", key + project, *pairs)
+                    pipe.execute()
+
+    def delete(self, config: "RepoConfig", view: Any, keys: Collection[bytes]) -> None:
+        layout, project = compat.RedisRows(config), config.project.encode()
+        fields = layout.fields(view, [feature.name for feature in view.features])
+        with contextlib.closing(layout.client()) as client:
+            for page in _pages(iter(keys), _PAGE):
+                with client.pipeline(transaction=False) as pipe:
+                    for key in page:
+                        pipe.hdel(key + project, *fields)
+                    pipe.execute()
+
     def keep_only(
         self, config: "RepoConfig", view: Any, keys: set[bytes], features: Iterable[str], columns: Iterable[str]
     ) -> int:
@@ -71,7 +99,7 @@ class RedisStore:
         removed = 0
         with contextlib.closing(rows.client()) as client:
             for column in {*columns, *view.join_keys}:
-                for page in _pages(_keys(client, column, project)):
+                for page in _pages(_keys(client, column, project), _PAGE):
                     present = _with_field(client, page, time_field)
                     with client.pipeline(transaction=False) as pipe:
                         for key in present:
@@ -82,13 +110,19 @@ class RedisStore:
                         pipe.execute()
         return removed
 
-    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> None:
-        key = marks_key(config.project)
+    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> str:
+        key, now = marks_key(config.project), datetime.now(UTC).isoformat()
         with contextlib.closing(compat.RedisRows(config).client()) as client:
             if complete:
-                client.hset(key, view, datetime.now(UTC).isoformat(timespec="seconds"))
+                client.hset(key, view, now)
             else:
                 client.hdel(key, view)
+        return now
+
+    def mark(self, config: "RepoConfig", view: str) -> str | None:
+        with contextlib.closing(compat.RedisRows(config).client()) as client:
+            found = client.hget(marks_key(config.project), view)
+        return None if found is None else found.decode()
 
     def reader(self, seconds: float, seen: Path | None = None) -> "SharedRoundTrips":
         return SharedRoundTrips(self._settings, seconds, seen)
@@ -110,8 +144,8 @@ def _with_field(client: Any, keys: list[bytes], field: str) -> list[bytes]:
         return [key for key, exists in zip(keys, pipe.execute(), strict=True) if exists]
 
 
-def _pages(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
-    while page := list(islice(keys, _PAGE)):
+def _pages(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    while page := list(islice(items, size)):
         yield page
 
 

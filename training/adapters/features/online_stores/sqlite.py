@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from training.adapters.features.online_stores import (
 )
 from training.adapters.features.online_stores._feast_reader import OnlineReader
 from training.adapters.features.views import View, ViewRows
-from training.compat.feast import sqlite_table
+from training.compat.feast import StoredRows, sqlite_table, sqlite_time
 from training.contract.errors import ConfigError, StepError, TransientError
 from training.settings import StateSettings
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for another process's lock on the file.
 _LOCK_TIMEOUT = 30
+#: The table of the marks of `mark_complete`.
+_MARKS = "perennial_complete"
 
 
 @ONLINE_STORES.register("sqlite")
@@ -54,11 +58,33 @@ class SqliteStore:
             return ConfigError(problem, hint="Correct CT_ONLINE_STORE.")
         return None
 
+    def write(self, config: "RepoConfig", view: Any, rows: StoredRows) -> None:
+        # One statement writes all features of an entity. In the order of the keys, neighbours share pages of the file.
+        values = ", ".join(
+            f"(?1, {_text(name)}, ?{2 * i + 3}, ?{2 * i + 4}, ?2, NULL)" for i, name in enumerate(rows.values)
+        )
+        columns = ("value", "value_text", "event_ts", "created_ts")
+        sql = (
+            f'INSERT INTO "{sqlite_table(config.project, view)}" (entity_key, feature_name, {", ".join(columns)}) '
+            f"VALUES {values} ON CONFLICT (entity_key, feature_name) DO UPDATE SET "
+            + ", ".join(f"{column} = excluded.{column}" for column in columns)
+        )
+        times, texts = {time: sqlite_time(time) for time in set(rows.times)}, rows.texts()
+        parts = [part for name in rows.values for part in (rows.values[name], texts[name])]
+        arguments = zip(rows.keys, map(times.__getitem__, rows.times), *parts, strict=True)
+        with self._transaction(config) as connection:
+            connection.executemany(sql, sorted(arguments, key=itemgetter(0)))
+
+    def delete(self, config: "RepoConfig", view: Any, keys: Collection[bytes]) -> None:
+        with self._transaction(config) as connection:
+            sql = f'DELETE FROM "{sqlite_table(config.project, view)}" WHERE entity_key = ?'
+            connection.executemany(sql, [(key,) for key in keys])
+
     def keep_only(
         self, config: "RepoConfig", view: Any, keys: set[bytes], features: Iterable[str], columns: Iterable[str]
     ) -> int:
-        table, path = sqlite_table(config.project, view), config.online_store.path
-        with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT)) as connection, connection:
+        table = sqlite_table(config.project, view)
+        with self._transaction(config) as connection:
             stored = {key for (key,) in connection.execute(f'SELECT DISTINCT entity_key FROM "{table}"')}
             removed = [(key,) for key in stored - keys]
             connection.executemany(f'DELETE FROM "{table}" WHERE entity_key = ?', removed)
@@ -67,11 +93,35 @@ class SqliteStore:
             connection.execute(f'DELETE FROM "{table}" WHERE feature_name NOT IN ({marks})', names)
         return len(removed)
 
-    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> None:
-        """Does nothing: a file does not come back empty when a server restarts."""
+    def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> str:
+        now = datetime.now(UTC).isoformat()
+        with self._transaction(config) as connection:
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {_MARKS} (view TEXT PRIMARY KEY, mark TEXT)")
+            connection.execute(f"DELETE FROM {_MARKS} WHERE view = ?", [view])
+            if complete:
+                connection.execute(f"INSERT INTO {_MARKS} VALUES (?, ?)", [view, now])
+        return now
+
+    def mark(self, config: "RepoConfig", view: str) -> str | None:
+        with self._transaction(config) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [_MARKS]).fetchone():
+                return None
+            found = connection.execute(f"SELECT mark FROM {_MARKS} WHERE view = ?", [view]).fetchone()
+        return None if found is None else str(found[0])
+
+    @contextlib.contextmanager
+    def _transaction(self, config: "RepoConfig") -> Iterator[sqlite3.Connection]:
+        path = config.online_store.path
+        with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT)) as connection, connection:
+            yield connection
 
     def reader(self, seconds: float, seen: Path | None = None) -> "SqliteReader":
         return SqliteReader(self._settings, seconds)
+
+
+def _text(name: str) -> str:
+    """`name` as a text in SQL."""
+    return "'" + name.replace("'", "''") + "'"
 
 
 class SqliteReader:

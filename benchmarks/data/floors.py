@@ -1,0 +1,149 @@
+"""The same work with public tools and as little as possible around: NumPy, DuckDB, pyarrow, and Feast as it comes."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SOURCE = "card_payments"
+WINDOWS, DELAY = (1, 7, 30), 7
+#: Rows that stock Feast writes: it takes seconds for each 10,000.
+FEAST_ROWS = 5_000
+
+
+@dataclass
+class Cost:
+    """CPU seconds of this process, all threads."""
+
+    seconds: float = 0.0
+    imports: float = 0.0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        started = time.process_time()
+        yield
+        self.seconds += time.process_time() - started
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        started = time.process_time()
+        yield
+        self.imports += time.process_time() - started
+
+
+def ingest(cost: Cost, home: Path, file: str) -> int:
+    """Read a file, look for nulls and repeated ids, take the range of each column, and write it to a Delta table."""
+    with cost.importing():
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+        from deltalake import write_deltalake
+    with cost.working():
+        rows = pq.read_table(file)
+        for name in rows.column_names:
+            pc.min_max(rows[name])
+            assert not rows[name].null_count
+        assert pc.count_distinct(rows[rows.column_names[0]]).as_py() == rows.num_rows
+        write_deltalake(str(home / "floor" / Path(file).parent.name), rows)
+    return int(rows.num_rows)
+
+
+def features(cost: Cost, home: Path, events_file: str, labels_file: str) -> int:
+    """Counts and means per customer, counts and shares of frauds per terminal, of all windows and days, as Parquet.
+
+    Labels come after exactly DELAY days, and entities are small whole numbers: so plain arrays do.
+    """
+    with cost.importing():
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    with cost.working():
+        events = pq.read_table(events_file)
+        labels = pq.read_table(labels_file, columns=["transaction_id", "is_fraud"])
+        times = events["event_time"].to_numpy().astype("datetime64[D]").astype(np.int64)
+        day, days = times - times.min(), int(np.ptp(times)) + 2
+        order = np.argsort(labels["transaction_id"].to_numpy())
+        ids = labels["transaction_id"].to_numpy()[order]
+        place = np.minimum(np.searchsorted(ids, events["transaction_id"].to_numpy()), len(ids) - 1)
+        is_known = ids[place] == events["transaction_id"].to_numpy()
+        fraud = labels["is_fraud"].to_numpy()[order][place] * is_known
+        amount = events["amount"].to_numpy()
+        written = 0
+        for column, sums, delay in (("customer_id", (None, amount), 0), ("terminal_id", (is_known, fraud), DELAY)):
+            entity = events[column].to_numpy()
+            size = int(entity.max()) + 1
+            counts, totals = (np.bincount(day * size + entity, each, days * size).reshape(days, size) for each in sums)
+            counts, totals = (np.vstack([np.zeros((1, size)), np.cumsum(each, axis=0)]) for each in (counts, totals))
+            made = {column: np.tile(np.arange(size), days), "day": np.repeat(np.arange(days), size)}
+            for window in WINDOWS:
+                last = np.maximum(np.arange(days) - delay, 0)
+                first = np.maximum(last - window, 0)
+                count, total = counts[last] - counts[first], totals[last] - totals[first]
+                made[f"count_{window}"] = count.ravel().astype(np.float32)
+                made[f"mean_{window}"] = (total / np.maximum(count, 1)).ravel().astype(np.float32)
+            pq.write_table(pa.table(made), home / f"floor-{column}.parquet")
+            written += days * size
+    return written
+
+
+def join(cost: Cost, home: Path) -> int:
+    """DuckDB's ASOF JOIN of all payments with both feature tables."""
+    with cost.importing():
+        import duckdb
+        from deltalake import DeltaTable
+    tables = {name: DeltaTable(str(home / "lake" / SOURCE / name)) for name in ("events", *_tables())}
+    with cost.working(), duckdb.connect() as connection:
+        connection.execute("SET asof_loop_join_threshold = 0")
+        for name, table in tables.items():
+            connection.register(name, table.to_pyarrow_dataset())
+        sql = "SELECT * FROM events " + " ".join(
+            f"ASOF LEFT JOIN {name} ON events.{key} = {name}.{key} AND events.event_time >= {name}.feature_timestamp"
+            for name, key in _tables().items()
+        )
+        return int(connection.execute(sql).to_arrow_table().num_rows)
+
+
+def feast(cost: Cost, home: Path, online: str) -> int:
+    """Stock Feast's write of the newest FEAST_ROWS rows of each view."""
+    from deltalake import DeltaTable
+
+    from training.adapters.features.declared_views import declared_objects
+    from training.adapters.features.store import private_store
+    from training.contract.source_spec import load_source_spec
+    from training.settings import Settings
+
+    url = online if "://" in online else str(home / "floor-online.db")
+    entities, views = declared_objects(load_source_spec(SOURCE))
+    written = 0
+    with private_store(Settings(home=home, online_store=url), [*entities, *views], online=True) as store:
+        for view in views:
+            rows = DeltaTable(str(home / "lake" / SOURCE / view.name)).to_pyarrow_dataset().head(FEAST_ROWS)
+            frame = rows.drop_columns("day").to_pandas()
+            with cost.working():
+                store.write_to_online_store(view.name, frame)
+            written += len(frame)
+    return written
+
+
+def stock_import(cost: Cost, home: Path) -> int:
+    with cost.working():
+        import feast  # noqa: F401
+    return 0
+
+
+def quick_import(cost: Cost, home: Path) -> int:
+    from training.compat import feast as compat
+
+    with cost.working(), compat.quick_import():
+        pass
+    return 0
+
+
+def _tables() -> dict[str, str]:
+    return {"customer_features": "customer_id", "terminal_features": "terminal_id"}
+
+
+FLOORS: Mapping[str, Callable[..., Any]] = {
+    each.__name__: each for each in (ingest, features, join, feast, stock_import, quick_import)
+}
