@@ -23,6 +23,9 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
+#: The class of an offline store that has no data.
+NO_OFFLINE_STORE = "training.compat.no_offline_store.NoOfflineStore"
+
 
 @contextlib.contextmanager
 def quick_import() -> Iterator[None]:
@@ -50,6 +53,22 @@ def quick_import() -> Iterator[None]:
     finally:
         if hide_torch:
             del sys.modules["torch"]
+
+
+def complete_view(view: Any, key: str, value_type: str) -> None:
+    """Give `view` the column of its entity, as Feast's `apply` would. `value_type`: the name of a ValueType."""
+    from feast import Field, ValueType
+    from feast.types import from_value_type
+
+    if not view.entity_columns:
+        view.entity_columns = [Field(name=key, dtype=from_value_type(ValueType[value_type]))]
+
+
+def prepare_online_store(config: "RepoConfig", views: Sequence[Any]) -> None:
+    """Create what the online store needs for rows of `views`, such as tables."""
+    from feast.infra.online_stores.helpers import get_online_store_from_config
+
+    get_online_store_from_config(config.online_store).update(config, [], views, [], [], True)
 
 
 def registrable(objects: Iterable[Any]) -> list[Any]:

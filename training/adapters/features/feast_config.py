@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from training.compat.feast import NO_OFFLINE_STORE
 from training.settings import StateSettings
 
 if TYPE_CHECKING:
@@ -18,6 +19,6 @@ def repo_config(settings: StateSettings, registry: str, online: dict[str, Any] |
     # No refresh, because the definitions of a process do not change.
     config |= {"registry": {"registry_type": "file", "path": registry, "cache_ttl_seconds": 0}, "online_store": online}
     if online:
-        # Online lookups and writes need no offline store. The serving image does not have DuckDB.
-        config["offline_store"] = {"type": "dask"}
+        # Online lookups and writes need no offline store, whose libraries take longer to import than Feast itself.
+        config["offline_store"] = {"type": NO_OFFLINE_STORE}
     return RepoConfig(**config, repo_path=settings.feature_repo)

@@ -13,10 +13,10 @@ import pyarrow.dataset as ds
 
 import training.adapters.features.store as stores
 from training.adapters.features.chosen import ChosenFeatures, chosen_features
-from training.adapters.features.definitions import Definitions, load_definitions
+from training.adapters.features.definitions import Definitions, described, load_definitions
 from training.adapters.features.definitions_file import definitions_digest
 from training.adapters.features.online_record import OnlineRecord
-from training.adapters.features.online_stores import contract_errors, online_store
+from training.adapters.features.online_stores import contract_errors, online_config, online_store
 from training.adapters.features.sharing import clashes
 from training.adapters.features.view_rows import newest_day, pinned_version, scan_view
 from training.adapters.lake import Lake
@@ -28,7 +28,7 @@ from training.contract.source_spec import SourceSpec, source_names
 from training.settings import StateSettings
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
+    from feast.repo_config import RepoConfig
 
 log = logging.getLogger("perennial")
 
@@ -72,7 +72,7 @@ class OnlineRows:
     def _online_rows(self, view: Any, record: OnlineRecord) -> pa.Table | None:
         """The rows of `view` that are online; None when that is not certain, or the lake cannot be asked any more."""
         with contract_errors(self._settings):
-            mark = online_store(self._settings).mark(self._feature_store.config, view.name)
+            mark = online_store(self._settings).mark(self._config, view.name)
         version = record.complete_version(view, self._lake, mark)
         # The files of an older version may have been deleted.
         with contextlib.suppress(InputError, DataContractError):
@@ -86,7 +86,8 @@ class OnlineRows:
         """
         key, online = self._source.entities[view.name], online_store(self._settings)
         with contract_errors(self._settings):
-            config = self._feature_store.config
+            config = self._config
+            compat.prepare_online_store(config, [view])
             changed = rows if before is None else changed_rows(rows, before, key)
             stored = compat.stored_rows(config, view, changed, "feature_timestamp")
             if stored.keys:
@@ -107,13 +108,15 @@ class OnlineRows:
 
     @cached_property
     def _definitions(self) -> Definitions:
-        return load_definitions(self._settings.feature_repo, self._source)
+        found = load_definitions(self._settings.feature_repo, self._source)
+        described_views = {each.name: each for each in described(found, self._source).views}
+        for view in found.views:
+            compat.complete_view(view, self._source.entities[view.name], described_views[view.name].entity_type)
+        return found
 
     @cached_property
-    def _feature_store(self) -> "FeatureStore":
-        # It stays open until the process ends.
-        self._open = contextlib.ExitStack()
-        return self._open.enter_context(stores.private_store(self._settings, self._definitions.objects, online=True))
+    def _config(self) -> "RepoConfig":
+        return online_config(self._settings)
 
     def _publish(self) -> None:
         folder = self._settings.feature_repo
