@@ -56,4 +56,5 @@ class MaterializeResult(Frozen):
     as_of: date | None
     """Day of the newest feature rows, which are now online; None when there are no feature rows yet."""
     rows: dict[str, int]
+    """Feature table → entities that are now online. Only those whose rows had changed were written."""
     table_versions: TableVersions
