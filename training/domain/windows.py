@@ -143,5 +143,6 @@ def known_entities(
     named = positive_entities.notna().to_numpy()
     keys = positive_entities[named].astype(entities.dtype)
     first_known = positive_reported[named].groupby(pd.Index(keys.array)).min()
-    known = pd.to_datetime(first_known.reindex(pd.Index(entities.array)), utc=True)
-    return known.to_numpy() < times.dt.floor("D").to_numpy()
+    known = pd.DatetimeIndex(pd.to_datetime(first_known.reindex(pd.Index(entities.array)), utc=True))
+    # As an index: NumPy would make an object of each time with a zone.
+    return np.asarray(known < pd.DatetimeIndex(times.dt.floor("D")))
