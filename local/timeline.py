@@ -146,6 +146,8 @@ def _trained(entry: Entry) -> Iterator[str]:
     if version(entry):
         seconds = entry.results["rollout"]["seconds"]
         yield f"version {version(entry)} serves, {seconds:.1f} s after its registration"
+    elif (registered := entry.results.get("register", {})).get("ask"):
+        yield f"version {registered['version']} waits for a person: see Required Actions in Airflow"
 
 
 def _days(split: dict[str, Any]) -> str:

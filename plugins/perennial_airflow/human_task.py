@@ -7,10 +7,21 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
 from airflow.sdk.configuration import conf
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException
 
 APPROVE, REJECT = "Approve", "Reject"
-_COMMENT = "Recorded in the ledger. To approve a version with a negative verdict, it must say why."
+#: Airflow (3.3) asks again when an answer comes before its scheduler knows that the process of the task has ended.
+SETTLED = timedelta(seconds=10)
+
+
+def _comment(required: bool) -> Param:
+    """The field of the form. The REST API takes an answer without it; `record_approval` refuses what lacks one."""
+    said = {"title": "Comment", "description": "Recorded in the ledger."}
+    if required:
+        said["description"] += " The verdict is negative: to approve the version, say why it may serve all the same."
+        return Param("", type="string", minLength=1, **said)
+    return Param(None, type=["null", "string"], **said)
 
 
 class ApproveOperator(HITLOperator):
@@ -26,12 +37,11 @@ class ApproveOperator(HITLOperator):
     ui_color = "#fdf3d8"
 
     def __init__(self, *, question: Any, **kwargs: Any) -> None:
-        comment = Param("", type="string", title="Comment", description=_COMMENT)
         super().__init__(
             subject="May a version serve?",
             options=[APPROVE, REJECT],
             defaults=REJECT,
-            params={"comment": comment},
+            params={"comment": _comment(required=False)},
             **kwargs,
         )
         self.question = question
@@ -39,9 +49,10 @@ class ApproveOperator(HITLOperator):
     def execute(self, context: Any) -> None:
         if not self.question["open"]:
             raise AirflowSkipException(self.question["why"])
+        self.params = ParamsDict({"comment": _comment(self.question["comment_required"])})
         self.subject, self.body = self.question["subject"], self.question["body"]
         left = datetime.fromisoformat(self.question["until"]) - datetime.now(UTC)
-        self.response_timeout = max(left, timedelta(seconds=1))
+        self.response_timeout = max(left, SETTLED)
         if "SimpleAuthManager" in conf.get("core", "auth_manager"):
             self.assigned_users = [{"id": user, "name": user} for user in self.question["assignees"]]
         super().execute(context)

@@ -24,7 +24,7 @@ COOKIE = "_token"
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 #: The DAGs that the tests start or look for.
 PARSED = {"card_fraud_train", "card_fraud_rollback", "flight_delay_train", "flight_delay_rollback"}
-PARSED |= {"flight_outcome_train", "flights_data"}
+PARSED |= {"flight_outcome_train", "flights_data", "flight_delay_approval"}
 USERS = {
     "viewer": ["Viewer"],
     "planner": ["team:network-planning"],
@@ -128,6 +128,16 @@ def test_a_rollback_needs_a_role_of_its_own(airflow: AirflowServer) -> None:
         started = _start(api, "flight_delay_rollback", reason="x").raise_for_status().json()
         assert started["triggering_user_name"] == "releaser"
         assert _start(api, "card_fraud_rollback", reason="x").status_code == 403
+
+
+def test_an_approval_needs_that_role_too(airflow: AirflowServer) -> None:
+    task = "/dags/flight_delay_approval/dagRuns/version-1/taskInstances/approve/-1/hitlDetails"
+    answer = {"chosen_options": ["Approve"], "params_input": {}}
+    for user, status in (("viewer", 403), ("planner", 403), ("releaser", 404)):
+        with _as(airflow, user) as api:
+            assert api.get("/dags/flight_delay_approval/dagRuns").status_code == 200, user
+            # There is no such request: whoever may answer learns that.
+            assert api.patch(task, json=answer).status_code == status, user
 
 
 def test_a_later_deployment_takes_back_what_somebody_added_and_leaves_users_alone(airflow: AirflowServer) -> None:

@@ -2,105 +2,20 @@
 
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.adapters.tiny_artifact import make_artifact
+from tests.steps.approval_place import ApprovalPlace as Place
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract import messages as m
 from training.contract.errors import InputError
-from training.contract.model_spec import MODELS_DIR
 from training.contract.traffic import FIRST, MODE
-from training.domain.approval import APPROVAL
-from training.settings import Settings
-from training.steps import record_approval, register, request_approval, rollout
+from training.steps import register
 
 MODEL = "card_fraud"
-NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
-
-
-class Place:
-    """An MLflow and a ledger of their own, and the spec of a model that nothing serves."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.runs = folder, 0
-        self.settings = self._settings()
-        self.registry, self.ledger = Registry(self.settings.tracking_uri), Ledger(self.settings.ledger)
-        self.spec(when="always")
-
-    def _settings(self, **fields: Any) -> Settings:
-        uri, models = f"sqlite:///{self.folder}/mlflow.db", self.folder / "models"
-        return Settings(home=self.folder / "home", tracking_uri=uri, models_dir=models, serving_urls="", **fields)
-
-    def spec(self, **approval: Any) -> None:
-        fields = yaml.safe_load((MODELS_DIR / f"{MODEL}.yaml").read_text())
-        fields |= {"approval": approval, "serving": None, "scoring": {"when": "new_data"}}
-        (self.folder / "models").mkdir(exist_ok=True)
-        (self.folder / "models" / f"{MODEL}.yaml").write_text(yaml.safe_dump(fields))
-
-    def releasers(self, names: str) -> None:
-        self.settings = self._settings(releasers=names)
-
-    def inputs(self, champion: int | None = None, *failed: Any, **fields: Any) -> m.RegisterInputs:
-        """Of a challenger with an artifact and an MLflow run of its own, judged against `champion`."""
-        from mlflow import MlflowClient
-
-        self.runs += 1
-        artifact = Path(self.settings.work) / MODEL / "artifacts" / str(self.runs)
-        digest = make_artifact(artifact, MODEL).digest
-        client = MlflowClient(self.settings.tracking_uri, self.settings.tracking_uri)
-        found = client.get_experiment_by_name(MODEL)
-        experiment = found.experiment_id if found else client.create_experiment(MODEL, str(self.folder / "runs"))
-        run = client.create_run(experiment).info.run_id
-        client.log_artifacts(run, str(artifact), "served")
-        verdict = m.Verdict(
-            promote=not failed,
-            failed=list(failed),
-            reasons=["passed: it is better"],
-            primary="average_precision",
-            challenger={"average_precision": 0.6},
-            champion=None,
-            champion_digest=None if champion is None else self.registry.get(MODEL, champion).digest,
-            difference=None,
-            confidence=0.9,
-        )
-        challenger = m.Candidate(estimator="mlp", run_id=run, artifact_uri=str(artifact), digest=digest)
-        given = {"model": MODEL, "challenger": challenger, "verdict": verdict, "champion_version": champion}
-        return m.RegisterInputs(**given, run=f"train-{self.runs}", reason="drift", **fields)
-
-    def register(self, champion: int | None = None, *failed: Any, **fields: Any) -> m.RegisterResult:
-        return register.run(self.inputs(champion, *failed, **fields), self.settings)
-
-    def ask(self, version: int) -> m.RequestApprovalResult:
-        return request_approval.run(m.RequestApprovalInputs(model=MODEL, version=version), self.settings)
-
-    def record(self, version: int, approved: bool | None = True, **fields: Any) -> m.RecordApprovalResult:
-        attempt = fields.pop("attempt", 1)
-        answer = None if approved is None else m.Answer(approved=approved, at=NOW, **{"by": "ana", **fields})
-        inputs = m.RecordApprovalInputs(model=MODEL, version=version, attempt=attempt, answer=answer)
-        return record_approval.run(inputs, self.settings)
-
-    def roll_out(self, of: m.RegisterResult | m.RecordApprovalResult) -> int:
-        fields = of.model_dump(include={"version", "digest", "judged_against"})
-        return rollout.run(m.RolloutInputs(model=MODEL, **fields, run=f"approval-{of.version}"), self.settings).version
-
-    def aliases(self) -> dict[str, int]:
-        return dict(self.registry.state(MODEL).aliases)
-
-    def tags(self, version: int) -> dict[str, str]:
-        from mlflow import MlflowClient
-
-        client = MlflowClient(self.settings.tracking_uri, self.settings.tracking_uri)
-        return {k: v for k, v in client.get_model_version(MODEL, str(version)).tags.items() if k.startswith("approval")}
-
-    def entries(self) -> list[tuple[int, str]]:
-        bodies = [entry.body for entry in self.ledger.entries(MODEL, APPROVAL)]
-        return [(body["version"], body.get("outcome", "asked")) for body in bodies]
 
 
 @pytest.fixture

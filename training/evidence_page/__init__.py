@@ -19,6 +19,7 @@ from training.contract.base import Days
 from training.contract.messages import RegisterInputs
 from training.contract.model_spec import ModelSpec
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
+from training.domain.approval import APPROVAL, Approvals
 from training.domain.partitions import partition_days
 from training.settings import StateSettings
 
@@ -49,6 +50,7 @@ class Evidence:
     #: (feed, reason) → quarantined rows of the days of training and holdout.
     quarantined: Counter[tuple[str, str]] = field(default_factory=Counter)
     entries: list[Entry] = field(default_factory=list)
+    approvals: Approvals | None = None
 
 
 def gather(
@@ -73,6 +75,7 @@ def gather(
     for name, file in plots.items():
         registry.download_file(run, f"{_PLOTS}/{name}", file)
     days = Days(start=metadata.train_days.start, end=metadata.holdout_days.end)
+    entries = Ledger(settings.ledger).entries(spec.name)
     return Evidence(
         version=version,
         inputs=inputs,
@@ -84,7 +87,8 @@ def gather(
         importance=json.loads(plots[_IMPORTANCE].read_text()) if _IMPORTANCE in plots else {},
         plots={name: file.read_bytes() for name, file in plots.items() if file.suffix == ".png"},
         quarantined=_quarantined(Lake(settings.lake, spec.source.name), spec, days),
-        entries=Ledger(settings.ledger).entries(spec.name)[-NEWEST_ENTRIES:],
+        entries=entries[-NEWEST_ENTRIES:],
+        approvals=Approvals.of([entry.body for entry in entries if entry.kind == APPROVAL]),
     )
 
 

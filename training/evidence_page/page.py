@@ -10,7 +10,7 @@ from training import web_pages
 from training.contract.messages import Metrics
 from training.contract.recipe import RECIPE_FOLDER
 from training.domain.gates.report import group_tables
-from training.evidence_page import Evidence, challenger
+from training.evidence_page import Evidence, approval, challenger
 from training.sbom import SBOM_FILE
 
 #: Reasons of quarantine that are shown.
@@ -26,6 +26,8 @@ def html(evidence: Evidence) -> str:
 def _parts(e: Evidence) -> Iterator[str]:
     yield _section("What it is", _facts(_identity(e)))
     yield _section("Verdict", _verdict(e))
+    if e.approvals is not None and (decided := approval.section(e.version, e.approvals)):
+        yield _section("Approval", decided)
     yield _section("Quality on the holdout", web_pages.table(*_quality(e)))
     for table in group_tables(e.inputs.verdict):
         yield _section(table.title, f"<p>{escape(table.said)}</p>{web_pages.table(table.head, table.rows)}")
@@ -55,6 +57,8 @@ def _verdict(e: Evidence) -> str:
     verdict = e.inputs.verdict
     if verdict.promote:
         said = "It may serve: every gate passed."
+    elif e.approvals is not None and e.version in e.approvals.requests:
+        said = "The gates do not decide: at least one failed, and a person does."
     else:
         said = "A person registered it by force, against the verdict: at least one gate failed."
     against = "there was no champion" if verdict.champion is None else f"champion version {e.inputs.champion_version}"

@@ -35,6 +35,7 @@ def run(inputs: RequestApprovalInputs, settings: StateSettings) -> RequestApprov
         body=body(request, known.refused.get(request.version, []), _links(spec.name, request, settings)),
         until=request.until,
         assignees=list(spec.approval.assignees),
+        comment_required=not request.promote,
     )
 
 

@@ -67,6 +67,8 @@ class RequestApprovalResult(Frozen):
     """Markdown, as Airflow's page of required actions shows it."""
     until: datetime | None = None
     assignees: list[str] = []
+    comment_required: bool = False
+    """Whether an approval must say why."""
 
 
 class Answer(Frozen):
