@@ -18,12 +18,12 @@ of somebody who may not decide does not count: **ask_again** starts another run.
 """
 
 for spec in model_specs("approval"):
-    if not spec.approval.conditions:
+    if not spec.approval.when:
         continue
     with DAG(**dag_settings(spec, "approval", "approve", MAXIMUM_RUNS), schedule=None, doc_md=DOC) as dag:
         about = {"model": spec.name, "version": dag.param("version")}
         request = StepOperator(step="request_approval", inputs=about)
-        answer = ApproveOperator(task_id="approve", question=result(request))
+        answer = ApproveOperator(task_id="approve", model=spec.name, question=result(request))
         recorded = {**about, "attempt": dag.param("attempt"), "answer": result(answer)}
         record = result(StepOperator(step="record_approval", inputs=recorded, trigger_rule="none_failed"))
         AskForApprovalOperator(task_id="ask_again", model=spec.name, about=record)

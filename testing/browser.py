@@ -101,7 +101,7 @@ def browser() -> Iterator[Browser]:
         command += ["--remote-debugging-port=0", f"--user-data-dir={home}", "--hide-scrollbars", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            with connect(_address(Path(home), process), max_size=None) as connection:
+            with connect(_address(Path(home), process), max_size=None, ping_interval=None) as connection:
                 yield Browser(connection)
         finally:
             process.terminate()

@@ -6,7 +6,10 @@ from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, Registry
 from training.contract.errors import InputError
 from training.contract.messages import ApprovalRequest
+from training.contract.model_spec import ModelSpec
 from training.domain.approval import APPROVAL, Approvals, Ended
+from training.evidence_page.keeping import keep_again
+from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
 
@@ -28,11 +31,13 @@ def request_of(model: str, version: int, known: Approvals, registry: Registry) -
     return request
 
 
-def end(ending: Ended, model: str, ledger: Ledger, registry: Registry) -> Ended:
+def end(ending: Ended, spec: ModelSpec, settings: StateSettings) -> Ended:
     """End the request of a version, and return the end that the ledger keeps: an earlier one stays.
 
-    The tags of the version say it, and a version that is not approved is no challenger any more. May be repeated.
+    The tags of the version and its evidence say it, and a version that is not approved is no challenger any more. May
+    be repeated.
     """
+    registry, ledger, model = Registry(settings.tracking_uri), Ledger(settings.ledger), spec.name
     entry = ledger.append(APPROVAL, model, ending.model_dump(mode="json"), ending.key)
     kept = Ended.model_validate(entry.body)
     log.info("Approval of %s version %d: %s", model, kept.version, kept)
@@ -43,6 +48,7 @@ def end(ending: Ended, model: str, ledger: Ledger, registry: Registry) -> Ended:
             registry.remove_alias(model, CHALLENGER)
         # After the alias: while this tag is there, no replica loads the version.
         registry.load_everywhere(model, kept.version)
+    keep_again(kept.version, approvals(ledger, model).requests[kept.version].reason, spec, settings)
     return kept
 
 

@@ -479,3 +479,30 @@ def test_a_feature_that_may_know_the_label_must_be_one_of_those_listed(files: Fi
     assert "Did you mean 'payment_amount'?" in raised.value.hint
     files.set("evaluation.leakage", {"expected": ["payment_amount"]})
     assert files.load().evaluation.leakage.expected == ("payment_amount",)
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("alway", "is 'alway', neither always, never nor a list"),
+        (["lekage"], "names 'lekage', which is no condition"),
+        ([{"small_gain": -1}], "small_gain"),
+    ],
+)
+def test_a_condition_of_an_approval_that_does_not_exist_is_named(files: Files, when: Any, said: str) -> None:
+    files.set("approval.when", when)
+    with pytest.raises(ConfigError) as error:
+        files.load()
+    assert said in error.value.message
+    assert "literal[" not in error.value.message
+    if isinstance(when, list) and when == ["lekage"]:
+        assert "Did you mean 'leakage'?" in error.value.hint
+
+
+def test_the_short_forms_of_an_approval(files: Files) -> None:
+    assert files.load().approval.when == ("leakage",)
+    for short, conditions in (("always", ("positive_verdict",)), ("never", ())):
+        files.set("approval", short)
+        assert files.load().approval.when == conditions
+        files.set("approval", {"when": short})
+        assert files.load().approval.when == conditions

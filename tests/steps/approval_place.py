@@ -65,6 +65,15 @@ class ApprovalPlace:
             confidence=0.9,
         )
         challenger = m.Candidate(estimator="mlp", run_id=run, artifact_uri=str(artifact), digest=digest)
+        evaluated = m.EvaluateResult(
+            challenger=challenger,
+            champion_version=champion,
+            verdict=verdict,
+            metrics={"mlp": verdict.challenger},
+            scored_rows=1,
+            report_uri="",
+        )
+        client.log_text(run, evaluated.model_dump_json(), "verdict/report.json")
         given = {"model": self.model, "challenger": challenger, "verdict": verdict, "champion_version": champion}
         return m.RegisterInputs(**given, run=f"train-{self.runs}", reason="drift", **fields)
 
@@ -96,6 +105,13 @@ class ApprovalPlace:
         return {
             k: v for k, v in client.get_model_version(self.model, str(version)).tags.items() if k.startswith("approval")
         }
+
+    def evidence(self, version: int) -> str:
+        """The page, as people find it in MLflow."""
+        page = self.folder / "evidence.html"
+        found = self.registry.get(self.model, version)
+        assert self.registry.download_file(found.run_id, "evidence/index.html", page)
+        return page.read_text()
 
     def entries(self) -> list[tuple[int, str]]:
         bodies = [entry.body for entry in self.ledger.entries(self.model, APPROVAL)]

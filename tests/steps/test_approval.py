@@ -34,8 +34,10 @@ def test_an_approved_version_serves_and_ledger_and_registry_say_who_when_and_why
     assert asked.open
     assert "a person approves every version of this model" in asked.body
     assert f"`make evidence MODEL={MODEL} VERSION=1`" in asked.body
+    assert "It waits for a person." in place.evidence(1)
     recorded = place.record(1, comment=" looks right ")
     assert recorded.approved
+    assert "Approved by ana, saying: looks right. At 2026-03-02 09:00 UTC." in place.evidence(1)
     assert place.tags(1) == {
         "approval": "approved",
         "approval.by": "ana",
@@ -79,6 +81,7 @@ def test_a_newer_version_supersedes_what_waits_and_an_approval_comes_too_late(pl
     late = place.record(1)
     assert (late.approved, late.outcome) == (False, "superseded")
     assert place.tags(1)["approval"] == "superseded"
+    assert "Superseded (version 2 was registered before anybody had decided)." in place.evidence(1)
     assert place.record(2).approved
     assert place.entries() == [(1, "asked"), (2, "asked"), (1, "superseded"), (2, "approved")]
 

@@ -30,7 +30,7 @@ def reasons_to_ask(
     `first`: there is no champion. `force`: a person has the version registered in spite of the verdict; that replaces
     the verdict, and not the approval.
     """
-    named = [condition for condition in spec.conditions if not isinstance(condition, SmallGain)]
+    named = [condition for condition in spec.when if not isinstance(condition, SmallGain)]
     asking = [gate for gate in verdict.failed if gate in named]
     # A verdict of an earlier version names no gates.
     refused = not verdict.promote and (not verdict.failed or len(asking) < len(verdict.failed))
@@ -43,7 +43,7 @@ def reasons_to_ask(
         found.append("a person approves every version of this model")
     if first and "first_version" in named:
         found.append("it would be the first version in service")
-    for condition in spec.conditions:
+    for condition in spec.when:
         if isinstance(condition, SmallGain):
             found += _small_gain(condition, verdict, primary)
     return found

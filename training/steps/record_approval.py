@@ -36,7 +36,7 @@ def run(inputs: RecordApprovalInputs, settings: StateSettings) -> RecordApproval
             log.warning("The answer of %s is refused: %s", ending.by or "an unknown user", ending.why)
             return _result(request, ending, ask_again=inputs.attempt + 1)
         ended = ending
-    return _result(request, end(ended, spec.name, ledger, registry))
+    return _result(request, end(ended, spec, settings))
 
 
 def _ending(

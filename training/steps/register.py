@@ -2,16 +2,14 @@
 
 import logging
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from training import atomic, evidence_page
+from training import evidence_page
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.prediction_table import newest_model_version
-from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry, Runs, table_tags
+from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry, table_tags
 from training.adapters.registry.anchors import LEDGER_HEAD
 from training.adapters.registry.versions import DESCRIPTION_LENGTH
 from training.approvals import approvals, end
@@ -23,11 +21,10 @@ from training.contract.traffic import MODE, FirstLoad
 from training.domain.approval import APPROVAL, Approvals, Ended, reasons_to_ask, request_key
 from training.domain.rollout import ROLLBACK, ROLLOUT
 from training.domain.task_kind import task_of
-from training.evidence_page import model_card, page
+from training.evidence_page.keeping import keep
 from training.judged_champion import another_run, champion_problem
 from training.settings import StateSettings
 from training.signing import SIGNED_BY, sign_run
-from training.workspace import EVIDENCE, share
 
 log = logging.getLogger("perennial")
 
@@ -77,9 +74,9 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     version = registry.register(spec.name, challenger.run_id, challenger.digest, tags, description, above)
     registry.describe(spec.name, _model_description(spec))
     judged_against = None if inputs.force else judged
-    known = _approvals(version, inputs, why, judged_against, spec, ledger, registry)
+    known = _approvals(version, inputs, why, judged_against, spec, settings)
     requested, ended = version.version in known.requests, version.version in known.ended
-    _keep_evidence(version, inputs, artifact.metadata, spec, settings)
+    keep(version, inputs, artifact.metadata, spec, settings)
     # During the rollout of another version, the alias divides traffic between that one and the champion.
     divided = MODE in registry.state(spec.name).tags
     if not (divided or ended or version.aliases & {CHAMPION, PREVIOUS}):
@@ -107,12 +104,11 @@ def _approvals(
     why: list[str],
     judged: JudgedAgainst | None,
     spec: ModelSpec,
-    ledger: Ledger,
-    registry: Registry,
+    settings: StateSettings,
 ) -> Approvals:
     """Write the request for an approval to the ledger, if a person must decide, and the end of those of older versions.
     Returns what the ledger knows then."""
-    number = version.version
+    number, ledger = version.version, Ledger(settings.ledger)
     if why:
         request = ApprovalRequest(
             version=number,
@@ -130,7 +126,7 @@ def _approvals(
     for old in approvals(ledger, spec.name).waiting():
         if old < number:
             newer = f"version {number} was registered before anybody had decided"
-            end(Ended(version=old, outcome="superseded", why=newer, superseded_by=number), spec.name, ledger, registry)
+            end(Ended(version=old, outcome="superseded", why=newer, superseded_by=number), spec, settings)
     if why:
         log.info("Version %d waits for a person: %s", number, "; ".join(why))
     return approvals(ledger, spec.name)
@@ -175,27 +171,6 @@ def _model_description(spec: ModelSpec) -> str:
     """What a person reads on the page of the model in MLflow."""
     said = f"{spec.title}. {spec.description}".strip()
     return f"{said}\n\nOwner: {spec.owner}. Learns {spec.label} from {spec.source.title} ({spec.task.kind})."
-
-
-def _keep_evidence(
-    version: ModelVersion, inputs: RegisterInputs, metadata: ArtifactMetadata, spec: ModelSpec, settings: StateSettings
-) -> None:
-    """Log the evidence page and the model card as artifacts of the version's run, and keep a copy with the reports.
-
-    Another call writes both again.
-    """
-    runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
-    with TemporaryDirectory() as fetched, TemporaryDirectory() as written:
-        tags = runs.tags(version.run_id)
-        found = evidence_page.gather(version.version, inputs, metadata, spec, tags, Path(fetched), settings)
-        Path(written, evidence_page.PAGE).write_text(page.html(found))
-        Path(written, evidence_page.MODEL_CARD).write_text(model_card.model_card(found))
-        runs.log_files(version.run_id, Path(written), evidence_page.FOLDER)
-        # A copy for the pages in Airflow's UI, which need no login of MLflow's.
-        copy = settings.scratch / spec.name / EVIDENCE / str(version.version)
-        for file in Path(written).iterdir():
-            atomic.write(copy / file.name, file.read_bytes())
-        share(settings, copy)
 
 
 def _tags(inputs: RegisterInputs, metadata: ArtifactMetadata) -> dict[str, str]:

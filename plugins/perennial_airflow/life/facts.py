@@ -12,6 +12,7 @@ _OMITTED = object()
 _INPUTS = {
     "ingest": ("feed", "partition"),
     "register": ("challenger", "verdict", "force", "reason"),
+    "record_approval": ("answer",),
     "rollout": ("reason",),
     "rollback": ("reason", "requested_by"),
     "decide_retraining": ("trigger", "requested_by", "failed"),

@@ -59,6 +59,7 @@ class RequestApprovalInputs(ModelInputs):
 
 
 class RequestApprovalResult(Frozen):
+    version: int
     open: bool
     """Whether a person has to answer. False: `why` says what became of the request."""
     why: str = ""
