@@ -20,11 +20,11 @@ SETTLED = timedelta(seconds=10)
 
 def _comment(required: bool) -> Param:
     """The field of the form. The REST API takes an answer without it; `record_approval` refuses what lacks one."""
-    said = {"title": "Comment", "description": "Recorded in the ledger."}
+    kept = "Recorded in the ledger."
     if required:
-        said["description"] += " The verdict is negative: to approve the version, say why it may serve all the same."
-        return Param("", type="string", minLength=1, **said)
-    return Param(None, type=["null", "string"], **said)
+        why = f"{kept} The verdict is negative: to approve the version, say why it may serve all the same."
+        return Param("", description=why, type="string", minLength=1, title="Comment")
+    return Param(None, description=kept, type=["null", "string"], title="Comment")
 
 
 def _evidence_page(model: str, version: int) -> str:

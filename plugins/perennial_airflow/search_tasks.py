@@ -21,7 +21,8 @@ def search_in_parts(spec: ModelSpec, fit: Arguments, with_data: Arguments) -> tu
     search = spec.training.search
     if search is None or search.parallel == 1:
         return fit, {}
-    each = task(parts, task_id="search_parts")(sorted(search.spaces), search.parallel)
+    # A call of the decorator with arguments of the task: its stub does not know that.
+    each = task(parts, task_id="search_parts")(sorted(search.spaces), search.parallel)  # type: ignore[call-overload]
     mapped = StepOperator.partial(task_id="search", step="search", map_index_template=PART, inputs=fit)
     found = result(mapped.expand(more_inputs=each))
     # Also when no part succeeded, or no chosen estimator has a search.
