@@ -23,7 +23,7 @@ for spec in model_specs("approval"):
     with DAG(**dag_settings(spec, "approval", "approve", MAXIMUM_RUNS), schedule=None, doc_md=DOC) as dag:
         about = {"model": spec.name, "version": dag.param("version")}
         request = StepOperator(step="request_approval", inputs=about)
-        answer = ApproveOperator(task_id="approve", model=spec.name, question=result(request))
+        answer = ApproveOperator(task_id="approve", question=result(request))
         recorded = {**about, "attempt": dag.param("attempt"), "answer": result(answer)}
         record = result(StepOperator(step="record_approval", inputs=recorded, trigger_rule="none_failed"))
         AskForApprovalOperator(task_id="ask_again", model=spec.name, about=record)

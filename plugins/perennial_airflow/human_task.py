@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
 from airflow.sdk.configuration import conf
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException
-
-from perennial_airflow.pages import PREFIX
 
 APPROVE, REJECT = "Approve", "Reject"
 #: Airflow (3.3) asks again when an answer comes before its scheduler knows that the process of the task has ended.
@@ -27,12 +24,6 @@ def _comment(required: bool) -> Param:
     return Param(None, description=kept, type=["null", "string"], title="Comment")
 
 
-def _evidence_page(model: str, version: int) -> str:
-    """Its path among our pages in Airflow."""
-    base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/") + PREFIX
-    return f"{base}/models/{model}/reports/evidence/{version}/index.html"
-
-
 class ApproveOperator(HITLOperator):
     """Asks what the step `request_approval` says (`question`, its result), and returns the answer as an input of
     `record_approval`. Skipped when the request has ended.
@@ -45,7 +36,7 @@ class ApproveOperator(HITLOperator):
     template_fields: Sequence[str] = ("question",)
     ui_color = "#fdf3d8"
 
-    def __init__(self, *, model: str, question: Any, **kwargs: Any) -> None:
+    def __init__(self, *, question: Any, **kwargs: Any) -> None:
         super().__init__(
             subject="May a version serve?",
             options=[APPROVE, REJECT],
@@ -53,17 +44,13 @@ class ApproveOperator(HITLOperator):
             params={"comment": _comment(required=False)},
             **kwargs,
         )
-        self.model = model
         self.question = question
 
     def execute(self, context: Any) -> None:
         if not self.question["open"]:
             raise AirflowSkipException(self.question["why"])
         self.params = ParamsDict({"comment": _comment(self.question["comment_required"])})
-        self.subject = self.question["subject"]
-        self.body = (
-            f"{self.question['body']}\n\n[Evidence page]({_evidence_page(self.model, self.question['version'])})"
-        )
+        self.subject, self.body = self.question["subject"], self.question["body"]
         left = datetime.fromisoformat(self.question["until"]) - datetime.now(UTC)
         self.response_timeout = max(left, SETTLED)
         if "SimpleAuthManager" in conf.get("core", "auth_manager"):

@@ -27,10 +27,9 @@ def run(inputs: RequestApprovalInputs, settings: StateSettings) -> RequestApprov
     if ended := known.ended.get(request.version):
         why = f"The request for version {request.version} has ended: {ended}"
         log.info("%s", why)
-        return RequestApprovalResult(version=request.version, open=False, why=why)
+        return RequestApprovalResult(open=False, why=why)
     log.info("Asked about %s version %d: %s", spec.name, request.version, "; ".join(request.why))
     return RequestApprovalResult(
-        version=request.version,
         open=True,
         subject=subject(spec.title, request),
         body=body(request, known.refused.get(request.version, []), _links(spec.name, request, settings)),

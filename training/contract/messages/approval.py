@@ -59,7 +59,6 @@ class RequestApprovalInputs(ModelInputs):
 
 
 class RequestApprovalResult(Frozen):
-    version: int
     open: bool
     """Whether a person has to answer. False: `why` says what became of the request."""
     why: str = ""
