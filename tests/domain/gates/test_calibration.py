@@ -58,7 +58,7 @@ def test_a_limit_is_kept_or_refused_with_the_numbers(kind: str) -> None:
 
 
 def test_the_interval_has_the_true_error_and_calibrated_scores_have_the_error_of_chance() -> None:
-    inside, errors, by_chance = 0, [], []
+    inside, near_zero, errors, by_chance = 0, 0, [], []
     for seed in range(40):
         random = np.random.default_rng(seed)
         true = random.beta(1, 4, 3000)
@@ -72,9 +72,12 @@ def test_the_interval_has_the_true_error_and_calibrated_scores_have_the_error_of
         calibrated, _ = judge_calibration(CalibrationSpec(), _binary(labels, true), None, seed)
         assert calibrated is not None
         assert calibrated.by_chance is not None
+        assert calibrated.low is not None
+        near_zero += calibrated.low < calibrated.error / 4
         errors.append(calibrated.error)
         by_chance.append(calibrated.by_chance)
     assert inside >= 34, "the interval at 95 % has the true error in all but few of 40 samples"
+    assert near_zero >= 30, "the interval of calibrated scores reaches down to no error"
     assert np.mean(errors) == pytest.approx(np.mean(by_chance), rel=0.15)
 
 
