@@ -120,6 +120,12 @@ evidence: $(READY) ## Fetch the evidence page of a version (MODEL=m VERSION=v; d
 	@test -n "$(MODEL)" || { echo "Which model? make evidence MODEL=card_fraud"; exit 1; }
 	@$(LOCAL) evidence $(MODEL) $(VERSION)
 
+.PHONY: forget
+forget: export FORGET_ENTITY = $(ENTITY)
+forget: $(READY) ## Remove the rows of a person (SOURCE=s ENTITY=column=value; ARGS=--dry-run: only say what would go)
+	@test -n "$(SOURCE)" -a -n "$$FORGET_ENTITY" || { echo "Which? make forget SOURCE=card_payments ENTITY=customer_id=7"; exit 1; }
+	@$(LOCAL) forget "$(SOURCE)" "$$FORGET_ENTITY" $(ARGS)
+
 .PHONY: sign
 sign: $(READY) ## Sign versions registered before there was a key (MODEL=m VERSION='1 2'; default: those with an alias)
 	@test -n "$(MODEL)" || { echo "Which model? make sign MODEL=card_fraud"; exit 1; }

@@ -8,7 +8,7 @@ from local.place import Place
 from local.plans import DEFAULT, plan_names, plan_of
 from local.rerun import Wanted, rerun
 from local.stack import Stack
-from local.verbs import VERBS, backup, evidence, ledger_verify, migrate, onboard, restore_online, sign, step
+from local.verbs import VERBS, backup, evidence, forget, ledger_verify, migrate, onboard, restore_online, sign, step
 from training.contract.errors import StepError
 
 
@@ -37,6 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     page = verbs.add_parser("evidence", help="fetch the evidence page and the model card of a version")
     page.add_argument("model")
     page.add_argument("version", nargs="?", default="", help="its number; empty: the champion")
+    person = verbs.add_parser("forget", help="remove the rows of a person")
+    person.add_argument("source")
+    person.add_argument("entity", help="<column>=<value>")
+    person.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     signed = verbs.add_parser("sign", help="sign versions that were registered before there was a key")
     signed.add_argument("model")
     signed.add_argument("versions", nargs="*", help="their numbers; empty: those with an alias")
@@ -68,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
             return restore_online(stack, args.sources)
         if args.verb == "evidence":
             return evidence(stack, args.model, args.version)
+        if args.verb == "forget":
+            return forget(stack, args.source, args.entity, args.dry_run)
         if args.verb == "sign":
             return sign(stack, args.model, args.versions)
         if args.verb == "ledger-verify":

@@ -1,5 +1,6 @@
 """The commands of `python -m local` on a stack. Each returns its exit code."""
 
+import json
 import os
 import shutil
 import sys
@@ -154,6 +155,12 @@ def verify(stack: Stack) -> int:
 def evidence(stack: Stack, model: str, version: str) -> int:
     """Fetch the evidence of a version of `model`, in this process. Empty: of the champion."""
     return _replace_process(stack, "training.evidence_page", model, *filter(None, [version]))
+
+
+def forget(stack: Stack, source: str, entity: str, dry_run: bool) -> int:
+    """Remove the rows of a person, in this process."""
+    inputs = json.dumps({"source": source, "entity": entity, "dry_run": dry_run})
+    return _replace_process(stack, "training", "forget", "--inputs", inputs)
 
 
 def sign(stack: Stack, model: str, versions: list[str]) -> int:

@@ -31,6 +31,7 @@ SHARED_FIXTURES = {
     "tests/steps/test_clean.py": "monitored_model",
     "tests/steps/test_drift.py": "monitored_model",
     "tests/steps/test_evidence_page.py": "monitored_model",
+    "tests/steps/test_forget.py": "monitored_model",
     "tests/steps/test_performance.py": "monitored_model",
     "tests/steps/test_reproduce.py": "monitored_model",
     "tests/steps/test_snapshot.py": "monitored_model",

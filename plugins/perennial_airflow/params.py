@@ -105,6 +105,17 @@ def approval_params() -> Params:
     }
 
 
+def forget_params(spec: SourceSpec) -> Params:
+    columns = " or ".join(sorted(set(spec.entities.values())))
+    said = f"<column>=<value>, with the column {columns}. Airflow keeps what you write here."
+    return {
+        "entity": Param(type="string", minLength=3, title="Entity", description=said),
+        "dry_run": Param(
+            True, type="boolean", title="Dry run", description="Say what would be removed, and remove nothing."
+        ),
+    }
+
+
 def reproduce_params() -> Params:
     return {"version": _version("Empty: the version in service.")}
 

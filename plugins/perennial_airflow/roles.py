@@ -1,9 +1,9 @@
 """`python -m perennial_airflow.roles`: the roles of Airflow's login on a cluster, from the owners of the DAGs.
 
 For each owner of sources and models there is a role `team:<owner>`, whose users see the DAGs of their team and no
-others, and may run them; and a role `release:<owner>`, whose users may roll the team's models back and approve their
-versions. Airflow's own roles stay as they are: Viewer sees all and starts nothing, User and Op run all, Admin also
-manages users.
+others, and may run them; and a role `release:<owner>`, whose users may roll the team's models back, approve their
+versions and remove the rows of a person. Airflow's own roles stay as they are: Viewer sees all and starts nothing, User
+and Op run all, Admin also manages users.
 
 A deployment runs it after the database is migrated, so new owners and models have their roles. It sets exactly these
 permissions, also when somebody changed them by hand; who has a role is left alone.
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 TEAM, RELEASE = "team:", "release:"
 #: Tags of the DAGs that the role `release:` is for.
-RELEASES = frozenset({"rollback", "approval"})
+RELEASES = frozenset({"rollback", "approval", "forget"})
 #: What a role may do, and with what: ("can_edit", "DAG:<dag id>").
 Permission = tuple[str, str]
 

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from training import delta_log, file_digests, storage
@@ -263,6 +263,34 @@ class Lake:
     def files_digest(self, table: str, version: int) -> str:
         """The digest of the names and contents of all files of a version: see training/file_digests.py."""
         return file_digests.version_digest(self.uri(table), self.files(table, version))
+
+    def count_where(self, table: str, predicate: str) -> int:
+        """The rows of `table` that match the SQL `predicate`; 0 without a table."""
+        opened = self._open(table)
+        if opened is None:
+            return 0
+        query = f"SELECT count(*) AS matching FROM wanted WHERE {predicate}"
+        found = pa.table(QueryBuilder().register("wanted", opened).execute(query).read_all())
+        return int(found["matching"][0].as_py())
+
+    def remove(self, table: str, predicate: str) -> int:
+        """Delete the rows of `table` that match the SQL `predicate`, in one commit. Returns their number.
+
+        Earlier versions keep them until `vacuum`. Raises TransientError when another writer committed meanwhile.
+        """
+        opened = self._open(table)
+        if opened is None:
+            return 0
+        try:
+            with self._answering():
+                found = opened.delete(predicate, post_commithook_properties=_KEEP_THE_LOG)
+        except CommitFailedError as error:
+            raise TransientError(
+                f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
+            ) from error
+        delta_log.flush_newest(opened)
+        file_digests.record_commit(delta_log.folder_of(opened), opened.version())
+        return int(found["num_deleted_rows"])
 
     def applied(self, table: str, application: str, version: int | None = None) -> int | None:
         """The number of the last transaction that `application` committed to `table`, as of `version`."""

@@ -184,6 +184,13 @@ STEPS: Mapping[str, StepSpec] = {
             timeout_seconds=24 * 3600,
         ),
         StepSpec(
+            name="forget",
+            summary="Remove the rows of a person from a source and from what was made of them.",
+            inputs=m.ForgetInputs,
+            result=m.ForgetResult,
+            timeout_seconds=6 * 3600,
+        ),
+        StepSpec(
             name="verify_source",
             summary="Read all files of a source's tables, and name each that is not as it was written.",
             inputs=m.VerifySourceInputs,

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from training import storage
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, ModelVersion, Registry
+from training.adapters.registry.retention import FORGOTTEN
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.errors import DataContractError, InputError, TransientError
 from training.contract.messages import DatasetResult, Made, ReproduceInputs, ReproduceResult, StepReport, TrainResult
@@ -108,7 +109,7 @@ def _made_again(
     except DataContractError as error:
         log.warning("The version cannot be made again: %s", error)
         nothing: dict[str, Any] = {"causes": altered, "now": None, "tolerance": 0.0}
-        gone = [error.message]
+        gone = [error.message, *_forgotten(version, settings)]
         return ReproduceResult(
             version=version.version, outcome="impossible", differences=gone, before=before, **nothing
         )
@@ -127,6 +128,16 @@ def _made_again(
         now=now,
         tolerance=allowed,
     )
+
+
+def _forgotten(version: ModelVersion, settings: StateSettings) -> list[str]:
+    """That rows which the version learned from were removed on request, if they were."""
+    entries = Ledger(settings.ledger).entries(version.model, FORGOTTEN)
+    return [
+        f"Rows of a person that it learned from were forgotten on {entry.at:%Y-%m-%d}, ledger entry {entry.key}"
+        for entry in entries
+        if version.version in entry.body["versions"]
+    ]
 
 
 def _run(step: str, inputs: dict[str, Any], folder: Path, place: StateSettings) -> Any:

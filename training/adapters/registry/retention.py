@@ -18,6 +18,8 @@ log = logging.getLogger("perennial")
 
 #: Tag of a run whose artifacts were deleted: when.
 DELETED = "artifacts_deleted"
+#: Tag of a version that cannot be made again, because rows that it learned from were removed on request.
+FORGOTTEN = "forgotten"
 
 
 def needed_table_versions(tracking_uri: str, learns_from_it: Callable[[str], bool]) -> dict[str, set[int]]:
@@ -32,6 +34,8 @@ def needed_table_versions(tracking_uri: str, learns_from_it: Callable[[str], boo
             if not learns_from_it(model.name):
                 continue
             for version in versions_of(client, model.name):
+                if FORGOTTEN in version.tags:
+                    continue
                 tables = _tables(version.tags) or _tables(client.get_run(version.run_id).data.tags)
                 if not tables:
                     problem = f"Version {version.version} of {model.name} does not say of which table versions it is"
@@ -40,6 +44,20 @@ def needed_table_versions(tracking_uri: str, learns_from_it: Callable[[str], boo
                 for table, number in tables.items():
                     needed.setdefault(table, set()).add(number)
     return needed
+
+
+def table_versions(tracking_uri: str, model: str) -> dict[int, dict[str, int]]:
+    """Registered version → table → the version of it that it was made of; without the versions that are forgotten.
+
+    Raises TransientError when MLflow does not answer.
+    """
+    client = connect(tracking_uri)
+    with contract_errors(tracking_uri):
+        return {
+            int(version.version): _tables(version.tags) or _tables(client.get_run(version.run_id).data.tags)
+            for version in versions_of(client, model)
+            if FORGOTTEN not in version.tags
+        }
 
 
 def delete_artifacts(tracking_uri: str, model: str, before: datetime, dry_run: bool) -> list[str]:

@@ -28,6 +28,7 @@ from training.contract.messages.data import (
     MaterializeInputs,
     MaterializeResult,
 )
+from training.contract.messages.forgetting import ForgetInputs, ForgetResult
 from training.contract.messages.inputs import Metrics, ModelInputs, SourceInputs, StepInputs
 from training.contract.messages.ledger import (
     LedgerVerifyInputs,
@@ -116,6 +117,8 @@ __all__ = [
     "FeaturesInputs",
     "FeaturesResult",
     "FitInputs",
+    "ForgetInputs",
+    "ForgetResult",
     "IngestInputs",
     "IngestResult",
     "Interval",

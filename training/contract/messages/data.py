@@ -30,6 +30,9 @@ class IngestResult(Frozen):
     affected: Days | None
     """Feature days that must be computed again; None when no feature can have changed."""
     table_versions: TableVersions
+    forgotten: list[str] = []
+    """The ids of the tombstones of rows of this partition that were removed on request: this delivery may have brought
+    them back."""
     data_docs: str | None
     """Great Expectations' page about this partition."""
 

@@ -23,6 +23,7 @@ from training.contract.source_spec import load_source_spec
 from training.domain.conform import conform
 from training.domain.partitions import affected_days, newest_before, partition_days, widened
 from training.domain.quarantine import known_in, quarantine_rows
+from training.forgotten import removals
 from training.settings import StateSettings
 from training.steps.ingest.validation import Validator
 from training.steps.ingest.writing import Partition
@@ -44,7 +45,7 @@ def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
 class _Ingest:
     def __init__(self, inputs: IngestInputs, settings: StateSettings) -> None:
         self.spec = load_source_spec(inputs.source, settings.feature_repo)
-        self.inputs, self.maximum_bytes = inputs, settings.landed_maximum_bytes
+        self.inputs, self.settings, self.maximum_bytes = inputs, settings, settings.landed_maximum_bytes
         if inputs.feed not in self.spec.feeds:
             hint = f"The feeds: {', '.join(self.spec.feeds)}."
             raise InputError(f"The source {inputs.source} has no feed {inputs.feed!r}", hint)
@@ -91,8 +92,17 @@ class _Ingest:
     ) -> IngestResult:
         if self.inputs.feed == EVENTS:
             self.partition.warn_of_released()
+        source, where = self.inputs.source, self.settings.lake
+        forgotten = [] if outcome == "unchanged" else removals(where, source, self.inputs.feed, self.inputs.partition)
+        if forgotten:
+            log.warning(
+                "%s of %s lost rows of a person on request (%s), and this delivery may have brought them back: run "
+                "`make forget` again",
+                *(self.inputs.partition, self.inputs.feed, ", ".join(forgotten)),
+            )
         return IngestResult(
             outcome=outcome,
+            forgotten=forgotten,
             content_sha256=landed.sha256,
             rows_read=kept + quarantined,
             rows_kept=kept,

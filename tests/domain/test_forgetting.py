@@ -1,0 +1,51 @@
+"""Which rows are a person's."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from training.contract.artifact import Golden
+from training.contract.errors import InputError
+from training.domain.forgetting import Entity, one_of, parse_entity, quarantined, without
+
+TYPES = {"customer_id": pa.int64(), "carrier": pa.string(), "weight": pa.float64()}
+
+
+def test_an_entity_is_read_in_the_type_of_its_column() -> None:
+    assert parse_entity("customer_id=7", TYPES) == Entity("customer_id", 7)
+    assert parse_entity(" carrier = O'Hare=x ", TYPES) == Entity("carrier", "O'Hare=x")
+    assert Entity("carrier", "O'Hare").predicate == "carrier = 'O''Hare'"
+
+
+@pytest.mark.parametrize("text", ["customer_id", "amount=7", "=7", "customer_id=seven", "weight=1.5", "carrier="])
+def test_what_names_no_entity_is_refused_without_its_value(text: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_entity(text, TYPES)
+    assert "seven" not in str(error.value)
+
+
+def test_many_values_are_several_predicates() -> None:
+    assert one_of("id", {3, 1}) == ["id IN (1, 3)"]
+    assert len(one_of("id", range(2500))) == 3
+    assert one_of("id", []) == []
+
+
+def test_quarantined_rows_are_found_whatever_type_the_value_has() -> None:
+    rows = [{"customer_id": value, "id": number} for number, value in enumerate([7, "7", 7.0, " 7 ", "70", None, 17])]
+    texts = [json.dumps(row) for row in rows] + [json.dumps([7]), json.dumps({"id": "9"})]
+    found = quarantined(texts, Entity("customer_id", 7), "id", {9})
+    assert sorted(json.loads(text)["id"] for text in found if '"9"' not in text) == [0, 1, 2, 3]
+    assert json.dumps({"id": "9"}) in found
+    assert len(found) == 5
+
+
+def test_golden_rows_without_the_entity_stay_together() -> None:
+    golden = Golden(
+        features=[[1.0], [2.0], [3.0]],
+        scores=[0.1, 0.2, 0.3],
+        events=[{"customer_id": 7}, {"customer_id": 8}, {"customer_id": 7}],
+        batch=[{"a": 1.0}, {"a": 2.0}, {"a": 3.0}],
+    )
+    left = without(golden, Entity("customer_id", 7))
+    assert (left.features, left.scores, left.events, left.batch) == ([[2.0]], [0.2], [{"customer_id": 8}], [{"a": 2.0}])

@@ -1,0 +1,178 @@
+"""A person's rows go from everywhere, what cannot be made again is named, and nothing that is kept names the person."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel, copied
+from training.adapters.lake import Lake
+from training.adapters.ledger import Ledger
+from training.adapters.registry import Registry, table_tags
+from training.adapters.registry.retention import FORGOTTEN
+from training.contract.errors import DataContractError
+from training.contract.messages import ForgetInputs, ForgetResult, ReproduceInputs, VerifySourceInputs
+from training.contract.model_spec import load_model_spec
+from training.domain.predictions import event_type, prediction_schema
+from training.forgotten import removals
+from training.settings import Settings
+from training.steps import forget, reproduce, verify_source
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(world: MonitoredModel, tmp_path: Path) -> Settings:
+    """With quarantined rows, predictions, a landed file and the tags that a registered version has."""
+    settings = copied(world, tmp_path)
+    _with_artifacts_of_its_own(world, settings, tmp_path / "mlflow.db")
+    registry = Registry(settings.tracking_uri)
+    for tag, value in table_tags(world.dataset.table_versions).items():
+        registry.tag(MODEL, world.champion.version, tag, value)
+    lake = Lake(settings.lake, SOURCE, MODEL)
+    person = person_of(lake)
+    rows = [{"customer_id": str(person), "amount": -1}, {"customer_id": person + 1, "amount": -1}]
+    bad = {"feed": ["events"] * 2, "partition": ["all"] * 2, "reason": ["amount"] * 2}
+    bad["row"] = [json.dumps(row) for row in rows]
+    lake.replace("quarantine", pa.table(bad), "feed = 'events'", ["feed", "partition"])
+    events = lake.scan("events").to_table().slice(0, 2000)
+    schema = prediction_schema(event_type(load_model_spec(MODEL)))
+    fields = schema.field("event").type
+    made = pa.StructArray.from_arrays(
+        [events[f.name].combine_chunks().cast(f.type) for f in fields], fields=list(fields)
+    )
+    count, columns = events.num_rows, dict[str, Any]()
+    for field in schema:
+        columns[field.name] = made if field.name == "event" else pa.nulls(count, field.type)
+    columns["day"] = events["event_time"].cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+    lake.append_once("predictions", pa.table(columns, schema=schema), ["day"], "replica", 1)
+    landed = Path(settings.landing, SOURCE, "events", "2026-01-05.parquet")
+    landed.parent.mkdir(parents=True)
+    pq.write_table(events.drop_columns("partition"), landed)
+    return settings
+
+
+def _with_artifacts_of_its_own(world: MonitoredModel, settings: Settings, database: Path) -> None:
+    """The copy of MLflow's database still names the artifacts of the shared world, which must stay."""
+    old, new = str(world.settings.home), str(settings.home)
+    with sqlite3.connect(database) as connection:
+        for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
+        connection.execute("UPDATE logged_models SET artifact_location = replace(artifact_location, ?, ?)", (old, new))
+
+
+def person_of(lake: Lake) -> int:
+    """The customer of the first event that the champion learned from."""
+    return int(lake.scan("events").to_table(["customer_id"])["customer_id"][0].as_py())
+
+
+def run(settings: Settings, person: int, dry_run: bool = False) -> ForgetResult:
+    return forget.run(ForgetInputs(source=SOURCE, entity=f"customer_id={person}", dry_run=dry_run), settings)
+
+
+def rows_of(settings: Settings, person: int) -> dict[str, int]:
+    """Table → its rows that are the person's."""
+    lake = Lake(settings.lake, SOURCE, MODEL)
+    found = {
+        table: lake.scan(table).count_rows(filter=pc.field("customer_id") == person)
+        for table in ("events", "customer_features")
+    }
+    found["predictions"] = lake.count_where("predictions", f"get_field(event, 'customer_id') = {person}")
+    found["quarantine"] = sum(
+        str(person) in row for row in lake.scan("quarantine").to_table(["row"])["row"].to_pylist()
+    )
+    return found
+
+
+def test_a_person_goes_from_everywhere(place: Settings, world: MonitoredModel) -> None:
+    lake = Lake(place.lake, SOURCE, MODEL)
+    person = person_of(lake)
+    mine = pc.field("customer_id") == person
+    ids = set(lake.scan("events").to_table(["transaction_id"], filter=mine)["transaction_id"].to_pylist())
+    before, all_events = rows_of(place, person), lake.scan("events").count_rows()
+    labelled = lake.scan("labels").count_rows(filter=pc.field("transaction_id").isin(sorted(ids)))
+    assert all(before.values())
+    assert labelled
+
+    planned = run(place, person, dry_run=True)
+    assert rows_of(place, person) == before
+    assert planned.tombstone == ""
+    assert {table: planned.removed[table] for table in ("events", "labels", "quarantine")} == {
+        "events": before["events"],
+        "labels": labelled,
+        "quarantine": 1,
+    }
+    assert Ledger(place.ledger).entries(MODEL, FORGOTTEN) == []
+
+    done = run(place, person)
+
+    assert done.removed == planned.removed
+    assert done.versions == planned.versions == {MODEL: [world.champion.version]}
+    assert set(rows_of(place, person).values()) == {0}
+    assert lake.scan("events").count_rows() == all_events - before["events"]
+    assert lake.scan("labels").count_rows(filter=pc.field("transaction_id").isin(sorted(ids))) == 0
+    landed = str(Path(place.landing, SOURCE, "events", "2026-01-05.parquet"))
+    assert [sentence for sentence in done.left if sentence.startswith(landed)]
+    # Golden rows and the reference sample of the champion.
+    kept = Path(place.home / "mlflow", MODEL, world.champion.run_id, "artifacts")
+    assert person not in pq.read_table(kept / "reference" / "reference.parquet")["customer_id"].to_pylist()
+    golden = json.loads((kept / "served" / "metadata.json").read_text())["golden"]
+    assert person not in [event["customer_id"] for event in golden["events"]]
+    assert len(golden["events"]) == len(golden["scores"]) > 0
+    # No file of an earlier version is left.
+    for table in ("events", "labels", "customer_features"):
+        there = {path.name for path in Path(lake.uri(table)).rglob("*.parquet") if "_delta_log" not in str(path)}
+        assert there == {Path(name).name for name in lake.files(table)}
+    verify_source.run(VerifySourceInputs(source=SOURCE), place)
+
+    (entry,) = Ledger(place.ledger).entries(MODEL, FORGOTTEN)
+    assert entry.key == done.tombstone
+    assert entry.body["versions"] == [world.champion.version]
+    assert set(entry.body) == {"column", "versions", "rows"}
+    assert removals(place.lake, SOURCE, "events", "all") == [done.tombstone]
+
+    with pytest.raises(DataContractError, match=rf"were forgotten on .*, ledger entry {done.tombstone}"):
+        reproduce.run(ReproduceInputs(model=MODEL), place)
+
+    again = run(place, person)
+    assert (again.tombstone, again.versions) == ("", {})
+    assert not {"events", "labels", "quarantine", f"predictions/{MODEL}"} & set(again.removed)
+    assert len(Ledger(place.ledger).entries(MODEL, FORGOTTEN)) == 1
+
+
+def test_nothing_is_removed_for_somebody_who_is_not_there(place: Settings) -> None:
+    lake = Lake(place.lake, SOURCE, MODEL)
+    versions = lake.versions("events", "labels")
+    done = run(place, 10**9)
+    assert (done.tombstone, done.versions) == ("", {})
+    assert lake.versions("events", "labels") == versions
+
+
+@pytest.mark.parametrize("dies_at", [1, 2, 3])
+def test_killed_while_rows_go_it_ends_the_work(place: Settings, monkeypatch: pytest.MonkeyPatch, dies_at: int) -> None:
+    lake, calls = Lake(place.lake, SOURCE, MODEL), []
+    person, remove = person_of(lake), Lake.remove
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self: Lake, table: str, predicate: str) -> int:
+        calls.append(table)
+        if len(calls) == dies_at:
+            raise Killed
+        return remove(self, table, predicate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "remove", dying)
+        with pytest.raises(Killed):
+            run(place, person)
+    run(place, person)
+    assert set(rows_of(place, person).values()) == {0}
+    ids = lake.scan("events").to_table(["transaction_id"])["transaction_id"].combine_chunks()
+    labels = lake.scan("labels").to_table(["transaction_id"])["transaction_id"]
+    assert pc.all(pc.is_in(labels, ids)).as_py()  # No label without its event is left.

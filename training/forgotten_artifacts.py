@@ -1,0 +1,139 @@
+"""What registered versions keep of single rows in MLflow, and which landed files hold rows of a person."""
+
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from training import storage
+from training.adapters import datasets
+from training.adapters.registry import REFERENCE, SERVED, ModelVersion, Registry, Runs
+from training.contract.artifact import METADATA_FILE, ArtifactMetadata, signature_of
+from training.contract.source_spec import SourceSpec
+from training.domain.forgetting import Entity, without
+from training.settings import StateSettings
+from training.signing import sign_run
+
+_SAMPLE = f"{REFERENCE}/{datasets.REFERENCE}"
+
+
+def clean_versions(
+    model: str, entity: Entity, settings: StateSettings, dry_run: bool
+) -> tuple[dict[str, int], list[str]]:
+    """Take the person's rows out of the golden rows and the reference samples of the registered versions of `model`.
+
+    Returns what was removed, or would be, and what was left with the reason. A signed version is signed again; without
+    the private key it is left. Raises TransientError when MLflow does not answer.
+    """
+    removed, left = dict[str, int](), list[str]()
+    for version in Registry(settings.tracking_uri).versions(model):
+        if not version.run_id:
+            continue
+        named = f"version {version.version} of {model}"
+        with TemporaryDirectory() as folder:
+            changed, rows = _without_person(version, entity, Path(folder), settings)
+            if not rows:
+                continue
+            if problem := _problem(version, changed, settings):
+                left.append(f"{rows} golden and reference rows of {named} are the person's: {problem}")
+                continue
+            removed[f"golden and reference rows of {named}"] = rows
+            if not dry_run:
+                _put_back(version, changed, settings)
+    return removed, left
+
+
+def _without_person(
+    version: ModelVersion, entity: Entity, folder: Path, settings: StateSettings
+) -> tuple[dict[str, Path], int]:
+    """Artifact folder → the folder with its file as it is without the person; and how many rows were left out."""
+    registry, changed, rows = Registry(settings.tracking_uri), dict[str, Path](), 0
+    for path in (_SAMPLE, f"{SERVED}/{METADATA_FILE}"):
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not registry.download_file(version.run_id, path, file):
+            continue
+        found = _shortened_sample(file, entity) if path == _SAMPLE else _shortened_golden(file, entity)
+        if found:
+            changed[path.partition("/")[0]] = file.parent
+            rows += found
+    return changed, rows
+
+
+def _shortened_sample(file: Path, entity: Entity) -> int:
+    table = pq.read_table(file)
+    if entity.column not in table.column_names:
+        return 0
+    mine = pc.fill_null(pc.equal(table[entity.column].cast(_type(entity)), pa.scalar(entity.value)), False)
+    count = pc.sum(mine).as_py() or 0
+    if count:
+        pq.write_table(table.filter(pc.invert(mine)), file)
+    return int(count)
+
+
+def _type(entity: Entity) -> pa.DataType:
+    return pa.int64() if isinstance(entity.value, int) else pa.string()
+
+
+def _shortened_golden(file: Path, entity: Entity) -> int:
+    metadata = ArtifactMetadata.model_validate_json(file.read_bytes())
+    golden = without(metadata.golden, entity)
+    count = len(metadata.golden.events) - len(golden.events)
+    if count:
+        file.write_text(metadata.model_copy(update={"golden": golden}).model_dump_json(indent=2))
+    return count
+
+
+def _problem(version: ModelVersion, changed: dict[str, Path], settings: StateSettings) -> str:
+    """Why the artifacts must stay as they are; empty when they may be changed."""
+    if SERVED in changed:
+        metadata = ArtifactMetadata.model_validate_json((changed[SERVED] / METADATA_FILE).read_bytes())
+        if not metadata.golden.events:
+            return "it would have no golden row any more. Train another version and delete this one."
+    signed = Registry(settings.tracking_uri).files(version.run_id, str(Path(signature_of(SERVED)).parent))
+    if signed and not settings.signing_key_file:
+        return "the version is signed. Run this again with CT_SIGNING_KEY_FILE."
+    return ""
+
+
+def _put_back(version: ModelVersion, changed: dict[str, Path], settings: StateSettings) -> None:
+    registry = Registry(settings.tracking_uri)
+    runs = Runs(settings.tracking_uri, version.model, str(settings.home / "mlflow"))
+    for name, folder in changed.items():
+        runs.log_files(version.run_id, folder, name)
+    if registry.files(version.run_id, str(Path(signature_of(SERVED)).parent)):
+        with TemporaryDirectory() as fetched:
+            served = registry.download(version, Path(fetched, SERVED), settings.artifact_maximum_mib)
+            sign_run(version.model, version.run_id, version.digest, str(served), settings)
+
+
+def landed_files(spec: SourceSpec, entity: Entity, ids: set[Any], settings: StateSettings) -> list[str]:
+    """A sentence for each landed file that holds rows of the person, or of one of the events with these ids.
+
+    Landing belongs to those who deliver: nothing is changed there.
+    """
+    found = []
+    for feed in spec.feeds:
+        root = storage.join(settings.landing, spec.name, feed)
+        for path in storage.tree(root):
+            if path.endswith(".parquet") and not Path(path).name.startswith("."):
+                count = _landed_rows(storage.join(root, path), spec, entity, ids)
+                if count is None:
+                    found.append(f"{storage.join(root, path)} cannot be read: look yourself")
+                elif count:
+                    found.append(f"{storage.join(root, path)} holds {count} rows of the person: delete or replace it")
+    return found
+
+
+def _landed_rows(uri: str, spec: SourceSpec, entity: Entity, ids: set[Any]) -> int | None:
+    try:
+        file = pq.ParquetFile(io.BytesIO(storage.read(uri) or b""))
+        names = [name for name in (entity.column, spec.id_column) if name in file.schema_arrow.names]
+        rows = file.read(names).to_pylist()
+    except (OSError, pa.ArrowException):
+        return None
+    return sum(row.get(entity.column) == entity.value or row.get(spec.id_column) in ids for row in rows)
