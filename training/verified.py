@@ -87,6 +87,8 @@ def pinned_faults(recipe: Recipe, source: str, settings: StateSettings, read: bo
     for table, number in (snapshot.table_versions if snapshot else {}).items():
         if table not in recipe.files or recipe.tables.get(table) != lake.identity(table):
             continue  # Made before there were digests, or of a table that is gone: reproduce says that.
+        if (newest := lake.version(table)) is None or number > newest:
+            continue  # Restored from an older copy.
         paths = lake.files(table, number)
         known = file_digests.recorded(lake.uri(table))
         if file_digests.digest_of(known, paths) != recipe.files[table]:

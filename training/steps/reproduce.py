@@ -102,14 +102,15 @@ def _made_again(
 ) -> ReproduceResult:
     source = load_model_spec(version.model, settings.models_dir, settings.feature_repo).source.name
     place = place_of(recipe, source, folder / "place", settings)
-    altered = pinned_faults(recipe, source, settings, read=True)
+    forgotten = _forgotten(version, settings)
+    altered = [] if forgotten else pinned_faults(recipe, source, settings, read=True)
     try:
         data = DatasetResult.model_validate(_run("dataset", recipe.dataset.model_dump(mode="json"), folder, place))
         trained = TrainResult.model_validate(_run("train", {**recipe.fit, "dataset_uri": data.uri}, folder, place))
     except DataContractError as error:
         log.warning("The version cannot be made again: %s", error)
         nothing: dict[str, Any] = {"causes": altered, "now": None, "tolerance": 0.0}
-        gone = [error.message, *_forgotten(version, settings)]
+        gone = [error.message, *forgotten]
         return ReproduceResult(
             version=version.version, outcome="impossible", differences=gone, before=before, **nothing
         )
