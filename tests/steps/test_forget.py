@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def place(world: MonitoredModel, tmp_path: Path) -> Settings:
+def place(world: MonitoredModel, tmp_path: Path) -> Iterator[Settings]:
     """With quarantined rows, predictions, a landed file and the tags that a registered version has."""
     settings = copied(world, tmp_path)
-    _with_artifacts_of_its_own(world, settings, tmp_path / "mlflow.db")
+    _with_artifacts_of_its_own(settings, tmp_path / "mlflow.db")
     registry = Registry(settings.tracking_uri)
     for tag, value in table_tags(world.dataset.table_versions).items():
         registry.tag(MODEL, world.champion.version, tag, value)
@@ -54,13 +55,23 @@ def place(world: MonitoredModel, tmp_path: Path) -> Settings:
     landed = Path(settings.landing, SOURCE, "events", "2026-01-05.parquet")
     landed.parent.mkdir(parents=True)
     pq.write_table(events.drop_columns("partition"), landed)
-    return settings
+    yield settings
+    _forget_artifact_folders()
 
 
-def _with_artifacts_of_its_own(world: MonitoredModel, settings: Settings, database: Path) -> None:
+def _forget_artifact_folders() -> None:
+    """MLflow remembers where the artifacts of a run are, for all databases alike."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
+
+
+def _with_artifacts_of_its_own(settings: Settings, database: Path) -> None:
     """The copy of MLflow's database still names the artifacts of the shared world, which must stay."""
-    old, new = str(world.settings.home), str(settings.home)
+    _forget_artifact_folders()
     with sqlite3.connect(database) as connection:
+        [(where,)] = connection.execute("SELECT artifact_uri FROM runs").fetchall()
+        old, new = where.partition("/mlflow/")[0], str(settings.home)
         for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
             connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
         connection.execute("UPDATE logged_models SET artifact_location = replace(artifact_location, ?, ?)", (old, new))
