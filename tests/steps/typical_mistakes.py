@@ -254,6 +254,12 @@ MISTAKES = [
         "features: The spec of model card_fraud names the features ['customer_cuont_7d'], which the source does not",
     ),
     _late(
+        "a typo in a feature that may explain the label: cards",
+        replaced(FRAUD, ("  k: 100", "  k: 100\n  leakage: {expected: [payment_amont]}")),
+        FRAUD,
+        "evaluation.leakage.expected names 'payment_amont', which is not one of the model's features",
+    ),
+    _late(
         "a feature that the source does not have: flights",
         replaced(DELAY, ("features: all", "features: [distance, carrier_delay_2d]")),
         DELAY,

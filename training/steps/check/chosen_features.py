@@ -23,6 +23,16 @@ def check_features(spec: ModelSpec, file: str, settings: StateSettings) -> list[
     if not names:
         what, fix = "chooses no features", "Name features of the source, or define views that have some."
         return [Problem(file=file, place="features", what=what, fix=fix)]
+    unknown = [
+        Problem(
+            file=file,
+            place="evaluation.leakage.expected",
+            what=f"names {name!r}, which is not one of the model's features",
+            fix=f"{did_you_mean(name, names)}Name a feature.",
+        )
+        for name in spec.evaluation.leakage.expected
+        if name not in names
+    ]
     # A dataset has these columns beside the features.
     source = spec.source
     of_events = [*source.request_columns]
