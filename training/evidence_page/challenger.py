@@ -33,8 +33,9 @@ def _robustness(found: Robustness) -> str:
         shown = ", ".join(f"{name}: {share:.2%}" for name, share in most)
         numbers = [str(test.columns), f"{test.rows:,}", _share(test.changed), _share(test.maximum)]
         rows.append([test.described, *numbers, f"{test.not_finite:,}", shown or "–"])
-    said = f"Features of {found.rows:,} rows of the holdout were changed within the rules of their columns. Changed: "
-    return f"<p>{said}{escape(found.unit.format('this share'))}.</p>{web_pages.table(head, rows)}"
+    said = f"Features of {found.rows:,} rows of the holdout were changed within the rules of their columns. "
+    said += "Changed means: "
+    return f"<p>{said}{escape(found.unit.format('so many'))}.</p>{web_pages.table(head, rows)}"
 
 
 def _cost(found: Cost) -> str:
