@@ -28,6 +28,7 @@ from training.domain.importance import importance_chart
 from training.domain.parity import PARITY_TOLERANCE
 from training.domain.task_kind import task_of
 from training.domain.tasks.binary import ServedBinary
+from training.fit_job import FitJob
 from training.settings import Settings
 from training.steps import train
 
@@ -246,7 +247,7 @@ def test_another_try_on_another_device_takes_the_run_up(
     def killed(*args: object, **kwargs: object) -> None:
         raise TransientError("killed")
 
-    fit = train._fit
+    fit = FitJob.fit
 
     def elsewhere(*args: Any) -> tuple[Any, float]:
         fitted, seconds = fit(*args)
@@ -254,7 +255,7 @@ def test_another_try_on_another_device_takes_the_run_up(
 
     with monkeypatch.context() as patched:
         patched.setattr(Runs, "log_dataset", killed)
-        patched.setattr(train, "_fit", elsewhere)
+        patched.setattr(FitJob, "fit", elsewhere)
         with pytest.raises(TransientError):
             train.run(mine, at)
     result = train.run(mine, at)
