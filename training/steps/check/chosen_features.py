@@ -23,7 +23,7 @@ def check_features(spec: ModelSpec, file: str, settings: StateSettings) -> list[
     if not names:
         what, fix = "chooses no features", "Name features of the source, or define views that have some."
         return [Problem(file=file, place="features", what=what, fix=fix)]
-    unknown = [
+    unexpected = [
         Problem(
             file=file,
             place="evaluation.leakage.expected",
@@ -52,13 +52,17 @@ def check_features(spec: ModelSpec, file: str, settings: StateSettings) -> list[
         if name not in of_events and name not in names
     ]
     taken = {source.id_column, spec.label, source.events.time_column, spec.evaluation.entity, *source.entities.values()}
-    return unknown + [
-        Problem(
-            file=file,
-            place="features",
-            what=f"has {name}, but a dataset already has another column of this name",
-            fix="Rename the feature in the source.",
-        )
-        for name in names
-        if name in taken | TABLE_COLUMNS and name not in source.features.event_columns
-    ]
+    return (
+        unexpected
+        + unknown
+        + [
+            Problem(
+                file=file,
+                place="features",
+                what=f"has {name}, but a dataset already has another column of this name",
+                fix="Rename the feature in the source.",
+            )
+            for name in names
+            if name in taken | TABLE_COLUMNS and name not in source.features.event_columns
+        ]
+    )
