@@ -35,8 +35,8 @@ DISK_RETRY_SECONDS = 1.0
 LAST_TRIES, LAST_SHIPPINGS = 3, 2
 #: The service is not ready when nothing could be written for this long.
 PATIENCE_SECONDS = 5.0
-#: A segment is sealed, and then shipped, after this many rows or seconds.
-SEGMENT_ROWS = 5_000
+#: A segment is sealed, and then shipped, after this many rows, or after the seconds of the setting.
+SEGMENT_ROWS = 25_000
 SEGMENT_SECONDS = 2.0
 RETRY_SECONDS = (1.0, 30.0)
 MAXIMUM_QUEUE = 50_000
@@ -46,7 +46,8 @@ log = logging.getLogger("perennial")
 
 
 class PredictionLog:
-    """The log of one model. `threads`: those of the process; without, it has its own."""
+    """The log of one model. `threads`: those of the process; without, it has its own. A segment is sealed after
+    `ship_seconds` (None: SEGMENT_SECONDS)."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class PredictionLog:
         replica: str,
         metrics: ModelMetrics,
         threads: LogThreads | None = None,
+        ship_seconds: float | None = None,
     ) -> None:
         self._spool = Spool(folder)
         #: The columns of events that are logged. Replaced when the spec changes.
@@ -64,6 +66,7 @@ class PredictionLog:
         self._to_lake = Shipping(self._spool, lake, replica, metrics)
         self._queue: deque[bytes] = deque()
         self._threads = threads or LogThreads()
+        self._ship_seconds = SEGMENT_SECONDS if ship_seconds is None else ship_seconds
         #: Held by the thread that writes, and by the one that ships.
         self._writing, self._shipping = threading.Lock(), threading.Lock()
         #: When the next write is due (time.monotonic), and the next shipping; None: when a segment is sealed.
@@ -181,7 +184,7 @@ class PredictionLog:
                 raise
         now = time.monotonic()
         # While a segment waits for a shipper, the open one grows: a commit of one segment costs less than of many.
-        due = self._ship_at is None and now - self._opened >= SEGMENT_SECONDS
+        due = self._ship_at is None and now - self._opened >= self._ship_seconds
         seals = self._spool.rows >= SEGMENT_ROWS or (self._spool.rows > 0 and due)
         if seals or now - self._synced_at >= sync_seconds:
             self._sync()

@@ -39,7 +39,8 @@ class Replica:
         self.store = StoreReader(settings)
         self.guard = LoadGuard(settings)
         self.record_timer = RecordTimer()
-        self.spools = SpoolFolders(self.folder, settings.lake, self.name, self.metrics)
+        ship_seconds = settings.serving_ship_seconds
+        self.spools = SpoolFolders(self.folder, settings.lake, self.name, self.metrics, ship_seconds)
         #: Set when a model is being loaded into memory. ModelUnloader waits for it.
         self.models_loaded = threading.Event()
         self.registry = RegistryPoll(Registry(settings.tracking_uri), settings.serving_poll_seconds)

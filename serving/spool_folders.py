@@ -24,11 +24,13 @@ log = logging.getLogger("perennial")
 
 
 class SpoolFolders:
-    """`folder`: that of the replica with the name `replica`."""
+    """`folder`: that of the replica with the name `replica`. `ship_seconds`: as in PredictionLog."""
 
-    def __init__(self, folder: Path, lake: str, replica: str, metrics: Metrics) -> None:
+    def __init__(
+        self, folder: Path, lake: str, replica: str, metrics: Metrics, ship_seconds: float | None = None
+    ) -> None:
         self._folder, self._lake, self._replica, self._metrics = folder / "predictions", lake, replica, metrics
-        self._threads = LogThreads()
+        self._ship_seconds, self._threads = ship_seconds, LogThreads()
         self._lock = threading.Lock()
         #: By folder.
         self._logs: dict[Path, PredictionLog] = {}
@@ -75,7 +77,7 @@ class SpoolFolders:
 
     def _start(self, folder: Path, source: str, model: str, layout: EventLayout) -> None:
         lake, metrics = Lake(self._lake, source, model), self._metrics.of(model)
-        made = PredictionLog(folder, lake, layout, self._replica, metrics, self._threads)
+        made = PredictionLog(folder, lake, layout, self._replica, metrics, self._threads, self._ship_seconds)
         self._keep_layout(folder, layout)
         made.start()
         self._logs[folder] = made

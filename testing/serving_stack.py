@@ -348,6 +348,7 @@ def serving_environment(settings: Settings) -> dict[str, str]:
         "CT_SERVING_STATE": settings.serving,
         "CT_ONLINE_STORE": settings.online_store,
         "CT_SERVING_POLL_SECONDS": "0.2",
+        "CT_SERVING_SHIP_SECONDS": "2",
         "BENTOML_HOME": str(settings.home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
     }

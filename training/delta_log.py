@@ -79,19 +79,21 @@ def refuse_lost_files(opened: "DeltaTable") -> None:
             raise DataContractError(f"Version {opened.version()} of table {folder} is not whole: {file} {found}", hint)
 
 
-def flush_newest(opened: "DeltaTable") -> None:
-    """Put the newest commit and its files on disk, which delta-rs leaves to the operating system.
+def flush_newest(opened: "DeltaTable", since: int | None = None) -> None:
+    """Put the newest commit, or all after version `since`, and their files on disk, which delta-rs leaves to the
+    operating system.
 
     A power cut then spares what a step reports as done. An object store does this itself.
     """
     if storage.is_remote(opened.table_uri):
         return
-    folder = _folder(opened)
-    commit = storage.local(_commit_uri(str(folder), opened.version()))
-    actions = [json.loads(line) for line in commit.read_text().splitlines()]
-    files = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
-    for path in (*files, *{file.parent for file in files}, commit, commit.parent, folder, folder.parent):
-        atomic.flush_one(path)
+    folder, newest = _folder(opened), opened.version()
+    for version in range(newest if since is None else since + 1, newest + 1):
+        commit = storage.local(_commit_uri(str(folder), version))
+        actions = [json.loads(line) for line in commit.read_text().splitlines()]
+        files = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
+        for path in (*files, *{file.parent for file in files}, commit, commit.parent, folder, folder.parent):
+            atomic.flush_one(path)
 
 
 def _refuse_torn(commit: Path) -> None:

@@ -89,9 +89,9 @@ class StateSettings(BaseSettings):
 
     landing_uri: str = ""
     """Files land at <landing>/<source>/<feed>/<partition>.parquet."""
-    landed_maximum_bytes: int = Field(1 << 30, ge=1)
-    """A landed file whose rows take more memory is refused, also when its content is small. The ingest step needs
-    several times as much."""
+    landed_maximum_bytes: int = Field(1 << 36, ge=1)
+    """A landed file whose rows take more bytes, uncompressed, is refused, also when its content is small. Ingest reads
+    it in batches: its memory does not grow with the file."""
     lake_uri: str = ""
     """Delta tables, <lake>/<source>/<table> and <lake>/<source>/predictions/<model>."""
     work_uri: str = ""
@@ -221,6 +221,10 @@ class ServingSettings(StateSettings):
     of its own, whose end does not end the service. Keep twice that free beside the versions in memory."""
     serving_load_seconds: float = Field(30.0, gt=0)
     """Time limit for the first load of a version and the scores of its golden rows."""
+
+    serving_ship_seconds: float = Field(60.0, gt=0)
+    """Seconds after which predictions are put into the lake, or sooner when there are many. Each time makes a commit
+    and a file. Until then they are on the replica's disk, and monitoring and a rollout's quality guard lack them."""
 
     serving_lookup_seconds: float = Field(0.5, gt=0)
     """Time limit for a lookup of up to 100 events in the online store. A larger one gets proportionally more."""

@@ -117,6 +117,22 @@ def size(uri: str) -> int | None:
             return None
 
 
+def as_local(uri: str, copy: Path) -> Path | None:
+    """A file with the content of `uri` on this machine: the file itself, or `copy`, to which it is downloaded from an
+    object store. None when there is no such file."""
+    if not is_remote(uri):
+        return local(uri) if local(uri).is_file() else None
+    with _contract_errors(uri) as (store, path):
+        try:
+            content = store.get(path).stream(min_chunk_size=1 << 20)
+        except FileNotFoundError:
+            return None
+        with copy.open("wb") as file:
+            for block in content:
+                file.write(block)
+    return copy
+
+
 def write(uri: str, content: bytes) -> None:
     """Write `content` to `uri` atomically. Replaces a file that exists."""
     if is_remote(uri):

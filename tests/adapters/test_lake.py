@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -421,3 +421,101 @@ def test_a_partition_from_before_the_time_column_has_no_span(lake: Lake) -> None
     put(lake, old.drop_columns("time"))
     replace(lake, "b", 3)
     assert [(span.partition, span.rows) for span in lake.spans("t", "time")] == [("b", 1)]
+
+
+# --- replacing a partition batch by batch, and merging files ---
+
+
+def in_batches(lake: Lake, partition: str, *batches: list[int]) -> int:
+    tables = (rows(partition, *values).drop_columns("partition") for values in batches)
+    return lake.replace_partition("t", rows(partition).schema, tables, {"partition": partition}, {f"in/{partition}": 1})
+
+
+def test_a_partition_is_replaced_batch_by_batch_as_at_once(lake: Lake) -> None:
+    in_batches(lake, "a", [1, 2], [3])
+    in_batches(lake, "b", [4])
+    version = in_batches(lake, "a", [5], [6, 7])
+    assert version == lake.version("t")
+    assert values(lake) == [4, 5, 6, 7]
+    assert lake.applied("t", "in/a") == 1
+    spans = {span.partition: (span.rows, span.earliest.hour, span.newest.hour) for span in lake.spans("t", "time")}
+    assert spans == {"a": (3, 0, 1), "b": (1, 0, 0)}
+    assert lake.scan("t").to_table(filter=ds.field("value") > 6)["value"].to_pylist() == [7]
+    in_batches(lake, "a")
+    assert values(lake) == [4]
+    wide = rows("b", 8).append_column("new", pa.array([1.5]))
+    lake.replace_partition("t", wide.schema, [wide.drop_columns("partition")], {"partition": "b"}, {"in/b": 2})
+    assert lake.scan("t").to_table(["value", "new"]).to_pylist() == [{"value": 8, "new": 1.5}]
+
+
+def test_an_error_among_the_batches_commits_nothing(lake: Lake) -> None:
+    in_batches(lake, "a", [1])
+
+    def torn() -> Iterator[pa.Table]:
+        yield rows("a", 2).drop_columns("partition")
+        raise DataContractError("the file is damaged", hint="Deliver it again.")
+
+    with pytest.raises(DataContractError, match="damaged"):
+        lake.replace_partition("t", rows("a").schema, torn(), {"partition": "a"}, {"in/a": 2})
+    assert (values(lake), lake.applied("t", "in/a")) == ([1], 1)
+
+
+def test_of_two_writers_of_a_partition_one_fails(lake: Lake) -> None:
+    in_batches(lake, "a", [1])
+
+    def overtaken() -> Iterator[pa.Table]:
+        yield rows("a", 2).drop_columns("partition")
+        in_batches(lake, "a", [3])
+
+    with pytest.raises(TransientError, match="Another writer changed"):
+        lake.replace_partition("t", rows("a").schema, overtaken(), {"partition": "a"}, {"in/a": 1})
+    assert values(lake) == [3]
+
+
+def on_day(day: int, *numbers: int) -> pa.Table:
+    days = pa.array([date(2026, 1, day)] * len(numbers), pa.date32())
+    return pa.table({"value": pa.array(numbers, pa.int64()), "day": days})
+
+
+def data_files(lake: Lake) -> list[str]:
+    return sorted(pa.table(DeltaTable(lake.uri("t")).get_add_actions(flatten=True))["path"].to_pylist())
+
+
+def test_small_files_of_closed_days_are_merged_and_nothing_else_changes(lake: Lake) -> None:
+    for number in range(9):
+        lake.append_once("t", on_day(5 + number % 3, number), ["day"], "replica", number)
+    before = lake.version("t")
+    assert len(data_files(lake)) == 9
+    assert lake.compact("t", "day", date(2026, 1, 7)) == 6
+    assert [sum(f"2026-01-0{day}" in path for path in data_files(lake)) for day in (5, 6, 7)] == [1, 1, 3]
+    assert values(lake) == values(lake, before) == list(range(9))
+    assert lake.applied("t", "replica") == 8
+    assert lake.append_once("t", on_day(5, 8), ["day"], "replica", 8) is None
+    assert Path(lake.uri("t"), "_delta_log", "_last_checkpoint").exists()
+    assert lake.compact("t", "day", date(2026, 1, 7)) == 0
+    assert lake.compact("nothing", "day", date(2026, 1, 7)) == 0
+
+
+def test_rows_that_are_appended_while_files_are_merged_are_kept(lake: Lake) -> None:
+    for number in range(40):
+        lake.append_once("t", on_day(5, number), ["day"], "replica", number)
+
+    def append() -> None:
+        for number in range(40, 60):
+            lake.append_once("t", on_day(5 + number % 2, number), ["day"], "replica", number)
+
+    writer = threading.Thread(target=append)
+    writer.start()
+    merged = sum(lake.compact("t", "day", date(2026, 1, 7)) for _ in range(5))
+    writer.join()
+    assert merged >= 40
+    assert values(lake) == list(range(60))
+
+
+def test_a_scan_of_some_days_opens_the_files_of_these_days_alone(lake: Lake) -> None:
+    for number in range(9):
+        lake.append_once("t", on_day(5 + number % 3, number), ["day"], "replica", number)
+    wanted = (ds.field("day") >= date(2026, 1, 6)) & (ds.field("day") < date(2026, 1, 7))
+    opened = [fragment.path for fragment in lake.scan("t").get_fragments(wanted)]
+    assert len(opened) == 3
+    assert all("2026-01-06" in path for path in opened)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.adapters.landing import read_landed
+from training.adapters.landing import open_landed
 from training.contract.errors import DataContractError
 from training.domain.conform import FILE_TYPE
 
@@ -26,7 +26,8 @@ ROWS = pa.table(
 def landed(folder: Path, content: bytes) -> pa.Table:
     path = folder / "2026-01-05.parquet"
     path.write_bytes(content)
-    return read_landed(str(path), 1 << 30).table()
+    with open_landed(str(path), 1 << 30, folder) as found:
+        return pa.concat_tables(found.batches())
 
 
 def parquet(folder: Path, rows: pa.Table = ROWS, **options: object) -> bytes:

@@ -234,6 +234,24 @@ def test_shipping_does_not_wait_for_the_end(
     log.close()
 
 
+def test_predictions_wait_for_their_time_or_for_enough_of_them(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_log, "SEGMENT_ROWS", 3)
+    metrics = Metrics(CollectorRegistry()).of(spec.name)
+    log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", metrics, ship_seconds=3600)
+    log.start()
+    log.append([row(1), row(2)])
+    eventually(lambda: log.waiting == 0)
+    time.sleep(0.5)
+    assert lake.version(PREDICTIONS) is None
+    log.append([row(3)])
+    eventually(lambda: shipped(lake) == [1, 2, 3])
+    log.append([row(4)])
+    log.close()
+    assert shipped(lake) == [1, 2, 3, 4]
+
+
 def test_a_restart_goes_on_with_new_numbers(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
     for number in range(4):
         log = make_log(tmp_path, lake, spec)

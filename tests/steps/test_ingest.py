@@ -360,13 +360,13 @@ def test_killed_between_its_commits_it_heals_when_run_again(
 ) -> None:
     rows = changed(GENERATOR.events(FIRST), "amount", first(-1.0))
     inputs = deliveries.land(rows, "2026-01-05")
-    replace = Lake.replace
+    replace = Lake.replace_partition
 
     def replace_only_quarantine(lake: Lake, table: str, *args: object) -> int:
         return replace(lake, table, *args) if table == QUARANTINE else crash()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "replace", replace_only_quarantine)
+        patch.setattr(Lake, "replace_partition", replace_only_quarantine)
         with pytest.raises(KeyboardInterrupt):
             run(inputs, deliveries.settings)
     assert deliveries.lake.version(EVENTS) is None

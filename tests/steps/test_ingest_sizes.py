@@ -74,7 +74,7 @@ def test_a_text_that_a_dictionary_repeats_does_not_take_the_memory(settings: Set
     path = land(settings, table, dictionary_pagesize_limit=10_000_000)
     assert declared_bytes(pq.ParquetFile(path).metadata) < 2_000_000
     said = refusal(settings, path, CT_LANDED_MAXIMUM_BYTES="50000000")
-    assert "its rows take more memory than it declares" in said
+    assert "its rows take more than 6" in said
 
 
 def test_texts_with_a_prefix_that_is_written_once_are_measured_when_they_are_decoded(settings: Settings) -> None:
@@ -82,7 +82,7 @@ def test_texts_with_a_prefix_that_is_written_once_are_measured_when_they_are_dec
     path = land(settings, table, use_dictionary=False, column_encoding={"x": "DELTA_BYTE_ARRAY"})
     assert declared_bytes(pq.ParquetFile(path).metadata) < 2_000_000
     said = refusal(settings, path, CT_LANDED_MAXIMUM_BYTES="20000000")
-    assert "its rows take 50,020,000 bytes of memory" in said
+    assert "its rows take more than 2" in said
 
 
 def test_a_file_that_is_larger_than_its_rows_may_be_is_not_read(settings: Settings) -> None:
@@ -90,7 +90,7 @@ def test_a_file_that_is_larger_than_its_rows_may_be_is_not_read(settings: Settin
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
         file.truncate(3 << 30)  # Takes no space on the disk.
-    assert "its content alone is larger" in refusal(settings, path)
+    assert "its content alone is larger" in refusal(settings, path, CT_LANDED_MAXIMUM_BYTES=str(1 << 30))
 
 
 def test_part_files_count_together(settings: Settings) -> None:

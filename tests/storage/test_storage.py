@@ -23,7 +23,7 @@ from perennial_airflow.reports import step_result
 from training import storage
 from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, requests, write_dataset
 from training.adapters.lake import Lake
-from training.adapters.landing import read_landed
+from training.adapters.landing import open_landed
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError, InputError, TransientError
@@ -238,41 +238,52 @@ FEEDS = ("events", "labels")
 MAXIMUM = 1 << 20
 
 
-def test_deliveries_are_found_and_read(folder: str) -> None:
+def read_landed(uri: str, scratch: Path) -> tuple[str, list[int]]:
+    """The hash of the content, and the ids in it."""
+    with open_landed(uri, MAXIMUM, scratch) as landed:
+        return landed.sha256, [each for batch in landed.batches() for each in batch["id"].to_pylist()]
+
+
+def test_deliveries_are_found_and_read(folder: str, tmp_path: Path) -> None:
     events = storage.join(folder, "events", "2026-01-05.parquet")
-    storage.write(events, b"rows")
+    storage.write(events, parquet(1))
     storage.write(storage.join(folder, "events", ".2026-01-06.parquet"), b"not whole yet")
     assert scan(folder, FEEDS, time.time() - 10) == []
     (delivery,) = scan(folder, FEEDS, time.time() + 10)
     assert delivery.key == "events/2026-01-05"
-    assert read_landed(events, MAXIMUM).content == b"rows"
-    storage.write(events, b"mended rows")
+    assert read_landed(events, tmp_path)[1] == [1]
+    storage.write(events, parquet(1, 2))
     assert scan(folder, FEEDS, time.time() + 10) != [delivery]
     with pytest.raises(InputError, match="There is no file at"):
-        read_landed(storage.join(folder, "events", "2026-01-07.parquet"), MAXIMUM)
+        read_landed(storage.join(folder, "events", "2026-01-07.parquet"), tmp_path)
 
 
-def test_a_folder_of_part_files_is_found_and_read_as_one(folder: str) -> None:
+def parquet(*ids: int) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": ids}), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def test_a_folder_of_part_files_is_found_and_read_as_one(folder: str, tmp_path: Path) -> None:
     partition = storage.join(folder, "events", "2026-01-05.PARQUET")
     for number, ids in enumerate(([1, 2], [3])):
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table({"id": ids}), sink)
-        storage.write(storage.join(partition, f"part-{number}.snappy.parquet"), sink.getvalue().to_pybytes())
+        storage.write(storage.join(partition, f"part-{number}.snappy.parquet"), parquet(*ids))
     with pytest.raises(InputError, match="without the file _SUCCESS"):
-        read_landed(partition, MAXIMUM)
+        read_landed(partition, tmp_path)
     assert scan(folder, FEEDS, time.time() + 10) == []
     storage.write(storage.join(partition, "_SUCCESS"), b"")
     (delivery,) = scan(folder, FEEDS, time.time() + 10)
     assert (delivery.key, delivery.name) == ("events/2026-01-05", "2026-01-05.PARQUET")
-    landed = read_landed(partition, MAXIMUM)
-    assert landed.table()["id"].to_pylist() == [1, 2, 3]
+    sha256, ids = read_landed(partition, tmp_path)
+    assert ids == [1, 2, 3]
+    storage.write(storage.join(partition, "part-1.snappy.parquet"), parquet(4))
+    assert read_landed(partition, tmp_path) != (sha256, [1, 2, 4])
     storage.write(storage.join(partition, "part-1.snappy.parquet"), b"broken")
-    assert read_landed(partition, MAXIMUM).sha256 != landed.sha256
     with pytest.raises(DataContractError, match="not a readable Parquet file"):
-        read_landed(partition, MAXIMUM).table()
+        read_landed(partition, tmp_path)
     storage.write(storage.join(partition, "day=5", "part-0.parquet"), b"nested")
     with pytest.raises(InputError, match="contains folders: day=5"):
-        read_landed(partition, MAXIMUM)
+        read_landed(partition, tmp_path)
 
 
 def test_the_lake_commits_each_batch_once_and_tells_writers_of_each_other(folder: str) -> None:

@@ -5,6 +5,9 @@ The page is ours: Great Expectations' own Data Docs do not escape values, and ne
 There are two suites. A row that breaks a rule of the row suite is quarantined. A partition that breaks a rule of the
 day suite is refused. The `meta` of each expectation holds the text of its rule. The caller has checked before that
 all columns are present and have their types.
+
+The rows come in batches, and what is found in them is added up. Whether a value is unique in its batch is found here;
+who calls says which are not unique in all of them.
 """
 
 # Great Expectations reads some settings when it is imported. It has types, but does not mark what it exports.
@@ -13,7 +16,8 @@ all columns are present and have their types.
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
 from html import escape
@@ -25,14 +29,18 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 # At INFO it logs hundreds of lines.
 logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
-import great_expectations as gx
-import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
-from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
-from great_expectations.data_context import AbstractDataContext
-from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.expectations.expectation import Expectation
+
+from training.compat.great_expectations import light_import
+
+with light_import():
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+    from great_expectations.data_context import AbstractDataContext
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.expectations.expectation import Expectation
 
 from training import atomic, web_pages
 from training.contract.base import Days, midnight
@@ -48,38 +56,100 @@ _ROWS, _GAP = "rows per day", "days since the day before it with rows"
 _EXAMPLES, _CHARACTERS = 20, 100
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What is wrong with a partition.
-
-    `days`: sentences about days that break a rule; the partition is refused when there are any. `rows`: rule →
-    positions of the rows that break it; empty when the partition is refused. `page`: the page that says so.
-    """
-
-    days: list[str]
-    rows: dict[str, np.ndarray]
-    page: Path
+_UNIQUE = "expect_column_values_to_be_unique"
+#: All rows that break a rule, not a sample, because they go to quarantine.
+_ALL_ROWS = {"result_format": "COMPLETE", "include_unexpected_rows": False}
 
 
-def examine(rows: pd.DataFrame, days: pd.DataFrame, feed: FeedSpec, promised: Days, name: str, site: Path) -> Findings:
-    """Validate a partition's `rows` (with a RangeIndex) and write its page. Replaces the folder `site`.
+@dataclass
+class _Found:
+    """What one expectation found in the batches so far."""
 
-    `rows` is what `as_validation_frame` makes of the feed's columns in the types of the spec. `days` has one row per
-    promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and `gap`, the days from the newest
-    day before it with rows (NaN: no rule).
+    kind: str
+    columns: str
+    rule: str
+    broken: int = 0
+    of: int = 0
+    values: list[str] = field(default_factory=list)
+
+    def add(self, broken: int, of: int, values: Iterable[object]) -> None:
+        self.broken, self.of = self.broken + broken, self.of + of
+        self.values += [_shortened(value) for value in values][: _EXAMPLES - len(self.values)]
+
+
+class Examination:
+    """Validates a partition: first its rows, in batches, then its days. Then it writes the page.
+
     `promised` are the days in which the rows' times must lie. `name` is the title of the page.
     """
-    with atomic.replacing(site) as rendered:
-        context = _context()
-        on_rows = _validate(context, f"{name} rows", rows, row_suite(feed, promised))
-        on_days = _validate(context, f"{name} days", days, day_suite(feed))
-        parts = [*_found("Rules for rows", on_rows), *_found("Rules for days", on_days)]
-        rendered.mkdir(exist_ok=True)
-        (rendered / "index.html").write_text(web_pages.page(f"{name}, validated by Great Expectations", parts))
-    wrong = [_day_sentence(days.iloc[at], rule, feed) for at, rule in _days_out_of_bounds(on_days)]
-    broken = [result for result in on_rows.results if not result.success]
-    positions = {_rule(result): _positions(result, rows) for result in broken} | _exactly_outside(rows, feed)
-    return Findings(wrong, {} if wrong else {r: at for r, at in positions.items() if len(at)}, site / "index.html")
+
+    def __init__(self, feed: FeedSpec, promised: Days, name: str) -> None:
+        self._feed, self._name = feed, name
+        self._context = _context()
+        self._rows = _Suite(self._context, f"{name} rows", row_suite(feed, promised))
+        self._on_rows: list[_Found] = []
+        self._on_days: list[_Found] = []
+        #: The unique columns of which some batch had a value twice.
+        self.repeats: set[str] = set()
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules for rows, in the order in which a row's reasons name them."""
+        return [found.rule for found in self._on_rows]
+
+    def rows(self, batch: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Rule → positions in `batch` (with a RangeIndex) of the rows that break it. Uniqueness is left out: `repeats`.
+
+        `batch` is what `as_validation_frame` makes of the feed's columns in the types of the spec.
+        """
+        results = self._rows.validate(batch).results
+        self._on_rows = self._on_rows or [_nothing(result) for result in results]
+        positions: dict[str, np.ndarray] = {}
+        for result, total in zip(results, self._on_rows, strict=True):
+            at = _positions(result)
+            if total.kind == _UNIQUE:
+                self.repeats |= {total.columns} if len(at) else set()
+                total.add(0, len(batch), ())
+            else:
+                total.add(len(at), len(batch), result.result.get("partial_unexpected_list", ()))
+                positions[total.rule] = at
+        positions |= _exactly_outside(batch, self._feed)
+        return {rule: at for rule, at in positions.items() if len(at)}
+
+    def repeated(self, column: str, rows: int, values: Sequence[object]) -> None:
+        """In all batches together `rows` rows have a value in the unique `column` that another has, too."""
+        for total in self._on_rows:
+            if total.kind == _UNIQUE and total.columns == column:
+                total.add(rows, 0, values)
+
+    def days(self, days: pd.DataFrame) -> list[str]:
+        """Sentences about days that break a rule; the partition is refused when there are any.
+
+        `days` has one row per promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and
+        `gap`, the days from the newest day before it with rows (NaN: no rule).
+        """
+        result = _Suite(self._context, f"{self._name} days", day_suite(self._feed)).validate(days)
+        self._on_days = [_nothing(each) for each in result.results]
+        for each, total in zip(result.results, self._on_days, strict=True):
+            found = each.result
+            total.add(found.get("unexpected_count", 0), len(days), found.get("partial_unexpected_list", ()))
+        return [_day_sentence(days.iloc[at], rule, self._feed) for at, rule in _days_out_of_bounds(result)]
+
+    def write(self, site: Path) -> Path:
+        """Write the page, and replace the folder `site` by it. Returns where it is."""
+        with atomic.replacing(site) as rendered:
+            parts = [*_part("Rules for rows", self._on_rows), *_part("Rules for days", self._on_days)]
+            rendered.mkdir(exist_ok=True)
+            title = f"{self._name}, validated by Great Expectations"
+            (rendered / "index.html").write_text(web_pages.page(title, parts))
+        return site / "index.html"
+
+
+def _nothing(result: ExpectationValidationResult) -> _Found:
+    assert result.expectation_config is not None
+    kwargs = result.expectation_config.kwargs
+    columns = [str(value) for name, value in kwargs.items() if name in ("column", "column_A", "column_B")]
+    return _Found(result.expectation_config.type, ", ".join(columns), _rule(result))
 
 
 def _exactly_outside(rows: pd.DataFrame, feed: FeedSpec) -> dict[str, np.ndarray]:
@@ -102,6 +172,11 @@ def _exactly_outside(rows: pd.DataFrame, feed: FeedSpec) -> dict[str, np.ndarray
 def missing_rule(column: str) -> str:
     """The rule that a row without a value in `column` breaks."""
     return f"{column} is missing"
+
+
+def unique_rule(column: str) -> str:
+    """The rule that the rows with one value in `column` break, but for a first one whose copies the others are."""
+    return f"{column} is not unique"
 
 
 def row_suite(feed: FeedSpec, promised: Days) -> list[Expectation]:
@@ -134,7 +209,7 @@ def _column_expectations(name: str, column: Column, needed: bool) -> list[Expect
     if needed:
         suite.append(gxe.ExpectColumnValuesToNotBeNull(column=name, meta=_meta(missing_rule(name))))
     if column.unique:
-        suite.append(gxe.ExpectColumnValuesToBeUnique(column=name, meta=_meta(f"{name} is not unique")))
+        suite.append(gxe.ExpectColumnValuesToBeUnique(column=name, meta=_meta(unique_rule(name))))
     if column.low is not None or column.high is not None:
         rule = _meta(_bound_rule(name, column))
         low, high = (_comparable(bound, column) for bound in (column.low, column.high))
@@ -175,41 +250,35 @@ def _context() -> AbstractDataContext:
     return context
 
 
-def _validate(
-    context: AbstractDataContext, name: str, frame: pd.DataFrame, suite: list[Expectation]
-) -> ExpectationSuiteValidationResult:
-    asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
-    definition = gx.ValidationDefinition(
-        name=name,
-        data=asset.add_batch_definition_whole_dataframe(name),
-        suite=context.suites.add(gx.ExpectationSuite(name=name, expectations=suite)),
-    )
-    checkpoint = gx.Checkpoint(
-        name=name,
-        validation_definitions=[context.validation_definitions.add(definition)],
-        # All rows that break a rule, not a sample, because they go to quarantine.
-        result_format={"result_format": "COMPLETE", "include_unexpected_rows": False},
-    )
-    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
-    result: ExpectationSuiteValidationResult = next(iter(outcome.run_results.values()))
-    return result
+class _Suite:
+    """A suite that validates one DataFrame after the other."""
+
+    def __init__(self, context: AbstractDataContext, name: str, suite: list[Expectation]) -> None:
+        self._data = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+        self._definition = self._data.add_batch_definition_whole_dataframe(name)
+        self._suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=suite))
+
+    def validate(self, frame: pd.DataFrame) -> ExpectationSuiteValidationResult:
+        # Not through a checkpoint: it would keep the results of all batches.
+        batch = self._definition.get_batch({"dataframe": frame})
+        found = batch.validate(self._suite, result_format=_ALL_ROWS)
+        assert isinstance(found, ExpectationSuiteValidationResult)
+        return found
 
 
-def _found(title: str, result: ExpectationSuiteValidationResult) -> list[str]:
+def _part(title: str, found: list[_Found]) -> list[str]:
     """The part of the page about one suite. Broken rules come first."""
     head = ["Holds", "Expectation", "Column", "Broken when", "Broken by", "Values"]
-    results = sorted(result.results, key=lambda each: bool(each.success))
-    return [f"<h2>{escape(title)}</h2>", web_pages.table(head, map(_cells, results))]
+    return [
+        f"<h2>{escape(title)}</h2>",
+        web_pages.table(head, map(_cells, sorted(found, key=lambda each: not each.broken))),
+    ]
 
 
-def _cells(result: ExpectationValidationResult) -> list[str]:
-    config, found = result.expectation_config, result.result
-    assert config is not None
-    columns = [str(value) for name, value in config.kwargs.items() if name in ("column", "column_A", "column_B")]
-    values = [_shortened(value) for value in found.get("partial_unexpected_list", [])[:_EXAMPLES]]
-    broken = f"{found.get('unexpected_count', 0):,} of {found.get('element_count', 0):,}"
-    holds = "yes" if result.success else "no"
-    return [holds, config.type, _shortened(", ".join(columns)), _shortened(_rule(result)), broken, "; ".join(values)]
+def _cells(found: _Found) -> list[str]:
+    broken = f"{found.broken:,} of {found.of:,}"
+    texts = [found.kind, _shortened(found.columns), _shortened(found.rule), broken, "; ".join(found.values)]
+    return ["no" if found.broken else "yes", *texts]
 
 
 def _shortened(value: object) -> str:
@@ -222,21 +291,10 @@ def _rule(result: ExpectationValidationResult) -> str:
     return str((result.expectation_config.meta or {})["rule"])
 
 
-def _positions(result: ExpectationValidationResult, rows: pd.DataFrame) -> np.ndarray:
+def _positions(result: ExpectationValidationResult) -> np.ndarray:
     if "unexpected_index_list" not in result.result:
         raise StepError(f"Great Expectations could not check the rule {_rule(result)!r}: {result.exception_info}")
-    found = np.asarray(result.result["unexpected_index_list"] or [], dtype=np.int64)
-    assert result.expectation_config is not None
-    if result.expectation_config.type == "expect_column_values_to_be_unique":
-        column = result.expectation_config.kwargs["column"]
-        return found[~np.isin(found, _kept_copies(rows.iloc[found], column))]
-    return found
-
-
-def _kept_copies(repeated: pd.DataFrame, column: str) -> np.ndarray:
-    """Positions of rows to keep: the first of the rows with one value in `column` that are equal in all columns."""
-    distinct = repeated.drop_duplicates()
-    return np.asarray(distinct.index[~distinct.duplicated(column, keep=False)])
+    return np.asarray(result.result["unexpected_index_list"] or [], dtype=np.int64)
 
 
 def _days_out_of_bounds(result: ExpectationSuiteValidationResult) -> list[tuple[int, str]]:

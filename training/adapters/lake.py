@@ -13,7 +13,7 @@ import functools
 import operator
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -24,7 +24,7 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from training import delta_log, file_digests, storage
+from training import delta_files, delta_log, file_digests, storage
 from training.contract.errors import ConfigError, InputError, TransientError
 from training.domain.schemas import difference
 from training.layout import mark_if_new
@@ -194,6 +194,43 @@ class Lake:
         self._refuse_differences(table, opened, rows.schema)
         return self._commit(opened, rows, transactions, mode="overwrite", predicate=where, schema_mode="merge")
 
+    def replace_partition(
+        self,
+        table: str,
+        schema: pa.Schema,
+        rows: Iterable[pa.Table],
+        partition: Mapping[str, str],
+        transactions: Mapping[str, int],
+    ) -> int:
+        """Put `rows` in the place of those of one `partition` (column → value), in one commit, and in little memory.
+
+        `schema` is that of `rows` with the columns of the partition, which `rows` lack. Of two writers of a partition
+        one fails if both commit a transaction of the same application. Returns the version. Raises as `replace` does,
+        and what the iteration over `rows` raises; nothing was committed then.
+        """
+        opened = self._open_or_create(table, schema, list(partition))
+        self._refuse_differences(table, opened, schema)
+        held = pa.schema(opened.schema())
+        new = [field for field in schema if field.name not in held.names]
+        properties = CommitProperties(app_transactions=[Transaction(*each) for each in transactions.items()])
+        added = delta_files.write_files(opened, self._options, rows, partition)
+        with self._committing(opened):
+            opened.create_write_transaction(
+                added,
+                "overwrite",
+                pa.schema([*held, *new]) if new else opened.schema(),
+                list(partition),
+                [(name, "=", value) for name, value in partition.items()],
+                commit_properties=properties,
+                post_commithook_properties=_KEEP_THE_LOG,
+            )
+            before = opened.version()
+            opened.update_incremental()
+        delta_log.flush_newest(opened, before)
+        for version in range(before + 1, opened.version() + 1):
+            file_digests.record_commit(delta_log.folder_of(opened), version)
+        return opened.version()
+
     def overwrite(
         self,
         table: str,
@@ -281,16 +318,34 @@ class Lake:
         opened = self._open(table)
         if opened is None:
             return 0
-        try:
-            with self._answering():
-                found = opened.delete(predicate, post_commithook_properties=_KEEP_THE_LOG)
-        except CommitFailedError as error:
-            raise TransientError(
-                f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
-            ) from error
+        with self._committing(opened):
+            found = opened.delete(predicate, post_commithook_properties=_KEEP_THE_LOG)
         delta_log.flush_newest(opened)
         file_digests.record_commit(delta_log.folder_of(opened), opened.version())
         return int(found["num_deleted_rows"])
+
+    def compact(self, table: str, column: str, before: date) -> int:
+        """Merge the small files of each day before `before` in the partition column `column`, and write a checkpoint.
+
+        Rows and earlier versions stay as they are. Returns the number of files that were merged. Raises TransientError
+        when another writer rewrote the table meanwhile; one that appends does not disturb.
+        """
+        opened = self._open(table)
+        if opened is None:
+            return 0
+        started = opened.version()
+        with self._committing(opened):
+            done = opened.optimize.compact(
+                [(column, "<", before.isoformat())], max_concurrent_tasks=1, post_commithook_properties=_KEEP_THE_LOG
+            )
+            merged = int(done["numFilesRemoved"])
+            if merged:
+                opened.create_checkpoint()
+        if merged:
+            delta_log.flush_newest(opened, started)
+            for version in range(started + 1, opened.version() + 1):
+                file_digests.record_commit(delta_log.folder_of(opened), version)
+        return merged
 
     def applied(self, table: str, application: str, version: int | None = None) -> int | None:
         """The number of the last transaction that `application` committed to `table`, as of `version`."""
@@ -395,19 +450,24 @@ class Lake:
         kept = [Transaction(*each) for each in (transactions or {}).items()]
         properties = CommitProperties(app_transactions=kept or None, max_commit_retries=retries)
         hooks = None if mode["mode"] == "append" else _KEEP_THE_LOG
+        with self._committing(opened):
+            write_deltalake(  # type: ignore[call-overload]
+                opened, rows, commit_properties=properties, post_commithook_properties=hooks, **mode
+            )
+        delta_log.flush_newest(opened)
+        if mode["mode"] != "append":  # A stream commits every minute: the nightly check records its files.
+            file_digests.record_commit(delta_log.folder_of(opened), opened.version())
+        return opened.version()
+
+    @contextlib.contextmanager
+    def _committing(self, opened: DeltaTable) -> Iterator[None]:
         try:
             with self._answering():
-                write_deltalake(  # type: ignore[call-overload]
-                    opened, rows, commit_properties=properties, post_commithook_properties=hooks, **mode
-                )
+                yield
         except CommitFailedError as error:
             raise TransientError(
                 f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
             ) from error
-        delta_log.flush_newest(opened)
-        if mode["mode"] != "append":  # A stream commits every few seconds: the nightly check records its files.
-            file_digests.record_commit(delta_log.folder_of(opened), opened.version())
-        return opened.version()
 
 
 class Appending:

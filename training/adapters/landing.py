@@ -1,6 +1,14 @@
-"""Read, hash and parse landed files and folders of part files."""
+"""Read landed files and folders of part files: hash them, and give their rows in batches.
 
+A file may be larger than the memory. Its pages are decoded a few rows at a time, also those of one large row group, and
+each piece within a limit of memory, because footers can lie. The rows can be read several times.
+"""
+
+import contextlib
 import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -12,82 +20,184 @@ from training.domain.conform import FILE_TYPE
 from training.domain.parquet_size import declared_bytes
 from training.memory_limit import memory_limit
 
-#: While rows are decoded they take up to so many times their size: buffers grow by doubling.
-_DECODING = 2
-#: What threads and decompression take besides.
-_SLACK = 256 << 20
+#: A batch has about so many bytes in memory, and at most so many rows. Great Expectations copies it several times.
+BATCH_BYTES, BATCH_ROWS = 16 << 20, 400_000
+#: So many bytes, as the footer declares them, are decoded together, and at most so many rows; where that takes more
+#: memory than allowed, so few rows.
+_PIECE_BYTES, _PIECE_ROWS, _FEW_ROWS = 4 << 20, 65_536, 64
+#: What the decoding of a piece may take. Buffers grow by doubling, and threads and decompression take some, too.
+_DECODING = 384 << 20
+#: Larger rows than this, uncompressed, must not be more than so many times the content of the file.
+_COMPRESSIBLE_BYTES, _MAXIMUM_RATIO = 1 << 30, 200
+_READ_BYTES = 1 << 20
 
 
-class Landed(NamedTuple):
-    """The content of a landed file, or of each part file in the order of their names, and the SHA-256 of all in hex."""
+class _Part(NamedTuple):
+    """An open file. What is read is what was hashed, also when another file takes its name meanwhile."""
 
-    uri: str
-    parts: tuple[bytes, ...]
-    sha256: str
-    #: The rows may take so many bytes of memory.
-    maximum_bytes: int
+    path: Path
+    file: pa.OSFile
+    stat: os.stat_result
 
     @property
-    def content(self) -> bytes:
-        return b"".join(self.parts)
+    def overwritten(self) -> bool:
+        """Whether it was written to since it was opened; a new file under its name does not count."""
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            return False
+        before = (self.stat.st_ino, self.stat.st_size, self.stat.st_mtime_ns)
+        return now.st_ino == before[0] and (now.st_ino, now.st_size, now.st_mtime_ns) != before
 
-    def table(self) -> pa.Table:
-        """The rows. The metadata of a field marks columns of Parquet's type INT96, which are timestamps in Arrow.
+
+class Landed:
+    """A landed file, or the part files of a folder in the order of their names. `sha256` is that of all, in hex.
+
+    All methods raise DataContractError when it is not a complete Parquet file, when two of its columns have one name,
+    or when the rows take more than `maximum_bytes` uncompressed; TransientError when it was written to meanwhile.
+    """
+
+    def __init__(self, uri: str, parts: list[_Part], maximum_bytes: int) -> None:
+        self.uri, self._parts, self._maximum = uri, parts, maximum_bytes
+        self.size = sum(part.stat.st_size for part in parts)
+        digest = hashlib.sha256()
+        for part in parts:
+            while block := part.file.read_buffer(_READ_BYTES):
+                digest.update(block)
+        self.sha256 = digest.hexdigest()
+        self._files: list[pq.ParquetFile] | None = None
+        #: Whether all rows were read once, so that their size is known to be allowed.
+        self._measured = False
+
+    def rows(self) -> int:
+        """How many rows the file declares."""
+        return sum(file.metadata.num_rows for file in self._opened())
+
+    def schema(self) -> pa.Schema:
+        """The columns. The metadata of a field marks columns of Parquet's type INT96, which are timestamps in Arrow.
 
         Those in a file that Spark wrote are not marked, because they are in UTC.
-
-        Raises DataContractError when it is not a complete Parquet file, when two of its columns have one name, or when
-        the rows take more memory than allowed.
         """
-        try:
-            with memory_limit(_DECODING * self.maximum_bytes + _SLACK):
-                table = self._decoded()
-        except MemoryError as error:
-            raise self._too_large("its rows take more memory than it declares") from error
-        except (pa.ArrowException, OSError, ValueError) as error:
-            hint = "Deliver it again as Parquet. Write it under a temporary name and rename it when it is complete."
-            raise DataContractError(
-                f"{self.uri} ({len(self.content):,} bytes) is not a readable Parquet file: {error}", hint
-            ) from error
-        if table.nbytes > self.maximum_bytes:
-            raise self._too_large(f"its rows take {table.nbytes:,} bytes of memory")
-        return table
+        return _marked_schema(self._opened()[0])
 
-    def _decoded(self) -> pa.Table:
-        files = [_opened(part) for part in self.parts]
-        declared = sum(declared_bytes(file.metadata) for file in files)
-        if declared > self.maximum_bytes:
+    def batches(self) -> Iterator[pa.Table]:
+        """All rows, in order, in tables of `schema`. A file without rows gives one table."""
+        held: list[pa.RecordBatch] = []
+        size, total, given, schema = 0, 0, False, self.schema()
+        for file in self._opened():
+            for piece in self._pieces(file):
+                size, total = size + piece.nbytes, total + piece.nbytes
+                if total > self._maximum and not self._measured:
+                    raise self._too_large(f"its rows take more than {total:,} bytes of memory")
+                held.append(piece)
+                if size >= BATCH_BYTES or sum(each.num_rows for each in held) >= BATCH_ROWS:
+                    yield _table(held, schema)
+                    held, size, given = [], 0, True
+        if held or not given:
+            yield _table(held, schema)
+        self._measured = True
+        if changed := next((part.path for part in self._parts if part.overwritten), None):
+            raise TransientError(f"{changed} was written to while it was read", "Retry when its writer has finished.")
+
+    def _pieces(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+        for number in range(file.metadata.num_row_groups):
+            group, done = file.metadata.row_group(number), 0
+            each = max(group.total_byte_size, 1) / max(group.num_rows, 1)
+            rows = min(_PIECE_ROWS, max(_FEW_ROWS, int(_PIECE_BYTES / each)))
+            while done < group.num_rows:
+                try:
+                    for piece in self._decoded(file, number, rows, done):
+                        done += piece.num_rows
+                        yield piece
+                    if done < group.num_rows:
+                        raise self._unreadable(f"row group {number} has {done:,} of {group.num_rows:,} rows")
+                except MemoryError as error:
+                    if rows == _FEW_ROWS:
+                        raise self._too_large("its rows take more memory than it declares") from error
+                    rows = _FEW_ROWS
+
+    def _decoded(self, file: pq.ParquetFile, group: int, rows: int, skip: int) -> Iterator[pa.RecordBatch]:
+        """The rows of a row group but for the first `skip`, so many at a time. Raises MemoryError if that is too much."""
+        with self._readable():
+            found = file.iter_batches(rows, row_groups=[group])
+        while True:
+            with self._readable(), memory_limit(_DECODING):
+                piece = next(found, None)
+            if piece is None:
+                return
+            if skip < piece.num_rows:
+                yield piece.slice(skip)
+            skip = max(0, skip - piece.num_rows)
+
+    def _opened(self) -> list[pq.ParquetFile]:
+        if self._files is None:
+            with self._readable():
+                try:
+                    with memory_limit(_DECODING):
+                        files = [_parquet_file(part.file) for part in self._parts]
+                        declared = sum(declared_bytes(file.metadata) for file in files)
+                except MemoryError as error:
+                    raise self._too_large("its footer takes more memory than a footer may") from error
+                self._check(files, declared)
+            self._files = files
+        return self._files
+
+    def _check(self, files: list[pq.ParquetFile], declared: int) -> None:
+        if declared > self._maximum:
             raise self._too_large(f"it declares rows of {declared:,} bytes")
+        if declared > max(_COMPRESSIBLE_BYTES, _MAXIMUM_RATIO * self.size):
+            problem = f"{self.uri} ({self.size:,} bytes) declares rows of {declared:,} bytes"
+            hint = (
+                f"Above {_COMPRESSIBLE_BYTES:,} bytes rows may be {_MAXIMUM_RATIO} times the file. Deliver fewer days."
+            )
+            raise DataContractError(problem, hint)
         for file in files:
             names = file.schema_arrow.names
             if repeated := sorted({name for name in names if names.count(name) > 1}):
                 problem = f"{self.uri} has several columns with the name {', '.join(repeated)}"
-                raise DataContractError(
-                    f"{problem}; all its columns: {', '.join(names)}", "Correct the file and deliver it again."
-                )
-        return pa.concat_tables([_read(file) for file in files])
+                hint = "Correct the file and deliver it again."
+                raise DataContractError(f"{problem}; all its columns: {', '.join(names)}", hint)
+        pa.concat_tables([_marked_schema(file).empty_table() for file in files])  # Fails where the schemas differ.
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, MemoryError):
+                raise
+            raise self._unreadable(str(error)) from error
+
+    def _unreadable(self, why: str) -> DataContractError:
+        hint = "Deliver it again as Parquet. Write it under a temporary name and rename it when it is complete."
+        return DataContractError(f"{self.uri} ({self.size:,} bytes) is not a readable Parquet file: {why}", hint)
 
     def _too_large(self, why: str) -> DataContractError:
-        return _too_large(self.uri, sum(len(part) for part in self.parts), why, self.maximum_bytes)
+        return _too_large(self.uri, self.size, why, self._maximum)
+
+
+def _table(pieces: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    if not pieces:
+        return schema.empty_table()
+    return pa.Table.from_arrays(pa.Table.from_batches(pieces).columns, schema=schema)
 
 
 def _too_large(uri: str, size: int, why: str, maximum: int) -> DataContractError:
     problem = f"{uri} ({size:,} bytes) is too large: {why}, and CT_LANDED_MAXIMUM_BYTES allows {maximum:,}"
-    hint = "Deliver fewer days in one file. If the file is right, raise that setting, and the memory of ingest."
+    hint = "Deliver fewer days in one file. If the file is right, raise that setting."
     return DataContractError(problem, hint)
 
 
-def _opened(part: bytes) -> pq.ParquetFile:
+def _parquet_file(source: pa.OSFile) -> pq.ParquetFile:
     return pq.ParquetFile(
-        pa.BufferReader(part),
+        source,
+        # Read pages as they are needed, not the columns of a whole row group.
+        buffer_size=_READ_BYTES,
+        pre_buffer=False,
         # Arrow's default is nanoseconds, in which the year 9999 silently becomes 1816.
         coerce_int96_timestamp_unit="us",
         page_checksum_verification=True,
     )
-
-
-def _read(file: pq.ParquetFile) -> pa.Table:
-    return _marked(file.read(), set() if _in_utc(file.metadata.metadata or {}) else _int96(file.schema))
 
 
 def _in_utc(metadata: dict[bytes, bytes]) -> bool:
@@ -104,31 +214,50 @@ def _int96(schema: pq.ParquetSchema) -> set[str]:
     return {leaf.path for leaf in leaves if leaf.physical_type == "INT96"}
 
 
-def _marked(table: pa.Table, int96: set[str]) -> pa.Table:
-    """`table` with a description of its type in the metadata of each `int96` column. `conform` uses it in messages."""
+def _marked_schema(file: pq.ParquetFile) -> pa.Schema:
+    """The file's schema with a description of its type in the metadata of each INT96 column. `conform` uses it."""
+    int96 = set() if _in_utc(file.metadata.metadata or {}) else _int96(file.schema)
     metadata = {FILE_TYPE: b"INT96, a deprecated timestamp without a zone, which is UTC from some writers only"}
-    fields = [field.with_metadata(metadata) if field.name in int96 else field for field in table.schema]
-    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields)) if int96 else table
+    return pa.schema(
+        [each.with_metadata(metadata) if each.name in int96 else each.remove_metadata() for each in file.schema_arrow]
+    )
 
 
-def read_landed(uri: str, maximum_bytes: int) -> Landed:
-    """The file at `uri`, or the part files of the folder there.
+@contextlib.contextmanager
+def open_landed(uri: str, maximum_bytes: int, scratch: Path) -> Iterator[Landed]:
+    """The file at `uri`, or the part files of the folder there. Those in an object store are copied to `scratch`.
 
     Raises InputError when there is neither, or the folder is not complete or has a link out of it; DataContractError
     when there are more than `maximum_bytes`; TransientError when the store does not answer.
     """
-    try:
-        found = storage.size(uri)
-        uris = _part_uris(uri) if found is None else [uri]
-        sizes = [storage.size(each) or 0 for each in uris]
-        if sum(sizes) > maximum_bytes:
-            raise _too_large(uri, sum(sizes), "its content alone is larger than its rows may be", maximum_bytes)
-        parts = tuple(part for each in uris if (part := storage.read(each)) is not None)
-    except OSError as error:
-        raise TransientError(f"Cannot read {uri}: {error}", "Check that the store is running, then retry.") from error
-    if len(parts) < len(uris) or not parts:
-        raise InputError(f"{uri} has no part files, or one was deleted while it was read", "Deliver it again.")
-    return Landed(uri, parts, hashlib.sha256(b"".join(parts)).hexdigest(), maximum_bytes)
+    with contextlib.ExitStack() as stack:
+        try:
+            found = storage.size(uri)
+            uris = _part_uris(uri) if found is None else [uri]
+            sizes = [storage.size(each) or 0 for each in uris]
+            if sum(sizes) > maximum_bytes:
+                why = "its content alone is larger than its rows may be"
+                raise _too_large(uri, sum(sizes), why, maximum_bytes)
+            copies = [scratch / f"landed-{number}" for number in range(len(uris))]
+            paths = [storage.as_local(each, copy) for each, copy in zip(uris, copies, strict=True)]
+            parts = [_open_part(path, stack) for path in paths if path is not None]
+            missing = len(parts) < len(uris) or not parts
+            landed = None if missing else Landed(uri, parts, maximum_bytes)
+        except FileNotFoundError as error:
+            raise InputError(f"{uri}: {error.filename} was deleted while it was read", "Deliver it again.") from error
+        except OSError as error:
+            raise TransientError(
+                f"Cannot read {uri}: {error}", "Check that the store is running, then retry."
+            ) from error
+        if landed is None:
+            raise InputError(f"{uri} has no part files, or one was deleted while it was read", "Deliver it again.")
+        yield landed
+
+
+def _open_part(path: Path, stack: contextlib.ExitStack) -> _Part:
+    stat, file = path.stat(), pa.OSFile(str(path))
+    stack.callback(file.close)
+    return _Part(path, file, stat)
 
 
 def _part_uris(uri: str) -> list[str]:

@@ -74,8 +74,11 @@ def as_validation_frame(table: pa.Table) -> Any:
     """
     import pandas as pd  # Slow to import, and not needed when the partition is in the lake already.
 
-    types = {**_nullable(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
-    frame = table.to_pandas(types_mapper=types.get)
+    frame = table.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}.get)
+    for field in table.schema:
+        # Great Expectations compares pandas' nullable integers one by one, and those of NumPy all at once.
+        if pt.is_integer(field.type) and table[field.name].null_count:
+            frame[field.name] = table[field.name].to_pandas(types_mapper=_nullable().get)
     for field in table.schema:
         if pt.is_decimal(field.type):
             digits = [None if value is None else whole_digits(value, field.type.scale) for value in frame[field.name]]

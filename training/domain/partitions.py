@@ -1,5 +1,6 @@
 """Partitions: their names and days, the feature days that they affect, and how many rows a day should have."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from statistics import median
@@ -112,23 +113,28 @@ def row_bounds(counts: Mapping[date, int], history: Mapping[date, float], rule: 
     return bounds
 
 
+def rows_per_day(times: pa.ChunkedArray) -> Counter[date]:
+    """Day → how many of `times` lie on it. A row without a time lies on none."""
+    found = pc.value_counts(utc_days(times)).to_pylist()
+    return Counter({day["values"]: day["counts"] for day in found if day["values"] is not None})
+
+
 def day_counts(
-    times: pa.ChunkedArray, promised: Days, history: Mapping[date, float], rule: RowCount, newest: date | None
+    rows: Mapping[date, int], promised: Days, history: Mapping[date, float], rule: RowCount, newest: date | None
 ) -> "pd.DataFrame":
-    """One row per `promised` day: `day`, its number of `rows` in `times`, and the bounds `minimum` and `maximum`.
+    """One row per `promised` day: `day`, its number of `rows`, and the bounds `minimum` and `maximum`.
 
     `gap`: days since the newest earlier day with rows. `newest` is the newest day with rows in other partitions (None:
     there are none). NaN for a day without rows and for the first day with rows.
     """
     import pandas as pd  # Slow to import, and only needed for validation.
 
-    counts = {promised.start + at * _DAY: 0 for at in range(len(promised))}
-    found = pc.value_counts(utc_days(times)).to_pylist()
-    counts.update({day["values"]: day["counts"] for day in found if day["values"] in counts})
-    bounds, rows = row_bounds(counts, history, rule), []
+    days = [promised.start + at * _DAY for at in range(len(promised))]
+    counts = {day: rows.get(day, 0) for day in days}
+    bounds, found = row_bounds(counts, history, rule), []
     for day, count in counts.items():
         gap = (day - newest).days if newest and count else None
         newest = max(day, newest or day) if count else newest
-        rows.append((str(day), count, *bounds[day], gap))
+        found.append((str(day), count, *bounds[day], gap))
     columns = ["day", "rows", "minimum", "maximum", "gap"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], "float64"))
+    return pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[2:], "float64"))

@@ -12,6 +12,9 @@ import pyarrow as pa
 #: Position of a row in the file → the rules that it breaks.
 Broken = Mapping[int, Sequence[str]]
 
+#: `row` is JSON.
+QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("feed", "partition", "reason", "row")])
+
 _KNOWN = re.compile(r"(.+) is in partition (\S+) already")
 
 
@@ -39,7 +42,7 @@ def quarantine_rows(table: pa.Table, broken: Broken, feed: str, partition: str) 
         "reason": ["; ".join(rules) for rules in broken.values()],
         "row": [json.dumps(row) for row in rows],
     }
-    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+    return pa.table(columns, schema=QUARANTINE_SCHEMA)
 
 
 def released(quarantined: Iterable[Mapping[str, str]], partition: str, held: Mapping[str, set[Any]]) -> Counter[str]:

@@ -1,22 +1,27 @@
 """Delete what is old of a model: work files, reports, and artifacts of runs that no registered version belongs to."""
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from training import storage
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.registry.retention import delete_artifacts
+from training.contract.errors import TransientError
 from training.contract.life import EVENTS
 from training.contract.messages import CleanModelInputs, CleanResult
 from training.contract.model_spec import load_model_spec
 from training.settings import StateSettings
 from training.workspace import DATA_DOCS, EVIDENCE, MADE_AGAIN, delete_old, hours_until
 
+#: How often the table is compacted when another writer rewrites it meanwhile.
+_TRIES = 3
+
 log = logging.getLogger("perennial")
 
 
 def run(inputs: CleanModelInputs, settings: StateSettings) -> CleanResult:
-    """Apply `retention` of the model spec. Of its predictions only what no version of the table has any more goes.
+    """Apply `retention` of the model spec. Of its predictions only what no version of the table has any more goes; the
+    small files of past days are merged.
 
     Registered versions, their runs and the ledger stay for ever. Raises TransientError when MLflow or a store does not
     answer.
@@ -33,6 +38,18 @@ def run(inputs: CleanModelInputs, settings: StateSettings) -> CleanResult:
     before = now - timedelta(days=keep.run_artifacts_days)
     deleted["runs"] = len(delete_artifacts(settings.tracking_uri, spec.name, before, inputs.dry_run))
     lake = Lake(settings.lake, spec.source.name, spec.name)
+    # First, so that the small files are as old as can be when a later run deletes them.
+    compacted = {} if inputs.dry_run else {PREDICTIONS: _compact(lake, datetime.now(UTC).date())}
     deleted[PREDICTIONS] = len(lake.vacuum(PREDICTIONS, hours_until(keep.work_days, now), (), inputs.dry_run))
     log.info("%s: %s", "Would be deleted" if inputs.dry_run else "Deleted", deleted)
-    return CleanResult(deleted=deleted)
+    return CleanResult(deleted=deleted, compacted=compacted)
+
+
+def _compact(lake: Lake, today: date) -> int:
+    """Merge the files of the days before `today`. A replica commits when it has enough predictions or has waited."""
+    for _ in range(_TRIES - 1):
+        try:
+            return lake.compact(PREDICTIONS, "day", today)
+        except TransientError as error:
+            log.warning("%s", error.message)
+    return lake.compact(PREDICTIONS, "day", today)

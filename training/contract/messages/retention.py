@@ -24,5 +24,7 @@ class CleanResult(Frozen):
     deleted: dict[str, int]
     """What → how many. A table: its files that no kept version has, also those that an earlier run has deleted while
     the table's log still names them. A folder: the files and folders in it. `runs`: those whose artifacts went."""
+    compacted: dict[str, int] = {}
+    """Table → how many small files of closed days were merged into larger ones."""
     kept_versions: dict[str, int] = {}
     """Table → how many of its versions are kept because registered versions were made of them."""

@@ -1,5 +1,6 @@
 """Validate one landed partition, quarantine the rows that break a rule, and write the others to the lake.
 
+The file is read in batches, several times, so that memory does not grow with it (ADR 42).
 Nothing is written before three checks have passed: the file has the columns of the spec, the tables can take the types
 of the spec, and the partition meets the rules for partitions (validation.py). The rows are written exactly once
 (writing.py): a retry after a kill repeats everything, and a partition is skipped when its rows in the lake come from
@@ -10,25 +11,34 @@ the lake only, so a skipped partition reports the same days.
 
 import hashlib
 import logging
+import tempfile
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
-from training.adapters.landing import Landed, read_landed
+from training.adapters.landing import Landed, open_landed
 from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.messages import IngestInputs, IngestResult
 from training.contract.source_spec import load_source_spec
-from training.domain.conform import conform
 from training.domain.partitions import affected_days, newest_before, partition_days, widened
 from training.domain.quarantine import known_in, quarantine_rows
 from training.forgotten import removals
 from training.settings import StateSettings
-from training.steps.ingest.validation import Validator
+from training.steps.ingest.broken_rows import BrokenRows
+from training.steps.ingest.validation import Batch, Validator
 from training.steps.ingest.writing import Partition
 
 log = logging.getLogger("perennial")
+
+#: The folder of a source for the files of an ingest under way.
+SCRATCH = "ingest"
 
 Outcome = Literal["appended", "replaced", "unchanged"]
 
@@ -39,13 +49,17 @@ def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
     Raises InputError when there is no file, DataContractError when the partition is refused, and ConfigError when the
     table cannot take the types of the spec.
     """
-    return _Ingest(inputs, settings).run()
+    folder = settings.scratch / inputs.source / SCRATCH
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        return _Ingest(inputs, settings, Path(scratch)).run()
 
 
 class _Ingest:
-    def __init__(self, inputs: IngestInputs, settings: StateSettings) -> None:
+    def __init__(self, inputs: IngestInputs, settings: StateSettings, scratch: Path) -> None:
         self.spec = load_source_spec(inputs.source, settings.feature_repo)
-        self.inputs, self.settings, self.maximum_bytes = inputs, settings, settings.landed_maximum_bytes
+        self.inputs, self.settings, self.scratch = inputs, settings, scratch
+        self.maximum_bytes = settings.landed_maximum_bytes
         if inputs.feed not in self.spec.feeds:
             hint = f"The feeds: {', '.join(self.spec.feeds)}."
             raise InputError(f"The source {inputs.source} has no feed {inputs.feed!r}", hint)
@@ -53,25 +67,35 @@ class _Ingest:
         self.days = widened(partition_days(inputs.partition), self.feed.slack_days)
         self.lake = Lake(settings.lake, inputs.source)
         self.partition = Partition(self.lake, inputs.feed, inputs.partition, self.feed)
-        self.validator = Validator(inputs, self.feed, self.days, self.lake, settings)
+        self.validator = Validator(inputs, self.feed, self.days, self.lake, settings, scratch)
 
     def run(self) -> IngestResult:
-        landed = read_landed(self.inputs.uri, self.maximum_bytes)
-        log.info("Read %s: %s bytes, sha256 %s", landed.uri, f"{len(landed.content):,}", landed.sha256)
+        with open_landed(self.inputs.uri, self.maximum_bytes, self.scratch) as landed:
+            return self._take_in(landed)
+
+    def _take_in(self, landed: Landed) -> IngestResult:
+        log.info("Read %s: %s bytes, sha256 %s", landed.uri, f"{landed.size:,}", landed.sha256)
         fingerprint = self._fingerprint(landed)
         applied = self.partition.fingerprint()
         if applied == fingerprint and not any(known_in(reason) for reason in self.partition.quarantined()):
             return self._unchanged(landed, fingerprint)
-        conformed = conform(landed.table(), self.feed)
-        table = conformed.landed
-        self.validator.refuse_columns(conformed.problems)
+        self.validator.refuse_columns(landed)
         self.partition.check()
-        broken, page = self.validator.rows(conformed, fingerprint)
-        self.partition.quarantine(quarantine_rows(table, broken, self.inputs.feed, self.inputs.partition))
-        self.partition.write(conformed.table, broken, fingerprint)
-        reasons = Counter(rule for rules in broken.values() for rule in rules)
+        broken, rows, page = self.validator.rows(landed, fingerprint)
+        bad = broken.rows()
+        self.partition.quarantine(self._bad(landed, broken) if bad else (), bad, fingerprint)
+        self.partition.write(self._good(landed, broken), fingerprint)
         outcome: Outcome = "appended" if applied is None else "replaced"
-        return self._result(landed, outcome, table.num_rows - len(broken), len(broken), reasons, page)
+        return self._result(landed, outcome, rows - bad, bad, broken.counts(), page)
+
+    def _bad(self, landed: Landed, broken: BrokenRows) -> Iterator[pa.Table]:
+        for batch in self.validator.batches(landed):
+            found = {row - batch.first: rules for row, rules in broken.within(batch.first, batch.end).items()}
+            yield quarantine_rows(batch.conformed.landed, found, self.inputs.feed, self.inputs.partition)
+
+    def _good(self, landed: Landed, broken: BrokenRows) -> Iterator[pa.Table]:
+        for batch in self.validator.batches(landed):
+            yield _without(batch, broken)
 
     def _fingerprint(self, landed: Landed) -> int:
         """60 bits of a hash of the content and the rules, so that new rules validate the same file again."""
@@ -84,11 +108,20 @@ class _Ingest:
         quarantined = self.partition.quarantined()
         spans = self.lake.spans(self.inputs.feed, self.feed.time_column)
         kept = sum(span.rows for span in spans if span.partition == self.inputs.partition)
-        reasons = Counter(rule for row in quarantined for rule in row.split("; "))
-        return self._result(landed, "unchanged", kept, len(quarantined), reasons, self.validator.page(fingerprint))
+        reasons: Counter[str] = Counter()
+        for reason, rows in quarantined.items():
+            reasons.update(dict.fromkeys(reason.split("; "), rows))
+        page = self.validator.page(fingerprint)
+        return self._result(landed, "unchanged", kept, quarantined.total(), reasons, page)
 
     def _result(
-        self, landed: Landed, outcome: Outcome, kept: int, quarantined: int, reasons: Counter[str], page: str | None
+        self,
+        landed: Landed,
+        outcome: Outcome,
+        kept: int,
+        quarantined: int,
+        reasons: Mapping[str, int],
+        page: str | None,
     ) -> IngestResult:
         if self.inputs.feed == EVENTS:
             self.partition.warn_of_released()
@@ -123,3 +156,13 @@ class _Ingest:
             before = [(s.earliest.date(), s.newest.date()) for s in events if s.partition != self.inputs.partition]
             since = newest_before(before, self.days.start)
         return affected_days(self.days, self.spec.history_days, horizon, since, bool(self.spec.hourly_tables))
+
+
+def _without(batch: Batch, broken: BrokenRows) -> pa.Table:
+    """The rows of `batch` that are not `broken`."""
+    found = broken.within(batch.first, batch.end)
+    if not found:
+        return batch.conformed.table
+    keep = np.ones(batch.end - batch.first, bool)
+    keep[np.array(list(found)) - batch.first] = False
+    return batch.conformed.table.filter(pa.array(keep))

@@ -1,75 +1,199 @@
-"""Validate a landed partition: refuse it, or find the rows that break a rule."""
+"""Validate a landed partition: refuse it, or find the rows that break a rule. It is read in batches."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from training import storage
 from training.adapters.lake import EVENTS, Lake, Span
+from training.adapters.landing import Landed
+from training.adapters.unique_values import UniqueValues
 from training.contract.base import Days
 from training.contract.errors import DataContractError
+from training.contract.feeds import PARTITION
 from training.contract.messages import IngestInputs
 from training.contract.model_spec import FeedSpec
 from training.domain.arrow_types import as_validation_frame
-from training.domain.conform import Conformed, positions
-from training.domain.partitions import daily_rows, day_counts, partition_days
+from training.domain.conform import Conformed, conform
+from training.domain.partitions import daily_rows, day_counts, partition_days, rows_per_day
 from training.domain.quarantine import known_rule, plain
 from training.settings import StateSettings
+from training.steps.ingest.broken_rows import BrokenRows
 from training.workspace import share
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from training.adapters.expectations import Examination
+
 log = logging.getLogger("perennial")
 
-#: Position of a row in the file → the rules that it breaks.
-Broken = dict[int, list[str]]
-
 _CORRECTED = "Deliver a corrected file with the same name."
+#: Values that occur twice, of which the page shows some.
+_EXAMPLES = 20
+#: The order of a row's reasons: the rules of Great Expectations, what is known elsewhere, what does not fit its type.
+_KNOWN, _UNFIT = 1_000_000, 2_000_000
+
+
+class Batch(NamedTuple):
+    """Some rows of a partition. The first of them has the number `first` in the file."""
+
+    first: int
+    conformed: Conformed
+
+    @property
+    def end(self) -> int:
+        return self.first + self.conformed.landed.num_rows
 
 
 class Validator:
-    """Validates one partition of a feed against the spec and the lake. Writes only its page.
+    """Validates one partition of a feed against the spec and the lake. Writes its page, and files to `scratch`.
 
     `days`: the days in which the rows' times must be.
     """
 
-    def __init__(self, inputs: IngestInputs, feed: FeedSpec, days: Days, lake: Lake, settings: StateSettings) -> None:
+    def __init__(
+        self, inputs: IngestInputs, feed: FeedSpec, days: Days, lake: Lake, settings: StateSettings, scratch: Path
+    ) -> None:
         self._inputs, self._feed, self._days, self._lake, self._settings = inputs, feed, days, lake, settings
         self._docs = settings.scratch / inputs.source / "data_docs"
+        self._scratch = scratch
+        self._unique = [name for name, column in feed.columns.items() if column.unique]
 
-    def refuse_columns(self, problems: list[str]) -> None:
-        """Raises DataContractError when there are `problems` with the file's columns."""
-        if problems:
+    def batches(self, landed: Landed) -> Iterator[Batch]:
+        """The rows of the file in the types of the spec."""
+        first = 0
+        for table in landed.batches():
+            yield Batch(first, conform(table, self._feed))
+            first += table.num_rows
+
+    def refuse_columns(self, landed: Landed) -> None:
+        """Raises DataContractError when there is a problem with the file's columns."""
+        if conform(landed.schema().empty_table(), self._feed).problems:
+            # The first rows have values for the message.
+            problems = next(self.batches(landed)).conformed.problems
             raise self._refused(problems, f"{_CORRECTED} Or change the spec if the file is right.")
 
-    def rows(self, conformed: Conformed, fingerprint: int) -> tuple[Broken, str]:
-        """The rows that break a rule, and the URI of their page. Raises DataContractError for a refused partition."""
-        # Great Expectations takes seconds to import, so import it only when there is something to validate.
-        from training.adapters.expectations import examine
+    def rows(self, landed: Landed, fingerprint: int) -> tuple[BrokenRows, int, str]:
+        """The rows that break a rule, the number of all rows, and the URI of their page.
 
-        name = f"{self._inputs.feed} {self._inputs.partition}"
-        days, rows = self._day_counts(conformed.table), as_validation_frame(conformed.table)
-        findings = examine(rows, days, self._feed, self._days, name, self._site(fingerprint))
-        page = self._share(findings.page)
+        Raises DataContractError for a refused partition.
+        """
+        # Great Expectations takes seconds to import, so import it only when there is something to validate.
+        from training.adapters.expectations import Examination
+
+        examination = Examination(self._feed, self._days, f"{self._inputs.feed} {self._inputs.partition}")
+        values, broken = UniqueValues(self._scratch, self._unique, landed.rows()), BrokenRows(self._scratch)
+        per_day: Counter[date] = Counter()
+        rows, batches = 0, 0
+        for batch in self.batches(landed):
+            rows, batches = batch.end, batches + 1
+            per_day += rows_per_day(batch.conformed.table[self._feed.time_column])
+            self._judge(batch, examination, broken)
+            values.add(batch.first, batch.conformed.table.select(self._unique))
+        for column in self._unique:
+            # A value that is unique in the only batch is unique.
+            if batches > 1 or column in examination.repeats:
+                self._judge_unique(column, landed, values, examination, broken)
+            self._judge_known(column, values, broken)
+        days = self._day_counts(per_day)
+        wrong = examination.days(days)
+        page = self._share(examination.write(self._site(fingerprint)))
         log.info("Page: %s", page)
-        if findings.days:
-            unfit = [rule for reasons in conformed.unfit.values() for rule in _counted(reasons, conformed.landed)]
-            raise self._refused([*findings.days, *unfit], f"{self._remedy(days)} Page: {page}")
-        broken = _by_row(findings.rows, conformed.unfit, self._known_elsewhere(conformed.table))
-        self._refuse_too_many(broken, conformed.landed, page)
-        return broken, page
+        if wrong:
+            unfit = [rule for rule in broken.rules if broken.order(rule) >= _UNFIT]
+            said = self._counted(broken, unfit, landed)
+            raise self._refused([*wrong, *said], f"{self._remedy(days)} Page: {page}")
+        self._refuse_too_many(broken, rows, landed, page)
+        return broken, rows, page
 
     def page(self, fingerprint: int) -> str | None:
         """The URI of the page from an earlier run with this fingerprint, if it still exists."""
         site = self._site(fingerprint).relative_to(self._settings.scratch).as_posix()
         page = storage.join(self._settings.work, site, "index.html")
         return page if storage.read(page) is not None else None
+
+    def _judge(self, batch: Batch, examination: "Examination", broken: BrokenRows) -> None:
+        """A value that did not fit its type is null now, but does not count as missing."""
+        from training.adapters.expectations import missing_rule
+
+        found = examination.rows(as_validation_frame(batch.conformed.table))
+        for number, (column, reasons) in enumerate(batch.conformed.unfit.items()):
+            if (missing := missing_rule(column)) in found:
+                not_missing = [row for rows in reasons.values() for row in rows]
+                found[missing] = found[missing][~np.isin(found[missing], not_missing)]
+            for rule, rows in reasons.items():
+                broken.add(rule, batch.first + np.array(rows, np.int64), _UNFIT + number)
+        for rule, positions in found.items():
+            broken.add(rule, batch.first + np.sort(positions), examination.rules.index(rule))
+
+    def _judge_unique(
+        self, column: str, landed: Landed, values: UniqueValues, examination: "Examination", broken: BrokenRows
+    ) -> None:
+        """Of rows with one value the first stays, when the others are copies of it."""
+        from training.adapters.expectations import unique_rule
+
+        rule, repeated = unique_rule(column), BrokenRows(self._scratch / f"repeated-{column}")
+        for rows in values.repeated(column):
+            repeated.add(rule, rows, 0)
+        repeated.sort()
+        count = repeated.counts().get(rule, 0)
+        if not count:
+            return
+        examination.repeated(column, count, self._some(landed, repeated, column))
+        copies = BrokenRows(self._scratch / f"copies-of-{column}")
+        for rows in values.first_copies(column, self._rows_of(landed, repeated)):
+            copies.add(rule, rows, 0)
+        copies.sort()
+        for rows in repeated.windows(without=copies):
+            broken.add(rule, rows, examination.rules.index(rule))
+
+    def _rows_of(self, landed: Landed, wanted: BrokenRows) -> Iterator[tuple[pa.Array, pa.Table]]:
+        """The numbers of the `wanted` rows, and the rows in the types of the spec, batch by batch."""
+        for batch in self.batches(landed):
+            if rows := list(wanted.within(batch.first, batch.end)):
+                numbers = pa.array(rows, pa.int64())
+                yield numbers, batch.conformed.table.take(pc.subtract(numbers, batch.first))
+
+    def _some(self, landed: Landed, wanted: BrokenRows, column: str) -> list[Any]:
+        """The first values of `column` in the `wanted` rows."""
+        found: list[Any] = []
+        for _, rows in self._rows_of(landed, wanted):
+            found += as_validation_frame(rows.select([column]))[column].tolist()[: _EXAMPLES - len(found)]
+            if len(found) == _EXAMPLES:
+                break
+        return found
+
+    def _judge_known(self, column: str, values: UniqueValues, broken: BrokenRows) -> None:
+        """Find events whose unique value the lake has from another partition.
+
+        Labels may be repeated, because a later report corrects an earlier one and readers take the newest.
+        """
+        if self._inputs.feed != EVENTS or column not in values.bounds or self._lake.version(EVENTS) is None:
+            return
+        stored = self._lake.scan(EVENTS)
+        if column not in stored.schema.names:
+            return
+        low, high = values.bounds[column]
+        elsewhere = pc.field(PARTITION) != self._inputs.partition
+        near = elsewhere & (pc.field(column) >= low) & (pc.field(column) <= high)
+        if not any(True for _ in stored.get_fragments(near)):
+            return
+        reader = stored.scanner(columns=[column, PARTITION], filter=near, batch_readahead=2, fragment_readahead=1)
+        order = _KNOWN + self._unique.index(column)
+        batches = (batch for batch in reader.to_batches() if batch.num_rows)
+        for found in values.known(column, batches):
+            for partition in found["partition"].unique().to_pylist():
+                rows = found.filter(pc.field("partition") == partition)["row"].to_numpy()
+                broken.add(known_rule(column, partition), rows, order)
+        broken.sort()
 
     def _site(self, fingerprint: int) -> Path:
         return self._docs / f"{self._inputs.feed}-{self._inputs.partition}-{fingerprint:015x}"
@@ -78,7 +202,7 @@ class Validator:
         """The URI of a page."""
         return storage.join(share(self._settings, page.parent), page.name)
 
-    def _day_counts(self, table: pa.Table) -> "pd.DataFrame":
+    def _day_counts(self, per_day: Mapping[date, int]) -> "pd.DataFrame":
         """One row per day in the partition's name: see `day_counts`.
 
         The gap is measured from other partitions, not from the clock, so that a replay has the same result.
@@ -87,50 +211,32 @@ class Validator:
         history = daily_rows((span.partition, span.rows) for span in others)
         newest: date | None = max((span.newest.date() for span in others), default=None)
         promised = partition_days(self._inputs.partition)
-        return day_counts(table[self._feed.time_column], promised, history, self._feed.row_count, newest)
+        return day_counts(per_day, promised, history, self._feed.row_count, newest)
 
     def _others(self) -> list[Span]:
         spans = self._lake.spans(self._inputs.feed, self._feed.time_column)
         return [span for span in spans if span.partition != self._inputs.partition]
 
-    def _known_elsewhere(self, table: pa.Table) -> dict[str, list[int]]:
-        """Rule → positions of events whose unique value the lake has from another partition.
-
-        Labels may be repeated, because a later report corrects an earlier one and readers take the newest.
-        """
-        rules: dict[str, list[int]] = {}
-        if self._inputs.feed != EVENTS or self._lake.version(EVENTS) is None:
-            return rules
-        stored = self._lake.scan(EVENTS)
-        unique = [name for name, column in self._feed.columns.items() if column.unique and name in stored.schema.names]
-        for name in unique:
-            low, high = pc.min_max(table[name]).values()
-            if not low.is_valid:
-                continue
-            elsewhere = pc.field("partition") != self._inputs.partition
-            near = elsewhere & (pc.field(name) >= low) & (pc.field(name) <= high)
-            known = stored.to_table(columns=[name, "partition"], filter=near)
-            values = known[name].cast(table.schema.field(name).type)
-            found = pc.is_in(values, table[name])
-            values, partitions = values.filter(found), known["partition"].filter(found)
-            where = dict(zip(values.to_pylist(), partitions.to_pylist(), strict=True))
-            for row in positions(pc.is_in(table[name], values)):
-                rules.setdefault(known_rule(name, where[table[name][row].as_py()]), []).append(row)
-        return rules
-
-    def _refuse_too_many(self, broken: Broken, landed: pa.Table, page: str) -> None:
-        rows = landed.num_rows
-        if len(broken) <= self._feed.maximum_quarantined * rows:
+    def _refuse_too_many(self, broken: BrokenRows, rows: int, landed: Landed, page: str) -> None:
+        count = broken.rows()
+        if count <= self._feed.maximum_quarantined * rows:
             return
-        by_rule: dict[str, list[int]] = {}
-        for row, rules in broken.items():
-            for rule in rules:
-                by_rule.setdefault(rule, []).append(row)
-        by_rule = dict(sorted(by_rule.items(), key=lambda item: -len(item[1])))
-        share = f"{len(broken):,} of {rows:,} rows ({len(broken) / rows:.1%}) break a rule"
+        counts = broken.counts()
+        share = f"{count:,} of {rows:,} rows ({count / rows:.1%}) break a rule"
         limit = f"more than {self._feed.maximum_quarantined:.1%}"
-        problem = f"{share}, {limit}: " + "; ".join(_counted(by_rule, landed))
-        raise self._refused([problem], f"{_CORRECTED} Page: {page}")
+        said = self._counted(broken, sorted(counts, key=lambda rule: -counts[rule]), landed)
+        raise self._refused([f"{share}, {limit}: " + "; ".join(said)], f"{_CORRECTED} Page: {page}")
+
+    def _counted(self, broken: BrokenRows, rules: list[str], landed: Landed) -> list[str]:
+        """Each rule with the number of its rows, and the first of them with its value as delivered."""
+        counts, values = broken.counts(), dict.fromkeys(rules, "no value")
+        for batch in self.batches(landed) if rules else ():
+            rows = batch.conformed.landed
+            for rule in rules:
+                column, first = rule.split(" ")[0].rstrip(":"), broken.first(rule)
+                if batch.first <= first < batch.end and column in rows.column_names:
+                    values[rule] = f"{plain(rows[column][first - batch.first])!r:.60}"
+        return [f"{rule}: {counts[rule]:,}, first in row {broken.first(rule)} ({values[rule]})" for rule in rules]
 
     def _refused(self, problems: list[str], hint: str) -> DataContractError:
         listed = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
@@ -142,32 +248,3 @@ class Validator:
             return _CORRECTED
         wrong = "If its days are wrong, for example from a wrong clock, remove it and deliver it with the right days."
         return f"{wrong} Else deliver the days before it, or raise feeds.{self._inputs.feed}.maximum_gap_days."
-
-
-def _counted(reasons: Mapping[str, list[int]], landed: pa.Table) -> list[str]:
-    """Each rule with the number of its rows, and the first of them with its value as delivered."""
-    found = []
-    for rule, rows in reasons.items():
-        column = rule.split(" ")[0].rstrip(":")
-        value = f"{plain(landed[column][rows[0]])!r:.60}" if column in landed.column_names else "no value"
-        found.append(f"{rule}: {len(rows):,}, first in row {rows[0]} ({value})")
-    return found
-
-
-def _by_row(
-    validated: Mapping[str, Iterable[int]], unfit: dict[str, dict[str, list[int]]], known: dict[str, list[int]]
-) -> Broken:
-    """Row → rules, from rules → rows. A value that did not fit its type is null now, but does not count as missing."""
-    from training.adapters.expectations import missing_rule
-
-    rules: dict[str, Iterable[int]] = {**validated, **known}
-    for column, reasons in unfit.items():
-        not_missing = {row for rows in reasons.values() for row in rows}
-        missing = missing_rule(column)
-        rules[missing] = [row for row in rules.get(missing, []) if int(row) not in not_missing]
-        rules |= reasons
-    broken: Broken = {}
-    for rule, rows in rules.items():
-        for row in rows:
-            broken.setdefault(int(row), []).append(rule)
-    return dict(sorted(broken.items()))

@@ -5,16 +5,20 @@ rows of the partition. The last commit has a fingerprint of the file and of its 
 the lake has its fingerprint.
 """
 
+import json
 import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
-from training.contract.feeds import FeedSpec
+from training.contract.feeds import PARTITION, FeedSpec
 from training.domain.arrow_types import feed_schema
 from training.domain.partitions import ingest_application
-from training.domain.quarantine import Broken, known_rule, released
+from training.domain.quarantine import QUARANTINE_SCHEMA, known_in, known_rule, released
 
 log = logging.getLogger("perennial")
 
@@ -24,7 +28,7 @@ class Partition:
 
     def __init__(self, lake: Lake, feed: str, name: str, spec: FeedSpec) -> None:
         self._lake, self._feed, self._name, self._spec = lake, feed, name, spec
-        self._schema = feed_schema(spec).append(pa.field("partition", pa.string()))
+        self._schema = feed_schema(spec).append(pa.field(PARTITION, pa.string()))
 
     def fingerprint(self) -> int | None:
         """The fingerprint of the file and the rules of the rows in the lake; None when there is none."""
@@ -34,45 +38,44 @@ class Partition:
         """Raises ConfigError when the feed's table cannot take the spec's types. Writes nothing."""
         self._lake.check(self._feed, self._schema)
 
-    def quarantine(self, bad: pa.Table) -> None:
-        """Replace the partition's rows in quarantine by `bad`."""
-        if not bad.num_rows and not self.quarantined():
+    def quarantine(self, bad: Iterable[pa.Table], rows: int, fingerprint: int) -> None:
+        """Replace the partition's rows in quarantine by the `rows` rows of `bad`, tables of QUARANTINE_SCHEMA."""
+        if not rows and not self.quarantined():
             return
-        where = f"feed = '{self._feed}' AND partition = '{self._name}'"
-        version = self._lake.replace(QUARANTINE, bad, where, ["feed", "partition"])
-        log.info("Quarantined %s rows in %s version %s", bad.num_rows, self._lake.uri(QUARANTINE), version)
+        where = {"feed": self._feed, "partition": self._name}
+        without = (table.drop_columns(list(where)) for table in bad if table.num_rows)
+        # Of two processes that take in the partition at once, one fails.
+        done = {f"{self._feed}/{self._name}": fingerprint}
+        version = self._lake.replace_partition(QUARANTINE, QUARANTINE_SCHEMA, without, where, done)
+        log.info("Quarantined %s rows in %s version %s", rows, self._lake.uri(QUARANTINE), version)
 
-    def write(self, table: pa.Table, broken: Broken, fingerprint: int) -> None:
-        """Replace the partition's rows in the lake by the rows of `table` that are not `broken`."""
-        keep = pa.array([row not in broken for row in range(table.num_rows)], pa.bool_())
-        good = table.filter(keep)
-        good = good.append_column("partition", pa.repeat(pa.scalar(self._name), good.num_rows)).cast(self._schema)
-        where, done = f"partition = '{self._name}'", {ingest_application(self._name): fingerprint}
+    def write(self, good: Iterable[pa.Table], fingerprint: int) -> None:
+        """Replace the partition's rows in the lake by `good`, tables of the feed's columns."""
+        schema = feed_schema(self._spec)
+        rows = (table.cast(schema) for table in good if table.num_rows)
+        done = {ingest_application(self._name): fingerprint}
         self._lake.widen(self._feed, self._schema)
-        version = self._lake.replace(self._feed, good, where, ["partition"], done)
-        log.info("Wrote %s rows to %s version %s", good.num_rows, self._lake.uri(self._feed), version)
+        version = self._lake.replace_partition(self._feed, self._schema, rows, {PARTITION: self._name}, done)
+        log.info("Wrote the partition to %s version %s", self._lake.uri(self._feed), version)
 
-    def quarantined(self) -> list[str]:
-        """The reasons of the partition's rows in quarantine."""
-        if self._lake.version(QUARANTINE) is None:
-            return []
-        here = (pc.field("feed") == self._feed) & (pc.field("partition") == self._name)
-        reasons: list[str] = self._lake.scan(QUARANTINE).to_table(columns=["reason"], filter=here)["reason"].to_pylist()
-        return reasons
+    def quarantined(self) -> Counter[str]:
+        """Reason → how many rows of the partition are in quarantine for it."""
+        found: Counter[str] = Counter()
+        for batch in self._quarantine(["reason"], self._here(self._feed)):
+            found.update(batch["reason"].to_pylist())
+        return found
 
     def warn_of_released(self) -> None:
         """Warn about other partitions' rows in quarantine that no longer duplicate rows of this one."""
-        if self._lake.version(QUARANTINE) is None:
-            return
         duplicates = pc.match_substring(pc.field("reason"), known_rule("", self._name))
         elsewhere = (pc.field("feed") == EVENTS) & (pc.field("partition") != self._name) & duplicates
-        quarantined = self._lake.scan(QUARANTINE).to_table(["partition", "reason", "row"], filter=elsewhere).to_pylist()
-        if not quarantined:
-            return
-        here = pc.field("partition") == self._name
-        unique = [name for name, column in self._spec.columns.items() if column.unique]
-        held = self._lake.scan(EVENTS).to_table(unique, filter=here).to_pydict()
-        free = released(quarantined, self._name, {name: set(values) for name, values in held.items()})
+        free: Counter[str] = Counter()
+        for batch in self._quarantine(["partition", "reason", "row"], elsewhere):
+            quarantined = batch.to_pylist()
+            columns = {name for row in quarantined for name, where in known_in(row["reason"]) if where == self._name}
+            unique = [name for name in columns if name in self._spec.columns and self._spec.columns[name].unique]
+            values = {name: {json.loads(row["row"]).get(name) for row in quarantined} for name in unique}
+            free += released(quarantined, self._name, {name: self._held(name, values[name]) for name in unique})
         if free:
             log.warning(
                 "%d rows of %s were quarantined as duplicates of rows that %s no longer holds. To validate them again, "
@@ -81,3 +84,19 @@ class Partition:
                 ", ".join(sorted(free)),
                 self._name,
             )
+
+    def _held(self, column: str, values: set[Any]) -> set[Any]:
+        """Those of `values` that the partition holds."""
+        here = pc.field("partition") == self._name
+        batches = self._lake.scan(EVENTS).scanner(columns=[column], filter=here).to_batches()
+        return {value for batch in batches for value in values.intersection(batch[column].to_pylist())}
+
+    def _here(self, feed: str) -> pc.Expression:
+        return (pc.field("feed") == feed) & (pc.field("partition") == self._name)
+
+    def _quarantine(self, columns: list[str], wanted: pc.Expression) -> Iterator[pa.RecordBatch]:
+        """What is in quarantine, but for empty batches."""
+        if self._lake.version(QUARANTINE) is None:
+            return
+        batches = self._lake.scan(QUARANTINE).scanner(columns=columns, filter=wanted).to_batches()
+        yield from (batch for batch in batches if batch.num_rows)
