@@ -277,6 +277,11 @@ sql: $(READY) ## Print the SQL of a source's feature tables, generated or writte
 bench-data: $(READY) ## Benchmark the steps that move data beside public tools (DATA=dir: the handbook's payments)
 	@$(BIN)/python -m benchmarks.data $(DATA) $(ARGS)
 
+.PHONY: quarantine
+quarantine: $(READY) ## List what is in quarantine: rules, rows and an example (SOURCE=s, FEED=f: of one feed)
+	@test -n "$(SOURCE)" || { echo "Which source? make quarantine SOURCE=card_payments"; exit 1; }
+	@CT_HOME="$(STATE)" $(BIN)/python -m training.quarantine $(SOURCE) $(FEED)
+
 .PHONY: bench-features
 bench-features: $(READY) ## Benchmark the SQL of declared aggregations against the same tables written by hand
 	@$(BIN)/python -m benchmarks.feature_sql $(ARGS)

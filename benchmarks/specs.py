@@ -28,6 +28,7 @@ KINDS = {
     "landing": ("data.py", "source"),
     "data": ("data.py", "source"),
     "backfill": ("backfill.py", "source"),
+    "replay_quarantine": ("replay_quarantine.py", "source"),
     "restore_online": ("restore_online.py", "source"),
     "retention": ("retention.py", "source"),
     "monitor": ("monitor.py", "model"),

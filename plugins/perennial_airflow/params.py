@@ -32,6 +32,18 @@ def data_params(spec: SourceSpec) -> Params:
     }
 
 
+def replay_quarantine_params(spec: SourceSpec) -> Params:
+    corrections = "The name of a file with corrected rows of the partition, in the folder _corrections. Empty: none."
+    return {
+        "feed": Param("events", enum=spec.feed_names, title="Feed", description="The feed of the quarantined rows."),
+        "partition": Param(
+            None, type=["null", "string"], title="Partition", description="Empty: all with rows in quarantine."
+        ),
+        "corrections": Param(None, type=["null", "string"], title="Corrections", description=corrections),
+        "reason": _reason(),
+    }
+
+
 def backfill_params() -> Params:
     return {
         "first_day": _day("First day"),

@@ -19,7 +19,7 @@ from training.contract.source_spec import SOURCES_DIR
 ROOT = Path(__file__).parent.parent.parent
 #: Models whose spec says that they score in batch.
 SCORED = ("flight_outcome",)
-OF_SOURCE = ("backfill", "data", "forget", "landing", "restore_online", "retention")
+OF_SOURCE = ("backfill", "data", "forget", "landing", "replay_quarantine", "restore_online", "retention")
 OF_MODEL = ("approval", "backtest", "monitor", "reproduce", "rollback", "train")
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))

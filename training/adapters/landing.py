@@ -117,7 +117,7 @@ class Landed:
                     rows = _FEW_ROWS
 
     def _decoded(self, file: pq.ParquetFile, group: int, rows: int, skip: int) -> Iterator[pa.RecordBatch]:
-        """The rows of a row group but for the first `skip`, so many at a time. Raises MemoryError if that is too much."""
+        """The rows of a row group after the first `skip`, `rows` at a time. Raises MemoryError if they are too many."""
         with self._readable():
             found = file.iter_batches(rows, row_groups=[group])
         while True:

@@ -54,6 +54,12 @@ STEPS: Mapping[str, StepSpec] = {
             result=m.IngestResult,
         ),
         StepSpec(
+            name="replay_quarantine",
+            summary="Judge quarantined rows again, by today's rules or with corrections. Those that hold enter.",
+            inputs=m.ReplayQuarantineInputs,
+            result=m.ReplayQuarantineResult,
+        ),
+        StepSpec(
             name="features",
             summary="Compute the feature rows of the affected days.",
             inputs=m.FeaturesInputs,

@@ -48,6 +48,11 @@ def ingest_application(name: str) -> str:
     return f"ingest/{name}"
 
 
+def replayed_application(name: str) -> str:
+    """The name under which the fingerprint of the delivery is kept whose quarantined rows were replayed since."""
+    return f"delivered/{name}"
+
+
 def widened(days: Days, slack_days: int) -> Days:
     """`days` with `slack_days` added before and after."""
     return Days(start=days.start - slack_days * _DAY, end=days.end + slack_days * _DAY)

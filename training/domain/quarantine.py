@@ -12,6 +12,8 @@ import pyarrow as pa
 #: Position of a row in the file → the rules that it breaks.
 Broken = Mapping[int, Sequence[str]]
 
+#: The column of a replayed row with what was delivered, in JSON, when it came from quarantine.
+DELIVERED = "_delivered"
 #: `row` is JSON.
 QUARANTINE_SCHEMA = pa.schema([(name, pa.string()) for name in ("feed", "partition", "reason", "row")])
 
@@ -35,12 +37,15 @@ def quarantine_rows(table: pa.Table, broken: Broken, feed: str, partition: str) 
     Values that JSON or Python cannot hold are written as text: escaped bytes when they are not UTF-8, counts since 1970
     for times.
     """
-    rows = [{name: plain(table[name][at]) for name in table.column_names} for at in broken]
+    names = [name for name in table.column_names if name != DELIVERED]
+    rows = [json.dumps({name: plain(table[name][at]) for name in names}) for at in broken]
+    if DELIVERED in table.column_names:
+        rows = [table[DELIVERED][at].as_py() or row for at, row in zip(broken, rows, strict=True)]
     columns = {
         "feed": [feed] * len(rows),
         "partition": [partition] * len(rows),
         "reason": ["; ".join(rules) for rules in broken.values()],
-        "row": [json.dumps(row) for row in rows],
+        "row": rows,
     }
     return pa.table(columns, schema=QUARANTINE_SCHEMA)
 

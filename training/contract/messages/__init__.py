@@ -27,6 +27,9 @@ from training.contract.messages.data import (
     IngestResult,
     MaterializeInputs,
     MaterializeResult,
+    ReplayedPartition,
+    ReplayQuarantineInputs,
+    ReplayQuarantineResult,
 )
 from training.contract.messages.forgetting import ForgetInputs, ForgetResult
 from training.contract.messages.inputs import Metrics, ModelInputs, SourceInputs, StepInputs
@@ -141,6 +144,9 @@ __all__ = [
     "RecordApprovalResult",
     "RegisterInputs",
     "RegisterResult",
+    "ReplayQuarantineInputs",
+    "ReplayQuarantineResult",
+    "ReplayedPartition",
     "Replica",
     "ReproduceInputs",
     "ReproduceResult",

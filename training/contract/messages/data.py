@@ -37,6 +37,34 @@ class IngestResult(Frozen):
     """Great Expectations' page about this partition."""
 
 
+class ReplayQuarantineInputs(SourceInputs):
+    feed: Name
+    partition: str | None = None
+    """None: all partitions of the feed with rows in quarantine."""
+    corrections: str | None = Field(None, pattern=r"^[^/\\]+$")
+    """The name of a Parquet file in the folder `_corrections` of the source's landing folder, with corrected rows of
+    `partition`. Each takes the place of the quarantined rows with its id."""
+    reason: str
+    run: str = ""
+    requested_by: str = ""
+
+
+class ReplayedPartition(Frozen):
+    partition: str
+    entered: int
+    """Rows that left quarantine and are in the lake now."""
+    stays: int
+    reasons: dict[str, int]
+    """Rule that is still broken → rows."""
+
+
+class ReplayQuarantineResult(Frozen):
+    partitions: list[ReplayedPartition]
+    affected: Days | None
+    """Feature days that must be computed again; None when no row entered."""
+    table_versions: TableVersions
+
+
 class FeaturesInputs(SourceInputs):
     days: Days | None
     """Feature timestamps (midnight, UTC) to compute: `affected` of ingest. None: nothing to do."""

@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ from training.contract.errors import InputError
 from training.contract.messages import IngestInputs, IngestResult
 from training.contract.source_spec import load_source_spec
 from training.domain.partitions import affected_days, newest_before, partition_days, widened
-from training.domain.quarantine import known_in, quarantine_rows
+from training.domain.quarantine import QUARANTINE_SCHEMA, known_in, quarantine_rows
 from training.forgotten import removals
 from training.settings import StateSettings
 from training.steps.ingest.broken_rows import BrokenRows
@@ -55,9 +56,30 @@ def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
         return _Ingest(inputs, settings, Path(scratch)).run()
 
 
+def take_in_again(inputs: IngestInputs, settings: StateSettings, kept: pa.Table, delivered: int) -> IngestResult:
+    """Ingest a partition from a file that a replay of its quarantined rows has composed.
+
+    `kept`: rows of QUARANTINE_SCHEMA that stay in quarantine whatever the rules say. `delivered`: the fingerprint of
+    the delivery that the rows come from; the same delivery again changes nothing then. Raises as `run` does.
+    """
+    folder = settings.scratch / inputs.source / SCRATCH
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        return _Ingest(inputs, settings, Path(scratch), kept, delivered).run()
+
+
 class _Ingest:
-    def __init__(self, inputs: IngestInputs, settings: StateSettings, scratch: Path) -> None:
+    def __init__(
+        self,
+        inputs: IngestInputs,
+        settings: StateSettings,
+        scratch: Path,
+        kept: pa.Table | None = None,
+        delivered: int | None = None,
+    ) -> None:
         self.spec = load_source_spec(inputs.source, settings.feature_repo)
+        self.kept = QUARANTINE_SCHEMA.empty_table() if kept is None else kept
+        self.delivered = delivered
         self.inputs, self.settings, self.scratch = inputs, settings, scratch
         self.maximum_bytes = settings.landed_maximum_bytes
         if inputs.feed not in self.spec.feeds:
@@ -79,14 +101,19 @@ class _Ingest:
         applied = self.partition.fingerprint()
         if applied == fingerprint and not any(known_in(reason) for reason in self.partition.quarantined()):
             return self._unchanged(landed, fingerprint)
+        if applied is not None and self.delivered is None and self.partition.delivered() == fingerprint:
+            log.info("Its quarantined rows were replayed since: to judge them again, replay them again")
+            return self._unchanged(landed, applied)
         self.validator.refuse_columns(landed)
         self.partition.check()
         broken, rows, page = self.validator.rows(landed, fingerprint)
-        bad = broken.rows()
-        self.partition.quarantine(self._bad(landed, broken) if bad else (), bad, fingerprint)
-        self.partition.write(self._good(landed, broken), fingerprint)
+        found = broken.rows()
+        bad = found + self.kept.num_rows
+        self.partition.quarantine(chain(self._bad(landed, broken) if found else (), [self.kept]), bad, fingerprint)
+        self.partition.write(self._good(landed, broken), fingerprint, self.delivered)
         outcome: Outcome = "appended" if applied is None else "replaced"
-        return self._result(landed, outcome, rows - bad, bad, broken.counts(), page)
+        reasons = Counter(rule for reason in self.kept["reason"].to_pylist() for rule in reason.split("; "))
+        return self._result(landed, outcome, rows - found, bad, reasons + Counter(broken.counts()), page)
 
     def _bad(self, landed: Landed, broken: BrokenRows) -> Iterator[pa.Table]:
         for batch in self.validator.batches(landed):

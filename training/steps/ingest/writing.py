@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.contract.feeds import PARTITION, FeedSpec
 from training.domain.arrow_types import feed_schema
-from training.domain.partitions import ingest_application
+from training.domain.partitions import ingest_application, replayed_application
 from training.domain.quarantine import QUARANTINE_SCHEMA, known_in, known_rule, released
 
 log = logging.getLogger("perennial")
@@ -34,6 +34,10 @@ class Partition:
         """The fingerprint of the file and the rules of the rows in the lake; None when there is none."""
         return self._lake.applied(self._feed, ingest_application(self._name))
 
+    def delivered(self) -> int | None:
+        """The fingerprint of the delivery whose quarantined rows were replayed; None when none were ever."""
+        return self._lake.applied(self._feed, replayed_application(self._name))
+
     def check(self) -> None:
         """Raises ConfigError when the feed's table cannot take the spec's types. Writes nothing."""
         self._lake.check(self._feed, self._schema)
@@ -49,11 +53,16 @@ class Partition:
         version = self._lake.replace_partition(QUARANTINE, QUARANTINE_SCHEMA, without, where, done)
         log.info("Quarantined %s rows in %s version %s", rows, self._lake.uri(QUARANTINE), version)
 
-    def write(self, good: Iterable[pa.Table], fingerprint: int) -> None:
-        """Replace the partition's rows in the lake by `good`, tables of the feed's columns."""
+    def write(self, good: Iterable[pa.Table], fingerprint: int, delivered: int | None = None) -> None:
+        """Replace the partition's rows in the lake by `good`, tables of the feed's columns.
+
+        `delivered`: these are the rows of the delivery with this fingerprint after a replay.
+        """
         schema = feed_schema(self._spec)
         rows = (table.cast(schema) for table in good if table.num_rows)
         done = {ingest_application(self._name): fingerprint}
+        if delivered is not None or self.delivered() is not None:
+            done[replayed_application(self._name)] = fingerprint if delivered is None else delivered
         self._lake.widen(self._feed, self._schema)
         version = self._lake.replace_partition(self._feed, self._schema, rows, {PARTITION: self._name}, done)
         log.info("Wrote the partition to %s version %s", self._lake.uri(self._feed), version)

@@ -1,0 +1,249 @@
+"""Judge the quarantined rows of partitions again, and put those that hold now into the lake. Exactly once.
+
+A partition's rows are composed anew: those in the lake, and those in quarantine, some of them corrected. They go
+through ingest as one file, which replaces both in its two commits. Before that the file is kept in the work folder,
+until both commits are done: a process that is killed in between has taken rows out of quarantine that are not in the
+lake yet. The next run finds the file and finishes. If another delivery of the partition was taken in meanwhile, the
+file is dropped.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from training import storage
+from training.adapters.lake import QUARANTINE, Lake
+from training.adapters.landing import open_landed
+from training.adapters.ledger import Ledger
+from training.contract.base import Days
+from training.contract.errors import DataContractError, InputError
+from training.contract.feeds import PARTITION
+from training.contract.messages import IngestInputs, ReplayedPartition, ReplayQuarantineInputs, ReplayQuarantineResult
+from training.contract.model_spec import models_of
+from training.contract.source_spec import load_source_spec
+from training.domain.arrow_types import feed_schema
+from training.domain.conform import conform
+from training.domain.partitions import ingest_application, replayed_application
+from training.domain.quarantine import DELIVERED, QUARANTINE_SCHEMA
+from training.domain.restored_rows import composed_schema, restored, value_of
+from training.settings import StateSettings
+from training.steps.ingest import take_in_again
+from training.workspace import share
+
+log = logging.getLogger("perennial")
+
+#: The kind of the ledger's entries about replays.
+REPLAY = "quarantine_replay"
+_REPLAYS, _CORRECTIONS = "replays", "_corrections"
+_ROWS, _KEPT = "rows.parquet", "kept.parquet"
+_STATE = b"replay"
+
+
+def run(inputs: ReplayQuarantineInputs, settings: StateSettings) -> ReplayQuarantineResult:
+    """Replay the quarantined rows of a feed, of one partition or of all.
+
+    Raises InputError when there is no such feed or nothing to replay, DataContractError when the corrections do not fit
+    or ingest refuses the partition. The partitions before it are done then.
+    """
+    return _Replay(inputs, settings).run()
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """What the file of a replay says of itself. `applied`: the fingerprint of the rows that it was made of."""
+
+    applied: int
+    delivered: int
+    #: Rows that were in quarantine.
+    quarantined: int
+
+
+class _Replay:
+    def __init__(self, inputs: ReplayQuarantineInputs, settings: StateSettings) -> None:
+        self.inputs, self.settings = inputs, settings
+        self.spec = load_source_spec(inputs.source, settings.feature_repo)
+        if inputs.feed not in self.spec.feeds:
+            raise InputError(
+                f"{inputs.source} has no feed {inputs.feed!r}", f"The feeds: {', '.join(self.spec.feeds)}."
+            )
+        if inputs.corrections and not inputs.partition:
+            raise InputError("Corrections are of one partition, and none is named", "Name the partition.")
+        self.feed = self.spec.feeds[inputs.feed]
+        self.lake = Lake(settings.lake, inputs.source)
+
+    def run(self) -> ReplayQuarantineResult:
+        partitions = [self.inputs.partition] if self.inputs.partition else self._partitions()
+        done, affected, versions = list[ReplayedPartition](), list[Days](), dict[str, int]()
+        for partition in partitions:
+            # What a killed run has left comes first. Its rows are in neither place.
+            entered, days, versions = self._finish(partition)
+            if days is None:
+                self._compose(partition)
+                entered, days, versions = self._finish(partition)
+            stays = self._quarantined(partition)
+            reasons = Counter(rule for row in stays for rule in row["reason"].split("; "))
+            found = ReplayedPartition(partition=partition, entered=entered, stays=len(stays), reasons=dict(reasons))
+            log.info("%s: %d rows entered, %d stay in quarantine: %s", partition, entered, len(stays), dict(reasons))
+            done.append(found)
+            affected += [days] if days is not None and entered else []
+        self._record(done)
+        span = (
+            Days(start=min(each.start for each in affected), end=max(each.end for each in affected))
+            if affected
+            else None
+        )
+        versions = versions or self.lake.versions(*self.spec.feeds, QUARANTINE)
+        return ReplayQuarantineResult(partitions=done, affected=span, table_versions=versions)
+
+    def _partitions(self) -> list[str]:
+        """Those with rows in quarantine, and those whose replay was not finished."""
+        found = set(storage.folders(storage.join(self.settings.work, self.inputs.source, _REPLAYS, self.inputs.feed)))
+        if self.lake.version(QUARANTINE) is not None:
+            here = pc.field("feed") == self.inputs.feed
+            found |= set(self.lake.scan(QUARANTINE).to_table([PARTITION], filter=here)[PARTITION].to_pylist())
+        return sorted(found)
+
+    def _quarantined(self, partition: str) -> list[dict[str, str]]:
+        if self.lake.version(QUARANTINE) is None:
+            return []
+        here = (pc.field("feed") == self.inputs.feed) & (pc.field(PARTITION) == partition)
+        rows: list[dict[str, str]] = self.lake.scan(QUARANTINE).to_table(["reason", "row"], filter=here).to_pylist()
+        return rows
+
+    # --- composing ---
+
+    def _compose(self, partition: str) -> None:
+        """Keep the partition's rows as a file, and those of its quarantined rows that cannot be judged as another."""
+        applied = self.lake.applied(self.inputs.feed, ingest_application(partition))
+        quarantined = self._quarantined(partition)
+        if applied is None or not quarantined:
+            hint = "See `make quarantine` for what is in quarantine. A partition that was refused is delivered again."
+            raise InputError(f"No rows of {self.inputs.feed} {partition} are in quarantine", hint)
+        corrected = self._corrected(partition, quarantined)
+        ids = set(corrected[self.feed.id_column].to_pylist())
+        replaced = [row for row in quarantined if self._id(row) not in ids or self._id(row) is None]
+        rows, others = restored(replaced, self.feed)
+        kept = [{"feed": self.inputs.feed, PARTITION: partition, **replaced[at]} for at in others]
+        delivered = self.lake.applied(self.inputs.feed, replayed_application(partition))
+        state = {"applied": applied, "delivered": applied if delivered is None else delivered}
+        state["quarantined"] = len(quarantined)
+        folder = self._folder(partition)
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(kept, QUARANTINE_SCHEMA), folder / _KEPT)
+        schema = composed_schema(self.feed).with_metadata({_STATE: json.dumps(state)})
+        draft = folder / f".{_ROWS}"
+        with pq.ParquetWriter(draft, schema) as writer:
+            for batch in self._accepted(partition):
+                writer.write_table(batch.append_column(DELIVERED, pa.nulls(batch.num_rows, pa.string())).cast(schema))
+            writer.write_table(pa.concat_tables([rows, corrected]).cast(schema))
+        draft.replace(folder / _ROWS)
+        share(self.settings, folder)
+
+    def _accepted(self, partition: str) -> Iterator[pa.Table]:
+        """The rows of the partition in the lake."""
+        schema = feed_schema(self.feed)
+        stored = self.lake.scan(self.inputs.feed, columns=schema)
+        for batch in stored.scanner(columns=schema.names, filter=pc.field(PARTITION) == partition).to_batches():
+            yield pa.Table.from_batches([batch]).cast(schema)
+
+    def _corrected(self, partition: str, quarantined: list[dict[str, str]]) -> pa.Table:
+        """The corrected rows. Those that an earlier run has put into the lake are left out."""
+        schema = composed_schema(self.feed)
+        if not self.inputs.corrections:
+            return schema.empty_table()
+        folder = self._folder(partition)
+        folder.mkdir(parents=True, exist_ok=True)
+        uri = storage.join(self.settings.landing, self.inputs.source, _CORRECTIONS, self.inputs.corrections)
+        with open_landed(uri, self.settings.landed_maximum_bytes, folder) as landed:
+            conformed = conform(pa.concat_tables(landed.batches()), self.feed)
+        problems = [*conformed.problems, *(rule for rules in conformed.unfit.values() for rule in rules)]
+        rows = conformed.table
+        if not problems:
+            rows = self._not_in_lake(rows, partition)
+            known = {self._id(row) for row in quarantined}
+            unknown = [each for each in rows[self.feed.id_column].to_pylist() if each is None or each not in known]
+            problems = [f"{self.feed.id_column} {each} is not in quarantine" for each in unknown]
+        if problems:
+            listed = "; ".join(problems[:10])
+            hint = f"Deliver rows of the {len(quarantined)} quarantined ones alone, with all columns of the feed."
+            raise DataContractError(f"{uri} does not correct {partition}: {listed}", hint)
+        return rows.append_column(DELIVERED, pa.nulls(rows.num_rows, pa.string())).cast(schema)
+
+    def _not_in_lake(self, rows: pa.Table, partition: str) -> pa.Table:
+        """`rows` without those that the partition has already. Raises DataContractError when it has another one."""
+        ids, found = rows[self.feed.id_column], dict[Any, Any]()
+        for batch in self._accepted(partition):
+            near = batch.filter(pc.is_in(batch[self.feed.id_column], ids))
+            found |= {row[self.feed.id_column]: row for row in near.to_pylist()}
+        wanted = rows.to_pylist()
+        for row in wanted:
+            if (held := found.get(row[self.feed.id_column], row)) != row:
+                what = f"The lake has another row with {self.feed.id_column} {held[self.feed.id_column]}"
+                raise DataContractError(what, "To correct rows of the lake, deliver the whole partition again.")
+        return rows.filter(pa.array([row[self.feed.id_column] not in found for row in wanted], pa.bool_()))
+
+    def _id(self, row: dict[str, str]) -> Any:
+        """The id of a quarantined row; None where it has none that fits."""
+        name = self.feed.id_column
+        try:
+            return value_of(json.loads(row["row"]).get(name), self.feed.columns[name])
+        except (ValueError, ArithmeticError):
+            return None
+
+    # --- taking in ---
+
+    def _finish(self, partition: str) -> tuple[int, Days | None, dict[str, int]]:
+        """Take in the composed file of the partition, if there is one, and delete it.
+
+        Returns how many rows have entered, the feature days, and the versions; no days without a file.
+        """
+        folder, nothing = self._folder(partition), (0, None, dict[str, int]())
+        uri = storage.join(self.settings.work, folder.relative_to(self.settings.scratch).as_posix())
+        if storage.size(storage.join(uri, _ROWS)) is None:
+            return nothing
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [storage.as_local(storage.join(uri, name), folder / name) for name in (_ROWS, _KEPT)]
+        assert paths[0] is not None and paths[1] is not None
+        state = _Composed(**json.loads(pq.read_schema(paths[0]).metadata[_STATE]))
+        kept = pq.read_table(paths[1]).cast(QUARANTINE_SCHEMA)
+        days = None
+        versions = dict[str, int]()
+        if self._is_mine(partition, state):
+            inputs = IngestInputs(
+                source=self.inputs.source, feed=self.inputs.feed, partition=partition, uri=str(paths[0])
+            )
+            result = take_in_again(inputs, self.settings, kept, state.delivered)
+            days, versions = result.affected, result.table_versions
+        else:
+            log.warning("Another delivery of %s came in after its replay was begun: begin again", partition)
+        storage.remove_folder(uri)
+        if days is None:
+            return nothing
+        return state.quarantined - len(self._quarantined(partition)), days, versions
+
+    def _is_mine(self, partition: str, state: _Composed) -> bool:
+        """Whether the partition still has the rows of which the file was made, or those of the file itself."""
+        applied = self.lake.applied(self.inputs.feed, ingest_application(partition))
+        delivered = self.lake.applied(self.inputs.feed, replayed_application(partition))
+        return applied == state.applied or (delivered == state.delivered and delivered != applied)
+
+    def _folder(self, partition: str) -> Path:
+        return self.settings.scratch / self.inputs.source / _REPLAYS / self.inputs.feed / partition
+
+    def _record(self, done: list[ReplayedPartition]) -> None:
+        """An entry in the ledger of each model that learns from the source."""
+        ledger, inputs = Ledger(self.settings.ledger), self.inputs
+        body: dict[str, Any] = {"feed": inputs.feed, "corrections": inputs.corrections, "reason": inputs.reason}
+        body |= {"requested_by": inputs.requested_by, "run": inputs.run}
+        body |= {"partitions": [each.model_dump(mode="json") for each in done]}
+        number = self.lake.version(self.inputs.feed)
+        for model in models_of(inputs.source, self.settings.models_dir):
+            ledger.append(REPLAY, model, body, inputs.run or f"{inputs.feed}-{number}")
