@@ -282,6 +282,14 @@ quarantine: $(READY) ## List what is in quarantine: rules, rows and an example (
 	@test -n "$(SOURCE)" || { echo "Which source? make quarantine SOURCE=card_payments"; exit 1; }
 	@CT_HOME="$(STATE)" $(BIN)/python -m training.quarantine $(SOURCE) $(FEED)
 
+.PHONY: bench-ingest
+bench-ingest: $(READY) ## Benchmark ingest: CPU time and peak memory by the size of the file (ARGS='1819688 90000000')
+	@$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+.PHONY: bench-small-files
+bench-small-files: $(READY) ## Benchmark reads of a month of predictions, before and after their files are merged
+	@$(BIN)/python -m benchmarks.small_files $(ARGS)
+
 .PHONY: bench-features
 bench-features: $(READY) ## Benchmark the SQL of declared aggregations against the same tables written by hand
 	@$(BIN)/python -m benchmarks.feature_sql $(ARGS)

@@ -10,6 +10,7 @@ import pytest
 from tests.steps.ingest_helpers import FIRST, GENERATOR, MODEL, SOURCE, Deliveries, changed, day, first
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.adapters.ledger import Ledger
+from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import FeaturesInputs, ReplayQuarantineInputs, ReplayQuarantineResult
 from training.quarantine import listed
@@ -73,10 +74,10 @@ def test_after_a_rule_has_changed_the_rows_that_hold_enter_once(deliveries: Deli
     assert found.reasons == {bound: 1, "amount is infinite": 1, "customer_id is missing": 1}
     assert ids(deliveries) == sorted([*ROWS["transaction_id"].to_pylist()[:2], *ROWS["transaction_id"].to_pylist()[5:]])
     assert '"amount": "inf"' in next(r["row"] for r in deliveries.rows(QUARANTINE) if "infinite" in r["reason"])
-    assert (done.affected.start, done.affected.end) == (day(1), day(2))
+    assert done.affected == Days(start=day(1), end=day(2))
     # The same delivery again neither doubles nor undoes anything, and a second replay has nothing to add.
     again = deliveries.deliver(SPOILED, PARTITION)
-    assert deliveries.rows(QUARANTINE) and again.rows_kept == COUNT - 3
+    assert (again.rows_kept, again.rows_quarantined) == (COUNT - 3, 3)
     assert ids(deliveries) == sorted(set(ids(deliveries)))
     second = replay(deliveries, run="manual-2")
     assert (second.partitions[0].entered, second.affected) == (0, None)
@@ -111,7 +112,7 @@ def test_corrections_are_of_quarantined_rows_alone(deliveries: Deliveries) -> No
         replay(deliveries, partition=PARTITION, corrections=correct(deliveries, other))
     same = replay(deliveries, partition=PARTITION, corrections=correct(deliveries, ROWS.slice(9, 1)))
     assert same.partitions[0].entered == 0
-    with pytest.raises(InputError, match="no partition|none is named"):
+    with pytest.raises(InputError, match="none is named"):
         replay(deliveries, corrections="mended.parquet")
 
 
@@ -163,10 +164,10 @@ def test_each_model_of_the_source_has_the_reason_in_its_ledger(deliveries: Deliv
 
 
 def test_features_of_old_days_are_those_of_a_delivery_that_was_right_at_once(
-    deliveries: Deliveries, settings: Settings, tmp_path: Path
+    deliveries: Deliveries, tmp_path: Path
 ) -> None:
     """Of every day that the late events reach, and of no other; rows of earlier versions stay as they were."""
-    right = Deliveries(settings.model_copy(update={"lake_uri": str(tmp_path / "right")}))
+    right = Deliveries(Settings(home=tmp_path / "right"))
     right.deliver(ROWS, PARTITION)
     for each in (deliveries, right):
         for number in (1, 2, 3):

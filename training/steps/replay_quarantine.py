@@ -210,21 +210,22 @@ class _Replay:
         if storage.size(storage.join(uri, _ROWS)) is None:
             return nothing
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [storage.as_local(storage.join(uri, name), folder / name) for name in (_ROWS, _KEPT)]
-        assert paths[0] is not None and paths[1] is not None
-        state = _Composed(**json.loads(pq.read_schema(paths[0]).metadata[_STATE]))
-        kept = pq.read_table(paths[1]).cast(QUARANTINE_SCHEMA)
+        for name in (_ROWS, _KEPT):
+            storage.as_local(storage.join(uri, name), folder / name)
+        state = _Composed(**json.loads(pq.read_schema(folder / _ROWS).metadata[_STATE]))
+        kept = pq.ParquetFile(folder / _KEPT).read()
         days = None
         versions = dict[str, int]()
         if self._is_mine(partition, state):
             inputs = IngestInputs(
-                source=self.inputs.source, feed=self.inputs.feed, partition=partition, uri=str(paths[0])
+                source=self.inputs.source, feed=self.inputs.feed, partition=partition, uri=str(folder / _ROWS)
             )
             result = take_in_again(inputs, self.settings, kept, state.delivered)
             days, versions = result.affected, result.table_versions
         else:
             log.warning("Another delivery of %s came in after its replay was begun: begin again", partition)
-        storage.remove_folder(uri)
+        for place in (uri, str(folder)):
+            storage.remove_folder(place)
         if days is None:
             return nothing
         return state.quarantined - len(self._quarantined(partition)), days, versions
