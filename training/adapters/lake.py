@@ -213,7 +213,8 @@ class Lake:
         held = pa.schema(opened.schema())
         new = [field for field in schema if field.name not in held.names]
         properties = CommitProperties(app_transactions=[Transaction(*each) for each in transactions.items()])
-        added = delta_files.write_files(opened, self._options, rows, partition)
+        with self._answering():
+            added = delta_files.write_files(opened, self._options, rows, partition)
         with self._committing(opened):
             opened.create_write_transaction(
                 added,

@@ -35,6 +35,8 @@ def run(inputs: CleanSourceInputs, settings: StateSettings) -> CleanResult:
     deleted[DATA_DOCS] = delete_old(docs, spec.retention.pages_days, now, inputs.dry_run)
     events = storage.join(settings.work, EVENTS, "sources", spec.name)
     deleted["life"] = delete_old(events, spec.retention.pages_days, now, inputs.dry_run)
+    # What an ingest that was killed has left.
+    deleted["ingest"] = delete_old(str(settings.scratch / spec.name / "ingest"), 1, now, inputs.dry_run)
     kept_versions = {table: len(versions) for table, versions in kept.items() if table in spec.tables}
     log.info(
         "%s: %s; versions kept for registered versions: %s",
