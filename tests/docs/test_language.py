@@ -24,11 +24,13 @@ OF_CARD_PAYMENTS = {
     "benchmarks/feature_sql.py": "computes features of the generator's events",
     "benchmarks/handbook_protocol.py": "the handbook's protocol on the source's data",
     "benchmarks/handbook_search.py": "the same, with a search",
+    "benchmarks/ingest.py": "ingests events of the source",
     "benchmarks/loop.py": "runs the demo's data through the loop",
     "benchmarks/monitoring/": "watches the generator's events",
     "benchmarks/point_in_time_join.py": "joins the generator's events",
     "benchmarks/score.py": "scores the generator's events",
     "benchmarks/serving/": "serves the reference model",
+    "benchmarks/small_files.py": "logs predictions of the reference model",
     "benchmarks/soak.py": "serves the reference model",
     "benchmarks/spark.py": "computes features of generated events",
 }
