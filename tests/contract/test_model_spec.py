@@ -99,6 +99,11 @@ def test_every_model_here_has_a_valid_spec(name: str) -> None:
     assert load_model_spec(name).name == name
 
 
+def test_a_spec_can_be_written_and_read_again() -> None:
+    spec = load_model_spec("card_fraud")
+    assert ModelSpec.model_validate(spec.model_dump()) == spec
+
+
 @pytest.mark.parametrize("name", source_names())
 def test_every_source_here_has_a_valid_spec(name: str) -> None:
     assert load_source_spec(name).name == name

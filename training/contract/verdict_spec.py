@@ -1,7 +1,7 @@
 """The sections of `evaluation` that judge groups of rows: slices, calibration, fairness."""
 
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -51,7 +51,7 @@ class SlicesSpec(Spec):
     find: bool = True
     """Look for further slices: groups of rows, by values of features, in which the challenger loses most to the
     champion. They are found on one half of the entities and measured on the other."""
-    metric: Metric = ""
+    metric: Literal[""] | Metric = ""
     """What is compared. Default: `evaluation.primary`."""
     margin: Margin = Relative(relative=0.05)
     """By how much the metric may be worse than the champion's in a slice: absolute, or `{relative: 0.05}` of it."""
