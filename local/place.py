@@ -1,15 +1,20 @@
 """Where a stack is: its state folder, landing folder, ports and URLs."""
 
 import os
+import random
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from json import dumps, loads
 from pathlib import Path
+from socket import socket
 
 from training.contract.errors import ConfigError
 from training.settings import ROOT, load_settings
 
 HOST = "127.0.0.1"
+#: Below the ports that Linux gives to outgoing connections (net.ipv4.ip_local_port_range, from 32768 on).
+_NEVER_OUTGOING = range(15_000, 32_768)
 #: The kernel takes socket paths of up to 107 bytes, and supervisord first creates `<path>.<pid>`.
 LONGEST_SOCKET = 107 - len(".4194304")
 
@@ -130,3 +135,16 @@ class Place:
             "CT_FORKSERVER_SOCKET": str(self.step_server),
             "PYTHONPATH": str(ROOT),
         }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nothing listens. The system gives none of them to the outgoing connections of other programs, so
+    that they are still free a moment later."""
+    found: list[int] = []
+    for port in random.sample(_NEVER_OUTGOING, len(_NEVER_OUTGOING)):
+        with socket() as one, suppress(OSError):
+            one.bind((HOST, port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(f"Fewer than {count} ports are free on {HOST}")

@@ -15,10 +15,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from socket import socket
 
 from local.credentials import Credentials
-from local.place import HOST, Place, Ports
+from local.place import Place, Ports, free_ports
 from local.processes import environment, mlflow_server
 from local.program import kill, members
 from local.stack import Stack, answers_at, tail
@@ -68,7 +67,7 @@ def rerun(stack: Stack, wanted: Wanted) -> int:
     print(f"… copying the state to {folder}", flush=True)
     for sentence in copy_state(settings, folder, needs_mlflow):
         print(f"  {sentence}")
-    place = Place(folder, Path(stack.place.as_started().landing), Ports(*_free_ports(3)))
+    place = Place(folder, Path(stack.place.as_started().landing), Ports(*free_ports(3)))
     folders = {old.rstrip("/"): str(folder / "work") for old in (settings.work, call.work) if old}
     call = call.with_paths(folders | ({call.landing: str(place.landing)} if call.landing else {}))
     inputs = folder / "inputs.json"
@@ -158,14 +157,3 @@ def _in_foreground(command: list[str], env: dict[str, str]) -> int:
         return subprocess.run(command, env=env, cwd=ROOT).returncode
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

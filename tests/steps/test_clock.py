@@ -22,10 +22,11 @@ import training.adapters
 import training.steps
 from testing.chaos_loop import TABLES, lasting, ledger_content, sorted_rows
 from testing.loop_steps import MODEL, SOURCE, run_loop, write_spec
+from testing.verdicts import computed
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry
-from training.contract.messages import StepReport
+from training.contract.messages import StepReport, Verdict
 from training.runner import run_step
 
 pytestmark = pytest.mark.slow
@@ -76,6 +77,8 @@ class Machines:
         assert code == 0, (name, found.error)
         result = found.result or {}
         same = {field: value for field, value in lasting(result).items() if field not in OTHERS}
+        if "verdict" in same:
+            same["verdict"] = computed(Verdict.model_validate(result["verdict"])).model_dump(mode="json")
         self.results.append((name, json.loads(json.dumps(same).replace(str(self.folder), ""))))
         return result
 
