@@ -99,10 +99,11 @@ def health(overview: Overview) -> Health:
         # A candidate that failed has dropped out, if the verdict was reached without it.
         if outcome.status == "failed" and not (outcome.mapped and evaluated and evaluated.at > outcome.at):
             bad.append(f"{task} failed: {outcome.error.splitlines()[0] if outcome.error else 'no message'}")
-    if overview.performance and overview.performance[-1].degraded:
+    champion = overview.champion
+    if (looks := overview.performance) and looks[-1].degraded and _of_champion(looks[-1].at, champion):
         bad.append("Performance has degraded beyond chance.")
-    if overview.drift is not None and overview.drift.drifted:
-        attention.append(f"{overview.drift.share:.0%} of the features have drifted.")
+    if (drift := overview.drift) is not None and drift.drifted and _of_champion(drift.at, champion):
+        attention.append(f"{drift.share:.0%} of the features have drifted.")
     if (waiting := open_requests(overview)) > 0:
         attention.append(f"{waiting} granted request{'s' if waiting > 1 else ''} to train waits for a run.")
     if (version := unserved(overview)) is not None:
@@ -112,9 +113,14 @@ def health(overview: Overview) -> Health:
         attention.append(f"Version {version} {waits}.")
     if bad or attention:
         return Health("bad" if bad else "attention", bad + attention)
-    if overview.champion is None:
+    if champion is None:
         return Health("none", ["No version is in service yet."])
     return Health("good", [])
+
+
+def _of_champion(look: datetime, champion: Served | None) -> bool:
+    """Whether a look was at the version in service. One from before says nothing about it."""
+    return champion is None or look >= champion.at
 
 
 def open_requests(overview: Overview) -> int:
