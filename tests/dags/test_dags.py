@@ -291,7 +291,8 @@ def test_the_file_of_a_source_is_read_once_for_all_of_its_models() -> None:
 
 def test_tasks_have_no_copies_of_the_parameters_of_their_dag(loaded: dict[str, Any]) -> None:
     for dag_id, dag in loaded["dags"].items():
-        with_params = ("_approval", "_backfill", "_backtest", "_data", "_reproduce", "_rollback", "_score", "_train")
+        with_params = ("_approval", "_backfill", "_backtest", "_data", "_forget", "_replay_quarantine", "_reproduce")
+        with_params += ("_rollback", "_score", "_train")
         assert bool(dag["params"]) == dag_id.endswith(with_params), dag_id
         # Those of `approve` are the form in which a person answers.
         assert not any("params" in task for name, task in tasks(dag).items() if name != "approve"), dag_id
