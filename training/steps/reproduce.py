@@ -40,8 +40,7 @@ def run(inputs: ReproduceInputs, settings: StateSettings) -> ReproduceResult:
     Compared are the dataset's id, the bytes of the model and each metric on the holdout. What was found goes to the
     ledger. Raises InputError for an unknown version and for one from before recipes were kept; DataContractError, after
     the entry is written, when the version could not be made again or came out differently, and before that when it is
-    not signed as CT_TRUSTED_KEYS requires; TransientError when MLflow
-    or the lake's store does not answer.
+    not signed as CT_TRUSTED_KEYS requires; TransientError when MLflow or the lake's store does not answer.
     """
     registry = Registry(settings.tracking_uri)
     version = _version(inputs, registry)
@@ -82,7 +81,7 @@ def _metadata(version: ModelVersion, settings: StateSettings) -> ArtifactMetadat
 
 
 def _recipe(version: ModelVersion, file: Path, settings: StateSettings) -> Recipe:
-    named = f"version {version.version} of {version.model}"
+    named = f"{version.model} version {version.version}"
     if not fetch_signed(version.run_id, f"{RECIPE_FOLDER}/{RECIPE_FILE}", file, named, settings):
         problem = f"The run of {named} has no {RECIPE_FOLDER}/{RECIPE_FILE}"
         raise InputError(problem, hint="It was trained before recipes were kept. Train a new version.")
