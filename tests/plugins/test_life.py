@@ -42,7 +42,7 @@ def event(step: str, minutes: float, status: str = "succeeded", task: str = "", 
 def summary(*events: Event) -> Overview:
     found = Overview(model=MODEL, primary="ap")
     for each in events:
-        found = add(found, each, each.file_name)
+        found = add(found, each)
     return found
 
 
@@ -161,7 +161,7 @@ def test_the_order_in_which_events_are_seen_does_not_matter() -> None:
           event("drift", 2, facts={"outcome": "measured", "drifted": True, "drifted_share": 0.4}),
           event("rollout", 3, facts={"version": 2})], "good", ""),
         ([event("decide_retraining", 1, facts={"waiting": ["r1", "r2"]})], "attention",
-         "2 granted requests to train waits for a run."),
+         "2 granted requests to train wait for a run."),
         ([event("register", 1, facts={"version": 2})], "attention", "Version 2 is not in service."),
         ([event("register", 1, facts={"version": 2, "ask": True})], "attention",
          "Version 2 waits for a person to decide."),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from perennial_airflow.life.facts import small
-from perennial_airflow.life.summary import SEEN, add
+from perennial_airflow.life.summary import add
 from training import storage
 from training.contract.life import ENTRY_NAME, EVENTS, FILE_NAME, OVERVIEWS, Event, Overview, Owner
 from training.settings import StateSettings
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Files that are read at the same time. An object store answers each after some milliseconds.
 READERS = 16
+#: So many names of events a summary keeps as seen.
+SEEN = 100
 #: How often a summary is made again, each time because another task has written an event meanwhile.
 _ATTEMPTS = 10
 R = TypeVar("R")
@@ -55,7 +57,7 @@ def summarize(model: str, about: dict[str, str], settings: StateSettings) -> Non
 
 def _added(overview: Overview, event: Event, name: str) -> Overview:
     try:
-        return add(overview, event, name)
+        return add(overview, event)
     except (KeyError, TypeError, ValueError) as error:
         # Else the summary would stop at this event for ever.
         log.warning("The event %s of %s is left out of its summary: %s", name, overview.model, error)

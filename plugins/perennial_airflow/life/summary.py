@@ -6,14 +6,14 @@ from typing import Any, Literal, NamedTuple
 
 from training.contract.life import Drifted, Event, Judged, Measured, Outcome, Overview, Registered, Served, Waiting
 
-#: So many points of the primary metric are kept, and so many names of events.
-POINTS, SEEN = 30, 100
+#: So many points of the primary metric are kept.
+POINTS = 30
 Level = Literal["bad", "attention", "good", "none"]
 
 
-def add(overview: Overview, event: Event, name: str) -> Overview:
-    """The summary with an event, the content of the file `name`."""
-    changes: dict[str, Any] = {"seen": sorted({*overview.seen, name})[-SEEN:]}
+def add(overview: Overview, event: Event) -> Overview:
+    """The summary with an event."""
+    changes = dict[str, Any]()
     if overview.at is None or event.at > overview.at:
         changes["at"] = event.at
     before = overview.outcomes.get(event.task)
@@ -105,7 +105,8 @@ def health(overview: Overview) -> Health:
     if (drift := overview.drift) is not None and drift.drifted and _of_champion(drift.at, champion):
         attention.append(f"{drift.share:.0%} of the features have drifted.")
     if (waiting := open_requests(overview)) > 0:
-        attention.append(f"{waiting} granted request{'s' if waiting > 1 else ''} to train waits for a run.")
+        said = "requests to train wait" if waiting > 1 else "request to train waits"
+        attention.append(f"{waiting} granted {said} for a run.")
     if (version := unserved(overview)) is not None:
         waits = (
             "waits for a person to decide" if overview.registered and overview.registered.asks else "is not in service"

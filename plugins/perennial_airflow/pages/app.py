@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from perennial_airflow.life.store import Overviews, entries, events, overview
+from perennial_airflow.life.summary import Level
 from perennial_airflow.pages import files
 from perennial_airflow.pages.access import ReadableDep, get_user, login_url
 from perennial_airflow.pages.links import Links
@@ -25,7 +26,6 @@ POLICY = (
 )
 #: Events and ledger entries that a model's page shows at first, and at most.
 SHOWN, MOST = 400, 6_400
-Level = Literal["", "bad", "attention", "good", "none"]
 
 
 def make_app() -> FastAPI:
@@ -48,7 +48,7 @@ def _add_pages(app: FastAPI) -> None:
         request: Request,
         readable: ReadableDep,
         q: Annotated[str, Query(max_length=100)] = "",
-        status: Level = "",
+        status: Level | Literal[""] = "",
         page: Annotated[int, Query(ge=1, le=10_000)] = 1,
     ) -> Response:
         settings = load_settings()

@@ -31,12 +31,10 @@ class Links:
         return cls(request.scope.get("root_path", PREFIX), mlflow, settings.work)
 
     def overview(self, **query: Any) -> str:
-        given = {name: value for name, value in query.items() if value not in ("", None)}
-        return f"{self.base}/?{urlencode(given)}" if given else f"{self.base}/"
+        return _with(f"{self.base}/", query)
 
     def model(self, model: str, **query: Any) -> str:
-        given = {name: value for name, value in query.items() if value}
-        return f"{self.base}/models/{quote(model, safe='')}" + (f"?{urlencode(given)}" if given else "")
+        return _with(f"{self.base}/models/{quote(model, safe='')}", query)
 
     def run(self, dag_id: str, run_id: str, task_id: str = "") -> str:
         """A DAG run in Airflow's UI, or one of its tasks."""
@@ -67,6 +65,12 @@ class Links:
     def _path(uri: Any, folder: str) -> str:
         root = folder.rstrip("/") + "/"
         return quote(uri.removeprefix(root)) if isinstance(uri, str) and uri.startswith(root) else ""
+
+
+def _with(url: str, query: Mapping[str, Any]) -> str:
+    """`url` with the parameters that have a value."""
+    given = {name: value for name, value in query.items() if value}
+    return f"{url}?{urlencode(given)}" if given else url
 
 
 def of_facts(facts: Mapping[str, Any], model: str, source: str, links: Links) -> list[Link]:

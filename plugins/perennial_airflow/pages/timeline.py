@@ -41,12 +41,13 @@ _FIRST = (
     "requested_by",
 )
 _AT = TypeAdapter(datetime)
+Level = Literal["good", "bad", "plain"]
 
 
 class Row(NamedTuple):
     at: datetime
     lane: str
-    level: Literal["good", "bad", "plain"]
+    level: Level
     name: str
     """The step, or the kind of ledger entry."""
     what: str
@@ -78,7 +79,7 @@ def _of_event(event: Event, about: Overview, links: Links) -> Row:
     quiet = event.step in ROUTINE or (event.step == "decide_retraining" and not event.facts.get("request_id"))
     details = [("took", f"{event.seconds:.0f} s")] if event.seconds is not None else []
     details += [("run", event.run_id), *flat(event.facts)]
-    level: Literal["good", "bad", "plain"] = "bad" if failed or event.facts.get("degraded") else "plain"
+    level: Level = "bad" if failed or event.facts.get("degraded") else "plain"
     if not failed and event.step in ("rollout", "rollback"):
         level = "good"
     return Row(
@@ -151,7 +152,7 @@ def _of_entry(entry: Mapping[str, Any], about: Overview, runs: Mapping[str, str]
     if isinstance(version, int):
         found.append(("Evidence", links.evidence(about.model, version)))
     details = [("ledger entry", str(entry.get("seq", ""))), ("key", str(entry.get("key", ""))), *fields]
-    level: Literal["good", "bad", "plain"] = "bad" if body.get("phase") in ("failed", "tripped") else "plain"
+    level: Level = "bad" if body.get("phase") in ("failed", "tripped") else "plain"
     return Row(at, LANES.get(kind, kind), level, kind, what, found, details, kind in ROUTINE)
 
 
