@@ -12,7 +12,6 @@ are whose, so that a missing one stops only its model.
 """
 
 import json
-import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 from training import storage
 from training.contract.base import Frozen
 from training.contract.errors import DataContractError, InputError, TransientError
+from training.contract.life import ENTRY_NAME
 from training.domain.identity import digest
 from training.layout import mark_if_new
 
@@ -33,7 +33,6 @@ ATTEMPTS = 100
 EARLIER = ""
 #: The file that says which entries of that chain belong to which model.
 OWNERS = "earlier.json"
-_ENTRY = re.compile(r"\d{8,}\.json")
 
 Body = dict[str, Any]
 
@@ -232,7 +231,7 @@ class Ledger:
 
     def _names(self, chain: str) -> list[str]:
         folder = storage.join(self._folder, chain) if chain else self._folder
-        return [file.name for file in storage.files(folder) if _ENTRY.fullmatch(file.name)]
+        return [file.name for file in storage.files(folder) if ENTRY_NAME.fullmatch(file.name)]
 
     def _uri(self, chain: str, seq: int) -> str:
         return storage.join(self._folder, *filter(None, [chain]), _file_name(seq))
