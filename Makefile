@@ -134,7 +134,7 @@ sign: $(READY) ## Sign versions registered before there was a key (MODEL=m VERSI
 .PHONY: reproduce
 reproduce: $(READY) ## Make a version again from its recipe and compare (MODEL=m VERSION=v; default: the champion)
 	@test -n "$(MODEL)" || { echo "Which model? make reproduce MODEL=card_fraud"; exit 1; }
-	@$(LOCAL) step reproduce --inputs '{"model": "$(MODEL)", "version": $(or $(VERSION),null)}'
+	@$(LOCAL) step reproduce --inputs '{"model": "$(MODEL)", "version": $(if $(VERSION),"$(VERSION)",null)}'
 
 # The inputs of the step, as JSON.
 NOTHING :=
@@ -271,6 +271,7 @@ bench-join: $(READY) ## Benchmark the point-in-time join of a training set again
 
 .PHONY: sql
 sql: $(READY) ## Print the SQL of a source's feature tables, generated or written (SOURCE=s, TABLE=t: of one table)
+	@test -n "$(SOURCE)" || { echo "Which source? make sql SOURCE=card_payments"; exit 1; }
 	@CT_HOME="$(STATE)" $(BIN)/python -m training.print_sql $(SOURCE) $(TABLE)
 
 .PHONY: bench-data

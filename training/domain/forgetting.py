@@ -43,7 +43,7 @@ def parse_entity(text: str, types: dict[str, pa.DataType]) -> Entity:
         try:
             return Entity(column, int(value))
         except ValueError:
-            raise InputError(f"{column} holds whole numbers, and the value is none", "Write its value.") from None
+            raise InputError(f"{column} holds whole numbers, and the value is not one", f"Write {column}=7.") from None
     if not pa.types.is_string(kind) or not value:
         raise InputError(f"{column} holds {kind}: only text and whole numbers name an entity", "Name another column.")
     return Entity(column, value)
