@@ -75,7 +75,7 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     registry.describe(spec.name, _model_description(spec))
     judged_against = None if inputs.force else judged
     known = _approvals(version, inputs, why, judged_against, spec, settings)
-    requested, ended = version.version in known.requests, version.version in known.ended
+    ended = version.version in known.ended
     keep(version, inputs, artifact.metadata, spec, settings)
     # During the rollout of another version, the alias divides traffic between that one and the champion.
     divided = MODE in registry.state(spec.name).tags
@@ -83,16 +83,16 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         # Before the alias, which all replicas follow: the version waits for its rollout.
         registry.load_first(spec.name, FirstLoad(version=version.version))
         registry.set_alias(spec.name, CHALLENGER, version.version)
-    forced = "" if inputs.verdict.promote else ", by force"
+    forced = ", by force" if inputs.force and not inputs.verdict.promote else ""
     log.info(
         "%s version %d is %s of run %s%s", spec.name, version.version, challenger.estimator, version.run_id, forced
     )
     return RegisterResult(
         version=version.version,
         digest=version.digest,
-        ask=bool(why) and requested and not ended,
-        # The request was made before, and by now the spec says that nobody is asked.
-        roll_out=not requested or not (why or ended),
+        ask=bool(why) and not ended,
+        # Also when a request is open, and by now the spec says that nobody is asked.
+        roll_out=not (why or ended),
         judged_against=judged_against,
         superseded=[AskedRun(version=old, attempt=known.attempt(old)) for old in known.superseded_by(version.version)],
     )
@@ -123,12 +123,11 @@ def _approvals(
             until=datetime.now(UTC) + timedelta(hours=spec.approval.timeout_hours),
         )
         ledger.append(APPROVAL, spec.name, request.model_dump(mode="json"), request_key(number))
+        log.info("Version %d waits for a person: %s", number, "; ".join(why))
     for old in approvals(ledger, spec.name).waiting():
         if old < number:
             newer = f"version {number} was registered before anybody had decided"
             end(Ended(version=old, outcome="superseded", why=newer, superseded_by=number), spec, settings)
-    if why:
-        log.info("Version %d waits for a person: %s", number, "; ".join(why))
     return approvals(ledger, spec.name)
 
 

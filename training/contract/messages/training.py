@@ -246,7 +246,8 @@ class RegisterResult(Frozen):
     ask: bool = False
     """Whether a person must approve the version before its rollout."""
     roll_out: bool = True
-    """The contrary of `ask`."""
+    """Whether the training run rolls it out. False also when the request for its approval has ended: the approval run
+    rolls it out, if it was approved."""
     judged_against: JudgedAgainst | None = None
     """The champion that must still serve when the rollout begins. None: any, the version was registered by force."""
     superseded: list[AskedRun] = []
