@@ -88,7 +88,8 @@ def test_multiclass_estimates_are_those_that_nannyml_publishes(chunk: int, auc: 
     drawn = np.repeat(scores, counts[f"chunk_{chunk}"], axis=0)
     likely = np.column_stack(list(estimation(drawn, np.empty(0)).values()))
     likely /= likely.sum(axis=1, keepdims=True)
-    expected = ExpectedMulticlass(rows_of(len(drawn)), drawn, classes, ("ovr_auc", "macro_f1"), 2, likely)
+    served = ServedMulticlass(classes)
+    expected = ExpectedMulticlass(rows_of(len(drawn)), drawn, served, ("ovr_auc", "macro_f1"), 2, likely)
     assert expected.measure() == pytest.approx({"ovr_auc": auc, "macro_f1": f1}, abs=2e-6)
 
 

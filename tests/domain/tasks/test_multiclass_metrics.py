@@ -30,7 +30,7 @@ rows = st.lists(st.tuples(st.sampled_from(CLASSES), probabilities, st.integers(0
 
 def scored(labels: np.ndarray, scores: np.ndarray, classes: tuple[str, ...] = CLASSES, k: int = 2) -> ScoredMulticlass:
     truth = EvaluationSet.of(labels, None, np.zeros(len(labels)))
-    return ScoredMulticlass(truth, scores, classes, METRICS, k)
+    return ScoredMulticlass(truth, scores, ServedMulticlass(classes), METRICS, k)
 
 
 def expected(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:

@@ -90,16 +90,13 @@ class ScoredMulticlass(Scored):
         self,
         truth: EvaluationSet,
         scores: np.ndarray,
-        classes: Sequence[str],
+        served: ServedMulticlass,
         metrics: Sequence[str],
         k: int,
-        decided: Sequence[str] = (),
     ) -> None:
-        """`decided`: the decision of each row; empty: the likeliest class."""
         super().__init__(truth, scores, metrics)
-        self._decided = decided
-        self.classes = tuple(classes)
-        known = list(classes)
+        self._served, self.classes = served, served.classes
+        known = list(served.classes)
         self._names = known + sorted(set(truth.labels.tolist()) - set(known))
         numbers = {name: number for number, name in enumerate(self._names)}
         self._labels = np.array([numbers[name] for name in truth.labels.tolist()], dtype=np.int64)
@@ -173,8 +170,7 @@ class ScoredMulticlass(Scored):
     @property
     def rates(self) -> list[Rate]:
         """Of each class against all others. A decision that is no class, such as `reject`, is none of them."""
-        names = np.array(self._names, dtype=object)
-        decided = np.array(self._decided, dtype=object) if len(self._decided) else names[self._predicted]
+        decided = np.array(self._served.decided(self.values), dtype=object)
         of_classes = [(decided == name, self._labels == number, name) for number, name in enumerate(self._names)]
         return [rate for each in of_classes for rate in decision_rates(*each)]
 
@@ -218,13 +214,13 @@ class ExpectedMulticlass(ScoredMulticlass):
         self,
         truth: EvaluationSet,
         scores: np.ndarray,
-        classes: Sequence[str],
+        served: ServedMulticlass,
         metrics: Sequence[str],
         k: int,
         expected: np.ndarray,
     ) -> None:
-        likeliest = np.asarray(classes, dtype=object)[np.argmax(scores, axis=1)]
-        super().__init__(replace(truth, labels=likeliest), scores, classes, metrics, k)
+        likeliest = np.asarray(served.classes, dtype=object)[np.argmax(scores, axis=1)]
+        super().__init__(replace(truth, labels=likeliest), scores, served, metrics, k)
         self._expected = expected
 
     def confusion(self, weights: np.ndarray) -> np.ndarray:
@@ -320,8 +316,7 @@ class Multiclass(TaskKind):
 
     def scored(self, truth: EvaluationSet, scores: np.ndarray, served: ServedTask) -> ScoredMulticlass:
         assert isinstance(served, ServedMulticlass)
-        decided = served.decided(np.asarray(scores))
-        return ScoredMulticlass(truth, scores, served.classes, tuple(self.rules), self.evaluation.k, decided)
+        return ScoredMulticlass(truth, scores, served, tuple(self.rules), self.evaluation.k)
 
     def targets(self, scored: Scored) -> dict[str, np.ndarray]:
         """Whether each class that the model knows is that of the row."""
@@ -336,7 +331,7 @@ class Multiclass(TaskKind):
         total = raised.sum(axis=1, keepdims=True)
         # Where no class is expected, what the model says.
         probabilities = np.where(total > 0, raised / np.where(total > 0, total, 1), scores)
-        return ExpectedMulticlass(rows, scores, served.classes, tuple(self.rules), self.evaluation.k, probabilities)
+        return ExpectedMulticlass(rows, scores, served, tuple(self.rules), self.evaluation.k, probabilities)
 
     def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedMulticlass]:
         counts = self.counts(train.labels)
