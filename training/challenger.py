@@ -142,15 +142,14 @@ def _timed(model: OnnxModel, features: np.ndarray, rounds: int, calls: int) -> n
 
 def _stability(challenger: Challenger, champion: Champion | None, settings: StateSettings) -> Found:
     """Where the two cannot be compared the verdict is negative anyway, so nothing is fitted."""
-    metric, own = challenger.primary, challenger.inputs.seed
-    value, theirs = challenger.metrics.get(metric, float("nan")), None if champion is None else champion.metrics
+    metric, own, task = challenger.primary, challenger.inputs.seed, challenger.task
     comparable = champion is None or champion.differences is not None
-    metadata, task = challenger.model.metadata, challenger.task
-    others = OtherSeeds(challenger.candidate, metadata, task, challenger.truth, challenger.inputs)
+    metadata = challenger.model.metadata
+    others = OtherSeeds(challenger.candidate, metadata.parameters, task, challenger.truth, challenger.inputs)
     values, failed = others.measure(settings) if comparable else ({}, {})
-    gain = None
-    if comparable and theirs is not None:
-        gain = challenger.task.rules[metric].sign * (value - theirs.get(metric, float("nan")))
+    value, gain = challenger.metrics.get(metric, float("nan")), None
+    if comparable and champion is not None and champion.metrics is not None:
+        gain = task.rules[metric].sign * (value - champion.metrics.get(metric, float("nan")))
     found = stability.stability(metric, own, {own: value, **values}, failed, gain)
     return found, stability.gates(found, champion is not None)
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +19,7 @@ from training.contract.messages import FitInputs, SearchResult, TrainingWindow, 
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.search_spec import SearchSpec
 from training.domain.identity import fit_id
-from training.domain.task_kind import TaskKind, task_of
+from training.domain.task_kind import Fitting, TaskKind, task_of
 from training.estimators import base
 from training.estimators.base.calibration import fit_calibrated
 from training.settings import StateSettings
@@ -163,6 +164,11 @@ class TrainingRows:
             return cls(data, classes, None)
         base.check_features(features[fitted:], columns)
         return cls(data, classes, (features[fitted:], truth[fitted:]))
+
+    def fitting(self, holdout_scores: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> Fitting:
+        """What the task decides by. `score` gives the fitted model's scores of features."""
+        calibration = None if self.kept_out is None else (self.kept_out[1], score(self.kept_out[0]))
+        return Fitting(self.classes, holdout_scores, calibration)
 
 
 @dataclass(frozen=True)

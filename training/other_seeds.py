@@ -12,11 +12,10 @@ from typing import Any
 from training import storage
 from training.adapters.checkpoints import StoredCheckpoint
 from training.adapters.onnx_model import OnnxScorer
-from training.contract.artifact import ArtifactMetadata
 from training.contract.errors import TransientError
 from training.contract.messages import Candidate, EvaluateInputs, FitInputs
 from training.domain.evaluation_set import EvaluationSet
-from training.domain.task_kind import Fitting, TaskKind
+from training.domain.task_kind import TaskKind
 from training.fit_job import FitJob, TrainingRows
 from training.settings import StateSettings
 
@@ -28,7 +27,8 @@ class OtherSeeds:
     """The fits of one challenger with the seeds after its own."""
 
     candidate: Candidate
-    metadata: ArtifactMetadata
+    parameters: dict[str, Any]
+    """Those that the challenger was fitted with, also when a search found them."""
     task: TaskKind
     truth: EvaluationSet
     inputs: EvaluateInputs
@@ -53,11 +53,15 @@ class OtherSeeds:
         return values, failed
 
     def _job(self, seed: int, settings: StateSettings) -> FitJob:
-        given: dict[str, Any] = {"model": self.inputs.model, "dataset_uri": self.inputs.dataset_uri, "seed": seed}
-        given |= {"estimator": self.candidate.estimator, "window": self.candidate.window}
-        # Those that the challenger was fitted with, also when a search found them.
-        given |= {"parameters": self.metadata.parameters}
-        return FitJob.of(FitInputs.model_validate(given), settings)
+        inputs = FitInputs(
+            model=self.inputs.model,
+            dataset_uri=self.inputs.dataset_uri,
+            seed=seed,
+            estimator=self.candidate.estimator,
+            window=self.candidate.window,
+            parameters=self.parameters,
+        )
+        return FitJob.of(inputs, settings)
 
     def _kept_or_fitted(self, job: FitJob, settings: StateSettings) -> float:
         """The primary metric. It is kept by the identity of the fit, which has the dataset and the metric in it."""
@@ -74,7 +78,6 @@ class OtherSeeds:
         scorer = OnnxScorer(fitted.onnx())
         holdout = job.dataset.holdout()
         scores = scorer.score(holdout.features(rows.data.columns))
-        calibration = None if rows.kept_out is None else (rows.kept_out[1], scorer.score(rows.kept_out[0]))
-        served = self.task.fit(Fitting(rows.classes, scores, calibration))
+        served = self.task.fit(rows.fitting(scores, scorer.score))
         checkpoint.remove()
         return self.task.scored(self.truth, scores[holdout.evaluated], served).value(self.task.evaluation.primary)

@@ -28,7 +28,7 @@ from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.importance import importance_chart, permutation_importance
 from training.domain.metrics import standard_error
 from training.domain.parity import made_rows, prove_parity, tolerance
-from training.domain.task_kind import Fitting, ServedTask
+from training.domain.task_kind import ServedTask
 from training.estimators import base
 from training.fit_job import FitJob, Spent, TrainingRows
 from training.recipe import bill_of_materials, recipe_of
@@ -139,8 +139,7 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
     if len(odd := made_rows(features, rows.data.columns)):
         parity = max(parity, prove_parity(fitted.outputs(odd), scorer.score(odd), task.target))
     log.info("ONNX equals the native model within %.1e on all %d holdout rows", parity, len(scores))
-    calibration = None if rows.kept_out is None else (rows.kept_out[1], scorer.score(rows.kept_out[0]))
-    served = task.fit(Fitting(rows.classes, scores, calibration))
+    served = task.fit(rows.fitting(scores, scorer.score))
     days, of_entities = holdout.days[counted], None if entities is None else entities[counted]
     truth = task.evaluation_set(holdout.labels[counted], of_entities, days, holdout.times[counted])
     scored = task.scored(truth, scores[counted], served)
