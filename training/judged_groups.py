@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from training.adapters.datasets import Dataset, Rows
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.tables import Events
+from training.challenger import Challenger
 from training.contract.errors import DataContractError, InputError
-from training.contract.feature_definitions import FeatureColumn
 from training.contract.messages.judged_groups import CalibrationResult, FairnessResult, SliceResults
 from training.contract.model_spec import ModelSpec
 from training.contract.names import GateName
@@ -87,40 +87,31 @@ class JudgedGroups:
 
 
 def judge_groups(
-    columns: HoldoutColumns,
-    challenger: ScoredModel,
-    champion: ScoredModel | None,
-    features: tuple[FeatureColumn, ...],
-    name: str,
-    seed: int,
+    about: Challenger, columns: HoldoutColumns, challenger: ScoredModel, champion: ScoredModel | None
 ) -> JudgedGroups:
-    """Judge slices, calibration and fairness on the holdout. `features`: of the challenger, in which further slices are
-    found; `name`: of the challenger, for the plot."""
-    evaluation = columns.spec.evaluation
-    slices, slice_gates = _slices(columns, challenger, champion, features, seed)
+    """Judge slices, calibration and fairness on the holdout. Further slices are found in the features of the
+    challenger, which is `about`."""
+    evaluation, seed = columns.spec.evaluation, about.inputs.seed
+    slices, slice_gates = _slices(about, columns, challenger, champion)
     calibration, calibration_gates = judge_calibration(evaluation.calibration, challenger, champion, seed)
     fairness, fairness_gates = _fairness(columns, challenger, champion, seed)
     charts = []
     if calibration is not None:
-        charts.append(reliability_chart(calibration, name, champion, evaluation.calibration.bins))
+        charts.append(reliability_chart(calibration, about.candidate.name, champion, evaluation.calibration.bins))
     evidence = {"slices": slices, "calibration": calibration, "fairness": fairness}
     return JudgedGroups([*slice_gates, *calibration_gates, *fairness_gates], evidence, charts)
 
 
 def _slices(
-    columns: HoldoutColumns,
-    challenger: ScoredModel,
-    champion: ScoredModel | None,
-    features: tuple[FeatureColumn, ...],
-    seed: int,
+    about: Challenger, columns: HoldoutColumns, challenger: ScoredModel, champion: ScoredModel | None
 ) -> tuple[SliceResults | None, list[Gate]]:
-    evaluation = columns.spec.evaluation
+    evaluation, seed = columns.spec.evaluation, about.inputs.seed
     spec = evaluation.slices.model_copy(update={"metric": evaluation.slices.metric or evaluation.primary})
     by_column, problems = _groups(columns, spec.columns, spec.ages, "slices")
     groups = [group for each in by_column.values() for group in each]
     if champion is not None and spec.find:
-        matrix = columns.rows.features(features)[columns.keep]
-        groups += find_slices(challenger, champion, matrix, features, spec.minimum_rows, seed)
+        features = about.model.metadata.columns
+        groups += find_slices(challenger, champion, about.features, features, spec.minimum_rows, seed)
     if not groups:
         return None, problems
     samples, rule = evaluation.bootstrap_samples, challenger.task.rules[spec.metric]

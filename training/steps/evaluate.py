@@ -95,7 +95,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     serving = inputs.snapshot.champion_version if inputs.snapshot else champion_version(spec, settings)
     task, dataset = task_of(spec), Dataset(inputs.dataset_uri, spec)
     holdout = _Holdout.of(dataset.holdout(), task)
-    counted, rows = holdout.keep.sum(), len(holdout.keep)
+    counted, rows = int(holdout.keep.sum()), len(holdout.keep)
     log.info("Holdout of %s: %d of %d rows count", inputs.dataset_uri, counted, rows)
     if counted < rows:
         log.info("evaluation.exclude_known_entities leaves out %d", rows - counted)
@@ -120,7 +120,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     looked_at = Challenger(challenger, model, holdout.features(model), holdout.truth, showing, task, dataset, inputs)
     examined = examine(looked_at, champion, verdict_of, settings)
     columns = HoldoutColumns(dataset, holdout.rows, holdout.keep, Lake(settings.lake, spec.source.name), spec)
-    groups = judge_groups(columns, ranking, theirs, model.metadata.columns, challenger.name, inputs.seed)
+    groups = judge_groups(looked_at, columns, ranking, theirs)
     gates = [*groups.gates, *examined.gates]
     verdict = judge(Rules.of(task), showing, reference, champion, candidates, gates)
     digest, told = registered.digest if registered else None, [*_unusual(dataset), *verdict.reasons]
@@ -142,7 +142,7 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
         metrics=metrics,
         dropped_out=inputs.dropped_out,
         ask=ask,
-        scored_rows=int(holdout.keep.sum()),
+        scored_rows=counted,
         report_uri=storage.join(uri, "report.json"),
     )
     _write_report(folder, result)
