@@ -11,7 +11,7 @@ class CostsSpec(Spec):
     """Prices in one currency of your choice. The policy `cost_aware` needs both prices."""
 
     unit: str = ""
-    """The currency, for logs: `EUR`."""
+    """The currency, for logs and verdicts: `EUR`."""
     training: float | None = Field(None, ge=0)
     """The price of one training: machines, people who approve, the risk of a rollout."""
     cpu_hour: float | None = Field(None, ge=0)

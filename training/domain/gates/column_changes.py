@@ -77,9 +77,12 @@ def column_changes(
         if column.categories is not None:
             unseen = rule is None or rule.values is None
             number = len(column.categories)
-            found.append(ColumnChanges(column.name, place, 0, number, 0, True, (), number, unseen, missing))
-            continue
-        found.append(_number(column.name, place, rule, rows[:, place].astype(np.float64), missing))
+            change = ColumnChanges(
+                column.name, place, 0, number, whole=True, categories=number, unseen=unseen, missing=missing
+            )
+        else:
+            change = _number(column.name, place, rule, rows[:, place].astype(np.float64), missing)
+        found.append(change)
     return found
 
 

@@ -18,18 +18,14 @@ def cost(
     model_bytes: int | None,
 ) -> Cost:
     """The price is that of CPUs and GPUs. It is None when one that was used has no price, or its time is not known."""
-    price: float | None = 0.0
-    for used, each in ((cpu_seconds, prices.cpu_hour), (gpu_seconds, prices.gpu_hour)):
-        if used == 0 and each is None:
-            continue
-        price = None if used is None or each is None or price is None else price + used / _HOUR * each
-    if prices.cpu_hour is None and prices.gpu_hour is None:
-        price = None
+    # What was not used needs no price.
+    used = [each for each in ((cpu_seconds, prices.cpu_hour), (gpu_seconds, prices.gpu_hour)) if each != (0, None)]
+    parts = [took / _HOUR * hour for took, hour in used if took is not None and hour is not None]
     return Cost(
         seconds=seconds,
         cpu_seconds=cpu_seconds,
         gpu_seconds=gpu_seconds,
-        price=price,
+        price=sum(parts) if parts and len(parts) == len(used) else None,
         unit=prices.unit,
         model_bytes=model_bytes,
     )
@@ -49,7 +45,7 @@ def gates(found: Cost, limits: CostLimits) -> Iterator[Gate]:
     for value, limit, what in (
         (found.seconds, limits.maximum_seconds, " s on the clock"),
         (found.cpu_seconds, limits.maximum_cpu_seconds, " CPU s"),
-        (found.price, limits.maximum_price, unit or " of its currency"),
+        (found.price, limits.maximum_price, unit or " units of money"),
         (size, limits.maximum_model_mib, " MiB of the model"),
     ):
         if limit is not None:
@@ -59,4 +55,6 @@ def gates(found: Cost, limits: CostLimits) -> Iterator[Gate]:
 
 
 def _number(value: float | None, unit: str, unknown: str = "") -> str:
-    return unknown or f"an unknown number of{unit}" if value is None else f"{value:.4g}{unit}"
+    if value is None:
+        return unknown or f"an unknown number of{unit}"
+    return f"{value:.4g}{unit}"

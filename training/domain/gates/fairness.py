@@ -30,7 +30,7 @@ _CLASSES, _GAPS = 3, 24
 
 @dataclass(frozen=True)
 class _Compared:
-    """A measure of the groups of a column: `group` [n] is the number of each row's group, -1 for none."""
+    """A measure of the groups of a column: `group` [n] is the number of each row's group from 1 on, 0 for none."""
 
     column: str
     groups: Sequence[Group]
@@ -39,15 +39,16 @@ class _Compared:
 
     def values(self, weights: np.ndarray) -> np.ndarray:
         """Of each group; NaN where no row counts."""
-        size = len(self.groups) + 1
-        hits = np.bincount(self.group + 1, weights * self.rate.hits, minlength=size)[1:]
-        among = np.bincount(self.group + 1, weights * self.rate.among, minlength=size)[1:]
+        hits, among = self._sums(weights * self.rate.hits), self._sums(weights * self.rate.among)
         return np.divide(hits, among, out=np.full(len(hits), np.nan), where=among > 0)
 
     @property
     def rows(self) -> np.ndarray:
         """The rows that count, of each group."""
-        return np.bincount(self.group + 1, self.rate.among, minlength=len(self.groups) + 1)[1:].astype(int)
+        return self._sums(self.rate.among).astype(int)
+
+    def _sums(self, values: np.ndarray) -> np.ndarray:
+        return np.bincount(self.group, values, minlength=len(self.groups) + 1)[1:]
 
     def extremes(self, minimum: int) -> tuple[int, int] | None:
         """The groups with the highest and the lowest value. None: fewer than two are large enough."""
@@ -87,8 +88,8 @@ def judge_fairness(
 def _compared(model: ScoredModel, columns: Mapping[str, Sequence[Group]]) -> list[_Compared]:
     found, rates = [], model.scored.rates
     for column, groups in columns.items():
-        numbers = np.full(len(model.scored.truth.labels), -1)
-        for number, group in enumerate(groups):
+        numbers = np.zeros(len(model.scored.truth.labels), dtype=np.int64)
+        for number, group in enumerate(groups, start=1):
             numbers[group.rows] = number
         found += [_Compared(column, groups, numbers, rate) for rate in rates]
     return found
