@@ -17,8 +17,6 @@ from training.contract.tasks import MetricRule, allowed
 
 #: The kind of the ledger's entries.
 APPROVAL = "approval"
-#: The option that approves, in Airflow's page of required actions.
-APPROVE = "Approve"
 
 
 def reasons_to_ask(

@@ -1,6 +1,7 @@
 """The evidence of a version: what it is, what it was made of, why it may serve. One HTML page and a model card.
 
-Both are artifacts of the version's MLflow run, in the folder `evidence`. They are made when the version is registered.
+Both are artifacts of the version's MLflow run, in the folder `evidence`. They are made when the version is registered,
+and made again when a person has decided about it (keeping.py).
 """
 
 import json

@@ -60,13 +60,14 @@ def _latency(found: Latency) -> str:
 def _stability(found: Stability) -> str:
     deviation = "not known" if found.deviation is None else f"{found.deviation:.4f}"
     gain = "not known" if found.gain is None else f"{found.gain:+.4f}"
-    said = f"{escape(found.metric)} of the same fit with other seeds. Standard deviation: {deviation}; gain over the "
+    said = f"{escape(found.metric)} of the same fit with other seeds. Standard deviation: {deviation}; "
+    said += f"gain over the champion: {gain}."
     rows = [
         [f"{seed} (its own)" if seed == found.own_seed else str(seed), f"{each:.4f}"]
         for seed, each in found.values.items()
     ]
     rows += [[str(seed), f"failed: {why}"] for seed, why in found.failed.items()]
-    return f"<p>{said}champion: {gain}.</p>{web_pages.table(['seed', found.metric], rows)}"
+    return f"<p>{said}</p>{web_pages.table(['seed', found.metric], rows)}"
 
 
 def _leakage(found: Leakage, primary: str) -> str:

@@ -163,7 +163,7 @@ def _ledger(e: Evidence) -> str:
         [str(entry.seq), f"{entry.at:%Y-%m-%d %H:%M} UTC", entry.kind, entry.key, entry.hash[:16]]
         for entry in e.entries
     ]
-    said = "The newest entries when the version was registered. `make ledger-verify` checks them."
+    said = "The newest entries when this page was made. `make ledger-verify` checks them."
     return f"<p>{said}</p>{web_pages.table(['number', 'at', 'kind', 'key', 'hash'], rows)}"
 
 
