@@ -147,6 +147,21 @@ def test_what_every_run_has_is_shown_when_it_is_asked_for(client: httpx.Client, 
     assert client.get(f"/models/{MODEL}?newest=7").text.count("<time") < 20
 
 
+@pytest.mark.parametrize(
+    ("promote", "force", "said"),
+    [(True, False, "promoted"), (False, True, "registered by force"), (False, False, "negative, a person decides")],
+)
+def test_the_page_says_why_a_version_was_registered(
+    client: httpx.Client, state: Settings, promote: bool, force: bool, said: str
+) -> None:
+    life = written(state)
+    inputs = {"verdict": {"promote": promote}, "force": force}
+    life.event("models", (28, "a-run", "register", inputs, {"version": 9, "digest": "0" * 64}))
+    page = Page(client.get(f"/models/{MODEL}").raise_for_status().text)
+    row = page.text.partition(" Verdict ")[2].partition(" 9 ")[2].partition("never")[0]
+    assert said in row
+
+
 def test_an_entry_of_a_kind_that_is_not_known_appears_with_its_fields(client: httpx.Client, state: Settings) -> None:
     life = ModelLife(state, MODEL, SOURCE, weeks=2, end=END)
     life.entry(9, "a_new_kind", "k", {"decided": {"by": "ada"}, "share": 0.123456789, "gates": ["cost", "latency"]})

@@ -60,8 +60,10 @@ def _versions(about: Overview, events: Sequence[Event], served: Sequence[Service
     found = []
     for number in sorted(registered.keys() | {each.version for each in served}, reverse=True):
         event = registered.get(number)
-        reached = (event.facts.get("verdict") or {}) if event else {}
-        verdict = "" if not reached else "promoted" if reached.get("promote") else "registered by force"
+        facts = event.facts if event else {}
+        reached = facts.get("verdict") or {}
+        negative = "registered by force" if facts.get("force") else "negative, a person decides"
+        verdict = "" if not reached else "promoted" if reached.get("promote") else negative
         of_version = [("Evidence", links.evidence(about.model, number))]
         if url := links.mlflow_version(about.model, number):
             of_version.append(("MLflow", url))
