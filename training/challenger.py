@@ -5,7 +5,7 @@ the history. The step `evaluate` adds them to the verdict; what they decide is i
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from training.contract.artifact import ONNX_FILE
 from training.contract.base import Frozen
 from training.contract.errors import InputError
 from training.contract.messages import Candidate, EvaluateInputs, Latency, Metrics
+from training.domain.charts import Chart
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.gates import Gate, cost, latency, leakage, robustness, stability
 from training.domain.gates.column_changes import column_changes
@@ -69,6 +70,7 @@ class Examined:
 
     gates: list[Gate]
     evidence: dict[str, Frozen | None]
+    charts: list[Chart] = field(default_factory=list)
 
 
 def examine(challenger: Challenger, champion: Champion | None, verdict: str, settings: StateSettings) -> Examined:

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from training.adapters.datasets import Dataset, Rows
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.tables import Events
-from training.challenger import Challenger
+from training.challenger import Challenger, Examined
+from training.contract.base import Frozen
 from training.contract.errors import DataContractError, InputError
-from training.contract.messages.judged_groups import CalibrationResult, FairnessResult, SliceResults
+from training.contract.messages.judged_groups import FairnessResult, SliceResults
 from training.contract.model_spec import ModelSpec
 from training.contract.names import GateName
 from training.contract.verdict_spec import Grouping
 from training.domain.arrow_types import as_exact_pandas
-from training.domain.charts import Chart
 from training.domain.gates import Gate
 from training.domain.gates.calibration import judge_calibration, reliability_chart
 from training.domain.gates.fairness import judge_fairness
@@ -76,19 +76,9 @@ class HoldoutColumns:
         return days.clip(lower=0)
 
 
-@dataclass(frozen=True)
-class JudgedGroups:
-    """What the verdict keeps, and the gates."""
-
-    gates: list[Gate]
-    evidence: dict[str, SliceResults | CalibrationResult | FairnessResult | None]
-    """Field of the verdict → its value."""
-    charts: list[Chart]
-
-
 def judge_groups(
     about: Challenger, columns: HoldoutColumns, challenger: ScoredModel, champion: ScoredModel | None
-) -> JudgedGroups:
+) -> Examined:
     """Judge slices, calibration and fairness on the holdout. Further slices are found in the features of the
     challenger, which is `about`."""
     evaluation, seed = columns.spec.evaluation, about.inputs.seed
@@ -98,8 +88,8 @@ def judge_groups(
     charts = []
     if calibration is not None:
         charts.append(reliability_chart(calibration, about.candidate.name, champion, evaluation.calibration.bins))
-    evidence = {"slices": slices, "calibration": calibration, "fairness": fairness}
-    return JudgedGroups([*slice_gates, *calibration_gates, *fairness_gates], evidence, charts)
+    evidence: dict[str, Frozen | None] = {"slices": slices, "calibration": calibration, "fairness": fairness}
+    return Examined([*slice_gates, *calibration_gates, *fairness_gates], evidence, charts)
 
 
 def _slices(
