@@ -139,6 +139,16 @@ def test_killed_at_a_commit_it_finishes_and_loses_nothing(
     assert not list(Path(deliveries.settings.scratch, SOURCE, "replays").rglob("*.parquet"))
 
 
+def test_labels_enter_before_there_are_events_and_change_no_features_then(deliveries: Deliveries) -> None:
+    deliveries = Deliveries(Settings(home=Path(deliveries.settings.home, "without-events")))
+    labels, partition = GENERATOR.labels(day(8)), str(day(8))
+    deliveries.deliver(changed(labels, "is_fraud", first(None)), partition, "labels")
+    mended = correct(deliveries, labels.slice(0, 1))
+    done = replay(deliveries, feed="labels", partition=partition, corrections=mended)
+    assert (done.partitions[0].entered, done.partitions[0].stays, done.affected) == (1, 0, None)
+    assert len(deliveries.rows("labels")) == labels.num_rows
+
+
 def test_a_delivery_that_comes_in_between_is_not_undone(
     deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,14 @@ class _Replay:
 
     def run(self) -> ReplayQuarantineResult:
         partitions = [self.inputs.partition] if self.inputs.partition else self._partitions()
-        done, affected, versions = list[ReplayedPartition](), list[Days](), dict[str, int]()
+        done, affected = list[ReplayedPartition](), list[Days]()
         for partition in partitions:
             # What a killed run has left comes first. Its rows are in neither place.
-            entered, days, versions = self._finish(partition)
-            if days is None:
+            finished = self._finish(partition)
+            if finished is None:
                 self._compose(partition)
-                entered, days, versions = self._finish(partition)
+                finished = self._finish(partition)
+            entered, days = finished or (0, None)
             stays = self._quarantined(partition)
             reasons = Counter(rule for row in stays for rule in row["reason"].split("; "))
             found = ReplayedPartition(partition=partition, entered=entered, stays=len(stays), reasons=dict(reasons))
@@ -100,7 +101,7 @@ class _Replay:
             if affected
             else None
         )
-        versions = versions or self.lake.versions(*self.spec.feeds, QUARANTINE)
+        versions = self.lake.versions(*self.spec.feeds, QUARANTINE)
         return ReplayQuarantineResult(partitions=done, affected=span, table_versions=versions)
 
     def _partitions(self) -> list[str]:
@@ -129,16 +130,16 @@ class _Replay:
             raise InputError(f"No rows of {self.inputs.feed} {partition} are in quarantine", hint)
         corrected = self._corrected(partition, quarantined)
         ids = set(corrected[self.feed.id_column].to_pylist())
-        replaced = [row for row in quarantined if self._id(row) not in ids or self._id(row) is None]
-        rows, others = restored(replaced, self.feed)
-        kept = [{"feed": self.inputs.feed, PARTITION: partition, **replaced[at]} for at in others]
+        # None of the ids is null.
+        uncorrected = [row for row in quarantined if self._id(row) not in ids]
+        rows, others = restored(uncorrected, self.feed)
+        kept = [{"feed": self.inputs.feed, PARTITION: partition, **uncorrected[at]} for at in others]
         delivered = self.lake.applied(self.inputs.feed, replayed_application(partition))
-        state = {"applied": applied, "delivered": applied if delivered is None else delivered}
-        state["quarantined"] = len(quarantined)
+        state = _Composed(applied, applied if delivered is None else delivered, len(quarantined))
         folder = self._folder(partition)
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(kept, QUARANTINE_SCHEMA), folder / _KEPT)
-        schema = composed_schema(self.feed).with_metadata({_STATE: json.dumps(state)})
+        schema = composed_schema(self.feed).with_metadata({_STATE: json.dumps(asdict(state))})
         draft = folder / f".{_ROWS}"
         with pq.ParquetWriter(draft, schema) as writer:
             for batch in self._accepted(partition):
@@ -200,35 +201,34 @@ class _Replay:
 
     # --- taking in ---
 
-    def _finish(self, partition: str) -> tuple[int, Days | None, dict[str, int]]:
+    def _finish(self, partition: str) -> tuple[int, Days | None] | None:
         """Take in the composed file of the partition, if there is one, and delete it.
 
-        Returns how many rows have entered, the feature days, and the versions; no days without a file.
+        Returns how many rows have entered, and the feature days that they affect. None without a file, or when another
+        delivery came in after it was composed.
         """
-        folder, nothing = self._folder(partition), (0, None, dict[str, int]())
+        folder = self._folder(partition)
         uri = storage.join(self.settings.work, folder.relative_to(self.settings.scratch).as_posix())
         if storage.size(storage.join(uri, _ROWS)) is None:
-            return nothing
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         for name in (_ROWS, _KEPT):
             storage.as_local(storage.join(uri, name), folder / name)
         state = _Composed(**json.loads(pq.read_schema(folder / _ROWS).metadata[_STATE]))
         kept = pq.ParquetFile(folder / _KEPT).read()
-        days = None
-        versions = dict[str, int]()
+        result = None
         if self._is_mine(partition, state):
             inputs = IngestInputs(
                 source=self.inputs.source, feed=self.inputs.feed, partition=partition, uri=str(folder / _ROWS)
             )
             result = take_in_again(inputs, self.settings, kept, state.delivered)
-            days, versions = result.affected, result.table_versions
         else:
             log.warning("Another delivery of %s came in after its replay was begun: begin again", partition)
         for place in (uri, str(folder)):
             storage.remove_folder(place)
-        if days is None:
-            return nothing
-        return state.quarantined - len(self._quarantined(partition)), days, versions
+        if result is None:
+            return None
+        return state.quarantined - len(self._quarantined(partition)), result.affected
 
     def _is_mine(self, partition: str, state: _Composed) -> bool:
         """Whether the partition still has the rows of which the file was made, or those of the file itself."""
