@@ -139,6 +139,37 @@ def test_killed_at_a_commit_it_finishes_and_loses_nothing(
     assert not list(Path(deliveries.settings.scratch, SOURCE, "replays").rglob("*.parquet"))
 
 
+def test_killed_in_a_later_partition_it_still_names_the_days_of_the_earlier_one(
+    deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliveries.deliver(changed(GENERATOR.events(day(3)), "amount", first(150_000.0)), str(day(3)))
+    raise_maximum(deliveries)
+    write = Partition.write
+
+    def killed(partition: Partition, *args: Any) -> None:
+        if partition._name == str(day(3)):
+            raise KeyboardInterrupt
+        write(partition, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Partition, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            replay(deliveries)
+    done = replay(deliveries)
+    assert [(each.partition, each.entered) for each in done.partitions] == [(PARTITION, 2), (str(day(3)), 1)]
+    assert done.affected is not None
+    assert done.affected.start == day(1)
+    assert [each.entered for each in replay(deliveries).partitions] == [0]
+
+
+def test_corrections_that_were_refused_do_not_stop_a_replay_of_all(deliveries: Deliveries) -> None:
+    stranger = changed(ROWS.slice(0, 1), "transaction_id", lambda _: [99_999_999])
+    with pytest.raises(DataContractError, match="is not in quarantine"):
+        replay(deliveries, partition=PARTITION, corrections=correct(deliveries, stranger))
+    deliveries.deliver(ROWS, PARTITION)
+    assert replay(deliveries).partitions == []
+
+
 def test_labels_enter_before_there_are_events_and_change_no_features_then(deliveries: Deliveries) -> None:
     deliveries = Deliveries(Settings(home=Path(deliveries.settings.home, "without-events")))
     labels, partition = GENERATOR.labels(day(8)), str(day(8))

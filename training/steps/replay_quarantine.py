@@ -2,9 +2,9 @@
 
 A partition's rows are composed anew: those in the lake, and those in quarantine, some of them corrected. They go
 through ingest as one file, which replaces both in its two commits. Before that the file is kept in the work folder,
-until both commits are done: a process that is killed in between has taken rows out of quarantine that are not in the
-lake yet. The next run finds the file and finishes. If another delivery of the partition was taken in meanwhile, the
-file is dropped.
+until all partitions are done and the ledger says so: a process that is killed between the commits has taken rows out of
+quarantine that are not in the lake yet, and one that is killed later has named no feature days. The next run finds the
+file and finishes. If another delivery of the partition was taken in meanwhile, the file is dropped.
 """
 
 import json
@@ -86,6 +86,8 @@ class _Replay:
             # What a killed run has left comes first. Its rows are in neither place.
             finished = self._finish(partition)
             if finished is None:
+                if not self.inputs.partition and not self._quarantined(partition):
+                    continue  # An earlier run has left its folder, without a file or with one of another delivery.
                 self._compose(partition)
                 finished = self._finish(partition)
             entered, days = finished or (0, None)
@@ -96,6 +98,8 @@ class _Replay:
             done.append(found)
             affected += [days] if days is not None and entered else []
         self._record(done)
+        for each in done:
+            self._remove(each.partition)
         span = (
             Days(start=min(each.start for each in affected), end=max(each.end for each in affected))
             if affected
@@ -202,13 +206,12 @@ class _Replay:
     # --- taking in ---
 
     def _finish(self, partition: str) -> tuple[int, Days | None] | None:
-        """Take in the composed file of the partition, if there is one, and delete it.
+        """Take in the composed file of the partition, if there is one. It stays, and once more changes nothing.
 
         Returns how many rows have entered, and the feature days that they affect. None without a file, or when another
         delivery came in after it was composed.
         """
-        folder = self._folder(partition)
-        uri = storage.join(self.settings.work, folder.relative_to(self.settings.scratch).as_posix())
+        folder, uri = self._folder(partition), self._shared(partition)
         if storage.size(storage.join(uri, _ROWS)) is None:
             return None
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,18 +219,14 @@ class _Replay:
             storage.as_local(storage.join(uri, name), folder / name)
         state = _Composed(**json.loads(pq.read_schema(folder / _ROWS).metadata[_STATE]))
         kept = pq.ParquetFile(folder / _KEPT).read()
-        result = None
-        if self._is_mine(partition, state):
-            inputs = IngestInputs(
-                source=self.inputs.source, feed=self.inputs.feed, partition=partition, uri=str(folder / _ROWS)
-            )
-            result = take_in_again(inputs, self.settings, kept, state.delivered)
-        else:
+        if not self._is_mine(partition, state):
             log.warning("Another delivery of %s came in after its replay was begun: begin again", partition)
-        for place in (uri, str(folder)):
-            storage.remove_folder(place)
-        if result is None:
+            self._remove(partition)
             return None
+        inputs = IngestInputs(
+            source=self.inputs.source, feed=self.inputs.feed, partition=partition, uri=str(folder / _ROWS)
+        )
+        result = take_in_again(inputs, self.settings, kept, state.delivered)
         return state.quarantined - len(self._quarantined(partition)), result.affected
 
     def _is_mine(self, partition: str, state: _Composed) -> bool:
@@ -238,6 +237,14 @@ class _Replay:
 
     def _folder(self, partition: str) -> Path:
         return self.settings.scratch / self.inputs.source / _REPLAYS / self.inputs.feed / partition
+
+    def _shared(self, partition: str) -> str:
+        """The URI of `_folder` in the work folder."""
+        return storage.join(self.settings.work, self._folder(partition).relative_to(self.settings.scratch).as_posix())
+
+    def _remove(self, partition: str) -> None:
+        for place in (self._shared(partition), str(self._folder(partition))):
+            storage.remove_folder(place)
 
     def _record(self, done: list[ReplayedPartition]) -> None:
         """An entry in the ledger of each model that learns from the source."""
