@@ -37,6 +37,13 @@ def commit_digest(table: str, version: int) -> str | None:
     return None if content is None else hashlib.sha256(content).hexdigest()
 
 
+def added_files(table: str, version: int) -> list[str]:
+    """The files that the commit which made `version` has added, relative to the table's folder; none without it."""
+    content = storage.read(_commit_uri(table, version)) or b""
+    actions = [json.loads(line) for line in content.splitlines()]
+    return [unquote(action["add"]["path"]) for action in actions if "add" in action]
+
+
 def refuse_lost_log(table: str) -> None:
     """Raises DataContractError when the folder `table`, in which there is no log, has files of a table."""
     files = [path for path in storage.tree(table) if path.split("/")[0] not in (LOG_FOLDER, RECORDS)]
@@ -90,8 +97,7 @@ def flush_newest(opened: "DeltaTable", since: int | None = None) -> None:
     folder, newest = _folder(opened), opened.version()
     for version in range(newest if since is None else since + 1, newest + 1):
         commit = storage.local(_commit_uri(str(folder), version))
-        actions = [json.loads(line) for line in commit.read_text().splitlines()]
-        files = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
+        files = [folder / path for path in added_files(str(folder), version)]
         for path in (*files, *{file.parent for file in files}, commit, commit.parent, folder, folder.parent):
             atomic.flush_one(path)
 

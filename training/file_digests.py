@@ -12,21 +12,17 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from urllib.parse import unquote
 
 from training import storage
 from training.contract.errors import DataContractError
-from training.delta_log import LOG_FOLDER, RECORDS
+from training.delta_log import RECORDS, added_files
 
 log = logging.getLogger("perennial")
 
 
 def record_commit(table: str, version: int) -> None:
     """Record the files that the commit which made `version` has added. A second call changes nothing."""
-    commit = storage.read(storage.join(table, LOG_FOLDER, f"{version:020d}.json")) or b""
-    actions = [json.loads(line) for line in commit.splitlines()]
-    added = [unquote(action["add"]["path"]) for action in actions if "add" in action]
-    found = {path: digest for path in added if (digest := _digest(table, path)) is not None}
+    found = _digests(table, added_files(table, version))
     if found:
         # Never written again: the files may have been changed by then.
         storage.create(storage.join(table, RECORDS, f"{version:020d}.json"), json.dumps(found, indent=1).encode())
@@ -53,7 +49,7 @@ def recorded(table: str) -> dict[str, str]:
 def record_missing(table: str, paths: Iterable[str]) -> dict[str, str]:
     """Record those of `paths` that have no record, as they are now. Returns the records of the table."""
     known = recorded(table)
-    found = {path: digest for path in sorted(set(paths) - known.keys()) if (digest := _digest(table, path)) is not None}
+    found = _digests(table, sorted(set(paths) - known.keys()))
     if found:
         content = json.dumps(found, indent=1).encode()
         name = f"first-seen-{hashlib.sha256(content).hexdigest()[:16]}.json"
@@ -85,6 +81,11 @@ def digest_of(known: Mapping[str, str], paths: Iterable[str]) -> str:
     """As `version_digest`, of records that were read before. A path without a record counts as such."""
     lines = [f"{known.get(path, 'no record')}  {path}\n" for path in sorted(paths)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _digests(table: str, paths: Iterable[str]) -> dict[str, str]:
+    """Path → its SHA-256, of those of these files that are there."""
+    return {path: digest for path in paths if (digest := _digest(table, path)) is not None}
 
 
 def _digest(table: str, path: str) -> str | None:

@@ -9,13 +9,11 @@ types that differ are an error. `widen` makes the one change of a type that lose
 """
 
 import contextlib
-import functools
-import operator
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -24,7 +22,7 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from training import delta_files, delta_log, file_digests, storage
+from training import delta_files, delta_log, delta_reader, file_digests, storage
 from training.contract.errors import ConfigError, InputError, TransientError
 from training.domain.schemas import difference
 from training.layout import mark_if_new
@@ -45,19 +43,8 @@ _REFUSED: Final = re.compile("lacked (the necessary privileges|valid authenticat
 _NO_ANSWER: Final = re.compile(r"Generic \w+ error")
 #: Colours, arrows and line breaks in these errors.
 _ORNAMENTS: Final = re.compile(r"(\x1b\[\d*m|↳|\s)+")
-#: In a promise that delta-rs makes of a file: a column of which it has no statistics.
-_PROMISED: Final = re.compile(r"\((\S+) >= null\[")
 #: Beyond it a float64 does not hold every whole number.
 _EXACT: Final = 2**53
-
-
-class Span(NamedTuple):
-    """One file of a partition: rows and the range of their times (UTC). A partition may have several."""
-
-    partition: str
-    rows: int
-    earliest: datetime
-    newest: datetime
 
 
 class Lake:
@@ -105,7 +92,7 @@ class Lake:
         Raises InputError when the table or the version does not exist.
         """
         try:
-            found = _dataset(self._load(table, version))
+            found = delta_reader.dataset(self._load(table, version))
             lacking = [each for each in columns or () if each.name not in found.schema.names]
             return found.replace_schema(pa.schema([*found.schema, *lacking])) if lacking else found
         except (TableNotFoundError, DeltaError) as error:
@@ -114,32 +101,25 @@ class Lake:
                 f"Cannot read table {table!r} at version {version} in {self._root}: {error}", hint
             ) from error
 
-    def spans(self, table: str, time_column: str, version: int | None = None) -> list[Span]:
+    def spans(self, table: str, time_column: str, version: int | None = None) -> list[delta_reader.Span]:
         """What the partitions of `table` hold at `version` (None: the newest), from the statistics of its files.
 
         [] without a table. In files without statistics of the time column that column is read; rows without a time are
-        left out.
-        `table` must be partitioned by `partition`. Raises ConfigError when it holds rows and no such column.
+        left out. `table` must be partitioned by `partition`. Raises ConfigError when it holds rows and no such column.
         """
         opened = self._open(table, version)
-        files = None if opened is None else pa.table(opened.get_add_actions(flatten=True))
+        files = None if opened is None else delta_reader.files(opened)
         if opened is None or files is None or files.num_rows == 0:
             return []
         if time_column not in pa.schema(opened.schema()).names:
             problem = f"Table {self.uri(table)} holds rows, and none has the time column {time_column!r}"
             raise ConfigError(problem, f"Go back to the time column that it was filled by, or {_START_OVER}")
-        wanted = ["partition.partition", "num_records", f"min.{time_column}", f"max.{time_column}"]
-        nothing = pa.nulls(files.num_rows, pa.timestamp("us", "UTC"))
-        columns = [files[name] if name in files.column_names else nothing for name in wanted]
-        spans = [Span(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True) if row[1] != 0]
-        unknown = {span.partition for span in spans if span.rows is None or span.earliest is None}
-        known = [span for span in spans if span.partition not in unknown]
-        return [*known, *_read_spans(_dataset(opened), time_column, unknown)] if unknown else known
+        return delta_reader.spans(opened, files, time_column)
 
     def largest(self, table: str, column: str) -> Any:
         """The largest value of `column` in `table`, as far as the statistics of its files tell; None where none do."""
         opened = self._open(table)
-        files = None if opened is None else pa.table(opened.get_add_actions(flatten=True))
+        files = None if opened is None else delta_reader.files(opened)
         if files is None or f"max.{column}" not in files.column_names:
             return None
         return pc.max(files[f"max.{column}"]).as_py()
@@ -151,7 +131,7 @@ class Lake:
         self._refuse(table, found.refused)
         if opened is None or not found.widened:
             return
-        stored = _dataset(opened)
+        stored = delta_reader.dataset(opened)
         for name in found.widened:
             if not (stored.schema.field(name).type == pa.int64() and schema.field(name).type == pa.float64()):
                 continue
@@ -170,7 +150,7 @@ class Lake:
         names = {} if opened is None else difference(pa.schema(opened.schema()), schema).widened
         if opened is None or not names:
             return
-        stored = _dataset(opened)
+        stored = delta_reader.dataset(opened)
         wide = pa.schema([schema.field(each.name) if each.name in names else each for each in stored.schema])
         batches = (pa.Table.from_batches([batch]).cast(wide).to_batches() for batch in stored.to_batches())
         rows = pa.RecordBatchReader.from_batches(wide, (batch for some in batches for batch in some))
@@ -227,9 +207,7 @@ class Lake:
             )
             before = opened.version()
             opened.update_incremental()
-        delta_log.flush_newest(opened, before)
-        for version in range(before + 1, opened.version() + 1):
-            file_digests.record_commit(delta_log.folder_of(opened), version)
+        _flush_and_record(opened, before)
         return opened.version()
 
     def overwrite(
@@ -275,8 +253,8 @@ class Lake:
         """Delete the files that only versions older than `hours` hours have, but none of the versions in `keep`.
 
         Returns the names of the files, also of those that would be deleted and of those that are gone already while the
-        log still names them. Versions in `keep` that the table does not
-        have, of a table that was created again, are left out. Nothing happens when there is no table.
+        log still names them. Versions in `keep` that the table does not have, of a table that was created again, are
+        left out. Nothing happens when there is no table.
         """
         opened = self._open(table)
         if opened is None:
@@ -295,7 +273,7 @@ class Lake:
     def files(self, table: str, version: int | None = None) -> list[str]:
         """The files of `table` at `version` (None: the newest), relative to its folder; none without a table."""
         opened = self._open(table, version)
-        files = None if opened is None else pa.table(opened.get_add_actions(flatten=True))
+        files = None if opened is None else delta_reader.files(opened)
         return [] if files is None else [unquote(path) for path in files["path"].to_pylist()]
 
     def files_digest(self, table: str, version: int) -> str:
@@ -321,8 +299,7 @@ class Lake:
             return 0
         with self._committing(opened):
             found = opened.delete(predicate, post_commithook_properties=_KEEP_THE_LOG)
-        delta_log.flush_newest(opened)
-        file_digests.record_commit(delta_log.folder_of(opened), opened.version())
+        _flush_and_record(opened)
         return int(found["num_deleted_rows"])
 
     def compact(self, table: str, column: str, before: date) -> int:
@@ -343,9 +320,7 @@ class Lake:
             if merged:
                 opened.create_checkpoint()
         if merged:
-            delta_log.flush_newest(opened, started)
-            for version in range(started + 1, opened.version() + 1):
-                file_digests.record_commit(delta_log.folder_of(opened), version)
+            _flush_and_record(opened, started)
         return merged
 
     def applied(self, table: str, application: str, version: int | None = None) -> int | None:
@@ -455,9 +430,10 @@ class Lake:
             write_deltalake(  # type: ignore[call-overload]
                 opened, rows, commit_properties=properties, post_commithook_properties=hooks, **mode
             )
-        delta_log.flush_newest(opened)
-        if mode["mode"] != "append":  # A stream commits every minute: the nightly check records its files.
-            file_digests.record_commit(delta_log.folder_of(opened), opened.version())
+        if mode["mode"] == "append":  # A stream commits every minute: the nightly check records its files.
+            delta_log.flush_newest(opened)
+        else:
+            _flush_and_record(opened)
         return opened.version()
 
     @contextlib.contextmanager
@@ -488,34 +464,9 @@ class Appending:
         return self._lake._commit(self._opened, rows, transactions, mode="append", schema_mode="merge")
 
 
-def _dataset(opened: DeltaTable) -> ds.FileSystemDataset:
-    """The rows of `opened`, without what delta-rs says falsely of files from before a column was added.
-
-    It promises pyarrow `column >= null` of them, so `is_valid` is true and `is_null` false of each of their rows, in
-    filters of ours as in those of DuckDB. Of such a file only the promises about whole columns are kept.
-
-    Raises DataContractError when a file on this machine's disk is missing or has another size.
-    """
-    delta_log.refuse_lost_files(opened)
-    found = opened.to_pyarrow_dataset()
-    fragments = []
-    for fragment in found.get_fragments():
-        keys = ds.get_partition_keys(fragment.partition_expression)
-        promised = set(_PROMISED.findall(str(fragment.partition_expression)))
-        if promised - keys.keys():
-            whole = [
-                pc.field(name).is_null() if value is None else pc.field(name) == value for name, value in keys.items()
-            ]
-            kept = functools.reduce(operator.and_, whole, pc.scalar(True))
-            fragment = found.format.make_fragment(fragment.path, fragment.filesystem, partition_expression=kept)
-        fragments.append(fragment)
-    return ds.FileSystemDataset(fragments, found.schema, found.format, found.filesystem)
-
-
-def _read_spans(stored: ds.Dataset, time_column: str, partitions: set[str]) -> list[Span]:
-    """The spans of these partitions from their rows: one column of them is read."""
-    within = pc.field("partition").isin(sorted(partitions)) & pc.field(time_column).is_valid()
-    times = stored.to_table(columns=["partition", time_column], filter=within)
-    found = times.group_by("partition").aggregate([(time_column, kind) for kind in ("count", "min", "max")])
-    order = ["partition", *(f"{time_column}_{kind}" for kind in ("count", "min", "max"))]
-    return [Span(*row) for row in zip(*(found[name].to_pylist() for name in order), strict=True)]
+def _flush_and_record(opened: DeltaTable, since: int | None = None) -> None:
+    """Put the newest commit, or all after version `since`, on disk, and record the digests of their files."""
+    delta_log.flush_newest(opened, since)
+    newest = opened.version()
+    for version in range(newest if since is None else since + 1, newest + 1):
+        file_digests.record_commit(delta_log.folder_of(opened), version)

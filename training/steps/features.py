@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from training.adapters.feature_query import FeatureQueries
-from training.adapters.lake import EVENTS, Lake, Span
+from training.adapters.lake import EVENTS, Lake
 from training.adapters.tables import feeds_read, reports_relation
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import InputError
 from training.contract.messages import FeaturesInputs, FeaturesResult
 from training.contract.source_spec import SourceSpec, load_source_spec
+from training.delta_reader import Span
 from training.domain import feature_inputs
 from training.domain.arrow_types import feed_schema
 from training.domain.feature_engine import LakeRows, Relation

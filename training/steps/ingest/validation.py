@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training import storage
-from training.adapters.lake import EVENTS, Lake, Span
+from training.adapters.lake import EVENTS, Lake
 from training.adapters.landing import Landed
 from training.adapters.unique_values import UniqueValues
 from training.contract.base import Days
@@ -20,6 +20,7 @@ from training.contract.errors import DataContractError
 from training.contract.feeds import PARTITION
 from training.contract.messages import IngestInputs
 from training.contract.model_spec import FeedSpec
+from training.delta_reader import Span
 from training.domain.arrow_types import as_validation_frame
 from training.domain.conform import Conformed, conform
 from training.domain.partitions import daily_rows, day_counts, partition_days, rows_per_day
