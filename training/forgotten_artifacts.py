@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from training import storage
 from training.adapters import datasets
 from training.adapters.registry import REFERENCE, SERVED, ModelVersion, Registry, Runs
-from training.contract.artifact import METADATA_FILE, ArtifactMetadata, signature_of
+from training.contract.artifact import METADATA_FILE, SIGNATURES, ArtifactMetadata
 from training.contract.source_spec import SourceSpec
 from training.domain.forgetting import Entity, without
 from training.settings import StateSettings
@@ -94,7 +94,7 @@ def _problem(version: ModelVersion, changed: dict[str, Path], settings: StateSet
         metadata = ArtifactMetadata.model_validate_json((changed[SERVED] / METADATA_FILE).read_bytes())
         if not metadata.golden.events:
             return "it would have no golden row any more. Train another version and delete this one."
-    signed = Registry(settings.tracking_uri).files(version.run_id, str(Path(signature_of(SERVED)).parent))
+    signed = Registry(settings.tracking_uri).files(version.run_id, SIGNATURES)
     if signed and not settings.signing_key_file:
         return "the version is signed. Run this again with CT_SIGNING_KEY_FILE."
     return ""
@@ -105,7 +105,7 @@ def _put_back(version: ModelVersion, changed: dict[str, Path], settings: StateSe
     runs = Runs(settings.tracking_uri, version.model, str(settings.home / "mlflow"))
     for name, folder in changed.items():
         runs.log_files(version.run_id, folder, name)
-    if registry.files(version.run_id, str(Path(signature_of(SERVED)).parent)):
+    if registry.files(version.run_id, SIGNATURES):
         with TemporaryDirectory() as fetched:
             served = registry.download(version, Path(fetched, SERVED), settings.artifact_maximum_mib)
             sign_run(version.model, version.run_id, version.digest, str(served), settings)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from training import storage
 from training.adapters.registry import REFERENCE, SERVED, Registry, Runs
 from training.adapters.signatures import key_of, sign, trusted_keys
-from training.contract.artifact import METADATA_FILE, ONNX_FILE, ArtifactCheck, signature_of
+from training.contract.artifact import METADATA_FILE, ONNX_FILE, SIGNATURES, ArtifactCheck, signature_of
 from training.contract.errors import ConfigError, DataContractError
 from training.contract.recipe import RECIPE_FOLDER
 from training.settings import StateSettings
@@ -80,7 +80,7 @@ def sign_run(model: str, run_id: str, digest: str, artifact: str, settings: Stat
         for each in (served, *others):
             signature = _signature(each, settings)
             Path(signatures, Path(signature_of(each.name)).name).write_bytes(signature)
-        runs.log_files(run_id, signatures, str(Path(signature_of(SERVED)).parent))
+        runs.log_files(run_id, signatures, SIGNATURES)
         check = _check(f"The artifact of run {run_id}", f"make sign MODEL={model}", settings)
         runs.fetch(run_id, digest, Path(folder, "fetched"), settings.artifact_maximum_mib, check)
     log.info("Signed the artifact of run %s with the key %s", run_id, key_of(signature))

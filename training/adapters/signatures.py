@@ -33,7 +33,6 @@ _PREDICATE = "https://model_signing/signature/v1.0"
 #: Curve → the hash that its signatures are over: those that the library signs with.
 _CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 _PEM = re.compile(r"-----(BEGIN|END) PUBLIC KEY-----")
-_CHUNK = 2**20
 
 
 class TrustedKeys:
@@ -141,11 +140,8 @@ def key_of(signature: bytes) -> str:
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _public_key(text: str) -> tuple[str, "EllipticCurvePublicKey"]:

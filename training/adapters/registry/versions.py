@@ -23,6 +23,7 @@ from training.contract.artifact import (
     METADATA_FILE,
     ONNX_FILE,
     SIGNATURE_FILE,
+    SIGNATURES,
     ArtifactCheck,
     signature_of,
     too_large,
@@ -329,7 +330,7 @@ def fetch_served(
         _fetch(client, run_id, SERVED, draft)
         if check is not None:
             signature = signature_of(SERVED)
-            if signature in {file.path for file in client.list_artifacts(run_id, str(Path(signature).parent))}:
+            if signature in {file.path for file in client.list_artifacts(run_id, SIGNATURES)}:
                 _fetch(client, run_id, signature, draft / SIGNATURE_FILE)
             check(draft)
         if problem := _mismatch(draft, digest):
