@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, payments, put
+from training import storage
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, PREVIOUS, Registry
@@ -36,6 +37,8 @@ def stack(here: Settings, tmp_path: Path, mlflow_database: Path) -> Settings:
     for folder in (f"{MODEL}/datasets/abc", f"{MODEL}/snapshots", f"{MODEL}/verdicts", f"{SOURCE}/data_docs/x"):
         (Path(here.work) / folder).mkdir(parents=True)
         (Path(here.work) / folder / "file").write_text("x")
+    for file in (f"events/models/{MODEL}/x.json", f"overviews/{MODEL}.json", "overviews/other.json"):
+        storage.write(storage.join(here.work, "_life", file), b"{}")
     (Path(here.serving) / "models" / MODEL / "1").mkdir(parents=True)
     return here
 
@@ -90,6 +93,10 @@ def test_a_model_goes_and_its_evidence_stays(stack: Settings) -> None:
     assert MODEL not in published(stack)["services"]
     assert [path.name for path in (Path(stack.work) / MODEL).iterdir()] == ["verdicts"]
     assert any("reports" in each and "verdicts" in each for each in removal.stays)
+    # A later model of this name does not begin with an old champion on the pages.
+    life = Path(stack.work) / "_life"
+    assert not (life / "events" / "models" / MODEL).exists()
+    assert [path.name for path in (life / "overviews").iterdir()] == ["other.json"]
     assert not (Path(stack.serving) / "models" / MODEL).exists()
     assert (Path(stack.lake) / SOURCE / "predictions" / MODEL).exists()
     assert any(f"predictions/{MODEL}" in each for each in removal.stays)

@@ -17,6 +17,7 @@ from training.adapters.features.withdrawal import service_is_published, withdraw
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
 from training.contract.errors import InputError
+from training.contract.life import EVENTS, OVERVIEWS
 from training.contract.model_spec import model_names, models_of
 from training.contract.names import NAME_PATTERN
 from training.contract.source_spec import load_source_spec, source_names
@@ -74,6 +75,12 @@ def _model_changes(name: str, spec: Path, settings: ServingSettings) -> Iterator
     for folder in storage.folders(work):
         if folder in MADE_AGAIN:
             yield _deletion(storage.join(work, folder), "made of the lake, or a copy of what MLflow has")
+    events = storage.join(settings.work, EVENTS, "models", name)
+    if _is_there(events):
+        yield _deletion(events, "what the pages about models show of its tasks")
+    summary = storage.join(settings.work, OVERVIEWS, f"{name}.json")
+    if storage.size(summary) is not None:
+        yield Change(f"delete {summary}: its summary on the pages", partial(storage.remove, summary))
     copies = Path(settings.serving) / "models" / name
     if copies.exists():
         yield _deletion(str(copies), "the copies of its versions, from which a service starts while MLflow is down")
