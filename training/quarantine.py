@@ -21,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         spec = load_source_spec(wanted.source, settings.feature_repo)
+        if wanted.feed:
+            spec.feed(wanted.feed)
         print("\n".join(listed(Lake(settings.lake, spec.name), wanted.feed)))
     except StepError as error:
         print(f"quarantine failed: {error}", file=sys.stderr)

@@ -11,9 +11,9 @@ from tests.steps.ingest_helpers import FIRST, GENERATOR, MODEL, SOURCE, Deliveri
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.adapters.ledger import Ledger
 from training.contract.base import Days
-from training.contract.errors import DataContractError, InputError
+from training.contract.errors import DataContractError, ExitCode, InputError
 from training.contract.messages import FeaturesInputs, ReplayQuarantineInputs, ReplayQuarantineResult
-from training.quarantine import listed
+from training.quarantine import listed, main
 from training.settings import Settings
 from training.steps import features
 from training.steps.ingest.writing import Partition
@@ -63,6 +63,11 @@ def test_what_is_in_quarantine_is_listed_with_counts_and_an_example(deliveries: 
     assert f"events {PARTITION}: 3 rows: {MAXIMUM}" in lines
     assert '"amount": 150000.0' in lines[lines.index(f"events {PARTITION}: 3 rows: {MAXIMUM}") + 1]
     assert listed(deliveries.lake, "labels") == ["No rows are in quarantine."]
+
+
+def test_a_feed_that_does_not_exist_is_not_one_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([SOURCE, "no_such_feed"]) == ExitCode.BAD_INPUT
+    assert "has no feed 'no_such_feed'\n  → The feeds: events, labels." in capsys.readouterr().err
 
 
 def test_after_a_rule_has_changed_the_rows_that_hold_enter_once(deliveries: Deliveries) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from training.contract.base import Spec
 from training.contract.columns import Column
+from training.contract.errors import InputError
 from training.contract.feature_tables import FeatureTable
 from training.contract.feeds import EVENTS, FeedSpec
 from training.contract.names import Name
@@ -111,6 +112,12 @@ class SourceSections(SpecFile):
     def hourly_tables(self) -> list[str]:
         """The feature tables with a row per hour instead of day."""
         return [name for name, table in self.features.tables.items() if table.every == "1h"]
+
+    def feed(self, name: str) -> FeedSpec:
+        """The feed `name`. Raises InputError for an unknown one."""
+        if name not in self.feeds:
+            raise InputError(f"The source {self.name} has no feed {name!r}", f"The feeds: {', '.join(self.feeds)}.")
+        return self.feeds[name]
 
     def label(self, name: str) -> LabelColumn:
         """The label `name`. Raises KeyError for an unknown one."""

@@ -70,13 +70,9 @@ class _Replay:
     def __init__(self, inputs: ReplayQuarantineInputs, settings: StateSettings) -> None:
         self.inputs, self.settings = inputs, settings
         self.spec = load_source_spec(inputs.source, settings.feature_repo)
-        if inputs.feed not in self.spec.feeds:
-            raise InputError(
-                f"{inputs.source} has no feed {inputs.feed!r}", f"The feeds: {', '.join(self.spec.feeds)}."
-            )
+        self.feed = self.spec.feed(inputs.feed)
         if inputs.corrections and not inputs.partition:
             raise InputError("Corrections are of one partition, and none is named", "Name the partition.")
-        self.feed = self.spec.feeds[inputs.feed]
         self.lake = Lake(settings.lake, inputs.source)
 
     def run(self) -> ReplayQuarantineResult:

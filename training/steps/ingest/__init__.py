@@ -25,7 +25,6 @@ import pyarrow as pa
 from training.adapters.lake import EVENTS, QUARANTINE, Lake
 from training.adapters.landing import Landed, open_landed
 from training.contract.base import Days
-from training.contract.errors import InputError
 from training.contract.messages import IngestInputs, IngestResult
 from training.contract.source_spec import load_source_spec
 from training.domain.partitions import affected_days, newest_before, partition_days, widened
@@ -82,10 +81,7 @@ class _Ingest:
         self.delivered = delivered
         self.inputs, self.settings, self.scratch = inputs, settings, scratch
         self.maximum_bytes = settings.landed_maximum_bytes
-        if inputs.feed not in self.spec.feeds:
-            hint = f"The feeds: {', '.join(self.spec.feeds)}."
-            raise InputError(f"The source {inputs.source} has no feed {inputs.feed!r}", hint)
-        self.feed = self.spec.feeds[inputs.feed]
+        self.feed = self.spec.feed(inputs.feed)
         self.days = widened(partition_days(inputs.partition), self.feed.slack_days)
         self.lake = Lake(settings.lake, inputs.source)
         self.partition = Partition(self.lake, inputs.feed, inputs.partition, self.feed)
