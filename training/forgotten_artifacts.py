@@ -13,10 +13,12 @@ from training import storage
 from training.adapters import datasets
 from training.adapters.registry import REFERENCE, SERVED, ModelVersion, Registry, Runs
 from training.contract.artifact import METADATA_FILE, SIGNATURES, ArtifactMetadata
+from training.contract.errors import DataContractError
+from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER
 from training.contract.source_spec import SourceSpec
 from training.domain.forgetting import Entity, without
 from training.settings import StateSettings
-from training.signing import sign_run
+from training.signing import artifact_check, fetch_signed, sign_run
 
 _SAMPLE = f"{REFERENCE}/{datasets.REFERENCE}"
 
@@ -27,7 +29,7 @@ def clean_versions(
     """Take the person's rows out of the golden rows and the reference samples of the registered versions of `model`.
 
     Returns what was removed, or would be, and what was left with the reason. A signed version is signed again; without
-    the private key it is left. Raises TransientError when MLflow does not answer.
+    the private key, or when it is not as it was signed, it is left. Raises TransientError when MLflow does not answer.
     """
     removed, left = dict[str, int](), list[str]()
     for version in Registry(settings.tracking_uri).versions(model):
@@ -94,9 +96,26 @@ def _problem(version: ModelVersion, changed: dict[str, Path], settings: StateSet
         metadata = ArtifactMetadata.model_validate_json((changed[SERVED] / METADATA_FILE).read_bytes())
         if not metadata.golden.events:
             return "it would have no golden row any more. Train another version and delete this one."
-    signed = Registry(settings.tracking_uri).files(version.run_id, SIGNATURES)
-    if signed and not settings.signing_key_file:
+    if not Registry(settings.tracking_uri).files(version.run_id, SIGNATURES):
+        return ""
+    if not settings.signing_key_file:
         return "the version is signed. Run this again with CT_SIGNING_KEY_FILE."
+    return _altered(version, settings)
+
+
+def _altered(version: ModelVersion, settings: StateSettings) -> str:
+    """Why the version must not be signed again: it is not as it was signed. The reference sample is not compared: a run
+    that was killed may have changed it."""
+    named = f"version {version.version} of {version.model}"
+    check = artifact_check(version.model, version.version, settings)
+    with TemporaryDirectory() as folder:
+        try:
+            served = Path(folder, SERVED)
+            Registry(settings.tracking_uri).download(version, served, settings.artifact_maximum_mib, check)
+            recipe = f"{RECIPE_FOLDER}/{RECIPE_FILE}"
+            fetch_signed(version.run_id, recipe, Path(folder, RECIPE_FILE), named, settings)
+        except DataContractError as error:
+            return f"{error.message}. {error.hint} Then run this again."
     return ""
 
 

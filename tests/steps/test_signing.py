@@ -21,6 +21,8 @@ from training.contract.artifact import METADATA_FILE, ONNX_FILE, ArtifactMetadat
 from training.contract.errors import ConfigError, DataContractError, StepError
 from training.contract.messages import Candidate, RegisterInputs, RollbackInputs, Verdict
 from training.contract.model_spec import load_model_spec
+from training.domain.forgetting import Entity
+from training.forgotten_artifacts import clean_versions
 from training.settings import Settings
 from training.signing import fetch_signed
 from training.steps import register, rollback
@@ -258,3 +260,47 @@ def test_signing_again_is_one_entry(place: Settings) -> None:
         sign.sign_versions(MODEL, ("1",), unsigned(place))
     with pytest.raises(StepError, match="no version 9"):
         sign.sign_versions(MODEL, ("9",), place)
+
+
+@pytest.fixture
+def without_somebody(place: Settings) -> tuple[ModelVersion, Entity]:
+    """A signed version, and a person of whom it has one of its two golden rows."""
+    version = registered(unsigned(place))
+    metadata = metadata_of(place, version)
+    first, second = metadata.golden.events
+    events = [first, second | {"customer_id": first["customer_id"] + 1}]
+    changed_metadata = metadata.model_copy(update={"golden": metadata.golden.model_copy(update={"events": events})})
+    stored(place, version, f"served/{METADATA_FILE}").write_text(changed_metadata.model_dump_json())
+    sign.sign_versions(MODEL, ("1",), place)
+    return version, Entity("customer_id", first["customer_id"])
+
+
+def metadata_of(settings: Settings, version: ModelVersion) -> ArtifactMetadata:
+    return ArtifactMetadata.model_validate_json(stored(settings, version, f"served/{METADATA_FILE}").read_bytes())
+
+
+def test_a_version_is_signed_again_without_a_forgotten_person(
+    place: Settings, without_somebody: tuple[ModelVersion, Entity]
+) -> None:
+    version, person = without_somebody
+    _, left = clean_versions(MODEL, person, changed(place, signing_key_file=""), dry_run=False)
+    assert "Run this again with CT_SIGNING_KEY_FILE" in left[0]
+    assert len(metadata_of(place, version).golden.events) == 2
+
+    removed, left = clean_versions(MODEL, person, place, dry_run=False)
+    assert left == []
+    assert removed == {f"golden and reference rows of version 1 of {MODEL}": 1}
+    assert len(metadata_of(place, version).golden.events) == 1
+    assert load(loader(place), version) == ""
+
+
+def test_forgetting_signs_nothing_that_was_changed(
+    place: Settings, without_somebody: tuple[ModelVersion, Entity]
+) -> None:
+    version, person = without_somebody
+    file = stored(place, version, f"served/{METADATA_FILE}")
+    file.write_text(file.read_text() + " ")
+    removed, (left,) = clean_versions(MODEL, person, place, dry_run=False)
+    assert removed == {}
+    assert f"Version 1 of {MODEL} is not as it was signed: {METADATA_FILE} was changed" in left
+    assert "is not as it was signed" in load(loader(place), version)

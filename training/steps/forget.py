@@ -17,12 +17,7 @@ from training.adapters.features import OnlineRows
 from training.adapters.lake import EVENTS, PREDICTIONS, QUARANTINE, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
-from training.adapters.registry.retention import (
-    FORGOTTEN,
-    delete_artifacts,
-    needed_table_versions,
-    table_versions,
-)
+from training.adapters.registry.retention import FORGOTTEN, delete_artifacts, needed_table_versions, table_versions
 from training.contract.errors import StepError
 from training.contract.messages import ForgetInputs, ForgetResult
 from training.contract.model_spec import models_of, source_of
@@ -53,19 +48,25 @@ class _Forget:
         events = feed_schema(self.spec.events)
         columns = dict.fromkeys(name for name in self.spec.entities.values() if name in events.names)
         self.entity = parse_entity(inputs.entity, {name: events.field(name).type for name in columns})
+        self.mine = pc.field(self.entity.column) == self.entity.value
         self.lake, self.models = Lake(settings.lake, self.spec.name), models_of(self.spec.name, settings.models_dir)
         self.removed: dict[str, int] = {}
         self.left: list[str] = []
 
     def run(self) -> ForgetResult:
-        affected = self._affected_versions()
-        ids = self._ids(affected)
+        pinned = {model: table_versions(self.settings.tracking_uri, model) for model in self.models}
+        holding = self._holding(pinned)
+        affected = {
+            model: learned
+            for model, versions in pinned.items()
+            if (learned := [version for version, tables in versions.items() if holding & tables.items()])
+        }
+        ids = self._ids(holding)
         predicates = self._predicates(ids)
         found = {table: self._count(table, each) for table, each in predicates.items()}
-        if not self.dry and (any(found.values()) or any(affected.values())):
+        tombstone = ""
+        if not self.dry and (any(found.values()) or affected):
             tombstone = self._tombstone(affected, found)
-        else:
-            tombstone = ""
         self.removed |= {table: rows for table, rows in found.items() if rows}
         if not self.dry:
             self._remove_rows(predicates)
@@ -76,7 +77,7 @@ class _Forget:
             removed, left = clean_versions(model, self.entity, self.settings, self.dry)
             self.removed |= removed
             self.left += left
-        self._clean_pages()
+        self._remove_work(self.spec.name, DATA_DOCS)
         self.left += landed_files(self.spec, self.entity, ids, self.settings)
         self.left += _REST
         for sentence in self.left:
@@ -84,44 +85,26 @@ class _Forget:
         log.info("%s: %s", "Would be removed" if self.dry else "Removed", self.removed)
         return ForgetResult(tombstone=tombstone, removed=self.removed, versions=affected, left=self.left)
 
-    def _affected_versions(self) -> dict[str, list[int]]:
-        """Model → its registered versions whose tables hold the person's rows."""
-        found: dict[str, list[int]] = {}
-        for model in self.models:
-            versions = [
-                version
-                for version, tables in table_versions(self.settings.tracking_uri, model).items()
-                if any(self._holds(table, number) for table, number in tables.items())
-            ]
-            if versions:
-                found[model] = versions
-        return found
+    def _holding(self, pinned: dict[str, dict[int, dict[str, int]]]) -> set[tuple[str, int]]:
+        """The versions of tables, of those that registered versions need, that hold the person's rows."""
+        needed = {pair for versions in pinned.values() for tables in versions.values() for pair in tables.items()}
+        return {pair for pair in needed if self._holds(*pair)}
 
     def _holds(self, table: str, number: int) -> bool:
         """Whether a version of a table has rows of the person. A version that is gone has none."""
         try:
             stored = self.lake.scan(table, number)
-            return self.entity.column in stored.schema.names and self._rows(stored) > 0
+            return self.entity.column in stored.schema.names and stored.count_rows(filter=self.mine) > 0
         except (StepError, OSError):  # Its files were deleted before.
             return False
 
-    def _rows(self, stored: Any) -> int:
-        return int(stored.count_rows(filter=pc.field(self.entity.column) == self.entity.value))
-
-    def _ids(self, affected: dict[str, list[int]]) -> set[Any]:
+    def _ids(self, holding: set[tuple[str, int]]) -> set[Any]:
         """The ids of the person's events, of the newest version and of those that registered versions need."""
+        if self.lake.version(EVENTS) is None:
+            return set()
         name, found = self.spec.id_column, set[Any]()
-        numbers = {
-            tables[EVENTS]
-            for model in affected
-            for version, tables in table_versions(self.settings.tracking_uri, model).items()
-            if EVENTS in tables and version in affected[model]
-        }
-        for number in [None, *sorted(numbers)]:
-            if self.lake.version(EVENTS) is None or (number is not None and not self._holds(EVENTS, number)):
-                continue
-            mine = pc.field(self.entity.column) == self.entity.value
-            found |= set(self.lake.scan(EVENTS, number).to_table([name], filter=mine)[name].to_pylist())
+        for number in [None, *sorted(number for table, number in holding if table == EVENTS)]:
+            found |= set(self.lake.scan(EVENTS, number).to_table([name], filter=self.mine)[name].to_pylist())
         return found
 
     def _predicates(self, ids: set[Any]) -> dict[str, list[str]]:
@@ -167,9 +150,8 @@ class _Forget:
         return tombstone
 
     def _partitions(self) -> dict[str, list[str]]:
-        mine = pc.field(self.entity.column) == self.entity.value
         return {
-            feed: sorted(set(self.lake.scan(feed).to_table(["partition"], filter=mine)["partition"].to_pylist()))
+            feed: sorted(set(self.lake.scan(feed).to_table(["partition"], filter=self.mine)["partition"].to_pylist()))
             for feed in self.spec.feeds
             if (held := self.lake.schema(feed)) is not None and self.entity.column in held.names
         }
@@ -201,25 +183,26 @@ class _Forget:
         """What is made again from the lake, and artifacts of runs that no registered version belongs to."""
         folders = storage.folders(storage.join(self.settings.work, model))
         for folder in sorted(set(folders) & set(MADE_AGAIN)):
-            uri = storage.join(self.settings.work, model, folder)
-            self.removed[f"work/{model}/{folder}"] = len(storage.tree(uri))
-            if not self.dry:
-                storage.remove_folder(uri)
+            self._remove_work(model, folder)
         runs = delete_artifacts(self.settings.tracking_uri, model, datetime.now(UTC), self.dry)
         if runs:
             self.removed[f"artifacts of unregistered runs of {model}"] = len(runs)
 
-    def _clean_pages(self) -> None:
-        uri = storage.join(self.settings.work, self.spec.name, DATA_DOCS)
-        if pages := len(storage.tree(uri)):
-            self.removed[f"work/{self.spec.name}/{DATA_DOCS}"] = pages
+    def _remove_work(self, owner: str, folder: str) -> None:
+        """Delete a work folder of the source or of a model, if it has files."""
+        uri = storage.join(self.settings.work, owner, folder)
+        if files := len(storage.tree(uri)):
+            self.removed[f"work/{owner}/{folder}"] = files
             if not self.dry:
                 storage.remove_folder(uri)
 
 
 _REST = [
     "Predictions that a replica has not shipped yet come into the table later: run this again when they have.",
+    "Replicas have copies of versions on their disks, with golden rows, until the next version replaces them.",
     "Backups made before now hold the rows: delete them when their time is over.",
+    "Delta's log keeps the smallest and the largest value of each column of a file, also of files that are gone.",
+    "Holdout rows of registered versions keep features, labels and times of single events, without the entities.",
     "Features of other entities, and models, were computed from the rows and stay; they do not name the person.",
     "Reports of drift, performance and audit may show single values: delete <work>/<model>/<report> if they must go.",
 ]
