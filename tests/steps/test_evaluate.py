@@ -580,6 +580,16 @@ def test_other_seeds_survive_a_kill_and_a_fit_that_fails_fails_the_gate(
     assert len(seeds) == 5
 
 
+def test_other_seeds_are_fitted_with_the_parameters_of_the_challenger(world: Judged, tmp_path: Path) -> None:
+    settings = _with(world, tmp_path, stability={"seeds": 1})
+    inputs = EvaluateInputs(model=MODEL, candidates=[world.poor], dataset_uri=world.uri, seed=1)
+    stable = evaluate.run(inputs, settings).verdict.stability
+    assert stable is not None
+    # Two trees of two leaves do not depend on the seed. With the default parameters the metric is another one.
+    assert list(stable.values) == [1, 2]
+    assert stable.deviation == 0
+
+
 def test_some_training_rows_are_read_by_their_labels(world: Judged) -> None:
     dataset, table = Dataset(world.uri, load_model_spec(MODEL)), pq.read_table(Path(world.uri, "train.parquet"))
     labels = table["is_fraud"].to_numpy()

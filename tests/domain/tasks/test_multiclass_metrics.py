@@ -75,6 +75,17 @@ def test_a_class_that_the_model_does_not_know_is_missed_and_not_left_out() -> No
     assert other.measure() == pytest.approx(found.measure())
 
 
+def test_groups_are_compared_by_the_decisions_of_the_model() -> None:
+    labels = np.array(["late", "late", "on time"], dtype=object)
+    scores = np.array([[0.1, 0.8, 0.1], [0.3, 0.2, 0.5], [0.01, 0.39, 0.6]], dtype=np.float32)
+    truth, served = EvaluationSet.of(labels, None, np.zeros(len(labels))), ServedMulticlass(CLASSES, reject_below=0.55)
+    rates = {rate.name: rate for rate in ScoredMulticlass(truth, scores, served, METRICS, 2).rates}
+    # The second row is rejected, though "on time" is the likeliest class.
+    assert rates["selection_rate of on time"].hits.tolist() == [0, 0, 1]
+    assert rates["error_rate of on time"].hits.tolist() == [0, 0, 0]
+    assert rates["true_positive_rate of late"].hits.tolist() == [1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("served", "expected"),
     [
