@@ -140,7 +140,7 @@ def test_a_removed_feature_without_a_default_is_missing_and_not_0(world: Monitor
     optional = metadata.features.model_copy(update={"event_features": ("night",)})
     changed = metadata.model_copy(update={"features": optional})
     made = pd.DataFrame({name: np.ones(3) for name in metadata.feature_names if name not in ("night", "weekend")})
-    found, not_defined, missing = drift._features(made, changed, world.spec)
+    found, not_defined, missing = drift._features(made, changed, load_model_spec(MODEL))
     assert (sorted(not_defined), missing) == (["night", "weekend"], ["night"])
     assert found["night"].isna().all()
     assert found["weekend"].eq(0).all()

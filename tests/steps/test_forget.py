@@ -164,6 +164,18 @@ def test_nothing_is_removed_for_somebody_who_is_not_there(place: Settings) -> No
     assert lake.versions("events", "labels") == versions
 
 
+def test_labels_go_of_events_that_only_an_earlier_version_has(place: Settings) -> None:
+    lake = Lake(place.lake, SOURCE, MODEL)
+    person = person_of(lake)
+    mine = pc.field("customer_id") == person
+    ids = lake.scan("events").to_table(["transaction_id"], filter=mine)["transaction_id"].to_pylist()
+    labelled = pc.field("transaction_id").isin(ids)
+    lake.remove("events", f"customer_id = {person}")
+    assert lake.scan("labels").count_rows(filter=labelled)
+    run(place, person)
+    assert lake.scan("labels").count_rows(filter=labelled) == 0
+
+
 @pytest.mark.parametrize("dies_at", [1, 2, 3])
 def test_killed_while_rows_go_it_ends_the_work(place: Settings, monkeypatch: pytest.MonkeyPatch, dies_at: int) -> None:
     lake, calls = Lake(place.lake, SOURCE, MODEL), []
