@@ -78,7 +78,8 @@ def render(values: Mapping[str, Any], name: str = "perennial", **kwargs: Any) ->
     """Every object of the release, hooks included. Raises helm_python.HelmError when the chart refuses the values."""
     rendered = _chart().render(dict(values), name=name, namespace=NAMESPACE, **kwargs)
     texts = [text for path, text in rendered.items() if path.endswith(".yaml")]
-    return [manifest for text in texts for manifest in yaml.safe_load_all(text) if manifest]
+    # The parser in C: the one in Python takes twice as long as Helm and Kubernetes' schemas together.
+    return [manifest for text in texts for manifest in yaml.load_all(text, yaml.CSafeLoader) if manifest]
 
 
 def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:

@@ -1,8 +1,10 @@
 """What holds for every object of the release, whatever the values."""
 
+import importlib
 import json
 import re
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,11 @@ CUSTOM = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_takes_every_object_of_every_row(version: str) -> None:
+def test_kubernetes_takes_every_object_of_every_row(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
+    # It parses the megabytes of all definitions again for every object.
+    utils = importlib.import_module("kubernetes_validate.utils")
+    monkeypatch.setattr(utils, "schema_contents", cache(utils.schema_contents))
     # Most objects are the same in several rows.
     distinct = {json.dumps(manifest): (row, manifest) for row in MATRIX for manifest in render(MATRIX[row])}
     for row, manifest in distinct.values():
