@@ -85,6 +85,8 @@ def measures(home: Path, days: Days) -> Iterator[Measure]:
     stock = floor(home, "feast", "sqlite")
     for name in ("empty", "full"):
         yield Measure(f"materialize, SQLite, {name}", step(home, "materialize", {}), stock, "≥ 100,000 rows/s", 1, True)
+    ready = floor(home, "ready_rows")
+    yield Measure("SQLite alone, rows are ready", ready, stock, "the bound of Feast's layout", 1, True)
     with running_redis(home) as port:
         url, stock = f"redis://127.0.0.1:{port}/1", floor(home, "feast", f"redis://127.0.0.1:{port}/2")
         for name in ("empty", "full"):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,31 @@ def feast(cost: Cost, home: Path, online: str) -> int:
     return written
 
 
+def ready_rows(cost: Cost, home: Path) -> int:
+    """SQLite alone: what is online goes into an empty file of the same layout, one statement for each entity."""
+    import sqlite3
+
+    with closing(sqlite3.connect(home / "feast" / "online.db")) as stored:
+        layout = [sql for (sql,) in stored.execute("SELECT sql FROM sqlite_master WHERE sql LIKE '%entity_key%'")]
+        tables = [name for (name,) in stored.execute("SELECT name FROM sqlite_master WHERE name LIKE '%_features'")]
+        rows = {
+            name: stored.execute(f'SELECT * FROM "{name}" ORDER BY entity_key, rowid').fetchall() for name in tables
+        }
+    written = 0
+    with closing(sqlite3.connect(home / "ready.db")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        for sql in layout:
+            connection.execute(sql)
+        for name, values in rows.items():
+            features = len({feature for _, feature, *_ in values})
+            sql = f'INSERT INTO "{name}" VALUES ' + ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * features)
+            entities = [sum(values[i : i + features], ()) for i in range(0, len(values), features)]
+            with cost.working(), connection:
+                connection.executemany(sql, entities)
+            written += len(entities)
+    return written
+
+
 def stock_import(cost: Cost, home: Path) -> int:
     with cost.working():
         import feast  # noqa: F401
@@ -145,5 +170,5 @@ def _tables() -> dict[str, str]:
 
 
 FLOORS: Mapping[str, Callable[..., Any]] = {
-    each.__name__: each for each in (ingest, features, join, feast, stock_import, quick_import)
+    each.__name__: each for each in (ingest, features, join, feast, ready_rows, stock_import, quick_import)
 }

@@ -15,7 +15,12 @@ SOURCE, MODEL = "card_payments", "card_fraud"
 IMPORTS: Mapping[str, tuple[str, ...]] = {
     "ingest": ("great_expectations", "training.adapters.expectations"),
     "features": ("duckdb", "training.adapters.features.definitions", "training.adapters.feature_query"),
-    "materialize": ("training.adapters.features", "training.adapters.features.online_stores.sqlite"),
+    "materialize": (
+        "training.adapters.features",
+        "feast.infra.online_stores.sqlite",
+        "training.adapters.features.online_stores.sqlite",
+        "training.adapters.features.online_stores.redis",
+    ),
     "dataset": ("duckdb", "training.adapters.features", "mlflow"),
 }
 

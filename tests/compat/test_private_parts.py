@@ -197,6 +197,24 @@ def written(url: str, kind: str, folder: Path, ours: bool) -> list:
         return sorted(connection.execute("SELECT * FROM perennial_totals"), key=repr)
 
 
+@pytest.mark.redis
+def test_an_error_among_packed_commands_is_raised_and_the_client_can_go_on(tmp_path: Path) -> None:
+    from redis import Redis
+    from redis.exceptions import ResponseError
+
+    from testing.redis_server import running_redis
+    from training.compat.feast import send_packed
+
+    wrong, right = (b"*4\r\n$4\r\nHSET\r\n$1\r\n%b\r\n$1\r\nf\r\n$1\r\nv\r\n" % key for key in (b"a", b"b"))
+    with running_redis(tmp_path) as port, Redis(port=port) as client:
+        client.set("a", "a text, not a hash")
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            send_packed(client, [wrong, right])
+        assert client.get("a") == b"a text, not a hash"
+        send_packed(client, [right, right])
+        assert client.hget("b", "f") == b"v"
+
+
 def test_feasts_fields_in_redis_end_with_the_time(config, view) -> None:
     from training.compat import feast
 

@@ -275,6 +275,25 @@ class RedisRows:
         return self._store._get_client(self._config.online_store)
 
 
+def send_packed(client: Any, commands: Sequence[bytes]) -> None:
+    """Send `commands`, packed already, to the redis.Redis `client`, in one go, and wait for all answers.
+
+    redis-py packs each argument of a command by itself, which takes longer than all else of a write.
+    Raises redis.RedisError when there is no answer, or one of them is an error.
+    """
+    connection = client.connection_pool.get_connection()
+    try:
+        connection.send_packed_command([b"".join(commands)])
+        for _ in commands:
+            connection.read_response()
+    except BaseException:
+        # Answers that were not read would be taken for those of the next command.
+        connection.disconnect()
+        raise
+    finally:
+        client.connection_pool.release(connection)
+
+
 def time_field(view: str) -> str:
     """The field of the hash that holds the time of the row of `view`."""
     return f"_ts:{view}"

@@ -74,7 +74,8 @@ class OnlineStore(Protocol):
     ) -> int:
         """Delete the rows of all entities but `keys`, and the values of features that `view` no longer has.
 
-        Feast can only delete all rows of a view. `view` is a feast.FeatureView. `features` and `columns` are the
+        Feast can only delete all rows of a view. `view` is a feast.FeatureView. Those of `keys` have been written, with
+        all its features. `features` and `columns` are the
         features and entity columns that its rows may have, now or from earlier definitions. Returns the number of
         entities deleted.
         """

@@ -5,7 +5,7 @@ import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -66,15 +66,18 @@ class RedisStore:
         layout, project = compat.RedisRows(config), config.project.encode()
         # As Feast: one command for all features of an entity, and its time. The last field is that of the time.
         fields = layout.fields(view, rows.values)
+        head = b"*%d\r\n$4\r\nHSET\r\n" % (2 + 2 * len(fields))
+        names = _packed(field.encode() if isinstance(field, str) else field for field in fields)
         times = {time: compat.redis_time(time) for time in set(rows.times)}
-        stored = zip(*rows.values.values(), map(times.__getitem__, rows.times), strict=True)
+        columns = [*rows.values.values(), map(times.__getitem__, rows.times)]
+        parts: list[Iterable[bytes]] = [repeat(head), _packed(key + project for key in rows.keys)]
+        for name, values in zip(names, columns, strict=True):
+            parts += [repeat(name), _packed(values)]
+        # The names repeat without an end.
+        commands = map(b"".join, zip(*parts, strict=False))
         with contextlib.closing(layout.client()) as client:
-            for page in _pages(zip(rows.keys, stored, strict=True), _WRITTEN):
-                with client.pipeline(transaction=False) as pipe:
-                    for key, values in page:
-                        pairs = (part for pair in zip(fields, values, strict=True) for part in pair)
-                        pipe.execute_command("HSET", key + project, *pairs)
-                    pipe.execute()
+            for page in _pages(commands, _WRITTEN):
+                compat.send_packed(client, page)
 
     def delete(self, config: "RepoConfig", view: Any, keys: Collection[bytes]) -> None:
         layout, project = compat.RedisRows(config), config.project.encode()
@@ -100,14 +103,18 @@ class RedisStore:
         with contextlib.closing(rows.client()) as client:
             for column in {*columns, *view.join_keys}:
                 for page in _pages(_keys(client, column, project), _PAGE):
-                    present = _with_field(client, page, time_field)
+                    kept = [key for key in page if key.removesuffix(project) in keys]
+                    # Other views have entities of their own.
+                    gone = _with_field(
+                        client, [key for key in page if key.removesuffix(project) not in keys], time_field
+                    )
                     with client.pipeline(transaction=False) as pipe:
-                        for key in present:
-                            is_removed = key.removesuffix(project) not in keys
-                            removed += is_removed
-                            if unwanted := fields if is_removed else dropped_fields:
-                                pipe.hdel(key, *unwanted)
+                        for key in gone:
+                            pipe.hdel(key, *fields)
+                        for key in kept if dropped_fields else ():
+                            pipe.hdel(key, *dropped_fields)
                         pipe.execute()
+                    removed += len(gone)
         return removed
 
     def mark_complete(self, config: "RepoConfig", view: str, complete: bool = True) -> str:
@@ -126,6 +133,11 @@ class RedisStore:
 
     def reader(self, seconds: float, seen: Path | None = None) -> "SharedRoundTrips":
         return SharedRoundTrips(self._settings, seconds, seen)
+
+
+def _packed(texts: Iterable[bytes]) -> list[bytes]:
+    """Each text as an argument in Redis's protocol."""
+    return [b"$%d\r\n%b\r\n" % (len(text), text) for text in texts]
 
 
 def _keys(client: Any, column: str, project: bytes) -> Iterator[bytes]:

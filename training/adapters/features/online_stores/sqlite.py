@@ -84,11 +84,14 @@ class SqliteStore:
         self, config: "RepoConfig", view: Any, keys: set[bytes], features: Iterable[str], columns: Iterable[str]
     ) -> int:
         table = sqlite_table(config.project, view)
+        names = [feature.name for feature in view.features]
         with self._transaction(config) as connection:
+            # The rows of `keys` are there. So if there are as many as those have, there are no others.
+            if connection.execute(f'SELECT count(*) FROM "{table}"').fetchone() == (len(keys) * len(names),):
+                return 0
             stored = {key for (key,) in connection.execute(f'SELECT DISTINCT entity_key FROM "{table}"')}
             removed = [(key,) for key in stored - keys]
             connection.executemany(f'DELETE FROM "{table}" WHERE entity_key = ?', removed)
-            names = [feature.name for feature in view.features]
             marks = ", ".join("?" * len(names))
             connection.execute(f'DELETE FROM "{table}" WHERE feature_name NOT IN ({marks})', names)
         return len(removed)
