@@ -1,6 +1,7 @@
 """The recipe of a model: written when it is trained, followed when it is made again."""
 
 import hashlib
+import os
 import platform
 import shutil
 import sys
@@ -46,8 +47,10 @@ def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
         machine={
             "python": platform.python_version(),
             "platform": f"{sys.platform} {platform.machine()} {_processor()}".strip(),
+            "cores": str(_cores()),
             "device": device,
         },
+        threads=_threads(),
         git_sha=settings.git_sha,
         image=settings.image,
     )
@@ -66,6 +69,19 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads() -> dict[str, str]:
+    """Recipe.threads. The last bits of what torch fits, and of NumPy's sums over many rows, depend on the number."""
+    openmp = os.environ.get("OMP_NUM_THREADS", str(_cores()))
+    blas = os.environ.get("OPENBLAS_NUM_THREADS", openmp)
+    if torch := sys.modules.get("torch"):  # Where nothing has imported it, it has fitted nothing.
+        openmp = str(torch.get_num_threads())
+    return {"OMP_NUM_THREADS": openmp, "OPENBLAS_NUM_THREADS": blas}
 
 
 def place_of(recipe: Recipe, source: str, folder: Path, settings: StateSettings) -> StateSettings:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from deltalake import DeltaTable
 
 from testing.serving_stack import changed
@@ -12,7 +13,7 @@ from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel, copied
 from training.adapters.ledger import Ledger
 from training.adapters.registry import ModelVersion, Registry, Runs
 from training.contract.errors import DataContractError, InputError
-from training.contract.messages import ReproduceInputs
+from training.contract.messages import ReproduceInputs, TrainInputs, TrainResult
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
 from training.settings import Settings
 from training.steps import reproduce
@@ -48,9 +49,9 @@ def place(world: MonitoredModel, tmp_path: Path) -> Settings:
     return copied(world, tmp_path)
 
 
-def recipe_of(world: MonitoredModel, folder: Path) -> Recipe:
+def recipe_of(version: ModelVersion, settings: Settings, folder: Path) -> Recipe:
     kept = folder / "kept.json"
-    Registry(world.settings.tracking_uri).download_file(world.champion.run_id, f"{RECIPE_FOLDER}/{RECIPE_FILE}", kept)
+    Registry(settings.tracking_uri).download_file(version.run_id, f"{RECIPE_FOLDER}/{RECIPE_FILE}", kept)
     return Recipe.model_validate_json(kept.read_bytes())
 
 
@@ -76,10 +77,43 @@ def test_the_champion_is_made_again_though_its_dataset_is_gone_and_the_spec_has_
     assert not list(Path(settings.scratch).glob("*/datasets/*"))
 
 
+def test_a_searched_calibrated_network_is_made_again_where_other_steps_use_another_number_of_threads(
+    world: MonitoredModel, place: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last bits of a fit of torch depend on the number of threads: the recipe names it."""
+    models = tmp_path / "models"
+    shutil.copytree(place.models_dir, models)
+    spec = yaml.safe_load((models / f"{MODEL}.yaml").read_text())
+    space = {"mlp": {"learning_rate": {"low": 0.001, "high": 0.1, "log": True}}}
+    # The window has 14 days, and labels are 7 days late.
+    spec["training"] |= {
+        "calibration": "isotonic",
+        "search": {"trials": 2, "folds": 1, "fold_days": 2, "spaces": space},
+    }
+    (models / f"{MODEL}.yaml").write_text(yaml.safe_dump(spec))
+    settings = changed(place, models_dir=models)
+    quick = {"hidden": [16], "max_epochs": 2}
+    # A step takes datasets of its own work folder only.
+    data = str(settings.home / Path(world.dataset.uri).relative_to(world.settings.home))
+    fit = TrainInputs(model=MODEL, estimator="mlp", dataset_uri=data, seed=3, parameters=quick)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    trained = TrainResult.model_validate(reproduce._run("train", fit.model_dump(mode="json"), tmp_path, settings, {}))
+    version = Registry(settings.tracking_uri).register(MODEL, trained.run_id, trained.digest, {})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    result = reproduce.run(ReproduceInputs(model=MODEL, version=version.version), settings)
+
+    assert (result.outcome, result.differences, result.tolerance) == ("same", [], 0.0)
+    assert result.now == result.before
+    recipe = recipe_of(version, settings, tmp_path)
+    assert recipe.threads["OMP_NUM_THREADS"] == "2"
+    assert recipe.fit["parameters"]["learning_rate"] != 1e-3
+
+
 def test_other_parameters_give_another_model_and_the_causes_are_named(
     world: MonitoredModel, place: Settings, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(world, tmp_path)
+    recipe = recipe_of(world.champion, place, tmp_path)
     parameters = {**recipe.fit["parameters"], "C": 0.001}
     libraries = {**recipe.libraries, "scikit-learn": "0.1"}
     version = version_with(

@@ -34,6 +34,10 @@ class Recipe(Frozen):
     sbom: str = ""
     """SHA-256 of sbom.cdx.json beside the recipe, the bill of materials. Empty in a recipe of an earlier version."""
     machine: dict[str, str]
-    """`python`, its version; `platform`, the system and its processor; `device`, what the model was fitted on."""
+    """`python`, its version; `platform`, the system and its processor; `cores`, how many of them the process may use;
+    `device`, what the model was fitted on."""
+    threads: dict[str, str] = {}
+    """Environment variables that divide sums among as many threads as the fit did. Empty in a recipe of an earlier
+    version."""
     git_sha: str | None = None
     image: str | None = None

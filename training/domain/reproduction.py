@@ -46,7 +46,8 @@ def causes(before: Recipe, now: Recipe) -> list[str]:
     if before.code != now.code:
         found.append(f"The code that fits was {before.code[:16]} and is {now.code[:16]}")
     found += _changed("library", before.libraries, now.libraries)
-    found += _changed("machine's", before.machine, now.machine)
+    # Earlier recipes say less about the machine.
+    found += _changed("machine's", before.machine, {name: now.machine.get(name, "") for name in before.machine})
     for name, was, is_ in (("commit", before.git_sha, now.git_sha), ("image", before.image, now.image)):
         if was != is_:
             found.append(f"The {name} was {was or 'not known'} and is {is_ or 'not known'}")

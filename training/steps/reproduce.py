@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -104,8 +105,10 @@ def _made_again(
     forgotten = _forgotten(version, settings)
     altered = [] if forgotten else pinned_faults(recipe, source, settings, read=True)
     try:
-        data = DatasetResult.model_validate(_run("dataset", recipe.dataset.model_dump(mode="json"), folder, place))
-        trained = TrainResult.model_validate(_run("train", {**recipe.fit, "dataset_uri": data.uri}, folder, place))
+        asked = recipe.dataset.model_dump(mode="json")
+        data = DatasetResult.model_validate(_run("dataset", asked, folder, place, recipe.threads))
+        fit = {**recipe.fit, "dataset_uri": data.uri}
+        trained = TrainResult.model_validate(_run("train", fit, folder, place, recipe.threads))
     except DataContractError as error:
         log.warning("The version cannot be made again: %s", error)
         nothing: dict[str, Any] = {"causes": altered, "now": None, "tolerance": 0.0}
@@ -140,8 +143,8 @@ def _forgotten(version: ModelVersion, settings: StateSettings) -> list[str]:
     ]
 
 
-def _run(step: str, inputs: dict[str, Any], folder: Path, place: StateSettings) -> Any:
-    """The result of `step`, run in a process of its own.
+def _run(step: str, inputs: dict[str, Any], folder: Path, place: StateSettings, threads: Mapping[str, str]) -> Any:
+    """The result of `step`, run in a process of its own with as many `threads` (Recipe.threads).
 
     Raises DataContractError when it fails, TransientError when a retry may help.
     """
@@ -150,6 +153,7 @@ def _run(step: str, inputs: dict[str, Any], folder: Path, place: StateSettings) 
     environment |= {
         variable(name): str(getattr(place, name)) for name in place.model_fields_set if getattr(place, name)
     }
+    environment |= threads
     command = [sys.executable, *step_command(step, inputs, str(report))]
     log.info("Running %s again in %s", step, folder)
     code = subprocess.run(command, env=environment, cwd=ROOT, check=False, preexec_fn=end_with_parent).returncode
