@@ -58,16 +58,16 @@ def record_missing(table: str, paths: Iterable[str]) -> dict[str, str]:
     return known | found
 
 
-def problems(table: str, paths: Iterable[str]) -> list[str]:
-    """A sentence for each of these files that is missing or was changed. Reads every file."""
+def problems(table: str, paths: Iterable[str]) -> dict[str, str]:
+    """Path → a sentence, of each of these files that is missing or was changed. Reads every file."""
     wanted = sorted(set(paths))
-    known, found = record_missing(table, wanted), list[str]()
+    known, found = record_missing(table, wanted), dict[str, str]()
     for path in wanted:
         uri, digest = storage.join(table, path), _digest(table, path)
         if digest is None:
-            found.append(f"{uri} is missing")
+            found[path] = f"{uri} is missing"
         elif digest != known[path]:
-            found.append(f"{uri} was changed: its SHA-256 is {digest}, it was written with {known[path]}")
+            found[path] = f"{uri} was changed: its SHA-256 is {digest}, it was written with {known[path]}"
     return found
 
 

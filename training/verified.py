@@ -19,6 +19,7 @@ from training.contract.model_spec import load_model_spec, models_of, source_of
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
 from training.contract.source_spec import SourceSpec
 from training.delta_log import RECORDS
+from training.nightly_share import NightlyShare
 from training.settings import StateSettings
 from training.signing import artifact_check, fetch_signed
 
@@ -95,36 +96,45 @@ def pinned_faults(recipe: Recipe, source: str, settings: StateSettings, read: bo
             where = f"{lake.uri(table)}/{RECORDS}"
             found.append(f"the record of what version {number} of table {table} consists of was changed, in {where}")
         if read:
-            found += file_digests.problems(lake.uri(table), paths)
+            found += file_digests.problems(lake.uri(table), paths).values()
     return found
 
 
-def lake_faults(spec: SourceSpec, settings: StateSettings) -> tuple[list[str], dict[str, int]]:
+def lake_faults(
+    spec: SourceSpec, settings: StateSettings, tonight: NightlyShare | None = None
+) -> tuple[list[str], dict[str, int]]:
     """What is wrong with files of the tables of a source and of the predictions of its models; table → files read.
 
-    Read are those of the newest version, and of the versions that registered versions were made of. Files without a
-    record are recorded. Raises TransientError when MLflow or the lake's store does not answer.
+    Those of the newest version, and of the versions that registered versions were made of, are read: all of them, or
+    what is due `tonight`. Files without a record are recorded. Raises TransientError when MLflow or the lake's store
+    does not answer.
     """
     needed = needed_table_versions(
         settings.tracking_uri, lambda model: source_of(model, settings.models_dir) in (None, spec.name)
     )
-    found, read = list[str](), dict[str, int]()
     lake = Lake(settings.lake, spec.name)
-    for table in [*spec.tables, QUARANTINE]:
-        paths = _files(lake, table, needed)
-        found += file_digests.problems(lake.uri(table), paths)
-        read[table] = len(paths)
+    tables = {table: (lake, table, _files(lake, table, needed)) for table in [*spec.tables, QUARANTINE]}
     for model in models_of(spec.name, settings.models_dir):
-        lake = Lake(settings.lake, spec.name, model)
-        paths = _files(lake, PREDICTIONS, {})
-        found += file_digests.problems(lake.uri(PREDICTIONS), paths)
-        read[f"{PREDICTIONS}/{model}"] = len(paths)
+        of_model = Lake(settings.lake, spec.name, model)
+        tables[f"{PREDICTIONS}/{model}"] = (of_model, PREDICTIONS, _files(of_model, PREDICTIONS, {}))
+    found, read = list[str](), dict[str, int]()
+    for name, (lake, table, sizes) in tables.items():
+        file_digests.record_missing(lake.uri(table), sizes)
+        paths = sizes.keys() if tonight is None else tonight.of(name, sizes)
+        faults = file_digests.problems(lake.uri(table), paths)
+        if tonight is not None:
+            tonight.found_good(name, paths - faults.keys())
+        found += faults.values()
+        read[name] = len(paths)
+    if tonight is not None:
+        tonight.keep()
     return found, read
 
 
-def _files(lake: Lake, table: str, needed: Mapping[str, set[int]]) -> set[str]:
+def _files(lake: Lake, table: str, needed: Mapping[str, set[int]]) -> dict[str, int]:
+    """Path → bytes."""
     newest = lake.version(table)
     if newest is None:
-        return set()
+        return {}
     versions = {newest, *(number for number in needed.get(table, ()) if number <= newest)}
-    return {path for number in sorted(versions) for path in lake.files(table, number)}
+    return {path: size for number in sorted(versions) for path, size in lake.file_sizes(table, number).items()}

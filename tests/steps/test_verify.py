@@ -1,6 +1,7 @@
 """One byte changed in the ledger, in a model or in a file of the lake is found, and the fault names the file."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -210,3 +211,52 @@ def test_a_byte_of_a_model(place: Settings, file: str) -> None:  # noqa: F811
     assert said.startswith(f"Version {second.version} of {MODEL}: ")
     assert ("its digest is" if file == "model.onnx" else "metadata.json cannot be read") in said
     assert first.version != second.version
+
+
+def night(settings: Settings, day: int) -> int:
+    """How many files of the events are read in the night of that day."""
+    asked = VerifySourceInputs(source=SOURCE, share=True, now=datetime(2026, 3, day, 2, 30, tzinfo=UTC))
+    return verify_source.run(asked, settings).files["events"]
+
+
+def test_a_night_reads_a_share_and_names_a_fault_within_the_period_every_night(
+    place: Settings,  # noqa: F811
+    lake: Lake,
+) -> None:
+    for day in range(7, 19):  # 14 partitions with a file of about the same size each
+        write(lake, day)
+    assert night(place, 1) == 2
+    changed = max(files(lake))  # by path, so not among the first
+    flip(changed)
+    found = []
+    for day in range(2, 12):
+        with suppress(DataContractError):
+            assert 1 <= night(place, day) <= 4
+            found.append(day)
+    first = max(found, default=1) + 1
+    assert found == list(range(2, first))
+    assert first <= 8
+    with pytest.raises(DataContractError, match=f"{changed.name} was changed"):
+        night(place, 12)
+    with pytest.raises(DataContractError, match="was changed"):
+        verify(place)
+
+
+def test_new_files_are_read_first_and_a_lost_state_only_begins_anew(
+    place: Settings,  # noqa: F811
+    lake: Lake,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for day in range(1, 8):
+        night(place, day)
+    write(lake, 20)
+    (new,) = set(files(lake)) - set(files(lake, 3))
+    flip(new)
+    with pytest.raises(DataContractError, match=f"{new.name} was changed"):
+        night(place, 8)
+    flip(new)
+    state = place.home / "work" / SOURCE / "verified.json"
+    assert state.is_file()
+    state.write_text("{")
+    assert night(place, 9) == 1
+    assert "all files count as never read" in caplog.text

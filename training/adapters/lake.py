@@ -272,9 +272,16 @@ class Lake:
 
     def files(self, table: str, version: int | None = None) -> list[str]:
         """The files of `table` at `version` (None: the newest), relative to its folder; none without a table."""
+        return list(self.file_sizes(table, version))
+
+    def file_sizes(self, table: str, version: int | None = None) -> dict[str, int]:
+        """As `files`, with the bytes of each."""
         opened = self._open(table, version)
-        files = None if opened is None else delta_reader.files(opened)
-        return [] if files is None else [unquote(path) for path in files["path"].to_pylist()]
+        if opened is None:
+            return {}
+        found = delta_reader.files(opened)
+        sizes = found["size_bytes"].to_pylist()
+        return {unquote(path): size for path, size in zip(found["path"].to_pylist(), sizes, strict=True)}
 
     def files_digest(self, table: str, version: int) -> str:
         """The digest of the names and contents of all files of a version: see training/file_digests.py."""

@@ -16,6 +16,9 @@ class SourceRetention(Spec):
     for ever."""
     pages_days: int = Field(365, ge=1)
     """The pages about the partitions that were taken in."""
+    verify_nights: int = Field(7, ge=1)
+    """Within so many nights each file of the lake is read and compared with what was written; new files come first. 1:
+    every night reads all."""
 
 
 class ModelRetention(Spec):

@@ -198,7 +198,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
         StepSpec(
             name="verify_source",
-            summary="Read all files of a source's tables, and name each that is not as it was written.",
+            summary="Read the files of a source's tables, and name each that is not as it was written.",
             inputs=m.VerifySourceInputs,
             result=m.VerifySourceResult,
             timeout_seconds=6 * 3600,

@@ -1,5 +1,7 @@
 """Whether the state is as it was written: the ledger, registered versions, the files of the lake."""
 
+from datetime import datetime
+
 from training.contract.base import Frozen
 from training.contract.messages.inputs import ModelInputs, SourceInputs
 
@@ -18,10 +20,15 @@ class LedgerVerifyResult(Frozen):
 class VerifySourceInputs(SourceInputs):
     """The files of the source's tables, and of the predictions of its models."""
 
+    share: bool = False
+    """Read those that are due tonight, so that each is read within `retention.verify_nights`. False: read all."""
+    now: datetime | None = None
+    """The moment whose day, in UTC, is the night. None: now."""
+
 
 class VerifySourceResult(Frozen):
     files: dict[str, int]
-    """Table → how many files were read, all of them as they were written."""
+    """Table → how many files were read, each of them as it was written."""
 
 
 class VerifyModelInputs(ModelInputs):
