@@ -5,6 +5,8 @@ from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.tables import Events, FeatureDays, Labels
@@ -12,9 +14,9 @@ from training.contract.base import Days, TableVersions, midnight
 from training.contract.errors import DataContractError
 from training.contract.model_spec import ModelSpec
 from training.domain.frames import EXCLUDED, LABEL, REPORTED_AT
-from training.domain.labels import decided, known_before, labelled
+from training.domain.labels import decided, known_before, with_label
 from training.domain.task_kind import TaskKind, task_of
-from training.domain.windows import Windows, thinly_labelled
+from training.domain.windows import Windows, event_days, thinly_labelled
 
 log = logging.getLogger("perennial")
 
@@ -28,11 +30,15 @@ def labelled_rows(
     rows do not suffice.
     """
     _check_history(lake, spec, versions, chosen, as_of)
-    rows = _labelled(lake, spec, versions, chosen, as_of)
+    rows, time = _labelled(lake, spec, versions, chosen, as_of), spec.source.events.time_column
     train, holdout = _splits(spec, rows, chosen)
     _check_counts(task_of(spec), train, holdout, chosen)
-    _check_features(lake, spec, versions, pd.concat([train, holdout]))
+    _check_features(lake, spec, versions, _days(train[time]) | _days(holdout[time]))
     return train, holdout
+
+
+def _days(times: pd.Series) -> set[date]:
+    return set(np.unique(event_days(times)).tolist())
 
 
 def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Windows, as_of: date) -> None:
@@ -49,9 +55,8 @@ def _check_history(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen:
         )
 
 
-def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, rows: pd.DataFrame) -> None:
-    """Every day of `rows` needs feature rows: without them all would train on defaults and nobody would notice."""
-    days = set(rows[spec.source.events.time_column].dt.date.unique())
+def _check_features(lake: Lake, spec: ModelSpec, versions: TableVersions, days: set[date]) -> None:
+    """Each of the `days` needs feature rows: without them all would train on defaults and nobody would notice."""
     events = Events(lake, spec, versions[EVENTS])
     for table in spec.source.entities:
         if missing := FeatureDays(lake, table, versions[table]).lacking(days, events):
@@ -70,12 +75,14 @@ def _labelled(lake: Lake, spec: ModelSpec, versions: TableVersions, chosen: Wind
     window = Days(start=chosen.train.start, end=chosen.holdout.end)
     events = Events(lake, spec, versions[EVENTS]).within(window)
     known = Labels(lake, spec, versions[spec.label_spec.feed]).known_at(as_of, events[identity])
-    found = labelled(events, known, spec, midnight(as_of))
+    reported = decided(events, known, spec, midnight(as_of))
     # An event that has no label by design lacks no report.
-    reported = decided(events, known, spec, midnight(as_of))[identity]
-    _check_labels(spec, events[event_time], events[identity].isin(reported).to_numpy(), chosen, as_of)
+    _check_labels(spec, events[event_time], events[identity].isin(reported[identity]).to_numpy(), chosen, as_of)
+    found = with_label(reported, known)
     log.info("%d events in %s, %d with a label known at %s", len(events), window, len(found), as_of)
-    return found.sort_values([event_time, identity], ignore_index=True)
+    keys = pa.table([pa.array(found[event_time]), pa.array(found[identity])], [event_time, identity])
+    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
+    return found.take(order.to_numpy()).reset_index(drop=True)
 
 
 def _check_labels(spec: ModelSpec, times: pd.Series, has_label: np.ndarray, chosen: Windows, as_of: date) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,11 @@ def ready_rows(cost: Cost, home: Path) -> int:
         for sql in layout:
             connection.execute(sql)
         for name, values in rows.items():
-            features = len({feature for _, feature, *_ in values})
-            sql = f'INSERT INTO "{name}" VALUES ' + ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * features)
-            entities = [sum(values[i : i + features], ()) for i in range(0, len(values), features)]
+            names = list(dict.fromkeys(feature for _, feature, *_ in values))
+            each = [f"(?1, '{feature}', ?{2 * i + 3}, ?{2 * i + 4}, NULL, ?2, NULL)" for i, feature in enumerate(names)]
+            sql = f'INSERT INTO "{name}" VALUES {", ".join(each)}'
+            of_entities = (values[i : i + len(names)] for i in range(0, len(values), len(names)))
+            entities = [(some[0][0], some[0][5], *chain(*(row[2:4] for row in some))) for some in of_entities]
             with cost.working(), connection:
                 connection.executemany(sql, entities)
             written += len(entities)

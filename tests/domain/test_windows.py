@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from training.contract.base import Days
 from training.contract.spec_sections import AfterChangeSpec, TrainingSpec
 from training.domain.windows import (
+    event_days,
     known_entities,
     learnable_from,
     named_windows,
@@ -187,3 +188,9 @@ def test_without_a_known_change_or_without_the_section_nothing_is_shorter() -> N
     usual = windows(as_of, 14, 7, 7)
     assert windows_after_change(None, usual, as_of, training(after_change=AFTER), 7) is None
     assert windows_after_change(as_of - timedelta(days=20), usual, as_of, training(), 7) is None
+
+
+def test_the_days_of_events_are_those_of_their_own_zone() -> None:
+    times = pd.Series(pd.to_datetime(["2026-01-01T23:30Z", "2026-01-02T00:30Z"]))
+    assert event_days(times).tolist() == [date(2026, 1, 1), date(2026, 1, 2)]
+    assert event_days(times.dt.tz_convert("Asia/Tokyo")).tolist() == [date(2026, 1, 2)] * 2

@@ -59,7 +59,11 @@ def _last_of_each(table: pa.Table, keys: list[str], order_by: list[str]) -> pa.T
 
 def labelled(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: datetime) -> pd.DataFrame:
     """The `events` (id and time) that have a label at `until`: those of `decided` whose LABEL is not null."""
-    found = decided(events, known, spec, until)
+    return with_label(decided(events, known, spec, until), known)
+
+
+def with_label(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Those of `found` (`decided`, made of `known`) whose LABEL is not null."""
     found, kind = found[found[LABEL].notna()], known[LABEL].dtype
     if isinstance(kind, pd.api.extensions.ExtensionDtype):
         kind = kind.numpy_dtype  # Without nulls the integers need no nullable type.
@@ -72,7 +76,10 @@ def decided(events: pd.DataFrame, known: pd.DataFrame, spec: ModelSpec, until: d
     In their order, with LABEL (null: none by design) and REPORTED_AT. `known` has one row per event with a report
     before `until`, as `newest` returns it. REPORTED_AT is the time from which the label is known: not before the event.
     """
-    found = events.merge(known, on=spec.source.id_column, how="left", validate="many_to_one")
+    # A merge would look twice whether the ids of `known` are distinct.
+    reports = known.set_index(spec.source.id_column).reindex(events[spec.source.id_column])
+    found = events.reset_index(drop=True)
+    found = found.assign(**{name: reports[name].array for name in (LABEL, REPORTED_AT)})
     found[REPORTED_AT] = _known_since(found[REPORTED_AT], found[spec.source.events.time_column])
     if spec.label_spec.unlabelled_after_delay == "negative":
         matured = found[spec.source.events.time_column] + timedelta(days=spec.label_spec.delay_days)

@@ -1,7 +1,7 @@
 """The days that a model is trained and evaluated on, and the holdout rows to leave out."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -118,16 +118,26 @@ def reference_rows(rows: np.ndarray, maximum: int, seed: int) -> np.ndarray:
 
 
 def thinly_labelled(
-    times: pd.Series, labelled: np.ndarray, windows: Iterable[Days], minimum: float
+    times: pd.Series, labelled: np.ndarray, windows: Sequence[Days], minimum: float
 ) -> dict[date, float]:
     """Day → share of its events with a label, for the days in `windows` with a share below `minimum`.
 
     `times` (with time zone) are those of n events. `labelled` (bool [n]): which of them have a label. Days without
     events are left out.
     """
-    shares = pd.Series(labelled).groupby(times.dt.date.to_numpy()).mean()
-    inside = [any(days.start <= day < days.end for days in windows) for day in shares.index]
-    return {day: float(share) for day, share in shares[inside].items() if share < minimum}
+    if times.empty:
+        return {}
+    days = event_days(times)
+    numbers = (days - days.min()).astype(np.int64)
+    events, with_label = np.bincount(numbers), np.bincount(numbers, labelled)
+    found = {(days.min() + int(n)).item(): float(with_label[n] / events[n]) for n in np.flatnonzero(events)}
+    inside = [day for day in found if any(window.start <= day < window.end for window in windows)]
+    return {day: found[day] for day in inside if found[day] < minimum}
+
+
+def event_days(times: pd.Series) -> np.ndarray:
+    """The days of `times` (with time zone) as datetime64[D]. pandas would make a Python object of each."""
+    return times.dt.tz_localize(None).to_numpy().astype("datetime64[D]")
 
 
 def known_entities(

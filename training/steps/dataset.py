@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from training import storage
@@ -24,6 +23,7 @@ from training.domain.identity import dataset_id
 from training.domain.task_kind import TaskKind, task_of
 from training.domain.windows import (
     Windows,
+    event_days,
     named_windows,
     reference_rows,
     rows_of_window,
@@ -114,7 +114,7 @@ def _made(pinned: _Pinned, chosen: Windows, change: date | None, settings: State
         seed=seed,
         table_versions=versions,
     )
-    of_first = rows_of_window(found[0].name, found[0].days, _days(spec, train), seed)
+    of_first = rows_of_window(found[0].name, found[0].days, event_days(train[spec.source.events.time_column]), seed)
     sampled = reference_rows(of_first, spec.monitoring.maximum_rows, seed)
     frames[REFERENCE] = frames[TRAIN].iloc[sampled][list(dict.fromkeys([*names, *spec.drift_columns]))]
     made_of = requests(holdout[list(spec.request_columns)], batch)
@@ -135,7 +135,8 @@ def _named(
 
 def _windows(task: TaskKind, named: Mapping[str, Days], train: pd.DataFrame, seed: int) -> Iterator[TrainingWindow]:
     """Those of the `named` windows that have the least rows of the spec. Raises DataContractError when none has."""
-    row_days, labels, lacking = _days(task.spec, train), train[LABEL].to_numpy(), {}
+    row_days = event_days(train[task.spec.source.events.time_column])
+    labels, lacking = train[LABEL].to_numpy(), {}
     for name, days in named.items():
         of_window = labels[rows_of_window(name, days, row_days, seed)]
         shown = f"{name or 'window_days'} ({days})"
@@ -148,12 +149,6 @@ def _windows(task: TaskKind, named: Mapping[str, Days], train: pd.DataFrame, see
     if len(lacking) == len(named):
         why = "; ".join(f"{name} has {lacks}" for name, lacks in lacking.items())
         raise DataContractError(f"No window has enough labelled rows: {why}", "Choose a later as_of or longer windows.")
-
-
-def _days(spec: ModelSpec, rows: pd.DataFrame) -> np.ndarray:
-    """Of events in UTC, datetime64[D]."""
-    times = rows[spec.source.events.time_column].dt.tz_localize(None)
-    return times.to_numpy().astype("datetime64[D]")
 
 
 def _categories(spec: ModelSpec, definitions: FeatureDefinitions, train: pd.DataFrame) -> dict[str, tuple[str, ...]]:
@@ -207,9 +202,9 @@ def _with_features(
             f"A dataset cannot hold two columns of one name: {', '.join(taken)}",
             hint="Rename the feature, or the label's column: the id, the event's time and entities stand beside them.",
         )
-    label = rows[[LABEL]].rename(columns={LABEL: spec.label})
     made, batch = features.historical_with_batch(rows, versions)
-    joined = pd.concat([rows[columns], label, made[added]], axis=1)
+    found = {name: rows[name] for name in columns} | {spec.label: rows[LABEL]} | {name: made[name] for name in added}
+    joined = pd.DataFrame(found, copy=False)
     first, second = joined.iloc[: len(train)], joined.iloc[len(train) :]
     return {TRAIN: first, HOLDOUT: second.assign(**{EXCLUDED: holdout[EXCLUDED].to_numpy()})}, batch.iloc[len(train) :]
 

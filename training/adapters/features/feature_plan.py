@@ -114,6 +114,24 @@ class FeaturePlan:
         `columns` holds the event's time, `event_columns` and the columns of `views`, each [rows]. This method adds the
         features of the request views to it. A feature that is NaN gets its default. A text becomes its code.
         """
+        flat = self._flat(columns)
+        # For one row this is much faster than an array of arrays.
+        count = len(self.names)
+        made = flat.reshape(1, count) if rows == 1 else np.ascontiguousarray(flat.reshape(count, rows).T)
+        total = np.add.reduce(flat)  # Faster than isnan: the sum is NaN when any value is.
+        if total != total:
+            np.copyto(made, self._defaults, where=np.isnan(made))
+        return made
+
+    def named_values(self, columns: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        """As `values`: feature → its values [rows], float32 or texts."""
+        made = dict(zip(self.names, self._flat(columns).reshape(len(self.names), rows), strict=True))
+        for values, default in zip(made.values(), self._defaults, strict=True):
+            np.copyto(values, default, where=np.isnan(values))
+        return made | {name: columns[name] for name in self._categories}
+
+    def _flat(self, columns: dict[str, np.ndarray]) -> np.ndarray:
+        """The features as float32, one after the other. Adds those of the request views to `columns`."""
         for transform in self._transforms:
             columns.update(transform(columns))
         parts = [columns[name] for name in self.names]
@@ -122,18 +140,7 @@ class FeaturePlan:
             parts = [
                 texts[name].codes(part) if name in texts else part for name, part in zip(self.names, parts, strict=True)
             ]
-        # For one row this is much faster than an array of arrays.
-        flat = np.concatenate(parts, dtype=np.float32, casting="unsafe")
-        made = flat.reshape(1, len(parts)) if rows == 1 else np.ascontiguousarray(flat.reshape(len(parts), rows).T)
-        total = np.add.reduce(flat)  # Faster than isnan: the sum is NaN when any value is.
-        if total != total:
-            np.copyto(made, self._defaults, where=np.isnan(made))
-        return made
-
-    def named_values(self, columns: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-        """As `values`: feature → its values [rows], float32 or texts."""
-        numbers = dict(zip(self.names, self.values(columns, rows).T, strict=True))
-        return numbers | {name: columns[name] for name in self._categories}
+        return np.concatenate(parts, dtype=np.float32, casting="unsafe")
 
     def _request_columns(self, rows: Sequence[Mapping[str, Any]], times: list[int]) -> dict[str, np.ndarray]:
         columns = {self._time_column: np.array(times, _DATETIME)}

@@ -69,9 +69,10 @@ class Features:
         columns = event_columns(rows, self._full_plan.event_columns)
         columns[self._time_column] = times.tz_convert(None).to_numpy()
         features = self._full_plan.named_values(columns | batch, len(rows))
-        joined = pd.DataFrame(batch, index=pd.RangeIndex(len(rows)))
+        joined = pd.DataFrame(batch, index=pd.RangeIndex(len(rows)), copy=False)
         # A column of the event that is a feature stays as it is.
-        return rows.assign(**{name: values for name, values in features.items() if name not in rows}), joined
+        added = {name: values for name, values in features.items() if name not in rows}
+        return pd.concat([rows, pd.DataFrame(added, index=rows.index, copy=False)], axis=1, copy=False), joined
 
     def online(self, rows: Sequence[Mapping[str, Any]]) -> OnlineFeatures:
         """The features of `rows` (events) from the online store, with the defaults of `historical`.
