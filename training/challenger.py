@@ -26,7 +26,7 @@ from training.domain.gates.column_changes import column_changes
 from training.domain.rollout import ROLLOUT
 from training.domain.task_kind import ServedTask, TaskKind
 from training.domain.verdict import Champion
-from training.fit_job import TRAINING_CPU_SECONDS, TRAINING_GPU_SECONDS, TRAINING_SECONDS
+from training.fit_job import SEARCH, TRAINING, cost_tags
 from training.other_seeds import OtherSeeds
 from training.settings import StateSettings
 
@@ -108,13 +108,15 @@ def _robustness(challenger: Challenger) -> Found:
 def _cost(challenger: Challenger, runs: Runs) -> Found:
     spec, candidate = challenger.task.spec, challenger.candidate
     tags = runs.tags(candidate.run_id)
-    seconds, cpu, gpu = (
-        float(tags[name]) if name in tags else None
-        for name in (TRAINING_SECONDS, TRAINING_CPU_SECONDS, TRAINING_GPU_SECONDS)
-    )
     size = storage.size(storage.join(candidate.artifact_uri, ONNX_FILE))
-    found = cost.cost(spec.retraining.costs, seconds, cpu, gpu, size)
+    search = _times(tags, SEARCH) if cost_tags(SEARCH)[0] in tags else None
+    found = cost.cost(spec.retraining.costs, _times(tags, TRAINING), size, search)
     return found, cost.gates(found, spec.evaluation.cost)
+
+
+def _times(tags: Mapping[str, str], what: str) -> cost.Times:
+    seconds, cpu, gpu = (float(tags[name]) if name in tags else None for name in cost_tags(what))
+    return seconds, cpu, gpu
 
 
 def _latency(challenger: Challenger, kept: StoredCheckpoint) -> Found:

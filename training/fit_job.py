@@ -25,9 +25,8 @@ from training.estimators.base.calibration import fit_calibrated
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
-#: Tags of a run: what its training took, with a search for parameters in the same step.
-TRAINING_SECONDS, TRAINING_CPU_SECONDS = "training_seconds", "training_cpu_seconds"
-TRAINING_GPU_SECONDS = "training_gpu_seconds"
+#: What has a cost: a training as a whole, and the search for parameters in it.
+TRAINING, SEARCH = "training", "search"
 
 
 @dataclass(frozen=True)
@@ -187,12 +186,17 @@ class Spent:
     def since(self, began: "Spent") -> "Spent":
         return Spent(self.seconds - began.seconds, self.cpu_seconds - began.cpu_seconds)
 
-    def tags(self, processes: int, device: str) -> dict[str, str]:
-        """Tags of the run. `processes` fitted together, which all did the same work; each has a GPU of its own, if
-        `device` is one."""
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+
+    def tags(self, what: str, processes: int, device: str) -> dict[str, str]:
+        """Tags of the run: what `what` took. `processes` fitted together, which all did the same work; each has a GPU
+        of its own, if `device` is one."""
         gpu_seconds = self.seconds * processes if device != "cpu" else 0.0
-        return {
-            TRAINING_SECONDS: f"{self.seconds:.3f}",
-            TRAINING_CPU_SECONDS: f"{self.cpu_seconds * processes:.3f}",
-            TRAINING_GPU_SECONDS: f"{gpu_seconds:.3f}",
-        }
+        numbers = (self.seconds, self.cpu_seconds * processes, gpu_seconds)
+        return {name: f"{number:.3f}" for name, number in zip(cost_tags(what), numbers, strict=True)}
+
+
+def cost_tags(what: str) -> tuple[str, str, str]:
+    """The tags of a run with the seconds, CPU seconds and GPU seconds that TRAINING or SEARCH took."""
+    return f"{what}_seconds", f"{what}_cpu_seconds", f"{what}_gpu_seconds"

@@ -24,7 +24,7 @@ from training.domain.identity import part_id
 from training.domain.task_kind import Fitting, TaskKind
 from training.domain.windows import known_entities
 from training.estimators import base
-from training.fit_job import FitJob, TrainingRows
+from training.fit_job import SEARCH, FitJob, Spent, TrainingRows, cost_tags
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
@@ -113,6 +113,7 @@ def run_part(job: FitJob, part: int, settings: StateSettings, rows: TrainingRows
         log.info("This part was searched before, in run %s", run.run_id)
         store.remove()
         return SearchResult.model_validate(run.result)
+    began = Spent.now()
     try:
         found = _search(job, rows or TrainingRows.of(job), part, store, runs, run)
     except BaseException:
@@ -120,7 +121,9 @@ def run_part(job: FitJob, part: int, settings: StateSettings, rows: TrainingRows
         raise
     best = found.best
     assert best.value is not None
-    runs.tag(run.run_id, {"search": found.summary, "search_best": _trial_name(best.number)})
+    # Which device it used, the training knows.
+    spent = Spent.now().since(began).tags(SEARCH, 1, "cpu")
+    runs.tag(run.run_id, {"search": found.summary, "search_best": _trial_name(best.number), **spent})
     result = SearchResult(
         estimator=estimator,
         part=part,
@@ -133,6 +136,16 @@ def run_part(job: FitJob, part: int, settings: StateSettings, rows: TrainingRows
     runs.finish(run, result.model_dump(mode="json"))
     store.remove()
     return result
+
+
+def spent_elsewhere(job: FitJob, runs: Runs) -> Spent:
+    """What the parts of the search took that ran as steps of their own, one after the other. Parts that dropped out and
+    parts of an earlier version are not counted."""
+    total, (seconds, cpu_seconds, _) = Spent(0, 0), cost_tags(SEARCH)
+    for part in job.searched or ():
+        tags = runs.tags(part.run_id)
+        total += Spent(float(tags.get(seconds, 0)), float(tags.get(cpu_seconds, 0)))
+    return total
 
 
 def _run_parts(job: FitJob, rows: TrainingRows, settings: StateSettings) -> tuple[list[SearchResult], list[FailedPart]]:

@@ -79,6 +79,15 @@ def test_the_trials_are_divided_and_each_part_searches_elsewhere(searched: tuple
     assert place.journals() == []
 
 
+def test_the_run_says_what_search_and_fit_took(searched: tuple[Place, list[SearchResult]]) -> None:
+    place, parts = searched
+    tags = place.run(place.train_with(*parts).run_id).data.tags
+    of_parts = [place.run(part.run_id).data.tags for part in parts]
+    for name in ("seconds", "cpu_seconds"):
+        elsewhere = sum(float(each[f"search_{name}"]) for each in of_parts)
+        assert 0 < elsewhere <= float(tags[f"search_{name}"]) < float(tags[f"training_{name}"])
+
+
 def test_a_part_proposes_the_same_whatever_the_others_do(
     searched: tuple[Place, list[SearchResult]], place: Place
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from training import web_pages
-from training.contract.messages import Cost, Latency, Leakage, Robustness, Stability, Verdict
+from training.contract.messages import Cost, Latency, Leakage, PartCost, Robustness, Stability, Verdict
 
 #: Title, and the HTML below it.
 Section = tuple[str, str]
@@ -40,14 +40,17 @@ def _robustness(found: Robustness) -> str:
 
 def _cost(found: Cost) -> str:
     size = None if found.model_bytes is None else found.model_bytes / _MIB
+    parts: dict[str, Cost | PartCost] = {"all": found}
+    if found.search is not None and found.fit is not None:
+        parts |= {"search for parameters": found.search, "fit": found.fit}
     rows = [
-        ["seconds on the clock", _number(found.seconds)],
-        ["CPU seconds", _number(found.cpu_seconds)],
-        ["GPU seconds", _number(found.gpu_seconds)],
-        ["price of the machines", f"{_number(found.price)} {found.unit}".strip()],
-        ["size of model.onnx, MiB", _number(size)],
+        ["seconds on the clock", *(_number(part.seconds) for part in parts.values())],
+        ["CPU seconds", *(_number(part.cpu_seconds) for part in parts.values())],
+        ["GPU seconds", *(_number(part.gpu_seconds) for part in parts.values())],
+        ["price of the machines", *(f"{_number(part.price)} {found.unit}".strip() for part in parts.values())],
+        ["size of model.onnx, MiB", _number(size), *[""] * (len(parts) - 1)],
     ]
-    return web_pages.table(["", ""], rows)
+    return web_pages.table(["", *(parts if len(parts) > 1 else [""])], rows)
 
 
 def _latency(found: Latency) -> str:

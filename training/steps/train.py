@@ -30,7 +30,7 @@ from training.domain.metrics import standard_error
 from training.domain.parity import made_rows, prove_parity, tolerance
 from training.domain.task_kind import ServedTask
 from training.estimators import base
-from training.fit_job import FitJob, Spent, TrainingRows
+from training.fit_job import SEARCH, TRAINING, FitJob, Spent, TrainingRows
 from training.recipe import bill_of_materials, recipe_of
 from training.sbom import SBOM_FILE
 from training.settings import StateSettings
@@ -68,17 +68,23 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         return result.model_copy(update={"artifact_uri": share(settings, folder)})
     try:
         began, rows = Spent.now(), TrainingRows.of(job)
+        search = elsewhere = Spent(0, 0)
         if job.search:
-            from training.tuning import best_parameters
+            from training.tuning import best_parameters, spent_elsewhere
 
+            before = Spent.now()
             searching = job.searching
             searched = rows if searching.window == job.window else TrainingRows.of(searching)
             best = best_parameters(searching, searched, trials, runs, mlflow_run, settings)
+            elsewhere = spent_elsewhere(job, runs)
+            search = Spent.now().since(before) + elsewhere
             job = replace(job, parameters={**job.parameters, **best})
         trained = _train(job, rows, checkpoint)
         write_artifact(folder, trained.content, trained.metadata)
         log.info("Artifact written to %s", folder)
-        runs.tag(mlflow_run.run_id, Spent.now().since(began).tags(job.processes.size, trained.device))
+        took = {TRAINING: Spent.now().since(began) + elsewhere} | ({SEARCH: search} if job.search else {})
+        for what, spent in took.items():
+            runs.tag(mlflow_run.run_id, spent.tags(what, job.processes.size, trained.device))
         _log(runs, mlflow_run, job, trained, folder, recipe_of(job, trained.device, settings))
     except BaseException:
         runs.fail(mlflow_run)

@@ -16,7 +16,7 @@ PRICES = CostsSpec(unit="EUR", cpu_hour=0.05, gpu_hour=2.0)
 
 
 def test_the_price_is_that_of_cpus_and_gpus() -> None:
-    found = cost(PRICES, 1800, 7200, 3600, 2**21)
+    found = cost(PRICES, (1800, 7200, 3600), 2**21)
     assert found.price == pytest.approx(2 * 0.05 + 2.0)
     (told,) = cost_gates(found, CostLimits())
     assert told.passed
@@ -37,12 +37,27 @@ def test_the_price_is_that_of_cpus_and_gpus() -> None:
     ],
 )
 def test_a_price_that_lacks_a_part_is_not_known(prices: CostsSpec, gpu: float | None, price: float | None) -> None:
-    assert cost(prices, 1.0, 7200.0, gpu, 1).price == (None if price is None else pytest.approx(price))
+    assert cost(prices, (1.0, 7200.0, gpu), 1).price == (None if price is None else pytest.approx(price))
+
+
+def test_what_the_search_took_is_told_apart_from_the_fit() -> None:
+    found = cost(PRICES, (1800, 7200, 0), 2**21, search=(1500, 6480, 0))
+    assert found.search is not None
+    assert found.fit is not None
+    assert (found.fit.seconds, found.fit.cpu_seconds, found.fit.gpu_seconds) == (300, 720, 0)
+    assert found.search.price == pytest.approx(0.09)
+    assert found.fit.price == pytest.approx(0.01)
+    (told,) = cost_gates(found, CostLimits())
+    assert told.sentence == (
+        "the training took 1800 s on the clock, 7200 CPU s, 0 GPU s (0.1 EUR), of which the search took "
+        "1500 s on the clock, 6480 CPU s, 0 GPU s (0.09 EUR) and the fit 300 s on the clock, 720 CPU s, 0 GPU s "
+        "(0.01 EUR); the model has 2 MiB"
+    )
 
 
 @pytest.mark.parametrize("field", ["maximum_seconds", "maximum_cpu_seconds", "maximum_price", "maximum_model_mib"])
 def test_each_limit_is_kept_or_not_and_an_unknown_number_fails(field: str) -> None:
-    known, unknown = cost(PRICES, 10, 10, 0, 2**20), cost(PRICES, None, None, None, None)
+    known, unknown = cost(PRICES, (10, 10, 0), 2**20), cost(PRICES, (None, None, None), None)
     for found, limit, kept in ((known, 1e6, True), (known, 1e-6, False), (unknown, 1e6, False)):
         _, gate = cost_gates(found, CostLimits.model_validate({field: limit}))
         assert gate.passed == kept

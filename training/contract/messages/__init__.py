@@ -18,7 +18,7 @@ from training.contract.messages.approval import (
 )
 from training.contract.messages.backtest import BacktestInputs, BacktestResult, Interval, Recommendation, Standing
 from training.contract.messages.broker import DecideRetrainingInputs, DecideRetrainingResult
-from training.contract.messages.challenger import Cost, Latency, Leakage, Perturbation, Robustness, Stability
+from training.contract.messages.challenger import Cost, Latency, Leakage, PartCost, Perturbation, Robustness, Stability
 from training.contract.messages.check import CheckInputs, CheckResult
 from training.contract.messages.data import (
     FeaturesInputs,
@@ -135,6 +135,7 @@ __all__ = [
     "MaterializeResult",
     "Metrics",
     "ModelInputs",
+    "PartCost",
     "PerformanceInputs",
     "PerformanceResult",
     "Perturbation",

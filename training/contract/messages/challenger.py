@@ -35,11 +35,21 @@ class Robustness(Frozen):
     tests: list[Perturbation]
 
 
+class PartCost(Frozen):
+    """Of a part of the training. None: not known."""
+
+    seconds: float | None
+    cpu_seconds: float | None
+    gpu_seconds: float | None
+    price: float | None
+
+
 class Cost(Frozen):
     """None: not known."""
 
     seconds: float | None
-    """On the clock, of search and fit; of the last try when the step was resumed."""
+    """On the clock, of search and fit; of the last try when the step was resumed. Parts of a search that ran at once
+    count as if they had run one after the other."""
     cpu_seconds: float | None
     """Of all processes."""
     gpu_seconds: float | None
@@ -49,6 +59,10 @@ class Cost(Frozen):
     """The currency."""
     model_bytes: int | None
     """Of model.onnx."""
+    search: PartCost | None = None
+    """What the search for parameters took of it. None: there was no search, or it is not known."""
+    fit: PartCost | None = None
+    """The rest: the fit with the parameters that the search found, and the export."""
 
 
 class Latency(Frozen):

@@ -3,45 +3,57 @@
 from collections.abc import Iterator
 
 from training.contract.gate_limits import CostLimits
-from training.contract.messages import Cost
+from training.contract.messages import Cost, PartCost
 from training.contract.retraining_spec import CostsSpec
 from training.domain.gates import Gate
 
 _HOUR, _MIB = 3600, 2**20
 
 
-def cost(
-    prices: CostsSpec,
-    seconds: float | None,
-    cpu_seconds: float | None,
-    gpu_seconds: float | None,
-    model_bytes: int | None,
-) -> Cost:
-    """The price is that of CPUs and GPUs. It is None when one that was used has no price, or its time is not known."""
-    # What was not used needs no price.
-    used = [each for each in ((cpu_seconds, prices.cpu_hour), (gpu_seconds, prices.gpu_hour)) if each != (0, None)]
-    parts = [took / _HOUR * hour for took, hour in used if took is not None and hour is not None]
+#: Seconds on the clock, of CPUs and of GPUs; None where not known.
+Times = tuple[float | None, float | None, float | None]
+
+
+def cost(prices: CostsSpec, times: Times, model_bytes: int | None, search: Times | None = None) -> Cost:
+    """What the training took, `times`, and how much of that the `search` for parameters, if there was one."""
+    seconds, cpu_seconds, gpu_seconds = times
+    parts: dict[str, PartCost] = {}
+    if search is not None:
+        rest = [None if all_ is None or part is None else all_ - part for all_, part in zip(times, search, strict=True)]
+        parts = {"search": _part(prices, search), "fit": _part(prices, (rest[0], rest[1], rest[2]))}
     return Cost(
         seconds=seconds,
         cpu_seconds=cpu_seconds,
         gpu_seconds=gpu_seconds,
-        price=sum(parts) if parts and len(parts) == len(used) else None,
+        price=_price(prices, cpu_seconds, gpu_seconds),
         unit=prices.unit,
         model_bytes=model_bytes,
+        **parts,
     )
+
+
+def _part(prices: CostsSpec, times: Times) -> PartCost:
+    seconds, cpu_seconds, gpu_seconds = times
+    price = _price(prices, cpu_seconds, gpu_seconds)
+    return PartCost(seconds=seconds, cpu_seconds=cpu_seconds, gpu_seconds=gpu_seconds, price=price)
+
+
+def _price(prices: CostsSpec, cpu_seconds: float | None, gpu_seconds: float | None) -> float | None:
+    """Of CPUs and GPUs. None when one that was used has no price, or its time is not known."""
+    # What was not used needs no price.
+    used = [each for each in ((cpu_seconds, prices.cpu_hour), (gpu_seconds, prices.gpu_hour)) if each != (0, None)]
+    parts = [took / _HOUR * hour for took, hour in used if took is not None and hour is not None]
+    return sum(parts) if parts and len(parts) == len(used) else None
 
 
 def gates(found: Cost, limits: CostLimits) -> Iterator[Gate]:
     """One sentence with all numbers, and one for each limit."""
     unit = f" {found.unit}" if found.unit else ""
-    price = _number(found.price, unit, "no price is known")
     size = None if found.model_bytes is None else found.model_bytes / _MIB
-    known = [
-        _number(found.seconds, " s on the clock"),
-        _number(found.cpu_seconds, " CPU s"),
-        _number(found.gpu_seconds, " GPU s"),
-    ]
-    yield Gate("cost", True, f"the training took {', '.join(known)} ({price}); the model has {_number(size, ' MiB')}")
+    said = f"the training took {_times(found, unit)}"
+    if found.search is not None and found.fit is not None:
+        said += f", of which the search took {_times(found.search, unit)} and the fit {_times(found.fit, unit)}"
+    yield Gate("cost", True, f"{said}; the model has {_number(size, ' MiB')}")
     for value, limit, what in (
         (found.seconds, limits.maximum_seconds, " s on the clock"),
         (found.cpu_seconds, limits.maximum_cpu_seconds, " CPU s"),
@@ -52,6 +64,15 @@ def gates(found: Cost, limits: CostLimits) -> Iterator[Gate]:
             # A comparison with NaN is false, so an unknown number fails.
             kept = (float("nan") if value is None else value) <= limit
             yield Gate("cost", kept, f"the cost of {_number(value, what)} may be at most {limit:g}{what}")
+
+
+def _times(part: Cost | PartCost, unit: str) -> str:
+    known = [
+        _number(part.seconds, " s on the clock"),
+        _number(part.cpu_seconds, " CPU s"),
+        _number(part.gpu_seconds, " GPU s"),
+    ]
+    return f"{', '.join(known)} ({_number(part.price, unit, 'no price is known')})"
 
 
 def _number(value: float | None, unit: str, unknown: str = "") -> str:
