@@ -5,9 +5,9 @@ import logging
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHALLENGER, Registry
 from training.contract.errors import InputError
-from training.contract.messages import ApprovalRequest
+from training.contract.messages import ApprovalRequest, OpenRequests
 from training.contract.model_spec import ModelSpec
-from training.domain.approval import APPROVAL, Approvals, Ended
+from training.domain.approval import APPROVAL, Approvals, Ended, request_key
 from training.evidence_page.keeping import keep_again
 from training.settings import StateSettings
 
@@ -17,6 +17,14 @@ log = logging.getLogger("perennial")
 def approvals(ledger: Ledger, model: str) -> Approvals:
     """What the ledger knows now. Raises DataContractError when it is broken."""
     return Approvals.of([entry.body for entry in ledger.entries(model, APPROVAL)])
+
+
+def open_requests(ledger: Ledger, model: str) -> OpenRequests:
+    """Those that wait for an answer now."""
+    waiting = approvals(ledger, model).waiting()
+    keys = {request_key(version) for version in waiting}
+    asked = [entry.at for entry in ledger.entries(model, APPROVAL) if entry.key in keys]
+    return OpenRequests(count=len(waiting), since=min(asked, default=None))
 
 
 def request_of(model: str, version: int, known: Approvals, registry: Registry) -> ApprovalRequest:

@@ -1,4 +1,5 @@
-"""The gauges that tasks send: when each step succeeded and failed last, what a look measured, how full the disk is.
+"""The gauges that tasks send: when each step succeeded and failed last, what a look measured, which
+requests for approval are open, how full the disk is.
 
 The process of a task sends a value once, then ends. So outcomes are times, in seconds since 1970, and no counters:
 those would begin at 0 in each process. The scheduler sends the failure of a task whose process died without a word.
@@ -8,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from airflow.sdk.observability.stats import Stats
@@ -43,6 +45,11 @@ def step_succeeded(step: str, inputs: Mapping[str, Any], result: Mapping[str, An
     names = {"drift": ("drifted", "drifted_share"), "performance": ("degraded",)}.get(step, ())
     for name in names if result.get("outcome") == "measured" else ():
         Stats.gauge(f"perennial.monitor.{name}", float(result[name]), tags={"model": inputs["model"]})
+    if (waiting := result.get("waiting")) is not None:
+        Stats.gauge("perennial.approval.open", waiting["count"], tags={"model": inputs["model"]})
+        if waiting["since"]:
+            since = datetime.fromisoformat(waiting["since"]).timestamp()
+            Stats.gauge("perennial.approval.open_since", since, tags={"model": inputs["model"]})
 
 
 def delivery_given_up(source: str) -> None:

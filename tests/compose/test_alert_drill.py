@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 #: One source and one model have stopped a week ago.
 TASKS = """
 import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from unittest import mock
 
@@ -46,6 +47,8 @@ with mock.patch("time.time", lambda: now - 7 * 86_400):
     step_metrics.step_succeeded("ingest", {"source": "stopped"}, {})
     step_metrics.step_succeeded("materialize", {"source": "stopped"}, {})
     step_metrics.step_succeeded("drift", {"model": "stopped"}, {})
+old = datetime.fromtimestamp(now - 3 * 86_400, UTC).isoformat()
+step_metrics.step_succeeded("request_approval", {"model": "waits"}, {"waiting": {"count": 1, "since": old}})
 with mock.patch("shutil.disk_usage", lambda path: mock.Mock(free=1, total=100)):
     step_metrics.step_succeeded("features", {"source": "works"}, {})
 """
@@ -55,6 +58,7 @@ EXPECTED = {
     ("DataOld", "stopped"),
     ("FeaturesOld", "stopped"),
     ("MonitorOld", "stopped"),
+    ("ApprovalWaits", "waits"),
     ("DiskAlmostFull", "lake"),
 }
 

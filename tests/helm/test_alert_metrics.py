@@ -44,6 +44,8 @@ for step, inputs, in_task in (("train", {"model": "m"}, True), ("ingest", {"sour
 step_metrics.step_succeeded("ingest", {"source": "s"}, {})
 step_metrics.step_succeeded("drift", {"model": "m"}, {"outcome": "measured", "drifted": True, "drifted_share": 0.5})
 step_metrics.step_succeeded("performance", {"model": "m"}, {"outcome": "measured", "degraded": True})
+waiting = {"count": 1, "since": "2026-03-02T09:00:00Z"}
+step_metrics.step_succeeded("request_approval", {"model": "m"}, {"waiting": waiting})
 step_metrics.delivery_given_up("s")
 """
 

@@ -1,5 +1,6 @@
-"""The metrics that alerts on drift and performance are made of."""
+"""The metrics that alerts on drift, performance and open approvals are made of."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -7,7 +8,14 @@ from airflow.sdk.observability.stats import Stats
 from perennial_airflow.step_task import StepTask
 
 from training.contract.base import Frozen
-from training.contract.messages import AuditResult, DriftResult, PerformanceResult
+from training.contract.messages import (
+    AuditResult,
+    DriftResult,
+    OpenRequests,
+    PerformanceResult,
+    RecordApprovalResult,
+    RequestApprovalResult,
+)
 
 Sent = list[tuple[str, float, dict[str, str]]]
 
@@ -17,7 +25,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, step_settings: object) -> Sent:
     found: Sent = []
 
     def gauge(name: str, value: float, **kwargs: Any) -> None:
-        if name.startswith("perennial.monitor."):
+        if name.startswith(("perennial.monitor.", "perennial.approval.")):
             found.append((name, value, kwargs["tags"]))
 
     monkeypatch.setattr(Stats, "gauge", gauge)
@@ -53,3 +61,14 @@ def test_what_a_look_measured_is_sent_with_the_model(sent: Sent) -> None:
 def test_what_could_not_measure_sends_nothing(sent: Sent, step: str, result: Frozen) -> None:
     look(step, result)
     assert sent == []
+
+
+def test_open_requests_for_approval_are_sent_and_that_there_is_none(sent: Sent) -> None:
+    since = datetime(2026, 3, 2, 9, tzinfo=UTC)
+    look("request_approval", RequestApprovalResult(open=True, waiting=OpenRequests(count=2, since=since)))
+    look("record_approval", RecordApprovalResult(version=1, digest="d", approved=True, outcome="approved"))
+    assert sent == [
+        ("perennial.approval.open", 2, {"model": "flight_delay"}),
+        ("perennial.approval.open_since", since.timestamp(), {"model": "flight_delay"}),
+        ("perennial.approval.open", 0, {"model": "flight_delay"}),
+    ]

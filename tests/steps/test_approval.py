@@ -13,6 +13,7 @@ from training.adapters.registry import Registry
 from training.contract import messages as m
 from training.contract.errors import InputError
 from training.contract.traffic import FIRST, MODE
+from training.domain.approval import APPROVAL
 from training.steps import register
 
 MODEL = "card_fraud"
@@ -32,11 +33,14 @@ def test_an_approved_version_serves_and_ledger_and_registry_say_who_when_and_why
     assert place.registry.state(MODEL).tags[FIRST] == "1"
     asked = place.ask(1)
     assert asked.open
+    (entry,) = place.ledger.entries(MODEL, APPROVAL)
+    assert asked.waiting == m.OpenRequests(count=1, since=entry.at)
     assert "a person approves every version of this model" in asked.body
     assert f"`make evidence MODEL={MODEL} VERSION=1`" in asked.body
     assert "It waits for a person." in place.evidence(1)
     recorded = place.record(1, comment=" looks right ")
     assert recorded.approved
+    assert recorded.waiting == m.OpenRequests()
     assert "Approved by ana, saying: looks right. At 2026-03-02 09:00 UTC." in place.evidence(1)
     assert place.tags(1) == {
         "approval": "approved",

@@ -4,7 +4,7 @@ import logging
 
 from training.adapters.ledger import Ledger
 from training.adapters.registry import CHAMPION, Registry
-from training.approvals import approvals, end, request_of
+from training.approvals import approvals, end, open_requests, request_of
 from training.contract.errors import InputError
 from training.contract.messages import Answer, ApprovalRequest, RecordApprovalInputs, RecordApprovalResult
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -34,9 +34,9 @@ def run(inputs: RecordApprovalInputs, settings: StateSettings) -> RecordApproval
         if ending.outcome == "refused":
             ledger.append(APPROVAL, spec.name, ending.model_dump(mode="json"), ending.key)
             log.warning("The answer of %s is refused: %s", ending.by or "an unknown user", ending.why)
-            return _result(request, ending, ask_again=inputs.attempt + 1)
+            return _result(request, ending, ledger, spec.name, ask_again=inputs.attempt + 1)
         ended = ending
-    return _result(request, end(ended, spec, settings))
+    return _result(request, end(ended, spec, settings), ledger, spec.name)
 
 
 def _ending(
@@ -80,7 +80,9 @@ def _refusal(answer: Answer, request: ApprovalRequest, spec: ModelSpec, settings
     return ""
 
 
-def _result(request: ApprovalRequest, ended: Ended, ask_again: int | None = None) -> RecordApprovalResult:
+def _result(
+    request: ApprovalRequest, ended: Ended, ledger: Ledger, model: str, ask_again: int | None = None
+) -> RecordApprovalResult:
     return RecordApprovalResult(
         version=request.version,
         digest=request.digest,
@@ -90,4 +92,5 @@ def _result(request: ApprovalRequest, ended: Ended, ask_again: int | None = None
         ask_again=ask_again,
         judged_against=request.judged_against,
         reason=request.reason,
+        waiting=open_requests(ledger, model),
     )

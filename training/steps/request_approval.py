@@ -5,7 +5,7 @@ import logging
 from training import evidence_page
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
-from training.approvals import approvals, request_of
+from training.approvals import approvals, open_requests, request_of
 from training.contract.life import PAGES
 from training.contract.messages import ApprovalRequest, RequestApprovalInputs, RequestApprovalResult
 from training.contract.model_spec import load_model_spec
@@ -22,12 +22,13 @@ def run(inputs: RequestApprovalInputs, settings: StateSettings) -> RequestApprov
     Raises InputError when there is no request for this version, or it is not the version that the request names.
     """
     spec = load_model_spec(inputs.model, settings.models_dir, settings.feature_repo)
-    known = approvals(Ledger(settings.ledger), spec.name)
+    ledger = Ledger(settings.ledger)
+    known, waiting = approvals(ledger, spec.name), open_requests(ledger, spec.name)
     request = request_of(spec.name, inputs.version, known, Registry(settings.tracking_uri))
     if ended := known.ended.get(request.version):
         why = f"The request for version {request.version} has ended: {ended}"
         log.info("%s", why)
-        return RequestApprovalResult(open=False, why=why)
+        return RequestApprovalResult(open=False, why=why, waiting=waiting)
     log.info("Asked about %s version %d: %s", spec.name, request.version, "; ".join(request.why))
     return RequestApprovalResult(
         open=True,
@@ -36,6 +37,7 @@ def run(inputs: RequestApprovalInputs, settings: StateSettings) -> RequestApprov
         until=request.until,
         assignees=list(spec.approval.assignees),
         comment_required=not request.promote,
+        waiting=waiting,
     )
 
 

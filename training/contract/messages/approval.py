@@ -58,6 +58,14 @@ class RequestApprovalInputs(ModelInputs):
     version: int
 
 
+class OpenRequests(Frozen):
+    """The requests of a model that wait for an answer."""
+
+    count: int = 0
+    since: datetime | None = None
+    """When the oldest was made; None without any."""
+
+
 class RequestApprovalResult(Frozen):
     open: bool
     """Whether a person has to answer. False: `why` says what became of the request."""
@@ -69,6 +77,7 @@ class RequestApprovalResult(Frozen):
     assignees: list[str] = []
     comment_required: bool = False
     """Whether an approval must say why."""
+    waiting: OpenRequests = OpenRequests()
 
 
 class Answer(Frozen):
@@ -100,3 +109,4 @@ class RecordApprovalResult(Frozen):
     judged_against: JudgedAgainst | None = None
     reason: str = ""
     """Why the version was trained."""
+    waiting: OpenRequests = OpenRequests()
