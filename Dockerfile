@@ -131,14 +131,15 @@ USER 10001:0
 ENTRYPOINT ["python"]
 CMD ["-m", "training", "--help"]
 
-# A Spark Connect server with as many executors as its container has cores. It has none of our code.
+# A Spark Connect server with as many executors as its container has cores. It has none of our code: its Python workers
+# get that from the steps, and here the packages that it imports.
 FROM runtime AS spark
 # Java's package writes manual pages, and this image has no folder for them.
 RUN mkdir -p /usr/share/man/man1 && apt-get update \
     && apt-get install -y --no-install-recommends openjdk-17-jre-headless procps && rm -rf /var/lib/apt/lists/* \
     && install -d -o 10001 -g 0 -m 2775 /var/lib/spark
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
-    sh /opt/uv/install.sh --extra spark
+    sh /opt/uv/install.sh --extra spark --extra spark-workers
 ENV SPARK_LOCAL_DIRS=/var/lib/spark
 USER 10001:0
 EXPOSE 15002

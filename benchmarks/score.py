@@ -148,7 +148,7 @@ def _read_features(folder: Path, day: date, rows: int) -> None:
     versions = lake.versions(*spec.source.tables)
     features = BatchFeatures(settings, spec, OnnxModel.load(folder / "served").metadata, versions)
     parts = Events(lake, spec, versions[EVENTS]).of_partition(str(day), None, ScoringSpec(when=NEW_DATA).batch_rows)
-    assert sum(len(features.of(part)[0]) for part in parts) == rows
+    assert sum(len(features.joined.of(part, features.found(part))[0]) for part in parts) == rows
 
 
 def _run_model(folder: Path, day: date, rows: int) -> None:

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 
 from testing.ports import free_port
 
-ROOT = Path(__file__).parent.parent
 #: Starting Java takes five seconds of CPU. Machines are loaded.
 _LIMIT_SECONDS = 300
 
@@ -53,7 +52,6 @@ def spark_server(
             "SPARK_HOME": str(home),
             "SPARK_LOCAL_DIRS": folder,
             "PYSPARK_PYTHON": sys.executable,
-            "PYTHONPATH": str(ROOT),
         }
         submit = [f"{home}/bin/spark-submit", "--master", f"local[{cores}]", "--driver-memory", memory, *options]
         submit += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]

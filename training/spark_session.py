@@ -6,10 +6,13 @@ lake, and no right to write.
 """
 
 import functools
+import hashlib
 import logging
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -19,6 +22,7 @@ import pyarrow.dataset as ds
 from training import storage
 from training.contract.errors import ConfigError, TransientError
 from training.domain.feature_engine import LakeRows, Relation, SqlError
+from training.spark_workers import code_archive
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -38,6 +42,8 @@ _CONFIGURATION: Mapping[str, str] = {
 }
 #: Two minutes for a server that is restarting. The step is repeated later. By default the client tries for ten.
 _RETRIES = 7
+#: What Spark says when its workers lack something.
+_LACKING = re.compile(r"ModuleNotFoundError: .*|.*PYTHON_VERSION_MISMATCH.*")
 #: Rows in one message of a result.
 _BATCH_ROWS = 100_000
 
@@ -78,6 +84,7 @@ class Spark:
 
     def __init__(self, session: "SparkSession") -> None:
         self.session = session
+        self._added: set[str] = set()
 
     def frame(self, relation: Relation) -> "DataFrame":
         """The rows of `relation`. Those that do not lie in the lake are sent to the server."""
@@ -94,6 +101,7 @@ class Spark:
         reader = self.session.read.schema(spark_schema(relation.schema)).option("basePath", base)
         rows = reader.parquet(*(f"{base}/{fragment.path}" for fragment in found))
         column = rows["`" + relation.column.replace("`", "``") + "`"]
+        # The files that were listed are those of the partition.
         return rows.where((column >= relation.start) & (column < relation.end))
 
     @contextmanager
@@ -125,6 +133,45 @@ class Spark:
                 return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
         except PySparkException as error:
             raise SqlError(_message(error)) from error
+
+    def map_batches(
+        self, sql: str, work: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
+    ) -> Iterator[bytes]:
+        """The messages that `work` makes of the rows of a SELECT in Spark's Python workers, as they arrive.
+
+        `work` yields batches of the one binary column `message`. Our code is sent along.
+        Raises SqlError; ConfigError when the workers lack packages.
+        """
+        from pyspark.errors import PySparkException
+
+        from training.compat.pyspark import arrow_batches
+
+        try:
+            self._send(*code_archive(), pyfile=True)
+            for batch in arrow_batches(self.session.sql(sql).mapInArrow(work, "message binary")):
+                yield from batch["message"].to_pylist()
+        except PySparkException as error:
+            if lacking := _LACKING.search(str(error)):
+                hint = "Give Spark's Python workers the Python and the packages that docs/spark.md names."
+                raise ConfigError(f"Spark's Python workers cannot run our code: {lacking[0]}", hint) from error
+            raise SqlError(_message(error)) from error
+
+    def send_files(self, files: Mapping[str, bytes]) -> dict[str, str]:
+        """Send `files` to the workers. Returns the name that each has there: a session keeps what it got."""
+        sent = {}
+        for name, content in files.items():
+            sent[name] = f"{hashlib.sha256(content).hexdigest()[:16]}-{name}"
+            self._send(sent[name], content, pyfile=False)
+        return sent
+
+    def _send(self, name: str, content: bytes, pyfile: bool) -> None:
+        if name in self._added:
+            return
+        with tempfile.TemporaryDirectory(prefix="perennial-spark-") as folder:
+            path = Path(folder, name)
+            path.write_bytes(content)
+            self.session.addArtifacts(str(path), pyfile=pyfile, file=not pyfile)
+        self._added.add(name)
 
     def _sent(self, rows: ds.Dataset | pa.Table) -> "DataFrame":
         from training.compat.pyspark import spark_schema

@@ -17,11 +17,13 @@ from training.adapters.feature_engines.duckdb import DuckDb
 from training.adapters.feature_engines.spark import SparkEngine
 from training.adapters.lake import Lake
 from training.contract.base import Days
+from training.contract.errors import ConfigError
 from training.contract.feature_tables import FeatureTable
 from training.contract.messages import FeaturesInputs
 from training.domain.feature_engine import LakeRows, SqlError, TimedRows
 from training.domain.feature_sql import feature_sql
 from training.settings import Settings
+from training.spark_session import connect
 from training.steps import features
 
 pytestmark = pytest.mark.spark
@@ -262,3 +264,13 @@ def test_no_rows_of_the_lake_are_no_rows(spark: SparkEngine, settings: Settings)
     assert spark.execute("SELECT customer_id FROM events WHERE $d > '2020-01-01'", {"d": date(2026, 1, 1)}, {
         "events": rows
     }).num_rows == 0  # fmt: skip
+
+
+def not_sent(batches: Any) -> Any:
+    """Spark's workers get the code of `training`, and no tests."""
+    return batches
+
+
+def test_code_that_the_workers_lack_is_an_error_of_the_setup(spark_url: str) -> None:
+    with pytest.raises(ConfigError, match=r"Python workers cannot run our code: ModuleNotFoundError.*'tests'"):
+        list(connect(spark_url).map_batches("SELECT 1 AS x", not_sent))

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 import yaml
 
 from testing.spec_files import Raw
+from tests.adapters.engines import ENGINES, engine_settings
 from tests.steps.batch_world import BatchWorld, ids
 from tests.steps.ingest_helpers import GENERATOR, day
 from tests.steps.test_column_types import VALUES, plain, same
@@ -27,10 +29,12 @@ def _without_entities(model: Raw, source: Raw) -> None:
     source["features"] = {"tables": {}, "event_columns": ["amount", "kind", "checked", "t0"]}
 
 
+@pytest.mark.parametrize("name", ENGINES)
 def test_without_entities_each_type_of_column_is_kept_and_what_is_no_number_has_no_prediction(
-    tmp_path: Path, mlflow_database: Path
+    name: str, tmp_path: Path, mlflow_database: Path, request: pytest.FixtureRequest
 ) -> None:
     world = BatchWorld(tmp_path, mlflow_database, _without_entities)
+    world.settings = world.settings.model_copy(update=engine_settings(name, request))
     Path(world.settings.feature_repo, "card_payments.py").unlink()
     rows = GENERATOR.events(day(0)).slice(0, 8)
     types = {name: arrow_type(column) for name, column in world.spec.request_columns.items()}

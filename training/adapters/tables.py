@@ -25,6 +25,7 @@ from training.contract.source_spec import LabelColumn, SourceSpec
 from training.domain import predictions as layout
 from training.domain.arrow_types import arrow_type, as_exact_pandas, feed_schema
 from training.domain.coverage import covered_days
+from training.domain.feature_engine import LakeRows
 from training.domain.feature_inputs import feed_application
 from training.domain.frames import (
     DAY,
@@ -76,7 +77,7 @@ class Events:
     def _time(self) -> str:
         return self.spec.source.events.time_column
 
-    def _scan(self) -> ds.Dataset:
+    def _scan(self) -> ds.FileSystemDataset:
         # A column that the spec has got since is null until events have landed with it.
         return self.lake.scan(EVENTS, self.version, feed_schema(self.spec.source.events))
 
@@ -99,6 +100,11 @@ class Events:
             held.append(batch)
         if held:
             yield pa.Table.from_batches(held).cast(schema)
+
+    def relation(self, partition: str, days: Days, since: date | None) -> LakeRows:
+        """The events of a partition, which lie in `days`, from `since` on (None: all), for an engine."""
+        start, uri = max(days.start, since or days.start), self.lake.uri(EVENTS)
+        return LakeRows(uri, self._scan(), self._time, midnight(start), midnight(days.end), {PARTITION: partition})
 
     def days_of_partition(self, partition: str, since: date | None) -> set[date]:
         """The days on which it has events from `since` on (None: all)."""

@@ -1,9 +1,10 @@
 """The protocol of engines that run the feature SQL of a model and join its feature rows to events."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Protocol, TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +29,15 @@ class LakeRows:
     column: str
     start: date | datetime
     end: date | datetime
+    #: Columns by which the table is partitioned → the value that the rows have.
+    partition: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wanted(self) -> ds.Expression:
-        return (ds.field(self.column) >= self.start) & (ds.field(self.column) < self.end)
+        found = (ds.field(self.column) >= self.start) & (ds.field(self.column) < self.end)
+        for name, value in self.partition.items():
+            found &= ds.field(name) == value
+        return found
 
     @property
     def schema(self) -> pa.Schema:
@@ -105,5 +111,39 @@ class FeatureEngine(Protocol):
 
         Returns the columns `features.columns` with one row for each event, in the order of the events. They are null
         where there is no such row, or where a key or the time of the event is null.
+        """
+        ...
+
+
+#: What is done with some events, and for each view with their feature rows. Returns messages. The files are those that
+#: the caller has sent along, by name.
+Work: TypeAlias = Callable[[pa.Table, Sequence[pa.Table], Mapping[str, Path]], Iterable[bytes]]
+
+
+@dataclass(frozen=True)
+class AskedEvents:
+    """Events of the lake that are joined with feature rows where an engine runs."""
+
+    rows: LakeRows
+    #: The columns that the work takes.
+    columns: Sequence[str]
+    time: str
+    key: str
+    #: Events whose `key` is among these are left out.
+    without: pa.Array
+
+
+@runtime_checkable
+class RemoteEngine(Protocol):
+    """An engine that also works on joined rows where it runs, so that they need not pass through this process."""
+
+    def map_joined(
+        self, events: AskedEvents, views: Sequence[TimedRows], work: Work, files: Mapping[str, bytes]
+    ) -> Iterator[bytes]:
+        """The messages of `work`, in no order, as they arrive.
+
+        `work` gets some of the events with their columns, and for each of `views` a table of its columns as `newest`
+        returns it. It must be picklable; of this project's code it may import what needs no more than NumPy, pandas,
+        Arrow, delta-rs, pydantic and ONNX Runtime. Raises SqlError, and ConfigError when those are missing there.
         """
         ...

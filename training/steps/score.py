@@ -11,16 +11,16 @@ or beside another one, leaves out the events whose predictions are in the table 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training import storage
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.prediction_table import (
     PartitionPredictions,
@@ -30,18 +30,21 @@ from training.adapters.prediction_table import (
 )
 from training.adapters.registry import Registry
 from training.adapters.tables import Events, FeatureDays, Predictions, feeds_read
+from training.contract.artifact import ONNX_FILE
 from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import ScoreInputs, ScoreResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.scoring_spec import NEW_DATA, ScoringSpec
-from training.domain.batch_predictions import BatchPredictions, batch_replica
+from training.domain.batch_predictions import batch_replica
+from training.domain.feature_engine import AskedEvents, LakeRows, RemoteEngine
 from training.settings import StateSettings
 from training.snapshots import snapshot_of_run
 from training.workspace import served_artifact
 
 if TYPE_CHECKING:
     from training.adapters.onnx_model import OnnxModel
+    from training.event_scoring import ScoredRows
 
 log = logging.getLogger("perennial")
 
@@ -173,6 +176,14 @@ class _Counts:
     not_finite: int = 0
     incomplete: int = 0
 
+    def counted(self, made: "ScoredRows") -> Iterator[pa.RecordBatch]:
+        """The rows of `made`, which are counted as they are taken."""
+        self.incomplete += made.incomplete
+        self.not_finite += made.not_finite
+        for batch in made.rows:
+            self.rows += batch.num_rows
+            yield batch
+
 
 class _Scorer:
     """One version of the model."""
@@ -181,20 +192,18 @@ class _Scorer:
         self, inputs: ScoreInputs, spec: ModelSpec, snapshot: Snapshot, lake: Lake, settings: StateSettings
     ) -> None:
         from training.adapters.features import BatchFeatures
+        from training.event_scoring import EventScorer
 
         assert snapshot.champion_version is not None
         self._spec, self._lake, self._versions = spec, lake, snapshot.table_versions
         self._version = snapshot.champion_version
-        self._model = _loaded(spec, self._version, settings)
+        self._model, self._artifact = _loaded(spec, self._version, settings)
         metadata = self._model.metadata
+        self._batch_rows = _scoring(spec).batch_rows
         #: Version and digest. (None, None): an event that any version has answered is left out.
         self._answered_by = (None, None) if inputs.partition is None else (self._version, metadata.digest)
         self._features = BatchFeatures(settings, spec, metadata, snapshot.table_versions)
-        replica = batch_replica(inputs.run)
-        self._predictions = BatchPredictions(spec, self._version, metadata, self._model.task, replica)
-        columns = spec.request_columns
-        self._columns = list(columns)
-        self._required = [name for name, column in columns.items() if not column.nullable]
+        self._scorer = EventScorer(spec, self._version, metadata, self._features.joined, batch_replica(inputs.run))
 
     def check_features(self, events: Events, partitions: list[_Partition], since: date | None) -> None:
         """Raises DataContractError when a day of the events has no rows in a feature table: all would get defaults."""
@@ -214,64 +223,88 @@ class _Scorer:
             except TableConverted as error:
                 log.info("%s Scoring %s again", error.message, partition.name)
         log.info("Scored %s: %s", partition.name, of)
+        if of.not_finite:
+            log.warning("%d events have features or scores that are not finite: no predictions", of.not_finite)
+        if of.incomplete:
+            log.warning("%d events lack a column of today's spec: no predictions", of.incomplete)
         for name, number in vars(of).items():
             setattr(counts, name, getattr(counts, name) + number)
 
     def _score(self, partition: _Partition, events: Events, since: date | None) -> _Counts:
         counts = _Counts()
-        writer = PartitionPredictions(self._lake, partition.name, self._predictions.schema)
+        writer = PartitionPredictions(self._lake, partition.name, self._scorer.schema)
         answered = Predictions(self._lake, self._spec, writer.version).ids(partition.days, *self._answered_by)
-        parts = events.of_partition(partition.name, since, _scoring(self._spec).batch_rows)
+        engine = self._features.engine
+        parts: Iterator[Iterable[pa.RecordBatch]]
+        if isinstance(engine, RemoteEngine):
+            rows = events.relation(partition.name, partition.days, since)
+            parts = _grouped(self._scored_by(engine, rows, partition.days, answered, counts), self._batch_rows)
+        else:
+            tables = events.of_partition(partition.name, since, self._batch_rows)
+            parts = (self._scored_here(table, answered, counts) for table in tables)
         for part, last in _with_last(parts):
-            rows = () if part is None else self._rows(part, answered, counts)
-            writer.commit(rows, self._version, partition.content if last else None)
+            writer.commit(part, self._version, partition.content if last else None)
         return counts
 
-    def _rows(self, events: pa.Table, answered: pa.Array, counts: _Counts) -> Iterator[pa.RecordBatch]:
+    def _scored_here(self, events: pa.Table, answered: pa.Array, counts: _Counts) -> Iterator[pa.RecordBatch]:
         """The predictions for `events` that are not `answered`."""
-        new = self._new(events.select(self._columns), answered, counts)
-        if not len(new):
-            return iter(())
-        values, stamps = self._features.of(new)
-        scores = self._model.score_finite(values)
-        finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(axis=1)
-        if not finite.all():
-            counts.not_finite += int((~finite).sum())
-            log.warning("%d events have features or scores that are not finite: no predictions", (~finite).sum())
-            mask = pa.array(finite)
-            new, values, stamps, scores = new.filter(mask), values[finite], stamps.filter(mask), scores[finite]
-        counts.rows += len(new)
-        return self._predictions.rows(new, values, stamps, scores, datetime.now(UTC))
-
-    def _new(self, events: pa.Table, answered: pa.Array, counts: _Counts) -> pa.Table:
+        events = events.select(self._scorer.columns)
         if len(answered):
             known = pc.is_in(events[self._spec.source.id_column], answered)
             counts.answered_before += pc.sum(known).as_py() or 0
             events = events.filter(pc.invert(known))
-        whole = events
-        for name in self._required:
-            if whole[name].null_count:
-                whole = whole.filter(whole[name].is_valid())
-        if lacking := len(events) - len(whole):
-            counts.incomplete += lacking
-            log.warning("%d events lack a column of today's spec: no predictions", lacking)
-        return whole
+        whole = self._scorer.whole(events)
+        if whole is not None:
+            counts.incomplete += len(events) - pc.sum(whole).as_py()
+            events = events.filter(whole)
+        if len(events):
+            made = self._scorer.scored(self._model, events, self._features.found(events), datetime.now(UTC))
+            yield from counts.counted(made)
+
+    def _scored_by(
+        self, engine: RemoteEngine, rows: LakeRows, days: Days, answered: pa.Array, counts: _Counts
+    ) -> Iterator[pa.RecordBatch]:
+        """The predictions for the events in `rows`, of `days`, that are not `answered`, made where `engine` runs."""
+        from training.event_scoring import ScoringWork, read_message
+
+        source = self._spec.source
+        asked = AskedEvents(rows, self._scorer.columns, source.events.time_column, source.id_column, answered)
+        views = self._features.looked_up(days.start, days.end - timedelta(days=1))
+        work = ScoringWork(self._scorer, datetime.now(UTC))
+        # The workers compare its digest with that of the verified metadata.
+        content = storage.read(storage.join(self._artifact, ONNX_FILE)) or b""
+        for message in engine.map_joined(asked, views, work, {ONNX_FILE: content}):
+            yield from counts.counted(read_message(message))
+        seen = counts.rows + counts.incomplete + counts.not_finite
+        counts.answered_before = rows.dataset().count_rows() - seen
 
 
-def _loaded(spec: ModelSpec, version: int, settings: StateSettings) -> "OnnxModel":
-    """The artifact, verified as the service verifies it."""
+def _loaded(spec: ModelSpec, version: int, settings: StateSettings) -> tuple["OnnxModel", str]:
+    """The artifact, verified as the service verifies it, and where it lies."""
     from training.adapters.onnx_model import OnnxModel
 
-    registered = Registry(settings.tracking_uri).get(spec.name, version)
-    model = OnnxModel.load(served_artifact(settings, registered), maximum_mib=settings.artifact_maximum_mib)
+    folder = served_artifact(settings, Registry(settings.tracking_uri).get(spec.name, version))
+    model = OnnxModel.load(folder, maximum_mib=settings.artifact_maximum_mib)
     model.metadata.check_kind(spec.task.kind)
     model.check_golden()
-    return model
+    return model, str(folder)
 
 
-def _with_last(parts: Iterator[pa.Table]) -> Iterator[tuple[pa.Table | None, bool]]:
-    """Each of `parts`, and whether it is the last. None, once, where there are none."""
-    before = next(parts, None)
+def _grouped(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[list[pa.RecordBatch]]:
+    """`batches` in groups of about `rows` rows."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(each.num_rows for each in held) >= rows:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def _with_last(parts: Iterator[Iterable[pa.RecordBatch]]) -> Iterator[tuple[Iterable[pa.RecordBatch], bool]]:
+    """Each of `parts`, and whether it is the last. An empty one, once, where there are none."""
+    before = next(parts, ())
     for part in parts:
         yield before, False
         before = part

@@ -1,6 +1,6 @@
 """Runs feature SQL and joins feature rows on a Spark cluster, with the results of DuckDB."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 
 import numpy as np
@@ -9,8 +9,9 @@ import pyarrow as pa
 from training.adapters.feature_engines._spark_sql import spark_sql
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.contract.registries import FEATURE_ENGINES
-from training.domain.feature_engine import Relation, TimedRows, in_order
+from training.domain.feature_engine import AskedEvents, Relation, TimedRows, Work, in_order
 from training.spark_session import Spark, connect
+from training.spark_workers import Joined
 
 
 @FEATURE_ENGINES.register("spark")
@@ -49,49 +50,81 @@ class SparkEngine:
         numbers = pa.array(np.arange(len(events)))
         asked = pa.table([numbers, events[time], *(events[name] for name in features.keys)], ["row", "time", *keys])
         types = [features.rows.schema.field(name).type for name in features.columns]
-        columns = [f"column_{i}" for i in range(len(types))]
-        schema = pa.schema([("row", pa.int64()), *zip(columns, types, strict=True)])
+        names = [f"column_{i}" for i in range(len(types))]
+        schema = pa.schema([("row", pa.int64()), *zip(names, types, strict=True)])
+        sql = f"SELECT row, found.* FROM ({_join(features, '_asked', '_features')}) WHERE found IS NOT NULL"
         with self._spark.views({"_asked": asked, "_features": features.rows}):
-            found = self._spark.query(_join(features, keys, columns), schema)
+            found = self._spark.query(sql, schema)
         return in_order(found, len(events)).rename_columns(list(features.columns))
 
+    def map_joined(
+        self, events: AskedEvents, views: Sequence[TimedRows], work: Work, files: Mapping[str, bytes]
+    ) -> Iterator[bytes]:
+        spark, places = self._spark, {name: f"e{i}" for i, name in enumerate(events.columns)}
+        named = ", ".join(f"{_quoted(name)} AS {place}" for name, place in places.items())
+        sql = f"SELECT {named} FROM _events"
+        relations: dict[str, Relation] = {"_events": events.rows}
+        if len(events.without):
+            relations["_without"] = pa.table({"key": events.without})
+            sql += f" LEFT ANTI JOIN _without ON {_quoted(events.key)} = _without.key"
+        for number, view in enumerate(views):
+            relations[f"_features_{number}"] = view.rows
+            keys = ", ".join(f"{places[name]} AS key_{i}" for i, name in enumerate(view.keys))
+            asked = f"(SELECT struct(*) AS row, {places[events.time]} AS time, {keys} FROM ({sql}))"
+            sql = f"SELECT row.*, found AS found_{number} FROM ({_join(view, asked, f'_features_{number}')})"
+        schemas = [_schema(events.rows, events.columns), *(_schema(view.rows, view.columns) for view in views)]
+        with spark.views(relations):
+            yield from spark.map_batches(sql, Joined(work, schemas, spark.send_files(files)))
 
-def _join(features: TimedRows, keys: list[str], columns: list[str]) -> str:
-    """The SELECT of the numbers of the events that have a feature row, `row`, and of its columns.
 
-    Spark's SQL has no ASOF JOIN. Feature rows and events are put into one order for each entity, and an event takes the
-    last feature row before it: one shuffle, and no pairs of rows that do not match. Of rows with one time the one that
-    counts comes last.
+def _schema(relation: Relation, columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([relation.schema.field(name) for name in columns])
+
+
+def _join(features: TimedRows, asked: str, rows: str) -> str:
+    """The SELECT of `row` of all that was asked, and of `found`, the columns of its feature row as a struct; null where
+    there is none.
+
+    `asked` has `row`, `time` and the keys, `key_0` and so on; `rows` are the feature rows. Spark has no ASOF JOIN.
+    Feature rows and events are put into one order for each entity, and an event takes the last feature row before it:
+    one shuffle, and no pairs of rows that do not match. Of rows with one time the one that counts comes last. Events
+    without a key or a time, which find nothing, are spread, because one task would get all of them.
     """
+    keys = [f"key_{i}" for i in range(len(features.keys))]
+    columns = [f"column_{i}" for i in range(len(features.columns))]
     names = [*zip(features.keys.values(), keys, strict=True), *zip(features.columns, columns, strict=True)]
     names += [(features.time, "time"), *([(features.created, "created")] if features.created else [])]
     named = ", ".join(f"{_quoted(name)} AS {alias}" for name, alias in names)
     known = " AND ".join(f"{name} IS NOT NULL" for name in [*keys, "time"])
     by = ", ".join(keys)
-    order = ["time", "row NULLS FIRST", *(["created NULLS FIRST"] if features.created else [])]
+    order = ["time", "row IS NOT NULL", *(["created NULLS FIRST"] if features.created else [])]
     order += [f"found.{column} DESC NULLS FIRST" for column in columns]
     made = ", created" if features.created else ""
     no_time = ", CAST(NULL AS TIMESTAMP) AS created" if features.created else ""
-    ttl = "true"
+    holds = f"found_at IS NOT NULL AND {known}"
     if features.ttl is not None:
-        ttl = f"unix_micros(time) - unix_micros(found.time) <= {features.ttl // timedelta(microseconds=1)}"
+        holds += f" AND unix_micros(time) - unix_micros(found_at) <= {features.ttl // timedelta(microseconds=1)}"
     return f"""
-        WITH named AS (SELECT {named} FROM _features),
+        WITH named AS (SELECT {named} FROM {rows}),
         rows AS (
-            SELECT {by}, time, CAST(NULL AS BIGINT) AS row, struct(time, {", ".join(columns)}) AS found{made}
+            SELECT {by}, time, NULL AS row, struct({", ".join(columns)}) AS found, time AS found_at,
+                NULL AS spread{made}
             FROM named WHERE {known}
             UNION ALL
-            SELECT {by}, time, row, NULL AS found{no_time} FROM _asked WHERE {known}
+            SELECT {by}, time, row, NULL AS found, NULL AS found_at,
+                CASE WHEN {known} THEN NULL ELSE pmod(xxhash64(row), 1000) END AS spread{no_time}
+            FROM {asked}
         ),
         joined AS (
-            SELECT row, time, last_value(found) IGNORE NULLS OVER (
-                PARTITION BY {by} ORDER BY {", ".join(order)} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-            ) AS found
+            SELECT {by}, row, time,
+                last_value(found) IGNORE NULLS OVER newest AS found,
+                last_value(found_at) IGNORE NULLS OVER newest AS found_at
             FROM rows
+            WINDOW newest AS (
+                PARTITION BY {by}, spread ORDER BY {", ".join(order)} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+            )
         )
-        SELECT row, {", ".join(f"found.{column}" for column in columns)}
-        FROM joined
-        WHERE row IS NOT NULL AND found IS NOT NULL AND {ttl}
+        SELECT row, CASE WHEN {holds} THEN found END AS found FROM joined WHERE row IS NOT NULL
     """
 
 

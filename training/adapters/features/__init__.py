@@ -5,6 +5,7 @@ from training.adapters.features.definitions_file import RequestCode, definitions
 from training.adapters.features.feature_plan import FeaturePlan, OnlineFeatures, event_texts, request_column
 from training.adapters.features.features import Features
 from training.adapters.features.golden import check_golden_features, golden_events
+from training.adapters.features.joined_features import JoinedFeatures
 from training.adapters.features.merged_views import MergedViews
 from training.adapters.features.online_rows import OnlineRows
 from training.adapters.features.online_stores._feast_reader import OnlineReader
@@ -14,6 +15,7 @@ __all__ = [
     "BatchFeatures",
     "FeaturePlan",
     "Features",
+    "JoinedFeatures",
     "MergedViews",
     "OnlineFeatures",
     "OnlineReader",
