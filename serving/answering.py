@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 import numpy as np
 
@@ -139,16 +140,17 @@ class Answering:
     async def _answered(
         self, route: Route, batch: Batch, scores: np.ndarray, answered: list[Answered]
     ) -> list[RowOutcome]:
-        predictions = self._predictions(route, batch, scores)
+        features = batch.features(route.loaded.plan)
+        predictions = self._predictions(route, features.timestamps, scores)
         if batch.explain:
             try:
-                for prediction, row in zip(predictions, batch.features(route.loaded.plan).values, strict=True):
+                for prediction, row in zip(predictions, features.values, strict=True):
                     prediction["explanation"] = await self._explanation(route, batch, row)
             except TimeoutError:
                 problem = Problem(error="The explanation could not be made in time")
                 return [BadRequest(503, problem, retry_after=1)] * len(batch.rows)
         now = time.perf_counter()
-        if None not in batch.features(route.loaded.plan).timestamps:
+        if None not in features.timestamps:
             self._last_answer = (route.loaded.version, time.monotonic())
         seconds = [now - received for received in batch.received]
         answered.append(Answered(route, batch, predictions, scores, seconds))
@@ -162,7 +164,7 @@ class Answering:
             self._scorer.run(explain, model.try_out, model.task, model.metadata, features), seconds_left
         )
 
-    def _predictions(self, route: Route, batch: Batch, scores: np.ndarray) -> list[Prediction]:
+    def _predictions(self, route: Route, timestamps: list[datetime | None], scores: np.ndarray) -> list[Prediction]:
         loaded, role = route.loaded, route.role
         return [
             {
@@ -174,9 +176,7 @@ class Answering:
                 "feature_timestamp": timestamp,
                 "features_defaulted": timestamp is None,
             }
-            for fields, timestamp in zip(
-                loaded.task.answers(scores), batch.features(loaded.plan).timestamps, strict=True
-            )
+            for fields, timestamp in zip(loaded.task.answers(scores), timestamps, strict=True)
         ]
 
 

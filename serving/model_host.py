@@ -18,6 +18,7 @@ from serving.traffic import Route, Traffic
 from serving.watcher import Watcher
 from training.adapters.features import MergedViews
 from training.contract.model_spec import ModelSpec
+from training.contract.predictions import Prediction
 from training.contract.replicas import OnlineStoreState, PredictionLogState, ReplicaModels, ServedModelState
 
 
@@ -212,5 +213,9 @@ class ModelHost:
 
 def _outcome(found: list[RowOutcome]) -> Outcome:
     """The outcome of a request from those of its rows: if one row is refused, the request is."""
-    refused = [each for each in found if isinstance(each, BadRequest)]
-    return refused[0] if refused else [each for each in found if not isinstance(each, BadRequest)]
+    predictions: list[Prediction] = []
+    for each in found:
+        if isinstance(each, BadRequest):
+            return each
+        predictions.append(each)
+    return predictions

@@ -5,10 +5,10 @@ uvicorn's h11 protocol has the first limit, but takes three times the CPU (docs/
 the kernel for each response.
 
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
-the parser calls `on_message_begin`, `on_header`, `on_headers_complete`, `on_body` and `on_message_complete` for each
-request; `connections`; `_start_asgi_task`; `Server.capture_signals`; that `receive` and `send` are methods of the
-request's cycle, that its `more_body` is False once the body is complete, and that `send` writes the head and the body
-of a response to its `transport`.
+the parser calls `on_message_begin`, `on_headers_complete`, `on_body` and `on_message_complete` for each request, and
+that headers and trailers are appended to `headers`; `app`; `connections`; `_start_asgi_task`; `Server.capture_signals`;
+that `receive` and `send` are methods of the request's cycle, that its `more_body` is False once the body is complete,
+and that `send` writes the head and the body of a response to its `transport`.
 """
 
 from asyncio.events import TimerHandle
@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 #: A head of more bytes is refused. It is measured whenever a read ends within the head, as h11 does. Of a read in which
@@ -28,6 +29,13 @@ HEAD_SECONDS = 10.0
 #: Connections at a time. A new one takes the place of one that waits for a head. Many systems allow a process 1,024
 #: open files, of which models, logs and the online store need some.
 MAXIMUM_CONNECTIONS = 512
+
+
+class _ClosedHeaders(list[tuple[bytes, bytes]]):
+    """The headers of a request whose head is complete. What uvicorn appends then is a trailer, and is dropped."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        pass
 
 
 class LimitedHttpToolsProtocol(HttpToolsProtocol):
@@ -43,6 +51,12 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
     _head_timer: TimerHandle | None = None
     #: The request that is being answered; `cycle` is the one that was read last.
     _answering: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # It would read X-Forwarded-For, which serving ignores, and costs a coroutine for each request.
+        if isinstance(self.app, ProxyHeadersMiddleware):
+            self.app = self.app.app
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
         super().connection_made(transport)
@@ -82,12 +96,9 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_head()
         self._body_bytes = self._framing_bytes = 0
+        # The request keeps the list that it has. uvicorn would add trailers to it, which nothing has checked.
+        self.headers = _ClosedHeaders(self.headers)
         super().on_headers_complete()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # uvicorn adds trailers to the headers of the request, for which nothing has checked them.
-        if self._in_head:
-            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         self._read_body_bytes += len(body)

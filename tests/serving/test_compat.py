@@ -30,12 +30,23 @@ def test_uvicorn_chooses_the_protocol_with_limits(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "name",
     [
-        *("send_400_response", "on_message_begin", "on_header", "on_headers_complete", "on_body"),
+        *("send_400_response", "on_message_begin", "on_headers_complete", "on_body"),
         *("_start_asgi_task", "connection_made", "connection_lost"),
     ],
 )
 def test_the_protocol_overrides_or_uses_what_uvicorn_has(name: str) -> None:
     assert callable(getattr(HttpToolsProtocol, name))
+
+
+def test_no_middleware_of_uvicorn_reads_forged_addresses_before_ours() -> None:
+    config = uvicorn.Config(app, log_config=None, forwarded_allow_ips="*")
+    config.load()
+    assert config.loaded_app is not app, "uvicorn wraps the application"
+    loop = asyncio.new_event_loop()
+    try:
+        assert LimitedHttpToolsProtocol(config, ServerState(), {}, loop).app is app
+    finally:
+        loop.close()
 
 
 class RecordingTransport(asyncio.Transport):
