@@ -102,8 +102,8 @@ class StateSettings(BaseSettings):
     """Requests, decisions, rollouts: one file per entry, chained by hashes."""
 
     engine: str = Field("duckdb", pattern=r"^[a-z][a-z0-9_]*$")
-    """What computes features and joins them to events: `duckdb`, in the step's process; `spark`, on a cluster; or an
-    engine of another package."""
+    """What computes features and joins them to events: `duckdb`, in the step's process; `spark`, on a cluster, where
+    `score` also runs the model; or an engine of another package."""
     engine_url: Annotated[str, AfterValidator(_without_token)] = ""
     """Where the engine is: for `spark` the URL of a Spark Connect server, such as `sc://spark:15002`."""
 
