@@ -37,6 +37,16 @@ def rows(schema: pa.Schema, day: date, count: int, number: int) -> pa.Table:
     return pa.table({each.name: columns.get(each.name, pa.nulls(count, each.type)) for each in schema}).cast(schema)
 
 
+def filled(folder: str, commits: int, days: int, count: int) -> Lake:
+    """A lake whose predictions came in so many commits of `count` rows over so many days."""
+    schema = prediction_schema(event_type(load_model_spec("card_fraud")))
+    lake = Lake(folder, "card_payments", "card_fraud")
+    for number in range(commits):
+        day = FIRST + timedelta(days=number * days // commits)
+        lake.append_once(PREDICTIONS, rows(schema, day, count, number), ["day"], "replica", number)
+    return lake
+
+
 def scan(lake: Lake, days: int) -> tuple[float, int]:
     """Seconds to open the table and read the scores of a month, and the rows."""
     began = time.perf_counter()
@@ -51,12 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--rows", type=int, default=50, help="of a commit")
     wanted = parser.parse_args(argv)
-    schema = prediction_schema(event_type(load_model_spec("card_fraud")))
     with tempfile.TemporaryDirectory() as folder:
-        lake = Lake(folder, "card_payments", "card_fraud")
-        for number in range(wanted.commits):
-            day = FIRST + timedelta(days=number * wanted.days // wanted.commits)
-            lake.append_once(PREDICTIONS, rows(schema, day, wanted.rows, number), ["day"], "replica", number)
+        lake = filled(folder, wanted.commits, wanted.days, wanted.rows)
         _print(lake, wanted.days, f"{wanted.commits} commits")
         began = time.process_time()
         merged = lake.compact(PREDICTIONS, "day", FIRST + timedelta(days=wanted.days))

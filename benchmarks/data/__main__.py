@@ -94,6 +94,9 @@ def measures(home: Path, days: Days) -> Iterator[Measure]:
             yield Measure(f"materialize, Redis, {name}", ours, stock, "≥ 100,000 rows/s", 1, True)
     inputs = {"as_of": days.end, "window_days": MODEL_DAYS}
     yield Measure("dataset", step(home, "dataset", inputs), floor(home, "join"), "≤ 6 s, ≤ 1.5 GB")
+    reads = {how: floor(home, "month", how) for how in ("commits", "merged", "plain")}
+    for how in ("commits", "merged"):
+        yield Measure(f"a month of predictions, {how}", reads[how], reads["plain"], "≤ 1 s")
     yield Measure("import of Feast", floor(home, "quick_import"), floor(home, "stock_import"), "≤ 2 s")
 
 

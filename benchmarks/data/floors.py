@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 SOURCE = "card_payments"
 WINDOWS, DELAY = (1, 7, 30), 7
+#: Commits of predictions in a month of days.
+COMMITS, MONTH = 1845, 30
 #: Rows that stock Feast writes: it takes seconds for each 10,000.
 FEAST_ROWS = 5_000
 
@@ -154,6 +157,28 @@ def ready_rows(cost: Cost, home: Path) -> int:
     return written
 
 
+def month(cost: Cost, home: Path, how: str) -> int:
+    """Open and read the scores of a month of predictions: of many commits, `merged`, or of one Parquet file (`plain`).
+
+    The first call makes the commits, `merged` merges their files, and `plain` writes the file.
+    """
+    with cost.importing():
+        import pyarrow.parquet as pq
+
+        from benchmarks.small_files import FIRST, filled, scan
+        from training.adapters.lake import PREDICTIONS, Lake
+    folder, file = home / "predictions", home / "predictions.parquet"
+    lake = Lake(str(folder), SOURCE, "card_fraud") if folder.exists() else filled(str(folder), COMMITS, MONTH, 50)
+    if how == "merged":
+        lake.compact(PREDICTIONS, "day", FIRST + timedelta(days=MONTH))
+    if how == "plain":
+        pq.write_table(lake.scan(PREDICTIONS).to_table(), file)
+        with cost.working():
+            return int(pq.read_table(file, columns=["model_version", "outputs"]).num_rows)
+    with cost.working():
+        return scan(lake, MONTH)[1]
+
+
 def stock_import(cost: Cost, home: Path) -> int:
     with cost.working():
         import feast  # noqa: F401
@@ -173,5 +198,5 @@ def _tables() -> dict[str, str]:
 
 
 FLOORS: Mapping[str, Callable[..., Any]] = {
-    each.__name__: each for each in (ingest, features, join, feast, ready_rows, stock_import, quick_import)
+    each.__name__: each for each in (ingest, features, join, feast, ready_rows, month, stock_import, quick_import)
 }
