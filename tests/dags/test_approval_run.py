@@ -6,21 +6,30 @@ Real steps run, on a registry in which versions wait; nothing serves the models,
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from testing.airflow_server import ROOT, AirflowServer
 from testing.browser import CHROMIUM, browser
 from testing.http_client import http
 from tests.steps.approval_place import ApprovalPlace
+from tests.steps.monitored_model import SOURCE, START, land
+from training.adapters.onnx_model import OnnxModel
+from training.contract.base import Days
+from training.contract.messages import FeaturesInputs
+from training.steps import features
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
 #: The model of each test. The requests of `hasty` expire at once.
 MODELS = ("careful", "picky", "busy", "hasty", "shown")
+#: The model that is trained.
+TRAINED = "trained"
 USERS = ("admin", "op", "viewer")
 #: A DAG that does what the end of a training run does.
 REGISTERED = """
@@ -82,6 +91,20 @@ class Approvals:
         return [detail["task_instance"]["dag_run_id"] for detail in details]
 
 
+def with_data(place: ApprovalPlace) -> ApprovalPlace:
+    """Four weeks of payments in the lake, and a spec that is quick to train. A person approves every version."""
+    file = place.settings.models_dir / f"{place.model}.yaml"
+    spec = yaml.safe_load(file.read_text())
+    spec["training"] = {"window_days": 7, "holdout_days": 5, "minimum_class_rows": 5}
+    spec["training"]["estimators"] = {"logistic_regression": {}}
+    spec["evaluation"] |= {"limits": {"average_precision": 0.01}}
+    file.write_text(yaml.safe_dump(spec))
+    days = Days(start=START, end=START + timedelta(days=28))
+    versions = land(place.settings, days).versions("events", "labels")
+    features.run(FeaturesInputs(source=SOURCE, days=days, table_versions=versions), place.settings)
+    return place
+
+
 @pytest.fixture(scope="module")
 def approvals(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Approvals]:
     home = tmp_path_factory.mktemp("airflow")
@@ -92,9 +115,11 @@ def approvals(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -
     for model, place in places.items():
         place.register(None, *(["leakage"] if model == "picky" else []))
     place = places["careful"]
+    places[TRAINED] = with_data(ApprovalPlace(home, TRAINED))
     dags = home / "dags"
     dags.mkdir()
-    (dags / "approval.py").symlink_to(ROOT / "dags" / "approval.py")
+    for file in ("approval.py", "train.py"):
+        (dags / file).symlink_to(ROOT / "dags" / file)
     (dags / "registered.py").write_text(REGISTERED)
     environment = {
         "CT_HOME": str(home / "home"),
@@ -107,7 +132,7 @@ def approvals(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -
     server = AirflowServer(home, environment=environment)
     (home / "passwords.json").write_text(json.dumps({user: user for user in USERS}))
     with server.running(triggerer=False):
-        expected = {"registered", *(f"{model}_approval" for model in MODELS)}
+        expected = {"registered", f"{TRAINED}_train", *(f"{model}_approval" for model in places)}
         server.until(lambda: {dag["dag_id"] for dag in server.api.get("/dags").json().get("dags", ())} >= expected)
         yield Approvals(server, places)
 
@@ -131,6 +156,32 @@ def test_an_answer_at_the_rest_api_lets_the_rollout_go_on(approvals: Approvals) 
     approvals.wait("careful", "rollout", "success")
     assert approvals.task("careful", "approve")["state"] == "skipped"
     assert place.entries() == [(1, "asked"), (1, "approved")]
+
+
+def test_a_training_run_asks_and_the_version_serves_after_the_answer(approvals: Approvals) -> None:
+    """From the request to train to the champion, with the DAGs that every model has and real steps."""
+    place, server = approvals.places[TRAINED], approvals.server
+    server.api.post(f"/dags/{TRAINED}_train/dagRuns", json={"logical_date": None}).raise_for_status()
+    server.until(lambda: [run["state"] for run in server.runs(f"{TRAINED}_train")] in (["success"], ["failed"]))
+    (run,) = server.runs(f"{TRAINED}_train")
+    tasks = server.api.get(f"/dags/{TRAINED}_train/dagRuns/{run['dag_run_id']}/taskInstances").json()
+    states = {task["task_id"]: task["state"] for task in tasks["task_instances"]}
+    assert states == dict.fromkeys(
+        ["estimators", "decide_retraining", "dataset", "train", "evaluate", "register", "ask_for_approval"], "success"
+    ) | {"rollout": "skipped", "release_request": "skipped"}
+    assert place.aliases() == {"challenger": 1}
+
+    approvals.wait(TRAINED, "approve", "awaiting_input")
+    assert approvals.asked(TRAINED) == ["version-1"]
+    approvals.decide("op", TRAINED, "Approve", "looked at it")
+    approvals.wait(TRAINED, "rollout", "success")
+
+    assert place.aliases() == {"champion": 1}
+    assert place.entries() == [(1, "asked"), (1, "approved")]
+    assert place.tags(1)["approval.by"] == "op"
+    version = place.registry.get(TRAINED, 1)
+    (artifact,) = place.settings.home.glob(f"work/{TRAINED}/artifacts/*")
+    assert OnnxModel.load(artifact).metadata.digest == version.digest
 
 
 def test_a_negative_verdict_needs_a_comment_and_only_assignees_are_let_in(approvals: Approvals) -> None:
