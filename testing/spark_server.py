@@ -84,6 +84,8 @@ def _wait(server: subprocess.Popen, port: int, log: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Leave the block, and with it Java, also when the process is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with spark_server() as url:
         print(url, flush=True)
         signal.pause()
