@@ -35,12 +35,14 @@ from testing.serving_stack import (
     CUSTOMER,
     EVENT,
     TERMINAL,
+    MlflowServer,
     Process,
     Service,
     Stack,
     changed,
     eventually,
     fill_online_store,
+    running_mlflow,
     running_stack,
     service_process,
 )
@@ -154,11 +156,12 @@ def soak(folder: Path, requests: int, rate: float, swaps: int, rollbacks: int) -
     command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes"]
     with (
         Process(command, dict(os.environ), folder / "redis.log") as redis,
-        running_stack(folder, online_store=f"redis://127.0.0.1:{port}/0", **POLICY) as stack,
+        running_mlflow(folder) as mlflow,
+        running_stack(folder, tracking_uri=mlflow.url, online_store=f"redis://127.0.0.1:{port}/0", **POLICY) as stack,
     ):
         eventually(lambda: _fills(stack.settings, stack.spec), 30)
         with service_process(changed(stack.settings, serving_state=str(folder / "second"))) as second:
-            return _run(stack, second, redis, Soak(requests, rate), swaps, rollbacks)
+            return _run(stack, second, (mlflow, redis), Soak(requests, rate), swaps, rollbacks)
 
 
 def _fills(settings: Settings, spec: ModelSpec) -> bool:
@@ -169,7 +172,9 @@ def _fills(settings: Settings, spec: ModelSpec) -> bool:
     return True
 
 
-def _run(stack: Stack, second: Service, redis: Process, run: Soak, swaps: int, rollbacks: int) -> Soak:
+def _run(
+    stack: Stack, second: Service, away: tuple[MlflowServer, Process], run: Soak, swaps: int, rollbacks: int
+) -> Soak:
     services = [stack.service, second]
     versions = [stack.register(bias=-0.9 - number / 100).version for number in range(3)]
     stack.registry.set_alias(MODEL, "champion", versions[0])
@@ -177,7 +182,7 @@ def _run(stack: Stack, second: Service, redis: Process, run: Soak, swaps: int, r
         eventually(lambda service=service: service.serves(versions[0]), 120)
         eventually(service.ready, 60)
     settings = stack.planned([{"mode": "full"}], urls=",".join(service.url for service in services))
-    events = _script(stack, services, redis, run, versions, settings, swaps, rollbacks)
+    events = _script(stack, services, away, run, versions, settings, swaps, rollbacks)
     problems: list[BaseException] = []
 
     def happen() -> None:
@@ -213,7 +218,7 @@ def _run(stack: Stack, second: Service, redis: Process, run: Soak, swaps: int, r
 def _script(
     stack: Stack,
     services: list[Service],
-    redis: Process,
+    away: tuple[MlflowServer, Process],
     run: Soak,
     versions: list[int],
     settings: Settings,
@@ -221,6 +226,7 @@ def _script(
     rollbacks: int,
 ) -> list[tuple[str, Callable[[], None]]]:
     """All events in their order: swaps and rollbacks throughout, the accidents at a quarter, a half, three quarters."""
+    mlflow, redis = away
 
     def served(version: int) -> None:
         for service in services:
@@ -236,10 +242,10 @@ def _script(
         rollback.run(RollbackInputs(model=MODEL, reason=f"soak {run.now():.1f}"), settings)
 
     def outage() -> None:
-        stack.mlflow.signal(signal.SIGKILL)
+        mlflow.signal(signal.SIGKILL)
         time.sleep(OUTAGE)
-        stack.mlflow.start()
-        eventually(stack.mlflow.answers, 60)
+        mlflow.start()
+        eventually(mlflow.answers, 60)
 
     def restart() -> None:
         redis.stop()

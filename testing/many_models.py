@@ -103,7 +103,7 @@ class ManyModels:
 
     @contextmanager
     def calls(self, model: str) -> Iterator[Counter[int]]:
-        """Requests to `model` one after another meanwhile. Yields how often each status came."""
+        """Requests to `model` one after another meanwhile. Yields how often each status came: one at least has."""
         statuses = Counter[int]()
 
         def call(number: int, stop: threading.Event) -> None:
@@ -112,6 +112,7 @@ class ManyModels:
                     statuses[client.post(f"{self.service.url}/models/{model}/predict", json=EVENT).status_code] += 1
 
         with calling(1, call):
+            eventually(statuses.total)
             yield statuses
 
 

@@ -1,11 +1,13 @@
-"""The DAG files, loaded as Airflow loads them, in processes of their own: from specs to DAGs, and light."""
+"""The DAG files, loaded as Airflow loads them, each time in a new process: from specs to DAGs, and light."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,29 @@ OF_MODEL = ("approval", "backtest", "monitor", "reproduce", "rollback", "train")
 SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "flight_outcome")
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
-#: Prints what a DAG file makes, and which modules and files of specs that took.
-LOAD = """
-import json, sys
-files = []
-sys.addaudithook(lambda event, args: event == "open" and files.append(str(args[0])))
+#: For each line, a path and an environment: prints what the DAG file makes, and which modules and files of specs that
+#: took. As Airflow does, it imports Airflow once, and forks a process for each: the import takes 3 s of CPU.
+LOADER = """
+import json, os, sys
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
-bag = DagBag(sys.argv[1])
-dags = {dag_id: json.loads(json.dumps(DagSerialization.to_dict(dag)["dag"])) for dag_id, dag in bag.dags.items()}
-print("LOADED", json.dumps({"dags": dags, "errors": bag.import_errors, "modules": list(sys.modules), "files": files}))
+
+def load(path):
+    files = []
+    sys.addaudithook(lambda event, args: event == "open" and files.append(str(args[0])))
+    bag = DagBag(path)
+    dags = {dag_id: json.loads(json.dumps(DagSerialization.to_dict(dag)["dag"])) for dag_id, dag in bag.dags.items()}
+    return {"dags": dags, "errors": bag.import_errors, "modules": list(sys.modules), "files": files}
+
+for line in sys.stdin:
+    path, environ = json.loads(line)
+    if os.fork() == 0:
+        os.environ.clear()
+        os.environ.update(environ)
+        print("LOADED", json.dumps(load(path)))
+        break
+    os.wait()
+    print("ENDED", flush=True)
 """
 
 HEAVY = {
@@ -48,12 +63,37 @@ def spec_names(loaded: dict[str, Any]) -> list[str]:
     return sorted(file.stem for file in files if file.parent in (MODELS_DIR, SOURCES_DIR))
 
 
+def environment(**environ: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}", **environ}
+
+
+@cache
+def loader() -> subprocess.Popen[str]:
+    command, pipe = [sys.executable, "-c", LOADER], subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment(), cwd="/", stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_loader_ends() -> Iterator[None]:
+    yield
+    if loader.cache_info().currsize:
+        loader().communicate()
+        loader.cache_clear()
+
+
 def load(path: Path, **environ: str) -> dict[str, Any]:
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}", **environ}
-    done = subprocess.run([sys.executable, "-c", LOAD, str(path)], env=env, cwd="/", capture_output=True, text=True)
-    loaded = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
-    assert loaded, done.stdout + done.stderr
-    return json.loads(loaded[0].removeprefix("LOADED "))
+    process = loader()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps([str(path), environment(**environ)]) + "\n")
+    process.stdin.flush()
+    said = list(takewhile(lambda line: line != "ENDED\n", process.stdout))
+    loaded = [line for line in said if line.startswith("LOADED ")]
+    assert loaded, "".join(said)
+    found: dict[str, Any] = json.loads(loaded[0].removeprefix("LOADED "))
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ from testing.serving_stack import (
     changed,
     eventually,
     fill_online_store,
+    running_mlflow,
     running_stack,
     service_process,
 )
@@ -49,7 +50,9 @@ FULL = {"mode": "full"}
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+    folder = tmp_path_factory.mktemp("stack")
+    # Several replicas and a rollout ask at once: as in production, a server answers them.
+    with running_mlflow(folder) as mlflow, running_stack(folder, tracking_uri=mlflow.url) as running:
         fill_online_store(running.settings, running.spec)
         # Flags amounts from about 90 on: a tenth of the payments below.
         running.promote(running.register(bias=-0.92))

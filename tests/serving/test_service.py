@@ -21,9 +21,11 @@ import pytest
 from testing.serving_stack import (
     EVENT,
     MIDNIGHT,
+    MlflowServer,
     Stack,
     eventually,
     fill_online_store,
+    running_mlflow,
     running_stack,
     service_process,
 )
@@ -35,8 +37,14 @@ from training.steps import rollback, rollout
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with running_mlflow(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stack(mlflow: MlflowServer) -> Iterator[Stack]:
+    with running_stack(mlflow.log.parent, tracking_uri=mlflow.url) as running:
         yield running
 
 
@@ -276,8 +284,10 @@ def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack
     assert transactions.count(515151) == 1
 
 
-def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(stack: Stack, served: int) -> None:
-    stack.mlflow.signal(signal.SIGKILL)
+def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(
+    stack: Stack, mlflow: MlflowServer, served: int
+) -> None:
+    mlflow.signal(signal.SIGKILL)
     eventually(lambda: "did not answer" in stack.service.problem(), 60)
     assert stack.predict().json()["model_version"] == served
     stack.service.stop()
@@ -285,6 +295,6 @@ def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(st
         eventually(lambda: cold.serves(served), 90)
         eventually(lambda: "last good copy" in cold.problem())
         eventually(cold.ready)
-        stack.mlflow.start()
+        mlflow.start()
         eventually(lambda: cold.models().problem is None, 90)
         assert cold.serves(served)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.feature_repo.written_by_hand import copy_by_hand
+from training import check as make_check
 from training.adapters.features.definitions import load_definitions
 from training.contract.errors import ConfigError, ExitCode
 from training.contract.messages import CheckInputs
@@ -529,17 +530,16 @@ def test_what_has_passed_is_not_looked_at_again_until_a_file_changes(files: Path
     assert raised.value.exit_code == ExitCode.BAD_CONFIG
 
 
-def make_check(files: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    environment = {"CT_HOME": str(files / "home"), "PATH": "/usr/bin:/bin"}
-    environment |= {"CT_MODELS_DIR": str(files / "models"), "CT_FEATURE_REPO": str(files / "repo")}
-    command = [sys.executable, "-m", "training.check", *options]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def settings_in(files: Path) -> dict[str, str]:
+    places = {"CT_HOME": "home", "CT_MODELS_DIR": "models", "CT_FEATURE_REPO": "repo"}
+    return {name: str(files / folder) for name, folder in places.items()}
 
 
 def test_the_command_tells_all_models_problems_and_ends_with_78(files: Path) -> None:
     (files / "models" / "other.yaml").write_text("name: other\n")
     (files / "models" / "third.yml").write_text("name: third\n")
-    done = make_check(files)
+    command, environment = [sys.executable, "-m", "training.check"], settings_in(files) | {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == ExitCode.BAD_CONFIG, done.stderr
     assert "✓ source card_payments" in done.stdout
     assert "✓ model card_fraud" in done.stdout
@@ -548,20 +548,24 @@ def test_the_command_tells_all_models_problems_and_ends_with_78(files: Path) -> 
     assert "→ Rename it to end in .yaml." in done.stdout
 
 
-def test_the_command_looks_at_the_model_or_the_source_that_is_named(files: Path) -> None:
+def test_the_command_looks_at_the_model_or_the_source_that_is_named(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in settings_in(files).items():
+        monkeypatch.setenv(name, value)
     (files / "models" / "other.yaml").write_text("name: other\n")
     copied_source(files, "third")
-    done = make_check(files, "--model", MODEL)
-    assert [line[:1] for line in done.stdout.splitlines() if line[:1] in "✓✗"] == ["✗", "✓"]
-    assert "Sources 'card_payments' and 'third' both define" in done.stdout
+    make_check.main(["--model", MODEL])
+    said = capsys.readouterr().out
+    assert [line[:1] for line in said.splitlines() if line[:1] in "✓✗"] == ["✗", "✓"]
+    assert "Sources 'card_payments' and 'third' both define" in said
     (files / "repo" / "third.yaml").unlink()
-    done = make_check(files, "--source", SOURCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["✓ source card_payments", "✓ model card_fraud"]
+    assert make_check.main(["--source", SOURCE]) == 0
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines()] == ["✓ source card_payments", "✓ model card_fraud"]
     for kind in ("model", "source"):
-        unknown = make_check(files, f"--{kind}", "nobody")
-        assert unknown.returncode == ExitCode.BAD_CONFIG
-        assert f"No spec for {kind} 'nobody'" in unknown.stdout + unknown.stderr
+        assert make_check.main([f"--{kind}", "nobody"]) == ExitCode.BAD_CONFIG
+        assert f"No spec for {kind} 'nobody'" in "".join(capsys.readouterr())
 
 
 def test_a_mistake_in_a_model_does_not_keep_data_from_the_others(files: Path, caplog: pytest.LogCaptureFixture) -> None:

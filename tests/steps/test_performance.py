@@ -1,6 +1,7 @@
 """The performance step: logged predictions of a real champion against labels that have matured."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tests.steps.monitored_model import DRIFTED, MODEL, MonitoredModel
+from tests.steps.monitored_model import DRIFTED, MODEL, SOURCE, MonitoredModel, copied
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.datasets import Rows
 from training.adapters.features import Features
+from training.adapters.lake import Lake
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
 from training.adapters.registry.connection import connect
@@ -161,7 +163,8 @@ def test_a_version_without_rows_of_its_holdout_is_not_estimated(
     world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As versions of earlier releases: their runs have none."""
-    days = Days.ending(DRIFTED, 7)
+    days, settings = Days.ending(DRIFTED, 7), copied(world, tmp_path)
+    world = replace(world, settings=settings, lake=Lake(settings.lake, SOURCE, MODEL))
     _log(world, _predict(world, WINDOW, _good), _newest_scores(world, days))
     client = connect(world.settings.tracking_uri)
     run = client.create_run(client.get_run(world.champion.run_id).info.experiment_id)
