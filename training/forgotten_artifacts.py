@@ -16,9 +16,10 @@ from training.contract.artifact import METADATA_FILE, SIGNATURES, ArtifactMetada
 from training.contract.errors import DataContractError
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER
 from training.contract.source_spec import SourceSpec
-from training.domain.forgetting import Entity, without
+from training.domain.forgetting import Entity, quarantined, without
 from training.settings import StateSettings
 from training.signing import artifact_check, fetch_signed, sign_run
+from training.workspace import CORRECTIONS, REPLAYS
 
 _SAMPLE = f"{REFERENCE}/{datasets.REFERENCE}"
 
@@ -136,23 +137,41 @@ def landed_files(spec: SourceSpec, entity: Entity, ids: set[Any], settings: Stat
     Landing belongs to those who deliver: nothing is changed there.
     """
     found = []
-    for feed in spec.feeds:
-        root = storage.join(settings.landing, spec.name, feed)
-        for path in storage.tree(root):
-            if path.endswith(".parquet") and not Path(path).name.startswith("."):
-                count = _landed_rows(storage.join(root, path), spec, entity, ids)
-                if count is None:
-                    found.append(f"{storage.join(root, path)} cannot be read: look yourself")
-                elif count:
-                    found.append(f"{storage.join(root, path)} holds {count} rows of the person: delete or replace it")
+    for folder in [*spec.feeds, CORRECTIONS]:
+        for uri in _parquet_files(storage.join(settings.landing, spec.name, folder)):
+            count = _landed_rows(uri, spec, entity, ids)
+            if count is None:
+                found.append(f"{uri} cannot be read: look yourself")
+            elif count:
+                found.append(f"{uri} holds {count} rows of the person: delete or replace it")
     return found
+
+
+def unfinished_replays(spec: SourceSpec, entity: Entity, ids: set[Any], settings: StateSettings) -> list[str]:
+    """A sentence for each file of a replay of quarantined rows that was killed, if it holds rows of the person.
+
+    Its rows are in no table until it is finished, those of others neither: so nothing is deleted.
+    """
+    then = f"finish the replay with the DAG {spec.name}_replay_quarantine, then run this again"
+    return [
+        f"{uri} holds rows of the person: {then}"
+        for uri in _parquet_files(storage.join(settings.work, spec.name, REPLAYS))
+        if _landed_rows(uri, spec, entity, ids) != 0
+    ]
+
+
+def _parquet_files(root: str) -> list[str]:
+    names = [path for path in storage.tree(root) if path.endswith(".parquet") and not Path(path).name.startswith(".")]
+    return [storage.join(root, name) for name in names]
 
 
 def _landed_rows(uri: str, spec: SourceSpec, entity: Entity, ids: set[Any]) -> int | None:
     try:
         file = pq.ParquetFile(io.BytesIO(storage.read(uri) or b""))
-        names = [name for name in (entity.column, spec.id_column) if name in file.schema_arrow.names]
-        rows = file.read(names).to_pylist()
+        wanted = (entity.column, spec.id_column, "row")
+        rows = file.read([name for name in wanted if name in file.schema_arrow.names]).to_pylist()
     except (OSError, pa.ArrowException):
         return None
-    return sum(row.get(entity.column) == entity.value or row.get(spec.id_column) in ids for row in rows)
+    texts = [str(row["row"]) for row in rows if row.get("row")]  # As in quarantine.
+    plain = sum(row.get(entity.column) == entity.value or row.get(spec.id_column) in ids for row in rows)
+    return plain + len(quarantined(texts, entity, spec.id_column, ids))

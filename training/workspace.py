@@ -16,6 +16,8 @@ from training.signing import artifact_check
 #: Folders of a model in the work folder that are made again from the lake or loaded from MLflow when they are gone. Its
 #: others are reports, which the ledger refers to.
 MADE_AGAIN = ("artifacts", "backtests", "checkpoints", "datasets", "references", "searches", "snapshots", "versions")
+#: Folders of a source: replays of quarantined rows that are not finished; in landing, corrected rows.
+REPLAYS, CORRECTIONS = "replays", "_corrections"
 #: The folder of a source with pages about its partitions.
 DATA_DOCS = "data_docs"
 #: The folder of a model with the evidence of its versions. It stays for ever, as they do.

@@ -1,6 +1,8 @@
 """A person's rows go from everywhere, what cannot be made again is named, and nothing that is kept names the person."""
 
+import asyncio
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from testing.redis_server import running_redis
+from testing.serving_stack import changed
 from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel, copied
+from training.adapters.features import Features, OnlineRows
+from training.adapters.features.online_stores import online_store
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry, table_tags
@@ -129,6 +135,7 @@ def test_a_person_goes_from_everywhere(place: Settings, world: MonitoredModel) -
     assert lake.scan("labels").count_rows(filter=pc.field("transaction_id").isin(sorted(ids))) == 0
     landed = str(Path(place.landing, SOURCE, "events", "2026-01-05.parquet"))
     assert [sentence for sentence in done.left if sentence.startswith(landed)]
+    assert removals(place.lake, SOURCE, "labels", "all") == [done.tombstone]
     # Golden rows and the reference sample of the champion.
     kept = Path(place.home / "mlflow", MODEL, world.champion.run_id, "artifacts")
     assert person not in pq.read_table(kept / "reference" / "reference.parquet")["customer_id"].to_pylist()
@@ -174,6 +181,53 @@ def test_labels_go_of_events_that_only_an_earlier_version_has(place: Settings) -
     assert lake.scan("labels").count_rows(filter=labelled)
     run(place, person)
     assert lake.scan("labels").count_rows(filter=labelled) == 0
+
+
+def test_corrections_and_unfinished_replays_that_hold_the_person_are_named(place: Settings) -> None:
+    person = person_of(Lake(place.lake, SOURCE, MODEL))
+    held = {
+        Path(place.landing, SOURCE, "_corrections", "mended.parquet"): {"customer_id": [person, person + 1]},
+        Path(place.work, SOURCE, "replays", "events", "all", "rows.parquet"): {"customer_id": [person]},
+        Path(place.work, SOURCE, "replays", "events", "all", "kept.parquet"): {
+            "row": [json.dumps({"customer_id": str(person)})]
+        },
+    }
+    for path, rows in held.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(rows), path)
+    other = Path(place.landing, SOURCE, "_corrections", "of_others.parquet")
+    pq.write_table(pa.table({"customer_id": [person + 1]}), other)
+    done = run(place, person)
+    for path in held:
+        assert [sentence for sentence in done.left if sentence.startswith(f"{path} holds")], path
+        assert path.is_file()  # A replay has rows of others that are in no table.
+    assert not [sentence for sentence in done.left if sentence.startswith(str(other))]
+
+
+@pytest.mark.redis
+def test_a_person_goes_from_redis(place: Settings, tmp_path: Path) -> None:
+    with running_redis(tmp_path) as port, asyncio.Runner() as runner:
+        settings = changed(place, online_store=f"redis://127.0.0.1:{port}/0")
+        lake, spec = Lake(settings.lake, SOURCE, MODEL), load_model_spec(MODEL)
+        person = person_of(lake)
+        others = pc.field("customer_id") != person
+        other = lake.scan("customer_features").to_table(["customer_id"], filter=others)["customer_id"][0].as_py()
+        OnlineRows(settings, spec.source).materialize(lake.versions(*spec.source.entities))
+        views = [view for view in Features(settings, spec).plan().views if view.name == "customer_features"]
+
+        def known(customer: int) -> bool:
+            async def look_up() -> float:
+                (found,) = await reader.find([{"customer_id": customer}], views)
+                return float(found.stamps[0])
+
+            return not math.isnan(runner.run(look_up()))
+
+        reader = online_store(settings).reader(60.0)
+        assert known(person)
+        assert known(other)
+        run(settings, person)
+        assert not known(person)
+        assert known(other)
 
 
 @pytest.mark.parametrize("dies_at", [1, 2, 3])

@@ -25,7 +25,7 @@ from training.contract.source_spec import load_source_spec
 from training.domain.arrow_types import feed_schema
 from training.domain.forgetting import literal, one_of, parse_entity, quarantined
 from training.forgotten import record
-from training.forgotten_artifacts import clean_versions, landed_files
+from training.forgotten_artifacts import clean_versions, landed_files, unfinished_replays
 from training.settings import StateSettings
 from training.workspace import DATA_DOCS, MADE_AGAIN
 
@@ -66,7 +66,7 @@ class _Forget:
         found = {table: self._count(table, each) for table, each in predicates.items()}
         tombstone = ""
         if not self.dry and (any(found.values()) or affected):
-            tombstone = self._tombstone(affected, found)
+            tombstone = self._tombstone(affected, found, ids)
         self.removed |= {table: rows for table, rows in found.items() if rows}
         if not self.dry:
             self._remove_rows(predicates)
@@ -79,6 +79,7 @@ class _Forget:
             self.left += left
         self._remove_work(self.spec.name, DATA_DOCS)
         self.left += landed_files(self.spec, self.entity, ids, self.settings)
+        self.left += unfinished_replays(self.spec, self.entity, ids, self.settings)
         self.left += _REST
         for sentence in self.left:
             log.info("%s", sentence)
@@ -137,7 +138,7 @@ class _Forget:
         lake, name = self._of(table)
         return sum(lake.count_where(name, predicate) for predicate in predicates)
 
-    def _tombstone(self, affected: dict[str, list[int]], found: dict[str, int]) -> str:
+    def _tombstone(self, affected: dict[str, list[int]], found: dict[str, int], ids: set[Any]) -> str:
         """Before anything is removed: say what cannot be made again, and which partitions lose rows."""
         tombstone, registry = secrets.token_hex(8), Registry(self.settings.tracking_uri)
         for model in self.models:
@@ -146,15 +147,18 @@ class _Forget:
             tables = {name: rows for name, rows in found.items() if "/" not in name or name.endswith(f"/{model}")}
             body = {"column": self.entity.column, "versions": affected.get(model, []), "rows": tables}
             Ledger(self.settings.ledger).append(FORGOTTEN, model, body, tombstone)
-        record(self.settings.lake, self.spec.name, tombstone, self.entity.column, self._partitions())
+        record(self.settings.lake, self.spec.name, tombstone, self.entity.column, self._partitions(ids))
         return tombstone
 
-    def _partitions(self) -> dict[str, list[str]]:
-        return {
-            feed: sorted(set(self.lake.scan(feed).to_table(["partition"], filter=self.mine)["partition"].to_pylist()))
-            for feed in self.spec.feeds
-            if (held := self.lake.schema(feed)) is not None and self.entity.column in held.names
-        }
+    def _partitions(self, ids: set[Any]) -> dict[str, list[str]]:
+        """Feed → the partitions that lose rows of the person, or of the person's events."""
+        found, of_events = {}, pc.field(self.spec.id_column).isin(sorted(ids))
+        for feed in self.spec.feeds:
+            if (held := self.lake.schema(feed)) is not None:
+                mine = self.mine if self.entity.column in held.names else of_events
+                names = self.lake.scan(feed).to_table(["partition"], filter=mine)["partition"]
+                found[feed] = sorted(set(names.to_pylist()))
+        return found
 
     def _remove_rows(self, predicates: dict[str, list[str]]) -> None:
         for table, each in predicates.items():

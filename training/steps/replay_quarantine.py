@@ -36,13 +36,12 @@ from training.domain.quarantine import DELIVERED, QUARANTINE_SCHEMA
 from training.domain.restored_rows import composed_schema, restored, value_of
 from training.settings import StateSettings
 from training.steps.ingest import take_in_again
-from training.workspace import share
+from training.workspace import CORRECTIONS, REPLAYS, share
 
 log = logging.getLogger("perennial")
 
 #: The kind of the ledger's entries about replays.
 REPLAY = "quarantine_replay"
-_REPLAYS, _CORRECTIONS = "replays", "_corrections"
 _ROWS, _KEPT = "rows.parquet", "kept.parquet"
 _STATE = b"replay"
 
@@ -106,7 +105,7 @@ class _Replay:
 
     def _partitions(self) -> list[str]:
         """Those with rows in quarantine, and those whose replay was not finished."""
-        found = set(storage.folders(storage.join(self.settings.work, self.inputs.source, _REPLAYS, self.inputs.feed)))
+        found = set(storage.folders(storage.join(self.settings.work, self.inputs.source, REPLAYS, self.inputs.feed)))
         if self.lake.version(QUARANTINE) is not None:
             here = pc.field("feed") == self.inputs.feed
             found |= set(self.lake.scan(QUARANTINE).to_table([PARTITION], filter=here)[PARTITION].to_pylist())
@@ -162,7 +161,7 @@ class _Replay:
             return schema.empty_table()
         folder = self._folder(partition)
         folder.mkdir(parents=True, exist_ok=True)
-        uri = storage.join(self.settings.landing, self.inputs.source, _CORRECTIONS, self.inputs.corrections)
+        uri = storage.join(self.settings.landing, self.inputs.source, CORRECTIONS, self.inputs.corrections)
         with open_landed(uri, self.settings.landed_maximum_bytes, folder) as landed:
             conformed = conform(pa.concat_tables(landed.batches()), self.feed)
         problems = [*conformed.problems, *(rule for rules in conformed.unfit.values() for rule in rules)]
@@ -232,7 +231,7 @@ class _Replay:
         return applied == state.applied or (delivered == state.delivered and delivered != applied)
 
     def _folder(self, partition: str) -> Path:
-        return self.settings.scratch / self.inputs.source / _REPLAYS / self.inputs.feed / partition
+        return self.settings.scratch / self.inputs.source / REPLAYS / self.inputs.feed / partition
 
     def _shared(self, partition: str) -> str:
         """The URI of `_folder` in the work folder."""
