@@ -1,11 +1,15 @@
 """Costs, the best trainings in hindsight, and the recommendation, on numbers that a person can check."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec
 from training.contract.retraining_spec import CostsSpec
+from training.domain import replay
 from training.domain.backtest import (
     best_in_hindsight,
     costs_of,
@@ -13,6 +17,7 @@ from training.domain.backtest import (
     recommend,
     regret_interval,
     resampled_means,
+    spec_sections,
     weekly_costs,
 )
 
@@ -104,3 +109,23 @@ def test_blocks_of_weeks_are_drawn_because_neighbours_resemble_each_other() -> N
     wave = np.sin(np.arange(64) / 5)
     shuffled = np.random.default_rng(1).permutation(wave)
     assert resampled_means(wave[np.newaxis], 2).std() > 1.4 * resampled_means(shuffled[np.newaxis], 2).std()
+
+
+@pytest.mark.parametrize("policy", replay.POLICIES)
+def test_the_lines_of_a_recommendation_make_a_spec_that_follows_it(policy: str, tmp_path: Path) -> None:
+    costs = costs_of(0.2, 14_000, CostsSpec())
+    spec = _with(spec_sections(policy, costs), tmp_path)
+    looks = replay.POLICIES[policy].looks
+    assert spec.retraining.policy == (policy if looks else "fixed")
+    assert (spec.schedule.train is None) == looks
+    if policy == "cost_aware":
+        assert price_of(spec.retraining.costs, 14_000) == pytest.approx(0.2)
+
+
+def _with(sections: dict[str, dict[str, object]], folder: Path) -> ModelSpec:
+    """The spec of card_fraud with the lines, as a person would write them."""
+    fields = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
+    for section, lines in yaml.safe_load(yaml.safe_dump(sections)).items():
+        fields[section] |= lines
+    (folder / "card_fraud.yaml").write_text(yaml.safe_dump(fields))
+    return load_model_spec("card_fraud", folder)

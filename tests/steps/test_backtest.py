@@ -110,6 +110,7 @@ def test_the_report_lies_beside_its_pictures_and_in_mlflow(world: World, whole: 
         "quality.png", "regret.png", "report.json", "report.md", "trainings.png",
     }  # fmt: skip
     assert str(whole.recommendation) in (folder / "report.md").read_text()
+    assert "\n    retraining:\n      policy: " in (folder / "report.md").read_text()
     kept = connect(world.settings.tracking_uri).get_run(whole.run_id)
     assert kept.info.status == "FINISHED"
     assert kept.data.metrics["weekly/trainings"] == 5

@@ -15,6 +15,8 @@ from training.contract.retraining_spec import CostsSpec
 
 #: Enough that the ends of a 90 % interval are known to a few percent of its length.
 SAMPLES = 2000
+#: Policies that train by schedule only, and the schedule (UTC). A spec must train at some time: `never` is once a year.
+SCHEDULES: Mapping[str, str] = {"never": "0 3 1 1 *", "weekly": "0 3 * * 1", "monthly": "0 3 1 * *"}
 
 
 def price_of(costs: CostsSpec, predictions: float) -> float | None:
@@ -29,6 +31,17 @@ def costs_of(price: float, predictions: float, costs: CostsSpec) -> CostsSpec:
     """Prices in units of the primary metric that mean the same as `price`: see `price_of`."""
     prices = {"unit": "weeks of the metric", "training": price, "loss_per_1000_predictions": 1000 / predictions}
     return costs.model_copy(update=prices)
+
+
+def spec_sections(policy: str, costs: CostsSpec | None) -> dict[str, dict[str, object]]:
+    """What of a model's spec makes the loop follow a policy of a backtest: section → fields.
+
+    `costs`: the prices that were replayed, where the spec has none; only `cost_aware` needs them.
+    """
+    retraining: dict[str, object] = {"policy": "fixed" if policy in SCHEDULES else policy}
+    if policy == "cost_aware" and costs is not None:
+        retraining["costs"] = costs.model_dump(exclude_defaults=True)
+    return {"retraining": retraining, "schedule": {"train": SCHEDULES.get(policy)}}
 
 
 class Hindsight(NamedTuple):

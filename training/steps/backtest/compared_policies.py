@@ -151,7 +151,8 @@ class _Comparison:
         task, primary = task_of(self.spec), self.spec.evaluation.primary
         # All at once, so that no process waits: the schedule and the oracle ask for them anyway.
         grid = {week: self.world.training(week.start - timedelta(days=1)) for week in self.weeks} if self.oracle else {}
-        price = self._price()
+        price, own = self._price(), self.spec.retraining.costs
+        declared = price_of(own, self.predictions) == price
         replays = self._replays(price)
         values = {
             name: self._values([self.world.value_of(each, w) for w in self.weeks]) for name, each in replays.items()
@@ -179,6 +180,7 @@ class _Comparison:
             replays=replays,
             standings=sorted(standings, key=lambda each: each.cost),
             recommendation=recommend(possible, CONFIDENCE, self.spec.training.seed),
+            costs_to_declare=None if declared else costs_of(price, self.predictions, own),
         )
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import yaml
 
 from training import atomic, storage
 from training.adapters.plots import draw
@@ -13,6 +14,8 @@ from training.adapters.registry import Runs
 from training.contract.base import Days
 from training.contract.messages import BacktestInputs, BacktestResult, Recommendation, Standing
 from training.contract.model_spec import ModelSpec
+from training.contract.retraining_spec import CostsSpec
+from training.domain.backtest import spec_sections
 from training.domain.charts import Bars, Chart, Line
 from training.domain.identity import digest
 from training.domain.replay import Replay
@@ -38,6 +41,8 @@ class Findings:
     replays: Mapping[str, Replay]
     standings: Sequence[Standing]
     recommendation: Recommendation
+    costs_to_declare: CostsSpec | None
+    """The prices that were replayed, where the spec has none of its own."""
 
 
 def publish(
@@ -113,7 +118,10 @@ def report(findings: Findings, spec: ModelSpec) -> str:
         f"| {s.cost:.4f} | {s.regret:.4f} | {s.regret_interval or ''} |"
         for s in findings.standings
     ]
-    lines += ["", str(findings.recommendation), "", "| other policy | costs more by, in a week |", "|---|---|"]
+    sections = spec_sections(findings.recommendation.policy, findings.costs_to_declare)
+    lines += ["", str(findings.recommendation), "", f"Write into the spec of {spec.name}:", ""]
+    lines += [f"    {line}" for line in yaml.safe_dump(sections, sort_keys=False).splitlines()]
+    lines += ["", "| other policy | costs more by, in a week |", "|---|---|"]
     lines += [f"| {name} | {each} |" for name, each in findings.recommendation.costs_more.items()]
     return "\n".join(lines) + "\n"
 
