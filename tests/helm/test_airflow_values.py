@@ -74,7 +74,8 @@ def test_every_container_is_restricted_and_says_what_it_needs() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert AIRFLOW["securityContexts"]["pod"]["runAsNonRoot"] is True
-    for part in ("apiServer", "scheduler", "dagProcessor", "triggerer", "migrateDatabaseJob", "statsd"):
+    jobs = ("migrateDatabaseJob", "databaseCleanup")
+    for part in ("apiServer", "scheduler", "dagProcessor", "triggerer", *jobs, "statsd"):
         assert {"requests", "limits"} <= TRIAL[part]["resources"].keys(), part
     # Of another image, with another user.
     exporter = AIRFLOW["statsd"]["securityContexts"]
