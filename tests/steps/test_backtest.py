@@ -1,13 +1,18 @@
 """Backtests on a small lake whose payments change: replays equal the live loop, cost nothing twice, and tell."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -26,8 +31,9 @@ from training.contract import messages as m
 from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError
 from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.contract.steps import step_command
 from training.domain.encoding import encoded
-from training.settings import Settings
+from training.settings import ROOT, Settings, variable
 from training.steps import backtest
 from training.steps.decide_retraining import DECISION, REQUEST
 
@@ -80,7 +86,32 @@ def report(result: m.BacktestResult) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(world: World) -> m.BacktestResult:
+def killed(world: World) -> dict[Path, int]:
+    """What a backtest had computed when it was killed, after its second training: file → when it was written."""
+    environment = os.environ | {
+        variable(name): str(getattr(world.settings, name)) for name in world.settings.model_fields_set
+    }
+    given = {"model": MODEL, "start": str(FROM), "end": str(TO), "processes": 2}
+    command = [sys.executable, *step_command("backtest", given, str(world.settings.home / "killed.json"))]
+    with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
+        started = psutil.Process(process.pid)
+        while len(trainings(world)) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        workers = started.children(recursive=True)
+        process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    return trainings(world)
+
+
+def trainings(world: World) -> dict[Path, int]:
+    found = Path(world.settings.work, MODEL).glob("backtests/*/trainings/**/*.json")
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+@pytest.fixture(scope="module")
+def whole(world: World, killed: dict[Path, int]) -> m.BacktestResult:
     return run(world)
 
 
@@ -225,6 +256,11 @@ class _LiveLoop:
             granted, seen = outcomes[body["id"]] == "granted", date.fromisoformat(body["seen"])
             found.append((body["trigger"], body["seen"], body["reason"], granted, seen in self._promoted))
         return found
+
+
+def test_a_killed_backtest_goes_on(world: World, killed: dict[Path, int], whole: m.BacktestResult) -> None:
+    assert killed
+    assert trainings(world).items() > killed.items()
 
 
 def test_what_was_computed_before_is_found_again(world: World, whole: m.BacktestResult) -> None:

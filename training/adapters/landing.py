@@ -21,7 +21,7 @@ from training.domain.parquet_size import declared_bytes
 from training.memory_limit import memory_limit
 
 #: A batch has about so many bytes in memory, and at most so many rows. Great Expectations copies it several times.
-BATCH_BYTES, BATCH_ROWS = 16 << 20, 400_000
+BATCH_BYTES, BATCH_ROWS = 10 << 20, 250_000
 #: So many bytes, as the footer declares them, are decoded together, and at most so many rows; where that takes more
 #: memory than allowed, so few rows.
 _PIECE_BYTES, _PIECE_ROWS, _FEW_ROWS = 4 << 20, 65_536, 64
