@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs as fs
 from deltalake import DeltaTable
 
-from training import delta_log
+from training import delta_log, storage
 
 #: In a promise that delta-rs makes of a file: a column of which it has no statistics.
 _PROMISED: Final = re.compile(r"\((\S+) >= null\[")
@@ -35,7 +36,7 @@ def dataset(opened: DeltaTable) -> ds.FileSystemDataset:
     Raises DataContractError when a file on this machine's disk is missing or has another size.
     """
     delta_log.refuse_lost_files(opened)
-    found = opened.to_pyarrow_dataset()
+    found = opened.to_pyarrow_dataset(filesystem=_filesystem(opened))
     fragments = []
     for fragment in found.get_fragments():
         keys = ds.get_partition_keys(fragment.partition_expression)
@@ -48,6 +49,16 @@ def dataset(opened: DeltaTable) -> ds.FileSystemDataset:
             fragment = found.format.make_fragment(fragment.path, fragment.filesystem, partition_expression=kept)
         fragments.append(fragment)
     return ds.FileSystemDataset(fragments, found.schema, found.format, found.filesystem)
+
+
+def _filesystem(opened: DeltaTable) -> fs.FileSystem | None:
+    """Arrow's own, of a table on this machine; None, which is that of delta-rs, of one in an object store.
+
+    That of delta-rs is in Python. pyarrow starts a scan, as DuckDB asks it to, without letting other threads run Python
+    meanwhile. If one of them needs it to end a read while it holds the scan's lock, both wait for ever.
+    """
+    folder = delta_log.folder_of(opened)
+    return None if storage.is_remote(folder) else fs.SubTreeFileSystem(folder, fs.LocalFileSystem())
 
 
 def files(opened: DeltaTable) -> pa.Table:
