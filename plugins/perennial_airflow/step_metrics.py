@@ -45,7 +45,9 @@ def step_succeeded(step: str, inputs: Mapping[str, Any], result: Mapping[str, An
     names = {"drift": ("drifted", "drifted_share"), "performance": ("degraded",)}.get(step, ())
     for name in names if result.get("outcome") == "measured" else ():
         Stats.gauge(f"perennial.monitor.{name}", float(result[name]), tags={"model": inputs["model"]})
-    if (waiting := result.get("waiting")) is not None:
+    # `waiting` of other steps is something else.
+    if step in ("request_approval", "record_approval"):
+        waiting = result["waiting"]
         Stats.gauge("perennial.approval.open", waiting["count"], tags={"model": inputs["model"]})
         if waiting["since"]:
             since = datetime.fromisoformat(waiting["since"]).timestamp()
