@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
+from testing.files_per_worker import FilesPerWorker
 from testing.spark_server import lacking, spark_server
 from tests.shared_folders import SharedFolders
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -44,18 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-class FilesPerWorker(LoadScopeScheduling):
-    """A file stays in one worker process, and so do the files of a shared fixture."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return SHARED_FIXTURES.get(file, file)
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesPerWorker:
     # `--dist loadgroup` does not work: pytest-xdist 3.8 puts the group into a private field that pytest 9.2 ignores.
-    return FilesPerWorker(config, log)
+    return FilesPerWorker(config, log, SHARED_FIXTURES)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,6 +5,7 @@ import operator
 import re
 from datetime import datetime
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as fs
 from deltalake import DeltaTable
 
-from training import delta_log, storage
+from training import delta_log, object_store, storage
 
 #: In a promise that delta-rs makes of a file: a column of which it has no statistics.
 _PROMISED: Final = re.compile(r"\((\S+) >= null\[")
@@ -33,32 +34,33 @@ def dataset(opened: DeltaTable) -> ds.FileSystemDataset:
     It promises pyarrow `column >= null` of them, so `is_valid` is true and `is_null` false of each of their rows, in
     filters of ours as in those of DuckDB. Of such a file only the promises about whole columns are kept.
 
+    Reading it raises OSError when an object store does not answer (`object_store.read_error` says more).
     Raises DataContractError when a file on this machine's disk is missing or has another size.
     """
     delta_log.refuse_lost_files(opened)
     found = opened.to_pyarrow_dataset(filesystem=_filesystem(opened))
+    listed = files(opened)
+    # An object store is asked for the size of a file unless it is given.
+    sizes = dict(zip(map(unquote, listed["path"].to_pylist()), listed["size_bytes"].to_pylist(), strict=True))
     fragments = []
     for fragment in found.get_fragments():
-        keys = ds.get_partition_keys(fragment.partition_expression)
-        promised = set(_PROMISED.findall(str(fragment.partition_expression)))
-        if promised - keys.keys():
+        path, holds = fragment.path, fragment.partition_expression
+        keys = ds.get_partition_keys(holds)
+        if set(_PROMISED.findall(str(holds))) - keys.keys():
             whole = [
                 pc.field(name).is_null() if value is None else pc.field(name) == value for name, value in keys.items()
             ]
-            kept = functools.reduce(operator.and_, whole, pc.scalar(True))
-            fragment = found.format.make_fragment(fragment.path, fragment.filesystem, partition_expression=kept)
-        fragments.append(fragment)
+            holds = functools.reduce(operator.and_, whole, pc.scalar(True))
+        fragments.append(found.format.make_fragment(path, found.filesystem, holds, file_size=sizes[path]))
     return ds.FileSystemDataset(fragments, found.schema, found.format, found.filesystem)
 
 
-def _filesystem(opened: DeltaTable) -> fs.FileSystem | None:
-    """Arrow's own, of a table on this machine; None, which is that of delta-rs, of one in an object store.
-
-    That of delta-rs is in Python. pyarrow starts a scan, as DuckDB asks it to, without letting other threads run Python
-    meanwhile. If one of them needs it to end a read while it holds the scan's lock, both wait for ever.
-    """
+def _filesystem(opened: DeltaTable) -> fs.FileSystem:
+    """Arrow's own file system: scans must not go through that of delta-rs (training/object_store.py says why)."""
     folder = delta_log.folder_of(opened)
-    return None if storage.is_remote(folder) else fs.SubTreeFileSystem(folder, fs.LocalFileSystem())
+    if storage.is_remote(folder):
+        return object_store.arrow_filesystem(folder)
+    return fs.SubTreeFileSystem(folder, fs.LocalFileSystem())
 
 
 def files(opened: DeltaTable) -> pa.Table:

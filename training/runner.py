@@ -13,7 +13,7 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from training import storage
+from training import object_store, storage
 from training.contract.errors import ExitCode, InputError, StepError, Stopped, TransientError
 from training.contract.messages import Failure, ModelInputs, Provenance, SourceInputs, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
@@ -106,6 +106,8 @@ def _unexpected(error: Exception) -> StepError:
     while cause is not None:
         if getattr(cause, "errno", None) in _NO_SPACE or _SAYS_NO_SPACE.search(str(cause)):
             return TransientError(message, hint="The disk or its quota is full. Free some space, then retry.")
+        if (of_store := object_store.read_error(cause)) is not None:
+            return of_store
         if isinstance(cause, socket.gaierror | ConnectionError | TimeoutError):
             return TransientError(message, hint="An outside system did not answer. Retry; the log has the traceback.")
         cause = cause.__cause__ or cause.__context__

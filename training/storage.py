@@ -2,8 +2,8 @@
 
 Object stores are read and written through obstore, the client inside delta-rs, so both take the same settings from the
 environment: for S3 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and for a server that is not
-Amazon's `AWS_ENDPOINT_URL` (with `AWS_ALLOW_HTTP=true` for plain HTTP). The store must support conditional writes
-(`If-None-Match: *`), because the ledger relies on them.
+Amazon's `AWS_ENDPOINT_URL` (with `AWS_ALLOW_HTTP=true` for plain HTTP). training/object_store.py has the rest. The
+store must support conditional writes (`If-None-Match: *`), because the ledger relies on them.
 
 Every function raises TransientError when the store does not answer and ConfigError when it refuses access.
 """
@@ -14,20 +14,17 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from training import atomic
+from training import atomic, object_store
 from training.contract.errors import ConfigError, TransientError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
-
-#: How long the client retries by itself. After that the error is transient, and the step is retried.
-RETRY_TIMEOUT = timedelta(seconds=20)
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -351,8 +348,8 @@ def _contract_errors(uri: str) -> Iterator[tuple["ObjectStore", str]]:
             f"{root} did not answer for {path}: {_first_line(error)}", hint="Check the store, then retry."
         ) from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        hint = "Give this process credentials that may read and write there (AWS_ACCESS_KEY_ID, …)."
-        raise ConfigError(f"{root} refuses access to {path}: {_first_line(error)}", hint) from error
+        problem = f"{root} refuses access to {path}: {_first_line(error)}"
+        raise ConfigError(problem, object_store.KEYS_HINT) from error
     except BaseError as error:
         hint = "Check that the URI is right and that the store supports conditional writes."
         raise ConfigError(f"{root} failed for {path}: {_first_line(error)}", hint) from error
@@ -371,10 +368,12 @@ def _store(root: str) -> Any:
     from obstore.store import from_url
 
     try:
-        return from_url(root, retry_config={"retry_timeout": RETRY_TIMEOUT})
+        retries: Any = {"retry_timeout": object_store.RETRY_TIMEOUT}
+        given: Any = object_store.client_options(root)
+        return from_url(root, config=given, retry_config=retries) if given else from_url(root, retry_config=retries)
     except (BaseError, ValueError) as error:
-        hint = "Use a local path, s3://, gs:// or az://."
-        raise ConfigError(f"{root} is not a supported object store: {_first_line(error)}", hint) from error
+        problem = f"{root} is not a supported object store: {_first_line(error)}"
+        raise ConfigError(problem, object_store.SCHEMES_HINT) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -96,11 +96,13 @@ def join(cost: Cost, home: Path) -> int:
     with cost.importing():
         import duckdb
         from deltalake import DeltaTable
+
+        from training import delta_reader
     tables = {name: DeltaTable(str(home / "lake" / SOURCE / name)) for name in ("events", *_tables())}
     with cost.working(), duckdb.connect() as connection:
         connection.execute("SET asof_loop_join_threshold = 0")
         for name, table in tables.items():
-            connection.register(name, table.to_pyarrow_dataset())
+            connection.register(name, delta_reader.dataset(table))
         sql = "SELECT * FROM events " + " ".join(
             f"ASOF LEFT JOIN {name} ON events.{key} = {name}.{key} AND events.event_time >= {name}.feature_timestamp"
             for name, key in _tables().items()

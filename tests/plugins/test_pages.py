@@ -18,7 +18,7 @@ from perennial_airflow.pages.overview_page import sparkline
 
 from testing.html_attacks import ATTACKS
 from testing.model_life import ModelLife
-from training import storage
+from training import object_store, storage
 from training.contract.life import Event, Measured
 from training.settings import Settings, load_settings
 
@@ -309,7 +309,7 @@ def test_a_store_that_does_not_answer_is_said(client: httpx.Client, monkeypatch:
     monkeypatch.setenv("CT_LEDGER_URI", "s3://bucket/ledger")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    monkeypatch.setattr(storage, "RETRY_TIMEOUT", timedelta())
+    monkeypatch.setattr(object_store, "RETRY_TIMEOUT", timedelta())
     storage._store.cache_clear()
     answer = client.get("/")
     assert answer.status_code == 503

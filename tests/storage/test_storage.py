@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 from perennial_airflow.deliveries import scan
 from perennial_airflow.reports import step_result
 
-from training import storage
+from training import object_store, storage
 from training.adapters.datasets import HOLDOUT, REFERENCE, TRAIN, Dataset, is_complete, requests, write_dataset
 from training.adapters.lake import Lake
 from training.adapters.landing import open_landed
@@ -124,7 +124,7 @@ def test_a_folder_is_uploaded_with_its_folders(s3: str, tmp_path: Path) -> None:
 
 def lead_to(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """The environment leads to `endpoint`, and nobody waits for it long."""
-    monkeypatch.setattr(storage, "RETRY_TIMEOUT", storage.timedelta(seconds=0.2))
+    monkeypatch.setattr(object_store, "RETRY_TIMEOUT", timedelta(seconds=0.2))
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     for name in ("AWS_ALLOW_HTTP", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.setenv(name, "true")

@@ -22,7 +22,7 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from training import delta_files, delta_log, delta_reader, file_digests, storage
+from training import delta_files, delta_log, delta_reader, file_digests, object_store, storage
 from training.contract.errors import ConfigError, InputError, TransientError
 from training.domain.schemas import difference
 from training.layout import mark_if_new
@@ -60,7 +60,8 @@ class Lake:
         self._model = model
         self._options = None
         if storage.is_remote(uri):
-            self._options = {"retry_timeout": f"{storage.RETRY_TIMEOUT.total_seconds()}s"}
+            retries = {"retry_timeout": f"{object_store.RETRY_TIMEOUT.total_seconds()}s"}
+            self._options = retries | object_store.client_options(uri)
 
     def uri(self, table: str) -> str:
         if table == PREDICTIONS and not self._model:
@@ -376,8 +377,8 @@ class Lake:
         except (OSError, DeltaError) as error:
             said = _ORNAMENTS.sub(" ", str(error))
             if self._options and _REFUSED.search(said):
-                hint = "Give this process credentials that may read and write there (AWS_ACCESS_KEY_ID, …)."
-                raise ConfigError(f"The store of {self._root} refuses access: {said}", hint) from error
+                problem = f"The store of {self._root} refuses access: {said}"
+                raise ConfigError(problem, object_store.KEYS_HINT) from error
             if self._options and _NO_ANSWER.search(said):
                 raise TransientError(f"The store of {self._root} did not answer: {said}", hint="Retry.") from error
             raise

@@ -82,7 +82,10 @@ class TimedRows:
 
 
 class FeatureEngine(Protocol):
-    """A member of the registry FEATURE_ENGINES. Every method raises SqlError."""
+    """A member of the registry FEATURE_ENGINES. Every method raises SqlError.
+
+    When the store of a relation does not answer or refuses us, TransientError or ConfigError.
+    """
 
     #: Whether it computes in this process.
     is_local: bool

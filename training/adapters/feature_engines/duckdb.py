@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from training import object_store
 from training.contract.registries import FEATURE_ENGINES
 from training.domain.feature_engine import Relation, SqlError, TimedRows, in_order, in_this_process
 
@@ -67,7 +68,7 @@ def _run(sql: str, parameters: dict[str, Any], relations: Mapping[str, Relation]
         try:
             return connection.execute(sql, parameters).to_arrow_table()
         except duckdb.Error as error:
-            raise SqlError(str(error)) from error
+            raise object_store.read_error(error) or SqlError(str(error)) from error
 
 
 def _join(features: TimedRows) -> str:
