@@ -4,7 +4,8 @@ Values are put into buckets on the disk by their hash, so equal values meet in o
 memory. Of the lake's values only those are put there whose hash some value of the partition has.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,7 @@ class UniqueValues:
     def repeated(self, column: str) -> Iterator[np.ndarray]:
         """The numbers of the rows whose value in `column` another row has, too. int64 arrays, in no order."""
         for number in range(self._count):
-            chunks = self._values[column].chunks(number)
-            twice = _twice(chunk["value"] for chunk in chunks)
+            twice = _twice(partial(self._values[column].values, number))
             if len(twice):
                 for chunk in self._values[column].chunks(number):
                     yield chunk.filter(pc.is_in(chunk["value"], twice))["row"].to_numpy()
@@ -142,6 +142,10 @@ class _Buckets:
             if held:
                 yield pa.Table.from_batches(held)
 
+    def values(self, number: int) -> Iterator[pa.ChunkedArray]:
+        """The column `value` of `chunks`."""
+        return (chunk["value"] for chunk in self.chunks(number))
+
     def _writer(self, number: int, schema: pa.Schema) -> pa.RecordBatchFileWriter:
         if number not in self._writers:
             self._folder.mkdir(exist_ok=True)
@@ -157,11 +161,19 @@ class _Buckets:
         self._open = False
 
 
-def _twice(chunks: Iterable[pa.ChunkedArray]) -> pa.Array:
-    """The values that occur twice in `chunks` together."""
+def _twice(values: Callable[[], Iterable[pa.ChunkedArray]]) -> pa.Array:
+    """The values that occur twice in `values` together, which are read twice.
+
+    The first time only their hashes are kept, which take less memory than the values and how often each occurs.
+    """
+    codes = np.sort(np.concatenate([np.empty(0, np.uint64), *map(_hashed_parts, values())]))
+    shared = pa.array(np.unique(codes[1:][codes[1:] == codes[:-1]]))
+    if not len(shared):
+        return shared
     counted: pa.Table | None = None
-    for chunk in chunks:
-        found = pa.Table.from_batches([pa.RecordBatch.from_struct_array(pc.value_counts(chunk))])
+    for chunk in values():
+        near = chunk.filter(pc.is_in(pa.array(_hashed_parts(chunk)), shared))
+        found = pa.Table.from_batches([pa.RecordBatch.from_struct_array(pc.value_counts(near))])
         if counted is not None:
             both = pa.concat_tables([counted, found]).group_by("values").aggregate([("counts", "sum")])
             found = both.select(["values", "counts_sum"]).rename_columns(["values", "counts"])
@@ -185,6 +197,11 @@ def _two_distinct(before: "pd.DataFrame | None", chunk: pa.Table, column: str) -
 def _plain(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """Times as counts."""
     return values.cast(pa.int64()) if pt.is_timestamp(values.type) else values
+
+
+def _hashed_parts(values: pa.ChunkedArray) -> np.ndarray:
+    """The hashes of `values`, part by part: texts take much memory while they are hashed."""
+    return np.concatenate([np.empty(0, np.uint64), *map(_hashed, values.chunks)])
 
 
 def _hashed(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
