@@ -258,7 +258,7 @@ def test_a_store_that_goes_away_during_a_scan_is_a_reason_to_come_again(
     lake, server = short_lived
     found = lake.scan("t")
     server.stop()
-    with pytest.raises(OSError, match="part-.*AWS Error") as caught:
+    with pytest.raises(OSError, match=r"part-.*AWS Error") as caught:
         found.to_table()
     assert isinstance(_unexpected(caught.value), TransientError)
     with pytest.raises(TransientError, match="The object store did not answer"):
