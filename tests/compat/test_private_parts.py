@@ -256,3 +256,30 @@ def test_feast_takes_tags_and_descriptions_of_an_on_demand_view() -> None:
     again = OnDemandFeatureView.from_proto(copied.to_proto())
     assert again.with_projection(service.feature_view_projections[0]).projection.features == again.features
     assert halves.features[0].tags == {"default": "null"}
+
+
+def test_evidently_shows_the_same_page_without_what_it_draws_and_does_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pandas as pd
+    from evidently.metrics.column_statistics import ValueDriftCalculation
+
+    from training.adapters.drift_report import page
+
+    drawn: list[str] = []
+    draw = ValueDriftCalculation._render
+
+    def noted(self: ValueDriftCalculation, *rest: object) -> object:
+        drawn.append(self.metric.column)
+        return draw(self, *rest)
+
+    monkeypatch.setattr(ValueDriftCalculation, "_render", noted)
+    rows = pd.DataFrame({"a": np.arange(600.0), "b": np.tile(["x", "y"], 300)})
+    less = page.write_page(rows, rows[:300], 0.3, tmp_path / "less", {})
+    assert drawn == []
+    monkeypatch.setattr(page, "without_unseen_drawings", contextlib.nullcontext)
+    all_of_it = page.write_page(rows, rows[:300], 0.3, tmp_path / "all", {})
+    assert sorted(drawn) == ["a", "b"]
+    assert less.columns == all_of_it.columns
+    # The ids on it are random, and of one length.
+    assert less.html.stat().st_size == all_of_it.html.stat().st_size

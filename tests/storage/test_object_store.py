@@ -1,5 +1,6 @@
 """Tables in an object store: all clients take the same settings, and no scan goes through a file system in Python."""
 
+import json
 import re
 import threading
 import urllib.request
@@ -31,6 +32,10 @@ AMAZON = {
     "AWS_REGION": "eu-central-1",
     "AWS_ALLOW_HTTP": "true",
 }
+#: Where a pod finds the credentials of its role, and what it finds.
+ROLE = "/v1/credentials"
+CREDENTIALS = {"AccessKeyId": "of-role", "SecretAccessKey": "s", "Token": "token-of-role"}
+CREDENTIALS |= {"Expiration": "2100-01-01T00:00:00Z"}
 
 
 class Request(NamedTuple):
@@ -52,15 +57,17 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch
 
 @pytest.fixture
 def asked() -> Iterator[tuple[str, list[Request]]]:
-    """The address of a server that refuses everything, and what it was asked."""
+    """The address of a server that refuses all but the credentials of a role, and what it was asked."""
     requests: list[Request] = []
 
     class Refusal(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             requests.append(Request(self.path, {name.lower(): value for name, value in self.headers.items()}))
-            self.send_response(403)
-            self.send_header("Content-Length", "0")
+            content = json.dumps(CREDENTIALS).encode() if self.path == ROLE else b""
+            self.send_response(200 if content else 403)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            self.wfile.write(content)
 
         do_HEAD = do_PUT = do_POST = do_GET
 
@@ -141,6 +148,22 @@ def test_a_profile_without_keys_is_a_wrong_setting(
     with pytest.raises(ConfigError, match=r"profile work .* has no keys") as caught:
         client("s3://bucket/lake")
     assert "aws configure export-credentials --profile work" in caught.value.hint
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_client_takes_the_role_of_its_pod(
+    clean: pytest.MonkeyPatch, asked: tuple[str, list[Request]], client: Callable[[str], None], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("of-the-pod")
+    clean.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+    clean.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://{asked[0]}{ROLE}")
+    clean.setenv("AWS_ENDPOINT_URL", f"http://{asked[0]}")
+    clean.setenv("AWS_ALLOW_HTTP", "true")
+    refused(client, "s3://bucket/lake")
+    role, read = asked[1][:2]
+    assert (role.path, role.headers["authorization"]) == (ROLE, "of-the-pod")
+    assert "Credential=of-role/" in read.headers["authorization"]
+    assert read.headers["x-amz-security-token"] == "token-of-role"
 
 
 @pytest.mark.parametrize("client", CLIENTS)
