@@ -8,10 +8,7 @@ schemas first: columns that the table lacks are added, null in its rows; columns
 types that differ are an error. `widen` makes the one change of a type that loses nothing.
 """
 
-import contextlib
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import date
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -19,11 +16,12 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, QueryBuilder, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from training import delta_files, delta_log, delta_reader, file_digests, object_store, storage
-from training.contract.errors import ConfigError, InputError, TransientError
+from training import delta_files, delta_log, delta_reader, file_digests
+from training.contract.errors import ConfigError, InputError
+from training.delta_tables import KEEP_THE_LOG, DeltaTables, flush_and_record
 from training.domain.schemas import difference
 from training.layout import mark_if_new
 
@@ -33,44 +31,29 @@ PREDICTIONS: Final = "predictions"
 
 #: Statistics of every column: by default Delta keeps those of the first 32 alone, and `spans` wants the time's.
 _TABLE_PROPERTIES: Final = {"delta.dataSkippingNumIndexedCols": "-1"}
-#: By default a checkpoint deletes the entries of the log that are older than 30 days, and nobody can read the versions
-#: of that time any more. Those of a source's tables are pinned by model versions, which can be made again. Tables that
-#: are only appended to, predictions, get a commit every few seconds, and no model version pins them.
-_KEEP_THE_LOG: Final = PostCommitHookProperties(cleanup_expired_logs=False)
 _START_OVER: Final = "move the table's folder away and write it anew (docs/your-model.md, Changing a live model)."
-#: What delta-rs says, in errors of several types, when the object store refuses us, and when it does not answer.
-_REFUSED: Final = re.compile("lacked (the necessary privileges|valid authentication credentials)")
-_NO_ANSWER: Final = re.compile(r"Generic \w+ error")
-#: Colours, arrows and line breaks in these errors.
-_ORNAMENTS: Final = re.compile(r"(\x1b\[\d*m|↳|\s)+")
 #: Beyond it a float64 does not hold every whole number.
 _EXACT: Final = 2**53
 
 
-class Lake:
+class Lake(DeltaTables):
     """The tables of a source; with `model`, also the table PREDICTIONS of that model.
 
-    `uri` is a local folder or an object-store URI that delta-rs knows; credentials come from the environment. Every
-    method raises TransientError when the object store does not answer, ConfigError when it refuses us, and
-    DataContractError when the log of a table is lost or damaged.
+    `uri` is a local folder or an object-store URI; see DeltaTables, also for the errors of every method.
     """
 
     def __init__(self, uri: str, source: str, model: str = "") -> None:
-        self._lake, self._root = uri, f"{uri.rstrip('/')}/{source}"
-        self._model = model
-        self._options = None
-        if storage.is_remote(uri):
-            retries = {"retry_timeout": f"{object_store.RETRY_TIMEOUT.total_seconds()}s"}
-            self._options = retries | object_store.client_options(uri)
+        super().__init__(f"{uri.rstrip('/')}/{source}")
+        self._lake, self._model = uri, model
 
     def uri(self, table: str) -> str:
         if table == PREDICTIONS and not self._model:
-            raise ValueError(f"Predictions are of a model, and this is the lake of the source at {self._root}")
-        return f"{self._root}/{table}/{self._model}" if table == PREDICTIONS else f"{self._root}/{table}"
+            raise ValueError(f"Predictions are of a model, and this is the lake of the source at {self.root}")
+        return f"{super().uri(table)}/{self._model}" if table == PREDICTIONS else super().uri(table)
 
     def version(self, table: str) -> int | None:
         """The newest version of `table`; None when it does not exist yet."""
-        opened = self._open(table)
+        opened = self.open(table)
         return None if opened is None else opened.version()
 
     def schema(self, table: str) -> pa.Schema | None:
@@ -78,7 +61,7 @@ class Lake:
 
         `scan` also lists the files of a table, which takes much longer when there are many.
         """
-        opened = self._open(table)
+        opened = self.open(table)
         return None if opened is None else pa.schema(opened.schema())
 
     def versions(self, *tables: str) -> dict[str, int]:
@@ -93,13 +76,13 @@ class Lake:
         Raises InputError when the table or the version does not exist.
         """
         try:
-            found = delta_reader.dataset(self._load(table, version))
+            found = delta_reader.dataset(self.load(table, version))
             lacking = [each for each in columns or () if each.name not in found.schema.names]
             return found.replace_schema(pa.schema([*found.schema, *lacking])) if lacking else found
         except (TableNotFoundError, DeltaError) as error:
             hint = f"Versions now: {self.versions(table)}. Land data first, or name a version that exists."
             raise InputError(
-                f"Cannot read table {table!r} at version {version} in {self._root}: {error}", hint
+                f"Cannot read table {table!r} at version {version} in {self.root}: {error}", hint
             ) from error
 
     def spans(self, table: str, time_column: str, version: int | None = None) -> list[delta_reader.Span]:
@@ -108,7 +91,7 @@ class Lake:
         [] without a table. In files without statistics of the time column that column is read; rows without a time are
         left out. `table` must be partitioned by `partition`. Raises ConfigError when it holds rows and no such column.
         """
-        opened = self._open(table, version)
+        opened = self.open(table, version)
         files = None if opened is None else delta_reader.files(opened)
         if opened is None or files is None or files.num_rows == 0:
             return []
@@ -119,7 +102,7 @@ class Lake:
 
     def largest(self, table: str, column: str) -> Any:
         """The largest value of `column` in `table`, as far as the statistics of its files tell; None where none do."""
-        opened = self._open(table)
+        opened = self.open(table)
         files = None if opened is None else delta_reader.files(opened)
         if files is None or f"max.{column}" not in files.column_names:
             return None
@@ -127,7 +110,7 @@ class Lake:
 
     def check(self, table: str, schema: pa.Schema) -> None:
         """Raises ConfigError when `table` cannot take rows of `schema`, not even after `widen`. Writes nothing."""
-        opened = self._open(table)
+        opened = self.open(table)
         found = difference(pa.schema([]) if opened is None else pa.schema(opened.schema()), schema)
         self._refuse(table, found.refused)
         if opened is None or not found.widened:
@@ -147,7 +130,7 @@ class Lake:
         Does nothing where there are none. Call `check` before. Raises TransientError when another writer changed the
         table meanwhile.
         """
-        opened = self._open(table)
+        opened = self.open(table)
         names = {} if opened is None else difference(pa.schema(opened.schema()), schema).widened
         if opened is None or not names:
             return
@@ -194,9 +177,9 @@ class Lake:
         held = pa.schema(opened.schema())
         new = [field for field in schema if field.name not in held.names]
         properties = CommitProperties(app_transactions=[Transaction(*each) for each in transactions.items()])
-        with self._answering():
-            added = delta_files.write_files(opened, self._options, rows, partition)
-        with self._committing(opened):
+        with self.answering():
+            added = delta_files.write_files(opened, self.options, rows, partition)
+        with self.committing(opened):
             opened.create_write_transaction(
                 added,
                 "overwrite",
@@ -204,11 +187,11 @@ class Lake:
                 list(partition),
                 [(name, "=", value) for name, value in partition.items()],
                 commit_properties=properties,
-                post_commithook_properties=_KEEP_THE_LOG,
+                post_commithook_properties=KEEP_THE_LOG,
             )
             before = opened.version()
             opened.update_incremental()
-        _flush_and_record(opened, before)
+        flush_and_record(opened, before)
         return opened.version()
 
     def overwrite(
@@ -226,7 +209,7 @@ class Lake:
         """
         opened = self._open_or_create(table, rows.schema, partition_by)
         if version is not None:
-            with self._answering():
+            with self.answering():
                 opened.load_as_version(version)
         return self._commit(opened, rows, transactions, retries=0, mode="overwrite", schema_mode="overwrite")
 
@@ -250,34 +233,13 @@ class Lake:
         self._refuse_differences(table, opened, schema)
         return Appending(self, opened)
 
-    def vacuum(self, table: str, hours: int, keep: Collection[int], dry_run: bool = False) -> list[str]:
-        """Delete the files that only versions older than `hours` hours have, but none of the versions in `keep`.
-
-        Returns the names of the files, also of those that would be deleted and of those that are gone already while the
-        log still names them. Versions in `keep` that the table does not have, of a table that was created again, are
-        left out. Nothing happens when there is no table.
-        """
-        opened = self._open(table)
-        if opened is None:
-            return []
-        kept = sorted(version for version in keep if version <= opened.version())
-        with self._answering():
-            # Delta refuses less than a week. The spec decides.
-            return opened.vacuum(
-                hours,
-                dry_run=dry_run,
-                enforce_retention_duration=False,
-                post_commithook_properties=_KEEP_THE_LOG,
-                keep_versions=kept or None,
-            )
-
     def files(self, table: str, version: int | None = None) -> list[str]:
         """The files of `table` at `version` (None: the newest), relative to its folder; none without a table."""
         return list(self.file_sizes(table, version))
 
     def file_sizes(self, table: str, version: int | None = None) -> dict[str, int]:
         """As `files`, with the bytes of each."""
-        opened = self._open(table, version)
+        opened = self.open(table, version)
         if opened is None:
             return {}
         found = delta_reader.files(opened)
@@ -290,50 +252,16 @@ class Lake:
 
     def count_where(self, table: str, predicate: str) -> int:
         """The rows of `table` that match the SQL `predicate`; 0 without a table."""
-        opened = self._open(table)
+        opened = self.open(table)
         if opened is None:
             return 0
         query = f"SELECT count(*) AS matching FROM wanted WHERE {predicate}"
         found = pa.table(QueryBuilder().register("wanted", opened).execute(query).read_all())
         return int(found["matching"][0].as_py())
 
-    def remove(self, table: str, predicate: str) -> int:
-        """Delete the rows of `table` that match the SQL `predicate`, in one commit. Returns their number.
-
-        Earlier versions keep them until `vacuum`. Raises TransientError when another writer committed meanwhile.
-        """
-        opened = self._open(table)
-        if opened is None:
-            return 0
-        with self._committing(opened):
-            found = opened.delete(predicate, post_commithook_properties=_KEEP_THE_LOG)
-        _flush_and_record(opened)
-        return int(found["num_deleted_rows"])
-
-    def compact(self, table: str, column: str, before: date) -> int:
-        """Merge the small files of each day before `before` in the partition column `column`, and write a checkpoint.
-
-        Rows and earlier versions stay as they are. Returns the number of files that were merged. Raises TransientError
-        when another writer rewrote the table meanwhile; one that appends does not disturb.
-        """
-        opened = self._open(table)
-        if opened is None:
-            return 0
-        started = opened.version()
-        with self._committing(opened):
-            done = opened.optimize.compact(
-                [(column, "<", before.isoformat())], max_concurrent_tasks=1, post_commithook_properties=_KEEP_THE_LOG
-            )
-            merged = int(done["numFilesRemoved"])
-            if merged:
-                opened.create_checkpoint()
-        if merged:
-            _flush_and_record(opened, started)
-        return merged
-
     def applied(self, table: str, application: str, version: int | None = None) -> int | None:
         """The number of the last transaction that `application` committed to `table`, as of `version`."""
-        opened = self._open(table, version)
+        opened = self.open(table, version)
         return None if opened is None else opened.transaction_version(application)
 
     def commit_digest(self, table: str, version: int) -> str | None:
@@ -342,69 +270,35 @@ class Lake:
 
     def identity(self, table: str) -> str | None:
         """The id that `table` got when it was created; one that was deleted and created again has another."""
-        opened = self._open(table)
+        opened = self.open(table)
         return None if opened is None else str(opened.metadata().id)
 
     def identities(self, tables: Iterable[str]) -> dict[str, str | None]:
         """`identity` of each of `tables`."""
         return {table: self.identity(table) for table in tables}
 
-    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        try:
-            return self._load(table, version)
-        except TableNotFoundError:
-            delta_log.refuse_lost_log(self.uri(table))
-            return None
-
-    def _load(self, table: str, version: int | None) -> DeltaTable:
-        """Raises TableNotFoundError, and DataContractError when the commit of the version, or the log, is not whole."""
-        try:
-            with self._answering():
-                opened = DeltaTable(self.uri(table), version, self._options)
-        except TableNotFoundError:
-            raise
-        except DeltaError as error:
-            delta_log.refuse_damage(self.uri(table), error)
-            raise
-        delta_log.refuse_torn_commit(self.uri(table), opened.version())
-        return opened
-
-    @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
-        """What delta-rs says of the object store becomes an error of ours."""
-        try:
-            yield
-        except (OSError, DeltaError) as error:
-            said = _ORNAMENTS.sub(" ", str(error))
-            if self._options and _REFUSED.search(said):
-                problem = f"The store of {self._root} refuses access: {said}"
-                raise ConfigError(problem, object_store.KEYS_HINT) from error
-            if self._options and _NO_ANSWER.search(said):
-                raise TransientError(f"The store of {self._root} did not answer: {said}", hint="Retry.") from error
-            raise
-
     def _open_or_create(self, table: str, schema: pa.Schema, partition_by: list[str]) -> DeltaTable:
         """Creating is a commit of its own: two first writers then meet in a conflict instead of both creating."""
         self._refuse(table, difference(pa.schema([]), schema).refused)
         mark_if_new(self._lake)
-        if "://" not in self._root:
+        if "://" not in self.root:
             Path(self.uri(table)).parent.mkdir(parents=True, exist_ok=True)
         try:
-            opened = self._open(table)
+            opened = self.open(table)
             if opened is not None:
                 return opened
-            with self._answering():
+            with self.answering():
                 created = DeltaTable.create(
                     self.uri(table),
                     schema,
                     partition_by=partition_by,
                     configuration=_TABLE_PROPERTIES,
-                    storage_options=self._options,
+                    storage_options=self.options,
                 )
             delta_log.flush_newest(created)
             return created
         except DeltaError:
-            opened = self._open(table)
+            opened = self.open(table)
             if opened is None:
                 raise
             return opened
@@ -433,26 +327,16 @@ class Lake:
         """
         kept = [Transaction(*each) for each in (transactions or {}).items()]
         properties = CommitProperties(app_transactions=kept or None, max_commit_retries=retries)
-        hooks = None if mode["mode"] == "append" else _KEEP_THE_LOG
-        with self._committing(opened):
+        hooks = None if mode["mode"] == "append" else KEEP_THE_LOG
+        with self.committing(opened):
             write_deltalake(  # type: ignore[call-overload]
                 opened, rows, commit_properties=properties, post_commithook_properties=hooks, **mode
             )
         if mode["mode"] == "append":  # A stream commits every minute: the nightly check records its files.
             delta_log.flush_newest(opened)
         else:
-            _flush_and_record(opened)
+            flush_and_record(opened)
         return opened.version()
-
-    @contextlib.contextmanager
-    def _committing(self, opened: DeltaTable) -> Iterator[None]:
-        try:
-            with self._answering():
-                yield
-        except CommitFailedError as error:
-            raise TransientError(
-                f"Another writer changed {opened.table_uri} meanwhile: {error}", hint="Retry."
-            ) from error
 
 
 class Appending:
@@ -470,11 +354,3 @@ class Appending:
     def commit(self, rows: pa.RecordBatchReader, transactions: Mapping[str, int]) -> int:
         """Append `rows`, read batch by batch. Returns the version. Raises TransientError as `Lake.replace` does."""
         return self._lake._commit(self._opened, rows, transactions, mode="append", schema_mode="merge")
-
-
-def _flush_and_record(opened: DeltaTable, since: int | None = None) -> None:
-    """Put the newest commit, or all after version `since`, on disk, and record the digests of their files."""
-    delta_log.flush_newest(opened, since)
-    newest = opened.version()
-    for version in range(newest if since is None else since + 1, newest + 1):
-        file_digests.record_commit(delta_log.folder_of(opened), version)
