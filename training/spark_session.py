@@ -116,21 +116,13 @@ class Spark:
                 self.session.catalog.dropTempView(name)
 
     def query(self, sql: str, schema: pa.Schema) -> pa.Table:
-        """The rows of a SELECT in order, as a table of `schema`, column by column. Raises SqlError.
-
-        The table lies in a temporary file that is mapped into memory. So it may be larger than the memory.
-        """
+        """The rows of a SELECT in order, as a table of `schema`, column by column, in a file. Raises SqlError."""
         from pyspark.errors import PySparkException
 
         from training.compat.pyspark import arrow_batches
 
         try:
-            with tempfile.NamedTemporaryFile(prefix="perennial-spark-") as file:
-                with pa.ipc.new_file(file.name, schema) as writer:
-                    for batch in arrow_batches(self.session.sql(sql)):
-                        writer.write_table(_cast(batch, schema), _BATCH_ROWS)
-                # The mapping keeps the file, which has no name any more.
-                return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
+            return in_a_file((_cast(batch, schema) for batch in arrow_batches(self.session.sql(sql))), schema)
         except PySparkException as error:
             raise SqlError(_message(error)) from error
 
@@ -178,6 +170,16 @@ class Spark:
 
         table = rows if isinstance(rows, pa.Table) else rows.to_table()
         return self.session.createDataFrame(table, None if len(table) else spark_schema(table.schema))
+
+
+def in_a_file(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    """`tables` as one, in a temporary file that is mapped into memory. So it may be larger than the memory."""
+    with tempfile.NamedTemporaryFile(prefix="perennial-spark-") as file:
+        with pa.ipc.new_file(file.name, schema) as writer:
+            for each in tables:
+                writer.write_table(each, _BATCH_ROWS)
+        # The mapping keeps the file, which has no name any more.
+        return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
 
 
 def _check_partition(fragment: ds.Fragment) -> None:

@@ -5,7 +5,7 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
-from training.adapters.feature_engines._spark_sql import spark_sql
+from training.adapters.feature_engines._spark_sql import spark_sql, unordered
 from training.adapters.feature_engines.spark import SparkEngine
 from training.contract.errors import ConfigError, TransientError
 from training.domain.feature_engine import SqlError
@@ -40,6 +40,30 @@ def test_names_are_quoted_and_parameters_are_days() -> None:
 def test_a_table_of_numbers_keeps_its_names() -> None:
     found = spark_sql("SELECT n FROM range(1, 4) AS t(n), range(2)", {})
     assert found == "SELECT `n` FROM RANGE(1, 4) AS `t`(`n`), RANGE(0, 2) AS `_range`(`range`)"
+
+
+def test_a_comment_is_a_hint_and_a_list_of_numbers_a_sequence() -> None:
+    found = spark_sql("SELECT /* REPARTITION(a) */ a, unnest(range(b, c)) AS n FROM t", {})
+    assert found.startswith("SELECT /*+ REPARTITION(`a`) */ `a`, EXPLODE(CASE WHEN")
+    for refused in ("unnest([1, 2])", "unnest(range(a, b, 2))"):
+        with pytest.raises(SqlError, match="compared"):
+            spark_sql(f"SELECT {refused} AS n FROM t", {})
+
+
+@pytest.mark.parametrize(
+    ("sql", "order"),
+    [
+        ('SELECT * FROM (SELECT 1 AS x ORDER BY x) WHERE x > 0 ORDER BY x, "Y" DESC', 'ORDER BY x, "Y" DESC'),
+        ("SELECT * FROM t ORDER BY x LIMIT 3", ""),
+        ("SELECT DISTINCT * FROM t ORDER BY x", ""),
+        ("SELECT a FROM t ORDER BY x", ""),
+        ("SELECT * FROM t", ""),
+    ],
+)
+def test_the_last_order_is_taken_off_where_the_rows_do_not_depend_on_it(sql: str, order: str) -> None:
+    select, found = unordered(sql)
+    assert found == order
+    assert select == (sql.removesuffix(f" {order}") if order else sql)
 
 
 def test_the_engine_needs_the_url_of_a_server() -> None:

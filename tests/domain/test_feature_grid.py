@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from training.adapters.feature_query import FeatureQueries
@@ -30,9 +31,10 @@ LABEL = LabelFeed("reports", "bad", "event", "id", "told", 3, Column(type="int64
 KEYS = ["Zürich", "Łódź", "東京", "a b", "", "Ångström", None]
 
 
-def queries(table: FeatureTable, label: LabelFeed | None, on_grid: bool = True) -> FeatureQueries:
-    grids = {"t": table_queries(table, COLUMNS, "at", label)} if on_grid else {}
-    generated = {"t": feature_sql(table, COLUMNS, "at", label)}
+def queries(table: FeatureTable, label: LabelFeed | None, on_grid: bool = True, as_sql: bool = False) -> FeatureQueries:
+    grid = table_queries(table, COLUMNS, "at", label)
+    grids = {"t": grid} if on_grid else {}
+    generated = {"t": grid.select if as_sql else feature_sql(table, COLUMNS, "at", label)}
     hourly = ["t"] if table.every == "1h" else []
     made = FeatureQueries(Path("none.sql"), {"t": "key"}, generated=generated, grids=grids, hourly=hourly)
     made.may_be_null = {"t": [feature.name for feature in table.features()]}
@@ -95,6 +97,18 @@ def test_unicode_keys_repeated_events_and_reports_before_their_event(
     found = queries(table, label).run("t", DAYS, data)
     assert found.equals(expected)
     assert len(found) > 100
+    assert queries(table, label, on_grid=False, as_sql=True).run("t", DAYS, data).equals(expected)
+
+
+@pytest.mark.parametrize("label", [None, LABEL])
+def test_a_few_days_have_the_rows_that_they_have_among_others(label: LabelFeed | None) -> None:
+    table, data = table_of(SUMS, label="bad" if label else None), rows(5)
+    made = queries(table, label, on_grid=False, as_sql=True)
+    whole = made.run("t", DAYS, data)
+    for first, days in ((0, 1), (4, 3), (19, 1)):
+        few = Days(start=START + timedelta(days=first), end=START + timedelta(days=first + days))
+        inside = (pc.field("day") >= few.start) & (pc.field("day") < few.end)
+        assert made.run("t", few, data).equals(whole.filter(inside).combine_chunks())
 
 
 def test_one_report_for_each_event_needs_no_order_of_reports() -> None:

@@ -108,10 +108,15 @@ def computed(table: FeatureTable, events: list[Row], labels: list[Row], label: L
 def check_grid(
     table: FeatureTable, rows: pa.Table, relations: dict[str, pa.Table], label: LabelFeed | None, end: date
 ) -> None:
-    """The grid makes the same rows, bit for bit, also in blocks of entities. `table`: without its other features."""
+    """The grid makes the same rows, bit for bit, also in blocks of entities, and so does its SQL. `table`: without its
+    other features."""
     queries, engine = table_queries(table, COLUMNS, "at", label), DuckDb()
     parts = engine.execute(queries.parts_of(relations), {}, relations)
     order = [(name, "ascending") for name in ("day", "feature_timestamp", "shop") if name in rows.column_names]
+    select = engine.execute(queries.select, {"start": START.date(), "end": end}, relations).sort_by(order)
+    same = rows.filter(pc.field("shop").is_valid()).select(select.column_names).sort_by(order)
+    assert select.schema == same.schema
+    assert select.to_pandas().equals(same.to_pandas())
     for cells in (feature_grid.CELLS, 30):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(feature_grid, "CELLS", cells)
@@ -121,7 +126,6 @@ def check_grid(
                 return
         found = engine.execute(queries.features, {}, {"grid": sums})
         assert found == found.sort_by(order)
-        same = rows.filter(pc.field("shop").is_valid()).select(found.column_names).sort_by(order)
         assert found.schema == same.schema
         assert found.to_pandas().equals(same.to_pandas())
 

@@ -78,9 +78,7 @@ class FeatureQueries:
     def of_source(cls, source: SourceSpec, folder: Path, engine: str = "duckdb", url: str = "") -> "FeatureQueries":
         """The queries of `source`, some of which may be written in `<folder>/<source>.sql`."""
         path, generated = folder / f"{source.name}.sql", declared_queries(source)
-        # A grid is computed in this process.
-        grids = grid_queries(source) if FEATURE_ENGINES.find(engine).is_local else {}
-        hourly = source.hourly_tables
+        grids, hourly = grid_queries(source), source.hourly_tables
         return cls(path, source.entities, engine, url, generated=generated, grids=grids, hourly=hourly)
 
     def _of(self, table: str) -> str:
@@ -144,17 +142,19 @@ class FeatureQueries:
         """
         entity = self._tables[table]
         order = f'{_TIME if table in self._hourly else "day"}, "{entity}"'
-        query = f'SELECT * FROM ({self._queries[table]}\n) WHERE "{entity}" IS NOT NULL ORDER BY {order}'
-        found = self._on_grid(table, days, relations)
+        grid = self._grids.get(table)
+        found = self._on_grid(table, grid, days, relations) if grid and self._engine.is_local else None
         if found is None:
+            select = grid.select if grid and not self._engine.is_local else self._queries[table]
+            query = f'SELECT * FROM ({select}\n) WHERE "{entity}" IS NOT NULL ORDER BY {order}'
             found = self._execute(table, query, days, relations)
         self._check_rows(table, entity, days, found)
         return self._with_timestamps(entity, found)
 
-    def _on_grid(self, table: str, days: Days, relations: Mapping[str, Relation]) -> pa.Table | None:
-        """The rows of the table's SELECT, computed on a grid; None for other tables, and when numbers are too large."""
-        if (queries := self._grids.get(table)) is None:
-            return None
+    def _on_grid(
+        self, table: str, queries: GridQueries, days: Days, relations: Mapping[str, Relation]
+    ) -> pa.Table | None:
+        """The rows of the table's SELECT, computed on a grid in this process; None when numbers are too large."""
         parts = self._execute(table, queries.parts_of(relations), days, relations)
         try:
             sums = window_sums(parts, queries.grid, days.start, days.end)

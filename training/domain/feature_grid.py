@@ -39,10 +39,12 @@ class TooLargeError(Exception):
 
 @dataclass(frozen=True)
 class PartSums:
-    """A column of the events, and the windows in steps over which to sum it. Of booleans the true ones are counted."""
+    """A column of the events, and the windows in steps over which to sum it."""
 
     name: str
     windows: tuple[int, ...]
+    #: Whether it has booleans, of which the true ones are counted.
+    is_count: bool
 
 
 @dataclass(frozen=True)

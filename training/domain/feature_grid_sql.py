@@ -2,6 +2,7 @@
 
 Together they compute the same rows as the table's one SELECT (feature_sql.py), for tables whose aggregations are all
 sums over events. Between the two, sums over windows are differences on a grid, which take a fraction of the CPU time.
+Engines in another process get the sums as SQL as well (feature_sums_sql.py), and so all in one SELECT.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from training.contract.source_spec import SourceSpec
 from training.domain.arrow_types import all_distinct
 from training.domain.feature_grid import CORRECTED, ENTITY, MOMENT, REPORTED, Grid, PartSums
 from training.domain.feature_sql import ADDED, Generator, LabelFeed, Part, label_feed, quoted, relation
+from training.domain.feature_sums_sql import sums_relations
 
 #: The relation of the sums over windows.
 GRID = "grid"
@@ -32,6 +34,8 @@ class GridQueries:
     parts_of_single_reports: str
     #: Yields the columns of the feature table from the relation GRID, row by row in its order.
     features: str
+    #: All of it in SQL: yields the columns of the feature table from the feeds.
+    select: str
     #: The feed of the table's label, and its column with the event's id; None without a label.
     reports: tuple[str, str] | None
 
@@ -77,7 +81,10 @@ class _GridGenerator(Generator):
         for feature in table.features():
             value = self._value(feature.aggregation, feature.window)
             columns.append(f"{value}::FLOAT AS {quoted(feature.name)}")
-        sums = [PartSums(_bare(name), tuple(sorted(self._windows[name]))) for name in self._parts.values()]
+        sums = [
+            PartSums(_bare(name), tuple(sorted(self._windows[name])), part.function == "count")
+            for part, name in self._parts.items()
+        ]
         grid = Grid(
             step_hours=table.step_hours,
             delay=self._delay,
@@ -85,15 +92,25 @@ class _GridGenerator(Generator):
             sums=tuple(sums),
         )
         reports = None if self._label is None else (self._label.relation, self._label.id_column)
-        features = f"SELECT {', '.join(columns)} FROM {GRID}"
-        return GridQueries(grid, self._of_events(single=False), self._of_events(single=True), features, reports)
+        parts, features = self._of_events(single=False), f"SELECT {', '.join(columns)} FROM"
+        relations = sums_relations(grid, parts, is_labelled=self._label is not None)
+        select = f"WITH {', '.join(relations)}\n{features} {GRID}"
+        single = self._of_events(single=True)
+        return GridQueries(grid, parts, single, f"{features} ({self._wide(grid)})", select, reports)
+
+    def _wide(self, grid: Grid) -> str:
+        """GRID with whole sums of 128 bits, as those of the one SELECT. Sums of decimals come as decimals."""
+        whole = {_bare(name) for part, name in self._parts.items() if part.is_whole}
+        columns = [ENTITY, MOMENT]
+        for each in grid.sums:
+            names = [quoted(f"{each.name}_{window}") for window in each.windows]
+            columns += [f"CAST({name} AS HUGEINT) AS {name}" if each.name in whole else name for name in names]
+        return f"SELECT {', '.join(columns)} FROM {GRID}"
 
     def _over_window(self, part: Part, name: str, window: str) -> str:
         steps = window_hours(window) // self._table.step_hours
         self._windows.setdefault(name, set()).add(steps)
-        column = quoted(f"{_bare(name)}_{steps}")
-        # As the sums of the one SELECT, which have 128 bits. Those of decimals come as decimals.
-        return f"CAST({column} AS HUGEINT)" if part.is_whole else column
+        return quoted(f"{_bare(name)}_{steps}")
 
     def _of_events(self, single: bool) -> str:
         columns = [f"{self._entity} AS {ENTITY}", f"{self._time} AS {MOMENT}"]

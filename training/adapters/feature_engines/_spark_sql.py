@@ -5,6 +5,7 @@ to integers and decimals, rounding, averages, infinite dates. A function that is
 nobody has compared its results: an error is better than a number that depends on the engine.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
@@ -33,6 +34,9 @@ _WHOLE = {exp.DType.TINYINT, exp.DType.SMALLINT, exp.DType.INT, exp.DType.BIGINT
 #: DuckDB's integers of 128 bits. Spark's widest integers are decimals.
 _WIDE = {exp.DType.INT128, exp.DType.UINT128}
 _DIGITS_64, _DIGITS_128 = 18, 38
+#: Clauses of a SELECT whose result depends on the order.
+_CUTS = ("limit", "offset", "distinct")
+_HINT = re.compile(r"REPARTITION\((\w+)\)")
 #: Later than all days, as DuckDB's infinity is. Spark has no infinite days.
 _LAST_DAY = "9999-12-31"
 #: A double is taken apart at this power of two: both parts are exact, and fit in 64 bits up to 10^34.
@@ -54,9 +58,33 @@ def spark_sql(sql: str, parameters: Mapping[str, date]) -> str:
             if new is not node:
                 tree = new if node is tree else tree
                 node.replace(new)
+        for select in tree.find_all(exp.Select):
+            _give_hint(select)
         return tree.sql(dialect="spark", identify=True, comments=False)
     except (SqlglotError, ValueError) as error:
         raise SqlError(f"The query cannot be translated for Spark: {error}") from error
+
+
+def unordered(sql: str) -> tuple[str, str]:
+    """The SELECT `sql` without its last ORDER BY, and this clause: empty when the rows or columns depend on it."""
+    try:
+        tree = sqlglot.parse_one(sql, read="duckdb")
+    except SqlglotError as error:
+        raise SqlError(f"The query cannot be translated for Spark: {error}") from error
+    order = tree.args.get("order")
+    is_plain = isinstance(tree, exp.Select) and tree.is_star and not any(tree.args.get(name) for name in _CUTS)
+    if order is None or not is_plain:
+        return sql, ""
+    order.pop()
+    return tree.sql(dialect="duckdb"), order.sql(dialect="duckdb")
+
+
+def _give_hint(select: exp.Select) -> None:
+    """A comment such as `/* REPARTITION(x) */` after SELECT is a hint for Spark."""
+    for comment in select.comments or []:
+        if found := _HINT.fullmatch(comment.strip()):
+            column = exp.column(exp.to_identifier(found[1], quoted=True))
+            select.set("hint", exp.Hint(expressions=[exp.Anonymous(this="REPARTITION", expressions=[column])]))
 
 
 def _translated(node: exp.Expr, parameters: Mapping[str, date]) -> exp.Expr:
@@ -194,9 +222,23 @@ def _is_nan(node: exp.IsNan) -> exp.Expr:
     return _parsed(f"CASE WHEN {value} IS NOT NULL THEN isnan({value}) END")
 
 
+def _unnested(node: exp.Explode) -> exp.Expr:
+    """`unnest(range(a, b))`. Spark's sequence has its end in it, and counts down where the end is less."""
+    numbers = node.this
+    limits = [numbers.args.get(name) for name in ("start", "end", "step")]
+    if not isinstance(numbers, exp.GenerateSeries) or not numbers.args.get("is_end_exclusive") or None in limits[:2]:
+        raise _unknown("unnest() of something else than range(a, b)")
+    if limits[2] is not None and limits[2].name != "1":
+        raise _unknown("unnest(range(a, b, step))")
+    start, end = (_text(limit) for limit in limits[:2] if limit is not None)
+    return _parsed(f"explode(CASE WHEN {start} < {end} THEN sequence({start}, {end} - 1) END)")
+
+
 def _numbers(node: exp.GenerateSeries) -> exp.Expr:
     """The table function `range`, whose column has the function's name."""
     table = node.parent
+    if isinstance(table, exp.Explode):
+        return node
     if not isinstance(table, exp.Table) or not node.args.get("is_end_exclusive"):
         raise _unknown("generate_series, or range in a list")
     alias = table.args.get("alias") or exp.TableAlias(this=exp.to_identifier("_range"))
@@ -220,6 +262,7 @@ _REWRITES: Mapping[type[exp.Expr], Callable[[Any], exp.Expr]] = {
     exp.Avg: _average,
     exp.Cast: _cast,
     exp.Div: _divided,
+    exp.Explode: _unnested,
     exp.Extract: _extract,
     exp.Filter: _filtered,
     exp.GenerateSeries: _numbers,

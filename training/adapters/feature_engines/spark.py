@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from tempfile import TemporaryDirectory
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
-from training.adapters.feature_engines._spark_sql import spark_sql
+from training.adapters.feature_engines._spark_sql import spark_sql, unordered
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.contract.registries import FEATURE_ENGINES
 from training.domain.feature_engine import AskedEvents, Relation, TimedRows, Work, in_order
-from training.spark_session import Spark, connect
+from training.spark_session import Spark, connect, in_a_file
 from training.spark_workers import Joined
+
+#: Rows that are sorted pass through memory so many at a time.
+_BATCH_ROWS = 100_000
 
 
 @FEATURE_ENGINES.register("spark")
@@ -39,11 +44,13 @@ class SparkEngine:
     def execute(self, sql: str, parameters: Mapping[str, date], relations: Mapping[str, Relation]) -> pa.Table:
         empty = {name: relation.schema.empty_table() for name, relation in relations.items()}
         nothing = self._duckdb.execute(f"SELECT * FROM ({sql}\n) LIMIT 0", parameters, empty)
-        translated = spark_sql(sql, parameters)
+        select, order = unordered(sql)
+        translated = spark_sql(select, parameters)
         if all(isinstance(relation, pa.Table) and not len(relation) for relation in relations.values()):
             return self._duckdb.execute(sql, parameters, relations)
         with self._spark.views(relations):
-            return self._spark.query(translated, nothing.schema)
+            found = self._spark.query(translated, nothing.schema)
+        return _ordered(found, order) if order else found
 
     def newest(self, events: pa.Table, time: str, features: TimedRows) -> pa.Table:
         keys = [f"key_{i}" for i in range(len(features.keys))]
@@ -75,6 +82,19 @@ class SparkEngine:
         schemas = [_schema(events.rows, events.columns), *(_schema(view.rows, view.columns) for view in views)]
         with spark.views(relations):
             yield from spark.map_batches(sql, Joined(work, schemas, spark.send_files(files)))
+
+
+def _ordered(rows: pa.Table, order: str) -> pa.Table:
+    """`rows` in the `order`, by DuckDB, which sorts on disk what the memory does not hold.
+
+    To sort them, Spark would compute all rows twice: the first time only to see which ranges they lie in.
+    """
+    with duckdb.connect() as connection, TemporaryDirectory(prefix="perennial-spark-") as folder:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET temp_directory = $folder", {"folder": folder})
+        connection.register("rows", rows)
+        found = connection.execute(f"SELECT * FROM rows {order}").to_arrow_reader(_BATCH_ROWS)
+        return in_a_file((pa.Table.from_batches([batch]) for batch in found), rows.schema)
 
 
 def _schema(relation: Relation, columns: Sequence[str]) -> pa.Schema:
