@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 
 from training import storage
 from training.contract.errors import ConfigError, TransientError
-from training.domain.feature_engine import LakeRows, Relation, SqlError
+from training.domain.feature_engine import LakeRows, Relation, SqlError, in_this_process
 from training.spark_workers import code_archive
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Spark:
     def frame(self, relation: Relation) -> "DataFrame":
         """The rows of `relation`. Those that do not lie in the lake are sent to the server."""
         if not isinstance(relation, LakeRows):
-            return self._sent(relation)
+            return self._sent(in_this_process(relation))
         from training.compat.pyspark import spark_schema
 
         found = list(relation.table.get_fragments(filter=relation.wanted))
@@ -105,14 +105,17 @@ class Spark:
         return rows.where((column >= relation.start) & (column < relation.end))
 
     @contextmanager
-    def views(self, relations: Mapping[str, Relation]) -> Iterator[None]:
-        """The `relations` are views of these names within the block."""
+    def views(self, relations: Mapping[str, Relation], selects: Mapping[str, str] | None = None) -> Iterator[None]:
+        """The `relations` are views of these names within the block, and so are the `selects`, which read them."""
+        selects = selects or {}
         for name, relation in relations.items():
             self.frame(relation).createOrReplaceTempView(name)
         try:
+            for name, select in selects.items():
+                self.session.sql(select).createOrReplaceTempView(name)
             yield
         finally:
-            for name in relations:
+            for name in [*selects, *relations]:
                 self.session.catalog.dropTempView(name)
 
     def query(self, sql: str, schema: pa.Schema) -> pa.Table:

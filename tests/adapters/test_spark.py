@@ -16,12 +16,15 @@ from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.adapters.feature_engines.spark import SparkEngine
 from training.adapters.lake import Lake
+from training.adapters.tables import reports_relation
 from training.contract.base import Days
 from training.contract.errors import ConfigError
 from training.contract.feature_tables import FeatureTable
 from training.contract.messages import FeaturesInputs
+from training.contract.source_spec import load_source_spec
 from training.domain.feature_engine import LakeRows, SqlError, TimedRows
-from training.domain.feature_sql import feature_sql
+from training.domain.feature_grid_sql import table_queries
+from training.domain.feature_sql import ADDED, feature_sql
 from training.settings import Settings
 from training.spark_session import connect
 from training.steps import features
@@ -65,11 +68,14 @@ def test_declared_features_are_equal_to_the_last_bit(
         ),
     }
     limits = {"start": START.date(), "end": START.date() + timedelta(days=14)}
-    sql = feature_sql(table, COLUMNS, "at", LABEL if labelled else None)
-    found = spark.execute(sql, limits, relations)
-    assert len(found) > 50
+    label = LABEL if labelled else None
+    sums = {name: each for name, each in table.aggregations.items() if each.function in ADDED}
+    of_sums = table.model_copy(update={"aggregations": sums})
     by = ["day", "shop", *(["feature_timestamp"] if every == "1h" else [])]
-    same(found, DuckDb().execute(sql, limits, relations), by)
+    for sql in (feature_sql(table, COLUMNS, "at", label), table_queries(of_sums, COLUMNS, "at", label).select):
+        found = spark.execute(sql, limits, relations)
+        assert len(found) > 50
+        same(found, DuckDb().execute(sql, limits, relations), by)
 
 
 #: Expressions of one row that both engines must compute alike.
@@ -274,3 +280,22 @@ def not_sent(batches: Any) -> Any:
 def test_code_that_the_workers_lack_is_an_error_of_the_setup(spark_url: str) -> None:
     with pytest.raises(ConfigError, match=r"Python workers cannot run our code: ModuleNotFoundError.*'tests'"):
         list(connect(spark_url).map_batches("SELECT 1 AS x", not_sent))
+
+
+@pytest.mark.parametrize("silence", ["missing", "negative"])
+def test_reports_of_labels_are_read_and_corrected_there(spark: SparkEngine, settings: Settings, silence: Any) -> None:
+    events, labels = payments(8, delays=(1, 2, -1))
+    put(settings, events, labels, "first")
+    again = labels.iloc[::3].assign(is_fraud=lambda rows: 1 - rows["is_fraud"])
+    put(settings, events.iloc[:0], again, "same time")
+    put(settings, events.iloc[:0], again.assign(reported_at=again["reported_at"] + timedelta(hours=5)), "later")
+    source = load_source_spec(SOURCE, settings.feature_repo)
+    label = source.labels["is_fraud"].model_copy(update={"unlabelled_after_delay": silence, "delay_days": 2})
+    source = source.model_copy(update={"labels": {"is_fraud": label}})
+    lake = Lake(settings.lake, SOURCE)
+    asked = LakeRows(lake.uri("events"), lake.scan("events"), "event_time", midnight(0), midnight(8))
+    relation = reports_relation(lake, source, "labels", lake.version("labels"), asked, day(0), day(7))
+    sql = "SELECT * FROM labels ORDER BY transaction_id, reported_at"
+    found, wanted = (engine.execute(sql, {}, {"labels": relation}) for engine in (spark, DuckDb()))
+    assert len(wanted) > len(labels) / 2
+    assert found.equals(wanted)

@@ -182,8 +182,9 @@ def test_reports_from_before_the_label_column_was_another_do_not_count(tmp_path:
     assert known.dtype == "int64"
     assert known.to_dict() == dict(zip(labels["transaction_id"], labels["is_fraud"], strict=True))
     version = lake.version("labels")
-    relation = tables.reports_relation(lake, spec.source, "labels", version, lake.scan("events"), day(0), day(2 * DAYS))
-    assert relation["chargeback"].null_count == 0
+    none = lake.scan("events").schema.empty_table()
+    relation = tables.reports_relation(lake, spec.source, "labels", version, none, day(0), day(2 * DAYS))
+    assert relation.make()["chargeback"].null_count == 0
     newest = reader.newest_report()
     assert newest == early["reported_at"].max()
 

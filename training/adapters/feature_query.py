@@ -18,7 +18,7 @@ from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
 from training.contract.registries import FEATURE_ENGINES
 from training.contract.source_spec import SourceSpec
-from training.domain.feature_engine import FeatureEngine, Relation, SqlError
+from training.domain.feature_engine import FeatureEngine, Relation, SqlError, in_this_process
 from training.domain.feature_grid import TooLargeError, window_sums
 from training.domain.feature_grid_sql import GRID, GridQueries, grid_queries
 from training.domain.feature_sql import declared_queries
@@ -155,6 +155,7 @@ class FeatureQueries:
         self, table: str, queries: GridQueries, days: Days, relations: Mapping[str, Relation]
     ) -> pa.Table | None:
         """The rows of the table's SELECT, computed on a grid in this process; None when numbers are too large."""
+        relations = {name: in_this_process(each) for name, each in relations.items()}
         parts = self._execute(table, queries.parts_of(relations), days, relations)
         try:
             sums = window_sums(parts, queries.grid, days.start, days.end)

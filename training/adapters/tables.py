@@ -25,7 +25,7 @@ from training.contract.source_spec import LabelColumn, SourceSpec
 from training.domain import predictions as layout
 from training.domain.arrow_types import arrow_type, as_exact_pandas, feed_schema
 from training.domain.coverage import covered_days
-from training.domain.feature_engine import LakeRows
+from training.domain.feature_engine import LakeRows, MadeRows
 from training.domain.feature_inputs import feed_application
 from training.domain.frames import (
     DAY,
@@ -37,6 +37,7 @@ from training.domain.frames import (
     ROLE,
     VERSION,
 )
+from training.domain.label_reports_sql import reports_sql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,24 +187,42 @@ class Labels:
 
 
 def reports_relation(
-    lake: Lake, source: SourceSpec, feed: str, version: int | None, events: ds.Dataset, since: date, until: date
-) -> pa.Table:
+    lake: Lake,
+    source: SourceSpec,
+    feed: str,
+    version: int | None,
+    events: LakeRows | pa.Table,
+    since: date,
+    until: date,
+) -> MadeRows:
     """What feature SQL reads as the feed of labels `feed`: the reports from `since` and before `until`, one for each
     event and time.
 
     Where the spec says `unlabelled_after_delay: negative`, with the reports that stand for silence on `events`.
     `version` None: no label has come yet.
     """
-    from training.domain.labels import implied_reports, one_per_report
+    labels, schema, time = source.labels_of(feed), feed_schema(source.feeds[feed]), source.events.time_column
+    read: LakeRows | pa.Table = schema.append(pa.field(PARTITION, pa.string())).empty_table()
+    if version is not None:
+        rows = lake.scan(feed, version, schema)
+        read = LakeRows(lake.uri(feed), rows, labels[0].time_column, midnight(since), midnight(until))
+    silence = labels[0].unlabelled_after_delay != "missing"
 
-    labels, schema = source.labels_of(feed), feed_schema(source.feeds[feed])
-    wanted = _between(labels[0].time_column, since, until)
-    reports = one_per_report(_reports(lake, feed, version, schema, labels, wanted, all_columns=True), labels)
-    if labels[0].unlabelled_after_delay == "missing":
-        return reports
-    time = source.events.time_column
-    known = events.to_table([source.id_column, time])
-    return pa.concat_tables([reports, implied_reports(known, time, reports, labels, midnight(until))])
+    def make() -> pa.Table:
+        from training.domain.labels import implied_reports, one_per_report
+
+        wanted = _between(labels[0].time_column, since, until)
+        reports = one_per_report(_reports(lake, feed, version, schema, labels, wanted, all_columns=True), labels)
+        if not silence:
+            return reports
+        known = (events.dataset() if isinstance(events, LakeRows) else ds.dataset(events)).to_table(
+            [source.id_column, time]
+        )
+        return pa.concat_tables([reports, implied_reports(known, time, reports, labels, midnight(until))])
+
+    said, asked = f"_reports_of_{feed}", f"_events_of_{feed}"
+    sql = reports_sql(said, read.schema, labels, asked if silence else None, time, until)
+    return MadeRows(read.schema, make, sql, {said: read, **({asked: events} if silence else {})})
 
 
 def _reports(

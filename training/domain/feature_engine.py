@@ -48,8 +48,20 @@ class LakeRows:
         return self.table.filter(self.wanted)
 
 
+@dataclass(frozen=True)
+class MadeRows:
+    """Rows that are made of others: by `make` in this process, or by `sql` where an engine runs. Both make the same."""
+
+    schema: pa.Schema
+    make: Callable[[], pa.Table]
+    #: A SELECT of the columns of `schema`.
+    sql: str
+    #: By the names that `sql` uses, which no other relation has.
+    relations: Mapping[str, LakeRows | pa.Table]
+
+
 #: What an engine reads.
-Relation: TypeAlias = LakeRows | ds.Dataset | pa.Table
+Relation: TypeAlias = LakeRows | MadeRows | ds.Dataset | pa.Table
 
 
 def in_order(found: pa.Table, rows: int) -> pa.Table:
@@ -61,6 +73,8 @@ def in_order(found: pa.Table, rows: int) -> pa.Table:
 
 def in_this_process(relation: Relation) -> ds.Dataset | pa.Table:
     """`relation` for a reader in this process."""
+    if isinstance(relation, MadeRows):
+        return relation.make()
     return relation.dataset() if isinstance(relation, LakeRows) else relation
 
 

@@ -144,9 +144,8 @@ class _Feeds:
             feeds = [] if declared.label is None else [self.spec.label(declared.label).feed]
         since, versions = days.start - timedelta(days=back), self.versions
         events = LakeRows(self.lake.uri(EVENTS), self.events, self._time, midnight(since), midnight(days.end))
-        known = events.dataset()
         reports = {
-            feed: reports_relation(self.lake, self.spec, feed, versions.get(feed), known, since, days.end)
+            feed: reports_relation(self.lake, self.spec, feed, versions.get(feed), events, since, days.end)
             for feed in feeds
             if feed != EVENTS
         }

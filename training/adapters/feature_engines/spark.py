@@ -1,6 +1,7 @@
 """Runs feature SQL and joins feature rows on a Spark cluster, with the results of DuckDB."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 from training.adapters.feature_engines._spark_sql import spark_sql, unordered
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.contract.registries import FEATURE_ENGINES
-from training.domain.feature_engine import AskedEvents, Relation, TimedRows, Work, in_order
+from training.domain.feature_engine import AskedEvents, MadeRows, Relation, TimedRows, Work, in_order
 from training.spark_session import Spark, connect, in_a_file
 from training.spark_workers import Joined
 
@@ -48,9 +49,19 @@ class SparkEngine:
         translated = spark_sql(select, parameters)
         if all(isinstance(relation, pa.Table) and not len(relation) for relation in relations.values()):
             return self._duckdb.execute(sql, parameters, relations)
-        with self._spark.views(relations):
+        with self._views(relations):
             found = self._spark.query(translated, nothing.schema)
         return _ordered(found, order) if order else found
+
+    @contextmanager
+    def _views(self, relations: Mapping[str, Relation]) -> Iterator[None]:
+        """The `relations` are views of these names within the block. What is made of other rows is made on Spark."""
+        made = {name: each for name, each in relations.items() if isinstance(each, MadeRows)}
+        read: dict[str, Relation] = {name: each for name, each in relations.items() if name not in made}
+        for each in made.values():
+            read |= each.relations
+        with self._spark.views(read, {name: spark_sql(each.sql, {}) for name, each in made.items()}):
+            yield
 
     def newest(self, events: pa.Table, time: str, features: TimedRows) -> pa.Table:
         keys = [f"key_{i}" for i in range(len(features.keys))]

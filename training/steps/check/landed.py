@@ -73,8 +73,7 @@ def landed_feeds(spec: SourceSpec, settings: StateSettings) -> Landed | None:
     events = _sample(lake, spec, versions[EVENTS], since, days.end)
     feeds = {EVENTS: events}
     for feed in spec.label_feeds:
-        dataset = ds.dataset(events)
-        reports = reports_relation(lake, spec, feed, versions.get(feed), dataset, since, days.end)
+        reports = reports_relation(lake, spec, feed, versions.get(feed), events, since, days.end).make()
         feeds[feed] = reports.filter(pc.is_in(reports[spec.id_column], value_set=events[spec.id_column]))
     return Landed(feeds, day)
 
