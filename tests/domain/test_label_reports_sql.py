@@ -1,6 +1,7 @@
 """The SQL of label reports beside the functions of labels.py, on random reports."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ def feeds(seed: int) -> tuple[pa.Table, pa.Table]:
     """Reports of one event and time in several partitions, with equal labels, nulls and NaN; events without any."""
     random = np.random.default_rng(seed)
 
-    def some(values: list[object], n: int = 600) -> list[object]:
+    def some(values: list[Any], n: int = 600) -> list[Any]:
         return [values[i] for i in random.integers(0, len(values), n)]
 
     hours = [START + timedelta(hours=6 * n) for n in range(60)]
