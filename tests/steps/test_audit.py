@@ -205,7 +205,7 @@ def test_a_request_may_only_be_explained_by_times_before_it() -> None:
 
     times = pd.Series(pd.to_datetime(["2026-01-03", "2026-01-01", "2026-01-02"], utc=True))
     used = pd.Series(pd.to_datetime(["2026-01-01", None, "2026-01-02"], utc=True))
-    found = horizons(times, used)
+    found = horizons(times, times[used.notna()], used.dropna())
     assert found.isna().tolist() == [False, True, False]
     assert found[0] == used[2]
     assert np.all(found.dropna() <= times[found.notna()])

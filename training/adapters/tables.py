@@ -25,7 +25,7 @@ from training.contract.source_spec import LabelColumn, SourceSpec
 from training.domain import predictions as layout
 from training.domain.arrow_types import arrow_type, as_exact_pandas, feed_schema
 from training.domain.coverage import covered_days
-from training.domain.feature_engine import LakeRows, MadeRows
+from training.domain.feature_engine import FeatureEngine, LakeRows, MadeRows
 from training.domain.feature_inputs import feed_application
 from training.domain.frames import (
     DAY,
@@ -38,6 +38,7 @@ from training.domain.frames import (
     VERSION,
 )
 from training.domain.label_reports_sql import reports_sql
+from training.domain.samples import sample_sql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,8 @@ _OURS = {
     ROLE: "role",
     FEATURE_TIMESTAMP: "feature_timestamp",
 }
+#: What a sample of predictions reads.
+_SAMPLED = ("event", "features", "outputs", *_OURS.values())
 
 log = logging.getLogger("perennial")
 
@@ -87,6 +90,14 @@ class Events:
         wanted = list(columns or self.spec.request_columns)
         rows = self._scan().to_table(list(dict.fromkeys(wanted)), filter=_within(self._time, days))
         found: pd.DataFrame = as_exact_pandas(rows)
+        return found
+
+    def sampled(self, days: Days, maximum: int, seed: int, engine: FeatureEngine) -> "pd.DataFrame":
+        """At most `maximum` of the events of `days`, with the columns of the spec, by id; `engine` draws them."""
+        rows = LakeRows(self.lake.uri(EVENTS), self._scan(), self._time, midnight(days.start), midnight(days.end))
+        identity, columns = self.spec.source.id_column, list(self.spec.request_columns)
+        drawn = engine.execute(sample_sql(EVENTS, columns, f'"{identity}"', maximum, seed), {}, {EVENTS: rows})
+        found: pd.DataFrame = as_exact_pandas(drawn.select(columns)).sort_values(identity, ignore_index=True)
         return found
 
     def of_partition(self, partition: str, since: date | None, rows: int) -> Iterator[pa.Table]:
@@ -318,6 +329,59 @@ class Predictions:
         rows = self._read(_of_days(days, model_version), columns, features, outputs, digest)
         return rows[rows[ROLE] != SHADOW].reset_index(drop=True)
 
+    def sampled(
+        self,
+        days: Days,
+        columns: Collection[str],
+        maximum: int,
+        seed: int,
+        engine: FeatureEngine,
+        model_version: int | None = None,
+        features: bool = False,
+        outputs: bool = False,
+        digest: str | None = None,
+    ) -> "pd.DataFrame":
+        """As `answered`, at most `maximum` of them, ordered by their ids. `engine` draws them.
+
+        Those to the events with the smallest digests are drawn, and of the answers to one event the first ones.
+        """
+        held = self._held(days)
+        if held is None:
+            return self.answered(days, columns, model_version, features, outputs, digest)
+        names = [name for name in _SAMPLED if features or name != "features"]
+        key, where = self._event_id(held.schema), _sql_where(held.schema, model_version, digest)
+        sql = sample_sql(PREDICTIONS, names, key, maximum, seed, where, ["predicted_at", "prediction_id"])
+        drawn = engine.execute(sql, {}, {PREDICTIONS: held})
+        rows = self._frame(drawn, columns, features, outputs)
+        return rows.sort_values(PREDICTION_ID, ignore_index=True)
+
+    def first_uses(self, days: Days, engine: FeatureEngine) -> "pd.DataFrame":
+        """Each feature timestamp that an answer to an event of `days` used, and the time of the first one."""
+        held, names = self._held(days), ["feature_timestamp", "predicted_at"]
+        if held is None:
+            found = layout.prediction_schema(layout.event_type(self.spec)).empty_table().select(names)
+        else:
+            where = f"{_sql_where(held.schema, None, None)} AND feature_timestamp IS NOT NULL"
+            sql = f"SELECT feature_timestamp, min(predicted_at) AS predicted_at FROM {PREDICTIONS} WHERE {where}"
+            found = engine.execute(f"{sql} GROUP BY feature_timestamp", {}, {PREDICTIONS: held})
+        frame: pd.DataFrame = as_exact_pandas(found.rename_columns([FEATURE_TIMESTAMP, PREDICTED_AT]))
+        return frame
+
+    def _held(self, days: Days) -> LakeRows | pa.Table | None:
+        """All rows for events of `days`, for an engine; None without a table."""
+        if self.version is None:
+            return None
+        dataset = self.lake.scan(PREDICTIONS, self.version)
+        if layout.is_flat(dataset.schema):
+            return self._table(_of_days(days, None), features=True)
+        return LakeRows(self.lake.uri(PREDICTIONS), dataset, "day", days.start, days.end)
+
+    def _event_id(self, schema: pa.Schema) -> str:
+        """The SQL of the id of a prediction's event."""
+        name = self.spec.source.id_column
+        is_there = any(field.name == name for field in schema.field("event").type)
+        return f'event."{name}"' if is_there else "prediction_id"
+
     def ids(self, days: Days, model_version: int | None = None, digest: str | None = None) -> pa.Array:
         """The ids of the events of `days` that `model_version` (None: any) has answered, in the spec's type.
 
@@ -368,7 +432,9 @@ class Predictions:
         outputs: bool,
         digest: str | None = None,
     ) -> "pd.DataFrame":
-        table = self._table(wanted, features, digest)
+        return self._frame(self._table(wanted, features, digest), columns, features, outputs)
+
+    def _frame(self, table: pa.Table, columns: Collection[str], features: bool, outputs: bool) -> "pd.DataFrame":
         events = layout.event_columns(table)
         found = {name: self._typed(name, events, table.num_rows) for name in columns}
         found |= {name: table[column] for name, column in _OURS.items()}
@@ -398,6 +464,16 @@ class Predictions:
         target = arrow_type(self.spec.request_columns[name])
         found = layout.without_loss(events[name], target) if name in events else None
         return pa.chunked_array([pa.nulls(rows, target)]) if found is None else found
+
+
+def _sql_where(schema: pa.Schema, model_version: int | None, digest: str | None) -> str:
+    """The answers by `model_version` (None: any), and by the artifact with `digest` (None: any) or one that is not
+    known."""
+    found = [f"role IS DISTINCT FROM '{SHADOW}'"]
+    found += [] if model_version is None else [f"model_version = {model_version}"]
+    if digest is not None and "model_digest" in schema.names:
+        found.append(f"(model_digest IS NULL OR model_digest = '{digest}')")
+    return " AND ".join(found)
 
 
 def _of_days(days: Days, model_version: int | None) -> ds.Expression:

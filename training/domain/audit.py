@@ -55,14 +55,17 @@ class Offline:
     rows: np.ndarray
 
 
-def horizons(predicted_at: pd.Series, used: pd.Series) -> pd.Series:
-    """For each request, when the online store was last filled, as far as the log shows.
+def horizons(predicted_at: pd.Series, first: pd.Series, used: pd.Series) -> pd.Series:
+    """For each request, when the online store was last filled, as far as the log shows; NaT: it does not.
 
-    This is the newest feature timestamp that the request or an earlier one has `used` (NaT: none). Same index as
+    This is the newest feature timestamp that a request up to then has `used`, `first` at that time. Same index as
     `predicted_at`.
     """
-    order = predicted_at.sort_values(kind="stable").index
-    return used.reindex(order).cummax().ffill().reindex(predicted_at.index)
+    uses = pd.DataFrame({"at": first, "used": used}).sort_values("at", ignore_index=True)
+    newest = uses["used"].cummax()
+    places = uses["at"].searchsorted(predicted_at, side="right") - 1
+    found = newest.reindex(places).mask(places < 0)
+    return pd.Series(found.array, predicted_at.index)
 
 
 def compare(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training import storage
+from training.adapters.feature_engines import engine_of
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
@@ -47,7 +48,7 @@ def run(inputs: AuditInputs, settings: StateSettings) -> AuditResult:
         return AuditResult(outcome="no predictions", snapshot=snapshot)
     lake = Lake(settings.lake, spec.source.name, spec.name)
     window = Days.ending(snapshot.as_of, spec.monitoring.window_days)
-    rows = _predictions(lake, spec, window, snapshot.table_versions.get(PREDICTIONS))
+    rows = _predictions(lake, spec, window, snapshot.table_versions.get(PREDICTIONS), settings)
     if rows.empty:
         log.info("Nothing was predicted for %s in %s", window, lake.uri(PREDICTIONS))
         return AuditResult(outcome="no predictions", window=window, snapshot=snapshot)
@@ -83,17 +84,17 @@ def _key(snapshot: Snapshot, lake: Lake, spec: ModelSpec) -> str:
     return ":".join([str(snapshot.as_of), *(f"{table}={versions[table]}@{tables[table]}" for table in read)])
 
 
-def _predictions(lake: Lake, spec: ModelSpec, window: Days, version: int | None) -> "pd.DataFrame":
+def _predictions(
+    lake: Lake, spec: ModelSpec, window: Days, version: int | None, settings: StateSettings
+) -> "pd.DataFrame":
     """Answered predictions of the window, sampled, with HORIZON: when the online store was last filled before each."""
-    rows = Predictions(lake, spec, version).answered(window, spec.request_columns, features=True)
-    rows = rows.sort_values(PREDICTION_ID, ignore_index=True)
-    if not rows.empty and rows[FEATURE_TIMESTAMP].isna().all():
+    predictions, engine, seed = Predictions(lake, spec, version), engine_of(settings), spec.training.seed
+    rows = predictions.sampled(window, spec.request_columns, MAXIMUM_ROWS, seed, engine, features=True)
+    first = predictions.first_uses(window, engine)
+    if first.empty and not rows.empty:
         log.warning("The log has no feature timestamps: what an online store that was behind gave counts as skew")
-    rows[HORIZON] = horizons(rows[PREDICTED_AT], rows[FEATURE_TIMESTAMP])
-    # The lake keeps no order, and the sample must not depend on one.
-    if len(rows) > MAXIMUM_ROWS:
-        rows = rows.sample(MAXIMUM_ROWS, random_state=spec.training.seed).sort_index()
-    return rows.reset_index(drop=True)
+    rows[HORIZON] = horizons(rows[PREDICTED_AT], first[PREDICTED_AT], first[FEATURE_TIMESTAMP])
+    return rows
 
 
 def _audit(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from training import storage
+from training.adapters.feature_engines import engine_of
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.registry import ModelVersion, Registry
 from training.adapters.tables import Events, Predictions, covered
@@ -25,7 +26,7 @@ from training.domain.drift import (
 )
 from training.domain.embedding_drift import with_domain_scores
 from training.domain.encoding import encoded
-from training.domain.frames import LOGGED_OUTPUTS, PREDICTION_ID, are_finite, logged_outputs
+from training.domain.frames import LOGGED_OUTPUTS, are_finite, logged_outputs
 from training.domain.looks import chance_of_error, look_number
 from training.domain.performance import first_made
 from training.drift_reference import champion_reference
@@ -66,7 +67,7 @@ def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
         log.info("%s has no champion yet: nothing to compare", spec.name)
         return DriftResult(outcome="no champion", snapshot=snapshot)
     window = current_window(as_of, spec.monitoring.window_days)
-    rows = _current_events(lake, spec, snapshot.table_versions, window)
+    rows = _current_events(lake, spec, snapshot.table_versions, window, settings)
     minimum = spec.monitoring.minimum_rows
     if len(rows) < minimum:
         log.warning("%d events are fewer than the %d of monitoring.minimum_rows", len(rows), minimum)
@@ -75,12 +76,14 @@ def run(inputs: DriftInputs, settings: StateSettings) -> DriftResult:
     return _compare(rows, champion, snapshot, as_of, spec, settings)
 
 
-def _current_events(lake: Lake, spec: ModelSpec, versions: TableVersions, window: Days) -> "pd.DataFrame":
-    rows = Events(lake, spec, versions[EVENTS]).within(window)
-    log.info("%d events in %s (%s version %d)", len(rows), window, lake.uri(EVENTS), versions[EVENTS])
-    # The lake keeps no order, and the sample must not depend on one.
-    rows = rows.sort_values(spec.source.id_column, ignore_index=True)
-    return sample(rows, spec.monitoring.maximum_rows, spec.training.seed)
+def _current_events(
+    lake: Lake, spec: ModelSpec, versions: TableVersions, window: Days, settings: StateSettings
+) -> "pd.DataFrame":
+    maximum, engine = spec.monitoring.maximum_rows, engine_of(settings)
+    rows = Events(lake, spec, versions[EVENTS]).sampled(window, maximum, spec.training.seed, engine)
+    at_most = f", at most {maximum}" if len(rows) == maximum else ""
+    log.info("%d events in %s%s (%s version %d)", len(rows), window, at_most, lake.uri(EVENTS), versions[EVENTS])
+    return rows
 
 
 def _compare(
@@ -139,7 +142,7 @@ def _last_year(
         return None
     lake = Lake(settings.lake, spec.source.name, spec.name)
     before = Days(start=window.start - YEAR, end=window.end - YEAR)
-    rows = _current_events(lake, spec, versions, before)
+    rows = _current_events(lake, spec, versions, before, settings)
     if len(rows) < spec.monitoring.minimum_rows:
         log.warning("Too few events in %s, a year before: compared with the training rows", before)
         return None
@@ -287,13 +290,21 @@ def _logged_outputs(
     predictions = Predictions(lake, spec, snapshot.table_versions.get(PREDICTIONS))
     identity = spec.source.id_column
     wanted = list(dict.fromkeys([identity, *spec.drift_keys]))
-    answered = predictions.answered(window, wanted, champion.version, outputs=True, digest=champion.digest)
-    rows = first_made(answered, [identity])
+    drawn = predictions.sampled(
+        window,
+        wanted,
+        spec.monitoring.maximum_rows,
+        spec.training.seed,
+        engine_of(settings),
+        champion.version,
+        outputs=True,
+        digest=champion.digest,
+    )
+    rows = first_made(drawn, [identity])
     rows = rows[are_finite(rows[LOGGED_OUTPUTS])]
     if len(rows) < spec.monitoring.minimum_rows:
         log.info("%d predictions of version %d are logged: its outputs are computed", len(rows), champion.version)
         return None
-    rows = sample(rows.sort_values(PREDICTION_ID, ignore_index=True), spec.monitoring.maximum_rows, spec.training.seed)
     found = logged_outputs(rows[LOGGED_OUTPUTS], model.task.output_names)
     return Rows(named_outputs(model.task.monitored(model.task.scores(found))), rows[spec.drift_keys])
 

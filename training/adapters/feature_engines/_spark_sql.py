@@ -20,7 +20,7 @@ from training.domain.feature_engine import SqlError
 _SAME: frozenset[type[exp.Expr]] = frozenset(
     [
         *(exp.And, exp.Or, exp.Case, exp.If, exp.Coalesce, exp.Nullif, exp.Cast, exp.Abs, exp.Sqrt, exp.Floor),
-        *(exp.Ceil, exp.Round, exp.Greatest, exp.Least, exp.Length, exp.IsNan),
+        *(exp.Ceil, exp.Round, exp.Greatest, exp.Least, exp.Length, exp.IsNan, exp.MD5),
         *(exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.LogicalOr, exp.LogicalAnd),
         *(exp.Lead, exp.Lag, exp.RowNumber, exp.Rank, exp.Extract, exp.TimestampTrunc, exp.DateTrunc),
         *(exp.GenerateSeries,),

@@ -13,11 +13,12 @@ from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
 from training.contract.base import Days
 from training.contract.messages import ColumnDrift, DriftResult, PerformanceResult
-from training.domain.comparison import Rows, named_outputs, sample
+from training.domain.comparison import Rows, named_outputs
 from training.domain.drift import current_window, has_drifted, judged
 from training.domain.encoding import encoded
 from training.domain.frames import LOGGED_FEATURES, LOGGED_OUTPUTS, PREDICTED_AT, PREDICTION_ID
 from training.domain.performance import matured_window
+from training.domain.samples import sampled
 from training.steps.backtest.own_state import Place
 from training.steps.backtest.past_events import PastEvents
 from training.steps.backtest.past_trainings import Training, model_of
@@ -39,7 +40,7 @@ def drift(place: Place, day: date, champion: Training, since: date) -> DriftResu
     if len(rows) < spec.monitoring.minimum_rows:
         return DriftResult(outcome="no data")
     maximum, seed = spec.monitoring.maximum_rows, spec.training.seed
-    made = sample(rows.sort_values(spec.source.id_column, ignore_index=True), maximum, seed)
+    made = sampled(rows, spec.source.id_column, maximum, seed)
     registered = Registry(settings.tracking_uri).get(spec.name, champion.version)
     logged = _logged_outputs(past, model, since, window)
     found = compare_rows(made, logged, registered, model, window, place.versions, spec, settings)
@@ -107,8 +108,7 @@ def _logged_outputs(past: PastEvents, model: OnnxModel, since: date, window: Day
     rows, scores = past.rows(days), past.scores(model, days)
     if len(rows) < spec.monitoring.minimum_rows:
         return None
-    rows = rows.assign(**{PREDICTION_ID: rows[spec.source.id_column].astype(str)})
-    rows = rows.sort_values(PREDICTION_ID)
-    chosen = sample(rows.reset_index(names=ROW), spec.monitoring.maximum_rows, spec.training.seed)
+    numbered = rows.reset_index(names=ROW)
+    chosen = sampled(numbered, spec.source.id_column, spec.monitoring.maximum_rows, spec.training.seed)
     outputs = model.task.outputs(scores[chosen[ROW].to_numpy()])
     return Rows(named_outputs(model.task.monitored(model.task.scores(outputs))), chosen[spec.drift_keys])
