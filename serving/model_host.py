@@ -197,6 +197,7 @@ class ModelHost:
             refused=dict(watcher.refused),
             problem=watcher.problem,
             spec_problem=self.spec_problem,
+            unshipped=self._log.unshipped,
         )
 
     def state(self) -> ServedModelState:

@@ -98,6 +98,11 @@ class PredictionLog:
         """Rows in memory that are not yet on disk."""
         return len(self._queue)
 
+    @property
+    def unshipped(self) -> bool:
+        """Whether there are rows that are not in the lake yet."""
+        return bool(self._queue) or self._spool.size() > 0
+
     def problem(self) -> str | None:
         """Why predictions cannot be logged; None when they can."""
         if self._defect:

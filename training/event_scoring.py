@@ -1,10 +1,9 @@
 """Scores events whose feature rows were looked up: in the step's process, or where an engine has joined them."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +112,7 @@ def read_message(message: bytes) -> ScoredRows:
     return ScoredRows(iter(reader), *counts)
 
 
-@functools.lru_cache(maxsize=2)
+@lru_cache(maxsize=2)
 def _model(path: str, metadata: str) -> OnnxModel:
     """The model, once in each process. Its golden rows are scored first, as wherever it is loaded."""
     described, content = ArtifactMetadata.model_validate_json(metadata), Path(path).read_bytes()

@@ -10,18 +10,19 @@ from datetime import UTC, datetime
 
 from training import storage
 
-_FOLDER = "_forgotten"
+#: In the folder of a source in the lake.
+FOLDER = "_forgotten"
 
 
 def record(lake: str, source: str, tombstone: str, column: str, partitions: Mapping[str, list[str]]) -> None:
     """Keep that rows of these `partitions` (feed → names) were removed."""
     content = {"at": datetime.now(UTC).isoformat(), "column": column, "partitions": dict(partitions)}
-    storage.write(storage.join(lake, source, _FOLDER, f"{tombstone}.json"), json.dumps(content, indent=1).encode())
+    storage.write(storage.join(lake, source, FOLDER, f"{tombstone}.json"), json.dumps(content, indent=1).encode())
 
 
 def removals(lake: str, source: str, feed: str, partition: str) -> list[str]:
     """The ids of the tombstones of rows of this partition, sorted."""
-    folder, found = storage.join(lake, source, _FOLDER), []
+    folder, found = storage.join(lake, source, FOLDER), []
     for file in storage.files(folder):
         kept = json.loads(storage.read(storage.join(folder, file.name)) or b"{}")
         if partition in kept.get("partitions", {}).get(feed, ()):

@@ -1,25 +1,20 @@
-"""What registered versions keep of single rows in MLflow, and which landed files hold rows of a person."""
+"""What registered versions keep of single rows in MLflow."""
 
-import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training import storage
 from training.adapters import datasets
 from training.adapters.registry import REFERENCE, SERVED, ModelVersion, Registry, Runs
 from training.contract.artifact import METADATA_FILE, SIGNATURES, ArtifactMetadata
 from training.contract.errors import DataContractError
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER
-from training.contract.source_spec import SourceSpec
-from training.domain.forgetting import Entity, quarantined, without
+from training.domain.forgetting import Entity, without
 from training.settings import StateSettings
 from training.signing import artifact_check, fetch_signed, sign_run
-from training.workspace import CORRECTIONS, REPLAYS
 
 _SAMPLE = f"{REFERENCE}/{datasets.REFERENCE}"
 
@@ -39,6 +34,9 @@ def clean_versions(
         named = f"version {version.version} of {model}"
         with TemporaryDirectory() as folder:
             changed, rows = _without_person(version, entity, Path(folder), settings)
+            if features := _knowing(Path(folder), entity):
+                where = f"the categories of {', '.join(features)}, and may name it in evidence, reports and ledger"
+                left.append(f"{named} has the value among {where}: train another one, then delete this one and its run")
             if not rows:
                 continue
             if problem := _problem(version, changed, settings):
@@ -65,6 +63,13 @@ def _without_person(
             changed[path.partition("/")[0]] = file.parent
             rows += found
     return changed, rows
+
+
+def _knowing(folder: Path, entity: Entity) -> list[str]:
+    """The features of the version in `folder` that have the entity's value as a category."""
+    file = folder / SERVED / METADATA_FILE
+    features = ArtifactMetadata.model_validate_json(file.read_bytes()).features if file.exists() else None
+    return [name for name, values in features.categories.items() if entity.value in values] if features else []
 
 
 def _shortened_sample(file: Path, entity: Entity) -> int:
@@ -129,49 +134,3 @@ def _put_back(version: ModelVersion, changed: dict[str, Path], settings: StateSe
         with TemporaryDirectory() as fetched:
             served = registry.download(version, Path(fetched, SERVED), settings.artifact_maximum_mib)
             sign_run(version.model, version.run_id, version.digest, str(served), settings)
-
-
-def landed_files(spec: SourceSpec, entity: Entity, ids: set[Any], settings: StateSettings) -> list[str]:
-    """A sentence for each landed file that holds rows of the person, or of one of the events with these ids.
-
-    Landing belongs to those who deliver: nothing is changed there.
-    """
-    found = []
-    for folder in [*spec.feeds, CORRECTIONS]:
-        for uri in _parquet_files(storage.join(settings.landing, spec.name, folder)):
-            count = _landed_rows(uri, spec, entity, ids)
-            if count is None:
-                found.append(f"{uri} cannot be read: look yourself")
-            elif count:
-                found.append(f"{uri} holds {count} rows of the person: delete or replace it")
-    return found
-
-
-def unfinished_replays(spec: SourceSpec, entity: Entity, ids: set[Any], settings: StateSettings) -> list[str]:
-    """A sentence for each file of a replay of quarantined rows that was killed, if it holds rows of the person.
-
-    Its rows are in no table until it is finished, those of others neither: so nothing is deleted.
-    """
-    then = f"finish the replay with the DAG {spec.name}_replay_quarantine, then run this again"
-    return [
-        f"{uri} holds rows of the person: {then}"
-        for uri in _parquet_files(storage.join(settings.work, spec.name, REPLAYS))
-        if _landed_rows(uri, spec, entity, ids) != 0
-    ]
-
-
-def _parquet_files(root: str) -> list[str]:
-    names = [path for path in storage.tree(root) if path.endswith(".parquet") and not Path(path).name.startswith(".")]
-    return [storage.join(root, name) for name in names]
-
-
-def _landed_rows(uri: str, spec: SourceSpec, entity: Entity, ids: set[Any]) -> int | None:
-    try:
-        file = pq.ParquetFile(io.BytesIO(storage.read(uri) or b""))
-        wanted = (entity.column, spec.id_column, "row")
-        rows = file.read([name for name in wanted if name in file.schema_arrow.names]).to_pylist()
-    except (OSError, pa.ArrowException):
-        return None
-    texts = [str(row["row"]) for row in rows if row.get("row")]  # As in quarantine.
-    plain = sum(row.get(entity.column) == entity.value or row.get(spec.id_column) in ids for row in rows)
-    return plain + len(quarantined(texts, entity, spec.id_column, ids))

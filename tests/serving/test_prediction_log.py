@@ -242,13 +242,17 @@ def test_predictions_wait_for_their_time_or_for_enough_of_them(
     log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", metrics, ship_seconds=3600)
     log.start()
     log.append([row(1), row(2)])
+    assert log.unshipped
     eventually(lambda: log.waiting == 0)
     time.sleep(0.5)
     assert lake.version(PREDICTIONS) is None
+    assert log.unshipped
     log.append([row(3)])
     eventually(lambda: shipped(lake) == [1, 2, 3])
+    eventually(lambda: not log.unshipped)
     log.append([row(4)])
     log.close()
+    assert not log.unshipped
     assert shipped(lake) == [1, 2, 3, 4]
 
 

@@ -31,6 +31,7 @@ class Replica:
         #: It loads such a version after it has told once more that it refuses it.
         self.mends = False
         self.model = MODEL
+        self.unshipped = False
         #: The counts in its signals.
         self.versions: dict[int, VersionSignals] = {}
         self.pair = PairSignals()
@@ -75,7 +76,12 @@ class Replica:
             if self._served:
                 models["champion"] = LoadedVersion(version=self._served, digest="d", since=MIDNIGHT)
         return ReplicaModels(
-            model=self.model, replica=self.name, models=models, refused=refused, loaded_versions=loaded
+            model=self.model,
+            replica=self.name,
+            models=models,
+            refused=refused,
+            loaded_versions=loaded,
+            unshipped=self.unshipped,
         )
 
     def _beside(self, state: ModelState) -> list[int]:

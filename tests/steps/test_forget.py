@@ -3,8 +3,10 @@
 import asyncio
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
 
 from testing.redis_server import running_redis
 from testing.serving_stack import changed
 from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel, copied
+from tests.steps.replica_server import Replica
 from training.adapters.features import Features, OnlineRows
 from training.adapters.features.online_stores import online_store
 from training.adapters.lake import Lake
@@ -161,6 +165,119 @@ def test_a_person_goes_from_everywhere(place: Settings, world: MonitoredModel) -
     assert (again.tombstone, again.versions) == ("", {})
     assert not {"events", "labels", "quarantine", f"predictions/{MODEL}"} & set(again.removed)
     assert len(Ledger(place.ledger).entries(MODEL, FORGOTTEN)) == 1
+
+
+def holders(root: Path, person: int) -> set[str]:
+    """The files below `root` in which the person is, in a column of Parquet or a field of JSON."""
+    written = re.compile(rf'"customer_id\\?": ?\\?"?{person}\\?"?\s*[,}}]')
+    found = set()
+    for path in root.rglob("*.*"):
+        if path.suffix == ".parquet":
+            held = pq.read_table(path, partitioning=None).flatten()
+            names = [name for name in held.column_names if name in ("customer_id", "event.customer_id")]
+            mine = any(pc.any(pc.equal(held[name].cast(pa.string()), str(person))).as_py() for name in names)
+            mine = mine or ("row" in held.column_names and any(map(written.search, held["row"].to_pylist())))
+        else:
+            mine = path.is_file() and bool(written.search(path.read_text(errors="replace")))
+        if mine:
+            found.add(str(path))
+    return found
+
+
+def test_every_file_in_which_the_person_stays_is_named(place: Settings, world: MonitoredModel) -> None:
+    """The state also has what nobody's spec names any more, and what was left by a kill."""
+    lake = Lake(place.lake, SOURCE, MODEL)
+    person = person_of(lake)
+    mine = lake.scan("events").to_table(filter=pc.field("customer_id") == person).drop_columns("partition")
+    one = {"partition": ["a", "a"], "x": [1.0, 2.0]}
+    event = mine["transaction_id"][0].as_py()
+    for table, column, value in (("old_features", "customer_id", person), ("old_feed", "transaction_id", event)):
+        lake.replace(table, pa.table({column: [value, -5], **one}), "partition = 'a'", ["partition"])
+    predictions = lake.scan("predictions").to_table()
+    Lake(place.lake, SOURCE, "removed").append_once("predictions", predictions, ["day"], "replica", 1)
+    landing = Path(place.landing, SOURCE, "events")
+    texts = mine.set_column(2, "customer_id", mine["customer_id"].cast(pa.string()))
+    pq.write_table(texts, landing / "2026-01-06.parquet")
+    pq.write_table(mine, landing / ".2026-01-07.parquet")
+    (landing / "notes.json").write_text(json.dumps({"customer_id": person, "said": "hello"}))
+    killed = Path(place.work, SOURCE, "ingest", "killed")
+    killed.mkdir(parents=True)
+    pq.write_table(mine, killed / "rows.parquet")
+    client = MlflowClient(place.tracking_uri, place.tracking_uri)
+    runs = [client.create_run(client.get_experiment_by_name(MODEL).experiment_id).info.run_id for _ in range(2)]
+    for each in runs:
+        client.log_dict(each, {"customer_id": person, "x": 1}, "reference/rows.json")
+    client.delete_run(runs[1])
+    Path(f"{place.home}-backups", "20260105").mkdir(parents=True)
+    tables = ("events", "labels", "customer_features", "old_features", "old_feed")
+    assert holders(place.home, person) > {str(killed / "rows.parquet"), str(landing / "notes.json")}
+
+    done = run(place, person)
+
+    assert {"old_features", "old_feed", f"predictions/{MODEL}", "predictions/removed"} <= done.removed.keys()
+    assert done.removed[f"artifacts of unregistered runs of {MODEL}"] == 1
+    assert [lake.scan(table).count_rows() for table in tables[3:]] == [1, 1]
+    left = holders(place.home, person)
+    (trash,) = [path for path in left if runs[1] in path]
+    # The smallest and the largest value of each file.
+    logs = {path for path in left if "/_delta_log/" in path}
+    assert [said for said in done.left if said.startswith("Delta's log keeps")]
+    for path in left - logs - {trash}:
+        assert [said for said in done.left if said.startswith((path, str(Path(path).parents[1])))], path
+    assert len(left - logs) == 6
+    assert f"1 deleted runs of {MODEL} keep their artifacts until you run `mlflow gc`" in done.left
+    assert [said for said in done.left if said.startswith(f"{place.home}-backups has 1 copies")]
+
+
+def test_labels_of_an_event_that_is_only_in_quarantine_go(place: Settings) -> None:
+    lake = Lake(place.lake, SOURCE, MODEL)
+    person, refused = person_of(lake), 10**12
+    row = json.dumps({"customer_id": person, "transaction_id": refused, "amount": -1})
+    bad = {"feed": ["events"], "partition": ["new"], "reason": ["amount"], "row": [row]}
+    lake.replace("quarantine", pa.table(bad), "partition = 'new'", ["feed", "partition"])
+    label = lake.scan("labels").to_table().slice(0, 1)
+    label = label.set_column(0, "transaction_id", pa.array([refused]))
+    label = label.set_column(label.column_names.index("partition"), "partition", pa.array(["new"]))
+    lake.replace("labels", label, "partition = 'new'", ["partition"])
+    run(place, person)
+    assert lake.scan("labels").count_rows(filter=pc.field("transaction_id") == refused) == 0
+
+
+def test_other_sources_and_replicas_with_waiting_predictions_are_named(place: Settings) -> None:
+    lake = Lake(place.lake, SOURCE, MODEL)
+    person = person_of(lake)
+    other = Lake(place.lake, "elsewhere")
+    rows = {"customer_id": [str(person), "x"], "partition": ["a", "a"]}
+    other.replace("events", pa.table(rows), "partition = 'a'", ["partition"])
+    replica = Replica(Registry(place.tracking_uri))
+    replica.unshipped = True
+    settings = changed(place, serving_urls=f"{replica.url},http://127.0.0.1:9")
+    left = run(settings, person).left
+    assert f"{replica.url} has predictions of {MODEL} that are not in the lake yet: run this again in a minute" in left
+    assert [said for said in left if said.startswith(f"http://127.0.0.1:9 does not say whether predictions of {MODEL}")]
+    assert [said for said in left if said.endswith("1 events of elsewhere have the value in customer_id")]
+    replica.unshipped = False
+    assert not [said for said in run(settings, person).left if said.startswith(replica.url)]
+
+
+def test_the_file_of_the_online_store_keeps_nothing_of_the_person(place: Settings) -> None:
+    lake, spec = Lake(place.lake, SOURCE, MODEL), load_model_spec(MODEL)
+    OnlineRows(place, spec.source).materialize(lake.versions(*spec.source.entities))
+    # As a running service, which keeps the write-ahead log of SQLite alive.
+    with closing(sqlite3.connect(place.online)) as service:
+
+        def keys() -> set[bytes]:
+            (table,) = service.execute("SELECT name FROM sqlite_master WHERE name LIKE '%customer_features'").fetchone()
+            found = {key for (key,) in service.execute(f'SELECT DISTINCT entity_key FROM "{table}"')}
+            service.rollback()
+            return found
+
+        before = keys()
+        run(place, person_of(lake))
+        (gone,) = before - keys()
+        files = [path.read_bytes() for path in Path(place.online).parent.glob(f"{Path(place.online).name}*")]
+        assert len(files) == 3
+        assert not [content for content in files if gone in content]
 
 
 def test_nothing_is_removed_for_somebody_who_is_not_there(place: Settings) -> None:

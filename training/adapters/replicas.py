@@ -41,6 +41,8 @@ class ReplicaStatus:
     problem: str | None = None
     #: What it has counted in its state of traffic, if that was asked for.
     signals: Signals | None = None
+    #: Whether it has predictions that are not in the lake yet; None when it does not say it.
+    unshipped: bool | None = None
 
     @property
     def version(self) -> int | None:
@@ -170,6 +172,7 @@ class Replicas:
                 loaded=models.loaded_versions,
                 problem=models.problem,
                 signals=counted,
+                unshipped=models.unshipped,
             )
         except HTTPError as error:
             if error.code == 404:

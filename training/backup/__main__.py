@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.verb == "restore":
             made = restore(uri, settings, report)
             print(f"Restored {uri}, begun at {made.began:%Y-%m-%d %H:%M:%S} UTC, {time.monotonic() - started:.1f} s")
+            print("Rows that `make forget` has removed since then are back: run it again for the same people.")
             return ExitCode.OK
         found = problems(uri)
     except StepError as error:

@@ -66,6 +66,8 @@ class ReplicaModels(ReplicaRecord):
     """Why the replica does not do what the registry asks for; null when it does."""
     spec_problem: str | None = None
     """Why the replica does not use the spec file as it is now. It uses the last good one."""
+    unshipped: bool | None = None
+    """Whether it has predictions that are not in the lake yet. Null: an older replica, which does not say it."""
 
     @property
     def champion(self) -> LoadedVersion | None:

@@ -17,15 +17,22 @@ from training.adapters.features import OnlineRows
 from training.adapters.lake import EVENTS, PREDICTIONS, QUARANTINE, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
-from training.adapters.registry.retention import FORGOTTEN, delete_artifacts, needed_table_versions, table_versions
-from training.contract.errors import StepError
+from training.adapters.registry.retention import (
+    FORGOTTEN,
+    delete_artifacts,
+    needed_table_versions,
+    registered_models,
+    table_versions,
+)
+from training.contract.errors import DataContractError, StepError
 from training.contract.messages import ForgetInputs, ForgetResult
 from training.contract.model_spec import models_of, source_of
 from training.contract.source_spec import load_source_spec
 from training.domain.arrow_types import feed_schema
-from training.domain.forgetting import literal, one_of, parse_entity, quarantined
-from training.forgotten import record
-from training.forgotten_artifacts import clean_versions, landed_files, unfinished_replays
+from training.domain.forgetting import ids_of, one_of, parse_entity, quarantined, quoted, written_as
+from training.forgotten import FOLDER, record
+from training.forgotten_artifacts import clean_versions
+from training.left_behind import left_behind
 from training.settings import StateSettings
 from training.workspace import DATA_DOCS, MADE_AGAIN
 
@@ -45,24 +52,31 @@ class _Forget:
     def __init__(self, inputs: ForgetInputs, settings: StateSettings) -> None:
         self.spec = load_source_spec(inputs.source, settings.feature_repo)
         self.settings, self.dry = settings, inputs.dry_run
-        events = feed_schema(self.spec.events)
-        columns = dict.fromkeys(name for name in self.spec.entities.values() if name in events.names)
-        self.entity = parse_entity(inputs.entity, {name: events.field(name).type for name in columns})
+        self.events = feed_schema(self.spec.events)
+        columns = dict.fromkeys(name for name in self.spec.entities.values() if name in self.events.names)
+        self.entity = parse_entity(inputs.entity, {name: self.events.field(name).type for name in columns})
         self.mine = pc.field(self.entity.column) == self.entity.value
-        self.lake, self.models = Lake(settings.lake, self.spec.name), models_of(self.spec.name, settings.models_dir)
+        self.lake = Lake(settings.lake, self.spec.name)
+        #: The models with predictions of this source, and those that learned from it, also when their specs are gone.
+        self.predicting = storage.folders(storage.join(settings.lake, self.spec.name, PREDICTIONS))
+        self.models = self._models()
         self.removed: dict[str, int] = {}
         self.left: list[str] = []
 
     def run(self) -> ForgetResult:
         pinned = {model: table_versions(self.settings.tracking_uri, model) for model in self.models}
-        holding = self._holding(pinned)
+        needed = {pair for versions in pinned.values() for tables in versions.values() for pair in tables.items()}
+        holding = {pair for pair in needed if self._holds(*pair, self.entity.column, self.mine)}
+        texts = self.lake.scan(QUARANTINE).to_table(["row"])["row"].to_pylist() if self._has(QUARANTINE) else []
+        ids = self._ids(holding, texts)
+        of_events = pc.field(self.spec.id_column).isin(sorted(ids))
+        holding |= {pair for pair in needed if ids and self._holds(*pair, self.spec.id_column, of_events)}
         affected = {
             model: learned
             for model, versions in pinned.items()
             if (learned := [version for version, tables in versions.items() if holding & tables.items()])
         }
-        ids = self._ids(holding)
-        predicates = self._predicates(ids)
+        predicates = self._predicates(ids, texts)
         found = {table: self._count(table, each) for table, each in predicates.items()}
         tombstone = ""
         if not self.dry and (any(found.values()) or affected):
@@ -70,7 +84,7 @@ class _Forget:
         self.removed |= {table: rows for table, rows in found.items() if rows}
         if not self.dry:
             self._remove_rows(predicates)
-            self._vacuum()
+            self._vacuum(predicates)
             self._clean_online()
         for model in self.models:
             self._clean_work(model)
@@ -78,55 +92,88 @@ class _Forget:
             self.removed |= removed
             self.left += left
         self._remove_work(self.spec.name, DATA_DOCS)
-        self.left += landed_files(self.spec, self.entity, ids, self.settings)
-        self.left += unfinished_replays(self.spec, self.entity, ids, self.settings)
-        self.left += _REST
+        self.left += left_behind(self.spec, self.entity, ids, self.models, self.settings)
         for sentence in self.left:
             log.info("%s", sentence)
         log.info("%s: %s", "Would be removed" if self.dry else "Removed", self.removed)
         return ForgetResult(tombstone=tombstone, removed=self.removed, versions=affected, left=self.left)
 
-    def _holding(self, pinned: dict[str, dict[int, dict[str, int]]]) -> set[tuple[str, int]]:
-        """The versions of tables, of those that registered versions need, that hold the person's rows."""
-        needed = {pair for versions in pinned.values() for tables in versions.values() for pair in tables.items()}
-        return {pair for pair in needed if self._holds(*pair)}
+    def _models(self) -> list[str]:
+        """Those whose specs name the source, and registered ones without a spec, unless they predict for another."""
+        others = [name for name in storage.folders(self.settings.lake) if name != self.spec.name]
+        elsewhere = {
+            model for name in others for model in storage.folders(storage.join(self.settings.lake, name, PREDICTIONS))
+        }
+        without_spec = {
+            model
+            for model in registered_models(self.settings.tracking_uri)
+            if source_of(model, self.settings.models_dir) is None
+            and (model in self.predicting or model not in elsewhere)
+        }
+        return sorted({*models_of(self.spec.name, self.settings.models_dir), *without_spec})
 
-    def _holds(self, table: str, number: int) -> bool:
+    def _has(self, table: str) -> bool:
+        return self.lake.version(table) is not None
+
+    def _holds(self, table: str, number: int, column: str, matching: pc.Expression) -> bool:
         """Whether a version of a table has rows of the person. A version that is gone has none."""
         try:
             stored = self.lake.scan(table, number)
-            return self.entity.column in stored.schema.names and stored.count_rows(filter=self.mine) > 0
+            return column in stored.schema.names and stored.count_rows(filter=matching) > 0
         except (StepError, OSError):  # Its files were deleted before.
             return False
 
-    def _ids(self, holding: set[tuple[str, int]]) -> set[Any]:
-        """The ids of the person's events, of the newest version and of those that registered versions need."""
-        if self.lake.version(EVENTS) is None:
-            return set()
-        name, found = self.spec.id_column, set[Any]()
-        for number in [None, *sorted(number for table, number in holding if table == EVENTS)]:
-            found |= set(self.lake.scan(EVENTS, number).to_table([name], filter=self.mine)[name].to_pylist())
-        return found
+    def _ids(self, holding: set[tuple[str, int]], texts: list[str]) -> set[Any]:
+        """The ids of the person's events: of the newest version, of those that are needed, of quarantine."""
+        name = self.spec.id_column
+        found = ids_of(texts, self.entity, name, number=pa.types.is_integer(self.events.field(name).type))
+        if self._has(EVENTS):
+            for number in [None, *sorted(number for table, number in holding if table == EVENTS)]:
+                found |= set(self.lake.scan(EVENTS, number).to_table([name], filter=self.mine)[name].to_pylist())
+        return found - {None}
 
-    def _predicates(self, ids: set[Any]) -> dict[str, list[str]]:
+    def _predicates(self, ids: set[Any], texts: list[str]) -> dict[str, list[str]]:
         """Table → SQL that the person's rows in it match. Events last: the others are found by their ids."""
         found: dict[str, list[str]] = {}
-        for model in self.models:
-            if (held := Lake(self.settings.lake, self.spec.name, model).schema(PREDICTIONS)) is not None:
-                inside = "event" in held.names and pa.types.is_struct(held.field("event").type)
-                column = f"get_field(event, '{self.entity.column}')" if inside else self.entity.column
-                found[f"{PREDICTIONS}/{model}"] = [f"{column} = {literal(self.entity.value)}"]
-        if self.lake.version(QUARANTINE) is not None:
-            texts = self.lake.scan(QUARANTINE).to_table(["row"])["row"].to_pylist()
+        for model in self.predicting:
+            held = Lake(self.settings.lake, self.spec.name, model).schema(PREDICTIONS)
+            found[f"{PREDICTIONS}/{model}"] = [self.entity.equals(each) for each in self._event_columns(held)]
+        if self._has(QUARANTINE):
             found[QUARANTINE] = one_of("row", quarantined(texts, self.entity, self.spec.id_column, ids))
-        for table in [*(each for each in self.spec.tables if each != EVENTS), EVENTS]:
+        for table in [*(each for each in self._tables() if each != EVENTS), EVENTS]:
             held = self.lake.schema(table)
-            if held is None:
-                continue
-            if self.entity.column in held.names:
+            names = [] if held is None else held.names
+            if table not in self.spec.tables:  # Nobody checks its types any more.
+                found[table] = [self.entity.equals(quoted(self.entity.column))] if self.entity.column in names else []
+                found[table] += written_as(quoted(self.spec.id_column), ids) if self.spec.id_column in names else []
+            elif self.entity.column in names:
                 found[table] = [self.entity.predicate]
-            elif table in self.spec.feeds:
+            elif table in self.spec.feeds and names:
                 found[table] = one_of(self.spec.id_column, ids)
+        return found
+
+    def _event_columns(self, predictions: pa.Schema | None) -> list[str]:
+        """SQL of the columns of a table of predictions that hold the entity, also in a type that it once had."""
+        if predictions is None:
+            return []
+        name = self.entity.column.lower()
+        if "event" not in predictions.names or not pa.types.is_struct(predictions.field("event").type):
+            return [quoted(each) for each in predictions.names if each.lower() == name]
+        held = [field.name for field in predictions.field("event").type]
+        mine = [each for each in held if each.lower() == name or each.lower().startswith(f"_{name}_")]
+        return [f"get_field(event, '{each}')" for each in mine]
+
+    def _tables(self) -> list[str]:
+        """Those of the spec, and of feeds and feature tables that were taken out of it."""
+        found = list(self.spec.tables)
+        ours = {PREDICTIONS, QUARANTINE, FOLDER, *found}
+        for name in storage.folders(storage.join(self.settings.lake, self.spec.name)):
+            if name in ours:
+                continue
+            try:
+                found += [name] if self._has(name) else []
+            except DataContractError as error:
+                self.left.append(f"{error.message}: look into it yourself")
         return found
 
     def _of(self, table: str) -> tuple[Lake, str]:
@@ -141,7 +188,7 @@ class _Forget:
     def _tombstone(self, affected: dict[str, list[int]], found: dict[str, int], ids: set[Any]) -> str:
         """Before anything is removed: say what cannot be made again, and which partitions lose rows."""
         tombstone, registry = secrets.token_hex(8), Registry(self.settings.tracking_uri)
-        for model in self.models:
+        for model in sorted({*self.models, *self.predicting}):
             for version in affected.get(model, ()):
                 registry.tag(model, version, FORGOTTEN, tombstone)
             tables = {name: rows for name, rows in found.items() if "/" not in name or name.endswith(f"/{model}")}
@@ -166,47 +213,39 @@ class _Forget:
             for predicate in each:
                 lake.remove(name, predicate)
 
-    def _vacuum(self) -> None:
+    def _vacuum(self, predicates: dict[str, list[str]]) -> None:
         """Delete the files of all earlier versions, but of those that registered versions without the person need."""
         kept = needed_table_versions(
             self.settings.tracking_uri,
             lambda model: source_of(model, self.settings.models_dir) in (None, self.spec.name),
         )
-        for table in [*self.spec.tables, QUARANTINE]:
-            self.lake.vacuum(table, 0, kept.get(table, set()))
-        for model in self.models:
-            Lake(self.settings.lake, self.spec.name, model).vacuum(PREDICTIONS, 0, ())
+        for table in dict.fromkeys([*predicates, *self.spec.tables, QUARANTINE]):
+            lake, name = self._of(table)
+            lake.vacuum(name, 0, kept.get(table, set()))
 
     def _clean_online(self) -> None:
         """Materializing deletes all online rows of entities that the newest version does not have."""
         versions = self.lake.versions(*self.spec.entities)
-        if versions.keys() == self.spec.entities.keys():
-            OnlineRows(self.settings, self.spec).materialize(versions)
+        if lacking := sorted(self.spec.entities.keys() - versions.keys()):
+            said = f"the lake lacks {', '.join(lacking)}. If it has rows of {self.spec.name}, run the step features"
+            self.left.append(f"The online store was left as it is, because {said}, then run this again")
+            return
+        OnlineRows(self.settings, self.spec).erase(versions)
 
     def _clean_work(self, model: str) -> None:
         """What is made again from the lake, and artifacts of runs that no registered version belongs to."""
-        folders = storage.folders(storage.join(self.settings.work, model))
-        for folder in sorted(set(folders) & set(MADE_AGAIN)):
+        for folder in MADE_AGAIN:
             self._remove_work(model, folder)
         runs = delete_artifacts(self.settings.tracking_uri, model, datetime.now(UTC), self.dry)
         if runs:
             self.removed[f"artifacts of unregistered runs of {model}"] = len(runs)
 
     def _remove_work(self, owner: str, folder: str) -> None:
-        """Delete a work folder of the source or of a model, if it has files."""
-        uri = storage.join(self.settings.work, owner, folder)
-        if files := len(storage.tree(uri)):
-            self.removed[f"work/{owner}/{folder}"] = files
-            if not self.dry:
-                storage.remove_folder(uri)
-
-
-_REST = [
-    "Predictions that a replica has not shipped yet come into the table later: run this again when they have.",
-    "Replicas have copies of versions on their disks, with golden rows, until the next version replaces them.",
-    "Backups made before now hold the rows: delete them when their time is over.",
-    "Delta's log keeps the smallest and the largest value of each column of a file, also of files that are gone.",
-    "Holdout rows of registered versions keep features, labels and times of single events, without the entities.",
-    "Features of other entities, and models, were computed from the rows and stay; they do not name the person.",
-    "Reports of drift, performance and audit may show single values: delete <work>/<model>/<report> if they must go.",
-]
+        """Delete a folder of the source or of a model, if it has files, where it is shared and where steps work."""
+        for work in dict.fromkeys([self.settings.work.removeprefix("file://"), str(self.settings.scratch)]):
+            uri = storage.join(work, owner, folder)
+            if files := len(storage.tree(uri)):
+                name = f"work/{owner}/{folder}"
+                self.removed[name] = self.removed.get(name, 0) + files
+                if not self.dry:
+                    storage.remove_folder(uri)

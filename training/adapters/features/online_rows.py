@@ -70,6 +70,12 @@ class OnlineRows:
                 log.info("%s: version %d up to %s, %d entities online, %d written, %d removed", *counts)
         return record.newest([view.name for view in self._definitions.views]), written
 
+    def erase(self, versions: TableVersions) -> None:
+        """As `materialize`. The store's files then hold nothing of deleted rows, in space that is free, either."""
+        self.materialize(versions)
+        with contract_errors(self._settings):
+            online_store(self._settings).purge(self._config)
+
     def _online_rows(self, view: Any, record: OnlineRecord) -> pa.Table | None:
         """The rows of `view` that are online; None when that is not certain, or the lake cannot be asked any more."""
         with contract_errors(self._settings):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perennial")
 
+#: MLflow's ViewType.DELETED_ONLY: importing MLflow takes seconds.
+_DELETED_ONLY = 2
 #: Tag of a run whose artifacts were deleted: when.
 DELETED = "artifacts_deleted"
 #: Tag of a version that cannot be made again, because rows that it learned from were removed on request.
@@ -46,6 +48,13 @@ def needed_table_versions(tracking_uri: str, learns_from_it: Callable[[str], boo
     return needed
 
 
+def registered_models(tracking_uri: str) -> list[str]:
+    """The names of all registered models. Raises TransientError when MLflow does not answer."""
+    client = connect(tracking_uri)
+    with contract_errors(tracking_uri):
+        return [model.name for model in pages(client.search_registered_models, max_results=PAGE)]
+
+
 def table_versions(tracking_uri: str, model: str) -> dict[int, dict[str, int]]:
     """Registered version → table → the version of it that it was made of; without the versions that are forgotten.
 
@@ -61,7 +70,8 @@ def table_versions(tracking_uri: str, model: str) -> dict[int, dict[str, int]]:
 
 
 def delete_artifacts(tracking_uri: str, model: str, before: datetime, dry_run: bool) -> list[str]:
-    """Delete the artifacts of `model`'s runs that ended before `before` and belong to no registered version.
+    """Delete the artifacts of `model`'s runs that ended before `before` and belong to no registered version; those of a
+    run without an end, whose process was killed, if it began before.
 
     Returns the ids of the runs. Their numbers stay. A run says that its artifacts are gone, and is not found by its
     fingerprint any more: the same training fits anew. Raises TransientError when MLflow does not answer.
@@ -72,13 +82,29 @@ def delete_artifacts(tracking_uri: str, model: str, before: datetime, dry_run: b
         if experiment is None:
             return []
         registered = {version.run_id for version in versions_of(client, model)}
-        ended = f"attributes.end_time < {int(before.timestamp() * 1000)}"
-        runs = pages(client.search_runs, experiment_ids=[experiment.experiment_id], filter_string=ended)
-        old = [run for run in runs if run.info.run_id not in registered and DELETED not in run.data.tags]
+        limit = int(before.timestamp() * 1000)
+        begun = f"attributes.start_time < {limit}"
+        runs = pages(client.search_runs, experiment_ids=[experiment.experiment_id], filter_string=begun)
+        ended = (run for run in runs if run.info.end_time is None or run.info.end_time < limit)
+        old = [run for run in ended if run.info.run_id not in registered and DELETED not in run.data.tags]
         for run in old:
             if not dry_run:
                 _delete(client, run, before)
     return [run.info.run_id for run in old]
+
+
+def deleted_runs(tracking_uri: str, model: str) -> int:
+    """How many runs of `model` were deleted in MLflow, which keeps their artifacts until `mlflow gc`.
+
+    Raises TransientError when MLflow does not answer.
+    """
+    client = connect(tracking_uri)
+    with contract_errors(tracking_uri):
+        experiment = client.get_experiment_by_name(model)
+        if experiment is None:
+            return 0
+        found = pages(client.search_runs, experiment_ids=[experiment.experiment_id], run_view_type=_DELETED_ONLY)
+        return sum(1 for _ in found)
 
 
 def _delete(client: "MlflowClient", run: Any, before: datetime) -> None:

@@ -9,7 +9,6 @@ from training.domain.gates import Gate
 
 _HOUR, _MIB = 3600, 2**20
 
-
 #: Seconds on the clock, of CPUs and of GPUs; None where not known.
 Times = tuple[float | None, float | None, float | None]
 

@@ -92,6 +92,10 @@ class OnlineStore(Protocol):
         """The note of `mark_complete` that the store has."""
         ...
 
+    def purge(self, config: "RepoConfig") -> None:
+        """Take what was deleted out of the store's own files, where they keep it in free space."""
+        ...
+
     def reader(self, seconds: float, seen: Path | None = None) -> ConcurrentReader:
         """Open a reader whose lookups of up to ROWS_PER_DEADLINE events may take `seconds`.
 

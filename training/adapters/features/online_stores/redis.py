@@ -131,6 +131,9 @@ class RedisStore:
             found = client.hget(marks_key(config.project), view)
         return None if found is None else found.decode()
 
+    def purge(self, config: "RepoConfig") -> None:
+        """Redis overwrites its files by itself."""
+
     def reader(self, seconds: float, seen: Path | None = None) -> "SharedRoundTrips":
         return SharedRoundTrips(self._settings, seconds, seen)
 

@@ -112,6 +112,11 @@ class SqliteStore:
             found = connection.execute(f"SELECT mark FROM {_MARKS} WHERE view = ?", [view]).fetchone()
         return None if found is None else str(found[0])
 
+    def purge(self, config: "RepoConfig") -> None:
+        with contextlib.closing(sqlite3.connect(config.online_store.path, timeout=_LOCK_TIMEOUT)) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     @contextlib.contextmanager
     def _transaction(self, config: "RepoConfig") -> Iterator[sqlite3.Connection]:
         path = config.online_store.path
