@@ -6,7 +6,18 @@ the next result, which ends when a task ends. The idle scheduler makes no more l
 
 When one of Airflow's processes for tasks is killed while it waits for a task, as when memory runs out, no task would
 run any more until the scheduler is started again, and nothing would say so.
+
+A task that waits for a person, or for a trigger, ends its process and goes on in another one. When it goes on before
+the scheduler has read that the first process has ended, Airflow takes that for the end of the second one, and fails the
+task: the answer of the person would be lost, and Airflow would ask again. So this executor counts the processes of each
+task, and says that it has the task as long as one runs.
 """
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.utils.state import TaskInstanceState
 
 from perennial_airflow.compat.airflow_executors import AirflowLocalExecutor, free_queue, wait_for_result
 
@@ -18,6 +29,24 @@ class LocalExecutor(AirflowLocalExecutor):
     """See the module. Airflow takes an executor of another name for a distributed one, and warns of its logins."""
 
     _sent = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: What was given to processes → how many of them have not ended.
+        self._under_way = Counter[Any]()
+
+    def has_task(self, task_instance: Any) -> bool:
+        return self._under_way[task_instance.key] > 0 or super().has_task(task_instance)
+
+    def _process_workloads(self, workload_list: Sequence[Any]) -> None:
+        self._under_way.update(workload.key for workload in workload_list)
+        super()._process_workloads(workload_list)
+
+    def change_state(self, key: Any, state: Any, *args: Any, **kwargs: Any) -> None:
+        if state in (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED):
+            self._under_way[key] -= 1
+            self._under_way = +self._under_way
+        super().change_state(key, state, *args, **kwargs)
 
     def trigger_tasks(self, open_slots: int) -> None:
         # The scheduler has just found work, and may find more: it must not wait.

@@ -5,6 +5,7 @@ Real steps run, on a registry in which versions wait; nothing serves the models,
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +28,7 @@ from training.steps import features
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
 #: The model of each test. The requests of `hasty` expire at once.
-MODELS = ("careful", "picky", "busy", "hasty", "shown")
+MODELS = ("careful", "picky", "busy", "hasty", "shown", "quick")
 #: The model that is trained.
 TRAINED = "trained"
 USERS = ("admin", "op", "viewer")
@@ -198,6 +199,24 @@ def test_a_negative_verdict_needs_a_comment_and_only_assignees_are_let_in(approv
     approvals.server.until(lambda: bool(approvals.server.runs("picky_approval")[-1]["state"] == "success"))
     assert place.entries() == [(1, "asked"), (1, "refused"), (1, "rejected")]
     assert place.aliases() == {}
+
+
+def test_an_answer_in_the_moment_of_the_question_is_not_lost(approvals: Approvals) -> None:
+    """The process that has asked still runs then. Airflow used to take its end for that of the task."""
+    place, answered = approvals.places["quick"], list[int]()
+    for version in (1, 2, 3):
+        if version > 1:
+            place.register()
+        approvals.ask("quick", version)
+        run, code = f"version-{version}", 404
+        deadline = time.monotonic() + 120
+        while code == 404 and time.monotonic() < deadline:
+            code = approvals.answer("admin", "quick", "Approve", run=run).status_code
+        answered.append(code)
+        approvals.wait("quick", "rollout", "success", run)
+        assert approvals.task("quick", "approve", run)["try_number"] == 1
+    assert answered == [200, 200, 200]
+    assert place.aliases() == {"champion": 3, "previous": 2}
 
 
 def test_without_an_answer_in_time_a_version_is_rejected(approvals: Approvals) -> None:

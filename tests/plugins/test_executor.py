@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from multiprocessing import SimpleQueue
+from multiprocessing import SimpleQueue, Value
 from threading import Timer
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 from airflow.executors.base_executor import BaseExecutor
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import TaskInstanceState
 from perennial_airflow import executor as module
 from perennial_airflow.executor import LocalExecutor
 from setproctitle import setproctitle
@@ -68,6 +70,29 @@ def test_it_does_not_wait_when_it_has_just_started_a_task(executor: Executor, mo
     assert waited == []
     executor.heartbeat()
     assert waited == [20.0]
+
+
+def test_a_task_that_goes_on_before_its_first_process_has_ended_is_still_known() -> None:
+    """As one that a person answers at once. The scheduler fails a task that runs and that no executor has."""
+    executor, key = LocalExecutor(parallelism=2), TaskInstanceKey("dag", "task", "run", 1)
+    executor.result_queue, executor.activity_queue, executor.workers = SimpleQueue(), SimpleQueue(), {}
+    executor._unread_messages = Value("I", 0)
+    executor._spawn_workers_with_gc_freeze = lambda number: None
+    task, other = (SimpleNamespace(id=each, key=key._replace(task_id=each)) for each in ("task", "other"))
+
+    def send() -> None:
+        executor.queued_tasks[key] = SimpleNamespace(key=key)
+        executor._process_workloads([executor.queued_tasks[key]])
+
+    send()
+    assert executor.has_task(task)
+    send()
+    for running in (True, False):
+        executor.result_queue.put((key, TaskInstanceState.SUCCESS, None))
+        executor._read_results()
+        assert executor.has_task(task) == running
+    assert not executor.has_task(other)
+    assert executor._under_way == {}
 
 
 @pytest.mark.parametrize("number", range(3))
