@@ -9,9 +9,10 @@ import redis
 
 from testing.redis_server import running_redis
 from tests.feature_repo.payments_and_features import compute, payments, put
+from training.adapters.databases import copy_sqlite
 from training.adapters.features import Features, OnlineRows
 from training.adapters.features.online_stores import ONLINE_STORES, ConcurrentReader, online_config, online_store
-from training.adapters.features.online_stores._redis_marks import CompleteViews, marks_key
+from training.adapters.features.online_stores._marks import CompleteViews, marks_key
 from training.adapters.features.online_stores.redis import ROUND_TRIPS, SharedRoundTrips
 from training.adapters.features.online_stores.sqlite import SqliteStore
 from training.contract.errors import ConfigError, StepError, TransientError
@@ -164,6 +165,51 @@ def test_redis_that_was_restored_from_an_older_copy_is_named_until_it_is_filled_
             for view in client.hkeys(marks):  # As make restore-online leaves it.
                 client.hset(marks, view, "9999-01-06T00:00:00+00:00")
             assert "restored" not in look_up()
+
+
+def test_an_sqlite_file_from_an_older_copy_and_a_lost_one_are_named_until_they_are_filled_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, seen = Settings(home=tmp_path / "home"), tmp_path / "seen.json"
+    put(settings, *payments(10))
+    views = Features(settings, load_model_spec("card_fraud")).plan().views
+    online_rows, versions = OnlineRows(settings, load_source_spec("card_payments")), compute(settings, 1, 10)
+    file = Path(settings.online)
+
+    def look_up(customer: int = 0) -> str:
+        """With a service that has just started: a running one looks every minute. Returns what it logs."""
+        caplog.clear()
+        reader = online_store(settings).reader(60.0, seen)
+        found = runner.run(reader.find([{"customer_id": customer, "terminal_id": 100}], views))
+        assert (found[0].stamps[0] > 0) == (customer == 0)
+        return caplog.text
+
+    def materialized() -> str:
+        caplog.clear()
+        online_rows.materialize(versions)
+        return caplog.text
+
+    def remove() -> None:
+        for each in file.parent.glob(f"{file.name}*"):
+            each.unlink()
+
+    with asyncio.Runner() as runner:
+        assert "rows were last written" not in materialized()
+        copy_sqlite(file, tmp_path / "copy.db")
+        online_rows.materialize(versions, restore=True)  # With later marks.
+        assert "restored" not in look_up() + look_up(999)
+        remove()
+        copy_sqlite(tmp_path / "copy.db", file)
+        said = look_up()
+        assert said.count("it was restored from an older copy") == len({view.name for view in views})
+        assert "make restore-online" in said
+        assert materialized().count("was restored from an older copy. All are written again") == 2
+        assert "restored" not in look_up()
+        remove()
+        with pytest.raises(TransientError, match=r"has lost the rows of customer\w*, terminal"):
+            look_up()
+        assert materialized().count("has lost them. All are written again") == 2
+        assert "restored" not in look_up() + look_up(999)
 
 
 def test_an_earlier_services_list_of_complete_views_is_read(tmp_path: Path) -> None:

@@ -85,6 +85,11 @@ class OnlineRecord:
         same = entry["table"] == lake.identity(view.name) and commit is not None and commit == entry["commit"]
         return version if same else None
 
+    def written(self, view: str) -> str | None:
+        """What the store noted when all rows of `view` were last written; None while that is not certain."""
+        found: str | None = self._views.get(view, {}).get("mark")
+        return found
+
     def stored(self, view: str) -> tuple[list[str], list[str]]:
         """The features and the entity columns that the rows of `view` in the store may have."""
         entry = self._views.get(view, {})

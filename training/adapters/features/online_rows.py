@@ -17,7 +17,7 @@ from training.adapters.features.chosen import ChosenFeatures, chosen_features
 from training.adapters.features.definitions import Definitions, described, load_definitions
 from training.adapters.features.definitions_file import definitions_digest
 from training.adapters.features.online_record import OnlineRecord
-from training.adapters.features.online_stores import contract_errors, online_config, online_store
+from training.adapters.features.online_stores import contract_errors, online_config, online_store, store_address
 from training.adapters.features.sharing import clashes
 from training.adapters.features.view_rows import newest_day, pinned_version, scan_view
 from training.adapters.lake import Lake
@@ -80,6 +80,12 @@ class OnlineRows:
         """The rows of `view` that are online; None when that is not certain, or the lake cannot be asked any more."""
         with contract_errors(self._settings):
             mark = online_store(self._settings).mark(self._config, view.name)
+        if (written := record.written(view.name)) not in (None, mark):
+            found = f"has those of {mark}: it, or the record, was restored from an older copy"
+            log.warning(
+                "%s: rows were last written at %s, and the online store at %s %s. All are written again",
+                *(view.name, written, store_address(self._settings), found if mark else "has lost them"),
+            )
         version = record.complete_version(view, self._lake, mark)
         # The files of an older version may have been deleted.
         with contextlib.suppress(InputError, DataContractError):

@@ -19,7 +19,7 @@ from training.adapters.features.online_stores import (
     store_address,
     unavailable,
 )
-from training.adapters.features.online_stores._redis_marks import CompleteViews, marks_key
+from training.adapters.features.online_stores._marks import CompleteViews, marks_key
 from training.adapters.features.online_stores._redis_rows import Read, RedisLayout, RedisReader
 from training.adapters.features.views import View, ViewRows
 from training.compat import feast as compat

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,12 @@ from training.adapters.features.online_stores import (
     ONLINE_STORES,
     ROWS_PER_DEADLINE,
     contract_errors,
+    online_config,
     store_address,
     unavailable,
 )
 from training.adapters.features.online_stores._feast_reader import OnlineReader
+from training.adapters.features.online_stores._marks import CompleteViews
 from training.adapters.features.views import View, ViewRows
 from training.compat.feast import StoredRows, sqlite_table, sqlite_time
 from training.contract.errors import ConfigError, StepError, TransientError
@@ -106,11 +109,7 @@ class SqliteStore:
         return now
 
     def mark(self, config: "RepoConfig", view: str) -> str | None:
-        with self._transaction(config) as connection:
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [_MARKS]).fetchone():
-                return None
-            found = connection.execute(f"SELECT mark FROM {_MARKS} WHERE view = ?", [view]).fetchone()
-        return None if found is None else str(found[0])
+        return _marks(config.online_store.path).get(view)
 
     def purge(self, config: "RepoConfig") -> None:
         with contextlib.closing(sqlite3.connect(config.online_store.path, timeout=_LOCK_TIMEOUT)) as connection:
@@ -124,7 +123,15 @@ class SqliteStore:
             yield connection
 
     def reader(self, seconds: float, seen: Path | None = None) -> "SqliteReader":
-        return SqliteReader(self._settings, seconds)
+        return SqliteReader(self._settings, seconds, seen)
+
+
+def _marks(path: str) -> dict[str, str]:
+    """View → what `mark_complete` has noted."""
+    with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [_MARKS]).fetchone():
+            return {}
+        return dict(connection.execute(f"SELECT view, mark FROM {_MARKS}").fetchall())
 
 
 def _text(name: str) -> str:
@@ -135,20 +142,33 @@ def _text(name: str) -> str:
 class SqliteReader:
     """All lookups run in a single thread, because the connection belongs to a thread."""
 
-    def __init__(self, settings: StateSettings, seconds: float) -> None:
+    def __init__(self, settings: StateSettings, seconds: float, seen: Path | None) -> None:
         self._seconds, self.trips = seconds, 0
-        self._reader = OnlineReader(settings)
+        self._settings, self._reader = settings, OnlineReader(settings)
+        self._marks = CompleteViews(online_config(settings).project, store_address(settings), seen)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lookup")
 
     async def find(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
         seconds = self._seconds * max(1.0, len(rows) / ROWS_PER_DEADLINE)
-        lookup = asyncio.get_running_loop().run_in_executor(self._thread, self._reader.look_up, rows, views)
+        lookup = asyncio.get_running_loop().run_in_executor(self._thread, self._look_up, rows, views)
         try:
             return await asyncio.wait_for(lookup, seconds)
         except TimeoutError:
             raise TransientError(f"The online store did not answer in {seconds:g} s") from None
         finally:
             self.trips += 1
+
+    def _look_up(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
+        found = self._reader.look_up(rows, views)
+        names = sorted({view.name for view in views})
+        lacking = any(math.isnan(stamp) for each in found for stamp in each.stamps)
+        if lacking or not self._marks.known(names):
+            with contract_errors(self._settings):
+                marks = _marks(self._settings.online)
+            lost = self._marks.lost(names, [marks[name].encode() if name in marks else None for name in names])
+            if lost is not None and lacking:
+                raise lost
+        return found
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,8 @@
-"""Tells a Redis that has lost its rows from one that does not know an entity: both have no value for it.
+"""Tells a store that has lost its rows from one that does not know an entity: both have no value for it.
 
-After materialization has written all rows of a view, it puts a mark for the view beside them: the time. A Redis that
-was flushed, restarted without its data, or replaced by an empty replica has neither rows nor marks. One that was
-restored from an older copy has older marks.
+After materialization has written all rows of a view, it puts a mark for the view beside them: the time. A store that
+was emptied, restarted without its data, or replaced by an empty one has neither rows nor marks. One that was restored
+from an older copy has older marks.
 """
 
 import json
