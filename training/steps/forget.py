@@ -236,7 +236,7 @@ class _Forget:
         """What is made again from the lake, and artifacts of runs that no registered version belongs to."""
         for folder in MADE_AGAIN:
             self._remove_work(model, folder)
-        runs = delete_artifacts(self.settings.tracking_uri, model, datetime.now(UTC), self.dry)
+        runs = delete_artifacts(self.settings.tracking_uri, model, datetime.now(UTC), self.dry, unended=True)
         if runs:
             self.removed[f"artifacts of unregistered runs of {model}"] = len(runs)
 

@@ -69,10 +69,12 @@ def table_versions(tracking_uri: str, model: str) -> dict[int, dict[str, int]]:
         }
 
 
-def delete_artifacts(tracking_uri: str, model: str, before: datetime, dry_run: bool) -> list[str]:
-    """Delete the artifacts of `model`'s runs that ended before `before` and belong to no registered version; those of a
-    run without an end, whose process was killed, if it began before.
+def delete_artifacts(
+    tracking_uri: str, model: str, before: datetime, dry_run: bool, unended: bool = False
+) -> list[str]:
+    """Delete the artifacts of `model`'s runs that ended before `before` and belong to no registered version.
 
+    `unended`: also of runs without an end, which began before. Their processes were killed, and a retry continues them.
     Returns the ids of the runs. Their numbers stay. A run says that its artifacts are gone, and is not found by its
     fingerprint any more: the same training fits anew. Raises TransientError when MLflow does not answer.
     """
@@ -85,7 +87,7 @@ def delete_artifacts(tracking_uri: str, model: str, before: datetime, dry_run: b
         limit = int(before.timestamp() * 1000)
         begun = f"attributes.start_time < {limit}"
         runs = pages(client.search_runs, experiment_ids=[experiment.experiment_id], filter_string=begun)
-        ended = (run for run in runs if run.info.end_time is None or run.info.end_time < limit)
+        ended = (run for run in runs if (unended if run.info.end_time is None else run.info.end_time < limit))
         old = [run for run in ended if run.info.run_id not in registered and DELETED not in run.data.tags]
         for run in old:
             if not dry_run:
