@@ -258,28 +258,37 @@ def test_feast_takes_tags_and_descriptions_of_an_on_demand_view() -> None:
     assert halves.features[0].tags == {"default": "null"}
 
 
-def test_evidently_shows_the_same_page_without_what_it_draws_and_does_not_show(
+def test_evidently_shows_the_same_page_when_it_compares_and_draws_each_column_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pandas as pd
-    from evidently.metrics.column_statistics import ValueDriftCalculation
+    from evidently.legacy.calculations import data_drift
+    from evidently.metrics import column_statistics
 
     from training.adapters.drift_report import page
 
-    drawn: list[str] = []
-    draw = ValueDriftCalculation._render
+    done: list[str] = []
+    compare, drawing = data_drift.get_one_column_drift, column_statistics.ValueDriftCalculation
+    draw = drawing._render
 
-    def noted(self: ValueDriftCalculation, *rest: object) -> object:
-        drawn.append(self.metric.column)
-        return draw(self, *rest)
+    def compared(**given: object) -> object:
+        done.append(f"compared {given['column_name']}")
+        return compare(**given)
 
-    monkeypatch.setattr(ValueDriftCalculation, "_render", noted)
+    def drawn(self: object, result: object, *rest: object) -> object:
+        done.append(f"drawn {result.column_name}")
+        return draw(self, result, *rest)
+
+    for module in (data_drift, column_statistics):
+        monkeypatch.setattr(module, "get_one_column_drift", compared)
+    monkeypatch.setattr(drawing, "_render", drawn)
     rows = pd.DataFrame({"a": np.arange(600.0), "b": np.tile(["x", "y"], 300)})
-    less = page.write_page(rows, rows[:300], 0.3, tmp_path / "less", {})
-    assert drawn == []
-    monkeypatch.setattr(page, "without_unseen_drawings", contextlib.nullcontext)
-    all_of_it = page.write_page(rows, rows[:300], 0.3, tmp_path / "all", {})
-    assert sorted(drawn) == ["a", "b"]
-    assert less.columns == all_of_it.columns
+    once = page.write_page(rows, rows[:300], 0.3, tmp_path / "once", {})
+    assert sorted(done) == ["compared a", "compared b"]
+    done.clear()
+    monkeypatch.setattr(page, "each_column_once", contextlib.nullcontext)
+    often = page.write_page(rows, rows[:300], 0.3, tmp_path / "often", {})
+    assert sorted(done) == ["compared a"] * 3 + ["compared b"] * 3 + ["drawn a", "drawn b"]
+    assert once.columns == often.columns
     # The ids on it are random, and of one length.
-    assert less.html.stat().st_size == all_of_it.html.stat().st_size
+    assert once.html.stat().st_size == often.html.stat().st_size

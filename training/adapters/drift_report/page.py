@@ -29,7 +29,7 @@ with warnings.catch_warnings():
     from evidently.presets import DataDriftPreset
 
 from training import atomic, web_pages
-from training.compat.evidently import without_unseen_drawings
+from training.compat.evidently import each_column_once
 from training.contract.errors import StepError
 from training.contract.messages import ColumnDrift
 from training.domain.drift import DriftReport
@@ -78,7 +78,7 @@ def write_page(
         categories = [name for name in methods if not is_numeric_dtype(reference[name])]
         numbers = [name for name in methods if name not in categories]
         definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
-        with without_unseen_drawings():
+        with each_column_once():
             snapshot = Report([preset], metadata=about).run(
                 current_data=Dataset.from_pandas(current, data_definition=definition),
                 reference_data=Dataset.from_pandas(reference, data_definition=definition),
