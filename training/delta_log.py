@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOG_FOLDER: Final = "_delta_log"
 #: The folder of training/file_digests.py. Delta's vacuum leaves folders alone whose names begin with an underscore.
 RECORDS: Final = "_digests"
+_COMMIT: Final = re.compile(r"\d{20}\.json")
 #: What delta-rs says of a log that it cannot read.
 _DAMAGED: Final = re.compile(r"Json error|Expected contiguous commit files|No table metadata or protocol found")
 _RESTORE: Final = "restore the table's folder from a backup (docs/operations.md, A part that is older than the others)"
@@ -124,8 +125,19 @@ def _refuse_torn(commit: Path) -> None:
     raise DataContractError(f"The last commit of {commit.parents[1]} is not whole: {commit} {why}", hint)
 
 
+def commit_path(version: int) -> str:
+    """The file of the commit that made `version`, relative to the table's folder."""
+    return f"{LOG_FOLDER}/{version:020d}.json"
+
+
+def commits(table: str) -> list[str]:
+    """The files of the commits that the log has, relative to the table's folder."""
+    found = storage.files(storage.join(table, LOG_FOLDER))
+    return [f"{LOG_FOLDER}/{file.name}" for file in found if _COMMIT.fullmatch(file.name)]
+
+
 def _commit_uri(table: str, version: int) -> str:
-    return storage.join(table, LOG_FOLDER, f"{version:020d}.json")
+    return storage.join(table, commit_path(version))
 
 
 def folder_of(opened: "DeltaTable") -> str:

@@ -1,8 +1,9 @@
 """The SHA-256 of each file of a table, so that a file that was changed afterwards is found: `<table>/_digests/`.
 
 delta-rs names files and sizes, and never looks at their bytes again. So what a commit has added is recorded right after
-it, one JSON file for each commit: path → SHA-256. Files without a record are recorded when they are first looked at: of
-tables from before there were records, of streams, and of a commit whose writer died just after it.
+it, and the commit itself, which says which files there are: one JSON file for each commit, path → SHA-256. Files
+without a record are recorded when they are first looked at: of tables from before there were records, of streams, and
+of a commit whose writer died just after it.
 
 A record says what was written, if nobody changed it together with the file. So the recipe of a model has the digest of
 all that its table versions consist of (`version_digest`), and is signed.
@@ -15,14 +16,14 @@ from collections.abc import Iterable, Mapping
 
 from training import storage
 from training.contract.errors import DataContractError
-from training.delta_log import RECORDS, added_files
+from training.delta_log import RECORDS, added_files, commit_path
 
 log = logging.getLogger("perennial")
 
 
 def record_commit(table: str, version: int) -> None:
-    """Record the files that the commit which made `version` has added. A second call changes nothing."""
-    found = _digests(table, added_files(table, version))
+    """Record the commit that made `version`, and the files that it has added. A second call changes nothing."""
+    found = _digests(table, [*added_files(table, version), commit_path(version)])
     if found:
         # Never written again: the files may have been changed by then.
         storage.create(storage.join(table, RECORDS, f"{version:020d}.json"), json.dumps(found, indent=1).encode())

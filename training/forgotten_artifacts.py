@@ -1,5 +1,6 @@
 """What registered versions keep of single rows in MLflow."""
 
+import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 
 from training.adapters import datasets
 from training.adapters.registry import REFERENCE, SERVED, ModelVersion, Registry, Runs
+from training.adapters.registry.versions import METADATA_DIGEST
 from training.contract.artifact import METADATA_FILE, SIGNATURES, ArtifactMetadata
 from training.contract.errors import DataContractError
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER
@@ -128,6 +130,10 @@ def _altered(version: ModelVersion, settings: StateSettings) -> str:
 def _put_back(version: ModelVersion, changed: dict[str, Path], settings: StateSettings) -> None:
     registry = Registry(settings.tracking_uri)
     runs = Runs(settings.tracking_uri, version.model, str(settings.home / "mlflow"))
+    if SERVED in changed and version.metadata_digest:
+        # First: killed in between, the next run finds the rows and does both again.
+        made = hashlib.sha256((changed[SERVED] / METADATA_FILE).read_bytes()).hexdigest()
+        registry.tag(version.model, version.version, METADATA_DIGEST, made)
     for name, folder in changed.items():
         runs.log_files(version.run_id, folder, name)
     if registry.files(version.run_id, SIGNATURES):

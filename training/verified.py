@@ -1,6 +1,7 @@
 """Whether the state is as it was written: the ledger, the registered versions, the files of the lake. Each fault is a
 sentence that names what was changed, added or removed."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +15,20 @@ from training.adapters.ledger import Ledger
 from training.adapters.registry import ModelVersion, Registry
 from training.adapters.registry.anchors import ledger_anchors
 from training.adapters.registry.retention import needed_table_versions
+from training.contract.artifact import METADATA_FILE
 from training.contract.errors import DataContractError, InputError, TransientError
 from training.contract.model_spec import load_model_spec, models_of, source_of
 from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
 from training.contract.source_spec import SourceSpec
-from training.delta_log import RECORDS
+from training.delta_log import LOG_FOLDER, RECORDS, commits
 from training.nightly_share import NightlyShare
 from training.settings import StateSettings
 from training.signing import artifact_check, fetch_signed
 
 log = logging.getLogger("perennial")
+
+#: What a commit counts in a night's share: few are larger.
+_COMMIT_BYTES = 4096
 
 
 def ledger_faults(model: str, settings: StateSettings) -> tuple[list[str], int]:
@@ -71,14 +76,24 @@ def _version_faults(version: ModelVersion, folder: Path, settings: StateSettings
     check = artifact_check(version.model, version.version, settings)
     Registry(settings.tracking_uri).download(version, folder / "served", settings.artifact_maximum_mib, check)
     named, file = f"Version {version.version} of {version.model}", folder / RECIPE_FILE
+    faults = _metadata_faults(version, folder / "served" / METADATA_FILE, named)
     if not fetch_signed(version.run_id, f"{RECIPE_FOLDER}/{RECIPE_FILE}", file, named, settings):
-        return []
+        return faults
     try:
         recipe = Recipe.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        return [f"{named}: its recipe is not valid: {error}"]
+        return [*faults, f"{named}: its recipe is not valid: {error}"]
     source = load_model_spec(version.model, settings.models_dir, settings.feature_repo).source.name
-    return [f"{named} was trained on other files: {each}" for each in pinned_faults(recipe, source, settings)]
+    return faults + [f"{named} was trained on other files: {each}" for each in pinned_faults(recipe, source, settings)]
+
+
+def _metadata_faults(version: ModelVersion, file: Path, named: str) -> list[str]:
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if version.metadata_digest in ("", found):  # Empty: registered by an earlier version of Perennial.
+        return []
+    return [
+        f"{named}: {file.name} was changed: its SHA-256 is {found}, it was registered with {version.metadata_digest}"
+    ]
 
 
 def pinned_faults(recipe: Recipe, source: str, settings: StateSettings, read: bool = False) -> list[str]:
@@ -119,16 +134,25 @@ def lake_faults(
         tables[f"{PREDICTIONS}/{model}"] = (of_model, PREDICTIONS, _files(of_model, PREDICTIONS, {}))
     found, read = list[str](), dict[str, int]()
     for name, (lake, table, sizes) in tables.items():
-        file_digests.record_missing(lake.uri(table), sizes)
-        paths = sizes.keys() if tonight is None else tonight.of(name, sizes)
-        faults = file_digests.problems(lake.uri(table), paths)
-        if tonight is not None:
-            tonight.found_good(name, paths - faults.keys())
-        found += faults.values()
-        read[name] = len(paths)
+        log_sizes = dict.fromkeys(_commits(lake, table), _COMMIT_BYTES)
+        file_digests.record_missing(lake.uri(table), [*sizes, *log_sizes])
+        for part, files in ((name, sizes), (f"{name}/{LOG_FOLDER}", log_sizes)):
+            paths = files.keys() if tonight is None else tonight.of(part, files)
+            faults = file_digests.problems(lake.uri(table), paths)
+            if tonight is not None:
+                tonight.found_good(part, paths - faults.keys())
+            found += faults.values()
+            read[name] = read.get(name, 0) + (len(paths) if part == name else 0)
     if tonight is not None:
         tonight.keep()
     return found, read
+
+
+def _commits(lake: Lake, table: str) -> set[str]:
+    """The commits of a table: those of its log, and recorded ones that it lacks. Delta deletes old ones of streams."""
+    uri = lake.uri(table)
+    known = file_digests.recorded(uri) if table != PREDICTIONS else {}
+    return {*commits(uri), *(path for path in known if path.startswith(f"{LOG_FOLDER}/"))}
 
 
 def _files(lake: Lake, table: str, needed: Mapping[str, set[int]]) -> dict[str, int]:

@@ -4,6 +4,7 @@ Prometheus before 2.47 takes no OTLP, so a server in here takes it, and Promethe
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -52,6 +53,7 @@ step_metrics.step_succeeded("request_approval", {"model": "waits"}, {"waiting": 
 with mock.patch("shutil.disk_usage", lambda path: mock.Mock(free=1, total=100)):
     step_metrics.step_succeeded("features", {"source": "works"}, {})
 """
+RULES = ROOT / "helm" / "perennial" / "files" / "rules"
 EXPECTED = {
     ("StepFailed", "fails"),
     ("DeliveryNotTakenIn", "given_up"),
@@ -105,22 +107,32 @@ def collector() -> Iterator[str]:
 
 @pytest.fixture
 def prometheus(collector: str, tmp_path: Path) -> Iterator[str]:
-    """The URL of Compose's Prometheus, which scrapes the collector alone."""
-    if why := engine():
-        pytest.skip(f"No Docker engine: {why}")
-    image = official_image("prometheus")
-    if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:
-        pytest.skip(f"No image {image}: docker pull {image}")
+    """The URL of a Prometheus with Compose's rules, which scrapes the collector alone: a `prometheus` on the PATH, or
+    Compose's image."""
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"] = [{"job_name": "collector", "static_configs": [{"targets": [collector]}]}]
+    installed, port = shutil.which("prometheus"), free_port()
+    listen = f"--web.listen-address=127.0.0.1:{port}"
+    if installed:
+        config["rule_files"] = [str(RULES / "*.yaml")]
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+        place = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+        with subprocess.Popen([installed, *place, listen], stderr=subprocess.DEVNULL) as process:
+            yield f"http://127.0.0.1:{port}"
+            process.terminate()
+        return
+    if why := engine():
+        pytest.skip(f"No prometheus on the PATH, and no Docker engine: {why}")
+    image = official_image("prometheus")
+    if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:
+        pytest.skip(f"No prometheus on the PATH, and no image {image}: docker pull {image}")
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
     command = ["docker", "run", "--detach", "--rm", "--network", "host", "--user", "0", "--tmpfs", "/data"]
-    for place, path in ((tmp_path, "/etc/prometheus"), (ROOT / "helm/perennial/files/rules", "/etc/perennial/rules")):
+    for place, path in ((tmp_path, "/etc/prometheus"), (RULES, "/etc/perennial/rules")):
         command += ["-v", f"{place}:{path}:ro"]
     options = ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/data"]
-    options += [f"--web.listen-address=127.0.0.1:{port}"]
+    options += [listen]
     made = subprocess.run([*command, image, *options], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     try:

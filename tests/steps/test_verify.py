@@ -10,6 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tests.steps.test_ledger_verify import MODEL, place, registered  # noqa: F401 – a fixture
+from training import verify as verify_all
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
@@ -201,7 +202,6 @@ def test_a_byte_of_the_ledger(place: Settings, lake: Lake) -> None:  # noqa: F81
 
 @pytest.mark.parametrize("file", ["model.onnx", "metadata.json"])
 def test_a_byte_of_a_model(place: Settings, file: str) -> None:  # noqa: F811
-    """Without keys, a byte of metadata.json is found where it breaks what the digest or JSON says: see test_signing."""
     first, second = registered(place), registered(place)
     path = place.home / "runs" / second.run_id / "artifacts" / "served" / file
     flip(path, 1)
@@ -211,6 +211,49 @@ def test_a_byte_of_a_model(place: Settings, file: str) -> None:  # noqa: F811
     assert said.startswith(f"Version {second.version} of {MODEL}: ")
     assert ("its digest is" if file == "model.onnx" else "metadata.json cannot be read") in said
     assert first.version != second.version
+
+
+def test_a_commit_of_the_lake(place: Settings, lake: Lake) -> None:  # noqa: F811
+    """One that is changed can hide rows, move them to another partition, or bring old ones back."""
+    verify(place)
+    newest = Path(lake.uri("events"), "_delta_log", f"{lake.version('events'):020d}.json")
+    kept = newest.read_text()
+    newest.write_text("".join(line for line in kept.splitlines(keepends=True) if '"remove"' not in line))
+    assert lake.scan("events").count_rows() == 10
+    with pytest.raises(DataContractError, match=rf"{newest} was changed"):
+        verify(place)
+    newest.write_text(kept)
+    verify(place)
+    old = newest.with_name(f"{1:020d}.json")
+    DeltaTable(lake.uri("events")).create_checkpoint()
+    old.unlink()
+    with pytest.raises(DataContractError, match=rf"{old} is missing"):
+        verify(place)
+
+
+def test_a_value_in_the_metadata_of_a_model(place: Settings) -> None:  # noqa: F811
+    """Without keys, too: the registry has its digest."""
+    version = registered(place)
+    path = place.home / "runs" / version.run_id / "artifacts" / "served" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps(metadata | {"task": metadata["task"] | {"threshold": 0.99}}))
+    with pytest.raises(DataContractError, match=rf"Version 1 of {MODEL}: metadata.json was changed"):
+        model(place)
+
+
+def test_the_ledger_of_a_model_without_a_spec(
+    place: Settings,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for entry in ("a", "b"):
+        Ledger(place.ledger).append("note", "removed", {}, entry)
+    Path(place.ledger, "removed", "00000000.json").unlink()
+    for name in ("home", "tracking_uri"):
+        monkeypatch.setenv(f"CT_{name.upper()}", str(getattr(place, name)))
+    assert verify_all.main() == 65
+    said = "".join(capfd.readouterr())
+    assert "removed/00000000.json: it is missing" in said
 
 
 def night(settings: Settings, day: int) -> int:

@@ -1,19 +1,20 @@
 """Register the challenger as a model version, when the verdict or a person says so."""
 
+import hashlib
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from training import evidence_page
+from training import evidence_page, storage
 from training.adapters.lake import Lake
 from training.adapters.ledger import Ledger
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.prediction_table import newest_model_version
 from training.adapters.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, Registry, table_tags
 from training.adapters.registry.anchors import LEDGER_HEAD
-from training.adapters.registry.versions import DESCRIPTION_LENGTH
+from training.adapters.registry.versions import DESCRIPTION_LENGTH, METADATA_DIGEST
 from training.approvals import approvals, end
-from training.contract.artifact import ArtifactMetadata
+from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import ApprovalRequest, AskedRun, JudgedAgainst, RegisterInputs, RegisterResult
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -67,6 +68,8 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
     artifact.check_golden()
     tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata, why)
     tags[LEDGER_HEAD] = ledger.head(spec.name)
+    content = storage.read(storage.join(challenger.artifact_uri, METADATA_FILE)) or b""
+    tags[METADATA_DIGEST] = hashlib.sha256(content).hexdigest()
     # Before there is a version, so that every version is signed.
     if key := sign_run(spec.name, challenger.run_id, challenger.digest, challenger.artifact_uri, settings):
         tags[SIGNED_BY] = key

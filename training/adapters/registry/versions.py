@@ -41,6 +41,8 @@ SERVED, REFERENCE = "served", "reference"
 DESCRIPTION_LENGTH = 5000
 #: Tag of versions, of runs and of their inputs: the version of a table that they were made of.
 TABLE = "table."
+#: Tag of a version: the SHA-256 of its metadata.json, for `make verify`.
+METADATA_DIGEST = "metadata_digest"
 log = logging.getLogger("perennial")
 
 #: Registered models per request, the most that MLflow gives.
@@ -49,13 +51,15 @@ _PAGE = 1000
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered version. `digest` is the SHA-256 of its model.onnx; empty when the tag is missing."""
+    """A registered version. `digest` is the SHA-256 of its model.onnx, `metadata_digest` that of its metadata.json.
+    Empty: the tag is missing."""
 
     model: str
     version: int
     run_id: str
     digest: str
     aliases: frozenset[str]
+    metadata_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -360,7 +364,8 @@ def _state(found) -> ModelState:  # type: ignore[no-untyped-def]
 
 def _version(found) -> ModelVersion:  # type: ignore[no-untyped-def]
     digest, aliases = found.tags.get("digest", ""), frozenset(found.aliases)
-    return ModelVersion(found.name, int(found.version), found.run_id or "", digest, aliases)
+    metadata_digest = found.tags.get(METADATA_DIGEST, "")
+    return ModelVersion(found.name, int(found.version), found.run_id or "", digest, aliases, metadata_digest)
 
 
 def _mismatch(folder: Path, digest: str) -> str | None:
