@@ -141,8 +141,9 @@ def _commit_uri(table: str, version: int) -> str:
 
 
 def folder_of(opened: "DeltaTable") -> str:
-    """The folder or URI of a table, as training/storage.py takes it."""
-    return opened.table_uri if storage.is_remote(opened.table_uri) else str(_folder(opened))
+    """The folder or URI of a table, as training/storage.py takes it: delta-rs names a space `%20`."""
+    remote = storage.is_remote(opened.table_uri)
+    return unquote(opened.table_uri).rstrip("/") if remote else str(_folder(opened))
 
 
 def _folder(opened: "DeltaTable") -> Path:

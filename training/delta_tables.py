@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterator
 from datetime import date
 from typing import Final
+from urllib.parse import unquote
 
 from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -27,10 +28,14 @@ class DeltaTables:
     """The tables in the folder `root`: a local one, or an object-store URI that delta-rs knows.
 
     Credentials come from the environment. Every method raises TransientError when the object store does not answer,
-    ConfigError when it refuses us, and DataContractError when the log of a table is lost or damaged.
+    ConfigError when it refuses us, and DataContractError when the log of a table is lost or damaged. `root` with an
+    escape such as `%20` is a ConfigError.
     """
 
     def __init__(self, root: str) -> None:
+        if storage.is_remote(root) and unquote(root) != root:
+            hint = f"Write {unquote(root)}, or choose a name without `%`."
+            raise ConfigError(f"{root} is percent-encoded. delta-rs decodes it, and the other clients do not", hint)
         self.root = root
         #: Of the object store; None on a disk.
         self.options: dict[str, str] | None = None

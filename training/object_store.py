@@ -20,7 +20,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from training.contract.errors import ConfigError, StepError, TransientError
@@ -66,15 +66,15 @@ def client_options(uri: str) -> dict[str, str]:
 def arrow_filesystem(uri: str) -> "fs.FileSystem":
     """Arrow's own file system for the folder `uri`, with the settings that obstore and delta-rs take.
 
-    `uri` is a URL: a space in it is `%20`. Raises ConfigError when a setting cannot be passed on to Arrow.
+    Raises ConfigError when a setting cannot be passed on to Arrow.
     """
     import pyarrow.fs as fs
 
-    url = urlsplit(uri)
-    opening = _FILESYSTEMS.get(url.scheme)
+    scheme, _, path = uri.partition("://")
+    opening = _FILESYSTEMS.get(scheme)
     if opening is None:
         raise ConfigError(f"{uri} is in no object store whose tables can be read", SCHEMES_HINT)
-    return fs.SubTreeFileSystem(f"{url.netloc}{unquote(url.path)}".rstrip("/"), opening(url.netloc))
+    return fs.SubTreeFileSystem(path.rstrip("/"), opening(path.partition("/")[0]))
 
 
 def read_error(error: BaseException) -> StepError | None:

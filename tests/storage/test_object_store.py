@@ -21,7 +21,9 @@ from training import object_store, storage
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.adapters.lake import Lake
 from training.contract.errors import ConfigError, ExitCode, StepError, TransientError
+from training.delta_log import RECORDS
 from training.domain.feature_engine import SqlError
+from training.file_digests import problems, recorded
 from training.runner import _unexpected
 
 #: Partitions whose names a path, a URL or a pattern could read as something else.
@@ -232,7 +234,24 @@ def rows(partition: str, value: int) -> pa.Table:
     return pa.table({"value": [value], "partition": [partition]})
 
 
-@pytest.mark.parametrize("folder", ["lake", "a lake", "lüke=1+1"])
+@pytest.mark.parametrize("folder", ["lake", "a lake", "lüke=1+1", "100%"])
+def test_a_commit_records_the_files_of_a_table_in_any_folder(s3: str, tmp_path: Path, folder: str) -> None:
+    lake = Lake(f"{s3}/{tmp_path.name}/{folder}", "source")
+    lake.replace("t", rows("a b", 1), "partition = 'a b'", ["partition"])
+    [path] = lake.files("t")
+    records = storage.files(f"{lake.uri('t')}/{RECORDS}")
+    assert [record.name for record in records] == [f"{1:020}.json"]
+    assert path in recorded(lake.uri("t"))
+    assert problems(lake.uri("t"), [path]) == {}
+
+
+def test_a_folder_that_only_some_clients_decode_is_refused(s3: str) -> None:
+    with pytest.raises(ConfigError, match="s3://bucket/a%20lake/source is percent-encoded") as caught:
+        Lake(f"{s3}/a%20lake", "source")
+    assert "Write s3://bucket/a lake/source" in caught.value.hint
+
+
+@pytest.mark.parametrize("folder", ["lake", "a lake", "lüke=1+1", "100%"])
 def test_partitions_of_any_name_are_read(s3: str, tmp_path: Path, folder: str) -> None:
     lake = Lake(f"{s3}/{tmp_path.name}/{folder}", "source")
     for value, name in enumerate(ODD):
