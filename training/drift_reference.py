@@ -9,6 +9,7 @@ from training.contract.errors import InputError
 from training.contract.messages import DatasetInputs, Snapshot
 from training.contract.model_spec import ModelSpec
 from training.domain.comparison import Rows, compared, sample
+from training.domain.entity_age import age_column, age_name, complete
 from training.domain.identity import dataset_id
 from training.settings import StateSettings
 from training.signing import fetch_signed
@@ -19,7 +20,8 @@ log = logging.getLogger("perennial")
 def champion_reference(
     champion: ModelVersion, metadata: ArtifactMetadata, spec: ModelSpec, settings: StateSettings
 ) -> Rows:
-    """A sample of the features that the champion was trained on, from its dataset or, when that is gone, its run.
+    """A sample of the features that the champion was trained on, from its dataset or, when that is gone, its run; and
+    how long the entities of its rows were known, under the name `age_name`, where that is known of all.
 
     Datasets of earlier versions do not have the entities and times of the sample. Raises InputError when it is gone.
     """
@@ -41,7 +43,11 @@ def champion_reference(
     found = sample(pd.read_parquet(path), spec.monitoring.maximum_rows, spec.training.seed)
     known = set(spec.drift_keys) <= set(found.columns)
     columns = compared(found, metadata.columns, spec.monitoring.embeddings)
-    return Rows(columns, found[spec.drift_keys] if known else None)
+    if not known:
+        return Rows(columns, None)
+    kinds = [name for name in spec.entity_columns if age_column(name) in found]
+    ages = complete({name: found[age_column(name)].to_numpy() for name in kinds}, found)
+    return Rows(columns.assign(**{age_name(name): each for name, each in ages.items()}), found[spec.drift_keys])
 
 
 def _how_to_restore(metadata: ArtifactMetadata, spec: ModelSpec, settings: StateSettings) -> str:

@@ -24,6 +24,7 @@ from training.contract.model_spec import ModelSpec
 from training.contract.names import GateName
 from training.contract.verdict_spec import Grouping
 from training.domain.arrow_types import as_exact_pandas
+from training.domain.entity_age import age_feature, age_name
 from training.domain.gates import Gate
 from training.domain.gates.calibration import judge_calibration, reliability_chart
 from training.domain.gates.fairness import judge_fairness
@@ -79,8 +80,8 @@ class HoldoutColumns:
 def judge_groups(
     about: Challenger, columns: HoldoutColumns, challenger: ScoredModel, champion: ScoredModel | None
 ) -> Examined:
-    """Judge slices, calibration and fairness on the holdout. Further slices are found in the features of the
-    challenger, which is `about`."""
+    """Judge slices, calibration and fairness on the holdout. Further slices are found by the features of the
+    challenger, which is `about`, and by the ages of the entities."""
     evaluation, seed = columns.spec.evaluation, about.inputs.seed
     slices, slice_gates = _slices(about, columns, challenger, champion)
     calibration, calibration_gates = judge_calibration(evaluation.calibration, challenger, champion, seed)
@@ -100,8 +101,10 @@ def _slices(
     by_column, problems = _groups(columns, spec.columns, spec.ages, "slices")
     groups = [group for each in by_column.values() for group in each]
     if champion is not None and spec.find:
-        features = about.model.metadata.columns
-        groups += find_slices(challenger, champion, about.features, features, spec.minimum_rows, seed)
+        ages = columns.rows.ages
+        features = [*about.model.metadata.columns, *map(age_feature, ages)]
+        values = np.column_stack([about.features, *(each[columns.keep] for each in ages.values())])
+        groups += find_slices(challenger, champion, values, features, spec.minimum_rows, seed)
     if not groups:
         return None, problems
     samples, rule = evaluation.bootstrap_samples, challenger.task.rules[spec.metric]
@@ -129,7 +132,7 @@ def _groups(
     problems = []
     wanted: list[tuple[str, str, Callable[[str], pd.Series], Grouping]]
     wanted = [(name, name, columns.values, grouping) for name, grouping in declared.items()]
-    wanted += [(f"days since {name} was first seen", name, columns.ages, grouping) for name, grouping in ages.items()]
+    wanted += [(age_name(name), name, columns.ages, grouping) for name, grouping in ages.items()]
     for label, name, read, grouping in wanted:
         try:
             found[label] = groups_of(label, read(name), grouping)

@@ -2,28 +2,32 @@
 
     make bench-monitoring                          # ten seeds, a year each, every change; ARGS=… for less:
     python -m benchmarks.monitoring --seeds 2 --weeks 20 --every 7 --changes zero_amounts
+    python -m benchmarks.monitoring --table        # only print what a run with the same arguments has found so far
 
 Payments are generated, with and without planted changes, and pass through ingest and the feature tables. A champion is
 trained once per seed. Then the functions of the monitors and the broker look at the stream as of day after day. What
-is generated is kept in the folder, so that a change of the tests is judged without it being made again.
+is generated is kept in the folder, so that a change of the tests is judged without it being made again. So are the
+results of each seed, as long as the code is the same: a run that was killed goes on.
 """
 
 import argparse
 import logging
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.monitoring.planted import KINDS
+from benchmarks.monitoring.kept import kept, kept_or_judged
+from benchmarks.monitoring.planted import KINDS, all_planted
 from benchmarks.monitoring.results import SeedResult, figures, table
-from benchmarks.monitoring.seeds import Sizes, judged
+from benchmarks.monitoring.seeds import Sizes
 from benchmarks.monitoring.streams import default_folder
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=default_folder(), help="what is generated is kept here")
     parser.add_argument("--seeds", type=int, default=10)
@@ -34,14 +38,24 @@ def main() -> None:
     parser.add_argument("--changes", nargs="*", choices=KINDS, default=KINDS, help="only these")
     parser.add_argument("--magnitudes", nargs="*", type=float, default=[1.0, 0.5, 0.25])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    args = parser.parse_args()
+    parser.add_argument("--table", action="store_true", help="measure nothing, print what is kept")
+    args = parser.parse_args(given)
+    watched = min((each.watched_days for each in all_planted(args.changes, args.magnitudes)), default=args.every)
+    if not 1 <= args.every <= watched:
+        parser.error(f"--every {args.every}: a change is watched for {watched} days, so give 1 to {watched}")
     logging.basicConfig(level="ERROR", format="%(message)s")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # The seeds share the cores.
     sizes = Sizes(args.folder, args.customers, args.weeks, args.every, tuple(args.changes), tuple(args.magnitudes))
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    if args.table:
+        results = kept(sizes, seeds)
+        missing = sorted({*seeds} - {each.seed for each in results}) or "none"
+        print(f"{table(results)}\n\n{figures(results)}\nNot measured yet, or with other code: seeds {missing}")
+        return
     began, results = time.monotonic(), list[SeedResult]()
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        for result in pool.map(partial(judged, sizes), range(args.first_seed, args.first_seed + args.seeds)):
+        for result in pool.map(partial(kept_or_judged, sizes), seeds):
             results.append(result)
             print(f"After seed {result.seed}, {result.cpu_seconds:.0f} s of CPU:\n\n{table(results)}\n", flush=True)
     print(figures(results))

@@ -16,6 +16,7 @@ from training.contract.model_spec import ModelSpec, Trigger
 from training.contract.registries import DRIFT_TESTS
 from training.domain.comparison import Rows, named_outputs, paired, representatives, sample, spread
 from training.domain.drift import current_window, has_drifted, judged, tested
+from training.domain.entity_age import age_name, ages
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.labels import known_before
@@ -27,7 +28,7 @@ from training.domain.retraining import Decision, History, Request
 from training.domain.retraining_decision import decide
 from training.domain.retraining_policy import Advice, Evidence, advise
 from training.domain.task_kind import Fitting, Scored, ServedTask, TaskKind, task_of
-from training.domain.windows import Windows, windows
+from training.domain.windows import Windows, event_days, windows
 from training.estimators.base import TrainingData, load, number_columns, parameters_for
 
 ESTIMATOR = "hist_gradient_boosting"
@@ -58,6 +59,7 @@ class Champion:
     def trained(cls, rows: pd.DataFrame, names: list[str], spec: ModelSpec, warm_up: date) -> "Champion":
         """Trained as the steps do, on a training window that begins at `warm_up`."""
         delay, training = spec.label_spec.delay_days, spec.training
+        rows = with_ages(rows, spec)
         as_of = warm_up + timedelta(days=training.window_days + training.holdout_days + 2 * delay)
         chosen, task = windows(as_of, training.window_days, training.holdout_days, delay), task_of(spec)
         train, holdout = _within(rows, chosen.train, spec), _within(rows, chosen.holdout, spec)
@@ -102,7 +104,7 @@ class Watch:
     @classmethod
     def of(cls, champion: Champion, rows: pd.DataFrame) -> "Watch":
         scores = champion.scorer.score(rows[champion.names].to_numpy(np.float32))
-        return cls(champion, rows.assign(**{SCORE: scores}))
+        return cls(champion, with_ages(rows, champion.spec).assign(**{SCORE: scores}))
 
     def looks(self, days: Days, every: int) -> Iterator[Look]:
         """The looks as of every `every` days of `days`, with a broker that begins without history."""
@@ -138,7 +140,8 @@ class Watch:
 
     def _compared(self, rows: pd.DataFrame, look: int) -> dict[str, ColumnDrift]:
         champion, spec = self.champion, self.champion.spec
-        reference, now = (Rows(side[champion.names], side[spec.drift_keys]) for side in (champion.reference, rows))
+        names = [*champion.names, *map(age_name, spec.entity_columns)]
+        reference, now = (Rows(side[names], side[spec.drift_keys]) for side in (champion.reference, rows))
         outputs = champion.served.monitored(rows[SCORE].to_numpy())
         pairs = [
             (reference, now),
@@ -187,6 +190,16 @@ class Watch:
             few = task.lacks_to_measure(truth, minimum)
             self.first[window] = None if few else _measured(*_scored(rows, task, self.champion.served), task)
         return self.first[window]
+
+
+def with_ages(rows: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:
+    """With how long the entities were known. `rows` reach back further than that."""
+    days = event_days(rows[spec.source.events.time_column])
+    first, found = days[0].item(), {}
+    for name in spec.entity_columns:
+        seen = pd.DataFrame({name: rows[name], "day": days}).drop_duplicates()
+        found[age_name(name)] = ages(rows[name], days, seen, first)
+    return rows.assign(**found)
 
 
 def evaluated(rows: pd.DataFrame, events: pd.DataFrame, since: date, spec: ModelSpec) -> pd.DataFrame:

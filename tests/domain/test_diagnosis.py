@@ -62,6 +62,21 @@ def test_a_text_that_was_not_seen_in_training_is_named_so() -> None:
     assert diagnosis.moved["country"].current == pytest.approx(0.2, abs=0.02)
 
 
+@pytest.mark.parametrize("kept", [0, 5])
+def test_rows_of_a_kind_that_was_not_there_before_are_a_segment(kept: int) -> None:
+    """Such as new customers: they are compared with all rows of the holdout."""
+    before, now = side(30), side(31)
+    young = np.flatnonzero(before.values[:, 0] < 10)[kept:]
+    before = before.some(np.setdiff1d(np.arange(4000), young))
+    where = now.values[:, 0] < 10
+    first = found(before, with_losses(now, where, 4.0)).segments[0]
+    assert first.where.startswith("amount ≤ ")
+    assert first.share_before <= 0.01 < first.share
+    assert first.loss_before == pytest.approx(before.losses.mean(), rel=0.1)
+    # A kind of rows that loses no more than others is no reason, though it is new.
+    assert not any("amount ≤" in each.where for each in found(before, now).segments)
+
+
 def test_missing_values_belong_to_a_segment_in_words() -> None:
     now = side(24)
     diagnosis = found(side(25), with_losses(now, np.isnan(now.values[:, 2]), 5.0))

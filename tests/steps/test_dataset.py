@@ -30,11 +30,14 @@ from training.adapters.lake import Lake
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetInputs, DatasetResult, Snapshot
 from training.contract.model_spec import MODELS_DIR, load_model_spec
+from training.domain.entity_age import LOOK_BACK
 from training.settings import Settings
 from training.steps import dataset
 
 DAYS, AS_OF = 40, 38
 HORIZON = day(AS_OF)
+#: The columns of ages.
+AGES = ["_age_customer_id", "_age_terminal_id"]
 WINDOWS = dict.fromkeys(("window_days", "holdout_days"), 7)
 
 
@@ -106,8 +109,8 @@ def test_the_columns_and_the_manifest(settings: Settings) -> None:
     names = Features(settings, load_model_spec(MODEL, settings.models_dir, settings.feature_repo)).names()
     assert result.feature_names == names
     keys = ["transaction_id", "event_time", "customer_id", "terminal_id", "is_fraud"]
-    assert pq.read_schema(result.train.uri).names == keys + names
-    assert pq.read_schema(result.holdout.uri).names == [*keys, *names, "_excluded"]
+    assert pq.read_schema(result.train.uri).names == [*keys, *names, *AGES]
+    assert pq.read_schema(result.holdout.uri).names == [*keys, *names, "_excluded", *AGES]
     folder = Path(result.uri)
     assert folder == Path(settings.work) / MODEL / "datasets" / result.dataset_id
     assert DatasetResult.model_validate_json((folder / "dataset.json").read_text()) == result
@@ -118,6 +121,23 @@ def test_the_columns_and_the_manifest(settings: Settings) -> None:
     assert result.table_versions == Lake(settings.lake, SOURCE, MODEL).versions(*tables)
 
 
+def test_a_dataset_says_how_long_its_entities_were_known(
+    settings: Settings, filled: tuple[Path, pd.DataFrame, pd.DataFrame]
+) -> None:
+    _, events, _ = filled
+    result = run(settings)
+    days, first = events["event_time"].dt.floor("D"), events["event_time"].min().floor("D")
+    for split in (result.train, result.holdout):
+        rows = pd.read_parquet(split.uri)
+        for name in ("customer_id", "terminal_id"):
+            for _, row in rows.iloc[::7].iterrows():
+                day = row["event_time"].floor("D")
+                own = days[(events[name] == row[name]) & days.between(day - LOOK_BACK, day)]
+                expected = (day - own.min()).days if day - LOOK_BACK >= first else np.nan
+                np.testing.assert_equal(row[f"_age_{name}"], expected)
+    assert pq.read_schema(Path(result.uri, "reference.parquet")).names[-2:] == AGES
+
+
 def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Path) -> None:
     text = (settings.models_dir / f"{MODEL}.yaml").read_text()
     assert "entity: customer_id" in text
@@ -126,6 +146,7 @@ def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Pa
     names = pq.read_schema(result.holdout.uri).names
     assert names[:5] == ["transaction_id", "event_time", "customer_id", "terminal_id", "is_fraud"]
     assert len(names) == len(set(names))
+    assert [name for name in names if name.startswith("_age")] == AGES
     # A payment is not known before its own day.
     assert not pd.read_parquet(result.holdout.uri)["_excluded"].any()
 

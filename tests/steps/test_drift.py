@@ -38,8 +38,9 @@ from training.settings import Settings
 from training.steps import dataset, drift
 from training.workspace import served_artifact
 
-#: The columns of entities are compared too: an id may take the place of others.
+#: The columns of entities are compared too: an id may take the place of others. So is how long they were known.
 ENTITIES = ("customer_id", "terminal_id")
+AGES = tuple(f"days since {name} was first seen" for name in ENTITIES)
 
 
 def _artifacts(world: MonitoredModel, path: str) -> list[str]:
@@ -66,7 +67,7 @@ def test_a_quiet_week_is_no_drift(world: MonitoredModel, quiet: DriftResult) -> 
     assert result.window == Days.ending(QUIET, 7)
     assert result.champion_version == 1
     assert not result.drifted, result.columns
-    assert set(result.columns) == {*world.dataset.feature_names, "_score", *ENTITIES}
+    assert set(result.columns) == {*world.dataset.feature_names, "_score", *ENTITIES, *AGES}
     assert all(column.shift is not None for column in result.columns.values())
     assert result.short_of_history == []
     assert result.table_versions.keys() >= {"events", "labels", "customer_features", "terminal_features"}
@@ -125,7 +126,7 @@ def test_features_that_are_not_defined_any_more_have_their_default_and_are_named
     settings = world.settings.model_copy(update={"feature_repo": tmp_path / "repo"})
     result = drift.run(DriftInputs(model=MODEL, as_of=QUIET - timedelta(days=1)), settings)
     assert (result.outcome, result.not_defined) == ("measured", gone)
-    assert set(result.columns) == {*world.dataset.feature_names, "_score", *ENTITIES}
+    assert set(result.columns) == {*world.dataset.feature_names, "_score", *ENTITIES, *AGES}
     assert result.columns["customer_count_1d"].drifted  # it was not always 0
     assert not result.columns["customer_count_7d"].drifted
     said = "not defined any more: customer_count_1d, night"

@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.monitoring.__main__ import main
+from benchmarks.monitoring.kept import kept_or_judged
 from benchmarks.monitoring.planted import KINDS, Planted
 from benchmarks.monitoring.results import Found, SeedResult, figures, table
 from benchmarks.monitoring.seeds import Sizes, judged
@@ -20,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("streams")
 
 
-def test_a_large_change_is_found_and_the_table_says_so(folder: Path) -> None:
+def test_a_large_change_is_found_and_the_table_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = Sizes(folder, CUSTOMERS, weeks=2, every=14, kinds=("amount_inflation",), magnitudes=(3.0,))
     result = judged(sizes, seed=1)
     assert result.year is not None
@@ -31,13 +33,27 @@ def test_a_large_change_is_found_and_the_table_says_so(folder: Path) -> None:
     assert "drift" in at_once.by
     assert gradual.seen is not None
     assert gradual.seen >= at_once.seen
-    printed = f"{table([result])}\n{figures([result])}"
+    printed = f"{table([result])}\n\n{figures([result])}"
     for text in ("unchanged, 0.0 years", "amounts × 1.9, at once, within 14 days | 1 of 1", "1 looks"):
         assert text in printed
-    made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    again = judged(sizes, seed=1)
+    made = _files(folder)
+    again = kept_or_judged(sizes, seed=1)
     assert (again.year, again.found) == (result.year, result.found)
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == made, "streams are made once"
+    assert _files(folder) == made, "streams are made once"
+    assert kept_or_judged(sizes, seed=1) == again, "with its time: it was not measured again"
+    options = f"--seeds 2 --weeks 2 --every 14 --customers {CUSTOMERS} --changes amount_inflation --magnitudes 3"
+    main(["--folder", str(folder), *options.split(), "--table"])
+    assert capsys.readouterr().out == f"{printed}\nNot measured yet, or with other code: seeds [2]\n"
+
+
+def _files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+
+
+def test_looks_further_apart_than_a_change_is_watched_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--every", "22"])
+    assert "--every 22: a change is watched for 21 days, so give 1 to 21" in capsys.readouterr().err
 
 
 def test_a_changed_stream_has_the_features_of_the_whole_history(folder: Path) -> None:

@@ -159,6 +159,32 @@ def test_a_fall_of_performance_is_diagnosed(world: MonitoredModel, caplog: pytes
     assert f"It rose where {first}" in caplog.text
 
 
+def test_a_fall_for_new_entities_is_diagnosed(world: MonitoredModel, tmp_path: Path) -> None:
+    """A third of the customers comes with the window, with frauds that no feature shows."""
+    settings = copied(world, tmp_path)
+    world = replace(world, settings=settings, lake=Lake(settings.lake, SOURCE, MODEL))
+    rows = _log(world, _newest_scores(world, WINDOW))
+    new = pd.Series(rows["customer_id"].unique()).sample(frac=0.33, random_state=1)
+    events, labels = (world.lake.scan(table).to_table() for table in ("events", "labels"))
+    times, customers = (events[name].to_pandas() for name in ("event_time", "customer_id"))
+    come = events.filter(pa.array((times >= _midnight(WINDOW.start)) | ~customers.isin(new)))
+    world.lake.replace("events", come, "partition = 'all'", ["partition"])
+    frauds = rows.loc[rows["customer_id"].isin(new), "transaction_id"].sample(frac=0.3, random_state=1)
+    known = labels.to_pandas().assign(
+        is_fraud=lambda known: known["is_fraud"].mask(known["transaction_id"].isin(frauds), 1)
+    )
+    reported = pa.Table.from_pandas(known, schema=labels.schema, preserve_index=False)
+    world.lake.replace("labels", reported, "partition = 'all'", ["partition"])
+    result = _run(world)
+    assert result.degraded
+    found = result.diagnosis
+    assert found is not None
+    where = "days since customer_id was first seen"
+    assert found.segments[0].where.startswith(f"{where} ≤ "), f"{found.segments[0]}"
+    assert found.segments[0].share_before < 0.05 < found.segments[0].share
+    assert where in found.moved
+
+
 def test_a_version_without_rows_of_its_holdout_is_not_estimated(
     world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

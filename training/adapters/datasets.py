@@ -28,6 +28,7 @@ from training.contract.messages import DatasetResult, TrainingWindow
 from training.contract.model_spec import ModelSpec
 from training.domain.arrow_types import as_exact_pandas
 from training.domain.encoding import encoded
+from training.domain.entity_age import age_column, complete
 from training.domain.frames import EXCLUDED
 from training.domain.windows import reference_rows, rows_of_window
 
@@ -78,6 +79,13 @@ class Rows:
     @property
     def days(self) -> np.ndarray:
         return self.times.astype("datetime64[D]")
+
+    @property
+    def ages(self) -> dict[str, np.ndarray]:
+        """Column of entities → their ages in days [n] (training/domain/entity_age.py), where all rows have them."""
+        kinds = [name for name in self.spec.entity_columns if age_column(name) in self.table.column_names]
+        found = {name: self.column(age_column(name)).to_numpy() for name in kinds}
+        return complete(found, {name: self.column(name) for name in kinds})
 
     @property
     def evaluated(self) -> np.ndarray:
@@ -154,7 +162,8 @@ class Dataset:
         rows = self.train_on(window)
         every = np.arange(len(rows.table))
         chosen = reference_rows(every, self._spec.monitoring.maximum_rows, self.manifest.seed)
-        names = dict.fromkeys([*self.manifest.feature_names, *self._spec.drift_columns])
+        ages = [name for name in map(age_column, self._spec.entity_columns) if name in rows.table.column_names]
+        names = dict.fromkeys([*self.manifest.feature_names, *self._spec.drift_columns, *ages])
         kept, buffer = rows.some(chosen).table.select(list(names)), pa.BufferOutputStream()
         pq.write_table(kept, buffer)
         return bytes(buffer.getvalue())

@@ -4,7 +4,7 @@ from while labels are late, and what a fall of it is compared with.
 Entities are kept as numbers that say which rows belong together, not as their ids.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +18,21 @@ from training.contract.errors import DataContractError
 HOLDOUT_ROWS = "holdout_rows.parquet"
 #: More rows are sampled: estimates from these are as good, and the file stays small.
 MAXIMUM_ROWS = 200_000
-_FEATURE, _SCORE, _ENTITY, _LABEL, _TIME = "feature:", "score:", "entity:", "label", "time"
+_FEATURE, _SCORE, _ENTITY, _AGE, _LABEL, _TIME = "feature:", "score:", "entity:", "age:", "label", "time"
 
 
 @dataclass(frozen=True)
 class HoldoutRows:
     """n rows: the matrix that the model gets, float32 [n, d]; its scores [n] or [n, k]; the labels as the task's
-    `truth` gives them; kind of entity → entities (null: none); times in UTC."""
+    `truth` gives them; kind of entity → entities (null: none); times in UTC; kind of entity → their ages in days [n]
+    (NaN: none), which a version of an earlier release does not have."""
 
     features: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     entities: dict[str, pd.Series]
     times: np.ndarray
+    ages: dict[str, np.ndarray] = field(default_factory=dict)
 
     def sample(self, maximum: int, seed: int) -> "HoldoutRows":
         """At most `maximum` of the rows, in their order; the same ones for the same seed."""
@@ -38,7 +40,8 @@ class HoldoutRows:
             return self
         rows = np.sort(np.random.default_rng(seed).permutation(len(self.labels))[:maximum])
         entities = {name: values.iloc[rows] for name, values in self.entities.items()}
-        return HoldoutRows(self.features[rows], self.scores[rows], self.labels[rows], entities, self.times[rows])
+        ages = {name: values[rows] for name, values in self.ages.items()}
+        return HoldoutRows(self.features[rows], self.scores[rows], self.labels[rows], entities, self.times[rows], ages)
 
 
 def write_holdout_rows(path: Path, rows: HoldoutRows, names: list[str]) -> None:
@@ -49,6 +52,7 @@ def write_holdout_rows(path: Path, rows: HoldoutRows, names: list[str]) -> None:
     for name, values in rows.entities.items():
         numbers = pd.factorize(values)[0]
         columns[f"{_ENTITY}{name}"] = pa.array(numbers, mask=numbers < 0)
+    columns |= {f"{_AGE}{name}": pa.array(values) for name, values in rows.ages.items()}
     columns |= {_LABEL: pa.array(rows.labels), _TIME: pa.array(rows.times)}
     pq.write_table(pa.table(columns), path, compression="zstd")
 
@@ -65,4 +69,6 @@ def read_holdout_rows(path: Path, names: list[str]) -> HoldoutRows:
     entities = {
         name.removeprefix(_ENTITY): table[name].to_pandas() for name in table.column_names if name.startswith(_ENTITY)
     }
-    return HoldoutRows(features, scores[0] if len(scores) == 1 else np.column_stack(scores), labels, entities, times)
+    ages = {name.removeprefix(_AGE): table[name].to_numpy() for name in table.column_names if name.startswith(_AGE)}
+    values = scores[0] if len(scores) == 1 else np.column_stack(scores)
+    return HoldoutRows(features, values, labels, entities, times, ages)

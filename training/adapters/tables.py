@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.acero as acero
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
@@ -149,6 +150,25 @@ class Events:
         first = rows.group_by(entity).aggregate([(self._time, "min")])
         found: pd.Series = as_exact_pandas(first).set_index(entity)[f"{self._time}_min"]
         return found
+
+    def entity_days(self, entity: str, entities: Collection[Any], days: Days) -> "pd.DataFrame":
+        """On which of `days` each of these `entities`, values of the column `entity`, had events: a row for each such
+        pair, with the columns `entity` and `day`.
+
+        It takes the memory of the pairs, not of the events.
+        """
+        wanted = _within(self._time, days) & ds.field(entity).isin(pa.array(entities))
+        columns = {"entity": ds.field(entity), "day": pc.floor_temporal(ds.field(self._time), unit="day")}
+        steps = [
+            acero.Declaration("scan", acero.ScanNodeOptions(self._scan(), filter=wanted)),
+            acero.Declaration("filter", acero.FilterNodeOptions(wanted)),
+            acero.Declaration("project", acero.ProjectNodeOptions(list(columns.values()), list(columns))),
+            acero.Declaration("aggregate", acero.AggregateNodeOptions([], list(columns))),
+        ]
+        pairs = acero.Declaration.from_sequence(steps).to_table()
+        day = pairs["day"].cast(pa.timestamp("us")) if pairs["day"].type.tz is None else pairs["day"]
+        found: pd.DataFrame = as_exact_pandas(pa.table({"entity": pairs["entity"], "day": day}))
+        return found.assign(day=found["day"].dt.tz_localize(None).to_numpy())
 
     def first(self) -> datetime | None:
         """The time of the first event."""

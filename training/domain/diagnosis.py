@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: A feature has moved when the share of some of its values differs by this, beyond chance.
 MINIMUM_SHIFT, CHANCE = 0.1, 0.01
+#: A segment of which the holdout has less than this part of the share is new.
+NEW = 0.1
 #: So many segments, and so many features that moved, are shown.
 SHOWN = 5
 
@@ -53,8 +55,8 @@ def diagnose(
 ) -> Diagnosis:
     """Where the `loss` of the rows `now` is higher than that of the rows `before`, the holdout's.
 
-    A segment is given when its rise is above 0 with `confidence` over all segments together (Bonferroni). `columns`:
-    of the values of both sides.
+    A segment is given when its rise is above 0 with `confidence` over all segments together (Bonferroni). One
+    that was (nearly) not there before is compared with all rows of the holdout. `columns`: of the values of both sides.
     """
     random = np.random.default_rng(seed)
     (found_before, before_half), (found_now, now_half) = before.halves(random), now.halves(random)
@@ -64,9 +66,14 @@ def diagnose(
     segments = []
     for leaf, bounds in found.items():
         then, here = (half.some(tree.apply(half.values) == leaf) for half in (before_half, now_half))
-        if not bounds or min(len(then.losses), len(here.losses)) < 2:
+        share, share_before = (
+            len(part.losses) / len(half.losses) for part, half in ((here, now_half), (then, before_half))
+        )
+        # There is nothing to compare rows of a kind with that was not there before, but for all others.
+        usual = before_half if share_before < NEW * share else then
+        if not bounds or min(len(usual.losses), len(here.losses)) < 2:
             continue
-        rise, error = here.losses.mean() - then.losses.mean(), np.hypot(_error(then), _error(here))
+        rise, error = here.losses.mean() - usual.losses.mean(), np.hypot(_error(usual), _error(here))
         if rise - z * error <= 0:
             continue
         inside = before.some(tree.apply(before.values) == leaf), now.some(tree.apply(now.values) == leaf)
@@ -74,10 +81,10 @@ def diagnose(
             Segment(
                 where=" and ".join(condition(columns[at], *limits, inside[1].values[:, at]) for at, limits in bounds),
                 rows=len(here.losses),
-                share=len(here.losses) / len(now_half.losses),
-                share_before=len(then.losses) / len(before_half.losses),
+                share=share,
+                share_before=share_before,
                 loss=float(here.losses.mean()),
-                loss_before=float(then.losses.mean()),
+                loss_before=float(usual.losses.mean()),
                 low=float(rise - z * error),
                 high=float(rise + z * error),
                 moved=_moved(*inside, columns),
@@ -109,7 +116,9 @@ def _error(rows: Losses) -> float:
 
 
 def _moved(before: Losses, now: Losses, columns: Sequence[FeatureColumn]) -> dict[str, Shift]:
-    """The columns that moved, those that moved most first."""
+    """The columns that moved, those that moved most first. None, when one side has no rows to compare."""
+    if not len(before.losses) or not len(now.losses):
+        return {}
     sides = []
     for each in (before, now):
         values = {column.name: _readable(column, each.values[:, at]) for at, column in enumerate(columns)}

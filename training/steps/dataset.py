@@ -18,6 +18,7 @@ from training.contract.feature_definitions import FeatureDefinitions
 from training.contract.messages import DatasetInputs, DatasetResult, Split, TrainingWindow
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.encoding import most_frequent
+from training.domain.entity_age import age_column
 from training.domain.frames import EXCLUDED, LABEL
 from training.domain.identity import dataset_id
 from training.domain.task_kind import TaskKind, task_of
@@ -30,6 +31,7 @@ from training.domain.windows import (
     windows,
     windows_after_change,
 )
+from training.entity_ages import entity_ages
 from training.labelled_rows import labelled_rows, lacks_to_train
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
@@ -44,8 +46,9 @@ def run(inputs: DatasetInputs, settings: StateSettings) -> DatasetResult:
     """Write `<work>/<model>/datasets/<dataset_id>/`: train, holdout and reference as Parquet, and the manifest.
 
     Besides, what the artifacts need of the features: their definitions, and the holdout's events and feature rows.
-    Columns: the events' id, time and entities, the label, the features (float32, text); in the holdout also `_excluded`
-    (bool): rows of entities whose positive label was known already. `reference` is a sample of train's features, with
+    Columns: the events' id, time and entities, the label, the features (float32, text), and `_age_<entity>`: for how
+    many days it was known (training/domain/entity_age.py); in the holdout also `_excluded` (bool): rows of entities
+    whose positive label was known already. `reference` is a sample of train's features, with
     entities and times. The id is a hash of all that determines the content: a dataset that exists is returned as it is.
 
     After a `change` gap and holdout are those of `training.after_change`, unless its rows do not suffice.
@@ -100,6 +103,9 @@ def _made(pinned: _Pinned, chosen: Windows, change: date | None, settings: State
     names = features.names()
     found = list(_windows(task, named, train, seed))
     frames, batch = _with_features(features, spec, versions, train, holdout)
+    for split, rows, days in ((TRAIN, train, whole.train), (HOLDOUT, holdout, chosen.holdout)):
+        known = entity_ages(lake, spec, versions[EVENTS], rows, days)
+        frames[split] = frames[split].assign(**{age_column(name): each for name, each in known.items()})
     result = DatasetResult(
         dataset_id=identity,
         uri=uri,
@@ -116,7 +122,8 @@ def _made(pinned: _Pinned, chosen: Windows, change: date | None, settings: State
     )
     of_first = rows_of_window(found[0].name, found[0].days, event_days(train[spec.source.events.time_column]), seed)
     sampled = reference_rows(of_first, spec.monitoring.maximum_rows, seed)
-    frames[REFERENCE] = frames[TRAIN].iloc[sampled][list(dict.fromkeys([*names, *spec.drift_columns]))]
+    kept = dict.fromkeys([*names, *spec.drift_columns, *map(age_column, known)])
+    frames[REFERENCE] = frames[TRAIN].iloc[sampled][list(kept)]
     made_of = requests(holdout[list(spec.request_columns)], batch)
     definitions_of = features.definitions
     learned = _categories(spec, definitions_of, frames[TRAIN])

@@ -26,10 +26,12 @@ from training.domain.drift import (
 )
 from training.domain.embedding_drift import with_domain_scores
 from training.domain.encoding import encoded
+from training.domain.entity_age import age_name, complete
 from training.domain.frames import LOGGED_OUTPUTS, are_finite, logged_outputs
 from training.domain.looks import chance_of_error, look_number
 from training.domain.performance import first_made
 from training.drift_reference import champion_reference
+from training.entity_ages import entity_ages
 from training.settings import StateSettings
 from training.snapshots import snapshot_of_run
 from training.workspace import served_artifact, share
@@ -147,7 +149,17 @@ def _last_year(
         log.warning("Too few events in %s, a year before: compared with the training rows", before)
         return None
     made = Features(settings, spec).historical(rows, versions)
-    return Rows(_features(made, model.metadata, spec)[0], rows[spec.drift_keys])
+    found = Rows(_features(made, model.metadata, spec)[0], rows[spec.drift_keys])
+    return _with_ages(found, rows, before, versions, spec, settings)
+
+
+def _with_ages(
+    found: Rows, events: "pd.DataFrame", days: Days, versions: TableVersions, spec: ModelSpec, settings: StateSettings
+) -> Rows:
+    """With how long the entities of the same `events`, of `days`, were known: a column that newcomers change."""
+    lake = Lake(settings.lake, spec.source.name, spec.name)
+    ages = complete(entity_ages(lake, spec, versions[EVENTS], events, days), events)
+    return found._replace(columns=found.columns.assign(**{age_name(name): each for name, each in ages.items()}))
 
 
 class Comparison(NamedTuple):
@@ -187,7 +199,10 @@ def compare_rows(
     reference = _last_year(model, window, versions, spec, settings)
     described = f"the training rows of {metadata.train_days}" if reference is None else "a year before"
     reference = reference or champion_reference(champion, metadata, spec, settings)
-    now = Rows(current, made[spec.drift_keys])
+    now = _with_ages(Rows(current, made[spec.drift_keys]), made, window, versions, spec, settings)
+    ages = map(age_name, spec.entity_columns)
+    of_one_side = [name for name in ages if name not in reference.columns or name not in now.columns]
+    reference, now = reference.without(of_one_side), now.without(of_one_side)
     reference, now = matched(reference, now, spec.source.events.time_column, spec.monitoring.seasonality)
     # The holdout has another season.
     holdout = None if spec.monitoring.seasonality else _holdout_outputs(model)

@@ -184,7 +184,8 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
         parameters=job.parameters,
         config_hash=spec.config_hash,
     )
-    kept = HoldoutRows(features[counted], scores[counted], truth.labels, of_kinds, holdout.times[counted])
+    ages = {name: values[counted] for name, values in holdout.ages.items()}
+    kept = HoldoutRows(features[counted], scores[counted], truth.labels, of_kinds, holdout.times[counted], ages)
     return _Trained(content, metadata, fitted.device, seconds, parity, served, kept, truth)
 
 

@@ -176,7 +176,7 @@ class Segment(Frozen):
     loss: float
     """The mean."""
     loss_before: float
-    """The mean of the holdout's rows that meet the conditions."""
+    """The mean of the holdout's rows that meet the conditions; of all of its rows when (nearly) none does."""
     low: float
     high: float
     """Between which the rise of its mean loss lies, with `monitoring.confidence` for all segments together."""

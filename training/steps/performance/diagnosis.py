@@ -6,12 +6,16 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
+from training.adapters.holdout_rows import HoldoutRows
+from training.adapters.lake import EVENTS
 from training.contract.base import Days
 from training.contract.feature_definitions import FeatureColumn
 from training.contract.messages import Diagnosis
 from training.domain.diagnosis import Losses, diagnose
+from training.domain.entity_age import age_feature, complete
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.frames import LOGGED_OUTPUTS, are_finite
+from training.entity_ages import entity_ages
 from training.settings import StateSettings
 from training.steps.performance.answers import Answers
 from training.steps.performance.kept_rows import kept_rows
@@ -34,18 +38,19 @@ def diagnosis(answers: Answers, window: Days, settings: StateSettings) -> Diagno
         log.info("No diagnosis: a task of kind %s has no loss of a single row", spec.task.kind)
         return None
     entity = _entity(answers, known.entities)
-    time = spec.source.events.time_column
+    time, of_entities = spec.source.events.time_column, _ages(answers, known, rows, window)
     before = Losses(
-        np.column_stack([known.features, known.scores]),
+        np.column_stack([known.features, known.scores, *(then for then, _ in of_entities.values())]),
         scored.losses,
         _numbers(known.entities[entity] if entity else pd.Series(known.times.astype("datetime64[h]"))),
     )
     now = Losses(
-        np.column_stack([answers.features(rows), now_scored.values]),
+        np.column_stack([answers.features(rows), now_scored.values, *(now for _, now in of_entities.values())]),
         now_scored.losses,
         _numbers(rows[entity] if entity else rows[time].dt.floor("h")),
     )
-    columns = [*answers.metadata.columns, *_outputs(answers, now.values.shape[1])]
+    outputs = _outputs(answers, now_scored.values.reshape(len(rows), -1).shape[1])
+    columns = [*answers.metadata.columns, *outputs, *map(age_feature, of_entities)]
     found = diagnose(before, now, columns, scored.loss, spec.monitoring.confidence, spec.training.seed)
     _show(found)
     return found
@@ -65,10 +70,19 @@ def _numbers(values: pd.Series) -> np.ndarray:
     return np.where(missing, numbers.max(initial=0) + np.cumsum(missing), numbers)
 
 
-def _outputs(answers: Answers, columns: int) -> list[FeatureColumn]:
+def _ages(
+    answers: Answers, known: HoldoutRows, rows: pd.DataFrame, window: Days
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Column of entities → how long they were known, of the holdout's rows and of `rows`, those of `window`."""
+    if not known.ages:
+        return {}
+    now = entity_ages(answers.lake, answers.spec, answers.versions[EVENTS], rows, window)
+    return {name: (known.ages[name], each) for name, each in complete(now, rows).items() if name in known.ages}
+
+
+def _outputs(answers: Answers, count: int) -> list[FeatureColumn]:
     """The columns of the scores: their names begin with `output`, as no feature's does."""
-    names = answers.metadata.outputs[: columns - len(answers.metadata.columns)]
-    return [FeatureColumn(name=f"output {name}") for name in names]
+    return [FeatureColumn(name=f"output {name}") for name in answers.metadata.outputs[:count]]
 
 
 def _show(found: Diagnosis) -> None:
