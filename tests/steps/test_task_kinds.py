@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from testing.spec_files import MODEL, Raw, raw_specs, spec_files
+from tests.steps.prediction_tables import prediction_table
 from tests.steps.training_rows import write_dataset
 from training import fit_job
+from training.adapters.datasets import Dataset
+from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, Registry
 from training.adapters.registry.connection import connect
@@ -25,15 +28,17 @@ from training.contract.messages import (
     EvaluateInputs,
     EvaluateResult,
     RegisterInputs,
+    Snapshot,
     TrainInputs,
 )
+from training.contract.model_spec import ModelSpec, load_model_spec
 from training.contract.registries import TASKS
 from training.contract.tasks import MetricRule
 from training.domain.evaluation_set import EvaluationSet
 from training.domain.resampling import Sample
-from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind
+from training.domain.task_kind import Fitting, LabelledRows, Scored, ServedTask, TaskKind, served_task
 from training.settings import Settings
-from training.steps import evaluate, register, train
+from training.steps import drift, evaluate, register, train
 
 CLASSES = np.array(["cancelled", "late", "on time"], dtype=object)
 
@@ -176,6 +181,10 @@ class Place:
 
         return spec_files(self.folder, change)
 
+    @property
+    def spec(self) -> ModelSpec:
+        return load_model_spec(MODEL, self.settings.models_dir, self.settings.feature_repo)
+
     def train(self, estimator: str, **parameters: Any) -> Candidate:
         inputs = TrainInputs(model=MODEL, estimator=estimator, parameters=parameters, dataset_uri=self.uri, seed=1)
         trained = train.run(inputs, self.settings)
@@ -220,6 +229,38 @@ def test_each_kind_is_trained_judged_and_registered(place: Place) -> None:
     # The other way round the champion stays.
     place.registry.set_alias(MODEL, CHAMPION, 2)
     assert not place.evaluate(poor).verdict.promote
+
+
+@pytest.mark.parametrize(
+    ("place", "output"),
+    [("multiclass", "_class"), ("regression", "_value"), ("count", "_expected")],
+    indirect=["place"],
+)
+def test_logged_outputs_of_each_kind_drift_when_they_move_and_only_then(place: Place, output: str) -> None:
+    """Of the holdout's events, whose features are those of training."""
+    champion = place.train(LINEAR[place.raw["task"]["kind"]])
+    place.registry.set_alias(MODEL, CHAMPION, place.register(place.evaluate(champion)))
+    model, spec = OnnxModel.load(champion.artifact_uri), place.spec
+    holdout = Dataset(place.uri, spec).holdout()
+    rows = holdout.table.to_pandas()
+    window, lake = Dataset(place.uri, spec).manifest.holdout.days, Lake(place.settings.lake, spec.source.name, MODEL)
+    events = pa.Table.from_pandas(rows[list(spec.request_columns)], preserve_index=False)
+    lake.append_once(EVENTS, events, ["customer_id"], "r", 1)
+    scores = model.score(holdout.features(model.metadata.columns))
+    found = {}
+    for number, moved in enumerate((scores, np.roll(scores, 1, axis=-1) if scores.ndim > 1 else scores * 1.5)):
+        logged = served_task(model.metadata.task).logged(moved)
+        outputs = [list(zip(model.metadata.outputs, row, strict=True)) for row in logged]
+        lake.overwrite(PREDICTIONS, prediction_table(spec, rows.assign(score=0.0, outputs=outputs)), ["day"])
+        versions = lake.versions(EVENTS, PREDICTIONS)
+        snapshot = Snapshot(as_of=window.end, table_versions=versions, champion_version=1)
+        registered = place.registry.get(MODEL, 1)
+        answers = drift._logged_outputs(model, registered, snapshot, window, spec, place.settings)
+        assert answers is not None, number
+        compared = drift.compare_rows(rows, answers, registered, model, window, versions, spec, place.settings)
+        found[number] = {name for name, shift in compared.shifts.items() if shift.drifted and name.startswith("_")}
+    assert not found[0]
+    assert output in found[1]
 
 
 @pytest.mark.parametrize("place", ["multiclass"], indirect=True)
