@@ -158,17 +158,18 @@ class Events:
         It takes the memory of the pairs, not of the events.
         """
         wanted = _within(self._time, days) & ds.field(entity).isin(pa.array(entities))
-        columns = {"entity": ds.field(entity), "day": pc.floor_temporal(ds.field(self._time), unit="day")}
+        read = {name: ds.field(name) for name in (entity, self._time)}
+        pair = {"entity": ds.field(entity), "day": pc.floor_temporal(ds.field(self._time), unit="day")}
         steps = [
-            acero.Declaration("scan", acero.ScanNodeOptions(self._scan(), filter=wanted)),
+            acero.Declaration("scan", acero.ScanNodeOptions(self._scan(), columns=read, filter=wanted)),
             acero.Declaration("filter", acero.FilterNodeOptions(wanted)),
-            acero.Declaration("project", acero.ProjectNodeOptions(list(columns.values()), list(columns))),
-            acero.Declaration("aggregate", acero.AggregateNodeOptions([], list(columns))),
+            acero.Declaration("project", acero.ProjectNodeOptions(list(pair.values()), list(pair))),
+            acero.Declaration("aggregate", acero.AggregateNodeOptions([], list(pair))),
         ]
         pairs = acero.Declaration.from_sequence(steps).to_table()
-        day = pairs["day"].cast(pa.timestamp("us")) if pairs["day"].type.tz is None else pairs["day"]
-        found: pd.DataFrame = as_exact_pandas(pa.table({"entity": pairs["entity"], "day": day}))
-        return found.assign(day=found["day"].dt.tz_localize(None).to_numpy())
+        days_of = pairs["day"].cast(pa.timestamp("us"))  # In UTC, without a zone.
+        found: pd.DataFrame = as_exact_pandas(pa.table({"entity": pairs["entity"], "day": days_of}))
+        return found
 
     def first(self) -> datetime | None:
         """The time of the first event."""
