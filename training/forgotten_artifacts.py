@@ -104,11 +104,24 @@ def _problem(version: ModelVersion, changed: dict[str, Path], settings: StateSet
         metadata = ArtifactMetadata.model_validate_json((changed[SERVED] / METADATA_FILE).read_bytes())
         if not metadata.golden.events:
             return "it would have no golden row any more. Train another version and delete this one."
-    if not Registry(settings.tracking_uri).files(version.run_id, SIGNATURES):
-        return ""
-    if not settings.signing_key_file:
+    signed = Registry(settings.tracking_uri).files(version.run_id, SIGNATURES)
+    if signed and not settings.signing_key_file:
         return "the version is signed. Run this again with CT_SIGNING_KEY_FILE."
-    return _altered(version, settings)
+    if signed and (why := _altered(version, settings)):
+        return why
+    if SERVED in changed and _metadata_altered(version, changed[SERVED] / METADATA_FILE, settings):
+        return f"its {METADATA_FILE} is not as it was registered. Restore it from a backup, then run this again."
+    return ""
+
+
+def _metadata_altered(version: ModelVersion, shortened: Path, settings: StateSettings) -> bool:
+    """Whether the metadata in MLflow are neither those that were registered nor those of a run that was killed before
+    it put the `shortened` ones in their place."""
+    with TemporaryDirectory() as folder:
+        stored = Path(folder, METADATA_FILE)
+        Registry(settings.tracking_uri).download_file(version.run_id, f"{SERVED}/{METADATA_FILE}", stored)
+        known = {hashlib.sha256(file.read_bytes()).hexdigest() for file in (stored, shortened)}
+    return version.metadata_digest not in {"", *known}
 
 
 def _altered(version: ModelVersion, settings: StateSettings) -> str:

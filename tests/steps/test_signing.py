@@ -1,5 +1,6 @@
 """Versions are signed when they are registered, and verified wherever they are loaded."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from training import sign
 from training.adapters.features import Features
 from training.adapters.ledger import Ledger
 from training.adapters.registry import ModelVersion, Registry
+from training.adapters.registry.versions import METADATA_DIGEST
 from training.contract.artifact import METADATA_FILE, ONNX_FILE, ArtifactMetadata
 from training.contract.errors import ConfigError, DataContractError, StepError
 from training.contract.messages import Candidate, RegisterInputs, RollbackInputs, Verdict
@@ -270,7 +272,10 @@ def without_somebody(place: Settings) -> tuple[ModelVersion, Entity]:
     first, second = metadata.golden.events
     events = [first, second | {"customer_id": first["customer_id"] + 1}]
     changed_metadata = metadata.model_copy(update={"golden": metadata.golden.model_copy(update={"events": events})})
-    stored(place, version, f"served/{METADATA_FILE}").write_text(changed_metadata.model_dump_json())
+    file = stored(place, version, f"served/{METADATA_FILE}")
+    file.write_text(changed_metadata.model_dump_json())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    Registry(place.tracking_uri).tag(MODEL, version.version, METADATA_DIGEST, digest)
     sign.sign_versions(MODEL, ("1",), place)
     return version, Entity("customer_id", first["customer_id"])
 
@@ -292,6 +297,30 @@ def test_a_version_is_signed_again_without_a_forgotten_person(
     assert removed == {f"golden and reference rows of version 1 of {MODEL}": 1}
     assert len(metadata_of(place, version).golden.events) == 1
     assert load(loader(place), version) == ""
+    content = stored(place, version, f"served/{METADATA_FILE}").read_bytes()
+    registered = Registry(place.tracking_uri).get(MODEL, version.version)
+    assert registered.metadata_digest == hashlib.sha256(content).hexdigest()
+
+
+def test_forgetting_takes_no_changed_metadata_for_registered_ones(
+    place: Settings, without_somebody: tuple[ModelVersion, Entity]
+) -> None:
+    version, person = without_somebody
+    unsigned = changed(place, signing_key_file="", trusted_keys="")
+    file = stored(place, version, f"served/{METADATA_FILE}")
+    signature = stored(place, version, "signature/served.sig")
+    for each in signature.parent.iterdir():
+        each.unlink()
+    as_registered = Registry(place.tracking_uri).get(MODEL, version.version).metadata_digest
+    content = file.read_text()
+    file.write_text(content + " ")
+    removed, left = clean_versions(MODEL, person, unsigned, dry_run=False)
+    assert removed == {}
+    assert "metadata.json is not as it was registered" in left[0]
+    assert Registry(place.tracking_uri).get(MODEL, version.version).metadata_digest == as_registered
+    file.write_text(content)
+    removed, left = clean_versions(MODEL, person, unsigned, dry_run=False)
+    assert (len(removed), left) == (1, [])
 
 
 def test_forgetting_signs_nothing_that_was_changed(
