@@ -17,6 +17,7 @@ from training import object_store, storage
 from training.contract.errors import ExitCode, InputError, StepError, Stopped, TransientError
 from training.contract.messages import Failure, ModelInputs, Provenance, SourceInputs, StepInputs, StepReport
 from training.contract.model_spec import load_model_spec
+from training.contract.problems import Problem, fixes_of, problems_of
 from training.contract.source_spec import load_source_spec
 from training.contract.spec_file import SpecFile
 from training.contract.state_uris import state_uris
@@ -114,14 +115,22 @@ def _unexpected(error: Exception) -> StepError:
     return StepError(message, hint="The traceback is in the step's log.")
 
 
+def _problems(error: ValidationError, spec: StepSpec, inputs_json: str) -> list[Problem]:
+    try:
+        return problems_of(error, "inputs", spec.inputs, json.loads(inputs_json))
+    except ValueError as cause:
+        return [Problem(file="inputs", place="", what=f"They are no JSON: {cause}", fix="Quote names and texts.")]
+
+
 def parse_inputs(spec: StepSpec, inputs_json: str, settings: StateSettings) -> StepInputs:
     """The step's inputs. Raises InputError that names the wrong fields, or a URI outside of the folder of its field."""
     try:
         inputs = spec.inputs.model_validate_json(inputs_json)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'inputs'}: {e['msg']}" for e in error.errors())
-        hint = f"`python -m training {spec.name} --schema` prints what it takes."
-        raise InputError(f"Inputs of step {spec.name} are wrong: {problems}", hint=hint) from error
+        problems = _problems(error, spec, inputs_json)
+        hint = " ".join([*fixes_of(problems), f"`python -m training {spec.name} --schema` prints what it takes."])
+        what = "; ".join(map(str, problems))
+        raise InputError(f"Inputs of step {spec.name} are wrong: {what}", hint=hint) from error
     for field, uri in state_uris(inputs):
         root = str(getattr(settings, uri.folder))
         if not storage.lies_in(uri, root):

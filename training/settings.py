@@ -22,7 +22,7 @@ from training import storage
 from training.contract.artifact import MAXIMUM_MIB
 from training.contract.errors import ConfigError
 from training.contract.model_spec import MODELS_DIR
-from training.contract.names import DEFAULT_SERVICE, NAME_PATTERN
+from training.contract.names import DEFAULT_SERVICE, NAME_PATTERN, did_you_mean
 
 PREFIX = "CT_"
 #: Settings of the version before → what replaces them.
@@ -403,7 +403,8 @@ def load_settings() -> Settings:
     unknown = sorted(key for key in os.environ if key.startswith(PREFIX) and key not in known)
     if unknown:
         replaced = [f"{key} is now {_REPLACED[key]}." for key in unknown if key in _REPLACED]
-        hint = " ".join([*replaced, f"Known: {', '.join(sorted(known))}."])
+        meant = "".join(did_you_mean(key, known) for key in unknown if key not in _REPLACED).strip()
+        hint = " ".join([*replaced, *([meant] if meant else []), f"Known: {', '.join(sorted(known))}."])
         raise ConfigError(f"Unknown setting {', '.join(unknown)}", hint)
     try:
         settings = Settings()

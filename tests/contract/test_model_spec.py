@@ -354,6 +354,36 @@ def test_a_contradiction_is_refused_and_says_what_to_do(files: Files, path: str,
     assert raised.value.hint
 
 
+#: (place, value, what is said, the hint). pydantic says of each type of a union why the value is none.
+TYPING_ERRORS = [
+    ("features", "al", "schema: features: Input should be 'all' or a list, `[a, b]` or fields", "Did you mean 'all'?"),
+    ("evaluation.margins", {"roc_auc": {"relativ": 0.1}}, "margins.roc_auc.relative is missing", "Did you mean 'rela"),
+    ("feeds.events.row_count", 7, "row_count: Input should be fields, `name: value`, not 7", "docs/reference.md"),
+    ("training.estimators", {"mlp": None}, "estimators.mlp: Input should be fields, `name: value`, but nothing", ""),
+    ("training.estimators", {"mpl": {}}, "estimators.mpl: There is no such name", "Did you mean 'mlp'? Correct"),
+    ("task.kind", "binery", "schema: task.kind: Input should be", "Did you mean 'binary'?"),
+    ("task.interval", {"coverage": 0.9}, "task.interval: There is no such field", "It belongs to another kind"),
+    ("features.tables.customer_features.ttl", 7, "ttl: There is no such field", "Fields here: entity, every, ttl_days"),
+    ("serving", "My service", "(a-z, digits and underscores, a letter first), not 'My service'", "docs/reference.md"),
+    ("feeds.events.columns.x", {"type": "decimal(5", "2)": None}, "is not a type", "Quote a type with a comma"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "said", "hint"), TYPING_ERRORS)
+def test_a_typing_error_is_told_in_the_words_of_the_file(
+    files: Files, path: str, value: Any, said: str, hint: str
+) -> None:
+    files.set(path, value)
+    with pytest.raises(ConfigError) as raised:
+        files.load()
+    assert said in raised.value.message
+    assert hint in raised.value.hint
+    for word in ("constrained", "literal[", "tuple[", "Relative", "dictionary", "evaluation.primary"):
+        assert word not in raised.value.message
+    assert raised.value.hint.count("docs/reference.md") <= 1
+    assert f"Did you mean {value!r}" not in raised.value.hint
+
+
 def test_all_contradictions_are_told_at_once(files: Files) -> None:
     files.source["feeds"]["labels"]["columns"]["is_fraud"] = {"type": "string"}
     files.model["schedule"]["train"] = "weekly"

@@ -27,7 +27,7 @@ def _command(step: str, inputs: str, result: str) -> list[str]:
     return [sys.executable, "-m", "training", step, "--inputs", inputs, "--result", result]
 
 
-def _run(tmp_path: Path, step: str, inputs: dict | str, **extra: str) -> tuple[int, StepReport, str]:
+def _run(tmp_path: Path, step: str, inputs: dict | list | str, **extra: str) -> tuple[int, StepReport, str]:
     result = tmp_path / "out" / "report.json"
     text = inputs if isinstance(inputs, str) else json.dumps(inputs)
     environment = _environment(tmp_path, **extra)
@@ -74,19 +74,21 @@ def test_a_result_that_is_printed_is_not_logged_as_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "complaint"),
     [
-        ({}, "model: Field required"),
-        ({"model": "card_fraud", "until": "2026-01-05"}, "until: Extra inputs are not permitted"),
+        ({}, "model is missing"),
+        ({"model": "card_fraud", "until": "2026-01-05"}, "until: There is no such field"),
+        ({"modl": "card_fraud"}, "Did you mean 'model'?"),
+        ([], "Input should be an object"),
         ({"model": "card_fraud", "as_of": "yesterday"}, "as_of: Input should be a valid date"),
-        ("{", "Invalid JSON"),
+        ("{", "They are no JSON"),
     ],
 )
-def test_wrong_inputs_end_with_64_and_name_the_field(tmp_path: Path, inputs: dict | str, complaint: str) -> None:
+def test_wrong_inputs_end_with_64_and_name_the_field(tmp_path: Path, inputs: dict | list | str, complaint: str) -> None:
     code, report, log = _run(tmp_path, "drift", inputs)
     assert code == 64
     assert report.status == "failed"
     assert report.error is not None
     assert (report.error.type, report.error.retryable) == ("InputError", False)
-    assert complaint in report.error.message
+    assert complaint in f"{report.error.message} {report.error.hint}"
     assert complaint in log
     assert "--schema" in report.error.hint
     assert "Traceback" not in log

@@ -214,10 +214,11 @@ def test_a_counter_has_no_maximum_and_is_no_feature(here: Settings, tmp_path: Pa
     [
         (
             ["Total Amount", "Größe", "价格", "1st", "a-b", "a.b"],
-            ["Total_Amount", "Groe", "column_3", "column_1st", "a_b", "a_b_2"],
+            ["Total_Amount", "Grosse", "column_3", "column_1st", "a_b", "a_b_2"],
         ),
         (["partition", "Day", "event_timestamp"], ["partition_value", "Day_value", "event_timestamp_value"]),
         (["a b", "a_b", "A_B"], ["a_b_2", "a_b", "A_B_3"]),
+        (["Straße", "Łódź", "Œuvre", "dæk"], ["Strasse", "Lodz", "OEuvre", "daek"]),
         (["_x", "", "select", "order"], ["x", "column_2", "select", "order"]),
         (["x" * 70, "x" * 71], ["x" * 63, "x" * 58 + "_2"]),
     ],
@@ -383,6 +384,7 @@ def without(*names: str) -> dict[str, Any]:
     ("columns", "wishes", "said"),
     [
         (without("sold_at"), {}, "no column with a time in every row"),
+        (with_column("sold_at", [None, FIRST] * 1200), {}, r"Columns with a time in some rows: sold_at \(1,200 rows"),
         (with_column("sold_at", ["03/04/2025 10:00"] * 2400), {"time": "sold_at"}, "not a time or text in ISO 8601"),
         (with_column("sold_at", [None, FIRST] * 1200), {"time": "sold_at"}, "missing in 1,200 of 2,400 rows"),
         (with_column("sold_at", [datetime(1960, 1, 1)] * 2400), {}, "year 1960"),
@@ -441,6 +443,10 @@ def test_a_file_of_labels_that_cannot_be_used_has_one_clear_error(
         ("sample.parquet", b"no parquet", "cannot be read as Parquet"),
         ("sample.csv", b"", "cannot be read as CSV"),
         ("sample.json", b"{}", "does not end in"),
+        ("sample.csv", "id,größe\n1,2\n".encode("latin1"), "not UTF-8: the names of its columns"),
+        ("sample.csv", "id,ort\n1,Köln\n".encode("latin1"), "not UTF-8: the text of ort"),
+        ("sample.csv", b"id;x\n1;2\n", "';' seems to separate its fields"),
+        ("sample.csv", b"id;x\n1;2,5\n", "cannot be read as CSV"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(

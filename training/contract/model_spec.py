@@ -176,7 +176,7 @@ def _read(name: str, path: Path, sources_dir: Path) -> ModelSpec | list[Problem]
     try:
         spec = ModelSpec.model_validate(fields)
     except ValidationError as error:
-        return problems_of(error, str(path), ModelSpec)
+        return problems_of(error, str(path), ModelSpec, fields)
     if spec.name != name:
         raise ConfigError(f"{path} holds the spec of {spec.name!r}", hint="Name the file after the model.")
     return spec

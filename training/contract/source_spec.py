@@ -55,10 +55,11 @@ def read_source_spec(name: str, sources_dir: Path = SOURCES_DIR) -> SourceSpec |
 
 
 def _read(name: str, path: Path) -> SourceSpec | list[Problem]:
+    fields = read_fields(path)
     try:
-        spec = SourceSpec.model_validate(read_fields(path))
+        spec = SourceSpec.model_validate(fields)
     except ValidationError as error:
-        return problems_of(error, str(path), SourceSpec)
+        return problems_of(error, str(path), SourceSpec, fields)
     if spec.name != name:
         raise ConfigError(f"{path} holds the spec of {spec.name!r}", hint="Name the file after the source.")
     return spec

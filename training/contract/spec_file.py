@@ -13,7 +13,7 @@ from pydantic import Field
 from training.contract.base import Spec
 from training.contract.errors import ConfigError
 from training.contract.names import NAME_PATTERN, Name
-from training.contract.problems import Problem
+from training.contract.problems import SEE_REFERENCE, Problem, fixes_of
 
 #: Feast's own file in the folder of the source specs.
 FEATURE_STORE = "feature_store.yaml"
@@ -88,7 +88,8 @@ def spec_file(kind: str, name: str, folder: Path, known: Callable[[Path], list[s
 
 def broken_spec(kind: str, path: Path, problems: list[Problem]) -> ConfigError:
     """The error for the spec of a `kind` (source or model) whose fields have `problems`."""
-    fixes = " ".join(dict.fromkeys(problem.fix for problem in problems))
+    see = [SEE_REFERENCE] if any(problem.fix.endswith(SEE_REFERENCE) for problem in problems) else []
+    fixes = " ".join(fixes_of(problems) + see)
     return ConfigError(f"{path} breaks the {kind} spec's schema: {'; '.join(map(str, problems))}", hint=fixes)
 
 

@@ -37,12 +37,14 @@ def read_fields(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text: {error}", hint="Save the file as UTF-8.") from error
     except (yaml.YAMLError, RecursionError) as error:
         hint = "Correct the file at that line. Indent with spaces, and quote text with special characters."
-        raise ConfigError(f"{path} is not valid YAML: {error}", hint=hint) from error
+        what = str(error).replace(' in "<unicode string>",', " at")
+        raise ConfigError(f"{path} is not valid YAML: {what}", hint=hint) from error
     if mistakes:
         raise ConfigError(f"{path}: {'; '.join(mistakes)}", hint="Correct these keys.")
     if not isinstance(found, dict):
         what = "is empty" if found is None else f"holds {_described(found)} instead of fields"
-        raise ConfigError(f"{path} {what}", hint="Write `field: value` lines; training/models/ has an example.")
+        hint = "Write `field: value` lines; feature_repo/ and training/models/ have examples."
+        raise ConfigError(f"{path} {what}", hint)
     return found
 
 

@@ -62,8 +62,10 @@ def choose_time(sample: Sample, found: dict[str, Profile], wanted: str = "") -> 
 def _guessed_time(sample: Sample, found: dict[str, Profile]) -> Choice:
     candidates = [each for each in only(found, ("timestamp", "date")) if not each.nulls]
     if not candidates:
+        partly = [f"{each.name} ({each.nulls:,} rows without)" for each in only(found, ("timestamp", "date"))]
+        nearest = f". Columns with a time in some rows: {', '.join(partly)}. Leave out the other rows" if partly else ""
         raise InputError(
-            f"{sample.path} has no column with a time in every row",
+            f"{sample.path} has no column with a time in every row{nearest}",
             "Name one as TIME: timestamps, dates, text in ISO 8601, or whole seconds since 1970. A file with the parts"
             " of a date (year, month, day) needs one column made of them. Models are trained on earlier rows and judged"
             f" on later ones, so data without times cannot be used. Its columns: {', '.join(found)}.",

@@ -78,10 +78,11 @@ def new_model(wishes: ModelWishes, settings: StateSettings) -> NewModel:
     feeds = _rows(wishes, spec, label, settings)
     figures = label_figures(spec, label, feeds, CLASSES) if feeds else None
     text = "\n".join(_lines(wishes, spec, label, column, task, why, figures)) + "\n"
+    fields = {**yaml.safe_load(text), "source": spec}
     try:
-        ModelSpec.model_validate({**yaml.safe_load(text), "source": spec})
+        ModelSpec.model_validate(fields)
     except ValidationError as error:
-        listed = "; ".join(map(str, problems_of(error, str(path), ModelSpec)))
+        listed = "; ".join(map(str, problems_of(error, str(path), ModelSpec, fields)))
         raise ConfigError(f"The source {spec.name} needs a model written by hand: {listed}", "") from error
     create(path, text)
     return NewModel(path, text, task, figures, _example(spec, feeds[EVENTS]) if feeds else {})

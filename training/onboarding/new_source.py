@@ -62,10 +62,11 @@ def new_source(wishes: SourceWishes, settings: StateSettings) -> NewSource:
     events, labels, delay = _feeds(wishes)
     feeds = (events,) if labels is None else (events, labels)
     text = _Text(wishes, events, labels, delay, settings).text()
+    fields = yaml.safe_load(text)
     try:
-        SourceSpec.model_validate(yaml.safe_load(text))
+        SourceSpec.model_validate(fields)
     except ValidationError as error:
-        listed = "; ".join(map(str, problems_of(error, str(path), SourceSpec)))
+        listed = "; ".join(map(str, problems_of(error, str(path), SourceSpec, fields)))
         raise ConfigError(
             f"The sample {wishes.data} needs a spec by hand: {listed}", "Rename or drop these columns."
         ) from error

@@ -22,6 +22,13 @@ _RESERVED = TABLE_COLUMNS | FEAST_COLUMNS | {PARTITION}
 _LONGEST = 63
 #: An empty field and NA are missing values in a column of text, too.
 _CSV = csv.ConvertOptions(strings_can_be_null=True)
+#: Letters that Unicode does not take apart into a plain letter and an accent.
+_LETTERS = str.maketrans(
+    {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
+    | {"đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "TH", "ı": "i"}
+)
+_CSV_FORM = "Write it again as CSV: fields separated by commas, numbers with a decimal point, UTF-8."
+_OTHER_SEPARATOR = re.compile(r"[;\t|]")
 #: The numbers of the rows, which pandas writes beside the columns.
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
@@ -74,7 +81,8 @@ def read_sample(path: Path) -> Sample:
 def spec_names(names: Sequence[str]) -> list[str]:
     """A name that a spec can use for each of the columns `names`. A valid name stays as it is.
 
-    Letters lose their accents, other characters become underscores, a name that is reserved or taken gets a suffix.
+    Letters lose their accents or become several (ß: ss), other characters become underscores, a name that is reserved
+    or taken gets a suffix.
     """
     found: list[str] = []
     # Names that need no change come first, so that `a b` does not take the name of another column `a_b`.
@@ -98,7 +106,7 @@ def _is_valid(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    ascii_only = unicodedata.normalize("NFKD", name.translate(_LETTERS)).encode("ascii", "ignore").decode()
     plain = re.sub(r"\W+", "_", ascii_only).strip("_")
     if plain[:1].isdigit():
         plain = f"column_{plain}"
@@ -125,17 +133,29 @@ def _is_data(path: Path) -> bool:
 
 def _read(path: Path) -> pa.Table:
     """The rows of a file. Arrow guesses the types of a CSV file: numbers, true and false, ISO dates and times, text."""
+    is_csv = path.suffix.lower() == ".csv"
     try:
-        table = (
-            csv.read_csv(path, convert_options=_CSV) if path.suffix.lower() == ".csv" else pq.ParquetFile(path).read()
-        )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        kind = "CSV" if path.suffix.lower() == ".csv" else "Parquet"
-        raise InputError(f"{path} cannot be read as {kind}: {error}", f"Write it again as {kind}.") from error
-    names = table.column_names
+        table = csv.read_csv(path, convert_options=_CSV) if is_csv else pq.ParquetFile(path).read()
+        names = table.column_names
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, "the names of its columns") from error
+    except (pa.ArrowException, OSError) as error:
+        kind = "CSV" if is_csv else "Parquet"
+        fix = _CSV_FORM if is_csv else "Write it again as Parquet."
+        raise InputError(f"{path} cannot be read as {kind}: {error}", fix) from error
+    # Arrow reads text that is not UTF-8 as bytes.
+    if is_csv and (other := [name for name in names if pt.is_binary(table[name].type)]):
+        raise _not_utf8(path, f"the text of {', '.join(other)}")
+    if is_csv and len(names) == 1 and (found := _OTHER_SEPARATOR.search(names[0])):
+        raise InputError(f"{path} has one column, {names[0]!r}: {found[0]!r} seems to separate its fields", _CSV_FORM)
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path} has several columns with the name {', '.join(repeated)}", "Rename them in the file.")
     return pa.table({name: _decoded(table[name]) for name in names if not _PANDAS_INDEX.fullmatch(name)})
+
+
+def _not_utf8(path: Path, what: str) -> InputError:
+    fix = "Save the file as UTF-8, for example: iconv -f ISO-8859-1 -t UTF-8 old.csv > new.csv"
+    return InputError(f"{path} is not UTF-8: {what} cannot be read", fix)
 
 
 def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
