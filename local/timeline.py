@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from local.airflow_api import Airflow, Run
@@ -77,7 +78,7 @@ def checks(
     return [
         *made,
         Check("the retrain asset started it", asset is not None, f"asset {asset}"),
-        Check("it says why", bool(request["reason"]), request["reason"]),
+        Check("it says why", bool(request["reason"]), shorten(request["reason"], 160, placeholder=" …")),
         Check("the verdict was positive", verdict["promote"], f"{len(verdict['reasons'])} gates passed"),
         Check("it beats the version before on the same holdout", beaten, compared),
         Check("its version serves", champion == version(winner) and (champion or 0) >= 2, f"version {champion} serves"),

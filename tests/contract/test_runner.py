@@ -77,7 +77,7 @@ def test_a_result_that_is_printed_is_not_logged_as_well(tmp_path: Path) -> None:
         ({}, "model is missing"),
         ({"model": "card_fraud", "until": "2026-01-05"}, "until: There is no such field"),
         ({"modl": "card_fraud"}, "Did you mean 'model'?"),
-        ([], "Input should be an object"),
+        ([], "Input should be fields"),
         ({"model": "card_fraud", "as_of": "yesterday"}, "as_of: Input should be a valid date"),
         ("{", "They are no JSON"),
     ],

@@ -106,6 +106,7 @@ def test_small_slices_say_too_few_and_decide_nothing(rows: np.ndarray, why: str)
     assert outcomes == {"shop is new": "too_few"}
     assert gate.passed
     assert f"too few rows to tell in 1 slice: shop is new ({why})" in gate.sentence
+    assert gate.sentence.startswith("no slice shows ")
 
 
 def test_a_slice_with_one_class_or_with_few_entities_is_too_small() -> None:

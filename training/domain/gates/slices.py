@@ -152,7 +152,8 @@ def _gates(spec: SlicesSpec, rule: MetricRule, found: Sequence[SliceResult]) -> 
     side = "below" if rule.sign > 0 else "above"
     left = f"; too few rows to tell in {len(few)} {'slice' if len(few) == 1 else 'slices'}: {_few(few)}" if few else ""
     if not failed:
-        told = f"in none of {len(passed)} slices is {spec.metric} worse than the champion's beyond chance and margin"
+        worse = f"{spec.metric} worse than the champion's beyond chance and margin"
+        told = f"in none of {len(passed)} slices is {worse}" if passed else f"no slice shows {worse}"
         if passed:
             told += f"; the worst difference: {_told(spec, _worst(rule, passed)[0], side)}; {together}"
         return [Gate("slices", True, told + left)]
