@@ -157,11 +157,12 @@ class Events:
 
         It takes the memory of the pairs, not of the events.
         """
-        wanted = _within(self._time, days) & ds.field(entity).isin(pa.array(entities))
+        within = _within(self._time, days)
+        wanted = within & ds.field(entity).isin(pa.array(entities))
         read = {name: ds.field(name) for name in (entity, self._time)}
         pair = {"entity": ds.field(entity), "day": pc.floor_temporal(ds.field(self._time), unit="day")}
         steps = [
-            acero.Declaration("scan", acero.ScanNodeOptions(self._scan(), columns=read, filter=wanted)),
+            acero.Declaration("scan", acero.ScanNodeOptions(self._scan(), columns=read, filter=within)),
             acero.Declaration("filter", acero.FilterNodeOptions(wanted)),
             acero.Declaration("project", acero.ProjectNodeOptions(list(pair.values()), list(pair))),
             acero.Declaration("aggregate", acero.AggregateNodeOptions([], list(pair))),

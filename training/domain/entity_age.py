@@ -40,7 +40,7 @@ def ages(entities: pd.Series, days: np.ndarray, seen: pd.DataFrame, first: date)
     where a row has no entity, or where the lake does not reach back far enough.
     """
     codes = pd.factorize(pd.concat([seen.iloc[:, 0], entities], ignore_index=True))[0].astype(np.int64)
-    known = np.unique(codes[: len(seen)] * _DAYS + _numbers(seen.iloc[:, 1].to_numpy()))
+    known = np.sort(codes[: len(seen)] * _DAYS + _numbers(seen.iloc[:, 1].to_numpy()))
     own = codes[len(seen) :] * _DAYS + _numbers(days)
     if not len(known):
         known = own
