@@ -139,6 +139,15 @@ def test_a_models_page_shows_its_life_and_leads_to_everything(client: httpx.Clie
     assert versions == ["v1", "v2"]
 
 
+@pytest.mark.parametrize("path", ["/", f"/models/{MODEL}"])
+def test_numbers_of_an_earlier_version_say_so(client: httpx.Client, state: Settings, path: str) -> None:
+    life = written(state)
+    assert "of an earlier version" not in client.get(path).raise_for_status().text
+    # A version that came into service after the last look at the one before.
+    life.event("models", (28, "train", "rollout", {"model": MODEL}, {"version": 3, "previous_version": 2}))
+    assert client.get(path).raise_for_status().text.count("of an earlier version") == 2
+
+
 def test_what_every_run_has_is_shown_when_it_is_asked_for(client: httpx.Client, state: Settings) -> None:
     written(state)
     page, all_of_it = (Page(client.get(f"/models/{MODEL}{query}").text) for query in ("", "?routine=true"))

@@ -100,9 +100,9 @@ def health(overview: Overview) -> Health:
         if outcome.status == "failed" and not (outcome.mapped and evaluated and evaluated.at > outcome.at):
             bad.append(f"{task} failed: {outcome.error.splitlines()[0] if outcome.error else 'no message'}")
     champion = overview.champion
-    if (looks := overview.performance) and looks[-1].degraded and _of_champion(looks[-1].at, champion):
+    if (looks := overview.performance) and looks[-1].degraded and of_champion(looks[-1].at, champion):
         bad.append("Performance has degraded beyond chance.")
-    if (drift := overview.drift) is not None and drift.drifted and _of_champion(drift.at, champion):
+    if (drift := overview.drift) is not None and drift.drifted and of_champion(drift.at, champion):
         attention.append(f"{drift.share:.0%} of the features have drifted.")
     if (waiting := open_requests(overview)) > 0:
         said = "requests to train wait" if waiting > 1 else "request to train waits"
@@ -119,7 +119,7 @@ def health(overview: Overview) -> Health:
     return Health("good", [])
 
 
-def _of_champion(look: datetime, champion: Served | None) -> bool:
+def of_champion(look: datetime, champion: Served | None) -> bool:
     """Whether a look was at the version in service. One from before says nothing about it."""
     return champion is None or look >= champion.at
 

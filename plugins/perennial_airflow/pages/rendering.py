@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from perennial_airflow.life.summary import of_champion
+
 
 def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
@@ -16,7 +18,7 @@ def render(template: str, **values: Any) -> str:
 def _environment() -> Environment:
     folder = Path(__file__).parent / "templates"
     made = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    made.filters |= {"when": when, "age": age, "number": number}
+    made.filters |= {"when": when, "age": age, "number": number, "of_champion": of_champion}
     return made
 
 
