@@ -103,7 +103,7 @@ class StateSettings(BaseSettings):
 
     engine: str = Field("duckdb", pattern=r"^[a-z][a-z0-9_]*$")
     """What computes features and joins them to events: `duckdb`, in the step's process; `spark`, on a cluster, where
-    `score` also runs the model; or an engine of another package."""
+    `ingest` also checks the rows and `score` runs the model; or an engine of another package."""
     engine_url: Annotated[str, AfterValidator(_without_token)] = ""
     """Where the engine is: for `spark` the URL of a Spark Connect server, such as `sc://spark:15002`."""
 

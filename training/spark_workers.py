@@ -1,10 +1,11 @@
-"""What runs in Spark's Python workers: work on joined rows, with our code, which a session gets as an archive."""
+"""What runs in Spark's Python workers: work on joined rows and other tasks, with our code, which a session gets as an
+archive."""
 
 import functools
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,8 +48,23 @@ class Joined:
             count = len(events)
             asked = _table(batch.columns[:count], events)
             found = [_table(each.flatten(), view) for each, view in zip(batch.columns[count:], views, strict=True)]
-            messages = list(self._work(asked, found, files))
-            yield pa.record_batch([pa.array(messages, pa.binary())], ["message"])
+            yield _batch(self._work(asked, found, files))
+
+
+class Numbered:
+    """`task` as a function for DataFrame.mapInArrow. The rows have one column: the numbers of the tasks."""
+
+    def __init__(self, task: Callable[[int], Iterable[bytes]]) -> None:
+        self._task = task
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                yield _batch(self._task(number))
+
+
+def _batch(messages: Iterable[bytes]) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(list(messages), pa.binary())], ["message"])
 
 
 def _table(columns: Sequence[pa.Array], schema: pa.Schema) -> pa.Table:

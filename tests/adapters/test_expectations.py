@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from testing.html_attacks import ATTACKS, assert_safe
-from training.adapters.expectations import Examination
+from training.adapters.expectations import Examination, RowExaminer
 from training.contract.base import Days
 from training.contract.model_spec import Column, FeedSpec
 
@@ -54,10 +54,12 @@ class Findings(NamedTuple):
 def examine(
     frame: pd.DataFrame, counts: pd.DataFrame, feed: FeedSpec, name: str, site: Path, batch: int = 1000
 ) -> Findings:
-    examination, rows = Examination(feed, PROMISED, name), dict[str, Any]()
+    examiner, examination, rows = RowExaminer(feed, PROMISED), Examination(feed, name), dict[str, Any]()
     for first in range(0, len(frame), batch):
         part = frame.iloc[first : first + batch].reset_index(drop=True)
-        for rule, found in examination.rows(part).items():
+        findings = examiner.examine(part)
+        examination.add(findings)
+        for rule, found in findings.positions.items():
             rows[rule] = np.concatenate([rows.get(rule, np.empty(0, int)), first + found])
     return Findings(examination.days(counts), rows, examination.write(site), examination.repeats)
 

@@ -6,8 +6,8 @@ There are two suites. A row that breaks a rule of the row suite is quarantined. 
 day suite is refused. The `meta` of each expectation holds the text of its rule. The caller has checked before that
 all columns are present and have their types.
 
-The rows come in batches, and what is found in them is added up. Whether a value is unique in its batch is found here;
-who calls says which are not unique in all of them.
+The rows come in batches, and what is found in them is added up. `RowExaminer` finds it, in this process or in another.
+Whether a value is unique in its batch is found here; who calls says which are not unique in all of them.
 """
 
 # Great Expectations reads some settings when it is imported. It has types, but does not mark what it exports.
@@ -22,7 +22,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # It reports its use to its vendor by default.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
@@ -72,21 +72,59 @@ class _Found:
     of: int = 0
     values: list[str] = field(default_factory=list)
 
-    def add(self, broken: int, of: int, values: Iterable[object]) -> None:
+    def add(self, broken: int, of: int, values: Iterable[str]) -> None:
         self.broken, self.of = self.broken + broken, self.of + of
-        self.values += [_shortened(value) for value in values][: _EXAMPLES - len(self.values)]
+        self.values += list(values)[: _EXAMPLES - len(self.values)]
+
+
+class Told(NamedTuple):
+    """What one expectation found in a batch of rows: how many rows break it, and values of some of them."""
+
+    kind: str
+    columns: str
+    rule: str
+    broken: int
+    values: Sequence[str]
+
+
+class RowFindings(NamedTuple):
+    """What was found in a batch of `rows` rows."""
+
+    rows: int
+    #: In the order in which a row's reasons name the rules.
+    told: Sequence[Told]
+    #: Rule → positions in the batch of the rows that break it. Uniqueness is left out: it is of all batches.
+    positions: dict[str, np.ndarray]
+
+
+class RowExaminer:
+    """Validates batches of rows. `promised` are the days in which their times must lie."""
+
+    def __init__(self, feed: FeedSpec, promised: Days) -> None:
+        self._feed = feed
+        self._suite = _Suite(_context(), "rows", row_suite(feed, promised))
+
+    def examine(self, batch: pd.DataFrame) -> RowFindings:
+        """`batch`, with a RangeIndex: what `as_validation_frame` makes of the columns in the types of the spec."""
+        told, positions = [], {}
+        for result in self._suite.validate(batch).results:
+            at, nothing = _positions(result), _nothing(result)
+            values = [_shortened(value) for value in result.result.get("partial_unexpected_list", ())]
+            told.append(Told(nothing.kind, nothing.columns, nothing.rule, len(at), values))
+            if nothing.kind != _UNIQUE:
+                positions[nothing.rule] = at
+        positions |= _exactly_outside(batch, self._feed)
+        return RowFindings(len(batch), told, {rule: at for rule, at in positions.items() if len(at)})
 
 
 class Examination:
-    """Validates a partition: first its rows, in batches, then its days. Then it writes the page.
+    """Adds up what was found in the rows of a partition, and validates its days. Then it writes the page.
 
-    `promised` are the days in which the rows' times must lie. `name` is the title of the page.
+    `name` is the title of the page.
     """
 
-    def __init__(self, feed: FeedSpec, promised: Days, name: str) -> None:
+    def __init__(self, feed: FeedSpec, name: str) -> None:
         self._feed, self._name = feed, name
-        self._context = _context()
-        self._rows = _Suite(self._context, f"{name} rows", row_suite(feed, promised))
         self._on_rows: list[_Found] = []
         self._on_days: list[_Found] = []
         #: The unique columns of which some batch had a value twice.
@@ -97,30 +135,21 @@ class Examination:
         """The rules for rows, in the order in which a row's reasons name them."""
         return [found.rule for found in self._on_rows]
 
-    def rows(self, batch: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Rule → positions in `batch` (with a RangeIndex) of the rows that break it. Uniqueness is left out: `repeats`.
-
-        `batch` is what `as_validation_frame` makes of the feed's columns in the types of the spec.
-        """
-        results = self._rows.validate(batch).results
-        self._on_rows = self._on_rows or [_nothing(result) for result in results]
-        positions: dict[str, np.ndarray] = {}
-        for result, total in zip(results, self._on_rows, strict=True):
-            at = _positions(result)
-            if total.kind == _UNIQUE:
-                self.repeats |= {total.columns} if len(at) else set()
-                total.add(0, len(batch), ())
+    def add(self, found: RowFindings) -> None:
+        """Add what was found in the next batch of rows."""
+        self._on_rows = self._on_rows or [_Found(*told[:3]) for told in found.told]
+        for told, total in zip(found.told, self._on_rows, strict=True):
+            if told.kind == _UNIQUE:
+                self.repeats |= {told.columns} if told.broken else set()
+                total.add(0, found.rows, ())
             else:
-                total.add(len(at), len(batch), result.result.get("partial_unexpected_list", ()))
-                positions[total.rule] = at
-        positions |= _exactly_outside(batch, self._feed)
-        return {rule: at for rule, at in positions.items() if len(at)}
+                total.add(told.broken, found.rows, told.values)
 
     def repeated(self, column: str, rows: int, values: Sequence[object]) -> None:
         """In all batches together `rows` rows have a value in the unique `column` that another has, too."""
         for total in self._on_rows:
             if total.kind == _UNIQUE and total.columns == column:
-                total.add(rows, 0, values)
+                total.add(rows, 0, map(_shortened, values))
 
     def days(self, days: pd.DataFrame) -> list[str]:
         """Sentences about days that break a rule; the partition is refused when there are any.
@@ -128,11 +157,12 @@ class Examination:
         `days` has one row per promised day: `day`, `rows`, the bounds `minimum` and `maximum` (NaN: no bound), and
         `gap`, the days from the newest day before it with rows (NaN: no rule).
         """
-        result = _Suite(self._context, f"{self._name} days", day_suite(self._feed)).validate(days)
+        result = _Suite(_context(), "days", day_suite(self._feed)).validate(days)
         self._on_days = [_nothing(each) for each in result.results]
         for each, total in zip(result.results, self._on_days, strict=True):
             found = each.result
-            total.add(found.get("unexpected_count", 0), len(days), found.get("partial_unexpected_list", ()))
+            values = map(_shortened, found.get("partial_unexpected_list", ()))
+            total.add(found.get("unexpected_count", 0), len(days), values)
         return [_day_sentence(days.iloc[at], rule, self._feed) for at, rule in _days_out_of_bounds(result)]
 
     def write(self, site: Path) -> Path:

@@ -1,20 +1,23 @@
 """Read landed files and folders of part files: hash them, and give their rows in batches.
 
 A file may be larger than the memory. Its pages are decoded a few rows at a time, also those of one large row group, and
-each piece within a limit of memory, because footers can lie. The rows can be read several times.
+each piece within a limit of memory, because footers can lie. The rows can be read several times, also a few row groups
+of them by another process that sees the files (`Share`).
 """
 
 import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training import storage
+from training import object_store, storage
 from training.contract.errors import DataContractError, InputError, TransientError
 from training.domain.conform import FILE_TYPE
 from training.domain.parquet_size import declared_bytes
@@ -30,24 +33,49 @@ _DECODING = 384 << 20
 #: Larger rows than this, uncompressed, must not be more than so many times the content of the file.
 _COMPRESSIBLE_BYTES, _MAXIMUM_RATIO = 1 << 30, 200
 _READ_BYTES = 1 << 20
+#: A share has row groups of about so many bytes, as the footer declares them, or one larger row group.
+_SHARE_BYTES = 32 << 20
 
 
 class _Part(NamedTuple):
     """An open file. What is read is what was hashed, also when another file takes its name meanwhile."""
 
-    path: Path
-    file: pa.OSFile
-    stat: os.stat_result
+    uri: str
+    file: pa.NativeFile
+    #: Of a file on this machine; None for one that is read from an object store.
+    path: Path | None
+    stat: os.stat_result | None
 
     @property
     def overwritten(self) -> bool:
         """Whether it was written to since it was opened; a new file under its name does not count."""
+        if self.path is None or self.stat is None:
+            return False
         try:
             now = self.path.stat()
         except FileNotFoundError:
             return False
         before = (self.stat.st_ino, self.stat.st_size, self.stat.st_mtime_ns)
         return now.st_ino == before[0] and (now.st_ino, now.st_size, now.st_mtime_ns) != before
+
+    def stamp(self) -> str:
+        """A hash of its size and its footer, which has the place, the size and the bounds of each column."""
+        size = self.file.size()
+        tail = self.file.read_at(8, size - 8)
+        footer = int.from_bytes(tail[:4], "little")
+        return hashlib.sha256(b"%d " % size + self.file.read_at(footer + 8, size - footer - 8)).hexdigest()
+
+
+class Share(NamedTuple):
+    """Consecutive row groups of a part file, for another process to read."""
+
+    #: The part file: an absolute path, or its URI in an object store.
+    uri: str
+    #: Tells the file from another one that has its name now.
+    stamp: str
+    groups: range
+    #: The number that its first row has among the rows of all part files.
+    first: int
 
 
 class Landed:
@@ -57,17 +85,21 @@ class Landed:
     or when the rows take more than `maximum_bytes` uncompressed; TransientError when it was written to meanwhile.
     """
 
-    def __init__(self, uri: str, parts: list[_Part], maximum_bytes: int) -> None:
-        self.uri, self._parts, self._maximum = uri, parts, maximum_bytes
-        self.size = sum(part.stat.st_size for part in parts)
-        digest = hashlib.sha256()
-        for part in parts:
-            while block := part.file.read_buffer(_READ_BYTES):
-                digest.update(block)
-        self.sha256 = digest.hexdigest()
+    def __init__(self, uri: str, parts: list[_Part], maximum_bytes: int, schema: pa.Schema | None = None) -> None:
+        self.uri, self._parts, self._maximum, self._schema = uri, parts, maximum_bytes, schema
+        self.size = sum(part.file.size() for part in parts)
         self._files: list[pq.ParquetFile] | None = None
         #: Whether all rows were read once, so that their size is known to be allowed.
         self._measured = False
+
+    @cached_property
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for part in self._parts:
+            part.file.seek(0)
+            while block := part.file.read_buffer(_READ_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
 
     def rows(self) -> int:
         """How many rows the file declares."""
@@ -78,14 +110,29 @@ class Landed:
 
         Those in a file that Spark wrote are not marked, because they are in UTC.
         """
-        return _marked_schema(self._opened()[0])
+        return _marked_schema(self._opened()[0]) if self._schema is None else self._schema
 
-    def batches(self) -> Iterator[pa.Table]:
-        """All rows, in order, in tables of `schema`. A file without rows gives one table."""
+    def shares(self) -> list[Share]:
+        """All row groups, in order, a few together."""
+        found, row = [], 0
+        for part, file in zip(self._parts, self._opened(), strict=True):
+            stamp, start, first, size = part.stamp(), 0, row, 0
+            for number in range(count := file.metadata.num_row_groups):
+                group = file.metadata.row_group(number)
+                row, size = row + group.num_rows, size + group.total_byte_size
+                if size >= _SHARE_BYTES or number + 1 == count:
+                    found.append(Share(part.uri, stamp, range(start, number + 1), first))
+                    start, first, size = number + 1, row, 0
+        return found
+
+    def batches(self, share: Share | None = None) -> Iterator[pa.Table]:
+        """All rows, or those of `share`, in order, in tables of `schema`. A file without rows gives one table."""
         held: list[pa.RecordBatch] = []
         size, total, given, schema = 0, 0, False, self.schema()
-        for file in self._opened():
-            for piece in self._pieces(file):
+        for part, file in zip(self._parts, self._opened(), strict=True):
+            if share is not None and share.uri != part.uri:
+                continue
+            for piece in self._pieces(file, range(file.metadata.num_row_groups) if share is None else share.groups):
                 size, total = size + piece.nbytes, total + piece.nbytes
                 if total > self._maximum and not self._measured:
                     raise self._too_large(f"its rows take more than {total:,} bytes of memory")
@@ -95,12 +142,12 @@ class Landed:
                     held, size, given = [], 0, True
         if held or not given:
             yield _table(held, schema)
-        self._measured = True
+        self._measured = self._measured or share is None
         if changed := next((part.path for part in self._parts if part.overwritten), None):
             raise TransientError(f"{changed} was written to while it was read", "Retry when its writer has finished.")
 
-    def _pieces(self, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-        for number in range(file.metadata.num_row_groups):
+    def _pieces(self, file: pq.ParquetFile, groups: range) -> Iterator[pa.RecordBatch]:
+        for number in groups:
             group, done = file.metadata.row_group(number), 0
             each = max(group.total_byte_size, 1) / max(group.num_rows, 1)
             rows = min(_PIECE_ROWS, max(_FEW_ROWS, int(_PIECE_BYTES / each)))
@@ -188,7 +235,7 @@ def _too_large(uri: str, size: int, why: str, maximum: int) -> DataContractError
     return DataContractError(problem, hint)
 
 
-def _parquet_file(source: pa.OSFile) -> pq.ParquetFile:
+def _parquet_file(source: pa.NativeFile) -> pq.ParquetFile:
     return pq.ParquetFile(
         source,
         # Read pages as they are needed, not the columns of a whole row group.
@@ -240,7 +287,8 @@ def open_landed(uri: str, maximum_bytes: int, scratch: Path) -> Iterator[Landed]
                 raise _too_large(uri, sum(sizes), why, maximum_bytes)
             copies = [scratch / f"landed-{number}" for number in range(len(uris))]
             paths = [storage.as_local(each, copy) for each, copy in zip(uris, copies, strict=True)]
-            parts = [_open_part(path, stack) for path in paths if path is not None]
+            found_paths = [(each, path) for each, path in zip(uris, paths, strict=True) if path is not None]
+            parts = [_open_part(each, path, stack) for each, path in found_paths]
             missing = len(parts) < len(uris) or not parts
             landed = None if missing else Landed(uri, parts, maximum_bytes)
         except FileNotFoundError as error:
@@ -254,10 +302,28 @@ def open_landed(uri: str, maximum_bytes: int, scratch: Path) -> Iterator[Landed]
         yield landed
 
 
-def _open_part(path: Path, stack: contextlib.ExitStack) -> _Part:
+@contextlib.contextmanager
+def open_share(share: Share, schema: pa.Schema, maximum_bytes: int) -> Iterator[Landed]:
+    """The part file of `share`, which is read where it lies: give its `batches` the share. They have the `schema`.
+
+    Raises OSError when this process cannot read it, or when it is another file now.
+    """
+    if storage.is_remote(share.uri):
+        folder, _, name = share.uri.rpartition("/")
+        file = object_store.arrow_filesystem(quote(folder, safe=":/")).open_input_file(name)
+    else:
+        file = pa.OSFile(share.uri)
+    with file:
+        part = _Part(share.uri, file, None, None)
+        if part.stamp() != share.stamp:
+            raise OSError(f"{share.uri} is another file now")
+        yield Landed(share.uri, [part], maximum_bytes, schema)
+
+
+def _open_part(uri: str, path: Path, stack: contextlib.ExitStack) -> _Part:
     stat, file = path.stat(), pa.OSFile(str(path))
     stack.callback(file.close)
-    return _Part(path, file, stat)
+    return _Part(uri if storage.is_remote(uri) else str(path.absolute()), file, path, stat)
 
 
 def _part_uris(uri: str) -> list[str]:

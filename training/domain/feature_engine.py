@@ -151,6 +151,19 @@ class AskedEvents:
 
 
 @runtime_checkable
+class TaskEngine(Protocol):
+    """An engine that also runs tasks of ours where it runs, in several processes."""
+
+    def run_tasks(self, count: int, task: Callable[[int], Iterable[bytes]]) -> Iterator[bytes]:
+        """The messages of the tasks 0 to `count` - 1, in this order, as they arrive.
+
+        `task` must be picklable; of this project's code it may import what needs no more than Arrow, Great
+        Expectations, pydantic and what those need. Raises SqlError, and ConfigError when those are missing there.
+        """
+        ...
+
+
+@runtime_checkable
 class RemoteEngine(Protocol):
     """An engine that also works on joined rows where it runs, so that they need not pass through this process."""
 

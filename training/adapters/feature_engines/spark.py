@@ -1,6 +1,6 @@
 """Runs feature SQL and joins feature rows on a Spark cluster, with the results of DuckDB."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from training.adapters.feature_engines.duckdb import DuckDb
 from training.contract.registries import FEATURE_ENGINES
 from training.domain.feature_engine import AskedEvents, MadeRows, Relation, TimedRows, Work, in_order
 from training.spark_session import Spark, connect, in_a_file
-from training.spark_workers import Joined
+from training.spark_workers import Joined, Numbered
 
 #: Rows that are sorted pass through memory so many at a time.
 _BATCH_ROWS = 100_000
@@ -93,6 +93,10 @@ class SparkEngine:
         schemas = [_schema(events.rows, events.columns), *(_schema(view.rows, view.columns) for view in views)]
         with spark.views(relations):
             yield from spark.map_batches(sql, Joined(work, schemas, spark.send_files(files)))
+
+    def run_tasks(self, count: int, task: Callable[[int], Iterable[bytes]]) -> Iterator[bytes]:
+        # A partition for each. Spark sends results in the order of the partitions.
+        yield from self._spark.map_batches(f"SELECT id FROM range(0, {count}, 1, {count})", Numbered(task))
 
 
 def _ordered(rows: pa.Table, order: str) -> pa.Table:

@@ -1,9 +1,14 @@
-"""Validate a landed partition: refuse it, or find the rows that break a rule. It is read in batches."""
+"""Validate a landed partition: refuse it, or find the rows that break a rule. It is read in batches.
+
+The rules for rows are checked here, or where an engine runs that can do it. Everything about all rows together, such as
+uniqueness, is found here.
+"""
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,18 +18,21 @@ import pyarrow.compute as pc
 
 from training import storage
 from training.adapters.lake import EVENTS, Lake
-from training.adapters.landing import Landed
+from training.adapters.landing import Landed, Share
 from training.adapters.unique_values import UniqueValues
 from training.contract.base import Days
-from training.contract.errors import DataContractError
+from training.contract.errors import DataContractError, TransientError
 from training.contract.feeds import PARTITION
 from training.contract.messages import IngestInputs
 from training.contract.model_spec import FeedSpec
+from training.contract.registries import FEATURE_ENGINES
 from training.delta_reader import Span
 from training.domain.arrow_types import as_validation_frame
 from training.domain.conform import Conformed, conform
+from training.domain.feature_engine import TaskEngine
 from training.domain.partitions import daily_rows, day_counts, partition_days, rows_per_day
 from training.domain.quarantine import known_rule, plain
+from training.row_validation import Findings, RowRules, Unread, ValidationWork, judged, read_message
 from training.settings import StateSettings
 from training.steps.ingest.broken_rows import BrokenRows
 from training.workspace import share
@@ -63,16 +71,17 @@ class Validator:
     def __init__(
         self, inputs: IngestInputs, feed: FeedSpec, days: Days, lake: Lake, settings: StateSettings, scratch: Path
     ) -> None:
-        self._inputs, self._feed, self._days, self._lake, self._settings = inputs, feed, days, lake, settings
+        self._inputs, self._feed, self._lake, self._settings = inputs, feed, lake, settings
+        self._rules = RowRules(feed, days)
         self._docs = settings.scratch / inputs.source / "data_docs"
         self._scratch = scratch
         self._unique = [name for name, column in feed.columns.items() if column.unique]
 
-    def batches(self, landed: Landed) -> Iterator[Batch]:
-        """The rows of the file in the types of the spec."""
+    def batches(self, landed: Landed, feed: FeedSpec | None = None) -> Iterator[Batch]:
+        """The rows of the file in the types of the spec, or of `feed`, which has some of its columns."""
         first = 0
         for table in landed.batches():
-            yield Batch(first, conform(table, self._feed))
+            yield Batch(first, conform(table, feed or self._feed))
             first += table.num_rows
 
     def refuse_columns(self, landed: Landed) -> None:
@@ -90,15 +99,18 @@ class Validator:
         # Great Expectations takes seconds to import, so import it only when there is something to validate.
         from training.adapters.expectations import Examination
 
-        examination = Examination(self._feed, self._days, f"{self._inputs.feed} {self._inputs.partition}")
+        examination = Examination(self._feed, f"{self._inputs.feed} {self._inputs.partition}")
         values, broken = UniqueValues(self._scratch, self._unique, landed.rows()), BrokenRows(self._scratch)
         per_day: Counter[date] = Counter()
-        rows, batches = 0, 0
-        for batch in self.batches(landed):
-            rows, batches = batch.end, batches + 1
+        rows, batches, shares = 0, 0, self._shares(landed)
+        for batch in self.batches(landed, self._columns_of_all_rows() if shares else None):
+            rows = batch.end
             per_day += rows_per_day(batch.conformed.table[self._feed.time_column])
-            self._judge(batch, examination, broken)
             values.add(batch.first, batch.conformed.table.select(self._unique))
+            if not shares:
+                batches += self._add([self._rules.judge(batch.first, batch.conformed)], examination, broken)
+        if shares:
+            batches = self._add(self._judged_by_engine(landed, shares, rows), examination, broken)
         for column in self._unique:
             # A value that is unique in the only batch is unique.
             if batches > 1 or column in examination.repeats:
@@ -121,19 +133,59 @@ class Validator:
         page = storage.join(self._settings.work, site, "index.html")
         return page if storage.read(page) is not None else None
 
-    def _judge(self, batch: Batch, examination: "Examination", broken: BrokenRows) -> None:
-        """A value that did not fit its type is null now, but does not count as missing."""
-        from training.adapters.expectations import missing_rule
+    @cached_property
+    def _engine(self) -> Any:
+        return FEATURE_ENGINES.find(self._settings.engine)(self._settings.engine_url)
 
-        found = examination.rows(as_validation_frame(batch.conformed.table))
-        for number, (column, reasons) in enumerate(batch.conformed.unfit.items()):
-            if (missing := missing_rule(column)) in found:
-                not_missing = [row for rows in reasons.values() for row in rows]
-                found[missing] = found[missing][~np.isin(found[missing], not_missing)]
-            for rule, rows in reasons.items():
-                broken.add(rule, batch.first + np.array(rows, np.int64), _UNFIT + number)
-        for rule, positions in found.items():
-            broken.add(rule, batch.first + np.sort(positions), examination.rules.index(rule))
+    def _shares(self, landed: Landed) -> list[Share]:
+        """What the engine judges; empty: this process does it."""
+        # The import of DuckDB takes 30 MB, and it has nothing to say here.
+        is_elsewhere = self._settings.engine != "duckdb" and isinstance(self._engine, TaskEngine)
+        return landed.shares() if is_elsewhere else []
+
+    def _columns_of_all_rows(self) -> FeedSpec:
+        """The feed with the columns that this process looks at when an engine judges the rows."""
+        needed = {self._feed.time_column, *self._unique}
+        columns = {name: column for name, column in self._feed.columns.items() if name in needed}
+        return self._feed.model_copy(update={"columns": columns})
+
+    def _judged_by_engine(self, landed: Landed, shares: list[Share], rows: int) -> Iterator[Findings]:
+        """The findings in all `rows` rows, in order. This process judges the shares that the engine cannot read."""
+        work, next_row, unread = (
+            ValidationWork(self._rules, shares, landed.schema(), self._settings.landed_maximum_bytes),
+            0,
+            0,
+        )
+        for message in self._engine.run_tasks(len(shares), work):
+            said = read_message(message)
+            if isinstance(said, Unread):
+                unread += 1
+                if unread == 1:
+                    log.warning("The engine's workers cannot read the file, so this process does: %s", said.why)
+                share = shares[said.share]
+                found = judged(self._rules, landed.batches(share), share.first)
+            else:
+                found = iter([said])
+            for each in found:
+                if each.first != next_row:
+                    raise TransientError(f"Row {next_row:,} of {landed.uri} was not judged: row {each.first:,} was")
+                next_row += each.examined.rows
+                yield each
+        if next_row != rows:
+            raise TransientError(f"Of {rows:,} rows of {landed.uri} {next_row:,} were judged", "Retry.")
+        log.info("%s judged %d of %d shares of the rows", self._settings.engine, len(shares) - unread, len(shares))
+
+    def _add(self, findings: Iterable[Findings], examination: "Examination", broken: BrokenRows) -> int:
+        """Add `findings`, which are in order, to the others. Returns in how many batches they were found."""
+        batches = 0
+        for found in findings:
+            batches += 1
+            examination.add(found.examined)
+            for number, rule, rows in found.unfit:
+                broken.add(rule, found.first + rows, _UNFIT + number)
+            for rule, positions in found.examined.positions.items():
+                broken.add(rule, found.first + np.sort(positions), examination.rules.index(rule))
+        return batches
 
     def _judge_unique(
         self, column: str, landed: Landed, values: UniqueValues, examination: "Examination", broken: BrokenRows
