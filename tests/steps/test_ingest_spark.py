@@ -40,7 +40,7 @@ COLUMNS = {
 @pytest.fixture
 def both(tmp_path: Path, spark_url: str) -> list[Deliveries]:
     """The same source twice: ingested by the step's process, and with Spark."""
-    engines = [{}, {"engine": "spark", "engine_url": spark_url}]
+    engines: list[dict[str, Any]] = [{}, {"engine": "spark", "engine_url": spark_url}]
     made = [Deliveries(Settings(home=tmp_path / str(n), **each)) for n, each in enumerate(engines)]
     for deliveries in made:
         deliveries.respec(lambda feeds: feeds["events"].update(maximum_quarantined=0.97))

@@ -37,5 +37,5 @@ def test_the_shares_are_the_rows_and_another_file_is_told(
         with pytest.raises(OSError, match="is another file now"), open_share(shares[0], schema, 1 << 30):
             pass
     storage.remove(uri)
-    with pytest.raises(OSError, match="a b.parquet"), open_share(shares[0], schema, 1 << 30):
+    with pytest.raises(OSError, match=r"a b\.parquet"), open_share(shares[0], schema, 1 << 30):
         pass
