@@ -195,4 +195,6 @@ def test_workers_without_great_expectations_are_an_error_of_the_setup(
         ConfigError, match=r"workers cannot run our code: .*No module named 'great_expectations_is_lost'"
     ):
         run(inputs, there)
+    # While there is a server: at its end, the process would wait for it.
+    spark_session.connect(there.engine_url).session.stop()
     assert both[1].rows(EVENTS) == both[1].rows(QUARANTINE) == []
