@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training import storage
+from training.adapters.feature_engines import engine_of
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.landing import Landed, Share
 from training.adapters.unique_values import UniqueValues
@@ -25,7 +26,6 @@ from training.contract.errors import DataContractError, TransientError
 from training.contract.feeds import PARTITION
 from training.contract.messages import IngestInputs
 from training.contract.model_spec import FeedSpec
-from training.contract.registries import FEATURE_ENGINES
 from training.delta_reader import Span
 from training.domain.arrow_types import as_validation_frame
 from training.domain.conform import Conformed, conform
@@ -102,15 +102,16 @@ class Validator:
         examination = Examination(self._feed, f"{self._inputs.feed} {self._inputs.partition}")
         values, broken = UniqueValues(self._scratch, self._unique, landed.rows()), BrokenRows(self._scratch)
         per_day: Counter[date] = Counter()
-        rows, batches, shares = 0, 0, self._shares(landed)
+        rows, batches, engine = 0, 0, self._engine
+        shares = landed.shares() if engine else []
         for batch in self.batches(landed, self._columns_of_all_rows() if shares else None):
             rows = batch.end
             per_day += rows_per_day(batch.conformed.table[self._feed.time_column])
             values.add(batch.first, batch.conformed.table.select(self._unique))
             if not shares:
                 batches += self._add([self._rules.judge(batch.first, batch.conformed)], examination, broken)
-        if shares:
-            batches = self._add(self._judged_by_engine(landed, shares, rows), examination, broken)
+        if engine and shares:
+            batches = self._add(self._judged_by(engine, landed, shares, rows), examination, broken)
         for column in self._unique:
             # A value that is unique in the only batch is unique.
             if batches > 1 or column in examination.repeats:
@@ -134,14 +135,13 @@ class Validator:
         return page if storage.read(page) is not None else None
 
     @cached_property
-    def _engine(self) -> Any:
-        return FEATURE_ENGINES.find(self._settings.engine)(self._settings.engine_url)
-
-    def _shares(self, landed: Landed) -> list[Share]:
-        """What the engine judges; empty: this process does it."""
-        # The import of DuckDB takes 30 MB, and it has nothing to say here.
-        is_elsewhere = self._settings.engine != "duckdb" and isinstance(self._engine, TaskEngine)
-        return landed.shares() if is_elsewhere else []
+    def _engine(self) -> TaskEngine | None:
+        """What judges the rows; None: this process does it."""
+        # DuckDB runs no tasks, and its import takes 30 MB.
+        if self._settings.engine == "duckdb":
+            return None
+        engine = engine_of(self._settings)
+        return engine if isinstance(engine, TaskEngine) else None
 
     def _columns_of_all_rows(self) -> FeedSpec:
         """The feed with the columns that this process looks at when an engine judges the rows."""
@@ -149,14 +149,11 @@ class Validator:
         columns = {name: column for name, column in self._feed.columns.items() if name in needed}
         return self._feed.model_copy(update={"columns": columns})
 
-    def _judged_by_engine(self, landed: Landed, shares: list[Share], rows: int) -> Iterator[Findings]:
+    def _judged_by(self, engine: TaskEngine, landed: Landed, shares: list[Share], rows: int) -> Iterator[Findings]:
         """The findings in all `rows` rows, in order. This process judges the shares that the engine cannot read."""
-        work, next_row, unread = (
-            ValidationWork(self._rules, shares, landed.schema(), self._settings.landed_maximum_bytes),
-            0,
-            0,
-        )
-        for message in self._engine.run_tasks(len(shares), work):
+        work = ValidationWork(self._rules, shares, landed.schema(), self._settings.landed_maximum_bytes)
+        next_row, unread = 0, 0
+        for message in engine.run_tasks(len(shares), work):
             said = read_message(message)
             if isinstance(said, Unread):
                 unread += 1
