@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.adapters.tiny_artifact import WEEK, make_artifact
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import ModelState, Registry, Runs
 from training.adapters.registry.connection import contract_errors
+from training.adapters.registry.retention import delete_artifacts
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
 from training.contract.messages import DatasetResult, Split
 
@@ -124,6 +125,17 @@ def test_aliases_move(world: World) -> None:
     registry.remove_alias(world.model, "previous")
     assert registry.by_alias(world.model, "previous") is None
     assert registry.get(world.model, 1).aliases == frozenset()
+
+
+def test_artifacts_of_runs_that_nobody_registered_are_deleted_where_they_are(world: World) -> None:
+    """Also behind a server, which alone knows where an `mlflow-artifacts:` URI leads."""
+    kept, other = world.registered().run_id, world.trained("g")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert delete_artifacts(world.uri, world.model, tomorrow, dry_run=True) == [other]
+    assert delete_artifacts(world.uri, world.model, tomorrow, dry_run=False) == [other]
+    client = MlflowClient(world.uri)
+    assert client.list_artifacts(kept)
+    assert not client.list_artifacts(other)
 
 
 def test_the_states_of_several_models_are_read_at_once(world: World) -> None:

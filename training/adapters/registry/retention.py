@@ -91,7 +91,7 @@ def delete_artifacts(
         old = [run for run in ended if run.info.run_id not in registered and DELETED not in run.data.tags]
         for run in old:
             if not dry_run:
-                _delete(client, run, before)
+                _delete(client, tracking_uri, run, before)
     return [run.info.run_id for run in old]
 
 
@@ -109,7 +109,7 @@ def deleted_runs(tracking_uri: str, model: str) -> int:
         return sum(1 for _ in found)
 
 
-def _delete(client: "MlflowClient", run: Any, before: datetime) -> None:
+def _delete(client: "MlflowClient", tracking_uri: str, run: Any, before: datetime) -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     run_id = run.info.run_id
@@ -118,9 +118,10 @@ def _delete(client: "MlflowClient", run: Any, before: datetime) -> None:
         if tag in run.data.tags:
             client.delete_tag(run_id, tag)
     for output in run.outputs.model_outputs if run.outputs else ():
-        get_artifact_repository(client.get_logged_model(output.model_id).artifact_location).delete_artifacts()
+        location = client.get_logged_model(output.model_id).artifact_location
+        get_artifact_repository(location, tracking_uri).delete_artifacts()
         client.delete_logged_model(output.model_id)
-    get_artifact_repository(run.info.artifact_uri).delete_artifacts()
+    get_artifact_repository(run.info.artifact_uri, tracking_uri).delete_artifacts()
     client.set_tag(run_id, DELETED, before.isoformat())
     log.info("Deleted the artifacts of run %s (%s)", run_id, run.info.run_name)
 
