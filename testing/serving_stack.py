@@ -322,7 +322,7 @@ class Service(Process):
 
 
 def changed(settings: Settings, **fields: Any) -> Settings:
-    """`settings` with other fields. A copy of the model would keep the paths that have been asked for already."""
+    """`settings` with other fields, which are validated."""
     return Settings(**{**settings.model_dump(), **fields})
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qs, urlsplit
@@ -146,36 +146,36 @@ class StateSettings(BaseSettings):
     def _or_home(self, value: str, default: str) -> str:
         return value or str(self.home / default)
 
-    @cached_property
+    @property
     def landing(self) -> str:
         return self._or_home(self.landing_uri, "landing")
 
-    @cached_property
+    @property
     def lake(self) -> str:
         return self._or_home(self.lake_uri, "lake")
 
-    @cached_property
+    @property
     def work(self) -> str:
         return self._or_home(self.work_uri, "work")
 
-    @cached_property
+    @property
     def scratch(self) -> Path:
         """The local folder that steps work in: `work`, or a folder of `home` when `work` is an object store."""
         return self.home / "work" if storage.is_remote(self.work) else storage.local(self.work)
 
-    @cached_property
+    @property
     def results(self) -> str:
         return self.results_uri or f"{self.work.rstrip('/')}/results"
 
-    @cached_property
+    @property
     def ledger(self) -> str:
         return self._or_home(self.ledger_uri, "ledger")
 
-    @cached_property
+    @property
     def feature_registry(self) -> str:
         return self._or_home(self.feast_registry, "feast/registry.db")
 
-    @cached_property
+    @property
     def online(self) -> str:
         return self._or_home(self.online_store, "feast/online.db")
 
@@ -252,7 +252,7 @@ class ServingSettings(StateSettings):
     serving_trusted_peers: str = ""
     """Addresses or networks from which the trusted header is accepted, comma separated. Empty: from everywhere."""
 
-    @cached_property
+    @property
     def serving(self) -> str:
         return self._or_home(self.serving_state, "serving")
 
@@ -299,7 +299,7 @@ class LauncherSettings(StateSettings):
     pod_keep_failed_seconds: int = Field(86_400, ge=0)
     """How long a failed step pod is kept for inspection."""
 
-    @cached_property
+    @property
     def step_server(self) -> Path:
         return Path(self._or_home(self.forkserver_socket, "run/steps.sock"))
 
@@ -317,7 +317,7 @@ class BackupSettings(StateSettings):
     backup_artifacts_uri: str = ""
     """Where MLflow's server keeps its artifacts; empty: mlflow/artifacts in home."""
 
-    @cached_property
+    @property
     def backups(self) -> str:
         return self.backup_uri or f"{self.home}-backups"
 
@@ -331,7 +331,7 @@ class BackupSettings(StateSettings):
         given = self.backup_airflow_database
         return given.get_secret_value() if given else f"sqlite:///{self.home}/airflow/airflow.db"
 
-    @cached_property
+    @property
     def artifacts(self) -> str:
         return self._or_home(self.backup_artifacts_uri, "mlflow/artifacts")
 

@@ -66,6 +66,14 @@ def test_paths_are_absolute_and_settings_do_not_change() -> None:
         settings.home = Path("/")
 
 
+def test_a_copy_with_another_home_has_its_own_folders(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "a")
+    before = (settings.lake, settings.ledger, settings.scratch)
+    copy = settings.model_copy(update={"home": tmp_path / "b"})
+    assert (copy.lake, copy.ledger) == (str(tmp_path / "b" / "lake"), str(tmp_path / "b" / "ledger"))
+    assert (settings.lake, settings.ledger, settings.scratch) == before
+
+
 def test_replicas_are_a_list_without_blanks_and_slashes() -> None:
     settings = Settings(serving_urls="http://a:3000/, http://b:3000 ,,")
     assert settings.replicas() == ["http://a:3000", "http://b:3000"]

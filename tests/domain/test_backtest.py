@@ -90,6 +90,11 @@ def test_the_cheapest_policy_is_recommended_and_those_that_may_be_as_cheap_are_n
     assert 2 < found.costs_more["never"].low < 3.2 < found.costs_more["never"].high < 4.5
 
 
+def test_a_policy_alone_is_not_compared() -> None:
+    said = str(recommend({"weekly": np.arange(26.0)}, 0.9, 1))
+    assert said == "weekly is the only policy: there is none to compare it with."
+
+
 def test_without_weeks_nothing_is_recommended() -> None:
     with pytest.raises(ValueError, match="no week"):
         recommend({"never": np.array([])}, 0.9, 1)

@@ -73,7 +73,9 @@ def contract_errors(tracking_uri: str) -> Iterator[None]:
         raise _unreachable(tracking_uri, error) from error
     except MlflowException as error:
         if error.error_code in _TRANSIENT:
-            raise _unreachable(tracking_uri, error) from error
+            # The code of errors inside of MLflow's client, too.
+            hint = "Retry. If it happens again, see the log of the MLflow server, and whether it runs (`make status`)."
+            raise TransientError(f"MLflow at {tracking_uri} failed or did not answer: {error}", hint) from error
         raise StepError(
             f"MLflow at {tracking_uri} refused: {error}", hint="See the log of the MLflow server."
         ) from error

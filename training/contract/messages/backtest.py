@@ -71,6 +71,8 @@ class Recommendation(Frozen):
     """Policies whose cost cannot be told from that of the recommended one: their interval has 0 in it."""
 
     def __str__(self) -> str:
+        if not self.costs_more:
+            return f"{self.policy} is the only policy: there is none to compare it with."
         sure = f"{self.policy} has the lowest cost, in {self.best_in[self.policy]:.0%} of the samples of the weeks"
         if not self.alike:
             return f"{sure}. Every other policy costs more, at {self.confidence:.0%} confidence."

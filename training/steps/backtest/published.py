@@ -118,11 +118,14 @@ def report(findings: Findings, spec: ModelSpec) -> str:
         f"| {s.cost:.4f} | {s.regret:.4f} | {s.regret_interval or ''} |"
         for s in findings.standings
     ]
-    sections = spec_sections(findings.recommendation.policy, findings.costs_to_declare)
-    lines += ["", str(findings.recommendation), "", f"Write into the spec of {spec.name}:", ""]
-    lines += [f"    {line}" for line in yaml.safe_dump(sections, sort_keys=False).splitlines()]
-    lines += ["", "| other policy | costs more by, in a week |", "|---|---|"]
-    lines += [f"| {name} | {each} |" for name, each in findings.recommendation.costs_more.items()]
+    recommended = findings.recommendation
+    lines += ["", str(recommended)]
+    if recommended.costs_more:
+        sections = spec_sections(recommended.policy, findings.costs_to_declare)
+        lines += ["", f"Write into the spec of {spec.name}:", ""]
+        lines += [f"    {line}" for line in yaml.safe_dump(sections, sort_keys=False).splitlines()]
+        lines += ["", "| other policy | costs more by, in a week |", "|---|---|"]
+        lines += [f"| {name} | {each} |" for name, each in recommended.costs_more.items()]
     return "\n".join(lines) + "\n"
 
 
