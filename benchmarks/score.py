@@ -105,7 +105,8 @@ def make(folder: Path, estimator: str, rows: int) -> None:
 
 
 def _champion(folder: Path, estimator: str, features: Any, settings: Settings, random: np.random.Generator) -> None:
-    from testing.serving_stack import artifact, registered
+    from testing.serving_artifacts import artifact
+    from testing.serving_stack import registered
     from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
     from training.adapters.registry import CHAMPION, Registry
     from training.contract.artifact import ArtifactMetadata

@@ -31,10 +31,8 @@ import aiohttp
 import numpy as np
 
 from testing.ports import free_port
+from testing.serving_artifacts import CUSTOMER, EVENT, TERMINAL
 from testing.serving_stack import (
-    CUSTOMER,
-    EVENT,
-    TERMINAL,
     MlflowServer,
     Process,
     Service,

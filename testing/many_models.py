@@ -14,16 +14,8 @@ import yaml
 from testing.callers import calling
 from testing.http_client import http
 from testing.onnx_attacks import replace_model
-from testing.serving_stack import (
-    EVENT,
-    Service,
-    artifact,
-    changed,
-    eventually,
-    fill_online_store,
-    registered,
-    service_process,
-)
+from testing.serving_artifacts import EVENT, artifact
+from testing.serving_stack import Service, changed, eventually, fill_online_store, registered, service_process
 from testing.task_kinds import artifact_of, spec_of
 from training.adapters.features import Features
 from training.adapters.registry import Registry
@@ -54,7 +46,7 @@ class ManyModels:
     def register(
         self, model: str, shift: float = 0.0, attack: Callable[[int], bytes] | None = None, **faults: Any
     ) -> int:
-        """A new version of `model`. `faults`: of a binary model, those of `serving_stack.artifact`. `attack` makes its
+        """A new version of `model`. `faults`: of a binary model, those of `serving_artifacts.artifact`. `attack` makes its
         ONNX file, for so many features."""
         self.versions[model] += 1
         folder = self.folder / f"{model}-{self.versions[model]}"

@@ -9,7 +9,7 @@ import onnx
 import yaml
 from onnx import TensorProto, helper
 
-from testing.serving_stack import artifact
+from testing.serving_artifacts import artifact
 from training.adapters.features import Features
 from training.adapters.onnx_model import OnnxModel, OnnxScorer, digest, write_artifact
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, ArtifactMetadata

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.serving import load
 from benchmarks.serving.report import line
 from testing.many_models import ManyModels, running_models
-from testing.serving_stack import EVENT, NAN_FROM
+from testing.serving_artifacts import EVENT, NAN_FROM
 
 VICTIM, OTHERS = "victim", ("one", "other")
 #: Requests per second to the others together; callers of the victim during a fault, and during a flood.

@@ -11,7 +11,8 @@ from serving.metrics import Metrics
 from serving.registry_poll import RegistryPoll
 from serving.signals import RolloutSignals
 from serving.watcher import Watcher
-from testing.serving_stack import artifact, fill_online_store
+from testing.serving_artifacts import artifact
+from testing.serving_stack import fill_online_store
 from training.adapters.features import Features
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from testing.serving_stack import artifact
+from testing.serving_artifacts import artifact
 from training.adapters.onnx_model import OnnxModel, OnnxScorer
 from training.contract.artifact import ONNX_INPUT, ONNX_OUTPUT, Golden
 from training.domain.explanation import explain

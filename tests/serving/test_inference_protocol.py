@@ -13,7 +13,8 @@ from tritonclient.utils import InferenceServerException
 from serving.keys import new_key
 from testing.http_client import http
 from testing.many_models import ManyModels, running_models
-from testing.serving_stack import EVENT, eventually
+from testing.serving_artifacts import EVENT
+from testing.serving_stack import eventually
 from testing.task_kinds import CLASSES
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.lake import Lake

@@ -17,7 +17,8 @@ import pytest
 from serving.limits import REFUSAL_SECONDS
 from testing.callers import calling
 from testing.many_models import ManyModels, running_models
-from testing.serving_stack import EVENT, NAN_FROM, eventually
+from testing.serving_artifacts import EVENT, NAN_FROM
+from testing.serving_stack import eventually
 
 pytestmark = pytest.mark.slow
 

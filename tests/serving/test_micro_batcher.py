@@ -24,7 +24,7 @@ from serving.schema import BadRequest
 from serving.segments import EventLayout
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
-from testing.serving_stack import EVENT, NAN_FROM, artifact
+from testing.serving_artifacts import EVENT, NAN_FROM, artifact
 from training.adapters.features import Features
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec

@@ -15,7 +15,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from testing.serving_stack import Service, artifact, eventually, fill_online_store, registered, service_process
+from testing.serving_artifacts import artifact
+from testing.serving_stack import Service, eventually, fill_online_store, registered, service_process
 from training.adapters.features import Features
 from training.adapters.registry import Registry
 from training.contract.model_spec import load_model_spec

@@ -25,8 +25,8 @@ from serving.registry_poll import RegistryPoll
 from serving.signals import RolloutSignals
 from serving.watcher import Watcher
 from testing.onnx_attacks import endless_loop
+from testing.serving_artifacts import EVENT
 from testing.serving_stack import (
-    EVENT,
     Service,
     Stack,
     changed,

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from testing.serving_artifacts import EVENT
 from testing.serving_stack import (
-    EVENT,
     MIDNIGHT,
     MlflowServer,
     Stack,

@@ -11,7 +11,7 @@ import numpy as np
 from serving.loaded_model import LoadedModel, MeasuredModel
 from serving.schema import made_up_row
 from serving.speed import CALLS, SLOW_SECONDS, VERY_SLOW_SECONDS, Speed
-from testing.serving_stack import artifact
+from testing.serving_artifacts import artifact
 from training.adapters.features import Features, MergedViews
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import TIME_BUCKETS

@@ -16,7 +16,8 @@ import pytest
 
 from testing.callers import calling
 from testing.http_client import http
-from testing.serving_stack import EVENT, Stack, artifact, eventually, fill_online_store, registered, running_stack
+from testing.serving_artifacts import EVENT, artifact
+from testing.serving_stack import Stack, eventually, fill_online_store, registered, running_stack
 from testing.task_kinds import CLASSES, COVERAGE, HALF_WIDTH, MODEL, SOURCE, artifact_of, models_of
 from tests.serving.prediction_rows import logged_rows
 from training.adapters.features import Features

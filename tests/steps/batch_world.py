@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from local.landing import land_table
 from testing.pipeline import Pipeline
-from testing.serving_stack import artifact, registered
+from testing.serving_artifacts import artifact
+from testing.serving_stack import registered
 from testing.spec_files import Raw, spec_files
 from tests.steps.ingest_helpers import GENERATOR, MODEL, SOURCE, day
 from training.adapters.features import Features

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from serving.load_guard import LoadGuard
 from serving.loader import Loader, NotLoaded
 from serving.metrics import Metrics
-from testing.serving_stack import artifact, changed, eventually, fill_online_store
+from testing.serving_artifacts import artifact
+from testing.serving_stack import changed, eventually, fill_online_store
 from testing.signing_keys import key_pair
 from training import sign
 from training.adapters.features import Features
