@@ -46,8 +46,8 @@ class ManyModels:
     def register(
         self, model: str, shift: float = 0.0, attack: Callable[[int], bytes] | None = None, **faults: Any
     ) -> int:
-        """A new version of `model`. `faults`: of a binary model, those of `serving_artifacts.artifact`. `attack` makes its
-        ONNX file, for so many features."""
+        """A new version of `model`. `faults`: of a binary model, those of `serving_artifacts.artifact`. `attack` makes
+        its ONNX file, for so many features."""
         self.versions[model] += 1
         folder = self.folder / f"{model}-{self.versions[model]}"
         features = Features(self.settings, load_model_spec(model, self.settings.models_dir, self.settings.feature_repo))

@@ -43,7 +43,7 @@ def test_without_events_the_time_since_the_last_is_the_window() -> None:
         ({"windows": ["12h"]}, "windows has 12h, but rows are daily"),
         ({"windows": ["1d", "24h"]}, "one length twice"),
         ({"windows": []}, "windows is missing"),
-        ({"windows": ["1w"]}, "should match pattern"),
+        ({"windows": ["1w"]}, r"windows\.0"),
         ({"ttl_days": None}, "ttl_days is missing"),
         ({"history_days": 3}, "history_days is set, but the aggregations decide it"),
         ({"aggregations": None}, "aggregations is missing, and so is history_days"),

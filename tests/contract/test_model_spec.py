@@ -135,7 +135,8 @@ def test_every_source_here_has_a_valid_spec(name: str) -> None:
         ("feeds.events.time_column", "amount", "time_column 'amount' must be a column of type timestamp"),
         ("evaluation.limits", {"roc_auc": 0.5}, "evaluation.limits must have a limit for the primary metric"),
         ("monitoring.maximum_drifted_share", 1.5, "maximum_drifted_share: Input should be less than or equal to 1"),
-        ("name", "Card Fraud", "name: String should match pattern"),
+        ("name", "Card Fraud", "name: Input should be a name (a-z, digits and underscores"),
+        ("training.windows", ["90"], "windows.0: Input should be so many days such as 90d"),
     ],
 )
 def test_a_wrong_field_is_named(files: Files, path: str, value: Any, complaint: str) -> None:

@@ -13,14 +13,14 @@ from pydantic import Field, model_validator
 from training.contract.base import Spec
 from training.contract.columns import Column
 from training.contract.conditions import columns_of, condition_mistake
-from training.contract.names import Name, did_you_mean
+from training.contract.names import WINDOW_PATTERN, Name, did_you_mean
 from training.contract.problems import raise_contradictions
 
 Mistake = tuple[str, str, str]
 
 Function = Literal["count", "sum", "mean", "min", "max", "std", "distinct_count", "share", "time_since_last"]
 #: So many days (7d) or hours (12h).
-Window = Annotated[str, Field(pattern=r"^[1-9]\d{0,4}[dh]$")]
+Window = Annotated[str, Field(pattern=WINDOW_PATTERN)]
 
 _WITHOUT_COLUMN = ("count", "share", "time_since_last")
 _OF_NUMBERS = ("sum", "mean", "min", "max", "std")

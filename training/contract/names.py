@@ -1,12 +1,25 @@
 """The names that specs, step inputs and results have in common: of models, feeds, metrics, estimators and triggers."""
 
 import difflib
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+#: So many days or hours.
+WINDOW_PATTERN = r"^[1-9]\d{0,4}[dh]$"
+TRAINING_WINDOW_PATTERN = r"^([1-9]\d{0,4}d|expanding|half_life_[1-9]\d{0,3}d)$"
+PARTITION_PATTERN = r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$"
+QUANTITY_PATTERN = r"^\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+#: What error messages say instead of a pattern.
+PATTERNS: Final[Mapping[str, str]] = {
+    NAME_PATTERN: "a name (a-z, digits and underscores, a letter first)",
+    WINDOW_PATTERN: "so many days or hours, such as 7d or 12h",
+    TRAINING_WINDOW_PATTERN: "so many days such as 90d, or expanding, or half_life_30d",
+    PARTITION_PATTERN: "a day or two, such as 2026-01-05 or 2026-01-05_2026-01-18",
+    QUANTITY_PATTERN: "a quantity of Kubernetes, such as 500m, 2 or 4Gi",
+}
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 #: The prediction service that serves a model whose spec names none.
 DEFAULT_SERVICE = "default"

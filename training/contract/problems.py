@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from training.contract.base import Frozen
-from training.contract.names import NAME_PATTERN, did_you_mean
+from training.contract.names import PATTERNS, did_you_mean
 
 #: The fix when the reference has the answer.
 SEE_REFERENCE = "docs/reference.md lists the fields and what they take."
@@ -24,7 +24,6 @@ _WRITTEN = {
     "tuple_type": "Input should be a list, `[a, b]`",
 }
 _SHOULD_BE = "Input should be "
-_NAME = " (a-z, digits and underscores, a letter first)"
 #: Longer values are not repeated in a message.
 _SHORT = 40
 #: Names in quotes, such as those of an enumeration.
@@ -141,8 +140,9 @@ def _group_problems(group: Sequence[_Found], file: str, spec: type[BaseModel]) -
 
 def _said(detail: ErrorDetails) -> str:
     """What pydantic says about a value, in the words of a file."""
-    name = _NAME if detail.get("ctx", {}).get("pattern") == NAME_PATTERN else ""
-    return _WRITTEN.get(detail["type"], detail["msg"].removeprefix("Value error, ")) + name
+    if words := PATTERNS.get(detail.get("ctx", {}).get("pattern", "")):
+        return _SHOULD_BE + words
+    return _WRITTEN.get(detail["type"], detail["msg"].removeprefix("Value error, "))
 
 
 def _given(detail: ErrorDetails) -> str:

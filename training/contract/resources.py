@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from training.contract.base import Spec
+from training.contract.names import QUANTITY_PATTERN
 from training.contract.steps import STEPS
 
-Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN)]
 
 
 class Toleration(Spec):

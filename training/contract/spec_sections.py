@@ -9,7 +9,7 @@ from training.contract.base import Spec
 from training.contract.feature_tables import DayCount
 from training.contract.feeds import Share
 from training.contract.gate_limits import CostLimits, LatencySpec, LeakageSpec, RobustnessSpec, StabilitySpec
-from training.contract.names import DEFAULT_SERVICE, Metric, Name
+from training.contract.names import DEFAULT_SERVICE, TRAINING_WINDOW_PATTERN, Metric, Name
 from training.contract.registries import KnownDriftTest, KnownEstimator
 from training.contract.resources import ResourcesSpec
 from training.contract.retention_spec import ModelRetention
@@ -29,7 +29,7 @@ class NamedService(Spec):
 
 
 #: How many days back a window reaches, or with which weights by age.
-WindowName = Annotated[str, Field(pattern=r"^([1-9]\d{0,4}d|expanding|half_life_[1-9]\d{0,3}d)$")]
+WindowName = Annotated[str, Field(pattern=TRAINING_WINDOW_PATTERN)]
 
 
 class AfterChangeSpec(Spec):

@@ -7,13 +7,13 @@ from pydantic import Field
 
 from training.contract.base import Days, Frozen, TableVersions
 from training.contract.messages.inputs import SourceInputs
-from training.contract.names import Name
+from training.contract.names import PARTITION_PATTERN, Name
 from training.contract.state_uris import LandedUri
 
 
 class IngestInputs(SourceInputs):
     feed: Name
-    partition: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$")
+    partition: str = Field(pattern=PARTITION_PATTERN)
     """The days that it promises: `2026-01-05`, or `2026-01-05_2026-01-18`, both ends in, for a load of past days."""
     uri: LandedUri
     """Path or URI of the landed file, or folder of part files."""

@@ -7,12 +7,13 @@ from pydantic import Field
 from training.contract.base import Days
 from training.contract.messages.inputs import ModelInputs
 from training.contract.messages.snapshot import OfSnapshot
+from training.contract.names import PARTITION_PATTERN
 
 
 class ScoreInputs(ModelInputs):
     """`score` is the only step of its run: it resolves the snapshot."""
 
-    partition: str | None = Field(None, pattern=r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$")
+    partition: str | None = Field(None, pattern=PARTITION_PATTERN)
     """Score the events of this partition that the champion has not answered. None: the events of all partitions that
     are new or were delivered again, which no version has answered."""
     run: str = ""
