@@ -63,7 +63,7 @@ RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=
 FROM runtime AS airflow
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
     sh /opt/uv/install.sh --extra airflow
-COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/settings.py /app/training/storage.py training/
+COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/object_store.py /app/training/settings.py /app/training/storage.py training/
 COPY --from=code /app/training/__pycache__ training/__pycache__
 COPY --from=code /app/training/contract training/contract
 COPY --from=code /app/training/models training/models
