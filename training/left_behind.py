@@ -16,9 +16,10 @@ from training.adapters.replicas import Replicas
 from training.contract.errors import ConfigError, StepError
 from training.contract.model_spec import load_model_spec, models_of
 from training.contract.source_spec import SourceSpec, load_source_spec
-from training.domain.forgetting import Entity, look_alikes, matcher, quarantined, quoted
+from training.domain.forgetting import Entity, look_alikes, matcher, quarantined
+from training.domain.sql_names import quoted
 from training.settings import StateSettings
-from training.workspace import DATA_DOCS, MADE_AGAIN, REPLAYS
+from training.workspace import DATA_DOCS, MADE_AGAIN, REPLAYS, UNDER_WAY
 
 #: Rows of a landed file that are looked at together.
 _ROWS = 100_000
@@ -66,7 +67,7 @@ def _unfinished_replays(
 
 
 def _unfinished_ingest(spec: SourceSpec, settings: StateSettings) -> Iterator[str]:
-    folder = str(settings.scratch / spec.name / "ingest")
+    folder = str(settings.scratch / spec.name / UNDER_WAY)
     if files := len(storage.tree(folder)):
         then = f"The nightly clean-up deletes what is a day old. If one runs, {_AGAIN} after it"
         yield f"{folder} has {files} files of an ingest that runs, or was killed. {then}"

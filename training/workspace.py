@@ -18,6 +18,8 @@ from training.signing import artifact_check
 MADE_AGAIN = ("artifacts", "backtests", "checkpoints", "datasets", "references", "searches", "snapshots", "versions")
 #: Folders of a source: replays of quarantined rows that are not finished; in landing, corrected rows.
 REPLAYS, CORRECTIONS = "replays", "_corrections"
+#: The folder of a source, on the step's own disk, for the files of an ingest under way.
+UNDER_WAY = "ingest"
 #: The folder of a source with pages about its partitions.
 DATA_DOCS = "data_docs"
 #: The folder of a model with the evidence of its versions. It stays for ever, as they do.

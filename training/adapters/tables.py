@@ -40,6 +40,7 @@ from training.domain.frames import (
 )
 from training.domain.label_reports_sql import reports_sql
 from training.domain.samples import sample_sql
+from training.domain.sql_names import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ class Events:
         """At most `maximum` of the events of `days`, with the columns of the spec, by id; `engine` draws them."""
         rows = LakeRows(self.lake.uri(EVENTS), self._scan(), self._time, midnight(days.start), midnight(days.end))
         identity, columns = self.spec.source.id_column, list(self.spec.request_columns)
-        drawn = engine.execute(sample_sql(EVENTS, columns, f'"{identity}"', maximum, seed), {}, {EVENTS: rows})
+        drawn = engine.execute(sample_sql(EVENTS, columns, quoted(identity), maximum, seed), {}, {EVENTS: rows})
         found: pd.DataFrame = as_exact_pandas(drawn.select(columns)).sort_values(identity, ignore_index=True)
         return found
 

@@ -16,8 +16,9 @@ from training.contract.feature_tables import FeatureTable, window_hours
 from training.contract.source_spec import SourceSpec
 from training.domain.arrow_types import all_distinct
 from training.domain.feature_grid import CORRECTED, ENTITY, MOMENT, REPORTED, Grid, PartSums
-from training.domain.feature_sql import ADDED, Generator, LabelFeed, Part, label_feed, quoted, relation
+from training.domain.feature_sql import ADDED, Generator, LabelFeed, Part, label_feed, relation
 from training.domain.feature_sums_sql import sums_relations
+from training.domain.sql_names import quoted
 
 #: The relation of the sums over windows.
 GRID = "grid"

@@ -19,6 +19,7 @@ from training.contract.conditions import is_never_null, qualified
 from training.contract.feature_tables import Aggregation, FeatureTable, window_hours
 from training.contract.feeds import EVENTS
 from training.contract.source_spec import SourceSpec
+from training.domain.sql_names import quoted
 
 #: Decimal digits of DuckDB's integers of 64 and of 128 bits.
 _DIGITS_64, _DIGITS_128 = 18, 38
@@ -331,7 +332,3 @@ def _filled(value: str, default: float | None) -> str:
 def relation(name: str, columns: list[str], *clauses: str) -> str:
     select = ",\n        ".join(columns)
     return f"{name} AS (\n    SELECT\n        {select}\n    " + "\n    ".join(clauses) + "\n)"
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -12,6 +12,7 @@ nothing is sent between machines again after the events.
 from typing import Final
 
 from training.domain.feature_grid import CORRECTED, ENTITY, MOMENT, REPORTED, Grid, PartSums
+from training.domain.sql_names import quoted
 
 #: Microseconds. Steps are counted from the year 1 on, so that a division rounds them down.
 _HOUR: Final = 3_600_000_000
@@ -44,7 +45,7 @@ class _SumsSql:
         """The steps of each event: of itself, of the report of its label and of the next one."""
         columns = [ENTITY, f"{self._step(MOMENT)} AS step"]
         columns += [f"{self._step(name)} AS {name}" for name in self._reports]
-        columns += [_quoted(each.name) for each in self._grid.sums]
+        columns += [quoted(each.name) for each in self._grid.sums]
         select = f"SELECT /* REPARTITION({ENTITY}) */ {', '.join(columns)} FROM parts"
         return f"stepped AS (SELECT * FROM ({select}) WHERE step >= {self._start} - {self._kept})"
 
@@ -58,7 +59,7 @@ class _SumsSql:
         keys = [ENTITY, "step", *self._reports]
         sums = []
         for each in self._grid.sums:
-            name = _quoted(each.name)
+            name = quoted(each.name)
             sums.append(f"count(*) FILTER (WHERE {name}) AS {name}" if each.is_count else f"sum({name}) AS {name}")
             sums += [] if each.is_count else [f"count({name}) AS {_counted(each)}"]
         begin = f"step + {self._grid.delay + 1}"
@@ -87,7 +88,7 @@ class _SumsSql:
         columns = [ENTITY, "moment", "max(step) AS newest"]
         for each in self._grid.sums:
             for window in each.windows:
-                columns.append(f"{self._changed(_quoted(each.name), window)} AS {_over(each, window)}")
+                columns.append(f"{self._changed(quoted(each.name), window)} AS {_over(each, window)}")
                 if not each.is_count:
                     columns.append(f"{self._changed(_counted(each), window)} AS {_counted(each, window)}")
         return f"changes AS (SELECT {', '.join(columns)} FROM moved GROUP BY {ENTITY}, moment)"
@@ -124,13 +125,9 @@ class _SumsSql:
 
 
 def _over(each: PartSums, window: int) -> str:
-    return _quoted(f"{each.name}_{window}")
+    return quoted(f"{each.name}_{window}")
 
 
 def _counted(each: PartSums, window: int | None = None) -> str:
     """How many of the values are not null."""
-    return _quoted(f"valid_{each.name}" + ("" if window is None else f"_{window}"))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return quoted(f"valid_{each.name}" + ("" if window is None else f"_{window}"))

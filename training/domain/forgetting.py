@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from training.contract.artifact import Golden
 from training.contract.errors import InputError
+from training.domain.sql_names import quoted
 
 #: Values in one predicate. More would make it slow to parse.
 AT_ONCE = 1000
@@ -76,11 +77,6 @@ def look_alikes(values: Iterable[str], entity: Entity) -> int:
 
 def _folded(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def quoted(name: str) -> str:
-    """The name of a column as SQL writes it: it may be a word of SQL, such as `order`."""
-    return f'"{name}"'
 
 
 def literal(value: Any) -> str:

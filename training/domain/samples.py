@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from training.domain.sql_names import quoted
+
 
 def sample_sql(
     relation: str, columns: Sequence[str], key: str, maximum: int, seed: int, where: str = "", then: Sequence[str] = ()
@@ -18,8 +20,8 @@ def sample_sql(
 
     `key` is the SQL of an integer or a text, `columns` are names. Rows with one key are ordered by the columns `then`.
     """
-    order = ", ".join([f"md5(CAST({key} AS VARCHAR) || ':{seed}')", key, *map(_quoted, then)])
-    chosen = ", ".join(map(_quoted, columns))
+    order = ", ".join([f"md5(CAST({key} AS VARCHAR) || ':{seed}')", key, *map(quoted, then)])
+    chosen = ", ".join(map(quoted, columns))
     return f"SELECT {chosen} FROM {relation} {where and f'WHERE {where}'} ORDER BY {order} LIMIT {maximum}"
 
 
@@ -29,7 +31,3 @@ def sampled(rows: pd.DataFrame, key: str, maximum: int, seed: int) -> pd.DataFra
         digests = [hashlib.md5(f"{each}:{seed}".encode(), usedforsecurity=False).hexdigest() for each in rows[key]]
         rows = rows.iloc[np.argsort(np.array(digests))[:maximum]]
     return rows.sort_values(key, ignore_index=True)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

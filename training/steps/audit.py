@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training import storage
-from training.adapters.feature_engines import engine_of
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
@@ -19,6 +18,7 @@ from training.contract.model_spec import ModelSpec, load_model_spec
 from training.domain.audit import AUDIT, Audit, Offline, compare, horizons
 from training.domain.encoding import encoded
 from training.domain.frames import FEATURE_TIMESTAMP, LOGGED_FEATURES, PREDICTED_AT, PREDICTION_ID, VERSION
+from training.engine import engine_of
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
 from training.workspace import served_artifact, share

@@ -11,7 +11,7 @@ from training.contract.messages import CleanResult, CleanSourceInputs
 from training.contract.model_spec import source_of
 from training.contract.source_spec import load_source_spec
 from training.settings import StateSettings
-from training.workspace import DATA_DOCS, delete_old, hours_until
+from training.workspace import DATA_DOCS, UNDER_WAY, delete_old, hours_until
 
 log = logging.getLogger("perennial")
 
@@ -36,7 +36,7 @@ def run(inputs: CleanSourceInputs, settings: StateSettings) -> CleanResult:
     events = storage.join(settings.work, EVENTS, "sources", spec.name)
     deleted["life"] = delete_old(events, spec.retention.pages_days, now, inputs.dry_run)
     # What an ingest that was killed has left.
-    deleted["ingest"] = delete_old(str(settings.scratch / spec.name / "ingest"), 1, now, inputs.dry_run)
+    deleted["ingest"] = delete_old(str(settings.scratch / spec.name / UNDER_WAY), 1, now, inputs.dry_run)
     kept_versions = {table: len(versions) for table, versions in kept.items() if table in spec.tables}
     log.info(
         "%s: %s; versions kept for registered versions: %s",

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from training import storage
-from training.adapters.feature_engines import engine_of
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.registry import ModelVersion, Registry
 from training.adapters.tables import Events, Predictions, covered
@@ -31,6 +30,7 @@ from training.domain.frames import LOGGED_OUTPUTS, are_finite, logged_outputs
 from training.domain.looks import chance_of_error, look_number
 from training.domain.performance import first_made
 from training.drift_reference import champion_reference
+from training.engine import engine_of
 from training.entity_ages import entity_ages
 from training.settings import StateSettings
 from training.snapshots import snapshot_of_run

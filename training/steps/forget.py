@@ -29,7 +29,8 @@ from training.contract.messages import ForgetInputs, ForgetResult
 from training.contract.model_spec import models_of, source_of
 from training.contract.source_spec import load_source_spec
 from training.domain.arrow_types import feed_schema
-from training.domain.forgetting import ids_of, one_of, parse_entity, quarantined, quoted, written_as
+from training.domain.forgetting import ids_of, one_of, parse_entity, quarantined, written_as
+from training.domain.sql_names import quoted
 from training.forgotten import FOLDER, record
 from training.forgotten_artifacts import clean_versions
 from training.left_behind import left_behind

@@ -1,11 +1,1 @@
 """Feature engines: one module per engine that runs the feature SQL. The name of the module is the engine's name."""
-
-from training.contract.registries import FEATURE_ENGINES
-from training.domain.feature_engine import FeatureEngine
-from training.settings import StateSettings
-
-
-def engine_of(settings: StateSettings) -> FeatureEngine:
-    """The engine that CT_ENGINE names. Raises ConfigError when there is none of this name."""
-    found: FeatureEngine = FEATURE_ENGINES.find(settings.engine)(settings.engine_url)
-    return found

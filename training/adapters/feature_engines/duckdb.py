@@ -12,6 +12,7 @@ import pyarrow as pa
 from training import object_store
 from training.contract.registries import FEATURE_ENGINES
 from training.domain.feature_engine import Relation, SqlError, TimedRows, in_order, in_this_process
+from training.domain.sql_names import quoted
 
 #: DuckDB's functions of the current time. The parser returns those without parentheses as columns.
 _CLOCK = {
@@ -86,7 +87,7 @@ def _join(features: TimedRows) -> str:
     if features.ttl is not None:
         valid = f"epoch_us(asked.time) - epoch_us(found.time) <= {features.ttl // timedelta(microseconds=1)}"
     return f"""
-        WITH named AS (SELECT {", ".join(f"{_quoted(name)} AS {alias}" for name, alias in names)} FROM features),
+        WITH named AS (SELECT {", ".join(f"{quoted(name)} AS {alias}" for name, alias in names)} FROM features),
         asked AS (FROM events WHERE {known}),
         found AS (
             FROM named
@@ -102,10 +103,6 @@ def _join(features: TimedRows) -> str:
 
 def _numbered(name: str, columns: Sized) -> list[str]:
     return [f"{name}_{i}" for i in range(len(columns))]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _clock_calls(node: Any) -> Iterator[str]:

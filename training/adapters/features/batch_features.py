@@ -22,9 +22,9 @@ from training.contract.artifact import ArtifactMetadata
 from training.contract.base import TableVersions, midnight
 from training.contract.feature_definitions import ViewDefinition
 from training.contract.model_spec import ModelSpec
-from training.contract.registries import FEATURE_ENGINES
 from training.domain.arrow_types import as_exact_pandas
-from training.domain.feature_engine import FeatureEngine, LakeRows, TimedRows
+from training.domain.feature_engine import LakeRows, TimedRows
+from training.engine import engine_of
 from training.settings import StateSettings
 
 log = logging.getLogger("perennial")
@@ -44,7 +44,7 @@ class BatchFeatures:
         plan = FeaturePlan(definitions, code.functions, spec, metadata.feature_names)
         check_golden_features(plan, metadata.golden, spec)
         self._time_column = spec.source.events.time_column
-        self.engine: FeatureEngine = FEATURE_ENGINES.find(settings.engine)(settings.engine_url)
+        self.engine = engine_of(settings)
         self._lake = lake = Lake(settings.lake, spec.source.name, spec.name)
         self._tables: dict[str, ds.FileSystemDataset] = {
             view.name: lake.scan(view.name, versions[view.name])

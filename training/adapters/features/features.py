@@ -19,8 +19,8 @@ from training.adapters.lake import Lake
 from training.contract.base import TableVersions
 from training.contract.feature_definitions import FeatureDefinitions, ViewDefinition
 from training.contract.model_spec import ModelSpec
-from training.contract.registries import FEATURE_ENGINES
 from training.domain.feature_engine import FeatureEngine, LakeRows, TimedRows
+from training.engine import engine_of
 from training.settings import StateSettings
 
 #: Rows per lookup. SQLite allows 32,766 variables in a query.
@@ -106,8 +106,7 @@ class Features:
 
     @cached_property
     def _engine(self) -> FeatureEngine:
-        engine: FeatureEngine = FEATURE_ENGINES.find(self._settings.engine)(self._settings.engine_url)
-        return engine
+        return engine_of(self._settings)
 
     @cached_property
     def reader(self) -> OnlineReader:

@@ -34,11 +34,9 @@ from training.settings import StateSettings
 from training.steps.ingest.broken_rows import BrokenRows
 from training.steps.ingest.validation import Batch, Validator
 from training.steps.ingest.writing import Partition
+from training.workspace import UNDER_WAY
 
 log = logging.getLogger("perennial")
-
-#: The folder of a source for the files of an ingest under way.
-SCRATCH = "ingest"
 
 Outcome = Literal["appended", "replaced", "unchanged"]
 
@@ -49,7 +47,7 @@ def run(inputs: IngestInputs, settings: StateSettings) -> IngestResult:
     Raises InputError when there is no file, DataContractError when the partition is refused, and ConfigError when the
     table cannot take the types of the spec.
     """
-    folder = settings.scratch / inputs.source / SCRATCH
+    folder = settings.scratch / inputs.source / UNDER_WAY
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         return _Ingest(inputs, settings, Path(scratch)).run()
@@ -61,7 +59,7 @@ def take_in_again(inputs: IngestInputs, settings: StateSettings, kept: pa.Table,
     `kept`: rows of QUARANTINE_SCHEMA that stay in quarantine whatever the rules say. `delivered`: the fingerprint of
     the delivery that the rows come from; the same delivery again changes nothing then. Raises as `run` does.
     """
-    folder = settings.scratch / inputs.source / SCRATCH
+    folder = settings.scratch / inputs.source / UNDER_WAY
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         return _Ingest(inputs, settings, Path(scratch), kept, delivered).run()

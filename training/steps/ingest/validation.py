@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training import storage
-from training.adapters.feature_engines import engine_of
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.landing import Landed, Share
 from training.adapters.unique_values import UniqueValues
@@ -32,6 +31,7 @@ from training.domain.conform import Conformed, conform
 from training.domain.feature_engine import TaskEngine
 from training.domain.partitions import daily_rows, day_counts, partition_days, rows_per_day
 from training.domain.quarantine import known_rule, plain
+from training.engine import engine_of
 from training.row_validation import Findings, RowRules, Unread, ValidationWork, judged, read_message
 from training.settings import StateSettings
 from training.steps.ingest.broken_rows import BrokenRows
