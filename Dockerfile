@@ -63,7 +63,9 @@ RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=
 FROM runtime AS airflow
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
     sh /opt/uv/install.sh --extra airflow
-COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/object_store.py /app/training/settings.py /app/training/storage.py training/
+# tests/compose/test_image_modules.py computes these lists from the imports.
+COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/object_store.py \
+    /app/training/settings.py /app/training/storage.py training/
 COPY --from=code /app/training/__pycache__ training/__pycache__
 COPY --from=code /app/training/contract training/contract
 COPY --from=code /app/training/models training/models
@@ -90,7 +92,10 @@ CMD ["airflow", "api-server"]
 FROM runtime AS serving
 RUN --mount=type=bind,from=installer,source=/opt/uv,target=/opt/uv --mount=type=cache,target=/root/.cache/uv \
     sh /opt/uv/install.sh --extra serving
-COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/delta_files.py /app/training/delta_log.py /app/training/delta_reader.py /app/training/delta_tables.py /app/training/engine.py /app/training/file_digests.py /app/training/layout.py /app/training/object_store.py /app/training/settings.py /app/training/signing.py /app/training/storage.py training/
+COPY --from=code /app/training/__init__.py /app/training/atomic.py /app/training/delta_files.py \
+    /app/training/delta_log.py /app/training/delta_reader.py /app/training/delta_tables.py /app/training/engine.py \
+    /app/training/file_digests.py /app/training/layout.py /app/training/object_store.py /app/training/settings.py \
+    /app/training/signing.py /app/training/storage.py training/
 COPY --from=code /app/training/__pycache__ training/__pycache__
 COPY --from=code /app/training/contract training/contract
 COPY --from=code /app/training/compat training/compat

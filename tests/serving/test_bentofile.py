@@ -1,6 +1,5 @@
-"""The bento holds every module that the service imports, and so does the image."""
+"""The bento holds every module that the service imports. tests/compose/test_image_modules.py looks at the images."""
 
-import re
 from pathlib import Path
 
 import grimp
@@ -19,11 +18,3 @@ def test_the_bento_holds_every_module_that_the_service_imports() -> None:
     files = [path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py") for path in files]
     assert len(files) > 50
     assert [str(path) for path in files if (ROOT / path).is_file() and not included.match_file(path)] == []
-
-
-def test_the_image_of_the_service_holds_what_the_bento_holds_of_training() -> None:
-    include = yaml.safe_load((ROOT / "serving" / "bentofile.yaml").read_text())["include"]
-    of_training = {line.removesuffix("/**") for line in include if line.startswith("training/")}
-    stage = (ROOT / "Dockerfile").read_text().split("AS serving\n")[1].split("\nFROM ")[0]
-    copied = {name for name in re.findall(r"/app/(training/\S+)", stage) if "__pycache__" not in name}
-    assert copied == of_training
