@@ -16,7 +16,7 @@ from training import storage
 from training.adapters.features import Features, OnlineRows
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
-from training.adapters.tables import Predictions
+from training.adapters.logged_predictions import Predictions
 from training.contract.base import Days
 from training.contract.errors import ConfigError, ExitCode
 from training.contract.messages import DatasetInputs, FeaturesInputs

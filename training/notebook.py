@@ -17,9 +17,10 @@ import pandas as pd
 from training.adapters.features import Features
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.ledger import Entry, Ledger
+from training.adapters.logged_predictions import Predictions
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import Registry
-from training.adapters.tables import Events, Labels, Predictions
+from training.adapters.tables import Events, Labels
 from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError
 from training.contract.messages import DatasetInputs, DatasetResult, Snapshot

@@ -15,7 +15,8 @@ import pytest
 from tests.feature_repo.payments_and_features import MODEL, day, midnight, payments
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
-from training.adapters.tables import Events, Predictions
+from training.adapters.logged_predictions import Predictions
+from training.adapters.tables import Events
 from training.contract.base import Days
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.settings import Settings

@@ -8,7 +8,8 @@ from tests.adapters.engines import ENGINES, engine_of
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, day, payments, put
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.lake import PREDICTIONS, Lake
-from training.adapters.tables import Events, Predictions
+from training.adapters.logged_predictions import Predictions
+from training.adapters.tables import Events
 from training.contract.base import Days
 from training.contract.model_spec import load_model_spec
 from training.contract.registries import FEATURE_ENGINES

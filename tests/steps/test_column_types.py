@@ -16,7 +16,8 @@ from serving.schema import BadRequest, RequestSchema
 from tests.serving.prediction_rows import make_log, row
 from tests.steps.ingest_helpers import MODEL, Deliveries
 from training.adapters.lake import EVENTS, PREDICTIONS
-from training.adapters.tables import Events, Predictions
+from training.adapters.logged_predictions import Predictions
+from training.adapters.tables import Events
 from training.contract.base import Days
 from training.contract.column_types import as_float32
 from training.contract.errors import ConfigError

@@ -14,7 +14,7 @@ from tests.steps.batch_world import BatchWorld, ids
 from tests.steps.ingest_helpers import GENERATOR, day
 from tests.steps.test_column_types import VALUES, plain, same
 from training.adapters.lake import PREDICTIONS
-from training.adapters.tables import Predictions
+from training.adapters.logged_predictions import Predictions
 from training.contract.base import Days
 from training.contract.model_spec import load_model_spec
 from training.domain.arrow_types import arrow_type

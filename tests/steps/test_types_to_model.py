@@ -33,9 +33,9 @@ from training.adapters.features import Features, OnlineRows, request_code
 from training.adapters.features.feature_plan import FeaturePlan
 from training.adapters.features.online_stores import online_store
 from training.adapters.lake import PREDICTIONS, Lake
+from training.adapters.logged_predictions import Predictions
 from training.adapters.onnx_model import OnnxModel
 from training.adapters.registry import CHAMPION, Registry
-from training.adapters.tables import Predictions
 from training.contract.base import Days
 from training.contract.column_types import as_float32
 from training.contract.errors import ConfigError

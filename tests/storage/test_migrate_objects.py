@@ -11,7 +11,7 @@ from tests.steps.prediction_tables import prediction_table
 from training import storage
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
-from training.adapters.tables import Predictions
+from training.adapters.logged_predictions import Predictions
 from training.contract.base import Days
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec

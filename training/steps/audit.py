@@ -9,8 +9,8 @@ import numpy as np
 from training import storage
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
+from training.adapters.logged_predictions import Predictions
 from training.adapters.registry import Registry
-from training.adapters.tables import Predictions
 from training.contract.base import Days
 from training.contract.feature_definitions import FeatureColumn
 from training.contract.messages import AuditInputs, AuditResult, FeatureSkew, Snapshot

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from training import storage
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
+from training.adapters.logged_predictions import Predictions
 from training.adapters.registry import ModelVersion, Registry
-from training.adapters.tables import Events, Predictions, covered
+from training.adapters.tables import Events, covered
 from training.contract.base import Days, TableVersions
 from training.contract.messages import DriftInputs, DriftResult, Shift, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from training import storage
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
+from training.adapters.logged_predictions import Predictions
 from training.adapters.prediction_table import (
     PartitionPredictions,
     TableConverted,
@@ -29,7 +30,7 @@ from training.adapters.prediction_table import (
     scored_content,
 )
 from training.adapters.registry import Registry
-from training.adapters.tables import Events, FeatureDays, Predictions, feeds_read
+from training.adapters.tables import Events, FeatureDays, feeds_read
 from training.contract.artifact import ONNX_FILE
 from training.contract.base import Days
 from training.contract.errors import DataContractError, InputError

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
-from training.adapters.tables import Events, Labels, Predictions
+from training.adapters.logged_predictions import Predictions
+from training.adapters.tables import Events, Labels
 from training.contract.artifact import ArtifactMetadata
 from training.contract.base import Days, TableVersions, midnight
 from training.contract.model_spec import ModelSpec

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from training.adapters.lake import PREDICTIONS, Lake
 from training.adapters.ledger import Ledger
+from training.adapters.logged_predictions import Predictions
 from training.adapters.registry import Registry
 from training.adapters.registry.watch import keep
-from training.adapters.tables import Labels, Predictions
+from training.adapters.tables import Labels
 from training.contract.artifact import METADATA_FILE, ArtifactMetadata
 from training.contract.errors import StepError
 from training.contract.model_spec import ModelSpec
