@@ -6,6 +6,7 @@ History goes into partitions of several days and the newest days into one partit
 run of the data DAG.
 """
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
@@ -19,10 +20,13 @@ from training.contract.base import Days, midnight
 from training.contract.errors import InputError, StepError
 from training.contract.feeds import EVENTS, FeedSpec
 from training.contract.source_spec import SourceSpec, load_source_spec
+from training.onboarding.complete_days import all_days, complete_days
 from training.onboarding.landable import landable
 from training.onboarding.rules import DAYS_PER_FILE
 from training.onboarding.sample import Sample, read_sample
 from training.settings import load_settings
+
+log = logging.getLogger("perennial")
 
 _DAY = timedelta(days=1)
 
@@ -37,20 +41,31 @@ def land(
     single_days: int = 3,
     positive_text: str = "",
 ) -> Iterator[Path]:
-    """Land the rows of each feed's sample of the days `first` … `last` (None: all) and yield each file.
+    """Land the rows of each feed's sample of the days `first` … `last` (None: from the first and to the last day of
+    which a sample of events has all rows) and yield each file.
 
     The newest `single_days` get a partition each, the days before them share one by `days_per_file`. Events come first.
     Raises InputError when a sample has other columns than the spec, or no rows on these days.
     """
     for feed in [name for name in spec.feed_names if name in samples]:
         of, rows = spec.feeds[feed], landable(samples[feed], spec.feeds[feed], positive_text)
-        low, high = (each.as_py().date() for each in pc.min_max(rows[of.time_column]).values())
-        start, end = max(low, first or low), min(high, last or high) + _DAY
+        present = all_days(rows[of.time_column])
+        whole = complete_days(rows[of.time_column]) if feed == EVENTS else present
+        start = max(present.start, first) if first else whole.start
+        end = min(present.end, last + _DAY) if last else whole.end
         if start >= end:
-            raise InputError(f"{samples[feed].path} has rows of {low} … {high} only", "Choose other days.")
+            raise InputError(f"{samples[feed].path} has rows of {present} only", "Choose other days.")
+        for day in _omitted(present, whole, first, last):
+            log.warning("Omitted %s, of which %s lacks a part", day, samples[feed].path)
         for days in _partitions(Days(start=start, end=end), days_per_file, single_days):
             if (part := _between(rows, of, days)).num_rows:
                 yield land_table(part, landing, spec.name, feed, days)
+
+
+def _omitted(present: Days, whole: Days, first: date | None, last: date | None) -> list[date]:
+    """The first and the last day of a sample, if they are left out because the sample does not have all their rows."""
+    found = [present.start] if first is None and present.start < whole.start else []
+    return found + ([present.end - _DAY] if last is None and whole.end < present.end else [])
 
 
 def _partitions(days: Days, per_file: int, single: int) -> list[Days]:

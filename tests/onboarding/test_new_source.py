@@ -1,5 +1,7 @@
 """The spec that `make new-source` writes from a sample, and what it says about samples that it cannot use."""
 
+import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,8 +12,10 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pytest
 
+from local.land import land
 from tests.onboarding.samples import FIRST, sales, table, write
 from training.contract.errors import InputError
+from training.contract.feeds import RowCount
 from training.contract.source_spec import SourceSpec, load_source_spec
 from training.onboarding.landable import landable
 from training.onboarding.new_source import SourceWishes, new_source
@@ -193,6 +197,34 @@ def test_a_column_that_is_known_only_with_the_label_is_no_feature(here: Settings
 def test_a_comment_has_large_ratios_as_whole_numbers() -> None:
     _, comment = row_count_rules({date(2025, 3, 1): 0, date(2025, 3, 2): 1, date(2025, 3, 3): 451})
     assert comment == "0 to 451 rows a day, 902 to 902 times the days before"
+
+
+@pytest.mark.parametrize(
+    ("kept", "incomplete"),
+    [
+        (lambda at: datetime(2025, 3, 1, 22) <= at, ["2025-03-01"]),
+        (lambda at: at < datetime(2025, 4, 9, 3), ["2025-04-09"]),
+        (lambda at: datetime(2025, 3, 1, 22) <= at < datetime(2025, 4, 9, 3), ["2025-03-01", "2025-04-09"]),
+        # Few rows, but all day: a day as quiet as this may come again.
+        (lambda at: at.date() != FIRST.date() or at.minute < 8, []),
+    ],
+)
+def test_days_of_which_the_sample_lacks_a_part_make_no_rule_and_do_not_land(
+    here: Settings, tmp_path: Path, kept: Callable[[datetime], bool], incomplete: list[str]
+) -> None:
+    columns = table(sales())
+    rows = [n for n, at in enumerate(columns["sold_at"].to_pylist()) if kept(at)]
+    path = write(tmp_path, columns.take(rows))
+    spec, text = made(here, path)
+    assert re.findall(r"lacks a part of (\S+):", text) == incomplete
+    assert (spec.events.row_count == RowCount()) == bool(incomplete)
+    samples = {"events": read_sample(path)}
+    landed = [file.stem for file in land(tmp_path / "landing", spec, samples, days_per_file=100)]
+    assert ("2025-03-01" in incomplete) == landed[0].startswith("2025-03-02")
+    assert ("2025-04-09" in incomplete) == (landed[-1] == "2025-04-08")
+    asked = list(land(tmp_path / "asked", spec, samples, FIRST.date(), date(2025, 4, 9), 100))
+    assert asked[0].stem.startswith("2025-03-01")
+    assert asked[-1].stem == "2025-04-09"
 
 
 def test_a_part_of_a_date_may_have_all_of_its_values(here: Settings, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def _describe(feed: Feed) -> None:
         print(f"    {original!r} is called {name}: deliver it under this name (`make land` renames it)")
     for each in feed.left_out:
         print(f"    left out: {each.original} {each.left_out}")
+    for day in feed.incomplete:
+        print(f"    the sample lacks a part of {day}: `make land` omits this day")
 
 
 def _new_model(args: argparse.Namespace, settings: Settings) -> None:

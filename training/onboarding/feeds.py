@@ -3,16 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.contract.base import Days
 from training.contract.errors import InputError
 from training.contract.feeds import EVENTS
 from training.domain.arrow_types import utc_days
+from training.onboarding.complete_days import all_days, complete_days
 from training.onboarding.keys import MADE_ID, Choice, choose_id, choose_time
 from training.onboarding.profile import Profile, profile_of, profiles
 from training.onboarding.rules import Rules, column_rules, day_counts, joined, key_rules, label_rules
@@ -29,7 +31,7 @@ _PUNCTUAL = 0.995
 class Feed:
     """A feed of a new source.
 
-    `labels`: the columns that are labels. `counts`: day → rows.
+    `labels`: the columns that are labels. `counts`: day → rows. `days`: those of which the sample has all rows.
     """
 
     name: str
@@ -38,7 +40,13 @@ class Feed:
     time: Choice
     id: Choice
     labels: tuple[str, ...]
-    counts: dict[Any, int]
+    counts: dict[date, int]
+    days: Days
+
+    @property
+    def incomplete(self) -> list[date]:
+        """The days of which the sample lacks a part."""
+        return [day for day in self.counts if not self.days.start <= day < self.days.end]
 
     @property
     def left_out(self) -> list[Profile]:
@@ -88,7 +96,8 @@ def event_feed(data: Path, time: str, identity: str, labels: Sequence[str], apar
         names = (_guessed_label(sample, found),)
     for name in names:
         _check_label(sample, found[name], chosen.column, key.column)
-    return Feed(EVENTS, typed, found, chosen, key, names, day_counts(typed.table[chosen.column]))
+    times = typed.table[chosen.column]
+    return Feed(EVENTS, typed, found, chosen, key, names, day_counts(times), complete_days(times))
 
 
 def label_feed(data: Path, time: str, events: Feed) -> Feed:
@@ -118,7 +127,9 @@ def label_feed(data: Path, time: str, events: Feed) -> Feed:
     names = tuple(name for name, each in found.items() if name not in (chosen.column, key.name) and _learnable(each))
     if not names:
         raise InputError(f"{data} has no column that could be a label", f"Its columns: {_names(sample)}.")
-    return Feed(LABELS, typed, found, chosen, Choice(key.name), names, day_counts(typed.table[chosen.column]))
+    times = typed.table[chosen.column]
+    # Labels of the sample's first events come slowly: a day with few of them is whole.
+    return Feed(LABELS, typed, found, chosen, Choice(key.name), names, day_counts(times), all_days(times))
 
 
 def is_file(labels: str) -> bool:

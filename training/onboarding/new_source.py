@@ -160,13 +160,17 @@ class _Text:
         yield f"  {feed.name}:"
         yield from line(4, "time_column", feed.time.column)
         yield from line(4, "id_column", feed.id.column)
-        fields, comment = row_count_rules(feed.counts)
+        fields, comment = row_count_rules({day: feed.counts[day] for day in feed.counts if day not in feed.incomplete})
         if fields:
             yield from line(4, "row_count", fields, comment)
         else:
             default = FeedSpec.model_fields["row_count"].default
             ratios = f"{default.minimum_ratio:g} to {default.maximum_ratio:g} times the median of the days before"
             yield from comments(4, f"{comment}: within the default of row_count, {ratios}.")
+        for day in feed.incomplete:
+            yield from comments(
+                4, f"The sample lacks a part of {day}: it does not count here, and `make land` omits it."
+            )
         if (gap := largest_gap(feed.counts)) > FeedSpec.model_fields["maximum_gap_days"].default:
             yield from line(4, "maximum_gap_days", 2 * gap, f"the longest time without rows: {gap} days")
         yield "    columns:"
