@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from training import storage
 from training.contract.errors import InputError
 from training.contract.messages import StepReport
+from training.contract.names import did_you_mean
 from training.settings import StateSettings
 
 _COMMAND = re.compile(r"python -m training(\.distributed)? ")
@@ -126,7 +127,8 @@ def newest_failed(logs: Path, task: str, settings: StateSettings) -> StepCall:
     if not tries:
         folders = logs.glob("dag_id=*/run_id=*/task_id=*")
         known = sorted({" ".join(part.partition("=")[2] for part in (path.parts[-3], path.name)) for path in folders})
-        hint = f"Tasks with logs: {', '.join(known)}." if known else "Name a log: make rerun LOG=<file>."
+        meant = did_you_mean(" ".join(task.split()[:2]), known)
+        hint = f"{meant}Tasks with logs: {', '.join(known)}." if known else "Name a log: make rerun LOG=<file>."
         raise InputError(f"No log of a try of the task {task!r} in {logs}", hint)
     hint = f"To run the newest try again all the same: make rerun LOG='{tries[0]}'"
     raise InputError(f"None of the {len(tries)} tries of the task {task!r} in {logs} failed in its step", hint)

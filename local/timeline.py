@@ -8,6 +8,7 @@ from textwrap import shorten
 from typing import Any
 
 from local.airflow_api import Airflow, Run
+from training.contract.names import shown
 from training.contract.tasks import MetricRule
 
 #: The steps of a training run, and of a monitoring run, whose results are in the timeline.
@@ -101,9 +102,15 @@ def described(entry: Entry | None) -> str:
 
 def lines(timeline: list[Entry]) -> Iterator[str]:
     """The timeline as text. Times are UTC, as in Airflow's UI."""
+    asked: dict[str, str] = {}
     for entry in timeline:
         at = f"{entry.run.started:%H:%M:%S}" if entry.run.started else "waiting "
-        heading, *details = _watched(entry) if entry.run.kind == "monitor" else _trained(entry)
+        if entry.run.kind == "monitor":
+            heading, *details = _watched(entry)
+            if reason := entry.results.get("decide_retraining", {}).get("reason"):
+                asked[reason] = at
+        else:
+            heading, *details = _trained(entry, asked)
         yield f"  {at}  {entry.run.kind:<7} {heading}"
         yield from (f"                   {detail}" for detail in details)
 
@@ -129,10 +136,13 @@ def _watched(entry: Entry) -> Iterator[str]:
         yield f"request: {request.get('reason') or 'none'} → {request['why']}"
 
 
-def _trained(entry: Entry) -> Iterator[str]:
+def _trained(entry: Entry, asked: Mapping[str, str]) -> Iterator[str]:
+    """`asked`: the reason of a request → when the monitoring run began that made it. Such a reason is not repeated."""
     request, dataset = entry.results.get("decide_retraining", {}), entry.results.get("dataset", {})
     why = "; ".join(f"asset {c['asset']}" for c in entry.causes) or entry.run.type
-    yield f"because of {request.get('trigger')} ({request.get('reason')}), by {why}"
+    reason = request.get("reason", "no reason is known yet")
+    said = f"as requested at {asked[reason]}" if reason in asked else reason
+    yield f"because of {request.get('trigger')} ({said}), by {why}"
     if dataset:
         train, holdout = dataset["train"], dataset["holdout"]
         yield f"trained on {_days(train)}, evaluated on {_days(holdout)}, with what was known by {dataset['as_of']}"
@@ -152,7 +162,7 @@ def _trained(entry: Entry) -> Iterator[str]:
 
 
 def _days(split: dict[str, Any]) -> str:
-    rows = [f"{split['rows']} rows", *(f"{count} {name}" for name, count in split["counts"].items())]
+    rows = [f"{split['rows']} rows", *(f"{count} {shown(name)}" for name, count in split["counts"].items())]
     return f"{split['days']['start']} up to {split['days']['end']} ({', '.join(rows)})"
 
 

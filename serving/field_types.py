@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from training.contract.column_types import DECIMAL, as_float32
 from training.contract.model_spec import Column
+from training.contract.names import listed
 
 MAXIMUM_STRING = 1000
 #: The most elements of a list whose type gives no length.
@@ -90,7 +91,7 @@ def _one_of(column: Column) -> Callable[[Any], Any]:
 
     def check(value: Any) -> Any:
         if value not in allowed:
-            raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
+            raise ValueError(f"must be one of {listed(allowed)}")
         return value
 
     return check

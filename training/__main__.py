@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from training.contract.errors import InputError
 from training.contract.steps import STEPS, step_spec
 from training.runner import STANDARD_OUTPUT, run_step
 
@@ -17,13 +18,17 @@ def main(argv: list[str] | None = None) -> int:
         epilog="steps:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("step", choices=list(STEPS), metavar="STEP")
+    parser.add_argument("step", metavar="STEP")
     parser.add_argument("--inputs", default="{}", help="JSON, @file, or - for standard input")
     parser.add_argument("--result", default=STANDARD_OUTPUT, help="URI of the report; - (default) is standard output")
     parser.add_argument("--schema", action="store_true", help="print the step's JSON Schemas, run nothing")
     args = parser.parse_args(argv)
     if args.schema:
-        spec = step_spec(args.step)
+        try:
+            spec = step_spec(args.step)
+        except InputError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
         print(json.dumps({part: getattr(spec, part).model_json_schema() for part in ("inputs", "result")}, indent=2))
         return 0
     return run_step(args.step, read_inputs(args.inputs), args.result)

@@ -7,10 +7,10 @@ import argparse
 import logging
 import sys
 
-from training.contract.errors import ConfigError, ExitCode, StepError
+from training.contract.errors import ExitCode, StepError
 from training.contract.model_spec import model_names, models_of, source_of
 from training.contract.source_spec import source_names
-from training.contract.spec_file import misnamed_specs
+from training.contract.spec_file import misnamed_specs, spec_file
 from training.settings import StateSettings, load_settings
 from training.steps.check import listing
 from training.steps.check.all_files import Checked, check_all
@@ -43,9 +43,7 @@ def _chosen(source: str, model: str, settings: StateSettings) -> tuple[list[str]
     """The sources and the models to check. A model without a source, or of one that does not exist, reports that."""
     known = source_names(settings.feature_repo)
     if model:
-        if model not in model_names(settings.models_dir):
-            hint = f"Known models: {', '.join(model_names(settings.models_dir)) or 'none'}."
-            raise ConfigError(f"No spec for model {model!r} in {settings.models_dir}", hint)
+        spec_file("model", model, settings.models_dir, model_names)  # Raises ConfigError when there is none.
         of = source_of(model, settings.models_dir)
         return [of] if of in known else [], [model]
     return ([source], models_of(source, settings.models_dir)) if source else (known, model_names(settings.models_dir))

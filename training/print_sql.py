@@ -8,6 +8,7 @@ import sys
 
 from training.adapters.feature_query import FeatureQueries
 from training.contract.errors import ConfigError, ExitCode, StepError
+from training.contract.names import did_you_mean
 from training.contract.source_spec import load_source_spec
 from training.settings import load_settings
 
@@ -22,8 +23,9 @@ def main(argv: list[str] | None = None) -> int:
         folder = load_settings().feature_repo
         source = load_source_spec(wanted.source, folder)
         if wanted.table and wanted.table not in source.entities:
+            meant = did_you_mean(wanted.table, source.entities)
             problem = f"{wanted.source} has no feature table {wanted.table!r}"
-            raise ConfigError(problem, hint=f"Its tables: {', '.join(source.entities) or 'none'}.")
+            raise ConfigError(problem, hint=f"{meant}Its tables: {', '.join(source.entities) or 'none'}.")
         queries = FeatureQueries.of_source(source, folder)
         for table in [wanted.table] if wanted.table else source.entities:
             print(f"-- table: {table}\n{queries.sql(table)}\n")

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from training.contract.base import Days
 from training.contract.errors import ConfigError
+from training.contract.names import did_you_mean
 
 WEEK = timedelta(days=7)
 #: The model whose plan `make demo` runs when it names none.
@@ -73,7 +74,7 @@ def plan_names() -> list[str]:
 def plan_of(model: str) -> Plan:
     """The plan of `model`. Raises ConfigError when it has none."""
     if model not in plan_names():
-        problem = f"There is no demo of the model {model!r}"
-        raise ConfigError(problem, hint=f"Choose one of {', '.join(plan_names())}: make demo MODEL=…")
+        meant, problem = did_you_mean(model, plan_names()), f"There is no demo of the model {model!r}"
+        raise ConfigError(problem, hint=f"{meant}Choose one of {', '.join(plan_names())}.")
     plan: Plan = import_module(f"{__name__}.{model}").Plan()
     return plan

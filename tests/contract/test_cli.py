@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.__main__ import main
+from training.contract.errors import ExitCode
 from training.contract.steps import STEPS
 
 
@@ -43,8 +44,9 @@ def test_inputs_come_from_the_line_a_file_or_standard_input(tmp_path: Path, caps
         assert (report["status"], report["result"]["outcome"]) == ("succeeded", "no data")
 
 
-def test_an_unknown_step_is_refused_with_the_known_ones(capsys) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["trian"])
-    assert ended.value.code != 0
-    assert "drift" in capsys.readouterr().err
+@pytest.mark.parametrize("more", [[], ["--schema"]])
+def test_an_unknown_step_is_refused_with_the_one_that_was_meant(more: list[str], capsys, caplog) -> None:
+    assert main(["dirft", *more]) == ExitCode.BAD_INPUT
+    said = capsys.readouterr()
+    assert "Did you mean 'drift'?" in said.err + caplog.text
+    assert more or json.loads(said.out)["error"]["message"] == "There is no step 'dirft'"

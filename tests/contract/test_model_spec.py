@@ -210,6 +210,12 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
         load_model_spec("broken", tmp_path)
 
 
+def test_a_misspelt_model_is_told_with_the_one_that_was_meant() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_model_spec("card_fruad")
+    assert raised.value.hint.startswith("Did you mean 'card_fraud'? Known models: ")
+
+
 @pytest.mark.parametrize("name", ["unknown", "../card_fraud", "card_fraud.yaml", ""])
 def test_an_unknown_model_names_the_known_ones(name: str) -> None:
     with pytest.raises(ConfigError, match="No spec for model") as raised:

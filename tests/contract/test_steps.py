@@ -20,10 +20,13 @@ def test_every_step_can_be_imported_and_takes_what_it_declares(name: str) -> Non
     assert run.__doc__ or __import__(run.__module__, fromlist=["_"]).__doc__
 
 
-def test_an_unknown_step_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match="'trian'") as raised:
-        step_spec("trian")
-    assert "train" in raised.value.hint
+def test_an_unknown_step_is_told_with_the_one_that_was_meant() -> None:
+    with pytest.raises(InputError, match="'dirft'") as raised:
+        step_spec("dirft")
+    assert raised.value.hint == "Did you mean 'drift'? docs/reference.md lists the steps."
+    with pytest.raises(InputError) as raised:
+        step_spec("qqqq")
+    assert raised.value.hint == "docs/reference.md lists the steps."
 
 
 def test_the_command_is_the_same_whatever_the_order_of_the_inputs() -> None:

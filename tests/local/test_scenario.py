@@ -398,5 +398,13 @@ def test_the_timeline_says_when_why_and_with_what_numbers() -> None:
     assert "50% of the features drifted against what version 1 was trained on" in text
     assert __file__ in text
     assert "because of drift (drift says so), by asset m_retrain" in text
+
+
+def test_the_timeline_tells_the_reason_of_a_training_once() -> None:
+    asked = {"decide_retraining": {"reason": "drift says so", "why": "Granted."}}
+    story = [STORY[0], replace(DRIFTED, results=DRIFTED.results | asked), STORY[2]]
+    text = "\n".join(timeline.lines(story))
+    assert text.count("drift says so") == 1
+    assert "because of drift (as requested at 00:02:00), by asset m_retrain" in text
     assert "version 2 serves" in text
     assert "average_precision      0.400 → 0.600" in "\n".join(timeline.quality(STORY[2]))

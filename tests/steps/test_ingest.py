@@ -252,6 +252,13 @@ def test_a_load_of_days_that_leaps_ahead_on_its_way_is_refused(deliveries: Deliv
         deliveries.deliver(rows, "2026-01-05_2026-01-25")
 
 
+def test_a_file_of_other_days_than_its_name_says_so(after_one_day: Deliveries) -> None:
+    with pytest.raises(DataContractError) as refusal:
+        after_one_day.deliver(on_days(2, 2), "2026-01-06")
+    assert "2026-01-06: 0 rows, expected" in refusal.value.message
+    assert f"{on_days(2, 2).num_rows:,} rows are of other days, 2026-01-07 … 2026-01-08" in refusal.value.message
+
+
 def test_a_gap_is_judged_against_the_other_partitions_of_the_feed_alone(deliveries: Deliveries) -> None:
     """The first may be any, and 7 days ahead or any before may follow; what a partition holds itself says nothing."""
     deliveries.events(100)

@@ -21,14 +21,16 @@ from training.adapters.ledger import Ledger
 from training.adapters.registry import ModelVersion, Registry
 from training.adapters.registry.versions import METADATA_DIGEST
 from training.contract.artifact import METADATA_FILE, ONNX_FILE, ArtifactMetadata
-from training.contract.errors import ConfigError, DataContractError, StepError
+from training.contract.errors import ConfigError, DataContractError, InputError, StepError
 from training.contract.messages import Candidate, RegisterInputs, RollbackInputs, Verdict
 from training.contract.model_spec import load_model_spec
 from training.domain.forgetting import Entity
+from training.evidence_page.__main__ import where
 from training.forgotten_artifacts import clean_versions
 from training.settings import Settings
 from training.signing import fetch_signed
 from training.steps import register, rollback
+from training.verified import version_faults
 from training.workspace import served_artifact
 
 MODEL = "card_fraud"
@@ -263,6 +265,27 @@ def test_signing_again_is_one_entry(place: Settings) -> None:
         sign.sign_versions(MODEL, ("1",), unsigned(place))
     with pytest.raises(StepError, match="no version 9"):
         sign.sign_versions(MODEL, ("9",), place)
+
+
+def test_signing_vouches_for_metadata_that_were_changed(place: Settings) -> None:
+    version = registered(unsigned(place))
+    file = stored(place, version, f"served/{METADATA_FILE}")
+    file.write_text(file.read_text() + " ")
+    assert f"{METADATA_FILE} was changed" in version_faults(MODEL, unsigned(place))[0][0]
+    lines = [sign.sign_versions(MODEL, ("1",), place) for _ in range(2)]
+    now = Registry(place.tracking_uri).get(MODEL, 1).metadata_digest
+    assert now == hashlib.sha256(file.read_bytes()).hexdigest() != version.metadata_digest
+    assert f"{METADATA_FILE} was changed since it was registered: {now}" in lines[0][0]
+    assert "was changed" not in lines[1][0]
+    assert version_faults(MODEL, place) == ([], 1)
+
+
+def test_a_misspelt_model_is_told_with_the_one_that_was_meant(place: Settings) -> None:
+    registered(place)
+    for ask in (lambda: sign.sign_versions("card_fruad", (), place), lambda: where("card_fruad", "3", place)):
+        with pytest.raises(InputError, match="no registered model 'card_fruad'") as error:
+            ask()
+        assert "Did you mean 'card_fraud'?" in error.value.hint
 
 
 @pytest.fixture

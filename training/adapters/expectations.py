@@ -47,6 +47,7 @@ from training.contract.base import Days, midnight
 from training.contract.column_types import whole_digits
 from training.contract.errors import StepError
 from training.contract.model_spec import Column, FeedSpec
+from training.contract.names import listed
 
 # This module sets its own level when it is imported.
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
@@ -245,7 +246,7 @@ def _column_expectations(name: str, column: Column, needed: bool) -> list[Expect
         low, high = (_comparable(bound, column) for bound in (column.low, column.high))
         suite.append(gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, meta=rule))
     if column.allowed is not None:
-        rule = _meta(f"{name} is none of {', '.join(map(str, column.values or ()))}")
+        rule = _meta(f"{name} is none of {listed(column.values or ())}")
         allowed = [_comparable(value, column) for value in column.allowed]
         suite.append(gxe.ExpectColumnValuesToBeInSet(column=name, value_set=allowed, meta=rule))
     return suite

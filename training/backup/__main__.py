@@ -10,6 +10,7 @@ from training.backup.manifest import MANIFEST, read_manifest
 from training.backup.restoring import restore
 from training.backup.verifying import problems
 from training.contract.errors import ExitCode, InputError, StepError
+from training.contract.names import did_you_mean
 from training.settings import Settings, load_settings
 
 
@@ -53,12 +54,13 @@ def main(argv: list[str] | None = None) -> int:
 def _find(given: str, settings: Settings) -> str:
     if "/" in given:
         return given
-    names = [given] if given else reversed(storage.folders(settings.backups))
-    for name in names:
+    known = storage.folders(settings.backups)
+    for name in [given] if given else reversed(known):
         uri = storage.join(settings.backups, name)
         if storage.read(storage.join(uri, MANIFEST)) is not None:
             return uri
-    raise InputError(f"There is no finished backup {given} in {settings.backups}", "Run `make backup` first.")
+    hint = f"{did_you_mean(given, known)}There are: {', '.join(known)}." if known else "Run `make backup` first."
+    raise InputError(f"There is no finished backup {given} in {settings.backups}", hint)
 
 
 if __name__ == "__main__":

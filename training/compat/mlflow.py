@@ -1,4 +1,6 @@
-"""MLflow 3.17: which plugins add headers to its requests."""
+"""MLflow 3.17: which plugins add headers to its requests, and a warning about its own code."""
+
+import warnings
 
 
 def leave_out_feast_headers() -> None:
@@ -17,3 +19,11 @@ def leave_out_feast_headers() -> None:
         import mlflow.tracking.request_header.registry  # noqa: F401
     finally:
         plugins.get_entry_points = every
+
+
+def silence_loader_warning() -> None:
+    """Do not print what SQLAlchemy 2.1 says about MLflow's store in a database: nobody who runs a step can change it.
+
+    The warning is an SADeprecationWarning. Call it before a client is made.
+    """
+    warnings.filterwarnings("ignore", r"\s*The ``noload`` loader strategy is deprecated", DeprecationWarning)

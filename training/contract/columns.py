@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from training.contract.base import Spec
 from training.contract.column_types import ColumnType, Kind, column_type, written_value
+from training.contract.names import listed
 from training.contract.problems import raise_contradictions
 
 Scalar = bool | int | float | str
@@ -106,14 +107,14 @@ class Column(Spec):
         if wrong := [value for value in self.values if not self._is_written(value)]:
             hint = f"Write values of type {self.type}, or change the column's type."
             hint += f" {_BOOLEANS}" if any(isinstance(value, bool) for value in wrong) else ""
-            listed = ", ".join(f"{value!r} ({type(value).__name__})" for value in wrong)
-            return [("values", f"holds {listed}, but the column is of type {self.type}", hint)]
+            typed = ", ".join(f"{value!r} ({type(value).__name__})" for value in wrong)
+            return [("values", f"holds {typed}, but the column is of type {self.type}", hint)]
         found, allowed = [], self.allowed or ()
         if len(set(allowed)) < len(allowed):
             repeated = sorted({str(value) for value in allowed if allowed.count(value) > 1})
-            found.append(("values", f"holds {', '.join(repeated)} more than once", "List each value once."))
+            found.append(("values", f"holds {listed(repeated)} more than once", "List each value once."))
         if not self._bound_mistakes() and (outside := [value for value in allowed if not self.within(value)]):
-            what = f"holds {', '.join(map(str, outside))}, outside the column's own minimum and maximum"
+            what = f"holds {listed(outside)}, outside the column's own minimum and maximum"
             found.append(("values", what, "Correct the values or the bounds, or remove one of the two rules."))
         return found
 

@@ -1,6 +1,7 @@
 """The names that specs, step inputs and results have in common: of models, feeds, metrics, estimators and triggers."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -21,6 +22,8 @@ PATTERNS: Final[Mapping[str, str]] = {
     QUANTITY_PATTERN: "a quantity of Kubernetes, such as 500m, 2 or 4Gi",
 }
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+#: A text that needs no quotes in a message.
+_WORDS = re.compile(r"[\w.+/-]+( [\w.+/-]+)*")
 #: The prediction service that serves a model whose spec names none.
 DEFAULT_SERVICE = "default"
 
@@ -56,6 +59,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'? ` with the most similar of the `known` names; empty when none is similar."""
     similar = difflib.get_close_matches(name, list(known), n=1)
     return f"Did you mean {similar[0]!r}? " if similar else ""
+
+
+def listed(values: Iterable[Any]) -> str:
+    """The values of a list for a message, separated by commas."""
+    return ", ".join(map(shown, values))
+
+
+def shown(value: Any) -> str:
+    """A value for a message. A text is quoted if it could be read as something else: as two values, or as none.
+
+    No semicolon is in it, because semicolons separate the reasons of a quarantined row.
+    """
+    if not isinstance(value, str) or _WORDS.fullmatch(value):
+        return str(value)
+    return repr(value).replace(";", r"\x3b")
 
 
 def _name_of_today(metric: Any) -> Any:

@@ -10,7 +10,7 @@ from training.contract.columns import Column
 from training.contract.errors import InputError
 from training.contract.feature_tables import FeatureTable
 from training.contract.feeds import EVENTS, FeedSpec
-from training.contract.names import Name
+from training.contract.names import Name, did_you_mean
 from training.contract.resources import StepResources
 from training.contract.retention_spec import SourceRetention
 from training.contract.spec_file import SpecFile
@@ -116,7 +116,8 @@ class SourceSections(SpecFile):
     def feed(self, name: str) -> FeedSpec:
         """The feed `name`. Raises InputError for an unknown one."""
         if name not in self.feeds:
-            raise InputError(f"The source {self.name} has no feed {name!r}", f"The feeds: {', '.join(self.feeds)}.")
+            hint = f"{did_you_mean(name, self.feeds)}The feeds: {', '.join(self.feeds)}."
+            raise InputError(f"The source {self.name} has no feed {name!r}", hint)
         return self.feeds[name]
 
     def label(self, name: str) -> LabelColumn:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from training.contract.base import Spec
 from training.contract.errors import ConfigError
-from training.contract.names import NAME_PATTERN, Name
+from training.contract.names import NAME_PATTERN, Name, did_you_mean
 from training.contract.problems import SEE_REFERENCE, Problem, fixes_of
 
 #: Feast's own file in the folder of the source specs.
@@ -82,7 +82,7 @@ def spec_file(kind: str, name: str, folder: Path, known: Callable[[Path], list[s
             f"{path}: {name!r} is not a name for a {kind}",
             hint="Rename the file and `name`. Use a-z, digits and underscores, a letter first, at most 63.",
         )
-    hint = f"Known {kind}s: {', '.join(names) or 'none'}."
+    hint = f"{did_you_mean(name, names)}Known {kind}s: {', '.join(names) or 'none'}."
     raise ConfigError(f"No spec for {kind} {name!r} at {path}", hint=hint)
 
 

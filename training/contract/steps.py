@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from training.contract import messages as m
 from training.contract.base import Frozen
 from training.contract.errors import InputError
+from training.contract.names import did_you_mean
 
 
 class StepSpec(Frozen):
@@ -226,7 +227,7 @@ SIGNING_STEPS = frozenset({"register"})
 def step_spec(name: str) -> StepSpec:
     """The step called `name`. Raises InputError for an unknown one."""
     if name not in STEPS:
-        raise InputError(f"There is no step {name!r}", hint=f"The steps: {', '.join(STEPS)}.")
+        raise InputError(f"There is no step {name!r}", f"{did_you_mean(name, STEPS)}docs/reference.md lists the steps.")
     return STEPS[name]
 
 

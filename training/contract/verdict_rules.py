@@ -4,7 +4,7 @@ sentence, what to do)."""
 from collections.abc import Iterator
 
 from training.contract.columns import Column
-from training.contract.names import did_you_mean
+from training.contract.names import did_you_mean, listed
 from training.contract.problems import Mistake
 from training.contract.spec_sections import SpecSections
 from training.contract.tasks import Relative
@@ -63,7 +63,7 @@ def _event_column(place: str, column: Column, grouping: Grouping) -> Iterator[Mi
             yield f"{place}.values", what, "Write values of the column's type; quote texts."
         elif column.values is not None and (unknown := [v for v in grouping.values if v not in column.values]):
             what = f"holds {', '.join(map(str, unknown))}, which the column does not allow"
-            yield f"{place}.values", what, f"It allows {', '.join(map(str, column.values))}."
+            yield f"{place}.values", what, f"It allows {listed(column.values)}."
     elif grouping.bounds is not None:
         low, high = column.low, column.high
         outside = [

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from training.contract.base import Spec
 from training.contract.columns import Scalar
-from training.contract.names import Metric, Name
+from training.contract.names import Metric, Name, listed
 from training.contract.problems import Mistake, raise_contradictions
 from training.contract.tasks import Margin, Relative
 
@@ -36,7 +36,7 @@ class Grouping(Spec):
         # In Python True equals 1.
         written = [(type(value), value) for value in self.values or ()]
         if repeated := sorted({str(value) for kind, value in written if written.count((kind, value)) > 1}):
-            found.append(("values", f"holds {', '.join(repeated)} more than once", "List each value once."))
+            found.append(("values", f"holds {listed(repeated)} more than once", "List each value once."))
         raise_contradictions(found)
         return self
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, chi2
 
+from training.contract.names import shown
 from training.contract.predictions import ALERT, raise_alerts
 from training.contract.rollout_spec import GuardSpec
 from training.contract.signals import TIME_BUCKETS, PairSignals, Signals, VersionSignals
@@ -195,7 +196,7 @@ def quality(
     (too few entities and hours to draw from) it cannot trip. `drawn` describes what the bootstrap drew.
     """
     limit = guards.maximum_quality_drop or 0.0
-    on = ", ".join([f"on {rows} labelled requests", *(f"{count} {name}" for name, count in counts.items())])
+    on = ", ".join([f"on {rows} labelled requests", *(f"{count} {shown(name)}" for name, count in counts.items())])
     on += f"; may get worse by {limit:g}"
     on += f"; the bootstrap draws {drawn}" if drawn else ""
     if not len(leads):

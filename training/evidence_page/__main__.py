@@ -27,6 +27,7 @@ def where(model: str, version: str, settings: StateSettings) -> list[str]:
     registry = Registry(settings.tracking_uri)
     if version and not version.isdecimal():
         raise InputError(f"{version!r} is not the number of a version", hint="Write VERSION=3, or leave it out.")
+    registry.require_model(model)
     found = registry.get(model, int(version)) if version else registry.by_alias(model, CHAMPION)
     if found is None:
         raise InputError(f"{model} has no champion", hint="Name a version: VERSION=<number>.")

@@ -16,6 +16,7 @@ from training.contract.columns import Column
 from training.contract.errors import ConfigError, InputError
 from training.contract.feeds import EVENTS
 from training.contract.model_spec import ModelSpec
+from training.contract.names import did_you_mean
 from training.contract.problems import problems_of
 from training.contract.source_spec import SourceSpec, load_source_spec
 from training.contract.spec_sections import MonitoringSpec, TrainingSpec
@@ -93,7 +94,7 @@ def _label(spec: SourceSpec, wanted: str) -> str:
     found = [name for name in names if name.lower() == wanted.lower()] if wanted else names
     if len(found) != 1:
         what = f"{spec.name} has no label {wanted!r}" if wanted else f"{spec.name} has {len(names)} labels"
-        raise InputError(what, f"Write LABEL=<one of {', '.join(names)}>.")
+        raise InputError(what, f"{did_you_mean(wanted, names)}Write LABEL=<one of {', '.join(names)}>.")
     return found[0]
 
 
@@ -103,7 +104,8 @@ def choose_task(label: str, column: Column, wanted: str, only_positives: bool) -
     Raises InputError when `wanted` is no kind, or when the label does not suit it.
     """
     if wanted and wanted not in TASKS:
-        raise InputError(f"{wanted!r} is not a task", f"Write TASK=<one of {', '.join(TASKS)}>, or leave it out.")
+        hint = f"{did_you_mean(wanted, TASKS)}Write TASK=<one of {', '.join(TASKS)}>, or leave it out."
+        raise InputError(f"{wanted!r} is not a task", hint)
     task, why = (wanted, "") if wanted else _guessed_task(column)
     section = TASKS[task](kind=task)
     if mistakes := list(section.label_mistakes(column, only_positives)):

@@ -19,7 +19,7 @@ from training.adapters.registry import Registry
 from training.contract.errors import InputError
 from training.contract.life import EVENTS, OVERVIEWS
 from training.contract.model_spec import model_names, models_of
-from training.contract.names import NAME_PATTERN
+from training.contract.names import NAME_PATTERN, did_you_mean
 from training.contract.source_spec import load_source_spec, source_names
 from training.contract.traffic import TAGS
 from training.settings import ServingSettings
@@ -53,7 +53,8 @@ def model_removal(name: str, settings: ServingSettings) -> Removal:
     spec = settings.models_dir / f"{name}.yaml"
     changes = list(_model_changes(name, spec, settings))
     if not changes:
-        hint = f"The models: {', '.join(model_names(settings.models_dir)) or 'none'}."
+        known = model_names(settings.models_dir)
+        hint = f"{did_you_mean(name, known)}The models: {', '.join(known) or 'none'}."
         raise InputError(f"There is no model {name!r}: no file {spec}, and nothing else to remove", hint)
     return Removal(changes, list(_model_stays(name, settings)))
 
@@ -110,7 +111,8 @@ def source_removal(name: str, settings: ServingSettings) -> Removal:
         removals = ", ".join(f"make remove-model NAME={model}" for model in models)
         raise InputError(f"Models learn from {name}: {', '.join(models)}", f"Remove them first: {removals}.")
     if name not in source_names(settings.feature_repo):
-        hint = f"The sources: {', '.join(source_names(settings.feature_repo)) or 'none'}."
+        known = source_names(settings.feature_repo)
+        hint = f"{did_you_mean(name, known)}The sources: {', '.join(known) or 'none'}."
         raise InputError(f"There is no source {name!r} in {settings.feature_repo}", hint)
     return Removal(list(_source_changes(name, settings)), list(_source_stays(name, settings)))
 

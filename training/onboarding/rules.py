@@ -16,6 +16,7 @@ import pyarrow.types as pt
 
 from training.contract.errors import InputError
 from training.contract.feeds import RowCount
+from training.contract.names import listed, shown
 from training.domain.arrow_types import utc_days
 from training.onboarding.profile import Profile
 
@@ -106,10 +107,10 @@ def joined(parts: Iterable[str]) -> str:
 def _text_rules(each: Profile, values: pa.ChunkedArray) -> tuple[dict[str, Any], str]:
     frequent = each.counts and min(each.counts.values()) >= _CLOSED_ROWS
     if frequent and each.distinct <= _CLOSED_VALUES and _in_both_halves(values, each.distinct):
-        return {"values": sorted(each.counts)}, f"most often {next(iter(each.counts))}; another value is a bad row"
+        comment = f"most often {shown(next(iter(each.counts)))}; another value is a bad row"
+        return {"values": sorted(each.counts)}, comment
     if each.counts:
-        top = ", ".join(list(each.counts)[:3])
-        return {}, f"{each.distinct} values, such as {top[:60]}"
+        return {}, f"{each.distinct} values, such as {listed(list(each.counts)[:3])[:60]}"
     return {}, f"{each.distinct:,} values"
 
 
@@ -221,7 +222,7 @@ def _label_comment(each: Profile, positive: str) -> str:
         return f"positive in {each.counts.get(1, 0) / each.known:.1%}"
     if each.kind in ("int", "float", "decimal") and each.mean is not None:
         return f"{_short(each.low)} … {_short(each.high)}, mean {_short(each.mean)}"
-    return ", ".join(f"{value} {rows / each.known:.1%}" for value, rows in list(each.counts.items())[:5])
+    return ", ".join(f"{shown(value)} {rows / each.known:.1%}" for value, rows in list(each.counts.items())[:5])
 
 
 def day_counts(times: pa.ChunkedArray) -> dict[date, int]:

@@ -1,12 +1,11 @@
 """MLflow: the registry of model versions (versions.py) and the training runs that they come from (runs.py)."""
 
+from training.adapters.registry.downloads import REFERENCE, SERVED
 from training.adapters.registry.runs import Run, Runs
 from training.adapters.registry.versions import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
-    REFERENCE,
-    SERVED,
     TABLE,
     ModelState,
     ModelVersion,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from training.compat.mlflow import leave_out_feast_headers
+from training.compat.mlflow import leave_out_feast_headers, silence_loader_warning
 from training.contract.errors import StepError, TransientError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def connect(tracking_uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     leave_out_feast_headers()
+    silence_loader_warning()
     with contract_errors(tracking_uri):
         return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 

@@ -23,3 +23,8 @@ def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
 def versions_of(client: "MlflowClient", model: str) -> Iterator[Any]:
     """All registered versions of `model`, without their aliases."""
     return pages(client.search_model_versions, filter_string=f"name='{model}'", max_results=PAGE)
+
+
+def registered_names(client: "MlflowClient") -> list[str]:
+    """The names of all registered models."""
+    return [model.name for model in pages(client.search_registered_models, max_results=PAGE)]

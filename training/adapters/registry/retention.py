@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from training.adapters.registry.connection import connect, contract_errors
-from training.adapters.registry.pages import PAGE, pages, versions_of
+from training.adapters.registry.pages import PAGE, pages, registered_names, versions_of
 from training.adapters.registry.runs import FINGERPRINT, RESULT
 from training.adapters.registry.versions import TABLE
 from training.contract.errors import DataContractError
@@ -52,7 +52,7 @@ def registered_models(tracking_uri: str) -> list[str]:
     """The names of all registered models. Raises TransientError when MLflow does not answer."""
     client = connect(tracking_uri)
     with contract_errors(tracking_uri):
-        return [model.name for model in pages(client.search_registered_models, max_results=PAGE)]
+        return registered_names(client)
 
 
 def table_versions(tracking_uri: str, model: str) -> dict[int, dict[str, int]]:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
-from training.adapters.registry.versions import SERVED, fetch_served, table_tags
+from training.adapters.registry.downloads import SERVED, fetch_served
+from training.adapters.registry.versions import table_tags
 from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactCheck
 from training.contract.errors import TransientError
 from training.contract.messages import DatasetResult

@@ -4,11 +4,7 @@ A registered model has the name of the spec. A version belongs to one run. The a
 holds the files that are served (contract/artifact.py). The version's tag `digest` is the SHA-256 of model.onnx.
 """
 
-import hashlib
-import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,26 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from training import atomic
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
-from training.adapters.registry.pages import versions_of
-from training.contract.artifact import (
-    MAXIMUM_MIB,
-    METADATA_FILE,
-    ONNX_FILE,
-    SIGNATURE_FILE,
-    SIGNATURES,
-    ArtifactCheck,
-    signature_of,
-    too_large,
-)
+from training.adapters.registry.downloads import SERVED, fetch, fetch_served
+from training.adapters.registry.pages import pages, registered_names, versions_of
+from training.contract.artifact import MAXIMUM_MIB, ArtifactCheck
 from training.contract.errors import DataContractError, InputError
+from training.contract.names import did_you_mean
 from training.contract.traffic import FIRST, TAGS, Desired, FirstLoad
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-#: Artifact folders of a run: what is served, and a sample of the training features.
-SERVED, REFERENCE = "served", "reference"
 #: The most characters of the description of a version: MLflow's column in a database (String(5000)).
 DESCRIPTION_LENGTH = 5000
 #: Tag of versions, of runs and of their inputs: the version of a table that they were made of.
@@ -97,13 +84,10 @@ class Registry:
         """
         if len(models) < 2:
             return {model: self.state(model) for model in models}
-        found, token = dict.fromkeys(models, ModelState()), None
+        found = dict.fromkeys(models, ModelState())
         with contract_errors(self._uri):
-            while True:
-                page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
-                found |= {each.name: _state(each) for each in page if each.name in found}
-                if not (token := page.token):
-                    return found
+            every = pages(self._client.search_registered_models, max_results=_PAGE)
+            return found | {each.name: _state(each) for each in every if each.name in found}
 
     def set_traffic(self, model: str, desired: Desired) -> None:
         """Write the tags of `desired`, in the order that contract/traffic.py defines."""
@@ -123,10 +107,20 @@ class Registry:
         version = self.state(model).aliases.get(alias)
         return None if version is None else self.get(model, version)
 
+    def require_model(self, model: str) -> None:
+        """Raises InputError when MLflow has no registered model of this name."""
+        if self._find(lambda: self._client.get_registered_model(model)) is not None:
+            return
+        with contract_errors(self._uri):
+            known = registered_names(self._client)
+        hint = f"{did_you_mean(model, known)}Registered models: {', '.join(known) or 'none'}."
+        raise InputError(f"There is no registered model {model!r} in {self._uri}", hint)
+
     def get(self, model: str, version: int) -> ModelVersion:
         """Raises InputError when there is no such version."""
         found = self._find(lambda: self._client.get_model_version(model, str(version)))
         if found is None:
+            self.require_model(model)
             problem = f"{model} has no version {version} in {self._uri}"
             raise InputError(problem, hint="See the page Models in MLflow for its versions.")
         return _version(found)
@@ -258,7 +252,7 @@ class Registry:
             if path not in {file.path for file in kept}:
                 return False
             with atomic.replacing(to) as draft:
-                _fetch(self._client, run_id, path, draft)
+                fetch(self._client, run_id, path, draft)
         return True
 
     def _find(self, request: Callable[[], Any]) -> Any:
@@ -314,49 +308,6 @@ class Registry:
             self._client.delete_model_version(model, str(taken))
 
 
-def fetch_served(
-    client: "MlflowClient",
-    run_id: str,
-    digest: str,
-    folder: Path,
-    maximum_mib: int,
-    check: ArtifactCheck | None = None,
-) -> Path:
-    """Download the artifact of run `run_id` and check its digest: see Registry.download."""
-    if (folder / METADATA_FILE).is_file() and _mismatch(folder, digest) is None and _passes(folder, check):
-        return folder
-    for file in client.list_artifacts(run_id, SERVED):
-        if file.path not in (f"{SERVED}/{ONNX_FILE}", f"{SERVED}/{METADATA_FILE}"):
-            raise DataContractError(f"Run {run_id} has {file.path}, which is no part of an artifact", "Train again.")
-        if file.file_size and file.file_size > maximum_mib * 2**20:
-            raise too_large(f"{file.path} of run {run_id}", file.file_size, maximum_mib)
-    with atomic.replacing(folder) as draft:
-        _fetch(client, run_id, SERVED, draft)
-        if check is not None:
-            signature = signature_of(SERVED)
-            if signature in {file.path for file in client.list_artifacts(run_id, SIGNATURES)}:
-                _fetch(client, run_id, signature, draft / SIGNATURE_FILE)
-            check(draft)
-        if problem := _mismatch(draft, digest):
-            where = f"{SERVED}/ of run {run_id}"
-            raise DataContractError(f"The model artifact in {where} is not valid: {problem}", hint="Train again.")
-    return folder
-
-
-def _passes(folder: Path, check: ArtifactCheck | None) -> bool:
-    """Whether a folder that was downloaded before passes `check`. If not, it may be that it was signed since."""
-    try:
-        return check is None or check(folder) is not None
-    except DataContractError:
-        return False
-
-
-def _fetch(client: "MlflowClient", run_id: str, path: str, to: Path) -> None:
-    """Download the artifact `path` of a run, a file or a folder, to `to`."""
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f"{to.name}.") as temporary:
-        os.rename(client.download_artifacts(run_id, path, temporary), to)
-
-
 def _state(found) -> ModelState:  # type: ignore[no-untyped-def]
     aliases = {alias: int(version) for alias, version in found.aliases.items()}
     return ModelState(aliases, dict(found.tags), found.creation_timestamp or 0)
@@ -366,18 +317,3 @@ def _version(found) -> ModelVersion:  # type: ignore[no-untyped-def]
     digest, aliases = found.tags.get("digest", ""), frozenset(found.aliases)
     metadata_digest = found.tags.get(METADATA_DIGEST, "")
     return ModelVersion(found.name, int(found.version), found.run_id or "", digest, aliases, metadata_digest)
-
-
-def _mismatch(folder: Path, digest: str) -> str | None:
-    """What is wrong with the artifact in `folder`; None when it is complete and has `digest`."""
-    try:
-        content = (folder / ONNX_FILE).read_bytes()
-        metadata = json.loads((folder / METADATA_FILE).read_text())
-    except OSError as error:
-        return str(error)
-    except ValueError as error:
-        return f"{METADATA_FILE} cannot be read: {error}"
-    found = hashlib.sha256(content).hexdigest()
-    return (
-        None if found == digest == metadata.get("digest") else f"its digest is {found}, the registered one is {digest}"
-    )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from training.contract.errors import ConfigError
+from training.contract.names import listed, shown
 from training.contract.registries import TASKS
 from training.contract.tasks import REJECT, MulticlassTask
 from training.domain.charts import Chart, Grid, Line
@@ -263,7 +264,7 @@ class Multiclass(TaskKind):
 
     def lacks_to_fit(self, truth: np.ndarray, minimum: int) -> str:
         counts = self.counts(truth)
-        few = [f"{rows} of {name}" for name, rows in counts.items() if rows < minimum]
+        few = [f"{rows} of {shown(name)}" for name, rows in counts.items() if rows < minimum]
         if few:
             return f"{', '.join(few)}, where {minimum} of each class are needed"
         return f"{len(counts)} class, where two are needed" if len(counts) < 2 else ""
@@ -283,8 +284,8 @@ class Multiclass(TaskKind):
             return ServedMulticlass(fitting.classes, decision.reject_below)
         named = {name for costs in decision.costs.values() for name in costs}
         if unknown := sorted(named - set(fitting.classes)):
-            problem = f"task.decision.costs names {', '.join(unknown)}, which is no class of the training rows"
-            raise ConfigError(problem, hint=f"The classes are {', '.join(fitting.classes)}.")
+            problem = f"task.decision.costs names {listed(unknown)}, which is no class of the training rows"
+            raise ConfigError(problem, hint=f"The classes are {listed(fitting.classes)}.")
         costs = tuple(tuple(float(of.get(name, 0.0)) for of in decision.costs.values()) for name in fitting.classes)
         return ServedMulticlass(fitting.classes, None, tuple(decision.costs), costs)
 
@@ -336,7 +337,7 @@ class Multiclass(TaskKind):
     def reference(self, train: LabelledRows, rows: LabelledRows) -> tuple[str, np.ndarray, ServedMulticlass]:
         counts = self.counts(train.labels)
         shares = np.array(list(counts.values()), dtype=np.float32) / len(train.labels)
-        told = ", ".join(f"{name} {share:.1%}" for name, share in zip(counts, shares, strict=True))
+        told = ", ".join(f"{shown(name)} {share:.1%}" for name, share in zip(counts, shares, strict=True))
         scores = np.tile(shares, (len(rows.labels), 1))
         return f"the shares of the classes in training, {told}", scores, ServedMulticlass(tuple(counts))
 

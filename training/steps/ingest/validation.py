@@ -123,7 +123,7 @@ class Validator:
         log.info("Page: %s", page)
         if wrong:
             unfit = [rule for rule in broken.rules if broken.order(rule) >= _UNFIT]
-            said = self._counted(broken, unfit, landed)
+            said = [*self._other_days(per_day), *self._counted(broken, unfit, landed)]
             raise self._refused([*wrong, *said], f"{self._remedy(days)} Page: {page}")
         self._refuse_too_many(broken, rows, landed, page)
         return broken, rows, page
@@ -262,6 +262,15 @@ class Validator:
         newest: date | None = max((span.newest.date() for span in others), default=None)
         promised = partition_days(self._inputs.partition)
         return day_counts(per_day, promised, history, self._feed.row_count, newest)
+
+    def _other_days(self, per_day: Mapping[date, int]) -> list[str]:
+        """A sentence about the rows that are not of the days in the partition's name; none without such rows."""
+        promised = partition_days(self._inputs.partition)
+        others = {day: rows for day, rows in per_day.items() if not promised.start <= day < promised.end}
+        if not others:
+            return []
+        of = str(min(others)) if len(others) == 1 else f"{min(others)} … {max(others)}"
+        return [f"{sum(others.values()):,} rows are of other days, {of}"]
 
     def _others(self) -> list[Span]:
         spans = self._lake.spans(self._inputs.feed, self._feed.time_column)

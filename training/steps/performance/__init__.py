@@ -10,6 +10,7 @@ from training.contract.base import Days
 from training.contract.errors import DataContractError
 from training.contract.messages import Degradation, Metrics, PerformanceInputs, PerformanceResult, Snapshot
 from training.contract.model_spec import ModelSpec, load_model_spec
+from training.contract.names import shown
 from training.domain.change import change_day, daily_losses
 from training.domain.frames import LABEL, LOGGED_OUTPUTS, are_finite
 from training.domain.looks import look_number
@@ -150,7 +151,7 @@ def _log_shares(counts: dict[str, int], before: dict[str, int]) -> None:
     """How common each class is: a change of that is not one of the model's quality, though metrics may follow it."""
     for name, count in counts.items():
         was = f", on the holdout {before.get(name, 0) / sum(before.values()):.2%}" if before else ""
-        log.info("  share of %-13s %.2f%%%s", name, 100 * count / sum(counts.values()), was)
+        log.info("  share of %-13s %.2f%%%s", shown(name), 100 * count / sum(counts.values()), was)
 
 
 def _tested(
