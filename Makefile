@@ -175,7 +175,7 @@ PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reor
 FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
 
 .PHONY: test
-test: $(DEV_READY) ## Run all tests that need only Python (PYTEST='…' adds arguments)
+test: $(DEV_READY) ## Run every test that needs only Python and is not marked long (PYTEST='…' adds arguments)
 	@$(PYTEST_RUN) -m "not long and not airflow and not redis and not docker and not kubernetes and not spark" $(PYTEST)
 
 .PHONY: test-fast
@@ -184,12 +184,12 @@ test-fast: $(DEV_READY) ## Run lint, types, and the tests without slow imports, 
 
 .PHONY: fast-tests
 fast-tests: $(DEV_READY)
-	@$(PYTEST_RUN) -m "not slow and not long and not redis" $(FAST_TESTS) $(PYTEST)
+	@$(PYTEST_RUN) -m "not long and not redis" $(FAST_TESTS) $(PYTEST)
 
 .PHONY: verify-all
 verify-all: $(DEV_READY) ## Run .ci/run, the long tests, the full soak test, more generated requests, chaos and the benchmarks
 	@.ci/run
-	@$(PYTEST_RUN) -m long
+	@.ci/run long
 	@SOAK_REQUESTS=200000 SCHEMATHESIS_EXAMPLES=500 $(BIN)/python -m pytest --durations 10 --timeout 3600 \
 		tests/serving/test_soak.py tests/serving/test_openapi.py
 	@$(MAKE) --no-print-directory chaos bench-imports bench-serving bench-loop

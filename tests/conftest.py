@@ -38,10 +38,15 @@ SHARED_FIXTURES = {
 }
 
 
+#: The folders with the tests that cost most.
+COSTLY = ("tests/steps/", "tests/serving/")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: begun last, one of them would keep one worker process busy and the others idle."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Costly files first: begun last, one of them would keep one worker process busy and the others idle."""
+    items.sort(
+        key=lambda item: (item.nodeid.partition("::")[0] not in SHARED_FIXTURES, not item.nodeid.startswith(COSTLY))
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from testing.html_attacks import ATTACKS, assert_safe
+from tests.cases import others_long
 from training.adapters.drift_report import write_drift_report
 from training.adapters.drift_report.page import NOTE, THRESHOLD
 from training.contract.errors import DataContractError
@@ -101,8 +102,8 @@ def test_denormals_whole_numbers_and_neighbouring_floats_are_compared(tmp_path: 
     assert {column.method for column in (same | moved).values()} == {"wasserstein"}
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.1, 1e-45, 1e30, -20260105.0])
-@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("constant", others_long([0.0, 0.1, 1e-45, 1e30, -20260105.0]))
+@pytest.mark.parametrize("factor", others_long([1e-6, 1e6]))
 def test_any_change_of_a_constant_is_drift(tmp_path: Path, constant: float, factor: float) -> None:
     reference = pd.DataFrame({"x": np.full(3000, constant)})
     current = pd.DataFrame({"x": np.full(3000, constant)})
@@ -129,6 +130,7 @@ def test_infinite_values_are_an_error_and_not_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.long
 def test_nothing_is_sent_anywhere(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; import numpy as np, pandas as pd\n"
@@ -180,7 +182,7 @@ def test_many_rare_values_of_text_do_not_drift_by_chance_and_new_ones_do(tmp_pat
     assert write_drift_report(few, new, 0.3, tmp_path, ABOUT).columns["tail"].drifted
 
 
-@pytest.mark.parametrize(("share", "drifted"), [(0.1, False), (0.5, True), (1.0, True)])
+@pytest.mark.parametrize(("share", "drifted"), others_long([(0.1, False), (0.5, True), (1.0, True)], first=2))
 def test_numbers_drift_when_more_of_them_are_missing(tmp_path: Path, share: float, drifted: bool) -> None:
     reference, current = _rows(3000, 1), _rows(2000, 2)
     random = np.random.default_rng(0)
@@ -195,7 +197,7 @@ def test_numbers_drift_when_more_of_them_are_missing(tmp_path: Path, share: floa
     assert "steady (missing)" in report.html.read_text()
 
 
-@pytest.mark.parametrize("value", ATTACKS)
+@pytest.mark.parametrize("value", others_long(ATTACKS))
 def test_names_and_values_of_data_cannot_become_markup(value: str, tmp_path: Path) -> None:
     old, new = _rows(200, 1), _rows(200, 2)
     old, new = (rows.assign(**{value: [value, "usual"] * 100, f"{value} number": rows["moved"]}) for rows in (old, new))

@@ -126,7 +126,7 @@ def test_history_is_what_was_known_at_the_midnight_before(filled: World) -> None
     assert found["terminal_fraud_share_30d"].max() > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_history_is_what_feast_itself_joins(filled: World) -> None:
     rows = filled.events.sample(frac=0.7, random_state=2)
     rows.loc[rows.index[::10], "customer_id"] = 999
@@ -322,6 +322,7 @@ def process(world: World) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_two_processes_may_materialize_at_once(world: World) -> None:
     running = [process(world) for _ in range(2)]
     assert [p.communicate()[0].strip() for p in running] == [str(day(DAYS))] * 2

@@ -108,7 +108,6 @@ def by_feast(store: Any, events: pd.DataFrame, tables: dict[str, pa.Table]) -> p
     return found.sort_values("place", ignore_index=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_join_is_that_of_feast(name: str, feast_store: Any, request: pytest.FixtureRequest) -> None:
     engine = engine_of(name, request)

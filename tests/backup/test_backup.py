@@ -190,7 +190,6 @@ def test_a_restore_overwrites_no_other_state_and_continues_an_interrupted_one(lo
         assert problems(make_backup(loop.settings)) == []
 
 
-@pytest.mark.slow
 def test_a_destroyed_world_is_restored_and_the_loop_goes_on(tmp_path: Path, mlflow_database: Path) -> None:
     shutil.copy(mlflow_database, tmp_path)
     world = build(tmp_path)

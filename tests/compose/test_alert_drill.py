@@ -22,7 +22,7 @@ from tests.compose.composed_stack import engine
 from tests.compose.official_images import official_image
 from training.settings import ROOT
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(600)]
 
 #: One source and one model have stopped a week ago.
 TASKS = """

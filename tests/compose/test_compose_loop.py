@@ -11,7 +11,7 @@ from local.traffic import Serving, as_json
 from testing.reference_models import SOURCES, Data, all_serve, check_metrics, check_predictions, write_specs
 from tests.compose.composed_stack import Composed
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture

@@ -101,6 +101,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         started.process.wait(120)
 
 
+@pytest.mark.long
 def test_steps_write_and_serving_reads(server: Server) -> None:
     steps = server.use("steps", STEPS, "first")
     assert set(steps.values()) == {"done"}

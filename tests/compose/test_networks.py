@@ -11,7 +11,7 @@ import yaml
 from tests.compose.composed_stack import compose, engine, write_env
 from training.settings import ROOT
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.long, pytest.mark.docker]
 
 IMAGE, PORT = "python:3.11-slim-bookworm", 8000
 NAMES = ["postgres", "redis", "mlflow", "steps", "serving", "airflow-api", "demo", "prometheus", "grafana"]

@@ -56,6 +56,7 @@ def promtool(*arguments: str, folder: Path = ROOT) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.docker
 def test_every_alert_fires_past_its_threshold_and_not_before() -> None:
     promtool("test", "rules", "tests/compose/rules.yaml")

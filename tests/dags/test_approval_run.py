@@ -25,7 +25,7 @@ from training.contract.base import Days
 from training.contract.messages import FeaturesInputs
 from training.steps import features
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 #: The model of each test. The requests of `hasty` expire at once.
 MODELS = ("careful", "picky", "busy", "hasty", "shown", "quick")
@@ -140,6 +140,7 @@ def approvals(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -
         yield Approvals(server, places)
 
 
+@pytest.mark.long
 def test_an_answer_at_the_rest_api_lets_the_rollout_go_on(approvals: Approvals) -> None:
     place = approvals.places["careful"]
     approvals.ask("careful")
@@ -187,6 +188,7 @@ def test_a_training_run_asks_and_the_version_serves_after_the_answer(approvals: 
     assert OnnxModel.load(artifact).metadata.digest == version.digest
 
 
+@pytest.mark.long
 def test_a_negative_verdict_needs_a_comment_and_only_assignees_are_let_in(approvals: Approvals) -> None:
     place = approvals.places["picky"]
     approvals.ask("picky")
@@ -203,6 +205,7 @@ def test_a_negative_verdict_needs_a_comment_and_only_assignees_are_let_in(approv
     assert place.aliases() == {}
 
 
+@pytest.mark.long
 def test_an_answer_in_the_moment_of_the_question_is_not_lost(approvals: Approvals) -> None:
     """The process that has asked still runs then. Airflow used to take its end for that of the task."""
     place = approvals.places["quick"]
@@ -214,6 +217,7 @@ def test_an_answer_in_the_moment_of_the_question_is_not_lost(approvals: Approval
     assert place.aliases() == {"champion": 1}
 
 
+@pytest.mark.long
 def test_without_an_answer_in_time_a_version_is_rejected(approvals: Approvals) -> None:
     place = approvals.places["hasty"]
     approvals.ask("hasty")
@@ -222,6 +226,7 @@ def test_without_an_answer_in_time_a_version_is_rejected(approvals: Approvals) -
     assert place.aliases() == {}
 
 
+@pytest.mark.long
 def test_a_newer_version_closes_the_older_request_in_airflow_too(approvals: Approvals) -> None:
     place = approvals.places["busy"]
     approvals.ask("busy")
@@ -242,6 +247,7 @@ def test_a_newer_version_closes_the_older_request_in_airflow_too(approvals: Appr
     assert place.aliases() == {"champion": 2}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 def test_a_click_on_approve_in_the_pages_of_airflow_lets_the_rollout_go_on(
     approvals: Approvals, tmp_path: Path

@@ -10,7 +10,7 @@ import pytest
 
 from testing.airflow_server import AirflowServer
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.long, pytest.mark.timeout(900)]
 
 SOURCE, START, DAYS = "card_payments", date(2026, 1, 1), 10
 DELIVERIES = 12

@@ -16,7 +16,7 @@ from training.contract.model_spec import MODELS_DIR
 from training.settings import Settings
 from training.steps import features
 
-pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("airflow_database")
 
 SOURCE, MODEL = "card_payments", "card_fraud"
 BROKEN = {"no_such_parameter": 1}

@@ -46,6 +46,7 @@ def test_a_change_is_found(change: object) -> None:
     assert p_value(rows(before, who), rows(change(now), of_now, 30)) < 1e-3
 
 
+@pytest.mark.long
 def test_false_alarms_are_rare_where_nothing_has_changed() -> None:
     random, found = np.random.default_rng(2), []
     for _ in range(40):

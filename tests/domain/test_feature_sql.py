@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests.cases import others_long
 from training.adapters.feature_engines.duckdb import DuckDb
 from training.contract.columns import Column
 from training.contract.feature_tables import FeatureTable, window_hours
@@ -170,7 +171,7 @@ def expected(table: FeatureTable, rows: list[Row], moment: datetime, delay_days:
     return found
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", others_long(range(2)))
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize(("every", "windows"), [("1d", ["1d", "3d"]), ("1h", ["1h", "5h", "1d"])])
 def test_every_function_is_as_defined(every: str, windows: list[str], labelled: bool, seed: int) -> None:

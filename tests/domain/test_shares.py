@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
+from tests.cases import others_long
 from training.contract.messages import ColumnDrift, Shift
 from training.domain.comparison import TIME, Side, clusters_of_sides
 from training.domain.drift import with_false_discovery_control
@@ -31,7 +32,7 @@ def test_a_small_part_that_goes_wrong_is_found_and_named() -> None:
     assert found.p_value < 1e-20
 
 
-@pytest.mark.parametrize("rows", [50, 300, 3000])
+@pytest.mark.parametrize("rows", others_long([300, 50, 3000]))
 @pytest.mark.parametrize("kind", ["even", "heavy tail", "counts", "mostly 0", "texts", "rare texts"])
 def test_p_values_hold_for_any_number_of_rows_and_any_kind_of_column(rows: int, kind: str) -> None:
     random = np.random.default_rng([rows, *kind.encode()])
@@ -54,8 +55,8 @@ def test_p_values_hold_for_any_number_of_rows_and_any_kind_of_column(rows: int, 
     assert (p_values <= 0.005).mean() <= 0.005 + 3 * np.sqrt(0.005 * 0.995 / 200)
 
 
-@pytest.mark.parametrize("reference_has_entities", [True, False])
-@pytest.mark.parametrize("same_entities", [True, False])
+@pytest.mark.parametrize("reference_has_entities", others_long([True, False]))
+@pytest.mark.parametrize("same_entities", others_long([True, False]))
 def test_rows_of_one_entity_are_not_taken_for_evidence_of_their_own(
     reference_has_entities: bool, same_entities: bool
 ) -> None:

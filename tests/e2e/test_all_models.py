@@ -20,7 +20,7 @@ from testing.ports import free_ports
 from testing.reference_models import SOURCES, Data, all_serve, champions, check_metrics, check_predictions, write_specs
 from training.adapters.lake import PREDICTIONS, Lake
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.airflow, pytest.mark.long, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 
 

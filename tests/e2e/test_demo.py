@@ -19,7 +19,7 @@ from local.program import members
 from local.stack import Stack
 from testing.ports import free_ports
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.cases import others_long
 from tests.estimators.test_estimators import QUICK
 from tests.estimators.test_matrix import KINDS, exported, made, odd
 from training.contract.errors import ConfigError, DataContractError
@@ -21,7 +22,7 @@ def calibrated(name: str, method: str, data: base.TrainingData, **given: object)
     return fit_calibrated(estimator, data, parameters, 7, method)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("target", ["binary", "classes"])
+@pytest.mark.parametrize("target", others_long(["binary", "classes"]))
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", QUICK)
 def test_onnx_computes_the_calibrated_probabilities(name: str, method: str, target: Target) -> None:
@@ -56,6 +57,7 @@ def test_a_weighted_model_becomes_calibrated(method: str) -> None:
     assert abs(better.outputs(data.features[later]).mean() - truth.mean()) < 0.03
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_classes_become_calibrated(method: str) -> None:
     """Trees that were fitted too closely are far too sure of themselves."""

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from tests.cases import others_long
 from tests.estimators.test_estimators import learn
 from training.contract.artifact import ONNX_INPUT
 from training.contract.errors import ConfigError, DataContractError
@@ -73,7 +74,7 @@ def exported(content: bytes, rows: np.ndarray) -> np.ndarray:
     return np.asarray(found)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_long(reversed(KINDS)))
 @pytest.mark.parametrize(("name", "target"), CASES, ids=[f"{name}-{target}" for name, target in CASES])
 def test_learns_exports_and_repeats_itself(name: str, target: Target, kind: str) -> None:
     data = made(target, KINDS[kind])
@@ -101,6 +102,7 @@ def test_a_column_may_have_been_missing_in_all_training_rows(name: str, target: 
     assert prove_parity(fitted.outputs(rows), exported(fitted.onnx(), rows), target) < 1e-2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "target"), CASES, ids=[f"{name}-{target}" for name, target in CASES])
 def test_a_category_and_a_missing_value_decide(name: str, target: Target) -> None:
     """The outputs follow the effect of each category, of unseen ones together and of missing ones."""

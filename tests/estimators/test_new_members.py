@@ -112,6 +112,7 @@ def test_a_new_member_is_one_file(copy: Path) -> None:
     assert found["drifted"] == ["a"]
 
 
+@pytest.mark.long
 def test_another_package_joins_with_entry_points_or_is_named_by_its_path(copy: Path) -> None:
     outside = copy / "elsewhere"
     (outside / "bayes.py").write_text(ESTIMATOR)

@@ -13,6 +13,8 @@ from tests.estimators.test_estimators import QUICK, learn
 from tests.estimators.test_matrix import CASES, KINDS, made
 from training.settings import ROOT
 
+pytestmark = pytest.mark.long
+
 #: Estimator, target, calibration.
 FITS = [
     (name, target, method)
@@ -45,7 +47,6 @@ def in_a_process(names: list[str], threads: int, order: int) -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
 def test_the_same_bytes_in_another_process() -> None:
     names = sorted({name for name, _, _ in FITS})
     first = in_a_process(names, threads=2, order=1)

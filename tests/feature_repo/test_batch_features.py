@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from tests.cases import others_long
 from tests.feature_repo.payments_and_features import (
     TIME,
     customer_features,
@@ -43,7 +44,7 @@ def run(
     return queries.run(table, Days(start=day(first), end=day(end)), relations).to_pandas()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", others_long(range(3)))
 def test_customer_rows_are_as_defined(queries: FeatureQueries, seed: int) -> None:
     events, labels = payments(45, per_day=3, entities=5, seed=seed)
     found = run(queries, "customer_features", 0, 80, events, labels).set_index(["customer_id", "feature_timestamp"])
@@ -57,7 +58,7 @@ def test_customer_rows_are_as_defined(queries: FeatureQueries, seed: int) -> Non
                 assert not any(want.values())
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", others_long(range(3)))
 def test_terminal_rows_are_as_defined_with_labels_of_any_delay_and_corrected(
     queries: FeatureQueries, seed: int
 ) -> None:
@@ -98,7 +99,7 @@ def test_a_corrected_label_counts_from_its_own_report_on(queries: FeatureQueries
         assert found["terminal_count_30d"].loc[day(8) : day(37)].tolist() == [1] * 30
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", others_long(range(4)))
 @pytest.mark.parametrize("table", ["customer_features", "terminal_features"])
 def test_the_generated_rows_equal_those_written_by_hand(spec: ModelSpec, table: str, seed: int) -> None:
     events, labels = payments(60, per_day=40, entities=9, seed=seed, delays=LATE)

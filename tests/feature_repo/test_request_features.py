@@ -51,7 +51,7 @@ def test_without_a_mean_the_amount_is_as_usual(spec: ModelSpec, mean: float) -> 
     assert found["amount_over_mean_30d"].tolist() == [2.5]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_feasts_own_command_reads_what_was_published(settings: Settings, spec: ModelSpec) -> None:
     OnlineRows(settings, spec.source).publish()
     environment = {"PATH": os.environ["PATH"], "CT_HOME": str(settings.home), "HOME": str(settings.home)}

@@ -184,6 +184,7 @@ def test_hooks_come_when_what_they_need_is_there(everything: list[Manifest]) -> 
         )
 
 
+@pytest.mark.long
 def test_the_migration_makes_tables_and_finds_them_made(everything: list[Manifest], tmp_path: Path) -> None:
     """The hook's own command, on SQLite: on an empty database, and where there is nothing to do."""
     (container,) = named(everything, "Job", "perennial-migrate")["spec"]["template"]["spec"]["containers"]

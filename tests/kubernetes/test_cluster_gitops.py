@@ -8,7 +8,7 @@ import pytest
 from tests.helm.chart import Manifest, merged, of_kind, render, values_file
 from tests.kubernetes.cluster import Namespace
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1800)]
 MANAGER = "argocd-controller"
 
 

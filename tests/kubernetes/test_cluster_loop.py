@@ -7,7 +7,7 @@ import pytest
 
 from tests.kubernetes.cluster import DATA, SERVING, STEPS, Namespace, is_ready, requests_for, wait_for
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kubernetes.cluster import DATA, SERVING, Namespace, requests_for, wait_for
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(3600)]
 
 #: The newest dataset that a training run made, by the report of its step.
 NEWEST_DATASET = """

@@ -4,7 +4,7 @@ import pytest
 
 from tests.kubernetes.cluster import Namespace, pod, wait_for
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1800)]
 Spaces = tuple[Namespace, Namespace, Namespace]
 #: Asks MLflow as a user of the environment, and prints the answers' numbers.
 ASK = """

@@ -98,7 +98,6 @@ def delivered(settings: Settings) -> IngestInputs:
     return broken
 
 
-@pytest.mark.slow
 def test_a_step_that_data_failed_runs_again_on_a_copy(settings: Settings, tmp_path: Path) -> None:
     inputs = delivered(settings)
     dag = f"{SOURCE}_data"
@@ -131,7 +130,6 @@ def test_a_step_that_data_failed_runs_again_on_a_copy(settings: Settings, tmp_pa
     assert copied.scan("events").to_table().num_rows > live.scan("events").to_table().num_rows
 
 
-@pytest.mark.slow
 def test_a_step_of_a_cluster_takes_the_file_from_the_landing_folder_here(settings: Settings, tmp_path: Path) -> None:
     inputs = delivered(settings).model_dump(mode="json")
     inputs["uri"] = f"s3://bucket/in/{SOURCE}/events/{Path(inputs['uri']).name}"
@@ -151,7 +149,7 @@ def broken_model(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_that_its_spec_failed_trains_into_a_private_mlflow(
     settings: Settings, tmp_path: Path, mlflow_database: Path
 ) -> None:
@@ -292,6 +290,7 @@ def test_a_database_in_use_is_copied_whole(settings: Settings, tmp_path: Path, o
             assert connection.execute("SELECT value FROM rows").fetchall() == [(7,)]
 
 
+@pytest.mark.long
 def test_a_table_that_is_being_written_is_copied_whole(settings: Settings, tmp_path: Path) -> None:
     lake, written = Lake(settings.lake, SOURCE, MODEL), Event()
 

@@ -19,8 +19,6 @@ from training.onboarding.sample import read_sample
 from training.settings import Settings
 from training.steps.check import find_model_problems, find_source_problems
 
-pytestmark = pytest.mark.slow
-
 TREES = {"max_iter": 30, "max_leaf_nodes": 7}
 AS_OF = date(2025, 4, 10)
 

@@ -14,8 +14,6 @@ from training.contract.model_spec import load_model_spec
 from training.onboarding.__main__ import main
 from training.settings import ROOT, Settings, variable
 
-pytestmark = pytest.mark.slow
-
 PAGE = (ROOT / "docs" / "your-model.md").read_text()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from testing.airflow_server import AirflowServer
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

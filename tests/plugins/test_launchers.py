@@ -87,6 +87,7 @@ def test_stop_ends_the_whole_family_at_once(launcher: ChildProcess, tmp_path: Pa
     assert gone(written(tmp_path / "pid"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_a_task_that_is_killed_outright_takes_its_step_with_it(tmp_path: Path) -> None:
     task = """

@@ -17,7 +17,7 @@ from testing.http_client import http
 from testing.model_life import ModelLife
 from training.settings import Settings
 
-pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 #: Airflow's cookie with the login.
 COOKIE = "_token"
@@ -140,6 +140,7 @@ def test_an_approval_needs_that_role_too(airflow: AirflowServer) -> None:
             assert api.patch(task, json=answer).status_code == status, user
 
 
+@pytest.mark.long
 def test_a_later_deployment_takes_back_what_somebody_added_and_leaves_users_alone(airflow: AirflowServer) -> None:
     added = ["roles", "add-perms", "team:network-planning", "--resource", "DAGs", "--action", "can_edit"]
     subprocess.run([AIRFLOW, *added], env=airflow.env, check=True, capture_output=True)
@@ -185,6 +186,7 @@ def _pages(server: AirflowServer, user: str) -> httpx.Client:
     return httpx.Client(base_url=f"{server.url}/perennial", cookies={COOKIE: token}, timeout=60)
 
 
+@pytest.mark.long
 def test_pages_are_not_shown_without_a_login(lives: AirflowServer) -> None:
     report = "/models/card_fraud/reports/evidence/1/index.html"
     for path in ("/", "/models/card_fraud", report, "/static/pages.js", "/dags/card_fraud_train"):
@@ -198,6 +200,7 @@ def test_pages_are_not_shown_without_a_login(lives: AirflowServer) -> None:
         assert http.get(f"{lives.url}/perennial{path}", timeout=60).status_code in (401, 404), path
 
 
+@pytest.mark.long
 def test_a_viewer_reads_the_pages_of_all_models(lives: AirflowServer) -> None:
     with _pages(lives, "viewer") as pages:
         overview = pages.get("/").raise_for_status().text
@@ -208,6 +211,7 @@ def test_a_viewer_reads_the_pages_of_all_models(lives: AirflowServer) -> None:
         assert pages.post("/").status_code == 405
 
 
+@pytest.mark.long
 def test_a_team_sees_the_pages_of_its_models_and_no_others(lives: AirflowServer) -> None:
     with _pages(lives, "planner") as pages:
         overview = pages.get("/").raise_for_status().text
@@ -223,6 +227,7 @@ def test_a_team_sees_the_pages_of_its_models_and_no_others(lives: AirflowServer)
         assert {(view["name"], view["destination"]) for view in views} >= {("Models", "nav"), ("Model", "dag")}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium: the pages are not drawn (apt-get install chromium)")
 def test_a_browser_draws_the_pages_and_the_reports_in_a_sandbox(lives: AirflowServer, tmp_path: Path) -> None:
     """PERENNIAL_SCREENSHOTS=docs/images keeps the pictures of the docs."""

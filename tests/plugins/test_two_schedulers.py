@@ -11,8 +11,8 @@ from testing.airflow_server import ROOT, AirflowServer
 from testing.postgresql import postgresql, postgresql_programs
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.airflow,
-    pytest.mark.slow,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(postgresql_programs() is None, reason="there is no PostgreSQL"),
 ]

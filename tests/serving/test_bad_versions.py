@@ -20,7 +20,7 @@ from testing.serving_stack import eventually
 from training.adapters.registry import Registry
 from training.contract.replicas import LoadRecord, LoadRecords, Refusal, ReplicaModels
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 VICTIM, OTHER = "victim", "other"
 #: A version has so long when it is tried out.

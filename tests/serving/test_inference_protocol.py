@@ -214,6 +214,7 @@ def test_binary_data_by_hand(models: ManyModels) -> None:
     assert np.frombuffer(answer.content[end:], "<f8").tolist() == same
 
 
+@pytest.mark.long
 def test_keys_guard_all_but_health(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("keys")
     key, line = new_key("shop", "predict")

@@ -20,7 +20,7 @@ from testing.many_models import ManyModels, running_models
 from testing.serving_artifacts import EVENT, NAN_FROM
 from testing.serving_stack import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 VICTIM, OTHERS = "victim", ("one", "other")
 SECONDS, PER_SECOND = 3.0, 20

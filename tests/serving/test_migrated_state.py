@@ -18,7 +18,7 @@ from training.layout import MARKER, layout_of
 from training.migrate import migrate
 from training.settings import Settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 DAYS = 12
 
 

@@ -344,6 +344,7 @@ def _log_until_killed(folder: str, first: str) -> None:
             time.sleep(0.001)
 
 
+@pytest.mark.long
 def test_kill_9_loses_a_moment_at_most_and_doubles_nothing(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
     kills, late = [], []
     for generation, seconds in enumerate((2.6, 2.15, 2.4, 2.05)):

@@ -41,7 +41,6 @@ from training.contract.messages import RollbackInputs, RolloutInputs
 from training.contract.traffic import FIRST, FirstLoad
 from training.steps import rollback, rollout
 
-pytestmark = pytest.mark.slow
 SOURCE, MODEL = "card_payments", "card_fraud"
 SHADOW = {"mode": "shadow", "requests": 200, "maximum_minutes": 8, "on_silence": "fail"}
 CANARY = {"mode": "canary", "weight": 30, "requests": 60, "maximum_minutes": 8, "on_silence": "fail"}
@@ -138,6 +137,7 @@ def test_a_bad_model_is_rolled_back_by_the_guard_that_should(
     assert set(callers.statuses) == {200}
 
 
+@pytest.mark.long
 def test_a_canary_is_sticky(stack: Stack) -> None:
     version = stack.register(bias=-0.91).version
     settings = stack.planned([{**CANARY, "requests": 300}, FULL])
@@ -155,6 +155,7 @@ def test_a_canary_is_sticky(stack: Stack) -> None:
     rollback.run(RollbackInputs(model=MODEL, version=1), settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tag", "value", "said"),
     [("rollout.mode", "chaos", "not one of full"), ("rollout.weight", "many", "not a percentage")],
@@ -181,6 +182,7 @@ def more_replicas(stack: Stack, count: int) -> Iterator[list[Service]]:
         yield [running.enter_context(service) for service in services]
 
 
+@pytest.mark.long
 def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack: Stack) -> None:
     version = stack.register(bias=-0.93).version
     with more_replicas(stack, 2) as others:
@@ -203,6 +205,7 @@ def test_three_replicas_pass_stages_together_and_roll_back_in_five_seconds(stack
         assert set(callers.statuses) == {200}
 
 
+@pytest.mark.long
 def test_a_version_that_takes_down_the_first_replica_reaches_no_other(stack: Stack) -> None:
     bad = stack.register(bias=-0.94, attack=endless_loop).version
     with more_replicas(stack, 1) as [other]:
@@ -242,6 +245,7 @@ def test_a_version_that_takes_down_the_first_replica_reaches_no_other(stack: Sta
         rollback.run(RollbackInputs(model=MODEL, version=1), patient)
 
 
+@pytest.mark.long
 def test_what_no_longer_serves_is_freed(stack: Stack) -> None:
     settings = changed(stack.settings, serving_state=str(stack.folder / "watched"))
     poll = RegistryPoll(stack.registry, settings.serving_poll_seconds)

@@ -284,6 +284,7 @@ def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack
     assert transactions.count(515151) == 1
 
 
+@pytest.mark.long
 def test_without_the_registry_it_serves_on_and_starts_from_the_last_good_copy(
     stack: Stack, mlflow: MlflowServer, served: int
 ) -> None:

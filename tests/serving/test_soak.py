@@ -12,8 +12,8 @@ REQUESTS = int(os.environ.get("SOAK_REQUESTS", "4000"))
 WHOLE = 200_000
 
 
+@pytest.mark.long
 @pytest.mark.redis
-@pytest.mark.slow
 @pytest.mark.timeout(300 + REQUESTS // 50)
 def test_no_healthy_worker_fails_an_answer(tmp_path: Path) -> None:
     if shutil.which("redis-server") is None:

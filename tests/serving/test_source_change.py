@@ -18,7 +18,7 @@ from tests.serving.prediction_rows import logged_rows
 from training.adapters.lake import Lake
 from training.contract.source_spec import SOURCES_DIR
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 OLD, NEW = "card_payments", "other_payments"
 

@@ -24,7 +24,7 @@ from training.adapters.registry import Registry
 from training.contract.model_spec import ModelSpec, load_model_spec
 from training.settings import Settings
 
-pytestmark = [pytest.mark.redis, pytest.mark.slow]
+pytestmark = [pytest.mark.redis, pytest.mark.long]
 
 CALLERS, PAUSE = 3, 0.05
 #: Most seconds until a replica that refuses requests is not ready: the check of each second, a lookup, a busy machine.

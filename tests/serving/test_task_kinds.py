@@ -28,7 +28,7 @@ from training.contract.messages import RolloutInputs
 from training.contract.predictions import read_prediction
 from training.steps import rollout
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 SHADOW = {"mode": "shadow", "requests": 100, "maximum_minutes": 8, "on_silence": "fail"}
 CANARY = {"mode": "canary", "weight": 50, "requests": 60, "maximum_minutes": 8, "on_silence": "fail"}
 AB = {"mode": "ab", "weight": 50, "experiment": "new", "requests": 60, "maximum_minutes": 8, "on_silence": "fail"}

@@ -25,6 +25,8 @@ from training.contract.model_spec import load_model_spec
 from training.contract.traffic import Desired
 from training.steps import rollback, rollout
 
+pytestmark = pytest.mark.long
+
 SOURCE, MODEL = "card_payments", "card_fraud"
 #: A request feature and a column more.
 MORE = (

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import others_long
 from tests.steps.approval_place import ApprovalPlace as Place
 from training.adapters.ledger import Ledger
 from training.adapters.registry import Registry
@@ -191,7 +192,7 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("dies_after", ["ledger", "tag", "remove_alias"])
+@pytest.mark.parametrize("dies_after", others_long(["tag", "ledger", "remove_alias"]))
 def test_killed_anywhere_and_run_again_it_ends_the_same(
     place: Place, monkeypatch: pytest.MonkeyPatch, dies_after: str
 ) -> None:

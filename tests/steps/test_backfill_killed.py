@@ -16,7 +16,7 @@ from training.contract.messages import FeaturesInputs, IngestInputs
 from training.settings import Settings
 from training.steps import features, ingest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SOURCE, START, DAYS = "card_payments", date(2026, 1, 5), 6
 #: Of each table, the columns of which there is one row.

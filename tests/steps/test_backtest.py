@@ -18,6 +18,7 @@ import yaml
 
 from local.generator import Change
 from testing.pipeline import Pipeline
+from tests.cases import others_long
 from tests.steps.monitored_model import MODEL, SOURCE, land
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.features import Features
@@ -37,7 +38,7 @@ from training.settings import ROOT, Settings, variable
 from training.steps import backtest
 from training.steps.decide_retraining import DECISION, REQUEST
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 #: Payments until the day before END. From CHANGED on their amounts are three times as high.
 START, CHANGED, END = date(2026, 1, 5), date(2026, 2, 19), date(2026, 3, 24)
@@ -115,6 +116,7 @@ def whole(world: World, killed: dict[Path, int]) -> m.BacktestResult:
     return run(world)
 
 
+@pytest.mark.long
 def test_all_policies_are_ranked_by_what_they_would_have_cost(world: World, whole: m.BacktestResult) -> None:
     by_name = {each.policy: each for each in whole.standings}
     assert set(by_name) == {"never", "weekly", "monthly", "drift", "performance", "combined", "cost_aware", "oracle"}
@@ -130,11 +132,13 @@ def test_all_policies_are_ranked_by_what_they_would_have_cost(world: World, whol
     assert sum(whole.recommendation.best_in.values()) == pytest.approx(1)
 
 
+@pytest.mark.long
 def test_the_change_is_found_and_costs_those_who_do_not_train(whole: m.BacktestResult) -> None:
     asked = [date.fromisoformat(each["day"]) for each in report(whole)["replays"]["drift"]["asked"]]
     assert any(CHANGED < day <= CHANGED + timedelta(days=14) for day in asked)
 
 
+@pytest.mark.long
 def test_the_report_lies_beside_its_pictures_and_in_mlflow(world: World, whole: m.BacktestResult) -> None:
     folder = Path(whole.report_uri).parent
     assert {path.name for path in folder.iterdir()} == {
@@ -150,15 +154,14 @@ def test_the_report_lies_beside_its_pictures_and_in_mlflow(world: World, whole: 
     )
 
 
+@pytest.mark.long
 def test_the_live_state_is_left_alone(world: World, whole: m.BacktestResult) -> None:
     assert Registry(world.settings.tracking_uri).by_alias(MODEL, CHAMPION) is None
     assert Ledger(world.settings.ledger).entries(MODEL) == []
 
 
-@pytest.mark.parametrize("looks", [3, pytest.param(len(LOOKS), marks=pytest.mark.long)])
-def test_replayed_decisions_are_those_of_the_live_ledger(
-    world: World, whole: m.BacktestResult, tmp_path: Path, looks: int
-) -> None:
+@pytest.mark.parametrize("looks", others_long([3, len(LOOKS)]))
+def test_replayed_decisions_are_those_of_the_live_ledger(world: World, tmp_path: Path, looks: int) -> None:
     """The loop runs over the same days, look by look, with its steps, its registry and its ledger."""
     settings = world.settings.model_copy(
         update={
@@ -168,6 +171,7 @@ def test_replayed_decisions_are_those_of_the_live_ledger(
         }
     )
     shutil.copytree(world.settings.lake, tmp_path / "lake")
+    replay = report(run(World(settings, world.lake), policies=["combined"], processes=1))["replays"]["combined"]
     live = _LiveLoop(settings)
     live.train(FROM, first=True)
     for before, day in zip([FROM, *LOOKS], LOOKS[:looks], strict=False):
@@ -177,12 +181,12 @@ def test_replayed_decisions_are_those_of_the_live_ledger(
     last = str(LOOKS[looks - 1])
     replayed = [
         (each["trigger"], each["day"], each["reason"], each["outcome"] != "refused", each["outcome"] == "promoted")
-        for each in report(whole)["replays"]["combined"]["asked"]
+        for each in replay["asked"]
         if each["day"] <= last
     ]
     assert replayed == live.asked
     assert {outcome for *_, outcome, _ in replayed} == {True, False}
-    served = [each["since"] for each in report(whole)["replays"]["combined"]["served"]]
+    served = [each["since"] for each in replay["served"]]
     assert [since for since in served if since <= str(LOOKS[looks - 1] + timedelta(days=1))] == live.served
 
 
@@ -258,11 +262,13 @@ class _LiveLoop:
         return found
 
 
+@pytest.mark.long
 def test_a_killed_backtest_goes_on(world: World, killed: dict[Path, int], whole: m.BacktestResult) -> None:
     assert killed
     assert trainings(world).items() > killed.items()
 
 
+@pytest.mark.long
 def test_what_was_computed_before_is_found_again(world: World, whole: m.BacktestResult) -> None:
     """Another period and other policies train nothing that has been trained."""
     [own] = Path(world.settings.work, MODEL, "backtests").iterdir()
@@ -275,6 +281,7 @@ def test_what_was_computed_before_is_found_again(world: World, whole: m.Backtest
     assert report(part)["values"]["weekly"] == values[: len(report(part)["values"]["weekly"])]
 
 
+@pytest.mark.long
 def test_the_same_backtest_again_is_the_same(world: World, whole: m.BacktestResult) -> None:
     assert run(world) == whole
 

@@ -1,8 +1,6 @@
 """The check: each mistake in the files of a source or model is found before anything runs, with file and remedy."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -535,17 +533,20 @@ def settings_in(files: Path) -> dict[str, str]:
     return {name: str(files / folder) for name, folder in places.items()}
 
 
-def test_the_command_tells_all_models_problems_and_ends_with_78(files: Path) -> None:
+def test_the_command_tells_all_models_problems_and_ends_with_78(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in settings_in(files).items():
+        monkeypatch.setenv(name, value)
     (files / "models" / "other.yaml").write_text("name: other\n")
     (files / "models" / "third.yml").write_text("name: third\n")
-    command, environment = [sys.executable, "-m", "training.check"], settings_in(files) | {"PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == ExitCode.BAD_CONFIG, done.stderr
-    assert "✓ source card_payments" in done.stdout
-    assert "✓ model card_fraud" in done.stdout
-    assert "other.yaml: source is missing" in done.stdout
-    assert "third.yml is not read: a spec ends in .yaml" in done.stdout
-    assert "→ Rename it to end in .yaml." in done.stdout
+    assert make_check.main([]) == ExitCode.BAD_CONFIG
+    said = capsys.readouterr().out
+    assert "✓ source card_payments" in said
+    assert "✓ model card_fraud" in said
+    assert "other.yaml: source is missing" in said
+    assert "third.yml is not read: a spec ends in .yaml" in said
+    assert "→ Rename it to end in .yaml." in said
 
 
 def test_the_command_looks_at_the_model_or_the_source_that_is_named(

@@ -17,8 +17,6 @@ from training.contract.messages import CleanModelInputs, CleanSourceInputs, Repr
 from training.settings import Settings
 from training.steps import clean_model, clean_source, reproduce
 
-pytestmark = pytest.mark.slow
-
 
 def in_days(days: int) -> datetime:
     return datetime.now(UTC) + timedelta(days=days)
@@ -43,6 +41,7 @@ def readable(settings: Settings, table: str, version: int) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_the_lake_keeps_what_a_registered_version_was_made_of_and_it_can_be_made_again(place: Settings) -> None:
     pinned = Registry(place.tracking_uri).by_alias(MODEL, "champion")
     assert pinned is not None

@@ -29,7 +29,7 @@ from training.adapters.registry import CHAMPION, Registry
 from training.contract.messages import StepReport, Verdict
 from training.runner import run_step
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 AHEAD = timedelta(days=9)
 #: What is another one each time: ids that are made of the tables' ids, which are random, and a duration.

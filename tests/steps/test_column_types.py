@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from serving.schema import BadRequest, RequestSchema
+from tests.cases import others_long
 from tests.serving.prediction_rows import make_log, row
 from tests.steps.ingest_helpers import MODEL, Deliveries
 from training.adapters.lake import EVENTS, PREDICTIONS
@@ -92,7 +93,7 @@ def same(found: list[Any], expected: list[Any]) -> bool:
     return [each(value) for value in found] == [each(value) for value in expected]
 
 
-@pytest.mark.parametrize("nullable", [False, True])
+@pytest.mark.parametrize("nullable", others_long([True, False]))
 @pytest.mark.parametrize("name", list(VALUES))
 def test_a_type_keeps_every_value(settings: Settings, tmp_path: Path, name: str, nullable: bool) -> None:
     deliveries, spec = spec_with(settings, {"type": name, "nullable": nullable})

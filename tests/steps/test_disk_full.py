@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from testing.loop_steps import MODEL, run_loop, write_spec
+from tests.cases import others_long
 from tests.steps.ingest_helpers import GENERATOR, SOURCE, Deliveries, day
 from training.adapters.lake import EVENTS, Lake
 from training.adapters.ledger import Ledger
@@ -54,7 +55,7 @@ def fill(disk: Path, free: int) -> Path:
 
 
 @pytest.mark.parametrize("report_on_disk", [False, True])
-@pytest.mark.parametrize("free", [0, 8 * KILOBYTE, 16 * KILOBYTE])
+@pytest.mark.parametrize("free", others_long([8 * KILOBYTE, 0, 16 * KILOBYTE]))
 def test_ingest_ends_with_75_and_converges(
     small_disk: Path, tmp_path: Path, free: int, report_on_disk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +97,7 @@ def test_a_registry_of_features_is_published_whole_or_not_at_all(
     assert not [path for path in home.rglob(".*") if path.is_file()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_step_of_a_loop_ends_with_75_and_does_its_work_once_when_there_is_space(
     small_disk: Path, tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

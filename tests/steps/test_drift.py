@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.cases import others_long
 from tests.feature_repo.written_by_hand import copy_by_hand
 from tests.steps.monitored_model import (
     DRIFTED,
@@ -96,6 +97,7 @@ def test_the_same_inputs_give_the_same_result_and_double_nothing(world: Monitore
     assert len(days) == len(set(days))
 
 
+@pytest.mark.long
 def test_killed_before_the_report_is_kept_it_does_so_when_run_again(world: MonitoredModel, monkeypatch) -> None:
     day = DRIFTED - timedelta(days=2)
 
@@ -181,6 +183,7 @@ def test_without_the_dataset_the_reference_comes_from_the_champions_run(
     assert drift.run(inputs, world.settings) == quiet
 
 
+@pytest.mark.long
 def test_the_hint_of_a_reference_that_is_gone_makes_it_again(
     world: MonitoredModel, no_reference: None, no_artifact: None
 ) -> None:
@@ -194,6 +197,7 @@ def test_the_hint_of_a_reference_that_is_gone_makes_it_again(
     assert drift.run(DriftInputs(model=MODEL, as_of=QUIET), world.settings).outcome == "measured"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new", "restorable"),
     [
@@ -249,6 +253,7 @@ def no_champion(world: MonitoredModel) -> Iterator[str]:
     registry.set_alias(MODEL, CHAMPION, world.champion.version)
 
 
+@pytest.mark.long
 def test_without_a_champion_nothing_heavy_imported(tmp_path: Path, no_champion: str) -> None:
     settings = settings_in(tmp_path).model_copy(update={"tracking_uri": no_champion})
     land(settings, Days.ending(DRIFTED, 3), customers=20)
@@ -271,7 +276,7 @@ def test_mlflow_that_does_not_answer_is_worth_a_retry(tmp_path: Path) -> None:
         drift.run(DriftInputs(model=MODEL), settings)
 
 
-@pytest.mark.parametrize(("moved", "drifted"), [(False, False), (True, True)])
+@pytest.mark.parametrize(("moved", "drifted"), others_long([(True, True), (False, False)]))
 def test_logged_outputs_are_compared_with_those_of_the_holdout(
     world: MonitoredModel, tmp_path: Path, moved: bool, drifted: bool
 ) -> None:
@@ -300,6 +305,7 @@ def test_logged_outputs_are_compared_with_those_of_the_holdout(
     assert "outputs: computed" in Path(str(computed.report_html)).read_text()
 
 
+@pytest.mark.long
 def test_a_declared_year_compares_with_the_same_week_before(
     world: MonitoredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,8 +35,6 @@ from training.evidence_page.__main__ import where
 from training.settings import Settings
 from training.steps import register
 
-pytestmark = pytest.mark.slow
-
 NOISE = Perturbation(
     name="noise",
     described="with noise of 0.1 standard deviations",

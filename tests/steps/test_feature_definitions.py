@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.cases import others_long
 from tests.feature_repo.payments_and_features import MODEL, SOURCE, compute, day, payments, put, rows_of
 from tests.feature_repo.written_by_hand import copy_by_hand
 from training.adapters.lake import Lake
@@ -85,14 +86,17 @@ def look_further_back(repo: Repo) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [
-        (add, "customer_count_3d added"),
-        (remove, "customer_count_7d removed"),
-        (rename, "customer_count_week added, customer_count_7d removed"),
-        (retype, "customer_count_7d float → int64"),
-        (another_window, "the SQL, history_days or a feed begun anew, not the columns"),
-        (look_further_back, "the SQL, history_days or a feed begun anew, not the columns"),
-    ],
+    others_long(
+        [
+            (rename, "customer_count_week added, customer_count_7d removed"),
+            (another_window, "the SQL, history_days or a feed begun anew, not the columns"),
+            (look_further_back, "the SQL, history_days or a feed begun anew, not the columns"),
+            (retype, "customer_count_7d float → int64"),
+            (add, "customer_count_3d added"),
+            (remove, "customer_count_7d removed"),
+        ],
+        first=2,
+    ),
 )
 def test_a_changed_definition_recomputes_all_days_whatever_was_asked_for(
     repo: Repo, change, said: str, caplog: pytest.LogCaptureFixture, tmp_path_factory: pytest.TempPathFactory
@@ -139,7 +143,7 @@ def another_order(repo: Repo) -> None:
     repo.edit("py", field + FIELD, FIELD + field)
 
 
-@pytest.mark.parametrize("change", [another_ttl, another_order])
+@pytest.mark.parametrize("change", others_long([another_ttl, another_order]))
 def test_what_changes_no_row_recomputes_none(repo: Repo, change: Callable[[Repo], None]) -> None:
     before = repo.rows()
     change(repo)
@@ -191,7 +195,7 @@ def test_many_days_are_computed_in_chunks_with_the_same_result(repo: Repo, monke
     pd.testing.assert_frame_equal(repo.rows(), want)
 
 
-@pytest.mark.parametrize("table", ["customer_features", "terminal_features"])
+@pytest.mark.parametrize("table", others_long(["terminal_features", "customer_features"]))
 def test_a_recomputation_that_was_killed_is_done_by_the_next(
     repo: Repo, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 
 from testing.redis_server import running_redis
 from testing.serving_stack import changed
+from tests.cases import others_long
 from tests.steps.monitored_model import MODEL, SOURCE, MonitoredModel, copied
 from tests.steps.replica_server import Replica
 from training.adapters.features import Features, OnlineRows
@@ -33,8 +34,6 @@ from training.domain.predictions import event_type, prediction_schema
 from training.forgotten import removals
 from training.settings import Settings
 from training.steps import forget, reproduce, verify_source
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -347,7 +346,7 @@ def test_a_person_goes_from_redis(place: Settings, tmp_path: Path) -> None:
         assert known(other)
 
 
-@pytest.mark.parametrize("dies_at", [1, 2, 3])
+@pytest.mark.parametrize("dies_at", others_long([2, 1, 3]))
 def test_killed_while_rows_go_it_ends_the_work(place: Settings, monkeypatch: pytest.MonkeyPatch, dies_at: int) -> None:
     lake, calls = Lake(place.lake, SOURCE, MODEL), []
     person, remove = person_of(lake), Lake.remove

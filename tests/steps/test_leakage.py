@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from tests.cases import others_long
 from tests.feature_repo.payments_and_features import payments, put, with_corrections
 from tests.steps.typical_mistakes import CARDS, CARDS_SQL, FLIGHTS_SQL, copy_files, replaced
 from training.adapters.lake import Lake
@@ -77,7 +78,7 @@ EVENT_PEEKS: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("name", EVENT_PEEKS)
+@pytest.mark.parametrize("name", others_long(EVENT_PEEKS, first=2))
 def test_sql_that_uses_later_events_is_found_before_anything_has_landed(files: Path, name: str) -> None:
     EVENT_PEEKS[name](files)
     [problem] = found(files, "card_payments")
@@ -208,7 +209,7 @@ def test_sql_that_uses_landed_labels_before_their_report_is_found(files: Path) -
     assert "terminal_fraud_share_30d differs" in problem
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", others_long([False, True]))
 def test_the_reference_sources_pass_on_landed_data(tmp_path: Path, by_hand: bool) -> None:
     copy_files(tmp_path, by_hand=by_hand)
     events, labels = payments(60, delays=(0, 3, 7, 12, -1))
@@ -306,7 +307,7 @@ def visits(folder: Path, table: dict[str, Any] | None = None, sql: str = "") -> 
     return folder
 
 
-@pytest.mark.parametrize("landed", [False, True])
+@pytest.mark.parametrize("landed", others_long([True, False]))
 @pytest.mark.parametrize(
     ("sql", "table", "unit"),
     [

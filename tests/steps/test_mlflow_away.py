@@ -19,7 +19,7 @@ from training.contract.errors import ExitCode
 from training.contract.messages import StepReport
 from training.runner import run_step
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 #: The steps that need MLflow, in the order of the loop.
 NEED = ["decide_retraining", "train", "evaluate", "register", "rollout", "score", "drift", "performance", "rollback"]

@@ -18,8 +18,6 @@ from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
 from training.settings import Settings
 from training.steps import reproduce
 
-pytestmark = pytest.mark.slow
-
 
 def reproductions(settings: Settings) -> list[dict[str, Any]]:
     return [entry.body for entry in Ledger(settings.ledger).entries(MODEL, reproduce.REPRODUCTION)]
@@ -110,6 +108,7 @@ def test_a_searched_calibrated_network_is_made_again_where_other_steps_use_anoth
     assert recipe.fit["parameters"]["learning_rate"] != 1e-3
 
 
+@pytest.mark.long
 def test_other_parameters_give_another_model_and_the_causes_are_named(
     world: MonitoredModel, place: Settings, tmp_path: Path
 ) -> None:

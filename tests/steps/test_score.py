@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from testing.step_process import killed_after
+from tests.cases import others_long
 from tests.steps.batch_world import BatchWorld, ids
 from tests.steps.ingest_helpers import GENERATOR, MODEL, day
 from training.adapters.lake import EVENTS, PREDICTIONS, Appending
@@ -136,7 +137,7 @@ def test_sigkill_at_any_moment_and_a_rerun_leave_every_prediction_once(world: Ba
         assert world.answered() == ids(*range(number + 1))
 
 
-@pytest.mark.parametrize("survive", [0, 1, 2])
+@pytest.mark.parametrize("survive", others_long([1, 0, 2]))
 def test_killed_after_a_commit_the_next_try_goes_on_and_tells_of_both(
     world: BatchWorld, monkeypatch: pytest.MonkeyPatch, survive: int
 ) -> None:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cases import others_long
 from tests.steps.search_place import MODEL, SEARCH, Place
 from tests.steps.training_rows import START, write_dataset
 from training.adapters.onnx_model import OnnxModel
@@ -20,7 +21,6 @@ from training.steps import train
 from training.steps.check.estimators import check_estimators
 
 # Some tests start processes that import MLflow.
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_another_space_or_budget_is_another_fit_and_an_estimator_without_a_space
     assert place.children(place.train("logistic_regression").run_id) == []
 
 
-@pytest.mark.parametrize("trials_before", [1, 3])
+@pytest.mark.parametrize("trials_before", others_long([1, 3]))
 def test_killed_in_mid_search_it_goes_on_without_doing_a_trial_again(
     place: Place, searched: tuple[Place, TrainResult], trials_before: int
 ) -> None:

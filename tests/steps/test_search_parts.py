@@ -15,7 +15,6 @@ from training.contract.messages import FailedPart, SearchResult, TrainInputs, Tr
 from training.fit_job import FitJob
 
 # Some tests start processes that import MLflow.
-pytestmark = pytest.mark.slow
 
 ESTIMATOR = "hist_gradient_boosting"
 #: Three trials and two.

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from tests.cases import others_long
 from tests.steps.prediction_tables import prediction_table
 from tests.steps.replica_server import MODEL, SOURCE, Replica
 from tests.steps.rollout_helpers import Killed, aliases, back, killing, ledger, roll
@@ -214,7 +215,9 @@ FAILING = [
 ]
 
 
-@pytest.mark.parametrize("mode", [SHADOW, CANARY, {"mode": "ab", "weight": 50, "experiment": "x", "requests": 100}])
+@pytest.mark.parametrize(
+    "mode", others_long([CANARY, SHADOW, {"mode": "ab", "weight": 50, "experiment": "x", "requests": 100}])
+)
 @pytest.mark.parametrize(("seen", "said"), FAILING)
 def test_silence_does_not_promote_a_version_that_fails(
     planned: Plan,

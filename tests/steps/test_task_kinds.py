@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from testing.spec_files import MODEL, Raw, raw_specs, spec_files
+from tests.cases import others_long
 from tests.steps.prediction_tables import prediction_table
 from tests.steps.training_rows import write_dataset
 from training import fit_job
@@ -320,7 +321,7 @@ def test_a_champion_of_another_kind_stays_until_a_person_replaces_it(place: Plac
     assert "The model predicts for a task of kind regression, and the spec names count" in " ".join(verdict.reasons)
 
 
-@pytest.mark.parametrize("method", ["sigmoid", "isotonic"])
+@pytest.mark.parametrize("method", others_long(["isotonic", "sigmoid"]))
 @pytest.mark.parametrize("place", ["multiclass"], indirect=True)
 def test_classes_are_calibrated_inside_the_graph(place: Place, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = place.train("logistic_regression")

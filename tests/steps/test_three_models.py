@@ -23,7 +23,7 @@ from training.domain.arrow_types import utc_days
 from training.settings import Settings
 from training.steps import score
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 #: Twelve weeks of flights, with the snowstorm of 8 and 9 February, when half of the flights were cancelled.
 FIRST, LAST = date(2013, 1, 2), date(2013, 3, 26)

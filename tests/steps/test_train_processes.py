@@ -22,7 +22,6 @@ from training.contract.steps import distributed_command, step_command
 from training.settings import ROOT
 
 # Some tests start processes that import torch and MLflow.
-pytestmark = pytest.mark.slow
 
 #: Long enough to be interrupted, and dropout 0, so that any number of processes fits the same model.
 SLOW = {"hidden": [64, 64], "max_epochs": 60, "patience": 60, "batch_size": 128, "dropout": 0.0}
@@ -121,6 +120,7 @@ def test_told_to_stop_it_ends_with_75_and_the_next_try_resumes(place: Place, who
     assert len(place.runs()) == 1
 
 
+@pytest.mark.long
 def test_killed_outright_the_next_try_resumes(place: Place, whole: dict[str, Any]) -> None:
     process = place.start()
     place.await_checkpoint(process)
@@ -137,6 +137,7 @@ def scores(result: dict[str, Any], dataset: str) -> np.ndarray:
     return OnnxModel.load(Path(result["artifact_uri"])).score(features)
 
 
+@pytest.mark.long
 def test_two_processes_fit_what_one_fits(place: Place, whole: dict[str, Any], dataset: str) -> None:
     result = place.run(distributed=True)
     log = place.log.read_text()
@@ -150,6 +151,7 @@ def test_two_processes_fit_what_one_fits(place: Place, whole: dict[str, Any], da
     assert len(place.runs()) == 1
 
 
+@pytest.mark.long
 def test_two_processes_told_to_stop_resume(place: Place, dataset: str, whole: dict[str, Any]) -> None:
     process = place.start_distributed()
     place.await_checkpoint(process)
@@ -196,6 +198,7 @@ def environment_of(pid: int) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
+@pytest.mark.long
 def test_a_contract_error_keeps_its_exit_code(place: Place) -> None:
     place.inputs["parameters"] = {"leaves": 3}
     assert place.start_distributed().wait(NEVER) == 78

@@ -369,6 +369,7 @@ def test_times_and_lists_are_no_features_as_they_are(world: World, tmp_path: Pat
     assert "an on-demand view" in refused.value.hint
 
 
+@pytest.mark.long
 def test_lists_of_floats_are_monitored_as_a_whole(world: World) -> None:
     """Lists that are other ones in two days of new events; the events before are like those of the training window.
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from testing.spec_files import MODEL, SOURCE
+from tests.cases import others_long
 from tests.feature_repo.payments_and_features import compute, day, payments, put, rows_of
 from tests.steps.prediction_tables import prediction_table
 from training import storage
@@ -42,7 +43,7 @@ def older(bucket: str, home: Path, spec: ModelSpec) -> tuple[Settings, pd.DataFr
     return settings, events
 
 
-@pytest.mark.parametrize("killed_after", [None, 0, 1, 2, 4])
+@pytest.mark.parametrize("killed_after", others_long([2, None, 0, 1, 4]))
 def test_everything_moves_wherever_it_was_killed(
     s3: str, tmp_path: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, killed_after: int | None
 ) -> None:
