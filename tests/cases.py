@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 
-def others_long(cases: Iterable[Any], first: int = 1) -> list[Any]:
-    """`cases` for `pytest.mark.parametrize`. All but the `first` ones are marked `long`."""
+def others_long(cases: Iterable[Any], first: int = 1, every: int = 0) -> list[Any]:
+    """`cases` for `pytest.mark.parametrize`. All are marked `long` but the `first` ones, or one of `every` so many."""
     made = []
     for number, case in enumerate(cases):
-        values = case if isinstance(case, tuple) else (case,)
-        made.append(case if number < first else pytest.param(*values, marks=pytest.mark.long))
+        kept = number % every == 0 if every else number < first
+        # A NamedTuple is one value.
+        values = case if type(case) is tuple else (case,)
+        made.append(case if kept else pytest.param(*values, marks=pytest.mark.long))
     return made

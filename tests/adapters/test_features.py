@@ -330,6 +330,7 @@ def test_two_processes_may_materialize_at_once(world: World) -> None:
     assert set(world.features.online(today(world)).timestamps) == {midnight(DAYS)}
 
 
+@pytest.mark.long
 def test_a_killed_materialization_is_done_by_the_next(world: World) -> None:
     want = world.features.historical(pd.DataFrame(today(world)), world.versions)
     for seconds in (0.5, 1.5, 2.0, 2.5):

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from training.settings import ROOT
 
 
+@pytest.mark.long
 def test_publish_applies_the_definitions_to_an_empty_registry_and_again(tmp_path: Path) -> None:
     env = {**os.environ, "CT_HOME": str(tmp_path)}
     for time in range(2):

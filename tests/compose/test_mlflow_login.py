@@ -16,6 +16,8 @@ from training.adapters.registry import Registry
 from training.contract.errors import StepError
 from training.settings import ROOT
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("flask_wtf", reason="the environment is older than the lock: make setup-dev")
 
 LOGIN = str(ROOT / "deploy" / "mlflow" / "login.py")
@@ -101,7 +103,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         started.process.wait(120)
 
 
-@pytest.mark.long
 def test_steps_write_and_serving_reads(server: Server) -> None:
     steps = server.use("steps", STEPS, "first")
     assert set(steps.values()) == {"done"}

@@ -27,8 +27,8 @@ SOURCES, MODELS = ("card_payments", "flights"), ("card_fraud", "flight_delay", "
 FILES = sorted((ROOT / "dags").glob("*.py"))
 
 #: For each line, a path and an environment: prints what the DAG file makes, and which modules and files of specs that
-#: took. As Airflow does, it imports Airflow once, and forks a process for each: the import takes 3 s of CPU, and the end
-#: of such a process another one, unless it ends at once.
+#: took. As Airflow does, it imports Airflow once, and forks a process for each: the import takes 3 s of CPU. Without
+#: `os._exit`, the end of such a process takes another one.
 LOADER = """
 import json, os, sys
 from airflow.dag_processing.dagbag import DagBag
@@ -326,6 +326,7 @@ def test_a_task_reads_the_files_of_its_own_model_and_source_only_and_each_once()
     assert spec_names(loaded) == ["flight_delay", "flights"]
 
 
+@pytest.mark.long
 def test_the_file_of_a_source_is_read_once_for_all_of_its_models() -> None:
     assert spec_names(load(ROOT / "dags" / "monitor.py")) == sorted([*SOURCES, *MODELS])
 

@@ -116,6 +116,7 @@ def test_an_estimator_that_fails_drops_out_named_and_the_run_reaches_its_verdict
     assert found["verdict"]["confidence"] == pytest.approx(1 - 0.1 / 3)
 
 
+@pytest.mark.long
 def test_every_estimator_is_fitted_on_every_window(train: Any, settings: Settings) -> None:
     tis = train("logistic_regression", "mlp", model=WINDOWED)
     found = tis["evaluate"].xcom_pull(task_ids="evaluate")
@@ -185,12 +186,14 @@ def test_a_part_of_a_search_that_fails_drops_out_and_the_estimator_is_fitted_wit
     assert artifact.metadata.parameters["n_estimators"] == found["parameters"]["n_estimators"] > 0
 
 
+@pytest.mark.long
 def test_estimators_without_a_space_are_trained_without_a_search(train: Any) -> None:
     tis = train("logistic_regression", model=IN_PARTS)
     found = states(tis)
     assert (found["search"], found["train-0"], found["evaluate"]) == (State.SKIPPED, State.SUCCESS, State.SUCCESS)
 
 
+@pytest.mark.long
 def test_without_a_dataset_there_is_neither_search_nor_fit(train: Any) -> None:
     tis = train("random_forest", model=IN_PARTS, window_days=3600)
     found = states(tis)

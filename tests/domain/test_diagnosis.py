@@ -94,6 +94,7 @@ def test_features_that_moved_are_named() -> None:
     assert "output score" in f"{diagnosis.segments[0]}"
 
 
+@pytest.mark.long
 def test_without_a_change_segments_are_as_rare_as_the_confidence_says() -> None:
     alarms = [bool(found(side(100 + 2 * i, 2000), side(101 + 2 * i, 2000)).segments) for i in range(40)]
     assert np.mean(alarms) <= 0.1

@@ -39,6 +39,7 @@ def test_onnx_computes_the_calibrated_probabilities(name: str, method: str, targ
     assert calibrated(name, method, data).onnx() == content
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_a_weighted_model_becomes_calibrated(method: str) -> None:
     """With a weight of 30, positive rows get far too large probabilities."""

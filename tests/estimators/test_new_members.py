@@ -155,6 +155,7 @@ print(json.dumps({"early": early, "kind": type(task).__name__, "rules": list(tas
 """
 
 
+@pytest.mark.long
 def test_a_new_task_kind_is_one_file(copy: Path) -> None:
     """The stub of test_task_kinds.py, which goes through all steps there, as a file of its own."""
     path = ROOT / "tests" / "steps" / "test_task_kinds.py"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import others_long
 from tests.helm.chart import CHART, PRODUCTION, Manifest, environment, merged, named, of_kind, pods, render, selects
 from tests.helm.conftest import MATRIX
 from tests.helm.list_keys import repeated_keys
@@ -20,7 +21,7 @@ VERSIONS = ("1.35", "1.36", "1.37")
 CUSTOM = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", others_long(VERSIONS))
 def test_kubernetes_takes_every_object_of_every_row(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
     # It parses the megabytes of all definitions again for every object.

@@ -98,6 +98,7 @@ def delivered(settings: Settings) -> IngestInputs:
     return broken
 
 
+@pytest.mark.long
 def test_a_step_that_data_failed_runs_again_on_a_copy(settings: Settings, tmp_path: Path) -> None:
     inputs = delivered(settings)
     dag = f"{SOURCE}_data"

@@ -80,6 +80,7 @@ def test_odd_columns_and_a_text_label_make_a_binary_model(pipeline: Pipeline, tm
     assert verdict.leakage.suspects == ["refund"]
 
 
+@pytest.mark.long
 def test_a_number_makes_a_regression(pipeline: Pipeline, tmp_path: Path) -> None:
     path = write(tmp_path, sales())
     assert onboard(pipeline, path, "refund") == len(sales()["price"])

@@ -116,6 +116,7 @@ def test_a_step_that_is_deaf_to_sigterm_is_killed(launcher: ForkServerProcess, t
     assert gone(family(tmp_path / "pids"))
 
 
+@pytest.mark.long
 def test_a_task_that_is_killed_outright_takes_its_step_with_it(
     server: tuple[psutil.Process, Path], tmp_path: Path
 ) -> None:

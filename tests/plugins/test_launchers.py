@@ -104,6 +104,7 @@ ChildProcess(logging.getLogger()).launch(["-c", step], os.environ, 900)
     assert gone(step)
 
 
+@pytest.mark.long
 def test_a_launcher_is_found_by_name_and_no_other_is_imported() -> None:
     code = (
         "import sys; from perennial_airflow.operators import StepOperator; print(StepOperator.__name__, *sys.modules)"

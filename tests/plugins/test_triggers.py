@@ -238,6 +238,7 @@ def test_the_landing_run_tells_once_of_what_is_not_understood(
     assert metrics == [("perennial.landing.not_understood", 1, {"source": "card_payments"})] * 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["forkserver", "pod"])
 def test_the_triggerer_imports_the_triggers_before_its_event_loop_runs(launcher: str) -> None:
     """Airflow imports a trigger's class in the event loop; a plugin is loaded before the loop starts."""

@@ -74,6 +74,7 @@ def test_a_version_that_ended_the_service_is_refused_until_someone_allows_it(set
     assert load(settings) == "loaded"
 
 
+@pytest.mark.long
 def test_a_version_that_was_loaded_here_is_refused_after_the_third_death_in_a_row(settings: Settings) -> None:
     """The service may be killed at any moment, and a champion is loaded at each start."""
     for _ in range(2):
@@ -86,6 +87,7 @@ def test_a_version_that_was_loaded_here_is_refused_after_the_third_death_in_a_ro
     assert "3 times in a row" in load(settings)
 
 
+@pytest.mark.long
 def test_a_champion_that_was_never_loaded_here_is_refused_after_the_third_death_in_a_row(settings: Settings) -> None:
     """Other replicas have loaded it. A new one may be killed in its first load for many reasons."""
     ends(settings)

@@ -10,6 +10,8 @@ from testing.ports import free_port
 from testing.serving_stack import Service, changed, eventually, service_process
 from training.settings import Settings
 
+pytestmark = pytest.mark.long
+
 
 def service_settings(folder: Path) -> Settings:
     return Settings(
@@ -62,7 +64,6 @@ def test_the_docs_can_be_tried_out(service: Service, management: str) -> None:
         assert answers[0].json() == answers[1].json()
 
 
-@pytest.mark.long
 def test_a_port_that_is_taken_is_named(service: Service, management: str, tmp_path: Path) -> None:
     port = int(management.split(":")[2])
     with service_process(changed(service_settings(tmp_path), serving_management_port=port)) as second:
@@ -70,7 +71,6 @@ def test_a_port_that_is_taken_is_named(service: Service, management: str, tmp_pa
         eventually(lambda: wanted in second.log.read_text(), 120)
 
 
-@pytest.mark.long
 def test_its_end_closes_both_ports(service: Service, management: str) -> None:
     service.stop()
     for url in (service.url, management):

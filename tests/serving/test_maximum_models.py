@@ -21,6 +21,8 @@ from training.adapters.lake import Lake
 from training.adapters.registry import Registry
 from training.contract.traffic import FULL, Desired
 
+pytestmark = pytest.mark.long
+
 MODELS = ("a", "b", "c", "d")
 MAXIMUM = 2
 #: Of the weights of a model that takes much memory.
@@ -195,7 +197,6 @@ def test_a_model_in_a_rollout_stays_and_the_limit_is_exceeded_meanwhile(models: 
     use(models, "c", "d")
 
 
-@pytest.mark.long
 def test_memory_is_given_back(models: ManyModels) -> None:
     big = {name: models.register(name, megabytes=MEGABYTES) for name in ("a", "b")}
     use(models, "c", "d")
@@ -209,7 +210,6 @@ def test_memory_is_given_back(models: ManyModels) -> None:
     eventually(lambda: resident(models) < small + (large - small) / 2, 60)
 
 
-@pytest.mark.long
 def test_a_copy_that_is_damaged_is_fetched_again(models: ManyModels) -> None:
     use(models, "a", "b")
     copy = Path(models.settings.serving) / "models" / "c" / "1"
@@ -220,7 +220,6 @@ def test_a_copy_that_is_damaged_is_fetched_again(models: ManyModels) -> None:
     eventually(lambda: models.predict("c").status_code == 200)
 
 
-@pytest.mark.long
 def test_a_restart_loads_the_models_that_were_used_last(models: ManyModels) -> None:
     use(models, "d", "c", "b")
     shutil.rmtree(Path(models.settings.serving) / "models" / "a")  # It has to be loaded once, to have a copy.
@@ -232,7 +231,6 @@ def test_a_restart_loads_the_models_that_were_used_last(models: ManyModels) -> N
         assert models.predict("d").json()["model_version"] == 2
 
 
-@pytest.mark.long
 def test_without_the_registry_an_unloaded_model_is_loaded_from_disk(models: ManyModels) -> None:
     use(models, "a", "b")
     with restarted(models, CT_TRACKING_URI="http://127.0.0.1:9"):
@@ -241,7 +239,6 @@ def test_without_the_registry_an_unloaded_model_is_loaded_from_disk(models: Many
         assert models.predict("d").json()["model_version"] == 2
 
 
-@pytest.mark.long
 def test_a_request_does_not_wait_longer_than_its_deadline(models: ManyModels) -> None:
     use(models, "a", "b")
     with restarted(models, CT_SERVING_DEADLINE_SECONDS="0.001"):

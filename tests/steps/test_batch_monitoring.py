@@ -67,6 +67,7 @@ def test_drift_performance_and_audit_measure_what_was_scored(settings: Settings)
     assert decided.reason
 
 
+@pytest.mark.long
 def test_a_version_becomes_the_champion_without_traffic_and_scores_what_is_next(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.cases import others_long
 from tests.feature_repo.written_by_hand import copy_by_hand
 from training import check as make_check
 from training.adapters.features.definitions import load_definitions
@@ -427,7 +428,7 @@ def test_the_reference_model_has_none(files: Path) -> None:
     assert found(files) == []
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", others_long(MISTAKES, every=4))
 def test_a_mistake_is_found_and_told(files: Path, name: str) -> None:
     change, file, said = MISTAKES[name]
     change(files)
@@ -488,6 +489,7 @@ def test_all_of_them_are_found_at_once(files: Path) -> None:
     assert len(problems) >= 5, "\n".join(problems)
 
 
+@pytest.mark.long
 def test_all_differences_between_sql_and_views_are_found_at_once(files: Path) -> None:
     for name in (
         "a feature of text",
@@ -549,6 +551,7 @@ def test_the_command_tells_all_models_problems_and_ends_with_78(
     assert "→ Rename it to end in .yaml." in said
 
 
+@pytest.mark.long
 def test_the_command_looks_at_the_model_or_the_source_that_is_named(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

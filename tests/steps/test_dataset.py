@@ -275,6 +275,7 @@ def test_the_same_content_written_anew_is_equal_byte_for_byte(settings: Settings
     assert {p.name: p.read_bytes() for p in Path(again.uri).iterdir()} == before
 
 
+@pytest.mark.long
 def test_killed_at_any_file_leaves_no_dataset_and_the_next_run_makes_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

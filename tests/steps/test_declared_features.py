@@ -204,6 +204,7 @@ def test_hourly_rows_end_at_the_hour_after_the_newest_event(world: World) -> Non
     assert world.rows("shop_days")["feature_timestamp"].max() == pd.Timestamp(day(3), tz="UTC")
 
 
+@pytest.mark.long
 def test_hourly_rows_follow_landed_files_through_the_steps(world: World) -> None:
     """Day by day, then a corrected day: as if all had been there from the start. The last hour is online."""
     pipeline = Pipeline(world.settings)

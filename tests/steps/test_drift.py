@@ -168,6 +168,7 @@ def no_artifact(world: MonitoredModel) -> Iterator[None]:
     kept.with_name("away").rename(kept)
 
 
+@pytest.mark.long
 def test_without_the_dataset_the_reference_comes_from_the_champions_run(
     world: MonitoredModel, quiet: DriftResult, no_reference: None
 ) -> None:

@@ -537,6 +537,7 @@ def test_a_metric_is_held_against_former_champions_that_the_ledger_names(world: 
     assert evaluate.run(inputs, settings).verdict.leakage == verdict.leakage
 
 
+@pytest.mark.long
 def test_other_seeds_survive_a_kill_and_a_fit_that_fails_fails_the_gate(
     world: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -580,6 +581,7 @@ def test_other_seeds_survive_a_kill_and_a_fit_that_fails_fails_the_gate(
     assert len(seeds) == 5
 
 
+@pytest.mark.long
 def test_other_seeds_are_fitted_with_the_parameters_of_the_challenger(world: Judged, tmp_path: Path) -> None:
     settings = _with(world, tmp_path, stability={"seeds": 1})
     inputs = EvaluateInputs(model=MODEL, candidates=[world.poor], dataset_uri=world.uri, seed=1)

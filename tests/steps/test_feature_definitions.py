@@ -187,6 +187,7 @@ def test_an_earlier_version_keeps_its_columns_and_meaning(repo: Repo) -> None:
     pd.testing.assert_frame_equal(rows_of(repo.settings, "customer_features", version), before)
 
 
+@pytest.mark.long
 def test_many_days_are_computed_in_chunks_with_the_same_result(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     want = repo.rows()
     monkeypatch.setattr(features, "CHUNK_DAYS", 3)

@@ -239,6 +239,7 @@ def test_versions_that_do_not_exist_are_input_errors(settings: Settings, version
         features.run(inputs, settings)
 
 
+@pytest.mark.long
 def test_the_step_starts_without_feast() -> None:
     code = "import sys, training.steps.features; print([m for m in ('feast', 'mlflow', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -55,6 +55,7 @@ def refusal(settings: Settings, path: Path, **given: str) -> str:
     return message
 
 
+@pytest.mark.long
 def test_a_small_file_with_many_rows_is_refused_before_it_is_decoded(settings: Settings) -> None:
     rows = 61_000_000
     path = land(settings, pa.table({"x": repeated(7, rows)}), row_group_size=rows)
@@ -77,6 +78,7 @@ def test_a_text_that_a_dictionary_repeats_does_not_take_the_memory(settings: Set
     assert "its rows take more than 6" in said
 
 
+@pytest.mark.long
 def test_texts_with_a_prefix_that_is_written_once_are_measured_when_they_are_decoded(settings: Settings) -> None:
     table = pa.table({"x": ["a" * 10_000] * 5_000})
     path = land(settings, table, use_dictionary=False, column_encoding={"x": "DELTA_BYTE_ARRAY"})
@@ -105,6 +107,7 @@ def test_part_files_count_together(settings: Settings) -> None:
     assert "it declares rows of 24,000,000 bytes" in report["error"]["message"]
 
 
+@pytest.mark.long
 def test_a_file_within_the_limit_is_taken(settings: Settings) -> None:
     rows = GENERATOR.events(day(0))
     inputs = Deliveries(settings).land(rows, str(day(0)))

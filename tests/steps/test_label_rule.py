@@ -137,7 +137,9 @@ def test_labels_that_name_positives_only_are_as_good_as_all_of_them(tmp_path: Pa
     assert measured == same_measured
 
 
-@pytest.mark.parametrize("name", ["reported_at", "is_fraud", "excluded", "known", "score", "day", "horizon", "label"])
+@pytest.mark.parametrize(
+    "name", others_long(["reported_at", "is_fraud", "excluded", "known", "score", "day", "horizon", "label"], first=2)
+)
 def test_an_event_column_may_be_called_like_a_column_of_the_labels_or_of_ours(tmp_path: Path, name: str) -> None:
     def more(model: Raw, source: Raw) -> None:
         source["feeds"]["events"]["columns"][name] = {"type": "float64", "nullable": True}

@@ -131,6 +131,7 @@ def check_metrics(
     assert {"macro_f1", "balanced_accuracy", "ovr_auc", "top_k_accuracy"} <= found.current.keys()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("worse", [None, 1, 2])
 def test_a_rollout_compares_both_versions_on_late_labels(
     trained: tuple[Place, Candidate], kind: str, worse: int | None

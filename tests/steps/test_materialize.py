@@ -50,6 +50,7 @@ def test_without_feature_rows_there_is_nothing_to_do(settings: Settings, tmp_pat
     assert (result.as_of, sum(result.rows.values())) == (None, 0)
 
 
+@pytest.mark.long
 def test_a_table_without_version_is_bad_input(settings: Settings, tmp_path: Path) -> None:
     put(settings, *payments(12))
     versions = compute(settings, 0, 13)
@@ -60,6 +61,7 @@ def test_a_table_without_version_is_bad_input(settings: Settings, tmp_path: Path
     assert "terminal_features" in report.error.message
 
 
+@pytest.mark.long
 def test_a_redis_whose_name_has_no_address_is_tried_again(settings: Settings, tmp_path: Path) -> None:
     put(settings, *payments(12))
     inputs = {"source": SOURCE, "table_versions": compute(settings, 0, 13)}

@@ -14,6 +14,8 @@ from benchmarks.monitoring.seeds import Sizes, judged
 from benchmarks.monitoring.streams import START, Streams
 from local.changes import Change
 
+pytestmark = pytest.mark.long
+
 CUSTOMERS = 400
 
 
@@ -22,7 +24,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("streams")
 
 
-@pytest.mark.long
 def test_a_large_change_is_found_and_the_table_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = Sizes(folder, CUSTOMERS, weeks=2, every=14, kinds=("amount_inflation",), magnitudes=(3.0,))
     result = judged(sizes, seed=1)

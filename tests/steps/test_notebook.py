@@ -24,6 +24,8 @@ from training.domain.rollout import ROLLOUT, Move
 from training.settings import ROOT, Settings, load_settings
 from training.steps import dataset
 
+pytestmark = pytest.mark.long
+
 AS_OF = date(2026, 3, 20)
 
 

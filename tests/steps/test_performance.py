@@ -14,6 +14,7 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from tests.cases import others_long
 from tests.steps.monitored_model import DRIFTED, MODEL, SOURCE, MonitoredModel, copied
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.datasets import Rows
@@ -159,6 +160,7 @@ def test_a_fall_of_performance_is_diagnosed(world: MonitoredModel, caplog: pytes
     assert f"It rose where {first}" in caplog.text
 
 
+@pytest.mark.long
 def test_a_fall_for_new_entities_is_diagnosed(world: MonitoredModel, tmp_path: Path) -> None:
     """A third of the customers comes with the window, with frauds that no feature shows."""
     settings = copied(world, tmp_path)
@@ -185,6 +187,7 @@ def test_a_fall_for_new_entities_is_diagnosed(world: MonitoredModel, tmp_path: P
     assert where in found.moved
 
 
+@pytest.mark.long
 def test_a_version_without_rows_of_its_holdout_is_not_estimated(
     world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,6 +233,7 @@ def test_good_predictions_are_measured_like_the_holdout(world: MonitoredModel) -
     assert 0.7 * len(rows) < result.rows < len(rows)
 
 
+@pytest.mark.long
 def test_the_entity_of_evaluation_may_be_the_id(world: MonitoredModel, tmp_path: Path) -> None:
     rows = _log(world, _predict(world, WINDOW, _good))
     text = (MODELS_DIR / f"{MODEL}.yaml").read_text()
@@ -238,6 +242,7 @@ def test_the_entity_of_evaluation_may_be_the_id(world: MonitoredModel, tmp_path:
     assert (result.outcome, result.rows) == ("measured", len(rows))
 
 
+@pytest.mark.long
 def test_on_the_holdouts_own_days_the_champion_does_as_on_the_holdout(world: MonitoredModel) -> None:
     _log(world, _champions_own(world))
     result = _run(world, world.dataset.as_of)
@@ -273,7 +278,7 @@ def test_blind_predictions_have_degraded(world: MonitoredModel) -> None:
     assert result.current["average_precision"] < result.reference["average_precision"] - 0.1
 
 
-@pytest.mark.parametrize("good_days", [0, 3])
+@pytest.mark.parametrize("good_days", others_long([3, 0]))
 def test_a_degradation_is_dated(world: MonitoredModel, good_days: int) -> None:
     """From the day on which the predictions became blind: the training learns from what came after."""
     changed = WINDOW.start + timedelta(days=good_days)
@@ -288,6 +293,7 @@ def test_what_has_not_degraded_has_no_change(world: MonitoredModel) -> None:
     assert _run(world).change is None
 
 
+@pytest.mark.long
 def test_the_windows_after_the_holdout_are_a_reference_too(world: MonitoredModel, tmp_path: Path) -> None:
     """Windows of two days: two good ones after the holdout, then one without skill."""
     settings, last = _often(tmp_path, world), Days.ending(WINDOW.end, 2)
@@ -326,6 +332,7 @@ def test_predictions_made_again_once_the_labels_are_in_hide_nothing(world: Monit
     assert (both.rows, both.current) == (alone.rows, alone.current)
 
 
+@pytest.mark.long
 def test_other_versions_and_days_without_all_their_labels_do_not_count(world: MonitoredModel) -> None:
     _log(world, _predict(world, WINDOW, _good))
     alone = _run(world)

@@ -75,6 +75,7 @@ def test_the_champion_is_made_again_though_its_dataset_is_gone_and_the_spec_has_
     assert not list(Path(settings.scratch).glob("*/datasets/*"))
 
 
+@pytest.mark.long
 def test_a_searched_calibrated_network_is_made_again_where_other_steps_use_another_number_of_threads(
     world: MonitoredModel, place: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

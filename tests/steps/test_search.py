@@ -59,10 +59,12 @@ def test_the_winner_is_fitted_and_every_trial_is_a_child_run(searched: tuple[Pla
     assert place.journals() == []
 
 
+@pytest.mark.long
 def test_the_same_search_again_gives_the_same_model(searched: tuple[Place, TrainResult], place: Place) -> None:
     assert place.train().digest == searched[1].digest
 
 
+@pytest.mark.long
 def test_a_window_too_short_for_the_folds_is_fitted_with_what_the_usual_one_found(
     tmp_path: Path, mlflow_database: Path
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_trial_that_fails_is_a_failed_child_and_named(place: Place) -> None:
     assert f"{len(failed)} failed (trial {int(failed[0].info.run_name[-4:])}: InvalidParameterError" in summary
 
 
+@pytest.mark.long
 def test_mistakes_are_clear_errors(place: Place) -> None:
     for search, message in (
         ({**SEARCH, "folds": 9}, r"training.search needs 20 days with the label delay, but training.window_days is 14"),

@@ -115,6 +115,7 @@ def test_the_best_of_all_trials_is_fitted_and_the_parts_are_shown_below_its_run(
     assert place.train_with(*parts) == trained
 
 
+@pytest.mark.long
 def test_without_results_of_the_step_search_train_runs_the_parts_itself_and_gives_the_same(
     place: Place, trained: TrainResult
 ) -> None:
@@ -124,6 +125,7 @@ def test_without_results_of_the_step_search_train_runs_the_parts_itself_and_give
     assert place.journals() == []
 
 
+@pytest.mark.long
 def test_the_value_of_the_trials_decides_and_not_the_holdout(place: Place) -> None:
     good, poor = (place.search(part) for part in (0, 1))
     # One round of boosting is worse on the holdout, whatever is said of its value.
@@ -145,6 +147,7 @@ def test_where_lower_values_are_better_the_lowest_is_the_best(place: Place) -> N
     assert best.parameters.items() <= parameters(place.train_with(*parts)).items()
 
 
+@pytest.mark.long
 def test_a_part_killed_in_mid_search_goes_on_where_it_was(
     place: Place, searched: tuple[Place, list[SearchResult]]
 ) -> None:

@@ -218,7 +218,7 @@ FAILING = [
 @pytest.mark.parametrize(
     "mode", others_long([CANARY, SHADOW, {"mode": "ab", "weight": 50, "experiment": "x", "requests": 100}])
 )
-@pytest.mark.parametrize(("seen", "said"), FAILING)
+@pytest.mark.parametrize(("seen", "said"), others_long(FAILING))
 def test_silence_does_not_promote_a_version_that_fails(
     planned: Plan,
     registry: Registry,

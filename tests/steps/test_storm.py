@@ -1,4 +1,4 @@
-"""A storm of reasons to train: 1,000 events in an hour, from several processes at once, end in few trainings."""
+"""A storm of reasons to train: many events in an hour, from several processes at once, end in few trainings."""
 
 import random
 import shutil

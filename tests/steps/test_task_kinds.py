@@ -311,6 +311,7 @@ def test_the_fit_does_not_see_the_rows_that_set_the_intervals(place: Place) -> N
     assert place.metadata(after).task["half_width"] > place.metadata(before).task["half_width"] + 400
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["regression"], indirect=True)
 def test_a_champion_of_another_kind_stays_until_a_person_replaces_it(place: Place) -> None:
     place.registry.set_alias(MODEL, CHAMPION, place.register(place.evaluate(place.train("linear_regression"))))
@@ -321,6 +322,7 @@ def test_a_champion_of_another_kind_stays_until_a_person_replaces_it(place: Plac
     assert "The model predicts for a task of kind regression, and the spec names count" in " ".join(verdict.reasons)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", others_long(["isotonic", "sigmoid"]))
 @pytest.mark.parametrize("place", ["multiclass"], indirect=True)
 def test_classes_are_calibrated_inside_the_graph(place: Place, method: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,10 @@ def test_other_inputs_give_another_run(result: TrainResult, uri: str, at: Settin
     assert other.digest != result.digest
 
 
-@pytest.mark.parametrize("broken", [(Runs, "log_dataset"), (Runs, "log_model"), (Runs, "finish")])
+@pytest.mark.parametrize(
+    "broken",
+    [(Runs, "log_model"), *(pytest.param((Runs, name), marks=pytest.mark.long) for name in ("log_dataset", "finish"))],
+)
 def test_killed_midway_and_run_again(
     uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 import yaml
 
 from local.generator import Generator
@@ -16,6 +17,8 @@ from training.contract import messages as m
 from training.contract.base import Days, midnight
 from training.settings import Settings
 from training.steps import dataset, drift, features, ingest, train
+
+pytestmark = pytest.mark.long
 
 START, DAYS, OTHER = date(2026, 1, 5), 42, "dispute"
 CHOSEN = ["customer_mean_7d", "terminal_count_7d", "payment_amount", "night"]

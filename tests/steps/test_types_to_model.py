@@ -27,6 +27,7 @@ from serving.schema import RequestSchema
 from testing.pipeline import Pipeline
 from testing.redis_server import running_redis
 from testing.spec_files import raw_specs
+from tests.cases import others_long
 from tests.serving.prediction_rows import make_log, row
 from training.adapters.datasets import Dataset
 from training.adapters.features import Features, OnlineRows, request_code
@@ -256,7 +257,7 @@ def expected(world: World, name: str, kind: str, events: list[dict[str, Any]]) -
     return np.array([np.nan if each is None else float(each) for each in values], np.float32)
 
 
-@pytest.mark.parametrize("nullable", [False, True])
+@pytest.mark.parametrize("nullable", others_long([True, False]))
 @pytest.mark.parametrize("kind", list(VALUES))
 def test_a_type_reaches_the_model_and_the_log_unchanged(
     world: World, tmp_path: Path, kind: str, nullable: bool

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import others_long
 from tests.steps.typical_mistakes import MISTAKES, Mistake, copy_files
 from training import check
 from training.contract.errors import ExitCode
@@ -34,7 +35,7 @@ def options_of(mistake: Mistake) -> list[str]:
     return [named, file.stem] if file.suffix != ".yml" else []
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", others_long([True, False]))
 def test_the_reference_files_have_no_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], by_hand: bool
 ) -> None:
@@ -43,7 +44,7 @@ def test_the_reference_files_have_no_mistake(
     assert (code, [line[:1] for line in said.splitlines()]) == (ExitCode.OK, ["✓"] * 5), said
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.kind)
+@pytest.mark.parametrize("mistake", others_long(MISTAKES, every=12), ids=lambda mistake: mistake.kind)
 def test_a_mistake_gives_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mistake: Mistake
 ) -> None:

@@ -76,6 +76,7 @@ def test_the_half_that_finds_is_not_the_half_that_measures() -> None:
     assert 0.3 < (inside & matching).sum() / matching.sum() < 0.7
 
 
+@pytest.mark.long
 def test_equally_good_challengers_are_refused_no_more_often_than_stated() -> None:
     """By chance alone at most 2.5 % of them: each end of an interval at 95 %. benchmarks/slices.py has more of them."""
     refused, trials = 0, 30
