@@ -258,11 +258,14 @@ def test_a_version_that_fails_is_held_where_the_plan_holds(
 
 @pytest.mark.parametrize(
     ("owner", "method", "use"),
-    [
-        *((Ledger, "append", use) for use in (1, 2, 3, 4, 5, 6)),
-        *((Registry, "set_traffic", use) for use in (1, 2, 3, 4)),
-        *((Registry, "set_alias", use) for use in (1, 2, 3, 4)),
-    ],
+    others_long(
+        [
+            *((Ledger, "append", use) for use in (1, 2, 3, 4, 5, 6)),
+            *((Registry, "set_traffic", use) for use in (1, 2, 3, 4)),
+            *((Registry, "set_alias", use) for use in (1, 2, 3, 4)),
+        ],
+        every=4,
+    ),
 )
 def test_killed_anywhere_a_rerun_takes_up_the_stage(
     planned: Plan, registry: Registry, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, use: int

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from requests import RequestException
 
+from tests.cases import others_long
 from tests.steps.training_rows import NAMES, START, definitions, write_dataset
 from training import code, fit_job
 from training.adapters.onnx_model import OnnxModel
@@ -213,22 +214,17 @@ def test_other_inputs_give_another_run(result: TrainResult, uri: str, at: Settin
     assert other.digest != result.digest
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [(Runs, "log_model"), *(pytest.param((Runs, name), marks=pytest.mark.long) for name in ("log_dataset", "finish"))],
-)
-def test_killed_midway_and_run_again(
-    uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch, broken: tuple[type, str]
-) -> None:
+@pytest.mark.parametrize("broken", others_long(["log_model", "log_dataset", "finish"]))
+def test_killed_midway_and_run_again(uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     """Whatever was not yet logged when the step was killed is logged by the next, in the same run."""
-    mine = inputs(uri, estimator="logistic_regression", parameters={}, seed=len(broken[1]))
+    mine = inputs(uri, estimator="logistic_regression", parameters={}, seed=len(broken))
     before = len(runs_of(at))
 
     def killed(*args: object, **kwargs: object) -> None:
         raise TransientError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(*broken, killed)
+        patched.setattr(Runs, broken, killed)
         # A process that is killed cannot say that it failed either.
         patched.setattr(Runs, "fail", lambda *args: None)
         with pytest.raises(TransientError):
