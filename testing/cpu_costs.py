@@ -45,17 +45,13 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):  # A worker process of pytest-xdist.
         session.config.workeroutput["cpu_costs"] = {table: dict(costs) for table, costs in _costs.items()}
+        return
+    print(f"\n\nCPU seconds of all tests: {sum(_costs['files'].values()):.0f}")
+    for table, costs in _costs.items():
+        print(f"-- {table}", *(f"{cost:8.1f} {name}" for name, cost in costs.most_common(SHOWN)), sep="\n")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     for table, costs in getattr(node, "workeroutput", {}).get("cpu_costs", {}).items():
         _costs[table].update(costs)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.section(f"CPU seconds: {sum(_costs['files'].values()):.0f}")
-    for table, costs in _costs.items():
-        terminalreporter.write_line(f"-- {table}")
-        for name, cost in costs.most_common(SHOWN):
-            terminalreporter.write_line(f"{cost:8.1f} {name}")

@@ -18,6 +18,7 @@ from perennial_airflow.requests import WHEN_THE_RUN_FAILED, training_request
 from sqlalchemy import select
 
 from tests.airflow_fixtures import StepServer
+from tests.cases import others_long
 
 pytestmark = [pytest.mark.usefixtures("airflow_database", "step_settings")]
 
@@ -142,6 +143,7 @@ def test_what_a_mapped_step_has_no_result_for_is_named_with_the_reason() -> None
     assert failed["why"] == missing["two unknown"][:200]
 
 
+@pytest.mark.long
 def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skipped_without_one() -> None:
     states = {}
     for name, run_ in (("fails", "a-run"), ("succeeds", "")):
@@ -156,17 +158,20 @@ def test_a_task_that_cleans_up_after_a_failure_leaves_the_run_failed_and_is_skip
 
 @pytest.mark.parametrize(
     ("case", "step", "inputs", "tries"),
-    [
-        ("bad_input", "decide_retraining", {**MODEL, "request_id": "unknown", "run": "a-run"}, 1),
-        ("unknown_field", "decide_retraining", {**ASK, "typo": 1}, 1),
-        (
-            "bad_data",
-            "ingest",
-            {"source": "card_payments", "feed": "events", "partition": "2026-01-05", "uri": "GARBAGE"},
-            1,
-        ),
-        ("transient", "rollback", {**MODEL, "version": 1}, 2),
-    ],
+    others_long(
+        [
+            ("bad_input", "decide_retraining", {**MODEL, "request_id": "unknown", "run": "a-run"}, 1),
+            ("transient", "rollback", {**MODEL, "version": 1}, 2),
+            ("unknown_field", "decide_retraining", {**ASK, "typo": 1}, 1),
+            (
+                "bad_data",
+                "ingest",
+                {"source": "card_payments", "feed": "events", "partition": "2026-01-05", "uri": "GARBAGE"},
+                1,
+            ),
+        ],
+        first=2,
+    ),
 )
 def test_only_what_may_pass_is_tried_again(
     case: str, step: str, inputs: dict[str, Any], tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

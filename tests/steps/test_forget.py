@@ -242,6 +242,7 @@ def test_labels_of_an_event_that_is_only_in_quarantine_go(place: Settings) -> No
     assert lake.scan("labels").count_rows(filter=pc.field("transaction_id") == refused) == 0
 
 
+@pytest.mark.long
 def test_other_sources_and_replicas_with_waiting_predictions_are_named(place: Settings) -> None:
     lake = Lake(place.lake, SOURCE, MODEL)
     person = person_of(lake)

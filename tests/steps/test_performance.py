@@ -141,6 +141,7 @@ def test_performance_is_estimated_before_the_labels_come(world: MonitoredModel, 
     assert found.compared[0].error in [p.value for p in errors if p.step == DRIFTED.toordinal()]
 
 
+@pytest.mark.long
 def test_a_fall_of_performance_is_diagnosed(world: MonitoredModel, caplog: pytest.LogCaptureFixture) -> None:
     rows = _newest_scores(world, WINDOW)
     _log(world, rows)
