@@ -62,6 +62,7 @@ def test_a_step_that_ran_leaves_its_result_and_where_it_came_from(tmp_path: Path
     assert "No events in" in log
 
 
+@pytest.mark.long
 def test_a_result_that_is_printed_is_not_logged_as_well(tmp_path: Path) -> None:
     command = _command("drift", json.dumps(DRIFT), "-")
     ended = subprocess.run(command, env=_environment(tmp_path), capture_output=True, text=True, cwd=tmp_path)

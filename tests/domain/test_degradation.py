@@ -210,6 +210,7 @@ def payments(random: np.random.Generator, at_terminals: bool) -> tuple[Evaluatio
     return EvaluationSet.of(labels, customers, days), scores, [customers, terminals]
 
 
+@pytest.mark.long
 def test_the_standard_error_is_that_of_the_entity_whose_rows_resemble_each_other_most() -> None:
     """The spread over 200 weeks of the same world is the truth."""
     for at_terminals in (False, True):

@@ -214,6 +214,7 @@ def test_an_interval_does_not_leave_the_metrics_range() -> None:
     assert found.high == 1.0
 
 
+@pytest.mark.long
 def test_a_regression_is_estimated_from_its_features() -> None:
     """Rows with a larger feature have larger errors, which neither labels nor scores show."""
     task, served = task_of(load_model_spec("flight_delay")), ServedRegression()

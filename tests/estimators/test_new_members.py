@@ -102,6 +102,7 @@ def run(copy: Path, *names: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_a_new_member_is_one_file(copy: Path) -> None:
     registered = ESTIMATOR.replace("class Naive", '@ESTIMATORS.register("naive_bayes")\nclass Naive')
     (copy / "training" / "estimators" / "naive_bayes.py").write_text(registered)

@@ -131,6 +131,7 @@ def test_a_step_that_data_failed_runs_again_on_a_copy(settings: Settings, tmp_pa
     assert copied.scan("events").to_table().num_rows > live.scan("events").to_table().num_rows
 
 
+@pytest.mark.long
 def test_a_step_of_a_cluster_takes_the_file_from_the_landing_folder_here(settings: Settings, tmp_path: Path) -> None:
     inputs = delivered(settings).model_dump(mode="json")
     inputs["uri"] = f"s3://bucket/in/{SOURCE}/events/{Path(inputs['uri']).name}"

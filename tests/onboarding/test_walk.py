@@ -23,6 +23,7 @@ def command(verb: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in text.replace("\\\n", " ").split())
 
 
+@pytest.mark.long
 def test_the_walk_writes_a_source_and_a_model_and_its_request_is_read(
     here: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

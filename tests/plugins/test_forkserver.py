@@ -110,6 +110,7 @@ def test_stop_ends_the_whole_family(launcher: ForkServerProcess, tmp_path: Path)
     assert gone(family(tmp_path / "pids"))
 
 
+@pytest.mark.long
 def test_a_step_that_is_deaf_to_sigterm_is_killed(launcher: ForkServerProcess, tmp_path: Path) -> None:
     once_there_is_a_family(tmp_path / "pids", launcher.stop)
     assert launcher.launch(["-m", "probe", "deaf", str(tmp_path / "pids")], {}, NEVER) == -signal.SIGKILL

@@ -70,6 +70,7 @@ sys.exit(75)
     }
 
 
+@pytest.mark.long
 def test_a_timeout_ends_the_whole_family(launcher: ChildProcess, tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match="longer than 5 s"):
         launcher.launch(["-c", FAMILY, str(tmp_path / "pid")], os.environ, 5)

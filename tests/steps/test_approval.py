@@ -164,6 +164,7 @@ def test_a_gate_that_asks_registers_a_negative_verdict_and_another_does_not(plac
     assert (forced.ask, forced.roll_out, forced.judged_against) == (False, True, None)
 
 
+@pytest.mark.long
 def test_during_the_rollout_of_another_version_a_new_one_does_not_get_its_traffic(place: Place) -> None:
     place.register()
     place.roll_out(place.record(1))

@@ -151,6 +151,7 @@ def test_the_entity_of_evaluation_may_be_the_id(settings: Settings, tmp_path: Pa
     assert not pd.read_parquet(result.holdout.uri)["_excluded"].any()
 
 
+@pytest.mark.long
 def test_large_entities_of_which_some_are_null_stay_what_they_are(settings: Settings, tmp_path: Path) -> None:
     def nullable(model: Raw, source: Raw) -> None:
         source["feeds"]["events"]["columns"]["customer_id"] = {"type": "int64", "nullable": True}
@@ -516,6 +517,7 @@ def test_an_empty_lake_says_what_to_do(tmp_path: Path) -> None:
         run(Settings(home=tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "column", "limits"),
     [

@@ -254,6 +254,7 @@ def test_two_candidates_of_one_estimator_are_refused(world: Judged) -> None:
         world.evaluate(world.good, world.poor, world.narrow)
 
 
+@pytest.mark.long
 def test_one_estimator_may_have_a_candidate_of_each_window_and_each_counts(world: Judged) -> None:
     world.serve(world.narrow)
     days = {"": Days(start=START, end=START + timedelta(days=7)), "3d": Days.ending(START + timedelta(days=7), 3)}

@@ -163,6 +163,7 @@ def test_killed_after_a_commit_the_next_try_goes_on_and_tells_of_both(
     assert world.score(run="later").outcome == "nothing new"
 
 
+@pytest.mark.long
 def test_of_two_processes_that_score_at_once_one_asks_to_be_run_again(world: BatchWorld) -> None:
     world.promote()
     world.land(0)

@@ -238,6 +238,7 @@ def test_killed_midway_and_run_again(uri: str, at: Settings, monkeypatch: pytest
     assert len(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{result.run_id}'")) == 1
 
 
+@pytest.mark.long
 def test_another_try_on_another_device_takes_the_run_up(
     uri: str, at: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

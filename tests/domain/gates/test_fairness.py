@@ -108,6 +108,7 @@ def test_a_gap_that_grew_against_the_champion_is_named(kind: str) -> None:
     assert _judged(made, unfair, fair, shops, maximum_change=dict.fromkeys(allowed, 5.0))[1][0].passed
 
 
+@pytest.mark.long
 def test_equally_fair_challengers_are_refused_no_more_often_than_stated() -> None:
     refused, trials = 0, 40
     for seed in range(trials):
