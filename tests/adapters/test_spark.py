@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from tests.cases import others_long
 from tests.domain.test_feature_sql import COLUMNS, LABEL, START, all_functions, feeds
 from tests.feature_repo.payments_and_features import SOURCE, day, midnight, payments, put, rows_of
 from tests.feature_repo.written_by_hand import copy_by_hand
@@ -47,7 +48,9 @@ def same(found: pa.Table, wanted: pa.Table, by: list[str]) -> None:
     pd.testing.assert_frame_equal(left, right, check_exact=True)
 
 
-@pytest.mark.parametrize(("every", "windows", "labelled"), [("1d", ["1d", "3d"], True), ("1h", ["1h", "1d"], False)])
+@pytest.mark.parametrize(
+    ("every", "windows", "labelled"), others_long([("1d", ["1d", "3d"], True), ("1h", ["1h", "1d"], False)])
+)
 def test_declared_features_are_equal_to_the_last_bit(
     spark: SparkEngine, every: str, windows: list[str], labelled: bool
 ) -> None:
@@ -177,7 +180,7 @@ def test_numbers_that_do_not_fit_are_errors(spark: SparkEngine) -> None:
         spark.execute("SELECT not_there FROM rows", {}, rows)
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", others_long([False, True]))
 def test_the_features_step_writes_the_same_rows(
     spark_url: str, settings: Settings, tmp_path: Path, by_hand: bool
 ) -> None:
@@ -221,7 +224,7 @@ def moments(random: np.random.Generator, count: int) -> list[datetime | None]:
     ]
 
 
-@pytest.mark.parametrize(("created", "ttl"), [("made at", timedelta(hours=30)), (None, None)])
+@pytest.mark.parametrize(("created", "ttl"), others_long([("made at", timedelta(hours=30)), (None, None)]))
 def test_the_join_finds_the_same_rows(spark: SparkEngine, created: str | None, ttl: timedelta | None) -> None:
     random = np.random.default_rng(11)
     pick: Callable[[list[Any], int], list[Any]] = lambda values, n: [  # noqa: E731
@@ -283,7 +286,7 @@ def test_code_that_the_workers_lack_is_an_error_of_the_setup(spark_url: str) -> 
         list(connect(spark_url).map_batches("SELECT 1 AS x", not_sent))
 
 
-@pytest.mark.parametrize("silence", ["missing", "negative"])
+@pytest.mark.parametrize("silence", others_long(["negative", "missing"]))
 def test_reports_of_labels_are_read_and_corrected_there(spark: SparkEngine, settings: Settings, silence: Any) -> None:
     events, labels = payments(8, delays=(1, 2, -1))
     put(settings, events, labels, "first")

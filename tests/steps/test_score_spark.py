@@ -11,6 +11,7 @@ import pytest
 from testing.serving_stack import registered
 from testing.spec_files import Raw
 from testing.task_kinds import artifact_of, spec_of
+from tests.cases import others_long
 from tests.steps.batch_world import BatchWorld, ids
 from tests.steps.ingest_helpers import GENERATOR, MODEL, day
 from training.adapters.features import Features
@@ -39,7 +40,7 @@ def predictions(settings: Settings, world: BatchWorld) -> list[dict[str, Any]]:
     return table.sort_by("prediction_id").drop_columns("predicted_at").to_pylist()
 
 
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("kind", others_long(["binary", "multiclass", "regression"]))
 def test_the_rows_are_those_of_the_local_path(kind: str, tmp_path: Path, mlflow_database: Path, spark_url: str) -> None:
     def change(model: Raw, source: Raw) -> None:
         source["feeds"]["events"]["columns"]["kind"] = {"type": "category", "nullable": True}
@@ -69,7 +70,7 @@ def test_the_rows_are_those_of_the_local_path(kind: str, tmp_path: Path, mlflow_
     assert found == local
 
 
-@pytest.mark.parametrize("survive", [0, 1])
+@pytest.mark.parametrize("survive", others_long([1, 0]))
 def test_killed_at_a_commit_the_next_try_leaves_every_prediction_once(
     survive: int, tmp_path: Path, mlflow_database: Path, spark_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
