@@ -95,8 +95,8 @@ def _call(place: Place, wanted: Wanted, settings: Settings) -> StepCall:
     text = wanted.inputs
     try:
         inputs = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot read the inputs {text}: {error}", "Give JSON, or @ and a file with JSON.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"Cannot read the inputs {text[:100]}: {error}", "Give JSON, or @ and a file with JSON.") from error
     return StepCall(wanted.step, inputs, "INPUTS")
 
 

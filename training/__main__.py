@@ -23,22 +23,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--result", default=STANDARD_OUTPUT, help="URI of the report; - (default) is standard output")
     parser.add_argument("--schema", action="store_true", help="print the step's JSON Schemas, run nothing")
     args = parser.parse_args(argv)
-    if args.schema:
-        try:
-            spec = step_spec(args.step)
-        except InputError as error:
-            print(error, file=sys.stderr)
-            return error.exit_code
+    try:
+        inputs = read_inputs(args.inputs)
+        spec = step_spec(args.step) if args.schema else None
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if spec:
         print(json.dumps({part: getattr(spec, part).model_json_schema() for part in ("inputs", "result")}, indent=2))
         return 0
-    return run_step(args.step, read_inputs(args.inputs), args.result)
+    return run_step(args.step, inputs, args.result)
 
 
 def read_inputs(inputs: str) -> str:
-    """The JSON that the argument `--inputs` stands for."""
+    """The JSON that the argument `--inputs` stands for. Raises InputError for a file that cannot be read."""
     if inputs == "-":
         return sys.stdin.read()
-    return Path(inputs[1:]).read_text() if inputs.startswith("@") else inputs
+    try:
+        return Path(inputs[1:]).read_text() if inputs.startswith("@") else inputs
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The inputs cannot be read from {inputs[1:]}: {error}", "Name a file of JSON.") from error
 
 
 if __name__ == "__main__":

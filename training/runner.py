@@ -118,7 +118,7 @@ def _unexpected(error: Exception) -> StepError:
 def _problems(error: ValidationError, spec: StepSpec, inputs_json: str) -> list[Problem]:
     try:
         return problems_of(error, "inputs", spec.inputs, json.loads(inputs_json))
-    except ValueError as cause:
+    except (ValueError, RecursionError) as cause:
         return [Problem(file="inputs", place="", what=f"They are no JSON: {cause}", fix="Quote names and texts.")]
 
 

@@ -100,7 +100,7 @@ def _wait_for(url: str, process: subprocess.Popen) -> None:
 def test_nothing_is_registered_at_first(world: World) -> None:
     assert world.registry.by_alias(world.model, "champion") is None
     assert world.registry.versions(world.model) == []
-    with pytest.raises(InputError, match="no version 1"):
+    with pytest.raises(InputError, match="There is no registered model"):
         world.registry.get(world.model, 1)
     world.registry.remove_alias(world.model, "champion")
 
@@ -111,6 +111,8 @@ def test_a_run_becomes_one_version_however_often(world: World) -> None:
     other = world.registered("g")
     assert (first.version, again.version, other.version) == (1, 1, 2)
     assert [version.version for version in world.registry.versions(world.model)] == [1, 2]
+    with pytest.raises(InputError, match=f"{world.model} has no version 3"):
+        world.registry.get(world.model, 3)
 
 
 def test_aliases_move(world: World) -> None:

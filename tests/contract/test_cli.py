@@ -44,6 +44,14 @@ def test_inputs_come_from_the_line_a_file_or_standard_input(tmp_path: Path, caps
         assert (report["status"], report["result"]["outcome"]) == ("succeeded", "no data")
 
 
+@pytest.mark.parametrize(("name", "content"), [("none.json", None), ("latin.json", b"\xff\xfe{}"), ("", None)])
+def test_a_file_of_inputs_that_cannot_be_read_is_told(name: str, content: bytes | None, tmp_path: Path, capsys) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["drift", "--inputs", f"@{tmp_path}/{name}"]) == ExitCode.BAD_INPUT
+    assert f"The inputs cannot be read from {tmp_path}/{name}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [[], ["--schema"]])
 def test_an_unknown_step_is_refused_with_the_one_that_was_meant(more: list[str], capsys, caplog) -> None:
     assert main(["dirft", *more]) == ExitCode.BAD_INPUT

@@ -81,6 +81,7 @@ def test_a_result_that_is_printed_is_not_logged_as_well(tmp_path: Path) -> None:
         ([], "Input should be fields"),
         ({"model": "card_fraud", "as_of": "yesterday"}, "as_of: Input should be a valid date"),
         ("{", "They are no JSON"),
+        ("[" * 50_000, "They are no JSON"),
     ],
 )
 def test_wrong_inputs_end_with_64_and_name_the_field(tmp_path: Path, inputs: dict | list | str, complaint: str) -> None:

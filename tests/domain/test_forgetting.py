@@ -30,6 +30,12 @@ def test_an_entity_is_read_in_the_type_of_its_column() -> None:
     assert Entity("carrier", "O'Hare").predicate == "\"carrier\" = 'O''Hare'"
 
 
+def test_a_misspelt_column_is_told_with_the_one_that_was_meant() -> None:
+    with pytest.raises(InputError) as error:
+        parse_entity("custmer_id=7", TYPES)
+    assert error.value.hint.startswith("Did you mean 'customer_id'? Write <column>=<value>.")
+
+
 @pytest.mark.parametrize(
     "text",
     [

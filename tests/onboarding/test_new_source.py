@@ -474,6 +474,7 @@ def test_a_file_of_labels_that_cannot_be_used_has_one_clear_error(
     [
         ("sample.parquet", b"no parquet", "cannot be read as Parquet"),
         ("sample.csv", b"", "cannot be read as CSV"),
+        ("sample.csv", b"time,y,time\n2026-01-01,1,2026-01-01\n", "several columns with the name time"),
         ("sample.json", b"{}", "does not end in"),
         ("sample.csv", "id,größe\n1,2\n".encode("latin1"), "not UTF-8: the names of its columns"),
         ("sample.csv", "id,ort\n1,Köln\n".encode("latin1"), "not UTF-8: the text of ort"),

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from training.contract.artifact import Golden
 from training.contract.errors import InputError
+from training.contract.names import did_you_mean
 from training.domain.sql_names import quoted
 
 #: Values in one predicate. More would make it slow to parse.
@@ -50,8 +51,9 @@ def parse_entity(text: str, types: dict[str, pa.DataType]) -> Entity:
     column, equals, value = text.partition("=")
     column = column.strip()
     if not equals or column not in types:
-        hint = f"Columns that hold entities: {', '.join(types) or 'none'}."
-        raise InputError("Name the entity as <column>=<value>", hint)
+        problem = "The entity does not begin with a column of entities" if equals else "The entity has no ="
+        columns = f"Columns that hold entities: {', '.join(types) or 'none'}."
+        raise InputError(problem, f"{did_you_mean(column, types)}Write <column>=<value>. {columns}")
     kind = types[column]
     if pa.types.is_integer(kind):
         return Entity(column, _whole(value.strip(), column, kind))

@@ -143,13 +143,13 @@ def _read(path: Path) -> pa.Table:
         kind = "CSV" if is_csv else "Parquet"
         fix = _CSV_FORM if is_csv else "Write it again as Parquet."
         raise InputError(f"{path} cannot be read as {kind}: {error}", fix) from error
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{path} has several columns with the name {', '.join(repeated)}", "Rename them in the file.")
     # Arrow reads text that is not UTF-8 as bytes.
     if is_csv and (other := [name for name in names if pt.is_binary(table[name].type)]):
         raise _not_utf8(path, f"the text of {', '.join(other)}")
     if is_csv and len(names) == 1 and (found := _OTHER_SEPARATOR.search(names[0])):
         raise InputError(f"{path} has one column, {names[0]!r}: {found[0]!r} seems to separate its fields", _CSV_FORM)
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{path} has several columns with the name {', '.join(repeated)}", "Rename them in the file.")
     return pa.table({name: _decoded(table[name]) for name in names if not _PANDAS_INDEX.fullmatch(name)})
 
 
