@@ -68,9 +68,13 @@ async def read_body(receive: Any) -> bytes | None:
 async def _read(receive: Any) -> bytes | None:
     body = bytearray()
     while (message := await receive())["type"] == "http.request":
-        body += message.get("body", b"")
+        part, more = message.get("body", b""), message.get("more_body", False)
+        if not body and not more:  # The usual case: all of it at once.
+            check_length(part)
+            return bytes(part)
+        body += part
         check_length(body)
-        if not message.get("more_body", False):
+        if not more:
             return bytes(body)
     return None
 

@@ -1,12 +1,13 @@
 """Requests that arrive in the same turn of the event loop, with the same batch key, are answered as one batch.
 
-No request waits for another to arrive. A batch shares what it costs once: the arrays of features, the call of the
-model, the round trip to the online store.
+Those that arrive before it begins, a turn later, join. No request waits for another to arrive. A batch shares what it
+costs once: the arrays of features, the call of the model, the round trip to the online store.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Any
 
 from serving.loaded_model import FEW_ROWS
 from serving.request import PredictionRequest
@@ -58,14 +59,22 @@ class MicroBatcher:
     def _end_turn(self) -> None:
         """Answer what waits. Callbacks run in the order they were added, so every request of the turn is there."""
         self._arrived_before, self._arrived = self._arrived, 0
-        if not self._waiting:
-            return
+        if self._waiting:
+            self._start(self._answer_waiting())
+
+    async def _answer_waiting(self) -> None:
+        """Requests that have arrived since the end of the turn join."""
         waiting, self._waiting = self._waiting, {}
-        for batch in waiting.values():
-            for i in range(0, len(batch), FEW_ROWS):
-                task = asyncio.get_running_loop().create_task(self._answer(batch[i : i + FEW_ROWS]))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        batches = [batch[i : i + FEW_ROWS] for batch in waiting.values() for i in range(0, len(batch), FEW_ROWS)]
+        for batch in batches[1:]:
+            self._start(self._answer(batch))
+        if batches:
+            await self._answer(batches[0])
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, batch: list[tuple[PredictionRequest, asyncio.Future[Outcome]]]) -> None:
         requests = [request for request, _ in batch]

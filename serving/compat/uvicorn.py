@@ -6,11 +6,12 @@ the kernel for each response.
 
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
 the parser calls `on_message_begin`, `on_headers_complete`, `on_body` and `on_message_complete` for each request, and
-that headers and trailers are appended to `headers`; `app`; `connections`; `_start_asgi_task`; `Server.capture_signals`;
-that `receive` and `send` are methods of the request's cycle, that its `more_body` is False once the body is complete,
-and that `send` writes the head and the body of a response to its `transport`.
+that headers and trailers are appended to `headers`; `app`; `access_log`; `connections`; `_start_asgi_task`;
+`Server.capture_signals`; that `receive` and `send` are methods of the request's cycle, that its `more_body` is False
+once the body is complete, and that `send` writes the head and the body of a response to its `transport`.
 """
 
+import logging
 from asyncio.events import TimerHandle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,8 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         # It would read X-Forwarded-For, which serving ignores, and costs a coroutine for each request.
         if isinstance(self.app, ProxyHeadersMiddleware):
             self.app = self.app.app
+        # BentoML's handlers make uvicorn write a line of its access log for each request, which no level lets through.
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
         super().connection_made(transport)

@@ -1,6 +1,7 @@
 """The private parts of libraries that serving uses are still where they were."""
 
 import asyncio
+import logging
 import random
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import uvicorn
 from prometheus_client import CollectorRegistry, Histogram
 from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -49,6 +51,17 @@ def test_no_middleware_of_uvicorn_reads_forged_addresses_before_ours() -> None:
         loop.close()
 
 
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+def test_uvicorn_makes_no_line_of_its_access_log_that_nobody_gets(
+    level: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written: list[Any] = []
+    monkeypatch.setattr(httptools_impl, "get_path_with_query_string", written.append)
+    caplog.set_level(level, "uvicorn.access")
+    asyncio.run(_answered(uvicorn.Config(_answer_the_path, log_config=None)))
+    assert bool(written) is (level == logging.INFO)
+
+
 class RecordingTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -61,22 +74,24 @@ class RecordingTransport(asyncio.Transport):
         return False
 
 
+async def _answer_the_path(scope: Any, receive: Any, send: Any) -> None:
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
+    await send_whole(send, start, {"type": "http.response.body", "body": scope["path"].encode()})
+
+
+async def _answered(config: uvicorn.Config) -> list[bytes]:
+    """What is written to a connection that asks for /one and for /two."""
+    protocol = LimitedHttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    transport = RecordingTransport()
+    protocol.connection_made(transport)
+    for path in (b"/one", b"/two"):
+        protocol.data_received(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.01)
+    return transport.written
+
+
 def test_head_and_body_of_a_response_are_written_at_once() -> None:
-    async def answering(scope: Any, receive: Any, send: Any) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
-        await send_whole(send, start, {"type": "http.response.body", "body": scope["path"].encode()})
-
-    async def go() -> list[bytes]:
-        config = uvicorn.Config(answering, log_config=None)
-        protocol = LimitedHttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
-        transport = RecordingTransport()
-        protocol.connection_made(transport)
-        for path in (b"/one", b"/two"):
-            protocol.data_received(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-            await asyncio.sleep(0.01)
-        return transport.written
-
-    one, two = asyncio.run(go())
+    one, two = asyncio.run(_answered(uvicorn.Config(_answer_the_path, log_config=None)))
     assert one.startswith(b"HTTP/1.1 200 OK\r\n")
     assert one.endswith(b"\r\n\r\n/one")
     assert two.endswith(b"\r\n\r\n/two")

@@ -100,6 +100,21 @@ def test_while_one_arrives_per_turn_it_is_answered_in_that_turn() -> None:
     assert asyncio.run(go()) == [False] * 3
 
 
+def test_who_arrives_before_a_batch_begins_joins_it() -> None:
+    async def go() -> list[Outcome]:
+        async def predicting(batch: list[PredictionRequest]) -> list[Outcome]:
+            return echo(batch)
+
+        loop, batcher = asyncio.get_running_loop(), MicroBatcher(predicting)
+        await asyncio.gather(*(batcher.outcome(each, key) for key, each in CROWD))
+        begun = [loop.create_task(batcher.outcome(request(number), "key")) for number in (1, 2)]
+        await asyncio.sleep(0)
+        begun.append(loop.create_task(batcher.outcome(request(3), "key")))
+        return await asyncio.gather(*begun)
+
+    assert asyncio.run(go()) == [[{"number": number, "batch": 3}] for number in (1, 2, 3)]
+
+
 def test_the_failure_of_one_is_not_that_of_its_batch() -> None:
     def predict(batch: list[PredictionRequest]) -> list[Outcome]:
         if any(each.rows[0]["number"] == 2 for each in batch):
