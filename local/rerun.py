@@ -96,7 +96,9 @@ def _call(place: Place, wanted: Wanted, settings: Settings) -> StepCall:
     try:
         inputs = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"Cannot read the inputs {text[:100]}: {error}", "Give JSON, or @ and a file with JSON.") from error
+        raise InputError(
+            f"Cannot read the inputs {text[:100]}: {error}", "Give JSON, or @ and a file with JSON."
+        ) from error
     return StepCall(wanted.step, inputs, "INPUTS")
 
 

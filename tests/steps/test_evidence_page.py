@@ -202,5 +202,5 @@ def test_a_version_without_evidence_says_so(registered: Settings) -> None:
         where(MODEL, "77", registered)
     with pytest.raises(InputError, match="is not the number of a version"):
         where(MODEL, "latest", registered)
-    with pytest.raises(InputError, match="has no champion"):
+    with pytest.raises(InputError, match="no registered model 'flight_delay'"):
         where("flight_delay", "", registered)

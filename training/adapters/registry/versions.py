@@ -113,7 +113,8 @@ class Registry:
             return
         with contract_errors(self._uri):
             known = registered_names(self._client)
-        hint = f"{did_you_mean(model, known)}Registered models: {', '.join(known) or 'none'}."
+        listed = f"Registered models: {', '.join(known) or 'none'}."
+        hint = f"{did_you_mean(model, known)}{listed} A model is registered by its first training."
         raise InputError(f"There is no registered model {model!r} in {self._uri}", hint)
 
     def get(self, model: str, version: int) -> ModelVersion:
