@@ -130,7 +130,7 @@ def newest_failed(logs: Path, task: str, settings: StateSettings) -> StepCall:
         meant = did_you_mean(" ".join(task.split()[:2]), known)
         hint = f"{meant}Tasks with logs: {', '.join(known)}." if known else "Name a log: make rerun LOG=<file>."
         raise InputError(f"No log of a try of the task {task!r} in {logs}", hint)
-    hint = f"To run the newest try again all the same: make rerun LOG='{tries[0]}'"
+    hint = f"To run the newest try again anyway: make rerun LOG='{tries[0]}'"
     raise InputError(f"None of the {len(tries)} tries of the task {task!r} in {logs} failed in its step", hint)
 
 

@@ -1,4 +1,4 @@
-"""The models of the service: one host for each. They share the replica; each has its own troubles.
+"""The models of the service: one host for each. They share the replica. A failure of one does not affect the others.
 
 The spec files are read again when they change. A new model gets a host, and that of a removed one is closed. When a
 spec has changed, a second host loads the versions with the new spec, and takes over once it can answer. While a file is

@@ -1,7 +1,7 @@
 """The prediction logs of a replica. Each has a folder, `predictions/<source>/<model>`.
 
-A log goes on when its model is not served any more: its spec was removed or is broken, or names another source now. So
-what waits in its folder is shipped all the same, also after a restart: `event.schema` in the folder has the columns.
+What waits in a folder is also shipped when its model is no longer served, because its spec was removed, is broken or
+names another source now. This works after a restart too: `event.schema` in the folder has the columns.
 """
 
 import logging

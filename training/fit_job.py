@@ -1,4 +1,4 @@
-"""What is fitted, on which rows, and by what it is known: the steps `search` and `train` share it."""
+"""What is fitted, on which rows, and its identity. The steps `search` and `train` share it."""
 
 import logging
 import os

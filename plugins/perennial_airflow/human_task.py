@@ -19,18 +19,18 @@ def _comment(required: bool) -> Param:
     """The field of the form. The REST API takes an answer without it; `record_approval` refuses what lacks one."""
     kept = "Recorded in the ledger."
     if required:
-        why = f"{kept} The verdict is negative: to approve the version, say why it may serve all the same."
+        why = f"{kept} The verdict is negative: to approve the version, say why it may serve nevertheless."
         return Param("", description=why, type="string", minLength=1, title="Comment")
     return Param(None, description=kept, type=["null", "string"], title="Comment")
 
 
 class ApproveOperator(HITLOperator):
-    """Asks what the step `request_approval` says (`question`, its result), and returns the answer as an input of
+    """Asks the question of the step `request_approval` (`question`, its result), and returns the answer as an input of
     `record_approval`. Skipped when the request has ended.
 
-    It waits without a worker slot, under Required Actions, until somebody approves or rejects; nobody in time rejects.
-    Airflow's page shows the assignees when its login names users by what they type in, and so refuses others at once.
-    In any case `record_approval` refuses them.
+    It waits without a worker slot, under Required Actions, until somebody approves or rejects. Without an answer in
+    time the version is rejected. If the auth manager identifies users by their login names, Airflow's page shows the
+    assignees and refuses others at once. In any case `record_approval` refuses them.
     """
 
     template_fields: Sequence[str] = ("question",)

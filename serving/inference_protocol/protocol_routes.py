@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from serving.model_host import ModelHost
     from serving.model_hosts import ModelHosts
 
-#: The protocol wants a 4xx status of what is not ready.
+#: The protocol wants a 4xx status when something is not ready.
 NOT_READY = 400
 #: It counts as ready: a client that finds a model not ready would never send the request that loads it.
 UNLOADED = "unloaded: the next request loads it"

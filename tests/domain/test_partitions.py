@@ -44,7 +44,10 @@ def test_a_name_is_read_one_way_or_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "2026-02-30", "2026-01-05_", "2026-01-05_2026-01-04", "2026-01-05_2026-01-05", "20260105", "9999-12-31"],
+    [
+        *("", "2026-02-30", "2026-01-05_", "2026-01-05_2026-01-04", "2026-01-05_2026-01-05", "20260105", "9999-12-31"),
+        *("0001-01-01", "1699-12-31", "2251-01-01", "0001-01-01_9999-12-30"),
+    ],
 )
 def test_a_name_that_promises_no_days_is_bad_input(name: str) -> None:
     with pytest.raises(InputError):
@@ -65,6 +68,13 @@ def test_affected_days_reach_from_the_day_after_to_history_or_horizon(
         assert due <= named
         assert max(named) <= min(max(touched), horizon or date.max)
         assert since is not None or named == due
+
+
+def test_many_days_have_bounds_of_the_days_before_each() -> None:
+    counts = {on(number): 10 for number in range(10_000)}
+    bounds = row_bounds(counts, {}, RowCount())
+    assert bounds[on(0)] == Bounds(1, None)
+    assert bounds[on(9_999)] == Bounds(3, 30)
 
 
 def test_days_without_events_before_a_partition_are_affected_too() -> None:

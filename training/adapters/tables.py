@@ -1,6 +1,6 @@
 """The tables of a source as typed readers, each pinned to a version; logged_predictions.py has that of a model.
 
-Which rows count is said only there. Frames have the columns of the spec under their own names; integers with nulls
+These two alone decide which rows count. Frames have the columns of the spec under their own names; integers with nulls
 among them are Int64. Ours begin with an underscore, as no column of a spec does.
 """
 

@@ -24,7 +24,7 @@ class RowCount(Spec):
     """Rules for the number of rows of a day. The ratios are relative to the median of earlier days."""
 
     minimum: int = Field(1, ge=0)
-    history_days: int = Field(28, ge=1)
+    history_days: int = Field(28, ge=1, le=3660)
     minimum_ratio: float = Field(0.3, ge=0)
     maximum_ratio: float = Field(3.0, gt=0)
 

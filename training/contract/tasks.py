@@ -103,7 +103,7 @@ class TaskSection(Spec):
 
 
 class BinaryCosts(Spec):
-    """What a decision costs, by what comes true, in any unit."""
+    """What a decision costs for each true label, in any unit."""
 
     false_positive: float = Field(ge=0)
     false_negative: float = Field(ge=0)

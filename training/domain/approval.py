@@ -119,7 +119,7 @@ class Approvals:
         return sorted(old for old, end in self.ended.items() if end.superseded_by == version)
 
     def attempt(self, version: int) -> int:
-        """The how-manieth time that a person is asked now."""
+        """The number of this request to a person: 1 when nobody has been asked about the version before."""
         return len(self.refused.get(version, ())) + 1
 
 

@@ -11,8 +11,8 @@ from training.contract.messages import DailyLoss
 #: Deviations that a day may be worse than the holdout without being counted. The mean of a holdout of a week is itself
 #: uncertain by 0.4 deviations of a day.
 SLACK = 1.0
-#: The sum of what is counted that makes a change. By chance it is exceeded once in 15,000 days (Siegmund, Sequential
-#: Analysis, 1985, on the average run length), or more often where the holdout was lucky.
+#: A change is found when the counted deviations sum up to this. By chance they do once in 15,000 days (Siegmund,
+#: Sequential Analysis, 1985, on the average run length), or more often where the holdout was lucky.
 THRESHOLD = 4.0
 #: The most deviations that one day counts for, so that no day alone is a change.
 MOST = 4.0

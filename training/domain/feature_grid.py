@@ -155,7 +155,7 @@ def _unscaled(column: pa.ChunkedArray, is_null: np.ndarray | None) -> np.ndarray
 
 @dataclass(frozen=True)
 class _Spans:
-    """From which step on an event gives its entity a row and counts for windows, and from which one on no more."""
+    """The first step from which an event gives its entity a row and counts for windows, and the first after them."""
 
     grid: Grid
     moment: np.ndarray

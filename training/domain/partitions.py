@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DAY = timedelta(days=1)
+#: The years that a partition may be of. Nanoseconds in 64 bits, as pandas counts time, reach from 1677 to 2262.
+FIRST_YEAR, LAST_YEAR = 1700, 2250
 
 
 def partition_days(name: str) -> Days:
     """The days in a partition's name: `2026-01-05`, or `2026-01-05_2026-01-18` (the last day included).
 
-    Raises InputError when the name has another form or ends before it starts.
+    Raises InputError when the name has another form, ends before it starts, or is of years that no data has.
     """
     first, _, last = name.partition("_")
     try:
@@ -34,6 +36,8 @@ def partition_days(name: str) -> Days:
         raise InputError(f"{name!r} is not the name of a partition", hint) from error
     if partition_name(days) != name:
         raise InputError(f"{name!r} should be written {partition_name(days)!r}", "Rename the file.")
+    if start.year < FIRST_YEAR or end.year > LAST_YEAR:
+        raise InputError(f"{name!r} is not of the years {FIRST_YEAR} to {LAST_YEAR}", "Name the file after its days.")
     return days
 
 
@@ -108,7 +112,8 @@ def row_bounds(counts: Mapping[date, int], history: Mapping[date, float], rule: 
     known = {**history, **counts}
     bounds = {}
     for day in counts:
-        recent = [rows for other, rows in known.items() if day - rule.history_days * _DAY <= other < day]
+        before = (day - at * _DAY for at in range(1, rule.history_days + 1))
+        recent = [known[each] for each in before if each in known]
         typical = median(recent) if recent else 0
         if not typical:
             bounds[day] = Bounds(rule.minimum, None)

@@ -48,7 +48,7 @@ class ApprovalRequest(Frozen):
 
 
 class AskedRun(Frozen):
-    """A run of `<model>_approval`: of this version, the how-manieth time that a person is asked."""
+    """A run of `<model>_approval`. `attempt`: 1 when a person is asked about the version for the first time."""
 
     version: int
     attempt: int = 1
