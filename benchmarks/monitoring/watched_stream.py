@@ -150,7 +150,8 @@ class Watch:
         monitoring, time = spec.monitoring, spec.source.events.time_column
         sides = [paired(before, after, spec.entity_columns, time) for before, after in pairs]
         chance = chance_of_error(monitoring.confidence, look, monitoring.window_days)
-        return judged({}, tested(sides, DRIFT_TESTS.find(monitoring.test), monitoring.minimum_shift, chance))
+        test, minimum, new = DRIFT_TESTS.find(monitoring.test), monitoring.minimum_shift, monitoring.minimum_new_share
+        return judged({}, tested(sides, test, minimum, chance, new))
 
     def performance(self, as_of: date) -> PerformanceResult:
         champion, spec, task = self.champion, self.champion.spec, self.champion.task

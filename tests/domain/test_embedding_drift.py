@@ -19,7 +19,7 @@ def rows(vectors: np.ndarray, entities: np.ndarray, since: int = 0) -> Rows:
 def p_value(reference: Rows, current: Rows, seed: int = 0) -> float:
     """Of the column with the embeddings."""
     scored = with_domain_scores(reference, current, ["text"], "user", seed)
-    return drift.tested([paired(*scored, ["user"], "time")], compare_shares, 0.02, 0.01)["text"].p_value
+    return drift.tested([paired(*scored, ["user"], "time")], compare_shares, 0.02, 0.01, 1.0)["text"].p_value
 
 
 def of_users(random: np.random.Generator, count: int, users: int = 300, spread: float = 1.0) -> tuple[np.ndarray, ...]:
@@ -82,5 +82,5 @@ def test_a_column_that_is_missing_throughout() -> None:
     current.columns["text"] = None
     scored = with_domain_scores(reference, current, ["text"], "user", 0)
     assert scored[1].columns["text"].isna().all()
-    found = drift.tested([paired(*scored, ["user"], "time")], compare_shares, 0.02, 0.01)["text"]
+    found = drift.tested([paired(*scored, ["user"], "time")], compare_shares, 0.02, 0.01, 1.0)["text"]
     assert found.drifted

@@ -62,6 +62,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("monitoring.window_days", 9, set()),
     ("monitoring.maximum_drifted_share", 0.9, set()),
     ("monitoring.minimum_shift", 0.1, set()),
+    ("monitoring.minimum_new_share", 0.1, set()),
     ("monitoring.seasonality", ["hour_of_day"], set()),
     ("retraining.cooldown_days", 99, set()),
     ("retraining.budget_per_30_days", 1, set()),

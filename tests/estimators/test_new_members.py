@@ -76,7 +76,7 @@ for name in spec.training.estimators:
     parity[name] = prove_parity(fitted.outputs(features), OnnxScorer(fitted.onnx()).score(features))
 before = dict(zip("abc", features.T))
 sides = [(Side(before), Side(before | {"a": before["a"] + 2}))]
-shifts = tested(sides, DRIFT_TESTS.find(spec.monitoring.test), 0.02, 0.05)
+shifts = tested(sides, DRIFT_TESTS.find(spec.monitoring.test), 0.02, 0.05, 0.005)
 drifted = [name for name, shift in shifts.items() if shift.drifted]
 code = training_code(load_settings(), spec)
 print(json.dumps({"early": sorted(early), "parity": parity, "drifted": drifted, "code": code}))

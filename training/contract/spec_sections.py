@@ -115,6 +115,10 @@ class MonitoringSpec(Spec):
     window_days: DayCount = 7
     minimum_shift: Share = 0.02
     """The least part of the rows that must have changed for a column to drift. Of the test `shares`."""
+    minimum_new_share: Share = 0.005
+    """The least part of the rows with a value that the reference nearly lacks (a 0, a category, a missing value) for a
+    column to drift. 1: such values count as any other change; so they do with the test `distance`, and with
+    `seasonality: [year]`."""
     embeddings: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Columns of the event file with lists of floats of a fixed length. Each is compared as a whole: a classifier must
     not tell its values of now from those of the training window. Datasets keep these columns."""

@@ -27,11 +27,12 @@ class Side:
     """The rows of one side: columns [n] of finite numbers or texts, which may be missing (NaN, None).
 
     `clusters`: kind of entity → rows that resemble each other. Both sides have the same kinds, or one has none: which
-    of its rows do is not known then.
+    of its rows do is not known then. `times` [n]; None: not known.
     """
 
     columns: Mapping[str, np.ndarray]
     clusters: Mapping[str, Clusters] = field(default_factory=dict)
+    times: np.ndarray | None = None
 
 
 class Rows(NamedTuple):
@@ -60,8 +61,14 @@ def paired(reference: Rows, current: Rows, entities: Sequence[str], time: str) -
         found = {name: _plain(columns[name]) for name in columns}
         if keys is not None:
             found |= {name: keys[name].to_numpy(object) for name in ids if name not in found}
-        sides.append(Side(found, {} if keys is None else next(clusters)))
+        known = () if keys is None else (next(clusters), keys[time].to_numpy("datetime64[ns]"))
+        sides.append(Side(found, *known))
     return sides[0], sides[1]
+
+
+def are_numbers(*sides: np.ndarray) -> bool:
+    """Whether a column is compared as numbers: all its sides are."""
+    return all(np.issubdtype(values.dtype, np.number) for values in sides)
 
 
 def matched(reference: Rows, current: Rows, time: str, seasons: Sequence[str]) -> tuple[Rows, Rows]:

@@ -13,6 +13,7 @@ from training.contract.feature_tables import window_hours
 from training.contract.messages import ColumnDrift, Shift
 from training.contract.source_spec import SourceSpec
 from training.domain.comparison import OUTPUT, Side
+from training.domain.new_values import with_new_values
 
 #: The method of a column that is tested and not on Evidently's page.
 SHARES = "shares"
@@ -34,20 +35,23 @@ class DriftTest(Protocol):
     def __call__(self, reference: Side, current: Side, minimum: float) -> dict[str, Shift]:
         """For each column of both sides, what has changed in it, with a p-value.
 
-        A smaller change than `minimum`, of the share of the rows, has the p-value 1. A column that is not returned is
-        judged by Evidently's distance: it has drifted from its threshold on.
+        A smaller change than `minimum`, of the share of the rows, has the p-value 1. A column that is returned is also
+        tested for new values. One that is not is judged by Evidently's distance: it has drifted from its threshold on.
         """
         ...
 
 
-def tested(sides: Iterable[tuple[Side, Side]], test: DriftTest, minimum: float, chance: float) -> dict[str, Shift]:
+def tested(
+    sides: Iterable[tuple[Side, Side]], test: DriftTest, minimum: float, chance: float, new: float
+) -> dict[str, Shift]:
     """What has changed in the columns of pairs of a reference and a current side, of all columns together.
 
-    `chance`: the chance of error of this look (training/domain/looks.py).
+    `chance`: the chance of error of this look (training/domain/looks.py). `new`: values that the reference lacks count
+    from this share of the rows on, in the columns for which the test has a p-value (with_new_values).
     """
     shifts: dict[str, Shift] = {}
     for reference, current in sides:
-        shifts |= test(reference, current, minimum)
+        shifts |= with_new_values(test(reference, current, minimum), reference, current, new)
     return with_false_discovery_control(shifts, chance)
 
 

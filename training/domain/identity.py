@@ -119,6 +119,7 @@ DECIDES: Mapping[str, frozenset[Id]] = {
     "monitoring.maximum_drifted_share": _NOTHING,
     "monitoring.test": _NOTHING,
     "monitoring.minimum_shift": _NOTHING,
+    "monitoring.minimum_new_share": _NOTHING,
     "monitoring.seasonality": _NOTHING,
     "monitoring.minimum_rows": _NOTHING,
     "monitoring.maximum_performance_drop": _NOTHING,

@@ -21,7 +21,7 @@ from scipy.special import xlogy
 from scipy.stats import t as student
 
 from training.contract.messages import Shift
-from training.domain.comparison import Side
+from training.domain.comparison import Side, are_numbers
 from training.domain.resampling import Clusters
 
 #: Values are compared up to these quantiles of both sides together.
@@ -170,12 +170,9 @@ def _p_values(share: np.ndarray, rows: np.ndarray, freedom: np.ndarray) -> np.nd
 
 
 def _parts(reference: np.ndarray, current: np.ndarray, minimum: float, entities: bool) -> _Parts:
-    numbers = all(np.issubdtype(values.dtype, np.number) for values in (reference, current))
-    return (
-        _of_numbers(reference, current, minimum)
-        if numbers and not entities
-        else _of_texts(reference, current, entities)
-    )
+    if are_numbers(reference, current) and not entities:
+        return _of_numbers(reference, current, minimum)
+    return _of_texts(reference, current, entities)
 
 
 def _of_numbers(reference: np.ndarray, current: np.ndarray, minimum: float) -> _Parts:

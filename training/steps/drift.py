@@ -232,7 +232,9 @@ def _tested(
     look = look_number(window, metadata.holdout_days, monitoring.window_days)
     chance = chance_of_error(monitoring.confidence, look, monitoring.window_days)
     sides = [paired(before, now, spec.entity_columns, time) for before, now in pairs]
-    return tested(sides, DRIFT_TESTS.find(monitoring.test), monitoring.minimum_shift, chance)
+    # In a year many values come and go.
+    new = 1.0 if "year" in monitoring.seasonality else monitoring.minimum_new_share
+    return tested(sides, DRIFT_TESTS.find(monitoring.test), monitoring.minimum_shift, chance, new)
 
 
 def draw_page(found: Comparison, folder: Path, about: dict[str, str], spec: ModelSpec) -> DriftReport:
