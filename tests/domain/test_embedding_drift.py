@@ -84,3 +84,28 @@ def test_a_column_that_is_missing_throughout() -> None:
     assert scored[1].columns["text"].isna().all()
     found = drift.tested([paired(*scored, ["user"], "time")], compare_shares, 0.02, 0.01, 1.0)["text"]
     assert found.drifted
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_a_list_with_an_element_that_is_no_number_counts_as_missing(odd: float) -> None:
+    random = np.random.default_rng(6)
+    (before, who), (now, of_now) = of_users(random, 400), of_users(random, 400)
+    now[::5, 3] = odd
+    scored = with_domain_scores(rows(before, who), rows(now, of_now, 30), ["text"], "user", 0)
+    assert (np.flatnonzero(scored[1].columns["text"].isna()) == np.arange(0, 400, 5)).all()
+    assert scored[0].columns["text"].notna().all()
+
+
+@pytest.mark.parametrize("part", [0.2, 1.0])
+def test_lists_of_another_length_are_of_another_encoder(part: float) -> None:
+    random = np.random.default_rng(7)
+    (before, who), (now, of_now) = of_users(random, 400), of_users(random, 400)
+    reference, current = rows(before, who), rows(now, of_now, 30)
+    count = int(part * 400)
+    current.columns["text"] = [list(each[:5]) if i < count else each for i, each in enumerate(current.columns["text"])]
+    reference.columns.at[0, "text"] = [1.0]
+    scored = with_domain_scores(reference, current, ["text"], "user", 0)
+    assert (scored[1].columns["text"][:count] == 1).all()
+    assert scored[1].columns["text"][count:].between(0.001, 0.999).all()
+    assert scored[0].columns["text"][0] == 0
+    assert p_value(reference, current) < 1e-6

@@ -39,23 +39,28 @@ def with_domain_scores(
 ) -> tuple[Rows, Rows]:
     """The rows, where each column of lists of floats among `names` has the scores of its rows instead.
 
-    Scores are between 0 and 1, and higher for a row that is more like those of now. A missing list has no score (NaN).
-    All lists of a column have one length. `entity`: the column of the keys whose rows stay in one half; None: rows are
-    independent.
+    Scores are between 0 and 1, and higher for a row that is more like those of now. A missing list has no score (NaN),
+    nor has one with an element that is no finite number. Lists of another length than most of the reference's are of
+    another encoder: no classifier is needed to tell those of now from those before. `entity`: the column of the keys
+    whose rows stay in one half; None: rows are independent.
     """
     for name in names:
-        sides = []
-        for rows in (reference, current):
-            vectors = _vectors(rows.columns[name])
-            sides.append(Half(vectors, _second(rows, entity, seed)))
-        known = [~np.isnan(side.vectors).any(axis=1) for side in sides]
-        found = domain_scores(*(Half(*(each[kept] for each in side)) for side, kept in zip(sides, known, strict=True)))
+        lists = [rows.columns[name] for rows in (reference, current)]
+        length = _length(lists[0])
+        vectors = [_vectors(each, length) for each in lists]
+        known = [np.isfinite(each).all(axis=1) for each in vectors]
+        halves = [_second(rows, entity, seed) for rows in (reference, current)]
+        before, now = (Half(*(each[of] for each in side)) for *side, of in zip(vectors, halves, known, strict=True))
         columns = []
-        for rows, kept, scores in zip((reference, current), known, found, strict=True):
-            column = np.full(len(kept), np.nan)
-            column[kept] = scores
-            columns.append(rows.columns.assign(**{name: column}))
-        reference, current = reference._replace(columns=columns[0]), current._replace(columns=columns[1])
+        for side, of, scores, other in zip(lists, known, domain_scores(before, now), (0.0, 1.0), strict=True):
+            lengths = _lengths(side)
+            column = np.where((lengths != length) & (lengths > 0), other, np.nan)
+            column[of] = scores
+            columns.append(column)
+        reference, current = (
+            rows._replace(columns=rows.columns.assign(**{name: column}))
+            for rows, column in zip((reference, current), columns, strict=True)
+        )
     return reference, current
 
 
@@ -92,10 +97,19 @@ def _classifier(reference: np.ndarray, current: np.ndarray) -> Callable[[np.ndar
     return lambda vectors: np.asarray(model.decision_function(prepared(vectors)))
 
 
-def _vectors(lists: pd.Series) -> np.ndarray:
-    """[n, d]. The row of a missing list is NaN."""
-    known = lists.notna().to_numpy()
-    length = len(lists[known].iloc[0]) if known.any() else 1
+def _lengths(lists: pd.Series) -> np.ndarray:
+    """Of each list, [n]; 0 for a missing one."""
+    return np.array([0 if each is None else np.size(each) for each in lists.where(lists.notna(), None)], dtype=np.int64)
+
+
+def _length(lists: pd.Series) -> int:
+    """The length of most of the lists; 1 when all are missing."""
+    return int(np.bincount(_lengths(lists[lists.notna()]), minlength=2)[1:].argmax()) + 1
+
+
+def _vectors(lists: pd.Series, length: int) -> np.ndarray:
+    """[n, length]. The row of a list that is missing, or of another length, is NaN."""
+    known = _lengths(lists) == length
     found = np.full((len(lists), length), np.nan)
     if known.any():
         found[known] = np.stack(lists[known].tolist())
