@@ -332,6 +332,10 @@ bench-monitoring: $(READY) ## Benchmark what monitoring finds of planted changes
 bench-drift: $(READY) ## Benchmark a look for drift at a million rows (ARGS='--evidently')
 	@$(BIN)/python -m benchmarks.drift $(ARGS)
 
+.PHONY: bench-backtest
+bench-backtest: $(DEV_READY) ## Benchmark a backtest of six months with 26 trainings of a boosted tree (ARGS='--weeks 8')
+	@$(BIN)/python -m benchmarks.backtest $(ARGS)
+
 .PHONY: bench-slices
 bench-slices: $(READY) ## Measure how often the gate of slices refuses equally good challengers, and how often worse ones
 	@$(BIN)/python -m benchmarks.slices $(ARGS)

@@ -143,6 +143,12 @@ class StateSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Less severe log messages are left out."""
 
+    @property
+    def may_serve(self) -> bool:
+        """Whether what is trained here may serve one day. If not, runs have no pictures and pages: nobody would look at
+        them, and they take longer than many fits."""
+        return True
+
     def _or_home(self, value: str, default: str) -> str:
         return value or str(self.home / default)
 

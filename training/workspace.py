@@ -26,7 +26,15 @@ DATA_DOCS = "data_docs"
 EVIDENCE = "evidence"
 
 
-def own_state(settings: StateSettings, home: Path, **changes: Path) -> StateSettings:
+class OwnState(StateSettings):
+    """A state beside the live one. What is trained there is only compared."""
+
+    @property
+    def may_serve(self) -> bool:
+        return False
+
+
+def own_state(settings: StateSettings, home: Path, **changes: Path) -> OwnState:
     """Settings for steps that compute beside the live state: what they write lies in `home`, with an MLflow in a file.
 
     Versions there are not signed: nothing serves them.
@@ -37,7 +45,7 @@ def own_state(settings: StateSettings, home: Path, **changes: Path) -> StateSett
     home.mkdir(parents=True, exist_ok=True)
     unsigned: dict[str, Any] = {"trusted_keys": "", "signing_key_file": "", "signing_key_password": None}
     uri = f"sqlite:///{home}/mlflow.db"
-    return StateSettings(home=home, lake_uri=settings.lake, tracking_uri=uri, **fields, **unsigned)
+    return OwnState(home=home, lake_uri=settings.lake, tracking_uri=uri, **fields, **unsigned)
 
 
 def hours_until(days: int, now: datetime) -> int:

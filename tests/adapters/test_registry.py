@@ -20,7 +20,7 @@ from testing.gate import Gate
 from testing.ports import free_port
 from tests.adapters.tiny_artifact import WEEK, make_artifact
 from training.adapters.onnx_model import OnnxModel
-from training.adapters.registry import ModelState, Registry, Runs
+from training.adapters.registry import SERVED, ModelState, Registry, Runs
 from training.adapters.registry.connection import contract_errors
 from training.adapters.registry.retention import delete_artifacts
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
@@ -50,6 +50,7 @@ class World:
         artifact = self.folder / f"made-{fingerprint}"
         make_artifact(artifact, self.model)
         run = self.runs.begin("logistic_regression", fingerprint, {"reason": "test"})
+        self.runs.log_files(run.run_id, artifact, SERVED)
         self.runs.log_model(run, artifact, np.ones((5, 2), dtype=np.float32), ["onnxruntime"])
         self.runs.finish(run, {"done": True})
         return run.run_id

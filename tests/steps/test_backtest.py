@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import psutil
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -45,6 +46,8 @@ START, CHANGED, END = date(2026, 1, 5), date(2026, 2, 19), date(2026, 3, 24)
 #: The first champion is trained as of FROM. Labels have matured a week before END.
 FROM, TO = START + timedelta(days=35), END - timedelta(days=7)
 LOOKS = [FROM + timedelta(days=7 * n) for n in range(1, 6)]
+#: The version that the predictions of the lake name.
+LIVE_VERSION = 40
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Wo
     versions = lake.versions("events", "labels")
     whole = Days(start=START, end=END + timedelta(days=1))
     Pipeline(settings).step("features", source=SOURCE, days=whole, table_versions=versions)
+    # Of another registry than that of a backtest, which numbers its versions from 1.
+    rows = pd.DataFrame({"day": [START], "model_version": [LIVE_VERSION]})
+    lake.append_once(PREDICTIONS, pa.Table.from_pandas(rows, preserve_index=False), ["day"], "service", 1)
     return World(settings, lake)
 
 
@@ -172,6 +178,9 @@ def test_replayed_decisions_are_those_of_the_live_ledger(world: World, tmp_path:
     )
     shutil.copytree(world.settings.lake, tmp_path / "lake")
     replay = report(run(World(settings, world.lake), policies=["combined"], processes=1))["replays"]["combined"]
+    # The lake's predictions name a version of another registry.
+    numbers = [json.loads(path.read_text())["version"] for path in trainings(World(settings, world.lake))]
+    assert sorted({0, *numbers}) == list(range(len({0, *numbers})))
     live = _LiveLoop(settings)
     live.train(FROM, first=True)
     for before, day in zip([FROM, *LOOKS], LOOKS[:looks], strict=False):
@@ -295,6 +304,26 @@ def test_an_unknown_policy_is_named(world: World) -> None:
 def test_a_period_that_is_too_short_says_what_there_is(world: World) -> None:
     with pytest.raises(DataContractError, match="too little to replay"):
         run(world, start=TO - timedelta(days=8))
+
+
+def test_a_period_that_ends_before_it_begins_is_refused(world: World) -> None:
+    for days in (0, 7):
+        with pytest.raises(InputError, match="which is not after its start"):
+            run(world, start=TO, end=TO - timedelta(days=days))
+
+
+@pytest.mark.parametrize("start", others_long([date(2099, 1, 1), date(1999, 1, 1)]))
+def test_a_period_that_the_lake_does_not_have_says_what_there_is(world: World, start: date) -> None:
+    with pytest.raises(DataContractError, match=r"too little to replay|No first champion"):
+        run(world, start=start, end=start + timedelta(days=28))
+
+
+@pytest.mark.long
+def test_trainings_may_cost_nothing(world: World, whole: m.BacktestResult) -> None:
+    """One policy alone, at the price 0: its cost is the loss."""
+    [standing] = run(world, policies=["weekly"], price=0.0).standings
+    assert (standing.policy, standing.trainings) == ("weekly", 5)
+    assert standing.cost == pytest.approx(-standing.quality)
 
 
 def test_without_history_no_first_champion_can_be_trained(world: World) -> None:

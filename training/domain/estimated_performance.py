@@ -10,6 +10,7 @@ Both see a change of the inputs. Neither sees that the same inputs have other la
 estimate may ask for a training only when earlier ones have been right.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +61,14 @@ class Unlabelled:
     scores: np.ndarray
     clusterings: Sequence[Clusters]
 
+    @property
+    def identity(self) -> bytes:
+        """Equal for equal rows."""
+        found = hashlib.sha256()
+        for part in (self.features, self.scores, *(each.numbers for each in self.clusterings)):
+            found.update(f"{part.shape} {part.dtype}".encode() + np.ascontiguousarray(part).tobytes())
+        return found.digest()
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -87,10 +96,21 @@ class Estimator:
         self._whole = self._learner(self._targets).fit(np.ones(len(known.features)))
         if self._primary not in self._on_holdout(self._whole).metrics:
             raise KeyError(self._primary)
+        #: By the identity of the rows: successive looks at one champion estimate the same windows.
+        self._made: dict[bytes, Estimate | None] = {}
 
     def __call__(self, rows: Unlabelled) -> Estimate | None:
-        """None when chance cannot be estimated, because a bootstrap has nothing to draw of the holdout or of `rows`, or
-        the primary metric is not defined for what is expected of them, such as no positive row."""
+        """The estimate for the rows.
+
+        None when chance cannot be estimated, because a bootstrap has nothing to draw of the holdout or of `rows`, or
+        the primary metric is not defined for what is expected of them, such as no positive row.
+        """
+        identity = rows.identity
+        if identity not in self._made:
+            self._made[identity] = self._estimate(rows)
+        return self._made[identity]
+
+    def _estimate(self, rows: Unlabelled) -> Estimate | None:
         expected = self._expected(rows.features, rows.scores, self._whole)
         of_rows = standard_error(expected, self._primary, rows.clusterings, self._seed)
         if of_rows is None or not self._of_holdout:

@@ -149,9 +149,10 @@ def run(inputs: EvaluateInputs, settings: StateSettings) -> EvaluateResult:
     share(settings, folder)
     runs = Runs(settings.tracking_uri, spec.name, str(settings.home / "mlflow"))
     runs.log_files(challenger.run_id, folder, "verdict")
-    with TemporaryDirectory() as plots:
-        draw(Path(plots), groups.charts)
-        runs.log_files(challenger.run_id, Path(plots), "plots")
+    if settings.may_serve:
+        with TemporaryDirectory() as plots:
+            draw(Path(plots), groups.charts)
+            runs.log_files(challenger.run_id, Path(plots), "plots")
     runs.tag(challenger.run_id, {"verdict": "promote" if verdict.promote else "keep", "report": result.report_uri})
     return result
 

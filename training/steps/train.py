@@ -18,10 +18,10 @@ from training.adapters import datasets
 from training.adapters.checkpoints import StoredCheckpoint
 from training.adapters.holdout_rows import HOLDOUT_ROWS, MAXIMUM_ROWS, HoldoutRows, write_holdout_rows
 from training.adapters.onnx_model import OnnxScorer, digest, write_artifact
-from training.adapters.registry import REFERENCE, Run, Runs
+from training.adapters.registry import REFERENCE, SERVED, Run, Runs
 from training.contract.artifact import SCHEMA_VERSION, ArtifactMetadata, Golden
 from training.contract.messages import TrainInputs, TrainResult
-from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER, Recipe
+from training.contract.recipe import RECIPE_FILE, RECIPE_FOLDER
 from training.domain.change import daily_losses
 from training.domain.comparison import representatives
 from training.domain.evaluation_set import EvaluationSet, clusterings
@@ -85,7 +85,7 @@ def run(inputs: TrainInputs, settings: StateSettings) -> TrainResult:
         took = {TRAINING: Spent.now().since(began) + elsewhere} | ({SEARCH: search} if job.search else {})
         for what, spent in took.items():
             runs.tag(mlflow_run.run_id, spent.tags(what, job.processes.size, trained.device))
-        _log(runs, mlflow_run, job, trained, folder, recipe_of(job, trained.device, settings))
+        _log(runs, mlflow_run, job, trained, folder, settings)
     except BaseException:
         runs.fail(mlflow_run)
         raise
@@ -189,11 +189,9 @@ def _train(job: FitJob, rows: TrainingRows, checkpoint: base.Checkpoint) -> _Tra
     return _Trained(content, metadata, fitted.device, seconds, parity, served, kept, truth)
 
 
-def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Path, recipe: Recipe) -> None:
+def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Path, settings: StateSettings) -> None:
     """Everything about the run but that it is finished."""
-    from training.adapters.plots import draw
-
-    metadata, dataset, seed, task = trained.metadata, job.dataset, job.inputs.seed, job.task
+    metadata, dataset, seed = trained.metadata, job.dataset, job.inputs.seed
     numbers: dict[str, float] = {str(name): value for name, value in metadata.holdout_metrics.items()}
     numbers |= {name: value for name, value in metadata.task.items() if isinstance(value, float)}
     numbers |= {"parity": trained.parity}
@@ -207,19 +205,24 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
         holdout = trained.holdout.sample(MAXIMUM_ROWS, seed)
         write_holdout_rows(Path(kept, HOLDOUT_ROWS), holdout, dataset.manifest.feature_names)
         runs.log_files(mlflow_run.run_id, Path(kept), REFERENCE)
+    if settings.may_serve:
+        _log_for_people(runs, mlflow_run, job, trained, folder, settings)
+    runs.log_files(mlflow_run.run_id, folder, SERVED)
+
+
+def _log_for_people(
+    runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Path, settings: StateSettings
+) -> None:
+    """The recipe, pictures, and the model as MLflow itself loads it."""
+    from training.adapters.plots import draw
+
+    names, seed, task = job.dataset.manifest.feature_names, job.inputs.seed, job.task
     with TemporaryDirectory() as kept:
-        Path(kept, RECIPE_FILE).write_text(recipe.model_dump_json(indent=2))
+        Path(kept, RECIPE_FILE).write_text(recipe_of(job, trained.device, settings).model_dump_json(indent=2))
         Path(kept, SBOM_FILE).write_text(bill_of_materials())
         runs.log_files(mlflow_run.run_id, Path(kept), RECIPE_FOLDER)
-    importance = permutation_importance(
-        OnnxScorer(trained.content).score,
-        trained.holdout.features,
-        trained.truth,
-        dataset.manifest.feature_names,
-        task,
-        trained.served,
-        seed,
-    )
+    score, features = OnnxScorer(trained.content).score, trained.holdout.features
+    importance = permutation_importance(score, features, trained.truth, names, task, trained.served, seed)
     charts = [
         *task.charts(trained.truth.labels, trained.holdout.scores, trained.served),
         importance_chart(importance, task.evaluation.primary),
@@ -229,7 +232,7 @@ def _log(runs: Runs, mlflow_run: Run, job: FitJob, trained: _Trained, folder: Pa
         Path(plots, "feature_importance.json").write_text(json.dumps(importance, indent=2))
         runs.log_files(mlflow_run.run_id, Path(plots), "plots")
     requirements = [f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")]
-    runs.log_model(mlflow_run, folder, trained.holdout.features, requirements)
+    runs.log_model(mlflow_run, folder, features, requirements)
 
 
 def _golden(values: np.ndarray, scores: np.ndarray, requests: pa.Table, allowed: float) -> Golden:

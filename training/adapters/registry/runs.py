@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
-from training.adapters.registry.downloads import SERVED, fetch_served
+from training.adapters.registry.downloads import fetch_served
 from training.adapters.registry.versions import table_tags
 from training.contract.artifact import ONNX_FILE, ONNX_INPUT, ONNX_OUTPUT, ArtifactCheck
 from training.contract.errors import TransientError
@@ -180,10 +180,9 @@ class Runs:
             self._client.log_artifacts(run_id, str(folder), name)
 
     def log_model(self, run: Run, artifact: Path, example: np.ndarray, requirements: Iterable[str]) -> None:
-        """Log the artifact folder as `served/`, for serving, and as a logged model with MLflow's ONNX flavour."""
+        """Log the model of the artifact folder as a logged model with MLflow's ONNX flavour."""
         from mlflow.entities import LoggedModelOutput
 
-        self.log_files(run.run_id, artifact, SERVED)
         with contract_errors(self._uri):
             outputs = self._client.get_run(run.run_id).outputs
             if outputs and outputs.model_outputs:

@@ -76,6 +76,9 @@ def _estimators(inputs: BacktestInputs, spec: ModelSpec) -> list[str]:
 
 def _period(inputs: BacktestInputs, spec: ModelSpec, place: Place) -> Days:
     """From the first look to the last day whose labels have matured."""
+    if inputs.start and inputs.end and inputs.end <= inputs.start:
+        hint = "Name the day of the first champion's training first, and a later one as the end."
+        raise InputError(f"The backtest would end on {inputs.end}, which is not after its start, {inputs.start}", hint)
     lake = Lake(place.settings.lake, spec.source.name, spec.name)
     events = covered(lake, spec.source, EVENTS, place.versions[EVENTS])
     if events is None:
@@ -125,7 +128,9 @@ def prepare(place: Place, week: date) -> Prepared:
 
 def _prepare(jobs: Jobs, place: Place, spec: ModelSpec, period: Days) -> None:
     """The features of all events that monitors and measurements read."""
-    back = known_days(spec) + spec.monitoring.window_days + spec.label_spec.delay_days
+    back = spec.monitoring.window_days + spec.label_spec.delay_days
+    if spec.evaluation.exclude_known_entities:
+        back += known_days(spec)
     needed = Days(start=period.start - timedelta(days=back), end=period.end)
     for made in [jobs.once(f"events/{w}", Prepared, "compared_policies:prepare", w) for w in mondays(needed)]:
         made.result()
@@ -149,6 +154,8 @@ class _Comparison:
 
     def findings(self) -> Findings:
         task, primary = task_of(self.spec), self.spec.evaluation.primary
+        if not self.predictions:
+            raise DataContractError(f"There are no events in {self.period}", hint="Choose a period with events.")
         # All at once, so that no process waits: the schedule and the oracle ask for them anyway.
         grid = {week: self.world.training(week.start - timedelta(days=1)) for week in self.weeks} if self.oracle else {}
         price, own = self._price(), self.spec.retraining.costs
@@ -193,13 +200,20 @@ class _Comparison:
 
     def _price(self) -> float:
         """Of a training, in units of the metric in one week."""
-        if self.inputs.price is None and (found := price_of(self.spec.retraining.costs, self.predictions)) is not None:
+        costs = self.spec.retraining.costs
+        if self.inputs.price is None and (found := price_of(costs, self.predictions)) is not None:
+            if not np.isfinite(found):
+                problem = f"A training of {costs.training:g} and {costs.loss_per_1000_predictions:g} that 1,000 "
+                problem += "predictions lose cannot be compared: the one is too large, or the other too small"
+                raise InputError(problem, hint="Correct retraining.costs in the spec, or give a price.")
             return found
         training = self.world.trained(self.first.model)
         values = self._values([self.world.value(week, [(week.start, training)]) for week in self.weeks])
         if np.isnan(values).all():
             return 0.0
-        return allowed(self.inputs.price or DEFAULT_PRICE, float(np.nanmean(values)))
+        # 0 is a price: trainings may cost nothing.
+        price = DEFAULT_PRICE if self.inputs.price is None else self.inputs.price
+        return allowed(price, float(np.nanmean(values)))
 
     def _replays(self, price: float) -> dict[str, Replay]:
         looks, retraining = _looks(self.inputs, self.period), self.spec.retraining

@@ -7,7 +7,7 @@ They are kept by weeks that begin on a Monday: `<place>/events/<monday>.parquet`
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +42,9 @@ class PastEvents:
 
     place: Place
 
-    @cached_property
+    @property
     def spec(self) -> ModelSpec:
-        return load_model_spec(self.place.model, self.place.settings.models_dir, self.place.settings.feature_repo)
+        return _spec(self.place.model, self.place.settings.models_dir, self.place.settings.feature_repo)
 
     @property
     def keys(self) -> list[str]:
@@ -65,7 +65,8 @@ class PastEvents:
         rows = rows.sort_values([source.events.time_column, source.id_column], ignore_index=True)
         features = Features(self.place.settings, self.spec)
         made = features.historical(rows, self.place.versions) if len(rows) else rows
-        names = [name for name in dict.fromkeys([*self.keys, *features.names()]) if name in made]
+        wanted = dict.fromkeys([*self.keys, *self.spec.monitoring.embeddings, *features.names()])
+        names = [name for name in wanted if name in made]
         with atomic.replacing(path) as draft:
             pq.write_table(pa.Table.from_pandas(made[names], preserve_index=False), draft)
 
@@ -111,6 +112,12 @@ class PastEvents:
 
     def _path(self, week: date) -> Path:
         return self.place.folder / "events" / f"{week}.parquet"
+
+
+@lru_cache(maxsize=2)
+def _spec(model: str, models_dir: Path, feature_repo: Path) -> ModelSpec:
+    """Read once by a process: all of its jobs are of one backtest."""
+    return load_model_spec(model, models_dir, feature_repo)
 
 
 @lru_cache(maxsize=12)

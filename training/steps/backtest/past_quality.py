@@ -1,6 +1,10 @@
 """How good models were on past events, by the labels as they are known now."""
 
+from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -65,10 +69,8 @@ def compare(place: Place, days: Days, new: Training, old: Training) -> Better:
 
 def _scored(past: PastEvents, days: Days, served: list[tuple[date, Training]]) -> Scored | None:
     """None when no metric is defined on the events of `days`."""
-    spec, task = past.spec, task_of(past.spec)
-    rows = counted(past, days)
-    truth = task.truth(rows[LABEL].to_numpy())
-    if task.lacks_to_measure(truth, 1):
+    known = _known(_Span(past.place.folder, days, past))
+    if known is None:
         return None
     models, parts = [model_of(past.place, each) for _, each in served], []
     ends = [*(since for since, _ in served[1:]), days.end]
@@ -77,10 +79,37 @@ def _scored(past: PastEvents, days: Days, served: list[tuple[date, Training]]) -
         if end > start:
             parts.append(past.scores(model, Days(start=start, end=end)))
             start = end
-    scores = np.concatenate([part for part in parts if len(part)])[rows[ROW].to_numpy()]
+    scores = np.concatenate([part for part in parts if len(part)])[known.places]
+    return task_of(past.spec).scored(known.truth, scores, models[-1].task)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Days of a place."""
+
+    folder: Path
+    days: Days
+    past: PastEvents = field(compare=False)
+
+
+class _Known(NamedTuple):
+    """What came true of the events that evaluation counts, and their places among all events of the days, [n]."""
+
+    places: np.ndarray
+    truth: EvaluationSet
+
+
+@lru_cache(maxsize=64)
+def _known(span: _Span) -> _Known | None:
+    """Kept: each model is measured on the same weeks. None when no metric is defined on them."""
+    spec, task = span.past.spec, task_of(span.past.spec)
+    rows = counted(span.past, span.days)
+    labels = task.truth(rows[LABEL].to_numpy())
+    if task.lacks_to_measure(labels, 1):
+        return None
     times, entity = rows[spec.source.events.time_column], spec.evaluation.entity
     entities = None if entity is None else rows[entity]
-    return task.scored(EvaluationSet.of(truth, entities, times.dt.floor("D"), times), scores, models[-1].task)
+    return _Known(rows[ROW].to_numpy(), EvaluationSet.of(labels, entities, times.dt.floor("D"), times))
 
 
 def counted(past: PastEvents, days: Days) -> pd.DataFrame:
@@ -89,15 +118,15 @@ def counted(past: PastEvents, days: Days) -> pd.DataFrame:
     spec, place = past.spec, past.place
     rows = past.rows(days)[past.keys]
     rows = rows.assign(**{ROW: np.arange(len(rows))})
+    exclude = spec.evaluation.exclude_known_entities
     # A positive label makes its entity known for as long as in a holdout.
-    earlier = past.rows(Days(start=days.start - timedelta(days=known_days(spec)), end=days.end))[past.keys]
+    back = timedelta(days=known_days(spec) if exclude else 0)
+    earlier = past.rows(Days(start=days.start - back, end=days.end))[past.keys]
     lake = Lake(place.settings.lake, spec.source.name, spec.name)
     labels = Labels(lake, spec, place.versions[spec.label_spec.feed])
     known = labels.known_at(place.horizon, earlier[spec.source.id_column])
     found = labelled(rows, known, spec, midnight(place.horizon))
-    if spec.evaluation.exclude_known_entities:
-        found = found[~known_before(found, known, earlier, spec)]
-    return found
+    return found[~known_before(found, known, earlier, spec)] if exclude else found
 
 
 def known_days(spec: ModelSpec) -> int:

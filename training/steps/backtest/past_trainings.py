@@ -1,10 +1,12 @@
 """Trainings and verdicts of the past, by the steps that the live loop runs, in the backtest's own state."""
 
 from datetime import date
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from training.adapters.onnx_model import OnnxModel
+from training.adapters.registry import Registry
 from training.contract import messages as m
 from training.contract.base import Frozen
 from training.contract.errors import DataContractError, InputError, StepError, TransientError
@@ -65,9 +67,10 @@ def train(place: Place, day: date, change: date | None, estimators: list[str]) -
         evaluated: m.EvaluateResult = _step(place, "evaluate", snapshot=snapshot, **judged)
     except (DataContractError, InputError) as error:
         return Training(day=day, change=change, failed=error.message)
-    decided = evaluated.model_dump(include={"challenger", "verdict", "champion_version"})
-    registered: m.RegisterResult = _step(place, "register", **decided, force=True, reason="backtest")
-    found = {"challenger": evaluated.challenger, "first": evaluated.verdict, "version": registered.version}
+    best = evaluated.challenger
+    # Not by the step: its page, its approvals and its look at the live predictions are for versions that may serve.
+    registered = Registry(place.settings.tracking_uri).register(place.model, best.run_id, best.digest, {})
+    found = {"challenger": best, "first": evaluated.verdict, "version": registered.version}
     return Training(day=day, change=change, **judged, **found)
 
 
@@ -82,7 +85,12 @@ def judge(place: Place, training: Training, champion: Training) -> m.Verdict:
 def model_of(place: Place, training: Training) -> OnnxModel:
     """The challenger of a training that has one."""
     assert training.challenger is not None
-    return OnnxModel.load(training.challenger.artifact_uri, maximum_mib=place.settings.artifact_maximum_mib)
+    return _loaded(training.challenger.artifact_uri, place.settings.artifact_maximum_mib)
+
+
+@lru_cache(maxsize=32)
+def _loaded(artifact_uri: str, maximum_mib: int) -> OnnxModel:
+    return OnnxModel.load(artifact_uri, maximum_mib=maximum_mib)
 
 
 def _step(place: Place, name: str, **inputs: Any) -> Any:

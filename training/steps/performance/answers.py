@@ -74,25 +74,32 @@ class Answers:
         from training.domain.labels import labelled as with_labels
 
         spec, metadata = self.spec, self.metadata
-        # Positives make their entity known for as long back as in the holdout: longer, and the two cannot be compared.
-        since = window.start - (metadata.holdout_days.start - (metadata.known_since or metadata.train_days.start))
         identity = spec.source.id_column
         later = predictions[spec.source.events.time_column] >= midnight(metadata.train_days.end)
         if learned := int((~later).sum()):
             log.warning("%d predictions are for events of the days that the version was trained on: left out", learned)
             predictions = predictions[later]
-        events = Events(self.lake, spec, self.versions[EVENTS]).within(
-            Days(start=since, end=window.end), _columns(spec)
-        )
-        ids = pd.concat([predictions[identity], events[identity]])
+        rows, ids, events = first_made(predictions, [identity]), predictions[identity], None
+        if spec.evaluation.exclude_known_entities:
+            events = self._earlier(window)
+            ids = pd.concat([ids, events[identity]])
+        if not labelled and events is None:
+            return rows
         labels = Labels(self.lake, spec, self.versions[spec.label_spec.feed]).known_at(self.as_of, ids)
-        rows = first_made(predictions, [identity])
         if labelled:
             rows = with_labels(rows, labels, spec, midnight(self.as_of))
-        if spec.evaluation.exclude_known_entities:
+        if events is not None:
             # As in the dataset step, only positives among `events` make their entity known.
             rows = rows[~known_before(rows, labels, events, spec)]
         return rows
+
+    def _earlier(self, window: Days) -> "pd.DataFrame":
+        """The events whose positive labels make their entities known in `window`: from as long before as in the
+        holdout. Longer, and the two could not be compared."""
+        spec, metadata = self.spec, self.metadata
+        since = window.start - (metadata.holdout_days.start - (metadata.known_since or metadata.train_days.start))
+        events = Events(self.lake, spec, self.versions[EVENTS])
+        return events.within(Days(start=since, end=window.end), _columns(spec))
 
     def sampled(self, rows: "pd.DataFrame") -> "pd.DataFrame":
         """At most MAXIMUM_ROWS of them; the same ones in whatever order they were read."""

@@ -1,9 +1,10 @@
 """Estimate the champion's performance on the newest days, and hold earlier estimates against what labels have shown."""
 
 import logging
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 
-from training.adapters.holdout_rows import HoldoutRows
 from training.adapters.registry.watch import record
 from training.contract.base import Days
 from training.contract.messages import ComparedEstimate, EstimatedPerformance
@@ -36,8 +37,7 @@ def estimated(answers: Answers, matured: Days, settings: StateSettings) -> Estim
     window = current_window(answers.as_of, spec.monitoring.window_days)
     if window.end <= matured.end or window.start < answers.metadata.holdout_days.end:
         return None
-    known = kept_rows(answers, settings)
-    estimator = None if known is None else _estimator(answers, known)
+    estimator = _estimator(_Champion(answers.champion.run_id, spec.config_hash, answers, settings))
     newest = None if estimator is None else _estimate(answers, estimator, window)
     if estimator is None or newest is None:
         return None
@@ -57,8 +57,23 @@ def estimated(answers: Answers, matured: Days, settings: StateSettings) -> Estim
     return found
 
 
-def _estimator(answers: Answers, rows: HoldoutRows) -> Estimator | None:
-    task, primary = answers.task, answers.task.evaluation.primary
+@dataclass(frozen=True)
+class _Champion:
+    """What an estimator depends on: the champion's run, and the spec."""
+
+    run_id: str
+    config_hash: str
+    answers: Answers = field(compare=False)
+    settings: StateSettings = field(compare=False)
+
+
+@lru_cache(maxsize=2)
+def _estimator(champion: _Champion) -> Estimator | None:
+    """Kept: a replay looks at one champion many times, and fitting takes longer than all else of a look."""
+    answers, task = champion.answers, champion.answers.task
+    primary, rows = task.evaluation.primary, kept_rows(answers, champion.settings)
+    if rows is None:
+        return None
     error = answers.metadata.holdout_standard_errors.get(primary)
     if error is None or primary not in answers.metadata.holdout_metrics:
         log.info("No estimate: the standard error of %s on the holdout is not known", primary)
