@@ -26,6 +26,14 @@ SHARED_FIXTURES = {
     "tests/dags/test_train_run.py": "step_server",
     "tests/plugins/test_forkserver.py": "step_server",
     "tests/plugins/test_operators.py": "step_server",
+    "tests/adapters/test_feature_engines.py": "spark_url",
+    "tests/adapters/test_point_in_time_join.py": "spark_url",
+    "tests/adapters/test_samples.py": "spark_url",
+    "tests/adapters/test_spark.py": "spark_url",
+    "tests/adapters/test_spark_sql.py": "spark_url",
+    "tests/steps/test_ingest_spark.py": "spark_url",
+    "tests/steps/test_score_odd_data.py": "spark_url",
+    "tests/steps/test_score_spark.py": "spark_url",
     "tests/steps/test_audit.py": "monitored_model",
     "tests/steps/test_batch_monitoring.py": "monitored_model",
     "tests/steps/test_clean.py": "monitored_model",
@@ -38,15 +46,18 @@ SHARED_FIXTURES = {
 }
 
 
-#: The folders with the tests that cost most.
+#: The folders with the tests that take longest.
 COSTLY = ("tests/steps/", "tests/serving/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Costly files first: begun last, one of them would keep one worker process busy and the others idle."""
-    items.sort(
-        key=lambda item: (item.nodeid.partition("::")[0] not in SHARED_FIXTURES, not item.nodeid.startswith(COSTLY))
-    )
+    """What takes longest first: begun last, it would keep one worker process busy and the others idle."""
+
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
+        file = item.nodeid.partition("::")[0]
+        return not file.startswith("tests/e2e/"), file not in SHARED_FIXTURES, not file.startswith(COSTLY)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
