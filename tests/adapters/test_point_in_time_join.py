@@ -112,7 +112,7 @@ def by_feast(store: Any, events: pd.DataFrame, tables: dict[str, pa.Table]) -> p
 def test_the_join_is_that_of_feast(name: str, feast_store: Any, request: pytest.FixtureRequest) -> None:
     engine = engine_of(name, request)
 
-    @settings(max_examples=3 if name == "spark" else 100, deadline=None)
+    @settings(max_examples=3 if name == "spark" else 25, deadline=None)
     @given(EVENTS, FEATURE_ROWS)
     def equal(asked: list[tuple], rows: list[tuple]) -> None:
         events = pd.DataFrame(

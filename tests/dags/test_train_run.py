@@ -140,6 +140,7 @@ def test_without_a_dataset_no_later_step_runs(train: Any) -> None:
     assert tis["release_request"].get_dagrun().state == "failed"
 
 
+@pytest.mark.long
 def test_when_all_estimators_fail_the_run_fails_and_releases_its_request(train: Any) -> None:
     tis = train("hist_gradient_boosting", "mlp")
     assert states(tis) == {
@@ -159,6 +160,7 @@ def test_when_all_estimators_fail_the_run_fails_and_releases_its_request(train: 
     assert [each["estimator"] for each in why] == ["hist_gradient_boosting", "mlp"]
 
 
+@pytest.mark.long
 def test_a_part_of_a_search_that_fails_drops_out_and_the_estimator_is_fitted_with_what_the_other_found(
     train: Any,
 ) -> None:

@@ -138,6 +138,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         list(land(tmp_path, "flights"))
 
 
+@pytest.mark.long
 def test_the_command_prints_the_files_that_it_lands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--landing", str(tmp_path), "--start", "2013-12-30", "--end", "2013-12-31", "--days-per-file", "2"]
     assert main(arguments) == 0

@@ -89,6 +89,7 @@ def test_a_task_is_skipped_unless_one_of_its_conditions_holds() -> None:
     }
 
 
+@pytest.mark.long
 def test_a_step_is_mapped_over_more_inputs_and_its_results_are_collected() -> None:
     @task
     def names():

@@ -88,6 +88,7 @@ def test_a_run_that_failed_because_something_was_away_is_queued_again_for_later(
     assert told == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "step", "waits"), [("wrong", WRONG, (WAIT,)), ("too_often", AWAY, ())], ids=["wrong", "too often"]
 )

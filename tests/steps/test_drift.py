@@ -277,6 +277,7 @@ def test_mlflow_that_does_not_answer_is_worth_a_retry(tmp_path: Path) -> None:
         drift.run(DriftInputs(model=MODEL), settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("moved", "drifted"), others_long([(True, True), (False, False)]))
 def test_logged_outputs_are_compared_with_those_of_the_holdout(
     world: MonitoredModel, tmp_path: Path, moved: bool, drifted: bool

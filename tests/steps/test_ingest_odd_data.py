@@ -220,6 +220,7 @@ def tolerant(tmp_path_factory: pytest.TempPathFactory) -> Deliveries:
     return deliveries
 
 
+@pytest.mark.long
 @limits(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(rows=any_table())
 def test_any_table_is_taken_row_by_row_or_refused_in_words(tolerant: Deliveries, rows: pa.Table) -> None:
@@ -408,6 +409,7 @@ def test_changed_rules_of_partitions_are_for_later_deliveries(
     assert deliveries.lake.versions(EVENTS) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [45, 300])
 def test_wide_feeds_whose_time_comes_last(deliveries: Deliveries, columns: int) -> None:
     more = {f"v{n}": {"type": "float64"} for n in range(columns - 5)}

@@ -323,6 +323,7 @@ def test_a_prediction_that_is_no_number_is_left_out_and_counted(world: Monitored
     assert result.rows + result.not_finite == all_of_them.rows
 
 
+@pytest.mark.long
 def test_predictions_made_again_once_the_labels_are_in_hide_nothing(world: MonitoredModel) -> None:
     first, again = _predict(world, WINDOW, _blind, later=1), _predict(world, WINDOW, _good, later=8 * 24 * 3600)
     _log(world, first)

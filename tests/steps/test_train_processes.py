@@ -104,6 +104,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, dataset: str, mlflow_databas
     return result
 
 
+@pytest.mark.long
 def test_told_to_stop_it_ends_with_75_and_the_next_try_resumes(place: Place, whole: dict[str, Any]) -> None:
     process = place.start()
     place.await_checkpoint(process)
