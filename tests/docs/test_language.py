@@ -21,6 +21,7 @@ OF_CARD_PAYMENTS = {
     "local/landing.py": "writes the feeds of the source",
     "local/plans/card_fraud.py": "the demo of the reference model",
     "benchmarks/data/": "moves the generator's events",
+    "benchmarks/drift.py": "looks at the generator's events",
     "benchmarks/feature_sql.py": "computes features of the generator's events",
     "benchmarks/handbook_protocol.py": "the handbook's protocol on the source's data",
     "benchmarks/handbook_search.py": "the same, with a search",
