@@ -13,7 +13,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 3000
 # The folder where payments and labels land; empty: landing/ under the state folder.
 LANDING ?=
-# Names of the images: <IMAGES>/airflow:<TAG>, …/training, …/serving, …/mlflow, …/backup.
+# Names of the images: <IMAGES>/airflow:<TAG>, …/training, …/serving, …/mlflow, …/backup, …/spark.
 IMAGES ?= perennial
 TAG ?= dev
 # The folder of all state that is kept between runs.
@@ -218,7 +218,7 @@ pin-images: ## Write the digests of the images of other projects into .env (need
 	@sh deploy/pin-images.sh
 
 .PHONY: images
-images: ## Build the five images (IMAGES=prefix TAG=tag TORCH_BACKEND=cpu)
+images: ## Build the images (IMAGES=prefix TAG=tag TORCH_BACKEND=cpu; EXTRAS=spark: for CT_ENGINE=spark, and Spark's)
 	@GIT_SHA="$$(git rev-parse HEAD)" IMAGES="$(IMAGES)" TAG="$(TAG)" TORCH_BACKEND="$(TORCH_BACKEND)" sh deploy/images.sh
 
 .PHONY: docs

@@ -1,7 +1,9 @@
 #!/bin/sh
-# `make images`: builds every target of the Dockerfile as <IMAGES>/<target>:<TAG>.
+# `make images`: builds the targets of the Dockerfile as <IMAGES>/<target>:<TAG>; the target `spark` with EXTRAS=spark.
 set -eu
-for target in mlflow airflow serving training backup; do
+spark=
+if [ "${EXTRAS:-}" = spark ]; then spark=spark; fi
+for target in mlflow airflow serving training backup $spark; do
     image=$IMAGES/$target:$TAG
     docker build --quiet --target "$target" --tag "$image" --build-arg GIT_SHA="$GIT_SHA" --build-arg IMAGE="$image" \
         --build-arg TORCH_BACKEND="$TORCH_BACKEND" --build-arg EXTRAS="${EXTRAS:-}" . >/dev/null

@@ -44,6 +44,8 @@ _CONFIGURATION: Mapping[str, str] = {
 _RETRIES = 7
 #: What Spark says when its workers lack something.
 _LACKING = re.compile(r"ModuleNotFoundError: .*|.*PYTHON_VERSION_MISMATCH.*")
+#: How Spark begins when a task failed too often. When the query is the reason, it also names an SQLSTATE.
+_ABORTED = "Job aborted due to stage failure"
 #: Rows in one message of a result.
 _BATCH_ROWS = 100_000
 
@@ -119,7 +121,10 @@ class Spark:
                 self.session.catalog.dropTempView(name)
 
     def query(self, sql: str, schema: pa.Schema) -> pa.Table:
-        """The rows of a SELECT in order, as a table of `schema`, column by column, in a file. Raises SqlError."""
+        """The rows of a SELECT in order, as a table of `schema`, column by column, in a file.
+
+        Raises SqlError; TransientError when an executor or a worker was lost, or the server cannot run the query.
+        """
         from pyspark.errors import PySparkException
 
         from training.compat.pyspark import arrow_batches
@@ -127,7 +132,7 @@ class Spark:
         try:
             return in_a_file((_cast(batch, schema) for batch in arrow_batches(self.session.sql(sql))), schema)
         except PySparkException as error:
-            raise SqlError(_message(error)) from error
+            raise _failure(error) from error
 
     def map_batches(
         self, sql: str, work: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
@@ -135,7 +140,7 @@ class Spark:
         """The messages that `work` makes of the rows of a SELECT in Spark's Python workers, as they arrive.
 
         `work` yields batches of the one binary column `message`. Our code is sent along.
-        Raises SqlError; ConfigError when the workers lack packages.
+        Raises as `query` does, and ConfigError when the workers lack packages.
         """
         from pyspark.errors import PySparkException
 
@@ -149,7 +154,7 @@ class Spark:
             if lacking := _LACKING.search(str(error)):
                 hint = "Give Spark's Python workers the Python and the packages that docs/spark.md names."
                 raise ConfigError(f"Spark's Python workers cannot run our code: {lacking[0]}", hint) from error
-            raise SqlError(_message(error)) from error
+            raise _failure(error) from error
 
     def send_files(self, files: Mapping[str, bytes]) -> dict[str, str]:
         """Send `files` to the workers. Returns the name that each has there: a session keeps what it got."""
@@ -201,6 +206,14 @@ def _cast(batch: pa.Table, schema: pa.Schema) -> pa.Table:
         for column, field in zip(batch.columns, schema, strict=True)
     ]
     return pa.table(columns, schema=schema)
+
+
+def _failure(error: Exception) -> SqlError | TransientError:
+    message = _message(error)
+    if _ABORTED in message and "SQLSTATE" not in message:
+        hint = "The step is tried again. The log of the Spark server says more."
+        return TransientError(message.split("\n\tat ", 1)[0].split("\nDriver stacktrace", 1)[0], hint)
+    return SqlError(message)
 
 
 def _message(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Spark computes what DuckDB computes, on random rows: the features, the SQL of a source, and the join."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from training.adapters.feature_engines.spark import SparkEngine
 from training.adapters.lake import Lake
 from training.adapters.tables import reports_relation
 from training.contract.base import Days
-from training.contract.errors import ConfigError
+from training.contract.errors import ConfigError, TransientError
 from training.contract.feature_tables import FeatureTable
 from training.contract.messages import FeaturesInputs
 from training.contract.source_spec import load_source_spec
@@ -178,6 +178,18 @@ def test_numbers_that_do_not_fit_are_errors(spark: SparkEngine) -> None:
                 engine.execute(sql, {}, rows)
     with pytest.raises(SqlError, match="not_there"):
         spark.execute("SELECT not_there FROM rows", {}, rows)
+
+
+def test_a_worker_that_is_killed_is_not_a_mistake_in_the_sql(spark_url: str) -> None:
+    def killed(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        import os
+
+        os.kill(os.getpid(), 9)
+        return batches
+
+    with pytest.raises(TransientError, match=r"Job aborted .*Python worker") as raised:
+        list(connect(spark_url).map_batches("SELECT 1", killed))
+    assert "\tat " not in str(raised.value)
 
 
 @pytest.mark.parametrize("by_hand", others_long([False, True]))

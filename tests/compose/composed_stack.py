@@ -67,16 +67,16 @@ def with_models(folder: Path, models: Path) -> Path:
 
 
 class Composed:
-    """One stack with the specs in `models`, its landing folder in `folder`."""
+    """One stack with the specs in `models`, its landing folder in `folder`, and other `settings` in its .env."""
 
-    def __init__(self, folder: Path, models: Path) -> None:
+    def __init__(self, folder: Path, models: Path, **settings: str) -> None:
         self.name = f"perennial-test-{os.getpid()}"
         self.landing = folder / "landing"
         self.landing.mkdir(mode=0o755)
         names = ("AIRFLOW_PORT", "MLFLOW_PORT", "SERVING_PORT", "SERVING_MANAGEMENT_PORT")
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.more = [with_models(folder, models)]
-        self.env = write_env(folder, LANDING=self.landing, TAG=TAG, **ports)
+        self.env = write_env(folder, LANDING=self.landing, TAG=TAG, **ports, **settings)
         self.airflow_url, self.mlflow_url, self.serving_url, self.management_url = (
             f"http://127.0.0.1:{port}" for port in ports.values()
         )

@@ -1,5 +1,6 @@
 """The images, built once for all the tests that need them."""
 
+import os
 import subprocess
 
 import pytest
@@ -7,7 +8,10 @@ import pytest
 from tests.compose.composed_stack import TAG, engine
 from training.settings import ROOT
 
-TARGETS = ("airflow", "training", "serving", "mlflow", "backup")
+#: What `make images` builds. With EXTRAS=spark, the training image has pyspark, and there is an image of Spark.
+TARGETS = ["airflow", "training", "serving", "mlflow", "backup"]
+if os.environ.get("EXTRAS") == "spark":
+    TARGETS.append("spark")
 
 
 @pytest.fixture(scope="session")

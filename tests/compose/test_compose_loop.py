@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 def stack(images: dict[str, str], tmp_path: Path) -> Iterator[Composed]:
     composed = Composed(tmp_path, write_specs(tmp_path / "models"))
     yield composed
-    composed("down", "--volumes", "--timeout", "5")
+    composed("--profile", "*", "down", "--volumes", "--timeout", "5")
 
 
 def test_partitions_become_three_champions_and_nothing_is_lost(stack: Composed) -> None:
