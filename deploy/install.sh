@@ -9,5 +9,7 @@ for wheel in "${UV_FIND_LINKS:-/none}"/torch-*.whl; do
     if [ -e "$wheel" ]; then backend=; fi
 done
 export UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_CACHE_DIR=/root/.cache/uv
-exec "$here/bin/uv" pip install --quiet --python /opt/venv/bin/python $backend \
+"$here/bin/uv" pip install --quiet --python /opt/venv/bin/python $backend \
     -r "$here/pyproject.toml" -c "$here/requirements.txt" "$@"
+# pyspark is a source distribution: each time that it is built, uv keeps 2 GB, also when the next build does not use them.
+"$here/bin/uv" cache prune --quiet
