@@ -690,3 +690,42 @@ def test_what_cannot_be_read_fails_its_gate(world: Judged, tmp_path: Path) -> No
         manifest.write_text(kept)
     assert result.verdict.failed == ["slices"]
     assert any("by days since customer_id was first seen cannot be judged" in each for each in result.verdict.reasons)
+
+
+def _turned(uri: str, young: bool) -> str:
+    """The dataset with other labels: fraud is made by day and, by customers who are new in the holdout, at night;
+    without `young`: by night throughout. It says how long its customers were known."""
+    random = np.random.default_rng(5)
+    for split in ("train", "holdout"):
+        path = Path(uri, f"{split}.parquet")
+        rows = pq.read_table(path).to_pandas()
+        new = (rows["customer_id"] >= 450) & (split == "holdout")
+        suspect = (rows["night"] == 1) == (new | (not young))
+        labels = (random.random(len(rows)) < np.where(suspect, 0.9, 0.01)).astype(np.int64)
+        ages = np.where(new, random.integers(0, 7, len(rows)), 28).astype(np.float32)
+        rows = rows.assign(is_fraud=labels, _age_customer_id=ages)
+        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), path)
+    return uri
+
+
+def test_a_slice_of_young_entities_is_found_and_keeps_a_challenger_out(world: Judged, tmp_path: Path) -> None:
+    """No feature shows who is new. Both models see the same, and the challenger is the better one of all others."""
+    served, uri = (
+        _turned(write_dataset(world.folder / name, whole_days=True, customers=pa.array(np.arange(600))), young)
+        for name, young in (("by-night", False), ("by-age", True))
+    )
+    world.serve(world.train(served, "logistic_regression"))
+    challenger = world.train(uri, "logistic_regression")
+    # The metric of a slice in which almost all rows are of one class: no ranking shows who is wrong there.
+    settings = _with(world, tmp_path, slices={"metric": "brier", "minimum_rows": 50, "minimum_class_rows": 5})
+    inputs = EvaluateInputs(model=MODEL, candidates=[challenger], dataset_uri=uri, seed=1)
+    found = evaluate.run(inputs, settings).verdict
+    assert found.champion is not None
+    assert found.challenger["average_precision"] > found.champion["average_precision"]
+    assert (found.promote, found.failed) == (False, ["slices"])
+    assert found.slices is not None
+    failed = [each for each in found.slices.slices if each.found and each.outcome == "failed"]
+    assert failed
+    assert all("days since customer_id was first seen ≤ " in each.where for each in failed)
+    assert all(each.challenger > each.champion for each in failed if each.challenger and each.champion)
+    assert any("days since customer_id was first seen" in reason for reason in found.reasons)
