@@ -71,7 +71,7 @@ def _type(column: Column, is_event_time: bool) -> Any:
         case "date":
             return Annotated[date, Field(strict=False), BeforeValidator(_iso_date), bounds]
         case "timestamp":
-            checked = AfterValidator(clock if is_event_time else utc)
+            checked = AfterValidator(_clock if is_event_time else _utc)
             return Annotated[datetime, Field(strict=False), BeforeValidator(_iso), checked, bounds]
         case "list":
             elements = Field(min_length=of.length, max_length=of.length or MAXIMUM_ELEMENTS)
@@ -121,7 +121,7 @@ def _iso_date(value: Any) -> str:
     return value
 
 
-def utc(time: datetime) -> datetime:
+def _utc(time: datetime) -> datetime:
     """UTC; a time without a zone is read as UTC."""
     try:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
@@ -129,10 +129,10 @@ def utc(time: datetime) -> datetime:
         raise ValueError("must lie in the years 1 to 9999, in UTC") from None
 
 
-def clock(time: datetime) -> datetime:
-    """As `utc`, for the time of the event itself."""
+def _clock(time: datetime) -> datetime:
+    """As `_utc`, for the time of the event itself."""
     inside = FIRST_TIME.year <= time.year <= END_OF_TIME.year
-    time = utc(time) if inside else time
+    time = _utc(time) if inside else time
     if not inside or not FIRST_TIME <= time < END_OF_TIME:
         raise ValueError(f"must lie between {FIRST_TIME.year} and {END_OF_TIME.year - 1}")
     return time

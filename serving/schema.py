@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from serving.field_types import field_type, made_up_value
-from serving.usual_event import UsualEvent
 from training.contract.base import Frozen
 from training.contract.model_spec import Column, ModelSpec
 from training.contract.predictions import Prediction
@@ -57,7 +56,6 @@ class RequestSchema:
             "Event", __config__=config, __doc__=spec.description, **_fields(spec)
         )
         events = (list[self.event], Field(min_length=1, max_length=MAXIMUM_BATCH))  # type: ignore[name-defined]
-        self._usual = UsualEvent.of(spec.request_columns, spec.source.events.time_column)
         #: Columns whose values stand in quotation marks, or may.
         self._texts = [name for name, column in spec.request_columns.items() if column.kind in QUOTED]
         self.batch: type[BaseModel] = create_model("Events", __config__=config, events=events)
@@ -65,8 +63,6 @@ class RequestSchema:
 
     def one(self, body: bytes) -> Row:
         """One event: a flat JSON object. Raises BadRequest."""
-        if self._usual is not None and (row := self._usual.read(body)) is not None:
-            return row
         event = checked(self.event.model_validate_json, body)
         self._refuse_repeated(body, [event], 0)
         return event.__dict__
