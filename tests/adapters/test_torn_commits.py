@@ -110,6 +110,7 @@ def test_a_commit_whose_file_is_not_there_whole_is_named(lake: Lake, tear: Calla
     assert ids(lake) == [1, 3, 6, 8]
 
 
+@pytest.mark.long
 def test_a_torn_pointer_to_the_last_checkpoint_does_no_harm(lake: Lake) -> None:
     for number in range(110):
         write(lake, 0, 2 * number)

@@ -14,6 +14,7 @@ VALUES = Path(__file__).parents[2] / "helm" / "airflow-values.yaml"
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
+@pytest.mark.long
 def test_what_is_older_than_90_days_goes_and_the_rest_stays() -> None:
     from airflow.models.log import Log
     from airflow.utils.session import create_session

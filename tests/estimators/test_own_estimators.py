@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+from tests.cases import others_long
 from tests.estimators.test_matrix import KINDS, exported, made, odd
 from training.code import fitting_digest
 from training.contract.errors import ConfigError
@@ -98,16 +99,19 @@ def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [
-        ("scaled_logistic", "binary"),
-        ("scaled_logistic", "classes"),
-        ("trees", "number"),
-        ("boosted", "number"),
-        ("xgb", "classes"),
-        ("Residual", "binary"),
-        ("Residual", "classes"),
-        ("Residual", "number"),
-    ],
+    others_long(
+        [
+            ("scaled_logistic", "binary"),
+            ("trees", "number"),
+            ("Residual", "classes"),
+            ("scaled_logistic", "classes"),
+            ("boosted", "number"),
+            ("xgb", "classes"),
+            ("Residual", "binary"),
+            ("Residual", "number"),
+        ],
+        first=3,
+    ),
 )
 def test_learns_from_everything_and_exports_it(name: str, target: Target) -> None:
     path = f"own_models:{name}"

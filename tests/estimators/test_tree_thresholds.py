@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.cases import others_long
 from tests.estimators.test_estimators import data, learn, rows, scores_of
 from training.contract.feature_definitions import FeatureColumn
 from training.estimators import base
@@ -61,7 +62,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("name", TREES)
-@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("values", others_long(VALUES.values()), ids=VALUES)
 def test_onnx_trees_of_neighbouring_floats_score_as_the_native_ones_do(name: str, values: np.ndarray) -> None:
     random = np.random.default_rng(1)
     x = random.choice(values.astype(np.float32), 2000)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from testing.ports import free_port
+from tests.cases import others_long
 from tests.helm.chart import (
     NAMESPACE,
     PRODUCTION,
@@ -44,7 +45,7 @@ def test_passwords_are_in_no_manifest_but_by_reference() -> None:
             assert env["POSTGRES_PASSWORD"] == {"secretKeyRef": {"name": "perennial-postgresql", "key": "password"}}
 
 
-@pytest.mark.parametrize("scheme", ["postgresql+psycopg2", "postgresql", "postgres"])
+@pytest.mark.parametrize("scheme", others_long(["postgresql+psycopg2", "postgresql", "postgres"]))
 @pytest.mark.parametrize("values", [LOCAL, PRODUCTION, MATRIX["everything"]], ids=["local", "production", "everything"])
 def test_mlflow_has_the_driver_that_its_database_needs(values: Manifest, scheme: str, tmp_path: Path) -> None:
     """The containers' own commands, with a program in the place of Python that loads the URI as MLflow does."""

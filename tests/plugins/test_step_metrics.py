@@ -24,6 +24,8 @@ from perennial_airflow.reports import UNKNOWN_ATTEMPTS, StepFailedError
 from perennial_airflow.step_task import StepTask
 from perennial_outcomes import Outcomes
 
+from tests.cases import others_long
+
 Sent = dict[tuple[str, ...], float]
 
 
@@ -93,17 +95,20 @@ FAILED = {("perennial.step.failed", "step=ingest", "source=flights")}
 
 @pytest.mark.parametrize(
     ("ends", "retries", "told"),
-    [
-        ([StepFailedError("away", None)], 0, True),
-        ([StepFailedError("away", None)], 1, False),
-        ([StepFailedError("away", None)] * 2, 1, True),
-        ([StepFailedError("bad inputs", 1)], 1, True),
-        ([StepFailedError("unknown", UNKNOWN_ATTEMPTS)], 5, False),
-        ([StepFailedError("unknown", UNKNOWN_ATTEMPTS)] * 2, 5, True),
-        ([AirflowTaskTimeout("it hangs")], 0, True),
-        ([ZeroDivisionError("a bug of the launcher")], 0, True),
-        ([ZeroDivisionError("a bug of the launcher")], 1, False),
-    ],
+    others_long(
+        [
+            ([StepFailedError("away", None)], 0, True),
+            ([StepFailedError("away", None)], 1, False),
+            ([StepFailedError("away", None)] * 2, 1, True),
+            ([StepFailedError("bad inputs", 1)], 1, True),
+            ([StepFailedError("unknown", UNKNOWN_ATTEMPTS)], 5, False),
+            ([StepFailedError("unknown", UNKNOWN_ATTEMPTS)] * 2, 5, True),
+            ([AirflowTaskTimeout("it hangs")], 0, True),
+            ([ZeroDivisionError("a bug of the launcher")], 0, True),
+            ([ZeroDivisionError("a bug of the launcher")], 1, False),
+        ],
+        first=2,
+    ),
 )
 def test_a_failure_is_sent_by_the_process_of_the_task_when_it_is_not_tried_again(
     airflow_database: None, sent: Sent, ends: list[BaseException], retries: int, told: bool

@@ -270,6 +270,7 @@ def test_a_log_that_cannot_write_makes_it_not_ready_until_it_can(stack: Stack, u
     assert transactions.count(616161) == 1
 
 
+@pytest.mark.long
 def test_a_killed_parent_takes_its_worker_along_and_the_next_start_goes_on(stack: Stack, served: int) -> None:
     replica = stack.service.models().replica
     stack.predict(transaction_id=515151)

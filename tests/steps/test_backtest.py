@@ -177,7 +177,9 @@ def test_replayed_decisions_are_those_of_the_live_ledger(world: World, tmp_path:
         }
     )
     shutil.copytree(world.settings.lake, tmp_path / "lake")
-    replay = report(run(World(settings, world.lake), policies=["combined"], processes=1))["replays"]["combined"]
+    replay = report(
+        run(World(settings, world.lake), end=LOOKS[looks - 1] + timedelta(days=1), policies=["combined"], processes=1)
+    )["replays"]["combined"]
     # The lake's predictions name a version of another registry.
     numbers = [json.loads(path.read_text())["version"] for path in trainings(World(settings, world.lake))]
     assert sorted({0, *numbers}) == list(range(len({0, *numbers})))

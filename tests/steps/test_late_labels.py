@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import log_loss, root_mean_squared_error
 
 from testing.spec_files import MODEL, SOURCE
+from tests.cases import others_long
 from tests.steps.prediction_tables import prediction_table
 from tests.steps.test_task_kinds import CLASSES, Place
 from training.adapters.lake import Lake
@@ -98,7 +99,7 @@ def everyone() -> np.ndarray:
     return np.ones(ROWS, bool)
 
 
-@pytest.mark.parametrize("degraded", [False, True])
+@pytest.mark.parametrize("degraded", others_long([True, False]))
 def test_performance_is_measured_on_matured_days(trained: tuple[Place, Candidate], kind: str, degraded: bool) -> None:
     place, good = trained
     rows = log(place, kind, {1: ("champion", WRONG[kind][degraded], everyone())})

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, log_loss, mean_absolute_error, root_mean_squared_error
 
+from tests.cases import others_long
 from tests.steps.parcels import (
     DURATION,
     HOLDOUT,
@@ -292,7 +293,7 @@ def longer(notes: np.ndarray, random: np.random.Generator) -> list[np.ndarray | 
     return list(np.column_stack([notes, notes[:, :2]]))
 
 
-@pytest.mark.parametrize("change", [other_encoder, zeros, missing, no_numbers, infinite, longer])
+@pytest.mark.parametrize("change", others_long([other_encoder, zeros, missing, no_numbers, infinite, longer], first=2))
 def test_lists_of_floats_that_are_other_ones_are_found(
     world: Parcels, change: Callable[[np.ndarray, np.random.Generator], list[np.ndarray | None]]
 ) -> None:

@@ -256,6 +256,7 @@ def test_what_else_a_run_has_is_verified(place: Settings, tmp_path: Path) -> Non
         fetch_signed(version.run_id, KEPT, **wanted)
 
 
+@pytest.mark.long
 def test_signing_again_is_one_entry(place: Settings) -> None:
     registered(unsigned(place))
     for _ in range(2):

@@ -170,7 +170,8 @@ def test_two_processes_told_to_stop_resume(place: Place, dataset: str, whole: di
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes in /proc: Linux only")
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
 def test_one_of_two_killed_ends_all_and_can_be_tried_again(place: Place, rank: int) -> None:
     process = place.start_distributed()
     place.await_checkpoint(process)
