@@ -171,8 +171,8 @@ api-key: $(READY) ## Make an API key for the prediction service (NAME=who ROLE=p
 
 # tests/conftest.py says which tests stay in one worker process.
 PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 10
-# Tests whose imports take less than a second.
-FAST_TESTS := tests/contract tests/docs tests/domain tests/local tests/storage
+# Tests whose imports take about a second, and that start no program.
+FAST_TESTS := tests/contract tests/docs tests/domain
 
 .PHONY: test
 test: $(DEV_READY) ## Run every test that needs only Python and is not marked long (PYTEST='…' adds arguments)
