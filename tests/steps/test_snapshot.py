@@ -101,7 +101,6 @@ def monitoring_run(settings: Settings, between: Between) -> dict[str, dict[str, 
     return {name: result.model_dump(exclude=places) for name, result in results.items()}
 
 
-@pytest.mark.long
 def test_a_monitoring_run_reads_one_snapshot(copies: Callable[[str], Settings]) -> None:
     quiet, busy = copies("quiet"), copies("busy")
     expected, found = monitoring_run(quiet, undisturbed), monitoring_run(busy, disturb)
