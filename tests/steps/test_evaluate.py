@@ -602,9 +602,10 @@ def test_some_training_rows_are_read_by_their_labels(world: Judged) -> None:
 
 
 def _with_groups(world: Judged, folder: Path, name: str = "groups", **sections: dict) -> EvaluateResult:
-    """The good model against the poor one, with these sections of `evaluation`; the dataset's rows lie in the lake."""
+    """The good model against the poor one, with these sections of `evaluation`. The rows lie in a lake of their own."""
     files = spec_files(folder, lambda model, source: model["evaluation"].update(sections))
     uri = world.folder / name
+    settings = world.settings.model_copy(update=files | {"lake_uri": f"{uri}-lake"})
     if not uri.exists():
         write_dataset(uri, whole_days=True)
         events = [pq.read_table(uri / f"{split}.parquet") for split in ("train", "holdout")]
@@ -612,14 +613,14 @@ def _with_groups(world: Judged, folder: Path, name: str = "groups", **sections: 
         rows = pa.concat_tables(each.select(columns) for each in events)
         # Some customers are new in the holdout.
         known = pc.or_(pc.less(rows["customer_id"], 150), pc.greater(rows["event_time"], pa.scalar(_HOLDOUT_START)))
-        lake = Lake(world.settings.lake, SOURCE)
+        lake = Lake(settings.lake, SOURCE)
         lake.append_once("events", rows.filter(known), ["customer_id"], "r", 1)
         manifest = json.loads((uri / "dataset.json").read_text())
         manifest["table_versions"]["events"] = lake.version("events")
         (uri / "dataset.json").write_text(json.dumps(manifest))
     world.serve(world.poor)
     inputs = EvaluateInputs(model=MODEL, candidates=[world.good], dataset_uri=str(uri), seed=1)
-    return evaluate.run(inputs, world.settings.model_copy(update=files))
+    return evaluate.run(inputs, settings)
 
 
 _HOLDOUT_START = datetime(2026, 1, 19, tzinfo=UTC)
