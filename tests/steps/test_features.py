@@ -4,7 +4,6 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -200,33 +199,6 @@ def test_killed_between_two_tables_and_run_again(settings: Settings, monkeypatch
     assert set(customers["day"]) == set(terminals["day"]) == {day(n) for n in range(1, 11)}
     assert not customers.duplicated(["customer_id", "day"]).any()
     assert not terminals.duplicated(["terminal_id", "day"]).any()
-
-
-@pytest.mark.parametrize("computed_before", [True, False])
-def test_killed_after_a_commit_and_run_again_it_commits_nothing(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, computed_before: bool
-) -> None:
-    put(settings, *payments(10))
-    if computed_before:  # Else the whole table is computed for the first time.
-        run(settings, 0, 8)
-    commit = Lake._commit
-
-    def die_afterwards(self: Lake, *args: Any, **kwargs: Any) -> int:
-        commit(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Lake, "_commit", die_afterwards)
-        for _ in TABLES:  # Each run finds the tables of those before it, and dies after the next.
-            with pytest.raises(KeyboardInterrupt):
-                run(settings, 0, 11)
-    lake = Lake(settings.lake, SOURCE, MODEL)
-    versions, rows = lake.versions(*TABLES), everything(settings)
-    assert run(settings, 0, 11) == {table: len(each) for table, each in zip(TABLES, rows, strict=True)}
-    assert lake.versions(*TABLES) == versions
-    same(everything(settings), rows)
-    run(settings, 0, 10)
-    assert all(lake.versions(*TABLES)[table] > versions[table] for table in TABLES)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
     it, whatever `inputs.days` says. Days after the midnight that follows the newest event have not happened yet: they
     get no rows, and lose those that a corrected partition had given them. When a later run has written feature rows
     meanwhile, the versions that it read are read here too: an old run that is run again never undoes what a late
-    partition changed. A table whose last commit answers this very request stays as it is.
+    partition changed.
     Raises InputError when a version is missing, ConfigError when SQL, feature views and spec do not fit together,
     DataContractError when the SQL yields nulls or numbers that are not finite, TransientError when another writer
     commits to the same days.
@@ -66,43 +66,27 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
     for table, columns in _checked_columns(queries, feeds, spec, settings).items():
         definition = _definition(queries, table, columns, feeds)
         made_of = feature_inputs.made_of(versions, spec.feeds) | {feature_inputs.DEFINITION: definition}
-        made_of[feature_inputs.REQUEST] = feature_inputs.request_number(inputs.days, made_of)
-        if found := _write(lake, queries, table, columns, inputs.days, feeds, made_of):
-            rows[table], written[table] = found
+        if lake.applied(table, feature_inputs.DEFINITION) != definition:
+            if (everything := feeds.all_days(table)) is None:
+                continue
+            days = everything.days
+            _log_change(lake, table, columns, days)
+            rows[table], written[table] = _recompute(lake, queries, table, columns, everything, feeds, made_of)
+        else:
+            if inputs.days is None:
+                continue
+            days, happened = inputs.days, feeds.happened(table, inputs.days)
+            if happened is None and not _has_rows(lake, table, days):
+                continue
+            found = _computed(queries, table, happened, feeds) if happened else columns.empty_table()
+            where = f"day >= '{days.start}' AND day < '{days.end}'"
+            rows[table] = found.num_rows
+            written[table] = lake.replace(table, found, where, ["day"], transactions=made_of)
+        log.info("Wrote %d rows of %s to %s, version %d", rows[table], days, lake.uri(table), written[table])
     if not written:
         log.info("No feature days to compute (asked for %s)", inputs.days)
         return FeaturesResult(rows=rows, table_versions=versions)
     return FeaturesResult(rows=rows, table_versions=versions | lake.versions(*spec.entities) | written)
-
-
-def _write(
-    lake: Lake,
-    queries: FeatureQueries,
-    table: str,
-    columns: pa.Schema,
-    days: Days | None,
-    feeds: "_Feeds",
-    made_of: dict[str, int],
-) -> tuple[int, int] | None:
-    """Write the rows of one table. Returns their number and the version that has them; None: there was none to do."""
-    newest = lake.version(table)
-    if newest is not None and lake.applied(table, feature_inputs.REQUEST) == made_of[feature_inputs.REQUEST]:
-        log.info("%s, version %d, has the rows of %s already", lake.uri(table), newest, days)
-        return _count(lake, table, days), newest
-    if lake.applied(table, feature_inputs.DEFINITION) != made_of[feature_inputs.DEFINITION]:
-        if (everything := feeds.all_days(table)) is None:
-            return None
-        days = everything.days
-        _log_change(lake, table, columns, days)
-        rows, version = _recompute(lake, queries, table, columns, everything, feeds, made_of)
-    else:
-        if days is None or not ((happened := feeds.happened(table, days)) or _count(lake, table, days)):
-            return None
-        found = _computed(queries, table, happened, feeds) if happened else columns.empty_table()
-        where = f"day >= '{days.start}' AND day < '{days.end}'"
-        rows, version = found.num_rows, lake.replace(table, found, where, ["day"], transactions=made_of)
-    log.info("Wrote %d rows of %s to %s, version %d", rows, days, lake.uri(table), version)
-    return rows, version
 
 
 def _not_older(lake: Lake, spec: SourceSpec, versions: TableVersions) -> TableVersions:
@@ -239,11 +223,9 @@ def _definition(queries: FeatureQueries, table: str, columns: pa.Schema, feeds: 
     return feature_inputs.definition_number(queries.tokens(table), types, history_days, feeds.tables, *implied)
 
 
-def _count(lake: Lake, table: str, days: Days | None) -> int:
-    """The rows of `days` (None: all) that `table` has."""
+def _has_rows(lake: Lake, table: str, days: Days) -> bool:
     day = ds.field("day")
-    wanted = None if days is None else (day >= days.start) & (day < days.end)
-    return int(lake.scan(table).count_rows(filter=wanted))
+    return lake.scan(table).count_rows(filter=(day >= days.start) & (day < days.end)) > 0
 
 
 def _log_change(lake: Lake, table: str, columns: pa.Schema, days: Days) -> None:
