@@ -1,5 +1,6 @@
 """Backups of a small real world: nothing that they hold names what they lack, and the loop goes on after a restore."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -153,7 +154,9 @@ def test_what_is_missing_or_altered_is_named(loop: SmallLoop, ending: str) -> No
     assert "was added" in problems(uri)[0]
 
 
-def test_an_unfinished_backup_is_none(loop: SmallLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_backup_is_none(
+    loop: SmallLoop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def killed(part: str, count: int) -> None:
         raise KeyboardInterrupt
 
@@ -162,6 +165,10 @@ def test_an_unfinished_backup_is_none(loop: SmallLoop, monkeypatch: pytest.Monke
     for name in ("home", "backup_uri"):
         monkeypatch.setenv(variable(name), str(getattr(loop.settings, name)))
     assert main(["verify"]) == ExitCode.BAD_INPUT
+    (unfinished,) = os.listdir(loop.settings.backups)
+    assert main(["verify", unfinished]) == ExitCode.BAD_INPUT
+    assert f"no finished backup {unfinished}" in (told := capsys.readouterr().err)
+    assert "Did you mean" not in told
 
 
 def test_a_backup_made_after_the_clock_was_set_back_has_the_last_name(loop: SmallLoop) -> None:

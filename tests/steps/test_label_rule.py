@@ -253,3 +253,18 @@ def test_a_label_reported_before_its_event_counts_from_the_event_on_whatever_the
     ]
     assert len(early[0]) == (within[0] | within[1]).sum()  # No event lacks its label.
     assert early[1:] == at_once[1:]
+
+
+@pytest.mark.parametrize("type_", ["string", "int64"])
+def test_no_event_has_no_labels_whatever_the_type_of_ids(tmp_path: Path, type_: str) -> None:
+    def ids(model: Raw, source: Raw) -> None:
+        for feed in source["feeds"].values():
+            feed["columns"]["transaction_id"] = {"type": type_, "unique": True}
+
+    settings, spec = place(tmp_path, ids)
+    kind = {"string": str, "int64": int}[type_]
+    versions = put(settings, *(rows.astype({"transaction_id": kind}) for rows in payments(DAYS)))
+    reader = tables.Labels(Lake(settings.lake, SOURCE, MODEL), spec, versions["labels"])
+    assert len(reader.known_at(None))
+    assert reader.known_at(None, pd.Series([], dtype=object)).empty
+    assert reader.known_at(None, pd.Series([None], dtype=object)).empty

@@ -186,12 +186,19 @@ class Labels:
 
         wanted = _between(self._reported, None, as_of)
         if ids is not None:
-            wanted &= ds.field(self.spec.source.id_column).isin(pa.array(ids.dropna().unique(), from_pandas=True))
+            name, asked = self.spec.source.id_column, pa.array(ids.dropna().unique(), from_pandas=True)
+            if pa.types.is_null(asked.type):  # No event: Arrow does not look for nulls among texts.
+                asked = asked.cast(self._schema.field(name).type)
+            wanted &= ds.field(name).isin(asked)
         return newest(self._reports(wanted), self.spec.label_spec)
 
+    @property
+    def _schema(self) -> pa.Schema:
+        return feed_schema(self.spec.source.feeds[self.spec.label_spec.feed])
+
     def _reports(self, wanted: ds.Expression) -> pa.Table:
-        label, schema = self.spec.label_spec, feed_schema(self.spec.source.feeds[self.spec.label_spec.feed])
-        return _reports(self.lake, label.feed, self.version, schema, [label], wanted, all_columns=False)
+        label = self.spec.label_spec
+        return _reports(self.lake, label.feed, self.version, self._schema, [label], wanted, all_columns=False)
 
 
 def reports_relation(

@@ -56,11 +56,17 @@ def _find(given: str, settings: Settings) -> str:
         return given
     known = storage.folders(settings.backups)
     for name in [given] if given else reversed(known):
-        uri = storage.join(settings.backups, name)
-        if storage.read(storage.join(uri, MANIFEST)) is not None:
-            return uri
-    hint = f"{did_you_mean(given, known)}There are: {', '.join(known)}." if known else "Run `make backup` first."
-    raise InputError(f"There is no finished backup {given} in {settings.backups}", hint)
+        if _is_finished(name, settings):
+            return storage.join(settings.backups, name)
+    finished = [name for name in known if _is_finished(name, settings)]
+    there = (
+        f"{did_you_mean(given, finished)}There are: {', '.join(finished)}." if finished else "Run `make backup` first."
+    )
+    raise InputError(f"There is no finished backup {given or 'at all'} in {settings.backups}", there)
+
+
+def _is_finished(name: str, settings: Settings) -> bool:
+    return storage.read(storage.join(settings.backups, name, MANIFEST)) is not None
 
 
 if __name__ == "__main__":
