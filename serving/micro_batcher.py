@@ -33,7 +33,7 @@ class MicroBatcher:
         self._arrived, self._arrived_before = 0, 0
 
     async def outcome(self, request: PredictionRequest, batch_key: Hashable) -> Outcome:
-        """What became of `request`; it shares a batch with others of this turn that have the same `batch_key`.
+        """What became of `request`; it shares a batch with others that wait and have the same `batch_key`.
 
         While one request arrives per turn, it is answered at once, in the task of its caller.
         """
@@ -68,8 +68,7 @@ class MicroBatcher:
         batches = [batch[i : i + FEW_ROWS] for batch in waiting.values() for i in range(0, len(batch), FEW_ROWS)]
         for batch in batches[1:]:
             self._start(self._answer(batch))
-        if batches:
-            await self._answer(batches[0])
+        await self._answer(batches[0])
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,7 +1,7 @@
-"""Copies of the spec of card_fraud and of the files of its source, changed for a test."""
+"""The specs of a test: those of card_fraud and its source, changed, or its own."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import yaml
 
 from training.contract.model_spec import MODELS_DIR
 from training.contract.source_spec import SOURCES_DIR
+from training.contract.spec_file import FEATURE_STORE
 
 SOURCE, MODEL = "card_payments", "card_fraud"
 Raw = dict[str, Any]
@@ -33,10 +34,22 @@ def spec_files(
     """
     model, source = raw_specs(sources_dir)
     change(model, source)
-    found = {"models_dir": folder / "models", "feature_repo": folder / "repo"}
-    found["models_dir"].mkdir(parents=True, exist_ok=True)
-    (found["models_dir"] / f"{model['name']}.yaml").write_text(yaml.safe_dump(model, sort_keys=False))
     for files in dict.fromkeys((SOURCES_DIR, sources_dir)):
-        shutil.copytree(files, found["feature_repo"], dirs_exist_ok=True)
-    (found["feature_repo"] / f"{source['name']}.yaml").write_text(yaml.safe_dump(source, sort_keys=False))
+        shutil.copytree(files, folder / "repo", dirs_exist_ok=True)
+    return _write(folder, [model], source)
+
+
+def own_spec_files(folder: Path, models: Sequence[Raw], source: Raw) -> dict[str, Path]:
+    """As `spec_files`, with a source of the test's own and models of it."""
+    found = _write(folder, models, source)
+    shutil.copy(SOURCES_DIR / FEATURE_STORE, found["feature_repo"])
+    return found
+
+
+def _write(folder: Path, models: Sequence[Raw], source: Raw) -> dict[str, Path]:
+    found = {"models_dir": folder / "models", "feature_repo": folder / "repo"}
+    for name, specs in (("models_dir", models), ("feature_repo", [source])):
+        found[name].mkdir(parents=True, exist_ok=True)
+        for fields in specs:
+            (found[name] / f"{fields['name']}.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
     return found

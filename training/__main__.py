@@ -37,12 +37,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def read_inputs(inputs: str) -> str:
     """The JSON that the argument `--inputs` stands for. Raises InputError for a file that cannot be read."""
-    if inputs == "-":
-        return sys.stdin.read()
+    if inputs != "-" and not inputs.startswith("@"):
+        return inputs
     try:
-        return Path(inputs[1:]).read_text() if inputs.startswith("@") else inputs
+        return sys.stdin.read() if inputs == "-" else Path(inputs[1:]).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The inputs cannot be read from {inputs[1:]}: {error}", "Name a file of JSON.") from error
+        where = "standard input" if inputs == "-" else inputs[1:]
+        raise InputError(f"The inputs cannot be read from {where}: {error}", "Name a file of JSON.") from error
 
 
 if __name__ == "__main__":

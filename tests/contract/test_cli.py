@@ -52,6 +52,12 @@ def test_a_file_of_inputs_that_cannot_be_read_is_told(name: str, content: bytes 
     assert f"The inputs cannot be read from {tmp_path}/{name}" in capsys.readouterr().err
 
 
+def test_standard_input_that_is_no_text_is_told(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe{}"), encoding="utf-8"))
+    assert main(["drift", "--inputs", "-"]) == ExitCode.BAD_INPUT
+    assert "The inputs cannot be read from standard input" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [[], ["--schema"]])
 def test_an_unknown_step_is_refused_with_the_one_that_was_meant(more: list[str], capsys, caplog) -> None:
     assert main(["dirft", *more]) == ExitCode.BAD_INPUT

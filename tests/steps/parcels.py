@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import yaml
 
 from testing.pipeline import Pipeline
-from testing.spec_files import raw_specs
+from testing.spec_files import own_spec_files, raw_specs
 from tests.steps.prediction_tables import prediction_table
 from training.adapters.lake import EVENTS, PREDICTIONS, Lake
 from training.adapters.onnx_model import OnnxModel
@@ -188,17 +187,8 @@ def write(lake: Lake, spec: ModelSpec, rows: pd.DataFrame) -> TableVersions:
 def build(folder: Path, mlflow_database: Path) -> Parcels:
     """Two datasets and two trainings."""
     shutil.copy(mlflow_database, folder)
-    for name, specs in (("models", [model_spec(DURATION), model_spec(OUTCOME)]), ("repo", [source_spec()])):
-        (folder / name).mkdir()
-        for each in specs:
-            (folder / name / f"{each['name']}.yaml").write_text(yaml.safe_dump(each, sort_keys=False))
-    shutil.copy(Settings().feature_repo / "feature_store.yaml", folder / "repo")
-    settings = Settings(
-        home=folder / "home",
-        tracking_uri=f"sqlite:///{folder}/mlflow.db",
-        models_dir=folder / "models",
-        feature_repo=folder / "repo",
-    )
+    specs = own_spec_files(folder, [model_spec(DURATION), model_spec(OUTCOME)], source_spec())
+    settings = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", **specs)
     rows = parcels(Days(start=START, end=LOOK), seed=1)
     lakes = {name: Lake(settings.lake, SOURCE, name) for name in (DURATION, OUTCOME)}
     spec = load_model_spec(DURATION, settings.models_dir, settings.feature_repo)

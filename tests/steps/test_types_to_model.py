@@ -26,7 +26,7 @@ from local.landing import land_table
 from serving.schema import RequestSchema
 from testing.pipeline import Pipeline
 from testing.redis_server import running_redis
-from testing.spec_files import raw_specs
+from testing.spec_files import own_spec_files, raw_specs
 from tests.cases import others_long
 from tests.serving.prediction_rows import make_log, row
 from training.adapters.datasets import Dataset
@@ -216,17 +216,9 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> World:
     folder = tmp_path_factory.mktemp("types")
     shutil.copy(mlflow_database, folder)
-    for name, fields in (("models", model_spec()), ("repo", source_spec())):
-        (folder / name).mkdir()
-        (folder / name / f"{fields['name']}.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
-    (folder / "repo" / f"{SOURCE}.py").write_text(DEFINITIONS)
-    shutil.copy(Settings().feature_repo / "feature_store.yaml", folder / "repo")
-    settings = Settings(
-        home=folder / "home",
-        tracking_uri=f"sqlite:///{folder}/mlflow.db",
-        models_dir=folder / "models",
-        feature_repo=folder / "repo",
-    )
+    specs = own_spec_files(folder, [model_spec()], source_spec())
+    (specs["feature_repo"] / f"{SOURCE}.py").write_text(DEFINITIONS)
+    settings = Settings(home=folder / "home", tracking_uri=f"sqlite:///{folder}/mlflow.db", **specs)
     source = load_source_spec(SOURCE, settings.feature_repo)
     schema = pa.schema([(name, arrow_type(each)) for name, each in source.events.columns.items()])
     days = [day_of(number, schema) for number in range(DAYS)]

@@ -46,15 +46,16 @@ def with_domain_scores(
     """
     for name in names:
         lists = [rows.columns[name] for rows in (reference, current)]
-        length = _length(lists[0])
-        vectors = [_vectors(each, length) for each in lists]
+        lengths = [_lengths(each) for each in lists]
+        # The length of most lists of the reference; 1 when all are missing.
+        usual = int(np.bincount(lengths[0], minlength=2)[1:].argmax()) + 1
+        vectors = [_vectors(each, of == usual, usual) for each, of in zip(lists, lengths, strict=True)]
         known = [np.isfinite(each).all(axis=1) for each in vectors]
         halves = [_second(rows, entity, seed) for rows in (reference, current)]
         before, now = (Half(*(each[of] for each in side)) for *side, of in zip(vectors, halves, known, strict=True))
         columns = []
-        for side, of, scores, other in zip(lists, known, domain_scores(before, now), (0.0, 1.0), strict=True):
-            lengths = _lengths(side)
-            column = np.where((lengths != length) & (lengths > 0), other, np.nan)
+        for side, of, scores, other in zip(lengths, known, domain_scores(before, now), (0.0, 1.0), strict=True):
+            column = np.where((side != usual) & (side > 0), other, np.nan)
             column[of] = scores
             columns.append(column)
         reference, current = (
@@ -102,14 +103,8 @@ def _lengths(lists: pd.Series) -> np.ndarray:
     return np.array([0 if each is None else np.size(each) for each in lists.where(lists.notna(), None)], dtype=np.int64)
 
 
-def _length(lists: pd.Series) -> int:
-    """The length of most of the lists; 1 when all are missing."""
-    return int(np.bincount(_lengths(lists[lists.notna()]), minlength=2)[1:].argmax()) + 1
-
-
-def _vectors(lists: pd.Series, length: int) -> np.ndarray:
-    """[n, length]. The row of a list that is missing, or of another length, is NaN."""
-    known = _lengths(lists) == length
+def _vectors(lists: pd.Series, known: np.ndarray, length: int) -> np.ndarray:
+    """[n, length]. The rows of lists that are not `known` are NaN."""
     found = np.full((len(lists), length), np.nan)
     if known.any():
         found[known] = np.stack(lists[known].tolist())

@@ -128,9 +128,7 @@ def prepare(place: Place, week: date) -> Prepared:
 
 def _prepare(jobs: Jobs, place: Place, spec: ModelSpec, period: Days) -> None:
     """The features of all events that monitors and measurements read."""
-    back = spec.monitoring.window_days + spec.label_spec.delay_days
-    if spec.evaluation.exclude_known_entities:
-        back += known_days(spec)
+    back = known_days(spec) + spec.monitoring.window_days + spec.label_spec.delay_days
     needed = Days(start=period.start - timedelta(days=back), end=period.end)
     for made in [jobs.once(f"events/{w}", Prepared, "compared_policies:prepare", w) for w in mondays(needed)]:
         made.result()

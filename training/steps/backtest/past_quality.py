@@ -118,17 +118,19 @@ def counted(past: PastEvents, days: Days) -> pd.DataFrame:
     spec, place = past.spec, past.place
     rows = past.rows(days)[past.keys]
     rows = rows.assign(**{ROW: np.arange(len(rows))})
-    exclude = spec.evaluation.exclude_known_entities
-    # A positive label makes its entity known for as long as in a holdout.
-    back = timedelta(days=known_days(spec) if exclude else 0)
-    earlier = past.rows(Days(start=days.start - back, end=days.end))[past.keys]
+    earlier = past.rows(Days(start=days.start - timedelta(days=known_days(spec)), end=days.end))[past.keys]
     lake = Lake(place.settings.lake, spec.source.name, spec.name)
     labels = Labels(lake, spec, place.versions[spec.label_spec.feed])
     known = labels.known_at(place.horizon, earlier[spec.source.id_column])
     found = labelled(rows, known, spec, midnight(place.horizon))
-    return found[~known_before(found, known, earlier, spec)] if exclude else found
+    if spec.evaluation.exclude_known_entities:
+        found = found[~known_before(found, known, earlier, spec)]
+    return found
 
 
 def known_days(spec: ModelSpec) -> int:
-    """The days from the beginning of the training window to that of the holdout."""
+    """For how many days before a window positive labels make their entities known: as long as before a holdout, from
+    the beginning of the training window on. 0 when the spec does not leave out known entities."""
+    if not spec.evaluation.exclude_known_entities:
+        return 0
     return spec.training.window_days + spec.label_spec.delay_days
