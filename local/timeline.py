@@ -124,7 +124,8 @@ def _watched(entry: Entry) -> Iterator[str]:
         share = f"{drift['drifted_share']:.0%} of the features drifted"
         yield f"{window}: {share} against what version {snapshot['champion_version']} was trained on"
     else:
-        yield f"as of {snapshot.get('as_of')}: {drift.get('outcome', entry.run.state)}"
+        outcome, as_of = drift.get("outcome", entry.run.state), snapshot.get("as_of")
+        yield f"as of {as_of}: {outcome}" if as_of else outcome
     if performance.get("outcome") == "measured":
         now, before = performance["current"], performance["reference"]
         yield "on matured labels: " + ", ".join(

@@ -400,6 +400,11 @@ def test_the_timeline_says_when_why_and_with_what_numbers() -> None:
     assert "because of drift (drift says so), by asset m_retrain" in text
 
 
+def test_a_look_before_there_was_data_has_no_day() -> None:
+    before = replace(DRIFTED, results={"drift": {"outcome": "no data", "snapshot": {"as_of": None}}})
+    assert "00:02:00  monitor no data" in "\n".join(timeline.lines([before]))
+
+
 def test_the_timeline_tells_the_reason_of_a_training_once() -> None:
     asked = {"decide_retraining": {"reason": "drift says so", "why": "Granted."}}
     story = [STORY[0], replace(DRIFTED, results=DRIFTED.results | asked), STORY[2]]
