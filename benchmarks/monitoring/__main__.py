@@ -21,10 +21,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.monitoring.kept import kept, kept_or_judged
-from benchmarks.monitoring.planted import KINDS, all_planted
+from benchmarks.monitoring.planted import KINDS, all_planted, label_planted
 from benchmarks.monitoring.results import SeedResult, figures, table
 from benchmarks.monitoring.seeds import Sizes
 from benchmarks.monitoring.streams import default_folder
+
+#: So many that a new kind of fraud, 0.3 % of all events, is more than chance.
+LABEL_CUSTOMERS = 20_000
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -34,32 +37,48 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--weeks", type=int, default=52, help="weeks of the unchanged stream that are watched; 0: none")
     parser.add_argument("--every", type=int, default=1, help="days from look to look")
-    parser.add_argument("--customers", type=int, default=1000)
+    parser.add_argument("--customers", type=int, default=1000, help="0: only the larger streams")
+    parser.add_argument("--label-customers", type=int, default=LABEL_CUSTOMERS, help="of the larger streams; 0: none")
     parser.add_argument("--changes", nargs="*", choices=KINDS, default=KINDS, help="only these")
     parser.add_argument("--magnitudes", nargs="*", type=float, default=[1.0, 0.5, 0.25])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="seeds at a time")
+    parser.add_argument("--label-jobs", type=int, default=1, help="the same for the larger streams")
     parser.add_argument("--table", action="store_true", help="measure nothing, print what is kept")
     args = parser.parse_args(given)
-    watched = min((each.watched_days for each in all_planted(args.changes, args.magnitudes)), default=args.every)
+    measured = _measured(args)
+    watched = min((each.watched_days for sizes, _ in measured for each in sizes.planted), default=args.every)
     if not 1 <= args.every <= watched:
         parser.error(f"--every {args.every}: a change is watched for {watched} days, so give 1 to {watched}")
     logging.basicConfig(level="ERROR", format="%(message)s")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # The seeds share the cores.
-    sizes = Sizes(args.folder, args.customers, args.weeks, args.every, tuple(args.changes), tuple(args.magnitudes))
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     if args.table:
-        results = kept(sizes, seeds)
-        missing = sorted({*seeds} - {each.seed for each in results}) or "none"
-        print(f"{table(results)}\n\n{figures(results)}\nNot measured yet, or with other code: seeds {missing}")
+        results = [result for sizes, _ in measured for result in kept(sizes, seeds)]
+        print(f"{table(results)}\n\n{figures(results)}")
+        for sizes, _ in measured:
+            missing = sorted({*seeds} - {each.seed for each in kept(sizes, seeds)}) or "none"
+            print(f"{sizes.customers:,} customers: not measured yet, or with other code: seeds {missing}")
         return
     began, results = time.monotonic(), list[SeedResult]()
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        for result in pool.map(partial(kept_or_judged, sizes), seeds):
-            results.append(result)
-            print(f"After seed {result.seed}, {result.cpu_seconds:.0f} s of CPU:\n\n{table(results)}\n", flush=True)
+    for sizes, jobs in measured:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            for result in pool.map(partial(kept_or_judged, sizes), seeds):
+                results.append(result)
+                print(f"After seed {result.seed}, {result.cpu_seconds:.0f} s of CPU:\n\n{table(results)}\n", flush=True)
     print(figures(results))
     print(f"\n{sum(each.cpu_seconds for each in results):.0f} s of CPU, {time.monotonic() - began:.0f} s in all.")
+
+
+def _measured(args: argparse.Namespace) -> list[tuple[Sizes, int]]:
+    """What is measured, and how many seeds at a time."""
+    found = []
+    if args.customers:
+        planted = tuple(all_planted(args.changes, args.magnitudes))
+        found.append((Sizes(args.folder, args.customers, args.weeks, args.every, planted), args.jobs))
+    if args.label_customers and (planted := tuple(label_planted(args.changes))):
+        found.append((Sizes(args.folder, args.label_customers, 0, args.every, planted), args.label_jobs))
+    return found
 
 
 if __name__ == "__main__":

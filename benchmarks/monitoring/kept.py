@@ -40,7 +40,7 @@ def kept_or_judged(sizes: Sizes, seed: int) -> SeedResult:
 
 def _path(sizes: Sizes, seed: int) -> Path:
     root, decides = Path(__file__).parents[2], [repr((sizes.customers, sizes.weeks, sizes.every))]
-    decides += [repr((sizes.kinds, sizes.magnitudes))]
+    decides += [repr(sizes.planted)]
     content = [path.read_bytes() for pattern in _MADE_BY for path in sorted(root.glob(pattern))]
     key = hashlib.sha256(b"".join([*(each.encode() for each in decides), *content])).hexdigest()[:16]
     return sizes.folder / "results" / f"{key}-{seed}.json"

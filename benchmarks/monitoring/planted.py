@@ -66,6 +66,15 @@ class Planted:
         return self.allowed_days + WINDOW_DAYS
 
 
+def label_planted(kinds: Sequence[ChangeKind]) -> Iterator[Planted]:
+    """Changes that only labels show, and that are too small for them in a small stream."""
+    if "new_fraud" in kinds:
+        yield Planted("new_fraud", 1.0)
+    for kind in kinds:
+        if not _FULL[kind][2]:
+            yield Planted(kind, 1.0, gradual=True)
+
+
 def all_planted(kinds: Sequence[ChangeKind], magnitudes: Sequence[float]) -> Iterator[Planted]:
     """At once by magnitude, then those over eight weeks."""
     for kind in kinds:

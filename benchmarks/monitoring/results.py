@@ -53,6 +53,7 @@ class Found:
 @dataclass(frozen=True)
 class SeedResult:
     seed: int
+    customers: int
     year: Year | None
     found: list[Found]
     cpu_seconds: float
@@ -60,24 +61,26 @@ class SeedResult:
 
 def table(results: Sequence[SeedResult]) -> str:
     """What must be reached, with what was."""
-    lines = ["| what | in time | goal | met | training granted in time | days until seen | seen by |", "|---" * 7 + "|"]
+    heads = ("what", "customers", "in time", "goal", "met", "training granted in time", "days until seen", "seen by")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     years = [result.year for result in results if result.year is not None]
     if years:
+        customers = " and ".join(f"{each:,}" for each in sorted({each.customers for each in results if each.year}))
         length, granted = sum(each.years for each in years), sum((each.granted for each in years), Counter[str]())
         rate = granted.total() / length
         by = ", ".join(f"{number} by {trigger}" for trigger, number in granted.items()) or "none"
         lines.append(
-            f"| unchanged, {length:.1f} years: trainings asked for per year | {rate:.2f} | ≤ {ALARMS_GOAL:.0f} | "
-            f"{_met(rate <= ALARMS_GOAL)} | {by} | | |"
+            f"| unchanged, {length:.1f} years: trainings asked for per year | {customers} | {rate:.2f} | "
+            f"≤ {ALARMS_GOAL:.0f} | {_met(rate <= ALARMS_GOAL)} | {by} | | |"
         )
-    groups: dict[Planted, list[Found]] = {}
+    groups: dict[tuple[int, Planted], list[Found]] = {}
     for result in results:
         for found in result.found:
-            groups.setdefault(found.planted, []).append(found)
-    return "\n".join([*lines, *(_line(planted, found) for planted, found in groups.items())])
+            groups.setdefault((result.customers, found.planted), []).append(found)
+    return "\n".join([*lines, *(_line(*group, found) for group, found in groups.items())])
 
 
-def _line(planted: Planted, found: Sequence[Found]) -> str:
+def _line(customers: int, planted: Planted, found: Sequence[Found]) -> str:
     seen = sum(each.in_time(each.seen) for each in found)
     granted = sum(each.in_time(each.granted) for each in found)
     days = sorted(each.seen for each in found if each.seen is not None)
@@ -90,7 +93,7 @@ def _line(planted: Planted, found: Sequence[Found]) -> str:
     way = "over 8 weeks" if planted.gradual else "at once"
     when = f"{median(days):.0f} ({days[0]} … {days[-1]})" if days else "never"
     what = f"{planted.title}, {way}, within {planted.allowed_days} days"
-    cells = (what, f"{seen} of {len(found)}", goal, met, str(granted), when, named)
+    cells = (what, f"{customers:,}", f"{seen} of {len(found)}", goal, met, str(granted), when, named)
     return f"| {' | '.join(cells)} |"
 
 

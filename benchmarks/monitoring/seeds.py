@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-import pandas as pd
-
-from benchmarks.monitoring.planted import Planted, all_planted, planted_on
+from benchmarks.monitoring.planted import Planted, planted_on
 from benchmarks.monitoring.results import Found, SeedResult, Year
 from benchmarks.monitoring.streams import START, Streams
 from benchmarks.monitoring.watched_stream import Champion, Watch
-from local.changes import ChangeKind
 from training.contract.base import Days, midnight
 
 #: The training window begins when its features have their whole history.
@@ -26,8 +23,7 @@ class Sizes:
     customers: int
     weeks: int
     every: int
-    kinds: tuple[ChangeKind, ...]
-    magnitudes: tuple[float, ...]
+    planted: tuple[Planted, ...]
 
 
 def judged(sizes: Sizes, seed: int) -> SeedResult:
@@ -45,13 +41,10 @@ def judged(sizes: Sizes, seed: int) -> SeedResult:
     rows = streams.unchanged((max(start, end) - START).days)
     champion = Champion.trained(rows, streams.names, spec, warm_up)
     assert champion.as_of == serving_from
-    before = rows[rows[spec.source.events.time_column] < midnight(start)]
+    before = Watch.of(champion, rows[rows[spec.source.events.time_column] < midnight(start)])
     year = _year(Watch.of(champion, rows), seed, Days(start=serving_from, end=end), sizes) if sizes.weeks else None
-    found = [
-        _found(planted, champion, before, streams, start, sizes.every)
-        for planted in all_planted(sizes.kinds, sizes.magnitudes)
-    ]
-    return SeedResult(seed, year, found, time.process_time() - began)
+    found = [_found(planted, before, streams, start, sizes.every) for planted in sizes.planted]
+    return SeedResult(seed, sizes.customers, year, found, time.process_time() - began)
 
 
 def _year(watch: Watch, seed: int, days: Days, sizes: Sizes) -> Year:
@@ -59,12 +52,9 @@ def _year(watch: Watch, seed: int, days: Days, sizes: Sizes) -> Year:
     return Year.of(seed, len(days) / 364, looks)
 
 
-def _found(
-    planted: Planted, champion: Champion, before: pd.DataFrame, streams: Streams, start: date, every: int
-) -> Found:
+def _found(planted: Planted, before: Watch, streams: Streams, start: date, every: int) -> Found:
     """When the change is seen, and when a training for it is granted."""
-    after = streams.changed([planted.change(start)], planted.watched_days)
-    watch = Watch.of(champion, pd.concat([before, after], ignore_index=True))
+    watch = before.going_on(streams.changed([planted.change(start)], planted.watched_days))
     days = Days(start=start + timedelta(days=every), end=start + timedelta(days=planted.watched_days + 1))
     seen, by, columns = None, (), ()
     for look in watch.looks(days, every):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from training.contract.model_spec import ModelSpec, Trigger
 from training.contract.registries import DRIFT_TESTS
 from training.domain.comparison import Rows, named_outputs, paired, representatives, sample, spread
 from training.domain.drift import current_window, has_drifted, judged, tested
-from training.domain.entity_age import age_name, ages
+from training.domain.entity_age import LOOK_BACK, age_name, ages
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.frames import LABEL, REPORTED_AT
 from training.domain.labels import known_before
@@ -98,13 +98,27 @@ class Watch:
 
     champion: Champion
     rows: pd.DataFrame
+    #: The watch that this one goes on from, which several may share.
+    before: "Watch | None" = None
     #: What is known of the champion's first windows.
     first: dict[Days, Measured | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, champion: Champion, rows: pd.DataFrame) -> "Watch":
-        scores = champion.scorer.score(rows[champion.names].to_numpy(np.float32))
-        return cls(champion, with_ages(rows, champion.spec).assign(**{SCORE: scores}))
+        return cls(champion, _answered_by(champion, with_ages(rows, champion.spec)))
+
+    def going_on(self, rows: pd.DataFrame) -> "Watch":
+        """With `rows` after the others, from the beginning of a day on."""
+        time = self.champion.spec.source.events.time_column
+        recent = self.rows[self.rows[time] >= rows[time].iloc[0].floor("D") - LOOK_BACK]
+        added = _answered_by(self.champion, with_ages(rows, self.champion.spec, recent))
+        return Watch(self.champion, pd.concat([self.rows, added], ignore_index=True), self)
+
+    @property
+    def until(self) -> datetime:
+        """The end of the last day."""
+        last: pd.Timestamp = self.rows[self.champion.spec.source.events.time_column].iloc[-1]
+        return (last.floor("D") + timedelta(days=1)).to_pydatetime()
 
     def looks(self, days: Days, every: int) -> Iterator[Look]:
         """The looks as of every `every` days of `days`, with a broker that begins without history."""
@@ -185,6 +199,8 @@ class Watch:
 
     def _first(self, window: Days) -> Measured | None:
         """The primary metric on one of the champion's first windows; None with too few labels."""
+        if self.before is not None and midnight(window.end) <= self.before.until:
+            return self.before._first(window)
         if window not in self.first:
             task, rows = self.champion.task, self._answered(window)
             truth, minimum = task.truth(rows[LABEL].to_numpy()), self.champion.spec.monitoring.minimum_class_rows
@@ -193,13 +209,19 @@ class Watch:
         return self.first[window]
 
 
-def with_ages(rows: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:
-    """With how long the entities were known. `rows` reach back further than that."""
-    days = event_days(rows[spec.source.events.time_column])
-    first, found = days[0].item(), {}
+def _answered_by(champion: Champion, rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(**{SCORE: champion.scorer.score(rows[champion.names].to_numpy(np.float32))})
+
+
+def with_ages(rows: pd.DataFrame, spec: ModelSpec, earlier: pd.DataFrame | None = None) -> pd.DataFrame:
+    """With how long the entities were known. `earlier` are the rows before, if `rows` do not begin the stream."""
+    columns = [spec.source.events.time_column, *spec.entity_columns]
+    events = pd.concat([each[columns] for each in (earlier, rows) if each is not None], ignore_index=True)
+    days, seen_on = (event_days(each[columns[0]]) for each in (rows, events))
+    found = {}
     for name in spec.entity_columns:
-        seen = pd.DataFrame({name: rows[name], "day": days}).drop_duplicates()
-        found[age_name(name)] = ages(rows[name], days, seen, first)
+        seen = pd.DataFrame({name: events[name], "day": seen_on}).drop_duplicates()
+        found[age_name(name)] = ages(rows[name], days, seen, seen_on[0].item())
     return rows.assign(**found)
 
 

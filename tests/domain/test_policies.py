@@ -242,11 +242,11 @@ def test_without_a_test_of_the_champion_combined_decides_and_says_so(spec: Model
 
 
 def test_one_window_is_shared_between_holdout_staleness_and_chance() -> None:
-    """By hand, for the one speed that weighs all: y = 0.3, common 0.005, own 0.005, step 0.1 per window."""
+    """By hand, for the one speed that weighs all: y = 0.3, common 0.005, own 0.005, step 0.3 per window."""
     found = staleness([_test(1, 0.3, error=0.1)])
-    fastest = 0.01 / (0.005 + 0.005 + 0.01)
+    fastest = 0.09 / (0.005 + 0.005 + 0.09)
     assert found.means[-1] == pytest.approx(0.3 * fastest)
-    assert found.standard_errors[-1] == pytest.approx((0.01 - 0.01 * fastest) ** 0.5)
+    assert found.standard_errors[-1] == pytest.approx((0.09 - 0.09 * fastest) ** 0.5)
     assert found.weights.sum() == pytest.approx(1)
     assert found.mean == pytest.approx(float(found.weights @ found.means))
 

@@ -8,10 +8,11 @@ import pytest
 
 from benchmarks.monitoring.__main__ import main
 from benchmarks.monitoring.kept import kept_or_judged
-from benchmarks.monitoring.planted import KINDS, Planted
+from benchmarks.monitoring.planted import KINDS, Planted, all_planted, label_planted
 from benchmarks.monitoring.results import Found, SeedResult, figures, table
-from benchmarks.monitoring.seeds import Sizes, judged
+from benchmarks.monitoring.seeds import WARM_UP_DAYS, Sizes, judged
 from benchmarks.monitoring.streams import START, Streams
+from benchmarks.monitoring.watched_stream import Champion, Watch
 from local.changes import Change
 
 pytestmark = pytest.mark.long
@@ -25,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_large_change_is_found_and_the_table_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = Sizes(folder, CUSTOMERS, weeks=2, every=14, kinds=("amount_inflation",), magnitudes=(3.0,))
+    sizes = Sizes(folder, CUSTOMERS, weeks=2, every=14, planted=tuple(all_planted(["amount_inflation"], [3.0])))
     result = judged(sizes, seed=1)
     assert result.year is not None
     assert result.year.looks == 1
@@ -36,7 +37,7 @@ def test_a_large_change_is_found_and_the_table_says_so(folder: Path, capsys: pyt
     assert gradual.seen is not None
     assert gradual.seen >= at_once.seen
     printed = f"{table([result])}\n\n{figures([result])}"
-    for text in ("unchanged, 0.0 years", "amounts × 1.9, at once, within 14 days | 1 of 1", "1 looks"):
+    for text in ("unchanged, 0.0 years", "amounts × 1.9, at once, within 14 days | 400 | 1 of 1", "1 looks"):
         assert text in printed
     made = _files(folder)
     again = kept_or_judged(sizes, seed=1)
@@ -45,7 +46,8 @@ def test_a_large_change_is_found_and_the_table_says_so(folder: Path, capsys: pyt
     assert kept_or_judged(sizes, seed=1) == again, "with its time: it was not measured again"
     options = f"--seeds 2 --weeks 2 --every 14 --customers {CUSTOMERS} --changes amount_inflation --magnitudes 3"
     main(["--folder", str(folder), *options.split(), "--table"])
-    assert capsys.readouterr().out == f"{printed}\nNot measured yet, or with other code: seeds [2]\n"
+    missing = f"{CUSTOMERS} customers: not measured yet, or with other code: seeds [2]"
+    assert capsys.readouterr().out == f"{printed}\n{missing}\n"
 
 
 def _files(folder: Path) -> dict[Path, int]:
@@ -94,5 +96,35 @@ def test_a_change_is_in_time_until_its_data_or_labels_have_been_there_for_two_wi
 def test_the_table_counts_what_is_in_time() -> None:
     planted = Planted("zero_amounts", 1.0)
     found = [Found(planted, seed, days, ("drift",), (), None) for seed, days in enumerate((3, 14, 15))]
-    printed = table([SeedResult(seed, None, [each], 1.0) for seed, each in enumerate(found)])
-    assert "| 5.00% of terminals report 0, at once, within 14 days | 2 of 3 | ≥ 95% | no | 0 | 14 (3 … 15) |" in printed
+    results = [SeedResult(seed, 1000, None, [each], 1.0) for seed, each in enumerate(found)]
+    printed = table([*results, SeedResult(0, 20_000, None, found[:1], 1.0)])
+    row = "| 5.00% of terminals report 0, at once, within 14 days |"
+    assert f"{row} 1,000 | 2 of 3 | ≥ 95% | no | 0 | 14 (3 … 15) |" in printed
+    assert f"{row} 20,000 | 1 of 1 | ≥ 95% | yes | 0 | 3 (3 … 3) |" in printed
+
+
+def test_a_watch_that_goes_on_sees_what_a_whole_one_sees(folder: Path) -> None:
+    """The days before a change are prepared once for all changes."""
+    streams = Streams(folder, seed=1, customers=CUSTOMERS)
+    spec, start = streams.spec, START + timedelta(days=91)
+    before = streams.unchanged(91)
+    champion = Champion.trained(before, streams.names, spec, START + timedelta(days=WARM_UP_DAYS))
+    after = streams.changed([Change(kind="population_shift", start=start, strength=0.3)], 21)
+    shared = Watch.of(champion, before)
+    others = shared.going_on(streams.changed([Change(kind="amount_inflation", start=start, strength=3.0)], 14))
+    whole, going_on = Watch.of(champion, pd.concat([before, after], ignore_index=True)), shared.going_on(after)
+    pd.testing.assert_frame_equal(going_on.rows, whole.rows)
+    for days in (7, 21):
+        as_of = start + timedelta(days=days)
+        others.performance(as_of)
+        assert going_on.performance(as_of) == whole.performance(as_of)
+        assert going_on.drift(as_of) == whole.drift(as_of)
+    assert shared.first, "the windows before the change are measured once"
+
+
+def test_the_larger_streams_have_the_changes_that_only_labels_show() -> None:
+    planted = list(label_planted(KINDS))
+    assert Planted("new_fraud", 1.0) in planted
+    unseen = {kind for kind in KINDS if not Planted(kind, 1.0).in_inputs}
+    assert {each.kind for each in planted if each.gradual} == unseen
+    assert list(label_planted(["zero_amounts"])) == []

@@ -134,7 +134,7 @@ class MonitoringSpec(Spec):
     """With fewer events in the window nothing is compared: little can be found in them."""
     maximum_performance_drop: Margin | None = None
     """By how much the primary metric on matured labels may be worse than on the holdout, beyond chance: absolute, or
-    `{relative: 0.1}`. Default: 0.1 for a metric between 0 and 1, else `{relative: 0.1}`."""
+    `{relative: 0.1}`. Default: a tenth of the holdout's value, and of a metric between 0 and 1 at most 0.05."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """That a champion whose performance does not change is never called degraded, however often it is looked at; and
     that its data is never called drifted while it does not change."""

@@ -18,6 +18,10 @@ from training.domain.looks import chance_of_error
 
 #: So many windows after the holdout are a reference together with it.
 FIRST_WINDOWS = 8
+#: How much worse the primary metric may be when the spec does not say it: this part of the reference, and of a metric
+#: between 0 and 1 no more than LARGEST_ALLOWED. A tenth alone would allow an area under the ROC curve to fall from 0.95
+#: to 0.86; 0.05 alone would allow a Brier score of 0.01 to become six times as large.
+ALLOWED_BY_DEFAULT, LARGEST_ALLOWED = Relative(relative=0.1), 0.05
 
 
 def matured_window(as_of: date, window_days: int, delay_days: int) -> Days:
@@ -62,8 +66,8 @@ def degradation(
 ) -> Degradation | None:
     """Test whether the primary metric on a window is worse than it was by more than is allowed.
 
-    The drop has degraded when the lower end of its interval is above `spec.maximum_performance_drop`. Without one that
-    is 0.1 for a metric between 0 and 1, and a tenth of the reference for others.
+    The metric has degraded when the lower end of the drop's interval is above `spec.maximum_performance_drop`. Without
+    one that is a tenth of the reference, for a metric between 0 and 1 at most 0.05.
 
     The reference is the champion's holdout. It is short, so it may have been lucky or unlucky, and the standard errors
     of both sides count. With the `first` windows of the champion's life there is a second reference: the mean of all of
@@ -113,9 +117,6 @@ def judge_drop(
     `share`: of the look's chance of error, that this test may use.
     """
     chance = share * chance_of_error(spec.confidence, look, spec.window_days)
-    margin = spec.maximum_performance_drop
-    if margin is None:
-        margin = 0.1 if rule.bounded else Relative(relative=0.1)
     return Degradation(
         metric=primary,
         drop=drop,
@@ -123,5 +124,13 @@ def judge_drop(
         look=look,
         confidence=1 - chance,
         lowest_drop=float(drop - norm.isf(chance) * error),
-        allowed=allowed(margin, reference),
+        allowed=_allowed(reference, rule, spec),
     )
+
+
+def _allowed(reference: float, rule: MetricRule, spec: MonitoringSpec) -> float:
+    """By how much the metric may be worse than `reference`, in its own units."""
+    if spec.maximum_performance_drop is not None:
+        return allowed(spec.maximum_performance_drop, reference)
+    part = allowed(ALLOWED_BY_DEFAULT, reference)
+    return min(part, LARGEST_ALLOWED) if rule.bounded else part

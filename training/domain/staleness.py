@@ -9,7 +9,7 @@ from scipy.stats import norm
 from training.contract.messages import Degradation
 
 #: How fast the world may change: the standard deviation of the change in one window, in allowed drops.
-SPEEDS = (0.03, 0.1, 0.3, 1.0)
+SPEEDS = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 class Staleness(NamedTuple):
