@@ -325,7 +325,7 @@ bench-generator: $(READY) ## Benchmark the generator, in rows per second
 	@$(BIN)/python -m benchmarks.generator_speed $(ARGS)
 
 .PHONY: bench-monitoring
-bench-monitoring: $(READY) ## Benchmark what monitoring finds of planted changes, and its false alarms (ARGS='--seeds 2 --weeks 20')
+bench-monitoring: $(READY) ## Benchmark what monitoring finds of planted changes, and its false alarms (ARGS='--seeds 2 --label-customers 0')
 	@$(BIN)/python -m benchmarks.monitoring $(ARGS)
 
 .PHONY: bench-drift
