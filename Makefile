@@ -198,11 +198,21 @@ verify-all: $(DEV_READY) ## Run .ci/run, the long tests, the full soak test, mor
 chaos: $(DEV_READY) ## Kill processes of a loop 50 times at random; it must end as an undisturbed one (ARGS='--kills 50 --seed 0')
 	@$(BIN)/python -m testing.chaos $(ARGS)
 
+# Three targets, so that `make -j` runs them side by side.
 .PHONY: lint
-lint: $(DEV_READY) ## Check style, types and the import contracts
+lint: style types contracts ## Check style, types and the import contracts
+
+.PHONY: style
+style: $(DEV_READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+.PHONY: types
+types: $(DEV_READY)
 	@$(BIN)/mypy
+
+.PHONY: contracts
+contracts: $(DEV_READY)
 	@PYTHONPATH=.:plugins $(BIN)/lint-imports
 
 .PHONY: lock

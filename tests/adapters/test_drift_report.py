@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,17 @@ from scipy.stats import wasserstein_distance
 
 from testing.html_attacks import ATTACKS, assert_safe
 from tests.cases import others_long
-from training.adapters.drift_report import write_drift_report
-from training.adapters.drift_report.page import NOTE, THRESHOLD
 from training.contract.errors import DataContractError
+from training.domain.drift import DriftReport
 
 ABOUT = {"model": "card_fraud"}
+
+
+def write_drift_report(*given: Any) -> DriftReport:
+    """Imported here: Evidently takes 4 s of CPU, and every worker process imports this file."""
+    from training.adapters import drift_report
+
+    return drift_report.write_drift_report(*given)
 
 
 def _rows(count: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
@@ -32,6 +39,8 @@ def _rows(count: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
 
 
 def test_moved_columns_are_found_and_the_others_left_alone(tmp_path: Path) -> None:
+    from training.adapters.drift_report.page import THRESHOLD
+
     report = write_drift_report(_rows(3000, 1), _rows(2000, 2, shift=0.6), 0.3, tmp_path / "new", ABOUT)
     found = {name: (column.method, column.drifted) for name, column in report.columns.items()}
     assert found == {
@@ -72,6 +81,8 @@ def test_the_scale_of_a_feature_changes_no_score(tmp_path: Path) -> None:
 
 
 def test_columns_of_usual_scale_score_as_the_distance_over_the_deviation(tmp_path: Path) -> None:
+    from training.adapters.drift_report.page import NOTE
+
     """Standardising changes what the page shows, not what was found before."""
     reference, current = _rows(3000, 1), _rows(2000, 2, shift=0.2)
     report = write_drift_report(reference, current, 0.3, tmp_path, ABOUT)

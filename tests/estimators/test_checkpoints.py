@@ -4,13 +4,11 @@ import io
 import logging
 
 import pytest
-import torch
 
 from tests.estimators.test_estimators import data, rows
 from training.estimators import base
 
-MLP = base.load("mlp")
-PARAMETERS = {**MLP.DEFAULTS["binary"], "hidden": [16], "max_epochs": 8, "batch_size": 256, "learning_rate": 0.01}
+PARAMETERS = {"hidden": [16], "max_epochs": 8, "batch_size": 256, "learning_rate": 0.01}
 
 
 class Interrupted(Exception):
@@ -34,7 +32,8 @@ class Memory:
 
 
 def fit(checkpoint: base.Checkpoint, **changes: object) -> bytes:
-    return MLP.fit(data(*rows(0)), {**PARAMETERS, **changes}, 7, checkpoint).onnx()
+    mlp = base.load("mlp")
+    return mlp.fit(data(*rows(0)), {**mlp.DEFAULTS["binary"], **PARAMETERS, **changes}, 7, checkpoint).onnx()
 
 
 def interrupted(after: int, **changes: object) -> Memory:
@@ -74,6 +73,8 @@ def test_a_finished_fit_is_not_trained_further() -> None:
 
 
 def test_a_checkpoint_holds_nothing_that_can_run() -> None:
+    import torch  # Every worker process imports this file.
+
     memory = Memory()
     fit(memory)
     state = torch.load(io.BytesIO(memory.saved[-1]), weights_only=True)
