@@ -42,7 +42,7 @@ def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
         definitions=definitions_digest(settings.feature_repo, spec.source),
         fit={**kept, "parameters": job.parameters},
         code=fitting_digest([inputs.estimator]),
-        libraries={each.name.lower(): each.version for each in distributions()},
+        libraries=_libraries(),
         sbom=hashlib.sha256(bill_of_materials().encode()).hexdigest(),
         machine={
             "python": platform.python_version(),
@@ -54,6 +54,13 @@ def recipe_of(job: FitJob, device: str, settings: StateSettings) -> Recipe:
         git_sha=settings.git_sha,
         image=settings.image,
     )
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    """Library → version. Each `each.name` and `each.version` would read the metadata again: 0.2 s of CPU in all."""
+    read = [each.metadata for each in distributions()]
+    return {each["Name"].lower(): each["Version"] for each in read}
 
 
 @cache
