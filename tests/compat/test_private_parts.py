@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -62,6 +63,51 @@ def test_mlflow_would_import_feast_otherwise() -> None:
 
     names = {point.name for point in entry_points(group="mlflow.request_header_provider")}
     assert "feast" in names
+
+
+def test_mlflow_does_not_ask_for_the_model_before_it_changes_its_aliases_and_tags(
+    mlflow_database: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from training.compat.mlflow import skip_prompt_checks
+
+    shutil.copy(mlflow_database, tmp_path)
+    client = MlflowClient(uri := f"sqlite:///{tmp_path}/mlflow.db", uri)
+    client.create_registered_model("risk")
+    client.create_model_version("risk", str(tmp_path / "artifact"))
+    asked: list[str] = []
+    whole = client.get_registered_model
+    client.get_registered_model = lambda name: asked.append(name) or whole(name)
+    client.set_registered_model_alias("risk", "champion", "1")
+    assert asked == ["risk"]
+    skip_prompt_checks(client)
+    client.set_registered_model_alias("risk", "previous", "1")
+    client.set_model_version_tag("risk", "1", "digest", "0")
+    assert asked == ["risk"]
+    assert client.get_model_version("risk", "1").aliases == ["champion", "previous"]
+    with pytest.raises(MlflowException) as raised:
+        client.set_registered_model_alias("none", "champion", "1")
+    assert raised.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_great_expectations_makes_the_fields_of_an_expectation_once() -> None:
+    from pydantic.v1 import BaseModel
+
+    from training.adapters import expectations as quick  # It has called `quick_configurations`.
+
+    rule = quick.gxe.ExpectColumnValuesToBeBetween(column="amount", min_value=0, meta={"rule": "at least 0"})
+    whole = BaseModel.dict(rule, exclude_defaults=True)
+    assert rule.configuration.kwargs == {name: value for name, value in whole.items() if name != "meta"}
+    assert (rule.configuration.type, rule.configuration.meta) == ("expect_column_values_to_be_between", whole["meta"])
+    made = rule.dict(exclude_defaults=True)
+    assert made["meta"] is rule.dict(exclude_defaults=True)["meta"], "it is made again"
+    made.clear()
+    assert rule.dict(exclude_defaults=True) == whole
+    rule.min_value = 5
+    assert rule.configuration.kwargs["min_value"] == 5
+    assert rule.dict() == BaseModel.dict(rule)
 
 
 def test_skl2onnx_adds_every_tree_node_through_the_function_that_is_replaced() -> None:

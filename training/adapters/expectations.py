@@ -32,7 +32,7 @@ logging.getLogger("great_expectations").setLevel(logging.WARNING)
 import numpy as np
 import pandas as pd
 
-from training.compat.great_expectations import light_import
+from training.compat.great_expectations import light_import, quick_configurations
 
 with light_import():
     import great_expectations as gx
@@ -41,6 +41,8 @@ with light_import():
     from great_expectations.data_context import AbstractDataContext
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.expectation import Expectation
+
+quick_configurations()
 
 from training import atomic, web_pages
 from training.contract.base import Days, midnight

@@ -1,6 +1,10 @@
-"""MLflow 3.17: which plugins add headers to its requests, and a warning about its own code."""
+"""MLflow 3.17: which plugins add headers to its requests, a request too many, and a warning about its own code."""
 
 import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def leave_out_feast_headers() -> None:
@@ -27,3 +31,12 @@ def silence_loader_warning() -> None:
     The warning is an SADeprecationWarning. Call it before a client is made.
     """
     warnings.filterwarnings("ignore", r"\s*The ``noload`` loader strategy is deprecated", DeprecationWarning)
+
+
+def skip_prompt_checks(client: "MlflowClient") -> None:
+    """Do not ask for the registered model before each request about it.
+
+    The client does, to refuse models that are prompts. That is a second request, and the more expensive one. No model
+    of ours is a prompt.
+    """
+    client._raise_if_prompt = lambda name: None  # type: ignore[method-assign]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from training.compat.mlflow import leave_out_feast_headers, silence_loader_warning
+from training.compat.mlflow import leave_out_feast_headers, silence_loader_warning, skip_prompt_checks
 from training.contract.errors import StepError, TransientError
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def connect(tracking_uri: str) -> "MlflowClient":
     leave_out_feast_headers()
     silence_loader_warning()
     with contract_errors(tracking_uri):
-        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    skip_prompt_checks(client)
+    return client
 
 
 @contextmanager

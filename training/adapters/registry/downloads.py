@@ -37,16 +37,17 @@ def fetch_served(
     """Download the artifact of run `run_id` and check its digest: see Registry.download."""
     if (folder / METADATA_FILE).is_file() and _mismatch(folder, digest) is None and _passes(folder, check):
         return folder
-    for file in client.list_artifacts(run_id, SERVED):
-        if file.path not in (f"{SERVED}/{ONNX_FILE}", f"{SERVED}/{METADATA_FILE}"):
-            raise DataContractError(f"Run {run_id} has {file.path}, which is no part of an artifact", "Train again.")
-        if file.file_size and file.file_size > maximum_mib * 2**20:
-            raise too_large(f"{file.path} of run {run_id}", file.file_size, maximum_mib)
+    for file, size in listed(client, run_id, SERVED).items():
+        path = f"{SERVED}/{file}"
+        if file not in (ONNX_FILE, METADATA_FILE):
+            raise DataContractError(f"Run {run_id} has {path}, which is no part of an artifact", "Train again.")
+        if size and size > maximum_mib * 2**20:
+            raise too_large(f"{path} of run {run_id}", size, maximum_mib)
     with atomic.replacing(folder) as draft:
         fetch(client, run_id, SERVED, draft)
         if check is not None:
             signature = signature_of(SERVED)
-            if signature in {file.path for file in client.list_artifacts(run_id, SIGNATURES)}:
+            if Path(signature).name in listed(client, run_id, SIGNATURES):
                 fetch(client, run_id, signature, draft / SIGNATURE_FILE)
             check(draft)
         if problem := _mismatch(draft, digest):
@@ -63,10 +64,31 @@ def _passes(folder: Path, check: ArtifactCheck | None) -> bool:
         return False
 
 
+def listed(client: "MlflowClient", run_id: str, folder: str) -> dict[str, int | None]:
+    """What is in `folder` of a run's artifacts: name → bytes, None for a folder. Empty when there is no such folder.
+
+    `client.list_artifacts` would also search all logged models of the experiment for one that is called `folder`.
+    """
+    from mlflow.artifacts import list_artifacts
+
+    found = list_artifacts(_uri(client, run_id, folder), tracking_uri=client.tracking_uri)
+    return {Path(file.path).name: None if file.is_dir else file.file_size or 0 for file in found}
+
+
 def fetch(client: "MlflowClient", run_id: str, path: str, to: Path) -> None:
-    """Download the artifact `path` of a run, a file or a folder, to `to`."""
+    """Download the artifact `path` of a run, a file or a folder, to `to`. Searches no logged models, as `listed`."""
+    from mlflow.artifacts import download_artifacts
+
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f"{to.name}.") as temporary:
-        os.rename(client.download_artifacts(run_id, path, temporary), to)
+        uri = _uri(client, run_id, path)
+        os.rename(download_artifacts(uri, dst_path=temporary, tracking_uri=client.tracking_uri), to)
+
+
+def _uri(client: "MlflowClient", run_id: str, path: str) -> str:
+    from mlflow.utils.uri import append_to_uri_path
+
+    uri: str = append_to_uri_path(client.get_run(run_id).info.artifact_uri, path)
+    return uri
 
 
 def _mismatch(folder: Path, digest: str) -> str | None:

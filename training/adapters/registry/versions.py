@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import atomic
 from training.adapters.registry.connection import ABSENT, connect, contract_errors, sent_once
-from training.adapters.registry.downloads import SERVED, fetch, fetch_served
+from training.adapters.registry.downloads import SERVED, fetch, fetch_served, listed
 from training.adapters.registry.pages import pages, registered_names, versions_of
 from training.contract.artifact import MAXIMUM_MIB, ArtifactCheck
 from training.contract.errors import DataContractError, InputError
@@ -235,9 +235,7 @@ class Registry:
     def files(self, run_id: str, folder: str) -> list[str]:
         """The names of the files in `folder` of a run's artifacts, sorted; none when there is no such folder."""
         with contract_errors(self._uri):
-            return sorted(
-                Path(file.path).name for file in self._client.list_artifacts(run_id, folder) if not file.is_dir
-            )
+            return sorted(name for name, size in listed(self._client, run_id, folder).items() if size is not None)
 
     def describe(self, model: str, text: str) -> None:
         """Set what MLflow shows on the page of the model."""
@@ -249,8 +247,7 @@ class Registry:
         if not run_id:
             return False
         with contract_errors(self._uri):
-            kept = self._client.list_artifacts(run_id, str(Path(path).parent))
-            if path not in {file.path for file in kept}:
+            if Path(path).name not in listed(self._client, run_id, str(Path(path).parent)):
                 return False
             with atomic.replacing(to) as draft:
                 fetch(self._client, run_id, path, draft)
