@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,10 @@ COSTLY = ("tests/steps/", "tests/serving/")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest first: begun last, it would keep one worker process busy and the others idle."""
 
-    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
+    def place(item: pytest.Item) -> tuple[bool, bool, bool, bool]:
         file = item.nodeid.partition("::")[0]
-        return not file.startswith("tests/e2e/"), file not in SHARED_FIXTURES, not file.startswith(COSTLY)
+        waits = item.get_closest_marker("airflow") is not None
+        return not file.startswith("tests/e2e/"), file not in SHARED_FIXTURES, not waits, not file.startswith(COSTLY)
 
     items.sort(key=place)
 
@@ -92,6 +94,11 @@ def shared_folders(tmp_path_factory: pytest.TempPathFactory) -> SharedFolders:
 @pytest.fixture(scope="session")
 def mlflow_database(shared_folders: SharedFolders) -> Path:
     """An MLflow database with its tables and nothing else. Copy it: making one takes 1.5 s of CPU, copying none."""
+
+    from mlflow.store.db import utils
+
+    # For each database MLflow imports its 67 migrations to find the newest. Each test has a database of its own.
+    utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
 
     def migrate(folder: Path) -> None:
         from mlflow import MlflowClient
