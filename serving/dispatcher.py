@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from serving.compat.uvicorn import body_has_come, send_whole
+from serving.compat.uvicorn import body_that_came, send_whole
 from serving.endpoint import Endpoint, refusal
 from serving.limits import BODY_SECONDS, check_length, late
 from serving.request import HttpResponse
@@ -37,7 +37,11 @@ class PredictionDispatcher:
             return
         received = time.perf_counter()
         try:
-            body = await read_body(receive)
+            body = body_that_came(receive)
+            if body is None:
+                body = await read_body(receive)
+            else:
+                check_length(body)
         except BadRequest as refused:
             response = endpoint.refuse(refused)
             # The rest of the body is not read, so the connection cannot be used again.
@@ -56,8 +60,6 @@ async def read_body(receive: Any) -> bytes | None:
 
     Raises BadRequest: 413 when it has more than MAXIMUM_BODY_BYTES, 408 when it takes longer than BODY_SECONDS.
     """
-    if body_has_come(receive):
-        return await _read(receive)  # A timer would cost as much as all the rest of the reading.
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _read(receive)
@@ -68,13 +70,9 @@ async def read_body(receive: Any) -> bytes | None:
 async def _read(receive: Any) -> bytes | None:
     body = bytearray()
     while (message := await receive())["type"] == "http.request":
-        part, more = message.get("body", b""), message.get("more_body", False)
-        if not body and not more:  # The usual case: all of it at once.
-            check_length(part)
-            return bytes(part)
-        body += part
+        body += message.get("body", b"")
         check_length(body)
-        if not more:
+        if not message.get("more_body", False):
             return bytes(body)
     return None
 

@@ -16,18 +16,17 @@ service that cannot log is not ready.
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from serving.log_threads import WRITER, WRITER_SECONDS, LogThreads
 from serving.metrics import ModelMetrics
 from serving.segments import EventLayout, line
 from serving.shipping import Shipping
-from serving.spool import Spool
+from serving.spool import Line, Spool
 from training.adapters.lake import Lake
 from training.contract.errors import StepError
-from training.contract.predictions import LoggedRow
+from training.contract.predictions import LoggedRows
 
 WORST_LOSS_SECONDS = 0.2
 #: The pause after a failed write, and the numbers of tries, on disk and in the lake, when the service stops.
@@ -64,7 +63,9 @@ class PredictionLog:
         self.layout = layout
         self._metrics = metrics
         self._to_lake = Shipping(self._spool, lake, replica, metrics)
-        self._queue: deque[bytes] = deque()
+        #: Lines that are not on disk, and how many rows they have.
+        self._queue: list[Line] = []
+        self._queued, self._queue_lock = 0, threading.Lock()
         self._threads = threads or LogThreads()
         self._ship_seconds = SEGMENT_SECONDS if ship_seconds is None else ship_seconds
         #: Held by the thread that writes, and by the one that ships.
@@ -86,17 +87,18 @@ class PredictionLog:
         self._last_success = self._ship_at = time.monotonic()  # An earlier process may have left segments.
         self._threads.add(self)
 
-    def append(self, rows: Sequence[LoggedRow]) -> None:
-        """Queue `rows`. Returns at once."""
-        if self._full or len(self._queue) + len(rows) > MAXIMUM_QUEUE:
-            self._drop(len(rows))
+    def append(self, rows: LoggedRows) -> None:
+        """Queue `rows`. Returns at once. Raises TypeError for a value that JSON cannot express."""
+        count = len(rows["prediction_id"])
+        if self._full or self._queued + count > MAXIMUM_QUEUE:
+            self._drop(count)
         else:
-            self._queue.extend([line(row) for row in rows])
+            self._enqueue([line(rows)])
 
     @property
     def waiting(self) -> int:
         """Rows in memory that are not yet on disk."""
-        return len(self._queue)
+        return self._queued
 
     @property
     def unshipped(self) -> bool:
@@ -130,8 +132,8 @@ class PredictionLog:
                     break
                 time.sleep(DISK_RETRY_SECONDS)
             if self._queue:
-                log.error("The prediction log stops without %d predictions that the disk refused", len(self._queue))
-                self._metrics.dropped.inc(len(self._queue))
+                log.error("The prediction log stops without %d predictions that the disk refused", self._queued)
+                self._metrics.dropped.inc(self._queued)
         self._ship_at = time.monotonic()
         for _ in range(LAST_SHIPPINGS):
             while self.ship_turn() or self._shipping.locked():
@@ -179,13 +181,14 @@ class PredictionLog:
     def _write(self, sync_seconds: float) -> None:
         """Move the queue to the spool, sync it when the last sync was `sync_seconds` ago, seal a segment that is due,
         and measure the spool every SEGMENT_SECONDS."""
-        lines = [self._queue.popleft() for _ in range(len(self._queue))]
+        with self._queue_lock:
+            lines, self._queue, self._queued = self._queue, [], 0
         if lines:
             self._opened = time.monotonic() if self._spool.rows == 0 else self._opened
             try:
                 self._spool.write(lines)
             except Exception:
-                self._queue.extendleft(reversed(lines))
+                self._enqueue(lines, first=True)
                 raise
         now = time.monotonic()
         # While a segment waits for a shipper, the open one grows: a commit of one segment costs less than of many.
@@ -206,9 +209,16 @@ class PredictionLog:
         try:
             self._spool.sync()
         except Exception:
-            self._queue.extendleft(reversed(self._spool.take_back()))
+            self._enqueue(self._spool.take_back(), first=True)
             raise
         self._synced_at = time.monotonic()
+
+    def _enqueue(self, lines: list[Line], first: bool = False) -> None:
+        """Put `lines` into the queue. `first`: before those that are there."""
+        with self._queue_lock:
+            at = 0 if first else len(self._queue)
+            self._queue[at:at] = lines
+            self._queued += sum(line.rows for line in lines)
 
     def _finish(self) -> None:
         self._write(sync_seconds=0.0)

@@ -1,4 +1,8 @@
-"""Converts logged rows: first to a line of JSON in the spool, then to a row of the table `predictions`."""
+"""Converts logged rows: first to lines of JSON in the spool, then to rows of the table `predictions`.
+
+A line holds the rows of about ten milliseconds, column by column: what they share is there once, and Arrow reads a
+segment without any work in Python for a single row.
+"""
 
 import logging
 from collections.abc import Callable
@@ -12,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from serving.spool import Line
 from training.contract.model_spec import ModelSpec
-from training.contract.predictions import SCORE, LoggedRow
+from training.contract.predictions import SCORE, LoggedRows
 from training.domain.predictions import FEATURES, FLAT, OUTPUTS, aside, event_columns, event_type, prediction_schema
 
 log = logging.getLogger("perennial")
@@ -21,15 +26,22 @@ log = logging.getLogger("perennial")
 _KINDS = {"outputs": OUTPUTS, "features": FEATURES}
 #: Column of the table → the fields of the line from which it is made: names (a JSON list) and values.
 _MAPS = {"outputs": ("output_names", "output_values"), "features": ("feature_names", "feature_values")}
+_NAMES, _VALUES = ([fields[place] for fields in _MAPS.values()] for place in (0, 1))
+#: The fields of a line that all its rows share. Of the others it has one value for each row.
+_SHARED = ("model_version", "model_digest", "role", "replica")
+_WHOLE = (*_SHARED, *_NAMES, *_VALUES)
+#: Of a segment, that Arrow parses at once.
+_BLOCK_BYTES = 1 << 20
 #: In the metadata of a file: the name of the time column.
 _TIME = "time_column"
 #: What Arrow and orjson raise for a value of the wrong type.
 _UNREADABLE = (ValueError, TypeError, LookupError, OverflowError)
 
 
-def line(row: LoggedRow) -> bytes:
-    """`row` as a line of JSON. Raises TypeError for a value that JSON cannot express."""
-    return orjson.dumps(row, _decimal, orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+def line(rows: LoggedRows) -> Line:
+    """`rows` as a line of JSON. Raises TypeError for a value that JSON cannot express."""
+    content = orjson.dumps(rows, _decimal, orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    return Line(content, len(rows["prediction_id"]))
 
 
 def _decimal(value: Any) -> str:
@@ -65,26 +77,29 @@ class EventLayout(NamedTuple):
 
 
 def read_segment(path: Path, layout: EventLayout) -> pa.Table:
-    """The rows of a segment, with the schema `prediction_schema`. A line that cannot be read is logged and left out.
+    """The rows of a segment, with the schema `prediction_schema`. A row that cannot be read is logged and left out.
 
-    Arrow reads a whole segment without blocking the threads that answer. Only when that fails, lines are read one by
-    one: a line may be broken, from another version of the spec, or in the older layout. A value that does not fit its
+    Arrow reads a whole segment without blocking the threads that answer. Only when that fails, rows are read one by
+    one: a line may be broken, from another version of the spec, or in an older layout. A value that does not fit its
     type in the spec, or has no column there, is kept as text in the event's column `_<name>_string`.
     """
     event = layout.event
-    table = _read_whole(path, event)
-    if table is not None:
+    lines = _read_whole(path.read_bytes(), event)
+    if lines is not None:
         try:
-            return _finished(table, layout)
+            return _finished(lines, layout)
         except _UNREADABLE:
             pass
-    rows = _readable(path, _rows(path), lambda rows: _finished(_of_rows(rows, event), layout))
+    rows = _readable(path, _single_rows(path), lambda rows: _finished(_of_rows(rows, event), layout))
     return _finished(_of_rows(rows, event), layout)
 
 
 def _of_rows(rows: list[dict[str, Any]], event: pa.StructType) -> pa.Table:
+    """Lines of one row each, as a table of lines."""
     plain = pa.Table.from_pylist(rows, schema=pa.schema([f for f in _line_schema(event) if f.name != "event"]))
-    return plain.append_column("event", _events([row["event"] for row in rows], event))
+    ends, columns = np.arange(len(rows) + 1, dtype=np.int32), _events([row["event"] for row in rows], event)
+    lists = [pa.ListArray.from_arrays(ends, column) for column in columns.values()]
+    return plain.append_column("event", pa.StructArray.from_arrays(lists, names=list(columns)))
 
 
 def _readable(
@@ -97,15 +112,62 @@ def _readable(
         if len(rows) > 1:
             half = len(rows) // 2
             return _readable(path, rows[:half], make) + _readable(path, rows[half:], make)
-        log.error("A line of %s is not a prediction: %s; it is left out: %.200r", path, error, rows[0])
+        log.error("A row of %s is not a prediction: %s; it is left out: %.200r", path, error, rows[0])
         return []
     return rows
 
 
-def _finished(table: pa.Table, layout: EventLayout) -> pa.Table:
+def _finished(lines: pa.Table, layout: EventLayout) -> pa.Table:
+    """The rows of a table of lines. Raises one of _UNREADABLE when a line lacks a field, or values of a field."""
+    return pa.concat_tables([_with_day(_rows(part), layout) for part in _by_names(lines)])
+
+
+def _by_names(lines: pa.Table) -> list[pa.Table]:
+    """Tables of lines with the same outputs and features. Lines of one version have the same."""
+    kinds = lines.select(_NAMES).group_by(_NAMES).aggregate([]).to_pylist()
+    if len(kinds) <= 1:
+        return [lines]
+    return [lines.filter(pc.and_(*(_equal(lines[name], kind[name]) for name in _NAMES))) for kind in kinds]
+
+
+def _equal(values: pa.ChunkedArray, text: str | None) -> pa.ChunkedArray:
+    return pc.is_null(values) if text is None else pc.fill_null(pc.equal(values, text), False)
+
+
+def _rows(lines: pa.Table) -> pa.Table:
+    """One row for each prediction of `lines`, whose names are all the same."""
+    counts = pc.list_value_length(lines["prediction_id"])
+    line_of_row = pa.array(np.repeat(np.arange(len(lines)), counts.to_numpy()))
+    columns = {name: lines[name].take(line_of_row) for name in _SHARED}
+    for name in lines.column_names:
+        if name not in (*_WHOLE, "event"):
+            columns[name] = _flat(lines[name], counts)
+    event = {name: _flat(values, counts) for name, values in event_columns(lines).items()}
+    columns["event"] = pc.make_struct(*event.values(), field_names=list(event))
     for name in _MAPS:
-        table = _with_map(table, name)
-    return _with_day(table, layout)
+        columns[name] = _maps(lines, name, counts)
+    return pa.table(columns)
+
+
+def _flat(values: pa.ChunkedArray, counts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The elements of the lists `values`. Raises ValueError unless each has as many as `counts` says."""
+    if pc.all(pc.equal(pc.list_value_length(values), counts), skip_nulls=False).as_py() is not True:
+        raise ValueError("a field does not have one value for each row")
+    return pc.list_flatten(values)
+
+
+def _maps(lines: pa.Table, name: str, counts: pa.ChunkedArray) -> pa.Array:
+    """The map column `name`: one map for each row of `lines`."""
+    (names, values), kind = _MAPS[name], _KINDS[name]
+    rows = pc.sum(counts).as_py() or 0
+    text = lines[names][0].as_py() if rows else None
+    if text is None:
+        return pa.nulls(rows, kind)
+    keys = orjson.loads(text)
+    items = _flat(lines[values], pc.multiply(counts, len(keys))).cast(kind.item_type, safe=False)
+    repeated = pa.array(keys, pa.string()).take(pa.array(np.tile(np.arange(len(keys)), rows)))
+    ends = pa.array(np.arange(rows + 1, dtype=np.int32) * len(keys))
+    return pa.MapArray.from_arrays(ends, repeated, items.combine_chunks())
 
 
 def _with_day(table: pa.Table, layout: EventLayout) -> pa.Table:
@@ -119,11 +181,19 @@ def _with_day(table: pa.Table, layout: EventLayout) -> pa.Table:
 
 def _line_schema(event: pa.StructType) -> pa.Schema:
     """The schema of a line: dates, times and decimals are text, and each map is two fields, names and values."""
-    schema = prediction_schema(pa.struct([_as_text(field) for field in event]))
-    fields = [_as_text(field) for field in schema if field.name not in ("day", *_MAPS)]
-    for names, values in _MAPS.values():
-        fields += [pa.field(names, pa.string()), pa.field(values, pa.list_(pa.float64()))]
+    schema = prediction_schema(event)
+    fields = [field for field in schema if field.name in _SHARED]
+    each = [field for field in schema if field.name not in ("day", "event", *_SHARED, *_MAPS)]
+    fields += [pa.field(field.name, pa.list_(_as_text(field).type)) for field in each]
+    fields += [pa.field("event", _lists(pa.struct([_as_text(field) for field in event])))]
+    fields += [pa.field(name, pa.string()) for name in _NAMES]
+    fields += [pa.field(name, pa.list_(pa.float64())) for name in _VALUES]
     return pa.schema(fields)
+
+
+def _lists(event: pa.StructType) -> pa.StructType:
+    """A struct of lists: the events of a line, column by column."""
+    return pa.struct([pa.field(field.name, pa.list_(field.type)) for field in event])
 
 
 def _as_text(field: pa.Field) -> pa.Field:
@@ -135,48 +205,50 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_temporal(kind) or pa.types.is_decimal(kind))
 
 
-def _read_whole(path: Path, event: pa.StructType) -> pa.Table | None:
-    """The segment as Arrow reads it; None when Arrow cannot, or when a line is in the older layout."""
-    options = pj.ParseOptions(explicit_schema=_line_schema(event), unexpected_field_behavior="error")
+def _read_whole(content: bytes, event: pa.StructType) -> pa.Table | None:
+    """A table of the lines of a segment, as Arrow reads them; None when it cannot, or when one has an older layout."""
+    parse = pj.ParseOptions(explicit_schema=_line_schema(event), unexpected_field_behavior="error")
+    # A line must fit into a block.
+    read = pj.ReadOptions(block_size=max(_BLOCK_BYTES, 1 + max(map(len, content.splitlines()), default=0)))
     try:
-        table = pj.read_json(path, parse_options=options)
-        if table["event"].null_count:
-            return None
+        table = pj.read_json(pa.BufferReader(content), read, parse)
         place = table.column_names.index("event")
-        return table.set_column(place, "event", table["event"].cast(event))
+        return table.set_column(place, "event", table["event"].cast(_lists(event)))
     except pa.ArrowInvalid:
         return None
 
 
-def _with_map(table: pa.Table, name: str) -> pa.Table:
-    """`table` with the map column `name`. Rows of one version have the same names, so they are converted together."""
-    names = _MAPS[name][0]
-    parts = [_mapped(table.filter(pc.field(names) == each), name) for each in table[names].unique().drop_null()]
-    without = table.filter(pc.field(names).is_null())
-    return pa.concat_tables([*parts, without.append_column(name, pa.nulls(without.num_rows, _KINDS[name]))])
-
-
-def _mapped(rows: pa.Table, name: str) -> pa.Table:
-    """`rows` with the map column `name`. The names must be the same in all of them."""
-    (names, values), kind = _MAPS[name], _KINDS[name]
-    keys = orjson.loads(rows[names][0].as_py())
-    columns = [pc.list_element(rows[values], place).to_numpy() for place in range(len(keys))]
-    items = pa.array(np.stack(columns, axis=1).ravel() if columns else [], kind.item_type, from_pandas=True)
-    offsets = pa.array(np.arange(rows.num_rows + 1, dtype=np.int32) * len(keys))
-    made = pa.MapArray.from_arrays(offsets, pa.array(keys * rows.num_rows, pa.string()), items)
-    return rows.append_column(name, made)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file as rows. Lines in the older layout are converted."""
+def _single_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, each as a line of one row. Lines in older layouts are converted."""
     rows = []
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            row = orjson.loads(text)
-            rows.append(row if isinstance(row.get("event"), dict) else _from_flat(row))
-        except (ValueError, KeyError, AttributeError):
+            rows += _split(orjson.loads(text))
+        except (ValueError, KeyError, AttributeError, TypeError):
             log.error("Line %d of %s cannot be read; it is left out: %r", number, path, text[:200])
     return rows
+
+
+def _split(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a line, each as a line of one row whose event is not in columns.
+
+    Raises KeyError and what else something leads to that is no line.
+    """
+    if not isinstance(found.get("prediction_id"), list):  # An older layout: a line for each row.
+        row = found if isinstance(found.get("event"), dict) else _from_flat(found)
+        return [{name: row.get(name) if name in (*_WHOLE, "event") else [row[name]] for name in row}]
+    count = len(found["prediction_id"])
+    widths = {name: len(found[name]) // max(count, 1) for name in _VALUES}
+    widths |= {name: 1 for name in found if name not in (*_WHOLE, "event")}
+    return [
+        {name: _part(value, i, widths[name]) if name in widths else value for name, value in found.items()}
+        | {"event": {name: values[i] for name, values in found["event"].items()}}
+        for i in range(count)
+    ]
+
+
+def _part(values: list[Any], place: int, width: int) -> list[Any]:
+    return values[place * width : (place + 1) * width]
 
 
 def _from_flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +270,8 @@ def _from_flat(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _events(rows: list[dict[str, Any]], event: pa.StructType) -> pa.ChunkedArray:
+def _events(rows: list[dict[str, Any]], event: pa.StructType) -> dict[str, pa.Array]:
+    """The columns of events that are not in columns."""
     columns: dict[str, pa.Array] = {}
     for field in event:
         columns[field.name], misfits = _fitting([row.get(field.name) for row in rows], field.type)
@@ -208,7 +281,7 @@ def _events(rows: list[dict[str, Any]], event: pa.StructType) -> pa.ChunkedArray
     for name in sorted({name for row in rows for name in row} - set(columns)):
         columns[aside(name, pa.string())] = pa.array([_text(row.get(name)) for row in rows], pa.string())
         log.warning("Predictions in the spool have a %s, which the spec does not have: kept as text", name)
-    return pa.chunked_array([pa.StructArray.from_arrays(columns.values(), names=list(columns))])
+    return columns
 
 
 def _fitting(values: list[Any], target: pa.DataType) -> tuple[pa.Array, pa.Array]:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from serving.batch import Batch
 from serving.loaded_model import LoadedModel
 from serving.scoring import finite_rows
 from serving.signals import Signals
-from training.contract.predictions import LoggedRow
 
 #: Batches in the queue.
 MAXIMUM_WAITING = 1_000
@@ -34,8 +34,9 @@ class Shadowed:
     batch: Batch
     #: The scores of `answering`, [n] or [n, k].
     scores: np.ndarray
-    #: The log rows of `answering`.
-    rows: list[LoggedRow]
+    #: Of each row its id in the answer, and when all of them were answered.
+    prediction_ids: list[str]
+    at: datetime
     requests: int
 
     @property
@@ -45,8 +46,8 @@ class Shadowed:
 
     def of(self, places: list[int]) -> "Shadowed":
         """The requests at `places`. Only for batches with one row of each request."""
-        rows = [self.rows[i] for i in places]
-        return Shadowed(self.loaded, self.answering, self.batch.of(places), self.scores[places], rows, len(places))
+        batch, ids = self.batch.of(places), [self.prediction_ids[i] for i in places]
+        return Shadowed(self.loaded, self.answering, batch, self.scores[places], ids, self.at, len(places))
 
 
 class Shadows:
@@ -79,7 +80,7 @@ class Shadows:
             self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
             self._thread.start()
         if self._waiting.qsize() >= MAXIMUM_WAITING:
-            self._on_dropped(len(shadowed.rows))
+            self._on_dropped(len(shadowed.prediction_ids))
         else:
             self._came += 1
             self._waiting.put(shadowed)
@@ -96,7 +97,7 @@ class Shadows:
                 if self._signals.compares(shadowed.answering.version, shadowed.loaded.version, shadowed.seconds):
                     self._score(shadowed)
                 else:
-                    self._on_dropped(len(shadowed.rows))
+                    self._on_dropped(len(shadowed.prediction_ids))
             except Exception:
                 log.exception("The scores of a shadow could not be recorded")
             self._done += 1

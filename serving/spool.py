@@ -30,6 +30,13 @@ class Shipped(NamedTuple):
     commit: str = ""
 
 
+class Line(NamedTuple):
+    """Ends in a newline, and holds some rows."""
+
+    content: bytes
+    rows: int
+
+
 class Spool:
     """For one writing thread. `sealed`, `delete`, `shipped` and `remember` may be called in another thread, which may
     also set `taken`."""
@@ -37,7 +44,7 @@ class Spool:
     #: The next segment has a higher number than this.
     taken: int = 0
     #: The lines since the last sync.
-    _unsynced: list[bytes]
+    _unsynced: list[Line]
     #: Bytes of the complete lines, and of those that are synced.
     _whole: int
     _synced: int
@@ -54,19 +61,19 @@ class Spool:
         for path in leftover:
             path.unlink()
 
-    def write(self, lines: list[bytes]) -> None:
-        """Append `lines`, each ending in a newline. After an OSError, write them again.
+    def write(self, lines: list[Line]) -> None:
+        """Append `lines`. After an OSError, write them again.
 
         A kill of the process does not lose them any more; a crash of the machine may, until `sync`.
         """
         self._cut_failed_write()
-        content = memoryview(b"".join(lines))
+        content = memoryview(b"".join([line.content for line in lines]))
         size, self._torn = len(content), True
         while content:
             content = content[self._file.write(content) :]
         self._whole, self._torn = self._whole + size, False
         self._unsynced += lines
-        self.rows += len(lines)
+        self.rows += sum(line.rows for line in lines)
 
     @property
     def unsynced(self) -> bool:
@@ -80,11 +87,11 @@ class Spool:
             self._synced = self._whole
             self._unsynced = []
 
-    def take_back(self) -> list[bytes]:
+    def take_back(self) -> list[Line]:
         """The lines since the last sync. They do not count as written any more."""
         lines = self._unsynced
         self._unsynced = []
-        self.rows -= len(lines)
+        self.rows -= sum(line.rows for line in lines)
         self._whole, self._torn = self._synced, True
         return lines
 

@@ -7,8 +7,9 @@ the kernel for each response.
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
 the parser calls `on_message_begin`, `on_headers_complete`, `on_body` and `on_message_complete` for each request, and
 that headers and trailers are appended to `headers`; `app`; `access_log`; `connections`; `_start_asgi_task`;
-`Server.capture_signals`; that `receive` and `send` are methods of the request's cycle, that its `more_body` is False
-once the body is complete, and that `send` writes the head and the body of a response to its `transport`.
+`Server.capture_signals`; that `receive` and `send` are methods of the request's cycle, that its `body` is whole
+once its `more_body` is False, that it is `disconnected` once the caller is gone, and that `send` writes the head and
+the body of a response to its `transport`.
 """
 
 import logging
@@ -156,9 +157,13 @@ async def send_whole(send: Any, start: dict[str, Any], body: dict[str, Any]) -> 
     await send(body)
 
 
-def body_has_come(receive: Any) -> bool:
-    """Whether the whole body has arrived, so that `receive()` does not wait. False also when that is unknown."""
-    return not getattr(getattr(receive, "__self__", None), "more_body", True)
+def body_that_came(receive: Any) -> bytes | None:
+    """The whole body, when it has arrived already; None when it has not, or that is unknown.
+
+    In place of `receive()`, whose coroutine and event cost more than all else that reads a body.
+    """
+    cycle: Any = getattr(receive, "__self__", None)
+    return None if getattr(cycle, "more_body", True) or cycle.disconnected else bytes(cycle.body)
 
 
 class QuietServer(uvicorn.Server):

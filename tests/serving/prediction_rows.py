@@ -6,23 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from prometheus_client import CollectorRegistry
 
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.segments import EventLayout
+from serving.spool import Line
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec
-from training.contract.predictions import LoggedRow
+from training.contract.predictions import LoggedRows
 
 NOW = datetime(2026, 1, 5, 12, 30, 0, 5, tzinfo=UTC)
 
 
+#: What the rows of a line share.
+SHARED = ("model_version", "model_digest", "role", "replica", "output_names", "feature_names")
+
+
 def row(number: int) -> dict[str, Any]:
-    """As the service logs it."""
+    """One row of a line."""
     event = {"transaction_id": number, "event_time": NOW, "customer_id": 7, "terminal_id": 11, "amount": 2.5}
-    logged: LoggedRow = {
+    return {
         "prediction_id": f"p{number}",
         "predicted_at": NOW,
         "model_version": 3,
@@ -39,7 +45,22 @@ def row(number: int) -> dict[str, Any]:
         "feature_names": '["a", "b \\"c"]',
         "feature_values": np.array([number + 0.1, 1e-7], np.float32),
     }
-    return dict(logged)
+
+
+def together(*rows: dict[str, Any]) -> LoggedRows:
+    """`rows` as the service logs them: column by column."""
+    first: Any = {name: rows[0][name] for name in SHARED}
+    assert all({name: each[name] for name in SHARED} == first for each in rows)
+    columns: dict[str, Any] = {name: [each[name] for each in rows] for name in rows[0] if name not in SHARED}
+    for name in ("output_values", "feature_values"):
+        columns[name] = [value for values in columns[name] for value in values]
+    columns["event"] = {name: [each["event"][name] for each in rows] for name in rows[0]["event"]}
+    return first | columns
+
+
+def older_line(row: dict[str, Any]) -> Line:
+    """A line of one row, as services wrote them before: a `row`, or a `flat_row`."""
+    return Line(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY), 1)
 
 
 def stored(number: int) -> dict[str, Any]:

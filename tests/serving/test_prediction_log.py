@@ -16,9 +16,20 @@ from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import WORST_LOSS_SECONDS, PredictionLog
 from serving.segments import EventLayout, line
-from serving.spool import Spool
+from serving.spool import Line, Spool
 from testing.serving_stack import eventually
-from tests.serving.prediction_rows import NOW, flat_row, flat_table, make_log, row, shipped, stored, stored_from_flat
+from tests.serving.prediction_rows import (
+    NOW,
+    flat_row,
+    flat_table,
+    make_log,
+    older_line,
+    row,
+    shipped,
+    stored,
+    stored_from_flat,
+    together,
+)
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import ConfigError, TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec
@@ -45,7 +56,7 @@ def changed(spec: ModelSpec, **columns: dict[str, Any] | None) -> ModelSpec:
 
 def logged(folder: Path, lake: Lake, spec: ModelSpec, *rows: dict[str, Any]) -> None:
     log = make_log(folder, lake, spec)
-    log.append(list(rows))
+    log.append(together(*rows))
     log.close()
     assert not list((folder / "spool").glob("*.jsonl")), "the log waits"
 
@@ -77,11 +88,39 @@ def test_an_event_column_may_be_called_like_one_of_the_logs(
     assert {**found, "event": None} == {**stored(1), "event": None}
 
 
+def test_lines_of_several_versions_and_rows_are_shipped(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+    other = {"feature_names": '["c"]', "feature_values": [float("nan")], "model_version": 4, "role": "shadow"}
+    classes = {"output_names": '["p", "q"]', "output_values": [0.5, 0.125]}
+    spool = Spool(tmp_path / "spool")
+    spool.write([line(together(row(1), row(2))), line(together(row(3) | other | classes, row(4) | other | classes))])
+    spool.write([line(together(*(row(number) for number in range(5, 9_000))))])  # A line of 2 MB.
+    spool.close()
+    logged(tmp_path, lake, spec, row(9_000))
+    found = {each["prediction_id"]: each for each in read(lake)}
+    assert all(found[f"p{number}"] == stored(number) for number in (1, 2, *range(5, 9_001)))
+    for number in (3, 4):
+        shadow = {
+            "model_version": 4,
+            "role": "shadow",
+            "outputs": [("p", 0.5), ("q", 0.125)],
+            "features": [("c", None)],
+        }
+        assert found[f"p{number}"] == stored(number) | shadow
+
+
+def test_segments_with_a_line_for_each_row_are_shipped(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.write([older_line(row(1)), older_line(row(2)), line(together(row(3), row(4)))])
+    spool.close()
+    logged(tmp_path, lake, spec, row(5))
+    assert read(lake) == [stored(number) for number in range(1, 6)]
+
+
 def test_segments_in_the_layout_before_are_shipped(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
     older = {k: v for k, v in flat_row(3).items() if k not in ("feature_names", "feature_values", "slot")}
     older |= {"features": '{"a": 3.5}', "flagged": True, "score": 0.75}
     spool = Spool(tmp_path / "spool")
-    spool.write([line(flat_row(1)), b"[]\n", line(older)])
+    spool.write([older_line(flat_row(1)), Line(b"[]\n", 1), older_line(older)])
     spool.close()
     logged(tmp_path, lake, spec, row(2))
     one, two, three = read(lake)
@@ -126,7 +165,7 @@ def test_a_conversion_never_loses_what_another_replica_appends_meanwhile(
     monkeypatch.setattr(Lake, "overwrite", race)
     monkeypatch.setattr(prediction_log, "RETRY_SECONDS", (0.05, 0.1))
     log = make_log(tmp_path, lake, spec)
-    log.append([row(3)])
+    log.append(together(row(3)))
     eventually(lambda: lake.scan(PREDICTIONS).count_rows() == 3)
     log.close()
     assert shipped(lake) == [1, 2, 3]
@@ -180,7 +219,7 @@ def test_names_that_differ_in_capitals_only_follow_one_another(tmp_path: Path, l
 def test_lines_that_wait_while_the_spec_changes_are_shipped_whole(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
     spool = Spool(tmp_path / "spool")
     for name in ("x1", "2026-01-05T12:30:00.000005+00:00", 5, None):
-        spool.write([line(with_event(1, x=name))])
+        spool.write([line(together(with_event(1, x=name)))])
     spool.close()
     logged(tmp_path, lake, changed(spec, x={"type": "timestamp"}), with_event(2, x=NOW))
     found = {(r["event"]["x"], r["event"]["_x_string"]) for r in read(lake)}
@@ -191,7 +230,7 @@ def test_lines_that_wait_while_the_spec_loses_a_column_keep_its_values(
     tmp_path: Path, lake: Lake, spec: ModelSpec
 ) -> None:
     spool = Spool(tmp_path / "spool")
-    spool.write([line(with_event(1, gone=2.5)), line(with_event(2, gone=None))])
+    spool.write([line(together(with_event(1, gone=2.5), with_event(2, gone=None)))])
     spool.close()
     logged(tmp_path, lake, spec, row(3))
     assert [r["event"]["_gone_string"] for r in read(lake)] == ["2.5", None, None]
@@ -214,11 +253,23 @@ def test_a_broken_line_is_left_out_and_said(
     tmp_path: Path, lake: Lake, spec: ModelSpec, caplog: pytest.LogCaptureFixture, broken: dict[str, Any]
 ) -> None:
     spool = Spool(tmp_path / "spool")
-    spool.write([line(row(1)), line(row(2) | broken), line(row(3))])
+    spool.write([line(together(row(1))), line(together(row(2) | broken)), line(together(row(3)))])
     spool.close()
     logged(tmp_path, lake, spec, row(4))
     assert shipped(lake) == [1, 3, 4]
-    assert "A line of" in caplog.text
+    assert "A row of" in caplog.text
+
+
+@pytest.mark.parametrize("broken", [{"prediction_id": 5}, {"predicted_at": "yesterday"}, {"decision": 1}], ids=str)
+def test_the_other_rows_of_the_line_of_a_broken_row_are_shipped(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, caplog: pytest.LogCaptureFixture, broken: dict[str, Any]
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.write([line(together(row(1), row(2) | broken, row(3)))])
+    spool.close()
+    logged(tmp_path, lake, spec, row(4))
+    assert shipped(lake) == [1, 3, 4]
+    assert "A row of" in caplog.text
 
 
 def test_shipping_does_not_wait_for_the_end(
@@ -226,7 +277,7 @@ def test_shipping_does_not_wait_for_the_end(
 ) -> None:
     monkeypatch.setattr(prediction_log, "SEGMENT_SECONDS", 0.2)
     log = make_log(tmp_path, lake, spec)
-    log.append([row(1)])
+    log.append(together(row(1)))
     deadline = time.monotonic() + 10
     while not shipped(lake) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -241,16 +292,16 @@ def test_predictions_wait_for_their_time_or_for_enough_of_them(
     metrics = Metrics(CollectorRegistry()).of(spec.name)
     log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", metrics, ship_seconds=3600)
     log.start()
-    log.append([row(1), row(2)])
+    log.append(together(row(1), row(2)))
     assert log.unshipped
     eventually(lambda: log.waiting == 0)
     time.sleep(0.5)
     assert lake.version(PREDICTIONS) is None
     assert log.unshipped
-    log.append([row(3)])
+    log.append(together(row(3)))
     eventually(lambda: shipped(lake) == [1, 2, 3])
     eventually(lambda: not log.unshipped)
-    log.append([row(4)])
+    log.append(together(row(4)))
     log.close()
     assert not log.unshipped
     assert shipped(lake) == [1, 2, 3, 4]
@@ -259,7 +310,7 @@ def test_predictions_wait_for_their_time_or_for_enough_of_them(
 def test_a_restart_goes_on_with_new_numbers(tmp_path: Path, lake: Lake, spec: ModelSpec) -> None:
     for number in range(4):
         log = make_log(tmp_path, lake, spec)
-        log.append([row(number)])
+        log.append(together(row(number)))
         log.close()
     assert shipped(lake) == [0, 1, 2, 3]
 
@@ -270,12 +321,12 @@ def test_killed_between_commit_and_deletion_nothing_doubles(
     with monkeypatch.context() as patch:
         patch.setattr(Spool, "delete", lambda self, path: (_ for _ in ()).throw(OSError("killed here")))
         log = make_log(tmp_path, lake, spec)
-        log.append([row(1)])
+        log.append(together(row(1)))
         log.close()
     assert shipped(lake) == [1]
     assert list((tmp_path / "spool").glob("*.jsonl"))
     log = make_log(tmp_path, lake, spec)
-    log.append([row(2)])
+    log.append(together(row(2)))
     log.close()
     assert shipped(lake) == [1, 2]
     assert not list((tmp_path / "spool").glob("*.jsonl"))
@@ -288,7 +339,7 @@ def test_while_the_lake_is_away_the_spool_keeps(
         patch.setattr(Lake, "applied", lambda *_: (_ for _ in ()).throw(TransientError("the lake is away")))
         for number in (1, 2, 3):
             log = make_log(tmp_path, lake, spec)
-            log.append([row(number)])
+            log.append(together(row(number)))
             log.close()
     assert "the lake is away" in caplog.text
     make_log(tmp_path, lake, spec).close()
@@ -302,10 +353,10 @@ def test_a_full_spool_drops_and_counts(
     monkeypatch.setattr(prediction_log, "MAXIMUM_QUEUE", 2)
     registry = CollectorRegistry()
     log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", Metrics(registry).of(spec.name))
-    log.append([row(1), row(2), row(3)])
+    log.append(together(row(1), row(2), row(3)))
     assert registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name}) == 3
     assert "not logged" in caplog.text
-    log.append([row(4)])
+    log.append(together(row(4)))
     log.start()
     log.close()
     assert shipped(lake) == [4]
@@ -313,7 +364,7 @@ def test_a_full_spool_drops_and_counts(
 
 def test_a_torn_line_is_cut_and_the_rest_kept(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    spool.write([b'{"a": 1}\n', b'{"a": 2}\n', b'{"a": '])
+    spool.write([Line(content, 1) for content in (b'{"a": 1}\n', b'{"a": 2}\n', b'{"a": ')])
     spool = Spool(tmp_path)  # the process before was killed in the middle of a write
     [(number, path)] = spool.sealed()
     assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n'
@@ -324,7 +375,7 @@ def test_numbers_grow_though_everything_was_shipped(tmp_path: Path) -> None:
     numbers = []
     for _ in range(3):
         spool = Spool(tmp_path)
-        spool.write([b"{}\n"])
+        spool.write([Line(b"{}\n", 1)])
         spool.close()
         for number, path in spool.sealed():
             numbers.append(number)
@@ -339,7 +390,7 @@ def _log_until_killed(folder: str, first: str) -> None:
     log = make_log(Path(folder), lake, spec)
     with open(f"{folder}/handed", "a", buffering=1) as handed:
         for number in range(int(first), int(first) + 1_000_000):
-            log.append([row(number)])
+            log.append(together(row(number)))
             handed.write(f"{number} {time.time()}\n")
             time.sleep(0.001)
 

@@ -14,9 +14,9 @@ from serving import prediction_log
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog
 from serving.segments import EventLayout
-from serving.spool import Spool
+from serving.spool import Line, Spool
 from testing.serving_stack import eventually
-from tests.serving.prediction_rows import make_log, row, shipped
+from tests.serving.prediction_rows import make_log, row, shipped, together
 from training.adapters.lake import Lake
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec
@@ -62,9 +62,9 @@ def test_a_disk_that_refuses_and_recovers_costs_no_row_and_doubles_none(
 ) -> None:
     log = make_log(tmp_path, lake, spec)
     refuse(monkeypatch, owner, name, times)
-    log.append([row(1), row(2)])
+    log.append(together(row(1), row(2)))
     eventually(lambda: "is written again" in caplog.text)
-    log.append([row(3)])
+    log.append(together(row(3)))
     eventually(lambda: shipped(lake) == [1, 2, 3])
     assert log.problem() is None
     log.close()
@@ -74,17 +74,17 @@ def test_a_disk_that_refuses_and_recovers_costs_no_row_and_doubles_none(
 
 def test_rows_whose_sync_fails_are_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path)
-    spool.write([b"1\n"])
+    spool.write([Line(b"1\n", 1)])
     spool.sync()
-    spool.write([b"2\n"])
-    spool.write([b"3\n"])
+    spool.write([Line(b"2\n", 1)])
+    spool.write([Line(b"3\n", 1)])
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
         with pytest.raises(OSError, match="Input/output"):
             spool.sync()
-    assert spool.take_back() == [b"2\n", b"3\n"]
+    assert spool.take_back() == [Line(b"2\n", 1), Line(b"3\n", 1)]
     assert (spool.rows, spool.unsynced) == (1, False)
-    spool.write([b"2\n", b"3\n"])
+    spool.write([Line(b"2\n", 1), Line(b"3\n", 1)])
     spool.close()
     [(_, path)] = spool.sealed()
     assert path.read_bytes() == b"1\n2\n3\n"
@@ -98,7 +98,7 @@ def test_the_open_segment_grows_while_another_waits_for_the_lake(
         patch.setattr(Lake, "applied", lambda *_: (_ for _ in ()).throw(TransientError("the lake is away")))
         log = make_log(tmp_path, lake, spec)
         for number in range(10):
-            log.append([row(number)])
+            log.append(together(row(number)))
             eventually(lambda: not log.busy)
             time.sleep(0.06)
         assert len(list((tmp_path / "spool").glob("*.jsonl"))) <= 2
@@ -113,11 +113,11 @@ def test_while_the_next_segment_cannot_be_opened_the_open_one_is_written(
     log = make_log(tmp_path, lake, spec)
     in_the_way = tmp_path / "spool" / f"{2:012d}.open"
     in_the_way.mkdir()
-    log.append([row(1)])
+    log.append(together(row(1)))
     problem = eventually(log.problem)
     assert "could not be written" in problem
     assert "Is a directory" in problem
-    log.append([row(2)])
+    log.append(together(row(2)))
     eventually(lambda: len((tmp_path / "spool" / f"{1:012d}.open").read_bytes().splitlines()) == 2)
     in_the_way.rmdir()
     eventually(lambda: log.problem() is None)
@@ -133,7 +133,7 @@ def test_what_the_disk_refuses_to_the_end_is_counted(
     log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", Metrics(registry).of(spec.name))
     refuse(monkeypatch, os, "fsync", 1_000_000)
     log.start()
-    log.append([row(1), row(2)])
+    log.append(together(row(1), row(2)))
     log.close()
     assert registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name}) == 2
     assert "without 2 predictions" in caplog.text
@@ -147,7 +147,7 @@ def test_a_dead_writer_is_a_problem(
     log = make_log(tmp_path, lake, spec)
     assert log.problem() is None
     monkeypatch.setattr(Spool, "write", lambda *_: (_ for _ in ()).throw(RuntimeError("a defect")))
-    log.append([row(1)])
+    log.append(together(row(1)))
     eventually(lambda: "prediction-writer" in (log.problem() or ""))
     log.close()
 
@@ -161,16 +161,16 @@ def test_a_spool_that_was_full_takes_rows_when_the_lake_is_back(
     registry = CollectorRegistry()
     log = PredictionLog(tmp_path / "spool", lake, EventLayout.of(spec), "r", Metrics(registry).of(spec.name))
 
-    def after_dropping(more: list[dict[str, Any]]) -> bool:
+    def after_dropping(more: dict[str, Any]) -> bool:
         before = registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name})
-        log.append(more)
+        log.append(together(more))
         return registry.get_sample_value("perennial_prediction_log_dropped_total", {"model": spec.name}) != before
 
     with monkeypatch.context() as patch:
         patch.setattr(Lake, "applied", lambda *_: (_ for _ in ()).throw(TransientError("the lake is away")))
         log.start()
-        log.append([row(1)])
-        eventually(lambda: after_dropping([row(2)]))
-    eventually(lambda: not after_dropping([row(3)]))
+        log.append(together(row(1)))
+        eventually(lambda: after_dropping(row(2)))
+    eventually(lambda: not after_dropping(row(3)))
     log.close()
     assert {1, 3} <= set(shipped(lake))

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from serving import shipping
 from serving.spool import Spool
 from testing.serving_stack import eventually
-from tests.serving.prediction_rows import make_log, row, shipped
+from tests.serving.prediction_rows import make_log, row, shipped, together
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec
@@ -35,7 +35,7 @@ class Replica:
         """One life of the service for each number, so that each number is a segment and a commit."""
         for number in numbers:
             log = make_log(self.folder, self.lake, self.spec, **how)
-            log.append([row(number)])
+            log.append(together(row(number)))
             log.close()
 
     def starts(self, **how: Any) -> None:
@@ -66,7 +66,7 @@ def test_an_older_folder_ships_new_predictions_under_numbers_that_are_free(
     replica.restore("spool")
     log = make_log(replica.folder, replica.lake, replica.spec)
     for number in (6, 7, 8):
-        log.append([row(number)])
+        log.append(together(row(number)))
         eventually(lambda number=number: number in shipped(replica.lake))
     log.close()
     assert shipped(replica.lake) == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -106,7 +106,7 @@ def test_a_segment_that_holds_shipped_and_new_predictions_ships_the_new_ones(
     replica.logs(2)
     replica.restore("spool")
     log = make_log(replica.folder, replica.lake, replica.spec)
-    log.append([row(2), row(3)])
+    log.append(together(row(2), row(3)))
     log.close()
     assert shipped(replica.lake) == [1, 2, 3]
 
@@ -121,8 +121,8 @@ def test_two_services_with_copies_of_one_folder_lose_and_double_nothing(
     shutil.copytree(replica.folder / "spool", other.folder / "spool")
     logs = [make_log(each.folder, each.lake, each.spec) for each in (replica, other)]
     for number in range(2, 12, 2):
-        logs[0].append([row(number)])
-        logs[1].append([row(number + 1)])
+        logs[0].append(together(row(number)))
+        logs[1].append(together(row(number + 1)))
         time.sleep(0.15)
     for log in logs:
         log.close()

@@ -149,8 +149,7 @@ def shadowed(traffic: Traffic) -> Shadowed:
     batch = Batch(
         [{}], LookedUp(MergedViews([]), []), [time.perf_counter()], _features={traffic.challenger.plan: features}
     )
-    row: Any = {}
-    return Shadowed(traffic.challenger, traffic.champion, batch, scores(0.5), [row], 1)
+    return Shadowed(traffic.challenger, traffic.champion, batch, scores(0.5), ["id"], datetime.now(UTC), 1)
 
 
 @pytest.mark.parametrize("same", [False, True])

@@ -12,7 +12,7 @@ from serving.metrics import Metrics
 from serving.segments import EventLayout
 from serving.spool_folders import SpoolFolders
 from testing.serving_stack import eventually
-from tests.serving.prediction_rows import logged_rows, row, shipped
+from tests.serving.prediction_rows import logged_rows, row, shipped, together
 from training.adapters.lake import Lake
 from training.contract.errors import TransientError
 from training.contract.model_spec import ModelSpec, load_model_spec, model_names
@@ -37,7 +37,7 @@ def waiting(tmp_path: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as patch:
             patch.setattr(Lake, "applied", lambda *_: (_ for _ in ()).throw(TransientError("the lake is away")))
             found = folders(tmp_path)
-            found.open(of).append([row(number) for number in numbers])
+            found.open(of).append(together(*(row(number) for number in numbers)))
             found.close()
         return tmp_path / "serving" / "predictions" / of.source.name / of.name
 
@@ -71,7 +71,7 @@ def test_a_removed_model_that_comes_back_has_one_log(
     found.ship_leftovers()
     log = found.open(spec)
     assert found.open(spec) is log
-    log.append([row(2)])
+    log.append(together(row(2)))
     found.close()
     assert shipped(lake) == [1, 2]
 
@@ -82,7 +82,7 @@ def test_a_model_that_learns_from_another_source_ships_to_both_lakes(
     other = of_source(spec, "other_payments")
     waiting(1)
     found = folders(tmp_path)
-    found.open(other).append([row(2)])
+    found.open(other).append(together(row(2)))
     found.ship_leftovers()
     eventually(lambda: shipped(lake) == [1])
     found.close()
@@ -100,7 +100,7 @@ def test_leftovers_have_the_columns_of_the_last_spec(
         log = found.open(spec)
         found.follow(ModelSpec.model_validate(raw))
         made = row(1)
-        log.append([made | {"event": made["event"] | {"note": "new"}}])
+        log.append(together(made | {"event": made["event"] | {"note": "new"}}))
         found.close()
     found = folders(tmp_path)
     found.ship_leftovers()
@@ -136,7 +136,7 @@ def test_folders_of_the_version_before_had_no_source(
     found = folders(tmp_path)
     found.ship_leftovers()  # The model is not served now.
     assert f"cannot be shipped, in {old}" in caplog.text
-    found.open(spec).append([row(2)])
+    found.open(spec).append(together(row(2)))
     found.close()
     assert shipped(lake) == [1, 2]
     assert not list(old.glob("*.jsonl"))
@@ -153,7 +153,7 @@ def test_a_folder_of_the_version_before_beside_a_newer_one(
     shutil.copytree(old, newer)
     [segment] = newer.glob("*.jsonl")
     segment.write_bytes(
-        segment.read_bytes().replace(b'"p1"', b'"p9"').replace(b'"transaction_id":1', b'"transaction_id":9')
+        segment.read_bytes().replace(b'"p1"', b'"p9"').replace(b'"transaction_id":[1]', b'"transaction_id":[9]')
     )
     shutil.move(newer, folder)
     found = folders(tmp_path)

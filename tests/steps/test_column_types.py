@@ -14,7 +14,7 @@ import pytest
 
 from serving.schema import BadRequest, RequestSchema
 from tests.cases import others_long
-from tests.serving.prediction_rows import make_log, row
+from tests.serving.prediction_rows import make_log, row, together
 from tests.steps.ingest_helpers import MODEL, Deliveries
 from training.adapters.lake import EVENTS, PREDICTIONS
 from training.adapters.logged_predictions import Predictions
@@ -115,7 +115,7 @@ def test_a_type_keeps_every_value(settings: Settings, tmp_path: Path, name: str,
     assert [schema.one(json.dumps(each).encode()) for each in requests] == asked
 
     log = make_log(tmp_path, deliveries.lake, spec)
-    log.append([row(number) | {"event": event} for number, event in enumerate(asked)])
+    log.append(together(*(row(number) | {"event": event} for number, event in enumerate(asked))))
     log.close()
     table = deliveries.lake.scan(PREDICTIONS)
     assert table.schema.field("event").type.field("x").type == arrow_type(column)

@@ -28,7 +28,7 @@ from testing.pipeline import Pipeline
 from testing.redis_server import running_redis
 from testing.spec_files import own_spec_files, raw_specs
 from tests.cases import others_long
-from tests.serving.prediction_rows import make_log, row
+from tests.serving.prediction_rows import make_log, row, together
 from training.adapters.datasets import Dataset
 from training.adapters.features import Features, OnlineRows, request_code
 from training.adapters.features.feature_plan import FeaturePlan
@@ -281,10 +281,12 @@ def test_a_type_reaches_the_model_and_the_log_unchanged(
     log = make_log(tmp_path, Lake(f"{tmp_path}/lake", SOURCE, MODEL), world.spec)
     vectors = {"feature_names": json.dumps(list(plan.names))}
     log.append(
-        [
-            row(n) | vectors | {"event": e, "feature_values": v}
-            for n, (e, v) in enumerate(zip(asked, served, strict=True))
-        ]
+        together(
+            *(
+                row(n) | vectors | {"event": e, "feature_values": v}
+                for n, (e, v) in enumerate(zip(asked, served, strict=True))
+            )
+        )
     )
     log.close()
     lake = Lake(f"{tmp_path}/lake", SOURCE, MODEL)

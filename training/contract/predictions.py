@@ -1,14 +1,14 @@
 """A prediction: as the service answers it over HTTP, and as it logs it.
 
-These records are dicts with a declared type, because the service makes two of them for every scored row: a dict literal
-costs a fifth of a validated model or a frozen dataclass. mypy checks the code that builds them, pydantic checks what is
+These records are dicts with a declared type, because the service makes one for every scored row: a dict literal costs
+a fifth of a validated model or a frozen dataclass. mypy checks the code that builds them, pydantic checks what is
 read, and the OpenAPI document has their schema.
 
 The table `predictions` keeps a logged row in three parts that cannot collide: the event as it came (`event`), the
 features that the model was given (`features`), and our own columns. training/domain/predictions.py has its types.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, NotRequired
 
@@ -84,30 +84,31 @@ class Predictions(TypedDict):
     predictions: list[Prediction]
 
 
-class LoggedRow(TypedDict):
-    """One line of the prediction log on a replica's disk.
+class LoggedRows(TypedDict):
+    """One line of the prediction log on a replica's disk: rows that one version scored as one role, column by column.
 
-    `*_names` are JSON lists, made once per version; `*_values` are numbers in their order. The log makes the columns
-    `outputs` and `features` of them when it ships the line to the lake, and `day` of the event's time.
+    The first fields are of all rows, the others have a value for each row. `*_names` are JSON lists, made once per
+    version; `*_values` are the numbers of all rows, in the order of the names, one row after the other. The log makes
+    the columns `outputs` and `features` of them when it ships the line to the lake, and `day` of the event's time.
     """
 
-    prediction_id: str
-    """A shadow's row has the id of the answer beside which it was scored."""
-    predicted_at: datetime
     model_version: int
     model_digest: str
     """The SHA-256 of the version's model.onnx: a registry restored from an older copy may reuse a number."""
     role: Role
-    decision: str
-    """Empty where the task makes none."""
-    features_defaulted: bool
-    feature_timestamp: datetime | None
-    latency_seconds: float
     replica: str
     output_names: str
-    output_values: Any
-    event: dict[str, Any]
     feature_names: str
+    prediction_id: list[str]
+    """A shadow's row has the id of the answer beside which it was scored."""
+    predicted_at: list[datetime]
+    decision: list[str]
+    """Empty where the task makes none."""
+    features_defaulted: list[bool]
+    feature_timestamp: list[datetime | None]
+    latency_seconds: list[float]
+    event: dict[str, Sequence[Any]]
+    output_values: Any
     feature_values: Any
 
 
