@@ -30,7 +30,7 @@ from benchmarks.monitoring.results import SeedResult, figures, table
 from benchmarks.monitoring.seeds import Sizes
 from benchmarks.monitoring.streams import default_folder
 
-#: So many that a new kind of fraud, 0.3 % of all events, is more than chance.
+#: So many that the fall by a new kind of fraud, 0.3 % of all events, is beyond chance.
 LABEL_CUSTOMERS = 20_000
 
 
