@@ -1,4 +1,4 @@
-"""Tells metrics of steps that failed, also of those whose process was killed and could not say so itself."""
+"""Sends the metrics of steps that failed, also of those whose process was killed before it could send them."""
 
 from typing import Any
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -28,10 +27,10 @@ PREFIX = "CT_"
 #: Settings of the version before → what replaces them.
 _REPLACED = {"CT_SERVING_MODEL": "CT_SERVING_MODELS, a list of models or *"}
 #: An entry of CT_SERVING_URLS for another service than the default one.
-_NAMED_URL = re.compile(r"([a-z][a-z0-9_]*)\s*=\s*(.*)")
+NAMED_URL = re.compile(r"([a-z][a-z0-9_]*)\s*=\s*(.*)")
 ROOT = Path(__file__).parent.parent
 #: Marks a field of StateSettings whose value a step pod has on its own.
-_IN_THE_IMAGE: dict[str, Any] = {"in_the_image": True}
+IN_THE_IMAGE: dict[str, Any] = {"in_the_image": True}
 
 
 def _on_a_disk(path: str) -> str:
@@ -47,7 +46,7 @@ def _listed(text: str) -> list[str]:
 def _urls(text: str) -> str:
     for entry in _listed(text):
         name, equals, _ = entry.partition("=")
-        if equals and "://" not in name and not _NAMED_URL.fullmatch(entry):
+        if equals and "://" not in name and not NAMED_URL.fullmatch(entry):
             raise ValueError(f"{name.strip()!r} is no name of a service. Write <service>=<url>, or a URL")
     return text
 
@@ -131,12 +130,12 @@ class StateSettings(BaseSettings):
     trusted_keys: str = ""
     """Public keys, comma separated, of which one must have signed a model version before it is loaded: PEM, or what
     stands between its first and last line. Empty: signatures are not looked at. See docs/security.md."""
-    signing_key_file: str = Field("", json_schema_extra=_IN_THE_IMAGE)
+    signing_key_file: str = Field("", json_schema_extra=IN_THE_IMAGE)
     """The file with the private key, PEM, that signs model versions: for the step `register` and `make sign` alone."""
     signing_key_password: SecretStr | None = None
     """The password of that file."""
 
-    git_sha: str | None = Field(None, json_schema_extra=_IN_THE_IMAGE)
+    git_sha: str | None = Field(None, json_schema_extra=IN_THE_IMAGE)
     """The commit of the code. Empty: read from the Git repository around the code, if there is one."""
     image: str | None = None
     """The image that steps run in. It is recorded with their results, and step pods are made of it."""
@@ -194,7 +193,7 @@ class StateSettings(BaseSettings):
             return []
         found = list[str]()
         for entry in _listed(self.serving_urls):
-            named = _NAMED_URL.fullmatch(entry)
+            named = NAMED_URL.fullmatch(entry)
             name, url = named.groups() if named else (DEFAULT_SERVICE, entry)
             if name == service:
                 found.append(url.strip().rstrip("/"))
@@ -370,34 +369,9 @@ def own_fields(role: type[StateSettings]) -> dict[str, FieldInfo]:
     return {name: field for name, field in role.model_fields.items() if name not in shared}
 
 
-def pod_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of `environ` that the manifest of a step's pod sets: the state role's, without secrets.
-
-    Many people can read a pod's manifest. So a secret is left out: a field of the type SecretStr, and a URL with a
-    password. Pods get secrets from the Secrets that CT_POD_SECRETS names.
-    """
-    shared = {
-        variable(name)
-        for name, field in StateSettings.model_fields.items()
-        if not is_secret(field) and field.json_schema_extra != _IN_THE_IMAGE
-    }
-    return {name: value for name, value in environ.items() if name in shared and not _has_password(value)}
-
-
 def is_secret(field: FieldInfo) -> bool:
     """Whether the type of a field says that its value is a secret."""
     return SecretStr in (field.annotation, *get_args(field.annotation))
-
-
-def _has_password(value: str) -> bool:
-    """Whether `value`, or one of the URLs in it, comma separated, has a password. True for one that cannot be read."""
-    try:
-        parts = [part.strip() for part in value.split(",")]
-        named = [found[2] for part in parts if (found := _NAMED_URL.fullmatch(part))]
-        urls = [urlsplit(url) for url in (value, *parts, *named)]
-        return any(url.password is not None or "password" in parse_qs(url.query) for url in urls)
-    except ValueError:
-        return True
 
 
 def load_settings() -> Settings:

@@ -25,7 +25,7 @@ authorization_function = login:authenticate
 # Checking a password takes tens of milliseconds, and serving asks once a second. A changed password counts after this.
 auth_cache_ttl_seconds = 60
 """
-#: Users that may send no request but reads.
+#: Users that may only read.
 READERS = {"serving"}
 #: Of PostgreSQL's advisory lock: several servers that start at once make the tables and users one after the other.
 LOCK = 7_140_517

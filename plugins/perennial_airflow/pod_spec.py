@@ -11,13 +11,14 @@ from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import POD_NA
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from kubernetes.client import models as k8s
 
+from perennial_airflow.pod_environment import pod_environment
 from training import storage
 from training.contract.errors import ConfigError
 from training.contract.messages import SourceInputs
 from training.contract.processes import POD_GRACE_SECONDS
 from training.contract.resources import Resources
 from training.contract.steps import SIGNING_STEPS, step_spec
-from training.settings import LauncherSettings, pod_environment, variable
+from training.settings import LauncherSettings, variable
 
 CONTAINER = "step"
 GPU = "nvidia.com/gpu"

@@ -24,7 +24,7 @@ Gauge = Callable[..., None]
 
 
 def task_failed(task_instance: Any, error: object, in_task: bool) -> None:
-    """Tell that a step has failed, when its task is not tried again. Does nothing for the task of no step.
+    """Send that a step has failed, when its task is not tried again. Does nothing for the task of no step.
 
     `in_task`: this is the process of the task. Else it is the scheduler, whose tasks come from the database: of a
     task's attributes they have the template fields, which Airflow has not filled in.
@@ -40,7 +40,7 @@ def task_failed(task_instance: Any, error: object, in_task: bool) -> None:
 
 
 def step_succeeded(step: str, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Tell that `step` has succeeded, and what it measured."""
+    """Send that `step` has succeeded, and what it measured."""
     _outcome("succeeded", step, inputs)
     names = {"drift": ("drifted", "drifted_share"), "performance": ("degraded",)}.get(step, ())
     for name in names if result.get("outcome") == "measured" else ():
@@ -55,7 +55,7 @@ def step_succeeded(step: str, inputs: Mapping[str, Any], result: Mapping[str, An
 
 
 def delivery_given_up(source: str) -> None:
-    """Tell that a delivery of `source` is not taken in and not tried again."""
+    """Send that a delivery of `source` is not taken in and not tried again."""
     Stats.gauge("perennial.data.not_taken_in", time.time(), tags={"source": source})
 
 

@@ -19,6 +19,8 @@ BAD = [
     ("a * * * *", "'a' is not within"),
     ("0 0 31 2,4 *", "does not exist in any of its months"),
     ("@often", "1 fields"),
+    ("٣ * * * *", "'٣' is not within"),
+    ("*/３ * * * *", "the step '３'"),
 ]
 
 

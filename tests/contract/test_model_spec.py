@@ -1,6 +1,7 @@
 """The specs of source and model: what is wrong is named, what is right is hashed."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from testing.spec_files import MODEL, SOURCE, raw_specs
 from training.contract.errors import ConfigError
 from training.contract.model_spec import MODELS_DIR, ModelSpec, load_model_spec, model_names
+from training.contract.names import listed
 from training.contract.source_spec import SOURCES_DIR, load_source_spec, source_names
 
 
@@ -137,6 +139,16 @@ def test_every_source_here_has_a_valid_spec(name: str) -> None:
         ("monitoring.maximum_drifted_share", 1.5, "maximum_drifted_share: Input should be less than or equal to 1"),
         ("name", "Card Fraud", "name: Input should be a name (a-z, digits and underscores"),
         ("training.windows", ["90"], "windows.0: Input should be so many days such as 90d"),
+        ("training.windows", ["٣d"], "windows.0: Input should be so many days such as 90d"),
+        ("schedule.train", "٣ 4 * * 1", "schedule.train is '٣ 4 * * 1', which has '٣' as its minute"),
+        ("training.after_change.gap_days", 10**6, "gap_days: Input should be less than or equal to 36500"),
+        ("retention", {"work_days": 10**6}, "work_days: Input should be less than or equal to 36500"),
+        ("approval", {"timeout_hours": 1e308}, "timeout_hours: Input should be less than or equal to 8784"),
+        ("rollout.timeout_seconds", 10**12, "timeout_seconds: Input should be less than or equal to"),
+        ("feeds.events.slack_days", 10**6, "slack_days: Input should be less than or equal to 36500"),
+        ("retraining.costs", {"loss_per_1000_predictions": 5e-324}, "Input should be greater than or equal to 1e-12"),
+        ("retraining.costs", {"training": 1e300}, "Input should be less than or equal to 1000000000000"),
+        ("owner", "a\0b", "owner: Input should be text without control characters"),
     ],
 )
 def test_a_wrong_field_is_named(files: Files, path: str, value: Any, complaint: str) -> None:
@@ -462,6 +474,10 @@ TEXT = (MODELS_DIR / "card_fraud.yaml").read_text()
 SOURCE_TEXT = (SOURCES_DIR / "card_payments.yaml").read_text()
 
 
+#: Each line repeats the one before nine times.
+LAUGHS = "a: &a [x, x]\n" + "".join(f"{c}: &{c} [{', '.join([f'*{b}'] * 9)}]\n" for b, c in pairwise("abcdefgh"))
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -479,7 +495,16 @@ SOURCE_TEXT = (SOURCES_DIR / "card_payments.yaml").read_text()
         (TEXT.replace("  k: 100", "  k: *nowhere"), "is not valid YAML"),
         (TEXT.replace("  k: 100", "  k: !!python/name:os.system"), "is not valid YAML"),
         (TEXT + "---\nname: second\n", "is not valid YAML"),
-        ("a: &a [*a]\n", ""),
+        ("a: &a [*a]\n", "line 1: the value contains itself"),
+        (TEXT.replace("    mlp:", "    random_forest: &x {a: *x}\n    mlp:"), "the value contains itself"),
+        (TEXT.replace("  k: 100", "  k: !!bool maybe"), "has a value that does not suit its tag"),
+        (TEXT.replace("  k: 100", "  k: !!int abc"), "abc would be read as another number"),
+        (TEXT.replace("  k: 100", "  k: 010"), "010 would be read as another number"),
+        (TEXT.replace("  k: 100", "  k: 1:30"), "1:30 would be read as another number"),
+        (TEXT.replace("  k: 100", "  k: " + "1" * 5000), "the number 1111111111… has 5000 digits"),
+        (TEXT + "deep: " + "[" * 50_000, "has more than 100 levels"),
+        (TEXT + "deep:\n" + "- " * 50_000, "has more than 100 levels"),
+        (LAUGHS, "its anchors and aliases make more than 1,000,000 values"),
     ],
 )
 def test_a_file_that_yaml_takes_and_nobody_means_is_refused(tmp_path: Path, content: str, complaint: str) -> None:
@@ -548,3 +573,27 @@ def test_the_short_forms_of_an_approval(files: Files) -> None:
         assert files.load().approval.when == conditions
         files.set("approval", {"when": short})
         assert files.load().approval.when == conditions
+
+
+def test_a_number_that_yaml_reads_as_text_says_how_to_write_it(files: Files) -> None:
+    files.set("feeds.events.columns.amount.maximum", "1e6")
+    with pytest.raises(ConfigError) as raised:
+        files.load()
+    assert "YAML reads 1e6 as text: write 1.0e+6" in raised.value.hint
+    files.set("feeds.events.columns.amount.maximum", 1.0e6)
+    files.set("monitoring.minimum_shift", "1e-3")
+    with pytest.raises(ConfigError) as raised:
+        files.load()
+    assert "YAML reads 1e6 as text" in raised.value.hint
+
+
+def test_a_long_list_of_values_is_read_soon_and_named_in_short(files: Files) -> None:
+    """Comparing each of them with each other one would take a minute."""
+    values = [f"v{n}" for n in range(40_000)]
+    files.set("feeds.events.columns.channel", {"type": "string", "values": values})
+    assert len(files.load().request_columns["channel"].values or ()) == 40_000
+    assert listed(values).endswith("v49, … (40,000 values)")
+    files.set("evaluation.slices", {"columns": {"channel": {"values": values}}})
+    files.set("feeds.events.columns.channel", {"type": "string", "values": [*values, "v7"]})
+    with pytest.raises(ConfigError, match="holds v7 more than once"):
+        files.load()

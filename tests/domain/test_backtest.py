@@ -72,6 +72,17 @@ def test_the_price_follows_from_the_costs_of_the_spec_and_back() -> None:
     assert price_of(CostsSpec(training=300.0), 50_000) is None
 
 
+@pytest.mark.parametrize("predictions", [0.02, 1e12])
+@pytest.mark.parametrize(("training", "loss"), [(1e12, 1e-12), (5e-324, 1e12), (0.0, 1e-12)])
+def test_the_price_is_a_finite_number_whatever_the_costs_of_the_spec(
+    training: float, loss: float, predictions: float
+) -> None:
+    price = price_of(CostsSpec(training=training, loss_per_1000_predictions=loss), predictions)
+    assert price is not None
+    assert 0 <= price < np.inf
+    assert 0 < costs_of(price, predictions, CostsSpec()).loss_per_1000_predictions < np.inf
+
+
 def test_the_cheapest_policy_is_recommended_and_those_that_may_be_as_cheap_are_named() -> None:
     random = np.random.default_rng(0)
     world = random.normal(50, 10, 26)

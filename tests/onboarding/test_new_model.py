@@ -53,6 +53,24 @@ def test_a_person_chooses_another_task_that_the_label_suits(here: Settings, samp
     assert spec.task.kind == "multiclass"
 
 
+@pytest.mark.parametrize(("label", "value"), [("rating", "bad"), ("returned", 0)])
+def test_rows_of_one_class_teach_nothing(
+    here: Settings, sample: Path, tmp_path: Path, label: str, value: str | int
+) -> None:
+    rows = write(tmp_path, sales() | {label: [value] * len(sales()["price"])}, "one.parquet")
+    with pytest.raises(InputError, match=f"{label} is {value!r} in all 2,400 rows"):
+        made(here, rows, label=label)
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e300])
+def test_numbers_whose_spread_no_float_holds_give_no_limit(
+    here: Settings, sample: Path, tmp_path: Path, size: float
+) -> None:
+    rows = write(tmp_path, sales() | {"refund": np.arange(len(sales()["price"])) % 2 * size}, "odd.parquet")
+    _, text = made(here, rows, label="refund")
+    assert "no limit yet" in text
+
+
 def test_windows_rows_and_limits_fit_the_sample(here: Settings, sample: Path) -> None:
     spec, text = made(here, sample, label="returned")
     share = float(np.mean(sales()["returned"]))

@@ -43,6 +43,9 @@ def rows() -> int:
     return len(sales()["price"])
 
 
+NOT_UTF8 = pa.Array.from_buffers(pa.string(), 2400, pa.array([b"Caf\xe9"] * 2400, pa.binary()).buffers())
+
+
 def test_types_keys_ranges_and_categories_are_those_of_the_sample(here: Settings, tmp_path: Path) -> None:
     spec, text = made_of(here, tmp_path, sales())
     events = spec.events
@@ -164,6 +167,44 @@ def test_a_column_that_no_spec_can_have_is_left_out_with_the_reason(
     assert "odd" not in spec.events.columns
     assert "# Left out: odd " in text
     assert said in text
+
+
+TINY, HUGE = 5e-324, 1.7e308
+#: Ranges that floats can hardly express, or not.
+RANGES = {
+    "whole numbers that are one float": pa.array([2**60, 2**60 + 1] * 1200),
+    "all whole numbers": pa.array([2**63 - 1, -(2**63)] * 1200),
+    "unsigned": pa.array([2**63 - 1, 2**63 - 2] * 1200, pa.uint64()),
+    "all floats": pa.array([HUGE, -HUGE] * 1200),
+    "all floats of 32 bits": pa.array([3.4e38, -3.4e38] * 1200, pa.float32()),
+    "the smallest floats": pa.array([TINY, -TINY] * 1200),
+    "the smallest floats of 32 bits": pa.array([1e-45, 0.0] * 1200, pa.float32()),
+    "two zeros": pa.array([0.0, -0.0] * 1200),
+    "neighbours": pa.array([1.0, np.nextafter(1, 2)] * 1200),
+    "far from zero": pa.array(np.tile([5_412_345.25, 5_412_345.75], 1200)),
+    "small": pa.array(np.tile([1e-5, 3e-5], 1200)),
+    "large": pa.array(np.tile([1e20, 3e20], 1200)),
+    "digits after the point only": pa.array([Decimal("1E-38"), Decimal(0)] * 1200, pa.decimal128(38, 38)),
+    "decimals that are one float": pa.array([Decimal(10**37 + 1), Decimal(10**37 + 2)] * 1200, pa.decimal128(38, 0)),
+    "years that Python does not have": pa.array([10**18, -(10**17)] * 1200).cast(pa.timestamp("us")),
+    "days that Python does not have": pa.array([2**30, 0] * 1200, pa.int32()).cast(pa.date32()),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_no_range_of_values_is_too_odd_and_none_breaks_its_own_rules(here: Settings, tmp_path: Path, name: str) -> None:
+    values = RANGES[name]
+    spec, _ = made_of(here, tmp_path, with_column("odd", values))
+    column = spec.events.columns["odd"]
+    if column.kind in ("int", "float", "decimal"):
+        assert all(column.within(value) for value in values.unique().to_pylist())
+
+
+def test_a_time_that_is_far_from_the_others_is_a_long_gap(here: Settings, tmp_path: Path) -> None:
+    columns = sales()
+    columns["sold_at"][-1] = datetime(2060, 1, 1)
+    spec, _ = made_of(here, tmp_path, columns)
+    assert spec.events.maximum_gap_days > 10_000
 
 
 def test_a_column_with_one_value_is_no_feature(here: Settings, tmp_path: Path) -> None:
@@ -376,6 +417,29 @@ def test_an_empty_field_of_a_csv_file_is_missing(here: Settings, tmp_path: Path)
     assert spec.events.columns["note"].nullable
 
 
+def test_later_rows_of_a_large_csv_file_decide_about_types_and_fields_may_have_several_lines(
+    here: Settings, tmp_path: Path
+) -> None:
+    columns = sales() | {"note": ["one\n, two"] * rows(), "late": [1] * (rows() - 1) + ["1.5"]}
+    columns["filler"] = ["x" * 900] * rows()
+    lines = [",".join(columns)]
+    lines += [",".join(f'"{value}"' for value in row) for row in zip(*columns.values(), strict=True)]
+    (tmp_path / "sample.csv").write_text("\n".join(lines))
+    spec, _ = made(here, tmp_path / "sample.csv")
+    assert spec.events.columns["late"].type == "float64"
+    assert read_sample(tmp_path / "sample.csv").table["note"][rows() - 1].as_py() == "one\n, two"
+
+
+def test_digits_in_a_csv_file_that_are_a_name_stay_text(here: Settings, tmp_path: Path) -> None:
+    columns = sales() | {"zip": [f"{n % 90:05d}" for n in range(rows())], "price": np.arange(rows()) % 90}
+    columns["sale_id"] = [str(10**19 + n) for n in range(rows())]
+    csv.write_csv(table(columns), tmp_path / "sample.csv")
+    spec, _ = made(here, tmp_path / "sample.csv")
+    types = {name: spec.events.columns[name].type for name in ("sale_id", "zip", "price")}
+    assert types == {"sale_id": "string", "zip": "string", "price": "int64"}
+    assert spec.id_column == "sale_id"
+
+
 def test_quiet_days_and_gaps_of_the_sample_are_allowed(here: Settings, tmp_path: Path) -> None:
     columns = table(sales())
     at = columns["sold_at"].to_pylist()
@@ -433,6 +497,8 @@ def without(*names: str) -> dict[str, Any]:
         (sales(), {"id": "shop"}, "repeated values, most often"),
         (sales(), {"id": "price"}, "an id is an integer or text"),
         (sales(), {"entities": "price"}, "an entity is an integer or text"),
+        (with_column("sold_at", pa.array([2**63] * 2400, pa.uint64())), {"time": "sold_at"}, "not a time"),
+        (with_column("note", NOT_UTF8), {}, "is not UTF-8: the text of note"),
         (sales(), {"entities": "returned"}, "a label, so it has no history"),
         (empty(), {}, "has no rows"),
         (sales(), {"name": "My Source"}, "not a name for a source"),
@@ -458,6 +524,8 @@ def test_a_sample_that_cannot_be_used_has_one_clear_error(
         ({"sale_id": ["10000"], "at": [FIRST], "returned": [1]}, "Give the id the same type"),
         ({"sale_id": [1], "at": [FIRST], "returned": [1]}, "No sale_id of"),
         ({"sale_id": [10_000], "at": [FIRST]}, "no column that could be a label"),
+        ({"sale_id": [10_000] * 2, "at": [FIRST] * 2, "state": ["open"] * 2}, "no column that could be a label"),
+        ({"sale_id": [10_000, None], "at": [FIRST] * 2, "returned": [1, 0]}, "sale_id is missing in 1 rows"),
     ],
 )
 def test_a_file_of_labels_that_cannot_be_used_has_one_clear_error(
@@ -480,6 +548,7 @@ def test_a_file_of_labels_that_cannot_be_used_has_one_clear_error(
         ("sample.csv", "id,ort\n1,Köln\n".encode("latin1"), "not UTF-8: the text of ort"),
         ("sample.csv", b"id;x\n1;2\n", "';' seems to separate its fields"),
         ("sample.csv", b"id;x\n1;2,5\n", "cannot be read as CSV"),
+        ("sample.csv", "id,x\n1,2\n".encode("utf-16"), "is UTF-16"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(

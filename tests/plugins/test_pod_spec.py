@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from kubernetes.client import ApiClient
+from perennial_airflow.pod_environment import pod_environment
 from perennial_airflow.pod_spec import Identity, step_pod
 from perennial_airflow.step_process import step_environment
 
@@ -16,7 +17,7 @@ from tests.helm.list_keys import repeated_keys
 from training.contract.errors import ConfigError
 from training.contract.resources import Resources
 from training.contract.steps import STEPS, step_command
-from training.settings import Settings, pod_environment
+from training.settings import Settings
 
 WHO = Identity("card_fraud_train", "manual__2026-01-05T10:00:00+00:00", "train", 2, 3, "card_fraud", "train")
 ARGV = step_command("train", {"model": "card_fraud", "text": "{{ not a template }}"}, "s3://bucket/results/3.json")

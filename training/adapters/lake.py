@@ -3,9 +3,9 @@
 Every write is one atomic commit. A write replaces the rows that match a predicate, so the same write twice leaves the
 same table; `append_once` is for streams, where the caller numbers its batches. Timestamps are microseconds, UTC.
 
-delta-rs casts rows to the table's types without a word, 30.57 to 30 if need be. So every write compares the two
-schemas first: columns that the table lacks are added, null in its rows; columns that the rows lack are null in them;
-types that differ are an error. `widen` makes the one change of a type that loses nothing.
+delta-rs casts rows to the table's types silently, even 30.57 to 30. So every write compares the two schemas first:
+columns that the table lacks are added, null in its rows; columns that the rows lack are null in them; types that differ
+are an error. `widen` makes the one change of a type that loses nothing.
 """
 
 from collections.abc import Iterable, Mapping

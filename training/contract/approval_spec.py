@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from training.contract.base import Spec
+from training.contract.base import LONGEST_MINUTES, Spec
 from training.contract.names import GateName, did_you_mean
 from training.contract.problems import raise_contradictions
 from training.contract.tasks import Margin
@@ -41,8 +41,8 @@ class ApprovalSpec(Spec):
     gate (when it fails, a person decides, and the verdict does not), `first_version`, `small_gain: 0.01`,
     `positive_verdict` (the same as `always`), `negative_verdict` (whatever gate fails, a person decides)."""
     assignees: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """The users who may decide. Empty: all whom Airflow allows to. CT_RELEASERS holds besides."""
-    timeout_hours: float = Field(72, gt=0)
+    """The users who may decide. Empty: all whom Airflow allows to. CT_RELEASERS restricts them further."""
+    timeout_hours: float = Field(72, gt=0, le=LONGEST_MINUTES / 60)
     """Without an answer in this time the version is rejected."""
     not_by_requester: bool = False
     """A person who started the training by hand may not approve its version."""

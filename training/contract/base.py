@@ -1,9 +1,9 @@
 """The base classes of all models that cross a process boundary, and days."""
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -30,6 +30,13 @@ class Spec(Frozen):
     """A section of a model spec. Values are not converted: `yes`, "7" and NaN are not numbers."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+#: A hundred years. A larger number of days is a typing error, and dates would overflow.
+LONGEST_DAYS = 36_500
+DayCount = Annotated[int, Field(ge=1, le=LONGEST_DAYS)]
+#: A year. A longer time to wait is a typing error.
+LONGEST_MINUTES = 366 * 24 * 60
 
 
 def midnight(day: date) -> datetime:

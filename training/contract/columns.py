@@ -1,5 +1,6 @@
 """A column of a feed: its type and its rules."""
 
+from collections import Counter
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -7,8 +8,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from training.contract.base import Spec
 from training.contract.column_types import ColumnType, Kind, column_type, written_value
-from training.contract.names import listed
-from training.contract.problems import raise_contradictions
+from training.contract.names import MOST_LISTED, listed
+from training.contract.problems import exponent_hint, raise_contradictions
 
 Scalar = bool | int | float | str
 
@@ -88,7 +89,7 @@ class Column(Spec):
                 what = f"is set, but a column of type {self.type} has no bounds"
                 found.append((name, what, f"Remove {name}, or give the column a type of numbers or of times."))
             elif not _fits(bound, self.parsed):
-                fix = _FIX[self.kind].format(bits=self.parsed.bits)
+                fix = _FIX[self.kind].format(bits=self.parsed.bits) + exponent_hint(bound)
                 article = "an" if self.type.startswith("int") else "a"
                 found.append((name, f"is {bound}, which is not {article} {self.type}", fix))
         if not found and self.low is not None and self.high is not None and self.low > self.high:
@@ -107,11 +108,10 @@ class Column(Spec):
         if wrong := [value for value in self.values if not self._is_written(value)]:
             hint = f"Write values of type {self.type}, or change the column's type."
             hint += f" {_BOOLEANS}" if any(isinstance(value, bool) for value in wrong) else ""
-            typed = ", ".join(f"{value!r} ({type(value).__name__})" for value in wrong)
+            typed = ", ".join(f"{value!r} ({type(value).__name__})" for value in wrong[:MOST_LISTED])
             return [("values", f"holds {typed}, but the column is of type {self.type}", hint)]
         found, allowed = [], self.allowed or ()
-        if len(set(allowed)) < len(allowed):
-            repeated = sorted({str(value) for value in allowed if allowed.count(value) > 1})
+        if repeated := sorted(str(value) for value, times in Counter(allowed).items() if times > 1):
             found.append(("values", f"holds {listed(repeated)} more than once", "List each value once."))
         if not self._bound_mistakes() and (outside := [value for value in allowed if not self.within(value)]):
             what = f"holds {listed(outside)}, outside the column's own minimum and maximum"

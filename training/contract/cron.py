@@ -45,7 +45,7 @@ def _numbers(part: str, low: int, high: int, names: list[str]) -> set[int]:
     found: set[int] = set()
     for item in part.split(","):
         span, slash, step = item.partition("/")
-        if slash and (not step.isdecimal() or int(step) == 0):
+        if slash and (not _is_number(step) or int(step) == 0):
             raise ValueError(f"the step {step!r} is not a number of 1 or more")
         if span == "*":
             first, last = low, high
@@ -62,6 +62,11 @@ def _numbers(part: str, low: int, high: int, names: list[str]) -> set[int]:
 def _number(text: str, low: int, high: int, names: list[str]) -> int:
     if text.lower() in names:
         return low + names.index(text.lower())
-    if not text.isdecimal() or not low <= int(text) <= high:
+    if not _is_number(text) or not low <= int(text) <= high:
         raise ValueError(f"{text or 'nothing'!r} is not within {low} … {high}")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    """Python also takes digits of other scripts for a number."""
+    return text.isascii() and text.isdecimal()

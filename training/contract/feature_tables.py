@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from training.contract.base import Spec
+from training.contract.base import DayCount, Spec
 from training.contract.columns import Column
 from training.contract.conditions import columns_of, condition_mistake
 from training.contract.names import WINDOW_PATTERN, Name, did_you_mean
@@ -25,8 +25,6 @@ Window = Annotated[str, Field(pattern=WINDOW_PATTERN)]
 _WITHOUT_COLUMN = ("count", "share", "time_since_last")
 _OF_NUMBERS = ("sum", "mean", "min", "max", "std")
 _NUMBERS = ("int", "float", "decimal")
-#: A hundred years: a larger number is a typing error, and dates would overflow.
-DayCount = Annotated[int, Field(ge=1, le=36_500)]
 
 
 def window_hours(window: str) -> int:
@@ -47,7 +45,7 @@ class Aggregation(Spec):
     """An SQL expression of the event's columns and, where the table names a label, the label."""
     windows: Annotated[tuple[Window, ...] | None, Field(strict=False, min_length=1)] = None
     """Some of the table's windows. Default: all of them."""
-    default: int | float | None = 0
+    default: Annotated[int | float, Field(ge=-3.4e38, le=3.4e38)] | None = 0
     """The value when no event counts. null: missing, which estimators see as NaN. The default of time_since_last is
     the length of the window. `std` has this value for fewer than two events."""
     decimals: int = Field(4, ge=0, le=12)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from training.contract.base import Spec
+from training.contract.base import LONGEST_DAYS, DayCount, Spec
 from training.contract.columns import Column
 from training.contract.problems import raise_contradictions
 
@@ -55,9 +55,9 @@ class FeedSpec(Spec):
     row_count: RowCount = RowCount()
     maximum_quarantined: Share = 0.05
     """The largest share of a partition's rows that may break a rule. With more, the partition is refused."""
-    slack_days: int = Field(0, ge=0)
+    slack_days: int = Field(0, ge=0, le=LONGEST_DAYS)
     """Rows may be at most this many days outside the days in the partition's name."""
-    maximum_gap_days: int = Field(7, ge=1)
+    maximum_gap_days: DayCount = 7
     """The most days between a day with rows and the last day before it with rows, in the same or in another partition
     of the feed. A partition further ahead, such as one with dates of a wrong clock, is refused, because it would move
     online features and the drift window into the future. The first partition may have any days."""

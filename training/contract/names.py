@@ -2,28 +2,36 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+#: `[0-9]`, because \d also matches digits of other scripts.
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 #: So many days or hours.
-WINDOW_PATTERN = r"^[1-9]\d{0,4}[dh]$"
-TRAINING_WINDOW_PATTERN = r"^([1-9]\d{0,4}d|expanding|half_life_[1-9]\d{0,3}d)$"
-PARTITION_PATTERN = r"^\d{4}-\d{2}-\d{2}(_\d{4}-\d{2}-\d{2})?$"
-QUANTITY_PATTERN = r"^\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+WINDOW_PATTERN = r"^[1-9][0-9]{0,4}[dh]$"
+TRAINING_WINDOW_PATTERN = r"^([1-9][0-9]{0,4}d|expanding|half_life_[1-9][0-9]{0,3}d)$"
+PARTITION_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(_[0-9]{4}-[0-9]{2}-[0-9]{2})?$"
+#: PostgreSQL, which holds them for Airflow and MLflow, takes no NUL.
+TEXT_PATTERN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 #: What error messages say instead of a pattern.
 PATTERNS: Final[Mapping[str, str]] = {
     NAME_PATTERN: "a name (a-z, digits and underscores, a letter first)",
     WINDOW_PATTERN: "so many days or hours, such as 7d or 12h",
     TRAINING_WINDOW_PATTERN: "so many days such as 90d, or expanding, or half_life_30d",
     PARTITION_PATTERN: "a day or two, such as 2026-01-05 or 2026-01-05_2026-01-18",
+    TEXT_PATTERN: "text without control characters",
     QUANTITY_PATTERN: "a quantity of Kubernetes, such as 500m, 2 or 4Gi",
 }
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Text = Annotated[str, Field(pattern=TEXT_PATTERN)]
 #: A text that needs no quotes in a message.
 _WORDS = re.compile(r"[\w.+/-]+( [\w.+/-]+)*")
+#: So many values of a list are named in a message.
+MOST_LISTED = 50
 #: The prediction service that serves a model whose spec names none.
 DEFAULT_SERVICE = "default"
 
@@ -61,9 +69,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {similar[0]!r}? " if similar else ""
 
 
-def listed(values: Iterable[Any]) -> str:
-    """The values of a list for a message, separated by commas."""
-    return ", ".join(map(shown, values))
+def listed(values: Collection[Any]) -> str:
+    """The values of a list for a message, separated by commas. Of a long list the first MOST_LISTED, and their number.
+
+    A message may be kept with each row that it is about.
+    """
+    first = ", ".join(map(shown, islice(values, MOST_LISTED)))
+    return first if len(values) <= MOST_LISTED else f"{first}, … ({len(values):,} values)"
 
 
 def shown(value: Any) -> str:

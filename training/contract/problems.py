@@ -26,6 +26,8 @@ _WRITTEN = {
 _SHOULD_BE = "Input should be "
 #: Longer values are not repeated in a message.
 _SHORT = 40
+#: YAML 1.1 wants a point and a sign in such a number.
+_EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")
 #: Names in quotes, such as those of an enumeration.
 _QUOTED = re.compile(r"'([^']*)'")
 
@@ -48,6 +50,12 @@ class Problem(Frozen):
     def __str__(self) -> str:
         """Place and mistake as one sentence. `what` continues the sentence, unless it begins with a capital letter."""
         return f"{self.place}{': ' if self.what[:1].isupper() else ' '}{self.what}" if self.place else self.what
+
+
+def exponent_hint(value: Any) -> str:
+    """What to write instead of a text such as 1e6; empty for all other values."""
+    is_number = isinstance(value, str) and _EXPONENT.fullmatch(value)
+    return " YAML reads 1e6 as text: write 1.0e+6." if is_number else ""
 
 
 class Contradictions(ValueError):
@@ -196,6 +204,8 @@ def _problems(detail: ErrorDetails, section: list[str], file: str, spec: type[Ba
         fix = f"{_meant(message, detail['input'])}Correct the name."
         return [Problem(file=file, place=".".join(section[:-1]), what=what, fix=fix)]
     what, fix = _said(detail) + _given(detail), _meant(message, detail["input"]) + SEE_REFERENCE
+    if hint := exponent_hint(detail["input"]).strip():
+        fix = f"{hint} {fix}"
     return [Problem(file=file, place=place, what=what, fix=fix)]
 
 

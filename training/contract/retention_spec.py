@@ -3,20 +3,18 @@
 Whatever the numbers say, nothing is deleted that a registered version was made of, or that is served.
 """
 
-from pydantic import Field
-
-from training.contract.base import Spec
+from training.contract.base import DayCount, Spec
 
 
 class SourceRetention(Spec):
     """Of a source, in days."""
 
-    table_versions_days: int = Field(30, ge=1)
+    table_versions_days: DayCount = 30
     """Earlier versions of the lake's tables can be read for this long. Those that a registered version was made of stay
     for ever."""
-    pages_days: int = Field(365, ge=1)
+    pages_days: DayCount = 365
     """The pages about the partitions that were taken in."""
-    verify_nights: int = Field(7, ge=1)
+    verify_nights: DayCount = 7
     """Within so many nights each file of the lake is read and compared with what was written; new files come first. 1:
     every night reads all."""
 
@@ -24,9 +22,9 @@ class SourceRetention(Spec):
 class ModelRetention(Spec):
     """Of a model, in days."""
 
-    work_days: int = Field(30, ge=1)
+    work_days: DayCount = 30
     """What is made again from the lake or loaded from MLflow: datasets, artifacts, checkpoints, snapshots."""
-    reports_days: int = Field(365, ge=1)
+    reports_days: DayCount = 365
     """Reports on drift, verdicts, rollouts and audits."""
-    run_artifacts_days: int = Field(90, ge=1)
+    run_artifacts_days: DayCount = 90
     """The artifacts of MLflow runs that no registered version belongs to. The runs and their numbers stay."""

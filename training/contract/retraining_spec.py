@@ -1,10 +1,15 @@
 """The section `retraining` of a model spec: what asks for a training, what it costs, and what the broker allows."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from training.contract.base import Spec
-from training.contract.feature_tables import DayCount
+from training.contract.base import LONGEST_DAYS, DayCount, Spec
 from training.contract.registries import KnownPolicy
+
+#: Any currency has prices between these. Beyond them, quotients of prices are no longer finite numbers.
+_LEAST, _MOST = 1e-12, 1e12
+_Price = Annotated[float, Field(ge=0, le=_MOST)]
 
 
 class CostsSpec(Spec):
@@ -12,13 +17,13 @@ class CostsSpec(Spec):
 
     unit: str = ""
     """The currency, for logs and verdicts: `EUR`."""
-    training: float | None = Field(None, ge=0)
+    training: _Price | None = None
     """The price of one training: machines, people who approve, the risk of a rollout."""
-    cpu_hour: float | None = Field(None, ge=0)
+    cpu_hour: _Price | None = None
     """The price of an hour of one CPU. The verdict says what the machines of a training cost."""
-    gpu_hour: float | None = Field(None, ge=0)
+    gpu_hour: _Price | None = None
     """The price of an hour of one GPU."""
-    loss_per_1000_predictions: float | None = Field(None, gt=0)
+    loss_per_1000_predictions: float | None = Field(None, ge=_LEAST, le=_MOST)
     """What 1,000 predictions lose when the primary metric is worse by 1.0: an average precision of 0 instead of 1, or a
     rmse that is higher by 1."""
     horizon_days: DayCount = 30
@@ -37,7 +42,7 @@ class RetrainingSpec(Spec):
     costs: CostsSpec = CostsSpec()
     persistence: int = Field(1, ge=1)
     """The number of successive windows with drift that are a reason to train."""
-    cooldown_days: int = Field(7, ge=0)
+    cooldown_days: int = Field(7, ge=0, le=LONGEST_DAYS)
     """Days after a granted request in which no other request of its kind is granted. Drift and performance are one
     kind, a first champion and new data one each. Requests by schedule, code or a person do not wait. When monitoring
     asks again about the same champion and its state has not been good since, the wait doubles with each training."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from training.contract.base import Spec
+from training.contract.base import LONGEST_MINUTES, Spec
 from training.contract.problems import raise_contradictions
 from training.contract.traffic import Mode
 
@@ -22,9 +22,9 @@ class StageSpec(Spec):
     """For `ab`: its name. It also selects the keys: experiments with one name use the same keys."""
     requests: int = Field(0, ge=0)
     """Requests that the new version must score, over all replicas. Each row of a batch counts as a request."""
-    minutes: float = Field(0, ge=0)
+    minutes: float = Field(0, ge=0, le=LONGEST_MINUTES)
     """The minimum duration."""
-    maximum_minutes: float = Field(60, gt=0)
+    maximum_minutes: float = Field(60, gt=0, le=LONGEST_MINUTES)
     """How long to wait for `requests` before `on_silence` decides."""
     on_silence: Literal["promote", "hold", "fail"] = "hold"
     """What to do with too few requests: `promote` continues with the next stage, unless the share of failed requests or
@@ -80,7 +80,7 @@ class GuardSpec(Spec):
     maximum_quality_drop: float | None = Field(None, ge=0)
     """How far the upper end of the paired bootstrap interval of the primary metric, the version minus the champion on
     the same labelled requests, may be below zero. Use it in stages that last longer than the label delay."""
-    quality_minutes: float = Field(10.0, gt=0)
+    quality_minutes: float = Field(10.0, gt=0, le=LONGEST_MINUTES)
     """Time between two checks of the quality."""
     maximum_skew: Share | None = None
     """Share of logged feature values that the latest audit could not explain. Without an audit there is no rollout."""
@@ -95,7 +95,7 @@ class GuardSpec(Spec):
 
 
 class RolloutSpec(Spec):
-    timeout_seconds: int = Field(120, ge=1)
+    timeout_seconds: int = Field(120, ge=1, le=LONGEST_MINUTES * 60)
     """The time in which all replicas must have applied a stage."""
     sticky_by: str = ""
     """The request column whose value decides which version answers; empty: evaluation.entity."""

@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from training.contract.base import Spec
-from training.contract.feature_tables import DayCount
+from training.contract.base import DayCount, Spec
 
 #: `scoring.when`: after new data.
 NEW_DATA = "new_data"

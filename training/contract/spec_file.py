@@ -12,7 +12,7 @@ from pydantic import Field
 
 from training.contract.base import Spec
 from training.contract.errors import ConfigError
-from training.contract.names import NAME_PATTERN, Name, did_you_mean
+from training.contract.names import NAME_PATTERN, Name, Text, did_you_mean
 from training.contract.problems import SEE_REFERENCE, Problem, fixes_of
 
 #: Feast's own file in the folder of the source specs.
@@ -22,9 +22,9 @@ FEATURE_STORE = "feature_store.yaml"
 class SpecFile(Spec):
     name: Name
     """The name of the file, without .yaml."""
-    title: str = Field(min_length=1)
-    description: str = ""
-    owner: str = Field(min_length=1)
+    title: Text = Field(min_length=1)
+    description: Text = ""
+    owner: Text = Field(min_length=1)
 
     @cached_property
     def config_hash(self) -> str:

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from training.contract.approval_spec import ApprovalSpec
-from training.contract.base import Spec
-from training.contract.feature_tables import DayCount
+from training.contract.base import LONGEST_DAYS, DayCount, Spec
 from training.contract.feeds import Share
 from training.contract.gate_limits import CostLimits, LatencySpec, LeakageSpec, RobustnessSpec, StabilitySpec
 from training.contract.names import DEFAULT_SERVICE, TRAINING_WINDOW_PATTERN, Metric, Name
@@ -37,7 +36,7 @@ class AfterChangeSpec(Spec):
 
     holdout_days: DayCount = 3
     """Instead of training.holdout_days, where that is longer."""
-    gap_days: int = Field(0, ge=0)
+    gap_days: int = Field(0, ge=0, le=LONGEST_DAYS)
     """Days between training window and holdout, instead of the label delay, where that is longer."""
     train_days: DayCount = 4
     """The least days since the change to train on. Until they have their labels, no training is granted for it."""

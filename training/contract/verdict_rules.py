@@ -61,7 +61,7 @@ def _event_column(place: str, column: Column, grouping: Grouping) -> Iterator[Mi
         if wrong:
             what = f"holds {', '.join(map(repr, wrong))}, but the column is of type {column.type}"
             yield f"{place}.values", what, "Write values of the column's type; quote texts."
-        elif column.values is not None and (unknown := [v for v in grouping.values if v not in column.values]):
+        elif column.values is not None and (unknown := sorted(set(grouping.values) - set(column.values), key=str)):
             what = f"holds {listed(unknown)}, which the column does not allow"
             yield f"{place}.values", what, f"It allows {listed(column.values)}."
     elif grouping.bounds is not None:

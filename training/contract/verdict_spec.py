@@ -1,5 +1,6 @@
 """The sections of `evaluation` that judge groups of rows: slices, calibration, fairness."""
 
+from collections import Counter
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -34,8 +35,8 @@ class Grouping(Spec):
             what = f"is {list(bounds)}, but each bound must be above the one before: bands must not overlap"
             found.append(("bounds", what, "Sort the bounds, and list each once."))
         # In Python True equals 1.
-        written = [(type(value), value) for value in self.values or ()]
-        if repeated := sorted({str(value) for kind, value in written if written.count((kind, value)) > 1}):
+        written = Counter((type(value), value) for value in self.values or ())
+        if repeated := sorted({str(value) for (_, value), times in written.items() if times > 1}):
             found.append(("values", f"holds {listed(repeated)} more than once", "List each value once."))
         raise_contradictions(found)
         return self

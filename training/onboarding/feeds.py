@@ -91,7 +91,7 @@ def event_feed(data: Path, time: str, identity: str, labels: Sequence[str], apar
     chosen, typed = choose_time(sample, found, time)
     found = _retyped(typed, found, chosen.column)
     key = choose_id(typed, found, chosen.column, identity, apart)
-    names = tuple(sample.column(label) for label in labels)
+    names = tuple(dict.fromkeys(sample.column(label) for label in labels))
     if not names and not apart:
         names = (_guessed_label(sample, found),)
     for name in names:
@@ -124,6 +124,9 @@ def label_feed(data: Path, time: str, events: Feed) -> Feed:
     if not key.key_kind or key.key_kind != of_events.key_kind:
         what = f"{key.name} is {key.file_type} in {data} and {of_events.file_type} in the events"
         raise InputError(what, "Give the id the same type in both files.")
+    if key.nulls:
+        what = f"{data}: {key.name} is missing in {key.nulls:,} rows, but says which event a label is of"
+        raise InputError(what, "Leave these rows out.")
     names = tuple(name for name, each in found.items() if name not in (chosen.column, key.name) and _learnable(each))
     if not names:
         raise InputError(f"{data} has no column that could be a label", f"Its columns: {_names(sample)}.")
@@ -199,6 +202,9 @@ def _check_label(sample: Sample, each: Profile, time: str, identity: str) -> Non
 
 
 def _learnable(each: Profile) -> bool:
+    """Whether a column of a file of labels can be one. One value says something only where silence means another."""
+    if each.is_constant and 1 not in each.counts:
+        return False
     return each.kind in ("int", "float", "decimal", "bool") or (each.kind == "string" and bool(each.counts))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 
 from training.contract.errors import InputError
 from training.onboarding.profile import Profile, only
@@ -60,7 +61,8 @@ def choose_time(sample: Sample, found: dict[str, Profile], wanted: str = "") -> 
 
 
 def _guessed_time(sample: Sample, found: dict[str, Profile]) -> Choice:
-    candidates = [each for each in only(found, ("timestamp", "date")) if not each.nulls]
+    times = {each.name: as_times(sample.table[each.name]) for each in only(found, ("timestamp", "date"))}
+    candidates = [found[name] for name, values in times.items() if values is not None and not values.null_count]
     if not candidates:
         partly = [f"{each.name} ({each.nulls:,} rows without)" for each in only(found, ("timestamp", "date"))]
         nearest = f". Columns with a time in some rows: {', '.join(partly)}. Leave out the other rows" if partly else ""
@@ -74,9 +76,9 @@ def _guessed_time(sample: Sample, found: dict[str, Profile]) -> Choice:
         return Choice(candidates[0].name, "the only column with a time in every row")
 
     def rank(each: Profile) -> Any:
-        times = as_times(sample.table[each.name])
-        assert times is not None
-        counts = times.cast(pa.int64())
+        values = times[each.name]
+        assert values is not None
+        counts = values.cast(pa.int64())
         ordered = bool(pc.all(pc.greater_equal(counts.slice(1), counts.slice(0, len(counts) - 1))).as_py())
         hinted = bool(_TIME_NAMES.fullmatch(each.name))
         return each.kind == "date", not hinted, not ordered, pc.mean(counts).as_py()
@@ -178,7 +180,8 @@ def _usable_entity(sample: Sample, each: Profile, taken: Collection[str]) -> str
 def _no_time(sample: Sample, name: str, values: pa.ChunkedArray) -> InputError:
     known = values.drop_null()
     example = f", such as {str(known[0].as_py())!r}" if len(known) else ""
-    fix = "Convert it, for example with pandas: frame['x'] = pandas.to_datetime(frame['x'], format='%d/%m/%Y')."
+    how = "format='%d/%m/%Y'" if pt.is_string(values.type) else "unit='s'"
+    fix = f"Convert it, for example with pandas: frame['x'] = pandas.to_datetime(frame['x'], {how})."
     return InputError(f"{sample.path}: {name} is {values.type}{example}, not a time or text in ISO 8601", fix)
 
 

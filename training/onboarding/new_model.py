@@ -24,7 +24,7 @@ from training.contract.tasks import BinaryTask, MulticlassTask, RegressionTask
 from training.onboarding.label_figures import LabelFigures, label_figures
 from training.onboarding.landable import landable
 from training.onboarding.new_source import create, require_free
-from training.onboarding.rules import CLASSES
+from training.onboarding.rules import CLASSES, is_normal
 from training.onboarding.sample import Sample, read_sample
 from training.onboarding.yaml_text import comments, line
 from training.settings import StateSettings
@@ -75,9 +75,13 @@ def new_model(wishes: ModelWishes, settings: StateSettings) -> NewModel:
     spec = load_source_spec(wishes.source, settings.feature_repo)
     label = _label(spec, wishes.label)
     column = spec.feeds[spec.label(label).feed].columns[label]
-    task, why = choose_task(label, column, wishes.task, spec.label(label).unlabelled_after_delay == "negative")
+    only_positives = spec.label(label).unlabelled_after_delay == "negative"
+    task, why = choose_task(label, column, wishes.task, only_positives)
     feeds = _rows(wishes, spec, label, settings)
     figures = label_figures(spec, label, feeds, CLASSES) if feeds else None
+    if task != "regression" and not only_positives and figures and len(figures.counts) == 1:
+        what = f"The label {label} is {next(iter(figures.counts))!r} in all {figures.rows:,} rows that have one"
+        raise InputError(f"{what}, so nothing can be learned", "Give rows with other values, or name another LABEL.")
     text = "\n".join(_lines(wishes, spec, label, column, task, why, figures)) + "\n"
     fields = {**yaml.safe_load(text), "source": spec}
     try:
@@ -127,14 +131,21 @@ def _guessed_task(column: Column) -> tuple[str, str]:
 
 
 def _example(spec: SourceSpec, events: pa.Table) -> dict[str, Any]:
-    [newest] = events.slice(events.num_rows - 1).select(list(spec.request_columns)).to_pylist()
-    newest[spec.events.time_column] += timedelta(days=1)
-    return {name: value if isinstance(value, _JSON) else _written(value) for name, value in newest.items()}
+    last = events.num_rows - 1
+    newest = {name: _written(events[name][last]) for name in spec.request_columns}
+    time = spec.events.time_column
+    return {**newest, time: (events[time][last].as_py() + timedelta(days=1)).isoformat()}
 
 
-def _written(value: Any) -> str:
-    """A time, a date or a decimal as JSON has it."""
-    return value.isoformat() if isinstance(value, date) else str(value)
+def _written(value: pa.Scalar) -> Any:
+    """A value as JSON has it: a time, a date or a decimal is text. None for one that Python cannot hold."""
+    try:
+        found = value.as_py()
+    except (OverflowError, ValueError):
+        return None
+    if isinstance(found, date):
+        return found.isoformat()
+    return found if isinstance(found, _JSON) else str(found)
 
 
 def _rows(wishes: ModelWishes, spec: SourceSpec, label: str, settings: StateSettings) -> dict[str, pa.Table]:
@@ -294,7 +305,7 @@ def _limits(task: str, column: Column, figures: LabelFigures | None) -> tuple[di
         classes = len(column.values or ()) or 10
         loss = figures.entropy if figures and figures.counts else math.log(classes)
         return {"log_loss": _rounded_up(1.1 * loss)}, "a tenth above that of predicting the shares of the classes"
-    if figures and figures.std > 0:
+    if figures and is_normal(figures.std):
         return {"rmse": _rounded_up(1.2 * figures.std)}, f"a fifth above the standard deviation, {figures.std:.4g}"
     return {"rmse": 1e9}, "no limit yet: write the largest error that you accept"
 

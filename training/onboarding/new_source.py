@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from training import atomic
+from training.contract.base import LONGEST_DAYS
 from training.contract.errors import ConfigError, InputError
 from training.contract.feeds import EVENTS, FeedSpec
 from training.contract.names import NAME_PATTERN
@@ -160,19 +161,22 @@ class _Text:
         yield f"  {feed.name}:"
         yield from line(4, "time_column", feed.time.column)
         yield from line(4, "id_column", feed.id.column)
-        fields, comment = row_count_rules({day: feed.counts[day] for day in feed.counts if day not in feed.incomplete})
+        incomplete = feed.incomplete
+        fields, comment = row_count_rules({day: rows for day, rows in feed.counts.items() if day not in incomplete})
         if fields:
             yield from line(4, "row_count", fields, comment)
         else:
             default = FeedSpec.model_fields["row_count"].default
             ratios = f"{default.minimum_ratio:g} to {default.maximum_ratio:g} times the median of the days before"
             yield from comments(4, f"{comment}: within the default of row_count, {ratios}.")
-        for day in feed.incomplete:
+        for day in incomplete:
             yield from comments(
                 4, f"The sample lacks a part of {day}: it does not count here, and `make land` omits it."
             )
         if (gap := largest_gap(feed.counts)) > FeedSpec.model_fields["maximum_gap_days"].default:
-            yield from line(4, "maximum_gap_days", 2 * gap, f"the longest time without rows: {gap} days")
+            yield from line(
+                4, "maximum_gap_days", min(2 * gap, LONGEST_DAYS), f"the longest time without rows: {gap} days"
+            )
         yield "    columns:"
         renamed = feed.sample.renamed
         for name, rules in self._rules[feed.name].items():

@@ -23,7 +23,7 @@ class Profile:
     """One column of a sample of `rows` rows.
 
     `declared`: its type in a spec; None when no spec can have it, for the reason `left_out`. `low` and `high`: the
-    smallest and largest number, time or date. `counts`: value → rows, the most frequent first; empty when there are
+    smallest and largest number. `counts`: value → rows, the most frequent first; empty when there are
     more than COUNTED values. `text_times`: the file has texts, all of which are times.
     """
 
@@ -91,17 +91,24 @@ def profile_of(name: str, original: str, values: pa.ChunkedArray) -> Profile:
         return plain
     low = high = mean = None
     all_whole = False
-    if declared.kind not in ("string", "bool"):
-        low, high = (each.as_py() for each in pc.min_max(values).values())
     if declared.kind in ("int", "float", "decimal"):
-        mean = float(pc.mean(values.cast(pa.float64())).as_py())
-        all_whole = declared.kind == "int" or bool(pc.all(pc.equal(values, pc.trunc(values))).as_py())
+        low, high = (each.as_py() for each in pc.min_max(values).values())
+        mean = float(pc.mean(values.cast(pa.float64(), safe=False)).as_py())
+        all_whole = declared.kind == "int" or _is_whole(values)
+    told_apart = declared.kind not in ("date", "timestamp")  # Python does not hold all of these.
     distinct = pc.count_distinct(values, mode="only_valid").as_py()
     return Profile(
         name, original, file_type, rows, declared,
         nulls=values.null_count, distinct=distinct, low=low, high=high, mean=mean,
-        counts=_counts(values) if distinct <= COUNTED else {}, text_times=text_times, all_whole=all_whole,
+        counts=_counts(values) if told_apart and distinct <= COUNTED else {},
+        text_times=text_times, all_whole=all_whole,
     )  # fmt: skip
+
+
+def _is_whole(values: pa.ChunkedArray) -> bool:
+    if pt.is_decimal(values.type):  # Its own type may have no room for a digit before the point.
+        values = values.cast(pa.decimal256(2 * DECIMAL_DIGITS, values.type.scale))
+    return bool(pc.all(pc.equal(values, pc.trunc(values))).as_py())
 
 
 def _counts(values: pa.ChunkedArray) -> dict[Any, int]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -92,7 +93,7 @@ def column_rules(each: Profile, values: pa.ChunkedArray, times: pa.ChunkedArray)
         fields |= calendar_bounds(each) or bounds(each)
         comment.append(f"{_short(each.low)} … {_short(each.high)}, mean {_short(each.mean)}")
         if rises(values, times) and not calendar_bounds(each):
-            del fields["maximum"]
+            fields.pop("maximum", None)
             comment.append("it rises with time, so it has no maximum")
     elif each.text_times:
         comment.append("text in the sample; `make land` writes timestamps")
@@ -122,12 +123,21 @@ def _in_both_halves(values: pa.ChunkedArray, distinct: int) -> bool:
 
 
 def bounds(each: Profile) -> dict[str, Any]:
-    """`minimum` and `maximum` with the sample's whole range as headroom; no negative numbers where it has none."""
+    """`minimum` and `maximum` with the sample's whole range as headroom; no negative numbers where it has none.
+
+    Empty when floats cannot express them: the range is too narrow or too wide.
+    """
     assert each.declared is not None
     low, high = float(each.low), float(each.high)
     span = high - low
-    step = 10.0 ** math.floor(math.log10(span))
-    lowest, highest = math.floor((low - span) / step) * step, math.ceil((high + span) / step) * step
+    if not is_normal(span) or not all(map(math.isfinite, (low - span, high + span))):
+        return {}
+    digit = math.floor(math.log10(span))
+    step = 10.0**digit
+    # Written as decimal numbers, because multiples of 0.1 are no exact floats.
+    lowest, highest = (
+        float(f"{multiple}e{digit}") for multiple in (math.floor((low - span) / step), math.ceil((high + span) / step))
+    )
     lowest = max(lowest, 0.0) if low >= 0 else lowest
     highest = min(highest, 0.0) if high <= 0 else highest
     if each.kind == "int":
@@ -138,7 +148,8 @@ def bounds(each: Profile) -> dict[str, Any]:
         end = 10 ** (each.declared.precision - each.declared.scale) - 1
         lowest, highest = max(math.floor(lowest), -end), min(math.ceil(highest), end)
     else:
-        lowest, highest = _tidy(lowest), _tidy(highest)
+        end = float(np.finfo(np.float32 if each.declared.bits == 32 else np.float64).max)
+        lowest, highest = _whole(max(lowest, -end)), _whole(min(highest, end))
     return {"minimum": lowest, "maximum": highest}
 
 
@@ -170,10 +181,14 @@ def _floats(values: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
-def _tidy(value: float) -> float | int:
-    """Without digits that only come from binary fractions."""
-    rounded = float(f"{value:.6g}")
-    return int(rounded) if rounded == int(rounded) and abs(rounded) < 1e15 else rounded
+def is_normal(value: float) -> bool:
+    """Whether a positive number is finite, and not so near to 0 that quotients of it overflow."""
+    return sys.float_info.min <= value < math.inf
+
+
+def _whole(value: float) -> float | int:
+    """As an integer, if it is one and not too long to read."""
+    return int(value) if abs(value) < 1e15 and value == int(value) else value
 
 
 def label_rules(each: Profile, positive: str = "") -> Rules:

@@ -1,5 +1,6 @@
 """Reads a sample of data: a Parquet or CSV file, or a folder of them. Columns get names that a spec can have."""
 
+import codecs
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -20,8 +21,12 @@ READABLE = (".parquet", ".pq", ".csv")
 #: Names of ours that no column of a feed, or no column that becomes a feature, may have.
 _RESERVED = TABLE_COLUMNS | FEAST_COLUMNS | {PARTITION}
 _LONGEST = 63
-#: An empty field and NA are missing values in a column of text, too.
-_CSV = csv.ConvertOptions(strings_can_be_null=True)
+#: A field in quotes may have several lines.
+_LINES = csv.ParseOptions(newlines_in_values=True)
+#: Digits that are no number, but a name: with a zero before them, or more of them than a number holds.
+_CODE, _LONG = "^0[0-9]{2,}$", "^[0-9]{17,}$"
+#: Arrow guesses the types of columns from the first block, and refuses a later value of another type.
+_CSV_BLOCK = 1 << 30
 #: Letters that Unicode does not take apart into a plain letter and an accent.
 _LETTERS = str.maketrans(
     {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
@@ -135,7 +140,7 @@ def _read(path: Path) -> pa.Table:
     """The rows of a file. Arrow guesses the types of a CSV file: numbers, true and false, ISO dates and times, text."""
     is_csv = path.suffix.lower() == ".csv"
     try:
-        table = csv.read_csv(path, convert_options=_CSV) if is_csv else pq.ParquetFile(path).read()
+        table = _read_csv(path) if is_csv else pq.ParquetFile(path).read()
         names = table.column_names
     except UnicodeDecodeError as error:
         raise _not_utf8(path, "the names of its columns") from error
@@ -145,16 +150,63 @@ def _read(path: Path) -> pa.Table:
         raise InputError(f"{path} cannot be read as {kind}: {error}", fix) from error
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path} has several columns with the name {', '.join(repeated)}", "Rename them in the file.")
-    # Arrow reads text that is not UTF-8 as bytes.
-    if is_csv and (other := [name for name in names if pt.is_binary(table[name].type)]):
+    if other := [name for name in names if _is_broken_text(table[name], is_csv)]:
         raise _not_utf8(path, f"the text of {', '.join(other)}")
     if is_csv and len(names) == 1 and (found := _OTHER_SEPARATOR.search(names[0])):
         raise InputError(f"{path} has one column, {names[0]!r}: {found[0]!r} seems to separate its fields", _CSV_FORM)
     return pa.table({name: _decoded(table[name]) for name in names if not _PANDAS_INDEX.fullmatch(name)})
 
 
+def _read_csv(path: Path) -> pa.Table:
+    """Arrow guesses the types. A column of digits that are a name stays text: as numbers, 007 and 7 would be one."""
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            fix = "Save the file as UTF-8, for example: iconv -f UTF-16 -t UTF-8 old.csv > new.csv"
+            raise InputError(f"{path} is UTF-16", fix)
+    table = _parsed(path, {})
+    if len(set(table.column_names)) < table.num_columns:
+        return table
+    names = [name for name in table.column_names if pt.is_integer(table[name].type) or pt.is_floating(table[name].type)]
+    if not names:
+        return table
+    texts = _parsed(path, dict.fromkeys(names, pa.string()), names)
+    for name in names:
+        if _are_names(texts[name]):
+            table = table.set_column(table.column_names.index(name), name, texts[name])
+    return table
+
+
+def _parsed(path: Path, types: dict[str, pa.DataType], columns: list[str] | None = None) -> pa.Table:
+    block = min(_CSV_BLOCK, path.stat().st_size + 1)
+    # An empty field and NA are missing values in a column of text, too.
+    converted = csv.ConvertOptions(column_types=types, strings_can_be_null=True, include_columns=columns)
+    return csv.read_csv(path, csv.ReadOptions(block_size=block), _LINES, converted)
+
+
+def _are_names(texts: pa.ChunkedArray) -> bool:
+    long = pc.sum(pc.match_substring_regex(texts, _LONG)).as_py() or 0
+    return bool(pc.any(pc.match_substring_regex(texts, _CODE)).as_py()) or 2 * long > len(texts)
+
+
+def _is_broken_text(values: pa.ChunkedArray, is_csv: bool) -> bool:
+    """Whether some text is not UTF-8. In a CSV file, Arrow reads such a column as bytes."""
+    if pt.is_binary(values.type):
+        return is_csv
+    kind = values.type.value_type if pt.is_dictionary(values.type) else values.type
+    if not (pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)):
+        return False
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return True
+    return False
+
+
 def _not_utf8(path: Path, what: str) -> InputError:
-    fix = "Save the file as UTF-8, for example: iconv -f ISO-8859-1 -t UTF-8 old.csv > new.csv"
+    if path.suffix.lower() == ".csv":
+        fix = "Save the file as UTF-8, for example: iconv -f ISO-8859-1 -t UTF-8 old.csv > new.csv"
+    else:
+        fix = "Write these columns again as UTF-8 text, or leave them out."
     return InputError(f"{path} is not UTF-8: {what} cannot be read", fix)
 
 

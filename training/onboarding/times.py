@@ -16,11 +16,18 @@ _FIRST_SECOND = 10**8
 
 
 def as_times(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """`values` as timestamps in UTC with microseconds; None when they are no times.
+    """`values` as timestamps in UTC with microseconds; None when they are no times, or too far away for microseconds.
 
     Timestamps and dates are times, and so are texts when all of them are written in ISO 8601. A time without a zone is
     UTC. Digits below the microsecond are cut off.
     """
+    try:
+        return _as_times(values)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _as_times(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
     if pt.is_timestamp(values.type):
         # Through integers, because Arrow cannot convert from a zone whose name this machine does not have.
         counts = values.cast(pa.int64())
@@ -46,7 +53,9 @@ def _from_epoch(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
     if not pt.is_integer(values.type) or values.null_count == len(values):
         return None
     low, high = (each.as_py() for each in pc.min_max(values).values())
-    unit = next(unit for unit, largest in _EPOCH.items() if high < largest)
+    unit = next((unit for unit, largest in _EPOCH.items() if high < largest), None)
+    if unit is None:
+        return None
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     if low < _FIRST_SECOND * per_second:
         return None

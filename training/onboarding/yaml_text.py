@@ -18,7 +18,9 @@ def scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return json.dumps(value)
+        number = json.dumps(value)
+        # YAML 1.1 reads 1e-05 as text.
+        return number if "e" not in number or "." in number else number.replace("e", ".0e")
     text = str(value)
     if _PLAIN.fullmatch(text) and not text.endswith(" ") and yaml.safe_load(text) == text and text.lower() not in "yn":
         return text

@@ -238,7 +238,7 @@ def _features_lag(lake: Lake, spec: ModelSpec, snapshot: Snapshot) -> bool:
 
 
 def _advice(inputs: DecideRetrainingInputs, spec: ModelSpec, evidence: Evidence, ledger: Ledger) -> Advice:
-    """What whoever asks says; without a trigger, what the policy says about what monitoring found."""
+    """What the one who asks says; without a trigger, what the policy says about what monitoring found."""
     if inputs.trigger is None:
         return advise(evidence, _history(ledger.entries(spec.name)), spec)
     return Advice(inputs.reason or REASONS.get(inputs.trigger, inputs.trigger), (inputs.trigger,))

@@ -59,7 +59,7 @@ class BrokenRows:
         return sum(len(rows) for rows in self.windows())
 
     def windows(self, without: "BrokenRows | None" = None) -> Iterator[np.ndarray]:
-        """The numbers of all rows that break a rule, but for those in `without`, in order and in parts."""
+        """The numbers of all rows that break a rule, except those in `without`, in order and in parts."""
         end = max((int(self._numbers(rule)[-1]) + 1 for rule in self._files), default=0)
         for first in range(0, end, _WINDOW):
             last = min(first + _WINDOW, end)
