@@ -185,6 +185,7 @@ RANGES = {
     "small": pa.array(np.tile([1e-5, 3e-5], 1200)),
     "large": pa.array(np.tile([1e20, 3e20], 1200)),
     "digits after the point only": pa.array([Decimal("1E-38"), Decimal(0)] * 1200, pa.decimal128(38, 38)),
+    "decimals of all digits": pa.array([Decimal("9.99"), Decimal("-9.98")] * 1200, pa.decimal128(3, 2)),
     "decimals that are one float": pa.array([Decimal(10**37 + 1), Decimal(10**37 + 2)] * 1200, pa.decimal128(38, 0)),
     "years that Python does not have": pa.array([10**18, -(10**17)] * 1200).cast(pa.timestamp("us")),
     "days that Python does not have": pa.array([2**30, 0] * 1200, pa.int32()).cast(pa.date32()),

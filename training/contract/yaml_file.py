@@ -93,7 +93,7 @@ def _mistakes(node: yaml.Node, seen: set[int], above: set[int]) -> Iterator[str]
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             yield from _mistakes(item, seen, above)
-    else:
+    elif isinstance(node, yaml.MappingNode):
         yield from _bad_keys(node)
         for _, value in node.value:
             yield from _mistakes(value, seen, above)

@@ -145,8 +145,10 @@ def bounds(each: Profile) -> dict[str, Any]:
         # A float beyond 2**53 may lie beyond the type.
         lowest, highest = max(int(lowest), least), min(int(highest), most)
     elif each.kind == "decimal":
+        # Beyond the largest whole number of the type only the type itself is a bound.
         end = 10 ** (each.declared.precision - each.declared.scale) - 1
-        lowest, highest = max(math.floor(lowest), -end), min(math.ceil(highest), end)
+        whole = {"minimum": math.floor(lowest), "maximum": math.ceil(highest)}
+        return {name: bound for name, bound in whole.items() if abs(bound) <= end}
     else:
         end = float(np.finfo(np.float32 if each.declared.bits == 32 else np.float64).max)
         lowest, highest = _whole(max(lowest, -end)), _whole(min(highest, end))
