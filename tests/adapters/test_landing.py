@@ -1,6 +1,7 @@
 """Landed files: what is not whole, or not Parquet, or ambiguous is refused by name."""
 
 import random
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -85,3 +86,22 @@ def test_int96_of_spark_is_in_utc_but_for_its_old_calendar(tmp_path: Path) -> No
 def test_files_without_rows_or_columns_are_read(tmp_path: Path) -> None:
     assert landed(tmp_path, parquet(tmp_path, ROWS.slice(0, 0))).schema.names == ROWS.column_names
     assert landed(tmp_path, parquet(tmp_path, pa.table({}))).num_columns == 0
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (pa.table({"b": [1.5], "a": [1]}), "its columns have another order"),
+        (pa.table({"a": ["x"], "b": [1.5]}), "its a is string, not int64"),
+        (pa.table({"a": [1], "c": [1.5]}), "only it has c; it lacks b"),
+    ],
+)
+def test_part_files_of_other_columns_say_in_what_they_differ(tmp_path: Path, second: pa.Table, said: str) -> None:
+    for number, rows in enumerate([pa.table({"a": [1], "b": [1.5]}), second]):
+        pq.write_table(rows, tmp_path / f"{number}.parquet")
+    (tmp_path / "_SUCCESS").touch()
+    with (
+        pytest.raises(DataContractError, match=f"1.parquet differs from the first part file: {re.escape(said)}"),
+        open_landed(str(tmp_path), 10**9, tmp_path) as found,
+    ):
+        found.rows()

@@ -204,7 +204,11 @@ class Landed:
                 problem = f"{self.uri} has several columns with the name {', '.join(repeated)}"
                 hint = "Correct the file and deliver it again."
                 raise DataContractError(f"{problem}; all its columns: {', '.join(names)}", hint)
-        pa.concat_tables([_marked_schema(file).empty_table() for file in files])  # Fails where the schemas differ.
+        first, *others = (file.schema_arrow for file in files)
+        for part, schema in zip(self._parts[1:], others, strict=True):
+            if not schema.equals(first):
+                problem = f"{part.uri} differs from the first part file: {_difference(schema, first)}"
+                raise DataContractError(problem, "Write all part files with the same columns, in one order and type.")
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
@@ -233,6 +237,19 @@ def _too_large(uri: str, size: int, why: str, maximum: int) -> DataContractError
     problem = f"{uri} ({size:,} bytes) is too large: {why}, and CT_LANDED_MAXIMUM_BYTES allows {maximum:,}"
     hint = "Deliver fewer days in one file. If the file is right, raise that setting."
     return DataContractError(problem, hint)
+
+
+def _difference(schema: pa.Schema, first: pa.Schema) -> str:
+    more, fewer = sorted(set(schema.names) - set(first.names)), sorted(set(first.names) - set(schema.names))
+    if more or fewer:
+        return "; ".join([*(f"only it has {name}" for name in more), *(f"it lacks {name}" for name in fewer)])
+    other = [name for name in first.names if schema.field(name) != first.field(name)]
+    types = [f"its {name} is {_kind(schema.field(name))}, not {_kind(first.field(name))}" for name in other]
+    return "; ".join(types) or "its columns have another order"
+
+
+def _kind(field: pa.Field) -> str:
+    return f"{field.type}{'' if field.nullable else ' that is never null'}"
 
 
 def _parquet_file(source: pa.NativeFile) -> pq.ParquetFile:
