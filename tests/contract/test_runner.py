@@ -38,13 +38,15 @@ def _run(tmp_path: Path, step: str, inputs: dict | list | str, **extra: str) -> 
 
 @pytest.fixture
 def in_process(monkeypatch, tmp_path: Path):
-    """Run a step here, with `run` in place of its entrypoint, without touching pytest's own signal handling."""
+    """Run a step here, without touching pytest's own signal handling. `run` takes the place of its entrypoint."""
     monkeypatch.setenv("CT_HOME", str(tmp_path / "home"))
     before = signal.getsignal(signal.SIGTERM)
 
-    def call(step: str, inputs: dict, run) -> tuple[int, StepReport]:
-        monkeypatch.setattr(f"training.steps.{step}.run", run)
-        code = run_step(step, json.dumps(inputs), str(tmp_path / "report.json"))
+    def call(step: str, inputs: dict | list | str, run=None) -> tuple[int, StepReport]:
+        if run is not None:
+            monkeypatch.setattr(f"training.steps.{step}.run", run)
+        text = inputs if isinstance(inputs, str) else json.dumps(inputs)
+        code = run_step(step, text, str(tmp_path / "report.json"))
         return code, StepReport.model_validate_json((tmp_path / "report.json").read_text())
 
     yield call
@@ -84,8 +86,16 @@ def test_a_result_that_is_printed_is_not_logged_as_well(tmp_path: Path) -> None:
         ("[" * 50_000, "They are no JSON"),
     ],
 )
-def test_wrong_inputs_end_with_64_and_name_the_field(tmp_path: Path, inputs: dict | list | str, complaint: str) -> None:
-    code, report, log = _run(tmp_path, "drift", inputs)
+def test_wrong_inputs_end_with_64_and_name_the_field(
+    in_process,
+    tmp_path: Path,
+    inputs: dict | list | str,
+    complaint: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, report = in_process("drift", inputs)
+    log = caplog.text + capsys.readouterr().err
     assert code == 64
     assert report.status == "failed"
     assert report.error is not None

@@ -1,10 +1,11 @@
 """A step takes a URI only from the folder that its input declares: through the step's command line."""
 
+import contextlib
+import io
 import json
 import os
 import re
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -13,10 +14,10 @@ import pytest
 from pydantic import BaseModel
 
 from training import storage
+from training.__main__ import main
 from training.contract.errors import ExitCode
 from training.contract.state_uris import LiesIn, StateUri, WorkUri, state_uris
 from training.contract.steps import STEPS
-from training.settings import ROOT
 
 #: Names of inputs that say where something is.
 A_PLACE = re.compile(r"(^|_)(uri|url|path|file|folder|directory)s?$")
@@ -68,17 +69,16 @@ def filled(inputs: Any, uri: str, inside: str) -> Any:
 
 
 def run(step: str, inputs: Any, home: Path, **settings: str) -> tuple[int, str]:
-    """The exit code and the error of a step."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CT_", "AWS_"))}
-    env = clean | {
-        "CT_HOME": str(home),
-        "PYTHONPATH": str(ROOT),
-        "CT_TRACKING_URI": f"sqlite:///{home}/m.db",
-        **settings,
-    }
-    command = [sys.executable, "-m", "training", step, "--inputs", json.dumps(inputs)]
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    return done.returncode, str(json.loads(done.stdout)["error"]["message"])
+    """The exit code and the error of a step. A process for each would import everything again."""
+    before, said = signal.getsignal(signal.SIGTERM), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        for name in [name for name in os.environ if name.startswith(("CT_", "AWS_"))]:
+            patch.delenv(name)
+        for name, value in {"CT_HOME": str(home), "CT_TRACKING_URI": f"sqlite:///{home}/m.db", **settings}.items():
+            patch.setenv(name, value)
+        code = main([step, "--inputs", json.dumps(inputs)])
+    signal.signal(signal.SIGTERM, before)
+    return code, str(json.loads(said.getvalue())["error"]["message"])
 
 
 @pytest.mark.parametrize("name", INPUTS)
