@@ -66,7 +66,12 @@ def measure(home: Path, seconds: float) -> dict[str, float]:
     """Program → percent of one core over the next `seconds`."""
     before, began = usage(home), time.monotonic()
     time.sleep(seconds)
-    after, passed = usage(home), time.monotonic() - began
+    used, passed = spent(before, usage(home)), time.monotonic() - began
+    return {program: 100 * cpu / passed for program, cpu in used.items()}
+
+
+def spent(before: Usage, after: Usage) -> dict[str, float]:
+    """Program → the CPU seconds that it used between two moments."""
     used: dict[str, float] = {}
     for process, (program, total) in after.items():
         used[program] = used.get(program, 0.0) + total - before.get(process, ("", 0.0))[1]
@@ -74,7 +79,7 @@ def measure(home: Path, seconds: float) -> dict[str, float]:
     for process, (program, total) in before.items():
         if process not in after and program in used:
             used[program] = max(0.0, used[program] - total)
-    return {program: 100 * cpu / passed for program, cpu in used.items()}
+    return used
 
 
 def usage(home: Path) -> Usage:

@@ -19,8 +19,8 @@ A file that does not look like a delivery is reported once, in the note and the 
 TAKE_IN = """
 Takes in one delivery: **check** finds mistakes in the source's files, once for each change of them; **ingest** checks
 the delivery against the source spec, quarantines the rows that break a rule and puts the rest in the lake, meanwhile:
-it uses neither SQL nor Feast. After both, **features** computes the feature rows that the delivery affects;
-**materialize** puts the newest online.
+it uses neither SQL nor Feast. After both, **features** computes the feature rows that the delivery affects, and the
+models of the source are monitored. Meanwhile **materialize** puts the newest rows online.
 
 When a run fails because something was away for longer than the tasks' retries, **try_again_later** queues it again, for
 two days at most. It fails with the run, and its log says when the next run starts.
@@ -43,12 +43,12 @@ for spec in source_specs("data"):
     with DAG(**dag_settings(spec, "data", "take in data"), schedule=None, doc_md=TAKE_IN) as dag:
         ingest = StepOperator(step="ingest", inputs={**source, **file})
         touched = {"days": result(ingest)["affected"], "table_versions": result(ingest)["table_versions"]}
-        features = StepOperator(step="features", inputs={**source, **touched})
+        computed = {"emits": features_asset(spec.name), "event": features_event}
+        features = StepOperator(step="features", inputs={**source, **touched}, **computed)
         check = StepOperator(step="check", inputs=source)
         check >> features
         versions = {"table_versions": result(features)["table_versions"]}
-        online = features_asset(spec.name)
-        last = StepOperator(step="materialize", inputs={**source, **versions}, emits=online, event=features_event)
+        last = StepOperator(step="materialize", inputs={**source, **versions})
         [check, ingest, features, last] >> TryAgainLaterOperator(task_id="try_again_later", source=spec.name)
     add_params(dag, data_params(spec))
     check_wiring(dag)

@@ -43,6 +43,10 @@ class Task:
     index: int
     tries: int
     label: str
+    #: When the scheduler found that it may run, when it began, and when it ended.
+    scheduled: datetime | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
 
 
 #: The DAGs of a source; the others are a model's.
@@ -95,9 +99,20 @@ class Airflow:
     def tasks(self, run: Run) -> list[Task]:
         found = self._get(f"{self._run_path(run)}/taskInstances", limit=100)
         return [
-            Task(t["task_id"], t["state"], t["map_index"], t["try_number"], t.get("rendered_map_index") or "")
+            Task(
+                *(t["task_id"], t["state"], t["map_index"], t["try_number"], t.get("rendered_map_index") or ""),
+                *(_time(t.get(name)) for name in ("scheduled_when", "start_date", "end_date")),
+            )
             for t in (found or {}).get("task_instances", [])
         ]
+
+    def upstream(self, kind: str) -> dict[str, set[str]]:
+        """The tasks of the DAG `kind`, each with the tasks for which it waits."""
+        found = (self._get(f"/api/v2/dags/{self.dag(kind)}/tasks") or {}).get("tasks", [])
+        return {
+            task["task_id"]: {each["task_id"] for each in found if task["task_id"] in each["downstream_task_ids"]}
+            for task in found
+        }
 
     def result(self, run: Run, task: str) -> dict[str, Any] | None:
         """The step's result. None when the step did not run, failed, or is not done."""
@@ -107,10 +122,15 @@ class Airflow:
         return json.loads(value) if isinstance(value, str) else value
 
     def causes(self, run: Run) -> list[dict[str, Any]]:
-        """The asset events that started the run: name of the asset, extra, and the run that sent it."""
+        """The asset events that started the run: name of the asset, extra, and the run and the task that sent it."""
         found = self._get(f"{self._run_path(run)}/upstreamAssetEvents")
         return [
-            {"asset": event.get("name"), "extra": event.get("extra") or {}, "source": event.get("source_run_id")}
+            {
+                "asset": event.get("name"),
+                "extra": event.get("extra") or {},
+                "source": event.get("source_run_id"),
+                "task": event.get("source_task_id"),
+            }
             for event in (found or {}).get("asset_events", [])
         ]
 

@@ -45,27 +45,43 @@ def land(
     which a sample of events has all rows) and yield each file.
 
     The newest `single_days` get a partition each, the days before them share one by `days_per_file`. Events come first.
-    Raises InputError when a sample has other columns than the spec, or no rows on these days.
+    When a day of events is omitted because the sample lacks a part of it, so are the labels of its events, on whatever
+    day they were known. Raises InputError when a sample has other columns than the spec, or no rows on these days.
     """
+    omitted: pa.ChunkedArray | None = None
     for feed in [name for name in spec.feed_names if name in samples]:
         of, rows = spec.feeds[feed], landable(samples[feed], spec.feeds[feed], positive_text)
+        if feed != EVENTS and omitted is not None:
+            rows = _without(rows, of.id_column, omitted, samples[feed].path)
+        if not rows.num_rows:
+            continue
         present = all_days(rows[of.time_column])
         whole = complete_days(rows[of.time_column]) if feed == EVENTS else present
         start = max(present.start, first) if first else whole.start
         end = min(present.end, last + _DAY) if last else whole.end
         if start >= end:
             raise InputError(f"{samples[feed].path} has rows of {present} only", "Choose other days.")
-        for day in _omitted(present, whole, first, last):
-            log.warning("Omitted %s, of which %s lacks a part", day, samples[feed].path)
-        for days in _partitions(Days(start=start, end=end), days_per_file, single_days):
-            if (part := _between(rows, of, days)).num_rows:
-                yield land_table(part, landing, spec.name, feed, days)
+        if days := _lacking(present, whole, first, last):
+            log.warning("Omitted %s, of which %s lacks a part", " and ".join(map(str, days)), samples[feed].path)
+            parts = [_between(rows, of, Days(start=day, end=day + _DAY)) for day in days]
+            omitted = pa.concat_tables(parts)[of.id_column]
+        for span in _partitions(Days(start=start, end=end), days_per_file, single_days):
+            if (part := _between(rows, of, span)).num_rows:
+                yield land_table(part, landing, spec.name, feed, span)
 
 
-def _omitted(present: Days, whole: Days, first: date | None, last: date | None) -> list[date]:
+def _lacking(present: Days, whole: Days, first: date | None, last: date | None) -> list[date]:
     """The first and the last day of a sample, if they are left out because the sample does not have all their rows."""
     found = [present.start] if first is None and present.start < whole.start else []
     return found + ([present.end - _DAY] if last is None and whole.end < present.end else [])
+
+
+def _without(rows: pa.Table, column: str, events: pa.ChunkedArray, path: Path) -> pa.Table:
+    """`rows` without those of `events`, which are ids. Files of events and labels may have them in different types."""
+    of_them = pc.is_in(rows[column].cast(pa.string()), value_set=events.cast(pa.string()).combine_chunks())
+    if found := pc.sum(of_them).as_py():
+        log.warning("Omitted %s rows of %s, which belong to events of omitted days", f"{found:,}", path)
+    return rows.filter(pc.invert(of_them))
 
 
 def _partitions(days: Days, per_file: int, single: int) -> list[Days]:

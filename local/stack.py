@@ -71,6 +71,8 @@ class Stack:
         report("Airflow's API server and the prediction service")
         self.supervisor.start("airflow-api", "serving")
         self._wait("airflow-api", patience)
+        # The API server makes its API for tasks at the first request of it, which takes 2 s.
+        answers_at(f"{place.airflow_url}/execution/health")
         report("Airflow's scheduler, DAG processor and triggerer")
         self.supervisor.start(*WORKING)
         for program in self.health():

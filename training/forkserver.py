@@ -1,8 +1,9 @@
-"""The step server: `python -m training.forkserver --socket <path>`. It loads the steps' libraries once and forks a
-process for each step, so that a step does not spend seconds on imports.
+"""The step server: `python -m training.forkserver --socket <path>`. It loads the steps' libraries and our own code once
+and forks a process for each step, so that a step does not spend seconds on imports.
 
-A step is still its own process, which runs `python -m training …` with the same arguments, exit codes and report. The
-server loads libraries only and none of our own code, so an edited step takes effect in the next run.
+A step is still its own process, which runs `python -m training …` with the same arguments, exit codes and report. When
+a file of our code has changed, the server unloads all of it (training/own_code.py) and each step loads it itself, so an
+edited step takes effect in the next run.
 
 A client (plugins/perennial_airflow/launchers/forkserver.py) connects to the Unix socket and sends one line of JSON,
 `{"argv", "env", "grace"}`, together with a file descriptor for the step's output. `argv` are Python's arguments, `env`
@@ -32,9 +33,10 @@ from pathlib import Path
 from typing import Any
 
 from training.contract.processes import end_with_parent
+from training.own_code import OwnCode
 
 #: What steps import while they run and what takes a tenth of a second or more (`make bench-imports`). Beside these the
-#: server imports the modules of all estimators and drift tests, for the libraries that they need.
+#: server imports our own modules, for themselves and for the libraries that they need.
 LIBRARIES = (
     "pydantic_settings",
     "obstore.store",
@@ -63,30 +65,30 @@ def main(argv: list[str] | None = None) -> None:
     path: Path = parser.parse_args(argv).socket
     _check_not_running(path)
     print("Loading the steps' libraries", flush=True)
-    preload()
+    own = preload()
     with _listening(path) as listener:
         print(f"Listening at {path}", flush=True)
-        serve(listener)
+        serve(listener, own)
 
 
-def preload() -> None:
-    """Import the libraries, unload our own modules, and keep the garbage collector off the shared memory pages."""
+def preload() -> OwnCode:
+    """Import the libraries and our own modules, and keep the garbage collector off the shared memory pages."""
     # OpenMP reads this when it is loaded. training/runner.py has the reason.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from training.compat.feast import quick_import
-    from training.contract.registries import DRIFT_TESTS, ESTIMATORS
 
     with quick_import():
         pass
-    members = [f"{kind.package}.{name}" for kind in (ESTIMATORS, DRIFT_TESTS) for name in kind.modules]
-    for name in (*LIBRARIES, *members):
+    for name in LIBRARIES:
         import_module(name)
-    for name in [name for name in sys.modules if name.startswith("training.")]:
-        del sys.modules[name]
+    # This module has been loaded as __main__.
+    own = OwnCode("training", programs=frozenset({"training.forkserver"}))
+    own.load()
     # A library may have set up logging; then the setup of a step would have no effect.
     logging.root.handlers.clear()
     gc.collect()
     gc.freeze()
+    return own
 
 
 def _check_not_running(path: Path) -> None:
@@ -109,7 +111,7 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def serve(listener: socket.socket) -> None:
+def serve(listener: socket.socket, own: OwnCode) -> None:
     """Fork a process that serves each client, until SIGTERM. Then have all of them end their steps, and wait."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
@@ -117,6 +119,7 @@ def serve(listener: socket.socket) -> None:
     try:
         while True:
             connection, _ = listener.accept()
+            own.unload_if_changed()
             watchers = [watcher for watcher in watchers if watcher.is_alive()]
             watchers.append(FORK.Process(target=serve_client, args=(connection, listener)))
             watchers[-1].start()

@@ -31,7 +31,7 @@ def predictions_asset(model: str) -> Asset:
 
 
 def features_event(result: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The extra of the features asset's event after `materialize`. The event starts monitoring runs."""
+    """The extra of the features asset's event after `features`. The event starts monitoring runs."""
     feed, partition = context["params"]["feed"], context["params"]["partition"]
     return {"as_of": result["as_of"], "partition": partition, "reason": f"New {feed}: {partition.replace('_', ' to ')}"}
 

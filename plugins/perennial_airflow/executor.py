@@ -1,8 +1,9 @@
 """Airflow's LocalExecutor, but the scheduler goes on as soon as a task has ended, and survives killed processes.
 
-Airflow's scheduler sleeps between its loops when it has nothing to do (SCHEDULER_IDLE_SLEEP_TIME). A task that ends
-meanwhile waits for half of that sleep on average, and so does the task after it. Here most of the sleep is a wait for
-the next result, which ends when a task ends. The idle scheduler makes no more loops than before.
+Airflow's scheduler sleeps between its loops when it has nothing to do (SCHEDULER_IDLE_SLEEP_TIME, which is 0 here). A
+task that ends meanwhile waits for half of that sleep on average, and so does the task after it. Here the scheduler
+waits for the next result, or until a task says that it has succeeded (perennial_airflow/wake.py). The idle scheduler
+makes no more loops than before.
 
 When one of Airflow's processes for tasks is killed while it waits for a task, as when memory runs out, no task would
 run any more until the scheduler is started again, and nothing would say so.
@@ -19,10 +20,11 @@ from typing import Any
 
 from airflow.utils.state import TaskInstanceState
 
+from perennial_airflow import wake
 from perennial_airflow.compat.airflow_executors import AirflowLocalExecutor, free_queue, wait_for_result
 
-#: Seconds. SCHEDULER_IDLE_SLEEP_TIME is what remains: with 0.05 an idle scheduler makes four loops a second.
-WAIT_SECONDS = 0.2
+#: An idle scheduler makes four loops a second.
+WAIT_SECONDS = 0.25
 
 
 class LocalExecutor(AirflowLocalExecutor):
@@ -34,6 +36,11 @@ class LocalExecutor(AirflowLocalExecutor):
         super().__init__(*args, **kwargs)
         #: What was given to processes → how many of them have not ended.
         self._under_way = Counter[Any]()
+        self._woken: int | None = None
+
+    def start(self) -> None:
+        self._woken = wake.listen()
+        super().start()
 
     def has_task(self, task_instance: Any) -> bool:
         return self._under_way[task_instance.key] > 0 or super().has_task(task_instance)
@@ -50,12 +57,14 @@ class LocalExecutor(AirflowLocalExecutor):
 
     def trigger_tasks(self, open_slots: int) -> None:
         # The scheduler has just found work, and may find more: it must not wait.
-        self._sent = bool(self.queued_tasks)
+        self._sent = open_slots > 0 and bool(self.queued_tasks)
         super().trigger_tasks(open_slots)
 
     def sync(self) -> None:
         if not self._sent:
-            wait_for_result(self, WAIT_SECONDS)
+            wait_for_result(self, WAIT_SECONDS, self._woken)
+        if self._woken is not None:
+            wake.forget(self._woken)
         super().sync()
 
     def _check_workers(self) -> None:

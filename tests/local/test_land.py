@@ -89,6 +89,29 @@ def test_only_the_days_that_are_wanted_are_landed(tmp_path: Path, spec: SourceSp
         list(land(tmp_path / "landing", spec, samples, date(2026, 1, 1)))
 
 
+def test_labels_of_the_events_of_an_omitted_day_are_omitted(
+    tmp_path: Path, spec: SourceSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file begins at 20:00 of the first day and ends at 2:00 of the last. Labels have ids of another width."""
+    start, end = datetime(2025, 3, 1, 20), datetime(2025, 3, 10, 2)
+    times = [start + timedelta(hours=hour) for hour in range(int((end - start) / timedelta(hours=1)))]
+    ids = list(range(len(times)))
+    events = pa.table({"id": ids, "at": times, "pages": ids})
+    # Those of the first day are known on the third and fifth day, as labels of other days are.
+    known = [at + timedelta(days=4 if at.hour % 2 else 2) for at in times]
+    labels = pa.table({"id": pa.array(ids, pa.int32()), "known_at": known, "bought": [True] * len(ids)})
+    for name, table in (("events", events), ("labels", labels)):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    samples = {name: read_sample(tmp_path / f"{name}.parquet") for name in ("events", "labels")}
+    paths = list(land(tmp_path / "landing", spec, samples))
+    whole = {each for each, at in zip(ids, times, strict=True) if date(2025, 3, 1) < at.date() < date(2025, 3, 10)}
+    landed = {feed: [pq.read_table(path)["id"] for path in paths if path.parent.name == feed] for feed in samples}
+    assert {each for column in landed["events"] for each in column.to_pylist()} == whole
+    assert {each for column in landed["labels"] for each in column.to_pylist()} == whole
+    assert "Omitted 2025-03-01 and 2025-03-10" in caplog.text
+    assert f"Omitted {len(ids) - len(whole)} rows" in caplog.text
+
+
 def test_a_missing_column_is_named(tmp_path: Path, spec: SourceSpec, samples: dict[str, Sample]) -> None:
     with pytest.raises(InputError, match="no column at, pages"):
         list(land(tmp_path / "landing", spec, {"events": samples["labels"]}))

@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from multiprocessing import SimpleQueue, Value
+from multiprocessing import SimpleQueue, Value, get_context
+from multiprocessing.connection import wait
 from threading import Timer
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 from perennial_airflow import executor as module
+from perennial_airflow import wake
 from perennial_airflow.executor import LocalExecutor
 from setproctitle import setproctitle
 
@@ -54,6 +56,32 @@ def test_the_end_of_a_task_ends_the_wait(executor: Executor) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_a_task_that_has_succeeded_wakes_the_scheduler_before_its_process_has_ended(executor: Executor) -> None:
+    """The process of a task is a fork and writes to the pipe of its scheduler."""
+    executor._woken = wake.listen()
+    began = time.monotonic()
+    child = get_context("fork").Process(target=wake.wake)
+    child.start()
+    executor.heartbeat()
+    assert time.monotonic() - began < 10
+    child.join()
+    # Once: the next heartbeat waits again.
+    assert not wait([executor._woken], 0)
+
+
+def test_without_the_executor_nobody_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wake, "_writing", None)
+    wake.wake()
+
+
+def test_more_wakes_than_the_pipe_holds_block_no_task(executor: Executor) -> None:
+    executor._woken = wake.listen()
+    for _ in range(100_000):
+        wake.wake()
+    wake.forget(executor._woken)
+    assert not wait([executor._woken], 0)
+
+
 def test_a_heartbeat_without_a_result_ends(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.05)
     began = time.monotonic()
@@ -64,7 +92,7 @@ def test_a_heartbeat_without_a_result_ends(executor: Executor, monkeypatch: pyte
 
 def test_it_does_not_wait_when_it_has_just_started_a_task(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(module, "wait_for_result", lambda one, seconds: waited.append(seconds))
+    monkeypatch.setattr(module, "wait_for_result", lambda one, seconds, woken: waited.append(seconds))
     executor._sent = True
     executor.sync()
     assert waited == []

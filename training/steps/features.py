@@ -85,8 +85,13 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
         log.info("Wrote %d rows of %s to %s, version %d", rows[table], days, lake.uri(table), written[table])
     if not written:
         log.info("No feature days to compute (asked for %s)", inputs.days)
-        return FeaturesResult(rows=rows, table_versions=versions)
-    return FeaturesResult(rows=rows, table_versions=versions | lake.versions(*spec.entities) | written)
+        return FeaturesResult(rows=rows, table_versions=versions, as_of=_newest_day(lake, spec))
+    versions = versions | lake.versions(*spec.entities) | written
+    return FeaturesResult(rows=rows, table_versions=versions, as_of=_newest_day(lake, spec))
+
+
+def _newest_day(lake: Lake, spec: SourceSpec) -> date | None:
+    return max((day for table in spec.entities if (day := lake.largest(table, "day")) is not None), default=None)
 
 
 def _not_older(lake: Lake, spec: SourceSpec, versions: TableVersions) -> TableVersions:

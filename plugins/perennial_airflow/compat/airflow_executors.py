@@ -9,9 +9,11 @@ from airflow.executors.local_executor import LocalExecutor as AirflowLocalExecut
 __all__ = ["AirflowLocalExecutor", "free_queue", "wait_for_result"]
 
 
-def wait_for_result(executor: AirflowLocalExecutor, seconds: float) -> None:
-    """Return when the executor's task processes have left a result, at the latest after `seconds`."""
-    wait([executor.result_queue._reader], seconds)  # type: ignore[attr-defined]
+def wait_for_result(executor: AirflowLocalExecutor, seconds: float, woken: int | None) -> None:
+    """Return when the executor's task processes have left a result, or `woken`, the end of a pipe, can be read; at the
+    latest after `seconds`."""
+    reader = executor.result_queue._reader  # type: ignore[attr-defined]
+    wait([reader] if woken is None else [reader, woken], seconds)
 
 
 def free_queue(executor: AirflowLocalExecutor) -> None:

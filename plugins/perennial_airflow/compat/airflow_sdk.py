@@ -7,7 +7,9 @@ from typing import Any
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.definitions.param import DagParam
 
-__all__ = ["DagParam", "ResolveMixin", "dag_param_name", "trigger_dag_run"]
+__all__ = ["DagParam", "ResolveMixin", "dag_param_name", "load_task_plugins", "trigger_dag_run"]
+
+_loading = False
 
 
 def dag_param_name(param: DagParam) -> str:
@@ -30,3 +32,18 @@ def trigger_dag_run(
 
     message = TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=dict(conf), note=note, run_after=at, reset_dag_run=again)
     return SUPERVISOR_COMMS.send(message)
+
+
+def load_task_plugins() -> None:
+    """Load the plugins for tasks; processes that are forked from this one then have them.
+
+    This runs the files of the plugins once more, and so calls this again, which has no effect.
+    """
+    global _loading
+    if not _loading:
+        _loading = True
+        from airflow.sdk.listener import get_listener_manager
+        from airflow.sdk.plugins_manager import integrate_macros_plugins
+
+        get_listener_manager()
+        integrate_macros_plugins()

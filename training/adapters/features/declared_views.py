@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 #: The tag of a generated view.
 GENERATED = {"generated": "from features.tables"}
-#: Only for the `feast` command, which cannot import our settings. The steps use the lake of their settings instead.
-_HOME = os.environ.get("CT_HOME") or Path(__file__).parents[3] / ".perennial"
-_LAKE = os.environ.get("CT_LAKE_URI") or f"{_HOME}/lake"
 
 
 def declared_views(file: str) -> "list[FeatureView]":
@@ -70,5 +67,7 @@ def _source(spec: SourceSpec, table: str) -> Any:
     from feast import FileSource
     from feast.data_format import DeltaFormat
 
-    path = f"{_LAKE}/{spec.name}/{table}"
+    # Only for the `feast` command, which cannot import our settings. The steps use the lake of their settings instead.
+    home = os.environ.get("CT_HOME") or Path(__file__).parents[3] / ".perennial"
+    path = f"{os.environ.get('CT_LAKE_URI') or f'{home}/lake'}/{spec.name}/{table}"
     return FileSource(name=table, path=path, timestamp_field="feature_timestamp", file_format=DeltaFormat())

@@ -76,6 +76,8 @@ class FeaturesResult(Frozen):
     rows: dict[str, int]
     table_versions: TableVersions
     """What was read and what was written."""
+    as_of: date | None = None
+    """Day of the newest feature rows; None when there are none yet."""
 
 
 class MaterializeInputs(SourceInputs):
