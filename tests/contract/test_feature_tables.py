@@ -42,6 +42,7 @@ def test_without_events_the_time_since_the_last_is_the_window() -> None:
     [
         ({"windows": ["12h"]}, "windows has 12h, but rows are daily"),
         ({"windows": ["1d", "24h"]}, "one length twice"),
+        ({"windows": ["99999d"]}, "a window of more than 36,500 days"),
         ({"windows": []}, "windows is missing"),
         ({"windows": ["1w"]}, r"windows\.0"),
         ({"ttl_days": None}, "ttl_days is missing"),

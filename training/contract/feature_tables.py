@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from training.contract.base import DayCount, Spec
+from training.contract.base import LONGEST_DAYS, DayCount, Spec
 from training.contract.columns import Column
 from training.contract.conditions import columns_of, condition_mistake
 from training.contract.names import WINDOW_PATTERN, Name, did_you_mean
@@ -160,6 +160,8 @@ class FeatureTable(Spec):
             yield "windows", "is missing", "Write for example `windows: [1d, 7d, 30d]`."
             return
         hours = [window_hours(window) for window in self.windows]
+        if max(hours) > 24 * LONGEST_DAYS:
+            yield "windows", f"has a window of more than {LONGEST_DAYS:,} days", "Write shorter windows."
         if len(set(hours)) < len(hours):
             yield "windows", f"{list(self.windows)} has one length twice", "Write each window once."
         if self.every == "1d" and (broken := [window for window in self.windows if window_hours(window) % 24]):

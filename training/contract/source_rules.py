@@ -18,6 +18,8 @@ LAKE_TABLES = frozenset(["quarantine", "predictions"])
 
 #: Kinds of columns that cannot be features as they are.
 _NO_FEATURES = ("timestamp", "date", "list")
+#: Of a text with a list of values. Most estimators get a column of four bytes a row for each of them.
+MOST_CATEGORIES = 1000
 #: Kinds of columns that can be an id or an entity.
 _ID_KINDS = ("int", "string")
 _RENAME_COLUMN = "Rename the column. docs/your-model.md lists the reserved names."
@@ -168,5 +170,9 @@ def _event_columns(spec: SourceSections) -> Iterator[Mistake]:
         elif columns[name].kind in _NO_FEATURES:
             what = f"names {name!r}, a column of type {columns[name].type}, which is no feature as it is"
             yield "features.event_columns", what, "Compute features of it in the .py file (an on-demand view)."
+        elif columns[name].kind == "string" and len(columns[name].values or ()) > MOST_CATEGORIES:
+            what = f"names {name!r}, whose {len(columns[name].values or ()):,} values are too many to be categories"
+            fix = f"Remove `values` of {name}: then the training.maximum_categories most frequent texts count."
+            yield "features.event_columns", what, fix
         elif name == spec.id_column:
             yield "features.event_columns", f"names {name!r}, the id of the event", "Remove it: it says nothing."
