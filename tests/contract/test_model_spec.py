@@ -593,8 +593,8 @@ def test_a_long_list_of_values_is_read_soon_and_named_in_short(files: Files) -> 
     files.set("feeds.events.columns.channel", {"type": "string", "values": values})
     assert len(files.load().request_columns["channel"].values or ()) == 40_000
     assert listed(values).endswith("v49, … (40,000 values)")
+    files.source["features"]["event_columns"] = ["channel"]
     with pytest.raises(ConfigError, match="names 'channel', whose 40,000 values are too many to be categories"):
-        files.source["features"]["event_columns"] = ["channel"]
         files.load()
     del files.source["features"]["event_columns"]
     files.set("evaluation.slices", {"columns": {"channel": {"values": values}}})
