@@ -19,7 +19,7 @@ from serving.scoring import Scorer, finite_rows
 from serving.signals import RolloutSignals
 from serving.traffic import Route
 from training.adapters.features import OnlineFeatures
-from training.contract.errors import DataContractError
+from training.contract.errors import DataContractError, InputError
 from training.contract.predictions import Explanation, Prediction
 from training.domain.explanation import explain
 
@@ -126,6 +126,10 @@ class Answering:
         """Count the failure. The champion answers in place of a challenger."""
         if isinstance(error, BadRequest):
             return [error] * len(batch.rows)
+        if isinstance(error, InputError) and (fields := _beyond_float32(batch, route.loaded)):
+            # The caller's mistake: it must not count against a version, nor end a rollout.
+            text = "; ".join(f"{name}: {message}" for name, message in fields.items())
+            return [BadRequest(422, Problem(error=text, fields=fields))] * len(batch.rows)
         now, version = time.perf_counter(), route.loaded.version
         rows = len(batch.rows) // len(batch.received)
         for received in batch.received:
@@ -178,6 +182,17 @@ class Answering:
             }
             for fields, timestamp in zip(loaded.task.answers(scores), timestamps, strict=True)
         ]
+
+
+def _beyond_float32(batch: Batch, loaded: LoadedModel) -> dict[str, str]:
+    """Event columns whose number is too large for a feature, a float32: column → what is wrong."""
+    largest, found = float(np.finfo(np.float32).max), dict[str, str]()
+    for row in batch.rows:
+        for name in loaded.plan.event_columns:
+            values = row[name] if isinstance(row[name], list) else [row[name]]
+            if any(isinstance(value, float) and abs(value) > largest for value in values):
+                found[name] = f"must lie between {-largest:.8g} and {largest:.8g}, the range of a feature"
+    return found
 
 
 def _features(loaded: LoadedModel, batch: Batch) -> OnlineFeatures:

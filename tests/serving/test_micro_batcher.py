@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -217,6 +218,14 @@ def test_a_row_that_nobody_can_score_is_refused_alone(bench: Bench) -> None:
     found = bench.answer(Route(bench.challenger, "champion"), [1.0, NAN_FROM + 1], [0.0] * 2)
     assert found[0]["model_version"] == 2
     assert (found[1].status, "not a number" in found[1].problem.error) == (503, True)
+
+
+def test_a_number_beyond_the_range_of_a_feature_is_its_callers_mistake(bench: Bench) -> None:
+    with np.errstate(over="ignore"):
+        found = bench.answer(Route(bench.challenger, "challenger", bench.champion), [1.0, -1e39], [0.0] * 2)
+    assert found[0]["model_version"] == 2
+    assert (found[1].status, list(found[1].problem.fields)) == (422, ["amount"])
+    assert bench.seen().of(2).errors == 0
 
 
 def test_the_rows_of_one_request_are_answered_whole_or_not_at_all(bench: Bench) -> None:
