@@ -100,7 +100,7 @@ class AirflowServer:
         process.wait()
 
     def log_in(self) -> None:
-        self.until(self._answers, 300)
+        self.until(self._answers, 900)
         login = {"username": "admin", "password": "admin"}
         token = http.post(f"{self.url}/auth/token", json=login, timeout=30).json()["access_token"]
         self.api = httpx.Client(base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=60)
@@ -115,7 +115,7 @@ class AirflowServer:
         found = self.api.get(f"/dags/{dag_id}/dagRuns", params={"limit": 100, "order_by": "start_date"})
         return [] if found.status_code == 404 else found.raise_for_status().json()["dag_runs"]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 400) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 900) -> None:
         """Return when `condition` holds. Raises AssertionError after `seconds`."""
         deadline = time.monotonic() + seconds
         while not condition():

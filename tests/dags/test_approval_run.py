@@ -25,7 +25,7 @@ from training.contract.base import Days
 from training.contract.messages import FeaturesInputs
 from training.steps import features
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1500)]
 
 #: The model of each test. The requests of `hasty` expire at once.
 MODELS = ("careful", "picky", "busy", "hasty", "shown", "quick")

@@ -69,7 +69,7 @@ class Demo:
         def again() -> bool:
             return any(state.name == program and state.pid not in (0, before) for state in supervisor.states())
 
-        self.until(again, f"{program} to be started again", 60)
+        self.until(again, f"{program} to be started again", 300)
 
     def ended(self, timeout: float) -> int:
         """Its exit code, with all that it said read."""

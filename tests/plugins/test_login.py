@@ -17,7 +17,7 @@ from testing.http_client import http
 from testing.model_life import ModelLife
 from training.settings import Settings
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1500)]
 
 #: Airflow's cookie with the login.
 COOKIE = "_token"
