@@ -1,11 +1,13 @@
 """Runs of the backfill DAG itself, with real steps: deliveries in landing become features, once."""
 
+import time
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState as State
+from perennial_airflow.deliveries import SETTLE_SECONDS
 
 from local.generator import Generator
 from local.generator import land as land_days
@@ -31,6 +33,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         land_days(generator, Path(made.landing), SOURCE, "events", Days(start=day, end=day + timedelta(days=1)))
     labels = Days(start=START + timedelta(days=2), end=START + timedelta(days=6))
     land_days(generator, Path(made.landing), SOURCE, "labels", labels)
+    time.sleep(SETTLE_SECONDS)  # A file that was changed a moment ago is left for later.
     return made
 
 
