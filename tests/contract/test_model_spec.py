@@ -145,6 +145,11 @@ def test_every_source_here_has_a_valid_spec(name: str) -> None:
         ("retention", {"work_days": 10**6}, "work_days: Input should be less than or equal to 36500"),
         ("approval", {"timeout_hours": 1e308}, "timeout_hours: Input should be less than or equal to 8784"),
         ("rollout.timeout_seconds", 10**12, "timeout_seconds: Input should be less than or equal to"),
+        (
+            "feeds.events.columns.transaction_id.values",
+            [1, 2],
+            "values is set, but every event has an id",
+        ),
         ("feeds.events.slack_days", 10**6, "slack_days: Input should be less than or equal to 36500"),
         ("retraining.costs", {"loss_per_1000_predictions": 5e-324}, "predictions: Input should be greater than"),
         ("retraining.costs", {"training": 1e300}, "Input should be less than or equal to 1000000000000"),

@@ -339,6 +339,15 @@ def body_of(value: Any) -> bytes:
     return json.dumps({**event, "event_time": NOON.isoformat(), "x": value}).encode()
 
 
+def test_sample_feeds_have_numbers_of_the_widest_and_the_narrowest_types(settings: Settings) -> None:
+    deliveries = Deliveries(settings)
+    odd = {"wide": {"type": "float64", "minimum": -1.7e308, "maximum": 1.7e308}, "narrow": {"type": "decimal(38, 38)"}}
+    deliveries.respec(lambda feeds: feeds["events"]["columns"].update(odd))
+    rows = sample_feeds(respecified(deliveries).source, DAY, 3, also=[1, 1000])[EVENTS]
+    assert set(rows["narrow"].to_pylist()) == {Decimal(0).scaleb(-38)}
+    assert rows["wide"].null_count == 0
+
+
 def test_sample_feeds_follow_the_rules_of_each_type(settings: Settings) -> None:
     """The check step runs the features on them."""
     deliveries = Deliveries(settings)

@@ -116,6 +116,9 @@ def _ids(spec: SourceSections) -> Iterator[Mistake]:
         if column.type != columns[EVENTS].type:
             what = f"is {column.type} in {feed} and {columns[EVENTS].type} in events, so the two cannot be joined"
             yield f"{place}.type", what, "Give the id the same type in all feeds."
+    if columns[EVENTS].values is not None:
+        what = "is set, but every event has an id of its own"
+        yield f"feeds.events.columns.{name}.values", what, "Remove values."
     if not columns[EVENTS].unique:
         what = "must be true, because two events with one id would get the same label"
         yield f"feeds.events.columns.{name}.unique", what, "Write `unique: true`, or name another id_column."

@@ -23,6 +23,8 @@ from training.domain.arrow_types import feed_schema
 #: Number of entities with many events, and their events per day. Each day has one more entity with a single event.
 REGULARS, PER_DAY = 6, 12
 _NULL_SHARE = 0.1
+#: NumPy draws from no wider range.
+_WIDEST = 1e300
 
 Values = list[Any]
 
@@ -198,13 +200,17 @@ def _consecutive(column: Column, count: int) -> Values:
 
 
 def _allows(column: Column, value: float) -> bool:
-    """Whether `value` is within the column's bounds."""
-    return column.within(value)
+    """Whether `value` is within the column's bounds, and its type."""
+    of = column.parsed
+    fits = column.kind != "decimal" or abs(value) < 10 ** (of.precision - of.scale)
+    return fits and column.within(value)
 
 
 def _bounds(column: Column, width: int) -> tuple[float, float]:
     """The lowest and the highest sample value. Without bounds the range includes negative numbers."""
     low, high = (float(bound) if isinstance(bound, Decimal) else bound for bound in (column.low, column.high))
+    if column.kind == "float" and low is not None and high is not None and high - low > _WIDEST:
+        low, high = max(low, -_WIDEST / 2), min(high, _WIDEST / 2)
     of = column.parsed
     smallest, largest = of.range if column.kind == "int" else (float("-inf"), float("inf"))
     if column.kind == "decimal":
