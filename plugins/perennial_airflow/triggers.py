@@ -94,12 +94,21 @@ class LandingTrigger(BaseEventTrigger):
         self.log.info("Watching %s", folder)
         sent: tuple[list[Delivery], list[Stray]] = [], []
         wait, again_at = REPEAT_SECONDS, 0.0
+        await self._read_announced(folder)
         async for found, tree in shared_stream:
             new = await self._new(folder, found.get(self.source, [])), await self._unreported(folder, tree)
             if any(new) and (new != sent or time.monotonic() >= again_at):
                 wait = min(2 * wait, LONGEST_REPEAT_SECONDS) if new == sent else REPEAT_SECONDS
                 sent, again_at = new, time.monotonic() + wait
                 yield TriggerEvent({"files": len(new[0]), "reason": _reason(*new)})
+
+    async def _read_announced(self, folder: str) -> None:
+        """Read the store before anything lands. Airflow makes the store's API at its first use, which takes 3 s."""
+        try:
+            if self.asset_state_store is not None:
+                self._announced = Announced(await self.asset_state_store.aget(Announced.KEY, {}))
+        except Exception:
+            self.log.exception("Cannot read which deliveries of %s have a run; trying again when some land", folder)
 
     async def _new(self, folder: str, found: list[Delivery] | Exception) -> list[Delivery]:
         """Deliveries without a data run. Empty after an error: Airflow does not restart a trigger that raises."""

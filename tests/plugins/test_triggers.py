@@ -63,6 +63,19 @@ def watch(step_settings: Path) -> Watch:
     return run
 
 
+def test_the_store_is_used_before_anything_lands(watch: Watch) -> None:
+    """Airflow makes what answers at the first use, which takes seconds: the first delivery does not wait for it."""
+    store, read = Store(), list[str]()
+    ask = store.aget
+    store.aget = lambda key, default=None: (read.append(key), ask(key, default))[1]  # type: ignore[method-assign]
+
+    async def nothing(events: list[Any]) -> None:
+        while not read:
+            await asyncio.sleep(0.01)
+
+    assert watch(store, nothing) == []
+
+
 @pytest.fixture
 def land(step_settings: Path) -> Callable[[str], None]:
     def write(name: str) -> None:

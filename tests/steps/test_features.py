@@ -44,6 +44,7 @@ def test_the_result_counts_rows_and_names_what_was_read_and_written(settings: Se
     result = features.run(inputs, settings)
     assert result.rows == {table: len(rows_of(settings, table)) for table in TABLES}
     assert result.table_versions == Lake(settings.lake, SOURCE, MODEL).versions("events", "labels", *TABLES)
+    assert result.as_of == max(rows_of(settings, table)["day"].max() for table in TABLES)
 
 
 def test_no_days_is_nothing_to_do(settings: Settings) -> None:
@@ -159,6 +160,17 @@ def test_before_the_first_labels_terminals_have_none(settings: Settings) -> None
     rows = rows_of(settings, "terminal_features")
     assert len(rows) > 0
     assert (rows["terminal_count_30d"] == 0).all()
+
+
+def test_the_first_labels_are_no_changed_definition(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    put(settings, *payments(10))
+    versions = Lake(settings.lake, SOURCE, MODEL).versions("events", "labels")
+    for read in ({"events": versions["events"]}, versions):
+        days = Days(start=day(0), end=day(11))
+        features.run(FeaturesInputs(source=SOURCE, days=days, table_versions=read), settings)
+    assert "terminal_features is made of labels, too, from now on" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_pinned_versions_are_read_not_the_newest(settings: Settings) -> None:

@@ -70,7 +70,7 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
             if (everything := feeds.all_days(table)) is None:
                 continue
             days = everything.days
-            _log_change(lake, table, columns, days)
+            _log_change(lake, table, columns, days, [feed for feed in spec.feeds if feed in versions])
             rows[table], written[table] = _recompute(lake, queries, table, columns, everything, feeds, made_of)
         else:
             if inputs.days is None:
@@ -233,7 +233,8 @@ def _has_rows(lake: Lake, table: str, days: Days) -> bool:
     return lake.scan(table).count_rows(filter=(day >= days.start) & (day < days.end)) > 0
 
 
-def _log_change(lake: Lake, table: str, columns: pa.Schema, days: Days) -> None:
+def _log_change(lake: Lake, table: str, columns: pa.Schema, days: Days, feeds: list[str]) -> None:
+    """Say why `table` is recomputed. `feeds`: those that it is made of now."""
     if lake.version(table) is None:
         log.info("%s does not exist yet: computing all its days, %s", table, days)
         return
@@ -242,6 +243,11 @@ def _log_change(lake: Lake, table: str, columns: pa.Schema, days: Days) -> None:
     changes = [f"{name} added" for name in new if name not in old]
     changes += [f"{name} removed" for name in old if name not in new]
     changes += [f"{name} {old[name]} → {new[name]}" for name in new if name in old and old[name] != new[name]]
+    read = feeds_read(lake, table, feeds)
+    if not changes and read and (first := [feed for feed in feeds if feed not in read]):
+        # As after the first delivery of labels, which changes nothing that somebody wrote.
+        log.info("%s is made of %s, too, from now on: computing all its days, %s", table, " and ".join(first), days)
+        return
     said = ", ".join(changes) or "the SQL, history_days or a feed begun anew, not the columns"
     log.warning("The definition of %s has changed (%s): recomputing all its days, %s", table, said, days)
 
