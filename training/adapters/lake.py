@@ -101,12 +101,16 @@ class Lake(DeltaTables):
         return delta_reader.spans(opened, files, time_column)
 
     def largest(self, table: str, column: str) -> Any:
-        """The largest value of `column` in `table`, as far as the statistics of its files tell; None where none do."""
+        """The largest value of `column` in `table`, as far as the partitions or the statistics of its files tell; None
+        where none do."""
         opened = self.open(table)
         files = None if opened is None else delta_reader.files(opened)
-        if files is None or f"max.{column}" not in files.column_names:
-            return None
-        return pc.max(files[f"max.{column}"]).as_py()
+        told = [
+            name
+            for name in (f"partition.{column}", f"max.{column}")
+            if files is not None and name in files.column_names
+        ]
+        return pc.max(files[told[0]]).as_py() if files is not None and told else None
 
     def check(self, table: str, schema: pa.Schema) -> None:
         """Raises ConfigError when `table` cannot take rows of `schema`, not even after `widen`. Writes nothing."""
