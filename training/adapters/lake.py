@@ -105,12 +105,10 @@ class Lake(DeltaTables):
         where none do."""
         opened = self.open(table)
         files = None if opened is None else delta_reader.files(opened)
-        told = [
-            name
-            for name in (f"partition.{column}", f"max.{column}")
-            if files is not None and name in files.column_names
-        ]
-        return pc.max(files[told[0]]).as_py() if files is not None and told else None
+        if files is None:
+            return None
+        told = [name for name in (f"partition.{column}", f"max.{column}") if name in files.column_names]
+        return pc.max(files[told[0]]).as_py() if told else None
 
     def check(self, table: str, schema: pa.Schema) -> None:
         """Raises ConfigError when `table` cannot take rows of `schema`, not even after `widen`. Writes nothing."""
