@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Airflow, MLflow and pytest's own tests are millions of objects that stay. The garbage collector looked through
-    them again and again: 4 % of the CPU of the tests."""
+    them again and again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -81,9 +81,9 @@ def test_the_scale_of_a_feature_changes_no_score(tmp_path: Path) -> None:
 
 
 def test_columns_of_usual_scale_score_as_the_distance_over_the_deviation(tmp_path: Path) -> None:
+    """Standardising changes what the page shows, not what was found before."""
     from training.adapters.drift_report.page import NOTE
 
-    """Standardising changes what the page shows, not what was found before."""
     reference, current = _rows(3000, 1), _rows(2000, 2, shift=0.2)
     report = write_drift_report(reference, current, 0.3, tmp_path, ABOUT)
     for name in ("steady", "moved"):

@@ -76,8 +76,10 @@ def run(step: str, inputs: Any, home: Path, **settings: str) -> tuple[int, str]:
             patch.delenv(name)
         for name, value in {"CT_HOME": str(home), "CT_TRACKING_URI": f"sqlite:///{home}/m.db", **settings}.items():
             patch.setenv(name, value)
-        code = main([step, "--inputs", json.dumps(inputs)])
-    signal.signal(signal.SIGTERM, before)
+        try:
+            code = main([step, "--inputs", json.dumps(inputs)])
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return code, str(json.loads(said.getvalue())["error"]["message"])
 
 

@@ -234,7 +234,9 @@ def test_two_models_of_a_source_share_its_data_and_each_is_monitored_when_it_has
         f"{source}_{kind}" for source in SOURCES for kind in OF_SOURCE
     ]
     # The monitors read the lake, so they do not wait until the rows are online.
-    (computed,) = tasks(dags["card_payments_data"])["features"]["outlets"]
+    of_source = tasks(dags["card_payments_data"])
+    (computed,) = of_source["features"]["outlets"]
+    assert not of_source["materialize"].get("outlets")
     for model in ("card_fraud", "other"):
         assert computed["__var"]["name"] in json.dumps(dags[f"{model}_monitor"]["timetable"])
 

@@ -17,6 +17,7 @@ from airflow.utils.state import TaskInstanceState
 from perennial_airflow import executor as module
 from perennial_airflow import wake
 from perennial_airflow.executor import LocalExecutor
+from perennial_outcomes import Outcomes
 from setproctitle import setproctitle
 
 from testing.serving_stack import eventually
@@ -45,6 +46,7 @@ class Executor(LocalExecutor):
 @pytest.fixture
 def executor(monkeypatch: pytest.MonkeyPatch) -> Executor:
     monkeypatch.setattr(module, "WAIT_SECONDS", 20.0)
+    monkeypatch.setattr(wake, "_writing", None)  # Undone afterwards, whatever a test opens.
     return Executor()
 
 
@@ -67,6 +69,18 @@ def test_a_task_that_has_succeeded_wakes_the_scheduler_before_its_process_has_en
     child.join()
     # Once: the next heartbeat waits again.
     assert not wait([executor._woken], 0)
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_a_success_wakes_the_scheduler_and_a_failure_does_not(executor: Executor, succeeded: bool) -> None:
+    """What follows a failure is decided when its process has ended."""
+    executor._woken = wake.listen()
+    task = SimpleNamespace(state="success" if succeeded else "failed", task=None)
+    if succeeded:
+        Outcomes().on_task_instance_success(None, task)
+    else:
+        Outcomes().on_task_instance_failed(None, task, None)
+    assert bool(wait([executor._woken], 0)) == succeeded
 
 
 def test_without_the_executor_nobody_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:

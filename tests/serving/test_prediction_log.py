@@ -96,7 +96,9 @@ def test_lines_of_several_versions_and_rows_are_shipped(tmp_path: Path, lake: La
     spool.write([line(together(*(row(number) for number in range(5, 9_000))))])  # A line of 2 MB.
     spool.close()
     logged(tmp_path, lake, spec, row(9_000))
-    found = {each["prediction_id"]: each for each in read(lake)}
+    rows = read(lake)
+    found = {each["prediction_id"]: each for each in rows}
+    assert len(found) == len(rows) == 9_000
     assert all(found[f"p{number}"] == stored(number) for number in (1, 2, *range(5, 9_001)))
     for number in (3, 4):
         shadow = {
