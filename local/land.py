@@ -53,7 +53,7 @@ def land(
         of, rows = spec.feeds[feed], landable(samples[feed], spec.feeds[feed], positive_text)
         if feed != EVENTS and omitted is not None:
             rows = _without(rows, of.id_column, omitted, samples[feed].path)
-        if not rows.num_rows:
+        if feed != EVENTS and not rows.num_rows:
             continue
         present = all_days(rows[of.time_column])
         whole = complete_days(rows[of.time_column]) if feed == EVENTS else present

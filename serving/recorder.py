@@ -195,7 +195,10 @@ class Recorder:
 
 
 def _columns(rows: list[Row]) -> dict[str, Sequence[Any]]:
-    """Events, of which each has the columns of the spec in their order, as columns."""
+    """Events as columns. Raises ValueError when they do not all have the same: the spec has changed between them."""
+    names = [*rows[0]]
+    if any([*row] != names for row in rows):
+        raise ValueError("the events have different columns")
     return dict(zip(rows[0], zip(*(row.values() for row in rows), strict=True), strict=True))
 
 

@@ -30,7 +30,7 @@ _NAMES, _VALUES = ([fields[place] for fields in _MAPS.values()] for place in (0,
 #: The fields of a line that all its rows share. Of the others it has one value for each row.
 _SHARED = ("model_version", "model_digest", "role", "replica")
 _WHOLE = (*_SHARED, *_NAMES, *_VALUES)
-#: Of a segment, that Arrow parses at once.
+#: Arrow parses this many bytes of a segment at once.
 _BLOCK_BYTES = 1 << 20
 #: In the metadata of a file: the name of the time column.
 _TIME = "time_column"
@@ -109,6 +109,8 @@ def _readable(
     try:
         make(rows)
     except _UNREADABLE as error:
+        if not rows:
+            raise
         if len(rows) > 1:
             half = len(rows) // 2
             return _readable(path, rows[:half], make) + _readable(path, rows[half:], make)
@@ -151,7 +153,7 @@ def _rows(lines: pa.Table) -> pa.Table:
 
 def _flat(values: pa.ChunkedArray, counts: pa.ChunkedArray) -> pa.ChunkedArray:
     """The elements of the lists `values`. Raises ValueError unless each has as many as `counts` says."""
-    if pc.all(pc.equal(pc.list_value_length(values), counts), skip_nulls=False).as_py() is not True:
+    if pc.all(pc.equal(pc.list_value_length(values), counts), skip_nulls=False, min_count=0).as_py() is not True:
         raise ValueError("a field does not have one value for each row")
     return pc.list_flatten(values)
 
@@ -224,7 +226,7 @@ def _single_rows(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
             rows += _split(orjson.loads(text))
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (*_UNREADABLE, AttributeError):
             log.error("Line %d of %s cannot be read; it is left out: %r", number, path, text[:200])
     return rows
 
@@ -232,7 +234,7 @@ def _single_rows(path: Path) -> list[dict[str, Any]]:
 def _split(found: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a line, each as a line of one row whose event is not in columns.
 
-    Raises KeyError and what else something leads to that is no line.
+    Raises KeyError, TypeError, AttributeError or ValueError for what is no line, or has not one value for each row.
     """
     if not isinstance(found.get("prediction_id"), list):  # An older layout: a line for each row.
         row = found if isinstance(found.get("event"), dict) else _from_flat(found)
@@ -240,6 +242,10 @@ def _split(found: dict[str, Any]) -> list[dict[str, Any]]:
     count = len(found["prediction_id"])
     widths = {name: len(found[name]) // max(count, 1) for name in _VALUES}
     widths |= {name: 1 for name in found if name not in (*_WHOLE, "event")}
+    wanted = [(found[name], count * width) for name, width in widths.items()]
+    wanted += [(values, count) for values in found["event"].values()]
+    if any(len(values) != length for values, length in wanted):
+        raise ValueError("a field does not have one value for each row")
     return [
         {name: _part(value, i, widths[name]) if name in widths else value for name, value in found.items()}
         | {"event": {name: values[i] for name, values in found["event"].items()}}

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 REPEAT_SECONDS, LONGEST_REPEAT_SECONDS = 30.0, 600.0
 #: Seconds between two searches for strays. Both must find a stray: somebody may be moving it.
 STRAY_SECONDS = 60.0
-#: The pause after a scan of the landing folder is so many times as long as the scan took: a tenth of a core at most.
+#: After a scan of the landing folder, the pause is this many times the scan's time: a tenth of a core at most.
 REST = 10
 
 

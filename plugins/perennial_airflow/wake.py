@@ -1,8 +1,8 @@
 """Wakes the scheduler when a task has succeeded, before the process of the task has ended.
 
-The processes of tasks are forks of the scheduler and have the end of a pipe from it. Ending such a process, and the one
-that watches it, takes a tenth of a second and sometimes a whole one. The tasks that come next need not wait for that:
-Airflow's database has the success already.
+The processes of tasks are forks of the scheduler and inherit the writing end of a pipe. Ending such a process, and the
+one that watches it, takes a tenth of a second and sometimes a whole one. The tasks that come next need not wait for
+that: Airflow's database has the success already.
 """
 
 import os

@@ -97,10 +97,13 @@ def test_the_step_server_looks_for_changes_before_each_step(package: Path) -> No
     socket = package.parent / "s"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(package.parent)])}
     with subprocess.Popen([sys.executable, "-c", SERVER, NAME, str(socket)], env=environment) as process:
-        launcher = ForkServerProcess(logging.getLogger(), socket)
+
+        def end() -> int:
+            return ForkServerProcess(logging.getLogger(), socket).launch(["-m", f"{NAME}.steps.say"], {}, 400)
+
         eventually(socket.exists)
-        ends = [launcher.launch(["-m", f"{NAME}.steps.say"], {}, 400)]
+        before = end()
         (package / "atomic.py").write_text("NUMBER = 44\n")
-        ends.append(launcher.launch(["-m", f"{NAME}.steps.say"], {}, 400))
+        after = end()
         process.terminate()
-    assert ends == [3, 44]
+    assert (before, after) == (3, 44)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 from prometheus_client import CollectorRegistry
@@ -260,6 +261,38 @@ def test_a_broken_line_is_left_out_and_said(
     logged(tmp_path, lake, spec, row(4))
     assert shipped(lake) == [1, 3, 4]
     assert "A row of" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"{x\n", b"\0" * 50 + b"\n", b'{"prediction_id": ["p1"]}\n', b"{}\n[]\n5\n"])
+def test_a_segment_without_any_prediction_holds_up_no_other(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.write([Line(content, 1)])
+    spool.seal()
+    spool.write([line(together(row(1)))])
+    spool.close()
+    logged(tmp_path, lake, spec, row(2))
+    assert shipped(lake) == [1, 2]
+    assert not [*(tmp_path / "spool").glob("*.jsonl*")]
+    assert "cannot be read; it is left out" in caplog.text
+
+
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("field", ["amount", "decision", "feature_values"])
+def test_a_line_with_too_few_or_too_many_values_of_a_field_is_left_out(
+    tmp_path: Path, lake: Lake, spec: ModelSpec, caplog: pytest.LogCaptureFixture, field: str, length: int
+) -> None:
+    """Whose value is missing cannot be known."""
+    broken = orjson.loads(line(together(row(1), row(2))).content)
+    holder = broken["event"] if field == "amount" else broken
+    holder[field] = (holder[field] * 2)[:length]
+    spool = Spool(tmp_path / "spool")
+    spool.write([Line(orjson.dumps(broken) + b"\n", 2), line(together(row(3)))])
+    spool.close()
+    logged(tmp_path, lake, spec, row(4))
+    assert shipped(lake) == [3, 4]
+    assert "left out" in caplog.text
 
 
 @pytest.mark.parametrize("broken", [{"prediction_id": 5}, {"predicted_at": "yesterday"}, {"decision": 1}], ids=str)

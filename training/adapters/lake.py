@@ -100,15 +100,15 @@ class Lake(DeltaTables):
             raise ConfigError(problem, f"Go back to the time column that it was filled by, or {_START_OVER}")
         return delta_reader.spans(opened, files, time_column)
 
-    def largest(self, table: str, column: str) -> Any:
-        """The largest value of `column` in `table`, as far as the partitions or the statistics of its files tell; None
-        where none do."""
-        opened = self.open(table)
+    def largest(self, table: str, column: str, version: int | None = None) -> Any:
+        """The largest value of `column` in a version of `table` (None: the newest), as far as the partitions or the
+        statistics of its files have it; None where none do."""
+        opened = self.open(table, version)
         files = None if opened is None else delta_reader.files(opened)
         if files is None:
             return None
-        told = [name for name in (f"partition.{column}", f"max.{column}") if name in files.column_names]
-        return pc.max(files[told[0]]).as_py() if told else None
+        known = [name for name in (f"partition.{column}", f"max.{column}") if name in files.column_names]
+        return pc.max(files[known[0]]).as_py() if known else None
 
     def check(self, table: str, schema: pa.Schema) -> None:
         """Raises ConfigError when `table` cannot take rows of `schema`, not even after `widen`. Writes nothing."""

@@ -1,5 +1,6 @@
 """Reads a YAML file of fields. Unlike a YAML parser, it rejects repeated keys and keys that are not text."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def read_fields(path: Path) -> dict[str, Any]:
 
 
 def _is_too_deep(text: str) -> bool:
-    # Few files have so many brackets. Levels by indentation alone would need megabytes.
-    if sum(text.count(opening) for opening in ("[", "{", "- -", "? ?")) < _DEEPEST / 2:
+    # Few files have so many of these. Levels by lines of their own need a megabyte, and Python's limit ends them.
+    if len(re.findall(r"[\[{]|[-?](?=[ \t]+[-?][ \t])", text)) < _DEEPEST / 2:
         return False
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):

@@ -85,13 +85,13 @@ def run(inputs: FeaturesInputs, settings: StateSettings) -> FeaturesResult:
         log.info("Wrote %d rows of %s to %s, version %d", rows[table], days, lake.uri(table), written[table])
     if not written:
         log.info("No feature days to compute (asked for %s)", inputs.days)
-        return FeaturesResult(rows=rows, table_versions=versions, as_of=_newest_day(lake, spec))
     versions = versions | lake.versions(*spec.entities) | written
-    return FeaturesResult(rows=rows, table_versions=versions, as_of=_newest_day(lake, spec))
+    return FeaturesResult(rows=rows, table_versions=versions, as_of=_newest_day(lake, spec, versions))
 
 
-def _newest_day(lake: Lake, spec: SourceSpec) -> date | None:
-    return max((day for table in spec.entities if (day := lake.largest(table, "day")) is not None), default=None)
+def _newest_day(lake: Lake, spec: SourceSpec, versions: TableVersions) -> date | None:
+    days = [lake.largest(table, "day", versions.get(table)) for table in spec.entities]
+    return max((day for day in days if day is not None), default=None)
 
 
 def _not_older(lake: Lake, spec: SourceSpec, versions: TableVersions) -> TableVersions:
