@@ -23,8 +23,8 @@ from airflow.utils.state import TaskInstanceState
 from perennial_airflow import wake
 from perennial_airflow.compat.airflow_executors import AirflowLocalExecutor, free_queue, wait_for_result
 
-#: An idle scheduler makes four loops a second.
-WAIT_SECONDS = 0.25
+#: An idle scheduler makes three loops a second.
+WAIT_SECONDS = 0.3
 
 
 class LocalExecutor(AirflowLocalExecutor):
