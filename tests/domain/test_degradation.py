@@ -257,3 +257,23 @@ def test_nothing_can_be_drawn_of_a_few_days_of_one_entity() -> None:
     truth = EvaluationSet.of(rows % 2, np.zeros(200), rows % 3)
     scored = ScoredBinary(truth, rows / 200, ("roc_auc",), 10, np.zeros(200))
     assert standard_error(scored, "roc_auc", clusterings([np.zeros(200)], rows % 3, None), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "windows", "said"),
+    [
+        (0.6, 0, "average_precision is better than on the holdout by 0.150 ± "),
+        (0.4, 1, "average_precision is worse than on the holdout and the window after it by 0."),
+        (0.05, 8, "average_precision is worse than on the holdout and the 8 windows after it by 0."),
+    ],
+)
+def test_a_test_says_whether_the_metric_is_better_or_worse_and_whether_that_may_be_chance(
+    now: float, windows: int, said: str
+) -> None:
+    found = judged(now, [GOOD] * windows)
+    assert found.windows == windows
+    text = str(found)
+    assert text.startswith(said)
+    assert "-" not in text
+    assert ("may be chance" in text) == (found.drop > 0 >= found.lowest_drop)
+    assert ("by at least" in text) == (found.lowest_drop > 0)

@@ -109,12 +109,18 @@ class Degradation(Frozen):
         return self.lowest_drop > self.allowed
 
     def __str__(self) -> str:
-        beside = f" and the {self.windows} windows after it" if self.windows else ""
-        return (
-            f"{self.metric} is worse than on the holdout{beside} by {self.drop:.3f} ± {self.standard_error:.3f}, "
-            f"by at least {self.lowest_drop:.3f} with confidence {self.confidence:.3%} (window {self.look} of this "
-            f"champion); {self.allowed:.3f} is allowed"
-        )
+        beside = f" and the {self.windows} windows after it" if self.windows > 1 else ""
+        beside = " and the window after it" if self.windows == 1 else beside
+        change = f"{abs(self.drop):.3f} ± {self.standard_error:.3f}"
+        if self.drop < 0:
+            found = f"better than on the holdout{beside} by {change}"
+        elif self.lowest_drop > 0:
+            least = f"by at least {self.lowest_drop:.3f} with confidence {self.confidence:.3%}"
+            found = f"worse than on the holdout{beside} by {change}, {least}"
+        else:
+            doubt = f"which may be chance at confidence {self.confidence:.3%}"
+            found = f"worse than on the holdout{beside} by {change}, {doubt}"
+        return f"{self.metric} is {found} (window {self.look} of this champion); {self.allowed:.3f} is allowed"
 
 
 class ComparedEstimate(Frozen):
