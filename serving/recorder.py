@@ -199,7 +199,7 @@ def _columns(rows: list[Row]) -> dict[str, Sequence[Any]]:
     names = [*rows[0]]
     if any([*row] != names for row in rows):
         raise ValueError("the events have different columns")
-    return dict(zip(rows[0], zip(*(row.values() for row in rows), strict=True), strict=True))
+    return dict(zip(names, zip(*(row.values() for row in rows), strict=True), strict=True))
 
 
 def _by_route(waiting: list[Answered]) -> list[list[Answered]]:

@@ -34,6 +34,7 @@ _WHOLE = (*_SHARED, *_NAMES, *_VALUES)
 _BLOCK_BYTES = 1 << 20
 #: In the metadata of a file: the name of the time column.
 _TIME = "time_column"
+_UNEVEN = "a field does not have one value for each row"
 #: What Arrow and orjson raise for a value of the wrong type.
 _UNREADABLE = (ValueError, TypeError, LookupError, OverflowError)
 
@@ -154,7 +155,7 @@ def _rows(lines: pa.Table) -> pa.Table:
 def _flat(values: pa.ChunkedArray, counts: pa.ChunkedArray) -> pa.ChunkedArray:
     """The elements of the lists `values`. Raises ValueError unless each has as many as `counts` says."""
     if pc.all(pc.equal(pc.list_value_length(values), counts), skip_nulls=False, min_count=0).as_py() is not True:
-        raise ValueError("a field does not have one value for each row")
+        raise ValueError(_UNEVEN)
     return pc.list_flatten(values)
 
 
@@ -245,7 +246,7 @@ def _split(found: dict[str, Any]) -> list[dict[str, Any]]:
     wanted = [(found[name], count * width) for name, width in widths.items()]
     wanted += [(values, count) for values in found["event"].values()]
     if any(len(values) != length for values, length in wanted):
-        raise ValueError("a field does not have one value for each row")
+        raise ValueError(_UNEVEN)
     return [
         {name: _part(value, i, widths[name]) if name in widths else value for name, value in found.items()}
         | {"event": {name: values[i] for name, values in found["event"].items()}}

@@ -26,7 +26,7 @@ class OwnCode:
         self._loaded: Stamps | None = None
 
     def load(self) -> None:
-        """Import all modules. One that cannot be imported is left to the step that needs it, which tells the error."""
+        """Import all modules. One that cannot be imported is left to the step that needs it, which says why."""
         folders = import_module(self._name).__path__
         # Before they are imported: a file that changes meanwhile counts as changed.
         self._loaded = self._stamps()

@@ -11,7 +11,7 @@ is generated is kept in the folder, so that a change of the tests is judged with
 results of each seed, as long as the code is the same: a run that was killed goes on.
 
 Changes that only labels show are measured on larger streams too, as at 1,000 customers a new fraud of 0.3 % of all
-events is two victims a week. Ten of 20,000 customers take about 40 minutes of CPU with a look a week, and 3 GB.
+events is two victims a week. Ten of 20,000 customers take about 35 minutes of CPU with a look a week, and 4 GB.
 """
 
 import argparse
@@ -58,11 +58,12 @@ def main(given: Sequence[str] | None = None) -> None:
         os.environ.setdefault(name, "1")  # The seeds share the cores.
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     if args.table:
-        results = [result for sizes, _ in measured for result in kept(sizes, seeds)]
+        found = [(sizes.customers, kept(sizes, seeds)) for sizes, _ in measured]
+        results = [result for _, each in found for result in each]
         print(f"{table(results)}\n\n{figures(results)}")
-        for sizes, _ in measured:
-            missing = sorted({*seeds} - {each.seed for each in kept(sizes, seeds)}) or "none"
-            print(f"{sizes.customers:,} customers: not measured yet, or with other code: seeds {missing}")
+        for customers, each in found:
+            missing = sorted({*seeds} - {result.seed for result in each}) or "none"
+            print(f"{customers:,} customers: not measured yet, or with other code: seeds {missing}")
         return
     began, results = time.monotonic(), list[SeedResult]()
     for sizes, jobs in measured:

@@ -24,7 +24,7 @@ Gauge = Callable[..., None]
 
 
 def task_failed(task_instance: Any, error: object, in_task: bool) -> None:
-    """Send that a step has failed, when its task is not tried again. Does nothing for the task of no step.
+    """Send the metric of a failed step, when its task is not tried again. Does nothing for the task of no step.
 
     `in_task`: this is the process of the task. Else it is the scheduler, whose tasks come from the database: of a
     task's attributes they have the template fields, which Airflow has not filled in.
@@ -40,7 +40,7 @@ def task_failed(task_instance: Any, error: object, in_task: bool) -> None:
 
 
 def step_succeeded(step: str, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Send that `step` has succeeded, and what it measured."""
+    """Send the metrics of a step that has succeeded: when, and what it measured."""
     _outcome("succeeded", step, inputs)
     names = {"drift": ("drifted", "drifted_share"), "performance": ("degraded",)}.get(step, ())
     for name in names if result.get("outcome") == "measured" else ():
@@ -55,7 +55,7 @@ def step_succeeded(step: str, inputs: Mapping[str, Any], result: Mapping[str, An
 
 
 def delivery_given_up(source: str) -> None:
-    """Send that a delivery of `source` is not taken in and not tried again."""
+    """Send the metric of a delivery of `source` that is not taken in and not tried again."""
     Stats.gauge("perennial.data.not_taken_in", time.time(), tags={"source": source})
 
 

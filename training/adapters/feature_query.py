@@ -16,6 +16,7 @@ import pyarrow.types as pt
 
 from training.contract.base import Days
 from training.contract.errors import ConfigError, DataContractError
+from training.contract.names import more_than_once
 from training.contract.registries import FEATURE_ENGINES
 from training.contract.source_spec import SourceSpec
 from training.domain.feature_engine import FeatureEngine, Relation, SqlError, in_this_process
@@ -252,7 +253,7 @@ def _written(path: Path, tables: Collection[str]) -> dict[str, tuple[int, str]]:
         raise ConfigError(f"No feature queries at {path}, but {sorted(tables)} have no aggregations", hint)
     text = path.read_text()
     parts, heads = _SECTION.split(text), _SECTION.finditer(text)
-    if repeated := sorted({name for name in parts[1::2] if parts[1::2].count(name) > 1}):
+    if repeated := sorted(more_than_once(parts[1::2])):
         problem = f"{path} has a line `-- table: {repeated[0]}` twice, and only one query can fill a table"
         raise ConfigError(problem, hint="Remove or rename one of the two.")
     if sorted(parts[1::2]) != sorted(tables):

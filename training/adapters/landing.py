@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from training import object_store, storage
 from training.contract.errors import DataContractError, InputError, TransientError
+from training.contract.names import more_than_once
 from training.domain.conform import FILE_TYPE
 from training.domain.parquet_size import declared_bytes
 from training.memory_limit import memory_limit
@@ -200,7 +201,7 @@ class Landed:
             raise DataContractError(problem, hint)
         for file in files:
             names = file.schema_arrow.names
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
+            if repeated := sorted(more_than_once(names)):
                 problem = f"{self.uri} has several columns with the name {', '.join(repeated)}"
                 hint = "Correct the file and deliver it again."
                 raise DataContractError(f"{problem}; all its columns: {', '.join(names)}", hint)

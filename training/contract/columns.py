@@ -1,6 +1,5 @@
 """A column of a feed: its type and its rules."""
 
-from collections import Counter
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from training.contract.base import Spec
 from training.contract.column_types import ColumnType, Kind, column_type, written_value
-from training.contract.names import MOST_LISTED, listed
+from training.contract.names import MOST_LISTED, listed, more_than_once
 from training.contract.problems import exponent_hint, raise_contradictions
 
 Scalar = bool | int | float | str
@@ -111,7 +110,7 @@ class Column(Spec):
             typed = ", ".join(f"{value!r} ({type(value).__name__})" for value in wrong[:MOST_LISTED])
             return [("values", f"holds {typed}, but the column is of type {self.type}", hint)]
         found, allowed = [], self.allowed or ()
-        if repeated := sorted(str(value) for value, times in Counter(allowed).items() if times > 1):
+        if repeated := sorted(map(str, more_than_once(allowed))):
             found.append(("values", f"holds {listed(repeated)} more than once", "List each value once."))
         if not self._bound_mistakes() and (outside := [value for value in allowed if not self.within(value)]):
             what = f"holds {listed(outside)}, outside the column's own minimum and maximum"

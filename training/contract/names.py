@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
@@ -67,6 +68,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'? ` with the most similar of the `known` names; empty when none is similar."""
     similar = difflib.get_close_matches(name, list(known), n=1)
     return f"Did you mean {similar[0]!r}? " if similar else ""
+
+
+def more_than_once(values: Iterable[Hashable]) -> list[Any]:
+    """The values that are there more than once, each once, in their order."""
+    return [value for value, times in Counter(values).items() if times > 1]
 
 
 def listed(values: Collection[Any]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from training.contract.columns import Column
 from training.contract.feature_tables import table_mistakes
 from training.contract.feeds import EVENTS
-from training.contract.names import did_you_mean
+from training.contract.names import did_you_mean, more_than_once
 from training.contract.problems import Mistake
 from training.contract.source_sections import LabelSpec, SourceSections
 
@@ -164,7 +164,7 @@ def _tables(spec: SourceSections) -> Iterator[Mistake]:
 
 def _event_columns(spec: SourceSections) -> Iterator[Mistake]:
     columns, names = spec.request_columns, spec.features.event_columns
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(more_than_once(names)):
         yield "features.event_columns", f"has {name} twice", "Name each column once."
     for name in names:
         if name not in columns:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from training.contract.cron import cron_mistake
-from training.contract.names import did_you_mean
+from training.contract.names import did_you_mean, more_than_once
 from training.contract.problems import Mistake
 from training.contract.scoring_spec import NEW_DATA
 from training.contract.source_rules import entity_mistakes
@@ -56,7 +56,7 @@ def _features(spec: SpecSections) -> Iterator[Mistake]:
         return
     if not spec.features:
         yield "features", "is empty", "List features, or write `features: all`."
-    if repeated := sorted({name for name in spec.features if spec.features.count(name) > 1}):
+    if repeated := sorted(more_than_once(spec.features)):
         yield "features", f"names {', '.join(repeated)} twice", "Name each feature once."
 
 
@@ -81,7 +81,7 @@ def _training(spec: SpecSections) -> Iterator[Mistake]:
 
 def _windows(spec: SpecSections) -> Iterator[Mistake]:
     names = (f"{spec.training.window_days}d", *spec.training.windows)
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(more_than_once(names)):
         what = f"names {', '.join(repeated)} twice, or once and as window_days"
         yield "training.windows", what, "Name each window once: that of window_days is always there."
 

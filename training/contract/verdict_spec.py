@@ -1,6 +1,5 @@
 """The sections of `evaluation` that judge groups of rows: slices, calibration, fairness."""
 
-from collections import Counter
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -8,7 +7,7 @@ from pydantic import Field, model_validator
 
 from training.contract.base import Spec
 from training.contract.columns import Scalar
-from training.contract.names import Metric, Name, listed
+from training.contract.names import Metric, Name, listed, more_than_once
 from training.contract.problems import Mistake, raise_contradictions
 from training.contract.tasks import Margin, Relative
 
@@ -35,8 +34,8 @@ class Grouping(Spec):
             what = f"is {list(bounds)}, but each bound must be above the one before: bands must not overlap"
             found.append(("bounds", what, "Sort the bounds, and list each once."))
         # In Python True equals 1.
-        written = Counter((type(value), value) for value in self.values or ())
-        if repeated := sorted({str(value) for (_, value), times in written.items() if times > 1}):
+        written = more_than_once((type(value), value) for value in self.values or ())
+        if repeated := sorted({str(value) for _, value in written}):
             found.append(("values", f"holds {listed(repeated)} more than once", "List each value once."))
         raise_contradictions(found)
         return self

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.types as pt
 
+from training.contract.names import more_than_once
+
 
 class Difference(NamedTuple):
     """How the schema of new rows differs from a table's.
@@ -65,7 +67,7 @@ def _holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
 
 def _ambiguous(table: list[str], rows: list[str]) -> list[str]:
     """Sentences about names that Delta cannot distinguish: repeated, or different only in upper and lower case."""
-    if repeated := sorted({name for name in rows if rows.count(name) > 1}):
+    if repeated := sorted(more_than_once(rows)):
         return [f"there are two columns {name}" for name in repeated]
     spelled: dict[str, str] = {}
     clashes = []

@@ -95,12 +95,12 @@ def profile_of(name: str, original: str, values: pa.ChunkedArray) -> Profile:
         low, high = (each.as_py() for each in pc.min_max(values).values())
         mean = float(pc.mean(values.cast(pa.float64(), safe=False)).as_py())
         all_whole = declared.kind == "int" or _is_whole(values)
-    told_apart = declared.kind not in ("date", "timestamp")  # Python does not hold all of these.
+    countable = declared.kind not in ("date", "timestamp")  # Python does not hold all of these.
     distinct = pc.count_distinct(values, mode="only_valid").as_py()
     return Profile(
         name, original, file_type, rows, declared,
         nulls=values.null_count, distinct=distinct, low=low, high=high, mean=mean,
-        counts=_counts(values) if told_apart and distinct <= COUNTED else {},
+        counts=_counts(values) if countable and distinct <= COUNTED else {},
         text_times=text_times, all_whole=all_whole,
     )  # fmt: skip
 

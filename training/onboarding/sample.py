@@ -15,6 +15,7 @@ import pyarrow.types as pt
 
 from training.contract.errors import InputError
 from training.contract.feeds import COLUMN_NAME, PARTITION
+from training.contract.names import more_than_once
 from training.contract.source_rules import FEAST_COLUMNS, TABLE_COLUMNS
 
 READABLE = (".parquet", ".pq", ".csv")
@@ -148,7 +149,7 @@ def _read(path: Path) -> pa.Table:
         kind = "CSV" if is_csv else "Parquet"
         fix = _CSV_FORM if is_csv else "Write it again as Parquet."
         raise InputError(f"{path} cannot be read as {kind}: {error}", fix) from error
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(more_than_once(names)):
         raise InputError(f"{path} has several columns with the name {', '.join(repeated)}", "Rename them in the file.")
     if other := [name for name in names if _is_broken_text(table[name], is_csv)]:
         raise _not_utf8(path, f"the text of {', '.join(other)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from training.adapters.features.definitions import Definitions
 from training.contract.errors import ConfigError
 from training.contract.model_spec import ModelSpec, NamedService
-from training.contract.names import did_you_mean
+from training.contract.names import did_you_mean, more_than_once
 
 if TYPE_CHECKING:
     from feast import FeatureService
@@ -48,7 +48,7 @@ def _of_service(definitions: Definitions, name: str, path: Path) -> ChosenFeatur
         raise ConfigError(problem, hint="Correct features.service in the model spec, or define the service.")
     service = definitions.services[name]
     names = [feature.name for view in service.feature_view_projections for feature in view.features]
-    if repeated := sorted({each for each in names if names.count(each) > 1}):
+    if repeated := sorted(more_than_once(names)):
         raise ConfigError(f"{path}: the feature service {name} has the features {repeated} twice", "Name them once.")
     return ChosenFeatures(names, service)
 

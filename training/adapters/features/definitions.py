@@ -14,6 +14,7 @@ from training.contract.feature_definitions import (
     ViewColumn,
     ViewDefinition,
 )
+from training.contract.names import more_than_once
 from training.contract.source_spec import SourceSpec
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _check_tables(views: list[str], spec: SourceSpec, path: Path) -> None:
 def _check_names(definitions: Definitions, path: Path) -> None:
     """Raises ConfigError when two views have one feature, or a service has a feature that no view defines."""
     names = definitions.names
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(more_than_once(names)):
         problem = f"{path}: the feature views have the features {repeated} twice"
         raise ConfigError(problem, hint="Rename one of them. Models identify features by name alone.")
     made = {view.name: {f.name for f in view.features} for view in (*definitions.views, *definitions.on_demand)}

@@ -11,7 +11,7 @@ from training.contract.messages.challenger import Cost, Latency, Leakage, Robust
 from training.contract.messages.inputs import Metrics, ModelInputs, counted
 from training.contract.messages.judged_groups import CalibrationResult, FairnessResult, SliceResults
 from training.contract.messages.snapshot import Snapshot, SnapshotInputs
-from training.contract.names import CandidateName, EstimatorName, GateName, StoredMetric
+from training.contract.names import CandidateName, EstimatorName, GateName, StoredMetric, more_than_once
 from training.contract.state_uris import WorkUri
 
 
@@ -128,8 +128,8 @@ class TrainInputs(FitInputs):
 
     @model_validator(mode="after")
     def _each_part_once(self) -> "TrainInputs":
-        parts = [(found.estimator, found.part) for found in self.searched or ()]
-        if doubled := sorted({part for _, part in parts if parts.count((self.estimator, part)) > 1}):
+        parts = [found.part for found in self.searched or () if found.estimator == self.estimator]
+        if doubled := sorted(more_than_once(parts)):
             raise ValueError(f"more than one result is of part {doubled[0]} of the search for {self.estimator}")
         return self
 
@@ -175,7 +175,7 @@ class EvaluateInputs(ModelInputs):
     @model_validator(mode="after")
     def _one_of_each_name(self) -> "EvaluateInputs":
         names = [*(candidate.name for candidate in self.candidates), *self.dropped_out]
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
+        if doubled := sorted(more_than_once(names)):
             raise ValueError(f"more than one candidate is a {', '.join(doubled)}: one of each estimator and window")
         return self
 

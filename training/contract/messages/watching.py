@@ -109,8 +109,8 @@ class Degradation(Frozen):
         return self.lowest_drop > self.allowed
 
     def __str__(self) -> str:
-        beside = f" and the {self.windows} windows after it" if self.windows > 1 else ""
-        beside = " and the window after it" if self.windows == 1 else beside
+        few = {0: "", 1: " and the window after it"}
+        beside = few.get(self.windows, f" and the {self.windows} windows after it")
         change = f"{abs(self.drop):.3f} ± {self.standard_error:.3f}"
         if self.drop < 0:
             found = f"better than on the holdout{beside} by {change}"
