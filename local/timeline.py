@@ -53,15 +53,20 @@ def checks(
     trained = [c for c in timeline if c.run.kind == "train"]
     first = next((c for c in trained if version(c) == 1), None)
     winner = winning(timeline)
-    drifted = [c for c in timeline if c.results.get("drift", {}).get("drifted")]
+    looks = [c for c in timeline if c.results.get("drift", {}).get("outcome") == "measured"]
+    drifted = [c for c in looks if c.results["drift"]["drifted"]]
     reports = [Path(c.results["drift"]["report_html"]) for c in drifted if c.results["drift"].get("report_html")]
     measured = [c for c in timeline if c.results.get("performance", {}).get("outcome") == "measured"]
     made = [
         Check("a first training made version 1", first is not None, described(first)),
-        Check("the monitor DAG found drift", bool(drifted), f"in {len(drifted)} runs"),
+        Check("the monitor DAG found drift", bool(drifted), f"in {len(drifted)} of {len(looks)} looks{_most(looks)}"),
         Check("its reports are there", bool(reports) and all(r.is_file() for r in reports), f"{len(reports)} reports"),
         Check("logged predictions met their late labels", bool(measured), f"in {len(measured)} runs"),
-        Check("a training that drift or performance asked for was rolled out", winner is not None, described(winner)),
+        Check(
+            "a training that drift or performance asked for was rolled out",
+            winner is not None,
+            described(winner) if winner else _why_none(timeline),
+        ),
     ]
     if winner is None:
         return made
@@ -88,8 +93,33 @@ def checks(
 
 def winning(timeline: list[Entry]) -> Entry | None:
     """The first training because of drift or performance whose version was rolled out."""
-    asked = (c for c in timeline if c.results.get("decide_retraining", {}).get("trigger") in ("drift", "performance"))
-    return next((c for c in asked if c.run.kind == "train" and version(c)), None)
+    return next((c for c in _asked_for(timeline) if version(c)), None)
+
+
+def _asked_for(timeline: list[Entry]) -> list[Entry]:
+    """The trainings because of drift or performance."""
+    trained = [c for c in timeline if c.run.kind == "train"]
+    return [c for c in trained if c.results.get("decide_retraining", {}).get("trigger") in ("drift", "performance")]
+
+
+def _most(looks: list[Entry]) -> str:
+    """The look with the most drift, as the end of a sentence."""
+    if not looks:
+        return ""
+    most = max((c.results["drift"] for c in looks), key=lambda drift: drift["drifted_share"])
+    return f", at most {most['drifted_share']:.0%} of the features ({_window(most)})"
+
+
+def _why_none(timeline: list[Entry]) -> str:
+    """Why no version was rolled out because of drift or performance: of the last training, or of the last look."""
+    if asked := _asked_for(timeline):
+        reasons = asked[-1].results.get("evaluate", {}).get("verdict", {}).get("reasons", [])
+        failed = [reason for reason in reasons if not reason.startswith(("passed", "noted"))]
+        return f"there is none. Run {asked[-1].run.id}: {'; '.join(failed) or asked[-1].run.state}"
+    said = [
+        why for c in timeline if c.run.kind == "monitor" and (why := c.results.get("decide_retraining", {}).get("why"))
+    ]
+    return "there is none" + (f". The last look: {said[-1]}" if said else "")
 
 
 def version(entry: Entry) -> int | None:
@@ -120,9 +150,8 @@ def _watched(entry: Entry) -> Iterator[str]:
     performance = entry.results.get("performance", {})
     snapshot = drift.get("snapshot", drift)  # Perennial 0.1 had its fields in the result itself.
     if drift.get("outcome") == "measured":
-        window = f"{drift['window']['start']} up to {drift['window']['end']}"
         share = f"{drift['drifted_share']:.0%} of the features drifted"
-        yield f"{window}: {share} against what version {snapshot['champion_version']} was trained on"
+        yield f"{_window(drift)}: {share} against what version {snapshot['champion_version']} was trained on"
     else:
         outcome, as_of = drift.get("outcome", entry.run.state), snapshot.get("as_of")
         yield f"as of {as_of}: {outcome}" if as_of else outcome
@@ -160,6 +189,10 @@ def _trained(entry: Entry, asked: Mapping[str, str]) -> Iterator[str]:
         yield f"version {version(entry)} serves, {seconds:.1f} s after its registration"
     elif (registered := entry.results.get("register", {})).get("ask"):
         yield f"version {registered['version']} waits for a person: see Required Actions in Airflow"
+
+
+def _window(drift: dict[str, Any]) -> str:
+    return f"{drift['window']['start']} up to {drift['window']['end']}"
 
 
 def _days(split: dict[str, Any]) -> str:

@@ -374,6 +374,26 @@ def test_what_is_missing_is_named(entries: list[timeline.Entry], champion: int |
     assert lacking in missing(entries, champion)
 
 
+def found(entries: list[timeline.Entry], expected: str) -> str:
+    return next(check.found for check in timeline.checks(entries, 1, RULES) if check.expected == expected)
+
+
+def test_a_demo_without_a_training_says_what_came_nearest_to_one() -> None:
+    drift = DRIFTED.results["drift"] | {"drifted": False, "drifted_share": 0.29}
+    why = "No reason to train: 29% of the features drifted, 30% would be a reason."
+    quiet = replace(DRIFTED, results={"drift": drift, "decide_retraining": {"reason": "", "why": why}})
+    calmer = replace(quiet, results={"drift": drift | {"drifted_share": 0.1}})
+    text = found([STORY[0], calmer, quiet], "the monitor DAG found drift")
+    assert text == "in 0 of 2 looks, at most 29% of the features (2026-03-02 up to 2026-03-09)"
+    wanted = "a training that drift or performance asked for was rolled out"
+    assert found([STORY[0], calmer, quiet], wanted) == f"there is none. The last look: {why}"
+    kept = trained(3, "drift", None, 0.4, 0.4)
+    assert found([STORY[0], quiet, kept], wanted) == "there is none. Run train-3: average_precision …"
+    failed = replace(kept, run=replace(kept.run, state="failed"), results=kept.results | {"evaluate": {}})
+    assert found([STORY[0], quiet, failed], wanted) == "there is none. Run train-3: failed"
+    assert found([], wanted) == "there is none"
+
+
 @pytest.mark.parametrize(("as_of", "soon"), [("2026-03-16", True), ("2026-03-19", True), ("2026-03-20", False)])
 def test_a_better_version_must_serve_ten_days_after_the_first_labels_of_the_change(as_of: str, soon: bool) -> None:
     late = replace(STORY[2], results=STORY[2].results | {"dataset": {"as_of": as_of}})
