@@ -23,7 +23,7 @@ from training.domain.labels import known_before
 from training.domain.looks import chance_of_error, look_number
 from training.domain.metrics import standard_error
 from training.domain.monitoring import Look as MonitoringLook
-from training.domain.performance import Measured, degradation, first_windows, matured_window
+from training.domain.performance import Beside, Measured, degradation, matured_window
 from training.domain.retraining import Decision, History, Request
 from training.domain.retraining_decision import decide
 from training.domain.retraining_policy import Advice, Evidence, advise
@@ -100,8 +100,8 @@ class Watch:
     rows: pd.DataFrame
     #: The watch that this one goes on from, which several may share.
     before: "Watch | None" = None
-    #: What is known of the champion's first windows.
-    first: dict[Days, Measured | None] = field(default_factory=dict)
+    #: What is known of other windows than the one that is judged.
+    others: dict[Days, Measured | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, champion: Champion, rows: pd.DataFrame) -> "Watch":
@@ -182,10 +182,9 @@ class Watch:
             return result.model_copy(update={"outcome": "too few labels"})
         primary = spec.evaluation.primary
         now = _measured(*_scored(rows, task, champion.served), task)
-        first = [self._first(each) for each in first_windows(champion.windows.holdout.end, window)]
+        beside = Beside.of(champion.windows.holdout.end, window, self._other)
         look = look_number(window, champion.windows.holdout, spec.monitoring.window_days)
-        known = [each for each in first if each is not None]
-        test = degradation(now, champion.holdout, primary, task.rules[primary], look, spec.monitoring, known)
+        test = degradation(now, champion.holdout, primary, task.rules[primary], look, spec.monitoring, beside)
         found = {"current": {primary: now.value}, "reference": {primary: champion.holdout.value}}
         return result.model_copy(update={**found, "test": test, "degraded": bool(test and test.degraded)})
 
@@ -197,16 +196,16 @@ class Watch:
         back = champion.windows.holdout.start - champion.windows.train.start
         return evaluated(rows, self.rows, window.start - back, spec)
 
-    def _first(self, window: Days) -> Measured | None:
-        """The primary metric on one of the champion's first windows; None with too few labels."""
+    def _other(self, window: Days) -> Measured | None:
+        """The primary metric on another window; None with too few labels."""
         if self.before is not None and midnight(window.end) <= self.before.until:
-            return self.before._first(window)
-        if window not in self.first:
+            return self.before._other(window)
+        if window not in self.others:
             task, rows = self.champion.task, self._answered(window)
             truth, minimum = task.truth(rows[LABEL].to_numpy()), self.champion.spec.monitoring.minimum_class_rows
             few = task.lacks_to_measure(truth, minimum)
-            self.first[window] = None if few else _measured(*_scored(rows, task, self.champion.served), task)
-        return self.first[window]
+            self.others[window] = None if few else _measured(*_scored(rows, task, self.champion.served), task)
+        return self.others[window]
 
 
 def _answered_by(champion: Champion, rows: pd.DataFrame) -> pd.DataFrame:

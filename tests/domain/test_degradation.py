@@ -13,7 +13,7 @@ from training.contract.tasks import BinaryTask, Margin, RegressionTask, Relative
 from training.domain.evaluation_set import EvaluationSet, clusterings
 from training.domain.looks import look_number
 from training.domain.metrics import standard_error
-from training.domain.performance import Measured, degradation, first_windows
+from training.domain.performance import ALONE, Beside, Measured, degradation, first_windows
 from training.domain.tasks.binary import ScoredBinary
 
 PRECISION, RMSE = BinaryTask.METRICS["average_precision"], RegressionTask.METRICS["rmse"]
@@ -152,8 +152,11 @@ def test_false_alarms_of_a_year_of_daily_looks_stay_below_the_spec() -> None:
 HOLDOUT, GOOD = Measured(0.45, 0.09), Measured(0.62, 0.09)
 
 
-def judged(now: float, first: list[Measured], holdout: Measured = HOLDOUT) -> Degradation:
-    test = degradation(Measured(now, 0.06), holdout, "average_precision", PRECISION, 9, MonitoringSpec(), first)
+def judged(
+    now: float, first: list[Measured], holdout: Measured = HOLDOUT, before: Measured | None = None
+) -> Degradation:
+    beside = Beside(first, before, len(first))
+    test = degradation(Measured(now, 0.06), holdout, "average_precision", PRECISION, 9, MonitoringSpec(), beside)
     assert test is not None
     return test
 
@@ -175,15 +178,68 @@ def test_a_change_in_the_first_windows_is_found_by_the_holdout() -> None:
     assert judged(0.1, [bad] * 8, Measured(0.7, 0.08)).degraded
 
 
-def test_first_windows_that_could_not_be_measured_do_not_count() -> None:
-    unknown = [Measured(0.6, None), Measured(np.nan, 0.1)]
-    assert judged(0.15, unknown) == judged(0.15, [])
-    assert judged(0.15, [*unknown, GOOD]).windows == 1
+def test_a_fall_that_lasts_is_surer_on_two_windows() -> None:
+    """From .61 to .30 in both: 0.31 - 3.98 · 0.067 of one window is less than the 0.05 that is allowed."""
+    assert not judged(0.30, [GOOD] * 8).degraded
+    found = judged(0.30, [GOOD] * 8, before=Measured(0.30, 0.06))
+    assert (found.degraded, found.together, found.windows) == (True, 2, 8)
+    assert found.drop == pytest.approx((0.45 + 8 * 0.62) / 9 - 0.30)
+    assert found.standard_error == pytest.approx(np.hypot(0.06 / np.sqrt(2), 0.09 / 3))
+    assert str(found).startswith("average_precision over 2 windows is worse than on the holdout and the 8 windows")
+    assert "over 2 windows" not in str(judged(0.30, [GOOD] * 8))
 
 
-def test_two_references_share_the_chance_of_error() -> None:
-    one, two = judged(0.15, []), judged(0.15, [GOOD])
-    assert 1 - two.confidence == pytest.approx((1 - one.confidence) / 2)
+def test_a_sudden_fall_is_found_on_the_window_alone() -> None:
+    found = judged(0.1, [GOOD] * 8, before=GOOD)
+    assert (found.degraded, found.together) == (True, 1)
+
+
+def test_the_tests_share_the_chance_of_error() -> None:
+    one, two, three = judged(0.15, []), judged(0.15, [GOOD]), judged(0.15, [GOOD], before=GOOD)
+    for tests, found in ((2, two), (3, three)):
+        assert 1 - found.confidence == pytest.approx((1 - one.confidence) / tests)
+
+
+SINCE = date(2026, 3, 2)
+
+
+def after(days: int) -> Days:
+    """The window of seven days that begins so many days after the holdout."""
+    return Days(start=SINCE + timedelta(days=days), end=SINCE + timedelta(days=days + 7))
+
+
+@pytest.mark.parametrize(
+    ("days", "first", "before", "first_before"),
+    [
+        (-3, [], None, 0),
+        (6, [], None, 0),
+        (7, [0], 0, 0),
+        (10, [0], 3, 0),
+        (14, [0, 7], 7, 1),
+        (17, [0, 7], 10, 1),
+        (56, [0, 7, 14, 21, 28, 35, 42, 49], 49, 7),
+        (63, [0, 7, 14, 21, 28, 35, 42, 49], 56, 8),
+    ],
+)
+def test_what_a_window_is_compared_with(days: int, first: list[int], before: int | None, first_before: int) -> None:
+    asked: list[Days] = []
+
+    def measure(window: Days) -> Measured:
+        asked.append(window)
+        return Measured(float((window.start - SINCE).days), 0.1)
+
+    found = Beside.of(SINCE, after(days), measure)
+    assert [each.value for each in found.first] == first
+    assert (None if found.before is None else found.before.value) == before
+    assert found.first_before == first_before
+    assert len(asked) == len(set(asked)), "no window is measured twice"
+
+
+@pytest.mark.parametrize("unknown", [None, Measured(0.6, None), Measured(np.nan, 0.1)])
+def test_windows_that_cannot_be_measured_do_not_count(unknown: Measured | None) -> None:
+    assert Beside.of(SINCE, after(63), lambda _: unknown) == ALONE
+    found = Beside.of(SINCE, after(63), lambda each: unknown if each in (after(7), after(56)) else GOOD)
+    assert (found.before, len(found.first), found.first_before) == (None, 7, 7)
 
 
 def test_the_first_windows_end_before_the_window_that_is_judged() -> None:
@@ -204,14 +260,17 @@ def test_false_alarms_with_the_first_windows_stay_below_the_spec() -> None:
     values = random.normal(0.5, error, (20_000, 53))  # The holdout, and 52 windows.
     alarmed = np.zeros(len(values), dtype=bool)
     for look in range(1, 53):
-        known = min(look - 1, 8)
-        same = [Measured(0.5, error)] * (known + 2)
-        test = degradation(same[0], same[1], "average_precision", PRECISION, look, spec, same[2:])
+        known, before = min(look - 1, 8), min(look - 2, 8)  # Of the first windows: before this one, and the one before.
+        same = Measured(0.5, error)
+        beside = Beside([same] * known, same if look > 1 else None, max(0, before))
+        test = degradation(same, same, "average_precision", PRECISION, look, spec, beside)
         assert test is not None
         quantile = norm.isf(1 - test.confidence)
-        for reference in {0, known}:
-            drop = values[:, : reference + 1].mean(axis=1) - values[:, look]
-            alarmed |= drop > quantile * error * np.sqrt(1 + 1 / (reference + 1))
+        sides = {(reference, 1) for reference in {0, known}} | ({(before, 2)} if look > 1 else set())
+        for reference, together in sides:
+            current = values[:, look - together + 1 : look + 1].mean(axis=1)
+            drop = values[:, : reference + 1].mean(axis=1) - current
+            alarmed |= drop > quantile * error * np.sqrt(1 / together + 1 / (reference + 1))
     # Daily looks get a seventh of the chance each, so weekly ones use a seventh of it.
     assert alarmed.mean() <= 0.05 / 7
 

@@ -1,8 +1,8 @@
 """The champion's performance on its logged predictions, once their labels are known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,36 @@ def first_windows(since: date, window: Days) -> list[Days]:
     return [Days(start=since + at * length, end=since + (at + 1) * length) for at in range(min(FIRST_WINDOWS, fitting))]
 
 
+class Beside(NamedTuple):
+    """What the primary metric was on other windows of a champion's life, as long as the one that is judged."""
+
+    first: Sequence[Measured] = ()
+    """On its first windows, those that end before the one that is judged begins."""
+    before: Measured | None = None
+    """On the window right before that one, if it is after the holdout."""
+    first_before: int = 0
+    """So many of the first windows end before that one begins."""
+
+    @classmethod
+    def of(cls, since: date, window: Days, measure: Callable[[Days], Measured | None]) -> "Beside":
+        """`since`: the holdout's end. `measure` gives the metric on a window, None when it cannot be measured there."""
+        first = first_windows(since, window)
+        before = Days(start=window.start - timedelta(days=len(window)), end=window.start)
+        wanted = [*first, before] if before.start >= since else first
+        found = {each: measured for each in dict.fromkeys(wanted) if _is_known(measured := measure(each))}
+        known = [each for each in first if each in found]
+        first_before = sum(each.end <= before.start for each in known)
+        return cls(tuple(found[each] for each in known), found.get(before), first_before)
+
+
+#: A champion of which no other window can be measured.
+ALONE = Beside()
+
+
+def _is_known(measured: Measured | None) -> TypeGuard[Measured]:
+    return measured is not None and measured.standard_error is not None and bool(np.isfinite(measured.value))
+
+
 def degradation(
     current: Measured,
     holdout: Measured,
@@ -62,7 +92,7 @@ def degradation(
     rule: MetricRule,
     look: int,
     spec: MonitoringSpec,
-    first: Sequence[Measured] = (),
+    beside: Beside = ALONE,
 ) -> Degradation | None:
     """Test whether the primary metric on a window is worse than it was by more than is allowed.
 
@@ -70,9 +100,10 @@ def degradation(
     one that is a tenth of the reference, for a metric between 0 and 1 at most 0.05.
 
     The reference is the champion's holdout. It is short, so it may have been lucky or unlucky, and the standard errors
-    of both sides count. With the `first` windows of the champion's life there is a second reference: the mean of all of
+    of both sides count. With the first windows of the champion's life there is a second reference: the mean of all of
     these and the holdout, which is known more exactly. The world may have changed within them, which the first one
-    finds. Each of the two has half of the chance of error, and the one that shows more counts.
+    finds. A third test compares the mean of the window and the one before it with that second reference: a fall that
+    lasts is surer on two windows. The tests have equal parts of the chance of error, and what shows most counts.
 
     The champion is looked at again and again, so all looks share one chance of error (training/domain/looks.py). The
     test treats the drop as normally distributed, and tests/domain/test_degradation.py shows its rate of false alarms.
@@ -80,18 +111,32 @@ def degradation(
     `look`: the window's number in the champion's life, from 1. Champions of an earlier version have no standard error:
     it is taken to be as large as the window's. None when that cannot be estimated, or a value is not a number.
     """
-    if current.standard_error is None or not np.isfinite([current.value, holdout.value]).all():
+    if not _is_known(current) or not np.isfinite(holdout.value):
         return None
-    references = [(holdout._replace(standard_error=holdout.standard_error or current.standard_error), 0)]
-    if known := [each for each in first if each.standard_error is not None and np.isfinite(each.value)]:
-        references.append((_mean([references[0][0], *known]), len(known)))
-    tests = []
-    for reference, windows in references:
-        error = float(np.hypot(current.standard_error, reference.standard_error or 0.0))
-        drop = rule.sign * (reference.value - current.value)
-        test = judge_drop(drop, error, reference.value, primary, rule, look, spec, 1 / len(references))
-        tests.append(test.model_copy(update={"windows": windows}))
+    sure = holdout._replace(standard_error=holdout.standard_error or current.standard_error)
+    sides = [_Sides(current, sure)]
+    if beside.first:
+        sides.append(_Sides(current, _mean([sure, *beside.first]), windows=len(beside.first)))
+    if beside.before:
+        reference = _mean([sure, *beside.first[: beside.first_before]])
+        sides.append(_Sides(_mean([beside.before, current]), reference, beside.first_before, together=2))
+    tests = [each.tested(primary, rule, look, spec, 1 / len(sides)) for each in sides]
     return max(tests, key=lambda test: test.lowest_drop - test.allowed)
+
+
+class _Sides(NamedTuple):
+    """What is compared. `windows` and `together` say of how many windows the two means are: see `Degradation`."""
+
+    current: Measured
+    reference: Measured
+    windows: int = 0
+    together: int = 1
+
+    def tested(self, primary: Metric, rule: MetricRule, look: int, spec: MonitoringSpec, share: float) -> Degradation:
+        error = float(np.hypot(self.current.standard_error or 0.0, self.reference.standard_error or 0.0))
+        drop = rule.sign * (self.reference.value - self.current.value)
+        test = judge_drop(drop, error, self.reference.value, primary, rule, look, spec, share)
+        return test.model_copy(update={"windows": self.windows, "together": self.together})
 
 
 def _mean(measured: Sequence[Measured]) -> Measured:

@@ -94,6 +94,8 @@ class Degradation(Frozen):
     """By how much it is worse than on the reference. Negative: it is better."""
     windows: int = 0
     """The reference is the mean of the holdout and of so many of the champion's first windows."""
+    together: int = 1
+    """What is compared with it is the mean of so many windows, the newest ones."""
     standard_error: float
     """Of the drop: that of the window and that of the reference together."""
     look: int
@@ -120,7 +122,9 @@ class Degradation(Frozen):
         else:
             doubt = f"which may be chance at confidence {self.confidence:.3%}"
             found = f"worse than on the holdout{beside} by {change}, {doubt}"
-        return f"{self.metric} is {found} (window {self.look} of this champion); {self.allowed:.3f} is allowed"
+        over = f" over {self.together} windows" if self.together > 1 else ""
+        where = f"window {self.look} of this champion"
+        return f"{self.metric}{over} is {found} ({where}); {self.allowed:.3f} is allowed"
 
 
 class ComparedEstimate(Frozen):

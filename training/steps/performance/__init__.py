@@ -19,7 +19,7 @@ from training.domain.performance import Measured, degradation, matured_window
 from training.settings import StateSettings
 from training.snapshots import snapshot_of
 from training.steps.performance.answers import Answers
-from training.steps.performance.early import early
+from training.steps.performance.beside import measured_beside
 from training.workspace import served_artifact
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _tested(
     now = Measured(current[primary], error)
     before = Measured(metadata.holdout_metrics[primary], metadata.holdout_standard_errors.get(primary))
     look = look_number(window, metadata.holdout_days, spec.monitoring.window_days)
-    first = early(answers, window)
-    test = degradation(now, before, primary, task.rules[primary], look, spec.monitoring, first)
+    beside = measured_beside(answers, window)
+    test = degradation(now, before, primary, task.rules[primary], look, spec.monitoring, beside)
     log.info("%s: %s", "DEGRADED" if test and test.degraded else "Not degraded", test)
     return test

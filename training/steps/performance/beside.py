@@ -1,26 +1,29 @@
-"""The champion's first windows, which are a reference beside its holdout."""
+"""The primary metric on other windows of the champion's life, which the test of a window needs."""
 
 import logging
 
 from training.contract.base import Days
 from training.domain.frames import LABEL, LOGGED_OUTPUTS, are_finite
 from training.domain.metrics import standard_error
-from training.domain.performance import Measured, first_windows
+from training.domain.performance import Beside, Measured
 from training.steps.performance.answers import Answers
 
 log = logging.getLogger("perennial")
 
 
-def early(answers: Answers, window: Days) -> list[Measured]:
-    """The primary metric on each of the champion's first windows before `window` that has enough labels.
+def measured_beside(answers: Answers, window: Days) -> Beside:
+    """The primary metric on the champion's first windows and on the one before `window`, where there are enough labels.
 
     They are measured again at every look, from the log of predictions, so that nothing of earlier runs is needed.
     """
-    found = [(each, _measured(answers, each)) for each in first_windows(answers.metadata.holdout_days.end, window)]
-    known = [(each, measured) for each, measured in found if measured is not None]
-    for each, measured in known:
-        log.info("  in %s it was %.4f ± %.4f", each, *measured)
-    return [measured for _, measured in known]
+
+    def measure(each: Days) -> Measured | None:
+        found = _measured(answers, each)
+        if found is not None:
+            log.info("  in %s it was %.4f ± %.4f", each, *found)
+        return found
+
+    return Beside.of(answers.metadata.holdout_days.end, window, measure)
 
 
 def _measured(answers: Answers, window: Days) -> Measured | None:
