@@ -31,7 +31,7 @@ from benchmarks.monitoring.seeds import Sizes
 from benchmarks.monitoring.streams import default_folder
 
 #: So many that the fall by a new kind of fraud, 0.3 % of all events, is beyond chance.
-LABEL_CUSTOMERS = 20_000
+LABEL_CUSTOMERS = 40_000
 
 
 def main(given: Sequence[str] | None = None) -> None:

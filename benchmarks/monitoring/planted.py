@@ -82,6 +82,7 @@ def all_planted(kinds: Sequence[ChangeKind], magnitudes: Sequence[float]) -> Ite
             yield Planted(kind, magnitude)
     if "new_fraud" in kinds:
         yield Planted("new_fraud", 10.0)
+        yield Planted("new_fraud", 10.0, gradual=True)
     for kind in kinds:
         yield Planted(kind, max(magnitudes), gradual=True)
 

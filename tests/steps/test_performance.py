@@ -312,6 +312,21 @@ def test_the_windows_after_the_holdout_are_a_reference_too(world: MonitoredModel
     assert result.test.drop == pytest.approx(sum(before) / 3 - result.current["average_precision"])
 
 
+def test_the_window_before_is_tested_with_the_window(world: MonitoredModel, tmp_path: Path) -> None:
+    """Windows of two days: a good one after the holdout, then two without skill."""
+    settings, last = _often(tmp_path, world), Days.ending(WINDOW.end, 2)
+    before = Days.ending(last.start, 2)
+    good = Days(start=world.dataset.holdout.days.end, end=before.start)
+    _log(world, _predict(world, good, _good), _predict(world, Days(start=before.start, end=last.end), _blind))
+    looks = good.start + timedelta(days=2 + 7), DRIFTED - timedelta(days=2), DRIFTED
+    results = [performance.run(_inputs(world, as_of, 1), settings) for as_of in looks]
+    early, late, latest = (result.current["average_precision"] for result in results)
+    test = results[-1].test
+    assert test is not None
+    assert (results[-1].window, test.together, test.windows) == (last, 2, 1)
+    assert test.drop == pytest.approx((results[-1].reference["average_precision"] + early) / 2 - (late + latest) / 2)
+
+
 def test_a_prediction_that_is_no_number_is_left_out_and_counted(world: MonitoredModel) -> None:
     rows = _predict(world, WINDOW, _good)
     _log(world, rows)
