@@ -175,8 +175,8 @@ PYTEST_RUN = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reor
 FAST_TESTS := tests/contract tests/docs tests/domain
 
 .PHONY: test
-test: $(DEV_READY) ## Run every test that needs only Python and is not marked long (PYTEST='…' adds arguments)
-	@$(PYTEST_RUN) -m "not long and not airflow and not redis and not docker and not kubernetes and not spark" $(PYTEST)
+test: $(DEV_READY) ## Run the tests that need only Python, without those marked ci or long (PYTEST='…' adds arguments)
+	@$(PYTEST_RUN) -m "not ci and not long and not airflow and not redis and not docker and not kubernetes and not spark" $(PYTEST)
 
 .PHONY: test-fast
 test-fast: $(DEV_READY) ## Run lint, types, and the tests without slow imports, in parallel
@@ -184,7 +184,7 @@ test-fast: $(DEV_READY) ## Run lint, types, and the tests without slow imports, 
 
 .PHONY: fast-tests
 fast-tests: $(DEV_READY)
-	@$(PYTEST_RUN) -m "not long and not redis" $(FAST_TESTS) $(PYTEST)
+	@$(PYTEST_RUN) -m "not ci and not long and not redis" $(FAST_TESTS) $(PYTEST)
 
 .PHONY: verify-all
 verify-all: $(DEV_READY) ## Run .ci/run, the long tests, the full soak test, more generated requests, chaos and the benchmarks

@@ -16,6 +16,8 @@ import pytest
 
 from testing.files_per_worker import FilesPerWorker
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.hookimpl
 def pytest_xdist_make_scheduler(config, log):

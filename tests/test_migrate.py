@@ -116,6 +116,7 @@ def test_the_steps_go_on_after_the_migration(older: tuple[Settings, pd.DataFrame
     assert made.train.rows > 100
 
 
+@pytest.mark.ci
 def test_it_goes_on_wherever_it_was_killed(
     older: tuple[Settings, pd.DataFrame], spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

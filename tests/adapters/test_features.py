@@ -292,6 +292,7 @@ def test_an_online_store_that_cannot_be_read_is_transient(world: World) -> None:
         features.online(requests(world, 40))
 
 
+@pytest.mark.ci
 def test_lookups_go_on_while_rows_are_written(world: World) -> None:
     world.online_rows.materialize(world.versions)
     features, rows = world.features, today(world)
@@ -322,6 +323,7 @@ def process(world: World) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.ci
 @pytest.mark.long
 def test_two_processes_may_materialize_at_once(world: World) -> None:
     running = [process(world) for _ in range(2)]
@@ -330,6 +332,7 @@ def test_two_processes_may_materialize_at_once(world: World) -> None:
     assert set(world.features.online(today(world)).timestamps) == {midnight(DAYS)}
 
 
+@pytest.mark.ci
 @pytest.mark.long
 def test_a_killed_materialization_is_done_by_the_next(world: World) -> None:
     want = world.features.historical(pd.DataFrame(today(world)), world.versions)

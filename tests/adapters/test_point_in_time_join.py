@@ -20,6 +20,8 @@ from training.adapters.features.history import look_up, timed_rows
 from training.compat.feast import quick_import
 from training.domain.feature_engine import FeatureEngine, TimedRows
 
+pytestmark = pytest.mark.ci
+
 START = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR, MICROSECOND = timedelta(hours=1), timedelta(microseconds=1)
 TIME = pa.timestamp("us", tz="UTC")

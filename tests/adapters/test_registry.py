@@ -294,6 +294,7 @@ def dataset() -> DatasetResult:
     )
 
 
+@pytest.mark.ci
 def test_a_lost_answer_creates_nothing_twice(server: str, tmp_path: Path) -> None:
     gate = Gate(int(server.rpartition(":")[2]))
     gate.open()

@@ -96,6 +96,7 @@ def reopened(folder: Path) -> Registry:
     return Registry(f"sqlite:///{folder}/./mlflow.db")
 
 
+@pytest.mark.ci
 def test_a_backup_made_while_the_loop_writes_names_nothing_that_it_lacks(loop: SmallLoop, tmp_path: Path) -> None:
     """After each part of the backup the loop makes a whole turn: whatever is copied later is newer."""
     uri = make_backup(loop.settings, lambda part, count: loop.turn())
@@ -197,6 +198,7 @@ def test_a_restore_overwrites_no_other_state_and_continues_an_interrupted_one(lo
         assert problems(make_backup(loop.settings)) == []
 
 
+@pytest.mark.ci
 def test_a_destroyed_world_is_restored_and_the_loop_goes_on(tmp_path: Path, mlflow_database: Path) -> None:
     shutil.copy(mlflow_database, tmp_path)
     world = build(tmp_path)

@@ -23,6 +23,7 @@ def loaded_after(code: str) -> set[str]:
     )
 
 
+@pytest.mark.ci
 def test_feast_is_imported_without_torch_and_without_type_checks() -> None:
     code = (
         "from training.compat.feast import quick_import\n"

@@ -16,7 +16,7 @@ from training.adapters.lake import Lake
 from training.contract.base import Days
 from training.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("airflow_database")
+pytestmark = [pytest.mark.ci, pytest.mark.usefixtures("airflow_database")]
 
 SOURCE, START = "card_payments", date(2026, 1, 5)
 TABLES = ("customer_features", "terminal_features")

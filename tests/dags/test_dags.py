@@ -170,6 +170,7 @@ def test_the_approval_dag_asks_between_request_and_record(loaded: dict[str, Any]
     assert found["record_approval"]["trigger_rule"] == "none_failed"
 
 
+@pytest.mark.ci
 def test_a_model_whose_versions_nobody_approves_has_no_approval_dag(tmp_path: Path) -> None:
     spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
     (tmp_path / "card_fraud.yaml").write_text(yaml.safe_dump({**spec, "approval": "never"}))
@@ -253,6 +254,7 @@ def test_scoring_follows_new_data_or_a_schedule_and_announces_predictions(tmp_pa
     assert announced["__var"]["name"] == "nightly_predictions"
 
 
+@pytest.mark.ci
 def test_a_changed_schedule_is_that_of_the_dag(tmp_path: Path) -> None:
     spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
     times = {"monitor": "17 3 * * *", "train": "41 5 * * 2"}
@@ -264,6 +266,7 @@ def test_a_changed_schedule_is_that_of_the_dag(tmp_path: Path) -> None:
         assert cron in json.dumps(dags[f"card_fraud_{kind}"]["timetable"]), kind
 
 
+@pytest.mark.ci
 def test_without_a_schedule_a_training_starts_for_a_request_only(tmp_path: Path, loaded: dict[str, Any]) -> None:
     spec = yaml.safe_load((MODELS_DIR / "card_fraud.yaml").read_text())
     spec["schedule"]["train"] = None
@@ -274,6 +277,7 @@ def test_without_a_schedule_a_training_starts_for_a_request_only(tmp_path: Path,
     assert "CronTriggerTimetable" not in timetable
 
 
+@pytest.mark.ci
 def test_a_file_with_another_ending_is_reported(tmp_path: Path) -> None:
     (tmp_path / "late.yml").write_text("name: late\n")
     ((_, error),) = load(ROOT / "dags", CT_MODELS_DIR=str(tmp_path))["errors"].items()
@@ -308,6 +312,7 @@ def test_a_backfill_takes_in_nothing_before_the_check(loaded: dict[str, Any]) ->
         assert later in after[earlier], (earlier, later)
 
 
+@pytest.mark.ci
 def test_sql_and_feast_are_not_looked_at_when_dags_are_made(tmp_path: Path) -> None:
     for name in ("card_payments.sql", "card_payments.py"):
         (tmp_path / name).write_text("neither SQL nor Python")
@@ -318,11 +323,13 @@ def test_sql_and_feast_are_not_looked_at_when_dags_are_made(tmp_path: Path) -> N
     assert sorted(loaded["dags"]) == ids()
 
 
+@pytest.mark.ci
 def test_a_task_loads_only_the_dag_that_it_belongs_to() -> None:
     loaded = load(ROOT / "dags", _AIRFLOW_PARSING_CONTEXT_DAG_ID="card_payments_data")
     assert list(loaded["dags"]) == ["card_payments_data"]
 
 
+@pytest.mark.ci
 def test_a_task_reads_the_files_of_its_own_model_and_source_only_and_each_once() -> None:
     loaded = load(ROOT / "dags" / "monitor.py", _AIRFLOW_PARSING_CONTEXT_DAG_ID="flight_delay_monitor")
     assert list(loaded["dags"]) == ["flight_delay_monitor"]

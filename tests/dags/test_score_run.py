@@ -12,7 +12,7 @@ from tests.dags.real_steps import run_dag, use_settings
 from tests.steps.batch_world import BatchWorld, ids
 from tests.steps.ingest_helpers import MODEL, day
 
-pytestmark = pytest.mark.usefixtures("airflow_database")
+pytestmark = [pytest.mark.ci, pytest.mark.usefixtures("airflow_database")]
 
 
 @pytest.fixture

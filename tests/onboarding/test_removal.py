@@ -117,6 +117,7 @@ def test_other_models_of_the_source_lose_nothing(stack: Settings) -> None:
     assert Lake(stack.lake, SOURCE, "other").version("events") is not None
 
 
+@pytest.mark.ci
 def test_a_removal_that_was_killed_anywhere_is_continued(stack: Settings) -> None:
     # After each change the process is killed, and the next one looks anew.
     for _ in model_removal(MODEL, stack).changes:
@@ -126,6 +127,7 @@ def test_a_removal_that_was_killed_anywhere_is_continued(stack: Settings) -> Non
     assert Registry(stack.tracking_uri).by_alias(MODEL, CHAMPION) is None
 
 
+@pytest.mark.ci
 def test_the_removal_of_a_source_that_was_killed_before_its_end_is_continued(stack: Settings) -> None:
     for model in (MODEL, "other"):
         apply(model_removal(model, stack))

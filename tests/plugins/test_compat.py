@@ -1,10 +1,30 @@
 """The private parts of Airflow and its provider that perennial_airflow/compat uses are where it expects them."""
 
 import inspect
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
-from airflow.sdk import DAG, Param, XComArg
-from perennial_airflow.compat.airflow_sdk import DagParam, ResolveMixin, dag_param_name
+import pytest
+from airflow.sdk import DAG, Param, XComArg, listener, plugins_manager
+from perennial_airflow.compat import airflow_sdk
+from perennial_airflow.compat.airflow_sdk import DagParam, ResolveMixin, dag_param_name, load_task_plugins
+
+#: As plugins/perennial_preload.py, it loads the plugins while Airflow loads it.
+PLUGIN = """
+from pathlib import Path
+
+from airflow.plugins_manager import AirflowPlugin
+from perennial_airflow.compat.airflow_sdk import load_task_plugins
+
+with Path(__file__).with_suffix(".ran").open("a") as file:
+    file.write("once")
+load_task_plugins()
+
+
+class OwnPlugin(AirflowPlugin):
+    name = "own_plugin"
+"""
 
 
 def parameters(function: object) -> list[str]:
@@ -63,3 +83,29 @@ def test_airflows_own_processes_send_gauges_with_tags() -> None:
     from airflow.jobs import scheduler_job_runner
 
     assert scheduler_job_runner.stats is server_stats
+
+
+@pytest.fixture
+def own_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of plugins that no process has loaded."""
+    monkeypatch.setattr(plugins_manager.settings, "PLUGINS_FOLDER", str(tmp_path))
+    monkeypatch.setattr(airflow_sdk, "_loading", False)
+    kept = (plugins_manager._get_plugins, plugins_manager.integrate_macros_plugins, listener.get_listener_manager)
+    for cached in kept:
+        cached.cache_clear()
+    yield tmp_path
+    for cached in kept:
+        cached.cache_clear()
+
+
+def test_the_plugins_of_tasks_are_loaded_once_though_one_of_them_loads_them(own_plugins: Path) -> None:
+    (own_plugins / "own.py").write_text(PLUGIN)
+    load_task_plugins()
+    loaded, errors = plugins_manager._get_plugins()
+    assert "own_plugin" in {plugin.name for plugin in loaded}
+    assert str(own_plugins / "own.py") not in errors
+    # What a task asks for has been made.
+    assert listener.get_listener_manager.cache_info().currsize == 1
+    assert plugins_manager.integrate_macros_plugins.cache_info().currsize == 1
+    load_task_plugins()
+    assert (own_plugins / "own.ran").read_text() == "once"

@@ -93,6 +93,7 @@ def test_a_success_is_sent_with_its_time_and_the_share_of_the_disk_that_is_free(
 FAILED = {("perennial.step.failed", "step=ingest", "source=flights")}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("ends", "retries", "told"),
     others_long(

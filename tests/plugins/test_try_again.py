@@ -74,6 +74,7 @@ def repetitions(ti: Any) -> list[DagRun]:
         return list(found)
 
 
+@pytest.mark.ci
 def test_a_run_that_failed_because_something_was_away_is_queued_again_for_later(told: list[Any]) -> None:
     began = datetime.now(UTC)
     tis = run("away", SUCCEEDS, AWAY, SUCCEEDS)

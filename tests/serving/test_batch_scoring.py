@@ -20,6 +20,8 @@ from training.contract.model_spec import MODELS_DIR
 from training.contract.predictions import read_predictions
 from training.domain.partitions import partition_days
 
+pytestmark = pytest.mark.ci
+
 #: Added to the ids of events that the service is asked about and that never land.
 TWIN = 10_000_000
 

@@ -19,6 +19,8 @@ from training.contract.errors import StepError
 from training.contract.traffic import Desired
 from training.onboarding.removal import model_removal
 
+pytestmark = pytest.mark.ci
+
 SOURCE = "card_payments"
 #: What the specs say: a binary model, a regression, one that never gets a version, and one of another service.
 KINDS = {"risk": "binary", "loss": "regression", "unborn": "binary", "foreign": "binary"}

@@ -19,7 +19,7 @@ from serving.loaded_model import FEW_ROWS, LoadedModel, MeasuredModel
 from serving.metrics import Metrics
 from serving.micro_batcher import MicroBatcher, Outcome
 from serving.prediction_log import PredictionLog
-from serving.recorder import RECORD_SECONDS, RecordTimer
+from serving.recorder import LINE_ROWS, RECORD_SECONDS, RecordTimer
 from serving.request import PredictionRequest
 from serving.schema import BadRequest
 from serving.segments import EventLayout
@@ -298,6 +298,26 @@ def test_a_prediction_that_cannot_be_logged_costs_no_other(bench: Bench) -> None
     bench.answering.close()
     bench.log.close()
     assert [row["event"]["amount"] for row in bench.lake.scan(PREDICTIONS).to_table().to_pylist()] == [2.0]
+
+
+def test_answers_that_are_recorded_together_fill_lines_up_to_their_limit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request whose rows do not fit begins the next line. One with more rows than a line may have is a line."""
+    lines, append = [], bench.log.append
+    monkeypatch.setattr(bench.log, "append", lambda rows: lines.append(len(rows["prediction_id"])) or append(rows))
+    monkeypatch.setattr("serving.recorder.RECORD_SECONDS", 60.0)  # All at once, at the end.
+    route, requests = Route(bench.champion, "champion"), (LINE_ROWS - 2, 2, 1, LINE_ROWS + 1, LINE_ROWS)
+
+    async def go() -> None:
+        for rows in requests:
+            await bench.answering.answer(route, bench.batch(route, [1.0] * rows, [0.0]))
+
+    asyncio.run(go())
+    bench.answering.close()
+    assert lines == [LINE_ROWS, 1, LINE_ROWS + 1, LINE_ROWS]
+    bench.log.close()
+    assert bench.lake.scan(PREDICTIONS).to_table().num_rows == sum(requests)
 
 
 def test_the_scores_of_an_explanation_are_not_counted(bench: Bench) -> None:

@@ -22,6 +22,8 @@ from training.adapters.registry import Registry
 from training.contract.model_spec import load_model_spec
 from training.settings import Settings
 
+pytestmark = pytest.mark.ci
+
 #: Every answer has a status, a content type and a body that the document names.
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 GETS = ("/models", "/models/{model}", "/models/{model}/signals", "/admin/state")

@@ -42,6 +42,8 @@ from training.contract.messages import RollbackInputs, RolloutInputs
 from training.contract.traffic import FIRST, FirstLoad
 from training.steps import rollback, rollout
 
+pytestmark = pytest.mark.ci
+
 SOURCE, MODEL = "card_payments", "card_fraud"
 SHADOW = {"mode": "shadow", "requests": 200, "maximum_minutes": 8, "on_silence": "fail"}
 CANARY = {"mode": "canary", "weight": 30, "requests": 60, "maximum_minutes": 8, "on_silence": "fail"}

@@ -39,7 +39,7 @@ from training.settings import ROOT, Settings, variable
 from training.steps import backtest
 from training.steps.decide_retraining import DECISION, REQUEST
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.ci, pytest.mark.timeout(1800)]
 
 #: Payments until the day before END. From CHANGED on their amounts are three times as high.
 START, CHANGED, END = date(2026, 1, 5), date(2026, 2, 19), date(2026, 3, 24)

@@ -26,6 +26,8 @@ from training.settings import Settings
 from training.steps import audit, decide_retraining, drift, performance, rollback, rollout, score
 from training.workspace import served_artifact
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture
 def settings(world: MonitoredModel, tmp_path: Path) -> Settings:

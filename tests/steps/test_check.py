@@ -516,6 +516,7 @@ def test_with_a_broken_spec_missing_files_are_told_too(files: Path) -> None:
     assert [problem.split(":")[0] for problem in found(files)] == [SPEC_OF_SOURCE, "repo/feature_store.yaml", SPEC]
 
 
+@pytest.mark.ci
 def test_what_has_passed_is_not_looked_at_again_until_a_file_changes(files: Path) -> None:
     inputs, settings = CheckInputs(source=SOURCE), settings_of(files)
     assert check.run(inputs, settings).outcome == "passed"

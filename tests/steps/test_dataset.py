@@ -483,6 +483,7 @@ def test_days_whose_labels_did_not_arrive_are_named_with_their_shares(settings: 
     assert run(strict).holdout.rows == (events["event_time"].dt.date.between(day(AS_OF - 14), day(AS_OF - 8))).sum()
 
 
+@pytest.mark.ci
 def test_an_old_dataset_is_made_again_from_the_versions_that_its_result_names(settings: Settings) -> None:
     first = run(settings)
     before = {p.name: p.read_bytes() for p in Path(first.uri).iterdir()}

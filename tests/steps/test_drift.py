@@ -114,6 +114,7 @@ def test_killed_before_the_report_is_kept_it_does_so_when_run_again(world: Monit
     assert len(_artifacts(world, f"drift/{day}")) == 2
 
 
+@pytest.mark.ci
 def test_features_that_are_not_defined_any_more_have_their_default_and_are_named(
     world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,6 +93,7 @@ def test_run_twice_is_run_once(settings: Settings) -> None:
     same(everything(settings), once)
 
 
+@pytest.mark.ci
 def test_day_by_day_in_any_order_is_all_at_once(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
     events, labels = payments(20, delays=(7, 9))
     put(settings, events, labels)

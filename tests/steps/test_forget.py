@@ -183,6 +183,7 @@ def holders(root: Path, person: int) -> set[str]:
     return found
 
 
+@pytest.mark.ci
 def test_every_file_in_which_the_person_stays_is_named(place: Settings, world: MonitoredModel) -> None:
     """The state also has what nobody's spec names any more, and what was left by a kill."""
     lake = Lake(place.lake, SOURCE, MODEL)
@@ -288,6 +289,7 @@ def test_nothing_is_removed_for_somebody_who_is_not_there(place: Settings) -> No
     assert lake.versions("events", "labels") == versions
 
 
+@pytest.mark.ci
 def test_labels_go_of_events_that_only_an_earlier_version_has(place: Settings) -> None:
     lake = Lake(place.lake, SOURCE, MODEL)
     person = person_of(lake)
@@ -300,6 +302,7 @@ def test_labels_go_of_events_that_only_an_earlier_version_has(place: Settings) -
     assert lake.scan("labels").count_rows(filter=labelled) == 0
 
 
+@pytest.mark.ci
 def test_corrections_and_unfinished_replays_that_hold_the_person_are_named(place: Settings) -> None:
     person = person_of(Lake(place.lake, SOURCE, MODEL))
     held = {
@@ -347,6 +350,7 @@ def test_a_person_goes_from_redis(place: Settings, tmp_path: Path) -> None:
         assert known(other)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("dies_at", others_long([2, 1, 3]))
 def test_killed_while_rows_go_it_ends_the_work(place: Settings, monkeypatch: pytest.MonkeyPatch, dies_at: int) -> None:
     lake, calls = Lake(place.lake, SOURCE, MODEL), []

@@ -397,6 +397,7 @@ def test_killed_before_its_report_it_names_the_same_days_when_run_again(
     assert result.affected == Days(start=day(2), end=day(5))
 
 
+@pytest.mark.ci
 def test_sigkill_at_any_moment_and_a_rerun_leave_every_row_once(deliveries: Deliveries) -> None:
     """Real processes, killed at random times while they replace one version of a partition by another."""
     chance = random.Random(7)

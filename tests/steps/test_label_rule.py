@@ -102,6 +102,7 @@ def _terminal(settings: Settings) -> pd.DataFrame:
     return rows.sort_values(["terminal_id", "day"], ignore_index=True)
 
 
+@pytest.mark.ci
 def test_labels_that_name_positives_only_are_as_good_as_all_of_them(tmp_path: Path) -> None:
     def silent(model: Raw, source: Raw) -> None:
         source["labels"]["is_fraud"]["unlabelled_after_delay"] = "negative"

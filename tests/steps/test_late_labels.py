@@ -25,6 +25,8 @@ from training.domain.rollout import Move, Stage
 from training.steps import performance
 from training.steps.rollout.evidence import LateLabels, comparison
 
+pytestmark = pytest.mark.ci
+
 ROWS = 400
 TIMES = pd.date_range("2026-03-02", periods=ROWS, freq="25min", tz="UTC").as_unit("us")
 ESTIMATORS = {"multiclass": "logistic_regression", "regression": "linear_regression"}

@@ -212,6 +212,7 @@ def test_sql_that_uses_landed_labels_before_their_report_is_found(files: Path) -
     assert "terminal_fraud_share_30d differs" in problem
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("by_hand", others_long([False, True]))
 def test_the_reference_sources_pass_on_landed_data(tmp_path: Path, by_hand: bool) -> None:
     copy_files(tmp_path, by_hand=by_hand)

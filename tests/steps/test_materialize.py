@@ -88,6 +88,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
         yield f"redis://127.0.0.1:{port}/1", client.flushdb
 
 
+@pytest.mark.ci
 def test_a_store_that_was_lost_is_filled_again_without_naming_versions(
     settings: Settings, store: tuple[str, Callable[[], object]]
 ) -> None:

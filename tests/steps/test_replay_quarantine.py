@@ -121,6 +121,7 @@ def test_corrections_are_of_quarantined_rows_alone(deliveries: Deliveries) -> No
         replay(deliveries, corrections="mended.parquet")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("table", [QUARANTINE, EVENTS])
 def test_killed_at_a_commit_it_finishes_and_loses_nothing(
     deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch, table: str
@@ -144,6 +145,7 @@ def test_killed_at_a_commit_it_finishes_and_loses_nothing(
     assert not list(Path(deliveries.settings.scratch, SOURCE, "replays").rglob("*.parquet"))
 
 
+@pytest.mark.ci
 def test_killed_in_a_later_partition_it_still_names_the_days_of_the_earlier_one(
     deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +187,7 @@ def test_labels_enter_before_there_are_events_and_change_no_features_then(delive
     assert len(deliveries.rows("labels")) == labels.num_rows
 
 
+@pytest.mark.ci
 def test_a_delivery_that_comes_in_between_is_not_undone(
     deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +212,7 @@ def test_each_model_of_the_source_has_the_reason_in_its_ledger(deliveries: Deliv
     assert entry.body["partitions"][0]["entered"] == 2
 
 
+@pytest.mark.ci
 def test_features_of_old_days_are_those_of_a_delivery_that_was_right_at_once(
     deliveries: Deliveries, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def recipe_of(version: ModelVersion, settings: Settings, folder: Path) -> Recipe
     return Recipe.model_validate_json(kept.read_bytes())
 
 
+@pytest.mark.ci
 def test_the_champion_is_made_again_though_its_dataset_is_gone_and_the_spec_has_changed(
     world: MonitoredModel, place: Settings, tmp_path: Path
 ) -> None:

@@ -200,6 +200,7 @@ def test_a_champion_moved_meanwhile_is_left(settings: Settings, registry: Regist
     assert aliases(registry)["champion"] == 4
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("owner", "method", "use"),
     [(Ledger, "append", 1), (Registry, "set_alias", 1), (Registry, "set_alias", 2), (Ledger, "append", 2)],

@@ -117,6 +117,7 @@ def test_days_without_feature_rows_are_refused_before_anything_is_written(world:
 # --- kills ---
 
 
+@pytest.mark.ci
 def test_sigkill_at_any_moment_and_a_rerun_leave_every_prediction_once(world: BatchWorld) -> None:
     """Real processes, killed at random times while they score; the run that goes on tells what it wrote in all."""
     chance = random.Random(7)

@@ -101,6 +101,7 @@ def test_another_space_or_budget_is_another_fit_and_an_estimator_without_a_space
     assert place.children(place.train("logistic_regression").run_id) == []
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("trials_before", others_long([1, 3]))
 def test_killed_in_mid_search_it_goes_on_without_doing_a_trial_again(
     place: Place, searched: tuple[Place, TrainResult], trials_before: int

@@ -135,6 +135,7 @@ def test_the_value_of_the_trials_decides_and_not_the_holdout(place: Place) -> No
     assert parameters(place.train_with(good, poor)).items() >= good.parameters.items()
 
 
+@pytest.mark.ci
 def test_where_lower_values_are_better_the_lowest_is_the_best(place: Place) -> None:
     file = place.settings.models_dir / f"{MODEL}.yaml"
     spec = yaml.safe_load(file.read_text())
@@ -147,6 +148,7 @@ def test_where_lower_values_are_better_the_lowest_is_the_best(place: Place) -> N
     assert best.parameters.items() <= parameters(place.train_with(*parts)).items()
 
 
+@pytest.mark.ci
 @pytest.mark.long
 def test_a_part_killed_in_mid_search_goes_on_where_it_was(
     place: Place, searched: tuple[Place, list[SearchResult]]
@@ -158,6 +160,7 @@ def test_a_part_killed_in_mid_search_goes_on_where_it_was(
     assert place.journals() == []
 
 
+@pytest.mark.ci
 def test_a_part_that_fails_drops_out_named(place: Place) -> None:
     part = place.search(1)
     why = [FailedPart(estimator=ESTIMATOR, part=0, why="out of memory"), FailedPart(estimator="mlp", part=1, why="no")]

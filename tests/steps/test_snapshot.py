@@ -25,6 +25,8 @@ from training.contract.model_spec import load_model_spec
 from training.settings import Settings
 from training.steps import audit, dataset, decide_retraining, drift, evaluate, performance, register, train
 
+pytestmark = pytest.mark.ci
+
 TABLES = ("events", "labels", "predictions", "customer_features", "terminal_features")
 AS_OF = QUIET - timedelta(days=3)
 Between = Callable[[Settings], None]

@@ -256,6 +256,7 @@ def test_a_version_that_fails_is_held_where_the_plan_holds(
         roll(planned([stage, {"mode": "full"}]), 2)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("owner", "method", "use"),
     others_long(

@@ -273,6 +273,7 @@ def test_a_multiclass_artifact_holds_classes_and_the_reject_rule(place: Place) -
     np.testing.assert_allclose(np.sum(metadata.golden.scores, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("place", ["regression"], indirect=True)
 def test_intervals_cover_what_they_promise_and_blocks_of_time_are_drawn(place: Place) -> None:
     good = place.train("linear_regression")

@@ -27,7 +27,7 @@ from serving.schema import RequestSchema
 from testing.pipeline import Pipeline
 from testing.redis_server import running_redis
 from testing.spec_files import own_spec_files, raw_specs
-from tests.cases import others_long
+from tests.cases import others_in_ci, others_long
 from tests.serving.prediction_rows import make_log, row, together
 from training.adapters.datasets import Dataset
 from training.adapters.features import Features, OnlineRows, request_code
@@ -250,7 +250,7 @@ def expected(world: World, name: str, kind: str, events: list[dict[str, Any]]) -
 
 
 @pytest.mark.parametrize("nullable", others_long([True, False]))
-@pytest.mark.parametrize("kind", list(VALUES))
+@pytest.mark.parametrize("kind", others_in_ci(VALUES, every=3))
 def test_a_type_reaches_the_model_and_the_log_unchanged(
     world: World, tmp_path: Path, kind: str, nullable: bool
 ) -> None:

@@ -262,6 +262,7 @@ def night(settings: Settings, day: int) -> int:
     return verify_source.run(asked, settings).files["events"]
 
 
+@pytest.mark.ci
 def test_a_night_reads_a_share_and_names_a_fault_within_the_period_every_night(
     place: Settings,  # noqa: F811
     lake: Lake,

@@ -20,6 +20,8 @@ from training.layout import MARKER, layout_of, require_layout
 from training.migrate import migrate
 from training.settings import Settings
 
+pytestmark = pytest.mark.ci
+
 DAYS = 3
 
 

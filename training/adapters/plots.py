@@ -22,7 +22,9 @@ _STYLES: dict[str, dict[str, Any]] = {
 def draw(folder: Path, charts: Iterable[Chart]) -> None:
     """Write `<name>.png` of each chart into `folder`."""
     for chart in charts:
-        figure = Figure(figsize=(6.4, 4.8), dpi=110, layout="constrained")
+        # To lay out is to draw everything twice more. Only names may need more room than there is beside the axes.
+        named = any(isinstance(part, Bars | Grid) for part in chart.parts)
+        figure = Figure(figsize=(6.4, 4.8), dpi=110, layout="constrained" if named else None)
         axes = figure.add_subplot(title=chart.title, xlabel=chart.x, ylabel=chart.y)
         for part in chart.parts:
             _add(part, axes)
