@@ -122,6 +122,7 @@ def test_an_entity_that_a_correction_removed_has_the_defaults_again(world: World
     assert {online.timestamps[i] for i in np.flatnonzero(strangers)} == {None}
 
 
+@pytest.mark.ci
 def test_a_newest_row_that_moved_to_an_earlier_day_is_the_one_online(world: World) -> None:
     events, labels = payments(DAYS, per_day=60)
     world.deliver(events, labels)
@@ -237,6 +238,7 @@ def test_another_meaning_of_the_same_name_is_online_after_recomputing(world: Wor
     assert not np.array_equal(world.check_equal(asked(), versions).values, before)
 
 
+@pytest.mark.ci
 def test_another_entity_of_a_table_leaves_no_row_of_the_one_before(world: World) -> None:
     world.deliver(*payments(DAYS))
     old = world.features
@@ -256,6 +258,7 @@ def test_another_entity_of_a_table_leaves_no_row_of_the_one_before(world: World)
     world.check_equal(asked(), versions)
 
 
+@pytest.mark.ci
 def test_a_table_that_was_created_anew_is_put_online(world: World) -> None:
     events, labels = payments(DAYS)
     for _ in range(3):
@@ -267,6 +270,7 @@ def test_a_table_that_was_created_anew_is_put_online(world: World) -> None:
     assert values["customer_mean_7d"].max() == 7.0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("then", ["at once", "after as many commits as were lost"])
 def test_a_table_that_was_restored_from_an_older_copy_is_put_online(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture, then: str
@@ -304,6 +308,7 @@ def test_a_version_that_lacks_a_feature_is_named(world: World) -> None:
             call()
 
 
+@pytest.mark.ci
 def test_a_materialization_that_failed_half_way_is_completed_by_the_next(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,6 +502,7 @@ def test_only_entities_whose_rows_changed_are_written(world: World, monkeypatch:
     world.check_equal(asked(), versions)
 
 
+@pytest.mark.ci
 def test_a_store_that_was_emptied_or_changed_by_others_is_filled_whole(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -513,6 +519,7 @@ def test_a_store_that_was_emptied_or_changed_by_others_is_filled_whole(
     world.check_equal(asked(), versions)
 
 
+@pytest.mark.ci
 def test_a_write_that_was_killed_is_repeated_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.adapters.features.online_stores import online_store
 

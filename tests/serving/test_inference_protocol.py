@@ -21,6 +21,8 @@ from training.adapters.lake import Lake
 from training.contract.signals import Signals
 from training.settings import ROOT
 
+pytestmark = pytest.mark.ci
+
 KINDS = {"risk": "binary", "grade": "multiclass", "loss": "regression"}
 DATATYPES = {"transaction_id": "INT64", "customer_id": "INT64", "terminal_id": "INT64", "amount": "FP64"}
 NUMPY: dict[str, Any] = {"INT64": np.int64, "FP64": np.float64, "BYTES": object}

@@ -4,7 +4,6 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from training import storage
 
@@ -12,6 +11,8 @@ from training import storage
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """The URI of a bucket; the environment leads there."""
+    from moto.server import ThreadedMotoServer
+
     storage._store.cache_clear()  # A store of the same bucket keeps the server of an earlier module.
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()

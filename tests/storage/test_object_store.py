@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as fs
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.cases import others_long
 from training import object_store, storage
@@ -281,8 +280,10 @@ def test_no_scan_goes_through_a_file_system_in_python(s3: str, tmp_path: Path) -
 
 
 @pytest.fixture
-def short_lived(clean: pytest.MonkeyPatch) -> Iterator[tuple[Lake, ThreadedMotoServer]]:
+def short_lived(clean: pytest.MonkeyPatch) -> Iterator[tuple[Lake, Any]]:
     """A lake with a table, and the server that holds it."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -296,7 +297,7 @@ def short_lived(clean: pytest.MonkeyPatch) -> Iterator[tuple[Lake, ThreadedMotoS
 
 
 def test_a_store_that_goes_away_during_a_scan_is_a_reason_to_come_again(
-    short_lived: tuple[Lake, ThreadedMotoServer],
+    short_lived: tuple[Lake, Any],
 ) -> None:
     lake, server = short_lived
     found = lake.scan("t")
@@ -311,7 +312,7 @@ def test_a_store_that_goes_away_during_a_scan_is_a_reason_to_come_again(
 
 
 def test_a_store_that_refuses_a_scan_is_a_wrong_setting(
-    short_lived: tuple[Lake, ThreadedMotoServer], asked: tuple[str, list[Request]], clean: pytest.MonkeyPatch
+    short_lived: tuple[Lake, Any], asked: tuple[str, list[Request]], clean: pytest.MonkeyPatch
 ) -> None:
     lake, _ = short_lived
     real = object_store._s3
@@ -326,7 +327,7 @@ def test_a_store_that_refuses_a_scan_is_a_wrong_setting(
     assert caught.value.exit_code == ExitCode.BAD_CONFIG
 
 
-def test_a_bucket_that_does_not_exist_is_named(short_lived: tuple[Lake, ThreadedMotoServer]) -> None:
+def test_a_bucket_that_does_not_exist_is_named(short_lived: tuple[Lake, Any]) -> None:
     with pytest.raises(StepError, match="no-such-bucket"):
         Lake("s3://no-such-bucket/lake", "source").scan("t")
 

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 from perennial_airflow.deliveries import scan
 from perennial_airflow.reports import step_result
 
@@ -190,6 +189,8 @@ def test_a_lake_that_refuses_us_is_a_wrong_setting(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_lake_that_goes_away_before_the_commit_is_a_reason_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
