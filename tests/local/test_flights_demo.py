@@ -61,11 +61,17 @@ def test_the_flights_of_the_demo_drift_until_the_broker_grants_a_training(
 ) -> None:
     settings = Settings(home=tmp_path, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     (tmp_path / "mlflow.db").write_bytes(mlflow_database.read_bytes())
-    changed = Days(start=PLAN.history.end, end=PLAN.week(PLAN.changed_weeks).end)
+    changed = Days(start=PLAN.history.end, end=PLAN.week(4).end)
     landed = {"labels": PLAN.first_labels, "events": PLAN.history}
     files = [PLAN.land(tmp_path / "landing", feed, days) for feed, first in landed.items() for days in (first, changed)]
     Pipeline(settings).ingest(PLAN.source, files)
-    given = {"start": changed.start, "end": changed.end, "policies": ["drift"], "estimators": ["lightgbm"]}
+    given = {
+        "start": changed.start,
+        "end": changed.end,
+        "policies": ["drift"],
+        "estimators": ["lightgbm"],
+        "processes": 1,
+    }
     found = backtest.run(BacktestInputs.model_validate({"model": PLAN.model, **given}), settings)
     assert found.days.start == changed.start, "The first champion is not that of the demo"
     assert found.standings[0].trainings >= 1

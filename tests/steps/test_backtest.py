@@ -293,6 +293,20 @@ def test_what_was_computed_before_is_found_again(world: World, whole: m.Backtest
 
 
 @pytest.mark.long
+def test_with_other_settings_of_monitoring_monitors_look_again_and_nothing_is_trained_again(
+    world: World, whole: m.BacktestResult, tmp_path: Path
+) -> None:
+    assert next(each for each in whole.standings if each.policy == "drift").trainings
+    kept = trainings(world)
+    fields = yaml.safe_load((world.settings.models_dir / f"{MODEL}.yaml").read_text())
+    fields["monitoring"] |= {"minimum_shift": 1.0, "minimum_new_share": 1.0}
+    (tmp_path / f"{MODEL}.yaml").write_text(yaml.safe_dump(fields))
+    found = run(World(world.settings.model_copy(update={"models_dir": tmp_path}), world.lake), policies=["drift"])
+    assert found.standings[0].trainings == 0
+    assert trainings(world) == kept
+
+
+@pytest.mark.long
 def test_the_same_backtest_again_is_the_same(world: World, whole: m.BacktestResult) -> None:
     assert run(world) == whole
 

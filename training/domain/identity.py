@@ -217,12 +217,14 @@ def code_id(spec: ModelSpec, code: str, definitions: str) -> str:
 
 
 def backtest_id(spec: ModelSpec, table_versions: TableVersions, tables: Mapping[str, str | None], code: str) -> str:
-    """Of what backtests compute from these tables (see `dataset_id`): trainings, verdicts, and what monitors find.
+    """Of what backtests compute from these tables (see `dataset_id`): features, trainings, verdicts, values.
 
-    It does not depend on the policies that are replayed. `code`: of training (`code_id`).
+    It does not depend on the policies that are replayed, nor on settings of monitoring that decide only what monitors
+    find. `code`: of training (`code_id`).
     """
     decides = spec.model_dump(mode="json", include={"source", "label", "features", "task", "training", "evaluation"})
-    return digest([spec.name, decides, spec.monitoring, table_versions, tables, code])
+    kept = [spec.monitoring.maximum_rows, spec.monitoring.embeddings]
+    return digest([spec.name, decides, kept, table_versions, tables, code])
 
 
 def request_id(model: str, trigger: str, day: date | None, what: Any) -> str:

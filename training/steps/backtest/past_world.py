@@ -83,7 +83,8 @@ class PastWorld:
 
     def _monitored(self, monitor: str, result: type[T], day: date, champion: Served) -> T:
         training = self.trained(champion.model)
-        name = f"{monitor}/{day}-{_digest(training)[:_SHORT]}-{champion.since}"
+        settings = digest(self._spec.monitoring, _SHORT)
+        name = f"{monitor}/{day}-{_digest(training)[:_SHORT]}-{champion.since}-{settings}"
         return self._jobs.once(name, result, f"past_monitors:{monitor}", day, training, champion.since).result()
 
     def _verdict(self, training: Training, champion: Training) -> Future[Verdict]:
