@@ -1,15 +1,15 @@
 """uvicorn's httptools protocol with limits that it lacks: on the size of a request's head and the time it may take, on
 what comes with a body in chunks, and on connections.
 
-uvicorn's h11 protocol has the first limit, but takes three times the CPU (docs/adr/0014). `send_whole` writes a
-response in one piece: it saves a call of the kernel and what uvicorn does to take a response in pieces.
+uvicorn's h11 protocol has the first limit, but takes three times the CPU (docs/adr/0014). `send_whole` saves a call of
+the kernel for each response.
 
 Private parts: `HTTP_PROTOCOLS`, because BentoML leaves the choice of the protocol to uvicorn; `send_400_response`; that
 the parser calls `on_message_begin`, `on_headers_complete`, `on_body` and `on_message_complete` for each request, and
 that headers and trailers are appended to `headers`; `app`; `access_log`; `connections`; `_start_asgi_task`;
 `Server.capture_signals`; that `receive` and `send` are methods of the request's cycle, that its `body` is whole
-once its `more_body` is False, that it is `disconnected` once the caller is gone, and what `send` does with it for a
-response whose length is known; `STATUS_LINE`.
+once its `more_body` is False, that it is `disconnected` once the caller is gone, and that `send` writes the head and
+the body of a response to its `transport`.
 """
 
 import logging
@@ -21,7 +21,7 @@ from typing import Any
 import uvicorn
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 #: A head of more bytes is refused. It is measured whenever a read ends within the head, as h11 does. Of a read in which
 #: an earlier request ends, nothing counts, because the head's part is not known.
@@ -134,36 +134,27 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
+class _HeadFirst:
+    """A transport for one response: keeps the head until the body comes, so that the kernel gets both in one call."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport, self._head = transport, b""
+        self.close, self.is_closing = transport.close, transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            self._transport.write(self._head + data)
+        else:
+            self._head = data
+
+
 async def send_whole(send: Any, start: dict[str, Any], body: dict[str, Any]) -> None:
-    """`send` both ASGI messages of a response, whose headers have its content-length. They are written at once.
-
-    uvicorn sends those that it logs, those that must wait until the caller reads, and those without a body (HEAD).
-    """
+    """`send` both ASGI messages of a response. uvicorn writes them to the connection at once."""
     cycle = getattr(send, "__self__", None)
-    if cycle is None or cycle.access_log or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
-        await send(start)
-        await send(body)
-    elif not cycle.disconnected:
-        _write_whole(cycle, start["status"], start["headers"], body["body"])
-
-
-def _write_whole(cycle: Any, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
-    """As uvicorn's `cycle.send` of both messages."""
-    lines = [STATUS_LINE[status]]
-    for name, value in (*cycle.default_headers, *headers):
-        lines += name, b": ", value, b"\r\n"
-    if (b"connection", b"close") in headers:
-        cycle.keep_alive = False
-    elif not cycle.keep_alive:
-        lines.append(b"connection: close\r\n")
-    lines += b"\r\n", content
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join(lines))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
+    if cycle is not None:
+        cycle.transport = _HeadFirst(cycle.transport)
+    await send(start)
+    await send(body)
 
 
 def body_that_came(receive: Any) -> bytes | None:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -59,7 +58,7 @@ def test_uvicorn_makes_no_line_of_its_access_log_that_nobody_gets(
     written: list[Any] = []
     monkeypatch.setattr(httptools_impl, "get_path_with_query_string", written.append)
     caplog.set_level(level, "uvicorn.access")
-    asyncio.run(_answered(uvicorn.Config(_answer_in_one_piece, log_config=None)))
+    asyncio.run(_answered(uvicorn.Config(_answer_the_path, log_config=None)))
     assert bool(written) is (level == logging.INFO)
 
 
@@ -72,72 +71,30 @@ class RecordingTransport(asyncio.Transport):
         self.written.append(bytes(data))
 
     def is_closing(self) -> bool:
-        return b"closed" in self.written
-
-    def close(self) -> None:
-        self.written.append(b"closed")
-
-    def pause_reading(self) -> None:
-        """What was sent already is there."""
-
-    def resume_reading(self) -> None:
-        """Nothing more comes."""
+        return False
 
 
-async def _answer_in_two_pieces(scope: Any, receive: Any, send: Any) -> None:
-    headers = [(b"content-length", b"4"), *([(b"connection", b"close")] if scope["query_string"] else [])]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": scope["path"].encode()})
-
-
-async def _answer_in_one_piece(scope: Any, receive: Any, send: Any) -> None:
-    headers = [(b"content-length", b"4"), *([(b"connection", b"close")] if scope["query_string"] else [])]
-    start = {"type": "http.response.start", "status": 200, "headers": headers}
+async def _answer_the_path(scope: Any, receive: Any, send: Any) -> None:
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
     await send_whole(send, start, {"type": "http.response.body", "body": scope["path"].encode()})
 
 
-GET_ONE, GET_TWO = (b"GET /" + name + b" HTTP/1.1\r\nHost: x\r\n\r\n" for name in (b"one", b"two"))
-
-
-async def _answered(config: uvicorn.Config, requests: Sequence[bytes] = (GET_ONE, GET_TWO)) -> list[bytes]:
-    """What is written to a connection that sends `requests`. A last `closed` says that the server closed it."""
-    state = ServerState()
-    state.default_headers = [(b"date", b"today"), (b"server", b"uvicorn")]
-    protocol = LimitedHttpToolsProtocol(config, state, {}, asyncio.get_running_loop())
+async def _answered(config: uvicorn.Config) -> list[bytes]:
+    """What is written to a connection that asks for /one and for /two."""
+    protocol = LimitedHttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
     transport = RecordingTransport()
     protocol.connection_made(transport)
-    for request in requests:
-        protocol.data_received(request)
+    for path in (b"/one", b"/two"):
+        protocol.data_received(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         await asyncio.sleep(0.01)
     return transport.written
 
 
 def test_head_and_body_of_a_response_are_written_at_once() -> None:
-    one, two = asyncio.run(_answered(uvicorn.Config(_answer_in_one_piece, log_config=None)))
+    one, two = asyncio.run(_answered(uvicorn.Config(_answer_the_path, log_config=None)))
     assert one.startswith(b"HTTP/1.1 200 OK\r\n")
     assert one.endswith(b"\r\n\r\n/one")
     assert two.endswith(b"\r\n\r\n/two")
-
-
-@pytest.mark.parametrize(
-    "requests",
-    [
-        [GET_ONE, GET_TWO],
-        [GET_ONE + GET_TWO],  # The second waits for the answer to the first.
-        [b"HEAD /one HTTP/1.1\r\nHost: x\r\n\r\n", GET_TWO],
-        [b"GET /one HTTP/1.0\r\n\r\n"],
-        [b"GET /one HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"],
-        [b"GET /one?close HTTP/1.1\r\nHost: x\r\n\r\n"],
-    ],
-)
-def test_a_response_in_one_piece_has_the_bytes_that_uvicorn_writes(requests: list[bytes]) -> None:
-    whole, pieces = (
-        asyncio.run(_answered(uvicorn.Config(app, log_config=None), requests))
-        for app in (_answer_in_one_piece, _answer_in_two_pieces)
-    )
-    assert b"".join(whole) == b"".join(pieces)
-    assert b"HTTP/1.1 200 OK\r\n" in whole[0]
-    assert b"\r\ndate: today\r\n" in whole[0]
 
 
 def test_many_observations_at_once_are_those_made_one_by_one() -> None:
