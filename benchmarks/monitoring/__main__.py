@@ -11,7 +11,7 @@ is generated is kept in the folder, so that a change of the tests is judged with
 results of each seed, as long as the code is the same: a run that was killed goes on.
 
 Changes that only labels show are measured on larger streams too, as at 1,000 customers a new fraud of 0.3 % of all
-events is two victims a week. Ten of 20,000 customers take about 35 minutes of CPU with a look a week, and 4 GB.
+events is two victims a week. Ten of 40,000 customers take about 70 minutes of CPU with a look a week, and 5 GB.
 """
 
 import argparse
