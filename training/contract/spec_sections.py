@@ -125,8 +125,8 @@ class MonitoringSpec(Spec):
     """What may change without being drift. `day_of_week`, `hour_of_day` (UTC): the reference gets the window's mix of
     days or hours. `year`: the reference is the same week of the year before, where the lake has it."""
     maximum_drifted_share: Share | None = None
-    """The data has drifted when this share of its features has, or an output. Unset: when any column has; with the test
-    `distance` 0.3."""
+    """The data has drifted when this share of its features, entities and ages has, or an output. Unset: when any column
+    has; with the test `distance` 0.3."""
     maximum_rows: int = Field(20_000, ge=100)
     """Rows of the window, and of the training window, that are sampled and compared. More find smaller changes."""
     minimum_rows: int = Field(1000, ge=1)

@@ -90,13 +90,13 @@ def current_window(as_of: date, window_days: int) -> Days:
 
 
 def has_drifted(columns: Mapping[str, ColumnDrift], maximum_share: float | None) -> tuple[bool, float]:
-    """Whether the model's data drifted, and the share of its features (without the outputs) that did.
+    """Whether the model's data drifted, and the share of its columns (without the outputs) that did.
 
     Without `maximum_share` the data has drifted when any column has: tests with false-discovery control call no column
     drifted by chance, and a fault of one sensor in twenty shows in one or two. Distances without a p-value do, so they
     need the share DISTANCE_SHARE then.
 
-    With a share, that many features must have drifted, or an output. While labels are late, a shift of the predictions
+    With a share, that many features, entities and ages must have drifted, or an output. While labels are late, a shift of the predictions
     is the best sign of a shift in performance (docs.evidentlyai.com, "Prediction drift"), and one important feature can
     cause it while the share stays low.
     """
