@@ -76,7 +76,11 @@ def label_planted(kinds: Sequence[ChangeKind]) -> Iterator[Planted]:
 
 
 def all_planted(kinds: Sequence[ChangeKind], magnitudes: Sequence[float]) -> Iterator[Planted]:
-    """At once by magnitude, then those over eight weeks."""
+    """At once by magnitude, then those over eight weeks. None twice."""
+    yield from dict.fromkeys(_all_planted(kinds, magnitudes))
+
+
+def _all_planted(kinds: Sequence[ChangeKind], magnitudes: Sequence[float]) -> Iterator[Planted]:
     for kind in kinds:
         for magnitude in magnitudes:
             yield Planted(kind, magnitude)

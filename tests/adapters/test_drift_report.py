@@ -141,7 +141,6 @@ def test_infinite_values_are_an_error_and_not_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.ci
 @pytest.mark.long
 def test_nothing_is_sent_anywhere(tmp_path: Path) -> None:
     program = (

@@ -323,7 +323,6 @@ def process(world: World) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.ci
 @pytest.mark.long
 def test_two_processes_may_materialize_at_once(world: World) -> None:
     running = [process(world) for _ in range(2)]
@@ -332,7 +331,6 @@ def test_two_processes_may_materialize_at_once(world: World) -> None:
     assert set(world.features.online(today(world)).timestamps) == {midnight(DAYS)}
 
 
-@pytest.mark.ci
 @pytest.mark.long
 def test_a_killed_materialization_is_done_by_the_next(world: World) -> None:
     want = world.features.historical(pd.DataFrame(today(world)), world.versions)

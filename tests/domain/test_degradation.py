@@ -179,7 +179,7 @@ def test_a_change_in_the_first_windows_is_found_by_the_holdout() -> None:
 
 
 def test_a_fall_that_lasts_is_surer_on_two_windows() -> None:
-    """From .61 to .30 in both: 0.31 - 3.98 · 0.067 of one window is less than the 0.05 that is allowed."""
+    """From .60 to .30 in both: 0.30 - 4.04 · 0.067 of one window is less than the 0.05 that is allowed."""
     assert not judged(0.30, [GOOD] * 8).degraded
     found = judged(0.30, [GOOD] * 8, before=Measured(0.30, 0.06))
     assert (found.degraded, found.together, found.windows) == (True, 2, 8)
@@ -192,6 +192,14 @@ def test_a_fall_that_lasts_is_surer_on_two_windows() -> None:
 def test_a_sudden_fall_is_found_on_the_window_alone() -> None:
     found = judged(0.1, [GOOD] * 8, before=GOOD)
     assert (found.degraded, found.together) == (True, 1)
+
+
+def test_a_fall_that_has_ended_is_none() -> None:
+    """The window before lost nearly all; the newest is as good as ever."""
+    found = judged(0.62, [GOOD] * 8, before=Measured(0.02, 0.06))
+    assert (found.degraded, found.together) == (False, 1)
+    assert found.drop < 0.0
+    assert judged(0.50, [GOOD] * 8, before=Measured(0.02, 0.06)).degraded, "it still loses more than is allowed"
 
 
 def test_the_tests_share_the_chance_of_error() -> None:

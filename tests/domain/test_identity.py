@@ -11,7 +11,7 @@ from training.contract.columns import Column
 from training.contract.feature_tables import FeatureTable
 from training.contract.feeds import FeedSpec
 from training.contract.model_spec import ModelSpec
-from training.domain.identity import DECIDES, code_id, dataset_id, digest, fit_id, request_id, verdict_id
+from training.domain.identity import DECIDES, backtest_id, code_id, dataset_id, digest, fit_id, request_id, verdict_id
 
 AS_OF = date(2026, 3, 1)
 VERSIONS = {"events": 3, "labels": 2}
@@ -219,6 +219,20 @@ def test_how_to_train_after_a_change_decides_only_a_dataset_that_is_made_after_o
     assert len({usual, after, other}) == 3
     assert verdict_id(spec, {}, 1) != verdict_id(spec, {}, None)
     assert code_id(spec, "code", "definitions") != code_id(spec, "code", "other definitions")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "same"),
+    [("window_days", 9, True), ("maximum_drifted_share", 0.9, True), ("maximum_rows", 500, False)],
+)
+def test_a_backtest_finds_its_trainings_again_unless_monitoring_decides_a_dataset(
+    field: str, value: Any, same: bool
+) -> None:
+    changed = raw_spec()
+    changed.setdefault("monitoring", {})[field] = value
+    specs = [ModelSpec.model_validate(raw) for raw in (raw_spec(), changed)]
+    before, after = (backtest_id(spec, VERSIONS, TABLES, "code") for spec in specs)
+    assert (before == after) is same
 
 
 def test_requests_keep_the_ids_that_they_had_in_the_version_before() -> None:

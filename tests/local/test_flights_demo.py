@@ -22,7 +22,7 @@ PLAN = plan_of("flight_delay")
 COLUMNS, DRIFTED = 21, dict(zip([PLAN.week(number).end for number in range(1, 7)], [0, 5, 6, 3, 4, 5], strict=True))
 
 
-class Measured:
+class DemoWorld:
     """The world of a replay that looks on these days. Each training gives a better model."""
 
     def __init__(self, drifted: Mapping[date, int], maximum_share: float | None) -> None:
@@ -47,10 +47,8 @@ class Measured:
 def test_the_spec_asks_for_a_training_when_the_flights_of_the_demo_drift() -> None:
     spec = load_model_spec(PLAN.model)
     assert spec.retraining.policy in ("combined", "drift")
-    first, world = (
-        Served(model="first", version=1, since=PLAN.history.end),
-        Measured(DRIFTED, spec.monitoring.maximum_drifted_share),
-    )
+    first = Served(model="first", version=1, since=PLAN.history.end)
+    world = DemoWorld(DRIFTED, spec.monitoring.maximum_drifted_share)
     asked = replay(POLICIES["drift"], list(DRIFTED), first, world, spec).trainings
     assert asked, f"In no two successive weeks {spec.monitoring.maximum_drifted_share:.0%} of the columns drift"
 

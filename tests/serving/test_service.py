@@ -110,6 +110,18 @@ def test_a_payment_is_answered(stack: Stack, served: int) -> None:
     assert datetime.fromisoformat(said["feature_timestamp"]) == MIDNIGHT
 
 
+def test_the_open_inference_protocol_gives_the_same_prediction(stack: Stack, url: str, served: int) -> None:
+    """tests/serving/test_inference_protocol.py has the rest of the protocol."""
+    datatypes = {int: "INT64", float: "FP64", str: "BYTES"}
+    tensors = [
+        {"name": name, "datatype": datatypes[type(value)], "shape": [1], "data": [value]}
+        for name, value in EVENT.items()
+    ]
+    answer = httpx.post(f"{url}/v2/models/card_fraud/infer", json={"inputs": tensors}).json()
+    outputs = {each["name"]: each["data"] for each in answer["outputs"]}
+    assert (answer["model_version"], outputs["score"]) == (str(served), [stack.predict().json()["score"]])
+
+
 def test_an_unknown_customer_gets_defaults_and_a_flag(stack: Stack, served: int) -> None:
     said = stack.predict(customer_id=999).json()
     assert (said["features_defaulted"], said["feature_timestamp"]) == (True, None)

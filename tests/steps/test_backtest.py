@@ -311,12 +311,6 @@ def test_the_same_backtest_again_is_the_same(world: World, whole: m.BacktestResu
     assert run(world) == whole
 
 
-def test_an_unknown_policy_is_named(world: World) -> None:
-    with pytest.raises(InputError, match="no policy 'weakly'") as raised:
-        run(world, policies=["weakly"])
-    assert "Did you mean 'weekly'?" in raised.value.hint
-
-
 def test_a_period_that_is_too_short_says_what_there_is(world: World) -> None:
     with pytest.raises(DataContractError, match="too little to replay"):
         run(world, start=TO - timedelta(days=8))

@@ -98,7 +98,6 @@ def test_a_registry_of_features_is_published_whole_or_not_at_all(
     assert not [path for path in home.rglob(".*") if path.is_file()]
 
 
-@pytest.mark.ci
 @pytest.mark.long
 def test_each_step_of_a_loop_ends_with_75_and_does_its_work_once_when_there_is_space(
     small_disk: Path, tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch

@@ -30,6 +30,7 @@ from training.contract.model_spec import MODELS_DIR, load_model_spec
 from training.contract.tasks import BinaryTask
 from training.domain.encoding import encoded
 from training.domain.estimated_performance import have_been_right
+from training.domain.looks import chance_of_error
 from training.settings import Settings
 from training.steps import performance
 from training.workspace import served_artifact
@@ -312,19 +313,17 @@ def test_the_windows_after_the_holdout_are_a_reference_too(world: MonitoredModel
     assert result.test.drop == pytest.approx(sum(before) / 3 - result.current["average_precision"])
 
 
-def test_the_window_before_is_tested_with_the_window(world: MonitoredModel, tmp_path: Path) -> None:
-    """Windows of two days: a good one after the holdout, then two without skill."""
+def test_the_window_before_is_measured_too(
+    world: MonitoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Windows of two days. With the first one and the one before, there are three tests."""
     settings, last = _often(tmp_path, world), Days.ending(WINDOW.end, 2)
     before = Days.ending(last.start, 2)
-    good = Days(start=world.dataset.holdout.days.end, end=before.start)
-    _log(world, _predict(world, good, _good), _predict(world, Days(start=before.start, end=last.end), _blind))
-    looks = good.start + timedelta(days=2 + 7), DRIFTED - timedelta(days=2), DRIFTED
-    results = [performance.run(_inputs(world, as_of, 1), settings) for as_of in looks]
-    early, late, latest = (result.current["average_precision"] for result in results)
-    test = results[-1].test
-    assert test is not None
-    assert (results[-1].window, test.together, test.windows) == (last, 2, 1)
-    assert test.drop == pytest.approx((results[-1].reference["average_precision"] + early) / 2 - (late + latest) / 2)
+    _log(world, _predict(world, Days(start=world.dataset.holdout.days.end, end=last.end), _good))
+    found = performance.run(_inputs(world, DRIFTED, 1), settings).test
+    assert found is not None
+    assert f"  in {before} it was 0." in caplog.text
+    assert 1 - found.confidence == pytest.approx(chance_of_error(0.95, found.look, 2) / 3)
 
 
 def test_a_prediction_that_is_no_number_is_left_out_and_counted(world: MonitoredModel) -> None:

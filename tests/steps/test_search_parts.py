@@ -148,7 +148,6 @@ def test_where_lower_values_are_better_the_lowest_is_the_best(place: Place) -> N
     assert best.parameters.items() <= parameters(place.train_with(*parts)).items()
 
 
-@pytest.mark.ci
 @pytest.mark.long
 def test_a_part_killed_in_mid_search_goes_on_where_it_was(
     place: Place, searched: tuple[Place, list[SearchResult]]

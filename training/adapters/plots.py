@@ -22,9 +22,9 @@ _STYLES: dict[str, dict[str, Any]] = {
 def draw(folder: Path, charts: Iterable[Chart]) -> None:
     """Write `<name>.png` of each chart into `folder`."""
     for chart in charts:
-        # To lay out is to draw everything twice more. Only names may need more room than there is beside the axes.
-        named = any(isinstance(part, Bars | Grid) for part in chart.parts)
-        figure = Figure(figsize=(6.4, 4.8), dpi=110, layout="constrained" if named else None)
+        # To lay out is to draw everything twice more. Names and large numbers need more room than there is beside axes.
+        curves = all(isinstance(part, Line) for part in chart.parts)
+        figure = Figure(figsize=(6.4, 4.8), dpi=110, layout=None if curves else "constrained")
         axes = figure.add_subplot(title=chart.title, xlabel=chart.x, ylabel=chart.y)
         for part in chart.parts:
             _add(part, axes)

@@ -96,9 +96,9 @@ def has_drifted(columns: Mapping[str, ColumnDrift], maximum_share: float | None)
     drifted by chance, and a fault of one sensor in twenty shows in one or two. Distances without a p-value do, so they
     need the share DISTANCE_SHARE then.
 
-    With a share, that many features, entities and ages must have drifted, or an output. While labels are late, a shift of the predictions
-    is the best sign of a shift in performance (docs.evidentlyai.com, "Prediction drift"), and one important feature can
-    cause it while the share stays low.
+    With a share, that many features, entities and ages must have drifted, or an output. While labels are late, a shift
+    of the predictions is the best sign of a shift in performance (docs.evidentlyai.com, "Prediction drift"), and one
+    important feature can cause it while the share stays low.
     """
     features = [column.drifted for name, column in columns.items() if not name.startswith(OUTPUT)]
     share = sum(features) / len(features) if features else 0.0

@@ -223,7 +223,10 @@ def backtest_id(spec: ModelSpec, table_versions: TableVersions, tables: Mapping[
     find. `code`: of training (`code_id`).
     """
     decides = spec.model_dump(mode="json", include={"source", "label", "features", "task", "training", "evaluation"})
-    kept = [spec.monitoring.maximum_rows, spec.monitoring.embeddings]
+    monitoring = [
+        path.removeprefix("monitoring.") for path, ids in DECIDES.items() if ids and path.startswith("monitoring.")
+    ]
+    kept = {name: getattr(spec.monitoring, name) for name in monitoring}
     return digest([spec.name, decides, kept, table_versions, tables, code])
 
 

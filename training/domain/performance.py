@@ -63,7 +63,7 @@ class Beside(NamedTuple):
     before: Measured | None = None
     """On the window right before that one, if it is after the holdout."""
     first_before: int = 0
-    """So many of the first windows end before that one begins."""
+    """How many of `first` end before the window of `before` begins."""
 
     @classmethod
     def of(cls, since: date, window: Days, measure: Callable[[Days], Measured | None]) -> "Beside":
@@ -102,8 +102,10 @@ def degradation(
     The reference is the champion's holdout. It is short, so it may have been lucky or unlucky, and the standard errors
     of both sides count. With the first windows of the champion's life there is a second reference: the mean of all of
     these and the holdout, which is known more exactly. The world may have changed within them, which the first one
-    finds. A third test compares the mean of the window and the one before it with that second reference: a fall that
-    lasts is surer on two windows. The tests have equal parts of the chance of error, and what shows most counts.
+    finds. The reference that shows more counts. When neither shows enough, the mean of the window and the one before it
+    is compared with the mean of the holdout and the first windows that end before both: a fall that lasts is surer on
+    two windows. The newest window must be worse by more than is allowed, too, as a fall that has ended is none. The
+    tests have equal parts of the chance of error.
 
     The champion is looked at again and again, so all looks share one chance of error (training/domain/looks.py). The
     test treats the drop as normally distributed, and tests/domain/test_degradation.py shows its rate of false alarms.
@@ -117,11 +119,16 @@ def degradation(
     sides = [_Sides(current, sure)]
     if beside.first:
         sides.append(_Sides(current, _mean([sure, *beside.first]), windows=len(beside.first)))
-    if beside.before:
-        reference = _mean([sure, *beside.first[: beside.first_before]])
-        sides.append(_Sides(_mean([beside.before, current]), reference, beside.first_before, together=2))
-    tests = [each.tested(primary, rule, look, spec, 1 / len(sides)) for each in sides]
-    return max(tests, key=lambda test: test.lowest_drop - test.allowed)
+    share = 1 / (len(sides) + (beside.before is not None))
+    tests = [each.tested(primary, rule, look, spec, share) for each in sides]
+    found = max(tests, key=lambda test: test.lowest_drop - test.allowed)
+    if found.degraded or beside.before is None:
+        return found
+    reference = _mean([sure, *beside.first[: beside.first_before]])
+    both = _Sides(_mean([beside.before, current]), reference, beside.first_before, together=2)
+    lasting = both.tested(primary, rule, look, spec, share)
+    goes_on = rule.sign * (reference.value - current.value) > lasting.allowed
+    return lasting if lasting.degraded and goes_on else found
 
 
 class _Sides(NamedTuple):
