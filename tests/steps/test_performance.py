@@ -320,7 +320,8 @@ def test_the_window_before_is_measured_too(
     settings, last = _often(tmp_path, world), Days.ending(WINDOW.end, 2)
     before = Days.ending(last.start, 2)
     _log(world, _predict(world, Days(start=world.dataset.holdout.days.end, end=last.end), _good))
-    found = performance.run(_inputs(world, DRIFTED, 1), settings).test
+    with caplog.at_level("INFO", logger="perennial"):
+        found = performance.run(_inputs(world, DRIFTED, 1), settings).test
     assert found is not None
     assert f"  in {before} it was 0." in caplog.text
     assert 1 - found.confidence == pytest.approx(chance_of_error(0.95, found.look, 2) / 3)
