@@ -79,7 +79,7 @@ def _measured(args: argparse.Namespace) -> list[tuple[Sizes, int]]:
     """What is measured, and how many seeds at a time."""
     found = []
     if args.customers:
-        planted = tuple(all_planted(args.changes, args.magnitudes))
+        planted = tuple(dict.fromkeys(all_planted(args.changes, args.magnitudes)))
         found.append((Sizes(args.folder, args.customers, args.weeks, args.every, planted), args.jobs))
     if args.label_customers and (planted := tuple(label_planted(args.changes))):
         found.append((Sizes(args.folder, args.label_customers, 0, args.every, planted), args.label_jobs))

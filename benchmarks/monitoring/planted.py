@@ -76,11 +76,7 @@ def label_planted(kinds: Sequence[ChangeKind]) -> Iterator[Planted]:
 
 
 def all_planted(kinds: Sequence[ChangeKind], magnitudes: Sequence[float]) -> Iterator[Planted]:
-    """At once by magnitude, then those over eight weeks. None twice."""
-    yield from dict.fromkeys(_all_planted(kinds, magnitudes))
-
-
-def _all_planted(kinds: Sequence[ChangeKind], magnitudes: Sequence[float]) -> Iterator[Planted]:
+    """At once by magnitude, then those over eight weeks. A magnitude of 10 gives a new fraud twice."""
     for kind in kinds:
         for magnitude in magnitudes:
             yield Planted(kind, magnitude)
