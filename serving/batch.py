@@ -7,7 +7,7 @@ from serving.schema import Row
 from training.adapters.features import FeaturePlan, MergedViews, OnlineFeatures, ViewRows
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, frozen=True)
 class LookedUp:
     """What the online store has for rows: all that the versions need that may score them."""
 
@@ -19,6 +19,19 @@ class LookedUp:
         """The part for the rows at `places`."""
         found = [ViewRows([each.values[i] for i in places], [each.stamps[i] for i in places]) for each in self.found]
         return LookedUp(self.merged_views, found)
+
+    @classmethod
+    def joined(cls, parts: Sequence["LookedUp"]) -> "LookedUp":
+        """Of the rows of all `parts`, one after the other. They have the same views."""
+        found = [
+            ViewRows([row for each in view for row in each.values], [stamp for each in view for stamp in each.stamps])
+            for view in zip(*(part.found for part in parts), strict=True)
+        ]
+        return cls(parts[0].merged_views, found)
+
+
+#: For requests without features from the online store.
+NOTHING = LookedUp(MergedViews(()), ())
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Literal
 State = Literal["closed", "open", "half-open"]
 
 #: It opens when at least FAILURES of the last WINDOW round trips have failed, and at least half of them. Many calls
-#: share a round trip. Two may be under way at a time, so a single interruption fails no more than two.
+#: share a round trip, so a single interruption fails one.
 WINDOW, FAILURES = 10, 3
 OPEN_SECONDS = 1.0
 

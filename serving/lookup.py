@@ -79,12 +79,11 @@ class Lookup:
         self._store, self._metrics = store, metrics
         self._when_down = settings.serving_store_down
 
-    async def find(self, rows: list[Row], merged: MergedViews, shared: bool = False) -> list[ViewRows]:
+    async def find(self, rows: list[Row], merged: MergedViews) -> list[ViewRows]:
         """The store's values for `rows`, one ViewRows per view of `merged.views`.
 
         When the store cannot be used, CT_SERVING_STORE_DOWN decides: no values, or BadRequest (503). Errors that the
-        store did not cause, such as a row that cannot be read, do not count for the circuit breaker. `shared`: the rows
-        belong to several requests. Then such an error is raised as it is, because one request alone may have caused it.
+        store did not cause, such as a row that cannot be read, do not count for the circuit breaker.
         """
         if not merged.views:
             return []
@@ -99,8 +98,6 @@ class Lookup:
             return self._failed(rows, merged, self.problem)
         except Exception as error:
             self.breaker.undecided()
-            if shared:
-                raise
             return self._failed(rows, merged, _reason(error))
         except BaseException:
             self.breaker.undecided()  # The request was cancelled.

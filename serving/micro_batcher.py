@@ -1,7 +1,8 @@
 """Requests that arrive in the same turn of the event loop, with the same batch key, are answered as one batch.
 
 Those that arrive before it begins, a turn later, join. No request waits for another to arrive. A batch shares what it
-costs once: the arrays of features, the call of the model, the round trip to the online store.
+costs once: the arrays of features and the call of the model. Requests come here with what the online store has for
+them, so those of one round trip arrive together.
 """
 
 import asyncio
@@ -82,6 +83,8 @@ class MicroBatcher:
         else:
             try:
                 outcomes = await self._predict(requests)
+                if len(outcomes) != len(requests):  # One would get the answer of another, or wait without end.
+                    raise ValueError(f"{len(requests)} requests have {len(outcomes)} outcomes")
             except Exception:  # isolate failures: retry each request alone
                 outcomes = list(await asyncio.gather(*map(self.alone, requests)))
         for (_, future), outcome in zip(batch, outcomes, strict=True):

@@ -118,6 +118,7 @@ class ModelHost:
             if self.watcher.traffic.unloaded is not None:
                 await self._load(request.received)
             request.routes = self._routes(self.watcher.traffic, request)
+            request.looked_up = await self._look_up(request)
         except BadRequest as refused:
             return refused
         if not request.may_share_a_batch:
@@ -158,19 +159,20 @@ class ModelHost:
             routes.setdefault(route, []).append(place)
         return routes
 
-    async def _predict(self, group: list[PredictionRequest]) -> list[Outcome]:
-        """One outcome per request of `group`: several requests of one row and the same route, or one request."""
-        shared = len(group) > 1
-        rows = [row for request in group for row in request.rows]
-        routes = group[0].routes  # A shared batch has a single one: it answers all rows.
+    async def _look_up(self, request: PredictionRequest) -> LookedUp:
+        """Raises BadRequest (503) when the online store cannot be used."""
+        routes = request.routes
         if len(routes) == 1:
             merged = next(iter(routes)).merged_views
         else:
             merged = MergedViews({plan for route in routes for plan in route.plans})
-        try:
-            looked_up = LookedUp(merged, await self._lookup.find(rows, merged, shared))
-        except BadRequest as refused:
-            return [refused] * len(group)
+        return LookedUp(merged, await self._lookup.find(request.rows, merged))
+
+    async def _predict(self, group: list[PredictionRequest]) -> list[Outcome]:
+        """One outcome per request of `group`: several requests of one row and the same route, or one request."""
+        shared, routes = len(group) > 1, group[0].routes  # A shared batch has a single route: it answers all rows.
+        rows = [row for request in group for row in request.rows]
+        looked_up = LookedUp.joined([request.looked_up for request in group]) if shared else group[0].looked_up
         whole = Batch(rows, looked_up, [request.received for request in group], group[0].explain)
         if len(routes) == 1:
             answers = await self._answering.answer(next(iter(routes)), whole)

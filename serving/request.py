@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from serving.batch import NOTHING, LookedUp
 from serving.schema import Row
 from serving.traffic import Route
 
@@ -17,6 +18,8 @@ class PredictionRequest:
     explain: bool = False
     #: Who answers which of the rows, by their places in `rows`.
     routes: dict[Route, list[int]] = field(default_factory=dict)
+    #: What the online store has for `rows`.
+    looked_up: LookedUp = NOTHING
 
     @property
     def may_share_a_batch(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from training.adapters.databases import copy_sqlite
 from training.adapters.features import Features, OnlineRows
 from training.adapters.features.online_stores import ONLINE_STORES, ConcurrentReader, online_config, online_store
 from training.adapters.features.online_stores._marks import CompleteViews, marks_key
-from training.adapters.features.online_stores.redis import ROUND_TRIPS, SharedRoundTrips
-from training.adapters.features.online_stores.sqlite import SqliteStore
+from training.adapters.features.online_stores.redis import SharedRoundTrips
+from training.adapters.features.online_stores.sqlite import SqliteReader, SqliteStore
+from training.adapters.features.views import View, ViewRows
 from training.contract.errors import ConfigError, StepError, TransientError
 from training.contract.model_spec import load_model_spec
 from training.contract.source_spec import load_source_spec
@@ -54,8 +56,46 @@ def test_concurrent_lookups_in_sqlite_find_what_feast_finds(settings: Settings) 
             assert repr(one) == repr(other)
 
 
-def test_a_lookup_that_starts_when_all_round_trips_end_is_answered() -> None:
-    """The trips have ended, but the loop has not yet run the callbacks of their tasks."""
+def test_lookups_in_sqlite_that_wait_share_one_and_an_unreadable_one_fails_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = [View("customer_features", "customer_id", "INT64", ("customer_spend",))]
+    asked: list[list[int]] = []
+
+    async def look_up() -> list:
+        reader = online_store(settings).reader(60.0)
+        assert isinstance(reader, SqliteReader)
+
+        def answer(rows: list[dict[str, int]], views: list[View]) -> list[ViewRows]:
+            asked.append([row["customer_id"] for row in rows])
+            if any(row["customer_id"] < 0 for row in rows):
+                raise ValueError("cannot be read")
+            return [ViewRows([[float(row["customer_id"])] for row in rows], [1.0] * len(rows))]
+
+        monkeypatch.setattr(reader, "_look_up", answer)
+        free = threading.Event()
+        reader._thread.submit(free.wait)
+        finds = [asyncio.ensure_future(reader.find([{"customer_id": i}] * i, views)) for i in (1, 2, 3)]
+        await asyncio.sleep(0)
+        free.set()
+        found = await asyncio.gather(*finds)
+        free.clear()
+        reader._thread.submit(free.wait)
+        finds = [asyncio.ensure_future(reader.find([{"customer_id": i}], views)) for i in (4, -1)]
+        await asyncio.sleep(0)
+        free.set()
+        found += await asyncio.gather(*finds, return_exceptions=True)
+        reader.close()
+        return found
+
+    *found, failed = asyncio.run(look_up())
+    assert [part.values for [part] in found] == [[[1.0]], [[2.0]] * 2, [[3.0]] * 3, [[4.0]]]
+    assert isinstance(failed, ValueError)
+    assert asked == [[1, 2, 2, 3, 3, 3], [4, -1], [4], [-1]]
+
+
+def test_a_lookup_that_starts_when_the_round_trip_ends_is_answered() -> None:
+    """The trip has ended, but the loop has not yet run the callbacks of its task."""
 
     class Gate(asyncio.Event):
         waiting = 0
@@ -75,25 +115,23 @@ def test_a_lookup_that_starts_when_all_round_trips_end_is_answered() -> None:
 
     trips = object.__new__(SharedRoundTrips)
     trips._layout, trips._reader, trips._seconds = Layout(), Reader(), 30.0
-    trips._waiting, trips._trips, trips._marks = [], set(), CompleteViews("perennial", "here", None)
+    trips._waiting, trips._trip, trips._marks = [], None, CompleteViews("perennial", "here", None)
     trips.trips = 0
     gate = Gate()
 
     async def go() -> list:
-        first = []
-        for _ in range(ROUND_TRIPS):  # One after the other, because lookups of one turn share a trip.
-            first.append(asyncio.create_task(trips.find([{}], [])))
-            await asyncio.sleep(0.01)
-        assert gate.waiting == ROUND_TRIPS
+        first = asyncio.create_task(trips.find([{}], []))
+        await asyncio.sleep(0.01)
+        assert gate.waiting == 1
 
         async def late() -> list:
-            await gate.wait()  # Woken after the trips, in the same turn.
+            await gate.wait()  # Woken after the trip, in the same turn.
             return await trips.find([{}], [])
 
         last = asyncio.create_task(late())
         await asyncio.sleep(0)
         gate.set()
-        await asyncio.gather(*first)
+        await first
         return await asyncio.wait_for(last, 10)
 
     assert asyncio.run(go()) == [[b"value"]]

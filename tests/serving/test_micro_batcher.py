@@ -26,7 +26,7 @@ from serving.segments import EventLayout
 from serving.signals import RolloutSignals
 from serving.traffic import Route, Traffic
 from testing.serving_artifacts import EVENT, NAN_FROM, artifact
-from training.adapters.features import Features
+from training.adapters.features import Features, MergedViews, ViewRows
 from training.adapters.lake import PREDICTIONS, Lake
 from training.contract.model_spec import ModelSpec
 from training.contract.signals import Signals
@@ -84,6 +84,18 @@ def test_other_batch_keys_are_other_batches() -> None:
     assert [each[0]["batch"] for each in found if isinstance(each, list)] == [2, 1, 2]
 
 
+def test_what_the_store_has_for_a_request_stays_with_its_row_in_a_batch() -> None:
+    merged = MergedViews(())
+    parts = [LookedUp(merged, [ViewRows([[i, i + 1]], [float(i)]), ViewRows([[-i]], [i + 0.5])]) for i in range(1, 4)]
+    joined = LookedUp.joined(parts)
+    assert joined.merged_views is merged
+    assert joined.found == [
+        ViewRows([[1, 2], [2, 3], [3, 4]], [1.0, 2.0, 3.0]),
+        ViewRows([[-1], [-2], [-3]], [1.5, 2.5, 3.5]),
+    ]
+    assert joined.of([2]) == parts[2]
+
+
 def test_while_one_arrives_per_turn_it_is_answered_in_that_turn() -> None:
     async def go() -> list[bool]:
         async def predicting(batch: list[PredictionRequest]) -> list[Outcome]:
@@ -126,6 +138,11 @@ def test_the_failure_of_one_is_not_that_of_its_batch() -> None:
     assert isinstance(found[1], BadRequest)
     assert found[1].status == 500
     assert [found[0], found[2]] == [[{"number": 1, "batch": 1}], [{"number": 3, "batch": 1}]]
+
+
+def test_a_batch_with_too_few_outcomes_leaves_nobody_waiting() -> None:
+    found = outcomes(lambda batch: echo(batch)[:1], CROWD, same(1, 2, 3))[2:]
+    assert found == [[{"number": number, "batch": 1}] for number in (1, 2, 3)]
 
 
 def test_a_cancelled_request_does_not_keep_the_others_of_its_batch_from_their_answers() -> None:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
 _Item = TypeVar("_Item")
-#: At most this many round trips at a time. Two keep the connection busy; more would only make each smaller.
-ROUND_TRIPS = 2
 #: Keys per page when all keys are scanned.
 _PAGE = 1000
 #: Rows per round trip when rows are written: about 2 MB.
@@ -179,26 +177,31 @@ class _Waiting(NamedTuple):
 
 
 class SharedRoundTrips:
-    """A reader. Requests that arrive during a round trip to Redis share the next one."""
+    """A reader with one round trip to Redis at a time. Requests that arrive during it share the next one.
+
+    Requests whose lookups end together are scored together. With two round trips at a time, each has fewer requests,
+    and the service answers fewer per second.
+    """
 
     def __init__(self, settings: StateSettings, seconds: float, seen: Path | None) -> None:
         self._layout, self._reader = RedisLayout(settings), RedisReader(settings.online, seconds)
         self._marks = CompleteViews(online_config(settings).project, store_address(settings), seen)
         self._seconds, self.trips = seconds, 0
         self._waiting: list[_Waiting] = []
-        self._trips: set[asyncio.Task[None]] = set()
+        #: Reads while any lookup waits.
+        self._trip: asyncio.Task[None] | None = None
 
     async def find(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting.append(_Waiting(len(rows), views, self._layout.reads(views, rows), answered))
-        if len(self._trips) < ROUND_TRIPS:
-            self._trips.add(loop.create_task(self._read_waiting()))
+        if self._trip is None:
+            self._trip = loop.create_task(self._read_waiting())
         return self._layout.decoded(views, len(rows), await answered)
 
     def close(self) -> None:
-        for trip in self._trips:
-            trip.cancel()
+        if self._trip is not None:
+            self._trip.cancel()
 
     async def _read_waiting(self) -> None:
         try:
@@ -206,8 +209,8 @@ class SharedRoundTrips:
                 batch, self._waiting = self._waiting, []
                 await self._read(batch)
         finally:
-            # Now, not in a callback of the next turn: a request of this turn that finds no free trip would wait on.
-            self._trips.discard(asyncio.current_task())  # type: ignore[arg-type]
+            # Now, not in a callback of the next turn: a request of this turn would wait for a task that has ended.
+            self._trip = None
 
     async def _read(self, batch: list[_Waiting]) -> None:
         seconds = self._seconds * max(1.0, sum(each.rows for each in batch) / ROWS_PER_DEADLINE)

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import math
 import sqlite3
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.adapters.features.online_stores import (
     ONLINE_STORES,
@@ -139,24 +140,66 @@ def _text(name: str) -> str:
     return "'" + name.replace("'", "''") + "'"
 
 
+class _Waiting(NamedTuple):
+    """A lookup of `rows` events that waits for the thread."""
+
+    rows: Sequence[Mapping[str, Any]]
+    views: Sequence[View]
+    found: "Future[list[ViewRows]]"
+
+
 class SqliteReader:
-    """All lookups run in a single thread, because the connection belongs to a thread."""
+    """All lookups run in a single thread, because the connection belongs to a thread.
+
+    Those that arrive during a lookup, of the same views, share the next one.
+    """
 
     def __init__(self, settings: StateSettings, seconds: float, seen: Path | None) -> None:
         self._seconds, self.trips = seconds, 0
         self._settings, self._reader = settings, OnlineReader(settings)
         self._marks = CompleteViews(online_config(settings).project, store_address(settings), seen)
+        self._waiting: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lookup")
 
     async def find(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
         seconds = self._seconds * max(1.0, len(rows) / ROWS_PER_DEADLINE)
-        lookup = asyncio.get_running_loop().run_in_executor(self._thread, self._look_up, rows, views)
+        found: Future[list[ViewRows]] = Future()
+        self._waiting.append(_Waiting(rows, views, found))
+        self._thread.submit(self._look_up_waiting)
         try:
-            return await asyncio.wait_for(lookup, seconds)
+            return await asyncio.wait_for(asyncio.wrap_future(found), seconds)
         except TimeoutError:
-            raise TransientError(f"The online store did not answer in {seconds:g} s") from None
-        finally:
             self.trips += 1
+            raise TransientError(f"The online store did not answer in {seconds:g} s") from None
+
+    def _look_up_waiting(self) -> None:
+        """Answer all lookups that wait. Those of other calls of this method then find none."""
+        groups: dict[tuple[View, ...], list[_Waiting]] = {}
+        while self._waiting:
+            each = self._waiting.popleft()
+            if each.found.set_running_or_notify_cancel():
+                groups.setdefault(tuple(each.views), []).append(each)
+        for group in groups.values():
+            self._answer(group)
+
+    def _answer(self, group: list[_Waiting]) -> None:
+        try:
+            found = self._look_up([row for each in group for row in each.rows], group[0].views)
+        except Exception as error:
+            self.trips += 1
+            if len(group) > 1 and not isinstance(error, TransientError):
+                for each in group:  # isolate failures
+                    self._answer([each])
+                return
+            for each in group:
+                each.found.set_exception(error)
+            return
+        self.trips += 1
+        start = 0
+        for each in group:
+            end = start + len(each.rows)
+            each.found.set_result([ViewRows(part.values[start:end], part.stamps[start:end]) for part in found])
+            start = end
 
     def _look_up(self, rows: Sequence[Mapping[str, Any]], views: Sequence[View]) -> list[ViewRows]:
         found = self._reader.look_up(rows, views)
