@@ -54,7 +54,7 @@ def _report(checked: Checked) -> bool:
     what, problems = checked.what, checked.problems
     sure = [problem for problem in problems if problem.sure]
     if checked.waits_for:
-        print(f"– {what}: not checked, because {checked.waits_for} has to be corrected first")
+        print(f"– {what}: not checked: correct {checked.waits_for} first")
         return False
     print(f"✗ {what}: {len(sure)} to correct" if sure else f"✓ {what}: nothing to correct ({checked.seconds:.1f} s)")
     for problem, line in zip(problems, listing(problems), strict=True):

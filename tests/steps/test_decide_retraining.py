@@ -405,7 +405,7 @@ def test_a_refused_request_cannot_be_taken_up(settings: Settings) -> None:
     [
         ({"trigger": "drift", "force": True}, "Only a person may force"),
         ({"drift": _drifted(TODAY), "force": True}, "Only a person may force"),
-        ({}, "Nothing says why to train"),
+        ({}, "No reason to train was given"),
         ({"request_id": "drift-123"}, "names both: request_id and run"),
         ({"request_id": "drift-123", "run": "r", "trigger": "drift"}, "names both: request_id and run"),
         ({"request_id": "drift-123", "run": "r"}, "no request 'drift-123'"),

@@ -261,7 +261,7 @@ def write_dataset(
 
 def _move(draft: Path, folder: Path) -> None:
     if folder.exists() and not is_complete(str(folder)):
-        log.info("%s lacks files, it is made anew", folder)
+        log.info("%s lacks files, it is made again", folder)
         shutil.rmtree(folder)
     atomic.flush(draft)
     try:

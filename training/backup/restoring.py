@@ -35,7 +35,7 @@ def restore(uri: str, settings: Settings, report: Report = lambda part, count: N
     InputError when a folder or an SQLite database holds another state."""
     manifest = read_manifest(uri)
     if found := problems(uri):
-        raise DataContractError(f"The backup {uri} is not whole: {'; '.join(found[:5])}", "Use another backup.")
+        raise DataContractError(f"The backup {uri} is incomplete or altered: {'; '.join(found[:5])}", "Use another backup.")
     folders = {
         LAKE: settings.lake,
         WORK: settings.work,
@@ -46,7 +46,7 @@ def restore(uri: str, settings: Settings, report: Report = lambda part, count: N
     stores = {REGISTRY: settings.registry_database, AIRFLOW: settings.airflow_database}
     if strange := [*_strange(folders, manifest), *_other_databases(uri, stores, manifest)]:
         hint = "Move the state away first (`make clean` deletes it), or restore into another folder (STATE=<folder>)."
-        raise InputError(f"There is another state already: {', '.join(strange[:5])}", hint)
+        raise InputError(f"There is already another state: {', '.join(strange[:5])}", hint)
     for part in (LAKE, WORK, FEAST, ARTIFACTS):
         report(part, _folder(uri, part, folders[part], manifest))
     report(REGISTRY, _database(uri, REGISTRY, stores[REGISTRY], manifest))

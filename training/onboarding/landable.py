@@ -44,7 +44,7 @@ def _converted(sample: Sample, name: str, values: pa.ChunkedArray, column: Colum
     if column.kind == "timestamp":
         times = to_times(values)
         if times is None:
-            what = f"{sample.path}: {name} is {values.type}, which is no time, or has one too far away for microseconds"
+            what = f"{sample.path}: {name} is {values.type}, which is not a time, or has one beyond the range of microseconds"
             raise InputError(what, "Deliver timestamps, dates, text in ISO 8601 or whole seconds since 1970.")
         return times
     if column.kind == "int" and pt.is_string(values.type):

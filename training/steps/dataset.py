@@ -149,7 +149,7 @@ def _windows(task: TaskKind, named: Mapping[str, Days], train: pd.DataFrame, see
         shown = f"{name or 'window_days'} ({days})"
         if lacks := lacks_to_train(task, of_window):
             lacking[shown] = f"{len(of_window)} rows: {lacks}"
-            log.warning("Left out, the window %s has %s", shown, lacking[shown])
+            log.warning("Left out: the window %s has %s", shown, lacking[shown])
             continue
         log.info("Window %s: %d rows", shown, len(of_window))
         yield TrainingWindow(name=name, days=days, rows=len(of_window), counts=task.counts(task.truth(of_window)))

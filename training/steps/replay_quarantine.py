@@ -71,7 +71,7 @@ class _Replay:
         self.spec = load_source_spec(inputs.source, settings.feature_repo)
         self.feed = self.spec.feed(inputs.feed)
         if inputs.corrections and not inputs.partition:
-            raise InputError("Corrections are of one partition, and none is named", "Name the partition.")
+            raise InputError("Corrections apply to one partition, and none is named", "Name the partition.")
         self.lake = Lake(settings.lake, inputs.source)
 
     def run(self) -> ReplayQuarantineResult:
@@ -215,7 +215,7 @@ class _Replay:
         state = _Composed(**json.loads(pq.read_schema(folder / _ROWS).metadata[_STATE]))
         kept = pq.ParquetFile(folder / _KEPT).read()
         if not self._is_mine(partition, state):
-            log.warning("Another delivery of %s came in after its replay was begun: begin again", partition)
+            log.warning("%s was delivered again after its replay began: starting over", partition)
             self._remove(partition)
             return None
         inputs = IngestInputs(

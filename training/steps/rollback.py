@@ -88,10 +88,10 @@ def _history(model: str, ledger: Ledger) -> tuple[list[dict[str, Any]], StepErro
     try:
         return [e.body for e in ledger.entries(model) if e.kind in (ROLLOUT, ROLLBACK)], None
     except StepError as error:
-        log.warning("The rollback goes on without the ledger: %s", error)
+        log.warning("The rollback continues without the ledger: %s", error)
         return [], error
     except OSError as error:
-        log.warning("The rollback goes on without the ledger: %s", error)
+        log.warning("The rollback continues without the ledger: %s", error)
         return [], TransientError(f"The ledger does not answer: {error}", hint="Retry.")
 
 

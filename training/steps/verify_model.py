@@ -25,7 +25,7 @@ def run(inputs: VerifyModelInputs, settings: StateSettings) -> VerifyModelResult
     ledger = Ledger(settings.ledger)
     entries, head = len(ledger.entries(inputs.model)), ledger.head(inputs.model)
     log.info(
-        "%s is as it was written: %d ledger entries, the newest is %s; %d versions",
+        "%s is unchanged: %d ledger entries, the newest is %s; %d versions",
         *(inputs.model, entries, head or "none", versions),
     )
     return VerifyModelResult(entries=entries, anchors=anchors, head=head, versions=versions)

@@ -68,7 +68,7 @@ def changing_published(settings: StateSettings) -> Iterator["FeatureStore"]:
             if _readable(content):
                 copy.write_bytes(content)
             else:
-                log.warning("%s is damaged; it is written anew by the next run of each source", registry)
+                log.warning("%s is damaged; it is rewritten by the next run of each source", registry)
                 for applied in registry.parent.glob("*.applied"):
                     applied.unlink()
         store = _feature_store(settings, str(copy), online_store(settings).feast_settings())

@@ -96,7 +96,7 @@ class _Ingest:
         if applied == fingerprint and not any(known_in(reason) for reason in self.partition.quarantined()):
             return self._unchanged(landed, fingerprint)
         if applied is not None and self.delivered is None and self.partition.delivered() == fingerprint:
-            log.info("Its quarantined rows were replayed since: to judge them again, replay them again")
+            log.info("Its quarantined rows were replayed since then: to validate them again, replay them again")
             return self._unchanged(landed, applied)
         self.validator.refuse_columns(landed)
         self.partition.check()

@@ -143,7 +143,7 @@ def _changed(answers: Answers, window: Days) -> date | None:
     days = rows[answers.spec.source.events.time_column].dt.tz_localize(None).to_numpy()
     losses = answers.scored(rows).losses
     found = None if losses is None else change_day(metadata.holdout_losses, daily_losses(days, losses))
-    log.info("The losses have been higher than on the holdout since %s", found or "no day that can be told")
+    log.info("First day with higher losses than on the holdout: %s", found or "not found")
     return found
 
 

@@ -160,7 +160,7 @@ class Rollout:
             if missing is None:
                 last_complete = time.monotonic()
             elif time.monotonic() - last_complete > self._spec.rollout.timeout_seconds:
-                raise Unreachable(f"Stage {stage.id} of version {self._version} goes on unwatched: {missing}", "Retry.")
+                raise Unreachable(f"Stage {stage.id} of version {self._version}continues unwatched: {missing}", "Retry.")
             now = resumed + timedelta(seconds=time.monotonic() - watched)
             over = stage.over(requests, now) if missing is None else "no"
             if over != "no":
@@ -222,12 +222,12 @@ class Rollout:
         """Apply the plan's `on_silence`: True to promote, RolloutAborted to fail, Unreachable to hold."""
         traffic = f"only {requests} of {stage.spec.requests} requests in {stage.spec.maximum_minutes:g} minutes"
         if stage.spec.on_silence == "promote":
-            log.warning("Stage %s: %s; the plan goes on", stage.id, traffic)
+            log.warning("Stage %s: %s; the plan continues", stage.id, traffic)
             return True
         if stage.spec.on_silence == "fail":
             hint = "Check that requests reach the service. Then train again."
             raise RolloutAborted(f"Stage {stage.id} failed: {traffic}", hint)
-        hint = "The stage goes on. Clear this task to check again, or run the rollback DAG to end it."
+        hint = "The stage continues. Clear this task to check again, or run the rollback DAG to end it."
         raise Unreachable(f"Stage {stage.id} is held: {traffic}", hint)
 
     def _pass(self, stage: Stage, signals: Signals, findings: list[Finding], labels: LateLabels) -> None:
