@@ -50,7 +50,7 @@ def refuse_lost_log(table: str) -> None:
     files = [path for path in storage.tree(table) if path.split("/")[0] not in (LOG_FOLDER, RECORDS)]
     if files:
         hint = f"Stop what writes to it, then {_RESTORE}. To begin with an empty table, move the folder away."
-        raise DataContractError(f"{table} has {len(files)}table files, but no log in {LOG_FOLDER}/", hint)
+        raise DataContractError(f"{table} has {len(files)} table files, but no log in {LOG_FOLDER}/", hint)
 
 
 def refuse_damage(table: str, error: Exception) -> None:
@@ -84,7 +84,7 @@ def refuse_lost_files(opened: "DeltaTable") -> None:
         if not file.is_file() or file.stat().st_size != size:
             hint = "Restore it from a backup, or deliver or compute the partition again, which writes another file."
             found = "is missing" if not file.is_file() else f"has {file.stat().st_size} bytes, not {size}"
-            raise DataContractError(f"Version {opened.version()}of table {folder} is incomplete: {file} {found}", hint)
+            raise DataContractError(f"Version {opened.version()} of table {folder} is incomplete: {file} {found}", hint)
 
 
 def flush_newest(opened: "DeltaTable", since: int | None = None) -> None:

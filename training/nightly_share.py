@@ -46,5 +46,5 @@ class NightlyShare:
             self._now[table][path] = Looks(self._now[table][path].seen, self._night)
 
     def keep(self) -> None:
-        """Files that are no part of the tables any more are forgotten."""
+        """Files that no longer belong to the tables are forgotten."""
         storage.write(self._uri, json.dumps(_Tables.dump_python(self._now, mode="json")).encode())

@@ -2,7 +2,7 @@
 
 The settings come in roles, and code takes the role that it needs: steps and adapters `StateSettings`, the prediction
 service `ServingSettings`, Airflow's launchers `LauncherSettings`. `Settings` is all of them. How a model is trained and
-judged is no setting; that is in its spec (training/models).
+judged is not a setting; that is in its spec (training/models).
 """
 
 import os
@@ -47,7 +47,7 @@ def _urls(text: str) -> str:
     for entry in _listed(text):
         name, equals, _ = entry.partition("=")
         if equals and "://" not in name and not NAMED_URL.fullmatch(entry):
-            raise ValueError(f"{name.strip()!r}is not the name of a service. Write <service>=<url>, or a URL")
+            raise ValueError(f"{name.strip()!r} is not the name of a service. Write <service>=<url>, or a URL")
     return text
 
 
@@ -57,7 +57,7 @@ def _models(text: str) -> str:
         raise ValueError("write the names of models, comma separated, or * alone for all of the service")
     for name in names:
         if name != "*" and not re.fullmatch(NAME_PATTERN, name):
-            raise ValueError(f"{name!r}is not the name of a model")
+            raise ValueError(f"{name!r} is not the name of a model")
     return text
 
 

@@ -56,4 +56,4 @@ class TryAgainLaterOperator(BaseOperator):
 
     def _give_up(self, problem: str) -> None:
         delivery_given_up(self.source)
-        raise AirflowFailException(f"{problem}\n → Fix the cause, then clear the failed tasks of this run.")
+        raise AirflowFailException(f"{problem}\n  → Fix the cause, then clear the failed tasks of this run.")

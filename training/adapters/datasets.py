@@ -254,7 +254,7 @@ def write_dataset(
         if beside:
             _move(draft, storage.local(uri))
             return
-        # The manifest last: a folder without it is no dataset.
+        # The manifest last: a folder without it is not a dataset.
         for name in (*frames, REQUESTS, DEFINITIONS, MANIFEST):
             storage.write(storage.join(uri, name), (draft / name).read_bytes())
 

@@ -35,7 +35,7 @@ def restore(uri: str, settings: Settings, report: Report = lambda part, count: N
     InputError when a folder or an SQLite database holds another state."""
     manifest = read_manifest(uri)
     if found := problems(uri):
-        raise DataContractError(f"The backup {uri} is incomplete or altered: {'; '.join(found[:5])}", "Use another backup.")
+        raise DataContractError(f"The backup {uri} is not intact: {'; '.join(found[:5])}", "Use another backup.")
     folders = {
         LAKE: settings.lake,
         WORK: settings.work,

@@ -9,7 +9,7 @@ from training.contract.names import GateName, did_you_mean
 from training.contract.problems import raise_contradictions
 from training.contract.tasks import Margin
 
-#: Conditions that are no gates.
+#: Conditions that are not gates.
 OtherCondition = Literal["first_version", "positive_verdict", "negative_verdict"]
 _NAMES = (*get_args(GateName), *get_args(OtherCondition))
 _FIX = f"Write `always`, `never` or a list of {', '.join(_NAMES)}, `small_gain: 0.01`."
@@ -59,6 +59,6 @@ class ApprovalSpec(Spec):
             raise_contradictions([("when", f"is {when!r}, neither always, never nor a list", f"{meant}{_FIX}")])
         names = [each for each in when if isinstance(each, str)] if isinstance(when, list | tuple) else []
         if unknown := [name for name in names if name not in _NAMES]:
-            what = f"names {unknown[0]!r}, which is no condition"
+            what = f"names {unknown[0]!r}, which is not a condition"
             raise_contradictions([("when", what, f"{did_you_mean(unknown[0], _NAMES)}{_FIX}")])
         return fields

@@ -212,7 +212,7 @@ def table_mistakes(
 
 
 def _labels_used(table: FeatureTable, columns: Mapping[str, Column], labels: Mapping[str, Column]) -> list[str]:
-    """The labels, which are no columns of the events, that the aggregations of `table` use."""
+    """The labels, which are not columns of the events, that the aggregations of `table` use."""
     used = {each.column for each in table.aggregations.values()}
     for each in table.aggregations.values():
         with contextlib.suppress(ValueError):  # No condition: its own mistake says so.

@@ -40,7 +40,7 @@ def with_domain_scores(
     """The rows, where each column of lists of floats among `names` has the scores of its rows instead.
 
     Scores are between 0 and 1, and higher for a row that is more like those of now. A missing list has no score (NaN),
-    nor has one with an element that is no finite number. Lists of another length than most of the reference's are of
+    nor has one with an element that is not a finite number. Lists of another length than most of the reference's are of
     another encoder: no classifier is needed to tell those of now from those before. `entity`: the column of the keys
     whose rows stay in one half; None: rows are independent.
     """

@@ -15,7 +15,7 @@ from training.contract.feeds import FeedSpec
 from training.domain.arrow_types import feed_schema
 from training.domain.quarantine import DELIVERED
 
-#: Bytes that are no text are escaped in quarantine, so the text there is another one.
+#: Bytes that are not text are escaped in quarantine, so the text there is another one.
 _NOT_TEXT = "is not UTF-8 text"
 _TOO_FINE = re.compile(r"\.\d{6}\d*[1-9]")
 

@@ -63,7 +63,7 @@ def run(inputs: RegisterInputs, settings: StateSettings) -> RegisterResult:
         raise InputError(problem, another_run(spec.name))
     artifact = OnnxModel.load(challenger.artifact_uri, maximum_mib=settings.artifact_maximum_mib)
     if artifact.metadata.digest != challenger.digest:
-        problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest},but the verdict is about {challenger.digest}"
+        problem = f"{challenger.artifact_uri} holds {artifact.metadata.digest}, the verdict is on {challenger.digest}"
         raise DataContractError(problem, hint="Evaluate again.")
     artifact.check_golden()
     tags, description = _tags(inputs, artifact.metadata), _description(inputs, artifact.metadata, why)

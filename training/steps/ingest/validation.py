@@ -165,7 +165,7 @@ class Validator:
                 found = iter([said])
             for each in found:
                 if each.first != next_row:
-                    raise TransientError(f"Row {next_row:,} of {landed.uri}was not checked: row {each.first:,} was")
+                    raise TransientError(f"Row {next_row:,} of {landed.uri} was not checked: row {each.first:,} was")
                 next_row += each.examined.rows
                 yield each
         if next_row != rows:

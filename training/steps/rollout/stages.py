@@ -160,7 +160,7 @@ class Rollout:
             if missing is None:
                 last_complete = time.monotonic()
             elif time.monotonic() - last_complete > self._spec.rollout.timeout_seconds:
-                raise Unreachable(f"Stage {stage.id} of version {self._version}continues unwatched: {missing}", "Retry.")
+                raise Unreachable(f"Stage {stage.id} of version {self._version} is unwatched: {missing}", "Retry.")
             now = resumed + timedelta(seconds=time.monotonic() - watched)
             over = stage.over(requests, now) if missing is None else "no"
             if over != "no":
