@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _chosen(source: str, model: str, settings: StateSettings) -> tuple[list[str], list[str]]:
-    """The sources and the models to check. A model without a source, or of one that does not exist, reports that."""
+    """The sources and the models to check. A model without a source, or of one that does not exist, reports that
+    itself."""
     known = source_names(settings.feature_repo)
     if model:
         spec_file("model", model, settings.models_dir, model_names)  # Raises ConfigError when there is none.

@@ -104,7 +104,7 @@ def run_part(job: FitJob, part: int, settings: StateSettings, rows: TrainingRows
     if search is None or part >= search.parallel:
         has = f"{search.parallel} parts" if search else "no space"
         problem = f"There is no part {part} of the search for {estimator}: in training.search it has {has}"
-        raise InputError(problem, hint="Start a new training, so that all of its steps follow the same spec.")
+        raise InputError(problem, hint="Start the training anew, so that all of its steps follow the same spec.")
     fingerprint = part_id(job.fingerprint, part)
     store = _journal(job, settings, fingerprint)
     runs = Runs(settings.tracking_uri, job.spec.name, str(settings.home / "mlflow"))
@@ -166,7 +166,7 @@ def _best_part(job: FitJob, parts: Sequence[SearchResult], why: Mapping[int, str
     estimator, parallel = job.inputs.estimator, job.search.parallel
     if unknown := [part.part for part in parts if part.part >= parallel]:
         problem = f"There is a result of part {unknown[0]} of the search for {estimator}, which has {parallel} parts"
-        raise InputError(problem, hint="Start a new training, so that all of its steps follow the same spec.")
+        raise InputError(problem, hint="Start the training anew, so that all of its steps follow the same spec.")
     if not parts:
         reasons = "; ".join(f"part {part}: {why.get(part, _NOT_KNOWN)}" for part in range(parallel))
         problem = f"No part of the search for parameters of {estimator} found any: {reasons}"

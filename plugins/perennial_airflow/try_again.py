@@ -22,7 +22,7 @@ class TryAgainLaterOperator(BaseOperator):
     """The last task of a run that takes in a delivery. When the run has failed, it queues the same run for later.
 
     The steps' own retries end within minutes; this covers an outage of hours. A run is not repeated when a step said
-    that no retry helps: the data, the inputs or the configuration are wrong, or it failed twice in an unknown way.
+    that no retry helps: the data, the inputs or the configuration are wrong, or it failed twice for an unknown reason.
     After the last of `waits` it is not repeated either. Both set the metric `perennial.data.not_taken_in`.
 
     It can be killed and run again: a repetition's id is made of the run's id, so it is queued once. The task always

@@ -1,7 +1,8 @@
 """Put the state of a backup where the settings say. Nothing may use the state meanwhile.
 
 Folders must be empty, or hold what an interrupted restore of the same backup has put there: so it can be killed at any
-point and run again. What refers is restored last, so a half restored state has no ledger and no champion.
+point and run again. Whatever refers to something else is restored after it, so a half restored state has no ledger and
+no champion.
 """
 
 import tempfile

@@ -41,7 +41,7 @@ class ApprovalSpec(Spec):
     gate (when it fails, a person decides, and the verdict does not), `first_version`, `small_gain: 0.01`,
     `positive_verdict` (the same as `always`), `negative_verdict` (whatever gate fails, a person decides)."""
     assignees: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """The users who may decide. Empty: all whom Airflow allows to. CT_RELEASERS restricts them further."""
+    """The users who may decide. Empty: all whom Airflow allows. CT_RELEASERS restricts them further."""
     timeout_hours: float = Field(72, gt=0, le=LONGEST_MINUTES / 60)
     """Without an answer in this time the version is rejected."""
     not_by_requester: bool = False

@@ -1,4 +1,4 @@
-"""Name what of a model's ledger and registered versions is not as it was written."""
+"""Name each ledger entry and version of a model that was changed since it was written."""
 
 import logging
 

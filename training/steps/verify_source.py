@@ -1,4 +1,4 @@
-"""Read the files of a source's tables, and name each that is not as it was written."""
+"""Read the files of a source's tables, and name each that was changed since."""
 
 import logging
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Whether a feature knows the label: a suspicion that a person must look at.
+"""Whether a feature leaks the label: a suspicion that a person must check.
 
 Source: Kaufman, Rosset, Perlich & Stitelman, Leakage in Data Mining (ACM TKDD 6, 2012): features that predict
 surprisingly well alone, and results that are too good to be true beside earlier ones, are how leaks are found.
@@ -8,8 +8,8 @@ explains more. How much it explains is R² for numbers and 2 · AUC − 1 for cl
 of two predictions that are made of training rows: a line, and the mean label of the feature's value or bin. Fewer than
 MINIMUM_ROWS rows of a class, or in all, say nothing.
 
-The primary metric is too good when it lacks less to be perfect than `least_error_left` of what the best former champion
-lacked. Both thresholds are ours: the data of the models in this repository stay far from them
+The primary metric is too good when its distance from a perfect value is less than `least_error_left` times that of the
+best former champion. Both thresholds are ours: the data of the models in this repository stay far from them
 (docs/verdict.md).
 """
 
