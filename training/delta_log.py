@@ -1,9 +1,9 @@
 """What delta-rs does not tell of a table and its log, `<table>/_delta_log`: that the log is lost, which commit it
-holds, and that the newest commit or a file is not whole.
+holds, and that the newest commit or a file is incomplete.
 
-A copy can leave out the log. delta-rs then takes the table for one that does not exist yet, and the next write would
-make the loss final. After a power cut the newest commit may be empty, and delta-rs reads it without a word. Commits and
-files are looked at only on a disk: an object store writes whole files.
+A copy may lack the log. delta-rs then treats the table as one that does not exist yet, and the next write makes the
+loss permanent. After a power cut the newest commit may be empty, and delta-rs reads it silently. Commits and files are
+looked at only on a disk: an object store writes whole files.
 """
 
 import hashlib
@@ -104,7 +104,7 @@ def flush_newest(opened: "DeltaTable", since: int | None = None) -> None:
 
 
 def _refuse_torn(commit: Path) -> None:
-    """delta-rs reads a commit that is empty, or was cut off after a line, without a word."""
+    """delta-rs silently reads a commit that is empty, or was cut off after a line."""
     try:
         content = commit.read_text()
         actions = [json.loads(line) for line in content.splitlines()]

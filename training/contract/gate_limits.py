@@ -1,4 +1,4 @@
-"""Sections of `evaluation`: what is measured of a challenger beside its metrics, and which limits it must keep to.
+"""Sections of `evaluation`: what is measured of a challenger besides its metrics, and which limits it must keep.
 
 Without a limit a number is only reported. Everything fails closed: a limit whose number is missing is not kept.
 """

@@ -1,4 +1,4 @@
-"""The sections `retention`: how long what nobody needs any more is kept. The DAG `<source>_retention` applies them.
+"""The sections `retention`: how long data that is no longer needed is kept. The DAG `<source>_retention` applies them.
 
 Whatever the numbers say, nothing is deleted that a registered version was made of, or that is served.
 """

@@ -199,7 +199,7 @@ STEPS: Mapping[str, StepSpec] = {
         ),
         StepSpec(
             name="verify_source",
-            summary="Read the files of a source's tables, and name each that was changed since.",
+            summary="Read the files of a source's tables, and name each that was changed after it was written.",
             inputs=m.VerifySourceInputs,
             result=m.VerifySourceResult,
             timeout_seconds=6 * 3600,

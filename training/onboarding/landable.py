@@ -1,4 +1,4 @@
-"""Makes rows that ingest takes of those of a sample: with the names of the spec, and an id where there is none."""
+"""Makes rows that ingest accepts from those of a sample: with the names of the spec, and an id where there is none."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""Read the files of a source's tables, and name each that was changed since."""
+"""Read the files of a source's tables, and name each that was changed after it was written."""
 
 import logging
 from datetime import UTC, datetime
