@@ -40,7 +40,7 @@ class CostLimits(Spec):
     """What the training of the challenger and its model may take. Prices are those of retraining.costs."""
 
     maximum_seconds: _Limit | None = None
-    """On the clock."""
+    """Wall time."""
     maximum_cpu_seconds: _Limit | None = None
     maximum_price: Annotated[float, Field(ge=0)] | None = None
     maximum_model_mib: _Limit | None = None

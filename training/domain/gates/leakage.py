@@ -156,7 +156,7 @@ def _of_features(found: Leakage, spec: LeakageSpec, maximum: float) -> Gate:
     named = ", ".join(f"{name} {_told(found, name)}" for name in found.suspects[:3])
     limit = f"more than {maximum:.2f} with at least {spec.share_of_model:.0%} of the whole model is suspicious"
     if found.suspects:
-        sentence = f"one feature alone explains almost everything: {named}; {limit}. Does it know the label? If it may "
+        sentence = f"one feature alone explains almost everything: {named}; {limit}. Does it leak the label? If it may "
         return Gate("leakage", False, sentence + "explain so much, add it to evaluation.leakage.expected")
     first = next(iter(measured))
     expected = f"; {', '.join(spec.expected)} may explain more" if spec.expected else ""
@@ -181,7 +181,7 @@ def _of_history(former: Mapping[int, float], least: float, rule: MetricRule, met
     best = min(lacks, key=lambda version: lacks[version])
     ours = float("nan") if value is None else abs(perfect - value)
     sentence = (
-        f"{metric} {float('nan') if value is None else value:.4f} must lack at least {least:.0%} of what the best of "
-        f"{len(lacks)} former champions, version {best} with {former[best]:.4f}, lacks to be perfect ({perfect:g})"
+        f"{metric} {float('nan') if value is None else value:.4f} must be at least {least:.0%} as far from perfect "
+        f"({perfect:g}) as the best of {len(lacks)} former champions, version {best} with {former[best]:.4f}"
     )
-    return Gate("leakage", ours >= least * lacks[best], f"{sentence}; better is too good to be true without a look")
+    return Gate("leakage", ours >= least * lacks[best], f"{sentence}; anything closer is suspicious")

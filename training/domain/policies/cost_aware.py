@@ -46,8 +46,8 @@ def cost_aware(evidence: Evidence, history: History, spec: ModelSpec) -> Advice:
     unit = f" {costs.unit}" if costs.unit else ""
     text = (
         f"a training saves {per_unit * stale.mean:.4g} ± {per_unit * stale.standard_error:.4g}{unit} in "
-        f"{costs.horizon_days} days and costs {price:g}{unit}: it pays with a probability of {sure:.0%}, "
-        f"{costs.confidence:.0%} is a reason. {test.metric} of the champion is worse than a new model's by "
+        f"{costs.horizon_days} days and costs {price:g}{unit}: it pays with a probability of {sure:.0%} "
+        f"(needed: {costs.confidence:.0%}). {test.metric} of the champion is worse than a new model's by "
         f"{stale.mean:.4g} ± {stale.standard_error:.4g}; from {pays_from:.4g} on a training pays"
     )
     numbers = {
