@@ -1,10 +1,10 @@
-"""Judge the quarantined rows of partitions again, and put those that hold now into the lake. Exactly once.
+"""Validate the quarantined rows of partitions again, and put those that are valid now into the lake. Exactly once.
 
-A partition's rows are composed anew: those in the lake, and those in quarantine, some of them corrected. They go
+A partition's rows are put together again: those in the lake, and those in quarantine, some of them corrected. They go
 through ingest as one file, which replaces both in its two commits. Before that the file is kept in the work folder,
 until all partitions are done and the ledger says so: a process that is killed between the commits has taken rows out of
 quarantine that are not in the lake yet, and one that is killed later has named no feature days. The next run finds the
-file and finishes. If another delivery of the partition was taken in meanwhile, the file is dropped.
+file and finishes. If another delivery of the partition was ingested meanwhile, the file is dropped.
 """
 
 import json

@@ -14,7 +14,7 @@ log = logging.getLogger("perennial")
 def run(inputs: VerifyModelInputs, settings: StateSettings) -> VerifyModelResult:
     """Check the ledger as `ledger_verify` does, and fetch every registered version.
 
-    Logs the newest entry of the ledger: a log that is kept elsewhere shows later whether the ledger was written anew.
+    Logs the newest entry of the ledger: a log that is kept elsewhere shows later whether the ledger was rewritten.
     Raises DataContractError that names every fault, TransientError when MLflow does not answer.
     """
     found, anchors = ledger_faults(inputs.model, settings)
