@@ -1,4 +1,4 @@
-"""What delta-rs does not tell of a table and its log, `<table>/_delta_log`: that the log is lost, which commit it
+"""What delta-rs does not report about a table and its log, `<table>/_delta_log`: that the log is lost, which commit it
 holds, and that the newest commit or a file is incomplete.
 
 A copy may lack the log. delta-rs then treats the table as one that does not exist yet, and the next write makes the

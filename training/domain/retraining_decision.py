@@ -142,8 +142,8 @@ def _not_recovered(
     The state of a trigger is over when another champion serves, or when a look at this one found it good: no drift, or
     a drop of at most half of what is allowed and of what was granted (not just below the limit), in a window that has
     no day of the one that was granted. The first repetition waits for the cooldown only: a training may fail because
-    its window still held the old world, and the next one may then help. Number n waits 2^(n-1) cooldowns, or windows
-    where these are longer. A request with several triggers is granted as soon as one of them is.
+    its window still held old data, and the next one may then help. Number n waits 2^(n-1) cooldowns, or windows where
+    these are longer. A request with several triggers is granted as soon as one of them is.
     """
     found: list[tuple[date, Trigger, int]] = []
     own = [each for each in looks if each.champion_version == request.champion_version and each.as_of < request.seen]

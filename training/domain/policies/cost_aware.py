@@ -9,9 +9,9 @@ forecasts learn from several past models; ours is a random walk (training/domain
     saved = staleness · predictions per day · horizon_days / 1000 · loss_per_1000_predictions
     train when P(saved > training) ≥ confidence
 
-Both losses are those of the next `horizon_days`. With a training, staleness begins at 0 again; what changes in the
-world afterwards costs both models alike and cancels. One look ahead would never pay for a small loss that lasts, hence
-a horizon. Losses are counted from now: what was lost before cannot be saved.
+Both losses are those of the next `horizon_days`. With a training, staleness begins at 0 again; what changes afterwards
+costs both models alike and cancels. One look ahead would never pay for a small loss that lasts, hence a horizon. Losses
+are counted from now: what was lost before cannot be saved.
 
 Drift alone asks for nothing here, as its loss is unknown. While no performance of the champion has been tested, the
 policy `combined` decides.
